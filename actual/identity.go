@@ -1,0 +1,15 @@
+package actual
+
+// Identity names one process for ever, also after its pid was reused.
+type Identity struct {
+	// PID is in the pid namespace of the daemon; never 0 or 1.
+	PID int `json:"pid"`
+	// Inode is the pidfs inode of its pidfd (Linux 6.9 and later, else 0):
+	// unique for the boot.
+	Inode uint64 `json:"inode,omitempty"`
+	// StartTime is field 22 of /proc/PID/stat, in clock ticks since boot: the
+	// fallback where Inode is 0 (10 ms ticks: not unique on its own).
+	StartTime uint64 `json:"startTime"`
+	// BootID is /proc/sys/kernel/random/boot_id.
+	BootID string `json:"bootID"`
+}

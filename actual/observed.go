@@ -1,0 +1,55 @@
+package actual
+
+// Liveness is what is known of a process. The zero value is Unknown, which is
+// neither dead nor alive: nothing destructive may follow from it.
+type Liveness int
+
+// The values of Liveness.
+const (
+	Unknown Liveness = iota
+	Alive
+	Dead // gone, or a zombie
+	None // the record names no such process
+)
+
+// Observed is one sandbox as it is: its record and its processes.
+type Observed struct {
+	Record *Record // shared, do not modify
+	Sentry Liveness
+	Gofer  Liveness
+	// Exit is what the sentry left in its exit record, nil when there is none
+	// or it belongs to an earlier attempt.
+	Exit *Exit
+	// Why says why a Liveness is Unknown.
+	Why string
+}
+
+// Held is a name whose record can't be acted on.
+type Held struct {
+	Name string `json:"name"`
+	// Reason: RecordCorrupt, RecordNewer, RecordUnreadable.
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+}
+
+// Snapshot is actual state at one moment, a value.
+type Snapshot struct {
+	Sandboxes []Observed // sorted by record name, unique
+	Held      []Held     // sorted by name; never acted on, never recreated
+	Requests  []Request  // sorted by name
+	BootID    string
+}
+
+// Request is something an operator asked of the daemon through a file in
+// STATE/requests: it stays until it has been carried out.
+type Request struct {
+	// Kind is "restart" (Name is the sandbox, Token identifies the request) or
+	// "approve" (Token is the digest of the plan that is approved).
+	Kind  string `json:"kind"`
+	Name  string `json:"name,omitempty"`
+	Token string `json:"token"`
+	// ResetBackoff asks that failures be forgotten too.
+	ResetBackoff bool `json:"resetBackoff,omitempty"`
+	// UID and PID of the caller, for the event journal.
+	CallerUID int `json:"callerUID"`
+}

@@ -1,0 +1,125 @@
+package actual
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// RecordVersion is the version this program writes. A record with a newer one
+// is held, never acted on and never rewritten.
+const RecordVersion = 1
+
+// Phase is how far the single writer of a record got. It is intent, written
+// before the effect; what is true of the processes is in Observed.
+type Phase string
+
+// The phases of a record.
+const (
+	// PhaseCreating: intent to create. Processes may exist, held at their
+	// start gates or, after a crash, not at all.
+	PhaseCreating Phase = "Creating"
+	// PhaseCreated: the control server answered; the application has not been
+	// started (the OCI "created" state; a manifest passes through it).
+	PhaseCreated Phase = "Created"
+	// PhaseStarting: the gates are open and StartRoot is being called. Whether
+	// the application runs must be asked of the sentry, not of the record.
+	PhaseStarting Phase = "Starting"
+	// PhaseRunning: the application was started.
+	PhaseRunning Phase = "Running"
+	// PhaseStopping: intent to tear down; Ending says why.
+	PhaseStopping Phase = "Stopping"
+	// PhaseStopped: both processes are proven dead and everything but the
+	// record and the logs is gone.
+	PhaseStopped Phase = "Stopped"
+)
+
+// Record is what is known of one sandbox, kept in STATE/sandboxes/NAME/meta.json.
+// It is written only by Store.Put, by one writer at a time.
+type Record struct {
+	Version int    `json:"version"`
+	Name    string `json:"name"`
+	// UID tells incarnations of a name apart for ever (128 random bits, hex).
+	// It is new whenever a name is created after having been forgotten.
+	UID string `json:"uid"`
+	// Attempt counts Create calls for this UID, from 1.
+	Attempt int64 `json:"attempt"`
+	// Generation counts the distinct specs this record has had, from 1.
+	Generation int64 `json:"generation"`
+	Phase      Phase `json:"phase"`
+
+	// Spec is the last good desired.Sandbox in canonical JSON, SpecHash its
+	// versioned hash; both are opaque here.
+	Spec     json.RawMessage `json:"spec,omitempty"`
+	SpecHash string          `json:"specHash,omitempty"`
+	// SourceFile is the manifest it came from, relative to the manifests
+	// directory.
+	SourceFile string `json:"sourceFile,omitempty"`
+	// RestartToken is the last restart request that has been carried out.
+	RestartToken string `json:"restartToken,omitempty"`
+
+	// BootID is the host boot in which Sentry and Gofer lived.
+	BootID string    `json:"bootID,omitempty"`
+	Sentry *Identity `json:"sentry,omitempty"`
+	Gofer  *Identity `json:"gofer,omitempty"`
+	// SentryBinary is the path and build of the sentry that runs it.
+	SentryBinary string `json:"sentryBinary,omitempty"`
+	// Cgroups are the cgroup directories made for this sandbox.
+	Cgroups []string `json:"cgroups,omitempty"`
+	// Warnings are things that were asked for and could not be had on this
+	// host, such as resource limits without a cgroup controller.
+	Warnings []Warning `json:"warnings,omitempty"`
+
+	CreatedAt time.Time `json:"createdAt,omitzero"`
+	StartedAt time.Time `json:"startedAt,omitzero"`
+	// Failures counts consecutive failures (see Ending.Failures); Restarts
+	// counts every Create after the first of this UID.
+	Failures int   `json:"failures,omitempty"`
+	Restarts int64 `json:"restarts,omitempty"`
+	// Ending says why the sandbox is being or was torn down; LastExit how its
+	// last run ended.
+	Ending   *Ending `json:"ending,omitempty"`
+	LastExit *Exit   `json:"lastExit,omitempty"`
+	// Completed says the run-to-completion is over for SpecHash: it is not
+	// started again although its manifest is still there.
+	Completed bool `json:"completed,omitempty"`
+}
+
+// Warning is a condition that came up while a sandbox was created.
+type Warning struct {
+	Reason  string `json:"reason"` // CamelCase
+	Message string `json:"message"`
+}
+
+// Exit is how a run ended.
+type Exit struct {
+	// Code is the application's exit code, 0 to 255, or 128 plus Signal when
+	// a signal ended it. Known says whether code and signal are; without an
+	// exit record (the sentry was killed) they are not.
+	Known  bool `json:"known"`
+	Code   int  `json:"code"`
+	Signal int  `json:"signal,omitempty"`
+	// Reason is a CamelCase word: Completed, Error, Signaled, SentryKilled,
+	// GoferDied, CreateFailed, HostRebooted, …
+	Reason  string    `json:"reason"`
+	Message string    `json:"message,omitempty"`
+	At      time.Time `json:"at"`
+	// Terminal says that trying again with the same spec can't help.
+	Terminal bool `json:"terminal,omitempty"`
+}
+
+// Ending is the planner's order for a tear-down, written into the record
+// before anything is stopped so that a crash half-way is finished the same way.
+type Ending struct {
+	// Reason is a CamelCase word: Exited, SpecChanged, ManifestRemoved,
+	// Suspended, RestartRequested, GoferDied, …
+	Reason string `json:"reason"`
+	// StopSignal and Grace: the application gets the signal and this much
+	// time before it is killed. A dead sandbox is only cleaned up.
+	StopSignal string        `json:"stopSignal,omitempty"`
+	Grace      time.Duration `json:"grace,omitempty"` // ns
+	// Exit, when set, becomes Record.LastExit.
+	Exit *Exit `json:"exit,omitempty"`
+	// Failures becomes Record.Failures; Completed becomes Record.Completed.
+	Failures  int  `json:"failures,omitempty"`
+	Completed bool `json:"completed,omitempty"`
+}

@@ -1,0 +1,91 @@
+package desired
+
+import "fmt"
+
+// Entry is one valid sandbox of a snapshot.
+type Entry struct {
+	// Sandbox is defaulted and valid. It is shared: do not modify it.
+	Sandbox *Sandbox
+	// Hash is the versioned spec hash (see Hash).
+	Hash string
+	// Source is where the document begins.
+	Source Position
+}
+
+// Position is a place in a manifest file. File is relative to the manifests
+// directory; Line and Column count from 1, 0 means unknown.
+type Position struct {
+	File   string `json:"file"`
+	Line   int    `json:"line,omitempty"`
+	Column int    `json:"column,omitempty"`
+}
+
+// String gives file:line:column, as compilers print it.
+func (p Position) String() string {
+	switch {
+	case p.Line == 0:
+		return p.File
+	case p.Column == 0:
+		return fmt.Sprintf("%s:%d", p.File, p.Line)
+	}
+	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
+}
+
+// Problem is one thing wrong with a manifest file or with the directory.
+type Problem struct {
+	Position
+	// Name is the sandbox the problem belongs to, "" when it cannot be told.
+	Name string `json:"name,omitempty"`
+	// Field is the path of the field, as in spec.volumes[1].hostPath.
+	Field string `json:"field,omitempty"`
+	// Message says what is wrong, what was expected and what to do.
+	Message string `json:"message"`
+}
+
+// Error gives "file:line:column: field: message".
+func (p Problem) Error() string {
+	s := p.Position.String()
+	if s != "" {
+		s += ": "
+	}
+	if p.Field != "" {
+		s += p.Field + ": "
+	}
+	return s + p.Message
+}
+
+// Snapshot is what the manifests directory says at one moment. It is a value:
+// nobody modifies it after Load has returned it.
+type Snapshot struct {
+	// Entries are the valid sandboxes, sorted by name; names are unique.
+	Entries []Entry
+	// Problems are sorted by file, line, column.
+	Problems []Problem
+	// Complete says that the absence of a name is the author's wish: the
+	// directory was listed whole, is the one that was there before, every
+	// file parsed and the absence was stable. Only then may a sandbox be
+	// destroyed because its manifest is missing.
+	Complete bool
+	// Reason (CamelCase) and Message say why Complete is false.
+	Reason  string
+	Message string
+	// Digest changes whenever anything above does.
+	Digest string
+}
+
+// Lookup returns the entry of a name, or nil.
+func (s *Snapshot) Lookup(name string) *Entry {
+	lo, hi := 0, len(s.Entries)
+	for lo < hi {
+		mid := (lo + hi) / 2
+		if s.Entries[mid].Sandbox.Metadata.Name < name {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	if lo < len(s.Entries) && s.Entries[lo].Sandbox.Metadata.Name == name {
+		return &s.Entries[lo]
+	}
+	return nil
+}

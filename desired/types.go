@@ -1,0 +1,286 @@
+package desired
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Identifiers every manifest must carry.
+const (
+	APIVersion = "sandboxctl.dev/v1alpha1"
+	Kind       = "Sandbox"
+)
+
+// Sandbox is one manifest document: the state its author wants. The author
+// owns every field; sandboxctl never writes one back.
+type Sandbox struct {
+	APIVersion string   `json:"apiVersion"`
+	Kind       string   `json:"kind"`
+	Metadata   Metadata `json:"metadata"`
+	Spec       Spec     `json:"spec"`
+}
+
+// Metadata names a sandbox. Name is a DNS-1123 label, unique in the manifests
+// directory. Labels and annotations are carried for the reader and never
+// change how a sandbox runs.
+type Metadata struct {
+	Name        string            `json:"name"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+// Spec says how a sandbox runs. Field words follow the Kubernetes Pod where
+// one exists. A field that this version cannot honour is refused by Validate
+// with "not supported yet"; none is ignored.
+type Spec struct {
+	Root         Root          `json:"root"`
+	Overlay      string        `json:"overlay,omitempty"`
+	Command      []string      `json:"command,omitempty"`
+	Args         []string      `json:"args,omitempty"`
+	Env          []EnvVar      `json:"env,omitempty"`
+	WorkingDir   string        `json:"workingDir,omitempty"`
+	User         *User         `json:"user,omitempty"`
+	Terminal     bool          `json:"terminal,omitempty"`
+	Hostname     string        `json:"hostname,omitempty"`
+	Capabilities *Capabilities `json:"capabilities,omitempty"`
+	Rlimits      []Rlimit      `json:"rlimits,omitempty"`
+	Volumes      []Volume      `json:"volumes,omitempty"`
+	Network      Network       `json:"network,omitempty,omitzero"`
+	Platform     string        `json:"platform,omitempty"`
+	FileAccess   string        `json:"fileAccess,omitempty"`
+	Resources    Resources     `json:"resources,omitempty,omitzero"`
+	Lifecycle                  // restart policy, stop and suspend: changes apply without a restart
+	Probes       *Probes       `json:"probes,omitempty"`
+	DependsOn    []string      `json:"dependsOn,omitempty"`
+}
+
+// Lifecycle holds the fields that say when a sandbox runs, not what runs in
+// it. They are not part of the spec hash: a change takes effect at the next
+// decision, without a restart.
+type Lifecycle struct {
+	RestartPolicy          string    `json:"restartPolicy,omitempty"`
+	Backoff                Backoff   `json:"backoff,omitempty,omitzero"`
+	StopSignal             string    `json:"stopSignal,omitempty"`
+	TerminationGracePeriod *Duration `json:"terminationGracePeriod,omitempty"`
+	Suspend                bool      `json:"suspend,omitempty"`
+	TTLAfterFinished       *Duration `json:"ttlAfterFinished,omitempty"`
+}
+
+// Root selects the root filesystem: exactly one field is set.
+type Root struct {
+	// Host is a read-only view of the host's /bin, /sbin, /lib*, /usr with a
+	// generated minimal /etc.
+	Host *HostRoot `json:"host,omitempty"`
+	// Dir is the absolute path of a prepared root filesystem.
+	Dir string `json:"dir,omitempty"`
+	// Image is an OCI image.
+	Image *Image `json:"image,omitempty"`
+	// Bundle is the absolute path of an OCI bundle (config.json and rootfs);
+	// the process fields come from it.
+	Bundle string `json:"bundle,omitempty"`
+}
+
+// HostRoot has no fields: `host: {}`.
+type HostRoot struct{}
+
+// Image names an OCI image: a registry reference, oci:DIR or archive:FILE.tar.
+type Image struct {
+	Ref        string `json:"ref"`
+	PullPolicy string `json:"pullPolicy,omitempty"`
+}
+
+// Values of Spec.Overlay: where writes to the root go.
+const (
+	OverlayMemory = "memory" // into the sandbox's memory, gone with it
+	OverlayDisk   = "disk"   // into a host file
+	OverlayNone   = "none"   // through to the root itself
+)
+
+// Values of Spec.FileAccess.
+const (
+	FileAccessProxy  = "proxy"  // every file operation goes through the gofer
+	FileAccessDirect = "direct" // the gofer hands the sentry file descriptors
+)
+
+// Values of Spec.Platform, gVisor's names.
+const (
+	PlatformSystrap = "systrap"
+	PlatformKVM     = "kvm"
+	PlatformPtrace  = "ptrace"
+)
+
+// EnvVar is one environment variable: a literal value or a reference.
+type EnvVar struct {
+	Name      string        `json:"name"`
+	Value     string        `json:"value,omitempty"`
+	ValueFrom *EnvVarSource `json:"valueFrom,omitempty"`
+}
+
+// EnvVarSource refers to a value kept elsewhere.
+type EnvVarSource struct {
+	Config *KeyRef `json:"config,omitempty"`
+	Secret *KeyRef `json:"secret,omitempty"`
+}
+
+// KeyRef names one key of a config or secret.
+type KeyRef struct {
+	Name string `json:"name"`
+	Key  string `json:"key"`
+}
+
+// User is the identity of the application inside the sandbox.
+type User struct {
+	UID    uint32   `json:"uid"`
+	GID    uint32   `json:"gid"`
+	Groups []uint32 `json:"groups,omitempty"`
+}
+
+// Capabilities changes the default capability set of the application
+// (gVisor's, inside the sandbox). Names as CAP_NET_RAW or NET_RAW; ALL is
+// allowed in Drop.
+type Capabilities struct {
+	Add  []string `json:"add,omitempty"`
+	Drop []string `json:"drop,omitempty"`
+}
+
+// Rlimit is one resource limit of the application, as in setrlimit(2).
+type Rlimit struct {
+	Type string `json:"type"` // RLIMIT_NOFILE or NOFILE
+	Soft uint64 `json:"soft"`
+	Hard uint64 `json:"hard"`
+}
+
+// Volume mounts one source at MountPath: exactly one of HostPath, Tmpfs,
+// Config, Secret is set.
+type Volume struct {
+	Name      string      `json:"name"`
+	MountPath string      `json:"mountPath"`
+	ReadOnly  bool        `json:"readOnly,omitempty"`
+	HostPath  string      `json:"hostPath,omitempty"`
+	Tmpfs     *Tmpfs      `json:"tmpfs,omitempty"`
+	Config    *FileSource `json:"config,omitempty"`
+	Secret    *FileSource `json:"secret,omitempty"`
+}
+
+// Tmpfs is an empty in-memory filesystem, gone with the sandbox.
+type Tmpfs struct {
+	Size Bytes `json:"size,omitempty"`
+}
+
+// FileSource names a config or secret whose keys become files.
+type FileSource struct {
+	Name string `json:"name"`
+}
+
+// Values of Network.Mode.
+const (
+	NetworkNone   = "none"   // loopback only
+	NetworkHost   = "host"   // the host's own network; needs --allow-host-network
+	NetworkBridge = "bridge" // a private address behind a bridge
+	NetworkNetns  = "netns"  // an existing network namespace
+)
+
+// Network selects what the sandbox can reach.
+type Network struct {
+	Mode  string `json:"mode,omitempty"`
+	Netns string `json:"netns,omitempty"`
+	Ports []Port `json:"ports,omitempty"`
+	DNS   *DNS   `json:"dns,omitempty"`
+}
+
+// Port publishes a port of the sandbox on the host.
+type Port struct {
+	HostPort      uint16 `json:"hostPort"`
+	ContainerPort uint16 `json:"containerPort"`
+	Protocol      string `json:"protocol,omitempty"`
+}
+
+// DNS overrides the generated resolver configuration.
+type DNS struct {
+	Nameservers []string `json:"nameservers,omitempty"`
+	Searches    []string `json:"searches,omitempty"`
+}
+
+// Resources limits the sandbox as a whole (sentry, application and gofer) by
+// cgroup. Zero means no limit.
+type Resources struct {
+	CPU    CPU   `json:"cpu,omitempty"`
+	Memory Bytes `json:"memory,omitempty"`
+	PIDs   int64 `json:"pids,omitempty"`
+}
+
+// Values of Lifecycle.RestartPolicy.
+const (
+	RestartAlways    = "Always"
+	RestartOnFailure = "OnFailure"
+	RestartNever     = "Never"
+)
+
+// Backoff delays restarts after failures: Initial, doubled on each further
+// failure up to Max, reset after a run of at least ResetAfter. Limit is the
+// number of consecutive failures after which no restart is tried until the
+// spec changes or `restart` is called; 0 means no limit.
+type Backoff struct {
+	Initial    *Duration `json:"initial,omitempty"`
+	Max        *Duration `json:"max,omitempty"`
+	ResetAfter *Duration `json:"resetAfter,omitempty"`
+	Limit      int       `json:"limit,omitempty"`
+}
+
+// Probes are health checks of the application.
+type Probes struct {
+	Startup   *Probe `json:"startup,omitempty"`
+	Readiness *Probe `json:"readiness,omitempty"`
+	Liveness  *Probe `json:"liveness,omitempty"`
+}
+
+// Probe is one health check: exactly one of Exec, HTTP, TCP.
+type Probe struct {
+	Exec             *ExecAction `json:"exec,omitempty"`
+	HTTP             *HTTPAction `json:"http,omitempty"`
+	TCP              *TCPAction  `json:"tcp,omitempty"`
+	InitialDelay     *Duration   `json:"initialDelay,omitempty"`
+	Period           *Duration   `json:"period,omitempty"`
+	Timeout          *Duration   `json:"timeout,omitempty"`
+	FailureThreshold int         `json:"failureThreshold,omitempty"`
+	SuccessThreshold int         `json:"successThreshold,omitempty"`
+}
+
+// ExecAction succeeds when the command exits 0 inside the sandbox.
+type ExecAction struct {
+	Command []string `json:"command"`
+}
+
+// HTTPAction succeeds on a 2xx or 3xx answer.
+type HTTPAction struct {
+	Path string `json:"path,omitempty"`
+	Port uint16 `json:"port"`
+}
+
+// TCPAction succeeds when the port accepts a connection.
+type TCPAction struct {
+	Port uint16 `json:"port"`
+}
+
+// Duration is a time.Duration written as in Go: "10s", "1m30s".
+type Duration time.Duration
+
+// UnmarshalJSON reads a duration string.
+func (d *Duration) UnmarshalJSON(b []byte) error {
+	var s string
+	if err := json.Unmarshal(b, &s); err != nil {
+		return fmt.Errorf("expected a duration such as \"10s\", got %s", b)
+	}
+	v, err := time.ParseDuration(s)
+	if err != nil {
+		return fmt.Errorf("expected a duration such as \"10s\", got %q", s)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// MarshalJSON writes the duration as time.Duration.String does.
+func (d Duration) MarshalJSON() ([]byte, error) {
+	return json.Marshal(time.Duration(d).String())
+}

@@ -1,0 +1,39 @@
+package reconcile
+
+import (
+	"context"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
+)
+
+// Source gives desired state. Load must be cheap when nothing changed.
+type Source interface {
+	// Load returns the current snapshot. An error is a failure of the source
+	// itself; a bad manifest is a Problem in the snapshot.
+	Load(ctx context.Context) (*desired.Snapshot, error)
+}
+
+// Observer gives actual state.
+type Observer interface {
+	Observe(ctx context.Context) (*actual.Snapshot, error)
+}
+
+// Launcher carries out the three operations. Each is idempotent, safe to
+// repeat after a crash at any step, and called for one name by one worker at
+// a time. An error whose chain has a `Terminal() bool` method returning true
+// can't be cured by trying the same spec again.
+type Launcher interface {
+	// Create makes a sandbox of the entry from a record that is absent or
+	// Stopped (or Creating with dead processes, after a crash), and returns
+	// once the application was started. restartToken is recorded as carried
+	// out. On error nothing is left running and the record, when one could be
+	// written, is Stopped with LastExit CreateFailed and Failures counted.
+	Create(ctx context.Context, e *desired.Entry, restartToken string) error
+	// Destroy stops the sandbox gracefully, proves both processes dead,
+	// releases everything but the record and logs, and leaves the record
+	// Stopped. Unknown processes are never killed: an error says so.
+	Destroy(ctx context.Context, name string, end actual.Ending) error
+	// Forget removes the record and logs of a Stopped sandbox.
+	Forget(ctx context.Context, name string) error
+}
