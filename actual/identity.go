@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package actual
 
 // Identity names one process for ever, also after its pid was reused.

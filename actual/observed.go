@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package actual
 
 // Liveness is what is known of a process. The zero value is Unknown, which is
@@ -27,7 +29,7 @@ type Observed struct {
 // Held is a name whose record can't be acted on.
 type Held struct {
 	Name string `json:"name"`
-	// Reason: RecordCorrupt, RecordNewer, RecordUnreadable.
+	// Reason: HeldCorrupt, HeldNewer, HeldUnreadable, HeldForeign.
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
 }
@@ -36,8 +38,11 @@ type Held struct {
 type Snapshot struct {
 	Sandboxes []Observed // sorted by record name, unique
 	Held      []Held     // sorted by name; never acted on, never recreated
-	Requests  []Request  // sorted by name
-	BootID    string
+	Requests  []Request  // sorted by kind and name
+	// Aborted are directories without a record, left by a create that died
+	// before its first Put. Nothing lives in them.
+	Aborted []string
+	BootID  string
 }
 
 // Request is something an operator asked of the daemon through a file in
@@ -50,6 +55,4 @@ type Request struct {
 	Token string `json:"token"`
 	// ResetBackoff asks that failures be forgotten too.
 	ResetBackoff bool `json:"resetBackoff,omitempty"`
-	// UID and PID of the caller, for the event journal.
-	CallerUID int `json:"callerUID"`
 }

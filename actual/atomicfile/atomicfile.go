@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package atomicfile is the one writer of state files and manifests.
+//
+// A file is written whole under a temporary name in the same directory, forced
+// to disk, renamed over the old one, and the directory is forced to disk. A
+// reader sees the old content or the new, never a mix; a crash or a full disk
+// leaves the old. What a crash may leave besides is a temporary file, which
+// SweepTemps removes.
+package atomicfile
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// TempPrefix begins the name of every temporary file. It begins with a dot, so
+// that a watcher of manifests passes over it.
+const TempPrefix = ".sandboxctl-tmp-"
+
+// ErrNotRegular says that the name is taken by something that is not a regular
+// file. Renaming over it would succeed, and lose whatever it is.
+var ErrNotRegular = errors.New("not a regular file")
+
+// Write replaces or creates the file name in the directory dir, an open
+// directory that is not O_PATH. The name has no slash. When it returns nil the
+// content survives a power cut.
+func Write(dir *os.File, name string, data []byte, mode fs.FileMode) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	if err := checkTarget(int(dir.Fd()), name); err != nil {
+		return fmt.Errorf("replace %s: %w", name, err)
+	}
+	return write(dir, name, data, mode, 0)
+}
+
+// Create is Write for a name that must not exist yet: fs.ErrExist otherwise.
+func Create(dir *os.File, name string, data []byte, mode fs.FileMode) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	return write(dir, name, data, mode, unix.RENAME_NOREPLACE)
+}
+
+func write(dir *os.File, name string, data []byte, mode fs.FileMode, renameFlags uint) (err error) {
+	fd := int(dir.Fd())
+	tmp, err := tempName()
+	if err != nil {
+		return err
+	}
+	f, err := createTemp(fd, tmp, mode)
+	if err != nil {
+		return fmt.Errorf("create temporary file for %s: %w", name, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, ignoreMissing(unix.Unlinkat(fd, tmp, 0)))
+		}
+	}()
+	_, werr := f.Write(data)
+	if werr == nil {
+		werr = f.Sync()
+	}
+	if err := errors.Join(werr, f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	if err := unix.Renameat2(fd, tmp, fd, name, renameFlags); err != nil {
+		return fmt.Errorf("replace %s: %w", name, err)
+	}
+	return syncDir(dir, name)
+}
+
+// Remove removes the file name durably. That it is not there is no error.
+func Remove(dir *os.File, name string) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	if err := ignoreMissing(unix.Unlinkat(int(dir.Fd()), name, 0)); err != nil {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	return syncDir(dir, name)
+}
+
+// SweepTemps removes what crashed writers left in dir. The caller holds
+// whatever lock makes it the only writer.
+func SweepTemps(dir *os.File) error {
+	entries, err := readNames(dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, n := range entries {
+		if strings.HasPrefix(n, TempPrefix) {
+			errs = append(errs, ignoreMissing(unix.Unlinkat(int(dir.Fd()), n, 0)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func readNames(dir *os.File) ([]string, error) {
+	// A descriptor of its own: the offset of dir is the caller's.
+	fd, err := unix.Openat(int(dir.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", dir.Name(), err)
+	}
+	d := os.NewFile(uintptr(fd), dir.Name())
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", dir.Name(), err)
+	}
+	return names, nil
+}
+
+func checkName(name string) error {
+	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
+		return fmt.Errorf("write file: %q is not a plain file name", name)
+	}
+	return nil
+}
+
+func checkTarget(dir int, name string) error {
+	var st unix.Stat_t
+	err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return nil
+	case err != nil:
+		return err
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return ErrNotRegular
+	}
+	return nil
+}
+
+func tempName() (string, error) {
+	var b [12]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return "", fmt.Errorf("make temporary name: %w", err)
+	}
+	return TempPrefix + hex.EncodeToString(b[:]), nil
+}
+
+func createTemp(dir int, name string, mode fs.FileMode) (*os.File, error) {
+	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, uint32(mode.Perm()))
+	if err != nil {
+		return nil, err
+	}
+	// Not left to the umask of whoever runs this.
+	if err := unix.Fchmod(fd, uint32(mode.Perm())); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// syncDir makes a rename or removal survive a power cut.
+func syncDir(dir *os.File, name string) error {
+	if err := unix.Fsync(int(dir.Fd())); err != nil {
+		return fmt.Errorf("sync directory of %s: %w", name, err)
+	}
+	return nil
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package actual
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+)
+
+// MaxRecord bounds the size of a record file.
+const MaxRecord = 1 << 20
+
+// ErrNewerRecord says that a record was written by a later version of this
+// program. It must not be acted on or rewritten.
+var ErrNewerRecord = errors.New("record of a newer version")
+
+// A record file is {"crc32c":"XXXXXXXX","record":{…}} and a newline, byte for
+// byte: a flipped bit anywhere in it is noticed.
+const (
+	head = `{"crc32c":"`
+	mid  = `","record":`
+	tail = "}\n"
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// EncodeRecord returns the file of a record.
+func EncodeRecord(r *Record) ([]byte, error) {
+	if err := checkRecord(r); err != nil {
+		return nil, fmt.Errorf("encode record: %w", err)
+	}
+	body, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("encode record: %w", err)
+	}
+	b := make([]byte, 0, len(head)+8+len(mid)+len(body)+len(tail))
+	b = fmt.Appendf(b, "%s%08x%s", head, crc32.Checksum(body, castagnoli), mid)
+	b = append(b, body...)
+	b = append(b, tail...)
+	if len(b) > MaxRecord {
+		return nil, fmt.Errorf("encode record: %d bytes, at most %d are allowed", len(b), MaxRecord)
+	}
+	return b, nil
+}
+
+// DecodeRecord reads the file of a record. ErrNewerRecord if it is from a later
+// version; any other error means that nothing in it can be relied on.
+func DecodeRecord(b []byte) (*Record, error) {
+	n := len(head) + 8 + len(mid)
+	if len(b) > MaxRecord || len(b) < n+len(tail) || !bytes.HasPrefix(b, []byte(head)) ||
+		string(b[len(head)+8:n]) != mid || !bytes.HasSuffix(b, []byte(tail)) {
+		return nil, errors.New("decode record: not a record file, or cut short")
+	}
+	body := b[n : len(b)-len(tail)]
+	if want := fmt.Sprintf("%08x", crc32.Checksum(body, castagnoli)); want != string(b[len(head):len(head)+8]) {
+		return nil, errors.New("decode record: the checksum does not match: it was changed or damaged")
+	}
+	var v struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(body, &v); err != nil {
+		return nil, fmt.Errorf("decode record: %w", err)
+	}
+	if v.Version > RecordVersion {
+		return nil, fmt.Errorf("decode record: %w (%d, this program knows %d)", ErrNewerRecord, v.Version, RecordVersion)
+	}
+	body, err := upgrade(v.Version, body)
+	if err != nil {
+		return nil, fmt.Errorf("decode record: %w", err)
+	}
+	var r Record
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&r); err != nil {
+		return nil, fmt.Errorf("decode record: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("decode record: something follows it")
+	}
+	if err := checkRecord(&r); err != nil {
+		return nil, fmt.Errorf("decode record: %w", err)
+	}
+	return &r, nil
+}
+
+// upgrade turns the body of an older version into one of RecordVersion. Each
+// version adds one pure step here and a golden file of its own.
+func upgrade(version int, body []byte) ([]byte, error) {
+	if version != RecordVersion {
+		return nil, fmt.Errorf("version %d is unknown", version)
+	}
+	return body, nil
+}
+
+// checkRecord refuses what must never be written or believed.
+func checkRecord(r *Record) error {
+	if r.Version != RecordVersion {
+		return fmt.Errorf("version %d, expected %d", r.Version, RecordVersion)
+	}
+	if !ValidName(r.Name) {
+		return fmt.Errorf("name %q is not a DNS label", r.Name)
+	}
+	if r.UID == "" || r.Attempt < 0 || r.Generation < 0 || r.Failures < 0 || r.Restarts < 0 {
+		return errors.New("a counter is negative or the uid is empty")
+	}
+	switch r.Phase {
+	case PhaseCreating, PhaseCreated, PhaseStarting, PhaseRunning, PhaseStopping, PhaseStopped:
+	default:
+		return fmt.Errorf("unknown phase %q", r.Phase)
+	}
+	for _, id := range []*Identity{r.Sentry, r.Gofer} {
+		// kill(-1) is every process of the host; pids do not exceed 2^22.
+		if id != nil && (id.PID <= 1 || id.PID > 1<<22) {
+			return fmt.Errorf("pid %d is not one of a sandbox", id.PID)
+		}
+	}
+	return nil
+}
+
+// ValidName says whether a name may be a sandbox's: a DNS-1123 label, which is
+// never ".", ".." or an option.
+func ValidName(s string) bool {
+	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package actual
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"sandboxctl.dev/actual/atomicfile"
+)
+
+const daemonFile = "daemon.json"
+
+// DaemonInfo is what a daemon says of itself, so that other processes can tell
+// whether it lives and compute the same plan. It is information, not state:
+// losing it loses nothing but the memory of the source.
+type DaemonInfo struct {
+	Version      string    `json:"version"`
+	Process      Identity  `json:"process"`
+	StartedAt    time.Time `json:"startedAt"`
+	ManifestsDir string    `json:"manifestsDir"`
+	// Policy is the planner's, Memory the source's; both are opaque here.
+	Policy json.RawMessage `json:"policy,omitempty"`
+	Memory json.RawMessage `json:"memory,omitempty"`
+}
+
+// PutDaemonInfo replaces it. For the holder of the lock.
+func (s *Store) PutDaemonInfo(d *DaemonInfo) error {
+	b, err := json.Marshal(d)
+	if err != nil {
+		return fmt.Errorf("encode daemon information: %w", err)
+	}
+	if err := atomicfile.Write(s.root, daemonFile, append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write daemon information: %w", err)
+	}
+	return nil
+}
+
+// DaemonInfo returns what the last daemon said, nil if there was none, and
+// whether it lives.
+func (s *Store) DaemonInfo() (*DaemonInfo, Liveness, error) {
+	b, err := readRegular(int(s.root.Fd()), daemonFile, MaxRecord)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, None, nil
+	}
+	if err != nil {
+		return nil, Unknown, fmt.Errorf("read daemon information: %w", err)
+	}
+	var d DaemonInfo
+	if err := json.Unmarshal(b, &d); err != nil {
+		return nil, Unknown, fmt.Errorf("read daemon information: %w", err)
+	}
+	p, err := Open(d.Process)
+	switch {
+	case errors.Is(err, ErrGone):
+		return &d, Dead, nil
+	case err != nil:
+		return &d, Unknown, nil
+	}
+	defer p.Close()
+	return &d, p.Alive(), nil
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package actual
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ExitFile is the file in a sandbox's directory that its sentry writes when
+// the application has ended. It is the sentry's, so its content is hostile.
+const ExitFile = "exit.json"
+
+// maxExit bounds what is read of it.
+const maxExit = 4 << 10
+
+// ExitRecord is the content of ExitFile.
+type ExitRecord struct {
+	// UID and Attempt tell whose it is: a file left by an earlier attempt
+	// counts for nothing.
+	UID     string `json:"uid"`
+	Attempt int64  `json:"attempt"`
+	// Status is the wait status of the application's init.
+	Status uint32    `json:"status"`
+	At     time.Time `json:"at"`
+}
+
+// EncodeExit returns the record as one line, to be written in one write.
+func EncodeExit(r ExitRecord) ([]byte, error) {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("encode exit record: %w", err)
+	}
+	return append(b, '\n'), nil
+}
+
+// DecodeExit reads the exit record of one attempt. It returns nil without an
+// error if there is none: the file is empty or another attempt's.
+func DecodeExit(b []byte, uid string, attempt int64) (*Exit, error) {
+	if len(b) == 0 {
+		return nil, nil
+	}
+	var r ExitRecord
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&r); err != nil {
+		return nil, fmt.Errorf("decode exit record: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("decode exit record: more than one")
+	}
+	if r.UID != uid || r.Attempt != attempt {
+		return nil, nil
+	}
+	return exitOf(unix.WaitStatus(r.Status), r.At), nil
+}
+
+// exitOf words a wait status as shells and container engines do.
+func exitOf(ws unix.WaitStatus, at time.Time) *Exit {
+	e := &Exit{Known: true, At: at}
+	switch {
+	case ws.Signaled():
+		e.Signal = int(ws.Signal())
+		e.Code = 128 + e.Signal
+		e.Reason = ReasonSignaled
+		e.Message = "ended by " + signalName(ws.Signal())
+	case ws.ExitStatus() == 0:
+		e.Reason = ReasonCompleted
+	default:
+		e.Code = ws.ExitStatus() & 0xff
+		e.Reason = ReasonError
+		e.Message = fmt.Sprintf("exit code %d", e.Code)
+	}
+	return e
+}
+
+func signalName(s unix.Signal) string {
+	if n := unix.SignalName(s); n != "" {
+		return n
+	}
+	return fmt.Sprintf("signal %d", int(s))
+}
+
+// Reasons of an Exit that come from an exit record.
+const (
+	ReasonCompleted = "Completed" // exit code 0
+	ReasonError     = "Error"     // another exit code
+	ReasonSignaled  = "Signaled"  // a signal inside the sandbox
+)
+
+// ReadExit returns the exit record of the attempt of rec, nil if its sentry has
+// left none.
+func (s *Store) ReadExit(rec *Record) (*Exit, error) {
+	dir, err := s.Dir(rec.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	b, err := readRegular(int(dir.Fd()), ExitFile, maxExit)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read exit record of %s: %w", rec.Name, err)
+	}
+	x, err := DecodeExit(b, rec.UID, rec.Attempt)
+	if err != nil {
+		return nil, fmt.Errorf("read exit record of %s: %w", rec.Name, err)
+	}
+	return x, nil
+}

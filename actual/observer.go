@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package actual
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Observer looks at the records and the processes of a state directory. It
+// keeps a verified handle of every process that is alive, so that looking
+// again costs one poll, and a process that was seen alive can't be mistaken
+// for another afterwards.
+type Observer struct {
+	store *Store
+
+	mu      sync.Mutex
+	handles map[Identity]*handle
+	gen     uint64 // of Observe, to find handles no record names any more
+
+	epoll int // -1 without Run
+	exits chan struct{}
+}
+
+type handle struct {
+	p    *Process
+	gen  uint64
+	dead bool
+}
+
+// NewObserver returns an observer of the store.
+func NewObserver(store *Store) *Observer {
+	return &Observer{store: store, handles: map[Identity]*handle{}, epoll: -1, exits: make(chan struct{}, 1)}
+}
+
+// Exits receives when a process that was seen alive has died, while Run runs.
+func (o *Observer) Exits() <-chan struct{} { return o.exits }
+
+// Observe returns what is true now. It fails only if the state directory
+// can't be listed; whatever is wrong with one sandbox is said of that one.
+func (o *Observer) Observe(context.Context) (*Snapshot, error) {
+	boot, err := BootID()
+	if err != nil {
+		return nil, err
+	}
+	list, err := o.store.List()
+	if err != nil {
+		return nil, err
+	}
+	requests, err := o.store.Requests()
+	if err != nil {
+		return nil, err
+	}
+	snap := &Snapshot{
+		Sandboxes: make([]Observed, len(list.Records)),
+		Held:      list.Held,
+		Aborted:   list.Aborted,
+		Requests:  requests,
+		BootID:    boot,
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.gen++
+	for i, rec := range list.Records {
+		s := &snap.Sandboxes[i]
+		s.Record = rec
+		s.Sentry, s.Why = o.look(rec.Sentry, "sentry", s.Why)
+		s.Gofer, s.Why = o.look(rec.Gofer, "gofer", s.Why)
+		if s.Sentry == Dead {
+			// Only now: while it lives it may not have written it yet. What
+			// can't be read is as good as absent, and Observe goes on.
+			if x, err := o.store.ReadExit(rec); err == nil {
+				s.Exit = x
+			}
+		}
+	}
+	for id, h := range o.handles {
+		if h.gen != o.gen {
+			o.drop(id, h)
+		}
+	}
+	return snap, nil
+}
+
+// look tells whether the process of id lives, by the handle of it if there is
+// one. why is kept, or becomes the reason for Unknown.
+func (o *Observer) look(id *Identity, what, why string) (Liveness, string) {
+	if id == nil {
+		return None, why
+	}
+	h, ok := o.handles[*id]
+	if !ok {
+		p, err := Open(*id)
+		switch {
+		case errors.Is(err, ErrGone):
+			return Dead, why
+		case err != nil:
+			return Unknown, fmt.Sprintf("%s: %v", what, err)
+		}
+		h = &handle{p: p}
+		o.handles[*id] = h
+		o.watch(p)
+	}
+	h.gen = o.gen
+	live := h.p.Alive()
+	if live == Dead && !h.dead {
+		h.dead = true
+		Reap(h.p.FD())
+	}
+	if live == Unknown && why == "" {
+		why = what + ": its pidfd can't be polled"
+	}
+	return live, why
+}
+
+func (o *Observer) drop(id Identity, h *handle) {
+	Reap(h.p.FD())
+	// Closing the descriptor takes it out of the epoll set.
+	h.p.Close()
+	delete(o.handles, id)
+}
+
+// watch adds a process to the epoll set, once: it is reported when it dies and
+// then no more.
+func (o *Observer) watch(p *Process) {
+	if o.epoll < 0 {
+		return
+	}
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(p.FD())}
+	if err := unix.EpollCtl(o.epoll, unix.EPOLL_CTL_ADD, p.FD(), &ev); err != nil {
+		// The periodic look finds it dead all the same, later.
+		o.notify()
+	}
+}
+
+func (o *Observer) notify() {
+	select {
+	case o.exits <- struct{}{}:
+	default:
+	}
+}
+
+// Run reports deaths on Exits until ctx is done. It collects those processes
+// that are children of this program, so that none stays a zombie. It uses no
+// processor time while nothing dies.
+func (o *Observer) Run(ctx context.Context) error {
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("watch processes: %w", err)
+	}
+	defer unix.Close(ep)
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("watch processes: %w", err)
+	}
+	defer unix.Close(wake)
+	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(wake)}
+	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, wake, &ev); err != nil {
+		return fmt.Errorf("watch processes: %w", err)
+	}
+	o.mu.Lock()
+	o.epoll = ep
+	for _, h := range o.handles {
+		o.watch(h.p)
+	}
+	o.mu.Unlock()
+	defer func() {
+		o.mu.Lock()
+		o.epoll = -1
+		o.mu.Unlock()
+	}()
+	// A stop is an event like any other, so that nothing need be polled.
+	stopped := make(chan struct{})
+	defer func() { <-stopped }()
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		one := [8]byte{1}
+		_, _ = unix.Write(wake, one[:])
+	})
+	defer func() {
+		if stop() {
+			close(stopped)
+		}
+	}()
+	var events [64]unix.EpollEvent
+	for {
+		n, err := unix.EpollWait(ep, events[:], -1)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("watch processes: %w", err)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if n > 0 {
+			o.notify()
+		}
+	}
+}
+
+// Close releases the handles, not the processes.
+func (o *Observer) Close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for id, h := range o.handles {
+		h.p.Close()
+		delete(o.handles, id)
+	}
+}

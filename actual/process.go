@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package actual
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrGone says that the process of an Identity is proven not to exist any
+// more: its pid is free, is another process's, or it lived in another boot.
+var ErrGone = errors.New("process is gone")
+
+// pidfsMagic is the filesystem of pidfds since Linux 6.9. Before, all pidfds
+// share one inode, which says nothing.
+const pidfsMagic = 0x50494446
+
+// BootID identifies the running boot of the host.
+func BootID() (string, error) { return bootID() }
+
+var bootID = sync.OnceValues(func() (string, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("read boot id: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+})
+
+// Identify returns the identity of the live process of a pidfd that was taken
+// when it was cloned, or while it was known not to have been reaped.
+func Identify(pidfd, pid int) (Identity, error) {
+	if pid <= 1 {
+		return Identity{}, fmt.Errorf("identify process: pid %d is not one", pid)
+	}
+	boot, err := BootID()
+	if err != nil {
+		return Identity{}, err
+	}
+	inode, err := pidfdInode(pidfd)
+	if err != nil {
+		return Identity{}, fmt.Errorf("identify process %d: %w", pid, err)
+	}
+	start, err := startTime(pid)
+	if err != nil {
+		return Identity{}, fmt.Errorf("identify process %d: %w", pid, err)
+	}
+	return Identity{PID: pid, Inode: inode, StartTime: start, BootID: boot}, nil
+}
+
+// Process is a verified handle of one process: it can't come to mean another.
+type Process struct {
+	fd int
+}
+
+// Open returns a handle of the process of id, ErrGone if that is proven not to
+// exist, or another error if nothing is proven. The handle of a zombie is
+// opened too; Alive tells.
+func Open(id Identity) (*Process, error) {
+	if id.PID <= 1 {
+		// A negative pid is a group and 1 is init: no record may name them.
+		return nil, fmt.Errorf("open process: pid %d is not one of a sandbox", id.PID)
+	}
+	boot, err := BootID()
+	if err != nil {
+		return nil, err
+	}
+	if id.BootID != boot {
+		return nil, ErrGone
+	}
+	fd, err := unix.PidfdOpen(id.PID, 0)
+	switch {
+	case errors.Is(err, unix.ESRCH):
+		return nil, ErrGone
+	case errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT):
+		// The number now names a thread that leads no process: the process
+		// that led it is gone.
+		return nil, ErrGone
+	case err != nil:
+		return nil, fmt.Errorf("open process %d: %w", id.PID, err)
+	}
+	if err := verify(fd, id); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return &Process{fd: fd}, nil
+}
+
+// verify returns nil if the pidfd is of the process of id. The pidfd holds the
+// pid's struct, so that what is found out now stays true of it.
+func verify(fd int, id Identity) error {
+	inode, err := pidfdInode(fd)
+	if err != nil {
+		return fmt.Errorf("verify process %d: %w", id.PID, err)
+	}
+	if inode != 0 && id.Inode != 0 {
+		if inode != id.Inode {
+			return ErrGone
+		}
+		return nil
+	}
+	start, err := startTime(id.PID)
+	switch {
+	case errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH):
+		return ErrGone
+	case err != nil:
+		return fmt.Errorf("verify process %d: %w", id.PID, err)
+	case start != id.StartTime:
+		return ErrGone
+	}
+	return nil
+}
+
+// pidfdInode is the inode of a pidfd, or 0 where inodes do not tell processes
+// apart.
+func pidfdInode(fd int) (uint64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return 0, fmt.Errorf("stat filesystem of pidfd: %w", err)
+	}
+	if fs.Type != pidfsMagic {
+		return 0, nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return 0, fmt.Errorf("stat pidfd: %w", err)
+	}
+	return st.Ino, nil
+}
+
+// startTime is field 22 of /proc/PID/stat, in clock ticks since boot.
+func startTime(pid int) (uint64, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, err
+	}
+	return parseStat(b)
+}
+
+// parseStat reads the start time out of /proc/PID/stat. The second field is
+// the program's name in parentheses, which the program chooses: it may hold
+// spaces and parentheses, so fields count from the last one.
+func parseStat(b []byte) (uint64, error) {
+	i := bytes.LastIndexByte(b, ')')
+	if i < 0 {
+		return 0, errors.New("parse process stat: no program name")
+	}
+	fields := bytes.Fields(b[i+1:])
+	const index = 22 - 3 // the state, field 3, is the first of these
+	if len(fields) <= index {
+		return 0, fmt.Errorf("parse process stat: %d fields", len(fields)+2)
+	}
+	t, err := strconv.ParseUint(string(fields[index]), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("parse process stat: %w", err)
+	}
+	return t, nil
+}
+
+// Alive tells whether the process lives. A zombie is Dead, although it can be
+// signalled: only its parent's interest is left of it.
+func (p *Process) Alive() Liveness {
+	fds := [1]unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(fds[:], 0)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return Unknown
+		case n > 0:
+			return Dead
+		}
+		return Alive
+	}
+}
+
+// Signal sends a signal to the process, and to no other: ESRCH if it has been
+// reaped.
+func (p *Process) Signal(sig unix.Signal) error {
+	if err := unix.PidfdSendSignal(p.fd, sig, nil, 0); err != nil {
+		return fmt.Errorf("send %s: %w", unix.SignalName(sig), err)
+	}
+	return nil
+}
+
+// waitSlice is how often Wait looks at its context.
+const waitSlice = 50 // ms
+
+// Wait blocks until the process is dead (nil) or ctx is done.
+func (p *Process) Wait(ctx context.Context) error {
+	fds := [1]unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(fds[:], waitSlice)
+		switch {
+		case n > 0:
+			return nil
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return fmt.Errorf("wait for process: %w", err)
+		}
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// FD is the pidfd, for a poll of several. It stays the Process's.
+func (p *Process) FD() int { return p.fd }
+
+// Close releases the handle, not the process.
+func (p *Process) Close() error { return unix.Close(p.fd) }
+
+// Reap collects a dead child of this program by pidfd, so that it does not
+// stay a zombie. It reports whether there was one to collect; a process that
+// is not a child, is alive, or was collected before is none.
+func Reap(pidfd int) bool {
+	for {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_PIDFD, pidfd, &info, unix.WEXITED|unix.WNOHANG, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		return err == nil && info.Signo != 0
+	}
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package actual
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Remove removes the directory of a sandbox whose processes are proven dead.
+// It vanishes at once, by a rename into the trash, and for good; what a crash
+// leaves in the trash SweepTrash removes. That it is not there is no error.
+func (s *Store) Remove(name string) error {
+	if !ValidName(name) {
+		return fmt.Errorf("remove sandbox %q: not a DNS label", name)
+	}
+	uid, err := NewUID()
+	if err != nil {
+		return err
+	}
+	trash, err := openDir(int(s.root.Fd()), trashDir)
+	if err != nil {
+		return fmt.Errorf("open trash: %w", err)
+	}
+	defer trash.Close()
+	err = unix.Renameat(int(s.dirs.Fd()), name, int(trash.Fd()), name+"."+uid)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove sandbox %s: %w", name, err)
+	}
+	if err := errors.Join(unix.Fsync(int(s.dirs.Fd())), unix.Fsync(int(trash.Fd()))); err != nil {
+		return fmt.Errorf("remove sandbox %s: sync: %w", name, err)
+	}
+	if err := removeTree(int(trash.Fd()), name+"."+uid, 0); err != nil {
+		return fmt.Errorf("empty trash: %w", err)
+	}
+	return nil
+}
+
+// SweepTrash removes what is in the trash, and temporary files of crashed
+// writers. The caller holds the lock.
+func (s *Store) SweepTrash() error {
+	trash, err := openDir(int(s.root.Fd()), trashDir)
+	if err != nil {
+		return fmt.Errorf("open trash: %w", err)
+	}
+	defer trash.Close()
+	names, err := trash.Readdirnames(-1)
+	if err != nil {
+		return fmt.Errorf("list trash: %w", err)
+	}
+	var errs []error
+	for _, n := range names {
+		errs = append(errs, removeTree(int(trash.Fd()), n, 0))
+	}
+	return errors.Join(errs...)
+}
+
+// maxDepth bounds the recursion of removeTree; our own trees are 2 deep.
+const maxDepth = 16
+
+// removeTree removes name below dir, by descriptors only. It does not enter
+// another filesystem: something mounted in there is not ours, and removing the
+// directory then fails, which is right.
+func removeTree(dir int, name string, depth int) error {
+	err := unix.Unlinkat(dir, name, 0)
+	if err == nil || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	if depth > maxDepth {
+		return fmt.Errorf("remove %s: more than %d directories deep", name, maxDepth)
+	}
+	fd, err := unix.Openat2(dir, name, &unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+	})
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	d := os.NewFile(uintptr(fd), name)
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	var errs []error
+	for _, n := range names {
+		errs = append(errs, removeTree(fd, n, depth+1))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if err := unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package actual
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"sandboxctl.dev/actual/atomicfile"
+)
+
+// Kinds of a Request.
+const (
+	RequestRestart = "restart"
+	RequestApprove = "approve"
+)
+
+// maxRequest bounds a request file.
+const maxRequest = 4 << 10
+
+// requestName is the file of a request; a newer request of the same kind for
+// the same sandbox replaces the older.
+func requestName(r *Request) (string, error) {
+	switch {
+	case r.Kind == RequestRestart && ValidName(r.Name):
+		return r.Kind + "." + r.Name + ".json", nil
+	case r.Kind == RequestApprove && r.Name == "":
+		return r.Kind + ".json", nil
+	}
+	return "", fmt.Errorf("request %q for %q is not one", r.Kind, r.Name)
+}
+
+// PutRequest leaves a request for the daemon. Any process that may write the
+// state directory may call it.
+func (s *Store) PutRequest(r Request) error {
+	name, err := requestName(&r)
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode request: %w", err)
+	}
+	dir, err := s.requests()
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := atomicfile.Write(dir, name, append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("leave request: %w", err)
+	}
+	return nil
+}
+
+// DropRequest removes a request that has been carried out, unless it has been
+// replaced by a newer one.
+func (s *Store) DropRequest(r Request) error {
+	name, err := requestName(&r)
+	if err != nil {
+		return err
+	}
+	dir, err := s.requests()
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	now, err := readRequest(dir, name)
+	if errors.Is(err, fs.ErrNotExist) || (err == nil && *now != r) {
+		return nil
+	}
+	if err := atomicfile.Remove(dir, name); err != nil {
+		return fmt.Errorf("drop request: %w", err)
+	}
+	return nil
+}
+
+// Requests returns the requests that wait, sorted by kind and name. A file
+// that is not a request is passed over: it asks for nothing.
+func (s *Store) Requests() ([]Request, error) {
+	dir, err := s.requests()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("list requests: %w", err)
+	}
+	if len(names) == 0 {
+		return nil, nil
+	}
+	slices.Sort(names)
+	var out []Request
+	for _, n := range names {
+		if !strings.HasSuffix(n, ".json") || strings.HasPrefix(n, ".") {
+			continue
+		}
+		if r, err := readRequest(dir, n); err == nil {
+			out = append(out, *r)
+		}
+	}
+	return out, nil
+}
+
+// RequestsDir opens the directory of requests, for a watch on it.
+func (s *Store) RequestsDir() string { return s.path + "/" + requestsDir }
+
+func (s *Store) requests() (*os.File, error) {
+	d, err := openDir(int(s.root.Fd()), requestsDir)
+	if err != nil {
+		return nil, fmt.Errorf("open requests: %w", err)
+	}
+	return d, nil
+}
+
+func readRequest(dir *os.File, name string) (*Request, error) {
+	b, err := readRegular(int(dir.Fd()), name, maxRequest)
+	if err != nil {
+		return nil, err
+	}
+	var r Request
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&r); err != nil {
+		return nil, fmt.Errorf("read request %s: %w", name, err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("read request %s: something follows it", name)
+	}
+	if want, err := requestName(&r); err != nil || want != name {
+		return nil, fmt.Errorf("read request %s: it is not what its name says", name)
+	}
+	return &r, nil
+}

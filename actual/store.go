@@ -1,0 +1,437 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package actual
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/atomicfile"
+)
+
+// Names below the state directory.
+const (
+	sandboxesDir = "sandboxes"
+	trashDir     = "trash"
+	requestsDir  = "requests"
+	lockFile     = "daemon.lock"
+	recordFile   = "meta.json"
+)
+
+// Reasons of a Held name.
+const (
+	HeldCorrupt    = "RecordCorrupt"    // content that can't be relied on
+	HeldNewer      = "RecordNewer"      // written by a later version
+	HeldUnreadable = "RecordUnreadable" // the system refused to read it
+	HeldForeign    = "NotASandbox"      // an entry this program did not make
+)
+
+// ErrNoState says that the state directory does not exist (yet).
+var ErrNoState = errors.New("no state directory")
+
+// ErrLocked says that another daemon holds the state directory.
+var ErrLocked = errors.New("state directory is in use by another daemon")
+
+// Store keeps the records of one state directory. Reading is safe at any time
+// from any number of processes; Put, Claim and Remove are for the one that
+// holds the lock, one caller a name at a time.
+type Store struct {
+	path string
+	root *os.File // STATE
+	dirs *os.File // STATE/sandboxes
+
+	mu    sync.Mutex
+	cache map[string]cached
+}
+
+// cached is a decoded record and the file it came from.
+type cached struct {
+	id   fileID
+	rec  *Record
+	held *Held
+}
+
+type fileID struct {
+	dev, ino uint64
+	size     int64
+	ctime    unix.Timespec
+}
+
+func idOf(st *unix.Stat_t) fileID {
+	return fileID{dev: st.Dev, ino: st.Ino, size: st.Size, ctime: st.Ctim}
+}
+
+// OpenStore opens the state directory at path, which it creates (0700) if
+// need be. It refuses one that others may write: whoever can write records
+// could have root signal and remove things.
+func OpenStore(path string) (*Store, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("create state directory: %w", err)
+	}
+	return openStore(path, true)
+}
+
+// OpenStoreReadOnly opens a state directory to look at it; ErrNoState if there
+// is none.
+func OpenStoreReadOnly(path string) (*Store, error) { return openStore(path, false) }
+
+func openStore(path string, create bool) (_ *Store, err error) {
+	root, err := os.OpenFile(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("open state directory %s: %w", path, ErrNoState)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open state directory: %w", err)
+	}
+	s := &Store{path: path, root: root, cache: map[string]cached{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if err := checkPrivate(root); err != nil {
+		return nil, fmt.Errorf("open state directory %s: %w", path, err)
+	}
+	if create {
+		for _, d := range []string{sandboxesDir, trashDir, requestsDir} {
+			if err := unix.Mkdirat(int(root.Fd()), d, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+				return nil, fmt.Errorf("create state directory %s/%s: %w", path, d, err)
+			}
+		}
+	}
+	s.dirs, err = openDir(int(root.Fd()), sandboxesDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("open state directory %s: %w", path, ErrNoState)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open state directory %s/%s: %w", path, sandboxesDir, err)
+	}
+	return s, nil
+}
+
+// checkPrivate refuses a directory that another user owns or may write.
+func checkPrivate(dir *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+		return err
+	}
+	if int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("it belongs to user %d, expected %d; give it to the daemon's user with chown", st.Uid, os.Geteuid())
+	}
+	if st.Mode&0o022 != 0 {
+		return fmt.Errorf("others may write it (mode %04o); take that away with chmod go-w", st.Mode&0o7777)
+	}
+	return nil
+}
+
+// Close releases the store's descriptors.
+func (s *Store) Close() error {
+	var err error
+	if s.dirs != nil {
+		err = s.dirs.Close()
+	}
+	return errors.Join(err, s.root.Close())
+}
+
+// Path is where the state directory was when it was opened, for messages.
+func (s *Store) Path() string { return s.path }
+
+// Lock makes this process the daemon of the state directory for as long as it
+// lives. ErrLocked, with the pid of the other, if there is one already. The
+// lock file is never removed: two daemons could come to hold two of them.
+func (s *Store) Lock() error {
+	fd, err := unix.Openat(int(s.root.Fd()), lockFile, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fmt.Errorf("open lock: %w", err)
+	}
+	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer unix.Close(fd)
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return fmt.Errorf("lock state directory: %w", err)
+		}
+		var b [20]byte
+		n, _ := unix.Pread(fd, b[:], 0)
+		return fmt.Errorf("lock state directory %s: %w (pid %s)", s.path, ErrLocked, strings.TrimSpace(string(b[:max(n, 0)])))
+	}
+	// Only for the message above; the lock is the flock.
+	pid := strconv.Itoa(os.Getpid()) + "\n"
+	if err := unix.Ftruncate(fd, 0); err != nil {
+		return fmt.Errorf("write lock: %w", err)
+	}
+	if _, err := unix.Pwrite(fd, []byte(pid), 0); err != nil {
+		return fmt.Errorf("write lock: %w", err)
+	}
+	// fd is not closed: it is the lock.
+	return nil
+}
+
+// NewUID returns 128 random bits in hexadecimal.
+func NewUID() (string, error) {
+	var b [16]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return "", fmt.Errorf("make uid: %w", err)
+	}
+	return hex.EncodeToString(b[:]), nil
+}
+
+// Claim makes the directory of a new sandbox. One that is there without a
+// record is what a create left that died before its first Put: it is taken
+// over. fs.ErrExist if there is a record.
+func (s *Store) Claim(name string) error {
+	if !ValidName(name) {
+		return fmt.Errorf("claim %q: not a DNS label", name)
+	}
+	err := unix.Mkdirat(int(s.dirs.Fd()), name, 0o700)
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("claim %s: %w", name, err)
+	}
+	dir, err := s.Dir(name)
+	if err != nil {
+		return fmt.Errorf("claim %s: %w", name, err)
+	}
+	defer dir.Close()
+	var st unix.Stat_t
+	switch err := unix.Fstatat(int(dir.Fd()), recordFile, &st, unix.AT_SYMLINK_NOFOLLOW); {
+	case errors.Is(err, unix.ENOENT):
+		return atomicfile.SweepTemps(dir)
+	case err != nil:
+		return fmt.Errorf("claim %s: %w", name, err)
+	}
+	return fmt.Errorf("claim %s: %w", name, fs.ErrExist)
+}
+
+// Dir opens the directory of a sandbox. The caller closes it.
+func (s *Store) Dir(name string) (*os.File, error) {
+	if !ValidName(name) {
+		return nil, fmt.Errorf("open sandbox %q: not a DNS label", name)
+	}
+	d, err := openDir(int(s.dirs.Fd()), name)
+	if err != nil {
+		return nil, fmt.Errorf("open sandbox %s: %w", name, err)
+	}
+	return d, nil
+}
+
+// openDir opens a directory below dir without following a link.
+func openDir(dir int, name string) (*os.File, error) {
+	fd, err := unix.Openat2(dir, name, &unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// Put writes a record. It fails for a name that has no directory: a late
+// writer can't bring a removed sandbox back.
+func (s *Store) Put(r *Record) error {
+	b, err := EncodeRecord(r)
+	if err != nil {
+		return fmt.Errorf("write record of %s: %w", r.Name, err)
+	}
+	dir, err := s.Dir(r.Name)
+	if err != nil {
+		return fmt.Errorf("write record of %s: %w", r.Name, err)
+	}
+	defer dir.Close()
+	if err := atomicfile.Write(dir, recordFile, b, 0o600); err != nil {
+		return fmt.Errorf("write record of %s: %w", r.Name, err)
+	}
+	return nil
+}
+
+// Get returns the record of a name. All nil means that there is none. Held
+// means that there is one which must not be acted on.
+func (s *Store) Get(name string) (*Record, *Held, error) {
+	if !ValidName(name) {
+		return nil, nil, fmt.Errorf("read record of %q: not a DNS label", name)
+	}
+	rec, held, _ := s.read(name)
+	return rec, held, nil
+}
+
+// read returns the record of a name, from the cache if its file is the same.
+// exists is false if there is no record file.
+func (s *Store) read(name string) (rec *Record, held *Held, exists bool) {
+	hold := func(reason string, err error) (*Record, *Held, bool) {
+		return nil, &Held{Name: name, Reason: reason, Message: err.Error()}, true
+	}
+	var st unix.Stat_t
+	switch err := unix.Fstatat(int(s.dirs.Fd()), name+"/"+recordFile, &st, unix.AT_SYMLINK_NOFOLLOW); {
+	case errors.Is(err, unix.ENOENT):
+		return nil, nil, false
+	case err != nil:
+		// An error is never absence: a second sandbox of the name would be
+		// made beside the first.
+		return hold(HeldUnreadable, err)
+	}
+	id := idOf(&st)
+	s.mu.Lock()
+	c, ok := s.cache[name]
+	s.mu.Unlock()
+	if ok && c.id == id {
+		return c.rec, c.held, true
+	}
+	rec, held = s.decode(name)
+	if held == nil && rec == nil {
+		return nil, nil, false
+	}
+	s.mu.Lock()
+	s.cache[name] = cached{id: id, rec: rec, held: held}
+	s.mu.Unlock()
+	return rec, held, true
+}
+
+func (s *Store) decode(name string) (*Record, *Held) {
+	hold := func(reason string, err error) (*Record, *Held) {
+		return nil, &Held{Name: name, Reason: reason, Message: err.Error()}
+	}
+	dir, err := s.Dir(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil // removed meanwhile
+	case err != nil:
+		return hold(HeldUnreadable, err)
+	}
+	defer dir.Close()
+	b, err := readRegular(int(dir.Fd()), recordFile, MaxRecord)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return nil, nil
+	case errors.Is(err, errBadFile):
+		return hold(HeldCorrupt, err)
+	case err != nil:
+		return hold(HeldUnreadable, err)
+	}
+	rec, err := DecodeRecord(b)
+	switch {
+	case errors.Is(err, ErrNewerRecord):
+		return hold(HeldNewer, err)
+	case err != nil:
+		return hold(HeldCorrupt, err)
+	case rec.Name != name:
+		return hold(HeldCorrupt, fmt.Errorf("it is the record of %q", rec.Name))
+	}
+	return rec, nil
+}
+
+// errBadFile says that a file is there and is not what we write.
+var errBadFile = errors.New("not a state file")
+
+// readRegular reads a small file of ours below dir: regular, owned by us, one
+// name, not writable by others. It never blocks on a fifo and never follows a
+// link.
+func readRegular(dir int, name string, limit int64) ([]byte, error) {
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, fmt.Errorf("%w: it is a symbolic link", errBadFile)
+	}
+	if errors.Is(err, unix.ENXIO) {
+		return nil, fmt.Errorf("%w: it is a socket", errBadFile)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, err)
+	}
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return nil, fmt.Errorf("%w: it is not a regular file", errBadFile)
+	case int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 || st.Nlink > 1:
+		return nil, fmt.Errorf("%w: others own it, may write it, or have a second name for it", errBadFile)
+	case st.Size > limit:
+		return nil, fmt.Errorf("%w: %d bytes, at most %d are expected", errBadFile, st.Size, limit)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	if int64(len(b)) > limit {
+		return nil, fmt.Errorf("%w: more than %d bytes", errBadFile, limit)
+	}
+	return b, nil
+}
+
+// Listing is what is in the state directory.
+type Listing struct {
+	Records []*Record // sorted by name
+	Held    []Held    // sorted by name
+	// Aborted are directories without a record: creates that died before
+	// their first Put. Nothing lives in them.
+	Aborted []string
+}
+
+// List returns every record that can be read, and says of every other why not.
+// One bad record never hides the rest.
+func (s *Store) List() (*Listing, error) {
+	names, err := s.names()
+	if err != nil {
+		return nil, fmt.Errorf("list sandboxes: %w", err)
+	}
+	l := &Listing{Records: make([]*Record, 0, len(names))}
+	for _, n := range names {
+		if !ValidName(n) {
+			l.Held = append(l.Held, Held{Name: n, Reason: HeldForeign, Message: "its name is not a DNS label"})
+			continue
+		}
+		switch rec, held, exists := s.read(n); {
+		case held != nil:
+			l.Held = append(l.Held, *held)
+		case exists:
+			l.Records = append(l.Records, rec)
+		default:
+			l.Aborted = append(l.Aborted, n)
+		}
+	}
+	s.forget(names)
+	return l, nil
+}
+
+// names lists the entries of the sandboxes directory, sorted.
+func (s *Store) names() ([]string, error) {
+	d, err := openDir(int(s.dirs.Fd()), ".")
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// forget drops cached records of names that are gone. names is sorted.
+func (s *Store) forget(names []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.cache) <= len(names) {
+		return
+	}
+	for n := range s.cache {
+		if _, ok := slices.BinarySearch(names, n); !ok {
+			delete(s.cache, n)
+		}
+	}
+}

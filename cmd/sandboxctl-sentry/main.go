@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command sandboxctl-sentry is the boot process of one sandbox: gVisor's
+// sentry behind a start gate, leaving an exit record when the application has
+// ended. sandboxctl's launcher starts it; nobody else has reason to.
+//
+// It is a binary of its own so that sandboxctl does not carry 30 MB of sentry
+// in every process, and it holds no policy: everything it may do was decided
+// by the launcher and arrives as flags and file descriptors.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/google/subcommands"
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/log"
+	"gvisor.dev/gvisor/runsc/cmd/sentry/sentrycmd"
+	"gvisor.dev/gvisor/runsc/cmd/util"
+	"gvisor.dev/gvisor/runsc/config"
+	"gvisor.dev/gvisor/runsc/flag"
+	"gvisor.dev/gvisor/runsc/version"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/launcher/wire"
+)
+
+func main() {
+	os.Exit(run(os.Args))
+}
+
+// options are our own flags; gVisor's are in its config.
+type options struct {
+	gateFD   int
+	exitFD   int
+	uid      string
+	attempt  int64
+	nobody   bool
+	logLevel string
+}
+
+func run(argv []string) int {
+	// gVisor's log goes to stderr before anything else can write elsewhere;
+	// stderr is a pipe to the gofer, which caps the file.
+	log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: os.Stderr}})
+	log.SetLevel(log.Warning)
+
+	if len(argv) == 2 && argv[1] == "version" {
+		fmt.Printf("%s%d gvisor=%s\n", wire.HandshakePrefix, wire.Protocol, version.Version())
+		return wire.ExitOK
+	}
+	// The boot process runs itself as "umount --sync-fd=3 /proc" to unmount
+	// procfs after it has dropped the capability to do so.
+	if len(argv) > 1 && argv[1] == (&sentrycmd.Umount{}).Name() {
+		return umount(argv[2:])
+	}
+
+	var opts options
+	flags := flag.NewFlagSet("sandboxctl-sentry", flag.ContinueOnError)
+	flags.SetOutput(os.Stderr)
+	flags.IntVar(&opts.gateFD, wire.FlagGateFD, -1, "start gate")
+	flags.IntVar(&opts.exitFD, wire.FlagExitFD, -1, "exit record")
+	flags.StringVar(&opts.uid, wire.FlagUID, "", "uid of the sandbox, for the exit record")
+	flags.Int64Var(&opts.attempt, wire.FlagAttempt, 0, "attempt, for the exit record")
+	flags.BoolVar(&opts.nobody, wire.FlagNobody, false, "become nobody")
+	flags.StringVar(&opts.logLevel, wire.FlagLogLevel, "warning", "warning, info or debug")
+	config.RegisterFlags(flags)
+	if err := flags.Parse(argv[1:]); err != nil {
+		return wire.ExitUsage
+	}
+	boot := &sentrycmd.Boot{}
+	if flags.Arg(0) != boot.Name() || opts.gateFD < 0 {
+		fmt.Fprintln(os.Stderr, "sandboxctl-sentry is started by sandboxctl, not by hand; `sandboxctl-sentry version` prints its version")
+		return wire.ExitUsage
+	}
+	switch opts.logLevel {
+	case "info":
+		log.SetLevel(log.Info)
+	case "debug":
+		log.SetLevel(log.Debug)
+	}
+	return bootSentry(boot, &opts, flags)
+}
+
+// bootSentry waits at the gate, runs the sandbox to its end and leaves the
+// exit record.
+func bootSentry(boot *sentrycmd.Boot, opts *options, flags *flag.FlagSet) int {
+	bootFlags := flag.NewFlagSet(boot.Name(), flag.ContinueOnError)
+	bootFlags.SetOutput(os.Stderr)
+	boot.SetFlags(bootFlags)
+	if err := bootFlags.Parse(flags.Args()[1:]); err != nil {
+		return wire.ExitUsage
+	}
+	conf, err := config.NewFromFlags(flags)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "configure sentry: %v\n", err)
+		return wire.ExitUsage
+	}
+	util.ErrorLogger = os.Stderr
+
+	// The time zone is read from the host on first use, which the seccomp
+	// filter would kill.
+	_ = time.Local.String()
+
+	if opts.nobody {
+		if err := becomeNobody(); err != nil {
+			fmt.Fprintf(os.Stderr, "become nobody: %v\n", err)
+			return wire.ExitBootFailed
+		}
+	}
+	if !waitGate(opts.gateFD) {
+		return wire.ExitGateClosed
+	}
+
+	// Annotations of the spec are not looked at (no specutils.FixConfig): a
+	// manifest or bundle can't change the sentry's configuration.
+	var status unix.WaitStatus
+	if code := boot.Execute(context.Background(), bootFlags, conf, &status); code != subcommands.ExitSuccess {
+		fmt.Fprintf(os.Stderr, "boot sentry: exit status %d\n", code)
+		return wire.ExitBootFailed
+	}
+	if opts.exitFD >= 0 {
+		if err := writeExit(opts, status); err != nil {
+			fmt.Fprintf(os.Stderr, "write exit record: %v\n", err)
+			return wire.ExitBootFailed
+		}
+	}
+	return wire.ExitOK
+}
+
+// waitGate blocks until the launcher has written this process's identity to
+// the record and opened the gate. End of file means that the launcher died
+// first: nobody knows this process, so it must leave without a trace.
+func waitGate(fd int) bool {
+	gate := os.NewFile(uintptr(fd), "start gate")
+	defer gate.Close()
+	var b [1]byte
+	_, err := io.ReadFull(gate, b[:])
+	return err == nil && b[0] == wire.GateOpen
+}
+
+// becomeNobody gives up the host's root user id and groups. The process was
+// executed with them so that it could reach its binary, but without any
+// capability outside its own user namespace.
+func becomeNobody() error {
+	if err := syscall.Setgroups(nil); err != nil {
+		return fmt.Errorf("clear groups: %w", err)
+	}
+	if err := syscall.Setresgid(wire.Nobody, wire.Nobody, wire.Nobody); err != nil {
+		return fmt.Errorf("set group: %w", err)
+	}
+	if err := syscall.Setresuid(wire.Nobody, wire.Nobody, wire.Nobody); err != nil {
+		return fmt.Errorf("set user: %w", err)
+	}
+	// The kernel took /proc/self away from this process with its old user id;
+	// the boot needs it until it has unmounted /proc.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("set dumpable: %w", err)
+	}
+	return nil
+}
+
+// writeExit leaves how the application ended, in one write: a reader sees the
+// whole record or none. It survives the daemon because it does not pass
+// through it.
+func writeExit(opts *options, status unix.WaitStatus) error {
+	b, err := actual.EncodeExit(actual.ExitRecord{
+		UID:     opts.uid,
+		Attempt: opts.attempt,
+		Status:  uint32(status),
+		At:      time.Now(),
+	})
+	if err != nil {
+		return err
+	}
+	_, err = unix.Write(opts.exitFD, b)
+	return err
+}
+
+func umount(args []string) int {
+	cmd := &sentrycmd.Umount{}
+	flags := flag.NewFlagSet(cmd.Name(), flag.ContinueOnError)
+	cmd.SetFlags(flags)
+	if err := flags.Parse(args); err != nil {
+		return wire.ExitUsage
+	}
+	return int(cmd.Execute(context.Background(), flags))
+}

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gofer
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+)
+
+// Argv0 is the name a process must be started under to be a gofer.
+const Argv0 = "sandboxctl-gofer"
+
+// Argv is the command line of a gofer: its name, the number of the descriptor
+// of its configuration, and the sandbox for whoever reads the process list.
+func Argv(configFD int, sandbox string) []string {
+	return []string{Argv0, strconv.Itoa(configFD), sandbox}
+}
+
+// Config tells a gofer everything it needs. Every FD is a descriptor number in
+// the gofer; each is donated for exactly this use.
+type Config struct {
+	// GateFD is the read end of the start gate: nothing is done before
+	// GateOpen arrives on it, and end of file means leave.
+	GateFD int `json:"gateFD"`
+	// SentryFD is a pidfd of the sentry. The gofer leaves when it is readable.
+	SentryFD int `json:"sentryFD"`
+	// Mounts are the served trees: the root first, then the volumes in the
+	// order of the spec.
+	Mounts []Mount `json:"mounts"`
+	// DirectFS lets the sentry have a descriptor of each mount point and do
+	// its own file operations below it.
+	DirectFS bool `json:"directFS,omitempty"`
+	Logs     Logs `json:"logs"`
+}
+
+// GateOpen is the byte that opens the start gate.
+const GateOpen = 'g'
+
+// Mount is one served tree: exactly one of FD >= 0 and Tree is set.
+type Mount struct {
+	// SocketFD is the gofer's end of the lisafs connection.
+	SocketFD int `json:"socketFD"`
+	// FD is a detached mount (open_tree with OPEN_TREE_CLONE) of a directory
+	// or of a regular file, or -1.
+	FD int `json:"fd"`
+	// IsDir says what FD is.
+	IsDir bool  `json:"isDir,omitempty"`
+	Tree  *Tree `json:"tree,omitempty"`
+	// ReadOnly refuses writes in the server, whatever the mount says.
+	ReadOnly bool `json:"readOnly,omitempty"`
+}
+
+// Tree is a directory tree that the gofer builds on a tmpfs of its own. Paths
+// are relative and made by the launcher, parents before children.
+type Tree struct {
+	Dirs  []Dir  `json:"dirs,omitempty"`
+	Files []File `json:"files,omitempty"`
+	Links []Link `json:"links,omitempty"`
+	Binds []Bind `json:"binds,omitempty"`
+}
+
+// Dir is a directory of a Tree.
+type Dir struct {
+	Path string `json:"path"`
+	Mode uint32 `json:"mode"`
+}
+
+// File is a regular file of a Tree.
+type File struct {
+	Path    string `json:"path"`
+	Mode    uint32 `json:"mode"`
+	Content string `json:"content"`
+}
+
+// Link is a symbolic link of a Tree.
+type Link struct {
+	Path   string `json:"path"`
+	Target string `json:"target"`
+}
+
+// Bind is a detached mount put into a Tree; its mount point is created.
+type Bind struct {
+	Path  string `json:"path"`
+	FD    int    `json:"fd"`
+	IsDir bool   `json:"isDir,omitempty"`
+}
+
+// Logs says where the output goes. The files are written by
+// sandboxlog.Writer; their descriptors are pipes the sentry writes to.
+type Logs struct {
+	// DirFD is a detached mount of the log directory: ".." does not leave it.
+	DirFD int `json:"dirFD"`
+	// AppName is the file of StdoutFD and StderrFD (either may be -1, for a
+	// sandbox with a terminal); SentryName that of SentryFD, the sentry's own
+	// diagnostics.
+	AppName    string `json:"appName"`
+	StdoutFD   int    `json:"stdoutFD"`
+	StderrFD   int    `json:"stderrFD"`
+	SentryName string `json:"sentryName"`
+	SentryFD   int    `json:"sentryFD"`
+	// MaxBytes is the size at which a file is rotated; two are kept.
+	MaxBytes int64 `json:"maxBytes"`
+}
+
+// Encode writes the configuration as JSON.
+func (c *Config) Encode(w io.Writer) error {
+	if err := json.NewEncoder(w).Encode(c); err != nil {
+		return fmt.Errorf("encode gofer configuration: %w", err)
+	}
+	return nil
+}
+
+func readConfig(fd int) (*Config, error) {
+	f := os.NewFile(uintptr(fd), "gofer configuration")
+	if f == nil {
+		return nil, fmt.Errorf("read gofer configuration: no descriptor %d", fd)
+	}
+	defer f.Close()
+	var c Config
+	dec := json.NewDecoder(f)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&c); err != nil {
+		return nil, fmt.Errorf("read gofer configuration: %w", err)
+	}
+	for i, m := range c.Mounts {
+		if (m.FD >= 0) == (m.Tree != nil) {
+			return nil, fmt.Errorf("read gofer configuration: mount %d needs a descriptor or a tree, and not both", i)
+		}
+	}
+	return &c, nil
+}

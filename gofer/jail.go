@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gofer
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/runsc/fsgofer"
+)
+
+// stage is where the new root is attached before the pivot. /proc exists on
+// every host this can run on, and is not needed again after /proc/self/fd has
+// been cloned.
+const stage = "/proc"
+
+// procFD is where /proc/self/fd is mounted for a moment.
+const procFD = "/fd"
+
+// mountPoint is where mount i is served from, after the pivot.
+func mountPoint(i int) string { return "/m" + strconv.Itoa(i) }
+
+// enterJail makes a tmpfs with the served trees the root of this process and
+// forgets everything else. The caller must be alone in its mount namespace.
+func enterJail(cfg *Config) error {
+	// Private, so that nothing done here reaches the host and no later mount
+	// of the host reaches this process.
+	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	// A detached clone: ".." of a descriptor opened in it goes nowhere, where
+	// one of the host's procfs would lead to every process's root.
+	selfFD, err := unix.OpenTree(unix.AT_FDCWD, "/proc/self/fd", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("clone /proc/self/fd: %w", err)
+	}
+	defer unix.Close(selfFD)
+
+	root, err := newTmpfs(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC)
+	if err != nil {
+		return fmt.Errorf("create jail: %w", err)
+	}
+	defer unix.Close(root)
+	if err := moveMount(root, unix.AT_FDCWD, stage); err != nil {
+		return fmt.Errorf("attach jail: %w", err)
+	}
+	for i, m := range cfg.Mounts {
+		if err := attach(root, mountPoint(i)[1:], &m); err != nil {
+			return fmt.Errorf("attach mount %d: %w", i, err)
+		}
+	}
+	if err := mountAt(root, procFD[1:], selfFD, true); err != nil {
+		return fmt.Errorf("attach /proc/self/fd: %w", err)
+	}
+
+	if err := unix.Fchdir(root); err != nil {
+		return fmt.Errorf("enter jail: %w", err)
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot root: %w", err)
+	}
+	// The old root is now mounted over the new one; detach all of it.
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("detach old root: %w", err)
+	}
+	if err := unix.Chdir("/"); err != nil {
+		return fmt.Errorf("enter jail: %w", err)
+	}
+	if err := fsgofer.OpenProcSelfFD(procFD); err != nil {
+		return fmt.Errorf("open /proc/self/fd: %w", err)
+	}
+	if err := unix.Unmount(procFD, unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("detach /proc/self/fd: %w", err)
+	}
+	if err := unix.MountSetattr(unix.AT_FDCWD, "/", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+		return fmt.Errorf("make jail read-only: %w", err)
+	}
+	return nil
+}
+
+// attach puts one served tree at name below dir and closes its descriptors.
+func attach(dir int, name string, m *Mount) error {
+	if m.Tree == nil {
+		defer unix.Close(m.FD)
+		return mountAt(dir, name, m.FD, m.IsDir)
+	}
+	fs, err := newTmpfs(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV)
+	if err != nil {
+		return fmt.Errorf("create tree: %w", err)
+	}
+	defer unix.Close(fs)
+	if err := mountAt(dir, name, fs, true); err != nil {
+		return err
+	}
+	if err := buildTree(fs, m.Tree); err != nil {
+		return fmt.Errorf("build tree: %w", err)
+	}
+	if err := unix.MountSetattr(fs, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+		return fmt.Errorf("make tree read-only: %w", err)
+	}
+	return nil
+}
+
+// buildTree fills the tmpfs of descriptor fs.
+func buildTree(fs int, t *Tree) error {
+	for _, d := range t.Dirs {
+		if err := unix.Mkdirat(fs, d.Path, d.Mode); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("make directory %s: %w", d.Path, err)
+		}
+		// Not left to the umask: /tmp must be 1777.
+		if err := unix.Fchmodat(fs, d.Path, d.Mode, 0); err != nil {
+			return fmt.Errorf("set mode of %s: %w", d.Path, err)
+		}
+	}
+	for _, f := range t.Files {
+		if err := writeNew(fs, f.Path, f.Mode, f.Content); err != nil {
+			return fmt.Errorf("write %s: %w", f.Path, err)
+		}
+	}
+	for _, l := range t.Links {
+		if err := unix.Symlinkat(l.Target, fs, l.Path); err != nil {
+			return fmt.Errorf("link %s: %w", l.Path, err)
+		}
+	}
+	for _, b := range t.Binds {
+		if err := mountAt(fs, b.Path, b.FD, b.IsDir); err != nil {
+			return fmt.Errorf("bind %s: %w", b.Path, err)
+		}
+		unix.Close(b.FD)
+	}
+	return nil
+}
+
+func writeNew(dir int, name string, mode uint32, content string) error {
+	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Fchmod(fd, mode); err != nil {
+		return err
+	}
+	for b := []byte(content); len(b) > 0; {
+		n, err := unix.Write(fd, b)
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// mountAt creates the mount point name below dir and moves the detached mount
+// there.
+func mountAt(dir int, name string, mount int, isDir bool) error {
+	if isDir {
+		if err := unix.Mkdirat(dir, name, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("make mount point %s: %w", path.Base(name), err)
+		}
+	} else if err := writeNew(dir, name, 0o444, ""); err != nil {
+		return fmt.Errorf("make mount point %s: %w", path.Base(name), err)
+	}
+	return moveMount(mount, dir, name)
+}
+
+func moveMount(mount, dir int, name string) error {
+	if err := unix.MoveMount(mount, "", dir, name, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("move mount: %w", err)
+	}
+	return nil
+}
+
+// newTmpfs returns a detached tmpfs.
+func newTmpfs(attrs int) (int, error) {
+	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("open tmpfs: %w", err)
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigSetString(fs, "mode", "0755"); err != nil {
+		return -1, fmt.Errorf("configure tmpfs: %w", err)
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, fmt.Errorf("create tmpfs: %w", err)
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attrs)
+	if err != nil {
+		return -1, fmt.Errorf("mount tmpfs: %w", err)
+	}
+	return fd, nil
+}

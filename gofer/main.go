@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gofer
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/lisafs"
+	"gvisor.dev/gvisor/pkg/log"
+	"gvisor.dev/gvisor/pkg/unet"
+	"gvisor.dev/gvisor/runsc/config"
+	"gvisor.dev/gvisor/runsc/fsgofer"
+
+	"sandboxctl.dev/gofer/sandboxlog"
+)
+
+// Exit codes of a gofer.
+const (
+	ExitOK         = 0
+	ExitFailed     = 1  // set-up failed; stderr says why
+	ExitGateClosed = 90 // the launcher died before it opened the gate
+)
+
+// drainTimeout bounds how long a gofer outlives its sentry to write what is
+// still in the pipes. The write ends died with the sentry, so end of file is
+// immediate unless the disk hangs.
+const drainTimeout = time.Second
+
+// Main runs a gofer to its end and returns its exit code. argv is of the form
+// of Argv. It must be called before anything else of the program has started a
+// goroutine.
+func Main(argv []string) int {
+	log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: os.Stderr}})
+	log.SetLevel(log.Warning)
+
+	if len(argv) != 3 {
+		fmt.Fprintln(os.Stderr, "a gofer is started by sandboxctl, not by hand")
+		return ExitFailed
+	}
+	fd, err := strconv.Atoi(argv[1])
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "gofer: configuration descriptor: %v\n", err)
+		return ExitFailed
+	}
+	cfg, err := readConfig(fd)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "gofer: %v\n", err)
+		return ExitFailed
+	}
+	if !waitGate(cfg.GateFD) {
+		return ExitGateClosed
+	}
+	logs, err := prepare(cfg)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "gofer: %v\n", err)
+		return ExitFailed
+	}
+	// From here on a hostile sentry decides what is logged: say no more.
+	log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: io.Discard}})
+	// Set-up garbage is a large part of an idle gofer's memory.
+	debug.FreeOSMemory()
+
+	// Connections end with their sentry. They are not waited for: a request
+	// that hangs in a dead filesystem must not keep this process.
+	waitProcess(cfg.SentryFD)
+	logs.drain(drainTimeout)
+	return ExitOK
+}
+
+// waitGate blocks until the launcher has recorded this process and opened the
+// gate. End of file means that it died first and nobody knows this process.
+func waitGate(fd int) bool {
+	gate := os.NewFile(uintptr(fd), "start gate")
+	defer gate.Close()
+	var b [1]byte
+	_, err := io.ReadFull(gate, b[:])
+	return err == nil && b[0] == GateOpen
+}
+
+// waitProcess blocks until the process of the pidfd is dead. A zombie is dead.
+func waitProcess(pidfd int) {
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	for {
+		// ppoll, because the seccomp filter has no poll.
+		n, err := unix.Ppoll(fds, nil, nil)
+		if n > 0 || (err != nil && err != unix.EINTR) {
+			return
+		}
+	}
+}
+
+// prepare jails the process and starts to serve.
+func prepare(cfg *Config) (*logging, error) {
+	if err := enterJail(cfg); err != nil {
+		return nil, err
+	}
+	// The sentry has applied the application's umask already.
+	unix.Umask(0)
+
+	logs, err := openLogs(&cfg.Logs)
+	if err != nil {
+		return nil, err
+	}
+	server, conns, err := connect(cfg)
+	if err != nil {
+		return nil, err
+	}
+	// Readers first: their pipes join the runtime's poller, whose set-up needs
+	// system calls the filter refuses.
+	logs.start()
+	if err := dropPrivileges(cfg); err != nil {
+		return nil, err
+	}
+	for _, c := range conns {
+		server.StartConnection(c)
+	}
+	return logs, nil
+}
+
+// connect makes the lisafs connections, one a mount, not yet answering.
+func connect(cfg *Config) (*lisafs.Server, []*lisafs.Connection, error) {
+	// Host sockets, fifos and character devices are never opened for a
+	// sandbox, whatever is in its root: zero values refuse them.
+	impl := &fsgofer.Config{
+		HostUDS:            config.HostUDSNone,
+		HostFifo:           config.HostFifoNone,
+		DonateMountPointFD: cfg.DirectFS,
+		RUID:               unix.Getuid(),
+		EUID:               unix.Geteuid(),
+		RGID:               unix.Getgid(),
+		EGID:               unix.Getegid(),
+	}
+	server := lisafs.NewServer()
+	conns := make([]*lisafs.Connection, 0, len(cfg.Mounts))
+	for i, m := range cfg.Mounts {
+		sock, err := unet.NewSocket(m.SocketFD)
+		if err != nil {
+			return nil, nil, fmt.Errorf("open connection of mount %d: %w", i, err)
+		}
+		c, err := server.CreateConnection(sock, mountPoint(i), fsgofer.ConnectionOpts(m.ReadOnly), fsgofer.NewConnectionImpl(impl))
+		if err != nil {
+			return nil, nil, fmt.Errorf("create connection of mount %d: %w", i, err)
+		}
+		conns = append(conns, c)
+	}
+	return server, conns, nil
+}
+
+// logging is the set of pipe readers of a gofer.
+type logging struct {
+	pumps []*sandboxlog.Pump
+}
+
+func openLogs(cfg *Logs) (*logging, error) {
+	l := &logging{}
+	app := sandboxlog.NewWriter(cfg.DirFD, cfg.AppName, cfg.MaxBytes)
+	sentry := sandboxlog.NewWriter(cfg.DirFD, cfg.SentryName, cfg.MaxBytes)
+	for _, s := range []struct {
+		fd     int
+		w      *sandboxlog.Writer
+		stream sandboxlog.Stream
+	}{
+		{cfg.StdoutFD, app, sandboxlog.Stdout},
+		{cfg.StderrFD, app, sandboxlog.Stderr},
+		{cfg.SentryFD, sentry, sandboxlog.Stderr},
+	} {
+		if s.fd < 0 {
+			continue
+		}
+		p, err := sandboxlog.NewPump(s.fd, s.w, s.stream)
+		if err != nil {
+			return nil, fmt.Errorf("open log %s: %w", s.stream, err)
+		}
+		l.pumps = append(l.pumps, p)
+	}
+	return l, nil
+}
+
+func (l *logging) start() {
+	for _, p := range l.pumps {
+		p.Start()
+	}
+}
+
+// drain waits until every pipe is at its end, or for the timeout.
+func (l *logging) drain(timeout time.Duration) {
+	deadline := time.NewTimer(timeout)
+	defer deadline.Stop()
+	for _, p := range l.pumps {
+		select {
+		case <-p.Done():
+		case <-deadline.C:
+			return
+		}
+	}
+}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// maxBundleConfig bounds config.json.
+const maxBundleConfig = 1 << 20
+
+// fromBundle takes the process, root and mounts of an OCI bundle. What this
+// program can't honour is refused, never dropped in silence; annotations are
+// the exception, they are for others and never change what a sandbox may do.
+func (st *setup) fromBundle(dir string) error {
+	cfg, err := readBundleConfig(dir)
+	if err != nil {
+		return err
+	}
+	if err := checkBundle(cfg); err != nil {
+		return terminalf("read %s/config.json: %w", dir, err)
+	}
+	root := cfg.Root.Path
+	if !filepath.IsAbs(root) {
+		root = filepath.Join(dir, root)
+	}
+	st.root = source{path: filepath.Clean(root), readOnly: cfg.Root.Readonly || st.overlay != "none"}
+
+	p := *cfg.Process
+	p.ApparmorProfile, p.SelinuxLabel, p.OOMScoreAdj = "", "", nil
+	if p.Capabilities == nil {
+		p.Capabilities = &specs.LinuxCapabilities{}
+	}
+	st.spec = &specs.Spec{
+		Version:  specs.Version,
+		Process:  &p,
+		Root:     &specs.Root{Path: "/", Readonly: cfg.Root.Readonly},
+		Hostname: cfg.Hostname,
+		Linux:    &specs.Linux{},
+	}
+	if cfg.Linux != nil {
+		st.spec.Linux.Seccomp = cfg.Linux.Seccomp
+		st.bundleLimits(cfg.Linux.Resources)
+	}
+	for _, m := range cfg.Mounts {
+		if isBind(m) {
+			src := m.Source
+			if !filepath.IsAbs(src) {
+				src = filepath.Join(dir, src)
+			}
+			st.addBind(m.Destination, filepath.Clean(src), slices.Contains(m.Options, "ro"))
+			continue
+		}
+		st.spec.Mounts = append(st.spec.Mounts, m)
+	}
+	return nil
+}
+
+// bundleLimits uses the limits of the bundle where the manifest has none.
+func (st *setup) bundleLimits(r *specs.LinuxResources) {
+	if r == nil {
+		return
+	}
+	if st.limits.Memory == 0 && r.Memory != nil && r.Memory.Limit != nil && *r.Memory.Limit > 0 {
+		st.limits.Memory = *r.Memory.Limit
+	}
+	if st.limits.PIDs == 0 && r.Pids != nil && r.Pids.Limit > 0 {
+		st.limits.PIDs = r.Pids.Limit
+	}
+	if st.limits.CPU == 0 && r.CPU != nil && r.CPU.Quota != nil && r.CPU.Period != nil && *r.CPU.Quota > 0 && *r.CPU.Period > 0 {
+		st.limits.CPU = *r.CPU.Quota * 1000 / int64(*r.CPU.Period)
+	}
+}
+
+func isBind(m specs.Mount) bool {
+	return m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
+}
+
+// readBundleConfig reads config.json without following a link: the bundle's
+// author must not choose which file of the host root reads.
+func readBundleConfig(dir string) (*specs.Spec, error) {
+	d, err := openNoLinks(dir, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, fmt.Errorf("open bundle %s: %w", dir, err)
+	}
+	defer d.Close()
+	f, err := openBeneath(int(d.Fd()), "config.json", unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("open %s/config.json: %w", dir, err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("open %s/config.json: %w", dir, err)
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxBundleConfig {
+		return nil, terminalf("read %s/config.json: expected a regular file of at most %d bytes", dir, maxBundleConfig)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxBundleConfig))
+	if err != nil {
+		return nil, fmt.Errorf("read %s/config.json: %w", dir, err)
+	}
+	var cfg specs.Spec
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&cfg); err != nil {
+		return nil, terminalf("read %s/config.json: %w", dir, err)
+	}
+	return &cfg, nil
+}
+
+func checkBundle(c *specs.Spec) error {
+	switch {
+	case c.Process == nil || len(c.Process.Args) == 0 || c.Process.Args[0] == "":
+		return fmt.Errorf("process.args: expected a command")
+	case c.Root == nil || c.Root.Path == "":
+		return fmt.Errorf("root.path: expected a path")
+	case !filepath.IsAbs(c.Process.Cwd):
+		return fmt.Errorf("process.cwd: expected an absolute path, got %q", c.Process.Cwd)
+	case c.Process.Terminal:
+		return fmt.Errorf("process.terminal: a terminal is not supported yet; use `sandboxctl exec -it`")
+	case c.Hooks != nil && hasHooks(c.Hooks):
+		return fmt.Errorf("hooks: not supported yet; hooks run as root on the host")
+	case c.Windows != nil || c.Solaris != nil || c.VM != nil || c.ZOS != nil:
+		return fmt.Errorf("expected a Linux bundle")
+	}
+	for i, m := range c.Mounts {
+		if !filepath.IsAbs(m.Destination) || strings.Contains(m.Destination, "..") {
+			return fmt.Errorf("mounts[%d].destination: expected an absolute path without \"..\", got %q", i, m.Destination)
+		}
+		if len(m.UIDMappings) > 0 || len(m.GIDMappings) > 0 {
+			return fmt.Errorf("mounts[%d]: id mappings are not supported yet", i)
+		}
+	}
+	if l := c.Linux; l != nil {
+		if len(l.UIDMappings) > 0 || len(l.GIDMappings) > 0 {
+			return fmt.Errorf("linux.uidMappings: id mappings are not supported yet")
+		}
+		if len(l.Devices) > 0 {
+			return fmt.Errorf("linux.devices: host devices are not supported")
+		}
+		for i, ns := range l.Namespaces {
+			if ns.Path != "" {
+				return fmt.Errorf("linux.namespaces[%d].path: joining a namespace is not supported yet", i)
+			}
+		}
+	}
+	return nil
+}
+
+func hasHooks(h *specs.Hooks) bool {
+	//nolint:staticcheck // Prestart is deprecated in the spec and still in bundles
+	return len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer)+len(h.StartContainer)+len(h.Poststart)+len(h.Poststop) > 0
+}

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/launcher/wire"
+)
+
+// maxReply bounds what is read of one answer: a sentry that was taken over
+// must not exhaust its caller's memory.
+const maxReply = 4 << 20
+
+// defaultCallTimeout applies when the context has no deadline: a hung sentry
+// must not hang its caller.
+const defaultCallTimeout = 10 * time.Second
+
+// RemoteError is an error that the sentry answered with. Its text is the
+// sentry's and not to be trusted with a terminal.
+type RemoteError struct{ Message string }
+
+func (e *RemoteError) Error() string { return e.Message }
+
+// Control is a connection to the control server of one sentry. It speaks
+// gVisor's urpc (JSON over a unix stream socket, descriptors beside it) with
+// deadlines and a cap on the size of answers, which gVisor's own client, made
+// for a trusted peer, does not have. It is not safe for concurrent use.
+type Control struct {
+	conn *net.UnixConn
+	id   string
+}
+
+// dialControl connects to the socket name in the directory of descriptor dir.
+func dialControl(ctx context.Context, dir int, name, id string) (*Control, error) {
+	// Through /proc/self/fd, so that neither the length of the state path
+	// (sun_path holds 108 bytes) nor a swapped directory matters.
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", "/proc/self/fd/"+strconv.Itoa(dir)+"/"+name)
+	if err != nil {
+		return nil, fmt.Errorf("connect to control server: %w", err)
+	}
+	return &Control{conn: c.(*net.UnixConn), id: id}, nil
+}
+
+// PeerPID is the pid of the process that listens, as the kernel knows it.
+func (c *Control) PeerPID() (int, error) {
+	raw, err := c.conn.SyscallConn()
+	if err != nil {
+		return 0, fmt.Errorf("get peer of control socket: %w", err)
+	}
+	var cred *unix.Ucred
+	var cerr error
+	if err := raw.Control(func(fd uintptr) { cred, cerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
+		return 0, fmt.Errorf("get peer of control socket: %w", err)
+	}
+	if cerr != nil {
+		return 0, fmt.Errorf("get peer of control socket: %w", cerr)
+	}
+	return int(cred.Pid), nil
+}
+
+// Close ends the connection. A call in flight returns an error.
+func (c *Control) Close() error { return c.conn.Close() }
+
+type request struct {
+	Method string `json:"method"`
+	Arg    any    `json:"arg"`
+}
+
+type reply struct {
+	Success bool            `json:"success"`
+	Err     string          `json:"err"`
+	Result  json.RawMessage `json:"result"`
+}
+
+// call sends one request with files and waits for the answer, which is decoded
+// into result unless that is nil. A deadline or the end of ctx closes the
+// connection: it can't be used again after an error.
+func (c *Control) call(ctx context.Context, method string, arg, result any, files ...*os.File) error {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(defaultCallTimeout)
+	}
+	return c.callUntil(ctx, deadline, method, arg, result, files...)
+}
+
+// callUntil is call with the deadline given; the zero time is none.
+func (c *Control) callUntil(ctx context.Context, deadline time.Time, method string, arg, result any, files ...*os.File) error {
+	if err := c.conn.SetDeadline(deadline); err != nil {
+		return fmt.Errorf("call %s: %w", method, err)
+	}
+	stop := context.AfterFunc(ctx, func() { c.conn.Close() })
+	defer stop()
+	if err := c.roundTrip(method, arg, result, files); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return fmt.Errorf("call %s: %w", method, err)
+	}
+	return nil
+}
+
+func (c *Control) roundTrip(method string, arg, result any, files []*os.File) error {
+	msg, err := json.Marshal(request{Method: method, Arg: arg})
+	if err != nil {
+		return fmt.Errorf("encode request: %w", err)
+	}
+	var oob []byte
+	if len(files) > 0 {
+		fds := make([]int, len(files))
+		for i, f := range files {
+			fds[i] = int(f.Fd())
+		}
+		oob = unix.UnixRights(fds...)
+	}
+	n, _, err := c.conn.WriteMsgUnix(msg, oob, nil)
+	if err == nil && n < len(msg) {
+		_, err = c.conn.Write(msg[n:])
+	}
+	if err != nil {
+		return fmt.Errorf("send request: %w", err)
+	}
+	var r reply
+	limited := &io.LimitedReader{R: c.conn, N: maxReply}
+	if err := json.NewDecoder(limited).Decode(&r); err != nil {
+		if limited.N <= 0 {
+			return fmt.Errorf("read answer: longer than %d bytes", maxReply)
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return fmt.Errorf("read answer: the sentry closed the connection: %w", err)
+		}
+		return fmt.Errorf("read answer: %w", err)
+	}
+	if !r.Success {
+		return &RemoteError{Message: r.Err}
+	}
+	if result == nil {
+		return nil
+	}
+	if err := json.Unmarshal(r.Result, result); err != nil {
+		return fmt.Errorf("decode answer: %w", err)
+	}
+	return nil
+}
+
+// SetLoopback gives the sandbox a loopback interface when it starts.
+func (c *Control) SetLoopback(ctx context.Context) error {
+	return c.call(ctx, wire.MethodSetNetwork, wire.Loopback(), nil)
+}
+
+// StartRoot starts the application.
+func (c *Control) StartRoot(ctx context.Context) error {
+	return c.call(ctx, wire.MethodStartRoot, c.id, nil)
+}
+
+// Signal sends a signal to the application: to its init, or to all of its
+// processes.
+func (c *Control) Signal(ctx context.Context, sig unix.Signal, all bool) error {
+	args := wire.SignalArgs{CID: c.id, Signo: int32(sig)}
+	if all {
+		args.Mode = wire.SignalAllProcesses
+	}
+	return c.call(ctx, wire.MethodSignal, args, nil)
+}
+
+// SignalPID sends a signal to one process of the sandbox, as numbered in the
+// sandbox.
+func (c *Control) SignalPID(ctx context.Context, sig unix.Signal, pid int32) error {
+	return c.call(ctx, wire.MethodSignal, wire.SignalArgs{CID: c.id, Signo: int32(sig), PID: pid}, nil)
+}
+
+// Wait blocks until the application has ended and returns its wait status.
+// Only ctx bounds it.
+func (c *Control) Wait(ctx context.Context) (unix.WaitStatus, error) {
+	var ws uint32
+	err := c.callUntil(ctx, time.Time{}, wire.MethodWait, c.id, &ws)
+	return unix.WaitStatus(ws), err
+}
+
+// WaitPID blocks until a process started by Execute has ended and returns its
+// wait status. Only ctx bounds it.
+func (c *Control) WaitPID(ctx context.Context, pid int32) (unix.WaitStatus, error) {
+	var ws uint32
+	err := c.callUntil(ctx, time.Time{}, wire.MethodWaitPID, wire.WaitPIDArgs{CID: c.id, PID: pid}, &ws)
+	return unix.WaitStatus(ws), err
+}
+
+// Execute starts a process with the files as its descriptors 0, 1, 2, … and
+// returns its pid in the sandbox.
+func (c *Control) Execute(ctx context.Context, args wire.ExecArgs, files ...*os.File) (int32, error) {
+	args.ContainerID = c.id
+	args.GuestFDs = make([]int, len(files))
+	for i := range files {
+		args.GuestFDs[i] = i
+	}
+	var pid int32
+	err := c.call(ctx, wire.MethodExecuteAsync, args, &pid, files...)
+	return pid, err
+}
+
+// Processes lists the processes of the sandbox.
+func (c *Control) Processes(ctx context.Context) ([]wire.Process, error) {
+	var ps []wire.Process
+	err := c.call(ctx, wire.MethodProcesses, c.id, &ps)
+	return ps, err
+}
+
+// Stats returns what the sentry knows of the sandbox's use of resources.
+func (c *Control) Stats(ctx context.Context) (*wire.EventOut, error) {
+	var e wire.EventOut
+	if err := c.call(ctx, wire.MethodEvent, c.id, &e); err != nil {
+		return nil, err
+	}
+	return &e, nil
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+)
+
+// goferGrace is how long a gofer may take to leave after its sentry, to write
+// the rest of the output, before it is killed.
+const goferGrace = 3 * time.Second
+
+// Destroy stops a sandbox and proves it dead; see reconcile.Launcher.
+func (l *Launcher) Destroy(ctx context.Context, name string, end actual.Ending) error {
+	if err := l.destroy(ctx, name, end); err != nil {
+		return fmt.Errorf("destroy sandbox %s: %w", name, err)
+	}
+	return nil
+}
+
+func (l *Launcher) destroy(ctx context.Context, name string, end actual.Ending) error {
+	old, err := l.load(name)
+	if err != nil {
+		return err
+	}
+	if old == nil {
+		// A create that died before its record: only the directory is there.
+		return nil
+	}
+	rec := *old
+	if rec.Phase != actual.PhaseStopped {
+		rec.Phase, rec.Ending = actual.PhaseStopping, &end
+		if err := l.store.Put(&rec); err != nil {
+			return fmt.Errorf("record intent: %w", err)
+		}
+	}
+	if err := l.stopApp(ctx, &rec, end); err != nil {
+		return err
+	}
+	if err := l.reapPair(ctx, &rec); err != nil {
+		return err
+	}
+	oom := l.oomKilled(&rec)
+	if err := l.release(ctx, &rec); err != nil {
+		return err
+	}
+	l.conclude(&rec, &end, oom)
+	if err := l.store.Put(&rec); err != nil {
+		return fmt.Errorf("record stop: %w", err)
+	}
+	return nil
+}
+
+// conclude writes into the record how the run ended.
+func (l *Launcher) conclude(rec *actual.Record, end *actual.Ending, oom bool) {
+	exit := end.Exit
+	if exit == nil {
+		// Stopped on purpose: what it made of the stop signal is known if it
+		// had time to say so.
+		if x, err := l.store.ReadExit(rec); err == nil && x != nil {
+			exit = x
+		} else {
+			exit = &actual.Exit{Reason: end.Reason, At: time.Now()}
+		}
+	}
+	if oom && !exit.Known {
+		e := *exit
+		e.Reason, e.Message = "OOMKilled", "the sandbox used more memory than resources.memory allows"
+		exit = &e
+	}
+	rec.LastExit = exit
+	rec.Failures, rec.Completed = end.Failures, end.Completed
+	rec.Phase = actual.PhaseStopped
+	rec.Sentry, rec.Gofer, rec.Cgroups, rec.Warnings = nil, nil, nil, nil
+	rec.Ending = end
+}
+
+// stopApp asks the application to leave and gives it time. That it does not is
+// no error: the kill follows.
+func (l *Launcher) stopApp(ctx context.Context, rec *actual.Record, end actual.Ending) error {
+	if end.Grace <= 0 || end.StopSignal == "" || rec.Sentry == nil {
+		return nil
+	}
+	sentry, err := actual.Open(*rec.Sentry)
+	if errors.Is(err, actual.ErrGone) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%w: sentry (pid %d): %w", ErrUnknownProcess, rec.Sentry.PID, err)
+	}
+	defer sentry.Close()
+	if sentry.Alive() != actual.Alive {
+		return nil
+	}
+	sig := unix.SignalNum(end.StopSignal)
+	if sig == 0 {
+		return terminalf("unknown stop signal %q", end.StopSignal)
+	}
+	ctx, cancel := context.WithTimeout(ctx, end.Grace)
+	defer cancel()
+	if err := l.signalApp(ctx, rec, sig); err != nil {
+		l.opts.Log.Debug("stop signal not delivered", "sandbox", rec.Name, "err", err)
+		return nil
+	}
+	_ = sentry.Wait(ctx) // the grace period is over, or it left: both go on
+	return nil
+}
+
+func (l *Launcher) signalApp(ctx context.Context, rec *actual.Record, sig unix.Signal) error {
+	c, err := l.connect(ctx, rec)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return c.Signal(ctx, sig, false)
+}
+
+// reapPair kills whatever of the pair is alive and returns when both are
+// proven dead. The sentry goes first: the gofer then leaves by itself, with
+// the last of the output written.
+func (l *Launcher) reapPair(ctx context.Context, rec *actual.Record) error {
+	if err := l.kill(ctx, "sentry", rec.Sentry, 0); err != nil {
+		return err
+	}
+	return l.kill(ctx, "gofer", rec.Gofer, goferGrace)
+}
+
+// kill makes a recorded process dead: at once, or after it had the grace to
+// leave by itself. Only the process that was recorded is ever signalled.
+func (l *Launcher) kill(ctx context.Context, what string, id *actual.Identity, grace time.Duration) error {
+	if id == nil {
+		return nil
+	}
+	p, err := actual.Open(*id)
+	if errors.Is(err, actual.ErrGone) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %s (pid %d): %w", ErrUnknownProcess, what, id.PID, err)
+	}
+	defer p.Close()
+	if grace > 0 && waitDead(ctx, p, grace) {
+		return nil
+	}
+	if p.Alive() != actual.Dead {
+		if err := p.Signal(unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("kill %s (pid %d): %w", what, id.PID, err)
+		}
+	}
+	if !waitDead(ctx, p, l.opts.KillTimeout) {
+		return fmt.Errorf("%w: %s (pid %d) is alive %s after SIGKILL; is it in an uninterruptible sleep?", ErrStuck, what, id.PID, l.opts.KillTimeout)
+	}
+	return nil
+}
+
+// waitDead waits for the process to die, at most for the timeout, and reaps it
+// if it is a child of this program.
+func waitDead(ctx context.Context, p *actual.Process, timeout time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if err := p.Wait(ctx); err != nil {
+		return false
+	}
+	actual.Reap(p.FD())
+	return true
+}
+
+// release removes what a dead sandbox leaves on the host: processes of its
+// cgroup, the cgroup, the control socket.
+func (l *Launcher) release(ctx context.Context, rec *actual.Record) error {
+	group, err := l.cgroups.Open(rec.Cgroups)
+	if err != nil {
+		return fmt.Errorf("open cgroup: %w", err)
+	}
+	defer group.Close()
+	if err := group.Kill(); err != nil {
+		return fmt.Errorf("kill cgroup: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.opts.KillTimeout)
+	defer cancel()
+	if err := group.Remove(ctx); err != nil {
+		return fmt.Errorf("remove cgroup: %w", err)
+	}
+	dir, err := l.store.Dir(rec.Name)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := unix.Unlinkat(int(dir.Fd()), controlSocket, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("remove control socket: %w", err)
+	}
+	return nil
+}
+
+// oomKilled says whether the kernel killed something in the sandbox's cgroup
+// for want of memory. Not knowing is no: it only words a reason.
+func (l *Launcher) oomKilled(rec *actual.Record) bool {
+	group, err := l.cgroups.Open(rec.Cgroups)
+	if err != nil {
+		return false
+	}
+	defer group.Close()
+	n, err := group.OOMKills()
+	return err == nil && n > 0
+}
+
+// explain adds what the processes of a failed start said to its error.
+func (l *Launcher) explain(ctx context.Context, cause error, rec *actual.Record, p *pair, dir int) error {
+	// The sentry's words pass through the gofer, which writes the rest when
+	// the sentry is gone.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.opts.KillTimeout)
+	defer cancel()
+	if err := l.reapPair(ctx, rec); err != nil {
+		return errors.Join(cause, err)
+	}
+	for _, s := range []struct{ who, file string }{{"gofer", goferLog}, {"sentry", SentryLogName(rec.Attempt)}} {
+		if said := lastWords(tailLog(dir, s.file, 4096)); said != "" {
+			cause = fmt.Errorf("%w; the %s said: %s", cause, s.who, said)
+		}
+	}
+	return cause
+}

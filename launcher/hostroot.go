@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"sandboxctl.dev/gofer"
+)
+
+// hostDirs are the directories of the host that a host root shows: programs
+// and libraries, which every user of the host may read anyway.
+var hostDirs = []string{"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"}
+
+// hostEtc are the parts of /etc without which programs do not run. Nothing
+// with secrets or that identifies the host is among them; passwd, group,
+// hosts and the like are generated.
+var hostEtc = []string{
+	"alternatives", "ca-certificates", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types",
+	"pki/tls/certs", "protocols", "services", "ssl/certs", "ssl/openssl.cnf",
+}
+
+// hostTree describes the root of `root.host`: a tmpfs with read-only mounts of
+// the host's programs, a generated /etc and empty standard directories. Its
+// mounts are given to the gofer.
+func hostTree(s source, toGofer *donation) (*gofer.Tree, error) {
+	t := &gofer.Tree{Dirs: []gofer.Dir{
+		{Path: "dev", Mode: 0o755}, {Path: "etc", Mode: 0o755}, {Path: "home", Mode: 0o755}, {Path: "mnt", Mode: 0o755},
+		{Path: "opt", Mode: 0o755}, {Path: "proc", Mode: 0o755}, {Path: "root", Mode: 0o700}, {Path: "run", Mode: 0o755},
+		{Path: "srv", Mode: 0o755}, {Path: "sys", Mode: 0o755}, {Path: "tmp", Mode: 0o1777}, {Path: "var", Mode: 0o755},
+		{Path: "var/cache", Mode: 0o755}, {Path: "var/lib", Mode: 0o755}, {Path: "var/log", Mode: 0o755}, {Path: "var/tmp", Mode: 0o1777},
+	}}
+	for _, d := range hostDirs {
+		if err := addHost(t, d, toGofer); err != nil {
+			return nil, err
+		}
+	}
+	for _, e := range hostEtc {
+		// Making a directory twice is no error, so each entry brings its own.
+		dir := "etc"
+		for _, part := range strings.Split(filepath.Dir(e), "/") {
+			if part != "." {
+				dir += "/" + part
+				t.Dirs = append(t.Dirs, gofer.Dir{Path: dir, Mode: 0o755})
+			}
+		}
+		if err := addHost(t, "etc/"+e, toGofer); err != nil {
+			return nil, err
+		}
+	}
+	return t, addEtc(t, s)
+}
+
+// addHost shows /name of the host at name: a link as the same link (as /bin on
+// a host with a merged /usr), anything else as a read-only mount. What the host
+// does not have is left out.
+func addHost(t *gofer.Tree, name string, toGofer *donation) error {
+	path := "/" + name
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look at %s: %w", path, err)
+	}
+	if info.Mode()&fs.ModeSymlink != 0 {
+		target, err := os.Readlink(path)
+		if err != nil {
+			return fmt.Errorf("look at %s: %w", path, err)
+		}
+		t.Links = append(t.Links, gofer.Link{Path: name, Target: target})
+		return nil
+	}
+	f, isDir, err := detach(path, true)
+	if err != nil {
+		return err
+	}
+	t.Binds = append(t.Binds, gofer.Bind{Path: name, FD: toGofer.give(f), IsDir: isDir})
+	return nil
+}
+
+// addEtc generates the files of /etc that must not be the host's own.
+func addEtc(t *gofer.Tree, s source) error {
+	for name, content := range map[string]string{
+		"passwd": "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n" +
+			"www-data:x:33:33:www-data:/var/www:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+		"group":         "root:x:0:\ndaemon:x:1:\ntty:x:5:\nwww-data:x:33:\nnogroup:x:65534:\n",
+		"nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
+		"hostname":      s.hostname + "\n",
+		"hosts":         "127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 " + s.hostname + "\n",
+		"os-release":    osRelease(),
+	} {
+		t.Files = append(t.Files, gofer.File{Path: "etc/" + name, Mode: 0o644, Content: content})
+	}
+	if !s.hostNetwork {
+		// Nothing is reachable, so no resolver: a lookup fails at once instead
+		// of waiting for a time-out.
+		t.Files = append(t.Files, gofer.File{Path: "etc/resolv.conf", Mode: 0o644})
+		return nil
+	}
+	b, err := os.ReadFile("/etc/resolv.conf")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read resolver configuration: %w", err)
+	}
+	t.Files = append(t.Files, gofer.File{Path: "etc/resolv.conf", Mode: 0o644, Content: string(b)})
+	return nil
+}
+
+// osRelease is the host's, since its programs are: some of them ask.
+func osRelease() string {
+	b, err := os.ReadFile("/etc/os-release")
+	if err != nil || strings.ContainsRune(string(b), 0) {
+		return "ID=linux\n"
+	}
+	return string(b)
+}

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/cgroup"
+)
+
+// Options configure a Launcher. The zero value of a duration means its default.
+type Options struct {
+	// Store keeps the records; its lock is held by this process.
+	Store *actual.Store
+	// SentryPath is the sentry binary (see FindSentry).
+	SentryPath string
+	// AllowHostNetwork lets manifests ask for network.mode host.
+	AllowHostNetwork bool
+	// BootTimeout bounds the time from the opening of the gates to the
+	// application's start (default 60 s: a loaded host is slow, not broken).
+	BootTimeout time.Duration
+	// KillTimeout bounds the time a process may take to die from SIGKILL
+	// (default 30 s).
+	KillTimeout time.Duration
+	// LogMaxBytes is the size at which a log file is rotated.
+	LogMaxBytes int64
+	// SentryLogLevel is gVisor's log level in sentry.log: warning (default),
+	// info or debug.
+	SentryLogLevel string
+	Log            *slog.Logger
+}
+
+// Launcher creates and destroys sandboxes. It is safe for concurrent use by
+// workers that each hold a different name.
+type Launcher struct {
+	opts    Options
+	store   *actual.Store
+	sentry  sentryBinary
+	cgroups *cgroup.Host
+}
+
+// New returns a launcher.
+func New(opts Options) (*Launcher, error) {
+	if opts.BootTimeout == 0 {
+		opts.BootTimeout = 60 * time.Second
+	}
+	if opts.KillTimeout == 0 {
+		opts.KillTimeout = 30 * time.Second
+	}
+	if opts.SentryLogLevel == "" {
+		opts.SentryLogLevel = "warning"
+	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	host, err := cgroup.Detect()
+	if err != nil {
+		return nil, fmt.Errorf("detect cgroups: %w", err)
+	}
+	return &Launcher{opts: opts, store: opts.Store, sentry: sentryBinary{path: opts.SentryPath}, cgroups: host}, nil
+}
+
+// Create makes a sandbox of the entry and returns when its application was
+// started; see reconcile.Launcher.
+func (l *Launcher) Create(ctx context.Context, e *desired.Entry, restartToken string) error {
+	name := e.Sandbox.Metadata.Name
+	if err := l.create(ctx, e, restartToken); err != nil {
+		return fmt.Errorf("create sandbox %s: %w", name, err)
+	}
+	return nil
+}
+
+func (l *Launcher) create(ctx context.Context, e *desired.Entry, restartToken string) error {
+	rec, err := l.intent(e, restartToken)
+	if err != nil {
+		return err
+	}
+	if err := l.store.Put(rec); err != nil {
+		return fmt.Errorf("record intent: %w", err)
+	}
+	err = l.start(ctx, rec, e.Sandbox)
+	if err == nil {
+		return nil
+	}
+	return errors.Join(err, l.abort(rec, err))
+}
+
+// intent is the record of a sandbox about to be created, from the one it had.
+func (l *Launcher) intent(e *desired.Entry, restartToken string) (*actual.Record, error) {
+	name := e.Sandbox.Metadata.Name
+	old, err := l.load(name)
+	if err != nil {
+		return nil, err
+	}
+	spec, err := desired.Canonical(e.Sandbox)
+	if err != nil {
+		return nil, fmt.Errorf("encode spec: %w", err)
+	}
+	rec := &actual.Record{Version: actual.RecordVersion, Name: name, Generation: 1}
+	if old == nil {
+		if err := l.store.Claim(name); err != nil {
+			return nil, fmt.Errorf("claim name: %w", err)
+		}
+		if rec.UID, err = actual.NewUID(); err != nil {
+			return nil, err
+		}
+	} else {
+		if err := l.proveDead(old); err != nil {
+			return nil, err
+		}
+		// What a crash may have left of an earlier attempt.
+		if err := l.release(context.Background(), old); err != nil {
+			return nil, fmt.Errorf("clean up attempt %d: %w", old.Attempt, err)
+		}
+		rec.UID, rec.Attempt, rec.Generation = old.UID, old.Attempt, old.Generation
+		rec.Failures, rec.Restarts = old.Failures, old.Restarts
+		rec.LastExit, rec.RestartToken = old.LastExit, old.RestartToken
+		if old.Attempt > 0 {
+			rec.Restarts++
+		}
+		if old.SpecHash != e.Hash {
+			rec.Generation++
+		}
+	}
+	rec.Attempt++
+	rec.Phase = actual.PhaseCreating
+	rec.Spec, rec.SpecHash, rec.SourceFile = spec, e.Hash, e.Source.File
+	if restartToken != "" {
+		rec.RestartToken = restartToken
+	}
+	rec.BootID, err = actual.BootID()
+	if err != nil {
+		return nil, err
+	}
+	rec.CreatedAt = time.Now()
+	return rec, nil
+}
+
+// load returns the record of a name, nil if there is none.
+func (l *Launcher) load(name string) (*actual.Record, error) {
+	rec, held, err := l.store.Get(name)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("load record: %w", err)
+	case held != nil:
+		return nil, fmt.Errorf("load record: %s: %s", held.Reason, held.Message)
+	}
+	return rec, nil
+}
+
+// proveDead returns an error unless both processes of the record are proven
+// not to live.
+func (l *Launcher) proveDead(rec *actual.Record) error {
+	for _, p := range []struct {
+		what string
+		id   *actual.Identity
+	}{{"sentry", rec.Sentry}, {"gofer", rec.Gofer}} {
+		switch live, err := liveness(p.id); live {
+		case actual.Dead, actual.None:
+		case actual.Alive:
+			return fmt.Errorf("its %s (pid %d) is alive", p.what, p.id.PID)
+		default:
+			return fmt.Errorf("%w: %s (pid %d): %w", ErrUnknownProcess, p.what, p.id.PID, err)
+		}
+	}
+	return nil
+}
+
+// liveness looks at one recorded process.
+func liveness(id *actual.Identity) (actual.Liveness, error) {
+	if id == nil {
+		return actual.None, nil
+	}
+	p, err := actual.Open(*id)
+	switch {
+	case errors.Is(err, actual.ErrGone):
+		return actual.Dead, nil
+	case err != nil:
+		return actual.Unknown, err
+	}
+	defer p.Close()
+	return p.Alive(), nil
+}
+
+// abort undoes a create that failed: nothing is left running, and the record
+// says why.
+func (l *Launcher) abort(rec *actual.Record, cause error) error {
+	// Not the caller's context: it may be what failed.
+	ctx, cancel := context.WithTimeout(context.Background(), 2*l.opts.KillTimeout)
+	defer cancel()
+	if err := l.reapPair(ctx, rec); err != nil {
+		return err
+	}
+	if err := l.release(ctx, rec); err != nil {
+		return fmt.Errorf("clean up: %w", err)
+	}
+	var t interface{ Terminal() bool }
+	rec.Phase = actual.PhaseStopped
+	rec.Sentry, rec.Gofer, rec.Cgroups = nil, nil, nil
+	rec.Failures++
+	rec.LastExit = &actual.Exit{
+		Reason:   "CreateFailed",
+		Message:  printable(cause.Error(), 1000),
+		At:       time.Now(),
+		Terminal: errors.As(cause, &t) && t.Terminal(),
+	}
+	if err := l.store.Put(rec); err != nil {
+		return fmt.Errorf("record failure: %w", err)
+	}
+	return nil
+}
+
+// Forget removes the record and logs of a stopped sandbox; see
+// reconcile.Launcher.
+func (l *Launcher) Forget(_ context.Context, name string) error {
+	rec, err := l.load(name)
+	if err != nil {
+		return fmt.Errorf("forget sandbox %s: %w", name, err)
+	}
+	if rec != nil {
+		if rec.Phase != actual.PhaseStopped {
+			return fmt.Errorf("forget sandbox %s: it is %s, expected Stopped", name, rec.Phase)
+		}
+		if err := l.proveDead(rec); err != nil {
+			return fmt.Errorf("forget sandbox %s: %w", name, err)
+		}
+	}
+	if err := l.store.Remove(name); err != nil {
+		return fmt.Errorf("forget sandbox %s: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/gofer"
+)
+
+// openNoLinks opens an absolute host path of which no component may be a
+// symbolic or magic link. It is resolved here, once; from then on only the
+// descriptor is used, so that swapping a component later changes nothing.
+func openNoLinks(path string, flags uint64) (*os.File, error) {
+	return openAt2(unix.AT_FDCWD, path, flags, unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
+}
+
+// openBeneath opens name below the directory of a descriptor, following
+// nothing that leads out of it.
+func openBeneath(dir int, name string, flags uint64) (*os.File, error) {
+	return openAt2(dir, name, flags, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
+}
+
+func openAt2(dir int, path string, flags, resolve uint64) (*os.File, error) {
+	for {
+		fd, err := unix.Openat2(dir, path, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: resolve})
+		switch {
+		case err == nil:
+			return os.NewFile(uintptr(fd), path), nil
+		case errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN):
+			continue // EAGAIN: a rename elsewhere raced with the resolution
+		case errors.Is(err, unix.ELOOP):
+			return nil, fmt.Errorf("%w: a component is a symbolic link, which could be changed to lead elsewhere; name the real path", err)
+		case errors.Is(err, unix.ENOSYS):
+			return nil, fmt.Errorf("%w: openat2 needs Linux 5.6 or later", err)
+		default:
+			return nil, err
+		}
+	}
+}
+
+// refusedFS are filesystems that are windows on the kernel: serving one to a
+// sandbox would hand it the host.
+var refusedFS = map[int64]string{
+	unix.PROC_SUPER_MAGIC:    "proc",
+	unix.SYSFS_MAGIC:         "sysfs",
+	unix.CGROUP_SUPER_MAGIC:  "cgroup",
+	unix.CGROUP2_SUPER_MAGIC: "cgroup2",
+	unix.DEBUGFS_MAGIC:       "debugfs",
+	unix.TRACEFS_MAGIC:       "tracefs",
+	unix.SECURITYFS_MAGIC:    "securityfs",
+	unix.BPF_FS_MAGIC:        "bpf",
+	unix.DEVPTS_SUPER_MAGIC:  "devpts",
+	unix.NSFS_MAGIC:          "nsfs",
+}
+
+// detach returns a detached private mount of a directory or regular file,
+// without set-user-ID and devices, read-only if asked. What is mounted below a
+// directory comes along.
+func detach(path string, readOnly bool) (f *os.File, isDir bool, err error) {
+	src, err := openNoLinks(path, unix.O_PATH)
+	if err != nil {
+		return nil, false, fmt.Errorf("open %s: %w", path, err)
+	}
+	defer src.Close()
+	info, err := src.Stat()
+	if err != nil {
+		return nil, false, fmt.Errorf("open %s: %w", path, err)
+	}
+	if !info.IsDir() && !info.Mode().IsRegular() {
+		return nil, false, terminalf("open %s: expected a directory or a regular file, it is a %s", path, info.Mode().Type())
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(src.Fd()), &fs); err != nil {
+		return nil, false, fmt.Errorf("open %s: %w", path, err)
+	}
+	if name, bad := refusedFS[fs.Type]; bad {
+		return nil, false, terminalf("open %s: it is on %s, which is never shared with a sandbox", path, name)
+	}
+	flags := uint(unix.AT_EMPTY_PATH | unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
+	attrFlags := uint(unix.AT_EMPTY_PATH)
+	if info.IsDir() {
+		flags |= unix.AT_RECURSIVE
+		attrFlags |= unix.AT_RECURSIVE
+	}
+	fd, err := unix.OpenTree(int(src.Fd()), "", flags)
+	if err != nil {
+		return nil, false, fmt.Errorf("clone mount of %s: %w", path, err)
+	}
+	f = os.NewFile(uintptr(fd), path)
+	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV, Propagation: unix.MS_PRIVATE}
+	if readOnly {
+		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
+	}
+	if err := unix.MountSetattr(fd, "", attrFlags, attr); err != nil {
+		return nil, false, errors.Join(fmt.Errorf("restrict mount of %s: %w", path, err), f.Close())
+	}
+	return f, info.IsDir(), nil
+}
+
+// openSources opens every served tree and gives it, with one end of its lisafs
+// connection, to the gofer. It returns the other ends, root first, for the
+// sentry. On error everything opened is owned by the two donations.
+func openSources(sources []source, toGofer, toSentry *donation) (mounts []gofer.Mount, sockets []int, err error) {
+	for _, s := range sources {
+		m := gofer.Mount{FD: -1, ReadOnly: s.readOnly}
+		if s.host {
+			if m.Tree, err = hostTree(s, toGofer); err != nil {
+				return nil, nil, fmt.Errorf("prepare host root: %w", err)
+			}
+		} else {
+			f, isDir, err := detach(s.path, s.readOnly)
+			if err != nil {
+				return nil, nil, err
+			}
+			m.FD, m.IsDir = toGofer.give(f), isDir
+		}
+		a, b, err := socketPair()
+		if err != nil {
+			return nil, nil, err
+		}
+		m.SocketFD = toGofer.give(a)
+		sockets = append(sockets, toSentry.give(b))
+		mounts = append(mounts, m)
+	}
+	return mounts, sockets, nil
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/gofer"
+)
+
+// keepAttempts is how many attempts have their logs kept: the current one and
+// the one before, for `logs --previous`.
+const keepAttempts = 2
+
+// prepareLogs makes the log directory and removes the logs of attempts before
+// the last.
+func prepareLogs(dir int, attempt int64) error {
+	if err := unix.Mkdirat(dir, logDir, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("create log directory: %w", err)
+	}
+	f, err := openBeneath(dir, logDir, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return fmt.Errorf("open log directory: %w", err)
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return fmt.Errorf("list log directory: %w", err)
+	}
+	for _, n := range names {
+		num, _, _ := strings.Cut(n, ".")
+		a, err := strconv.ParseInt(num, 10, 64)
+		if err != nil || a > attempt-keepAttempts {
+			continue
+		}
+		if err := unix.Unlinkat(int(f.Fd()), n, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("remove old log %s: %w", n, err)
+		}
+	}
+	return nil
+}
+
+func openLogFile(dir int, name string, flags int) (*os.File, error) {
+	f, err := openBeneath(dir, logDir, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, fmt.Errorf("open log directory: %w", err)
+	}
+	defer f.Close()
+	fd, err := unix.Openat(int(f.Fd()), name, unix.O_WRONLY|unix.O_CREAT|unix.O_APPEND|unix.O_NOFOLLOW|unix.O_CLOEXEC|flags, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open log %s: %w", name, err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// stdio are the application's descriptors 0 to 2.
+type stdio struct{ in, out, err *os.File }
+
+func (s *stdio) give(d *donation) []int {
+	return []int{d.give(s.in), d.give(s.out), d.give(s.err)}
+}
+
+func (s *stdio) close() error {
+	return errors.Join(s.in.Close(), s.out.Close(), s.err.Close())
+}
+
+// openOutput makes the pipes of the application's output and of the sentry's
+// own, and gives their read ends and the log directory to the gofer.
+func openOutput(dir int, attempt, maxBytes int64, toGofer *donation) (_ *gofer.Logs, _ *stdio, sentryErr *os.File, err error) {
+	logs := &gofer.Logs{AppName: AppLogName(attempt), SentryName: SentryLogName(attempt), MaxBytes: maxBytes}
+	tree, err := cloneLogDir(dir)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	logs.DirFD = toGofer.give(tree)
+
+	var writers []*os.File
+	defer func() {
+		if err != nil {
+			for _, w := range writers {
+				w.Close()
+			}
+		}
+	}()
+	for _, fd := range []*int{&logs.StdoutFD, &logs.StderrFD, &logs.SentryFD} {
+		r, w, err := pipe()
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		writers = append(writers, w)
+		*fd = toGofer.give(r)
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("open %s: %w", os.DevNull, err)
+	}
+	return logs, &stdio{in: null, out: writers[0], err: writers[1]}, writers[2], nil
+}
+
+// cloneLogDir returns the log directory as a detached mount: a gofer that was
+// taken over can't leave it through "..".
+func cloneLogDir(dir int) (*os.File, error) {
+	f, err := openBeneath(dir, logDir, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, fmt.Errorf("open log directory: %w", err)
+	}
+	defer f.Close()
+	fd, err := unix.OpenTree(int(f.Fd()), "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("clone log directory: %w", err)
+	}
+	tree := os.NewFile(uintptr(fd), logDir)
+	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC, Propagation: unix.MS_PRIVATE}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, attr); err != nil {
+		return nil, errors.Join(fmt.Errorf("restrict log directory: %w", err), tree.Close())
+	}
+	return tree, nil
+}
+
+// tailLog returns the end of a log file, for an error message.
+func tailLog(dir int, name string, size int64) string {
+	f, err := openBeneath(dir, logDir+"/"+name, unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return ""
+	}
+	b, err := io.ReadAll(io.NewSectionReader(f, max(info.Size()-size, 0), size))
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/cgroup"
+)
+
+// setup is everything about a sandbox that is decided before anything is
+// touched: what the sentry is told and what the gofer serves.
+type setup struct {
+	spec *specs.Spec
+	// root and volumes are the served trees; volumes are in the order of the
+	// bind mounts of spec.Mounts.
+	root    source
+	volumes []source
+	// overlay is where writes to the root go: desired.OverlayMemory or None.
+	overlay     string
+	hostNetwork bool
+	directFS    bool
+	limits      cgroup.Limits
+}
+
+// source is one tree to serve: a host path, or the generated host root.
+type source struct {
+	path     string // host path; "" with host set
+	host     bool   // the generated view of the host
+	readOnly bool
+	// hostname and hostNetwork shape the generated /etc of a host root.
+	hostname    string
+	hostNetwork bool
+}
+
+// defaultCaps is what a sandbox's root may do inside its sandbox unless the
+// manifest says otherwise: the set container engines agree on.
+var defaultCaps = []string{
+	"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
+	"CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
+}
+
+const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// fromManifest decides the set-up of a valid, defaulted manifest. It reads
+// nothing but, for root.bundle, the bundle's config.json.
+func fromManifest(sb *desired.Sandbox) (*setup, error) {
+	s := &sb.Spec
+	st := &setup{
+		overlay:     s.Overlay,
+		hostNetwork: s.Network.Mode == desired.NetworkHost,
+		directFS:    s.FileAccess == desired.FileAccessDirect,
+		limits:      cgroup.Limits{CPU: int64(s.Resources.CPU), Memory: int64(s.Resources.Memory), PIDs: s.Resources.PIDs},
+	}
+	switch {
+	case s.Root.Host != nil:
+		st.root = source{host: true, readOnly: true, hostname: s.Hostname, hostNetwork: st.hostNetwork}
+	case s.Root.Dir != "":
+		st.root = source{path: s.Root.Dir, readOnly: s.Overlay != desired.OverlayNone}
+	case s.Root.Bundle != "":
+		if err := st.fromBundle(s.Root.Bundle); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, terminalf("build spec: no root")
+	}
+	if st.spec == nil {
+		st.spec = processSpec(sb)
+	}
+	st.addVolumes(s.Volumes)
+	return st, nil
+}
+
+// processSpec is the OCI spec of a manifest whose process fields are its own.
+func processSpec(sb *desired.Sandbox) *specs.Spec {
+	s := &sb.Spec
+	p := &specs.Process{
+		Args:         slices.Concat(s.Command, s.Args),
+		Cwd:          s.WorkingDir,
+		Env:          environment(s.Env),
+		Capabilities: capabilities(s.Capabilities),
+		// The guest's own no_new_privs stays off: setuid programs inside a
+		// sandbox change nothing outside of it.
+	}
+	if s.User != nil {
+		p.User = specs.User{UID: s.User.UID, GID: s.User.GID, AdditionalGids: s.User.Groups}
+		if s.User.UID != 0 {
+			// Only root starts with capabilities in effect, as after a setuid
+			// from root; the bounding set is the same.
+			p.Capabilities = &specs.LinuxCapabilities{Bounding: p.Capabilities.Bounding}
+		}
+	}
+	for _, r := range s.Rlimits {
+		p.Rlimits = append(p.Rlimits, specs.POSIXRlimit{Type: rlimitName(r.Type), Soft: r.Soft, Hard: r.Hard})
+	}
+	return &specs.Spec{
+		Version:  specs.Version,
+		Process:  p,
+		Root:     &specs.Root{Path: "/"},
+		Hostname: s.Hostname,
+		Mounts:   defaultMounts(),
+		Linux:    &specs.Linux{},
+	}
+}
+
+// defaultMounts are the guest's virtual filesystems; gVisor implements all of
+// them itself.
+func defaultMounts() []specs.Mount {
+	return []specs.Mount{
+		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec"}},
+		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid"}},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec"}},
+		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "mode=1777"}},
+		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "ro"}},
+	}
+}
+
+func environment(env []desired.EnvVar) []string {
+	out := make([]string, 0, len(env)+1)
+	path := false
+	for _, e := range env {
+		out = append(out, e.Name+"="+e.Value)
+		path = path || e.Name == "PATH"
+	}
+	if !path {
+		out = append(out, defaultPath)
+	}
+	return out
+}
+
+func capabilities(c *desired.Capabilities) *specs.LinuxCapabilities {
+	set := slices.Clone(defaultCaps)
+	if c != nil {
+		for _, d := range c.Drop {
+			if strings.EqualFold(d, "ALL") {
+				set = nil
+				break
+			}
+			set = slices.DeleteFunc(set, func(n string) bool { return n == capName(d) })
+		}
+		for _, a := range c.Add {
+			if n := capName(a); !slices.Contains(set, n) {
+				set = append(set, n)
+			}
+		}
+	}
+	slices.Sort(set)
+	return &specs.LinuxCapabilities{Bounding: set, Effective: set, Permitted: set}
+}
+
+func capName(n string) string { return "CAP_" + strings.TrimPrefix(strings.ToUpper(n), "CAP_") }
+
+func rlimitName(n string) string {
+	return "RLIMIT_" + strings.TrimPrefix(strings.ToUpper(n), "RLIMIT_")
+}
+
+// addVolumes appends the manifest's volumes to the spec's mounts, and the
+// host's trees to what is served.
+func (st *setup) addVolumes(volumes []desired.Volume) {
+	for _, v := range volumes {
+		switch {
+		case v.Tmpfs != nil:
+			opts := []string{"nosuid", "mode=1777"}
+			if v.Tmpfs.Size > 0 {
+				opts = append(opts, fmt.Sprintf("size=%d", int64(v.Tmpfs.Size)))
+			}
+			if v.ReadOnly {
+				opts = append(opts, "ro")
+			}
+			st.spec.Mounts = append(st.spec.Mounts, specs.Mount{Destination: v.MountPath, Type: "tmpfs", Source: "tmpfs", Options: opts})
+		case v.HostPath != "":
+			st.addBind(v.MountPath, v.HostPath, v.ReadOnly)
+		}
+	}
+}
+
+// addBind serves a host path at dest. The sentry is given a name that says
+// nothing of the host: it gets the tree over lisafs and has no use for a path.
+func (st *setup) addBind(dest, path string, readOnly bool) {
+	mode := "rw"
+	if readOnly {
+		mode = "ro"
+	}
+	st.spec.Mounts = append(st.spec.Mounts, specs.Mount{
+		Destination: dest, Type: "bind",
+		Source:  fmt.Sprintf("/volume/%d", len(st.volumes)),
+		Options: []string{"rbind", mode},
+	})
+	st.volumes = append(st.volumes, source{path: path, readOnly: readOnly})
+}
+
+// hostUserns says whether the sentry must stay in the host's user namespace:
+// it needs capabilities over the host's network or files.
+func (st *setup) hostUserns() bool { return st.hostNetwork || st.directFS }
+
+// sources are the served trees, root first.
+func (st *setup) sources() []source { return append([]source{st.root}, st.volumes...) }
+
+// mountConfs is gVisor's --gofer-mount-confs: one LOWER:UPPER a served tree.
+func (st *setup) mountConfs() string {
+	confs := []string{"lisafs:none"}
+	if st.overlay == desired.OverlayMemory {
+		confs[0] = "lisafs:memory"
+	}
+	for range st.volumes {
+		confs = append(confs, "lisafs:none")
+	}
+	return strings.Join(confs, ",")
+}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/launcher/wire"
+)
+
+// child is a process we started, held at its start gate.
+type child struct {
+	pid      int
+	pidfd    *os.File
+	gate     *os.File // write end
+	identity actual.Identity
+}
+
+// spawn describes a child to start.
+type spawn struct {
+	path  string
+	args  []string
+	attr  *syscall.SysProcAttr
+	fds   *donation
+	gate  *os.File // write end of the gate, taken over
+	err   *os.File // stderr, not taken over
+	group int      // descriptor of a v2 cgroup to be born into, or -1
+}
+
+// newGate makes a start gate, gives its read end to the child and returns the
+// write end. It is close-on-exec, so no other child inherits it: the end of
+// this process is the end of the gate.
+func newGate(d *donation) (w *os.File, fd int, err error) {
+	r, w, err := pipe()
+	if err != nil {
+		return nil, -1, fmt.Errorf("create start gate: %w", err)
+	}
+	return w, d.give(r), nil
+}
+
+// startHeld starts the child in a session of its own, with an empty
+// environment and exactly the donated descriptors. The donation is closed in
+// every case.
+func startHeld(s spawn) (_ *child, err error) {
+	defer func() {
+		err = errors.Join(err, s.fds.close())
+		if err != nil {
+			err = errors.Join(err, s.gate.Close())
+		}
+	}()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", os.DevNull, err)
+	}
+	defer null.Close()
+	stderr := s.err
+	if stderr == nil {
+		stderr = null
+	}
+	var pidfd int
+	s.attr.PidFD = &pidfd
+	s.attr.Setsid = true // a signal to the daemon's terminal is not for sandboxes
+	if s.group >= 0 {
+		s.attr.UseCgroupFD, s.attr.CgroupFD = true, s.group
+	}
+	p, err := os.StartProcess(s.path, s.args, &os.ProcAttr{
+		Dir:   "/",
+		Env:   []string{},
+		Files: append([]*os.File{null, null, stderr}, s.fds.files...),
+		Sys:   s.attr,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", s.args[0], err)
+	}
+	c := &child{pid: p.Pid, gate: s.gate, pidfd: os.NewFile(uintptr(pidfd), "pidfd")}
+	if pidfd < 0 {
+		// Kernels before 5.2. Nothing here can be safe without.
+		return nil, errors.Join(terminalf("start %s: the kernel gives no pidfd", s.args[0]), p.Kill())
+	}
+	if err := p.Release(); err != nil {
+		return nil, errors.Join(fmt.Errorf("release %s: %w", s.args[0], err), c.abandon())
+	}
+	c.identity, err = actual.Identify(pidfd, c.pid)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("identify %s: %w", s.args[0], err), c.abandon())
+	}
+	return c, nil
+}
+
+// open lets the child go. It is known by now.
+func (c *child) open(b byte) error {
+	_, err := c.gate.Write([]byte{b})
+	err = errors.Join(err, c.gate.Close())
+	c.gate = nil
+	if err != nil {
+		return fmt.Errorf("open start gate: %w", err)
+	}
+	return nil
+}
+
+// abandon kills a child that never got as far as the record, and reaps it.
+func (c *child) abandon() error {
+	var errs []error
+	if c.gate != nil {
+		errs = append(errs, c.gate.Close())
+		c.gate = nil
+	}
+	fd := int(c.pidfd.Fd())
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		errs = append(errs, fmt.Errorf("kill: %w", err))
+	}
+	var info unix.Siginfo
+	if err := retryEINTR(func() error { return unix.Waitid(unix.P_PIDFD, fd, &info, unix.WEXITED, nil) }); err != nil && !errors.Is(err, unix.ECHILD) {
+		errs = append(errs, fmt.Errorf("reap: %w", err))
+	}
+	return errors.Join(append(errs, c.pidfd.Close())...)
+}
+
+func retryEINTR(f func() error) error {
+	for {
+		if err := f(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// Namespaces that both children get new and empty.
+const childNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+
+// sentryAttr isolates the sentry. With the host's network or direct file
+// access it needs capabilities over host objects and stays in the host's user
+// namespace, where it drops all but those itself; otherwise it becomes nobody
+// in a user namespace of its own, and the capabilities it enters its chroot
+// with were never good for anything outside of it.
+func sentryAttr(st *setup) *syscall.SysProcAttr {
+	attr := &syscall.SysProcAttr{Cloneflags: childNamespaces | unix.CLONE_NEWCGROUP}
+	if !st.hostNetwork {
+		attr.Cloneflags |= unix.CLONE_NEWNET
+	}
+	if st.hostUserns() {
+		return attr
+	}
+	attr.Cloneflags |= unix.CLONE_NEWUSER
+	attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: wire.Nobody, HostID: wire.Nobody, Size: 1}}
+	attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: wire.Nobody, HostID: wire.Nobody, Size: 1}}
+	// It becomes nobody by itself (wire.FlagNobody), after exec: nobody could
+	// not even reach a binary below a home directory that is 0700.
+	attr.GidMappingsEnableSetgroups = true
+	attr.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SYS_CHROOT, unix.CAP_SETPCAP, unix.CAP_SETUID, unix.CAP_SETGID}
+	return attr
+}
+
+// goferAttr isolates the gofer. It stays in the host's user namespace, since
+// it acts on host files, and drops its capabilities itself.
+func goferAttr() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Cloneflags: childNamespaces | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP}
+}

@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/wire"
+)
+
+// Files of a sandbox's directory, beside meta.json.
+const (
+	controlSocket = "control.sock"
+	exitFile      = actual.ExitFile
+	logDir        = "logs"
+	goferLog      = "gofer.log"
+)
+
+// AppLogName and SentryLogName are the log files of one attempt, in the
+// sandbox's log directory.
+func AppLogName(attempt int64) string { return strconv.FormatInt(attempt, 10) + ".log" }
+
+// SentryLogName is where the sentry's own diagnostics of an attempt are.
+func SentryLogName(attempt int64) string { return strconv.FormatInt(attempt, 10) + ".sentry.log" }
+
+// start brings the sandbox of a record up: held processes, record, gates,
+// control server, application. On error the caller aborts.
+func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sandbox) error {
+	st, err := fromManifest(sb)
+	if err != nil {
+		return err
+	}
+	if st.hostNetwork && !l.opts.AllowHostNetwork {
+		return terminalf("network.mode host shares the host's network with the sandbox: the daemon must be started with --allow-host-network")
+	}
+	dir, err := l.store.Dir(rec.Name)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := prepareLogs(int(dir.Fd()), rec.Attempt); err != nil {
+		return err
+	}
+
+	group, unenforced, err := l.cgroups.Create(rec.Name+"-"+rec.UID, st.limits)
+	if err != nil {
+		return fmt.Errorf("create cgroup: %w", err)
+	}
+	defer group.Close()
+	rec.Cgroups = group.Dirs()
+	for _, u := range unenforced {
+		rec.Warnings = append(rec.Warnings, actual.Warning{Reason: "ResourceNotEnforced", Message: u.Resource + ": " + u.Why})
+	}
+
+	cloneFD, cloned := group.CloneFD()
+	if !cloned {
+		cloneFD = -1
+	}
+	pair, err := l.spawnPair(ctx, rec, st, int(dir.Fd()), cloneFD)
+	if err != nil {
+		return err
+	}
+	defer pair.close()
+	for _, c := range []*child{pair.sentry, pair.gofer} {
+		if err := group.Add(c.pid); err != nil {
+			return errors.Join(fmt.Errorf("join cgroup: %w", err), pair.abandon())
+		}
+	}
+	// From the next line on the gates may open, and whoever reads this record
+	// must reckon with a running application.
+	rec.Phase = actual.PhaseStarting
+	rec.Sentry, rec.Gofer = &pair.sentry.identity, &pair.gofer.identity
+	if err := l.store.Put(rec); err != nil {
+		rec.Sentry, rec.Gofer = nil, nil
+		return errors.Join(fmt.Errorf("record processes: %w", err), pair.abandon())
+	}
+	if err := pair.open(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, l.opts.BootTimeout, fmt.Errorf("not started after %s", l.opts.BootTimeout))
+	defer cancel()
+	if err := l.startApp(ctx, rec, st, pair, int(dir.Fd())); err != nil {
+		return l.explain(ctx, err, rec, pair, int(dir.Fd()))
+	}
+	rec.Phase = actual.PhaseRunning
+	rec.StartedAt = time.Now()
+	if err := l.store.Put(rec); err != nil {
+		return fmt.Errorf("record start: %w", err)
+	}
+	return nil
+}
+
+// startApp waits for the control server and starts the application.
+func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup, p *pair, dir int) error {
+	if err := p.waitReady(ctx); err != nil {
+		return err
+	}
+	c, err := dialControl(ctx, dir, controlSocket, rec.Name)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	pid, err := c.PeerPID()
+	if err != nil {
+		return err
+	}
+	if pid != p.sentry.pid {
+		return fmt.Errorf("control socket is served by pid %d, expected the sentry, pid %d", pid, p.sentry.pid)
+	}
+	if !st.hostNetwork {
+		if err := c.SetLoopback(ctx); err != nil {
+			return err
+		}
+	}
+	err = c.StartRoot(ctx)
+	var remote *RemoteError
+	if err == nil || errors.As(err, &remote) {
+		return err
+	}
+	// A short job may be over, and its sentry gone, before the answer was
+	// sent: the exit record tells.
+	if p.sentryDied(ctx, time.Second) {
+		if exit, xerr := l.store.ReadExit(rec); xerr == nil && exit != nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// pair is a sentry and its gofer while they are being started.
+type pair struct {
+	sentry, gofer *child
+	ready         *os.File // start-sync: one byte says the control server is up
+}
+
+func (p *pair) close() {
+	for _, c := range []*child{p.sentry, p.gofer} {
+		if c.gate != nil {
+			c.gate.Close()
+		}
+		c.pidfd.Close()
+	}
+	p.ready.Close()
+}
+
+func (p *pair) open() error {
+	return errors.Join(p.gofer.open(gofer.GateOpen), p.sentry.open(wire.GateOpen))
+}
+
+// abandon kills both before they are on record.
+func (p *pair) abandon() error {
+	return errors.Join(p.sentry.abandon(), p.gofer.abandon())
+}
+
+// waitReady waits for the sentry's control server.
+func (p *pair) waitReady(ctx context.Context) error {
+	fds := []unix.PollFd{
+		{Fd: int32(p.ready.Fd()), Events: unix.POLLIN},
+		{Fd: int32(p.sentry.pidfd.Fd()), Events: unix.POLLIN},
+		{Fd: int32(p.gofer.pidfd.Fd()), Events: unix.POLLIN},
+	}
+	if err := pollContext(ctx, fds); err != nil {
+		return fmt.Errorf("wait for control server: %w", err)
+	}
+	if fds[0].Revents&unix.POLLIN != 0 {
+		var b [1]byte
+		if n, err := p.ready.Read(b[:]); n == 1 {
+			return nil
+		} else if fds[1].Revents == 0 && fds[2].Revents == 0 {
+			return fmt.Errorf("wait for control server: %w", err)
+		}
+	}
+	if fds[2].Revents != 0 {
+		return errors.New("wait for control server: the gofer exited")
+	}
+	return errors.New("wait for control server: the sentry exited")
+}
+
+func (p *pair) sentryDied(ctx context.Context, within time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	return pollContext(ctx, []unix.PollFd{{Fd: int32(p.sentry.pidfd.Fd()), Events: unix.POLLIN}}) == nil
+}
+
+// pollSlice is how long a poll may keep ctx from being seen.
+const pollSlice = 100 // ms
+
+// pollContext blocks until one of the descriptors is ready or ctx is done.
+func pollContext(ctx context.Context, fds []unix.PollFd) error {
+	for {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		n, err := unix.Poll(fds, pollSlice)
+		switch {
+		case n > 0:
+			return nil
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return fmt.Errorf("poll: %w", err)
+		}
+	}
+}
+
+// spawnPair starts the sentry and the gofer, both held.
+func (l *Launcher) spawnPair(ctx context.Context, rec *actual.Record, st *setup, dir, cgroupFD int) (_ *pair, err error) {
+	var toSentry, toGofer donation
+	defer func() { err = errors.Join(err, toSentry.close(), toGofer.close()) }()
+
+	bin, version, err := l.sentry.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer bin.Close()
+	rec.SentryBinary = l.sentry.path + " (gVisor " + version + ")"
+
+	mounts, sockets, err := openSources(st.sources(), &toGofer, &toSentry)
+	if err != nil {
+		return nil, err
+	}
+	logs, stdio, sentryErr, err := openOutput(dir, rec.Attempt, l.opts.LogMaxBytes, &toGofer)
+	if err != nil {
+		return nil, err
+	}
+	defer sentryErr.Close()
+
+	sentryGate, gateFD, err := newGate(&toSentry)
+	if err != nil {
+		return nil, errors.Join(err, stdio.close())
+	}
+	args, ready, err := l.sentryArgs(rec, st, dir, gateFD, sockets, stdio, &toSentry)
+	if err != nil {
+		return nil, errors.Join(err, sentryGate.Close())
+	}
+	p := &pair{ready: ready}
+	p.sentry, err = startHeld(spawn{
+		path: l.sentry.path, args: args, attr: sentryAttr(st), fds: &toSentry, gate: sentryGate, err: sentryErr, group: cgroupFD,
+	})
+	if err != nil {
+		return nil, errors.Join(err, ready.Close())
+	}
+	p.gofer, err = spawnGofer(rec.Name, p.sentry, &gofer.Config{Mounts: mounts, DirectFS: st.directFS, Logs: *logs}, dir, &toGofer, cgroupFD)
+	if err != nil {
+		return nil, errors.Join(err, p.sentry.abandon(), ready.Close())
+	}
+	return p, nil
+}
+
+// spawnGofer starts the gofer: this program again, under another name.
+func spawnGofer(name string, sentry *child, cfg *gofer.Config, dir int, fds *donation, cgroupFD int) (*child, error) {
+	dup, err := unix.FcntlInt(sentry.pidfd.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("duplicate pidfd of sentry: %w", err)
+	}
+	cfg.SentryFD = fds.giveFD(dup, "pidfd of sentry")
+	gate, gateFD, err := newGate(fds)
+	if err != nil {
+		return nil, err
+	}
+	cfg.GateFD = gateFD
+	var b bytes.Buffer
+	if err := cfg.Encode(&b); err != nil {
+		return nil, errors.Join(err, gate.Close())
+	}
+	conf, err := memfd("gofer configuration", b.Bytes())
+	if err != nil {
+		return nil, errors.Join(err, gate.Close())
+	}
+	argv := gofer.Argv(fds.give(conf), name)
+	stderr, err := openLogFile(dir, goferLog, unix.O_TRUNC)
+	if err != nil {
+		return nil, errors.Join(err, gate.Close())
+	}
+	defer stderr.Close()
+	return startHeld(spawn{
+		path: "/proc/self/exe", args: argv, attr: goferAttr(), fds: fds, gate: gate, err: stderr, group: cgroupFD,
+	})
+}
+
+// sentryArgs builds the command line of the boot process and gives it the
+// descriptors it names. ready is the read end of start-sync.
+func (l *Launcher) sentryArgs(rec *actual.Record, st *setup, dir, gateFD int, sockets []int, stdio *stdio, d *donation) (args []string, ready *os.File, err error) {
+	spec, err := json.Marshal(st.spec)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("encode spec: %w", err), stdio.close())
+	}
+	stdioFDs := stdio.give(d)
+	specFile, err := memfd("spec", spec)
+	if err != nil {
+		return nil, nil, err
+	}
+	specFD := d.give(specFile)
+	control, err := bindControl(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	controlFD := d.give(control)
+	exit, err := openExit(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	exitFD := d.give(exit)
+	ready, w, err := pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	readyFD := d.give(w)
+
+	network, overlay := "none", "none"
+	if st.hostNetwork {
+		network = "host"
+	}
+	if st.overlay == desired.OverlayMemory {
+		overlay = "root:memory"
+	}
+	args = []string{
+		SentryName,
+		flagInt(wire.FlagGateFD, gateFD), flagInt(wire.FlagExitFD, exitFD),
+		"--" + wire.FlagUID + "=" + rec.UID, "--" + wire.FlagAttempt + "=" + strconv.FormatInt(rec.Attempt, 10),
+		"--" + wire.FlagNobody + "=" + strconv.FormatBool(!st.hostUserns()), "--" + wire.FlagLogLevel + "=" + l.opts.SentryLogLevel,
+		// gVisor's configuration: everything that is not its default.
+		"--root=/", "--platform=systrap", "--network=" + network, "--directfs=" + strconv.FormatBool(st.directFS),
+		"--overlay2=" + overlay, "--ignore-cgroups=true", "--oci-seccomp=true",
+		"boot", "--bundle=/", "--gofer-mount-confs=" + st.mountConfs(),
+		flagInt("spec-fd", specFD), flagInt("controller-fd", controlFD), flagInt("start-sync-fd", readyFD),
+		// Applying capabilities in the process saves gVisor a re-exec, which
+		// would have to be told not to wait at the gate again.
+		"--setup-root", "--apply-caps=true",
+	}
+	for _, fd := range sockets {
+		args = append(args, flagInt("io-fds", fd))
+	}
+	for _, fd := range stdioFDs {
+		args = append(args, flagInt("stdio-fds", fd))
+	}
+	total, err := totalMemory()
+	if err != nil {
+		return nil, nil, errors.Join(err, ready.Close())
+	}
+	mem := total
+	if m := st.limits.Memory; m > 0 && uint64(m) < mem {
+		mem = uint64(m)
+	}
+	args = append(args, "--total-host-memory="+strconv.FormatUint(total, 10), "--total-memory="+strconv.FormatUint(mem, 10),
+		flagInt("cpu-num", cpus(st.limits.CPU)), rec.Name)
+	return args, ready, nil
+}
+
+func flagInt(name string, v int) string { return "--" + name + "=" + strconv.Itoa(v) }
+
+// cpus is how many processors the guest sees: those of its quota, rounded up.
+func cpus(milli int64) int {
+	n := runtime.NumCPU()
+	if milli > 0 {
+		n = min(n, int((milli+999)/1000))
+	}
+	return n
+}
+
+func totalMemory() (uint64, error) {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return 0, fmt.Errorf("get memory size: %w", err)
+	}
+	return uint64(info.Totalram) * uint64(info.Unit), nil
+}
+
+// bindControl binds the control socket. It listens in the sentry, which may be
+// in another network namespace: a socket on a path is reached all the same.
+func bindControl(dir int) (*os.File, error) {
+	if err := unix.Unlinkat(dir, controlSocket, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return nil, fmt.Errorf("remove old control socket: %w", err)
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("create control socket: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), controlSocket)
+	// By descriptor, so that the length of the state path does not matter
+	// (sun_path holds 108 bytes). The directory is 0700.
+	addr := &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(dir) + "/" + controlSocket}
+	if err := unix.Bind(fd, addr); err != nil {
+		return nil, errors.Join(fmt.Errorf("bind control socket: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+// openExit creates the empty exit record the sentry will fill.
+func openExit(dir int) (*os.File, error) {
+	fd, err := unix.Openat(dir, exitFile, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_APPEND|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("create exit record: %w", err)
+	}
+	return os.NewFile(uintptr(fd), exitFile), nil
+}

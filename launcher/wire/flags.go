@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wire
+
+// Protocol is the version of everything in this package together. The sentry
+// binary prints it for `version`; the launcher refuses a binary that speaks
+// another one.
+const Protocol = 1
+
+// HandshakePrefix begins the single line that `sandboxctl-sentry version`
+// prints: "sandboxctl-sentry protocol=N gvisor=VERSION".
+const HandshakePrefix = "sandboxctl-sentry protocol="
+
+// Flags of the sentry binary that come before gVisor's own.
+const (
+	// FlagGateFD is the read end of the start gate: the process does nothing
+	// before one byte arrives, and exits when the other end is closed first.
+	FlagGateFD = "gate-fd"
+	// FlagExitFD is where the exit record is written, FlagUID and FlagAttempt
+	// are copied into it.
+	FlagExitFD  = "exit-fd"
+	FlagUID     = "exit-uid"
+	FlagAttempt = "exit-attempt"
+	// FlagNobody makes the process user and group Nobody, without supplementary
+	// groups, before it waits at the gate.
+	FlagNobody = "nobody"
+	// FlagLogLevel is gVisor's log level on stderr: warning, info or debug.
+	FlagLogLevel = "log-level"
+)
+
+// Nobody is the user and group id of a sentry in a user namespace of its own.
+const Nobody = 65534
+
+// GateOpen is the byte that opens a start gate.
+const GateOpen = 'g'
+
+// Exit codes of the sentry binary itself. The application's own status travels
+// in the exit record, not in the exit code.
+const (
+	ExitOK         = 0
+	ExitUsage      = 2
+	ExitGateClosed = 90 // the launcher died before it opened the gate
+	ExitBootFailed = 128
+)
