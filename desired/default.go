@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package desired
+
+import "time"
+
+// Defaults of a manifest.
+const (
+	DefaultBackoffInitial = time.Second
+	DefaultBackoffMax     = 5 * time.Minute
+	DefaultResetAfter     = 10 * time.Minute
+	DefaultGracePeriod    = 10 * time.Second
+	DefaultStopSignal     = "SIGTERM"
+)
+
+// Default fills in what the author left out. The process fields of a bundle
+// are the bundle's.
+func Default(s *Sandbox) {
+	sp := &s.Spec
+	orString(&sp.Overlay, OverlayMemory)
+	orString(&sp.Platform, PlatformSystrap)
+	orString(&sp.FileAccess, FileAccessProxy)
+	orString(&sp.Network.Mode, NetworkNone)
+	orString(&sp.RestartPolicy, RestartAlways)
+	orString(&sp.StopSignal, DefaultStopSignal)
+	orDuration(&sp.TerminationGracePeriod, DefaultGracePeriod)
+	orDuration(&sp.Backoff.Initial, DefaultBackoffInitial)
+	orDuration(&sp.Backoff.Max, max(DefaultBackoffMax, time.Duration(*sp.Backoff.Initial)))
+	orDuration(&sp.Backoff.ResetAfter, DefaultResetAfter)
+	if sp.Root.Bundle == "" {
+		orString(&sp.WorkingDir, "/")
+		orString(&sp.Hostname, s.Metadata.Name)
+	}
+}
+
+func orString(p *string, def string) {
+	if *p == "" {
+		*p = def
+	}
+}
+
+func orDuration(p **Duration, def time.Duration) {
+	if *p == nil {
+		d := Duration(def)
+		*p = &d
+	}
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package desired
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// hashV1 prefixes the hashes of the first scheme. A later scheme gets another
+// prefix, and HashMatches computes each as it was, so that an upgrade of this
+// program restarts nothing.
+const hashV1 = "v1:"
+
+// Hash is the versioned hash of everything in a defaulted manifest whose change
+// needs a new sandbox: the spec without its Lifecycle and probes. Names of
+// files, labels and annotations do not count.
+//
+// New fields of Spec must be omitted from its JSON at their default value, or
+// every hash changes; a golden test holds this.
+func Hash(s *Sandbox) string { return sumV1(s) }
+
+// HashMatches says whether recorded is the hash of s in the scheme that
+// recorded was made with.
+func HashMatches(recorded string, s *Sandbox) bool {
+	return strings.HasPrefix(recorded, hashV1) && recorded == sumV1(s)
+}
+
+func sumV1(s *Sandbox) string {
+	spec := s.Spec
+	spec.Lifecycle = Lifecycle{}
+	spec.Probes, spec.DependsOn = nil, nil
+	// Only types of this package are in it, none of which can fail.
+	b, err := json.Marshal(spec)
+	if err != nil {
+		return hashV1 + "invalid: " + err.Error()
+	}
+	sum := sha256.Sum256(b)
+	return hashV1 + hex.EncodeToString(sum[:])
+}
+
+// Canonical is the JSON of a defaulted manifest, for the record.
+func Canonical(s *Sandbox) ([]byte, error) {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return nil, fmt.Errorf("encode manifest: %w", err)
+	}
+	return b, nil
+}
+
+// FromCanonical reads what Canonical wrote, perhaps in an older version: it is
+// defaulted and validated again. source is the manifest it came from.
+func FromCanonical(b []byte, source string) (*Entry, error) {
+	sb := new(Sandbox)
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(sb); err != nil {
+		return nil, fmt.Errorf("decode recorded manifest: %w", err)
+	}
+	Default(sb)
+	if errs := Validate(sb); len(errs) > 0 {
+		return nil, fmt.Errorf("decode recorded manifest: %s: %s", errs[0].Field, errs[0].Message)
+	}
+	return &Entry{Sandbox: sb, Hash: Hash(sb), Source: Position{File: source}}, nil
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package desired
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/big"
+	"strconv"
+	"strings"
+)
+
+// CPU is an amount of processor in thousandths of one: 500m is half of one.
+type CPU int64
+
+// UnmarshalJSON reads "500m", "2", 2 or 0.5.
+func (c *CPU) UnmarshalJSON(b []byte) error {
+	const want = `expected processors such as "500m" or 2`
+	s, err := scalar(b)
+	if err != nil {
+		return fmt.Errorf("%s, got %s", want, b)
+	}
+	if m, ok := strings.CutSuffix(s, "m"); ok {
+		n, err := strconv.ParseInt(m, 10, 64)
+		if err != nil {
+			return fmt.Errorf("%s, got %q", want, s)
+		}
+		*c = CPU(n)
+		return nil
+	}
+	r, ok := decimal(s)
+	if !ok {
+		return fmt.Errorf("%s, got %q", want, s)
+	}
+	r.Mul(r, big.NewRat(1000, 1))
+	if !r.IsInt() || !r.Num().IsInt64() {
+		return fmt.Errorf("%s with at most three decimals, got %q", want, s)
+	}
+	*c = CPU(r.Num().Int64())
+	return nil
+}
+
+// MarshalJSON writes thousandths: "500m".
+func (c CPU) MarshalJSON() ([]byte, error) { return json.Marshal(c.String()) }
+
+// String gives "2" or "500m".
+func (c CPU) String() string {
+	if c%1000 == 0 {
+		return strconv.FormatInt(int64(c)/1000, 10)
+	}
+	return strconv.FormatInt(int64(c), 10) + "m"
+}
+
+// Bytes is an amount of memory or disk.
+type Bytes int64
+
+var byteUnits = []struct {
+	suffix string
+	factor int64
+}{
+	{"Ki", 1 << 10}, {"Mi", 1 << 20}, {"Gi", 1 << 30}, {"Ti", 1 << 40},
+	{"k", 1e3}, {"M", 1e6}, {"G", 1e9}, {"T", 1e12}, {"", 1},
+}
+
+// UnmarshalJSON reads "256Mi", "1.5G" or a number of bytes.
+func (v *Bytes) UnmarshalJSON(b []byte) error {
+	const want = `expected an amount such as "256Mi" or "1G"`
+	s, err := scalar(b)
+	if err != nil {
+		return fmt.Errorf("%s, got %s", want, b)
+	}
+	for _, u := range byteUnits {
+		num, ok := strings.CutSuffix(s, u.suffix)
+		if !ok {
+			continue
+		}
+		r, ok := decimal(num)
+		if !ok {
+			return fmt.Errorf("%s, got %q", want, s)
+		}
+		r.Mul(r, new(big.Rat).SetInt64(u.factor))
+		if !r.IsInt() || !r.Num().IsInt64() {
+			return fmt.Errorf("%s that is a whole number of bytes, got %q", want, s)
+		}
+		*v = Bytes(r.Num().Int64())
+		return nil
+	}
+	return fmt.Errorf("%s, got %q", want, s)
+}
+
+// MarshalJSON writes the amount with the largest unit that divides it.
+func (v Bytes) MarshalJSON() ([]byte, error) { return json.Marshal(v.String()) }
+
+// String gives "256Mi".
+func (v Bytes) String() string {
+	for _, u := range []int{3, 2, 1, 0} {
+		if f := byteUnits[u]; v != 0 && int64(v)%f.factor == 0 {
+			return strconv.FormatInt(int64(v)/f.factor, 10) + f.suffix
+		}
+	}
+	return strconv.FormatInt(int64(v), 10)
+}
+
+// scalar is the text of a JSON string or number.
+func scalar(b []byte) (string, error) {
+	var s string
+	if json.Unmarshal(b, &s) == nil && len(b) > 0 && b[0] == '"' {
+		return s, nil
+	}
+	var n json.Number
+	if err := json.Unmarshal(b, &n); err != nil {
+		return "", err
+	}
+	return n.String(), nil
+}
+
+// decimal reads digits with at most one point: no sign, exponent or fraction,
+// of which a big.Rat could be made to take all memory.
+func decimal(s string) (*big.Rat, bool) {
+	if s == "" || len(s) > 24 || s == "." {
+		return nil, false
+	}
+	point := false
+	for _, c := range []byte(s) {
+		switch {
+		case c == '.' && !point:
+			point = true
+		case c < '0' || c > '9':
+			return nil, false
+		}
+	}
+	return new(big.Rat).SetString(s)
+}

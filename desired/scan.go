@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package desired
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+)
+
+// Limits of a manifests directory.
+const (
+	MaxFiles   = 20000
+	maxDirDeep = 8
+)
+
+// fileEntry is what one file said when it was last read.
+type fileEntry struct {
+	path     string
+	id       fileID
+	entries  []Entry
+	problems []Problem
+	// unsettled says that somebody had it open for writing: entries are those
+	// of before.
+	unsettled bool
+	gen       uint64
+}
+
+// fileID changes when a file is written or replaced.
+type fileID struct {
+	dev, ino     uint64
+	size         int64
+	mtime, ctime unix.Timespec
+}
+
+// scan reads what changed in the directory into d.files and reports what is
+// not a file it can read.
+func (d *Dir) scan(s *Snapshot) (dirID, error) {
+	// The one place where a link is followed: whoever configured the path may
+	// have meant one, as git-sync and Kubernetes make.
+	top, err := os.OpenFile(d.opts.Path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return dirID{}, err
+	}
+	defer top.Close()
+	id, err := statDir(int(top.Fd()))
+	if err != nil {
+		return dirID{}, err
+	}
+	sc := &scanner{d: d, snap: s, top: top, found: map[string]bool{}}
+	if err := sc.dir(top, "", 0); err != nil {
+		return dirID{}, err
+	}
+	// A directory that was swapped while it was read is none.
+	again, err := os.Stat(d.opts.Path)
+	if err != nil {
+		return dirID{}, err
+	}
+	if now, err := top.Stat(); err != nil || !os.SameFile(again, now) {
+		d.incomplete(s, ReasonUnsettled, "the manifests directory was replaced while it was read")
+		d.lookAgain(time.Now().Add(d.opts.Settle))
+	}
+	for p := range d.files {
+		if !sc.found[p] {
+			delete(d.files, p)
+		}
+	}
+	return id, nil
+}
+
+// scanner is one walk of the directory.
+type scanner struct {
+	d     *Dir
+	snap  *Snapshot
+	top   *os.File
+	found map[string]bool
+}
+
+func (sc *scanner) problem(file, format string, args ...any) {
+	sc.snap.Problems = append(sc.snap.Problems, Problem{Position: Position{File: file}, Message: fmt.Sprintf(format, args...)})
+}
+
+// dir walks one directory. Names that begin with a dot are not looked at:
+// editors, git and the `..data` of Kubernetes keep their own things there.
+func (sc *scanner) dir(dir *os.File, rel string, depth int) error {
+	if depth > maxDirDeep {
+		sc.problem(rel, "directories are nested more than %d deep", maxDirDeep)
+		return nil
+	}
+	entries, err := dir.ReadDir(-1)
+	if err != nil {
+		return fmt.Errorf("list %s: %w", path.Join(sc.d.opts.Path, rel), err)
+	}
+	slices.SortFunc(entries, func(a, b os.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	for _, e := range entries {
+		name := e.Name()
+		p := path.Join(rel, name)
+		switch {
+		case strings.HasPrefix(name, "."):
+		case !utf8.ValidString(name) || strings.ContainsAny(name, "\n\r\t\x1b"):
+			if hasManifestExt(name) {
+				sc.problem(strings.ToValidUTF8(p, "?"), "the file name is not printable UTF-8; rename it")
+			}
+		case e.IsDir():
+			if err := sc.subdir(p, depth); err != nil {
+				return err
+			}
+		case hasManifestExt(name):
+			if len(sc.found) >= MaxFiles {
+				sc.problem(p, "more than %d manifest files; the rest is not read", MaxFiles)
+				return nil
+			}
+			sc.found[p] = true
+			sc.file(p)
+		case e.Type()&fs.ModeSymlink != 0:
+			// A link to a directory would hide what is below it if it were
+			// passed over.
+			if fi, err := sc.stat(p); err == nil && fi.Mode&unix.S_IFMT == unix.S_IFDIR {
+				if err := sc.subdir(p, depth); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func hasManifestExt(name string) bool {
+	switch path.Ext(name) {
+	case ".yaml", ".yml", ".json":
+		return true
+	}
+	return false
+}
+
+func (sc *scanner) subdir(p string, depth int) error {
+	f, err := sc.open(p, unix.O_RDONLY|unix.O_DIRECTORY)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // removed while we looked; the absence is seen next time too
+	}
+	if err != nil {
+		sc.problem(p, "the directory can't be read: %v", linkHint(err))
+		return nil
+	}
+	defer f.Close()
+	return sc.dir(f, p, depth+1)
+}
+
+// open opens a path below the directory. Links are followed as long as they
+// stay inside of it: the way Kubernetes and git-sync publish files. One that
+// leads out could name any file of the host in an error message.
+func (sc *scanner) open(p string, flags uint64) (*os.File, error) {
+	for {
+		fd, err := unix.Openat2(int(sc.top.Fd()), p, &unix.OpenHow{
+			Flags:   flags | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY,
+			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
+		})
+		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return os.NewFile(uintptr(fd), p), nil
+	}
+}
+
+func (sc *scanner) stat(p string) (*unix.Stat_t, error) {
+	f, err := sc.open(p, unix.O_PATH)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, err
+	}
+	return &st, nil
+}
+
+func linkHint(err error) error {
+	if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.ELOOP) {
+		return fmt.Errorf("it is a symbolic link that leads out of the manifests directory, which is not followed; copy it there")
+	}
+	return err
+}
+
+// file brings the entry of one file up to date.
+func (sc *scanner) file(p string) {
+	old := sc.d.files[p]
+	st, err := sc.stat(p)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		delete(sc.found, p)
+		return
+	case err != nil:
+		sc.bad(p, fileID{}, "the file can't be read: %v", linkHint(err))
+		return
+	}
+	id := fileID{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
+	if old != nil && old.id == id && !old.unsettled {
+		return
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		sc.bad(p, id, "expected a regular file; remove it or rename it to something without a manifest's extension")
+		return
+	}
+	f, err := sc.open(p, unix.O_RDONLY)
+	if errors.Is(err, fs.ErrNotExist) {
+		delete(sc.found, p)
+		return
+	}
+	if err != nil {
+		sc.bad(p, id, "the file can't be read: %v", linkHint(err))
+		return
+	}
+	defer f.Close()
+	release, writing := lease(f, st, sc.d.opts.Settle)
+	if writing {
+		sc.wait(p, old, id)
+		return
+	}
+	b, err := io.ReadAll(io.LimitReader(f, MaxFileBytes+1))
+	now, serr := sc.stat(p)
+	release()
+	if err != nil {
+		sc.bad(p, id, "the file can't be read: %v", err)
+		return
+	}
+	// Replaced, or where there are no leases written, while it was read.
+	if serr != nil || now.Size != st.Size || now.Mtim != st.Mtim || now.Ino != st.Ino {
+		sc.wait(p, old, id)
+		return
+	}
+	entry := &fileEntry{path: p, id: id}
+	docs, problems := Decode(p, b)
+	entry.problems = problems
+	for _, doc := range docs {
+		if doc.Sandbox != nil {
+			entry.entries = append(entry.entries, Entry{Sandbox: doc.Sandbox, Hash: Hash(doc.Sandbox), Source: doc.Position})
+		}
+	}
+	sc.d.files[p] = entry
+}
+
+func (sc *scanner) bad(p string, id fileID, format string, args ...any) {
+	sc.d.files[p] = &fileEntry{path: p, id: id, problems: []Problem{{Position: Position{File: p}, Message: fmt.Sprintf(format, args...)}}}
+}
+
+// wait keeps what a file said before for as long as it is being written.
+func (sc *scanner) wait(p string, old *fileEntry, id fileID) {
+	e := &fileEntry{path: p, id: id, unsettled: true}
+	if old != nil {
+		e.entries, e.problems = old.entries, old.problems
+	}
+	sc.d.files[p] = e
+	// Sooner than Settle: the end of the writing is what everybody waits for,
+	// and nothing notifies of it.
+	sc.d.lookAgain(time.Now().Add(sc.d.opts.Settle / 5))
+}
+
+// lease keeps writers out of a file while it is read. writing says that
+// somebody has it open for writing: the kernel tells, exactly, by refusing a
+// read lease. Where there are no leases (another owner, a network filesystem) a
+// file is taken to be written as long as its last change is not settle ago.
+func lease(f *os.File, st *unix.Stat_t, settle time.Duration) (release func(), writing bool) {
+	fd := f.Fd()
+	_, err := unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_RDLCK)
+	switch {
+	case err == nil:
+		// A writer that comes meanwhile waits in its open until this.
+		return func() { _, _ = unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_UNLCK) }, false
+	case errors.Is(err, unix.EAGAIN):
+		return nil, true
+	}
+	age := time.Since(time.Unix(st.Mtim.Unix()))
+	return func() {}, age >= 0 && age < settle
+}

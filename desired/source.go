@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package desired
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Reasons why a Snapshot is not complete.
+const (
+	ReasonDirectoryMissing    = "DirectoryMissing"
+	ReasonDirectoryUnreadable = "DirectoryUnreadable"
+	ReasonDirectoryReplaced   = "DirectoryReplaced" // by one that holds no manifest
+	ReasonInvalidManifests    = "InvalidManifests"
+	ReasonUnsettled           = "Unsettled" // something is changing right now
+)
+
+// Memory is what a Dir must remember across restarts of the daemon to tell a
+// directory that was emptied from one that was swapped or unmounted.
+type Memory struct {
+	// The directory that last held a manifest.
+	Dev    uint64 `json:"dev,omitempty"`
+	Ino    uint64 `json:"ino,omitempty"`
+	Mount  uint64 `json:"mount,omitempty"`
+	BootID string `json:"bootID,omitempty"`
+	// Emptied says that it was then seen empty, itself: that is its author's
+	// wish, and stays so.
+	Emptied bool `json:"emptied,omitempty"`
+}
+
+// DirOptions configure a Dir. The zero value of a duration is its default.
+type DirOptions struct {
+	// Path of the manifests directory; it may be a symbolic link.
+	Path string
+	// Memory from an earlier run, nil if there was none.
+	Memory *Memory
+	// AllowEmpty takes a replaced and empty directory at its word.
+	AllowEmpty bool
+	// Settle is how long an absence must last to be believed (default 100 ms).
+	Settle time.Duration
+	// PollEvery is how often the directory is compared without a notification
+	// (default 10 s).
+	PollEvery time.Duration
+	// Once makes the first look be believed as it is, for a program that looks
+	// only once. Otherwise an absence at the first look must last as well.
+	Once bool
+	// BootID of the host, for Memory: mount ids mean nothing in another boot.
+	BootID string
+}
+
+// Dir is a directory of manifests. Load may be called at any time; Run tells
+// when it is worth it.
+type Dir struct {
+	opts    DirOptions
+	changes chan struct{}
+	dirty   chan struct{}
+
+	mu       sync.Mutex
+	files    map[string]*fileEntry // by path relative to the directory
+	memory   Memory
+	last     *Snapshot
+	first    time.Time            // of the first look that listed the directory
+	seen     map[string]bool      // names of the last Load that are still wanted
+	missing  map[string]time.Time // names that were there before, since when not
+	recheck  time.Time            // when Load must be called again at the latest
+	degraded string
+}
+
+// NewDir returns a source of the directory. Nothing is read yet.
+func NewDir(opts DirOptions) *Dir {
+	opts.Settle = cmp.Or(opts.Settle, 100*time.Millisecond)
+	opts.PollEvery = cmp.Or(opts.PollEvery, 10*time.Second)
+	d := &Dir{
+		opts:    opts,
+		changes: make(chan struct{}, 1),
+		dirty:   make(chan struct{}, 1),
+		files:   map[string]*fileEntry{},
+		seen:    map[string]bool{},
+		missing: map[string]time.Time{},
+	}
+	if opts.Memory != nil {
+		d.memory = *opts.Memory
+	}
+	return d
+}
+
+// Changes receives when a Load may give something new.
+func (d *Dir) Changes() <-chan struct{} { return d.changes }
+
+// Memory is what to keep for the next run. It changes only in Load.
+func (d *Dir) Memory() Memory {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.memory
+}
+
+// Degraded says why changes are noticed late, or "".
+func (d *Dir) Degraded() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.degraded
+}
+
+// Load reads the directory. Files that did not change since the last call are
+// not read again, and if nothing changed the same Snapshot is returned. It
+// never fails: what is wrong is in the Snapshot.
+func (d *Dir) Load(ctx context.Context) (*Snapshot, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	d.recheck = time.Time{}
+	snap := &Snapshot{Complete: true}
+	id, err := d.scan(snap)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		d.incomplete(snap, ReasonDirectoryMissing, "the manifests directory %s does not exist; nothing is stopped because of it", d.opts.Path)
+	case err != nil:
+		d.incomplete(snap, ReasonDirectoryUnreadable, "the manifests directory can't be read: %v; nothing is stopped because of it", err)
+	default:
+		d.identify(snap, id)
+	}
+	d.resolve(snap)
+	d.settle(snap, err == nil)
+	snap.Digest = digest(snap)
+	if d.last != nil && d.last.Digest == snap.Digest {
+		return d.last, nil
+	}
+	d.last = snap
+	return snap, nil
+}
+
+func (d *Dir) incomplete(s *Snapshot, reason, format string, args ...any) {
+	if s.Complete {
+		s.Complete, s.Reason, s.Message = false, reason, fmt.Sprintf(format, args...)
+	}
+}
+
+// dirID tells directories apart, also where one is mounted over another.
+type dirID struct{ dev, ino, mount uint64 }
+
+func statDir(fd int) (dirID, error) {
+	var st unix.Statx_t
+	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_INO|unix.STATX_MNT_ID, &st); err != nil {
+		return dirID{}, fmt.Errorf("stat directory: %w", err)
+	}
+	return dirID{dev: unix.Mkdev(st.Dev_major, st.Dev_minor), ino: st.Ino, mount: st.Mnt_id}, nil
+}
+
+// identify compares the directory with the one that is remembered.
+func (d *Dir) identify(s *Snapshot, id dirID) {
+	m := &d.memory
+	same := m.Dev == id.dev && m.Ino == id.ino && (m.BootID != d.opts.BootID || m.Mount == id.mount)
+	switch {
+	case len(d.files) > 0:
+		// It holds manifests: whatever it was before, it is the one now. That
+		// a swap took too much away is the deletion guard's to judge.
+		*m = Memory{Dev: id.dev, Ino: id.ino, Mount: id.mount, BootID: d.opts.BootID}
+	case m.Ino == 0 || (same && m.Emptied):
+		// Never held anything, or was emptied before by its author.
+	case same || d.opts.AllowEmpty:
+		*m = Memory{Dev: id.dev, Ino: id.ino, Mount: id.mount, BootID: d.opts.BootID, Emptied: true}
+	default:
+		d.incomplete(s, ReasonDirectoryReplaced,
+			"the manifests directory %s was replaced by another one that holds no manifest (unmounted, or swapped?); nothing is stopped until it holds one, or the daemon is started with --allow-empty", d.opts.Path)
+	}
+}
+
+// resolve makes the entries of the snapshot out of the files.
+func (d *Dir) resolve(s *Snapshot) {
+	byName := map[string]*Entry{}
+	twice := map[string]Position{}
+	for _, f := range d.sorted() {
+		s.Problems = append(s.Problems, f.problems...)
+		if f.unsettled {
+			d.incomplete(s, ReasonUnsettled, "%s is being written", f.path)
+		}
+		for i := range f.entries {
+			e := &f.entries[i]
+			name := e.Sandbox.Metadata.Name
+			if other, ok := byName[name]; ok {
+				if _, reported := twice[name]; !reported {
+					twice[name] = other.Source
+					s.Problems = append(s.Problems, duplicateProblem(other.Source, name, e.Source))
+				}
+				s.Problems = append(s.Problems, duplicateProblem(e.Source, name, other.Source))
+				continue
+			}
+			byName[name] = e
+		}
+	}
+	for name, e := range byName {
+		// Neither of two definitions counts: which one is meant is not ours
+		// to guess, and the sandbox keeps what it has.
+		if _, bad := twice[name]; !bad {
+			s.Entries = append(s.Entries, *e)
+		}
+	}
+	slices.SortFunc(s.Entries, func(a, b Entry) int { return cmp.Compare(a.Sandbox.Metadata.Name, b.Sandbox.Metadata.Name) })
+	sortProblems(s.Problems)
+	if n := len(s.Problems); n > 0 {
+		first := s.Problems[0]
+		d.incomplete(s, ReasonInvalidManifests, "%d problems in the manifests, the first: %s; nothing is stopped because its manifest is missing until they are mended", n, first.Error())
+	}
+}
+
+// settle believes an absence only when it was seen twice, Settle apart:
+// editors and sync tools take a file away for a moment to put it back.
+func (d *Dir) settle(s *Snapshot, listed bool) {
+	if !listed {
+		return // an absence that was not looked for
+	}
+	now := time.Now()
+	if d.first.IsZero() {
+		d.first = now
+	}
+	if left := d.opts.Settle - now.Sub(d.first); left > 0 && !d.opts.Once {
+		d.incomplete(s, ReasonUnsettled, "the manifests directory was looked at for the first time a moment ago")
+		d.lookAgain(now.Add(left))
+	}
+	present := make(map[string]bool, len(s.Entries))
+	for i := range s.Entries {
+		n := s.Entries[i].Sandbox.Metadata.Name
+		present[n] = true
+		delete(d.missing, n)
+	}
+	for _, p := range s.Problems {
+		if p.Name != "" {
+			present[p.Name] = true
+		}
+	}
+	for n := range d.seen {
+		if _, waiting := d.missing[n]; !present[n] && !waiting {
+			d.missing[n] = now
+		}
+	}
+	d.seen = present
+	for n, since := range d.missing {
+		switch left := d.opts.Settle - now.Sub(since); {
+		case present[n]:
+			delete(d.missing, n)
+		case left > 0:
+			d.incomplete(s, ReasonUnsettled, "the manifest of %s disappeared a moment ago", n)
+			d.lookAgain(now.Add(left))
+		default:
+			delete(d.missing, n)
+		}
+	}
+}
+
+// lookAgain makes Run wake the reader at the time given, or earlier.
+func (d *Dir) lookAgain(at time.Time) {
+	if d.recheck.IsZero() || at.Before(d.recheck) {
+		d.recheck = at
+	}
+	d.markDirty()
+}
+
+func (d *Dir) sorted() []*fileEntry {
+	out := make([]*fileEntry, 0, len(d.files))
+	for _, f := range d.files {
+		out = append(out, f)
+	}
+	slices.SortFunc(out, func(a, b *fileEntry) int { return cmp.Compare(a.path, b.path) })
+	return out
+}
+
+// digest changes whenever a snapshot does.
+func digest(s *Snapshot) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%t\x00%s\x00%s\x00", s.Complete, s.Reason, s.Message)
+	for i := range s.Entries {
+		e := &s.Entries[i]
+		fmt.Fprintf(h, "%s\x00%s\x00%p\x00", e.Hash, e.Source, e.Sandbox)
+	}
+	for _, p := range s.Problems {
+		fmt.Fprintf(h, "%s\x00%s\x00", p.Name, p.Error())
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// FileFor returns the manifest file that defines a name, and whether one does;
+// otherwise where a new manifest of that name belongs.
+func FileFor(s *Snapshot, name string) (file string, defined bool) {
+	if e := s.Lookup(name); e != nil {
+		return e.Source.File, true
+	}
+	for _, p := range s.Problems {
+		if p.Name == name && p.File != "" {
+			return p.File, true
+		}
+	}
+	return name + ".yaml", false
+}

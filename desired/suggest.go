@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package desired
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// unknownField words the error for a key that is not a field, with what its
+// author may have meant.
+func unknownField(key, path string, known map[string]fieldInfo) string {
+	if path == "" && key == "status" {
+		return "status is not for a manifest: it is what sandboxctl reports (see `sandboxctl get`); remove it"
+	}
+	msg := fmt.Sprintf("unknown field %q", clip(key))
+	names := make([]string, 0, len(known))
+	for n := range known {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	if n := nearest(key, names); n != "" {
+		return msg + fmt.Sprintf("; did you mean %q?", n)
+	}
+	if where := fieldIndex()[key]; len(where) > 0 {
+		return msg + fmt.Sprintf(" here; it belongs to %s", strings.Join(where, " or "))
+	}
+	return msg + "; expected one of " + strings.Join(names, ", ")
+}
+
+// fieldIndex maps every field name of a manifest to the paths it is found at.
+var fieldIndex = sync.OnceValue(func() map[string][]string {
+	index := map[string][]string{}
+	var walk func(t reflect.Type, path string)
+	walk = func(t reflect.Type, path string) {
+		for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+			if t.Kind() == reflect.Slice {
+				path += "[]"
+			}
+			t = t.Elem()
+		}
+		if t.Kind() != reflect.Struct {
+			return
+		}
+		for _, f := range sortedFields(fieldsOf(t)) {
+			index[f.name] = append(index[f.name], join2(path))
+			walk(f.typ, strings.TrimPrefix(path+"."+f.name, "."))
+		}
+	}
+	walk(reflect.TypeFor[Sandbox](), "")
+	return index
+})
+
+func join2(path string) string {
+	if path == "" {
+		return "the top level"
+	}
+	return path
+}
+
+// nearest is the candidate that a word was probably meant to be, or "".
+func nearest(word string, candidates []string) string {
+	best, bestDist := "", len(word)/3+2
+	for _, c := range candidates {
+		if strings.EqualFold(c, word) {
+			return c
+		}
+		if abs(len(c)-len(word)) >= bestDist {
+			continue
+		}
+		if d := distance(strings.ToLower(word), strings.ToLower(c)); d < bestDist {
+			best, bestDist = c, d
+		}
+	}
+	return best
+}
+
+func abs(n int) int { return max(n, -n) }
+
+// distance is the number of letters to insert, remove, replace or swap with
+// their neighbour to make a of b.
+func distance(a, b string) int {
+	prev2, prev, cur := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range prev {
+		prev[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		cur[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			cur[j] = min(prev[j]+1, cur[j-1]+1, prev[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				cur[j] = min(cur[j], prev2[j-2]+1)
+			}
+		}
+		prev2, prev, cur = prev, cur, prev2
+	}
+	return prev[len(b)]
+}

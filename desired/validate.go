@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package desired
+
+import (
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// FieldError is one thing wrong with a field of a manifest.
+type FieldError struct {
+	Field   string // path, as in spec.volumes[1].hostPath
+	Message string
+}
+
+// Smallest limits that make sense. The sentry is inside the limits of its
+// sandbox, and one that can't run is worse than none.
+const (
+	MinMemory = 32 << 20
+	MinCPU    = 10
+	MinPIDs   = 64
+)
+
+// maxGrace bounds terminationGracePeriod: a worker waits that long.
+const maxGrace = time.Hour
+
+// ValidName says whether s is a DNS-1123 label, which is what names are.
+func ValidName(s string) bool { return len(s) <= 63 && label.MatchString(s) }
+
+var (
+	label   = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
+	envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
+)
+
+// Validate returns everything that is wrong with a defaulted manifest.
+func Validate(s *Sandbox) []FieldError {
+	v := &validator{}
+	if s.APIVersion != APIVersion {
+		v.add("apiVersion", "expected %s, got %q", APIVersion, s.APIVersion)
+	}
+	if s.Kind != Kind {
+		v.add("kind", "expected %s, got %q", Kind, s.Kind)
+	}
+	v.name("metadata.name", s.Metadata.Name)
+	v.root(&s.Spec)
+	v.process(&s.Spec)
+	v.volumes(s.Spec.Volumes)
+	v.surroundings(&s.Spec)
+	v.lifecycle(&s.Spec)
+	v.unsupported(&s.Spec)
+	return v.errs
+}
+
+type validator struct{ errs []FieldError }
+
+func (v *validator) add(field, format string, args ...any) {
+	v.errs = append(v.errs, FieldError{Field: field, Message: fmt.Sprintf(format, args...)})
+}
+
+func (v *validator) name(field, s string) {
+	if !ValidName(s) {
+		v.add(field, "expected a DNS label (at most 63 of a-z, 0-9 and -, beginning and ending with a letter or digit), got %q", clip(s))
+	}
+}
+
+// oneOf checks an enumeration; values that exist but are not implemented are
+// reported by unsupported.
+func (v *validator) oneOf(field, s string, allowed ...string) {
+	if slices.Contains(allowed, s) {
+		return
+	}
+	msg := fmt.Sprintf("expected one of %s, got %q", strings.Join(allowed, ", "), clip(s))
+	if n := nearest(s, allowed); n != "" {
+		msg += fmt.Sprintf("; did you mean %q?", n)
+	}
+	v.add(field, "%s", msg)
+}
+
+// hostPath checks a path on the host. What it leads to is checked when it is
+// opened, once, without following links.
+func (v *validator) hostPath(field, p string) {
+	switch {
+	case !path.IsAbs(p):
+		v.add(field, "expected an absolute path, got %q", clip(p))
+	case strings.ContainsRune(p, 0):
+		v.add(field, "a path can't hold a NUL")
+	case path.Clean(p) != p:
+		v.add(field, "expected a path without \"..\", \".\" and double or trailing slashes, got %q; did you mean %q?", clip(p), clip(path.Clean(p)))
+	case len(p) >= unix.PathMax:
+		v.add(field, "the path has %d bytes, at most %d are possible", len(p), unix.PathMax-1)
+	}
+}
+
+func (v *validator) root(s *Spec) {
+	set := 0
+	if s.Root.Host != nil {
+		set++
+		if s.Overlay == OverlayNone {
+			v.add("spec.overlay", "none is not possible with root.host, which is read-only; use memory")
+		}
+	}
+	if s.Root.Dir != "" {
+		set++
+		v.hostPath("spec.root.dir", s.Root.Dir)
+	}
+	if s.Root.Image != nil {
+		set++
+	}
+	if s.Root.Bundle != "" {
+		set++
+		v.hostPath("spec.root.bundle", s.Root.Bundle)
+	}
+	if set != 1 {
+		v.add("spec.root", "expected exactly one of host, dir, bundle, got %d", set)
+	}
+	v.oneOf("spec.overlay", s.Overlay, OverlayMemory, OverlayDisk, OverlayNone)
+}
+
+func (v *validator) process(s *Spec) {
+	if s.Root.Bundle != "" {
+		v.bundleOwns(s)
+		return
+	}
+	switch {
+	case len(s.Command) == 0:
+		v.add("spec.command", "is missing: expected the program to run and its arguments")
+	case s.Command[0] == "":
+		v.add("spec.command[0]", "expected a program, got an empty string")
+	}
+	for i, a := range s.Command {
+		v.noNUL(fmt.Sprintf("spec.command[%d]", i), a)
+	}
+	for i, a := range s.Args {
+		v.noNUL(fmt.Sprintf("spec.args[%d]", i), a)
+	}
+	if !path.IsAbs(s.WorkingDir) || strings.ContainsRune(s.WorkingDir, 0) {
+		v.add("spec.workingDir", "expected an absolute path, got %q", clip(s.WorkingDir))
+	}
+	if !validHostname(s.Hostname) {
+		v.add("spec.hostname", "expected a host name (labels of a-z, 0-9 and -, separated by dots, at most 64 bytes), got %q", clip(s.Hostname))
+	}
+	v.env(s.Env)
+	if c := s.Capabilities; c != nil {
+		for i, n := range c.Add {
+			v.capability(fmt.Sprintf("spec.capabilities.add[%d]", i), n)
+		}
+		for i, n := range c.Drop {
+			if !strings.EqualFold(n, "ALL") {
+				v.capability(fmt.Sprintf("spec.capabilities.drop[%d]", i), n)
+			}
+		}
+	}
+	v.rlimits(s.Rlimits)
+}
+
+// bundleOwns refuses the fields that a bundle brings: which of two values
+// counts should never be a question.
+func (v *validator) bundleOwns(s *Spec) {
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{
+		{"command", len(s.Command) > 0}, {"args", len(s.Args) > 0}, {"env", len(s.Env) > 0}, {"workingDir", s.WorkingDir != ""},
+		{"user", s.User != nil}, {"hostname", s.Hostname != ""}, {"capabilities", s.Capabilities != nil}, {"rlimits", len(s.Rlimits) > 0},
+	} {
+		if f.set {
+			v.add("spec."+f.name, "can't be set with root.bundle: it comes from the bundle's config.json")
+		}
+	}
+}
+
+func (v *validator) noNUL(field, s string) {
+	if strings.ContainsRune(s, 0) {
+		v.add(field, "can't hold a NUL")
+	}
+}
+
+func validHostname(s string) bool {
+	if s == "" || len(s) > 64 {
+		return false
+	}
+	for l := range strings.SplitSeq(strings.ToLower(s), ".") {
+		if !ValidName(l) {
+			return false
+		}
+	}
+	return true
+}
+
+func (v *validator) env(env []EnvVar) {
+	seen := map[string]bool{}
+	for i, e := range env {
+		field := fmt.Sprintf("spec.env[%d].name", i)
+		switch {
+		case !envName.MatchString(e.Name):
+			v.add(field, "expected the name of an environment variable (letters, digits, _, - and ., not beginning with a digit), got %q", clip(e.Name))
+		case seen[e.Name]:
+			v.add(field, "%s is given twice; remove one of them", e.Name)
+		}
+		seen[e.Name] = true
+		v.noNUL(fmt.Sprintf("spec.env[%d].value", i), e.Value)
+	}
+}
+
+// capabilityNames are Linux's.
+var capabilityNames = strings.Fields(`AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN
+	DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE MKNOD
+	NET_ADMIN NET_BIND_SERVICE NET_BROADCAST NET_RAW PERFMON SETFCAP SETGID SETPCAP SETUID SYS_ADMIN SYS_BOOT SYS_CHROOT
+	SYS_MODULE SYS_NICE SYS_PACCT SYS_PTRACE SYS_RAWIO SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG SYSLOG WAKE_ALARM`)
+
+// rlimitNames are Linux's.
+var rlimitNames = strings.Fields(`AS CORE CPU DATA FSIZE LOCKS MEMLOCK MSGQUEUE NICE NOFILE NPROC RSS RTPRIO RTTIME SIGPENDING STACK`)
+
+func (v *validator) capability(field, n string) {
+	v.known(field, "capability", strings.TrimPrefix(strings.ToUpper(n), "CAP_"), n, capabilityNames)
+}
+
+func (v *validator) known(field, what, short, given string, names []string) {
+	if slices.Contains(names, short) {
+		return
+	}
+	msg := fmt.Sprintf("unknown %s %q", what, clip(given))
+	if n := nearest(short, names); n != "" {
+		msg += fmt.Sprintf("; did you mean %q?", n)
+	}
+	v.add(field, "%s", msg)
+}
+
+func (v *validator) rlimits(limits []Rlimit) {
+	seen := map[string]bool{}
+	for i, r := range limits {
+		short := strings.TrimPrefix(strings.ToUpper(r.Type), "RLIMIT_")
+		v.known(fmt.Sprintf("spec.rlimits[%d].type", i), "resource limit", short, r.Type, rlimitNames)
+		if seen[short] {
+			v.add(fmt.Sprintf("spec.rlimits[%d].type", i), "%s is given twice; remove one of them", short)
+		}
+		seen[short] = true
+		if r.Soft > r.Hard {
+			v.add(fmt.Sprintf("spec.rlimits[%d].soft", i), "expected at most the hard limit %d, got %d", r.Hard, r.Soft)
+		}
+	}
+}
+
+// reservedMounts are gVisor's own inside a sandbox.
+var reservedMounts = []string{"/proc", "/sys", "/dev"}
+
+func (v *validator) volumes(volumes []Volume) {
+	names, paths := map[string]bool{}, map[string]bool{}
+	for i, vol := range volumes {
+		at := fmt.Sprintf("spec.volumes[%d]", i)
+		v.name(at+".name", vol.Name)
+		if names[vol.Name] {
+			v.add(at+".name", "volume %q is given twice; rename one of them", vol.Name)
+		}
+		names[vol.Name] = true
+		v.mountPath(at+".mountPath", vol.MountPath)
+		if paths[vol.MountPath] {
+			v.add(at+".mountPath", "two volumes are mounted at %s; move one of them", vol.MountPath)
+		}
+		paths[vol.MountPath] = true
+		set := 0
+		if vol.HostPath != "" {
+			set++
+			v.hostPath(at+".hostPath", vol.HostPath)
+			if vol.HostPath == "/" {
+				v.add(at+".hostPath", "the whole host is not a volume; name the directory the sandbox needs")
+			}
+		}
+		if vol.Tmpfs != nil {
+			set++
+			if vol.Tmpfs.Size < 0 {
+				v.add(at+".tmpfs.size", "expected a positive amount")
+			}
+		}
+		if vol.Config != nil {
+			set++
+			v.add(at+".config", "not supported yet")
+		}
+		if vol.Secret != nil {
+			set++
+			v.add(at+".secret", "not supported yet")
+		}
+		if set != 1 {
+			v.add(at, "expected exactly one of hostPath, tmpfs, got %d", set)
+		}
+	}
+}
+
+func (v *validator) mountPath(field, p string) {
+	switch {
+	case !path.IsAbs(p) || path.Clean(p) != p || strings.ContainsRune(p, 0):
+		v.add(field, "expected an absolute path without \"..\", \".\" and double or trailing slashes, got %q", clip(p))
+	case p == "/":
+		v.add(field, "/ is the root filesystem; see spec.root")
+	default:
+		for _, r := range reservedMounts {
+			if p == r || strings.HasPrefix(p, r+"/") && p != "/dev/shm" {
+				v.add(field, "%s is the sandbox's own; choose another place", r)
+			}
+		}
+	}
+}
+
+func (v *validator) surroundings(s *Spec) {
+	v.oneOf("spec.platform", s.Platform, PlatformSystrap, PlatformKVM, PlatformPtrace)
+	v.oneOf("spec.fileAccess", s.FileAccess, FileAccessProxy, FileAccessDirect)
+	v.oneOf("spec.network.mode", s.Network.Mode, NetworkNone, NetworkHost, NetworkBridge, NetworkNetns)
+	r := s.Resources
+	if r.CPU != 0 && r.CPU < MinCPU {
+		v.add("spec.resources.cpu", "expected at least %s, got %s", CPU(MinCPU), r.CPU)
+	}
+	if r.Memory != 0 && r.Memory < MinMemory {
+		v.add("spec.resources.memory", "expected at least %s, which the sentry itself needs, got %s", Bytes(MinMemory), r.Memory)
+	}
+	if r.PIDs != 0 && r.PIDs < MinPIDs {
+		v.add("spec.resources.pids", "expected at least %d, which the sentry itself needs, got %d", MinPIDs, r.PIDs)
+	}
+}
+
+func (v *validator) lifecycle(s *Spec) {
+	v.oneOf("spec.restartPolicy", s.RestartPolicy, RestartAlways, RestartOnFailure, RestartNever)
+	if sig := unix.SignalNum(s.StopSignal); sig == 0 {
+		v.add("spec.stopSignal", "unknown signal %q; expected a name such as SIGTERM or SIGINT", clip(s.StopSignal))
+	}
+	v.duration("spec.terminationGracePeriod", s.TerminationGracePeriod, maxGrace)
+	b := s.Backoff
+	v.duration("spec.backoff.initial", b.Initial, 24*time.Hour)
+	v.duration("spec.backoff.max", b.Max, 24*time.Hour)
+	v.duration("spec.backoff.resetAfter", b.ResetAfter, 0)
+	if b.Initial != nil && b.Max != nil && *b.Max < *b.Initial {
+		v.add("spec.backoff.max", "expected at least the initial delay %s, got %s", time.Duration(*b.Initial), time.Duration(*b.Max))
+	}
+	if b.Limit < 0 {
+		v.add("spec.backoff.limit", "expected 0 (no limit) or more, got %d", b.Limit)
+	}
+}
+
+func (v *validator) duration(field string, d *Duration, most time.Duration) {
+	switch {
+	case d == nil:
+	case *d < 0:
+		v.add(field, "expected 0s or more, got %s", time.Duration(*d))
+	case most > 0 && time.Duration(*d) > most:
+		v.add(field, "expected at most %s, got %s", most, time.Duration(*d))
+	}
+}
+
+// unsupported refuses what has its place in a manifest and no implementation
+// yet. It must never be ignored.
+func (v *validator) unsupported(s *Spec) {
+	for _, f := range []struct {
+		field string
+		set   bool
+	}{
+		{"spec.root.image", s.Root.Image != nil},
+		{"spec.overlay: disk", s.Overlay == OverlayDisk},
+		{"spec.terminal", s.Terminal},
+		{"spec.network.mode: " + s.Network.Mode, s.Network.Mode == NetworkBridge || s.Network.Mode == NetworkNetns},
+		{"spec.network.netns", s.Network.Netns != ""},
+		{"spec.network.ports", len(s.Network.Ports) > 0},
+		{"spec.network.dns", s.Network.DNS != nil},
+		{"spec.platform: " + s.Platform, s.Platform == PlatformKVM || s.Platform == PlatformPtrace},
+		{"spec.probes", s.Probes != nil},
+		{"spec.dependsOn", len(s.DependsOn) > 0},
+		{"spec.ttlAfterFinished", s.TTLAfterFinished != nil},
+	} {
+		if f.set {
+			field, _, _ := strings.Cut(f.field, ":")
+			v.add(field, "%s is not supported yet", strings.TrimPrefix(f.field, "spec."))
+		}
+	}
+	for i, e := range s.Env {
+		if e.ValueFrom != nil {
+			v.add(fmt.Sprintf("spec.env[%d].valueFrom", i), "valueFrom is not supported yet")
+		}
+	}
+}

@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package desired
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// walker compares the nodes of a document with the type they are decoded into
+// and remembers where everything is. It finds what the decoder would accept
+// silently (keys in another case, unquoted words that YAML takes for booleans)
+// and what it would report without a place.
+type walker struct {
+	file     string
+	offset   int // lines before the document
+	nodes    int
+	at       map[string]Position // of keys and items, by path
+	problems []Problem
+}
+
+func (w *walker) pos(n *yaml.Node) Position {
+	return Position{File: w.file, Line: n.Line + w.offset, Column: n.Column}
+}
+
+func (w *walker) report(at Position, path, format string, args ...any) {
+	w.problems = append(w.problems, Problem{Position: at, Field: path, Message: fmt.Sprintf(format, args...)})
+}
+
+// named returns the problems as those of one sandbox.
+func (w *walker) named(name string) []Problem {
+	if !ValidName(name) {
+		name = ""
+	}
+	for i := range w.problems {
+		w.problems[i].Name = name
+	}
+	return w.problems
+}
+
+// nearest is the place of a field, or of the closest field around it that is
+// in the file.
+func (w *walker) nearest(path string) Position {
+	for {
+		if p, ok := w.at[path]; ok {
+			return p
+		}
+		i := strings.LastIndexAny(path, ".[")
+		if i < 0 {
+			return w.at[""]
+		}
+		path = path[:i]
+	}
+}
+
+// checkShape refuses what no manifest needs and some attacks do: anchors,
+// aliases, tags, depth, number. It reports false if the rest is not worth
+// looking at.
+func (w *walker) checkShape(n *yaml.Node, depth int) bool {
+	if w.nodes++; w.nodes > maxNodes {
+		w.report(w.pos(n), "", "the document has more than %d values", maxNodes)
+		return false
+	}
+	if depth > maxDepth {
+		w.report(w.pos(n), "", "values are nested more than %d deep", maxDepth)
+		return false
+	}
+	switch {
+	case n.Kind == yaml.AliasNode || n.Anchor != "":
+		w.report(w.pos(n), "", "anchors and aliases are not allowed; write the value out")
+		return false
+	case n.Style&yaml.TaggedStyle != 0:
+		w.report(w.pos(n), "", "tags such as %s are not allowed; quote a string that looks like something else", n.Tag)
+		return false
+	}
+	for _, c := range n.Content {
+		if !w.checkShape(c, depth+1) {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *walker) document(n *yaml.Node) {
+	w.at[""] = w.pos(n)
+	if n.Kind != yaml.MappingNode {
+		w.report(w.pos(n), "", "expected a manifest with apiVersion, kind, metadata and spec, got %s", describe(n))
+		return
+	}
+	if k := field(n, "kind"); k != nil && k.Kind == yaml.ScalarNode && k.Value != Kind {
+		w.report(w.pos(k), "kind", "expected %s, got %q", Kind, k.Value)
+		return // the rest is about something else
+	}
+	if v := field(n, "apiVersion"); v != nil && v.Kind == yaml.ScalarNode && v.Value != APIVersion {
+		w.report(w.pos(v), "apiVersion", "expected %s, got %q", APIVersion, v.Value)
+		return
+	}
+	w.mapping(n, reflect.TypeFor[Sandbox](), "")
+}
+
+// value checks a node against the type it will be decoded into.
+func (w *walker) value(n *yaml.Node, t reflect.Type, path string) {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if u, ok := reflect.New(t).Interface().(json.Unmarshaler); ok {
+		w.custom(n, u, path)
+		return
+	}
+	switch t.Kind() {
+	case reflect.Struct:
+		if n.Kind != yaml.MappingNode {
+			w.wrong(n, path, "an object"+emptyHint(n, t))
+			return
+		}
+		w.mapping(n, t, path)
+	case reflect.Map:
+		if n.Kind != yaml.MappingNode {
+			w.wrong(n, path, "an object of names and values")
+			return
+		}
+		w.entries(n, path, func(key string, v *yaml.Node, p string) { w.value(v, t.Elem(), p) })
+	case reflect.Slice:
+		if n.Kind != yaml.SequenceNode {
+			w.wrong(n, path, "a list")
+			return
+		}
+		for i, c := range n.Content {
+			p := fmt.Sprintf("%s[%d]", path, i)
+			w.at[p] = w.pos(c)
+			w.value(c, t.Elem(), p)
+		}
+	case reflect.String:
+		w.text(n, path)
+	case reflect.Bool:
+		if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!bool" || (n.Value != "true" && n.Value != "false") {
+			w.wrong(n, path, "true or false")
+		}
+	default:
+		w.number(n, t, path)
+	}
+}
+
+func emptyHint(n *yaml.Node, t reflect.Type) string {
+	if isNull(n) && t.NumField() == 0 {
+		return " ({} for an empty one)"
+	}
+	return ""
+}
+
+// custom checks a value that reads itself, such as a duration.
+func (w *walker) custom(n *yaml.Node, u json.Unmarshaler, path string) {
+	if n.Kind != yaml.ScalarNode || isNull(n) {
+		w.wrong(n, path, "a single value")
+		return
+	}
+	b, err := json.Marshal(n.Value)
+	if tag := n.ShortTag(); err == nil && (tag == "!!int" || tag == "!!float") {
+		if _, quoted := u.(*Duration); quoted {
+			b = []byte("0") // an unquoted number has no unit
+		}
+	}
+	if err == nil {
+		err = u.UnmarshalJSON(b)
+	}
+	if err != nil {
+		w.report(w.pos(n), path, "%s", strings.Replace(err.Error(), "got 0", "got "+n.Value, 1))
+	}
+}
+
+var (
+	integer = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
+	// The words YAML 1.1 takes for booleans, which the decoder would turn
+	// into "true" and "false".
+	boolWord = regexp.MustCompile(`^(?i:y|yes|n|no|on|off|true|false)$`)
+)
+
+func (w *walker) number(n *yaml.Node, t reflect.Type, path string) {
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" || !integer.MatchString(n.Value) {
+		w.wrong(n, path, "a whole number")
+		return
+	}
+	if err := json.Unmarshal([]byte(n.Value), reflect.New(t).Interface()); err != nil {
+		w.report(w.pos(n), path, "expected %s, got %s", rangeOf(t), n.Value)
+	}
+}
+
+func rangeOf(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uint:
+		return fmt.Sprintf("a whole number from 0 to %d", ^uint64(0)>>(64-t.Bits()))
+	}
+	return fmt.Sprintf("a whole number of %d bits", t.Bits())
+}
+
+func (w *walker) text(n *yaml.Node, path string) {
+	if n.Kind != yaml.ScalarNode || isNull(n) {
+		w.wrong(n, path, "a string")
+		return
+	}
+	if n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
+		return
+	}
+	if n.ShortTag() != "!!str" || boolWord.MatchString(n.Value) {
+		w.report(w.pos(n), path, "expected a string, got %s; quote it: \"%s\"", describe(n), n.Value)
+	}
+}
+
+// mapping checks the keys of an object against the fields of a struct.
+func (w *walker) mapping(n *yaml.Node, t reflect.Type, path string) {
+	known := fieldsOf(t)
+	w.entries(n, path, func(key string, v *yaml.Node, p string) {
+		f, ok := known[key]
+		if !ok {
+			w.report(w.at[p], p, "%s", unknownField(key, path, known))
+			return
+		}
+		w.value(v, f.typ, p)
+	})
+	for _, f := range sortedFields(known) {
+		if _, ok := w.at[join(path, f.name)]; !ok && f.required {
+			w.report(w.pos(n), join(path, f.name), "is missing: expected %s", f.expect)
+		}
+	}
+}
+
+// entries calls fn for every key of an object that is a plain string and not a
+// repetition.
+func (w *walker) entries(n *yaml.Node, path string, fn func(key string, v *yaml.Node, path string)) {
+	seen := make(map[string]Position, len(n.Content)/2)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k, v := n.Content[i], n.Content[i+1]
+		if k.Kind != yaml.ScalarNode || k.ShortTag() == "!!merge" || isNull(k) {
+			w.report(w.pos(k), path, "expected a field name, got %s", describe(k))
+			continue
+		}
+		p := join(path, k.Value)
+		if first, ok := seen[k.Value]; ok {
+			w.report(w.pos(k), p, "is given twice, first in line %d; remove one of them", first.Line)
+			continue
+		}
+		seen[k.Value] = w.pos(k)
+		w.at[p] = w.pos(k)
+		fn(k.Value, v, p)
+	}
+}
+
+func join(path, key string) string {
+	if strings.ContainsAny(key, ".[]") {
+		key = fmt.Sprintf("[%q]", key)
+		return path + key
+	}
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+func (w *walker) wrong(n *yaml.Node, path, want string) {
+	w.report(w.pos(n), path, "expected %s, got %s", want, describe(n))
+}
+
+func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
+
+// describe names a node for a message.
+func describe(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "an object"
+	case yaml.SequenceNode:
+		return "a list"
+	}
+	switch n.ShortTag() {
+	case "!!null":
+		return "nothing"
+	case "!!bool":
+		return "the boolean " + n.Value
+	case "!!int", "!!float":
+		return "the number " + clip(n.Value)
+	case "!!timestamp":
+		return "the date " + clip(n.Value)
+	}
+	return fmt.Sprintf("%q", clip(n.Value))
+}
+
+func clip(s string) string {
+	if len(s) > 60 {
+		return s[:60] + "…"
+	}
+	return s
+}
+
+// fieldInfo is one field of a manifest type.
+type fieldInfo struct {
+	name     string
+	typ      reflect.Type
+	required bool
+	expect   string
+}
+
+var fieldCache sync.Map // reflect.Type → map[string]fieldInfo
+
+// required are the fields a manifest can't do without; other packages of
+// missing values are found by Validate.
+var required = map[reflect.Type]map[string]string{
+	reflect.TypeFor[Sandbox]():  {"apiVersion": APIVersion, "kind": Kind, "metadata": "an object with a name", "spec": "an object with a root"},
+	reflect.TypeFor[Metadata](): {"name": "a DNS label such as \"web\""},
+	reflect.TypeFor[Spec]():     {"root": "one of host, dir, bundle"},
+	reflect.TypeFor[Volume]():   {"name": "a DNS label", "mountPath": "an absolute path in the sandbox"},
+	reflect.TypeFor[EnvVar]():   {"name": "the name of an environment variable"},
+	reflect.TypeFor[Rlimit]():   {"type": "a limit such as NOFILE", "soft": "a number", "hard": "a number"},
+	reflect.TypeFor[User]():     {"uid": "a number", "gid": "a number"},
+}
+
+func fieldsOf(t reflect.Type) map[string]fieldInfo {
+	if m, ok := fieldCache.Load(t); ok {
+		return m.(map[string]fieldInfo)
+	}
+	m := map[string]fieldInfo{}
+	for f := range structFields(t) {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		expect, req := required[t][name]
+		m[name] = fieldInfo{name: name, typ: f.Type, required: req, expect: expect}
+	}
+	fieldCache.Store(t, m)
+	return m
+}
+
+// structFields yields the fields of a struct, those of embedded ones included.
+func structFields(t reflect.Type) func(func(reflect.StructField) bool) {
+	return func(yield func(reflect.StructField) bool) {
+		for _, f := range reflect.VisibleFields(t) {
+			if f.Anonymous {
+				continue
+			}
+			if !yield(f) {
+				return
+			}
+		}
+	}
+}
+
+func sortedFields(m map[string]fieldInfo) []fieldInfo {
+	out := make([]fieldInfo, 0, len(m))
+	for _, f := range m {
+		out = append(out, f)
+	}
+	slices.SortFunc(out, func(a, b fieldInfo) int { return strings.Compare(a.name, b.name) })
+	return out
+}

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package desired
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// maxLinks bounds the chain of links to the directory.
+const maxLinks = 8
+
+func (d *Dir) markDirty() {
+	select {
+	case d.dirty <- struct{}{}:
+	default:
+	}
+}
+
+func (d *Dir) notify() {
+	select {
+	case d.changes <- struct{}{}:
+	default:
+	}
+}
+
+// Run sends on Changes whenever the directory may have changed, until ctx is
+// done. The kernel's notifications are only an accelerator: what they miss (an
+// overflow, a mount over the directory, a network filesystem) the comparison
+// every PollEvery finds.
+func (d *Dir) Run(ctx context.Context) error {
+	w := &watch{d: d}
+	defer w.close()
+	w.arm()
+	// What happened before the watch was there.
+	d.notify()
+	poll := time.NewTicker(d.opts.PollEvery)
+	defer poll.Stop()
+	again := time.NewTimer(time.Hour)
+	defer again.Stop()
+	last := d.fingerprint()
+	for {
+		again.Reset(d.untilRecheck())
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.dirty:
+			// Load has set another time to look again.
+		case <-again.C:
+			d.notify()
+		case <-poll.C:
+			now := d.fingerprint()
+			if now != last || w.broken() {
+				last = now
+				w.arm()
+				d.notify()
+			}
+		case ev := <-w.events():
+			// At once: whether a file is whole is found out by Load, and a
+			// burst coalesces in the channel.
+			if w.concerns(ev) {
+				if w.mustRearm(ev) {
+					w.arm()
+				}
+				d.notify()
+			}
+		case err := <-w.errors():
+			// Events were lost, so anything may have changed.
+			if !errors.Is(err, fsnotify.ErrEventOverflow) {
+				d.setDegraded(fmt.Sprintf("watching the manifests directory: %v", err))
+			}
+			w.arm()
+			d.notify()
+		}
+	}
+}
+
+// untilRecheck is how long Load asked to wait before it is called again.
+func (d *Dir) untilRecheck() time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.recheck.IsZero() {
+		return 24 * time.Hour
+	}
+	return max(time.Until(d.recheck), time.Millisecond)
+}
+
+func (d *Dir) setDegraded(why string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.degraded = why
+}
+
+// fingerprint changes when something in the directory may have changed that no
+// notification told of: the directory itself, what is mounted on it, the
+// times of its files.
+func (d *Dir) fingerprint() string {
+	var b strings.Builder
+	top, err := os.Open(d.opts.Path)
+	if err != nil {
+		return err.Error()
+	}
+	defer top.Close()
+	id, err := statDir(int(top.Fd()))
+	if err != nil {
+		return err.Error()
+	}
+	fmt.Fprintf(&b, "%v;", id)
+	err = fs.WalkDir(os.DirFS(d.opts.Path), ".", func(p string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if p != "." && strings.HasPrefix(e.Name(), ".") && !strings.HasPrefix(e.Name(), "..") {
+			if e.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if info, err := os.Stat(filepath.Join(d.opts.Path, p)); err == nil {
+			fmt.Fprintf(&b, "%s %d %d;", p, info.Size(), info.ModTime().UnixNano())
+		}
+		return nil
+	})
+	if err != nil {
+		fmt.Fprintf(&b, "%v", err)
+	}
+	return b.String()
+}
+
+// watch is the set of kernel watches on the directory, those below it, and
+// those through which its path leads.
+type watch struct {
+	d  *Dir
+	fs *fsnotify.Watcher
+	// way are the links and directories on the way to the directory. Their
+	// parents are watched for them alone.
+	way map[string]bool
+	top string // the directory itself, links resolved
+	failed  bool
+}
+
+// arm makes the watches anew.
+func (w *watch) arm() {
+	w.close()
+	fw, err := fsnotify.NewWatcher()
+	if err != nil {
+		w.fail(err)
+		return
+	}
+	w.fs, w.way, w.failed = fw, map[string]bool{}, false
+	w.d.setDegraded("")
+	path := filepath.Clean(w.d.opts.Path)
+	// Each link of the chain can be swapped without a word from where it
+	// leads to, so the directory it is in is watched too.
+	for range maxLinks {
+		w.addParent(path)
+		target, err := os.Readlink(path)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(path), target)
+		}
+		path = target
+	}
+	w.top = path
+	w.addTree(path)
+}
+
+func (w *watch) addParent(path string) {
+	for {
+		dir := filepath.Dir(path)
+		err := w.fs.Add(dir)
+		if err == nil {
+			w.way[path] = true
+			return
+		}
+		if !errors.Is(err, fs.ErrNotExist) || dir == path {
+			w.fail(err)
+			return
+		}
+		// The parent is missing as well: watch for it to come.
+		path = dir
+	}
+}
+
+func (w *watch) addTree(path string) {
+	err := filepath.WalkDir(path, func(p string, e fs.DirEntry, err error) error {
+		if err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			return err
+		}
+		if !e.IsDir() {
+			return nil
+		}
+		if p != path && strings.HasPrefix(e.Name(), ".") {
+			return fs.SkipDir
+		}
+		return w.fs.Add(p)
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		w.fail(err)
+	}
+}
+
+// fail falls back to polling.
+func (w *watch) fail(err error) {
+	w.failed = true
+	w.d.setDegraded(fmt.Sprintf("changes are noticed within %s only: %v (see fs.inotify in sysctl)", w.d.opts.PollEvery, err))
+}
+
+// concerns says whether an event is about the directory or the way to it, and
+// not about its neighbours.
+func (w *watch) concerns(ev fsnotify.Event) bool {
+	return w.way[ev.Name] || ev.Name == w.top || strings.HasPrefix(ev.Name, w.top+"/")
+}
+
+// mustRearm says whether an event changed what must be watched: something on
+// the way to the directory, the directory itself, or one below it.
+func (w *watch) mustRearm(ev fsnotify.Event) bool {
+	if !ev.Has(fsnotify.Create) && !ev.Has(fsnotify.Rename) && !ev.Has(fsnotify.Remove) {
+		return false
+	}
+	if w.way[ev.Name] || ev.Name == w.top {
+		return true
+	}
+	base := filepath.Base(ev.Name)
+	if strings.HasPrefix(base, ".") {
+		return strings.HasPrefix(base, "..") // ..data
+	}
+	return filepath.Ext(base) == "" // perhaps a directory
+}
+
+func (w *watch) broken() bool { return w.failed }
+
+func (w *watch) events() <-chan fsnotify.Event {
+	if w.fs == nil {
+		return nil
+	}
+	return w.fs.Events
+}
+
+func (w *watch) errors() <-chan error {
+	if w.fs == nil {
+		return nil
+	}
+	return w.fs.Errors
+}
+
+func (w *watch) close() {
+	if w.fs != nil {
+		// Nothing to do about a watcher that can't be closed.
+		_ = w.fs.Close()
+		w.fs = nil
+	}
+}
