@@ -48,11 +48,12 @@ type Snapshot struct {
 // Request is something an operator asked of the daemon through a file in
 // STATE/requests: it stays until it has been carried out.
 type Request struct {
-	// Kind is "restart" (Name is the sandbox, Token identifies the request) or
-	// "approve" (Token is the digest of the plan that is approved).
-	Kind  string `json:"kind"`
-	Name  string `json:"name,omitempty"`
+	// Kind is RequestRestart or RequestApprove.
+	Kind string `json:"kind"`
+	// Name is the sandbox to restart.
+	Name string `json:"name,omitempty"`
+	// Token identifies the request.
 	Token string `json:"token"`
-	// ResetBackoff asks that failures be forgotten too.
-	ResetBackoff bool `json:"resetBackoff,omitempty"`
+	// Names are the sandboxes whose removal is approved.
+	Names []string `json:"names,omitempty"`
 }

@@ -22,8 +22,8 @@ const (
 	RequestApprove = "approve"
 )
 
-// maxRequest bounds a request file.
-const maxRequest = 4 << 10
+// maxRequest bounds a request file: an approval lists names.
+const maxRequest = 2 << 20
 
 // requestName is the file of a request; a newer request of the same kind for
 // the same sandbox replaces the older.
@@ -72,7 +72,7 @@ func (s *Store) DropRequest(r Request) error {
 	}
 	defer dir.Close()
 	now, err := readRequest(dir, name)
-	if errors.Is(err, fs.ErrNotExist) || (err == nil && *now != r) {
+	if errors.Is(err, fs.ErrNotExist) || (err == nil && now.Token != r.Token) {
 		return nil
 	}
 	if err := atomicfile.Remove(dir, name); err != nil {

@@ -142,9 +142,9 @@ type watch struct {
 	fs *fsnotify.Watcher
 	// way are the links and directories on the way to the directory. Their
 	// parents are watched for them alone.
-	way map[string]bool
-	top string // the directory itself, links resolved
-	failed  bool
+	way    map[string]bool
+	top    string // the directory itself, links resolved
+	failed bool
 }
 
 // arm makes the watches anew.

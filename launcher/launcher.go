@@ -126,6 +126,7 @@ func (l *Launcher) intent(e *desired.Entry, restartToken string) (*actual.Record
 		}
 		if old.SpecHash != e.Hash {
 			rec.Generation++
+			rec.Failures = 0 // they were another spec's
 		}
 	}
 	rec.Attempt++
@@ -133,6 +134,7 @@ func (l *Launcher) intent(e *desired.Entry, restartToken string) (*actual.Record
 	rec.Spec, rec.SpecHash, rec.SourceFile = spec, e.Hash, e.Source.File
 	if restartToken != "" {
 		rec.RestartToken = restartToken
+		rec.Failures = 0 // whoever asked has looked at them
 	}
 	rec.BootID, err = actual.BootID()
 	if err != nil {

@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package reconcile
+
+import (
+	"slices"
+	"time"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
+)
+
+// Op is an operation on one sandbox.
+type Op int
+
+// The operations.
+const (
+	OpCreate Op = iota + 1
+	OpDestroy
+	OpForget
+)
+
+// String gives the word of an operation.
+func (o Op) String() string {
+	switch o {
+	case OpCreate:
+		return "create"
+	case OpDestroy:
+		return "destroy"
+	case OpForget:
+		return "forget"
+	}
+	return "none"
+}
+
+// Reasons of an Action, and of the Ending of a Destroy.
+const (
+	ReasonNew              = "New"              // wanted, and there is none
+	ReasonExited           = "Exited"           // its application ended
+	ReasonSentryKilled     = "SentryKilled"     // the sentry died without an exit record
+	ReasonGoferDied        = "GoferDied"        // the gofer died; the pair is torn down
+	ReasonHostRebooted     = "HostRebooted"     // its processes were of an earlier boot
+	ReasonInterrupted      = "Interrupted"      // an operation was cut short by a crash
+	ReasonSpecChanged      = "SpecChanged"      // its manifest changed
+	ReasonRestartRequested = "RestartRequested" // an operator asked
+	ReasonSuspended        = "Suspended"        // spec.suspend
+	ReasonResumed          = "Resumed"          // no longer spec.suspend
+	ReasonManifestRemoved  = "ManifestRemoved"  // its manifest is gone
+	ReasonBackOff          = "BackOff"          // the delay after a failure is over
+	ReasonAborted          = "Aborted"          // a create died before its record
+)
+
+// Policy is what the daemon allows.
+type Policy struct {
+	// A plan that would remove more than MaxRemoveShare of all sandboxes, and
+	// at least MaxRemoveCount, because their manifests are missing, waits for
+	// approval.
+	MaxRemoveShare float64 `json:"maxRemoveShare"`
+	MaxRemoveCount int     `json:"maxRemoveCount"`
+	// AllowMassDelete turns that off.
+	AllowMassDelete bool `json:"allowMassDelete,omitempty"`
+}
+
+// DefaultPolicy holds the removal of more than half, and at least 3.
+func DefaultPolicy() Policy { return Policy{MaxRemoveShare: 0.5, MaxRemoveCount: 3} }
+
+// Input is everything a plan depends on.
+type Input struct {
+	Desired *desired.Snapshot
+	Actual  *actual.Snapshot
+	// LastGood are the recorded manifests of sandboxes that Desired does not
+	// have. They are used while Desired is not complete.
+	LastGood map[string]*desired.Entry
+	// Busy are names with an operation under way; they are left alone.
+	Busy   map[string]bool
+	Now    time.Time
+	Policy Policy
+}
+
+// Plan is what there is to do now.
+type Plan struct {
+	// Actions are sorted by name, at most one a name.
+	Actions []Action
+	// Guard is set when removals wait for approval.
+	Guard *Guard
+	// Wake is when something becomes due that is not in Actions yet; zero if
+	// nothing will without an event.
+	Wake time.Time
+}
+
+// Action is one operation and why.
+type Action struct {
+	Op   Op
+	Name string
+	// Entry is what to create.
+	Entry *desired.Entry
+	// Ending is how to destroy.
+	Ending actual.Ending
+	// RestartToken is the request that a create carries out.
+	RestartToken string
+	Reason       string
+}
+
+// Guard is a removal that is too large to be carried out unasked.
+type Guard struct {
+	Names   []string `json:"names"`
+	Total   int      `json:"total"`
+	Message string   `json:"message"`
+}
+
+// Compute returns what to do. It is a pure function: the same input gives the
+// same plan. It does not allocate when there is nothing to do.
+func Compute(in Input) Plan {
+	c := computation{in: &in}
+	c.guard()
+	c.merge()
+	c.aborted()
+	return c.plan
+}
+
+type computation struct {
+	in      *Input
+	plan    Plan
+	guarded bool
+}
+
+// merge walks the two sorted lists side by side.
+func (c *computation) merge() {
+	want, have := c.in.Desired.Entries, c.in.Actual.Sandboxes
+	for i, j := 0, 0; i < len(want) || j < len(have); {
+		switch {
+		case j >= len(have) || i < len(want) && want[i].Sandbox.Metadata.Name < have[j].Record.Name:
+			c.wanted(&want[i])
+			i++
+		case i >= len(want) || have[j].Record.Name < want[i].Sandbox.Metadata.Name:
+			c.unwanted(&have[j])
+			j++
+		default:
+			c.both(&want[i], &have[j])
+			i++
+			j++
+		}
+	}
+}
+
+func (c *computation) add(a Action) { c.plan.Actions = append(c.plan.Actions, a) }
+
+func (c *computation) wakeAt(t time.Time) {
+	if c.plan.Wake.IsZero() || t.Before(c.plan.Wake) {
+		c.plan.Wake = t
+	}
+}
+
+// wanted decides on a name without a record.
+func (c *computation) wanted(e *desired.Entry) {
+	name := e.Sandbox.Metadata.Name
+	// A record that can't be read may be the only pointer to a live sandbox of
+	// the name: no second one beside it.
+	if c.in.Busy[name] || isHeld(c.in.Actual, name) || e.Sandbox.Spec.Suspend {
+		return
+	}
+	c.add(Action{Op: OpCreate, Name: name, Entry: e, RestartToken: c.request(name), Reason: ReasonNew})
+}
+
+// unwanted decides on a record without a manifest.
+func (c *computation) unwanted(o *actual.Observed) {
+	rec := o.Record
+	if c.in.Busy[rec.Name] || unknown(o) {
+		return
+	}
+	if !c.in.Desired.Complete {
+		// Absence is not evidence: it goes on with its last good manifest.
+		if e := c.in.LastGood[rec.Name]; e != nil {
+			c.both(e, o)
+		}
+		return
+	}
+	if !removalBegun(rec) && c.guarded && !c.approved(rec.Name) {
+		return
+	}
+	if rec.Phase == actual.PhaseStopped && !anyAlive(o) {
+		c.add(Action{Op: OpForget, Name: rec.Name, Reason: ReasonManifestRemoved})
+		return
+	}
+	c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: ReasonManifestRemoved, Ending: c.stop(c.lastGood(rec), rec, ReasonManifestRemoved)})
+}
+
+// lastGood is what is known of how a sandbox wants to be stopped.
+func (c *computation) lastGood(rec *actual.Record) *desired.Entry { return c.in.LastGood[rec.Name] }
+
+// both decides on a name with a manifest and a record.
+func (c *computation) both(e *desired.Entry, o *actual.Observed) {
+	rec := o.Record
+	if c.in.Busy[rec.Name] || unknown(o) {
+		return
+	}
+	switch rec.Phase {
+	case actual.PhaseStopping:
+		// Begun and not finished: the same again, whatever is wanted since.
+		end := actual.Ending{Reason: ReasonInterrupted, Failures: rec.Failures}
+		if rec.Ending != nil {
+			end = *rec.Ending
+		}
+		c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: end.Reason, Ending: end})
+	case actual.PhaseRunning:
+		c.running(e, o)
+	case actual.PhaseStopped:
+		if anyAlive(o) {
+			c.interrupted(o)
+			return
+		}
+		c.stopped(e, rec)
+	default:
+		// Creating to Starting, and no worker: a crash. Whether the
+		// application ran can't be told, so it starts over. It did not fail.
+		c.interrupted(o)
+	}
+}
+
+func (c *computation) interrupted(o *actual.Observed) {
+	c.add(Action{Op: OpDestroy, Name: o.Record.Name, Reason: ReasonInterrupted,
+		Ending: actual.Ending{Reason: ReasonInterrupted, Failures: o.Record.Failures}})
+}
+
+func (c *computation) running(e *desired.Entry, o *actual.Observed) {
+	rec, spec := o.Record, &e.Sandbox.Spec
+	if o.Sentry != actual.Alive || o.Gofer != actual.Alive {
+		c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: died(o, c.in.Actual.BootID), Ending: ended(e, o, c.in)})
+		return
+	}
+	var reason string
+	switch {
+	case spec.Suspend:
+		reason = ReasonSuspended
+	case !sameSpec(rec, e):
+		reason = ReasonSpecChanged
+	case c.restartWanted(rec):
+		reason = ReasonRestartRequested
+	default:
+		return
+	}
+	c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: reason, Ending: c.stop(e, rec, reason)})
+}
+
+func (c *computation) stopped(e *desired.Entry, rec *actual.Record) {
+	if e.Sandbox.Spec.Suspend {
+		return
+	}
+	create := Action{Op: OpCreate, Name: rec.Name, Entry: e}
+	switch {
+	case c.restartWanted(rec):
+		create.Reason, create.RestartToken = ReasonRestartRequested, c.request(rec.Name)
+	case !sameSpec(rec, e):
+		create.Reason = ReasonSpecChanged
+	case rec.Completed || stalled(e, rec) != "":
+		return
+	default:
+		due := nextStart(e, rec, c.in.Now)
+		if due.After(c.in.Now) {
+			c.wakeAt(due)
+			return
+		}
+		create.Reason = startReason(rec)
+	}
+	c.add(create)
+}
+
+// stop is the order for a graceful stop.
+func (c *computation) stop(e *desired.Entry, rec *actual.Record, reason string) actual.Ending {
+	end := actual.Ending{Reason: reason, StopSignal: desired.DefaultStopSignal, Grace: desired.DefaultGracePeriod}
+	if e != nil {
+		end.StopSignal = e.Sandbox.Spec.StopSignal
+		end.Grace = time.Duration(*e.Sandbox.Spec.TerminationGracePeriod)
+	}
+	if reason == ReasonSuspended {
+		end.Failures = rec.Failures
+	}
+	return end
+}
+
+// aborted cleans up after creates that died before their record, unless the
+// name is wanted: its create takes the directory over.
+func (c *computation) aborted() {
+	for _, name := range c.in.Actual.Aborted {
+		if c.in.Desired.Complete && c.in.Desired.Lookup(name) == nil && !c.in.Busy[name] {
+			c.add(Action{Op: OpForget, Name: name, Reason: ReasonAborted})
+		}
+	}
+	if len(c.in.Actual.Aborted) > 0 {
+		slices.SortStableFunc(c.plan.Actions, func(a, b Action) int {
+			if a.Name < b.Name {
+				return -1
+			}
+			if a.Name > b.Name {
+				return 1
+			}
+			return 0
+		})
+	}
+}
+
+func (c *computation) restartWanted(rec *actual.Record) bool {
+	t := c.request(rec.Name)
+	return t != "" && t != rec.RestartToken
+}
+
+// request is the token of the restart request for a name, or "".
+func (c *computation) request(name string) string {
+	for i := range c.in.Actual.Requests {
+		if r := &c.in.Actual.Requests[i]; r.Kind == actual.RequestRestart && r.Name == name {
+			return r.Token
+		}
+	}
+	return ""
+}
+
+func isHeld(a *actual.Snapshot, name string) bool {
+	for i := range a.Held {
+		if a.Held[i].Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+func unknown(o *actual.Observed) bool {
+	return o.Sentry == actual.Unknown || o.Gofer == actual.Unknown
+}
+
+func anyAlive(o *actual.Observed) bool {
+	return o.Sentry == actual.Alive || o.Gofer == actual.Alive
+}
+
+// sameSpec compares hashes, in the scheme of the recorded one.
+func sameSpec(rec *actual.Record, e *desired.Entry) bool {
+	return rec.SpecHash == e.Hash || desired.HashMatches(rec.SpecHash, e.Sandbox)
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package reconcile
+
+import (
+	"hash/fnv"
+	"math"
+	"strconv"
+	"time"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
+)
+
+// died says why a sandbox on record as running is not.
+func died(o *actual.Observed, bootID string) string {
+	switch {
+	case o.Record.BootID != bootID:
+		return ReasonHostRebooted
+	case o.Exit != nil:
+		return ReasonExited
+	case o.Sentry != actual.Alive:
+		return ReasonSentryKilled
+	}
+	return ReasonGoferDied
+}
+
+// ended is the order to clean up after a sandbox that has died, with what is
+// to be remembered of it.
+func ended(e *desired.Entry, o *actual.Observed, in *Input) actual.Ending {
+	rec, spec := o.Record, &e.Sandbox.Spec
+	reason := died(o, in.Actual.BootID)
+	end := actual.Ending{Reason: reason}
+	switch reason {
+	case ReasonHostRebooted:
+		// Not its fault: started again at once, and counted for nothing.
+		end.Failures = rec.Failures
+		end.Exit = &actual.Exit{Reason: reason, Message: "the host was rebooted", At: in.Now}
+		return end
+	case ReasonExited:
+		x := *o.Exit
+		end.Exit = &x
+	case ReasonSentryKilled:
+		end.Exit = &actual.Exit{Reason: reason, Message: "the sentry was killed or crashed; the exit code is not known", At: in.Now}
+	default:
+		end.Exit = &actual.Exit{Reason: reason, Message: "the gofer was killed or crashed; the sandbox lost its files", At: in.Now}
+	}
+	x := end.Exit
+	// The time is the sentry's word, or was taken under another clock.
+	if x.At.After(in.Now) || x.At.Before(rec.StartedAt) {
+		x.At = in.Now
+	}
+	switch spec.RestartPolicy {
+	case desired.RestartNever:
+		end.Completed = true
+	case desired.RestartOnFailure:
+		end.Completed = x.Known && x.Code == 0
+	}
+	// A run that lasted is no sign of trouble, however it ended.
+	end.Failures = rec.Failures + 1
+	if ran := x.At.Sub(rec.StartedAt); ran >= time.Duration(*spec.Backoff.ResetAfter) {
+		end.Failures = 1
+	}
+	return end
+}
+
+// stalled says why a stopped sandbox that is wanted will not be started again
+// by itself, or "".
+func stalled(e *desired.Entry, rec *actual.Record) string {
+	switch {
+	case rec.LastExit != nil && rec.LastExit.Terminal:
+		return ReasonCreateRefused
+	case e.Sandbox.Spec.Backoff.Limit > 0 && rec.Failures >= e.Sandbox.Spec.Backoff.Limit:
+		return ReasonBackoffLimitExceeded
+	}
+	return ""
+}
+
+// nextStart is when a stopped sandbox may be started.
+func nextStart(e *desired.Entry, rec *actual.Record, now time.Time) time.Time {
+	if rec.LastExit == nil || startReason(rec) != ReasonBackOff {
+		return now
+	}
+	delay := backoff(&e.Sandbox.Spec.Backoff, rec)
+	from := rec.LastExit.At
+	if from.After(now) {
+		// The clock was set back: wait the delay, not until that clock.
+		return now.Add(min(delay, time.Second))
+	}
+	return from.Add(delay)
+}
+
+// startReason is why a stopped sandbox is started: only one that stopped by
+// itself has a delay to wait for.
+func startReason(rec *actual.Record) string {
+	if rec.LastExit != nil && rec.LastExit.Reason == ReasonCreateFailed {
+		return ReasonBackOff
+	}
+	if rec.Ending == nil {
+		return ReasonBackOff
+	}
+	switch rec.Ending.Reason {
+	case ReasonExited, ReasonSentryKilled, ReasonGoferDied:
+		return ReasonBackOff
+	case ReasonSuspended:
+		return ReasonResumed
+	case ReasonManifestRemoved:
+		return ReasonNew
+	}
+	return rec.Ending.Reason
+}
+
+// backoff is the delay after the given number of failures: initial, doubled
+// for each further one, at most max, and spread by up to a tenth so that
+// sandboxes that failed together do not come back together. The spread is
+// derived from the name and the attempt: the same input gives the same plan.
+func backoff(b *desired.Backoff, rec *actual.Record) time.Duration {
+	if rec.Failures <= 0 {
+		return 0
+	}
+	initial, most := float64(*b.Initial), float64(*b.Max)
+	delay := min(initial*math.Pow(2, float64(min(rec.Failures-1, 62))), most)
+	h := fnv.New64a()
+	h.Write([]byte(rec.Name))
+	h.Write(strconv.AppendInt(nil, rec.Attempt, 10))
+	spread := float64(h.Sum64()%2001)/1000 - 1 // -1 to 1
+	return time.Duration(delay * (1 + 0.1*spread))
+}

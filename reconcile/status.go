@@ -1,0 +1,455 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package reconcile
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
+)
+
+// Phases, one word for a table. Conditions tell the rest.
+const (
+	PhasePending          = "Pending"          // wanted, not begun
+	PhaseCreating         = "Creating"         // being started
+	PhaseRunning          = "Running"          // sentry and gofer are alive
+	PhaseStopping         = "Stopping"         // being stopped
+	PhaseCrashLoopBackOff = "CrashLoopBackOff" // waiting after a failure
+	PhaseCompleted        = "Completed"        // ran to its end, exit code 0
+	PhaseFailed           = "Failed"           // ran to its end, or can't be started
+	PhaseSuspended        = "Suspended"        // spec.suspend
+	PhaseRemoving         = "Removing"         // its manifest is gone
+	PhaseHeld             = "Held"             // its record can't be acted on
+	PhaseInvalid          = "Invalid"          // its manifest has never been valid
+	PhaseUnknown          = "Unknown"          // a process of it can't be judged
+)
+
+// Condition types.
+const (
+	CondReady             = "Ready"             // the sandbox runs what its manifest says
+	CondReconciling       = "Reconciling"       // something is being done, or will be soon
+	CondStalled           = "Stalled"           // nothing will be done without somebody's help
+	CondManifestValid     = "ManifestValid"     // the manifest in the directory can be read
+	CondResourcesEnforced = "ResourcesEnforced" // spec.resources are in force
+)
+
+// Values of Condition.Status.
+const (
+	True  = "True"
+	False = "False"
+)
+
+// Reasons of conditions that are not reasons of an Action too.
+const (
+	ReasonRunning               = "Running"
+	ReasonCompleted             = "Completed"
+	ReasonFailed                = "Failed"
+	ReasonPending               = "Pending"
+	ReasonStarting              = "Starting"
+	ReasonStopping              = "Stopping"
+	ReasonConverged             = "Converged"
+	ReasonCreateFailed          = "CreateFailed"
+	ReasonCreateRefused         = "CreateRefused"
+	ReasonBackoffLimitExceeded  = "BackoffLimitExceeded"
+	ReasonApprovalNeeded        = "ApprovalNeeded"
+	ReasonSourceIncomplete      = "SourceIncomplete"
+	ReasonRecordHeld            = "RecordHeld"
+	ReasonProcessUnknown        = "ProcessUnknown"
+	ReasonManifestValid         = "Valid"
+	ReasonManifestInvalid       = "Invalid"
+	ReasonManifestMissing       = "Missing"
+	ReasonResourcesEnforced     = "Enforced"
+	ReasonResourcesNotEnforced  = "NotEnforced"
+	ReasonResourcesNotRequested = "NotRequested"
+)
+
+// Condition is one aspect of a status. Every type is always present, and its
+// status flips: a condition is never left over.
+type Condition struct {
+	Type    string `json:"type"`
+	Status  string `json:"status"`
+	Reason  string `json:"reason"`
+	Message string `json:"message,omitempty"`
+	// LastTransitionTime is derived from recorded times; zero if unknown.
+	LastTransitionTime time.Time `json:"lastTransitionTime,omitzero"`
+}
+
+// Status is what is shown of one sandbox.
+type Status struct {
+	Name  string `json:"name"`
+	UID   string `json:"uid,omitempty"`
+	Phase string `json:"phase"`
+	// Generation is that of the manifest, ObservedGeneration that of what
+	// runs or ran last: they differ while a change is carried out.
+	Generation         int64        `json:"generation,omitempty"`
+	ObservedGeneration int64        `json:"observedGeneration,omitempty"`
+	Conditions         []Condition  `json:"conditions"`
+	RestartCount       int64        `json:"restartCount"`
+	Failures           int          `json:"failures,omitempty"`
+	NextRetry          time.Time    `json:"nextRetry,omitzero"`
+	LastTermination    *actual.Exit `json:"lastTermination,omitempty"`
+	SentryPID          int          `json:"sentryPID,omitempty"`
+	GoferPID           int          `json:"goferPID,omitempty"`
+	CreatedAt          time.Time    `json:"createdAt,omitzero"`
+	StartedAt          time.Time    `json:"startedAt,omitzero"`
+	SourceFile         string       `json:"sourceFile,omitempty"`
+	SourceLine         int          `json:"sourceLine,omitempty"`
+	SpecHash           string       `json:"specHash,omitempty"`
+	Runtime            string       `json:"runtime,omitempty"`
+	// Problems are those of its manifest.
+	Problems []desired.Problem `json:"problems,omitempty"`
+	Warnings []actual.Warning  `json:"warnings,omitempty"`
+	Attempt  int64             `json:"attempt,omitempty"`
+}
+
+// Condition returns the condition of a type.
+func (s *Status) Condition(typ string) *Condition {
+	for i := range s.Conditions {
+		if s.Conditions[i].Type == typ {
+			return &s.Conditions[i]
+		}
+	}
+	return nil
+}
+
+// Summary is the state of the whole directory.
+type Summary struct {
+	// Converged: everything is as the manifests say, and they can be read.
+	Converged bool `json:"converged"`
+	Sandboxes int  `json:"sandboxes"`
+	Ready     int  `json:"ready"`
+	// Complete, Reason and Message are the source's.
+	Complete bool              `json:"complete"`
+	Reason   string            `json:"reason,omitempty"`
+	Message  string            `json:"message,omitempty"`
+	Guard    *Guard            `json:"guard,omitempty"`
+	Problems []desired.Problem `json:"problems,omitempty"`
+}
+
+// Statuses words an input and its plan, for every name that is wanted, on
+// record, or named by a problem; sorted by name.
+func Statuses(in Input, plan Plan) []Status {
+	v := &view{in: &in, plan: &plan, actions: map[string]*Action{}, problems: map[string][]desired.Problem{}, guarded: map[string]bool{}}
+	for i := range plan.Actions {
+		v.actions[plan.Actions[i].Name] = &plan.Actions[i]
+	}
+	if plan.Guard != nil {
+		for _, n := range plan.Guard.Names {
+			v.guarded[n] = true
+		}
+	}
+	v.assignProblems()
+	var out []Status
+	seen := map[string]bool{}
+	add := func(s Status) {
+		seen[s.Name] = true
+		out = append(out, s)
+	}
+	for i := range in.Actual.Sandboxes {
+		o := &in.Actual.Sandboxes[i]
+		add(v.recorded(o, in.Desired.Lookup(o.Record.Name)))
+	}
+	for _, h := range in.Actual.Held {
+		if !seen[h.Name] {
+			add(v.held(h, in.Desired.Lookup(h.Name)))
+		}
+	}
+	for i := range in.Desired.Entries {
+		if e := &in.Desired.Entries[i]; !seen[e.Sandbox.Metadata.Name] {
+			add(v.pending(e))
+		}
+	}
+	for name, ps := range v.problems {
+		if !seen[name] {
+			add(v.invalid(name, ps))
+		}
+	}
+	slices.SortFunc(out, func(a, b Status) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
+
+// Summarize words the whole.
+func Summarize(in Input, plan Plan, statuses []Status) Summary {
+	s := Summary{
+		Sandboxes: len(statuses), Complete: in.Desired.Complete, Reason: in.Desired.Reason, Message: in.Desired.Message,
+		Guard: plan.Guard, Problems: in.Desired.Problems,
+	}
+	settled := true
+	for i := range statuses {
+		st := &statuses[i]
+		if st.Condition(CondReady).Status == True {
+			s.Ready++
+		}
+		if st.Condition(CondReconciling).Status == True || st.Condition(CondStalled).Status == True {
+			settled = false
+		}
+	}
+	s.Converged = settled && len(plan.Actions) == 0 && len(in.Busy) == 0 && plan.Guard == nil &&
+		in.Desired.Complete && len(in.Desired.Problems) == 0
+	return s
+}
+
+// view holds what wording needs.
+type view struct {
+	in       *Input
+	plan     *Plan
+	actions  map[string]*Action
+	problems map[string][]desired.Problem
+	guarded  map[string]bool
+}
+
+// assignProblems finds out which sandbox each problem is about: the one it
+// names, or those whose manifest was that file.
+func (v *view) assignProblems() {
+	byFile := map[string][]string{}
+	for i := range v.in.Actual.Sandboxes {
+		r := v.in.Actual.Sandboxes[i].Record
+		byFile[r.SourceFile] = append(byFile[r.SourceFile], r.Name)
+	}
+	for _, p := range v.in.Desired.Problems {
+		if p.Name != "" {
+			v.problems[p.Name] = append(v.problems[p.Name], p)
+			continue
+		}
+		for _, n := range byFile[p.File] {
+			if v.in.Desired.Lookup(n) == nil {
+				v.problems[n] = append(v.problems[n], p)
+			}
+		}
+	}
+}
+
+// recorded words a sandbox that has a record.
+func (v *view) recorded(o *actual.Observed, e *desired.Entry) Status {
+	r := o.Record
+	s := Status{
+		Name: r.Name, UID: r.UID, Generation: r.Generation, ObservedGeneration: r.Generation, RestartCount: r.Restarts,
+		Failures: r.Failures, LastTermination: r.LastExit, CreatedAt: r.CreatedAt, StartedAt: r.StartedAt,
+		SourceFile: r.SourceFile, SpecHash: r.SpecHash, Runtime: r.SentryBinary, Warnings: r.Warnings, Attempt: r.Attempt,
+		Problems: v.problems[r.Name],
+	}
+	if o.Sentry == actual.Alive {
+		s.SentryPID = r.Sentry.PID
+	}
+	if o.Gofer == actual.Alive {
+		s.GoferPID = r.Gofer.PID
+	}
+	if e != nil {
+		s.SourceFile, s.SourceLine = e.Source.File, e.Source.Line
+		if !sameSpec(r, e) {
+			s.Generation++
+		}
+	}
+	w := e
+	if w == nil && !v.in.Desired.Complete {
+		w = v.in.LastGood[r.Name]
+	}
+	v.judge(&s, o, w)
+	s.Conditions = append(s.Conditions, v.manifestCondition(r.Name, e), resourcesCondition(r, w))
+	return s
+}
+
+// judge sets the phase and the first three conditions.
+func (v *view) judge(s *Status, o *actual.Observed, w *desired.Entry) {
+	r := o.Record
+	a := v.actions[r.Name]
+	ready := Condition{Type: CondReady, Status: False, LastTransitionTime: lastStop(r)}
+	reconciling := Condition{Type: CondReconciling, Status: False, Reason: ReasonConverged}
+	stall := Condition{Type: CondStalled, Status: False, Reason: ReasonConverged}
+	doing := func(reason, msg string) {
+		reconciling.Status, reconciling.Reason, reconciling.Message = True, reason, msg
+	}
+	stuck := func(reason, msg string) { stall.Status, stall.Reason, stall.Message = True, reason, msg }
+
+	switch {
+	case unknown(o):
+		s.Phase = PhaseUnknown
+		ready.Reason, ready.Message = ReasonProcessUnknown, o.Why
+		stuck(ReasonProcessUnknown, "nothing is done while this is so: "+o.Why)
+	case w == nil && v.guarded[r.Name]:
+		s.Phase = phaseOf(o)
+		ready.Reason = s.Phase
+		stuck(ReasonApprovalNeeded, v.plan.Guard.Message)
+	case w == nil && v.in.Desired.Complete:
+		s.Phase = PhaseRemoving
+		ready.Reason = ReasonManifestRemoved
+		doing(ReasonManifestRemoved, "it is being removed: its manifest is gone")
+	case r.Phase == actual.PhaseRunning && o.Sentry == actual.Alive && o.Gofer == actual.Alive:
+		s.Phase = PhaseRunning
+		ready.Status, ready.Reason, ready.LastTransitionTime = True, ReasonRunning, r.StartedAt
+		if a != nil {
+			doing(a.Reason, "it will be restarted or stopped: "+a.Reason)
+			if a.Reason == ReasonSpecChanged {
+				ready.Status, ready.Reason, ready.Message = False, ReasonSpecChanged, "it runs what its manifest said before the last change"
+			}
+		}
+	case r.Phase == actual.PhaseStopping || r.Phase == actual.PhaseRunning:
+		s.Phase = PhaseStopping
+		ready.Reason = ReasonStopping
+		if a != nil {
+			ready.Message = a.Ending.Reason
+		} else if r.Ending != nil {
+			ready.Message = r.Ending.Reason
+		}
+		doing(ReasonStopping, ready.Message)
+	case r.Phase != actual.PhaseStopped:
+		s.Phase = PhaseCreating
+		ready.Reason = ReasonStarting
+		doing(ReasonStarting, "")
+	default:
+		v.judgeStopped(s, r, w, &ready, doing, stuck)
+	}
+	s.Conditions = append(s.Conditions, ready, reconciling, stall)
+}
+
+// judgeStopped words a sandbox without processes.
+func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready *Condition, doing, stuck func(reason, msg string)) {
+	exit := describeExit(r.LastExit)
+	switch {
+	case w == nil:
+		s.Phase = PhasePending
+		ready.Reason, ready.Message = ReasonManifestMissing, "its manifest is missing and what is recorded of it can't be used"
+		stuck(ReasonManifestMissing, ready.Message)
+	case w.Sandbox.Spec.Suspend:
+		s.Phase = PhaseSuspended
+		ready.Reason, ready.Message = ReasonSuspended, "spec.suspend is set"
+	case v.actions[r.Name] != nil:
+		s.Phase = PhasePending
+		ready.Reason, ready.Message = ReasonPending, exit
+		doing(v.actions[r.Name].Reason, "")
+	case r.Completed:
+		s.Phase = PhaseFailed
+		ready.Reason, ready.Message = ReasonFailed, exit
+		if r.LastExit != nil && r.LastExit.Known && r.LastExit.Code == 0 {
+			s.Phase = PhaseCompleted
+			ready.Reason = ReasonCompleted
+		}
+	case stalled(w, r) != "":
+		s.Phase = PhaseFailed
+		ready.Reason, ready.Message = stalled(w, r), exit
+		stuck(ready.Reason, fmt.Sprintf("%d failures in a row, the last: %s; change the manifest or call `sandboxctl restart %s`", r.Failures, exit, r.Name))
+	case v.in.Busy[r.Name]:
+		s.Phase = PhaseCreating
+		ready.Reason = ReasonStarting
+		doing(ReasonStarting, "")
+	default:
+		s.Phase = PhaseCrashLoopBackOff
+		s.NextRetry = nextStart(w, r, v.in.Now)
+		ready.Reason, ready.Message = ReasonBackOff, exit
+		if r.LastExit != nil && r.LastExit.Reason == ReasonCreateFailed {
+			ready.Reason = ReasonCreateFailed
+		}
+		doing(ReasonBackOff, fmt.Sprintf("failure %d; next start in %s", r.Failures, s.NextRetry.Sub(v.in.Now).Round(time.Second/10)))
+	}
+}
+
+func phaseOf(o *actual.Observed) string {
+	if o.Sentry == actual.Alive && o.Gofer == actual.Alive {
+		return PhaseRunning
+	}
+	return PhaseStopping
+}
+
+// lastStop is since when a sandbox that does not run does not.
+func lastStop(r *actual.Record) time.Time {
+	if r.LastExit != nil {
+		return r.LastExit.At
+	}
+	return r.CreatedAt
+}
+
+func describeExit(x *actual.Exit) string {
+	switch {
+	case x == nil:
+		return ""
+	case x.Message != "":
+		return x.Reason + ": " + x.Message
+	}
+	return x.Reason
+}
+
+// pending words a name that is wanted and not begun.
+func (v *view) pending(e *desired.Entry) Status {
+	name := e.Sandbox.Metadata.Name
+	s := Status{Name: name, Phase: PhasePending, Generation: 1, SourceFile: e.Source.File, SourceLine: e.Source.Line, SpecHash: e.Hash, Problems: v.problems[name]}
+	ready := Condition{Type: CondReady, Status: False, Reason: ReasonPending}
+	reconciling := Condition{Type: CondReconciling, Status: True, Reason: ReasonNew}
+	if e.Sandbox.Spec.Suspend {
+		s.Phase = PhaseSuspended
+		ready.Reason, ready.Message = ReasonSuspended, "spec.suspend is set"
+		reconciling.Status, reconciling.Reason = False, ReasonConverged
+	}
+	s.Conditions = []Condition{ready, reconciling, {Type: CondStalled, Status: False, Reason: ReasonConverged},
+		v.manifestCondition(name, e), resourcesCondition(nil, e)}
+	return s
+}
+
+// held words a name whose record can't be acted on.
+func (v *view) held(h actual.Held, e *desired.Entry) Status {
+	s := Status{Name: h.Name, Phase: PhaseHeld, Problems: v.problems[h.Name]}
+	if e != nil {
+		s.SourceFile, s.SourceLine = e.Source.File, e.Source.Line
+	}
+	msg := h.Reason + ": " + h.Message + "; what runs is left running and nothing is started"
+	s.Conditions = []Condition{
+		{Type: CondReady, Status: False, Reason: ReasonRecordHeld, Message: msg},
+		{Type: CondReconciling, Status: False, Reason: ReasonConverged},
+		{Type: CondStalled, Status: True, Reason: ReasonRecordHeld, Message: msg},
+		v.manifestCondition(h.Name, e), resourcesCondition(nil, e),
+	}
+	return s
+}
+
+// invalid words a name that is known only from a manifest with problems.
+func (v *view) invalid(name string, ps []desired.Problem) Status {
+	return Status{
+		Name: name, Phase: PhaseInvalid, SourceFile: ps[0].File, SourceLine: ps[0].Line, Problems: ps,
+		Conditions: []Condition{
+			{Type: CondReady, Status: False, Reason: ReasonManifestInvalid, Message: ps[0].Error()},
+			{Type: CondReconciling, Status: False, Reason: ReasonConverged},
+			{Type: CondStalled, Status: True, Reason: ReasonManifestInvalid, Message: ps[0].Error()},
+			v.manifestCondition(name, nil), resourcesCondition(nil, nil),
+		},
+	}
+}
+
+func (v *view) manifestCondition(name string, e *desired.Entry) Condition {
+	c := Condition{Type: CondManifestValid, Status: True, Reason: ReasonManifestValid}
+	ps := v.problems[name]
+	switch {
+	case len(ps) > 0:
+		c.Status, c.Reason, c.Message = False, ReasonManifestInvalid, ps[0].Error()
+		if n := len(ps) - 1; n > 0 {
+			c.Message += fmt.Sprintf(" (and %d more)", n)
+		}
+	case e == nil && v.in.Desired.Complete:
+		c.Status, c.Reason = False, ReasonManifestMissing
+	case e == nil:
+		c.Status, c.Reason, c.Message = False, ReasonSourceIncomplete, v.in.Desired.Reason+": "+v.in.Desired.Message
+	}
+	return c
+}
+
+func resourcesCondition(r *actual.Record, e *desired.Entry) Condition {
+	c := Condition{Type: CondResourcesEnforced, Status: True, Reason: ReasonResourcesEnforced}
+	if r != nil {
+		for _, w := range r.Warnings {
+			if w.Reason == WarningResourceNotEnforced {
+				c.Status, c.Reason, c.Message = False, ReasonResourcesNotEnforced, w.Message
+				return c
+			}
+		}
+	}
+	if e == nil || e.Sandbox.Spec.Resources == (desired.Resources{}) {
+		c.Reason = ReasonResourcesNotRequested
+	}
+	return c
+}
+
+// WarningResourceNotEnforced is the reason of a recorded warning that a limit
+// could not be set on this host.
+const WarningResourceNotEnforced = "ResourceNotEnforced"
