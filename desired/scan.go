@@ -159,9 +159,13 @@ func (sc *scanner) subdir(p string, depth int) error {
 // stay inside of it: the way Kubernetes and git-sync publish files. One that
 // leads out could name any file of the host in an error message.
 func (sc *scanner) open(p string, flags uint64) (*os.File, error) {
+	if flags&unix.O_PATH == 0 {
+		// A fifo or terminal among the manifests must not block or be taken.
+		flags |= unix.O_NONBLOCK | unix.O_NOCTTY
+	}
 	for {
 		fd, err := unix.Openat2(int(sc.top.Fd()), p, &unix.OpenHow{
-			Flags:   flags | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY,
+			Flags:   flags | unix.O_CLOEXEC,
 			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
 		})
 		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) {

@@ -180,6 +180,13 @@ func (c *Control) SignalPID(ctx context.Context, sig unix.Signal, pid int32) err
 	return c.call(ctx, wire.MethodSignal, wire.SignalArgs{CID: c.id, Signo: int32(sig), PID: pid}, nil)
 }
 
+// SignalForeground sends a signal to the process group in the foreground of the
+// terminal of a process started by Execute.
+func (c *Control) SignalForeground(ctx context.Context, sig unix.Signal, pid int32) error {
+	args := wire.SignalArgs{CID: c.id, Signo: int32(sig), PID: pid, Mode: wire.SignalForegroundProcessGroup}
+	return c.call(ctx, wire.MethodSignal, args, nil)
+}
+
 // Wait blocks until the application has ended and returns its wait status.
 // Only ctx bounds it.
 func (c *Control) Wait(ctx context.Context) (unix.WaitStatus, error) {

@@ -22,10 +22,10 @@ const keepAttempts = 2
 // prepareLogs makes the log directory and removes the logs of attempts before
 // the last.
 func prepareLogs(dir int, attempt int64) error {
-	if err := unix.Mkdirat(dir, logDir, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := unix.Mkdirat(dir, LogDir, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("create log directory: %w", err)
 	}
-	f, err := openBeneath(dir, logDir, unix.O_RDONLY|unix.O_DIRECTORY)
+	f, err := openBeneath(dir, LogDir, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return fmt.Errorf("open log directory: %w", err)
 	}
@@ -48,7 +48,7 @@ func prepareLogs(dir int, attempt int64) error {
 }
 
 func openLogFile(dir int, name string, flags int) (*os.File, error) {
-	f, err := openBeneath(dir, logDir, unix.O_PATH|unix.O_DIRECTORY)
+	f, err := openBeneath(dir, LogDir, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, fmt.Errorf("open log directory: %w", err)
 	}
@@ -107,7 +107,7 @@ func openOutput(dir int, attempt, maxBytes int64, toGofer *donation) (_ *gofer.L
 // cloneLogDir returns the log directory as a detached mount: a gofer that was
 // taken over can't leave it through "..".
 func cloneLogDir(dir int) (*os.File, error) {
-	f, err := openBeneath(dir, logDir, unix.O_PATH|unix.O_DIRECTORY)
+	f, err := openBeneath(dir, LogDir, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, fmt.Errorf("open log directory: %w", err)
 	}
@@ -116,7 +116,7 @@ func cloneLogDir(dir int) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("clone log directory: %w", err)
 	}
-	tree := os.NewFile(uintptr(fd), logDir)
+	tree := os.NewFile(uintptr(fd), LogDir)
 	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC, Propagation: unix.MS_PRIVATE}
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, attr); err != nil {
 		return nil, errors.Join(fmt.Errorf("restrict log directory: %w", err), tree.Close())
@@ -126,7 +126,7 @@ func cloneLogDir(dir int) (*os.File, error) {
 
 // tailLog returns the end of a log file, for an error message.
 func tailLog(dir int, name string, size int64) string {
-	f, err := openBeneath(dir, logDir+"/"+name, unix.O_RDONLY|unix.O_NONBLOCK)
+	f, err := openBeneath(dir, LogDir+"/"+name, unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
 		return ""
 	}

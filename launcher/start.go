@@ -25,9 +25,11 @@ import (
 const (
 	controlSocket = "control.sock"
 	exitFile      = actual.ExitFile
-	logDir        = "logs"
 	goferLog      = "gofer.log"
 )
+
+// LogDir is the directory of a sandbox's logs, in its own directory.
+const LogDir = "logs"
 
 // AppLogName and SentryLogName are the log files of one attempt, in the
 // sandbox's log directory.

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -24,7 +25,6 @@ import (
 	"gvisor.dev/gvisor/runsc/cmd/util"
 	"gvisor.dev/gvisor/runsc/config"
 	"gvisor.dev/gvisor/runsc/flag"
-	"gvisor.dev/gvisor/runsc/version"
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher/wire"
@@ -32,6 +32,20 @@ import (
 
 func main() {
 	os.Exit(run(os.Args))
+}
+
+// gvisorVersion is the version of the gVisor module in this binary.
+func gvisorVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, m := range info.Deps {
+		if m.Path == "gvisor.dev/gvisor" {
+			return m.Version
+		}
+	}
+	return "unknown"
 }
 
 // options are our own flags; gVisor's are in its config.
@@ -51,7 +65,7 @@ func run(argv []string) int {
 	log.SetLevel(log.Warning)
 
 	if len(argv) == 2 && argv[1] == "version" {
-		fmt.Printf("%s%d gvisor=%s\n", wire.HandshakePrefix, wire.Protocol, version.Version())
+		fmt.Printf("%s%d gvisor=%s\n", wire.HandshakePrefix, wire.Protocol, gvisorVersion())
 		return wire.ExitOK
 	}
 	// The boot process runs itself as "umount --sync-fd=3 /proc" to unmount

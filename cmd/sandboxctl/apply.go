@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/desired"
+)
+
+// manifest is one document given on the command line.
+type manifest struct {
+	desired.Document
+	text []byte
+}
+
+func (m *manifest) name() string { return m.Name }
+
+func (a *app) applyCommand() *cobra.Command {
+	var (
+		files   []string
+		dryRun  bool
+		wait    bool
+		timeout time.Duration
+	)
+	cmd := &cobra.Command{
+		Use:   "apply -f FILE|DIR|-",
+		Short: "Put manifests into the manifests directory",
+		Long: `Put manifests into the manifests directory, each sandbox as NAME.yaml, written
+whole. Everything is checked first: if anything is wrong nothing is written.
+
+A sandbox that another file of the directory defines is refused: that file has
+an owner. No daemon is needed; one that runs acts at once.`,
+		Example: `  sandboxctl apply -f web.yaml
+  sandboxctl apply -f manifests/ --dry-run
+  generate | sandboxctl apply -f - --wait --timeout 30s`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ms, err := a.readManifests(files)
+			if err != nil {
+				return err
+			}
+			if err := a.apply(cmd.Context(), ms, dryRun); err != nil || dryRun || !wait {
+				return err
+			}
+			names := make([]string, len(ms))
+			for i := range ms {
+				names[i] = ms[i].name()
+			}
+			return a.waitFor(cmd.Context(), names, forSettled, timeout)
+		},
+	}
+	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "file, directory or - for standard input (repeatable)")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be written, and write nothing")
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the sandboxes run (or have completed)")
+	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait")
+	return cmd
+}
+
+// readManifests reads and checks what -f names. All problems are reported at
+// once.
+func (a *app) readManifests(paths []string) ([]manifest, error) {
+	if len(paths) == 0 {
+		return nil, usagef("expected -f FILE, -f DIR or -f -")
+	}
+	var files []string
+	for _, p := range paths {
+		fs, err := expand(p)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, fs...)
+	}
+	var out []manifest
+	var problems []desired.Problem
+	seen := map[string]desired.Position{}
+	for _, f := range files {
+		data, err := a.readInput(f)
+		if err != nil {
+			return nil, err
+		}
+		docs, ps := desired.Decode(f, data)
+		problems = append(problems, ps...)
+		texts := desired.Texts(data)
+		for i, d := range docs {
+			if d.Sandbox == nil {
+				continue
+			}
+			if first, ok := seen[d.Name]; ok && first.File != f {
+				problems = append(problems, desired.Problem{Position: d.Position, Name: d.Name, Field: "metadata.name",
+					Message: fmt.Sprintf("sandbox %q is also defined at %s", d.Name, first)})
+			}
+			seen[d.Name] = d.Position
+			out = append(out, manifest{Document: d, text: texts[i]})
+		}
+	}
+	if len(problems) > 0 {
+		return nil, problemsError(problems)
+	}
+	return out, nil
+}
+
+// problemsError makes one error of all problems, one line each.
+func problemsError(ps []desired.Problem) error {
+	lines := make([]string, 0, len(ps)+1)
+	for _, p := range ps {
+		lines = append(lines, clean(p.Error()))
+	}
+	noun := "problem"
+	if len(ps) > 1 {
+		noun = "problems"
+	}
+	return fmt.Errorf("%d %s:\n%s", len(ps), noun, strings.Join(lines, "\n"))
+}
+
+// expand names the manifest files of a path: itself, or those below a
+// directory.
+func expand(p string) ([]string, error) {
+	if p == "-" {
+		return []string{p}, nil
+	}
+	info, err := os.Stat(p)
+	if err != nil {
+		return nil, fmt.Errorf("read manifests: %w", err)
+	}
+	if !info.IsDir() {
+		return []string{p}, nil
+	}
+	var out []string
+	err = filepath.WalkDir(p, func(f string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case f != p && strings.HasPrefix(e.Name(), "."):
+			if e.IsDir() {
+				return fs.SkipDir
+			}
+		case !e.IsDir() && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(f)):
+			out = append(out, f)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read manifests: %w", err)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("read manifests: no .yaml, .yml or .json file in %s", p)
+	}
+	return out, nil
+}
+
+func (a *app) readInput(p string) ([]byte, error) {
+	r := a.stdin
+	if p != "-" {
+		f, err := os.OpenFile(p, os.O_RDONLY|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return nil, fmt.Errorf("read manifest: %w", err)
+		}
+		defer f.Close()
+		if info, err := f.Stat(); err != nil || info.IsDir() {
+			return nil, fmt.Errorf("read manifest %s: expected a file", p)
+		}
+		r = f
+	}
+	b, err := io.ReadAll(io.LimitReader(r, desired.MaxFileBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("read manifest %s: %w", p, err)
+	}
+	return b, nil
+}
+
+// change is a write that apply has decided on.
+type change struct {
+	name, file string
+	data       []byte
+	verb       string // created, configured, unchanged
+}
+
+func (a *app) apply(ctx context.Context, ms []manifest, dryRun bool) error {
+	dir, snap, err := a.openManifests(ctx, !dryRun)
+	if err != nil {
+		return err
+	}
+	var changes []change
+	for i := range ms {
+		c, err := decide(snap, &ms[i], dir)
+		if err != nil {
+			return err
+		}
+		changes = append(changes, *c)
+	}
+	for _, c := range changes {
+		suffix := ""
+		switch {
+		case dryRun:
+			suffix = " (dry run)"
+		case c.verb != "unchanged":
+			if err := atomicfile.Write(dir, c.file, c.data, 0o644); err != nil {
+				return fmt.Errorf("apply %s: %w", c.name, err)
+			}
+		}
+		fmt.Fprintf(a.stdout, "sandbox/%s %s%s\n", c.name, c.verb, suffix)
+	}
+	if dir != nil {
+		return dir.Close()
+	}
+	return nil
+}
+
+// decide finds the file of a manifest, and refuses one that is not ours.
+func decide(snap *desired.Snapshot, m *manifest, dir *os.File) (*change, error) {
+	name := m.name()
+	file, defined := desired.FileFor(snap, name)
+	own := name + ".yaml"
+	if defined && file != own {
+		return nil, fmt.Errorf("apply %s: it is defined by %s in the manifests directory; edit that file, or remove it from there first", name, file)
+	}
+	c := &change{name: name, file: own, data: m.text, verb: "created"}
+	if dir == nil {
+		return c, nil
+	}
+	old, err := readBelow(dir, own)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return c, nil
+	case err != nil:
+		return nil, fmt.Errorf("apply %s: %w", name, err)
+	}
+	if docs, _ := desired.Decode(own, old); len(docs) > 1 || (len(docs) == 1 && docs[0].Name != name && docs[0].Name != "") {
+		return nil, fmt.Errorf("apply %s: %s also defines other sandboxes; edit that file", name, own)
+	}
+	c.verb = "configured"
+	if bytes.Equal(old, m.text) {
+		c.verb = "unchanged"
+	}
+	return c, nil
+}
+
+func readBelow(dir *os.File, name string) ([]byte, error) {
+	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, desired.MaxFileBytes+1))
+}
+
+// openManifests opens the manifests directory to write to it. A missing one is
+// made, unless it has been there before: then something is wrong with the
+// host, and a directory with one manifest would read as the wish to remove all
+// others.
+func (a *app) openManifests(ctx context.Context, create bool) (*os.File, *desired.Snapshot, error) {
+	w, err := a.once(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if create && w.in.Desired.Reason == desired.ReasonDirectoryMissing {
+		if err := a.makeManifests(w.daemon); err != nil {
+			return nil, nil, err
+		}
+	}
+	if w.in.Desired.Reason == desired.ReasonDirectoryReplaced {
+		return nil, nil, errors.New(w.in.Desired.Message)
+	}
+	dir, err := os.Open(a.manifests)
+	if errors.Is(err, fs.ErrNotExist) && !create {
+		return nil, w.in.Desired, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("open manifests directory: %w", err)
+	}
+	return dir, w.in.Desired, nil
+}
+
+func (a *app) makeManifests(d *actual.DaemonInfo) error {
+	if d != nil && d.ManifestsDir == a.manifests && len(d.Memory) > 0 {
+		var m desired.Memory
+		if err := json.Unmarshal(d.Memory, &m); err != nil {
+			return fmt.Errorf("read memory of the daemon: %w", err)
+		}
+		if m.Ino != 0 {
+			return fmt.Errorf("the manifests directory %s is missing, and was there before: is it not mounted? Make it by hand if it is to be new", a.manifests)
+		}
+	}
+	if err := os.MkdirAll(a.manifests, 0o755); err != nil {
+		return fmt.Errorf("create manifests directory: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/reconcile"
+)
+
+type daemonFlags struct {
+	once            bool
+	sentry          string
+	sentryLog       string
+	hostNetwork     bool
+	allowEmpty      bool
+	allowMassDelete bool
+	workers         int
+	resync          time.Duration
+	pollEvery       time.Duration
+	logFormat       string
+	logLevel        string
+}
+
+func (a *app) daemonCommand() *cobra.Command {
+	var f daemonFlags
+	cmd := &cobra.Command{
+		Use:   "daemon",
+		Short: "Converge sandboxes with the manifests, for ever or once",
+		Long: `Converge sandboxes with the manifests, and keep them converged.
+
+The daemon starts, restarts and stops sandboxes until what runs is what the
+manifests directory says. It can be stopped, killed and upgraded at any time:
+sandboxes go on running without it and the next daemon takes them over.
+
+With --once it converges and ends: exit code 0 if everything is as the manifests
+say, 1 if not (see ` + "`sandboxctl get`" + ` for why).`,
+		Example: `  sandboxctl daemon
+  sandboxctl daemon --once
+  sandboxctl --manifests ./manifests --state /tmp/state daemon --log-format json`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.daemon(cmd.Context(), &f) },
+	}
+	fl := cmd.Flags()
+	fl.BoolVar(&f.once, "once", false, "converge, then end")
+	fl.StringVar(&f.sentry, "sentry", "", "sentry binary (default: sandboxctl-sentry beside this program)")
+	fl.StringVar(&f.sentryLog, "sentry-log-level", "warning", "what sentries log: warning, info or debug")
+	fl.BoolVar(&f.hostNetwork, "allow-host-network", false, "let manifests ask for network.mode host")
+	fl.BoolVar(&f.allowEmpty, "allow-empty", false, "believe a manifests directory that was replaced by an empty one")
+	fl.BoolVar(&f.allowMassDelete, "allow-mass-delete", false, "remove any number of sandboxes without approval")
+	fl.IntVar(&f.workers, "workers", 4, "operations at the same time")
+	fl.DurationVar(&f.resync, "resync", 30*time.Second, "look at everything at least this often")
+	fl.DurationVar(&f.pollEvery, "poll", 10*time.Second, "compare the manifests directory at least this often")
+	fl.StringVar(&f.logFormat, "log-format", "text", "log on stderr as text or json")
+	fl.StringVar(&f.logLevel, "log-level", "info", "log level: debug, info, warn or error")
+	return cmd
+}
+
+func (f *daemonFlags) logger(a *app) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
+		return nil, usagef("--log-level: %v", err)
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	switch f.logFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(a.stderr, opts)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(a.stderr, opts)), nil
+	}
+	return nil, usagef("--log-format: expected text or json, got %q", f.logFormat)
+}
+
+func (f *daemonFlags) check() error {
+	switch f.sentryLog {
+	case "warning", "info", "debug":
+	default:
+		return usagef("--sentry-log-level: expected warning, info or debug, got %q", f.sentryLog)
+	}
+	if f.workers < 1 || f.resync < time.Second || f.pollEvery < 100*time.Millisecond {
+		return usagef("expected --workers of at least 1, --resync of at least 1s and --poll of at least 100ms")
+	}
+	return nil
+}
+
+// daemon wires the parts together and runs them.
+func (a *app) daemon(ctx context.Context, f *daemonFlags) (err error) {
+	if err := f.check(); err != nil {
+		return err
+	}
+	log, err := f.logger(a)
+	if err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("the daemon must be started by root: it makes namespaces and mounts for sandboxes")
+	}
+	sentry, err := launcher.FindSentry(f.sentry)
+	if err != nil {
+		return err
+	}
+	if err := launcher.PrepareProcess(); err != nil {
+		return err
+	}
+	store, err := actual.OpenStore(a.state)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	if err := store.Lock(); err != nil {
+		return err
+	}
+	if err := store.SweepTrash(); err != nil {
+		log.Warn("trash not emptied", "err", err)
+	}
+	d, err := a.newDaemon(f, store, sentry, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.journal.Close()) }()
+	return d.run(ctx, f.once)
+}
+
+// daemon is a running daemon.
+type daemon struct {
+	store    *actual.Store
+	journal  *actual.Journal
+	observer *actual.Observer
+	dir      *desired.Dir
+	loop     *reconcile.Loop
+	log      *slog.Logger
+
+	info   actual.DaemonInfo
+	memory desired.Memory
+	out    *app
+}
+
+func (a *app) newDaemon(f *daemonFlags, store *actual.Store, sentry string, log *slog.Logger) (*daemon, error) {
+	manifests, err := filepath.Abs(a.manifests)
+	if err != nil {
+		return nil, fmt.Errorf("find manifests directory: %w", err)
+	}
+	boot, err := actual.BootID()
+	if err != nil {
+		return nil, err
+	}
+	l, err := launcher.New(launcher.Options{
+		Store: store, SentryPath: sentry, AllowHostNetwork: f.hostNetwork, SentryLogLevel: f.sentryLog, Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	d := &daemon{store: store, observer: actual.NewObserver(store), log: log, out: a}
+	if d.journal, err = store.OpenJournal(); err != nil {
+		return nil, err
+	}
+	dirOpts := desired.DirOptions{Path: manifests, AllowEmpty: f.allowEmpty, PollEvery: f.pollEvery, BootID: boot}
+	if old, _, err := store.DaemonInfo(); err != nil {
+		log.Warn("what the last daemon knew is lost", "err", err)
+	} else if old != nil && old.ManifestsDir == manifests && len(old.Memory) > 0 {
+		dirOpts.Memory = &d.memory
+		if err := json.Unmarshal(old.Memory, &d.memory); err != nil {
+			log.Warn("what the last daemon knew is lost", "err", err)
+			dirOpts.Memory = nil
+		}
+	}
+	d.dir = desired.NewDir(dirOpts)
+	policy := reconcile.DefaultPolicy()
+	policy.AllowMassDelete = f.allowMassDelete
+	if d.info, err = describeDaemon(manifests, policy); err != nil {
+		return nil, err
+	}
+	d.loop = reconcile.New(reconcile.Options{
+		Source: d.dir, Observer: d.observer, Launcher: l, Requests: store, Events: d.journal, Policy: policy,
+		Workers: f.workers, Resync: f.resync, Log: log,
+		Wakes:  []<-chan struct{}{d.dir.Changes(), d.observer.Exits()},
+		OnPass: func(reconcile.Input, reconcile.Plan) { d.remember() },
+	})
+	return d, nil
+}
+
+// describeDaemon is what other programs can read of this one.
+func describeDaemon(manifests string, policy reconcile.Policy) (actual.DaemonInfo, error) {
+	p, err := json.Marshal(policy)
+	if err != nil {
+		return actual.DaemonInfo{}, fmt.Errorf("encode policy: %w", err)
+	}
+	pid := os.Getpid()
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return actual.DaemonInfo{}, fmt.Errorf("identify daemon: %w", err)
+	}
+	defer unix.Close(fd)
+	self, err := actual.Identify(fd, pid)
+	if err != nil {
+		return actual.DaemonInfo{}, err
+	}
+	return actual.DaemonInfo{Version: programVersion(), Process: self, StartedAt: time.Now(), ManifestsDir: manifests, Policy: p}, nil
+}
+
+// remember keeps what the source must know after a restart.
+func (d *daemon) remember() {
+	m := d.dir.Memory()
+	if m == d.memory && d.info.Memory != nil {
+		return
+	}
+	b, err := json.Marshal(m)
+	if err == nil {
+		d.info.Memory = b
+		err = d.store.PutDaemonInfo(&d.info)
+	}
+	if err != nil {
+		d.log.Warn("memory of the manifests directory not kept", "err", err)
+		return
+	}
+	d.memory = m
+}
+
+func (d *daemon) run(ctx context.Context, once bool) error {
+	d.log.Info("daemon started", "version", d.info.Version, "pid", d.info.Process.PID, "manifests", d.info.ManifestsDir, "state", d.store.Path())
+	// The watchers end after the loop, which may still be waiting for the end
+	// of operations.
+	watchCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	for name, run := range map[string]func(context.Context) error{
+		"watch manifests": d.dir.Run, "watch processes": d.observer.Run, "watch requests": d.watchRequests,
+	} {
+		wg.Go(func() {
+			if err := run(watchCtx); err != nil {
+				// The loop looks at everything now and then all the same.
+				d.log.Error(name, "err", err)
+			}
+		})
+	}
+	defer wg.Wait()
+	defer stop()
+	if !once {
+		err := d.loop.Run(ctx)
+		d.log.Info("daemon stopped; sandboxes go on running")
+		return err
+	}
+	summary, err := d.loop.Once(ctx)
+	if err != nil {
+		return err
+	}
+	if !summary.Converged {
+		return &exitError{code: exitFailure, err: fmt.Errorf("not converged: %d of %d sandboxes are ready%s; see `sandboxctl get`", summary.Ready, summary.Sandboxes, why(&summary))}
+	}
+	fmt.Fprintf(d.out.stderr, "converged: %d sandboxes\n", summary.Sandboxes)
+	return nil
+}
+
+func why(s *reconcile.Summary) string {
+	if s.Complete {
+		return ""
+	}
+	return ", " + s.Message
+}
+
+// watchRequests wakes the loop when an operator has left a request. Without a
+// watch they are found at the next resync.
+func (d *daemon) watchRequests(ctx context.Context) error {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	if err := w.Add(d.store.RequestsDir()); err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w.Events:
+			d.loop.Wake()
+		case <-w.Errors:
+			d.loop.Wake()
+		}
+	}
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/reconcile"
+)
+
+// describeEvents is how many events describe shows.
+const describeEvents = 10
+
+func (a *app) describeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "describe NAME",
+		Short: "Show everything about one sandbox",
+		Long: `Show everything about one sandbox: its conditions and what they mean, its
+manifest and the problems in it, its processes, how its last run ended, and what
+happened to it lately.`,
+		Example:           "  sandboxctl describe web",
+		Args:              exactArgs("NAME"),
+		ValidArgsFunction: a.completeNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			w, err := a.once(cmd.Context())
+			if err != nil {
+				return err
+			}
+			s := w.status(args[0])
+			if s == nil {
+				return w.noSuch(args[0])
+			}
+			events, err := a.eventsOf(s.Name)
+			if err != nil {
+				return err
+			}
+			return describe(a.stdout, w, s, events)
+		},
+	}
+}
+
+// eventsOf returns the last events of a sandbox.
+func (a *app) eventsOf(name string) ([]actual.Event, error) {
+	store, err := actual.OpenStoreReadOnly(a.state)
+	if err != nil {
+		return nil, nil // nothing has happened yet
+	}
+	defer store.Close()
+	var out []actual.Event
+	r := store.ReadEvents()
+	defer r.Close()
+	err = r.Next(func(e actual.Event) error {
+		if e.Sandbox == name {
+			out = append(out, e)
+			if len(out) > describeEvents {
+				out = out[1:]
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+func describe(out io.Writer, w *world, s *reconcile.Status, events []actual.Event) error {
+	tw := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	line := func(k, format string, args ...any) {
+		if v := clean(fmt.Sprintf(format, args...)); v != "" {
+			fmt.Fprintf(tw, "%s:\t%s\n", k, v)
+		}
+	}
+	line("Name", "%s", s.Name)
+	line("UID", "%s", s.UID)
+	line("Phase", "%s", s.Phase)
+	line("Manifest", "%s", sourceText(s))
+	if s.Generation > 0 {
+		line("Generation", "%d (runs or ran last: %d)", s.Generation, s.ObservedGeneration)
+	}
+	line("Spec hash", "%s", s.SpecHash)
+	line("Created", "%s", timeText(s.CreatedAt, w.in.Now))
+	line("Started", "%s", timeText(s.StartedAt, w.in.Now))
+	line("Restarts", "%d (attempt %d, failures in a row %d)", s.RestartCount, s.Attempt, s.Failures)
+	if !s.NextRetry.IsZero() {
+		line("Next start", "in %s", s.NextRetry.Sub(w.in.Now).Round(time.Second/10))
+	}
+	if x := s.LastTermination; x != nil {
+		line("Last exit", "%s %s, %s", exitText(x), x.Message, timeText(x.At, w.in.Now))
+	}
+	line("Sentry", "%s", processText(s.SentryPID))
+	line("Gofer", "%s", processText(s.GoferPID))
+	line("Runtime", "%s", s.Runtime)
+	fmt.Fprintln(tw, "\nConditions:\t")
+	fmt.Fprintln(tw, "  TYPE\tSTATUS\tREASON\tSINCE\tMESSAGE")
+	for _, c := range s.Conditions {
+		fmt.Fprintf(tw, "  %s\t%s\t%s\t%s\t%s\n", c.Type, c.Status, c.Reason, age(c.LastTransitionTime, w.in.Now), clean(c.Message))
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	if len(s.Problems) > 0 {
+		fmt.Fprintln(out, "\nProblems of the manifest (what ran before goes on running):")
+		for _, p := range s.Problems {
+			fmt.Fprintf(out, "  %s\n", clean(p.Error()))
+		}
+	}
+	for _, warn := range s.Warnings {
+		fmt.Fprintf(out, "\nWarning: %s: %s\n", warn.Reason, clean(warn.Message))
+	}
+	if o := w.object(*s); o.Spec != nil {
+		b, err := yaml.Marshal(o.Spec)
+		if err != nil {
+			return fmt.Errorf("encode spec: %w", err)
+		}
+		fmt.Fprintln(out, "\nSpec:")
+		for l := range strings.Lines(string(b)) {
+			fmt.Fprintf(out, "  %s", l)
+		}
+	}
+	if len(events) == 0 {
+		return nil
+	}
+	fmt.Fprintln(out, "\nEvents:")
+	rows := make([][]string, len(events))
+	for i, e := range events {
+		rows[i] = []string{"  " + age(e.At, w.in.Now), e.Type, e.Reason, clean(e.Message)}
+	}
+	return table(out, []string{"  AGE", "TYPE", "REASON", "MESSAGE"}, rows)
+}
+
+func sourceText(s *reconcile.Status) string {
+	if s.SourceLine > 0 {
+		return fmt.Sprintf("%s:%d", s.SourceFile, s.SourceLine)
+	}
+	return s.SourceFile
+}
+
+func timeText(t, now time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf("%s (%s ago)", t.Local().Format(time.RFC3339), age(t, now))
+}
+
+func processText(pid int) string {
+	if pid == 0 {
+		return "not running"
+	}
+	return fmt.Sprintf("pid %d", pid)
+}

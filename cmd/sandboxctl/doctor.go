@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/cgroup"
+)
+
+// finding is the result of one check.
+type finding struct {
+	Check string `json:"check"`
+	// Level is ok, warning (something will be worse than it could be) or
+	// error (sandboxes will not run).
+	Level   string `json:"level"`
+	Message string `json:"message"`
+}
+
+const (
+	levelOK      = "ok"
+	levelWarning = "warning"
+	levelError   = "error"
+)
+
+func (a *app) doctorCommand() *cobra.Command {
+	var output, sentry string
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Check this host and what runs on it",
+		Long: `Check what sandboxes need of this host, and whether what is on record agrees with
+what runs. Nothing is changed. Exit code 1 if there is an error.`,
+		Example: "  sandboxctl doctor",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			findings := a.checkHost(cmd.Context(), sentry)
+			findings = append(findings, a.checkState(cmd.Context())...)
+			bad := 0
+			for _, f := range findings {
+				if f.Level == levelError {
+					bad++
+				}
+			}
+			switch output {
+			case "json":
+				if err := printJSON(a.stdout, findings); err != nil {
+					return err
+				}
+			case "":
+				rows := make([][]string, len(findings))
+				for i, f := range findings {
+					rows[i] = []string{strings.ToUpper(f.Level), f.Check, clean(f.Message)}
+				}
+				if err := table(a.stdout, nil, rows); err != nil {
+					return err
+				}
+			default:
+				return usagef("-o: expected json, got %q", output)
+			}
+			if bad > 0 {
+				return &exitError{code: exitFailure, err: fmt.Errorf("%d of %d checks failed", bad, len(findings))}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "json")
+	cmd.Flags().StringVar(&sentry, "sentry", "", "sentry binary (default: sandboxctl-sentry beside this program)")
+	return cmd
+}
+
+// check makes a finding of what a probe returned.
+func check(name, good string, err error) finding {
+	if err != nil {
+		return finding{name, levelError, err.Error()}
+	}
+	return finding{name, levelOK, good}
+}
+
+func (a *app) checkHost(ctx context.Context, sentry string) []finding {
+	var out []finding
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err == nil {
+		out = append(out, finding{"kernel", levelOK, unix.ByteSliceToString(uts.Release[:])})
+	}
+	if os.Geteuid() != 0 {
+		out = append(out, finding{"user", levelError, "not root: the daemon must be"})
+	}
+	out = append(out, checkIdentity(), checkMountAPI())
+	path, err := launcher.FindSentry(sentry)
+	version := ""
+	if err == nil {
+		version, err = launcher.CheckSentry(ctx, path)
+	}
+	out = append(out, check("sentry", "gVisor "+version+", "+path, err))
+	out = append(out, checkNamespaces()...)
+	return append(out, checkCgroups()...)
+}
+
+func checkIdentity() finding {
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return finding{"process identity", levelError, fmt.Sprintf("pidfd_open: %v; Linux 5.3 or later is needed", err)}
+	}
+	defer unix.Close(fd)
+	id, err := actual.Identify(fd, os.Getpid())
+	switch {
+	case err != nil:
+		return finding{"process identity", levelError, err.Error()}
+	case id.Inode == 0:
+		return finding{"process identity", levelWarning, "this kernel has no pidfs (Linux 6.9): a reused pid is told apart by its start time only, to 10 ms"}
+	}
+	return finding{"process identity", levelOK, "pidfs inodes"}
+}
+
+func checkMountAPI() finding {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, "/", unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return finding{"mounts", levelError, fmt.Sprintf("open_tree: %v; Linux 5.12 or later is needed", err)}
+	}
+	unix.Close(fd)
+	err = unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{})
+	if errors.Is(err, unix.ENOSYS) {
+		return finding{"mounts", levelError, "mount_setattr is missing; Linux 5.12 or later is needed"}
+	}
+	return finding{"mounts", levelOK, "open_tree, move_mount, mount_setattr"}
+}
+
+func checkNamespaces() []finding {
+	var out []finding
+	b, err := os.ReadFile("/proc/sys/user/max_user_namespaces")
+	if err == nil && strings.TrimSpace(string(b)) == "0" {
+		out = append(out, finding{"user namespaces", levelError, "they are turned off: sysctl user.max_user_namespaces is 0"})
+	}
+	return out
+}
+
+func checkCgroups() []finding {
+	host, err := cgroup.Detect()
+	if err != nil {
+		return []finding{{"cgroups", levelError, err.Error()}}
+	}
+	out := []finding{{"cgroups", levelOK, host.Version()}}
+	for _, u := range host.Unenforced() {
+		out = append(out, finding{"resources." + u.Resource, levelWarning, "can't be limited: " + u.Why})
+	}
+	return out
+}
+
+// checkState compares records with processes.
+func (a *app) checkState(ctx context.Context) []finding {
+	store, err := actual.OpenStoreReadOnly(a.state)
+	if errors.Is(err, actual.ErrNoState) {
+		return []finding{{"state", levelOK, "nothing has run with " + a.state + " yet"}}
+	}
+	if err != nil {
+		return []finding{{"state", levelError, err.Error()}}
+	}
+	defer store.Close()
+	w, err := a.once(ctx)
+	if err != nil {
+		return []finding{{"state", levelError, err.Error()}}
+	}
+	out := []finding{{"state", levelOK, fmt.Sprintf("%d sandboxes on record, %d ready", len(w.in.Actual.Sandboxes), w.summary.Ready)}}
+	if w.alive {
+		out = append(out, finding{"daemon", levelOK, fmt.Sprintf("pid %d, version %s", w.daemon.Process.PID, w.daemon.Version)})
+	} else {
+		out = append(out, finding{"daemon", levelWarning, "not running: nothing is converged"})
+	}
+	switch {
+	case w.summary.Complete:
+		out = append(out, finding{"manifests", levelOK, fmt.Sprintf("%d sandboxes in %s", len(w.in.Desired.Entries), a.manifests)})
+	default:
+		out = append(out, finding{"manifests", levelWarning, w.summary.Reason + ": " + w.summary.Message})
+	}
+	for _, h := range w.in.Actual.Held {
+		out = append(out, finding{"record of " + h.Name, levelError, h.Reason + ": " + h.Message})
+	}
+	orphans := findOrphans(w)
+	for _, o := range orphans {
+		out = append(out, finding{"orphan", levelError, o})
+	}
+	if len(orphans) == 0 {
+		out = append(out, finding{"orphans", levelOK, "none: every sentry and gofer of this state directory is on record"})
+	}
+	return out
+}
+
+// findOrphans finds processes that serve a control socket or write logs of
+// this state directory and are not on record. It is a look, for people: nobody
+// is signalled on its word.
+func findOrphans(w *world) []string {
+	known := map[string]bool{}
+	for i := range w.in.Actual.Sandboxes {
+		r := w.in.Actual.Sandboxes[i].Record
+		for _, id := range []*actual.Identity{r.Sentry, r.Gofer} {
+			if id != nil {
+				known[fmt.Sprint(id.PID)] = true
+			}
+		}
+	}
+	uids := map[string]string{}
+	for i := range w.in.Actual.Sandboxes {
+		r := w.in.Actual.Sandboxes[i].Record
+		uids[r.UID] = r.Name
+	}
+	var out []string
+	dirs, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return nil
+	}
+	for _, d := range dirs {
+		pid := filepath.Base(filepath.Dir(d))
+		b, err := os.ReadFile(d)
+		if err != nil || known[pid] {
+			continue
+		}
+		args := strings.Split(string(b), "\x00")
+		if args[0] != launcher.SentryName {
+			continue
+		}
+		for _, arg := range args {
+			if uid, ok := strings.CutPrefix(arg, "--exit-uid="); ok && uids[uid] != "" {
+				out = append(out, fmt.Sprintf("pid %s is a sentry of %s that is not on record", pid, uids[uid]))
+			}
+		}
+	}
+	return out
+}

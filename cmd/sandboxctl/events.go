@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sandboxctl.dev/actual"
+)
+
+func (a *app) eventsCommand() *cobra.Command {
+	var (
+		output, since string
+		watch         bool
+	)
+	cmd := &cobra.Command{
+		Use:   "events [NAME]",
+		Short: "Show what happened",
+		Long:  "Show what the daemon has done and what happened to it, oldest first, for all sandboxes or one.",
+		Example: `  sandboxctl events
+  sandboxctl events web --since 1h
+  sandboxctl events -w -o json`,
+		Args:              atMostOneName,
+		ValidArgsFunction: a.completeNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if output != "" && output != "json" {
+				return usagef("-o: expected json, got %q", output)
+			}
+			from, err := sinceTime(since, time.Now())
+			if err != nil {
+				return err
+			}
+			store, err := a.openStore()
+			if err != nil {
+				return err
+			}
+			defer store.Close()
+			r := store.ReadEvents()
+			defer r.Close()
+			show := func(e actual.Event) error {
+				if (len(args) == 1 && e.Sandbox != args[0]) || e.At.Before(from) {
+					return nil
+				}
+				if output == "json" {
+					return json.NewEncoder(a.stdout).Encode(e)
+				}
+				name := e.Sandbox
+				if name == "" {
+					name = "-"
+				}
+				_, err := fmt.Fprintf(a.stdout, "%s  %-7s  %-14s  %-16s  %s\n", e.At.Local().Format(time.RFC3339), e.Type, name, e.Reason, clean(e.Message))
+				return err
+			}
+			if err := r.Next(show); err != nil || !watch {
+				return err
+			}
+			tick := time.NewTicker(watchEvery)
+			defer tick.Stop()
+			for {
+				select {
+				case <-cmd.Context().Done():
+					return nil
+				case <-tick.C:
+				}
+				if err := r.Next(show); err != nil {
+					return err
+				}
+			}
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "json: one event a line")
+	cmd.Flags().StringVar(&since, "since", "", "only events younger than this: a duration such as 5m, or a time (RFC 3339)")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on and print what happens")
+	return cmd
+}

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/reconcile"
+)
+
+// object is a sandbox as `get -o json` prints it: its manifest and its status.
+type object struct {
+	APIVersion string           `json:"apiVersion"`
+	Kind       string           `json:"kind"`
+	Metadata   objectMeta       `json:"metadata"`
+	Spec       *desired.Spec    `json:"spec,omitempty"`
+	Status     reconcile.Status `json:"status"`
+}
+
+type objectMeta struct {
+	desired.Metadata
+	UID               string     `json:"uid,omitempty"`
+	Generation        int64      `json:"generation,omitempty"`
+	CreationTimestamp *time.Time `json:"creationTimestamp,omitempty"`
+}
+
+type objectList struct {
+	APIVersion string            `json:"apiVersion"`
+	Kind       string            `json:"kind"`
+	Items      []object          `json:"items"`
+	Summary    reconcile.Summary `json:"summary"`
+}
+
+func (a *app) getCommand() *cobra.Command {
+	var (
+		output string
+		watch  bool
+	)
+	cmd := &cobra.Command{
+		Use:   "get [NAME]",
+		Short: "Show sandboxes",
+		Long: `Show sandboxes: those the manifests want and those that are there. The status is
+computed from the manifests, the records and the live processes; no daemon is
+asked.`,
+		Example: `  sandboxctl get
+  sandboxctl get web -o yaml
+  sandboxctl get -o wide -w`,
+		Args:              atMostOneName,
+		ValidArgsFunction: a.completeNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name := ""
+			if len(args) == 1 {
+				name = args[0]
+			}
+			switch output {
+			case "", "wide", "json", "yaml", "name":
+			default:
+				return usagef("-o: expected wide, json, yaml or name, got %q", output)
+			}
+			if watch {
+				return a.watchGet(cmd.Context(), name, output)
+			}
+			w, err := a.once(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.printGet(w, name, output)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "wide, json, yaml or name")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on and print what changes")
+	return cmd
+}
+
+func (a *app) printGet(w *world, name, output string) error {
+	statuses := w.statuses
+	if name != "" {
+		st := w.status(name)
+		if st == nil {
+			return w.noSuch(name)
+		}
+		statuses = []reconcile.Status{*st}
+	}
+	switch output {
+	case "name":
+		for i := range statuses {
+			fmt.Fprintln(a.stdout, statuses[i].Name)
+		}
+		return nil
+	case "json", "yaml":
+		show := printJSON
+		if output == "yaml" {
+			show = printYAML
+		}
+		if name != "" {
+			return show(a.stdout, w.object(statuses[0]))
+		}
+		list := objectList{APIVersion: desired.APIVersion, Kind: desired.Kind + "List", Items: []object{}, Summary: w.summary}
+		for i := range statuses {
+			list.Items = append(list.Items, w.object(statuses[i]))
+		}
+		return show(a.stdout, list)
+	}
+	a.warnings(w)
+	if len(statuses) == 0 {
+		fmt.Fprintf(a.stderr, "no sandboxes; put a manifest into %s\n", a.manifests)
+	}
+	rows := make([][]string, len(statuses))
+	for i := range statuses {
+		rows[i] = getRow(&statuses[i], output == "wide", w.in.Now)
+	}
+	if err := table(a.stdout, getHeader(output == "wide"), rows); err != nil {
+		return err
+	}
+	// Problems of files that belong to no sandbox are shown nowhere else.
+	if name == "" {
+		for _, p := range w.in.Desired.Problems {
+			if p.Name == "" {
+				fmt.Fprintf(a.stderr, "%s\n", clean(p.Error()))
+			}
+		}
+	}
+	return nil
+}
+
+// object joins a status with its manifest.
+func (w *world) object(s reconcile.Status) object {
+	o := object{APIVersion: desired.APIVersion, Kind: desired.Kind, Status: s,
+		Metadata: objectMeta{Metadata: desired.Metadata{Name: s.Name}, UID: s.UID, Generation: s.Generation}}
+	if !s.CreatedAt.IsZero() {
+		o.Metadata.CreationTimestamp = &s.CreatedAt
+	}
+	e := w.in.Desired.Lookup(s.Name)
+	if e == nil {
+		e = w.in.LastGood[s.Name]
+	}
+	if e != nil {
+		o.Metadata.Metadata, o.Spec = e.Sandbox.Metadata, &e.Sandbox.Spec
+	}
+	return o
+}
+
+func getHeader(wide bool) []string {
+	h := []string{"NAME", "PHASE", "READY", "RESTARTS", "AGE", "SENTRY", "GOFER"}
+	if wide {
+		h = append(h, "GENERATION", "SOURCE", "LAST EXIT", "RUNTIME")
+	}
+	return append(h, "MESSAGE")
+}
+
+func getRow(s *reconcile.Status, wide bool, now time.Time) []string {
+	ready := s.Condition(reconcile.CondReady)
+	since := s.CreatedAt
+	if s.Phase == reconcile.PhaseRunning {
+		since = s.StartedAt
+	}
+	row := []string{s.Name, s.Phase, ready.Status, strconv.FormatInt(s.RestartCount, 10), age(since, now), pidText(s.SentryPID), pidText(s.GoferPID)}
+	if wide {
+		source := s.SourceFile
+		if s.SourceLine > 0 {
+			source += ":" + strconv.Itoa(s.SourceLine)
+		}
+		generation := strconv.FormatInt(s.ObservedGeneration, 10)
+		if s.Generation != s.ObservedGeneration {
+			generation += " of " + strconv.FormatInt(s.Generation, 10)
+		}
+		row = append(row, generation, clean(source), exitText(s.LastTermination), clean(s.Runtime))
+	}
+	return append(row, clean(headline(s)))
+}
+
+func pidText(pid int) string {
+	if pid == 0 {
+		return ""
+	}
+	return strconv.Itoa(pid)
+}
+
+func exitText(x *actual.Exit) string {
+	switch {
+	case x == nil:
+		return ""
+	case x.Known:
+		return fmt.Sprintf("%s (%d)", x.Reason, x.Code)
+	}
+	return x.Reason
+}
+
+// headline is the one message that matters most.
+func headline(s *reconcile.Status) string {
+	for _, c := range []struct{ typ, bad string }{
+		{reconcile.CondManifestValid, reconcile.False}, {reconcile.CondStalled, reconcile.True},
+		{reconcile.CondReconciling, reconcile.True}, {reconcile.CondReady, reconcile.False},
+		{reconcile.CondResourcesEnforced, reconcile.False},
+	} {
+		if cond := s.Condition(c.typ); cond != nil && cond.Status == c.bad && cond.Message != "" {
+			return cond.Message
+		}
+	}
+	return ""
+}
+
+// watchEvery is how often a watching verb looks. What did not change costs a
+// stat.
+const watchEvery = 200 * time.Millisecond
+
+// eachLook calls fn with the world again and again until it returns true.
+func (a *app) eachLook(ctx context.Context, fn func(*world) (done bool, err error)) (err error) {
+	v, err := a.newViewer()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, v.close()) }()
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		if v.store == nil {
+			// The first daemon may have started meanwhile.
+			if v, err = a.newViewer(); err != nil {
+				return err
+			}
+		} else if err := v.readDaemon(); err != nil {
+			return err
+		}
+		w, err := v.look(ctx)
+		if err != nil {
+			return err
+		}
+		if done, err := fn(w); done || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+func (a *app) watchGet(ctx context.Context, name, output string) error {
+	last := map[string]string{}
+	first := true
+	err := a.eachLook(ctx, func(w *world) (bool, error) {
+		if first && (output == "" || output == "wide") {
+			if err := table(a.stdout, getHeader(output == "wide"), nil); err != nil {
+				return true, err
+			}
+		}
+		first = false
+		return false, a.printChanges(w, name, output, last)
+	})
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// printChanges prints the sandboxes whose status is not what it was.
+func (a *app) printChanges(w *world, name, output string, last map[string]string) error {
+	now := map[string]bool{}
+	for i := range w.statuses {
+		s := &w.statuses[i]
+		if name != "" && s.Name != name {
+			continue
+		}
+		now[s.Name] = true
+		b, err := json.Marshal(s)
+		if err != nil {
+			return fmt.Errorf("encode status: %w", err)
+		}
+		row := getRow(s, output == "wide", w.in.Now)
+		key := string(b)
+		if s.Phase == reconcile.PhaseCrashLoopBackOff {
+			key = s.Phase + exitText(s.LastTermination) + strconv.Itoa(s.Failures) // its countdown is no news
+		}
+		if last[s.Name] == key {
+			continue
+		}
+		last[s.Name] = key
+		switch output {
+		case "json":
+			err = json.NewEncoder(a.stdout).Encode(w.object(*s))
+		case "yaml":
+			fmt.Fprintln(a.stdout, "---")
+			err = printYAML(a.stdout, w.object(*s))
+		case "name":
+			_, err = fmt.Fprintln(a.stdout, s.Name)
+		default:
+			err = table(a.stdout, nil, [][]string{row})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for n := range last {
+		if !now[n] {
+			delete(last, n)
+			if output == "" || output == "wide" {
+				fmt.Fprintf(a.stdout, "%s   removed\n", n)
+			}
+		}
+	}
+	return nil
+}

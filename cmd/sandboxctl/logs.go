@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/gofer/sandboxlog"
+	"sandboxctl.dev/launcher"
+)
+
+type logsFlags struct {
+	follow     bool
+	previous   bool
+	sentry     bool
+	timestamps bool
+	tail       int
+	since      string
+}
+
+func (a *app) logsCommand() *cobra.Command {
+	var f logsFlags
+	cmd := &cobra.Command{
+		Use:   "logs NAME",
+		Short: "Print what a sandbox has written",
+		Long: `Print what the application of a sandbox has written to its standard output and
+error: of its current run, or of the one before with --previous. The log does not
+pass through the daemon and survives it.`,
+		Example: `  sandboxctl logs web
+  sandboxctl logs -f --tail 10 web
+  sandboxctl logs --since 5m --timestamps web
+  sandboxctl logs --previous web`,
+		Args:              exactArgs("NAME"),
+		ValidArgsFunction: a.completeNames,
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.logs(cmd.Context(), args[0], &f) },
+	}
+	fl := cmd.Flags()
+	fl.BoolVarP(&f.follow, "follow", "f", false, "go on with what is written, also after a restart")
+	fl.BoolVarP(&f.previous, "previous", "p", false, "the run before the current one")
+	fl.BoolVar(&f.sentry, "sentry", false, "what gVisor's sentry has to say, instead of the application")
+	fl.BoolVar(&f.timestamps, "timestamps", false, "print the time of each line")
+	fl.IntVar(&f.tail, "tail", -1, "only the last N lines (-1: all)")
+	fl.StringVar(&f.since, "since", "", "only lines younger than this: a duration such as 5m, or a time (RFC 3339)")
+	return cmd
+}
+
+func (a *app) logs(ctx context.Context, name string, f *logsFlags) error {
+	since, err := sinceTime(f.since, time.Now())
+	if err != nil {
+		return err
+	}
+	store, err := a.openStore()
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	rec, err := loadRecord(store, name)
+	if err != nil {
+		return err
+	}
+	attempt := rec.Attempt
+	if f.previous {
+		attempt--
+		if attempt < 1 {
+			return fmt.Errorf("logs of %s: there is no run before the current one", name)
+		}
+	}
+	logs, err := openLogs(store, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("logs of %s: it has not run yet", name)
+	}
+	if err != nil {
+		return err
+	}
+	defer logs.Close()
+
+	p := &logPrinter{out: bufio.NewWriter(a.stdout), timestamps: f.timestamps, terminal: isTerminal(a.stdout), since: since}
+	fo := sandboxlog.NewFollower(logs.FS(), f.file(attempt))
+	defer func() { fo.Close() }()
+	if err := fo.Next(p.keep(f.tail)); err != nil {
+		return fmt.Errorf("logs of %s: %w", name, err)
+	}
+	if err := p.flush(); err != nil || !f.follow || f.previous {
+		return err
+	}
+	return a.followLogs(ctx, store, logs, name, attempt, f, fo, p)
+}
+
+func (f *logsFlags) file(attempt int64) string {
+	if f.sentry {
+		return launcher.SentryLogName(attempt)
+	}
+	return launcher.AppLogName(attempt)
+}
+
+// followLogs prints what comes, run after run, until the sandbox is removed or
+// the caller has had enough.
+func (a *app) followLogs(ctx context.Context, store *actual.Store, logs *os.Root, name string, attempt int64, f *logsFlags, fo *sandboxlog.Follower, p *logPrinter) error {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		rec, _, err := store.Get(name)
+		if err != nil {
+			return err
+		}
+		if err := fo.Next(p.print); err != nil {
+			return fmt.Errorf("logs of %s: %w", name, err)
+		}
+		if err := p.out.Flush(); err != nil {
+			return err
+		}
+		if rec == nil {
+			return nil // removed, and everything was printed
+		}
+		if rec.Attempt != attempt {
+			attempt = rec.Attempt
+			fo.Close()
+			fo = sandboxlog.NewFollower(logs.FS(), f.file(attempt))
+		}
+	}
+}
+
+// loadRecord returns the record of a name for a verb that needs one.
+func loadRecord(store *actual.Store, name string) (*actual.Record, error) {
+	rec, held, err := store.Get(name)
+	switch {
+	case err != nil:
+		return nil, err
+	case held != nil:
+		return nil, fmt.Errorf("sandbox %s: %s: %s", name, held.Reason, held.Message)
+	case rec == nil:
+		return nil, fmt.Errorf("no sandbox %q; see `sandboxctl get`", name)
+	}
+	return rec, nil
+}
+
+// openLogs opens the log directory of a sandbox.
+func openLogs(store *actual.Store, name string) (*os.Root, error) {
+	dir, err := store.Dir(name)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), launcher.LogDir))
+}
+
+func sinceTime(s string, now time.Time) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if d, err := time.ParseDuration(s); err == nil {
+		return now.Add(-d), nil
+	}
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return time.Time{}, usagef("--since: expected a duration such as 5m or a time such as 2006-01-02T15:04:05Z, got %q", s)
+	}
+	return t, nil
+}
+
+// logPrinter prints entries, the last few or all.
+type logPrinter struct {
+	out        *bufio.Writer
+	timestamps bool
+	terminal   bool
+	since      time.Time
+	ring       []sandboxlog.Entry
+	tail       int
+	partial    bool // the line is not at its end
+}
+
+// keep returns a function that holds back all but the last tail lines until
+// flush; a negative tail prints at once.
+func (p *logPrinter) keep(tail int) func(sandboxlog.Entry) error {
+	p.tail = tail
+	if tail < 0 {
+		return p.print
+	}
+	return func(e sandboxlog.Entry) error {
+		if tail == 0 || e.At.Before(p.since) {
+			return nil
+		}
+		e.Text = append([]byte(nil), e.Text...)
+		if p.ring = append(p.ring, e); len(p.ring) > tail {
+			p.ring = p.ring[1:]
+		}
+		return nil
+	}
+}
+
+func (p *logPrinter) flush() error {
+	for _, e := range p.ring {
+		if err := p.print(e); err != nil {
+			return err
+		}
+	}
+	p.ring = nil
+	return p.out.Flush()
+}
+
+func (p *logPrinter) print(e sandboxlog.Entry) error {
+	if e.At.Before(p.since) {
+		return nil
+	}
+	if p.timestamps && !p.partial {
+		p.out.WriteString(e.At.Format(sandboxlog.TimeFormat))
+		p.out.WriteByte(' ')
+	}
+	if p.terminal {
+		p.out.WriteString(cleanLine(string(e.Text)))
+	} else {
+		p.out.Write(e.Text)
+	}
+	p.partial = !e.Full
+	if e.Full {
+		return p.out.WriteByte('\n')
+	}
+	return nil
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command sandboxctl keeps gVisor sandboxes on this host converged with YAML
+// manifests in a directory.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/gofer"
+)
+
+// Exit codes. diff and exec have their own meanings; see their help.
+const (
+	exitOK      = 0
+	exitFailure = 1
+	exitUsage   = 2
+	exitTimeout = 3 // of wait
+)
+
+func main() {
+	// The gofer is this program under another name. It goes first: it must
+	// have started nothing and parsed nothing when it gives up its privileges.
+	if os.Args[0] == gofer.Argv0 {
+		os.Exit(gofer.Main(os.Args))
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	go func() {
+		// A second signal is not waited for: the default action ends us.
+		<-ctx.Done()
+		stop()
+	}()
+	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
+	os.Exit(a.run(ctx, os.Args[1:]))
+}
+
+// exitError carries an exit code. A nil err prints nothing.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// usagef is an error in how the program was called.
+func usagef(format string, args ...any) error {
+	return &exitError{code: exitUsage, err: fmt.Errorf(format, args...)}
+}
+
+// run runs one command line and returns the exit code. It is the only place
+// that prints errors.
+func (a *app) run(ctx context.Context, args []string) int {
+	root := a.rootCommand()
+	root.SetArgs(args)
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	code := exitFailure
+	var e *exitError
+	if errors.As(err, &e) {
+		code = e.code
+		if e.err == nil {
+			return code
+		}
+	}
+	fmt.Fprintf(a.stderr, "sandboxctl: %v\n", err)
+	if code == exitUsage {
+		fmt.Fprintln(a.stderr, "See `sandboxctl --help` and `sandboxctl VERB --help`.")
+	}
+	return code
+}

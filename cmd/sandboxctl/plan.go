@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/reconcile"
+)
+
+// planned is one line of a plan.
+type planned struct {
+	Op     string `json:"op"`
+	Name   string `json:"name"`
+	Reason string `json:"reason"`
+}
+
+func (a *app) planCommand() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "plan",
+		Short: "Show what the daemon would do now",
+		Long: `Show what the daemon would do now, computed as the daemon computes it, and why
+something is held. Nothing is done.`,
+		Example: `  sandboxctl plan
+  sandboxctl plan -o json`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			w, err := a.once(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.printPlan(w, output)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "json or yaml")
+	return cmd
+}
+
+func (a *app) printPlan(w *world, output string) error {
+	lines := []planned{}
+	for _, act := range w.plan.Actions {
+		lines = append(lines, planned{Op: act.Op.String(), Name: act.Name, Reason: act.Reason})
+	}
+	doc := struct {
+		Actions []planned         `json:"actions"`
+		Summary reconcile.Summary `json:"summary"`
+	}{lines, w.summary}
+	switch output {
+	case "json":
+		return printJSON(a.stdout, doc)
+	case "yaml":
+		return printYAML(a.stdout, doc)
+	case "":
+	default:
+		return usagef("-o: expected json or yaml, got %q", output)
+	}
+	a.warnings(w)
+	if len(lines) == 0 {
+		fmt.Fprintln(a.stdout, "nothing to do")
+		return nil
+	}
+	rows := make([][]string, len(lines))
+	for i, l := range lines {
+		rows[i] = []string{l.Op, l.Name, l.Reason}
+	}
+	return table(a.stdout, []string{"OPERATION", "NAME", "REASON"}, rows)
+}
+
+// warnings says on stderr what is the matter with the whole.
+func (a *app) warnings(w *world) {
+	if !w.summary.Complete {
+		fmt.Fprintf(a.stderr, "warning: %s: %s\n", w.summary.Reason, clean(w.summary.Message))
+	}
+	if w.plan.Guard != nil {
+		fmt.Fprintf(a.stderr, "warning: RemovalHeld: %s\n", w.plan.Guard.Message)
+	}
+	if !w.alive && (len(w.plan.Actions) > 0 || len(w.statuses) > 0) {
+		fmt.Fprintln(a.stderr, "warning: the daemon is not running; nothing is converged until it does")
+	}
+}
+
+func (a *app) approveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "approve",
+		Short: "Approve a removal that is held",
+		Long: `Approve the removal of the sandboxes whose manifests are missing, when there are
+so many of them that the daemon asks first. Exactly those are approved that
+` + "`sandboxctl plan`" + ` shows now.`,
+		Example: `  sandboxctl plan && sandboxctl approve`,
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			w, err := a.once(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if w.plan.Guard == nil {
+				fmt.Fprintln(a.stdout, "nothing waits for approval")
+				return nil
+			}
+			token, err := actual.NewUID()
+			if err != nil {
+				return err
+			}
+			names := w.plan.Guard.Names
+			if err := a.request(actual.Request{Kind: actual.RequestApprove, Token: token, Names: names}); err != nil {
+				return err
+			}
+			for _, n := range names {
+				fmt.Fprintf(a.stdout, "sandbox/%s removal approved\n", n)
+			}
+			a.noteDaemon(w)
+			return nil
+		},
+	}
+}
+
+// request leaves a request for the daemon.
+func (a *app) request(r actual.Request) error {
+	store, err := a.openStore()
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	return store.PutRequest(r)
+}
+
+// noteDaemon says so when nobody will carry a request out for now.
+func (a *app) noteDaemon(w *world) {
+	if !w.alive {
+		fmt.Fprintln(a.stderr, "note: the daemon is not running; the request is kept and carried out when it starts")
+	}
+}

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/cgroup"
+)
+
+func (a *app) psCommand() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:               "ps NAME",
+		Short:             "List the processes in a sandbox",
+		Long:              "List the processes in a sandbox, with their numbers there. None of them is a process of the host.",
+		Example:           "  sandboxctl ps web",
+		Args:              exactArgs("NAME"),
+		ValidArgsFunction: a.completeNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			store, err := a.openStore()
+			if err != nil {
+				return err
+			}
+			defer store.Close()
+			c, _, err := launcher.Connect(cmd.Context(), store, args[0])
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			ps, err := c.Processes(cmd.Context())
+			if err != nil {
+				return err
+			}
+			switch output {
+			case "json":
+				return printJSON(a.stdout, ps)
+			case "":
+			default:
+				return usagef("-o: expected json, got %q", output)
+			}
+			rows := make([][]string, len(ps))
+			for i, p := range ps {
+				rows[i] = []string{
+					strconv.Itoa(int(p.UID)), strconv.Itoa(int(p.PID)), strconv.Itoa(int(p.PPID)),
+					clean(p.TTY), clean(p.STime), clean(p.Time), clean(p.Cmd),
+				}
+			}
+			return table(a.stdout, []string{"UID", "PID", "PPID", "TTY", "STARTED", "TIME", "COMMAND"}, rows)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "json")
+	return cmd
+}
+
+// usage is what one sandbox uses.
+type usage struct {
+	Name string `json:"name"`
+	// Host is what the host accounts to it, sentry and gofer included; -1 is
+	// not known. Guest is what its processes use, as the sentry counts.
+	Host        cgroup.Stats `json:"host"`
+	GuestMemory uint64       `json:"guestMemoryBytes"`
+	GuestCPU    uint64       `json:"guestCPUNanos"`
+	GuestPIDs   uint64       `json:"guestPIDs"`
+}
+
+func (a *app) statsCommand() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "stats [NAME]",
+		Short: "Show what sandboxes use",
+		Long: `Show what running sandboxes use of processor and memory: what their processes
+use, as gVisor counts it, and what the host accounts to them with sentry and
+gofer, where it has the cgroup controllers and spec.resources set a limit.`,
+		Example:           "  sandboxctl stats\n  sandboxctl stats web -o json",
+		Args:              atMostOneName,
+		ValidArgsFunction: a.completeNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			us, err := a.usages(cmd, args)
+			if err != nil {
+				return err
+			}
+			switch output {
+			case "json":
+				return printJSON(a.stdout, us)
+			case "":
+			default:
+				return usagef("-o: expected json, got %q", output)
+			}
+			rows := make([][]string, len(us))
+			for i, u := range us {
+				rows[i] = []string{
+					u.Name, cpuText(int64(u.GuestCPU)), bytesText(int64(u.GuestMemory)), strconv.FormatUint(u.GuestPIDs, 10),
+					cpuText(u.Host.CPUNanos), bytesText(u.Host.MemoryBytes), countText(u.Host.PIDs),
+				}
+			}
+			return table(a.stdout, []string{"NAME", "CPU", "MEMORY", "PIDS", "HOST CPU", "HOST MEMORY", "HOST PIDS"}, rows)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "json")
+	return cmd
+}
+
+func (a *app) usages(cmd *cobra.Command, args []string) ([]usage, error) {
+	store, err := a.openStore()
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+	if len(args) == 1 {
+		u, err := a.usage(cmd, store, args[0])
+		if err != nil {
+			return nil, err
+		}
+		return []usage{*u}, nil
+	}
+	list, err := store.List()
+	if err != nil {
+		return nil, err
+	}
+	out := []usage{}
+	for _, rec := range list.Records {
+		u, err := a.usage(cmd, store, rec.Name)
+		if errors.Is(err, launcher.ErrNotRunning) {
+			continue
+		}
+		if err != nil {
+			fmt.Fprintf(a.stderr, "warning: %v\n", err)
+			continue
+		}
+		out = append(out, *u)
+	}
+	return out, nil
+}
+
+func (a *app) usage(cmd *cobra.Command, store *actual.Store, name string) (*usage, error) {
+	c, rec, err := launcher.Connect(cmd.Context(), store, name)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	e, err := c.Stats(cmd.Context())
+	if err != nil {
+		return nil, fmt.Errorf("stats of %s: %w", name, err)
+	}
+	u := &usage{
+		Name: name, GuestMemory: e.Event.Data.Memory.Usage.Usage, GuestCPU: e.ContainerUsage[name], GuestPIDs: e.Event.Data.Pids.Current,
+		Host: cgroup.Stats{MemoryBytes: -1, CPUNanos: -1, PIDs: -1},
+	}
+	host, err := cgroup.Detect()
+	if err != nil {
+		return nil, err
+	}
+	group, err := host.Open(rec.Cgroups)
+	if err != nil {
+		return nil, err
+	}
+	defer group.Close()
+	u.Host = group.Stats()
+	return u, nil
+}
+
+func cpuText(ns int64) string {
+	if ns < 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.2fs", float64(ns)/1e9)
+}
+
+func countText(n int64) string {
+	if n < 0 {
+		return ""
+	}
+	return strconv.FormatInt(n, 10)
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// app is one run of the program: its streams and what its global flags say.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+
+	manifests string
+	state     string
+}
+
+const rootLong = `sandboxctl keeps gVisor sandboxes on this host converged with YAML manifests in
+a directory: drop a manifest there and a sandbox runs, edit it and the sandbox
+is replaced, remove it and the sandbox goes away.
+
+The daemon does the work; every other verb reads the same files and computes the
+same plan, or talks to the sandbox itself, and needs no daemon.
+
+Each flag can also be set by an environment variable: --manifests by
+SANDBOXCTL_MANIFESTS, and so on.`
+
+func (a *app) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "sandboxctl",
+		Short: "Keep gVisor sandboxes converged with YAML manifests",
+		Long:  rootLong,
+		Example: `  sandboxctl daemon                       # converge /etc/sandboxctl/manifests, for ever
+  sandboxctl apply -f web.yaml --wait     # put a manifest there and wait until it runs
+  sandboxctl get                          # what runs
+  sandboxctl exec -it web -- sh           # a shell in a sandbox`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("unknown verb %q", args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			return fromEnvironment(cmd.Flags())
+		},
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{code: exitUsage, err: err} })
+	manifests, state := defaultDirs()
+	root.PersistentFlags().StringVar(&a.manifests, "manifests", manifests, "directory of manifests")
+	root.PersistentFlags().StringVar(&a.state, "state", state, "directory of state")
+	root.AddCommand(
+		a.daemonCommand(), a.applyCommand(), a.deleteCommand(), a.diffCommand(), a.planCommand(), a.approveCommand(),
+		a.validateCommand(), a.getCommand(), a.describeCommand(), a.logsCommand(), a.execCommand(), a.psCommand(),
+		a.statsCommand(), a.eventsCommand(), a.killCommand(), a.restartCommand(), a.waitCommand(), a.doctorCommand(),
+		a.versionCommand(),
+	)
+	return root
+}
+
+// defaultDirs are where manifests and state are: the system's for root, the
+// user's otherwise.
+func defaultDirs() (manifests, state string) {
+	if os.Geteuid() == 0 {
+		return "/etc/sandboxctl/manifests", "/var/lib/sandboxctl"
+	}
+	home, _ := os.UserHomeDir()
+	config := cmp.Or(os.Getenv("XDG_CONFIG_HOME"), filepath.Join(home, ".config"))
+	data := cmp.Or(os.Getenv("XDG_STATE_HOME"), filepath.Join(home, ".local", "state"))
+	return filepath.Join(config, "sandboxctl", "manifests"), filepath.Join(data, "sandboxctl")
+}
+
+// fromEnvironment sets every flag that was not given from its variable.
+func fromEnvironment(flags *pflag.FlagSet) error {
+	var err error
+	flags.VisitAll(func(f *pflag.Flag) {
+		name := "SANDBOXCTL_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		v, ok := os.LookupEnv(name)
+		if !ok || f.Changed || err != nil || f.Name == "help" {
+			return
+		}
+		if serr := f.Value.Set(v); serr != nil {
+			err = usagef("%s: %v", name, serr)
+		}
+	})
+	return err
+}
+
+// exactArgs is cobra.ExactArgs with our exit code and words.
+func exactArgs(names ...string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != len(names) {
+			return usagef("expected %s, got %d arguments", strings.Join(names, " "), len(args))
+		}
+		return nil
+	}
+}
+
+func noArgs(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("unexpected argument %q", args[0])
+	}
+	return nil
+}
+
+func atMostOneName(_ *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return usagef("expected at most one NAME, got %d", len(args))
+	}
+	return nil
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"sandboxctl.dev/desired"
+)
+
+func (a *app) validateCommand() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "validate [FILE|DIR|-]...",
+		Short: "Check manifests",
+		Long: `Check manifests, by default those in the manifests directory, and print every
+problem as file:line:column. Nothing is started. Exit code 1 if there is any.`,
+		Example: `  sandboxctl validate web.yaml
+  sandboxctl validate -o json manifests/`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			problems, sandboxes, err := a.validate(cmd, args)
+			if err != nil {
+				return err
+			}
+			switch output {
+			case "":
+				if len(problems) > 0 {
+					return problemsError(problems)
+				}
+				fmt.Fprintf(a.stdout, "%d sandboxes are valid\n", sandboxes)
+				return nil
+			case "json":
+				if problems == nil {
+					problems = []desired.Problem{}
+				}
+				if err := printJSON(a.stdout, problems); err != nil {
+					return err
+				}
+				if len(problems) > 0 {
+					return &exitError{code: exitFailure}
+				}
+				return nil
+			}
+			return usagef("-o: expected json, got %q", output)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "json")
+	return cmd
+}
+
+func (a *app) validate(cmd *cobra.Command, args []string) ([]desired.Problem, int, error) {
+	if len(args) == 0 {
+		snap, err := desired.NewDir(desired.DirOptions{Path: a.manifests, Once: true}).Load(cmd.Context())
+		if err != nil {
+			return nil, 0, err
+		}
+		if snap.Reason != "" && snap.Reason != desired.ReasonInvalidManifests {
+			return nil, 0, fmt.Errorf("validate %s: %s", a.manifests, snap.Message)
+		}
+		return snap.Problems, len(snap.Entries), nil
+	}
+	var problems []desired.Problem
+	n := 0
+	for _, arg := range args {
+		files, err := expand(arg)
+		if err != nil {
+			return nil, 0, err
+		}
+		for _, f := range files {
+			data, err := a.readInput(f)
+			if err != nil {
+				return nil, 0, err
+			}
+			docs, ps := desired.Decode(f, data)
+			problems = append(problems, ps...)
+			n += len(docs)
+		}
+	}
+	return problems, n, nil
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/reconcile"
+)
+
+// world is what a verb sees: desired and actual state, and the plan that the
+// daemon would make of them now.
+type world struct {
+	in       reconcile.Input
+	plan     reconcile.Plan
+	statuses []reconcile.Status
+	summary  reconcile.Summary
+	daemon   *actual.DaemonInfo
+	alive    bool // the daemon is
+}
+
+// openStore opens the state directory to read it.
+func (a *app) openStore() (*actual.Store, error) {
+	s, err := actual.OpenStoreReadOnly(a.state)
+	if errors.Is(err, actual.ErrNoState) {
+		return nil, fmt.Errorf("%w; has `sandboxctl daemon` ever run with --state %s?", err, a.state)
+	}
+	return s, err
+}
+
+// viewer looks at the world, again and again if need be: what did not change
+// is not read twice.
+type viewer struct {
+	a     *app
+	store *actual.Store // nil if there is no state yet
+	obs   *actual.Observer
+	dir   *desired.Dir
+	info  *actual.DaemonInfo
+	alive bool
+}
+
+func (a *app) newViewer() (*viewer, error) {
+	v := &viewer{a: a}
+	store, err := actual.OpenStoreReadOnly(a.state)
+	switch {
+	case errors.Is(err, actual.ErrNoState):
+		// Nothing has run yet: everything that is wanted is still to come.
+	case err != nil:
+		return nil, err
+	default:
+		v.store, v.obs = store, actual.NewObserver(store)
+	}
+	if err := v.readDaemon(); err != nil {
+		return nil, errors.Join(err, v.close())
+	}
+	boot, err := actual.BootID()
+	if err != nil {
+		return nil, errors.Join(err, v.close())
+	}
+	opts := desired.DirOptions{Path: a.manifests, Once: true, BootID: boot}
+	if v.info != nil && len(v.info.Memory) > 0 && v.info.ManifestsDir == a.manifests {
+		opts.Memory = new(desired.Memory)
+		if err := json.Unmarshal(v.info.Memory, opts.Memory); err != nil {
+			return nil, errors.Join(fmt.Errorf("read memory of the daemon: %w", err), v.close())
+		}
+	}
+	v.dir = desired.NewDir(opts)
+	return v, nil
+}
+
+func (v *viewer) readDaemon() error {
+	if v.store == nil {
+		return nil
+	}
+	info, live, err := v.store.DaemonInfo()
+	if err != nil {
+		return err
+	}
+	v.info, v.alive = info, live == actual.Alive
+	return nil
+}
+
+func (v *viewer) close() error {
+	if v.store == nil {
+		return nil
+	}
+	v.obs.Close()
+	return v.store.Close()
+}
+
+// look computes what the daemon computes.
+func (v *viewer) look(ctx context.Context) (*world, error) {
+	want, err := v.dir.Load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	have := &actual.Snapshot{}
+	if v.store != nil {
+		if have, err = v.obs.Observe(ctx); err != nil {
+			return nil, err
+		}
+	}
+	policy := reconcile.DefaultPolicy()
+	if v.info != nil && len(v.info.Policy) > 0 {
+		if err := json.Unmarshal(v.info.Policy, &policy); err != nil {
+			return nil, fmt.Errorf("read policy of the daemon: %w", err)
+		}
+	}
+	w := &world{daemon: v.info, alive: v.alive}
+	w.in = reconcile.Input{
+		Desired: want, Actual: have, LastGood: reconcile.LastGood(want, have), Now: time.Now(), Policy: policy,
+	}
+	if v.alive {
+		// What a live daemon is in the middle of is not interrupted.
+		w.in.Busy = underWay(have)
+	}
+	w.plan = reconcile.Compute(w.in)
+	w.statuses = reconcile.Statuses(w.in, w.plan)
+	w.summary = reconcile.Summarize(w.in, w.plan, w.statuses)
+	return w, nil
+}
+
+// underWay are the sandboxes that the daemon has an operation on, as far as
+// their records tell.
+func underWay(have *actual.Snapshot) map[string]bool {
+	busy := map[string]bool{}
+	for i := range have.Sandboxes {
+		switch rec := have.Sandboxes[i].Record; rec.Phase {
+		case actual.PhaseRunning, actual.PhaseStopped:
+		default:
+			busy[rec.Name] = true
+		}
+	}
+	return busy
+}
+
+// once looks one time.
+func (a *app) once(ctx context.Context) (*world, error) {
+	v, err := a.newViewer()
+	if err != nil {
+		return nil, err
+	}
+	w, err := v.look(ctx)
+	return w, errors.Join(err, v.close())
+}
+
+// status finds one sandbox.
+func (w *world) status(name string) *reconcile.Status {
+	for i := range w.statuses {
+		if w.statuses[i].Name == name {
+			return &w.statuses[i]
+		}
+	}
+	return nil
+}
+
+// noSuch is the error for a name that nothing is known of.
+func (w *world) noSuch(name string) error {
+	names := make([]string, len(w.statuses))
+	for i := range w.statuses {
+		names[i] = w.statuses[i].Name
+	}
+	if len(names) == 0 {
+		return fmt.Errorf("no sandbox %q; there are none", name)
+	}
+	if len(names) > 8 {
+		return fmt.Errorf("no sandbox %q; see `sandboxctl get`", name)
+	}
+	return fmt.Errorf("no sandbox %q; there are %s", name, strings.Join(names, ", "))
+}
+
+// completeNames completes the names of sandboxes on record.
+func (a *app) completeNames(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	store, err := actual.OpenStoreReadOnly(a.state)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	defer store.Close()
+	list, err := store.List()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var names []string
+	for _, r := range list.Records {
+		names = append(names, r.Name)
+	}
+	slices.Sort(names)
+	return names, cobra.ShellCompDirectiveNoFileComp
+}

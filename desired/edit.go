@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package desired
+
+import (
+	"bytes"
+	"fmt"
+)
+
+// Texts returns the text of each document of a manifest file as its author
+// wrote it, comments included, in the order of Decode.
+func Texts(data []byte) [][]byte {
+	var out [][]byte
+	for _, c := range split(data) {
+		out = append(out, bytes.TrimPrefix(bytes.TrimPrefix(c.text, []byte("---")), []byte("\n")))
+	}
+	return out
+}
+
+// Without returns a manifest file without the documents of one sandbox. It
+// returns nil if nothing else is in it. Every other byte stays.
+func Without(file string, data []byte, name string) ([]byte, error) {
+	var out []byte
+	found, kept := false, false
+	for _, c := range split(data) {
+		doc, _ := decodeDocument(file, c)
+		if doc.Name == name {
+			found = true
+			continue
+		}
+		kept = true
+		if !bytes.HasPrefix(c.text, []byte("---")) && len(out) > 0 {
+			out = append(out, "---\n"...)
+		}
+		out = append(out, c.text...)
+	}
+	if !found {
+		return nil, fmt.Errorf("%s does not define sandbox %q", file, name)
+	}
+	if !kept {
+		return nil, nil
+	}
+	return out, nil
+}

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cgroup
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// parent is the group below which every sandbox has its own.
+const parent = "sandboxctl"
+
+// cpuPeriod is the period of a processor quota, in microseconds.
+const cpuPeriod = 100_000
+
+// The controllers that limits need, by their common names.
+const (
+	cpuController    = "cpu"
+	memoryController = "memory"
+	pidsController   = "pids"
+)
+
+var controllers = []string{cpuController, memoryController, pidsController}
+
+// Limits of a sandbox as a whole; 0 is none.
+type Limits struct {
+	CPU    int64 // thousandths of a processor
+	Memory int64 // bytes
+	PIDs   int64
+}
+
+// IsZero says whether nothing is limited.
+func (l Limits) IsZero() bool { return l == Limits{} }
+
+func (l Limits) of(controller string) int64 {
+	switch controller {
+	case cpuController:
+		return l.CPU
+	case memoryController:
+		return l.Memory
+	}
+	return l.PIDs
+}
+
+// Host knows the cgroup hierarchies of a host.
+type Host struct {
+	v2 string            // mount point of cgroup2, "" if there is none
+	v1 map[string]string // mount points of v1 hierarchies, by controller
+}
+
+// Detect finds the hierarchies that are mounted.
+func Detect() (*Host, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("read mounts: %w", err)
+	}
+	defer f.Close()
+	return detect(f)
+}
+
+func detect(mountinfo io.Reader) (*Host, error) {
+	h := &Host{v1: map[string]string{}}
+	sc := bufio.NewScanner(mountinfo)
+	for sc.Scan() {
+		// ID PARENT DEV ROOT MOUNTPOINT OPTIONS [TAGS...] - TYPE SOURCE SUPEROPTIONS
+		left, right, ok := strings.Cut(sc.Text(), " - ")
+		lf, rf := strings.Fields(left), strings.Fields(right)
+		if !ok || len(lf) < 6 || len(rf) < 3 {
+			continue
+		}
+		point := lf[4]
+		switch rf[0] {
+		case "cgroup2":
+			if h.v2 == "" {
+				h.v2 = point
+			}
+		case "cgroup":
+			for _, c := range strings.Split(rf[2], ",") {
+				if slices.Contains(controllers, c) && h.v1[c] == "" {
+					h.v1[c] = point
+				}
+			}
+		}
+	}
+	if err := sc.Err(); err != nil {
+		return nil, fmt.Errorf("read mounts: %w", err)
+	}
+	return h, nil
+}
+
+// Version words what there is: v2, v1, hybrid or none.
+func (h *Host) Version() string {
+	switch {
+	case h.v2 != "" && len(h.v1) > 0:
+		return "hybrid"
+	case h.v2 != "":
+		return "v2"
+	case len(h.v1) > 0:
+		return "v1"
+	}
+	return "none"
+}
+
+// Unenforced returns the controllers that can't be used here, and why.
+func (h *Host) Unenforced() []Unenforced {
+	var out []Unenforced
+	for _, c := range controllers {
+		if why := h.missing(c); why != "" {
+			out = append(out, Unenforced{Resource: c, Why: why})
+		}
+	}
+	return out
+}
+
+// Unenforced is a limit that this host can't enforce.
+type Unenforced struct{ Resource, Why string }
+
+// missing says why a controller can't be used, or "".
+func (h *Host) missing(c string) string {
+	if h.v1[c] != "" {
+		return ""
+	}
+	if h.v2 == "" {
+		return "this host has no cgroup hierarchy with the " + c + " controller"
+	}
+	b, err := os.ReadFile(path.Join(h.v2, "cgroup.controllers"))
+	if err != nil {
+		return fmt.Sprintf("the controllers of %s can't be read: %v", h.v2, err)
+	}
+	if !slices.Contains(strings.Fields(string(b)), c) {
+		return "the cgroup2 hierarchy of this host does not have the " + c + " controller"
+	}
+	return ""
+}
+
+// onV2 says whether a controller is used on cgroup2.
+func (h *Host) onV2(c string) bool { return h.v1[c] == "" && h.missing(c) == "" }
+
+// Create makes the group of a sandbox, with its limits. name is one path
+// component. On error nothing is left.
+func (h *Host) Create(name string, l Limits) (g *Group, missing []Unenforced, err error) {
+	if !validName(name) {
+		return nil, nil, fmt.Errorf("create cgroup: %q is not a plain name", name)
+	}
+	g = &Group{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, g.discard())
+			g = nil
+		}
+	}()
+	if h.v2 != "" {
+		if err := g.add(h.v2, "", name); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, c := range controllers {
+		if l.of(c) == 0 {
+			continue
+		}
+		if why := h.missing(c); why != "" {
+			missing = append(missing, Unenforced{Resource: c, Why: why})
+			continue
+		}
+		var d *dir
+		if h.onV2(c) {
+			if why := h.delegate(c); why != "" {
+				missing = append(missing, Unenforced{Resource: c, Why: why})
+				continue
+			}
+			d = g.dir("")
+		} else {
+			if err := g.add(h.v1[c], c, name); err != nil {
+				return nil, nil, err
+			}
+			d = g.dir(c)
+		}
+		if err := d.limit(c, l.of(c)); err != nil {
+			return nil, nil, err
+		}
+	}
+	return g, missing, nil
+}
+
+// delegate makes a cgroup2 controller available to the groups of sandboxes. It
+// returns why that is not possible, or "".
+func (h *Host) delegate(c string) string {
+	for _, at := range []string{h.v2, path.Join(h.v2, parent)} {
+		file := path.Join(at, "cgroup.subtree_control")
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return fmt.Sprintf("read %s: %v", file, err)
+		}
+		if slices.Contains(strings.Fields(string(b)), c) {
+			continue
+		}
+		if err := writeFile(unix.AT_FDCWD, file, "+"+c); err != nil {
+			if errors.Is(err, unix.EBUSY) {
+				return fmt.Sprintf("%s has processes of its own, so that it can't hand the %s controller down", at, c)
+			}
+			return fmt.Sprintf("enable the %s controller in %s: %v", c, at, err)
+		}
+	}
+	return ""
+}
+
+// Open returns the group of directories that were recorded. What is not there
+// any more is left out. A path that this host's Create could not have made is
+// an error: a damaged record must not name the group of something else.
+func (h *Host) Open(dirs []string) (*Group, error) {
+	g := &Group{}
+	for _, p := range dirs {
+		mount, name := path.Split(p)
+		mount = path.Dir(path.Clean(mount)) // without "sandboxctl"
+		controller, known := h.controllerOf(mount)
+		if !known || !validName(name) || path.Join(mount, parent, name) != p {
+			return nil, errors.Join(fmt.Errorf("open cgroup: %q is not one of a sandbox", p), g.Close())
+		}
+		switch err := g.open(mount, controller, name); {
+		case errors.Is(err, os.ErrNotExist):
+		case err != nil:
+			return nil, errors.Join(fmt.Errorf("open cgroup: %w", err), g.Close())
+		}
+	}
+	return g, nil
+}
+
+func (h *Host) controllerOf(mount string) (string, bool) {
+	if mount == h.v2 && mount != "" {
+		return "", true
+	}
+	for _, c := range controllers {
+		if h.v1[c] == mount && mount != "" {
+			return c, true
+		}
+	}
+	return "", false
+}
+
+func validName(s string) bool {
+	return s != "" && s != "." && s != ".." && len(s) < 256 && !strings.ContainsAny(s, "/\x00\n")
+}
+
+// writeFile writes to a control file, which takes the value in one write.
+func writeFile(dir int, name, value string) error {
+	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for {
+		_, err := unix.Write(fd, []byte(value))
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+func readFile(dir int, name string) (string, error) {
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, 1<<20))
+	return string(b), err
+}
+
+func readInt(dir int, name string) (int64, error) {
+	s, err := readFile(dir, name)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(strings.TrimSpace(s), 10, 64)
+}
+
+// readKey reads "key N" out of a control file of such lines.
+func readKey(dir int, name, key string) (int64, error) {
+	s, err := readFile(dir, name)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(s) {
+		if f := strings.Fields(line); len(f) == 2 && f[0] == key {
+			return strconv.ParseInt(f[1], 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("read %s: no %s", name, key)
+}
