@@ -31,7 +31,7 @@ func (w *walker) validateRest(root *yaml.Node) {
 	}
 	Default(sb)
 	for _, e := range Validate(sb) {
-		if !touches(bad, e.Field) {
+		if !touches(bad, e.Field) && !(strings.HasPrefix(e.Message, "is missing") && besides(bad, e.Field)) {
 			w.report(w.nearest(e.Field), e.Field, "%s", e.Message)
 		}
 	}
@@ -41,6 +41,18 @@ func (w *walker) validateRest(root *yaml.Node) {
 func touches(bad map[string]bool, path string) bool {
 	for b := range bad {
 		if within(path, b) || within(b, path) {
+			return true
+		}
+	}
+	return false
+}
+
+// besides says whether something next to a field is bad. A field that is
+// missing there was most likely misspelt.
+func besides(bad map[string]bool, path string) bool {
+	parent := path[:max(strings.LastIndexByte(path, '.'), 0)]
+	for b := range bad {
+		if b[:max(strings.LastIndexByte(b, '.'), 0)] == parent {
 			return true
 		}
 	}

@@ -49,7 +49,14 @@ func Validate(s *Sandbox) []FieldError {
 	}
 	v.name("metadata.name", s.Metadata.Name)
 	v.root(&s.Spec)
-	v.process(&s.Spec)
+	if s.Spec.Hostname == s.Metadata.Name {
+		// Defaulted from the name, whose problems are told already.
+		named := *s
+		named.Spec.Hostname = "name"
+		v.process(&named.Spec)
+	} else {
+		v.process(&s.Spec)
+	}
 	v.volumes(s.Spec.Volumes)
 	v.surroundings(&s.Spec)
 	v.lifecycle(&s.Spec)

@@ -1,0 +1,446 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/reconcile"
+)
+
+// binDir holds the two real binaries. `make` names the ones it has built;
+// without it they are built here.
+var binDir string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code, err := func() (int, error) {
+		binDir = os.Getenv("SANDBOXCTL_BIN")
+		if binDir == "" {
+			dir, err := os.MkdirTemp("", "sandboxctl-bin-")
+			if err != nil {
+				return 1, err
+			}
+			defer os.RemoveAll(dir)
+			cmd := exec.Command("go", "build", "-trimpath", "-o", dir, ".", "../sandboxctl-sentry")
+			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				return 1, fmt.Errorf("build: %w\n%s", err, out)
+			}
+			binDir = dir
+		}
+		return m.Run(), nil
+	}()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	os.Exit(code)
+}
+
+// requireHost skips a test that needs a host on which sandboxes can run, or
+// fails it where that is required. The reason is what doctor says.
+func requireHost(t *testing.T) {
+	t.Helper()
+	out, err := exec.Command(filepath.Join(binDir, "sandboxctl"), "--state", t.TempDir()+"/none", "doctor").CombinedOutput()
+	if err == nil && os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("SANDBOXCTL_E2E") == "require" {
+		t.Fatalf("this host can't run sandboxes, and SANDBOXCTL_E2E=require:\n%s", out)
+	}
+	t.Skipf("this host can't run sandboxes:\n%s", out)
+}
+
+// TestScript runs the real program on real sandboxes.
+func TestScript(t *testing.T) {
+	requireHost(t)
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		Setup:               setupScript,
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"daemon":     cmdDaemon,
+			"stopdaemon": cmdStopDaemon,
+			"until":      cmdUntil,
+			"status":     cmdStatus,
+			"signal":     cmdSignal,
+			"gone":       cmdGone,
+			"mountat":    cmdMountAt,
+			"umountat":   cmdUmountAt,
+			"same":       cmdSame,
+		},
+	})
+}
+
+const (
+	keyDaemon = "daemon"
+	keyState  = "state"
+)
+
+// world of one script: its daemon, and what must be undone.
+type scriptState struct {
+	daemon *exec.Cmd
+	log    *os.File
+	mounts []string
+}
+
+func setupScript(env *testscript.Env) error {
+	work := env.WorkDir
+	env.Setenv("PATH", binDir+":"+os.Getenv("PATH"))
+	env.Setenv("SANDBOXCTL_MANIFESTS", filepath.Join(work, "manifests"))
+	env.Setenv("SANDBOXCTL_STATE", filepath.Join(work, "state"))
+	env.Setenv("M", filepath.Join(work, "manifests"))
+	env.Setenv("S", filepath.Join(work, "state"))
+	env.Setenv("API", "sandboxctl.dev/v1alpha1")
+	if err := os.MkdirAll(filepath.Join(work, "manifests"), 0o755); err != nil {
+		return err
+	}
+	st := &scriptState{}
+	env.Values[keyDaemon] = st
+	env.Values[keyState] = filepath.Join(work, "state")
+	env.Defer(func() { cleanUp(env, st) })
+	return nil
+}
+
+// cleanUp ends everything a script has started, also when it failed, and then
+// looks whether anything is left on the host.
+func cleanUp(env *testscript.Env, st *scriptState) {
+	st.stop(unix.SIGKILL)
+	for _, m := range st.mounts {
+		_ = unix.Unmount(m, unix.MNT_DETACH)
+	}
+	state := env.Values[keyState].(string)
+	store, err := actual.OpenStore(state)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	must := func(what string, err error) {
+		if err != nil {
+			env.T().Fatal(fmt.Sprintf("clean up: %s: %v", what, err))
+		}
+	}
+	must("open state", err)
+	defer store.Close()
+	l, err := launcher.New(launcher.Options{Store: store})
+	must("make launcher", err)
+	list, err := store.List()
+	must("list", err)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for _, rec := range list.Records {
+		must("destroy", l.Destroy(ctx, rec.Name, actual.Ending{Reason: "TestOver"}))
+	}
+	must("invariants", invariants(store))
+}
+
+// invariants says what is on the host that no record accounts for.
+func invariants(store *actual.Store) error {
+	list, err := store.List()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, rec := range list.Records {
+		left, err := groupsNamed(rec.Name + "-" + rec.UID)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		if rec.Phase == actual.PhaseStopped && len(left) > 0 {
+			errs = append(errs, fmt.Errorf("cgroups of %s are left: %v", rec.Name, left))
+		}
+	}
+	return errors.Join(append(errs, processesOf(store.Path()))...)
+}
+
+// groupsNamed finds cgroups by their last component.
+func groupsNamed(name string) ([]string, error) {
+	var out []string
+	for _, pattern := range []string{"/sys/fs/cgroup/sandboxctl/", "/sys/fs/cgroup/*/sandboxctl/"} {
+		m, err := filepath.Glob(pattern + name)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, m...)
+	}
+	return out, nil
+}
+
+// processesOf is an error if a sentry or gofer has files of a state directory
+// open.
+func processesOf(state string) error {
+	fds, err := filepath.Glob("/proc/[0-9]*/fd/*")
+	if err != nil {
+		return err
+	}
+	seen := map[string]bool{}
+	for _, fd := range fds {
+		pid := strings.Split(fd, "/")[2]
+		target, err := os.Readlink(fd)
+		if err != nil || seen[pid] || !strings.HasPrefix(target, state+"/sandboxes/") || pid == strconv.Itoa(os.Getpid()) {
+			continue
+		}
+		seen[pid] = true
+		cmdline, _ := os.ReadFile("/proc/" + pid + "/cmdline")
+		if strings.HasPrefix(string(cmdline), "sandboxctl-") {
+			return fmt.Errorf("pid %s is left and has %s open: %q", pid, target, cmdline)
+		}
+	}
+	return nil
+}
+
+// cmdDaemon starts the daemon with the flags given.
+func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
+	st := ts.Value(keyDaemon).(*scriptState)
+	if neg || st.daemon != nil {
+		ts.Fatalf("daemon is running")
+	}
+	log, err := os.OpenFile(ts.MkAbs("daemon.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	ts.Check(err)
+	cmd := exec.Command(filepath.Join(binDir, "sandboxctl"), append([]string{"daemon"}, args...)...)
+	cmd.Env = scriptEnv(ts)
+	cmd.Stdout, cmd.Stderr = log, log
+	ts.Check(cmd.Start())
+	st.daemon, st.log = cmd, log
+}
+
+// cmdStopDaemon ends the daemon: stopdaemon [TERM|KILL].
+func cmdStopDaemon(ts *testscript.TestScript, _ bool, args []string) {
+	st := ts.Value(keyDaemon).(*scriptState)
+	if st.daemon == nil {
+		ts.Fatalf("no daemon is running")
+	}
+	sig := unix.SIGTERM
+	if len(args) == 1 {
+		sig = unix.SignalNum("SIG" + args[0])
+	}
+	err := st.stop(sig)
+	if sig == unix.SIGTERM && err != nil {
+		ts.Fatalf("daemon ended with %v", err)
+	}
+}
+
+func (st *scriptState) stop(sig syscall.Signal) error {
+	if st.daemon == nil {
+		return nil
+	}
+	_ = st.daemon.Process.Signal(sig)
+	err := st.daemon.Wait()
+	_ = st.log.Close()
+	st.daemon = nil
+	return err
+}
+
+// untilTimeout bounds every wait of a script. A loaded machine is slow; a
+// script that waits this long has failed.
+const untilTimeout = 60 * time.Second
+
+// cmdUntil runs a command until it succeeds: until COMMAND [ARG]...; with a
+// first argument ~REGEXP its output must match as well.
+func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
+	deadline := time.Now().Add(untilTimeout)
+	for {
+		out, err := run(ts, args)
+		if (err == nil) != neg {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("not within %s: %v\nlast: %v\n%s\n%s", untilTimeout, args, err, out, tail(ts.MkAbs("daemon.log")))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// run runs a command of a script; "status" is ours.
+func run(ts *testscript.TestScript, args []string) (string, error) {
+	if args[0] == "status" {
+		return "", checkStatus(ts, args[1:])
+	}
+	if args[0] == "gone" {
+		return "", checkGone(ts, args[1:])
+	}
+	cmd := exec.Command(args[0], args[1:]...)
+	if args[0] == "sandboxctl" {
+		cmd.Path, cmd.Err = filepath.Join(binDir, args[0]), nil
+	}
+	cmd.Dir = ts.MkAbs(".")
+	cmd.Env = scriptEnv(ts)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// scriptEnv is the environment of a script's programs.
+func scriptEnv(ts *testscript.TestScript) []string {
+	env := os.Environ()
+	for _, k := range []string{"PATH", "SANDBOXCTL_MANIFESTS", "SANDBOXCTL_STATE", "M", "S"} {
+		env = append(env, k+"="+ts.Getenv(k))
+	}
+	return env
+}
+
+func tail(file string) string {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b[max(0, len(b)-4000):])
+}
+
+// cmdStatus checks or reads the status of a sandbox:
+//
+//	status NAME KEY=VALUE...   fails unless all are so
+//	status NAME KEY>VAR        puts a value into an environment variable
+//
+// Keys are fields of `get -o json`, or condition.TYPE.
+func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
+	if err := checkStatus(ts, args); (err != nil) != neg {
+		ts.Fatalf("status %v: %v\n%s", args, err, tail(ts.MkAbs("daemon.log")))
+	}
+}
+
+func checkStatus(ts *testscript.TestScript, args []string) error {
+	out, err := run(ts, []string{"sandboxctl", "get", args[0], "-o", "json"})
+	if err != nil {
+		return fmt.Errorf("get: %w: %s", err, out)
+	}
+	// Diagnostics come before the data in the combined output.
+	if i := strings.IndexByte(out, '{'); i >= 0 {
+		out = out[i:]
+	}
+	var o object
+	var fields struct {
+		Status map[string]any `json:"status"`
+	}
+	if err := errors.Join(json.Unmarshal([]byte(out), &o), json.Unmarshal([]byte(out), &fields)); err != nil {
+		return fmt.Errorf("decode %s: %w", out, err)
+	}
+	value := func(key string) string {
+		if typ, ok := strings.CutPrefix(key, "condition."); ok {
+			return conditionText(&o.Status, typ)
+		}
+		if key == "exit" {
+			return exitText(o.Status.LastTermination)
+		}
+		switch v := fields.Status[key].(type) {
+		case nil:
+			return ""
+		case float64:
+			return strconv.FormatFloat(v, 'f', -1, 64)
+		default:
+			return fmt.Sprint(v)
+		}
+	}
+	for _, a := range args[1:] {
+		if key, name, ok := strings.Cut(a, ">"); ok {
+			v := value(key)
+			if v == "" {
+				return fmt.Errorf("%s is empty", key)
+			}
+			ts.Setenv(name, v)
+			continue
+		}
+		key, want, differ := strings.Cut(a, "!=")
+		if !differ {
+			key, want, _ = strings.Cut(a, "=")
+		}
+		if got := value(key); (got == want) == differ {
+			return fmt.Errorf("%s is %q, expected %s", key, got, a)
+		}
+	}
+	return nil
+}
+
+func conditionText(s *reconcile.Status, typ string) string {
+	c := s.Condition(typ)
+	if c == nil {
+		return "missing"
+	}
+	return c.Status + "/" + c.Reason
+}
+
+// cmdSignal sends a signal to a process of a sandbox of this script, found by
+// its record: signal KILL sentry|gofer NAME.
+func cmdSignal(ts *testscript.TestScript, _ bool, args []string) {
+	store, err := actual.OpenStoreReadOnly(ts.Value(keyState).(string))
+	ts.Check(err)
+	defer store.Close()
+	rec, _, err := store.Get(args[2])
+	ts.Check(err)
+	id := rec.Sentry
+	if args[1] == "gofer" {
+		id = rec.Gofer
+	}
+	p, err := actual.Open(*id)
+	ts.Check(err)
+	defer p.Close()
+	ts.Check(p.Signal(unix.SignalNum("SIG" + args[0])))
+}
+
+// cmdGone checks that nothing is left of a sandbox: gone NAME UID PID...
+func cmdGone(ts *testscript.TestScript, neg bool, args []string) {
+	if err := checkGone(ts, args); (err != nil) != neg {
+		ts.Fatalf("gone %v: %v", args, err)
+	}
+}
+
+func checkGone(ts *testscript.TestScript, args []string) error {
+	state := ts.Value(keyState).(string)
+	if _, err := os.Lstat(filepath.Join(state, "sandboxes", args[0])); !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("its directory is there: %v", err)
+	}
+	if trash, err := os.ReadDir(filepath.Join(state, "trash")); err != nil || len(trash) > 0 {
+		return fmt.Errorf("the trash is not empty: %v %v", trash, err)
+	}
+	if groups, err := groupsNamed(args[0] + "-" + args[1]); err != nil || len(groups) > 0 {
+		return fmt.Errorf("cgroups are left: %v %v", groups, err)
+	}
+	for _, pid := range args[2:] {
+		// A reused number is another process: ours have our names.
+		b, err := os.ReadFile("/proc/" + pid + "/cmdline")
+		if err == nil && strings.HasPrefix(string(b), "sandboxctl-") {
+			return fmt.Errorf("pid %s is there: %q", pid, b)
+		}
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil || strings.Contains(string(mounts), state) {
+		return fmt.Errorf("mounts are left: %v\n%s", err, mounts)
+	}
+	return nil
+}
+
+// cmdMountAt mounts a tmpfs: mountat DIR.
+func cmdMountAt(ts *testscript.TestScript, _ bool, args []string) {
+	st := ts.Value(keyDaemon).(*scriptState)
+	dir := ts.MkAbs(args[0])
+	ts.Check(unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"))
+	st.mounts = append(st.mounts, dir)
+}
+
+func cmdUmountAt(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(unix.Unmount(ts.MkAbs(args[0]), unix.MNT_DETACH))
+}
+
+// cmdSame compares two values: same A B.
+func cmdSame(ts *testscript.TestScript, neg bool, args []string) {
+	if (args[0] == args[1]) == neg {
+		ts.Fatalf("%q and %q", args[0], args[1])
+	}
+}
