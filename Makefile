@@ -1,1 +1,84 @@
 # SPDX-License-Identifier: Apache-2.0
+#
+# `make help` lists the targets. Everything is built statically: a sentry that
+# is linked dynamically can't run in its chroot.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+export CGO_ENABLED := 0
+export GOFLAGS     := -buildvcs=auto
+
+BIN      := bin
+TOOLS    := $(BIN)/tools
+GO       := go
+PACKAGES := ./...
+FUZZTIME ?= 10s
+# The race detector needs cgo; the programs under test do not get it.
+TESTENV  := SANDBOXCTL_BIN=$(CURDIR)/$(BIN) $(if $(filter 0,$(shell id -u)),SANDBOXCTL_E2E=require)
+RACE     := CGO_ENABLED=1 $(TESTENV) $(GO) test -race -shuffle=on -count=1
+
+.PHONY: help
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' Makefile
+
+.PHONY: setup
+setup: ## install what building and testing needs and is not there
+	@.ci/setup
+
+.PHONY: build
+build: ## build both programs into bin/
+	@mkdir -p $(BIN)
+	$(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/ ./cmd/sandboxctl ./cmd/sandboxctl-sentry
+
+.PHONY: run
+run: build ## converge the examples in a scratch directory and show them
+	@.ci/demo $(BIN)
+
+.PHONY: test
+test: setup ## everything: build, lint, unit tests and real sandboxes, race detector on
+	@.ci/step build make --no-print-directory build
+	@.ci/step lint  make --no-print-directory lint
+	@.ci/step race  make --no-print-directory race
+	@.ci/step fuzz  make --no-print-directory fuzz FUZZTIME=2s
+	@.ci/step demo  .ci/demo $(BIN)
+
+.PHONY: race
+race: build ## all tests with the race detector, on real sandboxes as root
+	$(RACE) -timeout 12m $(PACKAGES)
+
+.PHONY: e2e
+e2e: build ## the scripts on real sandboxes only (SCRIPT=name for one)
+	$(TESTENV) $(GO) test -count=1 -timeout 10m ./cmd/sandboxctl -run 'TestScript$(if $(SCRIPT),/$(SCRIPT))'
+
+$(TOOLS)/.built: .ci/tools/go.mod .ci/tools/go.sum
+	@mkdir -p $(TOOLS)
+	cd .ci/tools && GOBIN=$(CURDIR)/$(TOOLS) $(GO) install tool
+	@touch $@
+
+.PHONY: lint
+lint: $(TOOLS)/.built ## golangci-lint, gofumpt, go vet, a tidy go.mod
+	$(GO) vet $(PACKAGES)
+	$(GO) mod tidy -diff
+	@test -z "$$($(TOOLS)/gofumpt -l . | tee /dev/stderr)" || { echo 'run: $(TOOLS)/gofumpt -w .' >&2; exit 1; }
+	$(TOOLS)/golangci-lint run
+
+.PHONY: vuln
+vuln: $(TOOLS)/.built ## known vulnerabilities (needs the Go vulnerability database)
+	$(TOOLS)/govulncheck $(PACKAGES)
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (10s)
+	@.ci/fuzz $(FUZZTIME)
+
+.PHONY: bench
+bench: build $(TOOLS)/.built ## benchmarks; docs/performance.md says what they mean
+	@.ci/bench $(BIN) $(TOOLS)
+
+.PHONY: cover
+cover: build ## coverage of the unit tests
+	$(TESTENV) $(GO) test -count=1 -coverprofile=$(BIN)/cover.out $(PACKAGES)
+	$(GO) tool cover -func=$(BIN)/cover.out | tail -n 1
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf $(BIN)
