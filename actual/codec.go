@@ -28,6 +28,8 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
+func checksum(body []byte) uint32 { return crc32.Checksum(body, castagnoli) }
+
 // EncodeRecord returns the file of a record.
 func EncodeRecord(r *Record) ([]byte, error) {
 	if err := checkRecord(r); err != nil {
@@ -38,7 +40,7 @@ func EncodeRecord(r *Record) ([]byte, error) {
 		return nil, fmt.Errorf("encode record: %w", err)
 	}
 	b := make([]byte, 0, len(head)+8+len(mid)+len(body)+len(tail))
-	b = fmt.Appendf(b, "%s%08x%s", head, crc32.Checksum(body, castagnoli), mid)
+	b = fmt.Appendf(b, "%s%08x%s", head, checksum(body), mid)
 	b = append(b, body...)
 	b = append(b, tail...)
 	if len(b) > MaxRecord {
@@ -56,7 +58,7 @@ func DecodeRecord(b []byte) (*Record, error) {
 		return nil, errors.New("decode record: not a record file, or cut short")
 	}
 	body := b[n : len(b)-len(tail)]
-	if want := fmt.Sprintf("%08x", crc32.Checksum(body, castagnoli)); want != string(b[len(head):len(head)+8]) {
+	if want := fmt.Sprintf("%08x", checksum(body)); want != string(b[len(head):len(head)+8]) {
 		return nil, errors.New("decode record: the checksum does not match: it was changed or damaged")
 	}
 	var v struct {

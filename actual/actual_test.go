@@ -1,0 +1,711 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package actual
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
+)
+
+// sample is a record with every field set.
+func sample(name string) *Record {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	return &Record{
+		Version: RecordVersion, Name: name, UID: "0123456789abcdef0123456789abcdef", Attempt: 3, Generation: 2, Phase: PhaseRunning,
+		Spec: json.RawMessage(`{"apiVersion":"sandboxctl.dev/v1alpha1"}`), SpecHash: "v1:00", SourceFile: "web.yaml", RestartToken: "t",
+		BootID: "b", Sentry: &Identity{PID: 100, Inode: 7, StartTime: 8, BootID: "b"}, Gofer: &Identity{PID: 101, Inode: 9, StartTime: 8, BootID: "b"},
+		SentryBinary: "/bin/s", Cgroups: []string{"/sys/fs/cgroup/sandboxctl/x"}, Warnings: []Warning{{Reason: "R", Message: "m"}},
+		CreatedAt: at, StartedAt: at, Failures: 1, Restarts: 2,
+		Ending:    &Ending{Reason: "Exited", StopSignal: "SIGTERM", Grace: time.Second, Failures: 1},
+		LastExit:  &Exit{Known: true, Code: 1, Reason: ReasonError, At: at},
+		Completed: true,
+	}
+}
+
+func newStore(t *testing.T) *Store {
+	t.Helper()
+	s, err := OpenStore(filepath.Join(t.TempDir(), "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func put(t *testing.T, s *Store, r *Record) {
+	t.Helper()
+	if err := s.Claim(r.Name); err != nil && !errors.Is(err, fs.ErrExist) {
+		t.Fatal(err)
+	}
+	if err := s.Put(r); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// metaPath is where the record of a name is, for tests that damage it.
+func metaPath(s *Store, name string) string {
+	return filepath.Join(s.Path(), sandboxesDir, name, recordFile)
+}
+
+func TestRecordGolden(t *testing.T) {
+	b, err := EncodeRecord(sample("web"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden := filepath.Join("testdata", "v1.json")
+	if os.Getenv("UPDATE_GOLDEN") != "" {
+		if err := os.WriteFile(golden, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Version 1 is on disks: what this program writes and what it reads of it
+	// must not change.
+	if !bytes.Equal(b, want) {
+		t.Errorf("a version 1 record is written as\n%s\nexpected\n%s", b, want)
+	}
+	r, err := DecodeRecord(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := EncodeRecord(r)
+	if err != nil || !bytes.Equal(again, want) {
+		t.Errorf("decoded and encoded again: %v\n%s", err, again)
+	}
+}
+
+// Every truncation and every flipped bit of a record is noticed.
+func TestRecordDamage(t *testing.T) {
+	t.Parallel()
+	good, err := EncodeRecord(sample("web"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range good {
+		if _, err := DecodeRecord(good[:n]); err == nil {
+			t.Fatalf("cut to %d bytes it is taken for whole", n)
+		}
+	}
+	for i := range good {
+		for bit := range 8 {
+			bad := bytes.Clone(good)
+			bad[i] ^= 1 << bit
+			if _, err := DecodeRecord(bad); err == nil {
+				t.Fatalf("bit %d of byte %d flipped is not noticed", bit, i)
+			}
+		}
+	}
+	if _, err := DecodeRecord(append(bytes.Clone(good), good...)); err == nil {
+		t.Error("two records in one file are taken for one")
+	}
+}
+
+// reseal makes a file with a right checksum of a wrong body.
+func reseal(body string) []byte {
+	return fmt.Appendf(nil, "%s%08x%s%s%s", head, checksum([]byte(body)), mid, body, tail)
+}
+
+func TestRecordHostile(t *testing.T) {
+	t.Parallel()
+	body := func(change func(m map[string]any)) string {
+		b, err := json.Marshal(sample("web"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var m map[string]any
+		if err := json.Unmarshal(b, &m); err != nil {
+			t.Fatal(err)
+		}
+		change(m)
+		b, err = json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	pid := func(n any) func(map[string]any) {
+		return func(m map[string]any) { m["sentry"].(map[string]any)["pid"] = n }
+	}
+	set := func(k string, v any) func(map[string]any) { return func(m map[string]any) { m[k] = v } }
+	if _, err := DecodeRecord(reseal(body(func(map[string]any) {}))); err != nil {
+		t.Fatalf("the good one: %v", err)
+	}
+	for name, change := range map[string]func(map[string]any){
+		"pid -1": pid(-1), "pid 0": pid(0), "pid 1": pid(1), "pid 2^31": pid(1 << 31), "pid text": pid("7"),
+		"version 0": set("version", 0), "version text": set("version", "x"), "name ..": set("name", ".."), "name slash": set("name", "a/b"),
+		"no uid": set("uid", ""), "phase": set("phase", "Dancing"), "unknown field": set("sandboxRoot", "/"), "attempt": set("attempt", -1),
+		"failures text": set("failures", "many"),
+	} {
+		if r, err := DecodeRecord(reseal(body(change))); err == nil {
+			t.Errorf("%s: taken for a record: %+v", name, r)
+		}
+	}
+	_, err := DecodeRecord(reseal(body(set("version", 999))))
+	if !errors.Is(err, ErrNewerRecord) {
+		t.Errorf("version 999: %v, expected ErrNewerRecord", err)
+	}
+}
+
+// A bad record is held, and hides no other.
+func TestStoreHolds(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	put(t, s, sample("good"))
+	for name, damage := range map[string]func(path string) error{
+		"empty":   func(p string) error { return os.WriteFile(p, nil, 0o600) },
+		"cut":     func(p string) error { return os.Truncate(p, 40) },
+		"symlink": func(p string) error { return errors.Join(os.Remove(p), os.Symlink("/etc/passwd", p)) },
+		"fifo":    func(p string) error { return errors.Join(os.Remove(p), unix.Mkfifo(p, 0o600)) },
+		"dir":     func(p string) error { return errors.Join(os.Remove(p), os.Mkdir(p, 0o700)) },
+		"huge":    func(p string) error { return os.Truncate(p, 1<<30) },
+		"shared":  func(p string) error { return os.Chmod(p, 0o666) },
+		"linked":  func(p string) error { return os.Link(p, p+".other") },
+		"foreign": func(p string) error {
+			b, err := EncodeRecord(sample("somebody-else"))
+			return errors.Join(err, os.WriteFile(p, b, 0o600))
+		},
+	} {
+		put(t, s, sample(name))
+		if err := damage(metaPath(s, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(s.Path(), sandboxesDir, "Not.A.Sandbox"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Claim("aborted"); err != nil {
+		t.Fatal(err)
+	}
+	l, err := s.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(l.Records) != 1 || l.Records[0].Name != "good" {
+		t.Errorf("records %v, expected the good one", l.Records)
+	}
+	if len(l.Held) != 10 {
+		t.Errorf("held %v, expected 10", l.Held)
+	}
+	for _, h := range l.Held {
+		want := HeldCorrupt
+		if h.Name == "Not.A.Sandbox" {
+			want = HeldForeign
+		}
+		if h.Reason != want || h.Message == "" {
+			t.Errorf("%s: %s %q, expected %s", h.Name, h.Reason, h.Message, want)
+		}
+	}
+	if len(l.Aborted) != 1 || l.Aborted[0] != "aborted" {
+		t.Errorf("aborted %v", l.Aborted)
+	}
+	// Mended, it is itself again: nothing was cached or rewritten.
+	put(t, s, sample("empty"))
+	if r, h, err := s.Get("empty"); err != nil || h != nil || r == nil {
+		t.Errorf("mended: %v %v %v", r, h, err)
+	}
+}
+
+func TestStoreLifecycle(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	if err := s.Put(sample("web")); err == nil {
+		t.Error("a record was written for a name that nobody has claimed")
+	}
+	if err := s.Claim("web"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Claim("web"); err != nil {
+		t.Errorf("an aborted claim is not taken over: %v", err)
+	}
+	put(t, s, sample("web"))
+	if err := s.Claim("web"); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("claimed twice: %v", err)
+	}
+	r, h, err := s.Get("web")
+	if err != nil || h != nil || r.Attempt != 3 {
+		t.Fatalf("%v %v %v", r, h, err)
+	}
+	r2, _, _ := s.Get("web")
+	if r2 != r {
+		t.Error("an unchanged record is decoded again")
+	}
+	// Deep things in it are removed too, and links are not followed.
+	dir := filepath.Join(s.Path(), sandboxesDir, "web")
+	canary := filepath.Join(t.TempDir(), "canary")
+	must(t, os.WriteFile(canary, []byte("alive"), 0o600))
+	must(t, os.MkdirAll(filepath.Join(dir, "logs", "a", "b"), 0o700))
+	must(t, os.Symlink(filepath.Dir(canary), filepath.Join(dir, "logs", "link")))
+	must(t, s.Remove("web"))
+	must(t, s.Remove("web"))
+	if _, err := os.Stat(canary); err != nil {
+		t.Errorf("removal followed a link: %v", err)
+	}
+	if err := s.Put(r); err == nil {
+		t.Error("a late writer brought a removed sandbox back")
+	}
+	if left, err := os.ReadDir(filepath.Join(s.Path(), trashDir)); err != nil || len(left) > 0 {
+		t.Errorf("trash: %v %v", left, err)
+	}
+	for _, bad := range []string{"", ".", "..", "a/b", "-rf", "A", "a_b", strings.Repeat("a", 64), "a\x00"} {
+		if s.Claim(bad) == nil || s.Remove(bad) == nil {
+			t.Errorf("name %q is accepted", bad)
+		}
+		if _, err := s.Dir(bad); err == nil {
+			t.Errorf("name %q is opened", bad)
+		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestStoreRefusesShared(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	must(t, os.Chmod(dir, 0o777))
+	if _, err := OpenStore(dir); err == nil || !strings.Contains(err.Error(), "others may write") {
+		t.Errorf("%v", err)
+	}
+	if _, err := OpenStoreReadOnly(filepath.Join(dir, "none")); !errors.Is(err, ErrNoState) {
+		t.Errorf("%v, expected ErrNoState", err)
+	}
+}
+
+func TestLock(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	must(t, s.Lock())
+	other, err := OpenStore(s.Path())
+	must(t, err)
+	defer other.Close()
+	err = other.Lock()
+	if !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), fmt.Sprint(os.Getpid())) {
+		t.Errorf("%v, expected ErrLocked with our pid", err)
+	}
+}
+
+// Readers see a whole record, always.
+func TestConcurrentReaders(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	put(t, s, sample("web"))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	errs := make(chan error, 4)
+	for range 4 {
+		go func() {
+			reader, err := OpenStoreReadOnly(s.Path())
+			if err != nil {
+				errs <- err
+				return
+			}
+			defer reader.Close()
+			for ctx.Err() == nil {
+				if r, h, err := reader.Get("web"); err != nil || h != nil || r == nil {
+					errs <- fmt.Errorf("%v %v %v", r, h, err)
+					return
+				}
+			}
+			errs <- nil
+		}()
+	}
+	for i := 0; ctx.Err() == nil; i++ {
+		r := sample("web")
+		r.Attempt = int64(i)
+		r.SourceFile = strings.Repeat("x", i%4000)
+		must(t, s.Put(r))
+	}
+	for range 4 {
+		must(t, <-errs)
+	}
+}
+
+func TestRoundTrip(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		r := sample(rapid.StringMatching(`[a-z]([a-z0-9-]{0,20}[a-z0-9])?`).Draw(t, "name"))
+		r.Attempt = rapid.Int64Min(0).Draw(t, "attempt")
+		r.SourceFile = rapid.String().Draw(t, "file")
+		r.Sentry.PID = rapid.IntRange(2, 1<<22).Draw(t, "pid")
+		b, err := EncodeRecord(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := DecodeRecord(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := EncodeRecord(back)
+		if err != nil || !bytes.Equal(again, b) {
+			t.Fatalf("%v\n%s\n%s", err, b, again)
+		}
+	})
+}
+
+func FuzzDecodeRecord(f *testing.F) {
+	b, err := EncodeRecord(sample("web"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add([]byte(head))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := DecodeRecord(b)
+		if err == nil && (r.Sentry != nil && r.Sentry.PID <= 1 || !ValidName(r.Name)) {
+			t.Fatalf("accepted %+v", r)
+		}
+		// The same body under a right checksum reaches the decoder proper.
+		if r, err := DecodeRecord(reseal(string(b))); err == nil && (r.Sentry != nil && r.Sentry.PID <= 1 || !ValidName(r.Name)) {
+			t.Fatalf("accepted %+v", r)
+		}
+	})
+}
+
+func FuzzParseStat(f *testing.F) {
+	f.Add([]byte("1 (a) b) S 1 1 1 0 -1 4194560 1 1 1 1 1 1 1 1 20 0 1 0 77 1 1\n"))
+	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = parseStat(b) })
+}
+
+func FuzzDecodeExit(f *testing.F) {
+	b, err := EncodeExit(ExitRecord{UID: "u", Attempt: 1, Status: 9})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if x, err := DecodeExit(b, "u", 1); err == nil && x != nil && (x.Code < 0 || x.Code > 255 || !x.Known) {
+			t.Fatalf("accepted %+v", x)
+		}
+	})
+}
+
+func TestParseStat(t *testing.T) {
+	t.Parallel()
+	// The name is the program's to choose.
+	line := "7 (evil) S 99 (x)) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20\n"
+	got, err := parseStat([]byte(line))
+	if err != nil || got != 4242 {
+		t.Errorf("%d %v", got, err)
+	}
+	for _, bad := range []string{"", "1 (a", "1 (a) S", "1 (a) " + strings.Repeat("x ", 30)} {
+		if _, err := parseStat([]byte(bad)); err == nil {
+			t.Errorf("%q is parsed", bad)
+		}
+	}
+}
+
+func TestExitRecord(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		status uint32
+		want   Exit
+	}{
+		{0, Exit{Known: true, Reason: ReasonCompleted}},
+		{7 << 8, Exit{Known: true, Code: 7, Reason: ReasonError, Message: "exit code 7"}},
+		{9, Exit{Known: true, Code: 137, Signal: 9, Reason: ReasonSignaled, Message: "ended by SIGKILL"}},
+		{11 | 0x80, Exit{Known: true, Code: 139, Signal: 11, Reason: ReasonSignaled, Message: "ended by SIGSEGV"}},
+	} {
+		b, err := EncodeExit(ExitRecord{UID: "u", Attempt: 2, Status: c.status})
+		must(t, err)
+		x, err := DecodeExit(b, "u", 2)
+		if err != nil || x == nil || *x != c.want {
+			t.Errorf("status %#x: %+v %v, expected %+v", c.status, x, err, c.want)
+		}
+		if x, err := DecodeExit(b, "u", 3); x != nil || err != nil {
+			t.Errorf("another attempt's: %+v %v", x, err)
+		}
+		for n := range b[:len(b)-1] {
+			if x, _ := DecodeExit(b[:n], "u", 2); x != nil {
+				t.Fatalf("cut to %d bytes it is taken for whole: %+v", n, x)
+			}
+		}
+	}
+}
+
+// child starts a process that lives until its input ends.
+func child(t *testing.T) (*exec.Cmd, Identity) {
+	t.Helper()
+	cmd := exec.Command("cat")
+	in, err := cmd.StdinPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	t.Cleanup(func() {
+		in.Close()
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	fd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
+	must(t, err)
+	defer unix.Close(fd)
+	id, err := Identify(fd, cmd.Process.Pid)
+	must(t, err)
+	return cmd, id
+}
+
+func TestProcess(t *testing.T) {
+	t.Parallel()
+	cmd, id := child(t)
+	p, err := Open(id)
+	must(t, err)
+	defer p.Close()
+	if p.Alive() != Alive {
+		t.Fatalf("alive: %v", p.Alive())
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := p.Wait(ctx); err == nil {
+		t.Error("Wait says that a live process is dead")
+	}
+	// A zombie is dead, although it can be signalled.
+	must(t, p.Signal(unix.SIGKILL))
+	must(t, p.Wait(t.Context()))
+	if p.Alive() != Dead {
+		t.Errorf("a zombie is %v", p.Alive())
+	}
+	if z, err := Open(id); err != nil || z.Alive() != Dead {
+		t.Errorf("opened as a zombie: %v", err)
+	} else {
+		z.Close()
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("killed and exit code 0")
+	}
+	if _, err := Open(id); !errors.Is(err, ErrGone) {
+		t.Errorf("reaped: %v, expected ErrGone", err)
+	}
+	if err := p.Signal(unix.SIGKILL); !errors.Is(err, unix.ESRCH) {
+		t.Errorf("signal to a reaped process: %v", err)
+	}
+}
+
+// A pid that came to mean another process is never that process.
+func TestReusedPID(t *testing.T) {
+	t.Parallel()
+	_, id := child(t)
+	for name, other := range map[string]Identity{
+		"inode": {PID: id.PID, Inode: id.Inode + 1, StartTime: id.StartTime, BootID: id.BootID},
+		"boot":  {PID: id.PID, Inode: id.Inode, StartTime: id.StartTime, BootID: "another"},
+		"start": {PID: id.PID, StartTime: id.StartTime + 1, BootID: id.BootID},
+	} {
+		if name == "inode" && id.Inode == 0 {
+			continue // a kernel without pidfs
+		}
+		if _, err := Open(other); !errors.Is(err, ErrGone) {
+			t.Errorf("%s: %v, expected ErrGone", name, err)
+		}
+	}
+	for _, pid := range []int{-1, 0, 1} {
+		if p, err := Open(Identity{PID: pid, BootID: id.BootID}); err == nil || errors.Is(err, ErrGone) {
+			t.Errorf("pid %d: %v %v", pid, p, err)
+		}
+	}
+}
+
+func TestReap(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command("true")
+	must(t, cmd.Start())
+	fd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
+	must(t, err)
+	defer unix.Close(fd)
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	if _, err := unix.Poll(fds, 5000); err != nil {
+		t.Fatal(err)
+	}
+	if !Reap(fd) {
+		t.Error("a dead child was not reaped")
+	}
+	if Reap(fd) {
+		t.Error("reaped twice")
+	}
+	cmd.Wait()
+}
+
+func TestObserver(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	cmd, id := child(t)
+	_, id2 := child(t)
+	boot, err := BootID()
+	must(t, err)
+	r := sample("web")
+	r.BootID, r.Sentry, r.Gofer = boot, &id, &id2
+	put(t, s, r)
+	old := sample("old")
+	old.Sentry, old.Gofer = &Identity{PID: id.PID, Inode: id.Inode, StartTime: id.StartTime, BootID: "earlier"}, nil
+	put(t, s, old)
+
+	o := NewObserver(s)
+	defer o.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- o.Run(ctx) }()
+	defer func() {
+		cancel()
+		must(t, <-done)
+	}()
+	snap, err := o.Observe(ctx)
+	must(t, err)
+	if len(snap.Sandboxes) != 2 || snap.Sandboxes[0].Sentry != Dead || snap.Sandboxes[0].Gofer != None {
+		t.Errorf("old: %+v", snap.Sandboxes[0])
+	}
+	if w := snap.Sandboxes[1]; w.Sentry != Alive || w.Gofer != Alive || w.Exit != nil {
+		t.Errorf("web: %+v", w)
+	}
+	// It dies, having left its exit record.
+	b, err := EncodeExit(ExitRecord{UID: r.UID, Attempt: r.Attempt, Status: 3 << 8, At: time.Now()})
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(s.Path(), sandboxesDir, "web", ExitFile), b, 0o600))
+	must(t, cmd.Process.Kill())
+	select {
+	case <-o.Exits():
+	case <-time.After(10 * time.Second):
+		t.Fatal("nobody told of the death")
+	}
+	snap, err = o.Observe(ctx)
+	must(t, err)
+	if w := snap.Sandboxes[1]; w.Sentry != Dead || w.Gofer != Alive || w.Exit == nil || w.Exit.Code != 3 {
+		t.Errorf("dead: %+v", w)
+	}
+}
+
+func TestRequests(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	restart := Request{Kind: RequestRestart, Name: "web", Token: "1"}
+	must(t, s.PutRequest(restart))
+	must(t, s.PutRequest(Request{Kind: RequestApprove, Token: "2", Names: []string{"a", "b"}}))
+	must(t, os.WriteFile(filepath.Join(s.RequestsDir(), "junk.json"), []byte("{"), 0o600))
+	must(t, os.WriteFile(filepath.Join(s.RequestsDir(), "restart.other.json"), []byte(`{"kind":"restart","name":"web","token":"x"}`), 0o600))
+	rs, err := s.Requests()
+	if err != nil || len(rs) != 2 || rs[0].Kind != RequestApprove || rs[1].Token != "1" {
+		t.Fatalf("%+v %v", rs, err)
+	}
+	// A newer request is not dropped with the older.
+	newer := restart
+	newer.Token = "3"
+	must(t, s.PutRequest(newer))
+	must(t, s.DropRequest(restart))
+	if rs, _ = s.Requests(); len(rs) != 2 {
+		t.Errorf("the newer request is gone: %+v", rs)
+	}
+	must(t, s.DropRequest(newer))
+	must(t, s.DropRequest(newer))
+	if rs, _ = s.Requests(); len(rs) != 1 {
+		t.Errorf("%+v", rs)
+	}
+	for _, bad := range []Request{{Kind: "x"}, {Kind: RequestRestart, Name: "../x"}, {Kind: RequestApprove, Name: "x"}} {
+		if s.PutRequest(bad) == nil {
+			t.Errorf("%+v is accepted", bad)
+		}
+	}
+}
+
+func TestJournal(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	j, err := s.OpenJournal()
+	must(t, err)
+	r := s.ReadEvents()
+	defer r.Close()
+	var got []string
+	next := func() {
+		t.Helper()
+		must(t, r.Next(func(e Event) error {
+			got = append(got, e.Reason)
+			return nil
+		}))
+	}
+	must(t, j.Append(Event{Reason: "One", Type: EventNormal}))
+	next()
+	must(t, j.Append(Event{Reason: "Two"}))
+	next()
+	// A line torn by a crash is passed over and swallows no other.
+	must(t, j.Close())
+	f, err := os.OpenFile(filepath.Join(s.Path(), journalFile), os.O_WRONLY|os.O_APPEND, 0)
+	must(t, err)
+	_, err = f.WriteString(`{"reason":"Torn`)
+	must(t, err)
+	must(t, f.Close())
+	j, err = s.OpenJournal()
+	must(t, err)
+	defer j.Close()
+	must(t, j.Append(Event{Reason: "Three"}))
+	next()
+	// Rotated away under the reader.
+	must(t, j.rotate())
+	must(t, j.Append(Event{Reason: "Four"}))
+	next()
+	if fmt.Sprint(got) != "[One Two Three Four]" {
+		t.Errorf("read %v", got)
+	}
+	var all []string
+	fresh := s.ReadEvents()
+	defer fresh.Close()
+	must(t, fresh.Next(func(e Event) error {
+		all = append(all, e.Reason)
+		return nil
+	}))
+	if fmt.Sprint(all) != "[One Two Three Four]" {
+		t.Errorf("read anew %v", all)
+	}
+}
+
+func BenchmarkObserve50(b *testing.B) {
+	s, err := OpenStore(filepath.Join(b.TempDir(), "state"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	for i := range 50 {
+		r := sample(fmt.Sprintf("s%d", i))
+		r.Phase, r.Sentry, r.Gofer = PhaseStopped, nil, nil
+		if err := errors.Join(s.Claim(r.Name), s.Put(r)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	o := NewObserver(s)
+	defer o.Close()
+	for b.Loop() {
+		if _, err := o.Observe(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkPut(b *testing.B) {
+	s, err := OpenStore(filepath.Join(b.TempDir(), "state"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	r := sample("web")
+	if err := s.Claim("web"); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if err := s.Put(r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
