@@ -66,7 +66,9 @@ func Decode(file string, data []byte) ([]Document, []Problem) {
 		doc, ps := decodeDocument(file, c)
 		docs = append(docs, doc)
 		problems = append(problems, ps...)
-		if len(problems) >= maxProblems {
+		// What is over a limit costs the most and is nobody's honest mistake:
+		// the rest of such a file is not looked at.
+		if len(problems) >= maxProblems || slices.ContainsFunc(ps, func(p Problem) bool { return p.limit }) {
 			break
 		}
 	}

@@ -42,6 +42,8 @@ type Problem struct {
 	Field string `json:"field,omitempty"`
 	// Message says what is wrong, what was expected and what to do.
 	Message string `json:"message"`
+
+	limit bool // a limit was exceeded
 }
 
 // Error gives "file:line:column: field: message".

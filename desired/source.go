@@ -132,8 +132,12 @@ func (d *Dir) Load(ctx context.Context) (*Snapshot, error) {
 	default:
 		d.identify(snap, id)
 	}
-	d.resolve(snap)
-	d.settle(snap, err == nil)
+	if err == nil {
+		// Otherwise what the files said is not what the directory says now;
+		// the records have what is needed to go on.
+		d.resolve(snap)
+		d.settle(snap)
+	}
 	snap.Digest = digest(snap)
 	if d.last != nil && d.last.Digest == snap.Digest {
 		return d.last, nil
@@ -218,10 +222,7 @@ func (d *Dir) resolve(s *Snapshot) {
 
 // settle believes an absence only when it was seen twice, Settle apart:
 // editors and sync tools take a file away for a moment to put it back.
-func (d *Dir) settle(s *Snapshot, listed bool) {
-	if !listed {
-		return // an absence that was not looked for
-	}
+func (d *Dir) settle(s *Snapshot) {
 	now := time.Now()
 	if d.first.IsZero() {
 		d.first = now

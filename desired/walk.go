@@ -66,6 +66,7 @@ func (w *walker) nearest(path string) Position {
 func (w *walker) checkShape(n *yaml.Node, depth int) bool {
 	if w.nodes++; w.nodes > maxNodes {
 		w.report(w.pos(n), "", "the document has more than %d values", maxNodes)
+		w.problems[len(w.problems)-1].limit = true
 		return false
 	}
 	if depth > maxDepth {

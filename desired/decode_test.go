@@ -1,0 +1,453 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package desired
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+const minimal = `apiVersion: sandboxctl.dev/v1alpha1
+kind: Sandbox
+metadata: {name: web}
+spec:
+  root: {host: {}}
+  command: [sh]
+`
+
+// with is the minimal manifest with more lines in its spec.
+func with(lines ...string) string {
+	return minimal + "  " + strings.Join(lines, "\n  ") + "\n"
+}
+
+func problems(t *testing.T, text string) string {
+	t.Helper()
+	docs, ps := Decode("f.yaml", []byte(text))
+	var lines []string
+	for _, p := range ps {
+		lines = append(lines, p.Error())
+	}
+	if len(ps) == 0 {
+		for _, d := range docs {
+			if d.Sandbox == nil {
+				t.Errorf("no sandbox and no problem:\n%s", text)
+			}
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+func TestDecodeMinimal(t *testing.T) {
+	t.Parallel()
+	docs, ps := Decode("f.yaml", []byte(minimal))
+	if len(ps) > 0 || len(docs) != 1 {
+		t.Fatalf("%v %v", docs, ps)
+	}
+	s := docs[0].Sandbox.Spec
+	if s.Overlay != OverlayMemory || s.Platform != PlatformSystrap || s.FileAccess != FileAccessProxy || s.Network.Mode != NetworkNone ||
+		s.RestartPolicy != RestartAlways || s.StopSignal != "SIGTERM" || time.Duration(*s.TerminationGracePeriod) != 10*time.Second ||
+		time.Duration(*s.Backoff.Initial) != time.Second || s.Hostname != "web" || s.WorkingDir != "/" {
+		t.Errorf("defaults: %+v", s)
+	}
+}
+
+// Each mistake is told with its place, what was expected, and what may have
+// been meant.
+func TestDecodeProblems(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ text, want string }{
+		"empty file":         {"", "f.yaml:1:1: the file is empty"},
+		"only a comment":     {"# nothing\n", "f.yaml:1:1: the file is empty"},
+		"cut at a separator": {minimal + "---\n", "f.yaml:7:1: the document is empty"},
+		"not YAML":           {"a: [\n", "f.yaml:"},
+		"a list":             {"- a\n", "f.yaml:1:1: expected a manifest"},
+		"kind":               {"apiVersion: v1\nkind: Pod\n", `f.yaml:2:7: kind: expected Sandbox, got "Pod"`},
+		"apiVersion":         {"apiVersion: v1\nkind: Sandbox\n", `f.yaml:1:13: apiVersion: expected sandboxctl.dev/v1alpha1, got "v1"`},
+		"missing spec":       {"apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: a}\n", "f.yaml:1:1: spec: is missing"},
+		"status":             {minimal + "status: {}\n", "f.yaml:7:1: status: status is not for a manifest"},
+		"misspelt":           {with("comand: [a]"), `f.yaml:7:3: spec.comand: unknown field "comand"; did you mean "command"?`},
+		"another case":       {with("Hostname: x"), `f.yaml:7:3: spec.Hostname: unknown field "Hostname"; did you mean "hostname"?`},
+		"elsewhere":          {strings.Replace(minimal, "{name: web}", "{name: web, restartPolicy: Never}", 1), `metadata.restartPolicy: unknown field "restartPolicy" here; it belongs to spec`},
+		"twice":              {with("hostname: a", "hostname: b"), "f.yaml:8:3: spec.hostname: is given twice, first in line 7"},
+		"boolean word":       {with("hostname: no"), `f.yaml:7:13: spec.hostname: expected a string, got "no"; quote it: "no"`},
+		"number":             {with("env: [{name: A, value: 1.10}]"), `f.yaml:7:26: spec.env[0].value: expected a string, got the number 1.10; quote it`},
+		"null":               {with("hostname:"), "spec.hostname: expected a string, got nothing"},
+		"null root":          {strings.Replace(minimal, "{host: {}}", "{host: }", 1), "spec.root.host: expected an object ({} for an empty one), got nothing"},
+		"yes":                {with("suspend: yes"), "spec.suspend: expected true or false"},
+		"octal":              {with("user: {uid: 0755, gid: 0}"), "spec.user.uid: expected a whole number"},
+		"negative":           {with("user: {uid: -1, gid: 0}"), "spec.user.uid: expected a whole number from 0 to 4294967295, got -1"},
+		"duration":           {with("terminationGracePeriod: 10"), `spec.terminationGracePeriod: expected a duration such as "10s", got 10`},
+		"quantity":           {with("resources: {memory: much}"), `spec.resources.memory: expected an amount such as "256Mi" or "1G", got "much"`},
+		"anchor":             {with("hostname: &a web"), "f.yaml:7:13: anchors and aliases are not allowed"},
+		"alias":              {"a: &a b\nc: *a\n", "anchors and aliases"},
+		"merge":              {with("<<: {a: b}"), "expected a field name"},
+		"tag":                {with("hostname: !!str 5"), "tags such as !!str are not allowed"},
+		"directive":          {"%YAML 1.1\n---\n" + minimal, "directives"},
+		"BOM":                {"\xef\xbb\xbf" + minimal, "byte order mark"},
+		"NUL":                {minimal + "\x00", "f.yaml:7:1: expected UTF-8 text without control characters, got byte 0x00"},
+		"not UTF-8":          {minimal + "# \xff\n", "f.yaml:7:3: expected UTF-8"},
+		"enumeration":        {with("restartPolicy: always"), `spec.restartPolicy: expected one of Always, OnFailure, Never, got "always"; did you mean "Always"?`},
+		"two roots":          {strings.Replace(minimal, "{host: {}}", "{host: {}, dir: /x}", 1), "f.yaml:5:3: spec.root: expected exactly one of host, dir, bundle, got 2"},
+		"relative path":      {strings.Replace(minimal, "host: {}", "dir: srv/x", 1), `spec.root.dir: expected an absolute path, got "srv/x"`},
+		"dot dot":            {strings.Replace(minimal, "host: {}", "dir: /srv/../etc", 1), `did you mean "/etc"?`},
+		"volume in proc":     {with("volumes: [{name: a, mountPath: /proc/x, tmpfs: {}}]"), "spec.volumes[0].mountPath: /proc is the sandbox's own"},
+		"whole host":         {with("volumes: [{name: a, mountPath: /x, hostPath: /}]"), "the whole host is not a volume"},
+		"volumes clash":      {with("volumes: [{name: a, mountPath: /x, tmpfs: {}}, {name: a, mountPath: /x, tmpfs: {}}]"), "spec.volumes[1].mountPath: two volumes are mounted at /x"},
+		"no source":          {with("volumes: [{name: a, mountPath: /x}]"), "expected exactly one of hostPath, tmpfs, got 0"},
+		"capability":         {with("capabilities: {add: [NET_ADMN]}"), `unknown capability "NET_ADMN"; did you mean "NET_ADMIN"?`},
+		"rlimit":             {with("rlimits: [{type: NOFILE, soft: 2, hard: 1}]"), "spec.rlimits[0].soft: expected at most the hard limit 1, got 2"},
+		"signal":             {with("stopSignal: SIGNOPE"), `spec.stopSignal: unknown signal "SIGNOPE"`},
+		"small memory":       {with("resources: {memory: 1Mi}"), "spec.resources.memory: expected at least 32Mi"},
+		"backoff":            {with("backoff: {initial: 10s, max: 1s}"), "spec.backoff.max: expected at least the initial delay 10s, got 1s"},
+		"no overlay":         {with("overlay: none"), "spec.overlay: none is not possible with root.host"},
+		"host name":          {with("hostname: a_b"), "spec.hostname: expected a host name"},
+		"env name":           {with("env: [{name: 1A, value: x}]"), "spec.env[0].name: expected the name of an environment variable"},
+		"long name":          {strings.Replace(minimal, "name: web", "name: "+strings.Repeat("a", 64), 1), "metadata.name: expected a DNS label"},
+		"deep":               {strings.Repeat("[", 500) + "\n", "nested more than"},
+		"deep indentation": {func() string {
+			var b strings.Builder
+			for i := range 60 {
+				fmt.Fprintf(&b, "%sa:\n", strings.Repeat(" ", i))
+			}
+			return b.String()
+		}(), "nested more than"},
+		"two of a name": {minimal + "---\n" + minimal, `f.yaml:8:1: metadata.name: sandbox "web" is also defined at f.yaml:1:1`},
+		"big document":  {minimal + "# " + strings.Repeat("x", MaxDocumentBytes) + "\n", "at most 65536 are allowed"},
+		"big file":      {strings.Repeat("x", MaxFileBytes+1), "split it"},
+		"documents":     {strings.Repeat("---\n", MaxDocuments+1), "documents, at most"},
+		"many values":   {with("args: [" + strings.Repeat("a,", maxNodes) + "a]"), "more than 4000 values"},
+	} {
+		if got := problems(t, c.text); !strings.Contains(got, c.want) {
+			t.Errorf("%s: got\n%s\nexpected\n%s", name, got, c.want)
+		}
+	}
+}
+
+// What has a place in a manifest and no implementation is refused, never
+// ignored.
+func TestDecodeUnsupported(t *testing.T) {
+	t.Parallel()
+	for _, spec := range []string{
+		"overlay: disk", "terminal: true", "platform: kvm", "platform: ptrace", "network: {mode: bridge}", "network: {mode: netns, netns: /x}",
+		"network: {ports: [{hostPort: 1, containerPort: 1}]}", "network: {dns: {nameservers: [a]}}", "probes: {liveness: {tcp: {port: 1}}}",
+		"dependsOn: [a]", "ttlAfterFinished: 1s", "env: [{name: A, valueFrom: {secret: {name: a, key: b}}}]",
+		"volumes: [{name: a, mountPath: /a, config: {name: x}}]", "volumes: [{name: a, mountPath: /a, secret: {name: x}}]",
+	} {
+		if got := problems(t, with(spec)); !strings.Contains(got, "not supported yet") {
+			t.Errorf("%s: %q", spec, got)
+		}
+	}
+	image := strings.Replace(minimal, "{host: {}}", "{image: {ref: x}}", 1)
+	if got := problems(t, image); !strings.Contains(got, "root.image is not supported yet") {
+		t.Errorf("image: %q", got)
+	}
+}
+
+// Everything that is wrong is told at once, in the order of the file.
+func TestDecodeAllAtOnce(t *testing.T) {
+	t.Parallel()
+	got := problems(t, with("hostnam: x", "restartPolicy: Sometimes", "resources: {cpu: 1m, memory: lots}", "volumes: [{name: a, mountPath: /dev}]"))
+	for _, want := range []string{"spec.hostnam:", "spec.restartPolicy:", "spec.resources.cpu:", "spec.resources.memory:", "spec.volumes[0].mountPath:", "spec.volumes[0]: expected exactly one"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%s is not told:\n%s", want, got)
+		}
+	}
+	if strings.Index(got, "f.yaml:7") > strings.Index(got, "f.yaml:8") {
+		t.Errorf("not in order:\n%s", got)
+	}
+}
+
+func TestDecodeGood(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{
+		"leading separator": "---\n" + minimal,
+		"two documents":     minimal + "---\n" + strings.Replace(minimal, "web", "db", 1),
+		"JSON":              `{"apiVersion":"sandboxctl.dev/v1alpha1","kind":"Sandbox","metadata":{"name":"a"},"spec":{"root":{"host":{}},"command":["a"]}}`,
+		"CRLF":              strings.ReplaceAll(minimal, "\n", "\r\n"),
+		"bundle":            "apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: a}\nspec: {root: {bundle: /b}}\n",
+		"a bit of all": with("args: [a]", "env: [{name: A, value: '1'}]", "workingDir: /tmp", "user: {uid: 1, gid: 2, groups: [3]}", "hostname: a.b",
+			"capabilities: {add: [cap_net_raw], drop: [all]}", "rlimits: [{type: rlimit_nofile, soft: 1, hard: 2}]",
+			"volumes: [{name: a, mountPath: /a, hostPath: /srv/a, readOnly: true}, {name: b, mountPath: /b, tmpfs: {size: 1Mi}}]",
+			"network: {mode: host}", "fileAccess: direct", "resources: {cpu: 0.5, memory: 1.5Gi, pids: 100}", "restartPolicy: OnFailure",
+			"backoff: {initial: 0s, max: 10s, resetAfter: 1m, limit: 3}", "stopSignal: SIGINT", "terminationGracePeriod: 1m30s", "suspend: true"),
+	} {
+		if got := problems(t, text); got != "" {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
+
+// What a bundle brings can't be given twice.
+func TestDecodeBundleOwns(t *testing.T) {
+	t.Parallel()
+	got := problems(t, strings.Replace(with("env: [{name: A, value: b}]", "user: {uid: 1, gid: 1}"), "{host: {}}", "{bundle: /b}", 1))
+	for _, f := range []string{"command", "env", "user"} {
+		if !strings.Contains(got, "spec."+f+": can't be set with root.bundle") {
+			t.Errorf("%s: %s", f, got)
+		}
+	}
+}
+
+// A problem is shown at its sandbox also when the text does not parse.
+func TestDecodeNamesBroken(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		"apiVersion: x\nkind: y\nmetadata:\n  labels: {a: b}\n  name: web # it\nspec: [\n",
+		with("comand: [a]"), minimal + "  command: [x\n",
+	} {
+		docs, ps := Decode("f", []byte(strings.Replace(text, "{name: web}", "\n  name: web", 1)))
+		if len(ps) == 0 || docs[0].Name != "web" || ps[0].Name != "web" {
+			t.Errorf("%v %v\n%s", docs, ps, text)
+		}
+	}
+}
+
+// No input of a permitted size takes long or much.
+func TestDecodeBudget(t *testing.T) {
+	corpus := map[string]string{
+		"flat map":      strings.Repeat("a", 10) + ": b\n",
+		"alias bomb":    "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: [*b,*b,*b,*b,*b,*b,*b]\n",
+		"long string":   "a: &a '" + strings.Repeat("x", 50000) + "'\nb: [" + strings.Repeat("*a,", 2000) + "*a]\n",
+		"open brackets": strings.Repeat("[", 200000),
+		"open braces":   strings.Repeat("{a: ", 100000),
+		"dashes":        strings.Repeat("- ", 30000),
+		"questions":     strings.Repeat("? ", 30000),
+		"quotes":        strings.Repeat(`"`, 60000),
+		"documents":     strings.Repeat("--- a\n", 999),
+		"block":         "a: |\n" + strings.Repeat("  "+strings.Repeat("y", 100)+"\n", 600),
+		"colons":        strings.Repeat(":", 60000),
+		"keys":          manyKeys(60000),
+		"one MiB":       strings.Repeat(minimal+"---\n", MaxFileBytes/(len(minimal)+4)),
+		"one MiB keys":  strings.Repeat(manyKeys(60000)+"---\n", 16),
+		"spaces":        strings.Repeat(" ", MaxFileBytes),
+		"newlines":      strings.Repeat("\n", MaxFileBytes),
+	}
+	for name, text := range corpus {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		start := time.Now()
+		_, ps := Decode("f", []byte(text))
+		took := time.Since(start)
+		runtime.ReadMemStats(&after)
+		if len(ps) == 0 {
+			t.Errorf("%s is accepted", name)
+		}
+		live := int64(after.HeapSys) - int64(before.HeapSys)
+		t.Logf("%-14s %8s %6d KiB allocated", name, took.Round(time.Microsecond), (after.TotalAlloc-before.TotalAlloc)>>10)
+		// Ten times the promise: the race detector and a loaded machine.
+		if took > time.Second || live > 320<<20 {
+			t.Errorf("%s took %s and %d MiB", name, took, live>>20)
+		}
+	}
+}
+
+func manyKeys(size int) string {
+	var b strings.Builder
+	for i := 0; b.Len() < size; i++ {
+		fmt.Fprintf(&b, "k%d: v\n", i)
+	}
+	return b.String()
+}
+
+// A file that was cut short says less, or says so; never something else.
+func TestDecodeTruncated(t *testing.T) {
+	t.Parallel()
+	text := []byte(minimal + "  hostname: other\n---\n" + strings.Replace(minimal, "web", "db", 1))
+	whole, _ := Decode("f", text)
+	for n := range text {
+		docs, ps := Decode("f", text[:n])
+		if len(ps) > 0 {
+			continue
+		}
+		for i, d := range docs {
+			if d.Name != whole[i].Name {
+				t.Errorf("cut to %d bytes it is about %q", n, d.Name)
+			}
+		}
+	}
+}
+
+func TestHashGolden(t *testing.T) {
+	t.Parallel()
+	// These are in records on disks: a new field must not change them.
+	for text, want := range map[string]string{
+		minimal: "v1:731219252d559f9989300c21d7d213389d9549c7ea9e7a93e1abac51e06ed6fc",
+		with("env: [{name: A, value: b}]", "volumes: [{name: a, mountPath: /a, hostPath: /b}]", "resources: {memory: 64Mi}", "network: {mode: host}"): "v1:d7791f13e513d1ee65fa84b5d0a2c008b7d73c07c88d1fcacc0f6f171f17bbb2",
+	} {
+		docs, ps := Decode("f", []byte(text))
+		if len(ps) > 0 {
+			t.Fatal(ps)
+		}
+		if got := Hash(docs[0].Sandbox); got != want {
+			t.Errorf("hash is %s, expected %s of\n%s", got, want, text)
+		}
+		if !HashMatches(want, docs[0].Sandbox) || HashMatches("v0:x", docs[0].Sandbox) {
+			t.Error("HashMatches")
+		}
+	}
+}
+
+// What only says when a sandbox runs does not change its hash; what says what
+// runs does.
+func TestHashCovers(t *testing.T) {
+	t.Parallel()
+	hash := func(text string) string {
+		docs, ps := Decode("f", []byte(text))
+		if len(ps) > 0 {
+			t.Fatalf("%v\n%s", ps, text)
+		}
+		return Hash(docs[0].Sandbox)
+	}
+	base := hash(minimal)
+	for _, same := range []string{"suspend: true", "restartPolicy: Never", "backoff: {initial: 5s}", "stopSignal: SIGINT", "terminationGracePeriod: 1s", "overlay: memory", "hostname: web", "platform: systrap"} {
+		if hash(with(same)) != base {
+			t.Errorf("%s changes the hash", same)
+		}
+	}
+	seen := map[string]string{base: "minimal"}
+	for _, other := range []string{
+		"hostname: x", "args: [a]", "workingDir: /tmp", "user: {uid: 1, gid: 1}", "env: [{name: A, value: b}]", "fileAccess: direct",
+		"resources: {cpu: 1}", "capabilities: {drop: [ALL]}", "rlimits: [{type: CPU, soft: 1, hard: 1}]", "network: {mode: host}",
+		"volumes: [{name: a, mountPath: /a, tmpfs: {}}]",
+	} {
+		h := hash(with(other))
+		if prev, ok := seen[h]; ok {
+			t.Errorf("%s has the hash of %s", other, prev)
+		}
+		seen[h] = other
+	}
+}
+
+func TestCanonical(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		s := &Sandbox{APIVersion: APIVersion, Kind: Kind, Metadata: Metadata{Name: rapid.StringMatching(`[a-z]{1,10}`).Draw(t, "name")}}
+		s.Spec.Root.Host = &HostRoot{}
+		s.Spec.Command = rapid.SliceOfN(rapid.StringMatching(`[a-z /]{1,8}`), 1, 4).Draw(t, "command")
+		s.Spec.Resources.CPU = CPU(rapid.Int64Range(MinCPU, 64000).Draw(t, "cpu"))
+		s.Spec.Resources.Memory = Bytes(rapid.Int64Range(MinMemory, 1<<40).Draw(t, "memory"))
+		Default(s)
+		b, err := Canonical(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := FromCanonical(b, "f")
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := Canonical(e.Sandbox)
+		if err != nil || !bytes.Equal(again, b) || e.Hash != Hash(s) {
+			t.Fatalf("%v\n%s\n%s", err, b, again)
+		}
+	})
+	if _, err := FromCanonical([]byte(`{"spec":{}}`), "f"); err == nil {
+		t.Error("an invalid recorded manifest is used")
+	}
+}
+
+func TestQuantities(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]int64{`"500m"`: 500, `2`: 2000, `"0.25"`: 250, `1.5`: 1500} {
+		var c CPU
+		if err := json.Unmarshal([]byte(in), &c); err != nil || int64(c) != want {
+			t.Errorf("%s: %d %v", in, c, err)
+		}
+	}
+	for in, want := range map[string]int64{`"256Mi"`: 256 << 20, `"1.5Gi"`: 3 << 29, `"1k"`: 1000, `1024`: 1024, `"2T"`: 2e12} {
+		var v Bytes
+		if err := json.Unmarshal([]byte(in), &v); err != nil || int64(v) != want {
+			t.Errorf("%s: %d %v", in, v, err)
+		}
+		b, err := json.Marshal(v)
+		var back Bytes
+		if err != nil || json.Unmarshal(b, &back) != nil || back != v {
+			t.Errorf("%s written as %s", in, b)
+		}
+	}
+	for _, bad := range []string{`"-1"`, `"1e9"`, `"Mi"`, `"1Xi"`, `"0.3"`, `true`, `null`, `"1/0"`, `"9999999999999999999999999"`} {
+		var v Bytes
+		if err := json.Unmarshal([]byte(bad), &v); err == nil {
+			t.Errorf("%s is %d bytes", bad, v)
+		}
+	}
+}
+
+func TestWithout(t *testing.T) {
+	t.Parallel()
+	one, two := minimal, "---\n# about db\n"+strings.Replace(minimal, "web", "db", 1)
+	for _, c := range []struct{ text, name, want string }{
+		{one + two, "web", two}, {one + two, "db", one}, {one, "web", ""},
+	} {
+		got, err := Without("f", []byte(c.text), c.name)
+		if err != nil || string(got) != c.want {
+			t.Errorf("without %s: %v\n%s", c.name, err, got)
+		}
+	}
+	if _, err := Without("f", []byte(one), "other"); err == nil {
+		t.Error("a name that is not there was taken out")
+	}
+}
+
+// Every example is valid.
+func TestExamples(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../examples/manifests/*.yaml")
+	if err != nil || len(files) < 5 {
+		t.Fatalf("%v %v", files, err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ps := Decode(f, b); len(ps) > 0 {
+			t.Errorf("%v", ps)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte(minimal))
+	f.Add([]byte(with("volumes: [{name: a, mountPath: /a, hostPath: /b}]", "resources: {cpu: 1}")))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		docs, ps := Decode("f", b)
+		if len(ps) > 0 {
+			return
+		}
+		if len(docs) == 0 {
+			t.Fatal("no document and no problem")
+		}
+		for _, d := range docs {
+			if d.Sandbox == nil || !ValidName(d.Name) || d.Name != d.Sandbox.Metadata.Name {
+				t.Fatalf("accepted %+v", d)
+			}
+			c, err := Canonical(d.Sandbox)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e, err := FromCanonical(c, "f")
+			if err != nil || e.Hash != Hash(d.Sandbox) {
+				t.Fatalf("recorded and read again: %v", err)
+			}
+		}
+	})
+}
+
+func BenchmarkDecode(b *testing.B) {
+	text := []byte(with("env: [{name: A, value: b}]", "volumes: [{name: a, mountPath: /a, hostPath: /b}]"))
+	for b.Loop() {
+		if _, ps := Decode("f", text); len(ps) > 0 {
+			b.Fatal(ps)
+		}
+	}
+}
