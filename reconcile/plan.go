@@ -111,7 +111,7 @@ type Guard struct {
 // Compute returns what to do. It is a pure function: the same input gives the
 // same plan. It does not allocate when there is nothing to do.
 func Compute(in Input) Plan {
-	c := computation{in: &in}
+	c := computation{in: in}
 	c.guard()
 	c.merge()
 	c.aborted()
@@ -119,7 +119,7 @@ func Compute(in Input) Plan {
 }
 
 type computation struct {
-	in      *Input
+	in      Input
 	plan    Plan
 	guarded bool
 }
@@ -225,7 +225,7 @@ func (c *computation) interrupted(o *actual.Observed) {
 func (c *computation) running(e *desired.Entry, o *actual.Observed) {
 	rec, spec := o.Record, &e.Sandbox.Spec
 	if o.Sentry != actual.Alive || o.Gofer != actual.Alive {
-		c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: died(o, c.in.Actual.BootID), Ending: ended(e, o, c.in)})
+		c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: died(o, c.in.Actual.BootID), Ending: ended(e, o, &c.in)})
 		return
 	}
 	var reason string

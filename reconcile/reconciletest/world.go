@@ -1,0 +1,495 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package reconciletest is a host that is not one, for tests of whatever uses
+// reconcile: a launcher, an observer and a source over memory, where processes
+// die, hosts reboot and daemons crash on demand. The World polices the contract
+// of reconcile.Launcher and remembers every breach of it.
+package reconciletest
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
+)
+
+// World is a host. Its zero value is not ready; use New.
+type World struct {
+	mu       sync.Mutex
+	want     map[string]*desired.Entry
+	complete bool
+	digest   int
+	records  map[string]*actual.Record
+	procs    map[int]bool // alive
+	lastPID  int
+	inode    uint64
+	held     []actual.Held
+	requests []actual.Request
+	aborted  map[string]bool
+	boot     string
+	busy     map[string]bool
+	breaches []error
+	changed  chan struct{}
+	exits    map[string]*actual.Exit
+
+	hooks sync.Mutex
+	hook  func(op, name, step string) error
+
+	// Took delays each operation. Set it before the first.
+	Took time.Duration
+}
+
+// pids is how many process numbers there are: few, so that they are reused.
+const pids = 16
+
+// New returns an empty host with a directory that can be relied on.
+func New() *World {
+	return &World{
+		want: map[string]*desired.Entry{}, records: map[string]*actual.Record{}, procs: map[int]bool{}, busy: map[string]bool{},
+		aborted: map[string]bool{}, exits: map[string]*actual.Exit{}, complete: true, boot: "boot-1", lastPID: 1, changed: make(chan struct{}, 1),
+	}
+}
+
+// Entry makes a valid manifest; change may modify it.
+func Entry(name, command string, change func(*desired.Spec)) *desired.Entry {
+	s := &desired.Sandbox{APIVersion: desired.APIVersion, Kind: desired.Kind, Metadata: desired.Metadata{Name: name}}
+	s.Spec.Root.Host = &desired.HostRoot{}
+	s.Spec.Command = []string{command}
+	if change != nil {
+		change(&s.Spec)
+	}
+	desired.Default(s)
+	return &desired.Entry{Sandbox: s, Hash: desired.Hash(s), Source: desired.Position{File: name + ".yaml", Line: 1}}
+}
+
+func (w *World) notify() {
+	select {
+	case w.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Changes receives when something has changed.
+func (w *World) Changes() <-chan struct{} { return w.changed }
+
+// Want puts a manifest into the directory, Unwant takes one out.
+func (w *World) Want(e *desired.Entry) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.want[e.Sandbox.Metadata.Name] = e
+	w.digest++
+	w.notify()
+}
+
+// Unwant takes a manifest out of the directory.
+func (w *World) Unwant(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.want, name)
+	w.digest++
+	w.notify()
+}
+
+// SetComplete says whether the directory can be relied on.
+func (w *World) SetComplete(ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.complete = ok
+	w.digest++
+	w.notify()
+}
+
+// Request leaves a request.
+func (w *World) Request(r actual.Request) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.requests = append(w.requests, r)
+	w.notify()
+}
+
+// Hold makes the record of a name unreadable.
+func (w *World) Hold(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.held = append(w.held, actual.Held{Name: name, Reason: actual.HeldCorrupt, Message: "damaged"})
+}
+
+// Kill ends the sentry or gofer of a sandbox, with an exit record if code is
+// not negative.
+func (w *World) Kill(name, what string, code int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	rec := w.records[name]
+	if rec == nil {
+		return
+	}
+	id := rec.Sentry
+	if what == "gofer" {
+		id = rec.Gofer
+	}
+	if id == nil {
+		return
+	}
+	delete(w.procs, id.PID)
+	if code >= 0 && what == "sentry" {
+		x := &actual.Exit{Known: true, Code: code, Reason: actual.ReasonCompleted, At: time.Now()}
+		if code > 0 {
+			x.Reason = actual.ReasonError
+		}
+		w.exits[key(rec)] = x
+	}
+	w.notify()
+}
+
+func key(r *actual.Record) string { return fmt.Sprintf("%s/%d", r.UID, r.Attempt) }
+
+// Reboot ends every process and begins another boot.
+func (w *World) Reboot() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	clear(w.procs)
+	w.boot += "'"
+	w.notify()
+}
+
+// Load implements reconcile.Source.
+func (w *World) Load(context.Context) (*desired.Snapshot, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := &desired.Snapshot{Complete: w.complete, Digest: fmt.Sprint(w.digest)}
+	if !w.complete {
+		s.Reason, s.Message = desired.ReasonDirectoryMissing, "gone"
+		return s, nil
+	}
+	for _, e := range w.want {
+		s.Entries = append(s.Entries, *e)
+	}
+	slices.SortFunc(s.Entries, func(a, b desired.Entry) int { return cmp.Compare(a.Sandbox.Metadata.Name, b.Sandbox.Metadata.Name) })
+	return s, nil
+}
+
+// Observe implements reconcile.Observer.
+func (w *World) Observe(context.Context) (*actual.Snapshot, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := &actual.Snapshot{BootID: w.boot, Held: slices.Clone(w.held), Requests: slices.Clone(w.requests)}
+	for _, r := range w.records {
+		if slices.ContainsFunc(w.held, func(h actual.Held) bool { return h.Name == r.Name }) {
+			continue
+		}
+		o := actual.Observed{Record: r, Sentry: w.live(r.Sentry), Gofer: w.live(r.Gofer)}
+		if o.Sentry == actual.Dead {
+			o.Exit = w.exits[key(r)]
+		}
+		s.Sandboxes = append(s.Sandboxes, o)
+	}
+	slices.SortFunc(s.Sandboxes, func(a, b actual.Observed) int { return cmp.Compare(a.Record.Name, b.Record.Name) })
+	for n := range w.aborted {
+		if w.records[n] == nil {
+			s.Aborted = append(s.Aborted, n)
+		}
+	}
+	slices.Sort(s.Aborted)
+	return s, nil
+}
+
+func (w *World) live(id *actual.Identity) actual.Liveness {
+	switch {
+	case id == nil:
+		return actual.None
+	case id.BootID != w.boot || !w.procs[id.PID] || w.owner(id.PID) != *id:
+		return actual.Dead
+	}
+	return actual.Alive
+}
+
+// owner is the youngest identity with a number: the others are its victims if
+// somebody signals by number.
+func (w *World) owner(pid int) actual.Identity {
+	var best actual.Identity
+	for _, r := range w.records {
+		for _, id := range []*actual.Identity{r.Sentry, r.Gofer} {
+			if id != nil && id.PID == pid && id.Inode > best.Inode {
+				best = *id
+			}
+		}
+	}
+	return best
+}
+
+func (w *World) spawn() *actual.Identity {
+	for range pids * 2 {
+		w.lastPID = 2 + (w.lastPID-1)%pids
+		if !w.procs[w.lastPID] {
+			w.inode++
+			w.procs[w.lastPID] = true
+			return &actual.Identity{PID: w.lastPID, Inode: w.inode, BootID: w.boot}
+		}
+	}
+	return nil
+}
+
+// breach notes that somebody broke the contract.
+func (w *World) breach(format string, args ...any) error {
+	err := fmt.Errorf(format, args...)
+	w.breaches = append(w.breaches, err)
+	return err
+}
+
+// Breaches are what was done against the contract, and whatever is wrong now.
+func (w *World) Breaches() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	errs := slices.Clone(w.breaches)
+	owned := map[int]string{}
+	for _, r := range w.records {
+		for _, id := range []*actual.Identity{r.Sentry, r.Gofer} {
+			if w.live(id) != actual.Alive {
+				continue
+			}
+			if other, ok := owned[id.PID]; ok {
+				errs = append(errs, fmt.Errorf("pid %d is of %s and %s", id.PID, other, r.Name))
+			}
+			owned[id.PID] = r.Name
+		}
+	}
+	for pid := range w.procs {
+		if owned[pid] == "" {
+			errs = append(errs, fmt.Errorf("pid %d is an orphan", pid))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Record returns a copy of a record, nil if there is none.
+func (w *World) Record(name string) *actual.Record {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r := w.records[name]; r != nil {
+		c := *r
+		return &c
+	}
+	return nil
+}
+
+// SetHook sets a function that is called before each step of an operation, one
+// at a time. An error from it makes the operation fail there, ErrCrash as the
+// death of the daemon would.
+func (w *World) SetHook(f func(op, name, step string) error) {
+	w.hooks.Lock()
+	defer w.hooks.Unlock()
+	w.hook = f
+}
+
+// begin enters an operation; there must be no other on the name.
+func (w *World) begin(name string) (func(), error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.busy[name] {
+		return nil, w.breach("two operations on %s at once", name)
+	}
+	for _, h := range w.held {
+		if h.Name == name {
+			return nil, w.breach("an operation on %s, whose record is held", name)
+		}
+	}
+	w.busy[name] = true
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.busy, name)
+		w.notify()
+	}, nil
+}
+
+// step is a point at which an operation can be cut short.
+func (w *World) step(op, name, step string) error {
+	w.hooks.Lock()
+	defer w.hooks.Unlock()
+	if w.hook != nil {
+		return w.hook(op, name, step)
+	}
+	return nil
+}
+
+func (w *World) put(r actual.Record) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.records[r.Name] = &r
+}
+
+// ErrCrash, from a hook, is the death of the daemon: nothing is cleaned up but
+// processes at their gates, which leave by themselves.
+var ErrCrash = errors.New("the daemon died")
+
+// Create implements reconcile.Launcher.
+func (w *World) Create(ctx context.Context, e *desired.Entry, token string) error {
+	name := e.Sandbox.Metadata.Name
+	end, err := w.begin(name)
+	if err != nil {
+		return err
+	}
+	defer end()
+	sleep(ctx, w.Took)
+	if err := w.step("create", name, "claim"); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	old := w.records[name]
+	w.aborted[name] = true
+	if old != nil && (w.live(old.Sentry) == actual.Alive || w.live(old.Gofer) == actual.Alive) {
+		err := w.breach("create of %s over a live one", name)
+		w.mu.Unlock()
+		return err
+	}
+	w.mu.Unlock()
+	spec, err := desired.Canonical(e.Sandbox)
+	if err != nil {
+		return err
+	}
+	r := actual.Record{Version: actual.RecordVersion, Name: name, UID: "u", Generation: 1}
+	if old != nil {
+		r.UID, r.Attempt, r.Generation, r.Failures, r.Restarts = old.UID, old.Attempt, old.Generation, old.Failures, old.Restarts+1
+		r.LastExit, r.RestartToken = old.LastExit, old.RestartToken
+		if old.SpecHash != e.Hash {
+			r.Generation++
+			r.Failures = 0
+		}
+	}
+	r.Attempt++
+	r.Phase, r.Spec, r.SpecHash, r.SourceFile, r.BootID, r.CreatedAt = actual.PhaseCreating, spec, e.Hash, e.Source.File, w.boot, time.Now()
+	if token != "" {
+		r.RestartToken, r.Failures = token, 0
+	}
+	w.put(r)
+	if err := w.step("create", name, "spawn"); err != nil {
+		return w.failCreate(r, err)
+	}
+	w.mu.Lock()
+	sentry, gofer := w.spawn(), w.spawn()
+	w.mu.Unlock()
+	// Held at the gate: a crash here makes both leave.
+	if err := w.step("create", name, "held"); err != nil || sentry == nil || gofer == nil {
+		w.mu.Lock()
+		for _, id := range []*actual.Identity{sentry, gofer} {
+			if id != nil {
+				delete(w.procs, id.PID)
+			}
+		}
+		w.mu.Unlock()
+		return w.failCreate(r, cmp.Or(err, errors.New("no process numbers left")))
+	}
+	r.Sentry, r.Gofer, r.Phase = sentry, gofer, actual.PhaseStarting
+	w.put(r)
+	if err := w.step("create", name, "start"); err != nil {
+		if errors.Is(err, ErrCrash) {
+			return err
+		}
+		w.mu.Lock()
+		delete(w.procs, sentry.PID)
+		delete(w.procs, gofer.PID)
+		w.mu.Unlock()
+		r.Sentry, r.Gofer = nil, nil
+		return w.failCreate(r, err)
+	}
+	r.Phase, r.StartedAt = actual.PhaseRunning, time.Now()
+	w.put(r)
+	return nil
+}
+
+func (w *World) failCreate(r actual.Record, err error) error {
+	if errors.Is(err, ErrCrash) {
+		return err
+	}
+	var t interface{ Terminal() bool }
+	r.Phase = actual.PhaseStopped
+	r.Failures++
+	r.LastExit = &actual.Exit{Reason: "CreateFailed", Message: err.Error(), At: time.Now(), Terminal: errors.As(err, &t) && t.Terminal()}
+	w.put(r)
+	return err
+}
+
+// Destroy implements reconcile.Launcher.
+func (w *World) Destroy(ctx context.Context, name string, how actual.Ending) error {
+	end, err := w.begin(name)
+	if err != nil {
+		return err
+	}
+	defer end()
+	sleep(ctx, w.Took)
+	w.mu.Lock()
+	old := w.records[name]
+	w.mu.Unlock()
+	if old == nil {
+		return nil
+	}
+	r := *old
+	r.Phase, r.Ending = actual.PhaseStopping, &how
+	w.put(r)
+	for _, s := range []string{"kill", "release"} {
+		if err := w.step("destroy", name, s); err != nil {
+			return err
+		}
+		w.mu.Lock()
+		for _, id := range []*actual.Identity{r.Sentry, r.Gofer} {
+			if w.live(id) == actual.Alive {
+				delete(w.procs, id.PID)
+			}
+		}
+		w.mu.Unlock()
+	}
+	x := how.Exit
+	if x == nil {
+		x = &actual.Exit{Reason: how.Reason, At: time.Now()}
+	}
+	r.Phase, r.LastExit, r.Failures, r.Completed, r.Sentry, r.Gofer = actual.PhaseStopped, x, how.Failures, how.Completed, nil, nil
+	w.put(r)
+	return nil
+}
+
+// Forget implements reconcile.Launcher.
+func (w *World) Forget(ctx context.Context, name string) error {
+	end, err := w.begin(name)
+	if err != nil {
+		return err
+	}
+	defer end()
+	sleep(ctx, w.Took)
+	if err := w.step("forget", name, "remove"); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r := w.records[name]; r != nil && (r.Phase != actual.PhaseStopped || w.live(r.Sentry) == actual.Alive || w.live(r.Gofer) == actual.Alive) {
+		return w.breach("forget of %s, which is %s", name, r.Phase)
+	}
+	delete(w.records, name)
+	delete(w.aborted, name)
+	return nil
+}
+
+// DropRequest implements reconcile.Requests.
+func (w *World) DropRequest(r actual.Request) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.requests = slices.DeleteFunc(w.requests, func(x actual.Request) bool { return x.Token == r.Token })
+	return nil
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
