@@ -95,8 +95,10 @@ func duplicates(docs []Document) []Problem {
 }
 
 func duplicateProblem(at Position, name string, other Position) Problem {
-	return Problem{Position: at, Name: name, Field: "metadata.name",
-		Message: fmt.Sprintf("sandbox %q is also defined at %s; a name may be defined once, remove one of them", name, other)}
+	return Problem{
+		Position: at, Name: name, Field: "metadata.name",
+		Message: fmt.Sprintf("sandbox %q is also defined at %s; a name may be defined once, remove one of them", name, other),
+	}
 }
 
 // badByte is the index of the first byte that is not text, or -1.

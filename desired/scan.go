@@ -32,7 +32,6 @@ type fileEntry struct {
 	// unsettled says that somebody had it open for writing: entries are those
 	// of before.
 	unsettled bool
-	gen       uint64
 }
 
 // fileID changes when a file is written or replaced.

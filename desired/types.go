@@ -48,10 +48,10 @@ type Spec struct {
 	Capabilities *Capabilities `json:"capabilities,omitempty"`
 	Rlimits      []Rlimit      `json:"rlimits,omitempty"`
 	Volumes      []Volume      `json:"volumes,omitempty"`
-	Network      Network       `json:"network,omitempty,omitzero"`
+	Network      Network       `json:"network,omitzero"`
 	Platform     string        `json:"platform,omitempty"`
 	FileAccess   string        `json:"fileAccess,omitempty"`
-	Resources    Resources     `json:"resources,omitempty,omitzero"`
+	Resources    Resources     `json:"resources,omitzero"`
 	Lifecycle                  // restart policy, stop and suspend: changes apply without a restart
 	Probes       *Probes       `json:"probes,omitempty"`
 	DependsOn    []string      `json:"dependsOn,omitempty"`
@@ -62,7 +62,7 @@ type Spec struct {
 // decision, without a restart.
 type Lifecycle struct {
 	RestartPolicy          string    `json:"restartPolicy,omitempty"`
-	Backoff                Backoff   `json:"backoff,omitempty,omitzero"`
+	Backoff                Backoff   `json:"backoff,omitzero"`
 	StopSignal             string    `json:"stopSignal,omitempty"`
 	TerminationGracePeriod *Duration `json:"terminationGracePeriod,omitempty"`
 	Suspend                bool      `json:"suspend,omitempty"`

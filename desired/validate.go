@@ -173,8 +173,14 @@ func (v *validator) bundleOwns(s *Spec) {
 		name string
 		set  bool
 	}{
-		{"command", len(s.Command) > 0}, {"args", len(s.Args) > 0}, {"env", len(s.Env) > 0}, {"workingDir", s.WorkingDir != ""},
-		{"user", s.User != nil}, {"hostname", s.Hostname != ""}, {"capabilities", s.Capabilities != nil}, {"rlimits", len(s.Rlimits) > 0},
+		{"command", len(s.Command) > 0},
+		{"args", len(s.Args) > 0},
+		{"env", len(s.Env) > 0},
+		{"workingDir", s.WorkingDir != ""},
+		{"user", s.User != nil},
+		{"hostname", s.Hostname != ""},
+		{"capabilities", s.Capabilities != nil},
+		{"rlimits", len(s.Rlimits) > 0},
 	} {
 		if f.set {
 			v.add("spec."+f.name, "can't be set with root.bundle: it comes from the bundle's config.json")

@@ -111,7 +111,7 @@ func (w *walker) value(n *yaml.Node, t reflect.Type, path string) {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	if u, ok := reflect.New(t).Interface().(json.Unmarshaler); ok {
+	if u, ok := reflect.TypeAssert[json.Unmarshaler](reflect.New(t)); ok {
 		w.custom(n, u, path)
 		return
 	}

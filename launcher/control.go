@@ -100,7 +100,7 @@ func (c *Control) callUntil(ctx context.Context, deadline time.Time, method stri
 	if err := c.conn.SetDeadline(deadline); err != nil {
 		return fmt.Errorf("call %s: %w", method, err)
 	}
-	stop := context.AfterFunc(ctx, func() { c.conn.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = c.conn.Close() })
 	defer stop()
 	if err := c.roundTrip(method, arg, result, files); err != nil {
 		if cause := context.Cause(ctx); cause != nil {

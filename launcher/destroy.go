@@ -212,7 +212,7 @@ func (l *Launcher) oomKilled(rec *actual.Record) bool {
 }
 
 // explain adds what the processes of a failed start said to its error.
-func (l *Launcher) explain(ctx context.Context, cause error, rec *actual.Record, p *pair, dir int) error {
+func (l *Launcher) explain(ctx context.Context, cause error, rec *actual.Record, dir int) error {
 	// The sentry's words pass through the gofer, which writes the rest when
 	// the sentry is gone.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.opts.KillTimeout)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"sandboxctl.dev/gofer"
@@ -30,10 +29,22 @@ var hostEtc = []string{
 // mounts are given to the gofer.
 func hostTree(s source, toGofer *donation) (*gofer.Tree, error) {
 	t := &gofer.Tree{Dirs: []gofer.Dir{
-		{Path: "dev", Mode: 0o755}, {Path: "etc", Mode: 0o755}, {Path: "home", Mode: 0o755}, {Path: "mnt", Mode: 0o755},
-		{Path: "opt", Mode: 0o755}, {Path: "proc", Mode: 0o755}, {Path: "root", Mode: 0o700}, {Path: "run", Mode: 0o755},
-		{Path: "srv", Mode: 0o755}, {Path: "sys", Mode: 0o755}, {Path: "tmp", Mode: 0o1777}, {Path: "var", Mode: 0o755},
-		{Path: "var/cache", Mode: 0o755}, {Path: "var/lib", Mode: 0o755}, {Path: "var/log", Mode: 0o755}, {Path: "var/tmp", Mode: 0o1777},
+		{Path: "dev", Mode: 0o755},
+		{Path: "etc", Mode: 0o755},
+		{Path: "home", Mode: 0o755},
+		{Path: "mnt", Mode: 0o755},
+		{Path: "opt", Mode: 0o755},
+		{Path: "proc", Mode: 0o755},
+		{Path: "root", Mode: 0o700},
+		{Path: "run", Mode: 0o755},
+		{Path: "srv", Mode: 0o755},
+		{Path: "sys", Mode: 0o755},
+		{Path: "tmp", Mode: 0o1777},
+		{Path: "var", Mode: 0o755},
+		{Path: "var/cache", Mode: 0o755},
+		{Path: "var/lib", Mode: 0o755},
+		{Path: "var/log", Mode: 0o755},
+		{Path: "var/tmp", Mode: 0o1777},
 	}}
 	for _, d := range hostDirs {
 		if err := addHost(t, d, toGofer); err != nil {
@@ -42,11 +53,9 @@ func hostTree(s source, toGofer *donation) (*gofer.Tree, error) {
 	}
 	for _, e := range hostEtc {
 		// Making a directory twice is no error, so each entry brings its own.
-		dir := "etc"
-		for _, part := range strings.Split(filepath.Dir(e), "/") {
-			if part != "." {
-				dir += "/" + part
-				t.Dirs = append(t.Dirs, gofer.Dir{Path: dir, Mode: 0o755})
+		for i, c := range e {
+			if c == '/' {
+				t.Dirs = append(t.Dirs, gofer.Dir{Path: "etc/" + e[:i], Mode: 0o755})
 			}
 		}
 		if err := addHost(t, "etc/"+e, toGofer); err != nil {

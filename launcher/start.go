@@ -95,7 +95,7 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	ctx, cancel := context.WithTimeoutCause(ctx, l.opts.BootTimeout, fmt.Errorf("not started after %s", l.opts.BootTimeout))
 	defer cancel()
 	if err := l.startApp(ctx, rec, st, pair, int(dir.Fd())); err != nil {
-		return l.explain(ctx, err, rec, pair, int(dir.Fd()))
+		return l.explain(ctx, err, rec, int(dir.Fd()))
 	}
 	rec.Phase = actual.PhaseRunning
 	rec.StartedAt = time.Now()
@@ -376,7 +376,7 @@ func totalMemory() (uint64, error) {
 	if err := unix.Sysinfo(&info); err != nil {
 		return 0, fmt.Errorf("get memory size: %w", err)
 	}
-	return uint64(info.Totalram) * uint64(info.Unit), nil
+	return info.Totalram * uint64(info.Unit), nil
 }
 
 // bindControl binds the control socket. It listens in the sentry, which may be

@@ -413,6 +413,7 @@ func doneReason(a Action) string {
 		return EventStarted
 	case OpDestroy:
 		return EventStopped
+	case OpForget:
 	}
 	return EventRemoved
 }
@@ -431,6 +432,7 @@ func failReason(a Action) string {
 		return EventCreateFailed
 	case OpDestroy:
 		return EventDestroyFailed
+	case OpForget:
 	}
 	return EventRemoveFailed
 }

@@ -145,7 +145,6 @@ func TestLoopStorm(t *testing.T) {
 		if n := passes.Load() - before; n > 10000 {
 			t.Errorf("%d passes for 10000 wakes", n)
 		}
-		before = passes.Load()
 		deadline := time.Now().Add(10 * time.Minute)
 		for time.Now().Before(deadline) {
 			w.Kill("web", "sentry", 1)
@@ -238,10 +237,9 @@ func TestLoopPanic(t *testing.T) {
 	t.Parallel()
 	inLoop(t, nil, func(w *reconciletest.World, _ *reconcile.Loop, _ *atomic.Int64) {
 		var panicked atomic.Bool
-		w.SetHook(func(op, _, step string) error {
+		w.SetHook(func(op, name, step string) error {
 			if op == "create" && step == "claim" && !panicked.Swap(true) {
-				var nobody *actual.Record
-				_ = nobody.Name
+				panic("of " + name)
 			}
 			return nil
 		})

@@ -218,8 +218,10 @@ func (c *computation) both(e *desired.Entry, o *actual.Observed) {
 }
 
 func (c *computation) interrupted(o *actual.Observed) {
-	c.add(Action{Op: OpDestroy, Name: o.Record.Name, Reason: ReasonInterrupted,
-		Ending: actual.Ending{Reason: ReasonInterrupted, Failures: o.Record.Failures}})
+	c.add(Action{
+		Op: OpDestroy, Name: o.Record.Name, Reason: ReasonInterrupted,
+		Ending: actual.Ending{Reason: ReasonInterrupted, Failures: o.Record.Failures},
+	})
 }
 
 func (c *computation) running(e *desired.Entry, o *actual.Observed) {

@@ -201,7 +201,7 @@ func TestPlan(t *testing.T) {
 func many(names string) ([]*desired.Entry, []actual.Observed) {
 	var es []*desired.Entry
 	var os []actual.Observed
-	for _, n := range strings.Fields(names) {
+	for n := range strings.FieldsSeq(names) {
 		e := reconciletest.Entry(n, "a", nil)
 		es, os = append(es, e), append(os, running(e))
 	}

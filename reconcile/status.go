@@ -383,8 +383,11 @@ func (v *view) pending(e *desired.Entry) Status {
 		ready.Reason, ready.Message = ReasonSuspended, "spec.suspend is set"
 		reconciling.Status, reconciling.Reason = False, ReasonConverged
 	}
-	s.Conditions = []Condition{ready, reconciling, {Type: CondStalled, Status: False, Reason: ReasonConverged},
-		v.manifestCondition(name, e), resourcesCondition(nil, e)}
+	s.Conditions = []Condition{
+		ready, reconciling,
+		{Type: CondStalled, Status: False, Reason: ReasonConverged},
+		v.manifestCondition(name, e), resourcesCondition(nil, e),
+	}
 	return s
 }
 

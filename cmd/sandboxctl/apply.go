@@ -103,8 +103,10 @@ func (a *app) readManifests(paths []string) ([]manifest, error) {
 				continue
 			}
 			if first, ok := seen[d.Name]; ok && first.File != f {
-				problems = append(problems, desired.Problem{Position: d.Position, Name: d.Name, Field: "metadata.name",
-					Message: fmt.Sprintf("sandbox %q is also defined at %s", d.Name, first)})
+				problems = append(problems, desired.Problem{
+					Position: d.Position, Name: d.Name, Field: "metadata.name",
+					Message: fmt.Sprintf("sandbox %q is also defined at %s", d.Name, first),
+				})
 			}
 			seen[d.Name] = d.Position
 			out = append(out, manifest{Document: d, text: texts[i]})

@@ -289,7 +289,8 @@ func (d *daemon) watchRequests(ctx context.Context) error {
 			return nil
 		case <-w.Events:
 			d.loop.Wake()
-		case <-w.Errors:
+		case err := <-w.Errors:
+			d.log.Warn("requests may be noticed late", "err", err)
 			d.loop.Wake()
 		}
 	}

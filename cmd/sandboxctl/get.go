@@ -134,8 +134,10 @@ func (a *app) printGet(w *world, name, output string) error {
 
 // object joins a status with its manifest.
 func (w *world) object(s reconcile.Status) object {
-	o := object{APIVersion: desired.APIVersion, Kind: desired.Kind, Status: s,
-		Metadata: objectMeta{Metadata: desired.Metadata{Name: s.Name}, UID: s.UID, Generation: s.Generation}}
+	o := object{
+		APIVersion: desired.APIVersion, Kind: desired.Kind, Status: s,
+		Metadata: objectMeta{Metadata: desired.Metadata{Name: s.Name}, UID: s.UID, Generation: s.Generation},
+	}
 	if !s.CreatedAt.IsZero() {
 		o.Metadata.CreationTimestamp = &s.CreatedAt
 	}
@@ -198,8 +200,10 @@ func exitText(x *actual.Exit) string {
 // headline is the one message that matters most.
 func headline(s *reconcile.Status) string {
 	for _, c := range []struct{ typ, bad string }{
-		{reconcile.CondManifestValid, reconcile.False}, {reconcile.CondStalled, reconcile.True},
-		{reconcile.CondReconciling, reconcile.True}, {reconcile.CondReady, reconcile.False},
+		{reconcile.CondManifestValid, reconcile.False},
+		{reconcile.CondStalled, reconcile.True},
+		{reconcile.CondReconciling, reconcile.True},
+		{reconcile.CondReady, reconcile.False},
 		{reconcile.CondResourcesEnforced, reconcile.False},
 	} {
 		if cond := s.Condition(c.typ); cond != nil && cond.Status == c.bad && cond.Message != "" {

@@ -84,7 +84,7 @@ func detect(mountinfo io.Reader) (*Host, error) {
 				h.v2 = point
 			}
 		case "cgroup":
-			for _, c := range strings.Split(rf[2], ",") {
+			for c := range strings.SplitSeq(rf[2], ",") {
 				if slices.Contains(controllers, c) && h.v1[c] == "" {
 					h.v1[c] = point
 				}

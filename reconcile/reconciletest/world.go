@@ -324,7 +324,7 @@ func (w *World) put(r actual.Record) {
 	w.records[r.Name] = &r
 }
 
-// ErrCrash, from a hook, is the death of the daemon: nothing is cleaned up but
+// ErrCrash from a hook is the death of the daemon: nothing is cleaned up but
 // processes at their gates, which leave by themselves.
 var ErrCrash = errors.New("the daemon died")
 
