@@ -105,6 +105,8 @@ func (c *Control) callUntil(ctx context.Context, deadline time.Time, method stri
 	if err := c.roundTrip(method, arg, result, files); err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
+		} else if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = fmt.Errorf("no answer in time: %w", os.ErrDeadlineExceeded)
 		}
 		return fmt.Errorf("call %s: %w", method, err)
 	}

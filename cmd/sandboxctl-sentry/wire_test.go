@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"gvisor.dev/gvisor/pkg/sentry/control"
+	"gvisor.dev/gvisor/runsc/boot"
+
+	"sandboxctl.dev/launcher/wire"
+)
+
+// Each message the launcher sends or reads must decode, without a field too
+// many, as gVisor's own type does: an upgrade that changes the wire fails here.
+func TestWire(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ ours, theirs any }{
+		"signal": {&wire.SignalArgs{CID: "c", Signo: 15, PID: 3, Mode: wire.SignalAllProcesses}, &boot.SignalArgs{}},
+		"wait":   {&wire.WaitPIDArgs{PID: 3, CID: "c"}, &boot.WaitPIDArgs{}},
+		"exec": {&wire.ExecArgs{
+			Filename: "f", Argv: []string{"a"}, Envv: []string{"e"}, WorkingDirectory: "/", KUID: 1, KGID: 2, ExtraKGIDs: []uint32{3},
+			NoNewPrivileges: true, Capabilities: &wire.TaskCapabilities{PermittedCaps: 1, InheritableCaps: 2, EffectiveCaps: 4, BoundingCaps: 8, AmbientCaps: 16},
+			StdioIsPty: true, GuestFDs: []int{0, 1}, ContainerID: "c",
+		}, &control.ExecArgs{}},
+		"network": {ptr(wire.Loopback()), &boot.CreateLinksAndRoutesArgs{}},
+	} {
+		b, err := json.Marshal(c.ours)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dec := json.NewDecoder(strings.NewReader(string(b)))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(c.theirs); err != nil {
+			t.Errorf("%s: gVisor does not understand %s: %v", name, b, err)
+			continue
+		}
+		// And back: every value has arrived where it belongs.
+		back, err := json.Marshal(c.theirs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := reflect.New(reflect.TypeOf(c.ours).Elem()).Interface()
+		if err := json.Unmarshal(back, again); err != nil {
+			t.Fatal(err)
+		}
+		if text, err := json.Marshal(again); err != nil || string(text) != string(b) {
+			t.Errorf("%s: sent\n%s\narrived\n%s", name, b, text)
+		}
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// What the sentry answers decodes into our types.
+func TestWireReplies(t *testing.T) {
+	t.Parallel()
+	theirs, err := json.Marshal([]*control.Process{{UID: 1, PID: 2, PPID: 3, TTY: "?", Cmd: "sh"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ps []wire.Process
+	dec := json.NewDecoder(strings.NewReader(string(theirs)))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&ps); err != nil || ps[0].UID != 1 || ps[0].PID != 2 || ps[0].PPID != 3 || ps[0].Cmd != "sh" {
+		t.Errorf("processes: %+v %v", ps, err)
+	}
+	out := boot.EventOut{ContainerUsage: map[string]uint64{"c": 7}}
+	out.Event.Data.Memory.Usage.Usage = 5
+	out.Event.Data.Pids.Current = 4
+	if theirs, err = json.Marshal(out); err != nil {
+		t.Fatal(err)
+	}
+	var e wire.EventOut
+	dec = json.NewDecoder(strings.NewReader(string(theirs)))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&e); err != nil || e.ContainerUsage["c"] != 7 || e.Event.Data.Memory.Usage.Usage != 5 || e.Event.Data.Pids.Current != 4 {
+		t.Errorf("event: %+v %v", e, err)
+	}
+}
+
+func TestWireNames(t *testing.T) {
+	t.Parallel()
+	for ours, theirs := range map[string]string{
+		wire.MethodStartRoot: boot.ContMgrRootContainerStart, wire.MethodExecuteAsync: boot.ContMgrExecuteAsync,
+		wire.MethodWait: boot.ContMgrWait, wire.MethodWaitPID: boot.ContMgrWaitPID, wire.MethodProcesses: boot.ContMgrProcesses,
+		wire.MethodEvent: boot.ContMgrEvent, wire.MethodSignal: boot.ContMgrSignal, wire.MethodSetNetwork: boot.ContMgrSetNetworkArgs,
+		wire.MethodRuntimeState: boot.ContMgrContainerRuntimeState,
+	} {
+		if ours != theirs {
+			t.Errorf("%s is %s in gVisor", ours, theirs)
+		}
+	}
+	for ours, theirs := range map[int]boot.SignalDeliveryMode{
+		wire.SignalProcess: boot.DeliverToProcess, wire.SignalAllProcesses: boot.DeliverToAllProcesses,
+		wire.SignalForegroundProcessGroup: boot.DeliverToForegroundProcessGroup, wire.SignalProcessGroup: boot.DeliverToProcessGroup,
+	} {
+		if ours != int(theirs) {
+			t.Errorf("signal mode %d is %d in gVisor", ours, theirs)
+		}
+	}
+	var lo boot.LoopbackLink
+	b, err := json.Marshal(wire.Loopback().LoopbackLinks[0])
+	if err != nil || json.Unmarshal(b, &lo) != nil {
+		t.Fatal(err)
+	}
+	want := boot.DefaultLoopbackLink
+	if lo.Name != want.Name || len(lo.Addresses) != len(want.Addresses) || len(lo.Routes) != len(want.Routes) || !lo.Addresses[0].Address.Equal(net.IPv4(127, 0, 0, 1)) {
+		t.Errorf("loopback is %+v, gVisor's %+v", lo, want)
+	}
+}
+
+// The binary answers the handshake, and refuses to be run by hand.
+func TestBinary(t *testing.T) {
+	t.Parallel()
+	bin := os.Getenv("SANDBOXCTL_BIN")
+	if bin == "" {
+		bin = t.TempDir()
+		cmd := exec.Command("go", "build", "-o", bin, ".")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	path := filepath.Join(bin, "sandboxctl-sentry")
+	out, err := exec.Command(path, "version").Output()
+	if err != nil || !strings.HasPrefix(string(out), wire.HandshakePrefix) || !strings.Contains(string(out), "gvisor=v0") {
+		t.Errorf("version: %q %v", out, err)
+	}
+	for _, args := range [][]string{nil, {"boot"}, {"nonsense"}, {"--nonsense"}} {
+		if out, err := exec.Command(path, args...).CombinedOutput(); err == nil {
+			t.Errorf("%v: it ran: %s", args, out)
+		}
+	}
+	// A launcher that dies before it has opened the gate leaves nothing.
+	cmd := exec.Command(path, "--gate-fd=3", "boot", "x")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.ExtraFiles = []*os.File{r}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	w.Close()
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != wire.ExitGateClosed {
+		t.Errorf("gate closed: %v", err)
+	}
+}

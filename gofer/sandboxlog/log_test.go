@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sandboxlog
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
+)
+
+// logDir is a directory with a writer in it.
+func logDir(t *testing.T, max int64) (string, *Writer) {
+	t.Helper()
+	dir := t.TempDir()
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	w := NewWriter(int(f.Fd()), "1.log", max)
+	t.Cleanup(w.Close)
+	return dir, w
+}
+
+func read(t *testing.T, dir string) []Entry {
+	t.Helper()
+	var out []Entry
+	if _, err := Read(os.DirFS(dir), "1.log", func(e Entry) error {
+		e.Text = bytes.Clone(e.Text)
+		out = append(out, e)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// pump sends input through a pipe to the writer and waits for its end.
+func pump(t *testing.T, w *Writer, stream Stream, input string, chunk int) {
+	t.Helper()
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	p, err := NewPump(fds[0], w, stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Start()
+	out := os.NewFile(uintptr(fds[1]), "pipe")
+	for len(input) > 0 {
+		n := min(chunk, len(input))
+		if _, err := out.WriteString(input[:n]); err != nil {
+			t.Fatal(err)
+		}
+		input = input[n:]
+	}
+	out.Close()
+	select {
+	case <-p.Done():
+	case <-time.After(10 * time.Second):
+		t.Fatal("the pump does not end with its pipe")
+	}
+}
+
+func text(es []Entry) string {
+	var b strings.Builder
+	for _, e := range es {
+		b.Write(e.Text)
+		if e.Full {
+			b.WriteByte('\n')
+		}
+	}
+	return b.String()
+}
+
+// Whatever is written comes out, in lines with time and stream.
+func TestPump(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 3*maxLine+17)
+	for _, input := range []string{"one\ntwo\n", "no newline", "\n\n", long + "\nshort\n", "a\x00b\x1b[2J\n", "\xff\xfe\n", ""} {
+		for _, chunk := range []int{1, 7, 100000} {
+			dir, w := logDir(t, 0)
+			pump(t, w, Stderr, input, chunk)
+			es := read(t, dir)
+			want := input
+			if want != "" && !strings.HasSuffix(want, "\n") {
+				want += "\n"
+			}
+			if got := text(es); got != want {
+				t.Errorf("chunks of %d: %q became %q", chunk, input[:min(len(input), 40)], got[:min(len(got), 80)])
+			}
+			for _, e := range es {
+				if e.Stream != Stderr || time.Since(e.At) > time.Minute || len(e.Text) > maxLine {
+					t.Errorf("%+v", e)
+				}
+			}
+		}
+	}
+}
+
+func TestPumpAnything(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		input := rapid.StringN(0, 3000, 20000).Draw(rt, "input")
+		dir, w := logDir(t, 0)
+		pump(t, w, Stdout, input, rapid.IntRange(1, 5000).Draw(rt, "chunk"))
+		want := input
+		if want != "" && !strings.HasSuffix(want, "\n") {
+			want += "\n"
+		}
+		if got := text(read(t, dir)); got != want {
+			rt.Fatalf("%q became %q", want, got)
+		}
+	})
+}
+
+// A log never takes more than twice its cap, and what is kept is the end.
+func TestRotation(t *testing.T) {
+	t.Parallel()
+	dir, w := logDir(t, 10_000)
+	for i := range 2000 {
+		w.Write(time.Now(), Stdout, []Line{{Text: fmt.Appendf(nil, "line %d", i), Full: true}})
+	}
+	for _, n := range []string{"1.log", "1.log.1"} {
+		info, err := os.Stat(filepath.Join(dir, n))
+		if err != nil || info.Size() > 10_000 {
+			t.Errorf("%s: %v %v", n, info.Size(), err)
+		}
+	}
+	es := read(t, dir)
+	last := string(es[len(es)-1].Text)
+	if last != "line 1999" || len(es) < 200 {
+		t.Errorf("%d lines are kept, the last %q", len(es), last)
+	}
+	for i := 1; i < len(es); i++ {
+		if es[i].At.Before(es[i-1].At) {
+			t.Fatal("out of order")
+		}
+	}
+}
+
+// A full disk costs the lines that do not fit, and says how many.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	dir, w := logDir(t, 0)
+	w.Write(time.Now(), Stdout, []Line{{Text: []byte("before"), Full: true}})
+	// A descriptor that can't be written takes the place of the disk.
+	good := w.fd
+	bad, err := unix.Open("/dev/full", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.fd = bad
+	for range 3 {
+		w.Write(time.Now(), Stdout, []Line{{Text: []byte("lost"), Full: true}})
+	}
+	w.fd = good
+	unix.Close(bad)
+	w.Write(time.Now(), Stdout, []Line{{Text: []byte("after"), Full: true}})
+	if got := text(read(t, dir)); got != "before\n3 lines were dropped: the log could not be written\nafter\n" {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestFollow(t *testing.T) {
+	t.Parallel()
+	dir, w := logDir(t, 500)
+	f := NewFollower(os.DirFS(dir), "1.log")
+	defer f.Close()
+	var got []string
+	next := func() {
+		t.Helper()
+		if err := f.Next(func(e Entry) error {
+			got = append(got, string(e.Text))
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next()
+	for i := range 40 {
+		w.Write(time.Now(), Stdout, []Line{{Text: fmt.Append(nil, i), Full: true}})
+		next()
+	}
+	for i := range got {
+		if got[i] != fmt.Sprint(i) {
+			t.Fatalf("line %d is %q: %v", i, got[i], got)
+		}
+	}
+	if len(got) != 40 {
+		t.Errorf("%d lines", len(got))
+	}
+	stop := errors.New("stop")
+	if err := NewFollower(os.DirFS(dir), "1.log").Next(func(Entry) error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("%v", err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte("2026-01-02T03:04:05.000000006Z stdout F hello"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e, err := Parse(b)
+		if err == nil && e.Stream != Stdout && e.Stream != Stderr && e.Stream != Internal {
+			t.Fatalf("%+v", e)
+		}
+		if _, err := Scan(bytes.NewReader(b), func(Entry) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cgroup
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+const (
+	mountsV2     = "30 24 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
+	mountsHybrid = "31 30 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n32 30 0:28 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n" +
+		"33 30 0:29 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n34 30 0:30 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
+	mountsV1 = "31 30 0:27 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n32 30 0:28 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+)
+
+func TestDetect(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		mountsV2: "v2 /sys/fs/cgroup map[]", "": "none  map[]", "garbage\n1 2\n - \n": "none  map[]",
+		mountsHybrid: "hybrid /sys/fs/cgroup/unified map[cpu:/sys/fs/cgroup/cpu memory:/sys/fs/cgroup/memory pids:/sys/fs/cgroup/pids]",
+		mountsV1:     "v1  map[cpu:/sys/fs/cgroup/cpu,cpuacct memory:/sys/fs/cgroup/memory]",
+	} {
+		h, err := detect(strings.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(h.Version(), " ", h.v2, " ", h.v1); got != want {
+			t.Errorf("%q, expected %q", got, want)
+		}
+	}
+}
+
+// fakeV2 is a tree of plain files with the controllers given.
+func fakeV2(t *testing.T, controllers string) *Host {
+	t.Helper()
+	root := t.TempDir()
+	write(t, root, "cgroup.controllers", controllers)
+	write(t, root, "cgroup.subtree_control", "")
+	write(t, filepath.Join(root, parent), "cgroup.subtree_control", "")
+	g := filepath.Join(root, parent, "web")
+	for _, f := range []string{"cgroup.procs", "cgroup.kill", "cpu.max", "memory.max", "memory.swap.max", "memory.oom.group", "pids.max"} {
+		write(t, g, f, "")
+	}
+	write(t, g, "memory.events", "low 0\nhigh 0\nmax 7\noom 1\noom_kill 2\n")
+	write(t, g, "memory.current", "4096\n")
+	write(t, g, "cpu.stat", "usage_usec 12\nuser_usec 5\n")
+	write(t, g, "pids.current", "3\n")
+	return &Host{v2: root, v1: map[string]string{}}
+}
+
+func write(t *testing.T, dir, name, content string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func content(t *testing.T, parts ...string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(parts...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestV2(t *testing.T) {
+	t.Parallel()
+	h := fakeV2(t, "cpuset cpu io memory pids\n")
+	g, missing, err := h.Create("web", Limits{CPU: 500, Memory: 1 << 20, PIDs: 9})
+	if err != nil || len(missing) > 0 {
+		t.Fatalf("%v %v", missing, err)
+	}
+	defer g.Close()
+	dir := filepath.Join(h.v2, parent, "web")
+	for file, want := range map[string]string{"cpu.max": "50000 100000", "memory.max": "1048576", "memory.swap.max": "0", "memory.oom.group": "1", "pids.max": "9"} {
+		if got := content(t, dir, file); got != want {
+			t.Errorf("%s is %q, expected %q", file, got, want)
+		}
+	}
+	// Each write of a plain file begins at its start: the last one is there.
+	if got := content(t, h.v2, "cgroup.subtree_control"); !strings.HasPrefix(got, "+pids") {
+		t.Errorf("subtree_control is %q", got)
+	}
+	if fd, ok := g.CloneFD(); !ok || fd < 0 {
+		t.Error("nothing to clone into")
+	}
+	if n, err := g.OOMKills(); n != 2 || err != nil {
+		t.Errorf("%d OOM kills, %v", n, err)
+	}
+	if s := g.Stats(); s != (Stats{MemoryBytes: 4096, CPUNanos: 12000, PIDs: 3}) {
+		t.Errorf("%+v", s)
+	}
+	if err := g.Kill(); err != nil || content(t, dir, "cgroup.kill") != "1" {
+		t.Errorf("kill: %v", err)
+	}
+	again, err := h.Open(g.Dirs())
+	if err != nil || len(again.Dirs()) != 1 {
+		t.Errorf("%v %v", again, err)
+	}
+	again.Close()
+}
+
+// A limit that can't be had is reported, and the others are set.
+func TestV2Unenforced(t *testing.T) {
+	t.Parallel()
+	h := fakeV2(t, "memory\n")
+	g, missing, err := h.Create("web", Limits{CPU: 500, Memory: 1 << 20, PIDs: 9})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	if len(missing) != 2 || missing[0].Resource != "cpu" || missing[1].Resource != "pids" || !strings.Contains(missing[0].Why, "does not have the cpu controller") {
+		t.Errorf("%v", missing)
+	}
+	if got := content(t, h.v2, parent, "web", "memory.max"); got != "1048576" {
+		t.Errorf("memory.max %q", got)
+	}
+	none := &Host{v1: map[string]string{}}
+	g, missing, err = none.Create("web", Limits{CPU: 1, Memory: 1, PIDs: 1})
+	if err != nil || len(missing) != 3 || len(g.Dirs()) != 0 {
+		t.Errorf("%v %v %v", g, missing, err)
+	}
+}
+
+// Directories from a record that Create could not have made are refused.
+func TestOpenRefuses(t *testing.T) {
+	t.Parallel()
+	h := &Host{v2: "/sys/fs/cgroup/unified", v1: map[string]string{"cpu": "/sys/fs/cgroup/cpu"}}
+	for _, bad := range []string{
+		"/", "", "/etc", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/unified/sandboxctl", "/sys/fs/cgroup/unified/sandboxctl/..", "/sys/fs/cgroup/unified/system.slice/x",
+		"/sys/fs/cgroup/unified/sandboxctl/a/b", "/sys/fs/cgroup/unified/sandboxctl/../x", "relative/sandboxctl/x", "/sys/fs/cgroup/memory/sandboxctl/x", "/sys/fs/cgroup/unified/sandboxctl/x/",
+	} {
+		if g, err := h.Open([]string{bad}); err == nil {
+			t.Errorf("%q is opened: %v", bad, g.Dirs())
+		}
+	}
+	for _, bad := range []string{"", ".", "..", "a/b", "a\x00"} {
+		if _, _, err := h.Create(bad, Limits{}); err == nil {
+			t.Errorf("%q is created", bad)
+		}
+	}
+	g, err := h.Open([]string{"/sys/fs/cgroup/unified/sandboxctl/not-there"})
+	if err != nil || len(g.Dirs()) != 0 {
+		t.Errorf("one that is gone: %v %v", g, err)
+	}
+}
+
+// On the real kernel: limits are in force, and nothing is left.
+func TestReal(t *testing.T) {
+	h, err := Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() != 0 || h.Version() == "none" {
+		if os.Getenv("SANDBOXCTL_E2E") == "require" {
+			t.Fatalf("root and cgroups are required; uid %d, cgroups %s", os.Geteuid(), h.Version())
+		}
+		t.Skipf("needs root and cgroups; uid %d, cgroups %s", os.Geteuid(), h.Version())
+	}
+	name := fmt.Sprintf("test-%d", os.Getpid())
+	g, missing, err := h.Create(name, Limits{CPU: 500, Memory: 64 << 20, PIDs: 64})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	defer g.Close()
+	defer func() {
+		if err := g.Remove(ctx); err != nil {
+			t.Error(err)
+		}
+		for _, d := range g.Dirs() {
+			if _, err := os.Stat(d); err == nil {
+				t.Errorf("%s is left", d)
+			}
+		}
+		if err := g.Remove(ctx); err != nil {
+			t.Errorf("removed twice: %v", err)
+		}
+	}()
+	t.Logf("%s: %v, not enforced %v", h.Version(), g.Dirs(), missing)
+	cmd := exec.Command("sleep", "100")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	if err := g.Add(cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	if pids, err := g.PIDs(); err != nil || len(pids) != 1 || pids[0] != cmd.Process.Pid {
+		t.Errorf("%v %v", pids, err)
+	}
+	if len(missing) == 0 {
+		if s := g.Stats(); s.PIDs != 1 || s.MemoryBytes < 0 {
+			t.Errorf("%+v", s)
+		}
+	}
+	short, cancel2 := context.WithTimeout(ctx, 30*time.Millisecond)
+	defer cancel2()
+	if err := g.Remove(short); err == nil {
+		t.Error("a group with a process in it was removed")
+	}
+	if _, ok := g.CloneFD(); ok {
+		if err := g.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
+			t.Errorf("killed: %v", err)
+		}
+	}
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// fakeSentry answers each connection as told. It is as hostile as it likes.
+func fakeSentry(t *testing.T, answer func(c *net.UnixConn, request string)) *Control {
+	t.Helper()
+	dir := t.TempDir()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, controlSocket), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.AcceptUnix()
+			if err != nil {
+				return
+			}
+			buf := make([]byte, 64<<10)
+			n, _ := c.Read(buf)
+			answer(c, string(buf[:n]))
+			c.Close()
+		}
+	}()
+	d, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	c, err := dialControl(t.Context(), int(d.Fd()), controlSocket, "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// hostile is an answer and the error it must end in.
+type hostile struct {
+	answer func(*net.UnixConn, string)
+	want   string
+}
+
+// within is how long the caller waits: short where no answer is to come.
+func (h *hostile) within() time.Duration {
+	if h.want == " time" {
+		return 300 * time.Millisecond
+	}
+	return 30 * time.Second
+}
+
+func say(text string) func(*net.UnixConn, string) {
+	return func(c *net.UnixConn, _ string) { _, _ = c.Write([]byte(text)) }
+}
+
+func TestControl(t *testing.T) {
+	t.Parallel()
+	var got string
+	c := fakeSentry(t, func(c *net.UnixConn, r string) {
+		got = r
+		_, _ = c.Write([]byte(`{"success":true,"err":"","result":[{"uid":1,"pid":2,"cmd":"sh"}]}`))
+	})
+	ps, err := c.Processes(t.Context())
+	if err != nil || len(ps) != 1 || ps[0].PID != 2 {
+		t.Errorf("%v %v", ps, err)
+	}
+	if !strings.Contains(got, `"method":"containerManager.Processes"`) || !strings.Contains(got, `"arg":"web"`) {
+		t.Errorf("sent %s", got)
+	}
+	if pid, err := c.PeerPID(); err != nil || pid != os.Getpid() {
+		t.Errorf("peer %d %v", pid, err)
+	}
+}
+
+func TestControlHostile(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]hostile{
+		"closes":       {func(*net.UnixConn, string) {}, "closed the connection"},
+		"says no":      {say(`{"success":false,"err":"nope"}`), "nope"},
+		"garbage":      {say("\x00\x01 garbage"), "read answer"},
+		"cut":          {say(`{"success":true,"res`), "closed the connection"},
+		"wrong type":   {say(`{"success":true,"result":{"a":1}}`), "decode answer"},
+		"huge":         {func(c *net.UnixConn, _ string) { flood(c, `{"success":true,"result":"`, "x") }, "longer than"},
+		"huge error":   {func(c *net.UnixConn, _ string) { flood(c, `{"success":false,"err":"`, "x") }, "longer than"},
+		"deep":         {func(c *net.UnixConn, _ string) { flood(c, `{"success":true,"result":`, "[") }, "read answer"},
+		"never":        {func(c *net.UnixConn, _ string) { time.Sleep(2 * time.Second) }, " time"},
+		"byte by byte": {drip, " time"},
+	} {
+		ctx, cancel := context.WithTimeoutCause(t.Context(), c.within(), errors.New("out of time"))
+		start := time.Now()
+		_, err := fakeSentry(t, c.answer).Processes(ctx)
+		cancel()
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, expected %q", name, err, c.want)
+		}
+		if took := time.Since(start); took > c.within()+10*time.Second {
+			t.Errorf("%s: it took %s", name, took)
+		}
+	}
+}
+
+func flood(c *net.UnixConn, head, more string) {
+	_, _ = c.Write([]byte(head))
+	block := []byte(strings.Repeat(more, 64<<10))
+	for range 200 {
+		if _, err := c.Write(block); err != nil {
+			return
+		}
+	}
+}
+
+func drip(c *net.UnixConn, _ string) {
+	for range 40 {
+		if _, err := c.Write([]byte(" ")); err != nil {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+func FuzzControlReply(f *testing.F) {
+	f.Add([]byte(`{"success":true,"result":{"event":{"data":{"memory":{"usage":{"usage":5}}}},"containerUsage":{"a":1}}}`))
+	f.Add([]byte(`{"success":false,"err":"x"}`))
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
+		defer ours.Close()
+		conn, err := net.FileConn(ours)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &Control{conn: conn.(*net.UnixConn), id: "web"}
+		defer c.Close()
+		if _, err := theirs.Write(answer[:min(len(answer), 60<<10)]); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			var b [4096]byte
+			_, _ = theirs.Read(b[:])
+			theirs.Close()
+		}()
+		_, _ = c.Stats(t.Context())
+	})
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/desired"
+)
+
+func manifest(change func(*desired.Spec)) *desired.Sandbox {
+	s := &desired.Sandbox{APIVersion: desired.APIVersion, Kind: desired.Kind, Metadata: desired.Metadata{Name: "web"}}
+	s.Spec.Root.Host = &desired.HostRoot{}
+	s.Spec.Command = []string{"sh"}
+	if change != nil {
+		change(&s.Spec)
+	}
+	desired.Default(s)
+	return s
+}
+
+func TestSetup(t *testing.T) {
+	t.Parallel()
+	st, err := fromManifest(manifest(func(s *desired.Spec) {
+		s.Args = []string{"-c", "x"}
+		s.Env = []desired.EnvVar{{Name: "A", Value: "b"}}
+		s.Capabilities = &desired.Capabilities{Drop: []string{"all"}, Add: []string{"net_bind_service", "CAP_KILL"}}
+		s.Rlimits = []desired.Rlimit{{Type: "nofile", Soft: 1, Hard: 2}}
+		s.Volumes = []desired.Volume{
+			{Name: "a", MountPath: "/a", HostPath: "/srv/a", ReadOnly: true},
+			{Name: "t", MountPath: "/t", Tmpfs: &desired.Tmpfs{Size: 5}},
+			{Name: "b", MountPath: "/b", HostPath: "/srv/b"},
+		}
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := st.spec.Process
+	if !slices.Equal(p.Args, []string{"sh", "-c", "x"}) || !slices.Equal(p.Env, []string{"A=b", defaultPath}) || p.Cwd != "/" {
+		t.Errorf("%+v", p)
+	}
+	if got := fmt.Sprint(p.Capabilities.Bounding, p.Rlimits); got != "[CAP_KILL CAP_NET_BIND_SERVICE] [{RLIMIT_NOFILE 2 1}]" {
+		t.Error(got)
+	}
+	if st.mountConfs() != "lisafs:memory,lisafs:none,lisafs:none" || len(st.volumes) != 2 || !st.volumes[0].readOnly || st.volumes[1].readOnly || !st.root.readOnly {
+		t.Errorf("%s %+v", st.mountConfs(), st.sources())
+	}
+	// No path of the host is in what the sentry is told.
+	for _, m := range st.spec.Mounts {
+		if strings.Contains(m.Source, "srv") {
+			t.Errorf("%+v", m)
+		}
+	}
+	if st.hostUserns() {
+		t.Error("it is in the host's user namespace for nothing")
+	}
+	st, err = fromManifest(manifest(func(s *desired.Spec) { s.User = &desired.User{UID: 1, GID: 2} }))
+	if err != nil || len(st.spec.Process.Capabilities.Effective) > 0 || len(st.spec.Process.Capabilities.Bounding) == 0 {
+		t.Errorf("a user has capabilities: %+v %v", st.spec.Process.Capabilities, err)
+	}
+}
+
+func TestBundle(t *testing.T) {
+	t.Parallel()
+	good := `{"ociVersion":"1.0.2","root":{"path":"rootfs"},"process":{"args":["a"],"cwd":"/","user":{"uid":5,"gid":6}},"hostname":"h",
+	 "mounts":[{"destination":"/data","type":"bind","source":"data","options":["rbind","ro"]},{"destination":"/proc","type":"proc","source":"proc"}],
+	 "annotations":{"dev.gvisor.flag.network":"host"},"linux":{"resources":{"memory":{"limit":100000000}}}}`
+	write := func(text string) string {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	load := func(dir string) (*setup, error) {
+		return fromManifest(manifest(func(s *desired.Spec) { s.Root = desired.Root{Bundle: dir}; s.Command = nil }))
+	}
+	dir := write(good)
+	st, err := load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st.root.path != dir+"/rootfs" || len(st.volumes) != 1 || st.volumes[0].path != dir+"/data" || !st.volumes[0].readOnly || st.limits.Memory != 100000000 {
+		t.Errorf("%+v", st)
+	}
+	if len(st.spec.Annotations) > 0 {
+		t.Error("annotations are passed on")
+	}
+	for name, c := range map[string]struct{ old, new, want string }{
+		"hooks":      {`"hostname":"h"`, `"hooks":{"prestart":[{"path":"/bin/x"}]}`, "hooks: not supported yet"},
+		"terminal":   {`"cwd":"/"`, `"cwd":"/","terminal":true`, "terminal"},
+		"devices":    {`"resources"`, `"devices":[{"path":"/dev/sda","type":"b","major":8,"minor":0}],"resources"`, "devices"},
+		"namespaces": {`"resources"`, `"namespaces":[{"type":"network","path":"/proc/1/ns/net"}],"resources"`, "joining a namespace"},
+		"mappings":   {`"resources"`, `"uidMappings":[{"containerID":0,"hostID":0,"size":1}],"resources"`, "id mappings"},
+		"dot dot":    {`"destination":"/data"`, `"destination":"/../data"`, "destination"},
+		"no command": {`"args":["a"]`, `"args":[]`, "process.args"},
+		"unknown":    {`"hostname":"h"`, `"hostnam":"h"`, "unknown field"},
+		"not JSON":   {`"hostname"`, `hostname`, "config.json"},
+	} {
+		_, err := load(write(strings.Replace(good, c.old, c.new, 1)))
+		var term *terminalError
+		if err == nil || !strings.Contains(err.Error(), c.want) || !errors.As(err, &term) {
+			t.Errorf("%s: %v, expected a terminal error with %q", name, err, c.want)
+		}
+	}
+	// Not followed, not waited for.
+	link := t.TempDir()
+	if err := errors.Join(os.Symlink("/etc/passwd", filepath.Join(link, "config.json"))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := load(link); err == nil || strings.Contains(err.Error(), "root:") {
+		t.Errorf("a link: %v", err)
+	}
+	fifo := t.TempDir()
+	if err := unix.Mkfifo(filepath.Join(fifo, "config.json"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := load(fifo); err == nil {
+		t.Error("a fifo is read")
+	}
+}
+
+// What may not be shared is refused before anything is made.
+func TestDetachRefuses(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	dir := t.TempDir()
+	if err := errors.Join(os.Mkdir(dir+"/real", 0o755), os.Symlink("real", dir+"/link"), unix.Mkfifo(dir+"/fifo", 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		dir + "/link": "symbolic link", dir + "/link/x": "symbolic link", dir + "/none": "no such file", dir + "/fifo": "expected a directory or a regular file",
+		"/proc": "never shared", "/proc/self/root": "symbolic link", "/sys/kernel": "never shared", "/dev/null": "expected a directory or a regular file",
+	} {
+		f, _, err := detach(path, true)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, expected %q", path, err, want)
+		}
+		if f != nil {
+			f.Close()
+		}
+	}
+	f, isDir, err := detach(dir+"/real", true)
+	if err != nil || !isDir {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Mkdirat(int(f.Fd()), "x", 0o755); !errors.Is(err, unix.EROFS) {
+		t.Errorf("a read-only mount is written: %v", err)
+	}
+	// ".." of a detached mount is itself.
+	up, err := unix.Openat(int(f.Fd()), "..", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(up)
+	var a, b unix.Stat_t
+	if err := errors.Join(unix.Fstat(int(f.Fd()), &a), unix.Fstat(up, &b)); err != nil || a.Ino != b.Ino {
+		t.Errorf("\"..\" leads out of a detached mount: %v", err)
+	}
+}
+
+func TestPrintable(t *testing.T) {
+	t.Parallel()
+	if got := printable("a\x1b[2Jb\n\u009bc"+strings.Repeat("x", 50), 20); strings.ContainsAny(got, "\x1b\n\u009b") || len(got) > 24 {
+		t.Errorf("%q", got)
+	}
+}
