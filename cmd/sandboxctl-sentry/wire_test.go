@@ -30,7 +30,7 @@ func TestWire(t *testing.T) {
 			NoNewPrivileges: true, Capabilities: &wire.TaskCapabilities{PermittedCaps: 1, InheritableCaps: 2, EffectiveCaps: 4, BoundingCaps: 8, AmbientCaps: 16},
 			StdioIsPty: true, GuestFDs: []int{0, 1}, ContainerID: "c",
 		}, &control.ExecArgs{}},
-		"network": {ptr(wire.Loopback()), &boot.CreateLinksAndRoutesArgs{}},
+		"network": {new(wire.Loopback()), &boot.CreateLinksAndRoutesArgs{}},
 	} {
 		b, err := json.Marshal(c.ours)
 		if err != nil {
@@ -56,8 +56,6 @@ func TestWire(t *testing.T) {
 		}
 	}
 }
-
-func ptr[T any](v T) *T { return &v }
 
 // What the sentry answers decodes into our types.
 func TestWireReplies(t *testing.T) {
