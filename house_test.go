@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package house_test holds the rules of the house that no compiler does.
+package house_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// deps are the packages linked into the packages named.
+func deps(t *testing.T, pkgs ...string) []string {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list", "-deps"}, pkgs...)...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(out))
+}
+
+// lightSentry are the packages below gVisor's heavy trees that come with the
+// gofer's file server and cost nothing.
+var lightSentry = []string{"gvisor.dev/gvisor/pkg/sentry/devices/nvproxy/nvconf"}
+
+var heavy = regexp.MustCompile(`^gvisor\.dev/gvisor/(pkg/sentry|runsc/boot|runsc/specutils|runsc/cgroup|runsc/cmd|runsc/container|runsc/sandbox)(/|$)`)
+
+// forbiddenIn returns the packages that must not be linked.
+func forbiddenIn(list []string, bad *regexp.Regexp, except ...string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(p string) bool { return !bad.MatchString(p) || slices.Contains(except, p) })
+}
+
+// sandboxctl is started often and stays small: it never links the sentry.
+func TestLight(t *testing.T) {
+	t.Parallel()
+	if got := forbiddenIn(deps(t, "./cmd/sandboxctl"), heavy, lightSentry...); len(got) > 0 {
+		t.Errorf("sandboxctl links %v", got)
+	}
+	// The rule can fail: the sentry binary breaks it.
+	if len(forbiddenIn(deps(t, "./cmd/sandboxctl-sentry"), heavy, lightSentry...)) == 0 {
+		t.Error("the sentry binary has no sentry, or this test sees nothing")
+	}
+}
+
+func TestDirections(t *testing.T) {
+	t.Parallel()
+	for pkg, allowed := range map[string]string{
+		"./actual/...":       `^sandboxctl\.dev/actual|^golang\.org/x/sys/`,
+		"./desired/...":      `^sandboxctl\.dev/desired|^golang\.org/x/sys/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/fsnotify/fsnotify`,
+		"./reconcile/...":    `^sandboxctl\.dev/(reconcile|desired|actual)|^golang\.org/x/sys/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/fsnotify/fsnotify`,
+		"./gofer/...":        `^sandboxctl\.dev/gofer|^golang\.org/x/|^gvisor\.dev/gvisor/`,
+		"./launcher/wire":    `^sandboxctl\.dev/launcher/wire`,
+		"./launcher/cgroup":  `^sandboxctl\.dev/launcher/cgroup|^golang\.org/x/sys/`,
+		"./launcher":         `^sandboxctl\.dev/(launcher|desired|actual|gofer)|^golang\.org/x/|^gvisor\.dev/gvisor/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|opencontainers/runtime-spec)`,
+		"./cmd/sandboxctl":   `.`,
+		"./gofer/sandboxlog": `^sandboxctl\.dev/gofer/sandboxlog|^golang\.org/x/sys/`,
+	} {
+		re := regexp.MustCompile(allowed)
+		for _, d := range deps(t, pkg) {
+			first, _, _ := strings.Cut(d, "/")
+			if !strings.Contains(first, ".") || strings.HasPrefix(d, "vendor/") || strings.Contains(d, "/internal/") {
+				continue // the standard library
+			}
+			if !re.MatchString(d) {
+				t.Errorf("%s depends on %s", pkg, d)
+			}
+		}
+	}
+}
+
+// files are the Go files of the project.
+func files(t *testing.T) []string {
+	t.Helper()
+	var out []string
+	err := filepath.WalkDir(".", func(p string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if e.IsDir() && (p == "bin" || p == ".git") {
+			return fs.SkipDir
+		}
+		if strings.HasSuffix(p, ".go") {
+			out = append(out, p)
+		}
+		return nil
+	})
+	if err != nil || len(out) < 50 {
+		t.Fatalf("%d files, %v", len(out), err)
+	}
+	return out
+}
+
+// planner are the files that must not know what time it is.
+var planner = regexp.MustCompile(`^reconcile/(plan|policy|guard|status)\.go$`)
+
+// breaches of one file: calls that must not be where they are.
+func breaches(path, src string) ([]string, error) {
+	fset := token.NewFileSet()
+	f, err := parser.ParseFile(fset, path, src, parser.SkipObjectResolution)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	isTest := strings.HasSuffix(path, "_test.go") || strings.HasPrefix(path, "reconcile/reconciletest/")
+	ast.Inspect(f, func(n ast.Node) bool {
+		sel, ok := n.(*ast.SelectorExpr)
+		if !ok {
+			return true
+		}
+		x, ok := sel.X.(*ast.Ident)
+		if !ok {
+			return true
+		}
+		name := x.Name + "." + sel.Sel.Name
+		bad := false
+		switch name {
+		case "unix.Kill", "syscall.Kill", "unix.Tgkill":
+			bad = true
+		case "unix.PidfdSendSignal":
+			bad = path != "actual/process.go" && path != "launcher/spawn.go"
+		case "os.WriteFile", "os.Create", "os.Rename", "os.RemoveAll":
+			bad = !isTest
+		case "time.Now", "time.Since", "time.Until", "time.After":
+			bad = planner.MatchString(path)
+		case "os.IsNotExist", "os.IsExist":
+			bad = true
+		}
+		if bad {
+			out = append(out, fset.Position(sel.Pos()).String()+": "+name)
+		}
+		return true
+	})
+	return out, nil
+}
+
+func TestSafetyRules(t *testing.T) {
+	t.Parallel()
+	for _, f := range files(t) {
+		src, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := breaches(f, string(src))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range got {
+			t.Error(b)
+		}
+		if !strings.HasPrefix(string(src), "// SPDX-License-Identifier: Apache-2.0\n") {
+			t.Errorf("%s: no SPDX line", f)
+		}
+		if n := strings.Count(string(src), "\n"); n > 700 {
+			t.Errorf("%s has %d lines: is it one thing?", f, n)
+		}
+	}
+	// Each rule can fail.
+	for path, code := range map[string]string{
+		"launcher/x.go": "unix.Kill(1, 9)", "reconcile/plan.go": "time.Now()", "actual/x.go": "os.WriteFile(a, b, 0)",
+		"gofer/x.go": "unix.PidfdSendSignal(1, 9, nil, 0)", "desired/x.go": "os.IsNotExist(err)",
+	} {
+		if got, err := breaches(path, "package x\nfunc f() { "+code+" }"); err != nil || len(got) != 1 {
+			t.Errorf("%s in %s is not seen: %v %v", code, path, got, err)
+		}
+	}
+}
+
+func TestPackages(t *testing.T) {
+	t.Parallel()
+	dirs := map[string]bool{}
+	for _, f := range files(t) {
+		dirs[filepath.Dir(f)] = true
+	}
+	for d := range dirs {
+		switch filepath.Base(d) {
+		case "util", "utils", "common", "types", "helpers", "misc":
+			t.Errorf("%s says nothing of what is in it", d)
+		}
+		if d == "." {
+			continue
+		}
+		documented := false
+		matches, err := filepath.Glob(d + "/*.go")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range matches {
+			f, err := parser.ParseFile(token.NewFileSet(), m, nil, parser.PackageClauseOnly|parser.ParseComments)
+			if err != nil {
+				t.Fatal(err)
+			}
+			documented = documented || f.Doc != nil && len(f.Doc.Text()) > 80
+		}
+		if !documented {
+			t.Errorf("%s: no package comment says why it exists", d)
+		}
+	}
+}
+
+// notOurs are words that have no place in the project.
+var notOurs = regexp.MustCompile(`/work/` + `main|proxy\.golang` + `\.org|/root/` + `go/`)
+
+func TestWords(t *testing.T) {
+	t.Parallel()
+	out, err := exec.Command("git", "ls-files").Output()
+	if err != nil {
+		t.Skipf("not a git checkout: %v", err)
+	}
+	for f := range strings.FieldsSeq(string(out)) {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue // removed and not yet committed
+		}
+		if m := notOurs.Find(b); m != nil {
+			t.Errorf("%s: %q", f, m)
+		}
+	}
+}
+
+// Everything there is of gVisor is of one version.
+func TestOneGVisor(t *testing.T) {
+	t.Parallel()
+	version := func(file string) string {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return regexp.MustCompile(`gvisor\.dev/gvisor (v\S+)`).FindString(string(b))
+	}
+	if a, b := version("go.mod"), version(".ci/runsc/go.mod"); a == "" || a != b {
+		t.Errorf("sandboxctl has %q, the runsc it is compared with is %q", a, b)
+	}
+}
+
+// The documentation names every phase, condition type and reason, and every
+// example.
+func TestDocs(t *testing.T) {
+	t.Parallel()
+	doc, err := os.ReadFile("docs/status.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := func(path string) *ast.File {
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	n := 0
+	for _, path := range []string{"reconcile/plan.go", "reconcile/status.go", "reconcile/loop.go", "desired/source.go", "actual/store.go", "actual/exit.go"} {
+		ast.Inspect(f(path), func(node ast.Node) bool {
+			spec, ok := node.(*ast.ValueSpec)
+			if !ok {
+				return true
+			}
+			for i, id := range spec.Names {
+				if !regexp.MustCompile(`^(Reason|Phase|Cond|Event|Held|Warning)[A-Z]`).MatchString(id.Name) || i >= len(spec.Values) {
+					continue
+				}
+				lit, ok := spec.Values[i].(*ast.BasicLit)
+				if !ok {
+					continue
+				}
+				n++
+				if !strings.Contains(string(doc), "`"+strings.Trim(lit.Value, `"`)+"`") {
+					t.Errorf("docs/status.md does not explain %s (%s)", lit.Value, id.Name)
+				}
+			}
+			return true
+		})
+	}
+	if n < 40 {
+		t.Errorf("only %d constants were found", n)
+	}
+	manifest, err := os.ReadFile("docs/manifest.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples, err := filepath.Glob("examples/manifests/*.yaml")
+	if err != nil || len(examples) == 0 {
+		t.Fatal(err)
+	}
+	for _, e := range examples {
+		if !strings.Contains(string(manifest), filepath.Base(e)) {
+			t.Errorf("docs/manifest.md does not name %s", e)
+		}
+	}
+}
