@@ -24,7 +24,7 @@ func sample(name string) *Record {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
 	return &Record{
 		Version: RecordVersion, Name: name, UID: "0123456789abcdef0123456789abcdef", Attempt: 3, Generation: 2, Phase: PhaseRunning,
-		Spec: json.RawMessage(`{"apiVersion":"sandboxctl.dev/v1alpha1"}`), SpecHash: "v1:00", SourceFile: "web.yaml", RestartToken: "t",
+		Spec: json.RawMessage(`{"apiVersion":"sandboxctl.dev/v1alpha1"}`), SpecHash: "v1:00", SourceFile: "web.yaml", SourceDigest: "d", RestartToken: "t",
 		BootID: "b", Sentry: &Identity{PID: 100, Inode: 7, StartTime: 8, BootID: "b"}, Gofer: &Identity{PID: 101, Inode: 9, StartTime: 8, BootID: "b"},
 		SentryBinary: "/bin/s", Cgroups: []string{"/sys/fs/cgroup/sandboxctl/x"}, Warnings: []Warning{{Reason: "R", Message: "m"}},
 		CreatedAt: at, StartedAt: at, Failures: 1, Restarts: 2,

@@ -56,6 +56,10 @@ type Record struct {
 	// SourceFile is the manifest it came from, relative to the manifests
 	// directory.
 	SourceFile string `json:"sourceFile,omitempty"`
+	// SourceDigest identifies the text of the manifest document and the build
+	// of the program that made Spec of it; whoever meets the same text in the
+	// same build need not parse it.
+	SourceDigest string `json:"sourceDigest,omitempty"`
 	// RestartToken is the last restart request that has been carried out.
 	RestartToken string `json:"restartToken,omitempty"`
 

@@ -35,11 +35,15 @@ type Document struct {
 	Name string
 	// Position is where the document begins.
 	Position Position
+
+	hash, digest string // of a valid one
 }
 
 // Decode reads all documents of one manifest file, YAML or JSON. file is used
 // in positions only. The problems are all there are, in order of position.
-func Decode(file string, data []byte) ([]Document, []Problem) {
+func Decode(file string, data []byte) ([]Document, []Problem) { return decode(file, data, nil) }
+
+func decode(file string, data []byte, known func(digest string) *Entry) ([]Document, []Problem) {
 	whole := func(line, col int, format string, args ...any) []Problem {
 		return []Problem{{Position: Position{File: file, Line: line, Column: col}, Message: fmt.Sprintf(format, args...)}}
 	}
@@ -63,6 +67,10 @@ func Decode(file string, data []byte) ([]Document, []Problem) {
 	var docs []Document
 	var problems []Problem
 	for _, c := range chunks {
+		if e := recall(known, file, c); e != nil {
+			docs = append(docs, Document{Sandbox: e.Sandbox, Name: e.Sandbox.Metadata.Name, Position: e.Source, hash: e.Hash, digest: e.Digest})
+			continue
+		}
 		doc, ps := decodeDocument(file, c)
 		docs = append(docs, doc)
 		problems = append(problems, ps...)
@@ -216,7 +224,7 @@ func decodeDocument(file string, c chunk) (Document, []Problem) {
 	if len(w.problems) > 0 {
 		return doc, w.named(doc.Name)
 	}
-	doc.Sandbox = sb
+	doc.Sandbox, doc.hash, doc.digest = sb, Hash(sb), digestOf(c.text)
 	return doc, nil
 }
 

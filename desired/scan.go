@@ -245,11 +245,11 @@ func (sc *scanner) file(p string) {
 		return
 	}
 	entry := &fileEntry{path: p, id: id}
-	docs, problems := Decode(p, b)
+	docs, problems := decode(p, b, sc.d.opts.Known)
 	entry.problems = problems
 	for _, doc := range docs {
 		if doc.Sandbox != nil {
-			entry.entries = append(entry.entries, Entry{Sandbox: doc.Sandbox, Hash: Hash(doc.Sandbox), Source: doc.Position})
+			entry.entries = append(entry.entries, Entry{Sandbox: doc.Sandbox, Hash: doc.hash, Source: doc.Position, Digest: doc.digest})
 		}
 	}
 	sc.d.files[p] = entry

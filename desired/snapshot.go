@@ -12,6 +12,9 @@ type Entry struct {
 	Hash string
 	// Source is where the document begins.
 	Source Position
+	// Digest identifies the text of the document and the build of the program
+	// that decoded it, "" if that can't be told.
+	Digest string
 }
 
 // Position is a place in a manifest file. File is relative to the manifests

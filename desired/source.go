@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
 )
 
@@ -49,14 +50,18 @@ type DirOptions struct {
 	AllowEmpty bool
 	// Settle is how long an absence must last to be believed (default 100 ms).
 	Settle time.Duration
-	// PollEvery is how often the directory is compared without a notification
-	// (default 10 s).
+	// PollEvery is how often it is looked whether the directory is still the
+	// same one; where there are no notifications, what is in it (default 10 s).
 	PollEvery time.Duration
 	// Once makes the first look be believed as it is, for a program that looks
 	// only once. Otherwise an absence at the first look must last as well.
 	Once bool
 	// BootID of the host, for Memory: mount ids mean nothing in another boot.
 	BootID string
+	// Known returns the entry that the same build of this program made of a
+	// document with the digest given, if that is on record. It spares a
+	// program that looks only once the parsing of what did not change.
+	Known func(digest string) *Entry
 }
 
 // Dir is a directory of manifests. Load may be called at any time; Run tells
@@ -65,6 +70,8 @@ type Dir struct {
 	opts    DirOptions
 	changes chan struct{}
 	dirty   chan struct{}
+	// newWatcher is fsnotify's; tests make it fail.
+	newWatcher func() (*fsnotify.Watcher, error)
 
 	mu       sync.Mutex
 	files    map[string]*fileEntry // by path relative to the directory
@@ -88,6 +95,8 @@ func NewDir(opts DirOptions) *Dir {
 		files:   map[string]*fileEntry{},
 		seen:    map[string]bool{},
 		missing: map[string]time.Time{},
+
+		newWatcher: fsnotify.NewWatcher,
 	}
 	if opts.Memory != nil {
 		d.memory = *opts.Memory

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
 )
 
@@ -333,9 +334,9 @@ func TestDirMountedOver(t *testing.T) {
 	m := filepath.Join(tr.top, "m")
 	inMountNS(t, func() {
 		tr.settled()
-		before := tr.dir.fingerprint()
+		before := tr.dir.identity()
 		tr.must(unix.Mount("tmpfs", m, "tmpfs", 0, ""))
-		if tr.dir.fingerprint() == before {
+		if tr.dir.identity() == before {
 			t.Error("the poll does not notice a mount")
 		}
 		tr.expect(tr.settled(), "", ReasonDirectoryReplaced)
@@ -466,18 +467,16 @@ func TestWatchLinks(t *testing.T) {
 func TestWatchPollOnly(t *testing.T) {
 	t.Parallel()
 	tr := newTree(t, DirOptions{PollEvery: 20 * time.Millisecond})
-	w := &watch{d: tr.dir}
-	w.way = map[string]bool{}
-	w.fail(unix.ENOSPC)
-	if !w.broken() || !strings.Contains(tr.dir.Degraded(), "inotify") {
+	tr.dir.newWatcher = func() (*fsnotify.Watcher, error) { return nil, unix.EMFILE }
+	tr.watching()
+	tr.write("a.yaml", named("a"))
+	is := func(s *Snapshot) bool { return s.Lookup("a") != nil && s.Complete }
+	tr.eventually("a file", is)
+	if !strings.Contains(tr.dir.Degraded(), "inotify") {
 		t.Errorf("degraded: %q", tr.dir.Degraded())
 	}
-	tr.watching()
-	before := tr.dir.fingerprint()
-	tr.write("a.yaml", named("a"))
-	if tr.dir.fingerprint() == before {
-		t.Error("the poll does not notice a file")
-	}
+	tr.must(os.Remove(filepath.Join(tr.top, "m", "a.yaml")))
+	tr.eventually("its removal", func(s *Snapshot) bool { return len(s.Entries) == 0 && s.Complete })
 }
 
 // 10 000 files: a change is noticed at once and an unchanged look is cheap.

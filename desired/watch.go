@@ -33,9 +33,10 @@ func (d *Dir) notify() {
 }
 
 // Run sends on Changes whenever the directory may have changed, until ctx is
-// done. The kernel's notifications are only an accelerator: what they miss (an
-// overflow, a mount over the directory, a network filesystem) the comparison
-// every PollEvery finds.
+// done. The kernel's notifications are only an accelerator: every PollEvery it
+// looks whether the directory is still the same one, and where there are no
+// notifications it sends each time. What both miss (a file changed by another
+// host of a network filesystem) the reader finds when it looks without reason.
 func (d *Dir) Run(ctx context.Context) error {
 	w := &watch{d: d}
 	defer w.close()
@@ -46,7 +47,7 @@ func (d *Dir) Run(ctx context.Context) error {
 	defer poll.Stop()
 	again := time.NewTimer(time.Hour)
 	defer again.Stop()
-	last := d.fingerprint()
+	last := d.identity()
 	for {
 		again.Reset(d.untilRecheck())
 		select {
@@ -57,7 +58,7 @@ func (d *Dir) Run(ctx context.Context) error {
 		case <-again.C:
 			d.notify()
 		case <-poll.C:
-			now := d.fingerprint()
+			now := d.identity()
 			if now != last || w.broken() {
 				last = now
 				w.arm()
@@ -99,11 +100,9 @@ func (d *Dir) setDegraded(why string) {
 	d.degraded = why
 }
 
-// fingerprint changes when something in the directory may have changed that no
-// notification told of: the directory itself, what is mounted on it, the
-// times of its files.
-func (d *Dir) fingerprint() string {
-	var b strings.Builder
+// identity is what the path of the directory leads to now. A mount over it, or
+// its unmounting, is what the kernel tells nobody of.
+func (d *Dir) identity() string {
 	top, err := os.Open(d.opts.Path)
 	if err != nil {
 		return err.Error()
@@ -113,26 +112,7 @@ func (d *Dir) fingerprint() string {
 	if err != nil {
 		return err.Error()
 	}
-	fmt.Fprintf(&b, "%v;", id)
-	err = fs.WalkDir(os.DirFS(d.opts.Path), ".", func(p string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if p != "." && strings.HasPrefix(e.Name(), ".") && !strings.HasPrefix(e.Name(), "..") {
-			if e.IsDir() {
-				return fs.SkipDir
-			}
-			return nil
-		}
-		if info, err := os.Stat(filepath.Join(d.opts.Path, p)); err == nil {
-			fmt.Fprintf(&b, "%s %d %d;", p, info.Size(), info.ModTime().UnixNano())
-		}
-		return nil
-	})
-	if err != nil {
-		fmt.Fprintf(&b, "%v", err)
-	}
-	return b.String()
+	return fmt.Sprint(id)
 }
 
 // watch is the set of kernel watches on the directory, those below it, and
@@ -150,7 +130,7 @@ type watch struct {
 // arm makes the watches anew.
 func (w *watch) arm() {
 	w.close()
-	fw, err := fsnotify.NewWatcher()
+	fw, err := w.d.newWatcher()
 	if err != nil {
 		w.fail(err)
 		return

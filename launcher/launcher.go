@@ -131,7 +131,7 @@ func (l *Launcher) intent(e *desired.Entry, restartToken string) (*actual.Record
 	}
 	rec.Attempt++
 	rec.Phase = actual.PhaseCreating
-	rec.Spec, rec.SpecHash, rec.SourceFile = spec, e.Hash, e.Source.File
+	rec.Spec, rec.SpecHash, rec.SourceFile, rec.SourceDigest = spec, e.Hash, e.Source.File, e.Digest
 	if restartToken != "" {
 		rec.RestartToken = restartToken
 		rec.Failures = 0 // whoever asked has looked at them

@@ -65,7 +65,7 @@ say, 1 if not (see ` + "`sandboxctl get`" + ` for why).`,
 	fl.BoolVar(&f.allowMassDelete, "allow-mass-delete", false, "remove any number of sandboxes without approval")
 	fl.IntVar(&f.workers, "workers", 4, "operations at the same time")
 	fl.DurationVar(&f.resync, "resync", 30*time.Second, "look at everything at least this often")
-	fl.DurationVar(&f.pollEvery, "poll", 10*time.Second, "compare the manifests directory at least this often")
+	fl.DurationVar(&f.pollEvery, "poll", 10*time.Second, "look this often whether the manifests directory is still the same (without inotify: what is in it)")
 	fl.StringVar(&f.logFormat, "log-format", "text", "log on stderr as text or json")
 	fl.StringVar(&f.logLevel, "log-level", "info", "log level: debug, info, warn or error")
 	return cmd

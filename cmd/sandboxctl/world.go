@@ -47,6 +47,7 @@ type viewer struct {
 	dir   *desired.Dir
 	info  *actual.DaemonInfo
 	alive bool
+	specs map[string]*actual.Record // of the last look, by digest of the manifest
 }
 
 func (a *app) newViewer() (*viewer, error) {
@@ -67,7 +68,7 @@ func (a *app) newViewer() (*viewer, error) {
 	if err != nil {
 		return nil, errors.Join(err, v.close())
 	}
-	opts := desired.DirOptions{Path: a.manifests, Once: true, BootID: boot}
+	opts := desired.DirOptions{Path: a.manifests, Once: true, BootID: boot, Known: v.known}
 	if v.info != nil && len(v.info.Memory) > 0 && v.info.ManifestsDir == a.manifests {
 		opts.Memory = new(desired.Memory)
 		if err := json.Unmarshal(v.info.Memory, opts.Memory); err != nil {
@@ -98,17 +99,34 @@ func (v *viewer) close() error {
 	return v.store.Close()
 }
 
-// look computes what the daemon computes.
-func (v *viewer) look(ctx context.Context) (*world, error) {
-	want, err := v.dir.Load(ctx)
-	if err != nil {
-		return nil, err
+// known is what the daemon made of a manifest, if it is on record.
+func (v *viewer) known(digest string) *desired.Entry {
+	rec, ok := v.specs[digest]
+	if !ok {
+		return nil
 	}
+	return reconcile.Recorded(rec)
+}
+
+// look computes what the daemon computes. The records come first: they spare
+// the parsing of the manifests that they are of.
+func (v *viewer) look(ctx context.Context) (*world, error) {
 	have := &actual.Snapshot{}
 	if v.store != nil {
+		var err error
 		if have, err = v.obs.Observe(ctx); err != nil {
 			return nil, err
 		}
+	}
+	v.specs = make(map[string]*actual.Record, len(have.Sandboxes))
+	for i := range have.Sandboxes {
+		if rec := have.Sandboxes[i].Record; rec.SourceDigest != "" {
+			v.specs[rec.SourceDigest] = rec
+		}
+	}
+	want, err := v.dir.Load(ctx)
+	if err != nil {
+		return nil, err
 	}
 	policy := reconcile.DefaultPolicy()
 	if v.info != nil && len(v.info.Policy) > 0 {

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package desired
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"sync"
+)
+
+// build identifies the program file that runs. Another build may default or
+// judge a manifest differently, so what it made of a text is not reused.
+var build = sync.OnceValue(func() string {
+	// It leads to the file itself, also when that was replaced meanwhile.
+	fi, err := os.Stat("/proc/self/exe")
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%d %d", fi.Size(), fi.ModTime().UnixNano())
+})
+
+// digestOf identifies the text of a document, decoded by this build; "" if the
+// build can't be told.
+func digestOf(text []byte) string {
+	if build() == "" {
+		return ""
+	}
+	h := sha256.New()
+	fmt.Fprintf(h, "%s\x00", build())
+	h.Write(text)
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// recall returns what Known has of a document, nil if it must be decoded.
+func recall(known func(string) *Entry, file string, c chunk) *Entry {
+	digest := digestOf(c.text)
+	if known == nil || digest == "" {
+		return nil
+	}
+	line, ok := firstKey(c.text)
+	if !ok {
+		return nil
+	}
+	e := known(digest)
+	if e == nil {
+		return nil
+	}
+	e.Source = Position{File: file, Line: c.line + line, Column: 1}
+	e.Digest = digest
+	return e
+}
+
+// firstKey is the line, from 0, on which the mapping of a document begins. It
+// knows only the plainest form, a key at the beginning of a line.
+func firstKey(text []byte) (line int, ok bool) {
+	for l := range bytes.Lines(text) {
+		switch c := l[0]; {
+		case c >= 'a' && c <= 'z':
+			return line, true
+		case c != '#' && len(bytes.TrimSpace(l)) > 0 && string(bytes.TrimSpace(l)) != "---":
+			return 0, false
+		}
+		line++
+	}
+	return 0, false
+}
