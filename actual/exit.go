@@ -17,6 +17,10 @@ import (
 // the application has ended. It is the sentry's, so its content is hostile.
 const ExitFile = "exit.json"
 
+// GoferExitFile is the same of its gofer: written by one that leaves because its
+// sentry has ended, and not by one that is killed or crashes.
+const GoferExitFile = "gofer-exit.json"
+
 // maxExit bounds what is read of it.
 const maxExit = 4 << 10
 
@@ -96,22 +100,31 @@ const (
 
 // ReadExit returns the exit record of the attempt of rec, nil if its sentry has
 // left none.
-func (s *Store) ReadExit(rec *Record) (*Exit, error) {
+func (s *Store) ReadExit(rec *Record) (*Exit, error) { return s.readExit(rec, ExitFile) }
+
+// goferLeft says whether the gofer of the attempt of rec left by itself. A file
+// that can't be read is as good as none.
+func (s *Store) goferLeft(rec *Record) bool {
+	x, err := s.readExit(rec, GoferExitFile)
+	return err == nil && x != nil
+}
+
+func (s *Store) readExit(rec *Record, file string) (*Exit, error) {
 	dir, err := s.Dir(rec.Name)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
-	b, err := readRegular(int(dir.Fd()), ExitFile, maxExit)
+	b, err := readRegular(int(dir.Fd()), file, maxExit)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read exit record of %s: %w", rec.Name, err)
+		return nil, fmt.Errorf("read %s of %s: %w", file, rec.Name, err)
 	}
 	x, err := DecodeExit(b, rec.UID, rec.Attempt)
 	if err != nil {
-		return nil, fmt.Errorf("read exit record of %s: %w", rec.Name, err)
+		return nil, fmt.Errorf("read %s of %s: %w", file, rec.Name, err)
 	}
 	return x, nil
 }

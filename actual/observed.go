@@ -22,6 +22,10 @@ type Observed struct {
 	// Exit is what the sentry left in its exit record, nil when there is none
 	// or it belongs to an earlier attempt.
 	Exit *Exit
+	// GoferLeft says of a dead gofer that it left as it should, having seen
+	// its sentry die. Each ends soon after the other, so that without this
+	// nobody could tell who was first.
+	GoferLeft bool
 	// Why says why a Liveness is Unknown.
 	Why string
 }

@@ -76,6 +76,7 @@ func (o *Observer) Observe(context.Context) (*Snapshot, error) {
 			if x, err := o.store.ReadExit(rec); err == nil {
 				s.Exit = x
 			}
+			s.GoferLeft = s.Gofer == Dead && o.store.goferLeft(rec)
 		}
 	}
 	for id, h := range o.handles {

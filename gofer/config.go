@@ -27,6 +27,10 @@ type Config struct {
 	GateFD int `json:"gateFD"`
 	// SentryFD is a pidfd of the sentry. The gofer leaves when it is readable.
 	SentryFD int `json:"sentryFD"`
+	// LeftFD is the file where the gofer, when it leaves because of that,
+	// writes Left: it tells whoever finds both dead who was first.
+	LeftFD int    `json:"leftFD"`
+	Left   string `json:"left"`
 	// Mounts are the served trees: the root first, then the volumes in the
 	// order of the spec.
 	Mounts []Mount `json:"mounts"`

@@ -69,6 +69,9 @@ func Main(argv []string) int {
 	// Connections end with their sentry. They are not waited for: a request
 	// that hangs in a dead filesystem must not keep this process.
 	waitProcess(cfg.SentryFD)
+	// There is nobody to tell of an error, and nothing depends on it but the
+	// wording of a reason.
+	_, _ = unix.Write(cfg.LeftFD, []byte(cfg.Left))
 	logs.drain(drainTimeout)
 	return ExitOK
 }

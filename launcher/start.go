@@ -24,7 +24,6 @@ import (
 // Files of a sandbox's directory, beside meta.json.
 const (
 	controlSocket = "control.sock"
-	exitFile      = actual.ExitFile
 	goferLog      = "gofer.log"
 )
 
@@ -253,7 +252,7 @@ func (l *Launcher) spawnPair(ctx context.Context, rec *actual.Record, st *setup,
 	if err != nil {
 		return nil, errors.Join(err, ready.Close())
 	}
-	p.gofer, err = spawnGofer(rec.Name, p.sentry, &gofer.Config{Mounts: mounts, DirectFS: st.directFS, Logs: *logs}, dir, &toGofer, cgroupFD)
+	p.gofer, err = spawnGofer(rec, p.sentry, &gofer.Config{Mounts: mounts, DirectFS: st.directFS, Logs: *logs}, dir, &toGofer, cgroupFD)
 	if err != nil {
 		return nil, errors.Join(err, p.sentry.abandon(), ready.Close())
 	}
@@ -261,12 +260,21 @@ func (l *Launcher) spawnPair(ctx context.Context, rec *actual.Record, st *setup,
 }
 
 // spawnGofer starts the gofer: this program again, under another name.
-func spawnGofer(name string, sentry *child, cfg *gofer.Config, dir int, fds *donation, cgroupFD int) (*child, error) {
+func spawnGofer(rec *actual.Record, sentry *child, cfg *gofer.Config, dir int, fds *donation, cgroupFD int) (*child, error) {
 	dup, err := unix.FcntlInt(sentry.pidfd.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("duplicate pidfd of sentry: %w", err)
 	}
 	cfg.SentryFD = fds.giveFD(dup, "pidfd of sentry")
+	left, err := actual.EncodeExit(actual.ExitRecord{UID: rec.UID, Attempt: rec.Attempt})
+	if err != nil {
+		return nil, err
+	}
+	exit, err := openExit(dir, actual.GoferExitFile)
+	if err != nil {
+		return nil, err
+	}
+	cfg.LeftFD, cfg.Left = fds.give(exit), string(left)
 	gate, gateFD, err := newGate(fds)
 	if err != nil {
 		return nil, err
@@ -280,7 +288,7 @@ func spawnGofer(name string, sentry *child, cfg *gofer.Config, dir int, fds *don
 	if err != nil {
 		return nil, errors.Join(err, gate.Close())
 	}
-	argv := gofer.Argv(fds.give(conf), name)
+	argv := gofer.Argv(fds.give(conf), rec.Name)
 	stderr, err := openLogFile(dir, goferLog, unix.O_TRUNC)
 	if err != nil {
 		return nil, errors.Join(err, gate.Close())
@@ -309,7 +317,7 @@ func (l *Launcher) sentryArgs(rec *actual.Record, st *setup, dir, gateFD int, so
 		return nil, nil, err
 	}
 	controlFD := d.give(control)
-	exit, err := openExit(dir)
+	exit, err := openExit(dir, actual.ExitFile)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -399,11 +407,11 @@ func bindControl(dir int) (*os.File, error) {
 	return f, nil
 }
 
-// openExit creates the empty exit record the sentry will fill.
-func openExit(dir int) (*os.File, error) {
-	fd, err := unix.Openat(dir, exitFile, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_APPEND|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+// openExit creates an empty exit record for the process that will fill it.
+func openExit(dir int, name string) (*os.File, error) {
+	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_APPEND|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("create exit record: %w", err)
 	}
-	return os.NewFile(uintptr(fd), exitFile), nil
+	return os.NewFile(uintptr(fd), name), nil
 }

@@ -134,7 +134,23 @@ func TestPlan(t *testing.T) {
 		"Never, code 1":        {input(true, []*desired.Entry{policy("Never")}, mod(running(policy("Never")), exit(1))), "destroy web Exited failures=1 completed"},
 		"sentry killed":        {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { o.Sentry = actual.Dead })), "destroy web SentryKilled failures=1"},
 		"gofer died":           {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { o.Gofer = actual.Dead })), "destroy web GoferDied failures=1"},
-		"failed before":        {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { o.Sentry = actual.Dead; o.Record.Failures = 4 })), "destroy web SentryKilled failures=5"},
+		"both died":            {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { o.Sentry, o.Gofer = actual.Dead, actual.Dead })), "destroy web GoferDied failures=1"},
+		"sentry killed, the gofer left": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
+			o.Sentry, o.Gofer, o.GoferLeft = actual.Dead, actual.Dead, true
+		})), "destroy web SentryKilled failures=1"},
+		"gofer died, the sentry ended": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
+			o.Sentry, o.Gofer = actual.Dead, actual.Dead
+			o.Exit = &actual.Exit{Known: true, Code: 137, Signal: 9, Reason: actual.ReasonSignaled, At: now}
+		})), "destroy web GoferDied failures=1"},
+		"killed inside, the gofer left": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
+			o.Sentry, o.Gofer, o.GoferLeft = actual.Dead, actual.Dead, true
+			o.Exit = &actual.Exit{Known: true, Code: 137, Signal: 9, Reason: actual.ReasonSignaled, At: now}
+		})), "destroy web Exited failures=1"},
+		"exited, both dead": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
+			exit(0)(o)
+			o.Gofer = actual.Dead
+		})), "destroy web Exited failures=1"},
+		"failed before": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { o.Sentry = actual.Dead; o.Record.Failures = 4 })), "destroy web SentryKilled failures=5"},
 		"failed after long": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
 			o.Sentry = actual.Dead
 			o.Record.Failures = 4

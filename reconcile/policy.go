@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
 )
@@ -17,6 +19,9 @@ func died(o *actual.Observed, bootID string) string {
 	switch {
 	case o.Record.BootID != bootID:
 		return ReasonHostRebooted
+	case o.Sentry == actual.Dead && o.Gofer == actual.Dead && !o.GoferLeft && (o.Exit == nil || o.Exit.Signal == int(unix.SIGKILL)):
+		// A sentry that loses its gofer kills the application and ends.
+		return ReasonGoferDied
 	case o.Exit != nil:
 		return ReasonExited
 	case o.Sentry != actual.Alive:

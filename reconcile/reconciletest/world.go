@@ -37,6 +37,7 @@ type World struct {
 	breaches []error
 	changed  chan struct{}
 	exits    map[string]*actual.Exit
+	left     map[string]bool // gofers whose sentry died first
 
 	hooks sync.Mutex
 	hook  func(op, name, step string) error
@@ -52,7 +53,7 @@ const pids = 16
 func New() *World {
 	return &World{
 		want: map[string]*desired.Entry{}, records: map[string]*actual.Record{}, procs: map[int]bool{}, busy: map[string]bool{},
-		aborted: map[string]bool{}, exits: map[string]*actual.Exit{}, complete: true, boot: "boot-1", lastPID: 1, changed: make(chan struct{}, 1),
+		aborted: map[string]bool{}, exits: map[string]*actual.Exit{}, left: map[string]bool{}, complete: true, boot: "boot-1", lastPID: 1, changed: make(chan struct{}, 1),
 	}
 }
 
@@ -137,6 +138,9 @@ func (w *World) Kill(name, what string, code int) {
 		return
 	}
 	delete(w.procs, id.PID)
+	if what == "sentry" && rec.Gofer != nil && w.procs[rec.Gofer.PID] {
+		w.left[key(rec)] = true
+	}
 	if code >= 0 && what == "sentry" {
 		x := &actual.Exit{Known: true, Code: code, Reason: actual.ReasonCompleted, At: time.Now()}
 		if code > 0 {
@@ -186,6 +190,7 @@ func (w *World) Observe(context.Context) (*actual.Snapshot, error) {
 		o := actual.Observed{Record: r, Sentry: w.live(r.Sentry), Gofer: w.live(r.Gofer)}
 		if o.Sentry == actual.Dead {
 			o.Exit = w.exits[key(r)]
+			o.GoferLeft = w.left[key(r)]
 		}
 		s.Sandboxes = append(s.Sandboxes, o)
 	}
