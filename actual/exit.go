@@ -84,6 +84,9 @@ func exitOf(ws unix.WaitStatus, at time.Time) *Exit {
 	return e
 }
 
+// Killed says whether SIGKILL ended the application.
+func (e *Exit) Killed() bool { return e.Signal == int(unix.SIGKILL) }
+
 func signalName(s unix.Signal) string {
 	if n := unix.SignalName(s); n != "" {
 		return n

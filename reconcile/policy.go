@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
 )
@@ -19,7 +17,7 @@ func died(o *actual.Observed, bootID string) string {
 	switch {
 	case o.Record.BootID != bootID:
 		return ReasonHostRebooted
-	case o.Sentry == actual.Dead && o.Gofer == actual.Dead && !o.GoferLeft && (o.Exit == nil || o.Exit.Signal == int(unix.SIGKILL)):
+	case o.Sentry == actual.Dead && o.Gofer == actual.Dead && !o.GoferLeft && (o.Exit == nil || o.Exit.Killed()):
 		// A sentry that loses its gofer kills the application and ends.
 		return ReasonGoferDied
 	case o.Exit != nil:
