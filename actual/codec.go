@@ -61,39 +61,48 @@ func DecodeRecord(b []byte) (*Record, error) {
 	if want := fmt.Sprintf("%08x", checksum(body)); want != string(b[len(head):len(head)+8]) {
 		return nil, errors.New("decode record: the checksum does not match: it was changed or damaged")
 	}
-	var v struct {
-		Version int `json:"version"`
+	r, err := decodeBody(body)
+	if err != nil || r.Version != RecordVersion {
+		if body, err = upgrade(body); err != nil {
+			return nil, fmt.Errorf("decode record: %w", err)
+		}
+		if r, err = decodeBody(body); err != nil {
+			return nil, fmt.Errorf("decode record: %w", err)
+		}
 	}
-	if err := json.Unmarshal(body, &v); err != nil {
+	if err := checkRecord(r); err != nil {
 		return nil, fmt.Errorf("decode record: %w", err)
 	}
-	if v.Version > RecordVersion {
-		return nil, fmt.Errorf("decode record: %w (%d, this program knows %d)", ErrNewerRecord, v.Version, RecordVersion)
-	}
-	body, err := upgrade(v.Version, body)
-	if err != nil {
-		return nil, fmt.Errorf("decode record: %w", err)
-	}
-	var r Record
+	return r, nil
+}
+
+func decodeBody(body []byte) (*Record, error) {
+	r := new(Record)
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.DisallowUnknownFields()
-	if err := dec.Decode(&r); err != nil {
-		return nil, fmt.Errorf("decode record: %w", err)
+	if err := dec.Decode(r); err != nil {
+		return nil, err
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("decode record: something follows it")
+		return nil, errors.New("something follows it")
 	}
-	if err := checkRecord(&r); err != nil {
-		return nil, fmt.Errorf("decode record: %w", err)
-	}
-	return &r, nil
+	return r, nil
 }
 
 // upgrade turns the body of an older version into one of RecordVersion. Each
 // version adds one pure step here and a golden file of its own.
-func upgrade(version int, body []byte) ([]byte, error) {
-	if version != RecordVersion {
-		return nil, fmt.Errorf("version %d is unknown", version)
+func upgrade(body []byte) ([]byte, error) {
+	var v struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(body, &v); err != nil {
+		return nil, err
+	}
+	if v.Version > RecordVersion {
+		return nil, fmt.Errorf("%w (%d, this program knows %d)", ErrNewerRecord, v.Version, RecordVersion)
+	}
+	if v.Version != RecordVersion {
+		return nil, fmt.Errorf("version %d is unknown", v.Version)
 	}
 	return body, nil
 }

@@ -10,10 +10,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -389,22 +391,44 @@ func (s *Store) List() (*Listing, error) {
 		return nil, fmt.Errorf("list sandboxes: %w", err)
 	}
 	l := &Listing{Records: make([]*Record, 0, len(names))}
-	for _, n := range names {
-		if !ValidName(n) {
-			l.Held = append(l.Held, Held{Name: n, Reason: HeldForeign, Message: "its name is not a DNS label"})
-			continue
-		}
-		switch rec, held, exists := s.read(n); {
-		case held != nil:
-			l.Held = append(l.Held, *held)
-		case exists:
-			l.Records = append(l.Records, rec)
+	for i, r := range s.readAll(names) {
+		switch {
+		case r.held != nil:
+			l.Held = append(l.Held, *r.held)
+		case r.exists:
+			l.Records = append(l.Records, r.rec)
 		default:
-			l.Aborted = append(l.Aborted, n)
+			l.Aborted = append(l.Aborted, names[i])
 		}
 	}
 	s.forget(names)
 	return l, nil
+}
+
+type readResult struct {
+	rec    *Record
+	held   *Held
+	exists bool
+}
+
+// readAll reads the records of the names, on all processors.
+func (s *Store) readAll(names []string) []readResult {
+	out := make([]readResult, len(names))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), 1+len(names)/8) {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(names)); i = next.Add(1) - 1 {
+				if r, n := &out[i], names[i]; ValidName(n) {
+					r.rec, r.held, r.exists = s.read(n)
+				} else {
+					r.held = &Held{Name: n, Reason: HeldForeign, Message: "its name is not a DNS label"}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return out
 }
 
 // names lists the entries of the sandboxes directory, sorted.

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -248,11 +247,11 @@ func nesting(text []byte) (line, deepest int) {
 	return 0, 0
 }
 
-var syntaxLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
+var syntaxLine = pattern(`^yaml: (?:line (\d+): )?(.*)$`)
 
 // syntaxError takes the parser's error apart.
 func syntaxError(err error) (line int, msg string) {
-	m := syntaxLine.FindStringSubmatch(err.Error())
+	m := syntaxLine().FindStringSubmatch(err.Error())
 	if m == nil {
 		return 1, "not YAML: " + err.Error()
 	}
@@ -273,7 +272,7 @@ func firstColumn(text []byte, line int) int {
 	return 1
 }
 
-var namePattern = regexp.MustCompile(`(?m)^metadata:[ \t]*(?:#.*)?\r?\n(?:[ \t]+.*\r?\n)*?[ \t]+name:[ \t]*["']?([a-z0-9-]{1,63})["']?[ \t]*(?:#.*)?\r?$`)
+var namePattern = pattern(`(?m)^metadata:[ \t]*(?:#.*)?\r?\n(?:[ \t]+.*\r?\n)*?[ \t]+name:[ \t]*["']?([a-z0-9-]{1,63})["']?[ \t]*(?:#.*)?\r?$`)
 
 // guessName finds the name in a text that does not parse. A wrong guess shows
 // the problem at another sandbox, and does nothing else.
@@ -281,7 +280,7 @@ func guessName(text []byte) string {
 	if len(text) > MaxDocumentBytes {
 		return ""
 	}
-	if m := namePattern.FindSubmatch(text); m != nil {
+	if m := namePattern().FindSubmatch(text); m != nil {
 		return string(m[1])
 	}
 	return ""

@@ -9,8 +9,11 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -55,10 +58,11 @@ func (d *Dir) scan(s *Snapshot) (dirID, error) {
 	if err != nil {
 		return dirID{}, err
 	}
-	sc := &scanner{d: d, snap: s, top: top, found: map[string]bool{}}
+	sc := &scanner{d: d, snap: s, top: top}
 	if err := sc.dir(top, "", 0); err != nil {
 		return dirID{}, err
 	}
+	d.files = sc.files()
 	// A directory that was swapped while it was read is none.
 	again, err := os.Stat(d.opts.Path)
 	if err != nil {
@@ -68,11 +72,6 @@ func (d *Dir) scan(s *Snapshot) (dirID, error) {
 		d.incomplete(s, ReasonUnsettled, "the manifests directory was replaced while it was read")
 		d.lookAgain(time.Now().Add(d.opts.Settle))
 	}
-	for p := range d.files {
-		if !sc.found[p] {
-			delete(d.files, p)
-		}
-	}
 	return id, nil
 }
 
@@ -81,7 +80,36 @@ type scanner struct {
 	d     *Dir
 	snap  *Snapshot
 	top   *os.File
-	found map[string]bool
+	paths []string // of the manifest files
+}
+
+// files brings the entries of the files up to date, on all processors: parsing
+// is most of the work of a program that starts.
+func (sc *scanner) files() map[string]*fileEntry {
+	entries := make([]*fileEntry, len(sc.paths))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), 1+len(sc.paths)/8) {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(entries)); i = next.Add(1) - 1 {
+				entries[i] = sc.file(sc.paths[i])
+			}
+		})
+	}
+	wg.Wait()
+	out := make(map[string]*fileEntry, len(entries))
+	for _, e := range entries {
+		if e == nil {
+			continue // removed while we looked
+		}
+		out[e.path] = e
+		if e.unsettled {
+			// Sooner than Settle: the end of the writing is what everybody
+			// waits for, and nothing notifies of it.
+			sc.d.lookAgain(time.Now().Add(sc.d.opts.Settle / 5))
+		}
+	}
+	return out
 }
 
 func (sc *scanner) problem(file, format string, args ...any) {
@@ -114,12 +142,11 @@ func (sc *scanner) dir(dir *os.File, rel string, depth int) error {
 				return err
 			}
 		case hasManifestExt(name):
-			if len(sc.found) >= MaxFiles {
+			if len(sc.paths) >= MaxFiles {
 				sc.problem(p, "more than %d manifest files; the rest is not read", MaxFiles)
 				return nil
 			}
-			sc.found[p] = true
-			sc.file(p)
+			sc.paths = append(sc.paths, p)
 		case e.Type()&fs.ModeSymlink != 0:
 			// A link to a directory would hide what is below it if it were
 			// passed over.
@@ -197,52 +224,45 @@ func linkHint(err error) error {
 	return err
 }
 
-// file brings the entry of one file up to date.
-func (sc *scanner) file(p string) {
+// file returns the entry of one file, the old one if it did not change, nil if
+// there is none. It is called from several goroutines.
+func (sc *scanner) file(p string) *fileEntry {
 	old := sc.d.files[p]
 	st, err := sc.stat(p)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		delete(sc.found, p)
-		return
-	case err != nil:
-		sc.bad(p, fileID{}, "the file can't be read: %v", linkHint(err))
-		return
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return badFile(p, fileID{}, "the file can't be read: %v", linkHint(err))
 	}
 	id := fileID{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
 	if old != nil && old.id == id && !old.unsettled {
-		return
+		return old
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		sc.bad(p, id, "expected a regular file; remove it or rename it to something without a manifest's extension")
-		return
+		return badFile(p, id, "expected a regular file; remove it or rename it to something without a manifest's extension")
 	}
 	f, err := sc.open(p, unix.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
-		delete(sc.found, p)
-		return
+		return nil
 	}
 	if err != nil {
-		sc.bad(p, id, "the file can't be read: %v", linkHint(err))
-		return
+		return badFile(p, id, "the file can't be read: %v", linkHint(err))
 	}
 	defer f.Close()
 	release, writing := lease(f, st, sc.d.opts.Settle)
 	if writing {
-		sc.wait(p, old, id)
-		return
+		return unsettled(p, old, id)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, MaxFileBytes+1))
 	now, serr := sc.stat(p)
 	release()
 	if err != nil {
-		sc.bad(p, id, "the file can't be read: %v", err)
-		return
+		return badFile(p, id, "the file can't be read: %v", err)
 	}
 	// Replaced, or where there are no leases written, while it was read.
 	if serr != nil || now.Size != st.Size || now.Mtim != st.Mtim || now.Ino != st.Ino {
-		sc.wait(p, old, id)
-		return
+		return unsettled(p, old, id)
 	}
 	entry := &fileEntry{path: p, id: id}
 	docs, problems := decode(p, b, sc.d.opts.Known)
@@ -252,23 +272,20 @@ func (sc *scanner) file(p string) {
 			entry.entries = append(entry.entries, Entry{Sandbox: doc.Sandbox, Hash: doc.hash, Source: doc.Position, Digest: doc.digest})
 		}
 	}
-	sc.d.files[p] = entry
+	return entry
 }
 
-func (sc *scanner) bad(p string, id fileID, format string, args ...any) {
-	sc.d.files[p] = &fileEntry{path: p, id: id, problems: []Problem{{Position: Position{File: p}, Message: fmt.Sprintf(format, args...)}}}
+func badFile(p string, id fileID, format string, args ...any) *fileEntry {
+	return &fileEntry{path: p, id: id, problems: []Problem{{Position: Position{File: p}, Message: fmt.Sprintf(format, args...)}}}
 }
 
-// wait keeps what a file said before for as long as it is being written.
-func (sc *scanner) wait(p string, old *fileEntry, id fileID) {
+// unsettled keeps what a file said before for as long as it is being written.
+func unsettled(p string, old *fileEntry, id fileID) *fileEntry {
 	e := &fileEntry{path: p, id: id, unsettled: true}
 	if old != nil {
 		e.entries, e.problems = old.entries, old.problems
 	}
-	sc.d.files[p] = e
-	// Sooner than Settle: the end of the writing is what everybody waits for,
-	// and nothing notifies of it.
-	sc.d.lookAgain(time.Now().Add(sc.d.opts.Settle / 5))
+	return e
 }
 
 // lease keeps writers out of a file while it is read. writing says that

@@ -60,7 +60,8 @@ type DirOptions struct {
 	BootID string
 	// Known returns the entry that the same build of this program made of a
 	// document with the digest given, if that is on record. It spares a
-	// program that looks only once the parsing of what did not change.
+	// program that looks only once the parsing of what did not change. It is
+	// called from several goroutines.
 	Known func(digest string) *Entry
 }
 

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,12 +32,25 @@ const (
 const maxGrace = time.Hour
 
 // ValidName says whether s is a DNS-1123 label, which is what names are.
-func ValidName(s string) bool { return len(s) <= 63 && label.MatchString(s) }
+func ValidName(s string) bool {
+	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}
 
-var (
-	label   = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
-	envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
-)
+// pattern compiles a regular expression when it is first needed: most runs of
+// the program need none.
+func pattern(expr string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
+}
+
+var envName = pattern(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 
 // Validate returns everything that is wrong with a defaulted manifest.
 func Validate(s *Sandbox) []FieldError {
@@ -211,7 +225,7 @@ func (v *validator) env(env []EnvVar) {
 	for i, e := range env {
 		field := fmt.Sprintf("spec.env[%d].name", i)
 		switch {
-		case !envName.MatchString(e.Name):
+		case !envName().MatchString(e.Name):
 			v.add(field, "expected the name of an environment variable (letters, digits, _, - and ., not beginning with a digit), got %q", clip(e.Name))
 		case seen[e.Name]:
 			v.add(field, "%s is given twice; remove one of them", e.Name)

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -177,14 +176,14 @@ func (w *walker) custom(n *yaml.Node, u json.Unmarshaler, path string) {
 }
 
 var (
-	integer = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
+	integer = pattern(`^-?(0|[1-9][0-9]*)$`)
 	// The words YAML 1.1 takes for booleans, which the decoder would turn
 	// into "true" and "false".
-	boolWord = regexp.MustCompile(`^(?i:y|yes|n|no|on|off|true|false)$`)
+	boolWord = pattern(`^(?i:y|yes|n|no|on|off|true|false)$`)
 )
 
 func (w *walker) number(n *yaml.Node, t reflect.Type, path string) {
-	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" || !integer.MatchString(n.Value) {
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" || !integer().MatchString(n.Value) {
 		w.wrong(n, path, "a whole number")
 		return
 	}
@@ -209,7 +208,7 @@ func (w *walker) text(n *yaml.Node, path string) {
 	if n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
 		return
 	}
-	if n.ShortTag() != "!!str" || boolWord.MatchString(n.Value) {
+	if n.ShortTag() != "!!str" || boolWord().MatchString(n.Value) {
 		w.report(w.pos(n), path, "expected a string, got %s; quote it: \"%s\"", describe(n), n.Value)
 	}
 }
