@@ -3,6 +3,7 @@
 package gofer
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -31,6 +32,16 @@ const (
 // still in the pipes. The write ends died with the sentry, so end of file is
 // immediate unless the disk hangs.
 const drainTimeout = time.Second
+
+// CanRun says why this build of the program can't be a gofer, nil if it can: a
+// process gives up its privileges on all of its threads at once, which Go does
+// only where no thread is C's.
+func CanRun() error {
+	if withCgo {
+		return errors.New("this program was built with cgo, so its gofers can't give up their privileges; build it with CGO_ENABLED=0 (make build)")
+	}
+	return nil
+}
 
 // Main runs a gofer to its end and returns its exit code. argv is of the form
 // of Argv. It must be called before anything else of the program has started a

@@ -19,6 +19,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/reconcile"
 )
@@ -109,6 +110,9 @@ func (a *app) daemon(ctx context.Context, f *daemonFlags) (err error) {
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("the daemon must be started by root: it makes namespaces and mounts for sandboxes")
+	}
+	if err := gofer.CanRun(); err != nil {
+		return err
 	}
 	sentry, err := launcher.FindSentry(f.sentry)
 	if err != nil {

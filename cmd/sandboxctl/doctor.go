@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/cgroup"
 )
@@ -95,7 +96,7 @@ func (a *app) checkHost(ctx context.Context, sentry string) []finding {
 	if os.Geteuid() != 0 {
 		out = append(out, finding{"user", levelError, "not root: the daemon must be"})
 	}
-	out = append(out, checkIdentity(), checkMountAPI())
+	out = append(out, check("build", "without cgo", gofer.CanRun()), checkIdentity(), checkMountAPI())
 	path, err := launcher.FindSentry(sentry)
 	version := ""
 	if err == nil {

@@ -118,8 +118,10 @@ func (a *app) printGet(w *world, name, output string) error {
 	for i := range statuses {
 		rows[i] = getRow(&statuses[i], output == "wide", w.in.Now)
 	}
-	if err := table(a.stdout, getHeader(output == "wide"), rows); err != nil {
-		return err
+	if len(rows) > 0 {
+		if err := table(a.stdout, getHeader(output == "wide"), rows); err != nil {
+			return err
+		}
 	}
 	// Problems of files that belong to no sandbox are shown nowhere else.
 	if name == "" {

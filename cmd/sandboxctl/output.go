@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -17,7 +18,9 @@ import (
 
 // table prints aligned columns.
 func table(w io.Writer, header []string, rows [][]string) error {
-	tw := tabwriter.NewWriter(w, 0, 8, 3, ' ', 0)
+	// A tabwriter writes every cell and every gap by itself.
+	b := bufio.NewWriter(w)
+	tw := tabwriter.NewWriter(b, 0, 8, 3, ' ', 0)
 	if len(header) > 0 {
 		fmt.Fprintln(tw, strings.Join(header, "\t"))
 	}
@@ -29,7 +32,13 @@ func table(w io.Writer, header []string, rows [][]string) error {
 		}
 		fmt.Fprintln(tw, strings.Join(r, "\t"))
 	}
-	return tw.Flush()
+	if err := tw.Flush(); err != nil {
+		return fmt.Errorf("write table: %w", err)
+	}
+	if err := b.Flush(); err != nil {
+		return fmt.Errorf("write table: %w", err)
+	}
+	return nil
 }
 
 func printJSON(w io.Writer, v any) error {
