@@ -47,8 +47,9 @@ func CanRun() error {
 // of Argv. It must be called before anything else of the program has started a
 // goroutine.
 func Main(argv []string) int {
-	log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: os.Stderr}})
-	log.SetLevel(log.Warning)
+	// A hostile sentry decides what the server logs, and what goes wrong in
+	// the set-up is returned as an error.
+	log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: io.Discard}})
 
 	if len(argv) != 3 {
 		fmt.Fprintln(os.Stderr, "a gofer is started by sandboxctl, not by hand")
@@ -72,8 +73,6 @@ func Main(argv []string) int {
 		fmt.Fprintf(os.Stderr, "gofer: %v\n", err)
 		return ExitFailed
 	}
-	// From here on a hostile sentry decides what is logged: say no more.
-	log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: io.Discard}})
 	// Set-up garbage is a large part of an idle gofer's memory.
 	debug.FreeOSMemory()
 

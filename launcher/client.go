@@ -5,6 +5,7 @@ package launcher
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"sandboxctl.dev/actual"
@@ -64,15 +65,19 @@ func connect(ctx context.Context, store *actual.Store, rec *actual.Record) (*Con
 	return c, nil
 }
 
+// logLine is how gVisor logs what goes on: level, month and day.
+var logLine = regexp.MustCompile(`^[DIW][01][0-9][0-3][0-9] `)
+
 // lastWords is the last line of a log file that is worth quoting, without time
-// and stream if it has them.
+// and stream if it has them. What is logged in passing is not: the reason why a
+// process ends is written without a level.
 func lastWords(tail string) string {
 	var last string
 	for line := range strings.SplitSeq(tail, "\n") {
 		if e, err := sandboxlog.Parse([]byte(line)); err == nil {
 			line = string(e.Text)
 		}
-		if line != "" {
+		if line != "" && !logLine.MatchString(line) {
 			last = line
 		}
 	}

@@ -96,7 +96,7 @@ func printable(s string, max int) string {
 		return r
 	}, strings.TrimSpace(s))
 	if len(s) > max {
-		s = s[:max] + "…"
+		s = strings.ToValidUTF8(s[:max], "") + "…"
 	}
 	return s
 }
