@@ -6,6 +6,8 @@
 SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 export CGO_ENABLED := 0
+# Where `make setup` puts Go.
+export PATH := /usr/local/go/bin:$(PATH)
 export GOFLAGS     := -buildvcs=auto
 
 BIN      := bin
