@@ -76,6 +76,10 @@ func startHeld(s spawn) (_ *child, err error) {
 		Sys:   s.attr,
 	})
 	if err != nil {
+		if errors.Is(err, unix.EPERM) {
+			// The path in it would be blamed, which is not at fault.
+			return nil, fmt.Errorf("start %s: %w (are user namespaces forbidden here? `sandboxctl doctor` tells)", s.args[0], err)
+		}
 		return nil, fmt.Errorf("start %s: %w", s.args[0], err)
 	}
 	c := &child{pid: p.Pid, gate: s.gate, pidfd: os.NewFile(uintptr(pidfd), "pidfd")}

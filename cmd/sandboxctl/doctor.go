@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -103,7 +105,7 @@ func (a *app) checkHost(ctx context.Context, sentry string) []finding {
 		version, err = launcher.CheckSentry(ctx, path)
 	}
 	out = append(out, check("sentry", "gVisor "+version+", "+path, err))
-	out = append(out, checkNamespaces()...)
+	out = append(out, checkNamespaces(ctx))
 	return append(out, checkCgroups()...)
 }
 
@@ -136,13 +138,24 @@ func checkMountAPI() finding {
 	return finding{"mounts", levelOK, "open_tree, move_mount, mount_setattr"}
 }
 
-func checkNamespaces() []finding {
-	var out []finding
-	b, err := os.ReadFile("/proc/sys/user/max_user_namespaces")
-	if err == nil && strings.TrimSpace(string(b)) == "0" {
-		out = append(out, finding{"user namespaces", levelError, "they are turned off: sysctl user.max_user_namespaces is 0"})
+// checkNamespaces starts a process in new namespaces of every kind that a
+// sandbox gets.
+func checkNamespaces(ctx context.Context) finding {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", "--help")
+	cmd.Env = []string{}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWNET,
 	}
-	return out
+	err := cmd.Run()
+	switch {
+	case err == nil:
+		return finding{"namespaces", levelOK, "user, mount, pid, ipc, uts, network"}
+	case errors.Is(err, unix.EPERM):
+		return finding{"namespaces", levelError, fmt.Sprintf("%v: user namespaces are forbidden here (in a chroot? by a container or a security module?)", err)}
+	case errors.Is(err, unix.ENOSPC):
+		return finding{"namespaces", levelError, fmt.Sprintf("%v: a limit of sysctl user.max_*_namespaces is reached", err)}
+	}
+	return finding{"namespaces", levelError, err.Error()}
 }
 
 func checkCgroups() []finding {
