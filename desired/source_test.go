@@ -479,6 +479,30 @@ func TestWatchPollOnly(t *testing.T) {
 	tr.eventually("its removal", func(s *Snapshot) bool { return len(s.Entries) == 0 && s.Complete })
 }
 
+// The queue of notifications overflowed: anything may have changed, so it is
+// looked at, and the watches are made anew.
+func TestWatchOverflow(t *testing.T) {
+	t.Parallel()
+	tr := newTree(t, DirOptions{PollEvery: time.Hour})
+	watchers := make(chan *fsnotify.Watcher, 2)
+	tr.dir.newWatcher = func() (*fsnotify.Watcher, error) {
+		w, err := fsnotify.NewWatcher()
+		watchers <- w
+		return w, err
+	}
+	tr.watching()
+	first := <-watchers
+	<-tr.dir.Changes()
+	first.Errors <- fsnotify.ErrEventOverflow
+	<-tr.dir.Changes()
+	if again := <-watchers; again == first {
+		t.Error("the watches are the old ones")
+	}
+	if d := tr.dir.Degraded(); d != "" {
+		t.Errorf("degraded: %s", d)
+	}
+}
+
 // 10 000 files: a change is noticed at once and an unchanged look is cheap.
 func TestManyFiles(t *testing.T) {
 	tr := newTree(t, DirOptions{PollEvery: time.Hour})
