@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"strings"
 )
 
 // MaxRecord bounds the size of a record file.
@@ -112,8 +113,8 @@ func checkRecord(r *Record) error {
 	if r.Version != RecordVersion {
 		return fmt.Errorf("version %d, expected %d", r.Version, RecordVersion)
 	}
-	if !ValidName(r.Name) {
-		return fmt.Errorf("name %q is not a DNS label", r.Name)
+	if !ValidID(r.Name) {
+		return fmt.Errorf("%q is not the name of a sandbox", r.Name)
 	}
 	if r.UID == "" || r.Attempt < 0 || r.Generation < 0 || r.Failures < 0 || r.Restarts < 0 {
 		return errors.New("a counter is negative or the uid is empty")
@@ -130,6 +131,21 @@ func checkRecord(r *Record) error {
 		}
 	}
 	return nil
+}
+
+// ValidID says whether s may be the id of a container of an OCI client: up to
+// 128 letters, digits and any of _+-. that begin with a letter, a digit or _. It
+// is the name of a file in one directory, and never an option.
+func ValidID(s string) bool {
+	if s == "" || len(s) > 128 || strings.IndexByte("+-.", s[0]) >= 0 {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && strings.IndexByte("_+-.", c) < 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // ValidName says whether a name may be a sandbox's: a DNS-1123 label, which is

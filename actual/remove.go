@@ -14,8 +14,8 @@ import (
 // It vanishes at once, by a rename into the trash, and for good; what a crash
 // leaves in the trash SweepTrash removes. That it is not there is no error.
 func (s *Store) Remove(name string) error {
-	if !ValidName(name) {
-		return fmt.Errorf("remove sandbox %q: not a DNS label", name)
+	if !s.valid(name) {
+		return fmt.Errorf("remove sandbox %q: %w", name, errInvalidName)
 	}
 	uid, err := NewUID()
 	if err != nil {

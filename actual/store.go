@@ -42,16 +42,22 @@ const (
 // ErrNoState says that the state directory does not exist (yet).
 var ErrNoState = errors.New("no state directory")
 
+// errInvalidName says what is wrong with a name that is not looked for.
+var errInvalidName = errors.New("it is not the name of a sandbox")
+
 // ErrLocked says that another daemon holds the state directory.
 var ErrLocked = errors.New("state directory is in use by another daemon")
 
 // Store keeps the records of one state directory. Reading is safe at any time
-// from any number of processes; Put, Claim and Remove are for the one that
-// holds the lock, one caller a name at a time.
+// from any number of processes. Put, Claim and Remove are for the one that
+// holds the lock, one caller a name at a time; where there is no daemon, for
+// the one that holds the name (see Hold).
 type Store struct {
 	path string
-	root *os.File // STATE
-	dirs *os.File // STATE/sandboxes
+	// valid says what may be a name in it.
+	valid func(string) bool
+	root  *os.File // STATE
+	dirs  *os.File // STATE/sandboxes
 
 	mu    sync.Mutex
 	cache map[string]cached
@@ -81,14 +87,25 @@ func OpenStore(path string) (*Store, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("create state directory: %w", err)
 	}
-	return openStore(path, true)
+	return openStore(path, true, ValidName)
+}
+
+// OpenRuntimeStore opens or creates the state directory of an OCI runtime: the
+// ids are its clients', and there is no daemon.
+func OpenRuntimeStore(path string) (*Store, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("create state directory: %w", err)
+	}
+	return openStore(path, true, ValidID)
 }
 
 // OpenStoreReadOnly opens a state directory to look at it; ErrNoState if there
 // is none.
-func OpenStoreReadOnly(path string) (*Store, error) { return openStore(path, false) }
+func OpenStoreReadOnly(path string) (*Store, error) {
+	return openStore(path, false, ValidName)
+}
 
-func openStore(path string, create bool) (_ *Store, err error) {
+func openStore(path string, create bool, valid func(string) bool) (_ *Store, err error) {
 	root, err := os.OpenFile(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open state directory %s: %w", path, ErrNoState)
@@ -96,7 +113,7 @@ func openStore(path string, create bool) (_ *Store, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open state directory: %w", err)
 	}
-	s := &Store{path: path, root: root, cache: map[string]cached{}}
+	s := &Store{path: path, valid: valid, root: root, cache: map[string]cached{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -191,8 +208,8 @@ func NewUID() (string, error) {
 // record is what a create left that died before its first Put: it is taken
 // over. fs.ErrExist if there is a record.
 func (s *Store) Claim(name string) error {
-	if !ValidName(name) {
-		return fmt.Errorf("claim %q: not a DNS label", name)
+	if !s.valid(name) {
+		return fmt.Errorf("claim %q: %w", name, errInvalidName)
 	}
 	err := unix.Mkdirat(int(s.dirs.Fd()), name, 0o700)
 	if err == nil {
@@ -218,8 +235,8 @@ func (s *Store) Claim(name string) error {
 
 // Dir opens the directory of a sandbox. The caller closes it.
 func (s *Store) Dir(name string) (*os.File, error) {
-	if !ValidName(name) {
-		return nil, fmt.Errorf("open sandbox %q: not a DNS label", name)
+	if !s.valid(name) {
+		return nil, fmt.Errorf("open sandbox %q: %w", name, errInvalidName)
 	}
 	d, err := openDir(int(s.dirs.Fd()), name)
 	if err != nil {
@@ -261,8 +278,8 @@ func (s *Store) Put(r *Record) error {
 // Get returns the record of a name. All nil means that there is none. Held
 // means that there is one which must not be acted on.
 func (s *Store) Get(name string) (*Record, *Held, error) {
-	if !ValidName(name) {
-		return nil, nil, fmt.Errorf("read record of %q: not a DNS label", name)
+	if !s.valid(name) {
+		return nil, nil, fmt.Errorf("read record of %q: %w", name, errInvalidName)
 	}
 	rec, held, _ := s.read(name)
 	return rec, held, nil
@@ -419,10 +436,10 @@ func (s *Store) readAll(names []string) []readResult {
 	for range min(runtime.GOMAXPROCS(0), 1+len(names)/8) {
 		wg.Go(func() {
 			for i := next.Add(1) - 1; i < int64(len(names)); i = next.Add(1) - 1 {
-				if r, n := &out[i], names[i]; ValidName(n) {
+				if r, n := &out[i], names[i]; s.valid(n) {
 					r.rec, r.held, r.exists = s.read(n)
 				} else {
-					r.held = &Held{Name: n, Reason: HeldForeign, Message: "its name is not a DNS label"}
+					r.held = &Held{Name: n, Reason: HeldForeign, Message: errInvalidName.Error()}
 				}
 			}
 		})

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package actual
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/atomicfile"
+)
+
+// Hold is one sandbox of a store without a daemon, kept from every other
+// process until Release or the end of this one. The lock is on the sandbox's
+// own directory: it vanishes with it, and nobody can hold a sandbox that has
+// been removed and made again.
+type Hold struct{ dir *os.File }
+
+// Release lets others have the sandbox.
+func (h *Hold) Release() error { return h.dir.Close() }
+
+// ClaimHeld makes the directory of a new sandbox and holds it. fs.ErrExist if
+// there is a record, or if somebody else is about to write one.
+func (s *Store) ClaimHeld(name string) (*Hold, error) {
+	if !s.valid(name) {
+		return nil, fmt.Errorf("claim %q: %w", name, errInvalidName)
+	}
+	for {
+		if err := unix.Mkdirat(int(s.dirs.Fd()), name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+			return nil, fmt.Errorf("claim %s: %w", name, err)
+		}
+		h, err := s.tryHold(name)
+		switch {
+		case errors.Is(err, unix.EWOULDBLOCK):
+			// Whoever holds a directory without a record is creating.
+			return nil, fmt.Errorf("claim %s: %w", name, fs.ErrExist)
+		case errors.Is(err, fs.ErrNotExist):
+			continue // removed between the two
+		case err != nil:
+			return nil, fmt.Errorf("claim %s: %w", name, err)
+		}
+		var st unix.Stat_t
+		switch err := unix.Fstatat(int(h.dir.Fd()), recordFile, &st, unix.AT_SYMLINK_NOFOLLOW); {
+		case errors.Is(err, unix.ENOENT):
+			if err := atomicfile.SweepTemps(h.dir); err != nil {
+				return nil, errors.Join(fmt.Errorf("claim %s: %w", name, err), h.Release())
+			}
+			return h, nil
+		case err != nil:
+			return nil, errors.Join(fmt.Errorf("claim %s: %w", name, err), h.Release())
+		}
+		return nil, errors.Join(fmt.Errorf("claim %s: %w", name, fs.ErrExist), h.Release())
+	}
+}
+
+// holdEvery is how often Hold looks whether another process is done.
+const holdEvery = 10 * time.Millisecond
+
+// Hold waits for a sandbox and holds it. fs.ErrNotExist if there is none (any
+// more).
+func (s *Store) Hold(ctx context.Context, name string) (*Hold, error) {
+	if !s.valid(name) {
+		return nil, fmt.Errorf("hold %q: %w: %w", name, errInvalidName, fs.ErrNotExist)
+	}
+	for {
+		h, err := s.tryHold(name)
+		if err == nil {
+			return h, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("hold %s: %w", name, err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("hold %s: another process works on it: %w", name, context.Cause(ctx))
+		case <-time.After(holdEvery):
+		}
+	}
+}
+
+func (s *Store) tryHold(name string) (*Hold, error) {
+	dir, err := openDir(int(s.dirs.Fd()), name)
+	if err != nil {
+		return nil, err
+	}
+	h := &Hold{dir: dir}
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(err, h.Release())
+	}
+	// It may have been removed, and another one made, between the two calls.
+	var ours, now unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &ours); err != nil {
+		return nil, errors.Join(err, h.Release())
+	}
+	err = unix.Fstatat(int(s.dirs.Fd()), name, &now, unix.AT_SYMLINK_NOFOLLOW)
+	if err == nil && (now.Ino != ours.Ino || now.Dev != ours.Dev) {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return nil, errors.Join(err, h.Release())
+	}
+	return h, nil
+}
