@@ -3,6 +3,7 @@
 package desired
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -46,7 +47,7 @@ type fileID struct {
 
 // scan reads what changed in the directory into d.files and reports what is
 // not a file it can read.
-func (d *Dir) scan(s *Snapshot) (dirID, error) {
+func (d *Dir) scan(ctx context.Context, s *Snapshot) (dirID, error) {
 	// The one place where a link is followed: whoever configured the path may
 	// have meant one, as git-sync and Kubernetes make.
 	top, err := os.OpenFile(d.opts.Path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -58,11 +59,15 @@ func (d *Dir) scan(s *Snapshot) (dirID, error) {
 	if err != nil {
 		return dirID{}, err
 	}
-	sc := &scanner{d: d, snap: s, top: top}
+	sc := &scanner{ctx: ctx, d: d, snap: s, top: top, seen: map[[2]uint64]string{}}
 	if err := sc.dir(top, "", 0); err != nil {
 		return dirID{}, err
 	}
-	d.files = sc.files()
+	files := sc.files()
+	if err := ctx.Err(); err != nil {
+		return dirID{}, err // some were not looked at
+	}
+	d.files = files
 	// A directory that was swapped while it was read is none.
 	again, err := os.Stat(d.opts.Path)
 	if err != nil {
@@ -77,10 +82,14 @@ func (d *Dir) scan(s *Snapshot) (dirID, error) {
 
 // scanner is one walk of the directory.
 type scanner struct {
+	ctx   context.Context //nolint:containedctx // of the one walk
 	d     *Dir
 	snap  *Snapshot
 	top   *os.File
 	paths []string // of the manifest files
+	// seen are the directories that have been entered, by device and inode:
+	// links that lead back would multiply without end.
+	seen map[[2]uint64]string
 }
 
 // files brings the entries of the files up to date, on all processors: parsing
@@ -91,7 +100,7 @@ func (sc *scanner) files() map[string]*fileEntry {
 	var wg sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), 1+len(sc.paths)/8) {
 		wg.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(entries)); i = next.Add(1) - 1 {
+			for i := next.Add(1) - 1; i < int64(len(entries)) && sc.ctx.Err() == nil; i = next.Add(1) - 1 {
 				entries[i] = sc.file(sc.paths[i])
 			}
 		})
@@ -119,10 +128,23 @@ func (sc *scanner) problem(file, format string, args ...any) {
 // dir walks one directory. Names that begin with a dot are not looked at:
 // editors, git and the `..data` of Kubernetes keep their own things there.
 func (sc *scanner) dir(dir *os.File, rel string, depth int) error {
+	if err := sc.ctx.Err(); err != nil {
+		return err
+	}
 	if depth > maxDirDeep {
 		sc.problem(rel, "directories are nested more than %d deep", maxDirDeep)
 		return nil
 	}
+	id, err := statDir(int(dir.Fd()))
+	if err != nil {
+		return err
+	}
+	key := [2]uint64{id.dev, id.ino}
+	if first, twice := sc.seen[key]; twice {
+		sc.problem(rel, "it is the directory %s again; remove the link to it", path.Join(".", first))
+		return nil
+	}
+	sc.seen[key] = rel
 	entries, err := dir.ReadDir(-1)
 	if err != nil {
 		return fmt.Errorf("list %s: %w", path.Join(sc.d.opts.Path, rel), err)

@@ -133,7 +133,10 @@ func (d *Dir) Load(ctx context.Context) (*Snapshot, error) {
 	}
 	d.recheck = time.Time{}
 	snap := &Snapshot{Complete: true}
-	id, err := d.scan(snap)
+	id, err := d.scan(ctx, snap)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		d.incomplete(snap, ReasonDirectoryMissing, "the manifests directory %s does not exist; nothing is stopped because of it", d.opts.Path)

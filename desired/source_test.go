@@ -4,6 +4,7 @@ package desired
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -146,6 +147,35 @@ func TestDirNotFiles(t *testing.T) {
 	if got := strings.Join(told, " "); got != "?.yaml dir.yaml fifo.yaml loop.yaml out.yaml s.yaml up.yaml" && got != "??.yaml dir.yaml fifo.yaml loop.yaml out.yaml s.yaml up.yaml" {
 		t.Errorf("problems of %s", got)
 	}
+}
+
+// Links that lead back multiply the paths without end; each directory is read
+// once, and the link is what is wrong.
+func TestDirLinksBack(t *testing.T) {
+	t.Parallel()
+	tr := newTree(t, DirOptions{})
+	tr.write("a.yaml", named("a"))
+	for i := range 20 {
+		tr.must(os.Symlink(".", filepath.Join(tr.top, "m", fmt.Sprintf("link%d", i))))
+	}
+	s := tr.settled()
+	tr.expect(s, "a", ReasonInvalidManifests)
+	if len(s.Problems) != 20 || !strings.Contains(s.Problems[0].Error(), "link0: it is the directory . again; remove the link") {
+		t.Errorf("%d problems, the first: %v", len(s.Problems), s.Problems[0])
+	}
+}
+
+// Whoever ends the program does not wait for the end of a walk.
+func TestDirCancelled(t *testing.T) {
+	t.Parallel()
+	tr := newTree(t, DirOptions{})
+	tr.write("a.yaml", named("a"))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := tr.dir.Load(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	tr.expect(tr.settled(), "a", "")
 }
 
 func TestDirDuplicates(t *testing.T) {
