@@ -212,7 +212,7 @@ func (l *Launcher) oomKilled(rec *actual.Record) bool {
 }
 
 // explain adds what the processes of a failed start said to its error.
-func (l *Launcher) explain(ctx context.Context, cause error, rec *actual.Record, dir int) error {
+func (l *Launcher) explain(ctx context.Context, cause error, rec *actual.Record) error {
 	// The sentry's words pass through the gofer, which writes the rest when
 	// the sentry is gone.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.opts.KillTimeout)
@@ -220,8 +220,13 @@ func (l *Launcher) explain(ctx context.Context, cause error, rec *actual.Record,
 	if err := l.reapPair(ctx, rec); err != nil {
 		return errors.Join(cause, err)
 	}
+	dir, err := l.store.Dir(rec.Name)
+	if err != nil {
+		return errors.Join(cause, err)
+	}
+	defer dir.Close()
 	for _, s := range []struct{ who, file string }{{"gofer", goferLog}, {"sentry", SentryLogName(rec.Attempt)}} {
-		if said := lastWords(tailLog(dir, s.file, 4096)); said != "" {
+		if said := lastWords(tailLog(int(dir.Fd()), s.file, 4096)); said != "" {
 			cause = fmt.Errorf("%w; the %s said: %s", cause, s.who, said)
 		}
 	}

@@ -37,6 +37,14 @@ func AppLogName(attempt int64) string { return strconv.FormatInt(attempt, 10) + 
 // SentryLogName is where the sentry's own diagnostics of an attempt are.
 func SentryLogName(attempt int64) string { return strconv.FormatInt(attempt, 10) + ".sentry.log" }
 
+// launch is one attempt to bring a sandbox up.
+type launch struct {
+	rec *actual.Record
+	st  *setup
+	// phase is what the record says before the gates are opened.
+	phase actual.Phase
+}
+
 // start brings the sandbox of a record up: held processes, record, gates,
 // control server, application. On error the caller aborts.
 func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sandbox) error {
@@ -47,54 +55,17 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	if st.hostNetwork && !l.opts.AllowHostNetwork {
 		return terminalf("network.mode host shares the host's network with the sandbox: the daemon must be started with --allow-host-network")
 	}
-	dir, err := l.store.Dir(rec.Name)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	if err := prepareLogs(int(dir.Fd()), rec.Attempt); err != nil {
-		return err
-	}
-
-	group, unenforced, err := l.cgroups.Create(rec.Name+"-"+rec.UID, st.limits)
-	if err != nil {
-		return fmt.Errorf("create cgroup: %w", err)
-	}
-	defer group.Close()
-	rec.Cgroups = group.Dirs()
-	for _, u := range unenforced {
-		rec.Warnings = append(rec.Warnings, actual.Warning{Reason: "ResourceNotEnforced", Message: u.Resource + ": " + u.Why})
-	}
-
-	cloneFD, cloned := group.CloneFD()
-	if !cloned {
-		cloneFD = -1
-	}
-	pair, err := l.spawnPair(ctx, rec, st, int(dir.Fd()), cloneFD)
-	if err != nil {
-		return err
-	}
-	defer pair.close()
-	for _, c := range []*child{pair.sentry, pair.gofer} {
-		if err := group.Add(c.pid); err != nil {
-			return errors.Join(fmt.Errorf("join cgroup: %w", err), pair.abandon())
-		}
-	}
-	// From the next line on the gates may open, and whoever reads this record
-	// must reckon with a running application.
-	rec.Phase = actual.PhaseStarting
-	rec.Sentry, rec.Gofer = &pair.sentry.identity, &pair.gofer.identity
-	if err := l.store.Put(rec); err != nil {
-		rec.Sentry, rec.Gofer = nil, nil
-		return errors.Join(fmt.Errorf("record processes: %w", err), pair.abandon())
-	}
-	if err := pair.open(); err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeoutCause(ctx, l.opts.BootTimeout, fmt.Errorf("not started after %s", l.opts.BootTimeout))
 	defer cancel()
-	if err := l.startApp(ctx, rec, st, pair, int(dir.Fd())); err != nil {
-		return l.explain(ctx, err, rec, int(dir.Fd()))
+	// From the opening of the gates on, whoever reads the record must reckon
+	// with a running application.
+	b, err := l.boot(ctx, &launch{rec: rec, st: st, phase: actual.PhaseStarting})
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	if err := l.startApp(ctx, rec, st, b); err != nil {
+		return l.explain(ctx, err, rec)
 	}
 	rec.Phase = actual.PhaseRunning
 	rec.StartedAt = time.Now()
@@ -104,36 +75,95 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	return nil
 }
 
-// startApp waits for the control server and starts the application.
-func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup, p *pair, dir int) error {
-	if err := p.waitReady(ctx); err != nil {
-		return err
-	}
-	c, err := dialControl(ctx, dir, controlSocket, rec.Name)
+// booted is a sandbox whose application has not been started.
+type booted struct {
+	pair    *pair
+	control *Control
+}
+
+func (b *booted) close() {
+	b.pair.close()
+	_ = b.control.Close() // nothing is in flight
+}
+
+// boot brings a sandbox up as far as its control server: held processes,
+// record, gates.
+func (l *Launcher) boot(ctx context.Context, la *launch) (*booted, error) {
+	rec := la.rec
+	dir, err := l.store.Dir(rec.Name)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer c.Close()
-	pid, err := c.PeerPID()
+	defer dir.Close()
+	if err := prepareLogs(int(dir.Fd()), rec.Attempt); err != nil {
+		return nil, err
+	}
+	p, err := l.spawnRecorded(ctx, la, int(dir.Fd()))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if pid != p.sentry.pid {
-		return fmt.Errorf("control socket is served by pid %d, expected the sentry, pid %d", pid, p.sentry.pid)
+	b := &booted{pair: p}
+	if err := p.open(); err != nil {
+		p.close()
+		return nil, err
 	}
+	if b.control, err = p.connect(ctx, int(dir.Fd()), rec.Name); err != nil {
+		p.close()
+		return nil, l.explain(ctx, err, rec)
+	}
+	return b, nil
+}
+
+// spawnRecorded starts both processes in their cgroup, held, and writes them
+// into the record.
+func (l *Launcher) spawnRecorded(ctx context.Context, la *launch, dir int) (*pair, error) {
+	rec := la.rec
+	group, unenforced, err := l.cgroups.Create(rec.Name+"-"+rec.UID, la.st.limits)
+	if err != nil {
+		return nil, fmt.Errorf("create cgroup: %w", err)
+	}
+	defer group.Close()
+	rec.Cgroups = group.Dirs()
+	for _, u := range unenforced {
+		rec.Warnings = append(rec.Warnings, actual.Warning{Reason: "ResourceNotEnforced", Message: u.Resource + ": " + u.Why})
+	}
+	cloneFD, cloned := group.CloneFD()
+	if !cloned {
+		cloneFD = -1
+	}
+	p, err := l.spawnPair(ctx, la, dir, cloneFD)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range []*child{p.sentry, p.gofer} {
+		if err := group.Add(c.pid); err != nil {
+			return nil, errors.Join(fmt.Errorf("join cgroup: %w", err), p.abandon())
+		}
+	}
+	rec.Phase = la.phase
+	rec.Sentry, rec.Gofer = &p.sentry.identity, &p.gofer.identity
+	if err := l.store.Put(rec); err != nil {
+		rec.Sentry, rec.Gofer = nil, nil
+		return nil, errors.Join(fmt.Errorf("record processes: %w", err), p.abandon())
+	}
+	return p, nil
+}
+
+// startApp starts the application.
+func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup, b *booted) error {
 	if !st.hostNetwork {
-		if err := c.SetLoopback(ctx); err != nil {
+		if err := b.control.SetLoopback(ctx); err != nil {
 			return err
 		}
 	}
-	err = c.StartRoot(ctx)
+	err := b.control.StartRoot(ctx)
 	var remote *RemoteError
 	if err == nil || errors.As(err, &remote) {
 		return err
 	}
 	// A short job may be over, and its sentry gone, before the answer was
 	// sent: the exit record tells.
-	if p.sentryDied(ctx, time.Second) {
+	if b.pair.sentryDied(ctx, time.Second) {
 		if exit, xerr := l.store.ReadExit(rec); xerr == nil && exit != nil {
 			return nil
 		}
@@ -163,7 +193,27 @@ func (p *pair) open() error {
 
 // abandon kills both before they are on record.
 func (p *pair) abandon() error {
-	return errors.Join(p.sentry.abandon(), p.gofer.abandon())
+	return errors.Join(p.sentry.abandon(), p.gofer.abandon(), p.ready.Close())
+}
+
+// connect waits for the sentry's control server and connects to it, and to
+// nobody else.
+func (p *pair) connect(ctx context.Context, dir int, name string) (*Control, error) {
+	if err := p.waitReady(ctx); err != nil {
+		return nil, err
+	}
+	c, err := dialControl(ctx, dir, controlSocket, name)
+	if err != nil {
+		return nil, err
+	}
+	pid, err := c.PeerPID()
+	if err == nil && pid != p.sentry.pid {
+		err = fmt.Errorf("control socket is served by pid %d, expected the sentry, pid %d", pid, p.sentry.pid)
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
 }
 
 // waitReady waits for the sentry's control server.
@@ -216,7 +266,8 @@ func pollContext(ctx context.Context, fds []unix.PollFd) error {
 }
 
 // spawnPair starts the sentry and the gofer, both held.
-func (l *Launcher) spawnPair(ctx context.Context, rec *actual.Record, st *setup, dir, cgroupFD int) (_ *pair, err error) {
+func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int) (_ *pair, err error) {
+	rec, st := la.rec, la.st
 	var toSentry, toGofer donation
 	defer func() { err = errors.Join(err, toSentry.close(), toGofer.close()) }()
 
