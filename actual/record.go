@@ -60,6 +60,8 @@ type Record struct {
 	// of the program that made Spec of it; whoever meets the same text in the
 	// same build need not parse it.
 	SourceDigest string `json:"sourceDigest,omitempty"`
+	// Container is set for a container of an OCI client, which has no manifest.
+	Container *Container `json:"container,omitempty"`
 	// RestartToken is the last restart request that has been carried out.
 	RestartToken string `json:"restartToken,omitempty"`
 
@@ -88,6 +90,15 @@ type Record struct {
 	// Completed says the run-to-completion is over for SpecHash: it is not
 	// started again although its manifest is still there.
 	Completed bool `json:"completed,omitempty"`
+}
+
+// Container is what OCI clients want to know of a container.
+type Container struct {
+	// Bundle is the absolute path of its bundle.
+	Bundle      string            `json:"bundle"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+	// Paused says that its processes have been stopped by Pause.
+	Paused bool `json:"paused,omitempty"`
 }
 
 // Warning is a condition that came up while a sandbox was created.

@@ -38,7 +38,7 @@ func (l *Launcher) connect(ctx context.Context, rec *actual.Record) (*Control, e
 }
 
 func connect(ctx context.Context, store *actual.Store, rec *actual.Record) (*Control, error) {
-	live, err := liveness(rec.Sentry)
+	live, err := Liveness(rec.Sentry)
 	if live != actual.Alive {
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrUnknownProcess, err)

@@ -218,6 +218,16 @@ func (c *Control) Execute(ctx context.Context, args wire.ExecArgs, files ...*os.
 	return pid, err
 }
 
+// Pause stops every process of the sandbox and returns when all are stopped.
+func (c *Control) Pause(ctx context.Context) error {
+	return c.call(ctx, wire.MethodPause, nil, nil)
+}
+
+// Resume lets the processes of the sandbox go on.
+func (c *Control) Resume(ctx context.Context) error {
+	return c.call(ctx, wire.MethodResume, nil, nil)
+}
+
 // Processes lists the processes of the sandbox.
 func (c *Control) Processes(ctx context.Context) ([]wire.Process, error) {
 	var ps []wire.Process

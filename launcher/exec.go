@@ -24,12 +24,18 @@ func ExecArgs(rec *actual.Record, argv []string) (wire.ExecArgs, error) {
 	if err != nil {
 		return wire.ExecArgs{}, fmt.Errorf("read defaults of %s: %w", rec.Name, err)
 	}
-	p := st.spec.Process
+	p := *st.spec.Process
+	p.Args = argv
+	return ProcessArgs(&p), nil
+}
+
+// ProcessArgs starts a process as its OCI description says.
+func ProcessArgs(p *specs.Process) wire.ExecArgs {
 	return wire.ExecArgs{
-		Argv: argv, Envv: p.Env, WorkingDirectory: p.Cwd,
+		Argv: p.Args, Envv: p.Env, WorkingDirectory: p.Cwd,
 		KUID: p.User.UID, KGID: p.User.GID, ExtraKGIDs: p.User.AdditionalGids,
-		NoNewPrivileges: p.NoNewPrivileges, Capabilities: taskCapabilities(p.Capabilities),
-	}, nil
+		NoNewPrivileges: p.NoNewPrivileges, Capabilities: taskCapabilities(p.Capabilities), StdioIsPty: p.Terminal,
+	}
 }
 
 // capabilityBits are the numbers of Linux's capabilities, in order from 0.
@@ -37,6 +43,15 @@ var capabilityBits = strings.Fields(`CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER F
 	LINUX_IMMUTABLE NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT
 	SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE
 	AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE`)
+
+// CapabilityNames are the capabilities this program knows, as OCI writes them.
+func CapabilityNames() []string {
+	out := make([]string, len(capabilityBits))
+	for i, n := range capabilityBits {
+		out[i] = "CAP_" + n
+	}
+	return out
+}
 
 // netRaw is left out: the sentry runs without raw sockets.
 const netRaw = "NET_RAW"

@@ -163,7 +163,7 @@ func (l *Launcher) proveDead(rec *actual.Record) error {
 		what string
 		id   *actual.Identity
 	}{{"sentry", rec.Sentry}, {"gofer", rec.Gofer}} {
-		switch live, err := liveness(p.id); live {
+		switch live, err := Liveness(p.id); live {
 		case actual.Dead, actual.None:
 		case actual.Alive:
 			return fmt.Errorf("its %s (pid %d) is alive", p.what, p.id.PID)
@@ -174,8 +174,8 @@ func (l *Launcher) proveDead(rec *actual.Record) error {
 	return nil
 }
 
-// liveness looks at one recorded process.
-func liveness(id *actual.Identity) (actual.Liveness, error) {
+// Liveness looks at one recorded process. The error says why it is Unknown.
+func Liveness(id *actual.Identity) (actual.Liveness, error) {
 	if id == nil {
 		return actual.None, nil
 	}

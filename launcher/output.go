@@ -67,14 +67,14 @@ func (s *stdio) give(d *donation) []int {
 	return []int{d.give(s.in), d.give(s.out), d.give(s.err)}
 }
 
-func (s *stdio) close() error {
-	return errors.Join(s.in.Close(), s.out.Close(), s.err.Close())
-}
-
-// openOutput makes the pipes of the application's output and of the sentry's
-// own, and gives their read ends and the log directory to the gofer.
-func openOutput(dir int, attempt, maxBytes int64, toGofer *donation) (_ *gofer.Logs, _ *stdio, sentryErr *os.File, err error) {
-	logs := &gofer.Logs{AppName: AppLogName(attempt), SentryName: SentryLogName(attempt), MaxBytes: maxBytes}
+// openOutput makes the pipes of the application's output, unless it has streams
+// of its own, and of the sentry's own, and gives their read ends and the log
+// directory to the gofer.
+func (l *Launcher) openOutput(dir int, la *launch, toGofer *donation) (_ *gofer.Logs, _ *stdio, sentryErr *os.File, err error) {
+	attempt := la.rec.Attempt
+	logs := &gofer.Logs{
+		AppName: AppLogName(attempt), SentryName: SentryLogName(attempt), MaxBytes: l.opts.LogMaxBytes, StdoutFD: -1, StderrFD: -1,
+	}
 	tree, err := cloneLogDir(dir)
 	if err != nil {
 		return nil, nil, nil, err
@@ -89,7 +89,11 @@ func openOutput(dir int, attempt, maxBytes int64, toGofer *donation) (_ *gofer.L
 			}
 		}
 	}()
-	for _, fd := range []*int{&logs.StdoutFD, &logs.StderrFD, &logs.SentryFD} {
+	pipes := []*int{&logs.SentryFD, &logs.StdoutFD, &logs.StderrFD}
+	if la.streams != nil {
+		pipes = pipes[:1]
+	}
+	for _, fd := range pipes {
 		r, w, err := pipe()
 		if err != nil {
 			return nil, nil, nil, err
@@ -97,11 +101,34 @@ func openOutput(dir int, attempt, maxBytes int64, toGofer *donation) (_ *gofer.L
 		writers = append(writers, w)
 		*fd = toGofer.give(r)
 	}
+	if la.streams != nil {
+		s, err := la.streams.dup()
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		return logs, s, writers[0], nil
+	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("open %s: %w", os.DevNull, err)
 	}
-	return logs, &stdio{in: null, out: writers[0], err: writers[1]}, writers[2], nil
+	return logs, &stdio{in: null, out: writers[1], err: writers[2]}, writers[0], nil
+}
+
+// dup copies the streams, for a donation that closes what it is given.
+func (s *streams) dup() (*stdio, error) {
+	var copies [3]*os.File
+	for i, f := range s.files {
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			for _, c := range copies[:i] {
+				c.Close()
+			}
+			return nil, fmt.Errorf("duplicate stream %d: %w", i, err)
+		}
+		copies[i] = os.NewFile(uintptr(fd), f.Name())
+	}
+	return &stdio{in: copies[0], out: copies[1], err: copies[2]}, nil
 }
 
 // cloneLogDir returns the log directory as a detached mount: a gofer that was

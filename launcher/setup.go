@@ -24,8 +24,10 @@ type setup struct {
 	// overlay is where writes to the root go: desired.OverlayMemory or None.
 	overlay     string
 	hostNetwork bool
-	directFS    bool
-	limits      cgroup.Limits
+	// netns is the path of the network namespace to join; "" makes a new one.
+	netns    string
+	directFS bool
+	limits   cgroup.Limits
 }
 
 // source is one tree to serve: a host path, or the generated host root.

@@ -43,6 +43,9 @@ type launch struct {
 	st  *setup
 	// phase is what the record says before the gates are opened.
 	phase actual.Phase
+	// streams are the application's, if somebody else reads and writes them;
+	// nil sends its output to the log files.
+	streams *streams
 }
 
 // start brings the sandbox of a record up: held processes, record, gates,
@@ -64,7 +67,7 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		return err
 	}
 	defer b.close()
-	if err := l.startApp(ctx, rec, st, b); err != nil {
+	if err := l.startApp(ctx, rec, st, b.control); err != nil {
 		return l.explain(ctx, err, rec)
 	}
 	rec.Phase = actual.PhaseRunning
@@ -150,20 +153,20 @@ func (l *Launcher) spawnRecorded(ctx context.Context, la *launch, dir int) (*pai
 }
 
 // startApp starts the application.
-func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup, b *booted) error {
+func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup, c *Control) error {
 	if !st.hostNetwork {
-		if err := b.control.SetLoopback(ctx); err != nil {
+		if err := c.SetLoopback(ctx); err != nil {
 			return err
 		}
 	}
-	err := b.control.StartRoot(ctx)
+	err := c.StartRoot(ctx)
 	var remote *RemoteError
 	if err == nil || errors.As(err, &remote) {
 		return err
 	}
 	// A short job may be over, and its sentry gone, before the answer was
 	// sent: the exit record tells.
-	if b.pair.sentryDied(ctx, time.Second) {
+	if sentryDied(ctx, rec, time.Second) {
 		if exit, xerr := l.store.ReadExit(rec); xerr == nil && exit != nil {
 			return nil
 		}
@@ -240,10 +243,16 @@ func (p *pair) waitReady(ctx context.Context) error {
 	return errors.New("wait for control server: the sentry exited")
 }
 
-func (p *pair) sentryDied(ctx context.Context, within time.Duration) bool {
+// sentryDied says whether the sentry of the record dies in the time given.
+func sentryDied(ctx context.Context, rec *actual.Record, within time.Duration) bool {
+	p, err := actual.Open(*rec.Sentry)
+	if err != nil {
+		return errors.Is(err, actual.ErrGone)
+	}
+	defer p.Close()
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	return pollContext(ctx, []unix.PollFd{{Fd: int32(p.sentry.pidfd.Fd()), Events: unix.POLLIN}}) == nil
+	return p.Wait(ctx) == nil
 }
 
 // pollSlice is how long a poll may keep ctx from being seen.
@@ -282,23 +291,28 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 	if err != nil {
 		return nil, err
 	}
-	logs, stdio, sentryErr, err := openOutput(dir, rec.Attempt, l.opts.LogMaxBytes, &toGofer)
+	logs, stdio, sentryErr, err := l.openOutput(dir, la, &toGofer)
 	if err != nil {
 		return nil, err
 	}
 	defer sentryErr.Close()
 
+	stdioFDs := stdio.give(&toSentry)
+	attr := sentryAttr(st)
+	if la.streams != nil && la.streams.terminal {
+		attr.Setctty, attr.Ctty = true, stdioFDs[0]
+	}
 	sentryGate, gateFD, err := newGate(&toSentry)
 	if err != nil {
-		return nil, errors.Join(err, stdio.close())
+		return nil, err
 	}
-	args, ready, err := l.sentryArgs(rec, st, dir, gateFD, sockets, stdio, &toSentry)
+	args, ready, err := l.sentryArgs(la, dir, gateFD, sockets, stdioFDs, &toSentry)
 	if err != nil {
 		return nil, errors.Join(err, sentryGate.Close())
 	}
 	p := &pair{ready: ready}
 	p.sentry, err = startHeld(spawn{
-		path: l.sentry.path, args: args, attr: sentryAttr(st), fds: &toSentry, gate: sentryGate, err: sentryErr, group: cgroupFD,
+		path: l.sentry.path, args: args, attr: attr, fds: &toSentry, gate: sentryGate, err: sentryErr, group: cgroupFD,
 	})
 	if err != nil {
 		return nil, errors.Join(err, ready.Close())
@@ -352,12 +366,12 @@ func spawnGofer(rec *actual.Record, sentry *child, cfg *gofer.Config, dir int, f
 
 // sentryArgs builds the command line of the boot process and gives it the
 // descriptors it names. ready is the read end of start-sync.
-func (l *Launcher) sentryArgs(rec *actual.Record, st *setup, dir, gateFD int, sockets []int, stdio *stdio, d *donation) (args []string, ready *os.File, err error) {
+func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []int, d *donation) (args []string, ready *os.File, err error) {
+	rec, st := la.rec, la.st
 	spec, err := json.Marshal(st.spec)
 	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("encode spec: %w", err), stdio.close())
+		return nil, nil, fmt.Errorf("encode spec: %w", err)
 	}
-	stdioFDs := stdio.give(d)
 	specFile, err := memfd("spec", spec)
 	if err != nil {
 		return nil, nil, err
@@ -390,6 +404,9 @@ func (l *Launcher) sentryArgs(rec *actual.Record, st *setup, dir, gateFD int, so
 		SentryName,
 		flagInt(wire.FlagGateFD, gateFD), flagInt(wire.FlagExitFD, exitFD),
 		"--" + wire.FlagUID + "=" + rec.UID, "--" + wire.FlagAttempt + "=" + strconv.FormatInt(rec.Attempt, 10),
+		// Whoever started it for an OCI client reaps it, and takes its exit code
+		// for the application's.
+		"--" + wire.FlagAppStatus + "=" + strconv.FormatBool(rec.Container != nil),
 		"--" + wire.FlagNobody + "=" + strconv.FormatBool(!st.hostUserns()), "--" + wire.FlagLogLevel + "=" + l.opts.SentryLogLevel,
 		// gVisor's configuration: everything that is not its default.
 		"--root=/", "--platform=systrap", "--network=" + network, "--directfs=" + strconv.FormatBool(st.directFS),

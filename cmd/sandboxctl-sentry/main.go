@@ -54,6 +54,7 @@ type options struct {
 	exitFD   int
 	uid      string
 	attempt  int64
+	app      bool
 	nobody   bool
 	logLevel string
 }
@@ -81,6 +82,7 @@ func run(argv []string) int {
 	flags.IntVar(&opts.exitFD, wire.FlagExitFD, -1, "exit record")
 	flags.StringVar(&opts.uid, wire.FlagUID, "", "uid of the sandbox, for the exit record")
 	flags.Int64Var(&opts.attempt, wire.FlagAttempt, 0, "attempt, for the exit record")
+	flags.BoolVar(&opts.app, wire.FlagAppStatus, false, "end as the application did")
 	flags.BoolVar(&opts.nobody, wire.FlagNobody, false, "become nobody")
 	flags.StringVar(&opts.logLevel, wire.FlagLogLevel, "warning", "warning, info or debug")
 	config.RegisterFlags(flags)
@@ -144,7 +146,13 @@ func bootSentry(boot *sentrycmd.Boot, opts *options, flags *flag.FlagSet) int {
 			return wire.ExitBootFailed
 		}
 	}
-	return wire.ExitOK
+	switch {
+	case !opts.app:
+		return wire.ExitOK
+	case status.Signaled():
+		return 128 + int(status.Signal())
+	}
+	return status.ExitStatus()
 }
 
 // waitGate blocks until the launcher has written this process's identity to

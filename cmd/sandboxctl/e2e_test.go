@@ -110,6 +110,18 @@ func setupScript(env *testscript.Env) error {
 	env.Setenv("SANDBOXCTL_STATE", filepath.Join(work, "state"))
 	env.Setenv("M", filepath.Join(work, "manifests"))
 	env.Setenv("S", filepath.Join(work, "state"))
+	// The OCI runtime, with its state where cleanUp finds it.
+	r := filepath.Join(work, "r")
+	wrapper := "#!/bin/sh\nexec sandboxctl oci --root " + r + " --log " + work + "/log.json --log-format json \"$@\"\n"
+	if err := os.MkdirAll(filepath.Join(work, "bin"), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(work, "bin", "oci"), []byte(wrapper), 0o755); err != nil {
+		return err
+	}
+	env.Setenv("PATH", filepath.Join(work, "bin")+":"+env.Getenv("PATH"))
+	env.Setenv("R", r)
+	env.Setenv("LOG", work+"/log.json")
 	env.Setenv("API", "sandboxctl.dev/v1alpha1")
 	if err := os.MkdirAll(filepath.Join(work, "manifests"), 0o755); err != nil {
 		return err
@@ -128,11 +140,15 @@ func cleanUp(env *testscript.Env, st *scriptState) {
 	for _, m := range st.mounts {
 		_ = unix.Unmount(m, unix.MNT_DETACH)
 	}
-	state := env.Values[keyState].(string)
-	store, err := actual.OpenStore(state)
-	if errors.Is(err, fs.ErrNotExist) {
+	cleanState(env, env.Values[keyState].(string), actual.OpenStore)
+	cleanState(env, env.Getenv("R"), actual.OpenRuntimeStore)
+}
+
+func cleanState(env *testscript.Env, state string, open func(string) (*actual.Store, error)) {
+	if _, err := os.Stat(state); errors.Is(err, fs.ErrNotExist) {
 		return
 	}
+	store, err := open(state)
 	must := func(what string, err error) {
 		if err != nil {
 			env.T().Fatal(fmt.Sprintf("clean up: %s: %v", what, err))

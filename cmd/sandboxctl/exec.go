@@ -94,18 +94,31 @@ func (a *app) exec(ctx context.Context, name string, argv []string, f *execFlags
 	if err := f.apply(&args); err != nil {
 		return err
 	}
+	return a.execute(ctx, store, name, c, args, f.tty, f.interactive)
+}
+
+// execute runs a command to its end and returns its exit code as an error.
+func (a *app) execute(ctx context.Context, store *actual.Store, name string, c *launcher.Control, args wire.ExecArgs, tty, interactive bool) error {
 	// Signals are for the command from here on, not for this program.
 	ctx = context.WithoutCancel(ctx)
-	forward := func(ctx context.Context, pid int32) func() { return a.forwardSignals(ctx, store, name, pid, f.tty) }
-	var status unix.WaitStatus
-	if f.tty {
+	forward := func(ctx context.Context, pid int32) func() { return a.forwardSignals(ctx, store, name, pid, tty) }
+	var (
+		status unix.WaitStatus
+		err    error
+	)
+	if tty {
 		status, err = a.execTTY(ctx, c, args, forward)
 	} else {
-		status, err = a.execPlain(ctx, c, args, f.interactive, forward)
+		status, err = a.execPlain(ctx, c, args, interactive, forward)
 	}
 	if err != nil {
-		return execError(argv[0], err)
+		return execError(args.Argv[0], err)
 	}
+	return exitStatus(status)
+}
+
+// exitStatus is the error that makes this program end as a command did.
+func exitStatus(status unix.WaitStatus) error {
 	if status.Signaled() {
 		return &exitError{code: 128 + int(status.Signal())}
 	}

@@ -37,8 +37,12 @@ func main() {
 		<-ctx.Done()
 		stop()
 	}()
+	args := os.Args[1:]
+	if isOCI(os.Args[0]) {
+		args = append([]string{"oci"}, args...)
+	}
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
-	os.Exit(a.run(ctx, os.Args[1:]))
+	os.Exit(a.run(ctx, args))
 }
 
 // exitError carries an exit code. A nil err prints nothing.

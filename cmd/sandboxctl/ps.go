@@ -12,6 +12,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/wire"
 )
 
 func (a *app) psCommand() *cobra.Command {
@@ -45,18 +46,22 @@ func (a *app) psCommand() *cobra.Command {
 			default:
 				return usagef("-o: expected json, got %q", output)
 			}
-			rows := make([][]string, len(ps))
-			for i, p := range ps {
-				rows[i] = []string{
-					strconv.Itoa(int(p.UID)), strconv.Itoa(int(p.PID)), strconv.Itoa(int(p.PPID)),
-					clean(p.TTY), clean(p.STime), clean(p.Time), clean(p.Cmd),
-				}
-			}
-			return table(a.stdout, []string{"UID", "PID", "PPID", "TTY", "STARTED", "TIME", "COMMAND"}, rows)
+			return a.printProcesses(ps)
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "json")
 	return cmd
+}
+
+func (a *app) printProcesses(ps []wire.Process) error {
+	rows := make([][]string, len(ps))
+	for i, p := range ps {
+		rows[i] = []string{
+			strconv.Itoa(int(p.UID)), strconv.Itoa(int(p.PID)), strconv.Itoa(int(p.PPID)),
+			clean(p.TTY), clean(p.STime), clean(p.Time), clean(p.Cmd),
+		}
+	}
+	return table(a.stdout, []string{"UID", "PID", "PPID", "TTY", "STARTED", "TIME", "COMMAND"}, rows)
 }
 
 // usage is what one sandbox uses.

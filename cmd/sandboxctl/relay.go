@@ -81,6 +81,18 @@ func (r *relay) output(stream io.Writer) (*os.File, error) {
 	return pw, nil
 }
 
+// streams gives all three.
+func (r *relay) streams(a *app) (out [3]*os.File, err error) {
+	if out[0], err = r.input(a.stdin); err != nil {
+		return out, err
+	}
+	if out[1], err = r.output(a.stdout); err != nil {
+		return out, err
+	}
+	out[2], err = r.output(a.stderr)
+	return out, err
+}
+
 // started closes our copies of what the sandbox has now: when it closes its
 // own, the copies come to their end.
 func (r *relay) started() error {

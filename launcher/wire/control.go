@@ -11,6 +11,8 @@ const (
 	MethodProcesses    = "containerManager.Processes"
 	MethodEvent        = "containerManager.Event"
 	MethodSignal       = "containerManager.Signal"
+	MethodPause        = "containerManager.Pause"
+	MethodResume       = "containerManager.Resume"
 	MethodRuntimeState = "containerManager.ContainerRuntimeState"
 )
 

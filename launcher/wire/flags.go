@@ -5,7 +5,7 @@ package wire
 // Protocol is the version of everything in this package together. The sentry
 // binary prints it for `version`; the launcher refuses a binary that speaks
 // another one.
-const Protocol = 1
+const Protocol = 2
 
 // HandshakePrefix begins the single line that `sandboxctl-sentry version`
 // prints: "sandboxctl-sentry protocol=N gvisor=VERSION".
@@ -21,6 +21,9 @@ const (
 	FlagExitFD  = "exit-fd"
 	FlagUID     = "exit-uid"
 	FlagAttempt = "exit-attempt"
+	// FlagAppStatus makes the process end as the application did: with its exit
+	// code, or with 128 and the number of the signal that ended it.
+	FlagAppStatus = "app-status"
 	// FlagNobody makes the process user and group Nobody, without supplementary
 	// groups, before it waits at the gate.
 	FlagNobody = "nobody"
@@ -34,8 +37,8 @@ const Nobody = 65534
 // GateOpen is the byte that opens a start gate.
 const GateOpen = 'g'
 
-// Exit codes of the sentry binary itself. The application's own status travels
-// in the exit record, not in the exit code.
+// Exit codes of the sentry binary itself. Without FlagAppStatus the
+// application's own status travels in the exit record only.
 const (
 	ExitOK         = 0
 	ExitUsage      = 2

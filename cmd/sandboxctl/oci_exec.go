@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/oci"
+	"sandboxctl.dev/launcher/wire"
+)
+
+// ociExec are the flags of `oci exec`.
+type ociExec struct {
+	process, pidFile, console, cwd, user string
+	env, caps                            []string
+	detach, tty, noNewPrivs              bool
+	started                              int
+}
+
+func (a *app) ociExecCommand(f *ociFlags) *cobra.Command {
+	e := &ociExec{}
+	cmd := &cobra.Command{
+		Use:   "exec ID COMMAND [ARG...]",
+		Short: "Run one more process in a container",
+		Long: `Run one more process in a container, described by --process or by COMMAND and the
+other flags. With --detach a process of the host waits for it in its place, ends
+with its exit code, and is the one that --pid-file names.`,
+		Example: `  sandboxctl oci exec web ls /
+  sandboxctl oci exec --detach --process p.json --pid-file p.pid web`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 || (len(args) == 1 && e.process == "") {
+				return usagef("expected ID COMMAND [ARG...], or ID with --process")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(f, func(r *oci.Runtime) error { return a.ociExec(cmd.Context(), f, r, e, args[0], args[1:]) })
+		},
+	}
+	fl := cmd.Flags()
+	fl.SetInterspersed(false)
+	fl.StringVarP(&e.process, "process", "p", "", "file with the process as JSON")
+	fl.StringVar(&e.pidFile, "pid-file", "", "write the pid of the waiting process there")
+	fl.StringVar(&e.console, "console-socket", "", "send the terminal to this unix socket")
+	fl.StringVar(&e.cwd, "cwd", "", "directory to run in")
+	fl.StringVarP(&e.user, "user", "u", "", "UID[:GID] to run as")
+	fl.StringArrayVarP(&e.env, "env", "e", nil, "NAME=VALUE to add to the environment (repeatable)")
+	fl.StringArrayVarP(&e.caps, "cap", "c", nil, "capability to add (repeatable)")
+	fl.BoolVarP(&e.detach, "detach", "d", false, "do not wait for its end")
+	fl.BoolVarP(&e.tty, "tty", "t", false, "give it a terminal")
+	fl.BoolVar(&e.noNewPrivs, "no-new-privs", false, "it can gain no privileges")
+	// How the detached process tells that it has started its command.
+	fl.IntVar(&e.started, "started-fd", -1, "")
+	cmd.Flag("started-fd").Hidden = true
+	return cmd
+}
+
+func (a *app) ociExec(ctx context.Context, f *ociFlags, r *oci.Runtime, e *ociExec, id string, argv []string) error {
+	p, err := e.describe(r, id, argv)
+	if err != nil {
+		return err
+	}
+	if e.detach {
+		return a.detachExec(f, e, id, argv)
+	}
+	c, args, err := r.Exec(ctx, id, p)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	switch {
+	case e.started >= 0:
+		return a.execDetached(ctx, e, c, args)
+	case e.console != "":
+		return usagef("--console-socket needs --detach")
+	case p.Terminal && !isTerminal(a.stdin):
+		return usagef("-t needs a terminal on standard input, or --console-socket")
+	}
+	return a.execute(ctx, r.Store(), id, c, args, p.Terminal, true)
+}
+
+// describe makes the process out of --process, or of the container's own and
+// the other flags.
+func (e *ociExec) describe(r *oci.Runtime, id string, argv []string) (*specs.Process, error) {
+	if e.process != "" {
+		p, err := oci.ReadProcess(e.process)
+		if err != nil {
+			return nil, err
+		}
+		if len(p.Args) == 0 {
+			return nil, fmt.Errorf("read %s: args: expected a command", e.process)
+		}
+		p.Terminal = p.Terminal || e.tty
+		return p, nil
+	}
+	own, err := r.Process(id)
+	if err != nil {
+		return nil, err
+	}
+	p := *own
+	p.Args, p.Terminal, p.NoNewPrivileges = argv, e.tty, p.NoNewPrivileges || e.noNewPrivs
+	p.Env = append(slices.Clone(p.Env), e.env...)
+	if e.cwd != "" {
+		p.Cwd = e.cwd
+	}
+	if err := e.addCaps(&p); err != nil {
+		return nil, err
+	}
+	if e.user == "" {
+		return &p, nil
+	}
+	uid, gid, _ := strings.Cut(e.user, ":")
+	n, err := strconv.ParseUint(uid, 10, 32)
+	if err != nil {
+		return nil, usagef("--user: expected UID[:GID] in numbers, got %q", e.user)
+	}
+	p.User = specs.User{UID: uint32(n)}
+	if gid != "" {
+		if n, err = strconv.ParseUint(gid, 10, 32); err != nil {
+			return nil, usagef("--user: expected UID[:GID] in numbers, got %q", e.user)
+		}
+		p.User.GID = uint32(n)
+	}
+	return &p, nil
+}
+
+func (e *ociExec) addCaps(p *specs.Process) error {
+	if len(e.caps) == 0 {
+		return nil
+	}
+	var c specs.LinuxCapabilities
+	if p.Capabilities != nil {
+		c = *p.Capabilities
+	}
+	for _, n := range e.caps {
+		n = strings.ToUpper(n)
+		if !slices.Contains(launcher.CapabilityNames(), n) {
+			return usagef("--cap: expected a capability such as CAP_NET_ADMIN, got %q", n)
+		}
+		for _, set := range []*[]string{&c.Bounding, &c.Effective, &c.Permitted} {
+			*set = append(slices.Clone(*set), n)
+		}
+	}
+	p.Capabilities = &c
+	return nil
+}
+
+// detachExec starts this program again, to wait for the command in the place of
+// whoever reaps it: an OCI client takes that process for the command.
+func (a *app) detachExec(f *ociFlags, e *ociExec, id string, argv []string) error {
+	if err := launcher.PrepareProcess(); err != nil {
+		return err
+	}
+	streams, err := a.streams()
+	if err != nil {
+		return err
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("create pipe: %w", err)
+	}
+	defer r.Close()
+	args := []string{"oci", "--root", f.root, "--sentry", f.sentry, "exec", "--started-fd", "3"}
+	for _, v := range []struct{ flag, value string }{
+		{"--process", e.process}, {"--console-socket", e.console}, {"--cwd", e.cwd}, {"--user", e.user},
+	} {
+		if v.value != "" {
+			args = append(args, v.flag, v.value)
+		}
+	}
+	for _, v := range e.env {
+		args = append(args, "--env", v)
+	}
+	for _, v := range e.caps {
+		args = append(args, "--cap", v)
+	}
+	if e.tty {
+		args = append(args, "--tty")
+	}
+	if e.noNewPrivs {
+		args = append(args, "--no-new-privs")
+	}
+	cmd := exec.Command("/proc/self/exe", append(append(args, id), argv...)...)
+	cmd.Args[0] = "sandboxctl"
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = streams[0], streams[1], streams[2]
+	cmd.ExtraFiles = []*os.File{w}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		return fmt.Errorf("start waiting process: %w", err)
+	}
+	// Nothing if it has started, else why not.
+	said, err := io.ReadAll(io.LimitReader(r, 4096))
+	if err == nil && len(said) == 0 {
+		err = errors.New("the waiting process ended")
+	}
+	if err == nil && string(said) != execStarted {
+		err = errors.New(clean(string(said)))
+	}
+	if err == nil && e.pidFile != "" {
+		err = oci.WritePIDFile(e.pidFile, cmd.Process.Pid)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("exec failed: %w", err), cmd.Wait())
+	}
+	return cmd.Process.Release()
+}
+
+// execStarted is what the waiting process says when its command runs.
+const execStarted = "started"
+
+// execDetached runs a command on our own streams or on a terminal that is sent
+// away, tells when it runs, and ends as it does.
+func (a *app) execDetached(ctx context.Context, e *ociExec, c *launcher.Control, args wire.ExecArgs) error {
+	started := os.NewFile(uintptr(e.started), "started")
+	if started == nil {
+		return usagef("--started-fd: no such descriptor")
+	}
+	unix.CloseOnExec(e.started)
+	var relayed relay
+	pid, err := a.executeOn(ctx, e, c, args, &relayed)
+	if err != nil {
+		_, werr := fmt.Fprintf(started, "%v", execError(args.Argv[0], err))
+		return errors.Join(&exitError{code: exitFailure}, werr, relayed.abort())
+	}
+	if _, err := started.WriteString(execStarted); err != nil {
+		return fmt.Errorf("tell that it runs: %w", err)
+	}
+	if err := started.Close(); err != nil {
+		return fmt.Errorf("tell that it runs: %w", err)
+	}
+	status, err := c.WaitPID(context.WithoutCancel(ctx), pid)
+	if err = errors.Join(err, relayed.finish()); err != nil {
+		return err
+	}
+	return exitStatus(status)
+}
+
+func (a *app) executeOn(ctx context.Context, e *ociExec, c *launcher.Control, args wire.ExecArgs, relayed *relay) (int32, error) {
+	if !args.StdioIsPty {
+		streams, err := relayed.streams(a)
+		if err != nil {
+			return 0, err
+		}
+		pid, err := c.Execute(ctx, args, streams[:]...)
+		if err != nil {
+			return 0, err
+		}
+		return pid, relayed.started()
+	}
+	if e.console == "" {
+		return 0, errors.New("a terminal needs --console-socket")
+	}
+	tty, err := oci.OpenTerminal(e.console)
+	if err != nil {
+		return 0, err
+	}
+	pid, err := c.Execute(ctx, args, tty, tty, tty)
+	return pid, errors.Join(err, tty.Close())
+}

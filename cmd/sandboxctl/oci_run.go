@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+
+	"github.com/containerd/console"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/launcher/oci"
+)
+
+func (a *app) ociRunCommand(f *ociFlags) *cobra.Command {
+	c := &createFlags{}
+	cmd := &cobra.Command{
+		Use:   "run ID",
+		Short: "Create and start a container, and wait for its end",
+		Long: `Create and start a container, pass signals on to it, end with its exit code and
+delete it; with --detach: create and start it.`,
+		Example: `  sandboxctl oci run --bundle /srv/bundle web
+  sandboxctl oci run --detach --bundle /srv/bundle web`,
+		Args: exactArgs("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(f, func(r *oci.Runtime) error { return a.ociRun(cmd.Context(), r, c, args[0]) })
+		},
+	}
+	c.add(cmd)
+	cmd.Flags().BoolVarP(&c.detach, "detach", "d", false, "do not wait for its end")
+	cmd.Flags().BoolVar(&c.keep, "keep", false, "do not delete it afterwards")
+	return cmd
+}
+
+func (a *app) ociRun(ctx context.Context, r *oci.Runtime, c *createFlags, id string) (err error) {
+	req, err := a.createRequest(id, c)
+	if err != nil {
+		return err
+	}
+	var master *os.File
+	var relayed relay
+	defer func() { err = errors.Join(err, relayed.abort()) }()
+	if !c.detach && c.console == "" {
+		if isTerminal(a.stdin) {
+			req.Terminal = func(m *os.File) error { master = m; return nil }
+		}
+	}
+	if !c.detach {
+		if req.Streams, err = relayed.streams(a); err != nil {
+			return err
+		}
+	}
+	// Before the container exists: a signal from here on is for it.
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	defer signal.Stop(signals)
+	ctx = context.WithoutCancel(ctx)
+	if err := r.Create(ctx, req); err != nil {
+		return err
+	}
+	if err := relayed.started(); err != nil {
+		return errors.Join(err, r.Delete(ctx, id, true))
+	}
+	if err := r.Start(ctx, id); err != nil {
+		return errors.Join(err, r.Delete(ctx, id, true))
+	}
+	if c.detach {
+		return nil
+	}
+	code, err := a.attend(ctx, r, id, master, signals)
+	err = errors.Join(err, relayed.finish())
+	if !c.keep {
+		err = errors.Join(err, r.Delete(ctx, id, true))
+	}
+	if err != nil {
+		return err
+	}
+	if code != 0 {
+		return &exitError{code: code}
+	}
+	return nil
+}
+
+// attend waits for the end of a container, with its terminal connected to ours
+// and our signals passed on.
+func (a *app) attend(ctx context.Context, r *oci.Runtime, id string, master *os.File, signals <-chan os.Signal) (code int, err error) {
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		for {
+			select {
+			case <-done:
+				return
+			case s := <-signals:
+				if kerr := r.Kill(ctx, id, s.(unix.Signal), false); kerr != nil && !errors.Is(kerr, oci.ErrNotRunning) {
+					fmt.Fprintf(a.stderr, "sandboxctl: signal not passed on: %v\n", kerr)
+				}
+			}
+		}
+	}()
+	if master == nil {
+		return r.Wait(ctx, id)
+	}
+	defer master.Close()
+	in, ok := a.stdin.(*os.File)
+	if !ok {
+		return 0, errors.New("standard input is not a file")
+	}
+	ours, err := console.ConsoleFromFile(in)
+	if err != nil {
+		return 0, fmt.Errorf("open terminal: %w", err)
+	}
+	pty, err := console.ConsoleFromFile(master)
+	if err != nil {
+		return 0, fmt.Errorf("open terminal of the container: %w", err)
+	}
+	if err := pty.ResizeFrom(ours); err != nil {
+		return 0, fmt.Errorf("set size of terminal: %w", err)
+	}
+	if err := ours.SetRaw(); err != nil {
+		return 0, fmt.Errorf("set terminal raw: %w", err)
+	}
+	defer func() {
+		if rerr := ours.Reset(); rerr != nil {
+			err = errors.Join(err, fmt.Errorf("reset terminal: %w", rerr))
+		}
+	}()
+	defer a.resize(ours, pty)()
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _ = io.Copy(a.stdout, master) }) // ends with an error when the container closes it
+	go func() { _, _ = io.Copy(master, in) }()         // ends with this program
+	code, err = r.Wait(ctx, id)
+	wg.Wait()
+	return code, err
+}

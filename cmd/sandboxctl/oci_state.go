@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/launcher/oci"
+)
+
+func (a *app) ociStateCommand(f *ociFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:     "state ID",
+		Short:   "Print the state of a container",
+		Long:    "Print the state of a container as the OCI runtime specification defines it, as JSON.",
+		Example: "  sandboxctl oci state web",
+		Args:    exactArgs("ID"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return a.with(f, func(r *oci.Runtime) error {
+				s, err := r.State(args[0])
+				if err != nil {
+					return err
+				}
+				return printJSON(a.stdout, s)
+			})
+		},
+	}
+}
+
+func (a *app) ociListCommand(f *ociFlags) *cobra.Command {
+	var (
+		format string
+		quiet  bool
+	)
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List containers",
+		Long:    "List the containers of --root.",
+		Example: "  sandboxctl oci list --format json",
+		Args:    noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return a.with(f, func(r *oci.Runtime) error {
+				list, err := r.List()
+				if err != nil {
+					return err
+				}
+				switch {
+				case quiet:
+					for _, s := range list {
+						fmt.Fprintln(a.stdout, s.ID)
+					}
+					return nil
+				case format == "json":
+					return json.NewEncoder(a.stdout).Encode(list)
+				case format != "table":
+					return usagef("--format: expected table or json, got %q", format)
+				}
+				rows := make([][]string, len(list))
+				for i, s := range list {
+					rows[i] = []string{s.ID, strconv.Itoa(s.Pid), string(s.Status), clean(s.Bundle), s.Created.Format(time.RFC3339), s.Owner}
+				}
+				return table(a.stdout, []string{"ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"}, rows)
+			})
+		},
+	}
+	cmd.Flags().StringVarP(&format, "format", "f", "table", "table or json")
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "ids only")
+	return cmd
+}
+
+func (a *app) ociKillCommand(f *ociFlags) *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use:     "kill ID [SIGNAL]",
+		Short:   "Send a signal to the application of a container",
+		Long:    "Send a signal (TERM if none is given; a name or a number) to the application of a container.",
+		Example: "  sandboxctl oci kill web KILL",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) < 1 || len(args) > 2 {
+				return usagef("expected ID [SIGNAL], got %d arguments", len(args))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			sig := unix.SIGTERM
+			if len(args) == 2 {
+				var err error
+				if sig, err = parseSignal(args[1]); err != nil {
+					return err
+				}
+			}
+			return a.with(f, func(r *oci.Runtime) error { return r.Kill(cmd.Context(), args[0], sig, all) })
+		},
+	}
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "send it to every process of the container")
+	return cmd
+}
+
+func (a *app) ociDeleteCommand(f *ociFlags) *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use:     "delete ID",
+		Short:   "Delete a container",
+		Long:    "Delete a container that has stopped or was never started; with --force one that runs, which is killed. It is proven dead before anything of it is removed.",
+		Example: "  sandboxctl oci delete --force web",
+		Args:    exactArgs("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(f, func(r *oci.Runtime) error { return r.Delete(cmd.Context(), args[0], force) })
+		},
+	}
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "kill it if it runs")
+	return cmd
+}
+
+func (a *app) ociWaitCommand(f *ociFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:     "wait ID",
+		Short:   "Wait for the end of a container",
+		Long:    "Wait for the end of a container, whoever started it, and print the exit code of its application (128 and the signal if one ended it).",
+		Example: "  sandboxctl oci wait web",
+		Args:    exactArgs("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(f, func(r *oci.Runtime) error {
+				code, err := r.Wait(cmd.Context(), args[0])
+				if err == nil {
+					fmt.Fprintln(a.stdout, code)
+				}
+				return err
+			})
+		},
+	}
+}
+
+func (a *app) ociPauseCommand(f *ociFlags) *cobra.Command {
+	return &cobra.Command{
+		Use: "pause ID", Short: "Stop all processes of a container", Long: "Stop all processes of a container where they are, until `resume`.",
+		Example: "  sandboxctl oci pause web", Args: exactArgs("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(f, func(r *oci.Runtime) error { return r.Pause(cmd.Context(), args[0]) })
+		},
+	}
+}
+
+func (a *app) ociResumeCommand(f *ociFlags) *cobra.Command {
+	return &cobra.Command{
+		Use: "resume ID", Short: "Let a paused container go on", Long: "Let the processes of a paused container go on.",
+		Example: "  sandboxctl oci resume web", Args: exactArgs("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(f, func(r *oci.Runtime) error { return r.Resume(cmd.Context(), args[0]) })
+		},
+	}
+}
+
+func (a *app) ociPsCommand(f *ociFlags) *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use:     "ps ID",
+		Short:   "List the processes of a container",
+		Long:    "List the processes of a container with their numbers in the sandbox; none of them is a process of the host. With --format json: the numbers only, as runc prints them.",
+		Example: "  sandboxctl oci ps --format json web",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("expected ID")
+			}
+			return nil // runc passes what follows to ps
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(f, func(r *oci.Runtime) error {
+				ps, err := r.Processes(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				switch format {
+				case "json":
+					pids := make([]int32, len(ps))
+					for i, p := range ps {
+						pids[i] = p.PID
+					}
+					return json.NewEncoder(a.stdout).Encode(pids)
+				case "table":
+					return a.printProcesses(ps)
+				}
+				return usagef("--format: expected table or json, got %q", format)
+			})
+		},
+	}
+	cmd.Flags().StringVarP(&format, "format", "f", "table", "table or json")
+	return cmd
+}
+
+func (a *app) ociEventsCommand(f *ociFlags) *cobra.Command {
+	var (
+		stats    bool
+		interval time.Duration
+	)
+	cmd := &cobra.Command{
+		Use:     "events ID",
+		Short:   "Print what a container uses",
+		Long:    "Print what a container uses every --interval as a line of JSON, until it ends; with --stats once.",
+		Example: "  sandboxctl oci events --stats web",
+		Args:    exactArgs("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if interval <= 0 {
+				return usagef("--interval: expected more than 0, got %s", interval)
+			}
+			return a.with(f, func(r *oci.Runtime) error {
+				return r.Events(cmd.Context(), args[0], stats, interval, func(e any) error { return json.NewEncoder(a.stdout).Encode(e) })
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&stats, "stats", false, "print once and end")
+	cmd.Flags().DurationVar(&interval, "interval", 5*time.Second, "time between two lines")
+	return cmd
+}
+
+func (a *app) ociSpecCommand(*ociFlags) *cobra.Command {
+	var bundle string
+	cmd := &cobra.Command{
+		Use:     "spec",
+		Short:   "Write a config.json to begin with",
+		Long:    "Write a config.json for a shell in the directory rootfs into the bundle. One that is there is not written over.",
+		Example: "  sandboxctl oci spec --bundle /srv/bundle",
+		Args:    noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			b, err := json.MarshalIndent(oci.ExampleSpec(), "", "  ")
+			if err != nil {
+				return fmt.Errorf("encode config.json: %w", err)
+			}
+			path := filepath.Join(bundle, "config.json")
+			w, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+			if err != nil {
+				return fmt.Errorf("write config.json: %w", err)
+			}
+			if _, err = w.Write(append(b, '\n')); err == nil {
+				err = w.Close()
+			}
+			if err != nil {
+				return fmt.Errorf("write config.json: %w", err)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&bundle, "bundle", "b", ".", "directory to write it to")
+	return cmd
+}
+
+func (a *app) ociFeaturesCommand(*ociFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:     "features",
+		Short:   "Print what this runtime can do",
+		Long:    "Print what this runtime can do in the form of the OCI runtime specification, as JSON.",
+		Example: "  sandboxctl oci features",
+		Args:    noArgs,
+		RunE:    func(*cobra.Command, []string) error { return printJSON(a.stdout, oci.Features()) },
+	}
+}
+
+// isOCI says whether this program was called by the name that makes it an OCI
+// runtime.
+func isOCI(argv0 string) bool { return strings.TrimSuffix(filepath.Base(argv0), ".exe") == ociName }

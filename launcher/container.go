@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/atomicfile"
+)
+
+// ErrNotCreated says that a container is not in the state it must be started from.
+var ErrNotCreated = errors.New("container is not in the created state")
+
+// containerConfig is the copy of config.json in a container's directory: what
+// happens to the bundle after create changes nothing.
+const containerConfig = "config.json"
+
+// Container is what an OCI client wants created.
+type Container struct {
+	ID string
+	// Bundle is the absolute path of the bundle that Spec was read from.
+	Bundle string
+	Spec   *specs.Spec
+	// Streams are the application's descriptors 0 to 2. With a terminal all
+	// three are its slave side. They stay the caller's.
+	Streams [3]*os.File
+}
+
+// streams are descriptors for an application that are not ours to read.
+type streams struct {
+	files [3]*os.File
+	// terminal makes the first the controlling terminal of the sentry, which
+	// passes it on to the application.
+	terminal bool
+}
+
+// CreateContainer makes a container as far as its created state and returns the
+// pid of its sentry. The caller holds the id (actual.Store.ClaimHeld). On error
+// nothing is left.
+func (l *Launcher) CreateContainer(ctx context.Context, c *Container) (int, error) {
+	rec, err := l.createContainer(ctx, c)
+	if err == nil {
+		return rec.Sentry.PID, nil
+	}
+	err = fmt.Errorf("create container %s: %w", c.ID, err)
+	if rec != nil {
+		if aerr := l.abort(rec, err); aerr != nil {
+			// Something may be alive: the record stays, for delete --force.
+			return 0, errors.Join(err, aerr)
+		}
+	}
+	return 0, errors.Join(err, l.store.Remove(c.ID))
+}
+
+// createContainer returns the record if something may have been started.
+func (l *Launcher) createContainer(ctx context.Context, c *Container) (*actual.Record, error) {
+	st, err := fromContainer(c.Spec, c.Bundle)
+	if err != nil {
+		return nil, err
+	}
+	rec, err := newContainerRecord(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.store.Put(rec); err != nil {
+		return nil, fmt.Errorf("record intent: %w", err)
+	}
+	if err := l.putConfig(c); err != nil {
+		return rec, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, l.opts.BootTimeout, fmt.Errorf("not created after %s", l.opts.BootTimeout))
+	defer cancel()
+	b, err := l.boot(ctx, &launch{
+		rec: rec, st: st, phase: actual.PhaseCreating,
+		streams: &streams{files: c.Streams, terminal: c.Spec.Process.Terminal},
+	})
+	if err != nil {
+		return rec, err
+	}
+	defer b.close()
+	rec.Phase = actual.PhaseCreated
+	if err := l.store.Put(rec); err != nil {
+		return rec, fmt.Errorf("record creation: %w", err)
+	}
+	return rec, nil
+}
+
+func newContainerRecord(c *Container) (*actual.Record, error) {
+	rec := &actual.Record{
+		Version: actual.RecordVersion, Name: c.ID, Attempt: 1, Generation: 1, Phase: actual.PhaseCreating, CreatedAt: time.Now(),
+		Container: &actual.Container{Bundle: c.Bundle, Annotations: c.Spec.Annotations},
+	}
+	var err error
+	if rec.UID, err = actual.NewUID(); err != nil {
+		return nil, err
+	}
+	rec.BootID, err = actual.BootID()
+	return rec, err
+}
+
+func (l *Launcher) putConfig(c *Container) error {
+	b, err := json.Marshal(c.Spec)
+	if err != nil {
+		return fmt.Errorf("encode config.json: %w", err)
+	}
+	dir, err := l.store.Dir(c.ID)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return atomicfile.Write(dir, containerConfig, b, 0o600)
+}
+
+// ContainerSpec is the config.json a container was created from.
+func (l *Launcher) ContainerSpec(id string) (*specs.Spec, error) {
+	dir, err := l.store.Dir(id)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	f, err := openBeneath(int(dir.Fd()), containerConfig, unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("open configuration of %s: %w", id, err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, 4*maxBundleConfig))
+	if err != nil {
+		return nil, fmt.Errorf("read configuration of %s: %w", id, err)
+	}
+	var cfg specs.Spec
+	if err := json.Unmarshal(b, &cfg); err != nil {
+		return nil, fmt.Errorf("decode configuration of %s: %w", id, err)
+	}
+	return &cfg, nil
+}
+
+// StartContainer starts the application of a created container. The caller
+// holds the id. ErrNotCreated if it is in another state.
+func (l *Launcher) StartContainer(ctx context.Context, id string) error {
+	if err := l.startContainer(ctx, id); err != nil {
+		return fmt.Errorf("start container %s: %w", id, err)
+	}
+	return nil
+}
+
+func (l *Launcher) startContainer(ctx context.Context, id string) error {
+	old, err := l.load(id)
+	if err != nil {
+		return err
+	}
+	if old == nil || old.Phase != actual.PhaseCreated {
+		return ErrNotCreated
+	}
+	cfg, err := l.ContainerSpec(id)
+	if err != nil {
+		return err
+	}
+	c, err := l.connect(ctx, old)
+	if errors.Is(err, ErrNotRunning) {
+		return fmt.Errorf("%w: its sentry has ended", ErrNotCreated)
+	}
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	rec := *old
+	rec.Phase = actual.PhaseStarting
+	if err := l.store.Put(&rec); err != nil {
+		return fmt.Errorf("record intent: %w", err)
+	}
+	st, err := fromContainer(cfg, rec.Container.Bundle)
+	if err != nil {
+		return err
+	}
+	if err := l.startApp(ctx, &rec, st, c); err != nil {
+		return l.explain(ctx, err, &rec)
+	}
+	rec.Phase, rec.StartedAt = actual.PhaseRunning, time.Now()
+	if err := l.store.Put(&rec); err != nil {
+		return fmt.Errorf("record start: %w", err)
+	}
+	return nil
+}
+
+// KillSentry kills the sentry of a record and waits for its death.
+func (l *Launcher) KillSentry(ctx context.Context, rec *actual.Record) error {
+	return l.kill(ctx, "sentry", rec.Sentry, 0)
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oci
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/containerd/console"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/atomicfile"
+)
+
+// maxConfig bounds config.json and process.json.
+const maxConfig = 4 << 20
+
+// ReadBundle reads the config.json of a bundle. Fields this program does not
+// know are passed over, as the specification wants.
+func ReadBundle(dir string) (*specs.Spec, error) {
+	var cfg specs.Spec
+	if err := readJSON(filepath.Join(dir, "config.json"), &cfg); err != nil {
+		return nil, err
+	}
+	return &cfg, nil
+}
+
+// ReadProcess reads a file such as `exec --process` names.
+func ReadProcess(path string) (*specs.Process, error) {
+	var p specs.Process
+	if err := readJSON(path, &p); err != nil {
+		return nil, err
+	}
+	return &p, nil
+}
+
+func readJSON(path string, v any) error {
+	f, err := os.OpenFile(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	if len(b) > maxConfig {
+		return fmt.Errorf("read %s: more than %d bytes", path, maxConfig)
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("decode %s: %w", path, err)
+	}
+	return nil
+}
+
+// WritePIDFile writes a pid whole, so that nobody reads half of it, and over
+// nothing but a regular file.
+func WritePIDFile(path string, pid int) error {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return fmt.Errorf("write pid file: %w", err)
+	}
+	defer dir.Close()
+	if err := atomicfile.Write(dir, filepath.Base(path), []byte(strconv.Itoa(pid)), 0o644); err != nil {
+		return fmt.Errorf("write pid file: %w", err)
+	}
+	return nil
+}
+
+// OpenTerminal makes a terminal, sends its master side over the socket and
+// returns the other, for a process to be executed.
+func OpenTerminal(socket string) (slave *os.File, err error) {
+	c := Create{ConsoleSocket: socket}
+	return c.openTerminal()
+}
+
+// openTerminal makes a terminal, gives its master side away and returns the
+// other.
+func (c *Create) openTerminal() (slave *os.File, err error) {
+	master, path, err := console.NewPty()
+	if err != nil {
+		return nil, fmt.Errorf("make terminal: %w", err)
+	}
+	defer master.Close()
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open terminal %s: %w", path, err)
+	}
+	slave = os.NewFile(uintptr(fd), path)
+	dup, err := unix.FcntlInt(master.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("duplicate terminal: %w", err), slave.Close())
+	}
+	m := os.NewFile(uintptr(dup), "/dev/ptmx")
+	switch {
+	case c.ConsoleSocket != "":
+		err = errors.Join(sendTerminal(c.ConsoleSocket, m), m.Close())
+	case c.Terminal != nil:
+		err = c.Terminal(m)
+	default:
+		err = errors.Join(errors.New("process.terminal is set: --console-socket is needed"), m.Close())
+	}
+	if err != nil {
+		return nil, errors.Join(err, slave.Close())
+	}
+	return slave, nil
+}
+
+// consoleTimeout bounds the handing over of a terminal: a socket that nobody
+// serves must not hang the caller.
+const consoleTimeout = 10 * time.Second
+
+// sendTerminal sends a descriptor over the socket at path, as runc does: the
+// payload is its name.
+func sendTerminal(path string, f *os.File) error {
+	conn, err := net.DialTimeout("unix", path, consoleTimeout)
+	if err != nil {
+		return fmt.Errorf("connect to console socket: %w", err)
+	}
+	err = conn.SetDeadline(time.Now().Add(consoleTimeout))
+	if err == nil {
+		_, _, err = conn.(*net.UnixConn).WriteMsgUnix([]byte(f.Name()), unix.UnixRights(int(f.Fd())), nil)
+	}
+	if err = errors.Join(err, conn.Close()); err != nil {
+		return fmt.Errorf("send terminal: %w", err)
+	}
+	return nil
+}

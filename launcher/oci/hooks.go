@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oci
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// hookTimeout bounds a hook that has no timeout of its own: its client waits.
+const hookTimeout = 5 * time.Minute
+
+// hookSet is the hooks of one point of a container's life. They run as whoever
+// called the runtime, one after the other, with the state on stdin.
+type hookSet struct {
+	kind  string
+	hooks []specs.Hook
+}
+
+func (s hookSet) run(ctx context.Context, state specs.State) error {
+	if len(s.hooks) == 0 {
+		return nil
+	}
+	b, err := json.Marshal(state)
+	if err != nil {
+		return fmt.Errorf("encode state: %w", err)
+	}
+	for i, h := range s.hooks {
+		if err := runHook(ctx, &h, b); err != nil {
+			return fmt.Errorf("error running %s hook #%d: %w", s.kind, i, err)
+		}
+	}
+	return nil
+}
+
+func runHook(ctx context.Context, h *specs.Hook, state []byte) error {
+	timeout := hookTimeout
+	if h.Timeout != nil {
+		if *h.Timeout <= 0 {
+			return fmt.Errorf("timeout: expected more than 0 seconds, got %d", *h.Timeout)
+		}
+		timeout = time.Duration(*h.Timeout) * time.Second
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, h.Path)
+	if len(h.Args) > 0 {
+		cmd.Args = h.Args
+	}
+	// Nothing of ours: [] is an empty environment, nil would be this one.
+	cmd.Env = append([]string{}, h.Env...)
+	cmd.Stdin = bytes.NewReader(state)
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	// A child of the hook that keeps its output open is not waited for.
+	cmd.WaitDelay = time.Second
+	err := cmd.Run()
+	switch {
+	case err == nil || errors.Is(err, exec.ErrWaitDelay):
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: killed after %s", h.Path, timeout)
+	}
+	return fmt.Errorf("%s: %w, output: %s", h.Path, err, strings.TrimSpace(said.String()))
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/wire"
+)
+
+// connect returns a control connection to a container that is started.
+func (r *Runtime) connect(ctx context.Context, id string) (*launcher.Control, *actual.Record, error) {
+	st, rec, err := r.look(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	if st != StatusRunning && st != StatusPaused {
+		return nil, nil, fmt.Errorf("%w: %s is %s", ErrNotRunning, id, st)
+	}
+	c, _, err := launcher.Connect(ctx, r.store, id)
+	if errors.Is(err, launcher.ErrNotRunning) {
+		return nil, nil, ErrNotRunning
+	}
+	return c, rec, err
+}
+
+// Exec returns a connection to a container, for one more process in it, and what
+// it is to be: p with what it leaves out taken from the container's own.
+func (r *Runtime) Exec(ctx context.Context, id string, p *specs.Process) (*launcher.Control, wire.ExecArgs, error) {
+	c, rec, err := r.connect(ctx, id)
+	if err != nil {
+		return nil, wire.ExecArgs{}, err
+	}
+	if rec.Container.Paused {
+		return nil, wire.ExecArgs{}, errors.Join(fmt.Errorf("cannot exec in the paused container %s", id), c.Close())
+	}
+	return c, launcher.ProcessArgs(p), nil
+}
+
+// Process is the process of a container as its config.json describes it.
+func (r *Runtime) Process(id string) (*specs.Process, error) {
+	if _, _, err := r.look(id); err != nil {
+		return nil, err
+	}
+	cfg, err := r.launcher.ContainerSpec(id)
+	if err != nil {
+		return nil, err
+	}
+	return cfg.Process, nil
+}
+
+// Store is where the containers are on record.
+func (r *Runtime) Store() *actual.Store { return r.store }
+
+// Pause stops all processes of a container where they are.
+func (r *Runtime) Pause(ctx context.Context, id string) error { return r.pause(ctx, id, true) }
+
+// Resume lets them go on.
+func (r *Runtime) Resume(ctx context.Context, id string) error { return r.pause(ctx, id, false) }
+
+func (r *Runtime) pause(ctx context.Context, id string, pause bool) (err error) {
+	hold, err := r.hold(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, hold.Release()) }()
+	c, old, err := r.connect(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	switch {
+	case pause && old.Container.Paused:
+		return fmt.Errorf("container %s is paused already", id)
+	case !pause && !old.Container.Paused:
+		return fmt.Errorf("container %s is not paused", id)
+	}
+	if pause {
+		err = c.Pause(ctx)
+	} else {
+		err = c.Resume(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	rec, container := *old, *old.Container
+	container.Paused = pause
+	rec.Container = &container
+	return r.store.Put(&rec)
+}
+
+// Processes lists the processes of a container.
+func (r *Runtime) Processes(ctx context.Context, id string) ([]wire.Process, error) {
+	c, _, err := r.connect(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.Processes(ctx)
+}
+
+// Events calls emit with what a container uses: once, or every interval until
+// the container ends.
+func (r *Runtime) Events(ctx context.Context, id string, once bool, interval time.Duration, emit func(any) error) error {
+	for {
+		c, rec, err := r.connect(ctx, id)
+		if err != nil {
+			return err
+		}
+		e, err := c.Stats(ctx)
+		c.Close()
+		if err != nil {
+			return err
+		}
+		e.Event.Type, e.Event.ID = "stats", id
+		if err := emit(e.Event); err != nil || once {
+			return err
+		}
+		if over, err := ended(ctx, rec, interval); over || err != nil {
+			return err
+		}
+	}
+}
+
+// ended waits for the end of a container, at most the time given.
+func ended(ctx context.Context, rec *actual.Record, within time.Duration) (bool, error) {
+	p, err := actual.Open(*rec.Sentry)
+	if errors.Is(err, actual.ErrGone) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer p.Close()
+	wait, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	if p.Wait(wait) == nil {
+		return true, nil
+	}
+	return false, context.Cause(ctx)
+}

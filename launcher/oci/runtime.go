@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/launcher"
+)
+
+// Errors that clients tell apart by their text, which is runc's.
+var (
+	ErrNotExist = errors.New("container does not exist")
+	ErrExist    = errors.New("container with given ID already exists")
+	// ErrNotRunning: there is no process to signal.
+	ErrNotRunning = errors.New("container not running")
+)
+
+// Statuses of a container: those of the OCI specification, and runc's
+// "paused".
+const (
+	StatusCreating = string(specs.StateCreating)
+	StatusCreated  = string(specs.StateCreated)
+	StatusRunning  = string(specs.StateRunning)
+	StatusStopped  = string(specs.StateStopped)
+	StatusPaused   = "paused"
+)
+
+// holdTimeout bounds how long a call waits for another one on the same id.
+const holdTimeout = 30 * time.Second
+
+// Runtime is the containers of one state directory.
+type Runtime struct {
+	store    *actual.Store
+	launcher *launcher.Launcher
+	warn     func(format string, args ...any)
+}
+
+// Options configure a Runtime.
+type Options struct {
+	Root       string // state directory, created if need be
+	SentryPath string
+	// SentryLogLevel: warning (default), info or debug.
+	SentryLogLevel string
+	// Warn is told what went wrong and is no reason to fail.
+	Warn func(format string, args ...any)
+}
+
+// Open opens the containers of a state directory.
+func Open(opts Options) (*Runtime, error) {
+	store, err := actual.OpenRuntimeStore(opts.Root)
+	if err != nil {
+		return nil, err
+	}
+	l, err := launcher.New(launcher.Options{Store: store, SentryPath: opts.SentryPath, SentryLogLevel: opts.SentryLogLevel, AllowHostNetwork: true})
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return &Runtime{store: store, launcher: l, warn: opts.Warn}, nil
+}
+
+// Close releases what Open opened. Containers go on.
+func (r *Runtime) Close() error { return r.store.Close() }
+
+// Create are the arguments of Runtime.Create.
+type Create struct {
+	ID     string
+	Bundle string // absolute path
+	// Streams of the application; with a terminal they are made by Create.
+	Streams [3]*os.File
+	// ConsoleSocket is where the master side of the terminal is sent.
+	ConsoleSocket string
+	// PIDFile is written last, whole, with the pid of the sentry.
+	PIDFile string
+	// Terminal receives the master side of the terminal if there is no
+	// ConsoleSocket; the caller closes it.
+	Terminal func(master *os.File) error
+}
+
+// Create makes a container as far as the created state.
+func (r *Runtime) Create(ctx context.Context, c Create) (err error) {
+	cfg, err := ReadBundle(c.Bundle)
+	if err != nil {
+		return err
+	}
+	hold, err := r.store.ClaimHeld(c.ID)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%w: %s", ErrExist, c.ID)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, hold.Release()) }()
+	if cfg.Process != nil && cfg.Process.Terminal {
+		slave, err := c.openTerminal()
+		if err != nil {
+			return errors.Join(err, r.store.Remove(c.ID))
+		}
+		defer slave.Close()
+		c.Streams = [3]*os.File{slave, slave, slave}
+	} else if c.ConsoleSocket != "" {
+		return errors.Join(errors.New("--console-socket is given and process.terminal is not set"), r.store.Remove(c.ID))
+	}
+	pid, err := r.launcher.CreateContainer(ctx, &launcher.Container{ID: c.ID, Bundle: c.Bundle, Spec: cfg, Streams: c.Streams})
+	if err != nil {
+		return err
+	}
+	if err := r.afterCreate(ctx, &c, cfg, pid); err != nil {
+		return errors.Join(err, r.remove(context.WithoutCancel(ctx), c.ID))
+	}
+	return nil
+}
+
+// afterCreate does what needs the pid of the container.
+func (r *Runtime) afterCreate(ctx context.Context, c *Create, cfg *specs.Spec, pid int) error {
+	if h := cfg.Hooks; h != nil {
+		state := r.stateOf(cfg, c.ID, c.Bundle, StatusCreating, pid)
+		//nolint:staticcheck // Prestart is deprecated in the spec and still in bundles
+		for _, set := range []hookSet{{"prestart", h.Prestart}, {"createRuntime", h.CreateRuntime}, {"createContainer", h.CreateContainer}} {
+			if err := set.run(ctx, state); err != nil {
+				return err
+			}
+		}
+	}
+	if c.PIDFile != "" {
+		return WritePIDFile(c.PIDFile, pid)
+	}
+	return nil
+}
+
+// Start starts the application of a created container.
+func (r *Runtime) Start(ctx context.Context, id string) (err error) {
+	hold, err := r.hold(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, hold.Release()) }()
+	st, rec, err := r.look(id)
+	if err != nil {
+		return err
+	}
+	if st != StatusCreated {
+		return fmt.Errorf("cannot start a container in the %s state", st)
+	}
+	cfg, err := r.launcher.ContainerSpec(id)
+	if err != nil {
+		return err
+	}
+	if err := r.launcher.StartContainer(ctx, id); err != nil {
+		return err
+	}
+	if cfg.Hooks != nil {
+		state := r.stateOf(cfg, id, rec.Container.Bundle, StatusRunning, rec.Sentry.PID)
+		if err := (hookSet{"poststart", cfg.Hooks.Poststart}).run(ctx, state); err != nil {
+			r.warn("%v", err) // the specification: log and go on
+		}
+	}
+	return nil
+}
+
+func (r *Runtime) hold(ctx context.Context, id string) (*actual.Hold, error) {
+	ctx, cancel := context.WithTimeout(ctx, holdTimeout)
+	defer cancel()
+	h, err := r.store.Hold(ctx, id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %s", ErrNotExist, id)
+	}
+	return h, err
+}
+
+// look returns the status and record of a container.
+func (r *Runtime) look(id string) (string, *actual.Record, error) {
+	if !actual.ValidID(id) {
+		return "", nil, fmt.Errorf("%w: %q is not a container id", ErrNotExist, id)
+	}
+	rec, held, err := r.store.Get(id)
+	switch {
+	case err != nil:
+		return "", nil, err
+	case held != nil:
+		return "", nil, fmt.Errorf("read state of %s: %s: %s", id, held.Reason, held.Message)
+	case rec == nil || rec.Container == nil:
+		return "", nil, fmt.Errorf("%w: %s", ErrNotExist, id)
+	}
+	st, err := status(rec)
+	return st, rec, err
+}
+
+// status tells by the process, not by what was written last.
+func status(rec *actual.Record) (string, error) {
+	if rec.Phase == actual.PhaseCreating {
+		return StatusCreating, nil
+	}
+	live, err := launcher.Liveness(rec.Sentry)
+	switch {
+	case live == actual.Dead || live == actual.None:
+		return StatusStopped, nil
+	case live == actual.Unknown:
+		return "", fmt.Errorf("look at the process of %s: %w", rec.Name, err)
+	case rec.Phase == actual.PhaseCreated:
+		return StatusCreated, nil
+	case rec.Container.Paused:
+		return StatusPaused, nil
+	}
+	return StatusRunning, nil
+}
+
+// State is the state of a container as `state` and hooks get it, with what
+// runc adds for clients that expect it.
+type State struct {
+	specs.State
+	Rootfs  string    `json:"rootfs,omitempty"`
+	Created time.Time `json:"created,omitzero"`
+	Owner   string    `json:"owner"`
+}
+
+// State returns the state of a container.
+func (r *Runtime) State(id string) (*State, error) {
+	st, rec, err := r.look(id)
+	if err != nil {
+		return nil, err
+	}
+	pid := 0
+	if st != StatusStopped && rec.Sentry != nil {
+		pid = rec.Sentry.PID
+	}
+	s := &State{Created: rec.CreatedAt.UTC()}
+	s.State = specs.State{
+		Version: specs.Version, ID: id, Status: specs.ContainerState(st), Pid: pid, Bundle: rec.Container.Bundle, Annotations: rec.Container.Annotations,
+	}
+	if cfg, err := r.launcher.ContainerSpec(id); err == nil && cfg.Root != nil {
+		s.Rootfs = cfg.Root.Path
+		if !filepath.IsAbs(s.Rootfs) {
+			s.Rootfs = filepath.Join(rec.Container.Bundle, s.Rootfs)
+		}
+	}
+	return s, nil
+}
+
+func (r *Runtime) stateOf(cfg *specs.Spec, id, bundle, status string, pid int) specs.State {
+	return specs.State{
+		Version: specs.Version, ID: id, Status: specs.ContainerState(status), Pid: pid, Bundle: bundle, Annotations: cfg.Annotations,
+	}
+}
+
+// List returns the states of all containers, by id. What can't be read is
+// reported by Warn and hides nothing else.
+func (r *Runtime) List() ([]State, error) {
+	l, err := r.store.List()
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range l.Held {
+		r.warn("%s: %s: %s", h.Name, h.Reason, h.Message)
+	}
+	out := []State{}
+	for _, rec := range l.Records {
+		s, err := r.State(rec.Name)
+		if errors.Is(err, ErrNotExist) {
+			continue // deleted meanwhile
+		}
+		if err != nil {
+			r.warn("%v", err)
+			continue
+		}
+		out = append(out, *s)
+	}
+	return out, nil
+}
+
+// endingSignals are those that end a process that does nothing about them. A
+// created container has no application yet that could.
+var endingSignals = []unix.Signal{unix.SIGKILL, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT}
+
+// Kill sends a signal to the application of a container, or with all to each of
+// its processes. ErrNotRunning if it has ended.
+func (r *Runtime) Kill(ctx context.Context, id string, sig unix.Signal, all bool) error {
+	st, rec, err := r.look(id)
+	if err != nil {
+		return err
+	}
+	switch st {
+	case StatusCreated:
+		if !slices.Contains(endingSignals, sig) {
+			return nil // as runc's waiting init would
+		}
+		return r.launcher.KillSentry(ctx, rec)
+	case StatusRunning, StatusPaused:
+		c, _, err := launcher.Connect(ctx, r.store, id)
+		if errors.Is(err, launcher.ErrNotRunning) {
+			return ErrNotRunning
+		}
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if err := c.Signal(ctx, sig, all); err != nil {
+			return fmt.Errorf("signal container %s: %w", id, err)
+		}
+		return nil
+	}
+	return ErrNotRunning
+}
+
+// Delete removes a container that has stopped or was never started; with force
+// one that runs as well, which is killed, and one that is not there is no error.
+func (r *Runtime) Delete(ctx context.Context, id string, force bool) (err error) {
+	hold, err := r.hold(ctx, id)
+	if force && errors.Is(err, ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, hold.Release()) }()
+	st, rec, err := r.look(id)
+	if err != nil {
+		if errors.Is(err, ErrNotExist) && force {
+			// What a create left that died before its record.
+			return r.store.Remove(id)
+		}
+		return err
+	}
+	if (st == StatusRunning || st == StatusPaused) && !force {
+		return fmt.Errorf("cannot delete container %s that is not stopped: %s", id, st)
+	}
+	cfg, cerr := r.launcher.ContainerSpec(id)
+	if err := r.remove(ctx, id); err != nil {
+		return err
+	}
+	if cerr == nil && cfg.Hooks != nil {
+		state := r.stateOf(cfg, id, rec.Container.Bundle, StatusStopped, 0)
+		if err := (hookSet{"poststop", cfg.Hooks.Poststop}).run(ctx, state); err != nil {
+			r.warn("%v", err)
+		}
+	}
+	return nil
+}
+
+// remove ends what is left of a container and removes it.
+func (r *Runtime) remove(ctx context.Context, id string) error {
+	if err := r.launcher.Destroy(ctx, id, actual.Ending{Reason: "Deleted"}); err != nil {
+		return err
+	}
+	return r.launcher.Forget(ctx, id)
+}
+
+// Wait returns the exit code of the application once it has ended: 128 and the
+// number of the signal if one ended it.
+func (r *Runtime) Wait(ctx context.Context, id string) (int, error) {
+	_, rec, err := r.look(id)
+	if err != nil {
+		return 0, err
+	}
+	if rec.Sentry != nil {
+		p, err := actual.Open(*rec.Sentry)
+		if err == nil {
+			err = p.Wait(ctx)
+			p.Close()
+		}
+		if err != nil && !errors.Is(err, actual.ErrGone) {
+			return 0, fmt.Errorf("wait for container %s: %w", id, err)
+		}
+	}
+	x, err := r.store.ReadExit(rec)
+	switch {
+	case err != nil:
+		return 0, err
+	case x == nil:
+		return 128 + int(unix.SIGKILL), nil // only a kill leaves no record
+	}
+	return x.Code, nil
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"sandboxctl.dev/desired"
+)
+
+// fromContainer decides the set-up of a container from the config.json of its
+// bundle. Its author is root, who could do everything that is asked for here
+// without this program: paths may lead through links and namespaces may be the
+// host's, unlike those of a manifest.
+func fromContainer(cfg *specs.Spec, bundle string) (*setup, error) {
+	if err := checkContainer(cfg); err != nil {
+		return nil, terminalf("read %s/config.json: %w", bundle, err)
+	}
+	root, err := realPath(bundle, cfg.Root.Path)
+	if err != nil {
+		return nil, terminalf("resolve root.path: %w", err)
+	}
+	st := &setup{
+		root:    source{path: root, readOnly: cfg.Root.Readonly},
+		overlay: desired.OverlayNone,
+	}
+	p := *cfg.Process
+	// They are the host's, and the sentry has none.
+	p.ApparmorProfile, p.SelinuxLabel, p.OOMScoreAdj = "", "", nil
+	if p.Capabilities == nil {
+		p.Capabilities = &specs.LinuxCapabilities{}
+	}
+	st.spec = &specs.Spec{
+		Version:  specs.Version,
+		Process:  &p,
+		Root:     &specs.Root{Path: "/", Readonly: cfg.Root.Readonly},
+		Hostname: cfg.Hostname,
+		Linux:    &specs.Linux{},
+	}
+	st.hostNetwork = true
+	if cfg.Linux != nil {
+		st.spec.Linux.Seccomp = cfg.Linux.Seccomp
+		st.spec.Linux.MaskedPaths, st.spec.Linux.ReadonlyPaths = cfg.Linux.MaskedPaths, cfg.Linux.ReadonlyPaths
+		st.bundleLimits(cfg.Linux.Resources)
+		for _, ns := range cfg.Linux.Namespaces {
+			if ns.Type == specs.NetworkNamespace {
+				st.hostNetwork, st.netns = false, ns.Path
+			}
+		}
+	}
+	for i, m := range cfg.Mounts {
+		if !isBind(m) {
+			st.spec.Mounts = append(st.spec.Mounts, m)
+			continue
+		}
+		src, err := realPath(bundle, m.Source)
+		if err != nil {
+			return nil, terminalf("resolve mounts[%d].source: %w", i, err)
+		}
+		st.addBind(m.Destination, src, slices.Contains(m.Options, "ro"))
+	}
+	return st, nil
+}
+
+// realPath resolves a path of a bundle, links included.
+func realPath(bundle, p string) (string, error) {
+	if !filepath.IsAbs(p) {
+		p = filepath.Join(bundle, p)
+	}
+	return filepath.EvalSymlinks(p)
+}
+
+// checkContainer refuses what can't be honoured and would change what the
+// container is. What gVisor does not need or have is passed over, as its own
+// runtime does: profiles of the host's security modules, devices, and joining
+// namespaces whose contents are the sentry's own.
+func checkContainer(c *specs.Spec) error {
+	switch {
+	case c.Process == nil || len(c.Process.Args) == 0 || c.Process.Args[0] == "":
+		return fmt.Errorf("process.args: expected a command")
+	case c.Root == nil || c.Root.Path == "":
+		return fmt.Errorf("root.path: expected a path")
+	case !filepath.IsAbs(c.Process.Cwd):
+		return fmt.Errorf("process.cwd: expected an absolute path, got %q", c.Process.Cwd)
+	case c.Windows != nil || c.Solaris != nil || c.VM != nil || c.ZOS != nil:
+		return fmt.Errorf("expected the configuration of a Linux container")
+	case c.Hooks != nil && len(c.Hooks.StartContainer) > 0:
+		return fmt.Errorf("hooks.startContainer: not supported: they would have to run in the sandbox before its application")
+	}
+	for i, m := range c.Mounts {
+		switch {
+		case !filepath.IsAbs(m.Destination) || strings.Contains(m.Destination, ".."):
+			return fmt.Errorf("mounts[%d].destination: expected an absolute path without \"..\", got %q", i, m.Destination)
+		case isBind(m) && m.Source == "":
+			return fmt.Errorf("mounts[%d].source: expected a path", i)
+		case len(m.UIDMappings) > 0 || len(m.GIDMappings) > 0:
+			return fmt.Errorf("mounts[%d]: id mappings are not supported", i)
+		}
+	}
+	if l := c.Linux; l != nil {
+		seen := map[specs.LinuxNamespaceType]bool{}
+		for i, ns := range l.Namespaces {
+			if seen[ns.Type] {
+				return fmt.Errorf("linux.namespaces[%d]: %s is there twice", i, ns.Type)
+			}
+			seen[ns.Type] = true
+		}
+		if len(l.UIDMappings) > 0 || len(l.GIDMappings) > 0 || seen[specs.UserNamespace] {
+			return fmt.Errorf("linux.namespaces: user namespaces with id mappings are not supported yet")
+		}
+	}
+	return nil
+}
