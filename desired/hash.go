@@ -52,6 +52,16 @@ func Canonical(s *Sandbox) ([]byte, error) {
 	return b, nil
 }
 
+// Recall reads what Canonical wrote in the same build of this program, of a
+// text with the digest given: nothing about it needs to be found out again.
+func Recall(b []byte, hash, digest string) (*Entry, error) {
+	sb := new(Sandbox)
+	if err := json.Unmarshal(b, sb); err != nil {
+		return nil, fmt.Errorf("decode recorded manifest: %w", err)
+	}
+	return &Entry{Sandbox: sb, Hash: hash, Digest: digest}, nil
+}
+
 // FromCanonical reads what Canonical wrote, perhaps in an older version: it is
 // defaulted and validated again. source is the manifest it came from.
 func FromCanonical(b []byte, source string) (*Entry, error) {

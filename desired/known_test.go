@@ -31,6 +31,14 @@ func TestKnown(t *testing.T) {
 			}
 			return recorded
 		}
+		// It survives the record.
+		canonical, err := Canonical(docs[0].Sandbox)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e, err := Recall(canonical, docs[0].hash, docs[0].digest); err != nil || !reflect.DeepEqual(e.Sandbox, docs[0].Sandbox) || e.Hash != Hash(e.Sandbox) {
+			t.Errorf("%q: recalled %+v %v", text, e, err)
+		}
 		again, problems := decode("f.yaml", []byte(text), known)
 		if len(problems) != 0 || !reflect.DeepEqual(again, docs) || asked > 0 != recalled || (again[0].Sandbox == docs[0].Sandbox) != recalled {
 			t.Errorf("%q: asked %d times, got %+v, expected %+v", text, asked, again, docs)

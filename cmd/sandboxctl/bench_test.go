@@ -160,7 +160,7 @@ func runsc(b *testing.B) string {
 	return path
 }
 
-// bundle makes an OCI bundle of the same root for runsc.
+// bundle makes an OCI bundle of the same root and mounts for runsc.
 func (h *host) bundle(name string, args ...string) string {
 	h.b.Helper()
 	dir := filepath.Join(h.work, "bundle-"+name)
@@ -170,7 +170,9 @@ func (h *host) bundle(name string, args ...string) string {
 		quoted[i] = strconv.Quote(a)
 	}
 	config := fmt.Sprintf(`{"ociVersion":"1.0.2","root":{"path":%q},"process":{"args":[%s],"cwd":"/","user":{"uid":0,"gid":0},"env":["PATH=/bin"]},
-	 "mounts":[{"destination":"/proc","type":"proc","source":"proc"}],"linux":{"namespaces":[{"type":"network"},{"type":"pid"},{"type":"mount"},{"type":"ipc"},{"type":"uts"}]}}`,
+	 "mounts":[{"destination":"/proc","type":"proc","source":"proc"},{"destination":"/dev","type":"tmpfs","source":"tmpfs"},
+	  {"destination":"/dev/pts","type":"devpts","source":"devpts"},{"destination":"/dev/shm","type":"tmpfs","source":"shm"},
+	  {"destination":"/sys","type":"sysfs","source":"sysfs"}],"linux":{"namespaces":[{"type":"network"},{"type":"pid"},{"type":"mount"},{"type":"ipc"},{"type":"uts"}]}}`,
 		h.work+"/rootfs", strings.Join(quoted, ","))
 	h.must(os.WriteFile(filepath.Join(dir, "config.json"), []byte(config), 0o644))
 	return dir

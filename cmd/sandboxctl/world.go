@@ -105,7 +105,11 @@ func (v *viewer) known(digest string) *desired.Entry {
 	if !ok {
 		return nil
 	}
-	return reconcile.Recorded(rec)
+	e, err := desired.Recall(rec.Spec, rec.SpecHash, digest)
+	if err != nil {
+		return nil // it is decoded from its text
+	}
+	return e
 }
 
 // look computes what the daemon computes. The records come first: they spare
