@@ -25,6 +25,8 @@ type DaemonInfo struct {
 	// Policy is the planner's, Memory the source's; both are opaque here.
 	Policy json.RawMessage `json:"policy,omitempty"`
 	Memory json.RawMessage `json:"memory,omitempty"`
+	// Removals are the times of the last removals that nobody had approved.
+	Removals []time.Time `json:"removals,omitempty"`
 }
 
 // PutDaemonInfo replaces it. For the holder of the lock.

@@ -46,6 +46,9 @@ type DirOptions struct {
 	Path string
 	// Memory from an earlier run, nil if there was none.
 	Memory *Memory
+	// Expected says that manifests have been there: without Memory, a directory
+	// that holds none is not the one they were in.
+	Expected bool
 	// AllowEmpty takes a replaced and empty directory at its word.
 	AllowEmpty bool
 	// Settle is how long an absence must last to be believed (default 100 ms).
@@ -113,6 +116,13 @@ func (d *Dir) Memory() Memory {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.memory
+}
+
+// Expect sets DirOptions.Expected, for who learns it later.
+func (d *Dir) Expect(manifests bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.opts.Expected = manifests
 }
 
 // Degraded says why changes are noticed late, or "".
@@ -185,7 +195,7 @@ func (d *Dir) identify(s *Snapshot, id dirID) {
 		// It holds manifests: whatever it was before, it is the one now. That
 		// a swap took too much away is the deletion guard's to judge.
 		*m = Memory{Dev: id.dev, Ino: id.ino, Mount: id.mount, BootID: d.opts.BootID}
-	case m.Ino == 0 || (same && m.Emptied):
+	case m.Ino == 0 && !d.opts.Expected, same && m.Emptied:
 		// Never held anything, or was emptied before by its author.
 	case same || d.opts.AllowEmpty:
 		*m = Memory{Dev: id.dev, Ino: id.ino, Mount: id.mount, BootID: d.opts.BootID, Emptied: true}

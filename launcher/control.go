@@ -26,11 +26,11 @@ const maxReply = 4 << 20
 // must not hang its caller.
 const defaultCallTimeout = 10 * time.Second
 
-// RemoteError is an error that the sentry answered with. Its text is the
-// sentry's and not to be trusted with a terminal.
+// RemoteError is an error that the sentry answered with. Message is the sentry's
+// and not to be trusted with a terminal or a log; Error makes it fit for both.
 type RemoteError struct{ Message string }
 
-func (e *RemoteError) Error() string { return e.Message }
+func (e *RemoteError) Error() string { return printable(e.Message, 2000) }
 
 // Control is a connection to the control server of one sentry. It speaks
 // gVisor's urpc (JSON over a unix stream socket, descriptors beside it) with

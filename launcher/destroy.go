@@ -44,6 +44,11 @@ func (l *Launcher) destroy(ctx context.Context, name string, end actual.Ending) 
 	if err := l.stopApp(ctx, &rec, end); err != nil {
 		return err
 	}
+	if err := context.Cause(ctx); err != nil {
+		// Whoever ends this program did not ask for a kill: the next one goes
+		// on with the stop, from the record.
+		return fmt.Errorf("wait for the application to leave: %w", err)
+	}
 	if err := l.reapPair(ctx, &rec); err != nil {
 		return err
 	}
@@ -175,7 +180,12 @@ func waitDead(ctx context.Context, p *actual.Process, timeout time.Duration) boo
 // release removes what a dead sandbox leaves on the host: processes of its
 // cgroup, the cgroup, the control socket.
 func (l *Launcher) release(ctx context.Context, rec *actual.Record) error {
-	group, err := l.cgroups.Open(rec.Cgroups)
+	dirs := rec.Cgroups
+	if boot, err := actual.BootID(); err == nil && boot != rec.BootID {
+		// No cgroup survives a boot, and the layout may be another one now.
+		dirs = nil
+	}
+	group, err := l.cgroups.Open(dirs)
 	if err != nil {
 		return fmt.Errorf("open cgroup: %w", err)
 	}

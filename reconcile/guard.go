@@ -31,6 +31,16 @@ func (c *computation) guard() {
 			fresh++
 		}
 	}
+	if fresh == 0 {
+		return
+	}
+	recent := 0
+	for _, at := range c.in.Removals {
+		if age := c.in.Now.Sub(at); age >= 0 && age < removalWindow {
+			recent++
+		}
+	}
+	fresh, total = fresh+recent, total+recent
 	if fresh < p.MaxRemoveCount || float64(fresh) <= p.MaxRemoveShare*float64(total) {
 		return
 	}
@@ -45,8 +55,12 @@ func (c *computation) guard() {
 	if len(names) == 0 {
 		return
 	}
+	before := ""
+	if recent > 0 {
+		before = fmt.Sprintf(", after %d others in the last %s", recent, removalWindow)
+	}
 	c.plan.Guard = &Guard{Names: names, Total: total, Message: fmt.Sprintf(
-		"%d of %d sandboxes would be removed because their manifests are missing; nothing is removed until `sandboxctl approve` is called or the manifests are back", len(names), total)}
+		"%d of %d sandboxes would be removed because their manifests are missing%s; nothing is removed until `sandboxctl approve` is called or the manifests are back", len(names), total, before)}
 }
 
 // removalBegun says whether the removal of a sandbox is under way.

@@ -52,6 +52,8 @@ type Options struct {
 	// ShutdownGrace is how long operations under way may take to finish when
 	// Run is told to end (default 30 s). Sandboxes go on running.
 	ShutdownGrace time.Duration
+	// Removals are those of the daemon before (Input.Removals).
+	Removals []time.Time
 	// OnPass is called after every pass with its input and plan, if set.
 	OnPass func(Input, Plan)
 	Log    *slog.Logger
@@ -64,6 +66,8 @@ type Loop struct {
 	wake     chan struct{}
 	done     chan result
 	busy     map[string]bool
+	removals map[string]time.Time // that nobody approved, of the last removalWindow
+	waiting  int // of busy: stops that wait for their application to leave
 	retries  map[string]*retry
 	lastGood map[string]cachedEntry
 	pass     uint64
@@ -81,6 +85,7 @@ type result struct {
 // retry keeps an operation that failed from being tried again at once. It is
 // the only memory of the loop, and losing it costs one early try.
 type retry struct {
+	op       Op
 	failures int
 	due      time.Time
 	hash     string
@@ -113,10 +118,14 @@ func New(opts Options) *Loop {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Loop{
+	l := &Loop{
 		opts: opts, wake: make(chan struct{}, 1), done: make(chan result),
-		busy: map[string]bool{}, retries: map[string]*retry{}, lastGood: map[string]cachedEntry{},
+		busy: map[string]bool{}, removals: map[string]time.Time{}, retries: map[string]*retry{}, lastGood: map[string]cachedEntry{},
 	}
+	for i, at := range opts.Removals {
+		l.removals[fmt.Sprintf("/%d", i)] = at // whose they were does not matter
+	}
+	return l
 }
 
 // Wake starts a pass soon.
@@ -138,10 +147,18 @@ func (l *Loop) Run(ctx context.Context) error {
 // for approval or for a manifest to be mended is not converged and not waited
 // for.
 func (l *Loop) Once(ctx context.Context) (Summary, error) {
+	began := time.Now()
 	// Nothing under way after a pass has started what it could: what the plan
 	// still holds failed a moment ago.
-	return l.run(ctx, func(s Summary) bool { return len(l.busy) == 0 && s.Reason != desired.ReasonUnsettled })
+	return l.run(ctx, func(s Summary) bool {
+		settled := s.Reason != desired.ReasonUnsettled || time.Since(began) > settleTimeout
+		return len(l.busy) == 0 && settled
+	})
 }
+
+// settleTimeout bounds how long Once waits for manifests that are being
+// written.
+const settleTimeout = 30 * time.Second
 
 func (l *Loop) run(ctx context.Context, finished func(Summary) bool) (Summary, error) {
 	// Operations outlive the wish to end: half of one helps nobody.
@@ -253,9 +270,22 @@ func (l *Loop) look(ctx context.Context) (Input, Plan, error) {
 	}
 	in := Input{
 		Desired: want, Actual: have, LastGood: l.recorded(want, have),
-		Busy: l.busy, Now: time.Now(), Policy: l.opts.Policy,
+		Busy: l.busy, Now: time.Now(), Policy: l.opts.Policy, Removals: l.recentRemovals(),
 	}
 	return in, Compute(in), nil
+}
+
+// recentRemovals drops what is too long ago to count.
+func (l *Loop) recentRemovals() []time.Time {
+	var out []time.Time
+	for name, at := range l.removals {
+		if time.Since(at) >= removalWindow {
+			delete(l.removals, name)
+			continue
+		}
+		out = append(out, at)
+	}
+	return out
 }
 
 // recorded decodes the manifests of records that the source does not have.
@@ -311,8 +341,17 @@ func (l *Loop) act(ctx context.Context, in Input, plan *Plan) time.Duration {
 			}
 			continue
 		}
-		if len(l.busy) >= l.opts.Workers {
-			break // the next result starts a pass
+		// A stop that waits for its application costs nothing and may last an
+		// hour: it keeps no other sandbox waiting. The next result starts a
+		// pass.
+		switch {
+		case graceful(a) && l.waiting >= maxWaiting, !graceful(a) && len(l.busy)-l.waiting >= l.opts.Workers:
+			continue
+		case graceful(a):
+			l.waiting++
+		}
+		if _, counted := l.removals[a.Name]; a.Reason == ReasonManifestRemoved && !a.Approved && !counted {
+			l.removals[a.Name] = in.Now
 		}
 		l.busy[a.Name] = true
 		l.opts.Log.Info(a.Op.String(), keySandbox, a.Name, keyReason, a.Reason, keyPass, l.pass)
@@ -321,11 +360,16 @@ func (l *Loop) act(ctx context.Context, in Input, plan *Plan) time.Duration {
 	return max(next, time.Millisecond)
 }
 
+// maxWaiting bounds the stops that wait for their application at once.
+const maxWaiting = 256
+
+func graceful(a Action) bool { return a.Op == OpDestroy && a.Ending.Grace > 0 }
+
 // mayTry says whether an operation that failed before may be tried again, or
 // how long not (0: not before its spec changes).
 func (l *Loop) mayTry(a Action, now time.Time) (time.Duration, bool) {
 	r, ok := l.retries[a.Name]
-	if !ok {
+	if !ok || r.op != a.Op {
 		return 0, true
 	}
 	if a.Entry != nil && r.hash != a.Entry.Hash {
@@ -370,6 +414,9 @@ func (l *Loop) work(ctx context.Context, a Action) {
 func (l *Loop) finish(r result) {
 	a := r.action
 	delete(l.busy, a.Name)
+	if graceful(a) {
+		l.waiting--
+	}
 	if r.err == nil {
 		delete(l.retries, a.Name)
 		l.opts.Log.Info(a.Op.String()+" done", keySandbox, a.Name, keyReason, a.Reason, keyTook, r.took, keyPass, l.pass)
@@ -377,8 +424,8 @@ func (l *Loop) finish(r result) {
 		return
 	}
 	re := l.retries[a.Name]
-	if re == nil {
-		re = &retry{}
+	if re == nil || re.op != a.Op {
+		re = &retry{op: a.Op}
 		l.retries[a.Name] = re
 	}
 	var t interface{ Terminal() bool }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/reconciletest"
 )
@@ -228,6 +229,91 @@ func TestLoopTerminal(t *testing.T) {
 		synctest.Wait()
 		if p := phase(w, "web"); p != "Running" {
 			t.Errorf("edited, it is %s", p)
+		}
+	})
+}
+
+// A sandbox that can't be created is still removed with its manifest.
+func TestLoopTerminalRemoved(t *testing.T) {
+	t.Parallel()
+	inLoop(t, nil, func(w *reconciletest.World, _ *reconcile.Loop, _ *atomic.Int64) {
+		w.SetHook(func(op, _, step string) error {
+			if op == "create" && step == "spawn" {
+				return refusal{}
+			}
+			return nil
+		})
+		w.Want(reconciletest.Entry("web", "bad", nil))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		w.Unwant("web")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if r := w.Record("web"); r != nil {
+			t.Errorf("it is still there: %+v", r)
+		}
+	})
+}
+
+// patient takes the whole grace period for each stop.
+type patient struct{ reconcile.Launcher }
+
+func (p patient) Destroy(ctx context.Context, name string, how actual.Ending) error {
+	time.Sleep(how.Grace)
+	return p.Launcher.Destroy(ctx, name, how)
+}
+
+// Stops that wait for their applications keep no other sandbox waiting.
+func TestLoopLongStops(t *testing.T) {
+	t.Parallel()
+	inLoop(t, func(o *reconcile.Options) { o.Workers, o.Launcher = 2, patient{o.Launcher} }, func(w *reconciletest.World, _ *reconcile.Loop, _ *atomic.Int64) {
+		slow := func(name, spec string) *desired.Entry {
+			return reconciletest.Entry(name, spec, func(s *desired.Spec) { s.TerminationGracePeriod = new(desired.Duration(time.Hour)) })
+		}
+		for i := range 6 {
+			w.Want(slow(fmt.Sprintf("slow%d", i), "a"))
+		}
+		synctest.Wait()
+		for i := range 6 {
+			w.Want(slow(fmt.Sprintf("slow%d", i), "b"))
+		}
+		w.Want(reconciletest.Entry("web", "a", nil))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if p := phase(w, "web"); p != "Running" {
+			t.Errorf("web is %s", p)
+		}
+		time.Sleep(24 * time.Hour)
+		synctest.Wait()
+		for i := range 6 {
+			if r := w.Record(fmt.Sprintf("slow%d", i)); r == nil || r.Attempt != 2 {
+				t.Errorf("slow%d: %+v", i, r)
+			}
+		}
+	})
+}
+
+// What goes away one by one is held like what goes away at once.
+func TestLoopSlowMassRemoval(t *testing.T) {
+	t.Parallel()
+	inLoop(t, nil, func(w *reconciletest.World, _ *reconcile.Loop, _ *atomic.Int64) {
+		for i := range 8 {
+			w.Want(reconciletest.Entry(fmt.Sprintf("s%d", i), "a", nil))
+		}
+		synctest.Wait()
+		for i := range 8 {
+			w.Unwant(fmt.Sprintf("s%d", i))
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		left := 0
+		for i := range 8 {
+			if phase(w, fmt.Sprintf("s%d", i)) == "Running" {
+				left++
+			}
+		}
+		if left != 4 {
+			t.Errorf("%d of 8 are left, expected half", left)
 		}
 	})
 }

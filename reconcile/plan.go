@@ -61,6 +61,10 @@ type Policy struct {
 	AllowMassDelete bool `json:"allowMassDelete,omitempty"`
 }
 
+// removalWindow is how long a removal counts: what takes files away one after
+// the other (a slow sync, a checkout) is not several small wishes.
+const removalWindow = time.Minute
+
 // DefaultPolicy holds the removal of more than half, and at least 3.
 func DefaultPolicy() Policy { return Policy{MaxRemoveShare: 0.5, MaxRemoveCount: 3} }
 
@@ -75,6 +79,8 @@ type Input struct {
 	Busy   map[string]bool
 	Now    time.Time
 	Policy Policy
+	// Removals are the times of the last removals that nobody has approved.
+	Removals []time.Time
 }
 
 // Plan is what there is to do now.
@@ -99,6 +105,8 @@ type Action struct {
 	// RestartToken is the request that a create carries out.
 	RestartToken string
 	Reason       string
+	// Approved says of a removal that an operator has approved it.
+	Approved bool
 }
 
 // Guard is a removal that is too large to be carried out unasked.
@@ -169,8 +177,10 @@ func (c *computation) unwanted(o *actual.Observed) {
 		return
 	}
 	if !c.in.Desired.Complete {
-		// Absence is not evidence: it goes on with its last good manifest.
-		if e := c.in.LastGood[rec.Name]; e != nil {
+		// Absence is not evidence: it goes on with its last good manifest. But
+		// nothing is started that may have been deleted, where that will be
+		// known in a moment or was known before.
+		if e := c.in.LastGood[rec.Name]; e != nil && !(stoppedDead(o) && (removalBegun(rec) || c.in.Desired.Reason == desired.ReasonUnsettled)) {
 			c.both(e, o)
 		}
 		return
@@ -178,11 +188,11 @@ func (c *computation) unwanted(o *actual.Observed) {
 	if !removalBegun(rec) && c.guarded && !c.approved(rec.Name) {
 		return
 	}
-	if rec.Phase == actual.PhaseStopped && !anyAlive(o) {
-		c.add(Action{Op: OpForget, Name: rec.Name, Reason: ReasonManifestRemoved})
+	if stoppedDead(o) {
+		c.add(Action{Op: OpForget, Name: rec.Name, Reason: ReasonManifestRemoved, Approved: c.approved(rec.Name)})
 		return
 	}
-	c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: ReasonManifestRemoved, Ending: c.stop(c.lastGood(rec), rec, ReasonManifestRemoved)})
+	c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: ReasonManifestRemoved, Ending: c.stop(c.lastGood(rec), rec, ReasonManifestRemoved), Approved: c.approved(rec.Name)})
 }
 
 // lastGood is what is known of how a sandbox wants to be stopped.
@@ -211,8 +221,13 @@ func (c *computation) both(e *desired.Entry, o *actual.Observed) {
 		}
 		c.stopped(e, rec)
 	default:
-		// Creating to Starting, and no worker: a crash. Whether the
-		// application ran can't be told, so it starts over. It did not fail.
+		// Creating to Starting, and no worker: a crash.
+		if o.Exit != nil {
+			// The application was started, and how it ended is known.
+			c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: died(o, c.in.Actual.BootID), Ending: ended(e, o, &c.in)})
+			return
+		}
+		// Whether it ran can't be told, so it starts over. It did not fail.
 		c.interrupted(o)
 	}
 }
@@ -327,6 +342,11 @@ func isHeld(a *actual.Snapshot, name string) bool {
 
 func unknown(o *actual.Observed) bool {
 	return o.Sentry == actual.Unknown || o.Gofer == actual.Unknown
+}
+
+// stoppedDead says that all that is left of a sandbox is its record.
+func stoppedDead(o *actual.Observed) bool {
+	return o.Record.Phase == actual.PhaseStopped && !anyAlive(o)
 }
 
 func anyAlive(o *actual.Observed) bool {

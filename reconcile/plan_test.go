@@ -104,6 +104,10 @@ func TestPlan(t *testing.T) {
 			o.Exit = &actual.Exit{Known: true, Code: code, Reason: actual.ReasonError, At: now}
 		}
 	}
+	unsettled := func(in reconcile.Input) reconcile.Input {
+		in.Desired.Complete, in.Desired.Reason = false, desired.ReasonUnsettled
+		return in
+	}
 	restart := actual.Request{Kind: actual.RequestRestart, Name: "web", Token: "t"}
 	suspended := with(func(s *desired.Spec) { s.Suspend = true })
 	limited := with(func(s *desired.Spec) { s.Backoff.Limit = 3 })
@@ -150,6 +154,23 @@ func TestPlan(t *testing.T) {
 			exit(0)(o)
 			o.Gofer = actual.Dead
 		})), "destroy web Exited failures=1"},
+		"ended before the host was rebooted": {input(true, []*desired.Entry{policy("Never")}, mod(running(policy("Never")), func(o *actual.Observed) {
+			exit(0)(o)
+			o.Gofer, o.Record.BootID = actual.Dead, "old"
+		})), "destroy web Exited failures=1 completed"},
+		"killed when the host went down": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
+			o.Sentry, o.Gofer, o.Record.BootID = actual.Dead, actual.Dead, "old"
+			o.Exit = &actual.Exit{Known: true, Code: 137, Signal: 9, Reason: actual.ReasonSignaled, At: now}
+		})), "destroy web HostRebooted"},
+		"ended before its start was recorded": {input(true, []*desired.Entry{policy("Never")}, mod(running(policy("Never")), func(o *actual.Observed) {
+			exit(0)(o)
+			o.Gofer, o.Record.Phase, o.Record.StartedAt = actual.Dead, actual.PhaseStarting, time.Time{}
+		})), "destroy web Exited failures=1 completed"},
+		"absent, unsettled, stopped": {unsettled(input(true, nil, mod(stopped(eager, 1), func(*actual.Observed) {}))), ""},
+		"absent, unsettled, died":    {unsettled(input(true, nil, mod(running(web), exit(1)))), "destroy web Exited failures=1"},
+		"absent, removal begun before": {input(false, nil, mod(stopped(eager, 0), func(o *actual.Observed) {
+			o.Record.Ending.Reason = reconcile.ReasonManifestRemoved
+		})), ""},
 		"failed before": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { o.Sentry = actual.Dead; o.Record.Failures = 4 })), "destroy web SentryKilled failures=5"},
 		"failed after long": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
 			o.Sentry = actual.Dead

@@ -15,8 +15,10 @@ import (
 // died says why a sandbox on record as running is not.
 func died(o *actual.Observed, bootID string) string {
 	switch {
-	case o.Record.BootID != bootID:
+	case o.Record.BootID != bootID && (o.Exit == nil || o.Exit.Killed()):
 		return ReasonHostRebooted
+	case o.Record.BootID != bootID:
+		return ReasonExited // before the host went down
 	case o.Sentry == actual.Dead && o.Gofer == actual.Dead && !o.GoferLeft && (o.Exit == nil || o.Exit.Killed()):
 		// A sentry that loses its gofer kills the application and ends.
 		return ReasonGoferDied
@@ -61,7 +63,11 @@ func ended(e *desired.Entry, o *actual.Observed, in *Input) actual.Ending {
 	}
 	// A run that lasted is no sign of trouble, however it ended.
 	end.Failures = rec.Failures + 1
-	if ran := x.At.Sub(rec.StartedAt); ran >= time.Duration(*spec.Backoff.ResetAfter) {
+	started := rec.StartedAt
+	if started.IsZero() {
+		started = rec.CreatedAt
+	}
+	if ran := x.At.Sub(started); ran >= time.Duration(*spec.Backoff.ResetAfter) {
 		end.Failures = 1
 	}
 	return end

@@ -129,6 +129,8 @@ func bootSentry(boot *sentrycmd.Boot, opts *options, flags *flag.FlagSet) int {
 			return wire.ExitBootFailed
 		}
 	}
+	// Heaps of idle sandboxes are most of what a host full of them holds.
+	debug.SetGCPercent(75)
 	if !waitGate(opts.gateFD) {
 		return wire.ExitGateClosed
 	}

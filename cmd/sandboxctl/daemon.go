@@ -173,10 +173,21 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, sentry string, log 
 	if d.journal, err = store.OpenJournal(); err != nil {
 		return nil, err
 	}
+	var removals []time.Time
 	dirOpts := desired.DirOptions{Path: manifests, AllowEmpty: f.allowEmpty, PollEvery: f.pollEvery, BootID: boot}
-	if old, _, err := store.DaemonInfo(); err != nil {
+	list, err := store.List()
+	if err != nil {
+		return nil, err
+	}
+	dirOpts.Expected = len(list.Records)+len(list.Held) > 0
+	old, _, err := store.DaemonInfo()
+	if err != nil {
 		log.Warn("what the last daemon knew is lost", "err", err)
-	} else if old != nil && old.ManifestsDir == manifests && len(old.Memory) > 0 {
+	}
+	if old != nil {
+		removals = old.Removals
+	}
+	if old != nil && old.ManifestsDir == manifests && len(old.Memory) > 0 {
 		dirOpts.Memory = &d.memory
 		if err := json.Unmarshal(old.Memory, &d.memory); err != nil {
 			log.Warn("what the last daemon knew is lost", "err", err)
@@ -193,7 +204,8 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, sentry string, log 
 		Source: d.dir, Observer: d.observer, Launcher: l, Requests: store, Events: d.journal, Policy: policy,
 		Workers: f.workers, Resync: f.resync, Log: log,
 		Wakes:  []<-chan struct{}{d.dir.Changes(), d.observer.Exits()},
-		OnPass: func(reconcile.Input, reconcile.Plan) { d.remember() },
+		OnPass:   func(in reconcile.Input, _ reconcile.Plan) { d.remember(in.Removals) },
+		Removals: removals,
 	})
 	return d, nil
 }
@@ -218,11 +230,12 @@ func describeDaemon(manifests string, policy reconcile.Policy) (actual.DaemonInf
 }
 
 // remember keeps what the source must know after a restart.
-func (d *daemon) remember() {
+func (d *daemon) remember(removals []time.Time) {
 	m := d.dir.Memory()
-	if m == d.memory && d.info.Memory != nil {
+	if m == d.memory && d.info.Memory != nil && len(removals) == len(d.info.Removals) {
 		return
 	}
+	d.info.Removals = removals
 	b, err := json.Marshal(m)
 	if err == nil {
 		d.info.Memory = b

@@ -128,6 +128,7 @@ func (v *viewer) look(ctx context.Context) (*world, error) {
 			v.specs[rec.SourceDigest] = rec
 		}
 	}
+	v.dir.Expect(len(have.Sandboxes)+len(have.Held) > 0)
 	want, err := v.dir.Load(ctx)
 	if err != nil {
 		return nil, err
@@ -141,6 +142,9 @@ func (v *viewer) look(ctx context.Context) (*world, error) {
 	w := &world{daemon: v.info, alive: v.alive}
 	w.in = reconcile.Input{
 		Desired: want, Actual: have, LastGood: reconcile.LastGood(want, have), Now: time.Now(), Policy: policy,
+	}
+	if v.info != nil {
+		w.in.Removals = v.info.Removals
 	}
 	if v.alive {
 		// What a live daemon is in the middle of is not interrupted.
