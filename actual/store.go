@@ -167,15 +167,16 @@ func (s *Store) Close() error {
 func (s *Store) Path() string { return s.path }
 
 // Lock makes this process the daemon of the state directory for as long as it
-// lives. ErrLocked, with the pid of the other, if there is one already. The
-// lock file is never removed: two daemons could come to hold two of them.
+// lives. ErrLocked, with the pid of the other, if there is one already. What is
+// locked is the directory itself, so that removing a file in it frees nothing;
+// the file only tells who holds it.
 func (s *Store) Lock() error {
 	fd, err := unix.Openat(int(s.root.Fd()), lockFile, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return fmt.Errorf("open lock: %w", err)
 	}
-	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		defer unix.Close(fd)
+	defer unix.Close(fd)
+	if err := unix.Flock(int(s.root.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return fmt.Errorf("lock state directory: %w", err)
 		}
@@ -183,7 +184,6 @@ func (s *Store) Lock() error {
 		n, _ := unix.Pread(fd, b[:], 0)
 		return fmt.Errorf("lock state directory %s: %w (pid %s)", s.path, ErrLocked, strings.TrimSpace(string(b[:max(n, 0)])))
 	}
-	// Only for the message above; the lock is the flock.
 	pid := strconv.Itoa(os.Getpid()) + "\n"
 	if err := unix.Ftruncate(fd, 0); err != nil {
 		return fmt.Errorf("write lock: %w", err)
@@ -191,7 +191,6 @@ func (s *Store) Lock() error {
 	if _, err := unix.Pwrite(fd, []byte(pid), 0); err != nil {
 		return fmt.Errorf("write lock: %w", err)
 	}
-	// fd is not closed: it is the lock.
 	return nil
 }
 

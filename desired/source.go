@@ -138,14 +138,14 @@ func (d *Dir) Degraded() string {
 func (d *Dir) Load(ctx context.Context) (*Snapshot, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
 	d.recheck = time.Time{}
 	snap := &Snapshot{Complete: true}
 	id, err := d.scan(ctx, snap)
 	if ctx.Err() != nil {
-		return nil, ctx.Err()
+		return nil, context.Cause(ctx)
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -129,6 +129,9 @@ func (v *validator) root(s *Spec) {
 	if s.Root.Dir != "" {
 		set++
 		v.hostPath("spec.root.dir", s.Root.Dir)
+		if s.Root.Dir == "/" {
+			v.add("spec.root.dir", "the whole host is not a root; use root.host, or a directory with a root filesystem")
+		}
 	}
 	if s.Root.Image != nil {
 		set++

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -102,6 +103,13 @@ func readBundleConfig(dir string) (*specs.Spec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s/config.json: %w", dir, err)
 	}
+	// It may name any directory of the host, so it is worth as much as a
+	// manifest: nobody else may have written it.
+	for _, f := range []*os.File{d, f} {
+		if err := checkOwned(f); err != nil {
+			return nil, terminalf("read %s/config.json: %w", dir, err)
+		}
+	}
 	if !info.Mode().IsRegular() || info.Size() > maxBundleConfig {
 		return nil, terminalf("read %s/config.json: expected a regular file of at most %d bytes", dir, maxBundleConfig)
 	}
@@ -116,6 +124,17 @@ func readBundleConfig(dir string) (*specs.Spec, error) {
 		return nil, terminalf("read %s/config.json: %w", dir, err)
 	}
 	return &cfg, nil
+}
+
+func checkOwned(f *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(int(f.Fd()), "", &st, unix.AT_EMPTY_PATH); err != nil {
+		return err
+	}
+	if int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
+		return fmt.Errorf("%s belongs to user %d with mode %04o; it must be the daemon's user's, and nobody else may write it", f.Name(), st.Uid, st.Mode&0o7777)
+	}
+	return nil
 }
 
 func checkBundle(c *specs.Spec) error {

@@ -3,9 +3,12 @@
 package launcher
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -58,6 +61,43 @@ var refusedFS = map[int64]string{
 	unix.NSFS_MAGIC:          "nsfs",
 }
 
+// refusedTypes are the same and their kin by name, as /proc/self/mountinfo has
+// them: they must not come along as a mount below a served directory either.
+var refusedTypes = []string{
+	"proc", "sysfs", "cgroup", "cgroup2", "debugfs", "tracefs", "securityfs", "bpf", "devpts", "nsfs",
+	"devtmpfs", "configfs", "efivarfs", "pstore", "binfmt_misc", "fusectl", "mqueue", "autofs",
+}
+
+// checkBelow refuses a directory that has a refused filesystem mounted on it or
+// anywhere below.
+func checkBelow(dir string) error {
+	mounts, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return fmt.Errorf("list mounts: %w", err)
+	}
+	defer mounts.Close()
+	prefix := strings.TrimSuffix(dir, "/") + "/"
+	lines := bufio.NewScanner(mounts)
+	for lines.Scan() {
+		fields, rest, ok := strings.Cut(lines.Text(), " - ")
+		f := strings.Fields(fields)
+		if !ok || len(f) < 5 {
+			continue
+		}
+		point := unescapeMount.Replace(f[4])
+		typ, _, _ := strings.Cut(rest, " ")
+		if (point == dir || strings.HasPrefix(point, prefix)) && slices.Contains(refusedTypes, typ) {
+			return terminalf("open %s: %s is mounted at %s, which is never shared with a sandbox", dir, typ, point)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("list mounts: %w", err)
+	}
+	return nil
+}
+
+var unescapeMount = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+
 // detach returns a detached private mount of a directory or regular file,
 // without set-user-ID and devices, read-only if asked. What is mounted below a
 // directory comes along.
@@ -92,6 +132,12 @@ func detach(path string, readOnly bool) (f *os.File, isDir bool, err error) {
 		return nil, false, fmt.Errorf("clone mount of %s: %w", path, err)
 	}
 	f = os.NewFile(uintptr(fd), path)
+	if info.IsDir() {
+		// After the clone: what is mounted from here on is not in it.
+		if err := checkBelow(path); err != nil {
+			return nil, false, errors.Join(err, f.Close())
+		}
+	}
 	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV, Propagation: unix.MS_PRIVATE}
 	if readOnly {
 		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY

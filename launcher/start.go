@@ -312,7 +312,7 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 	}
 	p := &pair{ready: ready}
 	p.sentry, err = startHeld(spawn{
-		path: l.sentry.path, args: args, attr: attr, fds: &toSentry, gate: sentryGate, err: sentryErr, group: cgroupFD,
+		path: fdPath(bin), args: args, attr: attr, fds: &toSentry, gate: sentryGate, err: sentryErr, group: cgroupFD,
 	})
 	if err != nil {
 		return nil, errors.Join(err, ready.Close())

@@ -67,7 +67,7 @@ type Loop struct {
 	done     chan result
 	busy     map[string]bool
 	removals map[string]time.Time // that nobody approved, of the last removalWindow
-	waiting  int // of busy: stops that wait for their application to leave
+	waiting  int                  // of busy: stops that wait for their application to leave
 	retries  map[string]*retry
 	lastGood map[string]cachedEntry
 	pass     uint64

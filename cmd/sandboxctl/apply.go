@@ -213,7 +213,7 @@ func (a *app) apply(ctx context.Context, ms []manifest, dryRun bool) error {
 		case dryRun:
 			suffix = " (dry run)"
 		case c.verb != "unchanged":
-			if err := atomicfile.Write(dir, c.file, c.data, 0o644); err != nil {
+			if err := atomicfile.Write(dir, c.file, c.data, modeOf(dir, c.file)); err != nil {
 				return fmt.Errorf("apply %s: %w", c.name, err)
 			}
 		}
@@ -244,7 +244,11 @@ func decide(snap *desired.Snapshot, m *manifest, dir *os.File) (*change, error) 
 	case err != nil:
 		return nil, fmt.Errorf("apply %s: %w", name, err)
 	}
-	if docs, _ := desired.Decode(own, old); len(docs) > 1 || (len(docs) == 1 && docs[0].Name != name && docs[0].Name != "") {
+	docs, _ := desired.Decode(own, old)
+	if len(docs) == 0 {
+		return nil, fmt.Errorf("apply %s: what %s holds now can't be told apart, and may define other sandboxes; mend or remove it first", name, own)
+	}
+	if len(docs) > 1 || (len(docs) == 1 && docs[0].Name != name && docs[0].Name != "") {
 		return nil, fmt.Errorf("apply %s: %s also defines other sandboxes; edit that file", name, own)
 	}
 	c.verb = "configured"
@@ -252,6 +256,16 @@ func decide(snap *desired.Snapshot, m *manifest, dir *os.File) (*change, error) 
 		c.verb = "unchanged"
 	}
 	return c, nil
+}
+
+// modeOf is the mode that a manifest file is written with: the one it has, since
+// its owner may have kept it from others.
+func modeOf(dir *os.File, file string) fs.FileMode {
+	var st unix.Stat_t
+	if err := unix.Fstatat(int(dir.Fd()), file, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return 0o644
+	}
+	return fs.FileMode(st.Mode & 0o777)
 }
 
 func readBelow(dir *os.File, name string) ([]byte, error) {

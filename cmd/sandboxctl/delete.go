@@ -100,5 +100,5 @@ func (a *app) deleteFrom(file, name string) error {
 	if rest == nil {
 		return atomicfile.Remove(dir, base)
 	}
-	return atomicfile.Write(dir, base, rest, 0o644)
+	return atomicfile.Write(dir, base, rest, modeOf(dir, base))
 }

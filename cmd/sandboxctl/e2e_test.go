@@ -84,6 +84,7 @@ func TestScript(t *testing.T) {
 			"status":     cmdStatus,
 			"signal":     cmdSignal,
 			"gone":       cmdGone,
+			"dead":       cmdDead,
 			"mountat":    cmdMountAt,
 			"umountat":   cmdUmountAt,
 			"same":       cmdSame,
@@ -417,6 +418,42 @@ func cmdGone(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// cmdDead waits until processes are dead: dead PID...
+func cmdDead(ts *testscript.TestScript, neg bool, args []string) {
+	if neg {
+		if err := checkDead(args); err == nil {
+			ts.Fatalf("! dead %v: they are", args)
+		}
+		return
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		err := checkDead(args)
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("dead %v: %v", args, err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func checkDead(pids []string) error {
+	for _, pid := range pids {
+		if _, err := strconv.Atoi(pid); err != nil {
+			return fmt.Errorf("%q is not a pid", pid)
+		}
+		// A reused number is another process: ours have our names. A zombie has
+		// no command line.
+		b, err := os.ReadFile("/proc/" + pid + "/cmdline")
+		if err == nil && strings.HasPrefix(string(b), "sandboxctl-") {
+			return fmt.Errorf("pid %s is there: %q", pid, b)
+		}
+	}
+	return nil
+}
+
 func checkGone(ts *testscript.TestScript, args []string) error {
 	state := ts.Value(keyState).(string)
 	if _, err := os.Lstat(filepath.Join(state, "sandboxes", args[0])); !errors.Is(err, fs.ErrNotExist) {
@@ -428,12 +465,8 @@ func checkGone(ts *testscript.TestScript, args []string) error {
 	if groups, err := groupsNamed(args[0] + "-" + args[1]); err != nil || len(groups) > 0 {
 		return fmt.Errorf("cgroups are left: %v %v", groups, err)
 	}
-	for _, pid := range args[2:] {
-		// A reused number is another process: ours have our names.
-		b, err := os.ReadFile("/proc/" + pid + "/cmdline")
-		if err == nil && strings.HasPrefix(string(b), "sandboxctl-") {
-			return fmt.Errorf("pid %s is there: %q", pid, b)
-		}
+	if err := checkDead(args[2:]); err != nil {
+		return err
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil || strings.Contains(string(mounts), state) {

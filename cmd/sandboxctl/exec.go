@@ -100,7 +100,9 @@ func (a *app) exec(ctx context.Context, name string, argv []string, f *execFlags
 // execute runs a command to its end and returns its exit code as an error.
 func (a *app) execute(ctx context.Context, store *actual.Store, name string, c *launcher.Control, args wire.ExecArgs, tty, interactive bool) error {
 	// Signals are for the command from here on, not for this program.
-	ctx = context.WithoutCancel(ctx)
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	defer a.giveUp(cancel)()
 	forward := func(ctx context.Context, pid int32) func() { return a.forwardSignals(ctx, store, name, pid, tty) }
 	var (
 		status unix.WaitStatus
@@ -115,6 +117,28 @@ func (a *app) execute(ctx context.Context, store *actual.Store, name string, c *
 		return execError(args.Argv[0], err)
 	}
 	return exitStatus(status)
+}
+
+// impatience is how many INT or TERM in a row end this program and not only the
+// command: a sentry that does not answer must not keep its caller.
+const impatience = 3
+
+// giveUp cancels when somebody has had enough.
+func (a *app) giveUp(cancel context.CancelCauseFunc) (stop func()) {
+	ch := make(chan os.Signal, 2*impatience)
+	signal.Notify(ch, unix.SIGINT, unix.SIGTERM)
+	go func() {
+		n := 0
+		for range ch {
+			if n++; n == impatience {
+				cancel(fmt.Errorf("interrupted %d times; the command may still run", n))
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(ch)
+		close(ch)
+	}
 }
 
 // exitStatus is the error that makes this program end as a command did.

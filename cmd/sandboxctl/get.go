@@ -231,9 +231,11 @@ func (a *app) eachLook(ctx context.Context, fn func(*world) (done bool, err erro
 	for {
 		if v.store == nil {
 			// The first daemon may have started meanwhile.
-			if v, err = a.newViewer(); err != nil {
+			now, err := a.newViewer()
+			if err != nil {
 				return err
 			}
+			v = now
 		} else if err := v.readDaemon(); err != nil {
 			return err
 		}

@@ -11,9 +11,10 @@ import (
 )
 
 // relay turns our streams into descriptors that can be given to a sandbox. A
-// pipe, socket or terminal is given as it is. A regular file is not: the sentry
-// would keep an offset of its own in it, from 0, and write over what is there.
-// It gets a pipe, which is copied.
+// pipe is given as it is. All else is copied through one: a terminal is open for
+// reading on every stream, and whatever the sandbox leaves behind could go on
+// reading what its owner types; in a regular file the sentry would keep an
+// offset of its own, from 0, and write over what is there.
 type relay struct {
 	given  []*os.File // ours to close when the sandbox has its own
 	copies sync.WaitGroup
@@ -37,7 +38,7 @@ func direct(stream any) *os.File {
 	if !ok {
 		return nil
 	}
-	if info, err := f.Stat(); err != nil || info.Mode().IsRegular() {
+	if info, err := f.Stat(); err != nil || info.Mode().Type() != os.ModeNamedPipe {
 		return nil
 	}
 	return f

@@ -4,6 +4,7 @@ package main
 
 import (
 	"cmp"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -51,7 +52,10 @@ func (a *app) rootCommand() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
-			return fromEnvironment(cmd.Flags())
+			if err := fromEnvironment(cmd.Flags()); err != nil {
+				return err
+			}
+			return a.absolute()
 		},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{code: exitUsage, err: err} })
@@ -65,6 +69,25 @@ func (a *app) rootCommand() *cobra.Command {
 		a.ociCommand(), a.versionCommand(),
 	)
 	return root
+}
+
+// absolute makes the two directories what they are for every process, wherever
+// it was started: the daemon's record of them is compared with ours.
+func (a *app) absolute() error {
+	for _, d := range []struct {
+		flag string
+		path *string
+	}{{"manifests", &a.manifests}, {"state", &a.state}} {
+		if *d.path == "" {
+			return usagef("--%s (SANDBOXCTL_%s) is empty; expected a directory", d.flag, strings.ToUpper(d.flag))
+		}
+		abs, err := filepath.Abs(*d.path)
+		if err != nil {
+			return fmt.Errorf("find directory %s: %w", *d.path, err)
+		}
+		*d.path = abs
+	}
+	return nil
 }
 
 // defaultDirs are where manifests and state are: the system's for root, the

@@ -85,7 +85,10 @@ func (v *viewer) readDaemon() error {
 	}
 	info, live, err := v.store.DaemonInfo()
 	if err != nil {
-		return err
+		// Only what it says of itself: everything else can be told without.
+		fmt.Fprintf(v.a.stderr, "warning: %s\n", clean(err.Error()))
+		v.info, v.alive = nil, false
+		return nil
 	}
 	v.info, v.alive = info, live == actual.Alive
 	return nil
