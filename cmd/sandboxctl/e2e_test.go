@@ -475,11 +475,15 @@ func checkGone(ts *testscript.TestScript, args []string) error {
 	return nil
 }
 
-// cmdMountAt mounts a tmpfs: mountat DIR.
+// cmdMountAt mounts a filesystem that cleanUp takes away: mountat [TYPE] DIR.
 func cmdMountAt(ts *testscript.TestScript, _ bool, args []string) {
 	st := ts.Value(keyDaemon).(*scriptState)
-	dir := ts.MkAbs(args[0])
-	ts.Check(unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"))
+	fstype, data := "tmpfs", "size=4m"
+	if len(args) == 2 {
+		fstype, data = args[0], ""
+	}
+	dir := ts.MkAbs(args[len(args)-1])
+	ts.Check(unix.Mount(fstype, dir, fstype, 0, data))
 	st.mounts = append(st.mounts, dir)
 }
 
