@@ -28,7 +28,7 @@ import (
 
 // host is a daemon on a scratch directory.
 type host struct {
-	b         *testing.B
+	b         testing.TB
 	work      string
 	manifests string
 	state     string
@@ -36,7 +36,7 @@ type host struct {
 	store     *actual.Store
 }
 
-func benchHost(b *testing.B) *host {
+func benchHost(b testing.TB, inherit ...*os.File) *host {
 	b.Helper()
 	if os.Geteuid() != 0 {
 		b.Skip("sandboxes need root")
@@ -49,6 +49,7 @@ func benchHost(b *testing.B) *host {
 	log, err := os.Create(filepath.Join(work, "daemon.log"))
 	h.must(err)
 	h.daemon.Stderr = log
+	h.daemon.ExtraFiles = inherit // not close-on-exec
 	h.must(h.daemon.Start())
 	b.Cleanup(func() {
 		// runsc leaves a mount in its root directory.
