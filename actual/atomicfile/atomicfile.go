@@ -157,7 +157,7 @@ func createTemp(dir int, name string, mode fs.FileMode) (*os.File, error) {
 	// Not left to the umask of whoever runs this.
 	if err := unix.Fchmod(fd, uint32(mode.Perm())); err != nil {
 		unix.Close(fd)
-		return nil, err
+		return nil, errors.Join(err, ignoreMissing(unix.Unlinkat(dir, name, 0)))
 	}
 	return os.NewFile(uintptr(fd), name), nil
 }
