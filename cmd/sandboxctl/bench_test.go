@@ -136,7 +136,9 @@ func (h *host) firstLine(name string, attempt int64) time.Time {
 	var at time.Time
 	file := filepath.Join(h.state, "sandboxes", name, "logs")
 	h.until("output of "+name, func() bool {
-		_, err := sandboxlog.Read(os.DirFS(file), fmt.Sprintf("%d.log", attempt), func(e sandboxlog.Entry) error {
+		f := sandboxlog.NewFollower(os.DirFS(file), fmt.Sprintf("%d.log", attempt))
+		defer f.Close()
+		err := f.Next(func(e sandboxlog.Entry) error {
 			at = e.At
 			return io.EOF
 		})

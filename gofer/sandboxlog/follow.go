@@ -10,11 +10,20 @@ import (
 	"os"
 )
 
-// Follower reads one log and then what is added to it, through rotations.
+// Follower reads one log, NAME.1 and then NAME, and then what is added to it,
+// through rotations. A line that is not one of ours is passed over, a file that
+// does not exist is empty. What is lost is what a second rotation removes
+// before it was read.
 type Follower struct {
 	fsys fs.FS
 	name string
+	cur  *logFile // what is read, nil if there is nothing yet
+}
+
+// logFile is an open file of a log and how far it was read.
+type logFile struct {
 	file fs.File
+	at   io.ReaderAt
 	info fs.FileInfo
 	off  int64
 }
@@ -23,62 +32,98 @@ type Follower struct {
 func NewFollower(fsys fs.FS, name string) *Follower { return &Follower{fsys: fsys, name: name} }
 
 // Next calls fn for every entry that was not yet read, and returns when there
-// is no more for now.
+// is no more for now. The text of an entry is valid during the call.
 func (f *Follower) Next(fn func(Entry) error) error {
-	if f.file == nil {
-		if _, err := readFile(f.fsys, f.name+".1", fn); err != nil {
-			return err
-		}
-	}
 	for {
-		// The rest of the open file first, also when it has been rotated away.
-		if err := f.drain(fn); err != nil {
+		if err := f.cur.read(fn); err != nil {
 			return err
 		}
-		now, err := fs.Stat(f.fsys, f.name)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
+		next, err := f.open(f.name, f.cur)
+		if next == nil && err == nil && f.cur == nil {
+			// No file, and perhaps for long: a full disk can let it be rotated
+			// away and no new one be made.
+			next, err = f.open(f.name+".1", nil)
 		}
-		if err != nil {
-			return fmt.Errorf("look at log: %w", err)
+		if next == nil || err != nil {
+			return err
 		}
-		if f.file != nil && os.SameFile(now, f.info) {
-			return nil
-		}
-		next, err := f.fsys.Open(f.name)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("open log: %w", err)
-		}
-		info, err := next.Stat()
-		if err != nil {
-			return errors.Join(fmt.Errorf("open log: %w", err), next.Close())
+		if err := f.finish(next, fn); err != nil {
+			return errors.Join(err, next.file.Close())
 		}
 		f.Close()
-		f.file, f.info, f.off = next, info, 0
+		f.cur = next
 	}
 }
 
-func (f *Follower) drain(fn func(Entry) error) error {
-	if f.file == nil {
+// finish reads what comes before next: the rest of the current file, which
+// nobody writes to any more, and the file between the two if there is one.
+func (f *Follower) finish(next *logFile, fn func(Entry) error) error {
+	if err := f.cur.read(fn); err != nil {
+		return err
+	}
+	between, err := f.open(f.name+".1", f.cur, next)
+	if between == nil || err != nil {
+		return err
+	}
+	defer between.file.Close()
+	return between.read(fn)
+}
+
+// open opens a file; it is nil if there is none or it is one of those given.
+func (f *Follower) open(name string, but ...*logFile) (*logFile, error) {
+	// Looked at first: mostly it is what is open already.
+	info, err := fs.Stat(f.fsys, name)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && isOneOf(info, but) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look at log: %w", err)
+	}
+	file, err := f.fsys.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	l := &logFile{file: file}
+	if l.info, err = file.Stat(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open log: %w", err), file.Close())
+	}
+	var ok bool
+	if l.at, ok = file.(io.ReaderAt); !ok {
+		return nil, errors.Join(fmt.Errorf("open log: %s can't be read from a place", name), file.Close())
+	}
+	if isOneOf(l.info, but) {
+		return nil, file.Close()
+	}
+	return l, nil
+}
+
+func isOneOf(info fs.FileInfo, files []*logFile) bool {
+	for _, l := range files {
+		if l != nil && os.SameFile(info, l.info) {
+			return true
+		}
+	}
+	return false
+}
+
+// read calls fn for what was added since the last time.
+func (l *logFile) read(fn func(Entry) error) error {
+	if l == nil {
 		return nil
 	}
-	r, ok := f.file.(io.ReaderAt)
-	if !ok {
-		return fmt.Errorf("read log: %s can't be read from a place", f.name)
-	}
-	n, err := Scan(io.NewSectionReader(r, f.off, 1<<62), fn)
-	f.off += n
+	n, err := Scan(io.NewSectionReader(l.at, l.off, 1<<62), fn)
+	l.off += n
 	return err
 }
 
 // Close ends the following.
 func (f *Follower) Close() {
-	if f.file != nil {
+	if f.cur != nil {
 		// It was only read.
-		_ = f.file.Close()
-		f.file = nil
+		_ = f.cur.file.Close()
+		f.cur = nil
 	}
 }

@@ -33,7 +33,9 @@ func logDir(t *testing.T, max int64) (string, *Writer) {
 func read(t *testing.T, dir string) []Entry {
 	t.Helper()
 	var out []Entry
-	if _, err := Read(os.DirFS(dir), "1.log", func(e Entry) error {
+	f := NewFollower(os.DirFS(dir), "1.log")
+	defer f.Close()
+	if err := f.Next(func(e Entry) error {
 		e.Text = bytes.Clone(e.Text)
 		out = append(out, e)
 		return nil

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"time"
 )
 
@@ -43,48 +42,28 @@ func Parse(line []byte) (Entry, error) {
 // maxEntry bounds a line as read, whatever is in the file.
 const maxEntry = maxLine + 128
 
-// Read calls fn for every entry of name.1 and name in fsys, oldest first. A
-// line that is not one of ours is passed over. A file that does not exist is
-// empty. It returns the number of bytes of name that were read, for Follow.
-func Read(fsys fs.FS, name string, fn func(Entry) error) (int64, error) {
-	if _, err := readFile(fsys, name+".1", fn); err != nil {
-		return 0, err
-	}
-	return readFile(fsys, name, fn)
-}
-
-func readFile(fsys fs.FS, name string, fn func(Entry) error) (int64, error) {
-	f, err := fsys.Open(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("open log: %w", err)
-	}
-	defer f.Close()
-	return Scan(f, fn)
-}
-
-// Scan calls fn for every whole line of r and returns how many bytes they
-// were. An unfinished last line is not counted: it can be read again when it
-// is whole.
+// Scan calls fn for every whole line of r that is one of ours and returns how
+// many bytes all lines were. An unfinished last line is not counted: it can be
+// read again when it is whole.
 func Scan(r io.Reader, fn func(Entry) error) (int64, error) {
 	br := bufio.NewReaderSize(r, maxEntry)
-	var off int64
+	var off, long int64 // long is what was read of a line that is too long
 	for {
 		line, err := br.ReadSlice('\n')
 		switch {
 		case err == nil:
-			off += int64(len(line))
+			off += long + int64(len(line))
+			tooLong := long > 0
+			long = 0
 			e, perr := Parse(line[:len(line)-1])
-			if perr != nil {
+			if perr != nil || tooLong {
 				continue
 			}
 			if err := fn(e); err != nil {
 				return off, err
 			}
 		case errors.Is(err, bufio.ErrBufferFull):
-			off += int64(len(line)) // longer than any of ours: pass over
+			long += int64(len(line))
 		case errors.Is(err, io.EOF):
 			return off, nil
 		default:
