@@ -96,13 +96,14 @@ func appendLine(b []byte, at time.Time, stream Stream, l Line) []byte {
 // append writes b whole or not at all: a write cut short by a full disk is
 // taken back, so that every line in the file is a whole one.
 func (w *Writer) append(b []byte) error {
-	if w.fd >= 0 && w.size+int64(len(b)) > w.max {
-		if err := w.rotate(); err != nil {
+	if w.fd < 0 {
+		if err := w.open(); err != nil {
 			return err
 		}
 	}
-	if w.fd < 0 {
-		if err := w.open(); err != nil {
+	// Also a file just opened: its rotation may have failed before.
+	if w.size > 0 && w.size+int64(len(b)) > w.max {
+		if err := w.rotate(); err != nil {
 			return err
 		}
 	}
