@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -208,7 +209,8 @@ func (p *Pump) run() {
 }
 
 // split cuts the first n bytes of buf into lines and moves the unfinished rest
-// to the front. A buffer full without a newline becomes a partial line. The
+// to the front. A buffer full without a newline becomes a partial line, cut
+// between characters: each part is shown on a terminal by itself. The
 // lines' texts are copies where the move would overwrite them.
 func split(buf []byte, n int, lines []Line) ([]Line, int) {
 	data := append([]byte(nil), buf[:n]...)
@@ -219,10 +221,22 @@ func split(buf []byte, n int, lines []Line) ([]Line, int) {
 			start = i + 1
 		}
 	}
-	rest := len(data) - start
-	if rest == len(buf) {
-		return append(lines, Line{Text: data[start:]}), 0
+	if len(data)-start == len(buf) {
+		start = lastCut(data)
+		lines = append(lines, Line{Text: data[:start]})
 	}
-	copy(buf, data[start:])
-	return lines, rest
+	return lines, copy(buf, data[start:])
+}
+
+// lastCut is where to cut data that goes on, not in the middle of a character.
+func lastCut(data []byte) int {
+	for i := len(data) - 1; i > max(len(data)-utf8.UTFMax, 0); i-- {
+		if utf8.RuneStart(data[i]) {
+			if !utf8.FullRune(data[i:]) {
+				return i
+			}
+			break
+		}
+	}
+	return len(data)
 }
