@@ -108,9 +108,10 @@ func bytesText(n int64) string {
 }
 
 // cleanLine is clean for a line of a log, which may have tabs and colours: all
-// escape sequences but colours are taken out.
+// escape sequences but colours are taken out. What is no UTF-8 is replaced: the
+// halves of a control character, in two parts of a line, would make it whole.
 func cleanLine(s string) string {
-	if strings.IndexFunc(s, func(r rune) bool { return r < ' ' && r != '\t' || r >= 0x7f && r < 0xa0 }) < 0 {
+	if utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return r < ' ' && r != '\t' || r >= 0x7f && r < 0xa0 }) < 0 {
 		return s
 	}
 	var b strings.Builder
@@ -122,7 +123,7 @@ func cleanLine(s string) string {
 		}
 		r, n := utf8.DecodeRuneInString(s[i:])
 		if r == '\t' || r >= ' ' && (r < 0x7f || r >= 0xa0) {
-			b.WriteString(s[i : i+n])
+			b.WriteRune(r)
 		} else {
 			b.WriteByte(' ')
 		}
