@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -179,14 +180,13 @@ type logPrinter struct {
 	terminal   bool
 	since      time.Time
 	ring       []sandboxlog.Entry
-	tail       int
+	held       int  // whole lines in ring
 	partial    bool // the line is not at its end
 }
 
 // keep returns a function that holds back all but the last tail lines until
 // flush; a negative tail prints at once.
 func (p *logPrinter) keep(tail int) func(sandboxlog.Entry) error {
-	p.tail = tail
 	if tail < 0 {
 		return p.print
 	}
@@ -195,8 +195,16 @@ func (p *logPrinter) keep(tail int) func(sandboxlog.Entry) error {
 			return nil
 		}
 		e.Text = append([]byte(nil), e.Text...)
-		if p.ring = append(p.ring, e); len(p.ring) > tail {
-			p.ring = p.ring[1:]
+		p.ring = append(p.ring, e)
+		lines := p.held + 1 // with the one that e ends or is in
+		if e.Full {
+			p.held++
+		}
+		if lines > tail {
+			// The oldest line, with all of its parts.
+			first := slices.IndexFunc(p.ring, func(e sandboxlog.Entry) bool { return e.Full })
+			p.ring = p.ring[first+1:]
+			p.held--
 		}
 		return nil
 	}
@@ -208,7 +216,7 @@ func (p *logPrinter) flush() error {
 			return err
 		}
 	}
-	p.ring = nil
+	p.ring, p.held = nil, 0
 	return p.out.Flush()
 }
 
