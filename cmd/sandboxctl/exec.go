@@ -157,7 +157,7 @@ func (f *execFlags) apply(args *wire.ExecArgs) error {
 		args.WorkingDirectory = f.workdir
 	}
 	for _, e := range f.env {
-		if !strings.Contains(e, "=") {
+		if strings.Index(e, "=") < 1 {
 			return usagef("--env: expected NAME=VALUE, got %q", e)
 		}
 		args.Envv = append(args.Envv, e)
@@ -165,13 +165,13 @@ func (f *execFlags) apply(args *wire.ExecArgs) error {
 	if f.user == "" {
 		return nil
 	}
-	uid, gid, _ := strings.Cut(f.user, ":")
+	uid, gid, hasGID := strings.Cut(f.user, ":")
 	n, err := strconv.ParseUint(uid, 10, 32)
 	if err != nil {
 		return usagef("--user: expected UID[:GID] in numbers, got %q", f.user)
 	}
 	args.KUID, args.KGID, args.ExtraKGIDs = uint32(n), 0, nil
-	if gid != "" {
+	if hasGID {
 		if n, err = strconv.ParseUint(gid, 10, 32); err != nil {
 			return usagef("--user: expected UID[:GID] in numbers, got %q", f.user)
 		}

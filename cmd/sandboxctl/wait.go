@@ -56,21 +56,24 @@ Exit code 0: as wanted, 3: not within the time, 1: it can't be any more.`,
 
 func parseGoal(s string) (goal, error) {
 	kind, rest, _ := strings.Cut(s, "=")
-	switch kind {
-	case "ready":
+	switch {
+	case s == "ready":
 		return forSettled, nil
-	case "delete":
+	case s == "delete":
 		return forDelete, nil
-	case "completed":
+	case s == "completed":
 		return forCompleted, nil
-	case "phase":
+	case kind == "phase" && rest != "":
 		return func(_ *world, _ string, s *reconcile.Status) (bool, error) {
 			return s != nil && strings.EqualFold(s.Phase, rest), nil
 		}, nil
-	case "condition":
+	case kind == "condition":
 		typ, status, ok := strings.Cut(rest, "=")
 		if !ok {
 			status = reconcile.True
+		}
+		if typ == "" || status == "" {
+			break
 		}
 		return func(_ *world, _ string, s *reconcile.Status) (bool, error) {
 			if s == nil {
