@@ -1,0 +1,554 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/wire"
+	"sandboxctl.dev/reconcile"
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+const webManifest = `apiVersion: sandboxctl.dev/v1alpha1
+kind: Sandbox
+metadata:
+  name: web
+spec:
+  root: {host: {}}
+  command: [sleep]
+`
+
+// cli is the program run in this process, on directories of its own.
+type cli struct {
+	t                *testing.T
+	manifests, state string
+	out, err         bytes.Buffer
+}
+
+func newCLI(t *testing.T) *cli {
+	t.Helper()
+	dir := t.TempDir()
+	c := &cli{t: t, manifests: filepath.Join(dir, "manifests"), state: filepath.Join(dir, "state")}
+	must(t, os.Mkdir(c.manifests, 0o755))
+	return c
+}
+
+func (c *cli) run(args ...string) int {
+	c.out.Reset()
+	c.err.Reset()
+	a := &app{stdin: strings.NewReader(webManifest), stdout: &c.out, stderr: &c.err}
+	return a.run(c.t.Context(), append([]string{"--manifests", c.manifests, "--state", c.state}, args...))
+}
+
+func (c *cli) manifest(name string) string {
+	c.t.Helper()
+	p := filepath.Join(c.t.TempDir(), name+".yaml")
+	must(c.t, os.WriteFile(p, []byte(strings.Replace(webManifest, "web", name, 1)), 0o600))
+	return p
+}
+
+// records makes a state directory with records of names.
+func (c *cli) records(names ...string) {
+	c.t.Helper()
+	s, err := actual.OpenStore(c.state)
+	must(c.t, err)
+	defer s.Close()
+	for _, n := range names {
+		must(c.t, s.Claim(n))
+		must(c.t, s.Put(&actual.Record{
+			Version: actual.RecordVersion, Name: n, UID: "0123456789abcdef0123456789abcdef", Attempt: 1, Generation: 1,
+			Phase: actual.PhaseStopped, BootID: "b", CreatedAt: someTime,
+		}))
+	}
+}
+
+// What a caller in a script relies on: codes, and what is on which stream.
+func TestExitCodes(t *testing.T) {
+	t.Parallel()
+	c := newCLI(t)
+	must(t, os.WriteFile(filepath.Join(c.manifests, "web.yaml"), []byte(webManifest), 0o600))
+	same, other := filepath.Join(c.manifests, "web.yaml"), c.manifest("other")
+	broken := filepath.Join(t.TempDir(), "broken.yaml")
+	must(t, os.WriteFile(broken, []byte("kind: [\n"), 0o600))
+	for _, x := range []struct {
+		args     string
+		code     int
+		out, err string // contained; "" is nothing at all
+	}{
+		{"get", exitOK, "web", "the daemon is not running"},
+		{"get -o name", exitOK, "web\n", ""},
+		{"get nosuch", exitFailure, "", `no sandbox "nosuch"; there are web`},
+		{"plan", exitOK, "create", "the daemon is not running"},
+		{"validate", exitOK, "1 sandboxes are valid", ""},
+		{"validate " + broken, exitFailure, "", "broken.yaml"},
+		{"validate -o json " + broken, exitFailure, "broken.yaml", ""},
+		{"validate " + other + "nosuch", exitFailure, "", "no such file"},
+		{"diff -f " + same, exitOK, "", ""},
+		{"diff -f " + other, exitDiffers, "+", ""},
+		{"diff -f " + broken, exitDiffError, "", "broken.yaml"},
+		{"diff", exitDiffError, "", "expected -f FILE"},
+		{"diff --nonsense", exitUsage, "", "unknown flag"},
+		{"logs web", exitFailure, "", "has `sandboxctl daemon` ever run"},
+		{"wait web --for=ready --timeout 1ms", exitTimeout, "", "timed out after 1ms: web is Pending"},
+		{"wait gone --for=delete --timeout 1m", exitOK, "", ""},
+		{"wait web --for=condition=Nonsense", exitUsage, "", `no condition "Nonsense"`},
+		{"wait", exitUsage, "", "expected a NAME"},
+		{"nonsense", exitUsage, "", `unknown verb "nonsense"`},
+		{"get a b", exitUsage, "", "at most one NAME"},
+		{"get -o xml", exitUsage, "", `got "xml"`},
+		{"describe", exitUsage, "", "expected NAME, got 0 arguments"},
+		{"plan x", exitUsage, "", `unexpected argument "x"`},
+		{"logs web --since yesterday", exitUsage, "", `got "yesterday"`},
+		{"events --since yesterday", exitUsage, "", `got "yesterday"`},
+		{"kill web -s NOSUCH", exitUsage, "", `unknown signal "NOSUCH"`},
+		{"exec web", exitUsage, "", "expected NAME -- COMMAND"},
+		{"exec web --", exitUsage, "", "expected a COMMAND"},
+		{"exec -t web -- sh", exitUsage, "", "-t needs a terminal"},
+		{"delete", exitUsage, "", "expected a NAME or -f"},
+		{"delete nosuch", exitFailure, "", "nosuch"},
+		{"restart", exitUsage, "", "expected a NAME"},
+		{"apply", exitUsage, "", "expected -f FILE"},
+		{"apply -f -", exitOK, "sandbox/web unchanged", ""},
+		{"version -o xml", exitUsage, "", `got "xml"`},
+		{"", exitOK, "Usage:", ""},
+	} {
+		code := c.run(strings.Fields(x.args)...)
+		if code != x.code {
+			t.Errorf("%s: exit code %d, expected %d\n%s%s", x.args, code, x.code, c.out.String(), c.err.String())
+		}
+		for stream, want := range map[*bytes.Buffer]string{&c.out: x.out, &c.err: x.err} {
+			if got := stream.String(); !strings.Contains(got, want) || (got == "") != (want == "") {
+				t.Errorf("%s: %q, expected %q", x.args, got, want)
+			}
+		}
+		if usage := strings.Contains(c.err.String(), "VERB --help"); usage != (x.code == exitUsage) {
+			t.Errorf("%s: the help is pointed at: %v", x.args, usage)
+		}
+	}
+}
+
+func TestExitError(t *testing.T) {
+	t.Parallel()
+	cause := errors.New("cause")
+	for _, c := range []struct {
+		err  *exitError
+		text string
+	}{{&exitError{code: 7}, "exit code 7"}, {&exitError{code: 7, err: cause}, "cause"}} {
+		if c.err.Error() != c.text || errors.Is(c.err, cause) != (c.err.err != nil) {
+			t.Errorf("%v", c.err)
+		}
+	}
+	var e *exitError
+	if err := fmt.Errorf("more: %w", usagef("got %d", 3)); !errors.As(err, &e) || e.code != exitUsage || e.Error() != "got 3" {
+		t.Errorf("%v", err)
+	}
+}
+
+// A flag that is not given comes from its variable.
+func TestEnvironment(t *testing.T) {
+	c := newCLI(t)
+	c.records("web")
+	run := func(args ...string) (int, string, string) {
+		var out, err bytes.Buffer
+		a := &app{stdin: strings.NewReader(""), stdout: &out, stderr: &err}
+		return a.run(t.Context(), args), out.String(), err.String()
+	}
+	t.Setenv("SANDBOXCTL_STATE", c.state)
+	t.Setenv("SANDBOXCTL_MANIFESTS", c.manifests)
+	t.Setenv("SANDBOXCTL_OUTPUT", "name")
+	t.Setenv("SANDBOXCTL_HELP", "true")
+	if code, out, _ := run("get"); code != 0 || out != "web\n" {
+		t.Errorf("%d %q", code, out)
+	}
+	if code, out, _ := run("get", "-o", "json"); code != 0 || !strings.Contains(out, `"items"`) {
+		t.Errorf("the variable wins over the flag: %d %q", code, out)
+	}
+	if code, out, _ := run("get", "--state", filepath.Join(c.state, "none")); code != 0 || out != "" {
+		t.Errorf("the variable wins over the flag: %d %q", code, out)
+	}
+	if code, out, _ := run(cobra.ShellCompRequestCmd, "get", ""); code != 0 || !strings.HasPrefix(out, "web\n") {
+		t.Errorf("completion: %d %q", code, out)
+	}
+	t.Setenv("SANDBOXCTL_ALLOW_EMPTY", "perhaps")
+	if code, _, err := run("daemon"); code != exitUsage || !strings.Contains(err, "SANDBOXCTL_ALLOW_EMPTY") {
+		t.Errorf("%d %q", code, err)
+	}
+}
+
+func TestDefaultDirs(t *testing.T) {
+	t.Setenv("XDG_CONFIG_HOME", "/xdg/config")
+	t.Setenv("XDG_STATE_HOME", "/xdg/state")
+	m, s := defaultDirs()
+	want := "/xdg/config/sandboxctl/manifests /xdg/state/sandboxctl"
+	if os.Geteuid() == 0 {
+		want = "/etc/sandboxctl/manifests /var/lib/sandboxctl"
+	}
+	if m+" "+s != want {
+		t.Errorf("%s %s, expected %s", m, s, want)
+	}
+}
+
+func TestCompleteNames(t *testing.T) {
+	t.Parallel()
+	c := newCLI(t)
+	complete := func(args ...string) string {
+		a := &app{state: c.state}
+		cmd := &cobra.Command{}
+		names, dir := a.completeNames(cmd, args, "")
+		if dir != cobra.ShellCompDirectiveNoFileComp {
+			t.Errorf("%v: files are offered", args)
+		}
+		return strings.Join(names, " ")
+	}
+	if got := complete(); got != "" {
+		t.Errorf("without a state directory: %q", got)
+	}
+	c.records("web", "api", "db")
+	// What can't be read hides nothing else.
+	must(t, os.WriteFile(filepath.Join(c.state, "sandboxes", "api", "meta.json"), []byte("{"), 0o600))
+	if got := complete(); got != "db web" {
+		t.Errorf("%q", got)
+	}
+	if got := complete("web"); got != "" {
+		t.Errorf("a second name is offered: %q", got)
+	}
+	must(t, os.Chmod(c.state, 0o777)) // others may write it: not believed
+	if got := complete(); got != "" {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestSinceTime(t *testing.T) {
+	t.Parallel()
+	for s, want := range map[string]time.Time{
+		"": {}, "0": someTime, "5m": someTime.Add(-5 * time.Minute), "1h30m0.5s": someTime.Add(-90*time.Minute - 500*time.Millisecond),
+		"2026-01-02T03:04:05Z":           time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		"2026-01-02T03:04:05.000000006Z": someTime,
+		"2026-01-02T05:04:05+02:00":      time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+	} {
+		if got, err := sinceTime(s, someTime); err != nil || !got.Equal(want) {
+			t.Errorf("%q: %v %v, expected %v", s, got, err, want)
+		}
+	}
+	for _, bad := range []string{"5", "-5m", "5 m", "yesterday", "2026-01-02", "2026-01-02 03:04:05", "12:00", "1d"} {
+		var e *exitError
+		if got, err := sinceTime(bad, someTime); !errors.As(err, &e) || e.code != exitUsage {
+			t.Errorf("%q: %v %v", bad, got, err)
+		}
+	}
+}
+
+func TestLogsFile(t *testing.T) {
+	t.Parallel()
+	for f, want := range map[logsFlags]string{{}: launcher.AppLogName(3), {sentry: true}: launcher.SentryLogName(3)} {
+		if got := f.file(3); got != want {
+			t.Errorf("%+v: %s, expected %s", f, got, want)
+		}
+	}
+}
+
+// The verb on log files that are there, without a sandbox that runs.
+func TestLogs(t *testing.T) {
+	t.Parallel()
+	c := newCLI(t)
+	c.records("web", "old")
+	if code := c.run("logs", "web"); code != exitFailure || !strings.Contains(c.err.String(), "has not run yet") {
+		t.Errorf("%d %s", code, c.err.String())
+	}
+	logs := filepath.Join(c.state, "sandboxes", "web", launcher.LogDir)
+	must(t, os.Mkdir(logs, 0o700))
+	at := someTime.Format("2006-01-02T15:04:05.000000000Z07:00")
+	must(t, os.WriteFile(filepath.Join(logs, "1.log"), []byte(at+" stdout F one\n"+at+" stderr F two\n"), 0o600))
+	must(t, os.WriteFile(filepath.Join(logs, "1.sentry.log"), []byte(at+" stderr F boot\n"), 0o600))
+	for args, want := range map[string]string{
+		"logs web": "one\ntwo\n", "logs web --tail 1": "two\n", "logs web --tail 0": "", "logs web --sentry": "boot\n",
+		"logs web --timestamps": at + " one\n" + at + " two\n", "logs web --since " + at: "one\ntwo\n", "logs web --since 1ns": "",
+	} {
+		if code := c.run(strings.Fields(args)...); code != 0 || c.out.String() != want {
+			t.Errorf("%s: %d %q %s, expected %q", args, code, c.out.String(), c.err.String(), want)
+		}
+	}
+	for args, want := range map[string]string{"logs web --previous": "no run before", "logs nosuch": `no sandbox "nosuch"`} {
+		if code := c.run(strings.Fields(args)...); code != exitFailure || !strings.Contains(c.err.String(), want) {
+			t.Errorf("%s: %d %s", args, code, c.err.String())
+		}
+	}
+	must(t, os.WriteFile(filepath.Join(c.state, "sandboxes", "old", "meta.json"), []byte("{"), 0o600))
+	if code := c.run("logs", "old"); code != exitFailure || !strings.Contains(c.err.String(), actual.HeldCorrupt) {
+		t.Errorf("%d %s", code, c.err.String())
+	}
+	// Following ends when the caller has had enough, as it should.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	a := &app{stdout: &c.out, stderr: &c.err}
+	if code := a.run(ctx, []string{"--state", c.state, "logs", "-f", "web"}); code != 0 {
+		t.Errorf("%d %s", code, c.err.String())
+	}
+}
+
+func TestParseSignal(t *testing.T) {
+	t.Parallel()
+	for s, want := range map[string]unix.Signal{
+		"TERM": unix.SIGTERM, "term": unix.SIGTERM, "SIGTERM": unix.SIGTERM, "sigkill": unix.SIGKILL, "9": unix.SIGKILL, "1": 1, "64": 64, "USR1": unix.SIGUSR1,
+	} {
+		if got, err := parseSignal(s); err != nil || got != want {
+			t.Errorf("%q: %v %v, expected %v", s, got, err, want)
+		}
+	}
+	for _, bad := range []string{"", "0", "-9", "65", "SIG", "NOSUCH", "9 ", "0x9", "SIGSIGTERM"} {
+		var e *exitError
+		if got, err := parseSignal(bad); !errors.As(err, &e) || e.code != exitUsage {
+			t.Errorf("%q: %v %v", bad, got, err)
+		}
+	}
+}
+
+func TestParseGoal(t *testing.T) {
+	t.Parallel()
+	conds := func(ready, stalled string) []reconcile.Condition {
+		return []reconcile.Condition{
+			{Type: reconcile.CondReady, Status: ready, Reason: "R", Message: "m"},
+			{Type: reconcile.CondStalled, Status: stalled, Reason: "S", Message: "m"},
+		}
+	}
+	running := &reconcile.Status{Phase: reconcile.PhaseRunning, Conditions: conds(reconcile.True, reconcile.False)}
+	pending := &reconcile.Status{Phase: reconcile.PhasePending, Conditions: conds(reconcile.False, reconcile.False)}
+	stalled := &reconcile.Status{Phase: reconcile.PhasePending, Conditions: conds(reconcile.False, reconcile.True)}
+	failed := &reconcile.Status{Phase: reconcile.PhaseFailed, Conditions: conds(reconcile.False, reconcile.False)}
+	completed := &reconcile.Status{Phase: reconcile.PhaseCompleted, Conditions: conds(reconcile.False, reconcile.False)}
+	suspended := &reconcile.Status{Phase: reconcile.PhaseSuspended, Conditions: conds(reconcile.False, reconcile.False)}
+	const yes, no, never = "yes", "no", "never"
+	for _, c := range []struct {
+		goal string
+		s    *reconcile.Status
+		want string
+	}{
+		{"ready", nil, no},
+		{"ready", running, yes},
+		{"ready", pending, no},
+		{"ready", stalled, never},
+		{"ready", failed, never},
+		{"ready", completed, yes},
+		{"ready", suspended, yes},
+		{"delete", nil, yes},
+		{"delete", running, no},
+		{"delete", failed, no},
+		{"completed", nil, no},
+		{"completed", running, no},
+		{"completed", completed, yes},
+		{"completed", failed, never},
+		{"phase=running", running, yes},
+		{"phase=Running", pending, no},
+		{"phase=Running", nil, no},
+		{"condition=Ready", running, yes},
+		{"condition=Ready", pending, no},
+		{"condition=Ready", nil, no},
+		{"condition=Ready=False", pending, yes},
+		{"condition=Ready=false", running, no},
+		{"condition=Nonsense", running, never},
+	} {
+		g, err := parseGoal(c.goal)
+		if err != nil {
+			t.Errorf("%s: %v", c.goal, err)
+			continue
+		}
+		ok, err := g(nil, "web", c.s)
+		got := map[bool]string{true: yes, false: no}[ok]
+		if err != nil {
+			got = never
+		}
+		if got != c.want {
+			t.Errorf("%s of %+v: %s (%v), expected %s", c.goal, c.s, got, err, c.want)
+		}
+	}
+	for _, bad := range []string{"", "nonsense", "Ready", "phase", "phase=", "condition", "condition=", "condition==True", "ready=true", "delete="} {
+		var e *exitError
+		if _, err := parseGoal(bad); !errors.As(err, &e) || e.code != exitUsage {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+func TestExecFlags(t *testing.T) {
+	t.Parallel()
+	base := func() wire.ExecArgs {
+		return wire.ExecArgs{
+			KUID: 5, KGID: 6, ExtraKGIDs: []uint32{7}, WorkingDirectory: "/app", Envv: []string{"A=1"},
+			Capabilities: &wire.TaskCapabilities{EffectiveCaps: 3, PermittedCaps: 3, BoundingCaps: 3},
+		}
+	}
+	for name, c := range map[string]struct {
+		f    execFlags
+		want string
+	}{
+		"nothing": {execFlags{}, "5:6 [7] /app [A=1] 3 3 3"},
+		"workdir": {execFlags{workdir: "/tmp"}, "5:6 [7] /tmp [A=1] 3 3 3"},
+		"env":     {execFlags{env: []string{"B=", "C=x=y"}}, "5:6 [7] /app [A=1 B= C=x=y] 3 3 3"},
+		// The groups of the application are not another user's, and only root
+		// has capabilities at once.
+		"user":  {execFlags{user: "33"}, "33:0 [] /app [A=1] 0 0 3"},
+		"group": {execFlags{user: "33:44"}, "33:44 [] /app [A=1] 0 0 3"},
+		"root":  {execFlags{user: "0:44"}, "0:44 [] /app [A=1] 3 3 3"},
+		"most":  {execFlags{user: "4294967295:4294967295"}, "4294967295:4294967295 [] /app [A=1] 0 0 3"},
+	} {
+		a := base()
+		err := c.f.apply(&a)
+		got := fmt.Sprintf("%d:%d %v %s %v %d %d %d", a.KUID, a.KGID, a.ExtraKGIDs, a.WorkingDirectory, a.Envv,
+			a.Capabilities.EffectiveCaps, a.Capabilities.PermittedCaps, a.Capabilities.BoundingCaps)
+		if err != nil || got != c.want {
+			t.Errorf("%s: %s %v, expected %s", name, got, err, c.want)
+		}
+	}
+	for _, bad := range []execFlags{
+		{user: "root"},
+		{user: ":5"},
+		{user: "5:"},
+		{user: "5:x"},
+		{user: "5:6:7"},
+		{user: "-1"},
+		{user: "4294967296"},
+		{user: " 5"},
+		{env: []string{"NOVALUE"}},
+		{env: []string{"=x"}},
+		{env: []string{""}},
+	} {
+		a := base()
+		var e *exitError
+		if err := bad.apply(&a); !errors.As(err, &e) || e.code != exitUsage {
+			t.Errorf("%+v: %v", bad, err)
+		}
+	}
+}
+
+func TestExecCodes(t *testing.T) {
+	t.Parallel()
+	plain := errors.New("connection lost")
+	if err := execError("sh", plain); err != plain {
+		t.Errorf("%v", err)
+	}
+	for msg, code := range map[string]int{
+		"no such file or directory": exitNotFound, `executable "x" not found in $PATH`: exitNotFound, "permission denied": exitCannotRun, "": exitCannotRun,
+	} {
+		err := execError("sh", fmt.Errorf("more: %w", &launcher.RemoteError{Message: msg + "\x1b[2J"}))
+		var e *exitError
+		if !errors.As(err, &e) || e.code != code || strings.Contains(e.Error(), "\x1b") || !strings.Contains(e.Error(), "exec sh") {
+			t.Errorf("%q: %v", msg, err)
+		}
+	}
+}
+
+func TestNoSuch(t *testing.T) {
+	t.Parallel()
+	w := &world{}
+	if got := w.noSuch("x").Error(); got != `no sandbox "x"; there are none` {
+		t.Error(got)
+	}
+	for _, n := range strings.Fields("a b c d e f g h i") {
+		w.statuses = append(w.statuses, reconcile.Status{Name: n})
+		if got := w.noSuch("x").Error(); n == "b" && got != `no sandbox "x"; there are a, b` || n == "i" && !strings.Contains(got, "see `sandboxctl get`") {
+			t.Error(got)
+		}
+	}
+	if s := w.status("c"); s == nil || s.Name != "c" || w.status("x") != nil {
+		t.Errorf("%v", s)
+	}
+}
+
+func TestUnderWay(t *testing.T) {
+	t.Parallel()
+	have := &actual.Snapshot{}
+	for _, p := range []actual.Phase{actual.PhaseCreating, actual.PhaseStarting, actual.PhaseRunning, actual.PhaseStopping, actual.PhaseStopped} {
+		have.Sandboxes = append(have.Sandboxes, actual.Observed{Record: &actual.Record{Name: string(p), Phase: p}})
+	}
+	got := underWay(have)
+	for i := range have.Sandboxes {
+		p := have.Sandboxes[i].Record.Phase
+		if want := p != actual.PhaseRunning && p != actual.PhaseStopped; got[string(p)] != want {
+			t.Errorf("%s: %v", p, got[string(p)])
+		}
+	}
+}
+
+func TestExpand(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, f := range []string{"b.yaml", "a.yml", "sub/c.json", "sub/d.txt", ".hidden.yaml", ".git/e.yaml", "f.yaml~"} {
+		p := filepath.Join(dir, f)
+		must(t, os.MkdirAll(filepath.Dir(p), 0o700))
+		must(t, os.WriteFile(p, nil, 0o600))
+	}
+	files, err := expand(dir)
+	for i := range files {
+		files[i] = strings.TrimPrefix(files[i], dir+"/")
+	}
+	if err != nil || !slices.Equal(files, []string{"a.yml", "b.yaml", "sub/c.json"}) {
+		t.Errorf("%v %v", files, err)
+	}
+	for _, one := range []string{"-", filepath.Join(dir, "sub/d.txt"), filepath.Join(dir, ".hidden.yaml")} {
+		if files, err := expand(one); err != nil || !slices.Equal(files, []string{one}) {
+			t.Errorf("%s: %v %v", one, files, err)
+		}
+	}
+	// A directory is what is in it also when its own name begins with a dot.
+	if files, err := expand(filepath.Join(dir, ".git")); err != nil || len(files) != 1 {
+		t.Errorf("%v %v", files, err)
+	}
+	if _, err := expand(filepath.Join(dir, "nosuch")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
+	if _, err := expand(t.TempDir()); err == nil {
+		t.Error("a directory without manifests is fine")
+	}
+}
+
+func TestReadInput(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	a := &app{stdin: strings.NewReader("input")}
+	if b, err := a.readInput("-"); err != nil || string(b) != "input" {
+		t.Errorf("%q %v", b, err)
+	}
+	fifo := filepath.Join(dir, "fifo")
+	must(t, unix.Mkfifo(fifo, 0o600))
+	if b, err := a.readInput(fifo); err != nil || len(b) > 0 {
+		t.Errorf("a fifo without a writer: %q %v", b, err)
+	}
+	for _, bad := range []string{dir, filepath.Join(dir, "nosuch")} {
+		if _, err := a.readInput(bad); err == nil {
+			t.Errorf("%s is read", bad)
+		}
+	}
+	// Never more than would be refused anyway.
+	a.stdin = endless{}
+	if b, err := a.readInput("-"); err != nil || len(b) != desired.MaxFileBytes+1 {
+		t.Errorf("%d bytes %v", len(b), err)
+	}
+}
+
+// endless is input without an end.
+type endless struct{}
+
+func (endless) Read(b []byte) (int, error) { return len(b), nil }
