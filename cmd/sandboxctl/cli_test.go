@@ -466,7 +466,7 @@ func TestNoSuch(t *testing.T) {
 	if got := w.noSuch("x").Error(); got != `no sandbox "x"; there are none` {
 		t.Error(got)
 	}
-	for _, n := range strings.Fields("a b c d e f g h i") {
+	for n := range strings.FieldsSeq("a b c d e f g h i") {
 		w.statuses = append(w.statuses, reconcile.Status{Name: n})
 		if got := w.noSuch("x").Error(); n == "b" && got != `no sandbox "x"; there are a, b` || n == "i" && !strings.Contains(got, "see `sandboxctl get`") {
 			t.Error(got)

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/containerd/console"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -44,10 +46,7 @@ func TestRelayDirect(t *testing.T) {
 	must(t, err)
 	defer pr.Close()
 	defer pw.Close()
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	must(t, err)
-	defer null.Close()
-	for _, f := range []*os.File{pr, pw, null} {
+	for _, f := range []*os.File{pr, pw} {
 		var r relay
 		in, err1 := r.input(f)
 		out, err2 := r.output(f)
@@ -65,6 +64,30 @@ func TestRelayDirect(t *testing.T) {
 	if direct(closed) != nil || direct(strings.NewReader("")) != nil || direct(nil) != nil {
 		t.Error("what is no open file is given")
 	}
+}
+
+// A terminal is readable through every stream that leads to it: what a sandbox
+// left behind would read what its owner types.
+func TestRelayTerminal(t *testing.T) {
+	t.Parallel()
+	pty, path, err := console.NewPty()
+	must(t, err)
+	defer pty.Close()
+	tty, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY, 0)
+	must(t, err)
+	defer tty.Close()
+	var r relay
+	in, err1 := r.input(tty)
+	out, err2 := r.output(tty)
+	must(t, errors.Join(err1, err2))
+	for _, f := range []*os.File{in, out} {
+		info, err := f.Stat()
+		must(t, err)
+		if info.Mode().Type() != os.ModeNamedPipe {
+			t.Errorf("the sandbox gets a %s", info.Mode().Type())
+		}
+	}
+	must(t, errors.Join(r.started(), r.finish()))
 }
 
 func TestRelayInput(t *testing.T) {
