@@ -298,3 +298,34 @@ func TestDocs(t *testing.T) {
 		}
 	}
 }
+
+var link = regexp.MustCompile(`\]\(([^)#:]+)\)`)
+
+// TestLinks follows every relative link of the documentation.
+func TestLinks(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	adr, err := filepath.Glob("docs/adr/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, f := range append(append(files, adr...), "README.md", "ARCHITECTURE.md", "CHANGELOG.md") {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
+			n++
+			if _, err := os.Stat(filepath.Join(filepath.Dir(f), m[1])); err != nil {
+				t.Errorf("%s: %v", f, err)
+			}
+		}
+	}
+	if n < 10 {
+		t.Errorf("only %d links were found", n)
+	}
+}

@@ -42,8 +42,7 @@ func (s *Store) Remove(name string) error {
 	return nil
 }
 
-// SweepTrash removes what is in the trash, and temporary files of crashed
-// writers. The caller holds the lock.
+// SweepTrash removes what is in the trash. The caller holds the lock.
 func (s *Store) SweepTrash() error {
 	trash, err := openDir(int(s.root.Fd()), trashDir)
 	if err != nil {

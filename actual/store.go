@@ -119,7 +119,7 @@ func openStore(path string, create bool, valid func(string) bool) (_ *Store, err
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if err := checkPrivate(root); err != nil {
+	if err := CheckPrivate(root); err != nil {
 		return nil, fmt.Errorf("open state directory %s: %w", path, err)
 	}
 	if create {
@@ -139,8 +139,8 @@ func openStore(path string, create bool, valid func(string) bool) (_ *Store, err
 	return s, nil
 }
 
-// checkPrivate refuses a directory that another user owns or may write.
-func checkPrivate(dir *os.File) error {
+// CheckPrivate refuses a directory that another user owns or may write.
+func CheckPrivate(dir *os.File) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
 		return err

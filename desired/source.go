@@ -239,8 +239,15 @@ func (d *Dir) resolve(s *Snapshot) {
 	sortProblems(s.Problems)
 	if n := len(s.Problems); n > 0 {
 		first := s.Problems[0]
-		d.incomplete(s, ReasonInvalidManifests, "%d problems in the manifests, the first: %s; nothing is stopped because its manifest is missing until they are mended", n, first.Error())
+		d.incomplete(s, ReasonInvalidManifests, "%s in the manifests, the first: %s; nothing is stopped because its manifest is missing until all are mended", count(n, "problem"), first.Error())
 	}
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // settle believes an absence only when it was seen twice, Settle apart:

@@ -179,6 +179,9 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, sentry string, log 
 	if err != nil {
 		return nil, err
 	}
+	if f := a.checkManifests(); f.Level == levelError {
+		log.Warn(f.Check, "err", f.Message)
+	}
 	dirOpts.Expected = len(list.Records)+len(list.Held) > 0
 	old, _, err := store.DaemonInfo()
 	if err != nil {

@@ -6,9 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -199,7 +201,8 @@ func (a *app) checkState(ctx context.Context) []finding {
 	for _, h := range w.in.Actual.Held {
 		out = append(out, finding{"record of " + h.Name, levelError, h.Reason + ": " + h.Message})
 	}
-	orphans := findOrphans(w)
+	out = append(out, a.checkManifests())
+	orphans := findOrphans(w, a.state)
 	for _, o := range orphans {
 		out = append(out, finding{"orphan", levelError, o})
 	}
@@ -209,44 +212,75 @@ func (a *app) checkState(ctx context.Context) []finding {
 	return out
 }
 
-// findOrphans finds processes that serve a control socket or write logs of
-// this state directory and are not on record. It is a look, for people: nobody
-// is signalled on its word.
-func findOrphans(w *world) []string {
+// findOrphans finds sentries and gofers that have files of this state directory
+// open and are on no record. It is a look, for people: nobody is signalled on
+// its word.
+func findOrphans(w *world, state string) []string {
 	known := map[string]bool{}
 	for i := range w.in.Actual.Sandboxes {
 		r := w.in.Actual.Sandboxes[i].Record
 		for _, id := range []*actual.Identity{r.Sentry, r.Gofer} {
 			if id != nil {
-				known[fmt.Sprint(id.PID)] = true
+				known[strconv.Itoa(id.PID)] = true
 			}
 		}
 	}
-	uids := map[string]string{}
-	for i := range w.in.Actual.Sandboxes {
-		r := w.in.Actual.Sandboxes[i].Record
-		uids[r.UID] = r.Name
-	}
-	var out []string
-	dirs, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	dirs, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		return nil
 	}
+	var out []string
 	for _, d := range dirs {
-		pid := filepath.Base(filepath.Dir(d))
-		b, err := os.ReadFile(d)
+		pid := filepath.Base(d)
+		b, err := os.ReadFile(d + "/cmdline")
 		if err != nil || known[pid] {
 			continue
 		}
-		args := strings.Split(string(b), "\x00")
-		if args[0] != launcher.SentryName {
+		name, _, _ := strings.Cut(string(b), "\x00")
+		if name != launcher.SentryName && name != gofer.Argv0 {
 			continue
 		}
-		for _, arg := range args {
-			if uid, ok := strings.CutPrefix(arg, "--exit-uid="); ok && uids[uid] != "" {
-				out = append(out, fmt.Sprintf("pid %s is a sentry of %s that is not on record", pid, uids[uid]))
-			}
+		if of := sandboxOf(d, state); of != "" {
+			out = append(out, fmt.Sprintf("pid %s is a %s of %s that is on no record", pid, strings.TrimPrefix(name, "sandboxctl-"), clean(of)))
 		}
 	}
 	return out
+}
+
+// sandboxOf is the sandbox whose files a process has open, "" if none of this
+// state directory.
+func sandboxOf(proc, state string) string {
+	fds, err := os.ReadDir(proc + "/fd")
+	if err != nil {
+		return ""
+	}
+	for _, fd := range fds {
+		target, err := os.Readlink(proc + "/fd/" + fd.Name())
+		if err != nil {
+			continue
+		}
+		// Removed, moved into the trash, or where it should be.
+		if rest, ok := strings.CutPrefix(target, state+"/"); ok {
+			if parts := strings.Split(rest, "/"); len(parts) > 2 {
+				return parts[1]
+			}
+		}
+	}
+	return ""
+}
+
+// checkManifests looks at who may say what runs here.
+func (a *app) checkManifests() finding {
+	dir, err := os.Open(a.manifests)
+	if errors.Is(err, fs.ErrNotExist) {
+		return finding{"manifests directory", levelWarning, a.manifests + " does not exist"}
+	}
+	if err != nil {
+		return finding{"manifests directory", levelError, err.Error()}
+	}
+	defer dir.Close()
+	if err := actual.CheckPrivate(dir); err != nil {
+		return finding{"manifests directory", levelError, fmt.Sprintf("%s: %v: whoever may write manifests may share any directory of this host with a sandbox", a.manifests, err)}
+	}
+	return finding{"manifests directory", levelOK, a.manifests + " is written by its owner only"}
 }
