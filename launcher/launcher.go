@@ -20,6 +20,9 @@ type Options struct {
 	Store *actual.Store
 	// SentryPath is the sentry binary (see FindSentry).
 	SentryPath string
+	// GoferPath is the program that becomes a gofer when it is started under
+	// gofer.Argv0 (default: this one).
+	GoferPath string
 	// AllowHostNetwork lets manifests ask for network.mode host.
 	AllowHostNetwork bool
 	// BootTimeout bounds the time from the opening of the gates to the
@@ -52,6 +55,9 @@ func New(opts Options) (*Launcher, error) {
 	}
 	if opts.KillTimeout == 0 {
 		opts.KillTimeout = 30 * time.Second
+	}
+	if opts.GoferPath == "" {
+		opts.GoferPath = "/proc/self/exe"
 	}
 	if opts.SentryLogLevel == "" {
 		opts.SentryLogLevel = "warning"

@@ -25,6 +25,7 @@ type child struct {
 // spawn describes a child to start.
 type spawn struct {
 	path  string
+	bin   *os.File // what to execute, if not path: that very file
 	args  []string
 	attr  *syscall.SysProcAttr
 	fds   *donation
@@ -69,7 +70,16 @@ func startHeld(s spawn) (_ *child, err error) {
 	if s.group >= 0 {
 		s.attr.UseCgroupFD, s.attr.CgroupFD = true, s.group
 	}
-	p, err := os.StartProcess(s.path, s.args, &os.ProcAttr{
+	path := s.path
+	if s.bin != nil {
+		bin, err := s.aside()
+		if err != nil {
+			return nil, err
+		}
+		defer bin.Close()
+		path = fdPath(bin)
+	}
+	p, err := os.StartProcess(path, s.args, &os.ProcAttr{
 		Dir:   "/",
 		Env:   []string{},
 		Files: append([]*os.File{null, null, stderr}, s.fds.files...),
@@ -95,6 +105,22 @@ func startHeld(s spawn) (_ *child, err error) {
 		return nil, errors.Join(fmt.Errorf("identify %s: %w", s.args[0], err), c.abandon())
 	}
 	return c, nil
+}
+
+// aside returns a copy of bin under a number that the child uses for nothing
+// else: between fork and exec it moves its descriptors to where they belong, and
+// would otherwise execute one of them.
+func (s *spawn) aside() (*os.File, error) {
+	most := firstDonated + len(s.fds.files)
+	for _, f := range s.fds.files {
+		most = max(most, int(f.Fd()))
+	}
+	// Those in the way are moved above all others first, each by one.
+	fd, err := unix.FcntlInt(s.bin.Fd(), unix.F_DUPFD_CLOEXEC, most+len(s.fds.files)+8)
+	if err != nil {
+		return nil, fmt.Errorf("duplicate descriptor of %s: %w", s.path, err)
+	}
+	return os.NewFile(uintptr(fd), s.path), nil
 }
 
 // open lets the child go. It is known by now.

@@ -312,12 +312,12 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 	}
 	p := &pair{ready: ready}
 	p.sentry, err = startHeld(spawn{
-		path: fdPath(bin), args: args, attr: attr, fds: &toSentry, gate: sentryGate, err: sentryErr, group: cgroupFD,
+		path: l.sentry.path, bin: bin, args: args, attr: attr, fds: &toSentry, gate: sentryGate, err: sentryErr, group: cgroupFD,
 	})
 	if err != nil {
 		return nil, errors.Join(err, ready.Close())
 	}
-	p.gofer, err = spawnGofer(rec, p.sentry, &gofer.Config{Mounts: mounts, DirectFS: st.directFS, Logs: *logs}, dir, &toGofer, cgroupFD)
+	p.gofer, err = spawnGofer(l.opts.GoferPath, rec, p.sentry, &gofer.Config{Mounts: mounts, DirectFS: st.directFS, Logs: *logs}, dir, &toGofer, cgroupFD)
 	if err != nil {
 		return nil, errors.Join(err, p.sentry.abandon(), ready.Close())
 	}
@@ -325,7 +325,7 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 }
 
 // spawnGofer starts the gofer: this program again, under another name.
-func spawnGofer(rec *actual.Record, sentry *child, cfg *gofer.Config, dir int, fds *donation, cgroupFD int) (*child, error) {
+func spawnGofer(path string, rec *actual.Record, sentry *child, cfg *gofer.Config, dir int, fds *donation, cgroupFD int) (*child, error) {
 	dup, err := unix.FcntlInt(sentry.pidfd.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("duplicate pidfd of sentry: %w", err)
@@ -360,7 +360,7 @@ func spawnGofer(rec *actual.Record, sentry *child, cfg *gofer.Config, dir int, f
 	}
 	defer stderr.Close()
 	return startHeld(spawn{
-		path: "/proc/self/exe", args: argv, attr: goferAttr(), fds: fds, gate: gate, err: stderr, group: cgroupFD,
+		path: path, args: argv, attr: goferAttr(), fds: fds, gate: gate, err: stderr, group: cgroupFD,
 	})
 }
 

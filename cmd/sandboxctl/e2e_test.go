@@ -31,6 +31,9 @@ import (
 var binDir string
 
 func TestMain(m *testing.M) {
+	if code, is := stub(); is {
+		os.Exit(code)
+	}
 	flag.Parse()
 	code, err := func() (int, error) {
 		binDir = os.Getenv("SANDBOXCTL_BIN")

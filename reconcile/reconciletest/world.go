@@ -29,6 +29,7 @@ type World struct {
 	procs    map[int]bool // alive
 	lastPID  int
 	inode    uint64
+	uids     int
 	held     []actual.Held
 	requests []actual.Request
 	aborted  map[string]bool
@@ -67,6 +68,14 @@ func Entry(name, command string, change func(*desired.Spec)) *desired.Entry {
 	}
 	desired.Default(s)
 	return &desired.Entry{Sandbox: s, Hash: desired.Hash(s), Source: desired.Position{File: name + ".yaml", Line: 1}}
+}
+
+// newUID is another one for each sandbox, in the order of their making.
+func (w *World) newUID() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.uids++
+	return fmt.Sprintf("u%d", w.uids)
 }
 
 func (w *World) notify() {
@@ -358,7 +367,7 @@ func (w *World) Create(ctx context.Context, e *desired.Entry, token string) erro
 	if err != nil {
 		return err
 	}
-	r := actual.Record{Version: actual.RecordVersion, Name: name, UID: "u", Generation: 1}
+	r := actual.Record{Version: actual.RecordVersion, Name: name, UID: w.newUID(), Generation: 1}
 	if old != nil {
 		r.UID, r.Attempt, r.Generation, r.Failures, r.Restarts = old.UID, old.Attempt, old.Generation, old.Failures, old.Restarts+1
 		r.LastExit, r.RestartToken = old.LastExit, old.RestartToken

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/wire"
+)
+
+// This test binary is also a sentry and a gofer: real processes that follow the
+// launch protocol and run nothing, and that misbehave as the name of their
+// sandbox says. What they do is what gVisor never does on demand.
+
+// Names of misbehaving sandboxes.
+const (
+	stubGood       = "good"
+	stubDiesEarly  = "dies-early"  // after the gate
+	stubNeverReady = "never-ready" // no control server
+	stubDiesReady  = "dies-ready"  // when it has said that it is ready
+	stubDiesStart  = "dies-start"  // instead of an answer to StartRoot
+	stubSilent     = "silent"      // no answer to StartRoot
+	stubGarbage    = "garbage"     // an answer that is none
+	stubHuge       = "huge"        // an answer without end
+	stubRefuses    = "refuses"     // an error for an answer
+	stubStubborn   = "stubborn"    // takes no notice of signals
+	stubNoGofer    = "no-gofer"    // its gofer ends at once
+)
+
+// stub runs this process as a sentry or gofer if it was started as one.
+func stub() (code int, is bool) {
+	switch os.Args[0] {
+	case launcher.SentryName:
+		return stubSentry(), true
+	case gofer.Argv0:
+		return stubGofer(), true
+	}
+	return 0, false
+}
+
+func gate(fd int) bool {
+	var b [1]byte
+	f := os.NewFile(uintptr(fd), "gate")
+	defer f.Close()
+	n, err := f.Read(b[:])
+	return err == nil && n == 1
+}
+
+func stubGofer() int {
+	fd, err := strconv.Atoi(os.Args[1])
+	if err != nil {
+		return gofer.ExitFailed
+	}
+	var cfg gofer.Config
+	if err := json.NewDecoder(os.NewFile(uintptr(fd), "configuration")).Decode(&cfg); err != nil {
+		return gofer.ExitFailed
+	}
+	if !gate(cfg.GateFD) {
+		return gofer.ExitGateClosed
+	}
+	if os.Args[2] == stubNoGofer {
+		fmt.Fprintln(os.Stderr, "gofer: no reason")
+		return gofer.ExitFailed
+	}
+	fds := []unix.PollFd{{Fd: int32(cfg.SentryFD), Events: unix.POLLIN}}
+	for {
+		if n, err := unix.Poll(fds, -1); n > 0 || err != unix.EINTR {
+			break
+		}
+	}
+	if _, err := unix.Write(cfg.LeftFD, []byte(cfg.Left)); err != nil {
+		return gofer.ExitFailed
+	}
+	return gofer.ExitOK
+}
+
+// stubFlags are the flags of a boot process that a stub needs.
+func stubFlags() map[string]string {
+	out := map[string]string{}
+	for _, a := range os.Args[1:] {
+		k, v, _ := strings.Cut(strings.TrimLeft(a, "-"), "=")
+		out[k] = v
+	}
+	out["name"] = os.Args[len(os.Args)-1]
+	return out
+}
+
+func stubSentry() int {
+	if len(os.Args) == 2 && os.Args[1] == "version" {
+		fmt.Printf("%s%d gvisor=stub\n", wire.HandshakePrefix, wire.Protocol)
+		return 0
+	}
+	f := stubFlags()
+	num := func(name string) int {
+		n, err := strconv.Atoi(f[name])
+		if err != nil {
+			panic(err)
+		}
+		return n
+	}
+	if !gate(num(wire.FlagGateFD)) {
+		return wire.ExitGateClosed
+	}
+	switch f["name"] {
+	case stubDiesEarly:
+		fmt.Fprintln(os.Stderr, "boot sentry: no reason")
+		return wire.ExitBootFailed
+	case stubNeverReady, stubNoGofer:
+		select {}
+	}
+	if err := unix.Listen(num("controller-fd"), 8); err != nil {
+		panic(err)
+	}
+	if _, err := unix.Write(num("start-sync-fd"), []byte{1}); err != nil {
+		panic(err)
+	}
+	if f["name"] == stubDiesReady {
+		return wire.ExitBootFailed
+	}
+	l, err := net.FileListener(os.NewFile(uintptr(num("controller-fd")), "control"))
+	if err != nil {
+		panic(err)
+	}
+	var once sync.Once
+	leave := func(status uint32) {
+		once.Do(func() {
+			attempt, err := strconv.ParseInt(f[wire.FlagAttempt], 10, 64)
+			if err != nil {
+				panic(err)
+			}
+			b, err := actual.EncodeExit(actual.ExitRecord{UID: f[wire.FlagUID], Attempt: attempt, Status: status, At: time.Now()})
+			if err != nil {
+				panic(err)
+			}
+			if _, err := unix.Write(num(wire.FlagExitFD), b); err != nil {
+				panic(err)
+			}
+			os.Exit(wire.ExitOK)
+		})
+	}
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return wire.ExitBootFailed
+		}
+		go stubServe(c, f["name"], leave)
+	}
+}
+
+func stubServe(c net.Conn, mode string, leave func(uint32)) {
+	defer c.Close()
+	dec := json.NewDecoder(c)
+	for {
+		var req struct {
+			Method string          `json:"method"`
+			Arg    json.RawMessage `json:"arg"`
+		}
+		if dec.Decode(&req) != nil {
+			return
+		}
+		if req.Method == wire.MethodStartRoot {
+			switch mode {
+			case stubDiesStart:
+				os.Exit(wire.ExitBootFailed)
+			case stubSilent:
+				select {}
+			case stubGarbage:
+				_, _ = io.WriteString(c, "]]]")
+				continue
+			case stubHuge:
+				_, _ = io.WriteString(c, `{"err":"`)
+				for {
+					if _, err := c.Write(make([]byte, 1<<20)); err != nil {
+						return
+					}
+				}
+			case stubRefuses:
+				_, _ = io.WriteString(c, `{"success":false,"err":"no \u001b[31msuch file"}`)
+				continue
+			}
+		}
+		_, _ = io.WriteString(c, `{"success":true,"err":"","result":null}`)
+		if req.Method == wire.MethodSignal && mode != stubStubborn {
+			leave(uint32(unix.SIGTERM))
+		}
+	}
+}

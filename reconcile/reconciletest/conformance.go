@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package reconciletest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
+)
+
+// Operations are those of reconcile.Launcher.
+type Operations interface {
+	Create(ctx context.Context, e *desired.Entry, restartToken string) error
+	Destroy(ctx context.Context, name string, end actual.Ending) error
+	Forget(ctx context.Context, name string) error
+}
+
+// Host is what the contract of reconcile.Launcher and Observer is tried on.
+type Host struct {
+	Operations
+	Observe func(ctx context.Context) (*actual.Snapshot, error)
+	// Entry makes a manifest that the host can run; variants have different
+	// specs. Bad makes one that it can't.
+	Entry func(name, variant string) *desired.Entry
+	Bad   func(name string) *desired.Entry
+	// Kill kills a process of a sandbox ("sentry" or "gofer") and returns when
+	// it is dead.
+	Kill func(name, what string)
+	// Check is called at the end: what is there that should not be.
+	Check func() error
+}
+
+// Conformance holds a launcher and its observer to their contract. newHost
+// makes a host with nothing on it; each part gets its own.
+func Conformance(t *testing.T, newHost func(t *testing.T) *Host) {
+	for name, part := range map[string]func(*testing.T, *conformance){
+		"life": life, "over a live one": overLive, "edited": edited, "forgotten": forgotten, "sentry dies": dies("sentry"), "gofer dies": dies("gofer"),
+		"refused": refused, "cancelled": cancelled, "many": many, "restart token": token,
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			c := &conformance{t: t, h: h}
+			part(t, c)
+			if err := h.Check(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+type conformance struct {
+	t *testing.T
+	h *Host
+}
+
+func (c *conformance) must(err error) {
+	c.t.Helper()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// look returns one sandbox, nil if it is on no record.
+func (c *conformance) look(name string) *actual.Observed {
+	c.t.Helper()
+	s, err := c.h.Observe(c.t.Context())
+	c.must(err)
+	for i := range s.Sandboxes {
+		if s.Sandboxes[i].Record.Name == name {
+			return &s.Sandboxes[i]
+		}
+	}
+	return nil
+}
+
+func (c *conformance) running(name string) *actual.Record {
+	c.t.Helper()
+	o := c.look(name)
+	if o == nil || o.Record.Phase != actual.PhaseRunning || o.Sentry != actual.Alive || o.Gofer != actual.Alive {
+		c.t.Fatalf("%s is not running: %+v", name, o)
+	}
+	return o.Record
+}
+
+func (c *conformance) stopped() *actual.Record {
+	c.t.Helper()
+	o := c.look("web")
+	if o == nil || o.Record.Phase != actual.PhaseStopped || o.Sentry != actual.None || o.Gofer != actual.None || len(o.Record.Cgroups) > 0 {
+		c.t.Fatalf("it is not stopped: %+v", o)
+	}
+	return o.Record
+}
+
+func (c *conformance) create(variant string) {
+	c.t.Helper()
+	c.must(c.h.Create(c.t.Context(), c.h.Entry("web", variant), ""))
+}
+
+var stop = actual.Ending{Reason: "Test", StopSignal: "SIGTERM", Grace: 5 * time.Second}
+
+func (c *conformance) destroy() {
+	c.t.Helper()
+	c.must(c.h.Destroy(c.t.Context(), "web", stop))
+}
+
+func (c *conformance) remove() {
+	c.t.Helper()
+	c.destroy()
+	c.must(c.h.Forget(c.t.Context(), "web"))
+	if o := c.look("web"); o != nil {
+		c.t.Errorf("it is still on record: %+v", o.Record)
+	}
+}
+
+func life(t *testing.T, c *conformance) {
+	c.create("a")
+	r := c.running("web")
+	if r.Attempt != 1 || r.Generation != 1 || r.UID == "" || r.Restarts != 0 || r.StartedAt.IsZero() {
+		t.Errorf("created: %+v", r)
+	}
+	if err := c.h.Forget(t.Context(), "web"); err == nil {
+		t.Error("a running sandbox was forgotten")
+	}
+	c.running("web")
+	c.destroy()
+	s := c.stopped()
+	if s.UID != r.UID || s.LastExit == nil || s.Ending == nil || s.Ending.Reason != "Test" {
+		t.Errorf("stopped: %+v", s)
+	}
+	c.destroy() // again: nothing to do
+	c.create("a")
+	r2 := c.running("web")
+	if r2.UID != r.UID || r2.Attempt != 2 || r2.Generation != 1 || r2.Restarts != 1 {
+		t.Errorf("created again: %+v", r2)
+	}
+	c.remove()
+	c.must(c.h.Forget(t.Context(), "web"))
+	c.destroy() // and what is not there is destroyed
+}
+
+func overLive(t *testing.T, c *conformance) {
+	c.create("a")
+	r := c.running("web")
+	if err := c.h.Create(t.Context(), c.h.Entry("web", "b"), ""); err == nil {
+		t.Error("a second sandbox of the name was made")
+	}
+	if now := c.running("web"); now.Attempt != r.Attempt || *now.Sentry != *r.Sentry {
+		t.Errorf("the first is not what it was: %+v", now)
+	}
+	c.remove()
+}
+
+func edited(t *testing.T, c *conformance) {
+	c.create("a")
+	c.destroy()
+	c.create("b")
+	if r := c.running("web"); r.Generation != 2 || r.SpecHash != c.h.Entry("web", "b").Hash {
+		t.Errorf("edited: %+v", r)
+	}
+	c.remove()
+}
+
+func forgotten(t *testing.T, c *conformance) {
+	c.create("a")
+	first := c.running("web").UID
+	c.remove()
+	c.create("a")
+	if r := c.running("web"); r.UID == first || r.Attempt != 1 {
+		t.Errorf("after having been forgotten: %+v", r)
+	}
+	c.remove()
+}
+
+func dies(what string) func(*testing.T, *conformance) {
+	return func(t *testing.T, c *conformance) {
+		c.create("a")
+		c.h.Kill("web", what)
+		o := c.look("web")
+		if what == "sentry" && o.Sentry != actual.Dead || what == "gofer" && o.Gofer != actual.Dead {
+			t.Errorf("after its death: %+v", o)
+		}
+		c.destroy()
+		c.stopped()
+		c.create("a")
+		if r := c.running("web"); r.Attempt != 2 {
+			t.Errorf("after a death: %+v", r)
+		}
+		c.remove()
+	}
+}
+
+func refused(t *testing.T, c *conformance) {
+	if err := c.h.Create(t.Context(), c.h.Bad("web"), ""); err == nil {
+		t.Error("what can't run was created")
+	}
+	if r := c.stopped(); r.LastExit == nil || r.LastExit.Reason != "CreateFailed" || r.LastExit.Message == "" || r.Failures != 1 {
+		t.Errorf("refused: %+v %+v", r, r.LastExit)
+	}
+	c.create("a")
+	if r := c.running("web"); r.Attempt != 2 || r.Failures != 0 {
+		t.Errorf("mended: %+v", r)
+	}
+	c.remove()
+}
+
+func cancelled(t *testing.T, c *conformance) {
+	for i := range 8 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i*i)*2*time.Millisecond)
+		err := c.h.Create(ctx, c.h.Entry("web", "a"), "")
+		cancel()
+		if err != nil {
+			if o := c.look("web"); o != nil && (o.Sentry == actual.Alive || o.Gofer == actual.Alive) {
+				t.Fatalf("cancelled, and something lives: %+v", o)
+			}
+		}
+		c.destroy()
+	}
+	c.create("a")
+	c.running("web")
+	c.remove()
+}
+
+func many(t *testing.T, c *conformance) {
+	var wg sync.WaitGroup
+	errs := make(chan error, 12)
+	each := func(f func(name string) error) {
+		for i := range 4 {
+			wg.Go(func() { errs <- f(fmt.Sprintf("s%d", i)) })
+		}
+		wg.Wait()
+		for range 4 {
+			c.must(<-errs)
+		}
+	}
+	each(func(n string) error { return c.h.Create(t.Context(), c.h.Entry(n, "a"), "") })
+	for i := range 4 {
+		c.running(fmt.Sprintf("s%d", i))
+	}
+	each(func(n string) error {
+		return errors.Join(c.h.Destroy(t.Context(), n, stop), c.h.Forget(t.Context(), n))
+	})
+}
+
+func token(t *testing.T, c *conformance) {
+	c.must(c.h.Create(t.Context(), c.h.Entry("web", "a"), "first"))
+	if r := c.running("web"); r.RestartToken != "first" {
+		t.Errorf("token: %q", r.RestartToken)
+	}
+	c.destroy()
+	c.create("a")
+	if r := c.running("web"); r.RestartToken != "first" {
+		t.Errorf("the token was lost: %q", r.RestartToken)
+	}
+	c.remove()
+}
