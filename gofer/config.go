@@ -4,10 +4,14 @@ package gofer
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path"
+	"path/filepath"
 	"strconv"
+	"strings"
 )
 
 // Argv0 is the name a process must be started under to be a gofer.
@@ -123,16 +127,73 @@ func readConfig(fd int) (*Config, error) {
 		return nil, fmt.Errorf("read gofer configuration: no descriptor %d", fd)
 	}
 	defer f.Close()
+	return decodeConfig(f)
+}
+
+// decodeConfig believes nothing: what it returns is acted on by a process that
+// is still root on the host.
+func decodeConfig(r io.Reader) (*Config, error) {
 	var c Config
-	dec := json.NewDecoder(f)
+	dec := json.NewDecoder(r)
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&c); err != nil {
 		return nil, fmt.Errorf("read gofer configuration: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("read gofer configuration: something comes after it")
+	}
+	if len(c.Mounts) == 0 {
+		return nil, errors.New("read gofer configuration: no mounts")
 	}
 	for i, m := range c.Mounts {
 		if (m.FD >= 0) == (m.Tree != nil) {
 			return nil, fmt.Errorf("read gofer configuration: mount %d needs a descriptor or a tree, and not both", i)
 		}
+		if err := m.Tree.check(); err != nil {
+			return nil, fmt.Errorf("read gofer configuration: mount %d: %w", i, err)
+		}
 	}
 	return &c, nil
+}
+
+// check refuses a tree with a path that could be somewhere else: every parent
+// must be a directory that the tree itself makes, so that no "..", link or
+// mount is ever on the way.
+func (t *Tree) check() error {
+	if t == nil {
+		return nil
+	}
+	dirs, taken := map[string]bool{".": true}, map[string]bool{}
+	for _, d := range t.Dirs {
+		if !isPlain(d.Path) || !dirs[path.Dir(d.Path)] {
+			return fmt.Errorf("directory %q is not below one of the tree", d.Path)
+		}
+		dirs[d.Path] = true
+	}
+	add := func(p string, onDir bool) error {
+		if !isPlain(p) || !dirs[path.Dir(p)] {
+			return fmt.Errorf("%q is not below a directory of the tree", p)
+		}
+		if taken[p] || dirs[p] && !onDir {
+			return fmt.Errorf("%q is in the tree twice", p)
+		}
+		taken[p] = true
+		return nil
+	}
+	var errs []error
+	for _, f := range t.Files {
+		errs = append(errs, add(f.Path, false))
+	}
+	for _, l := range t.Links {
+		errs = append(errs, add(l.Path, false))
+	}
+	for _, b := range t.Binds {
+		errs = append(errs, add(b.Path, b.IsDir))
+	}
+	return errors.Join(errs...)
+}
+
+// isPlain says whether a path is a relative one that says where it leads.
+func isPlain(p string) bool {
+	return filepath.IsLocal(p) && path.Clean(p) == p && p != "." && !strings.ContainsRune(p, 0)
 }
