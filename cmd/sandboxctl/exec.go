@@ -109,7 +109,7 @@ func (a *app) execute(ctx context.Context, store *actual.Store, name string, c *
 		err    error
 	)
 	if tty {
-		status, err = a.execTTY(ctx, c, args, forward)
+		status, err = a.execTTY(ctx, store, name, c, args, forward)
 	} else {
 		status, err = a.execPlain(ctx, c, args, interactive, forward)
 	}
@@ -233,7 +233,7 @@ func (a *app) execPlain(ctx context.Context, c *launcher.Control, args wire.Exec
 }
 
 // execTTY runs a command on a terminal of its own, connected to ours.
-func (a *app) execTTY(ctx context.Context, c *launcher.Control, args wire.ExecArgs, forward func(context.Context, int32) func()) (status unix.WaitStatus, err error) {
+func (a *app) execTTY(ctx context.Context, store *actual.Store, name string, c *launcher.Control, args wire.ExecArgs, forward func(context.Context, int32) func()) (status unix.WaitStatus, err error) {
 	args.StdioIsPty = true
 	if os.Getenv("TERM") != "" {
 		args.Envv = append(args.Envv, "TERM="+os.Getenv("TERM"))
@@ -276,10 +276,50 @@ func (a *app) execTTY(ctx context.Context, c *launcher.Control, args wire.ExecAr
 
 	var wg sync.WaitGroup
 	wg.Go(func() { _, _ = io.Copy(a.stdout, pty) }) // ends with an error when the sandbox closes it
-	go func() { _, _ = io.Copy(pty, in) }()         // ends with this program
+	keys := &keyboard{pty: pty, signal: func(sig unix.Signal) { a.signalForeground(ctx, store, name, pid, sig) }}
+	go func() { _, _ = io.Copy(keys, in) }() // ends with this program
 	status, err = c.WaitPID(ctx, pid)
 	wg.Wait()
 	return status, err
+}
+
+// keyboard passes what is typed to the terminal of a command. The kernel would
+// turn keys such as Ctrl-C into signals for the processes that have it as their
+// terminal, but those are not its own: they are in the sandbox. So this does,
+// under the same conditions.
+type keyboard struct {
+	pty    console.Console
+	signal func(unix.Signal)
+}
+
+func (k *keyboard) Write(b []byte) (int, error) {
+	n, err := k.pty.Write(b)
+	// Those of the command: an editor turns them off.
+	t, terr := unix.IoctlGetTermios(int(k.pty.Fd()), unix.TCGETS)
+	if terr != nil || t.Lflag&unix.ISIG == 0 {
+		return n, err
+	}
+	for _, c := range b[:n] {
+		switch c {
+		case t.Cc[unix.VINTR]:
+			k.signal(unix.SIGINT)
+		case t.Cc[unix.VQUIT]:
+			k.signal(unix.SIGQUIT)
+		case t.Cc[unix.VSUSP]:
+			k.signal(unix.SIGTSTP)
+		}
+	}
+	return n, err
+}
+
+// signalForeground signals what a command has in the foreground of its
+// terminal, over a connection of its own: the other one waits for the command.
+func (a *app) signalForeground(ctx context.Context, store *actual.Store, name string, pid int32, sig unix.Signal) {
+	c, _, err := launcher.Connect(ctx, store, name)
+	if err != nil {
+		return // it is over
+	}
+	_, _ = c.SignalForeground(ctx, sig, pid), c.Close() // the command may have ended meanwhile
 }
 
 // resize keeps the size of the command's terminal that of ours.

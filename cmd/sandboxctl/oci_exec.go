@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
@@ -84,7 +85,7 @@ func (a *app) ociExec(ctx context.Context, f *ociFlags, r *oci.Runtime, e *ociEx
 	defer c.Close()
 	switch {
 	case e.started >= 0:
-		return a.execDetached(ctx, e, c, args)
+		return a.execDetached(ctx, r, id, e, c, args)
 	case e.console != "":
 		return usagef("--console-socket needs --detach")
 	case p.Terminal && !isTerminal(a.stdin):
@@ -226,7 +227,7 @@ const execStarted = "started"
 
 // execDetached runs a command on our own streams or on a terminal that is sent
 // away, tells when it runs, and ends as it does.
-func (a *app) execDetached(ctx context.Context, e *ociExec, c *launcher.Control, args wire.ExecArgs) error {
+func (a *app) execDetached(ctx context.Context, r *oci.Runtime, id string, e *ociExec, c *launcher.Control, args wire.ExecArgs) error {
 	started := os.NewFile(uintptr(e.started), "started")
 	if started == nil {
 		return usagef("--started-fd: no such descriptor")
@@ -244,7 +245,11 @@ func (a *app) execDetached(ctx context.Context, e *ociExec, c *launcher.Control,
 	if err := started.Close(); err != nil {
 		return fmt.Errorf("tell that it runs: %w", err)
 	}
-	status, err := c.WaitPID(context.WithoutCancel(ctx), pid)
+	ctx = context.WithoutCancel(ctx)
+	if args.StdioIsPty {
+		defer a.forwardTerminal(ctx, r, id, pid)()
+	}
+	status, err := c.WaitPID(ctx, pid)
 	if err = errors.Join(err, relayed.finish()); err != nil {
 		return err
 	}
@@ -270,6 +275,27 @@ func (a *app) executeOn(ctx context.Context, e *ociExec, c *launcher.Control, ar
 	if err != nil {
 		return 0, err
 	}
+	// The kernel turns its keys and its change of size into signals for the
+	// session that has it.
+	if err := unix.IoctlSetInt(int(tty.Fd()), unix.TIOCSCTTY, 0); err != nil {
+		return 0, errors.Join(fmt.Errorf("take terminal: %w", err), tty.Close())
+	}
 	pid, err := c.Execute(ctx, args, tty, tty, tty)
 	return pid, errors.Join(err, tty.Close())
+}
+
+// forwardTerminal passes the signals of a terminal on to what the command has in
+// its foreground.
+func (a *app) forwardTerminal(ctx context.Context, r *oci.Runtime, id string, pid int32) (stop func()) {
+	ch := make(chan os.Signal, 8)
+	signal.Notify(ch, unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP, unix.SIGWINCH, unix.SIGHUP)
+	go func() {
+		for s := range ch {
+			a.signalForeground(ctx, r.Store(), id, pid, s.(unix.Signal))
+		}
+	}()
+	return func() {
+		signal.Stop(ch)
+		close(ch)
+	}
 }
