@@ -228,7 +228,9 @@ func (a *app) eachLook(ctx context.Context, fn func(*world) (done bool, err erro
 	defer func() { err = errors.Join(err, v.close()) }()
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
-	for {
+	// The first look is made however short the time is: what to say of a
+	// timeout is what it sees.
+	for lookCtx := context.WithoutCancel(ctx); ; lookCtx = ctx {
 		if v.store == nil {
 			// The first daemon may have started meanwhile.
 			now, err := a.newViewer()
@@ -239,7 +241,7 @@ func (a *app) eachLook(ctx context.Context, fn func(*world) (done bool, err erro
 		} else if err := v.readDaemon(); err != nil {
 			return err
 		}
-		w, err := v.look(ctx)
+		w, err := v.look(lookCtx)
 		if err != nil {
 			return err
 		}
