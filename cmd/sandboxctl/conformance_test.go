@@ -233,3 +233,49 @@ func b2i(b bool) int {
 	}
 	return 0
 }
+
+// Whoever ends the daemon did not ask for the application to be killed in its
+// grace period: the stop stays on record, for the next daemon.
+func TestStopInterrupted(t *testing.T) {
+	requireHost(t)
+	h := realHost(t, stubOptions(t))
+	must(t, h.Create(t.Context(), h.Entry(stubStubborn, "a"), ""))
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	end := actual.Ending{Reason: "Test", StopSignal: "SIGTERM", Grace: time.Hour}
+	if err := h.Destroy(ctx, stubStubborn, end); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	s, err := h.Observe(t.Context())
+	must(t, err)
+	if o := s.Sandboxes[0]; o.Sentry != actual.Alive || o.Gofer != actual.Alive || o.Record.Phase != actual.PhaseStopping || o.Record.Ending.Reason != "Test" {
+		t.Errorf("%+v %+v", o, o.Record)
+	}
+	end.Grace = 0
+	must(t, h.Destroy(t.Context(), stubStubborn, end))
+	must(t, h.Forget(t.Context(), stubStubborn))
+	must(t, h.Check())
+}
+
+// Nothing of another boot lives, and its cgroups may have been of a layout that
+// this one does not have.
+func TestAnotherBoot(t *testing.T) {
+	requireHost(t)
+	h := realHost(t, stubOptions(t))
+	must(t, h.Create(t.Context(), h.Entry(stubGood, "a"), ""))
+	must(t, h.Destroy(t.Context(), stubGood, actual.Ending{Reason: "Test"}))
+	s, err := h.Observe(t.Context())
+	must(t, err)
+	rec := *s.Sandboxes[0].Record
+	rec.Phase, rec.BootID, rec.Cgroups = actual.PhaseRunning, "another", []string{"/sys/fs/cgroup/none/sandboxctl/" + stubGood}
+	rec.Sentry = &actual.Identity{PID: 4242, Inode: 1, StartTime: 1, BootID: "another"}
+	// The state directory is where the bad entry is not.
+	store, err := actual.OpenStore(filepath.Dir(h.Bad(stubGood).Sandbox.Spec.Root.Dir))
+	must(t, err)
+	must(t, errors.Join(store.Put(&rec), store.Close()))
+	must(t, h.Destroy(t.Context(), stubGood, actual.Ending{Reason: "HostRebooted"}))
+	must(t, h.Create(t.Context(), h.Entry(stubGood, "a"), ""))
+	must(t, h.Destroy(t.Context(), stubGood, actual.Ending{Reason: "Test"}))
+	must(t, h.Forget(t.Context(), stubGood))
+	must(t, h.Check())
+}
