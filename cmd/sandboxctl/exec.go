@@ -11,7 +11,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
-	"sync"
+	"time"
 
 	"github.com/containerd/console"
 	"github.com/spf13/cobra"
@@ -274,14 +274,24 @@ func (a *app) execTTY(ctx context.Context, store *actual.Store, name string, c *
 	defer forward(ctx, pid)()
 	defer a.resize(ours, pty)()
 
-	var wg sync.WaitGroup
-	wg.Go(func() { _, _ = io.Copy(a.stdout, pty) }) // ends with an error when the sandbox closes it
+	shown := make(chan struct{})
+	go func() {
+		defer close(shown)
+		_, _ = io.Copy(a.stdout, pty) // ends with an error when the sandbox closes it
+	}()
 	keys := &keyboard{pty: pty, signal: func(sig unix.Signal) { a.signalForeground(ctx, store, name, pid, sig) }}
 	go func() { _, _ = io.Copy(keys, in) }() // ends with this program
 	status, err = c.WaitPID(ctx, pid)
-	wg.Wait()
+	select {
+	case <-shown:
+	case <-time.After(lastOutput):
+	}
 	return status, err
 }
+
+// lastOutput is how long the rest of a command's output is waited for. What it
+// left in the background may keep its terminal open for ever.
+const lastOutput = 500 * time.Millisecond
 
 // keyboard passes what is typed to the terminal of a command. The kernel would
 // turn keys such as Ctrl-C into signals for the processes that have it as their

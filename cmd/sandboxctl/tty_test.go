@@ -140,6 +140,30 @@ func TestTerminal(t *testing.T) {
 		t.Errorf("the terminal is not what it was: %+v, before %+v", now, before)
 	}
 
+	// What a command leaves in the background keeps nobody.
+	if code := exitCode(x.run(h, "exec", "-it", "web", "--", "/bin/busybox", "sh", "-c", "/bin/busybox sleep 1000 & exit 3").Wait()); code != 3 {
+		t.Errorf("exit code %d", code)
+	}
+	// Nor does a sentry that does not answer: the third signal ends exec.
+	cmd = x.run(h, "exec", "-it", "web", "--", "/bin/busybox", "sh", "-c", "echo waiting; /bin/busybox sleep 1000")
+	x.see("waiting")
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for given := false; !given; {
+		select {
+		case err := <-ended:
+			given = true
+			if exitCode(err) == 0 {
+				t.Error("exit code 0 of a command that was given up")
+			}
+		case <-time.After(20 * time.Millisecond): // two of a kind at once are one
+			_ = cmd.Process.Signal(unix.SIGTERM)
+		}
+	}
+	if now := x.settings(); now != before {
+		t.Errorf("the terminal is not what it was: %+v, before %+v", now, before)
+	}
+
 	// Also when the command can't be started, and when the sandbox goes away.
 	if code := exitCode(x.run(h, "exec", "-it", "web", "--", "/nosuch").Wait()); code != exitNotFound {
 		t.Errorf("exit code %d", code)
