@@ -31,6 +31,7 @@ func sample(name string) *Record {
 		Ending:    &Ending{Reason: "Exited", StopSignal: "SIGTERM", Grace: time.Second, Failures: 1},
 		LastExit:  &Exit{Known: true, Code: 1, Reason: ReasonError, At: at},
 		Completed: true,
+		Network:   &Network{Path: "/run/netns/web", Inode: 4026531840, Config: json.RawMessage(`{"links":[]}`)},
 	}
 }
 
@@ -64,7 +65,7 @@ func TestRecordGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden := filepath.Join("testdata", "v1.json")
+	golden := filepath.Join("testdata", fmt.Sprintf("v%d.json", RecordVersion))
 	if os.Getenv("UPDATE_GOLDEN") != "" {
 		if err := os.WriteFile(golden, b, 0o644); err != nil {
 			t.Fatal(err)
@@ -74,10 +75,10 @@ func TestRecordGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Version 1 is on disks: what this program writes and what it reads of it
-	// must not change.
+	// It is on disks: what this program writes and what it reads of it must not
+	// change.
 	if !bytes.Equal(b, want) {
-		t.Errorf("a version 1 record is written as\n%s\nexpected\n%s", b, want)
+		t.Errorf("a record is written as\n%s\nexpected\n%s", b, want)
 	}
 	r, err := DecodeRecord(want)
 	if err != nil {
@@ -86,6 +87,30 @@ func TestRecordGolden(t *testing.T) {
 	again, err := EncodeRecord(r)
 	if err != nil || !bytes.Equal(again, want) {
 		t.Errorf("decoded and encoded again: %v\n%s", err, again)
+	}
+}
+
+// A record that an earlier version of this program wrote is read whole.
+func TestRecordUpgrade(t *testing.T) {
+	t.Parallel()
+	for v := 1; v < RecordVersion; v++ {
+		old, err := os.ReadFile(filepath.Join("testdata", fmt.Sprintf("v%d.json", v)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := DecodeRecord(old)
+		if err != nil {
+			t.Fatalf("version %d: %v", v, err)
+		}
+		want := sample("web")
+		if v < 2 {
+			want.Network = nil
+		}
+		if got, err := EncodeRecord(r); err != nil {
+			t.Error(err)
+		} else if b, err := EncodeRecord(want); err != nil || !bytes.Equal(got, b) {
+			t.Errorf("version %d became\n%s\nexpected\n%s %v", v, got, b, err)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"strconv"
 	"strings"
 )
 
@@ -102,10 +103,27 @@ func upgrade(body []byte) ([]byte, error) {
 	if v.Version > RecordVersion {
 		return nil, fmt.Errorf("%w (%d, this program knows %d)", ErrNewerRecord, v.Version, RecordVersion)
 	}
+	if v.Version == 1 {
+		// 2 has fields that 1 had not; nothing is other than it was.
+		var err error
+		if body, err = setVersion(body, 2); err != nil {
+			return nil, err
+		}
+		v.Version = 2
+	}
 	if v.Version != RecordVersion {
 		return nil, fmt.Errorf("version %d is unknown", v.Version)
 	}
 	return body, nil
+}
+
+func setVersion(body []byte, version int) ([]byte, error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(body, &fields); err != nil {
+		return nil, err
+	}
+	fields["version"] = json.RawMessage(strconv.Itoa(version))
+	return json.Marshal(fields)
 }
 
 // checkRecord refuses what must never be written or believed.

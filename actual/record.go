@@ -9,7 +9,7 @@ import (
 
 // RecordVersion is the version this program writes. A record with a newer one
 // is held, never acted on and never rewritten.
-const RecordVersion = 1
+const RecordVersion = 2
 
 // Phase is how far the single writer of a record got. It is intent, written
 // before the effect; what is true of the processes is in Observed.
@@ -73,6 +73,9 @@ type Record struct {
 	SentryBinary string `json:"sentryBinary,omitempty"`
 	// Cgroups are the cgroup directories made for this sandbox.
 	Cgroups []string `json:"cgroups,omitempty"`
+	// Network is what the sandbox was lent of a network namespace of the host,
+	// to be put back when it has ended.
+	Network *Network `json:"network,omitempty"`
 	// Warnings are things that were asked for and could not be had on this
 	// host, such as resource limits without a cgroup controller.
 	Warnings []Warning `json:"warnings,omitempty"`
@@ -90,6 +93,16 @@ type Record struct {
 	// Completed says the run-to-completion is over for SpecHash: it is not
 	// started again although its manifest is still there.
 	Completed bool `json:"completed,omitempty"`
+}
+
+// Network is what a sandbox was lent of a network namespace.
+type Network struct {
+	// Path and Inode say which namespace; without a path it was the sandbox's
+	// own and is gone with it.
+	Path  string `json:"path,omitempty"`
+	Inode uint64 `json:"inode,omitempty"`
+	// Config is opaque here.
+	Config json.RawMessage `json:"config"`
 }
 
 // Container is what OCI clients want to know of a container.

@@ -185,7 +185,8 @@ const (
 
 // Network selects what the sandbox can reach.
 type Network struct {
-	Mode  string `json:"mode,omitempty"`
+	Mode string `json:"mode,omitempty"`
+	// Netns is the name of a namespace in /run/netns.
 	Netns string `json:"netns,omitempty"`
 	Ports []Port `json:"ports,omitempty"`
 	DNS   *DNS   `json:"dns,omitempty"`

@@ -341,6 +341,14 @@ func (v *validator) surroundings(s *Spec) {
 	v.oneOf("spec.platform", s.Platform, PlatformSystrap, PlatformKVM, PlatformPtrace)
 	v.oneOf("spec.fileAccess", s.FileAccess, FileAccessProxy, FileAccessDirect)
 	v.oneOf("spec.network.mode", s.Network.Mode, NetworkNone, NetworkHost, NetworkBridge, NetworkNetns)
+	switch n := s.Network.Netns; {
+	case s.Network.Mode == NetworkNetns:
+		if n == "" || n == "." || n == ".." || len(n) > 255 || strings.ContainsAny(n, "/\x00") {
+			v.add("spec.network.netns", "expected the name of a network namespace in /run/netns, as `ip netns` lists them, got %q", clip(n))
+		}
+	case n != "":
+		v.add("spec.network.netns", "is for network.mode netns only, which is %s", s.Network.Mode)
+	}
 	r := s.Resources
 	if r.CPU != 0 && r.CPU < MinCPU {
 		v.add("spec.resources.cpu", "expected at least %s, got %s", CPU(MinCPU), r.CPU)
@@ -391,8 +399,7 @@ func (v *validator) unsupported(s *Spec) {
 		{"spec.root.image", s.Root.Image != nil},
 		{"spec.overlay: disk", s.Overlay == OverlayDisk},
 		{"spec.terminal", s.Terminal},
-		{"spec.network.mode: " + s.Network.Mode, s.Network.Mode == NetworkBridge || s.Network.Mode == NetworkNetns},
-		{"spec.network.netns", s.Network.Netns != ""},
+		{"spec.network.mode: " + s.Network.Mode, s.Network.Mode == NetworkBridge},
 		{"spec.network.ports", len(s.Network.Ports) > 0},
 		{"spec.network.dns", s.Network.DNS != nil},
 		{"spec.platform: " + s.Platform, s.Platform == PlatformKVM || s.Platform == PlatformPtrace},

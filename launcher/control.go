@@ -156,9 +156,10 @@ func (c *Control) roundTrip(method string, arg, result any, files []*os.File) er
 	return nil
 }
 
-// SetLoopback gives the sandbox a loopback interface when it starts.
-func (c *Control) SetLoopback(ctx context.Context) error {
-	return c.call(ctx, wire.MethodSetNetwork, wire.Loopback(), nil)
+// SetNetwork gives the sandbox its interfaces when it starts, with a packet
+// socket for each that is not loopback.
+func (c *Control) SetNetwork(ctx context.Context, args wire.NetworkArgs, sockets ...*os.File) error {
+	return c.call(ctx, wire.MethodSetNetwork, args, nil, sockets...)
 }
 
 // StartRoot starts the application.

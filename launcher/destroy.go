@@ -83,7 +83,7 @@ func (l *Launcher) conclude(rec *actual.Record, end *actual.Ending, oom bool) {
 	rec.LastExit = exit
 	rec.Failures, rec.Completed = end.Failures, end.Completed
 	rec.Phase = actual.PhaseStopped
-	rec.Sentry, rec.Gofer, rec.Cgroups, rec.Warnings = nil, nil, nil, nil
+	rec.Sentry, rec.Gofer, rec.Cgroups, rec.Network, rec.Warnings = nil, nil, nil, nil, nil
 	rec.Ending = end
 }
 
@@ -197,6 +197,9 @@ func (l *Launcher) release(ctx context.Context, rec *actual.Record) error {
 	defer cancel()
 	if err := group.Remove(ctx); err != nil {
 		return fmt.Errorf("remove cgroup: %w", err)
+	}
+	if err := returnNetwork(rec); err != nil {
+		return err
 	}
 	dir, err := l.store.Dir(rec.Name)
 	if err != nil {

@@ -106,13 +106,13 @@ func addEtc(t *gofer.Tree, s source) error {
 	} {
 		t.Files = append(t.Files, gofer.File{Path: "etc/" + name, Mode: 0o644, Content: content})
 	}
-	if !s.hostNetwork {
+	if s.resolver == "" {
 		// Nothing is reachable, so no resolver: a lookup fails at once instead
 		// of waiting for a time-out.
 		t.Files = append(t.Files, gofer.File{Path: "etc/resolv.conf", Mode: 0o644})
 		return nil
 	}
-	b, err := os.ReadFile("/etc/resolv.conf")
+	b, err := os.ReadFile(s.resolver)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read resolver configuration: %w", err)
 	}

@@ -210,7 +210,7 @@ func (l *Launcher) abort(rec *actual.Record, cause error) error {
 	}
 	var t interface{ Terminal() bool }
 	rec.Phase = actual.PhaseStopped
-	rec.Sentry, rec.Gofer, rec.Cgroups = nil, nil, nil
+	rec.Sentry, rec.Gofer, rec.Cgroups, rec.Network = nil, nil, nil, nil
 	rec.Failures++
 	rec.LastExit = &actual.Exit{
 		Reason:   "CreateFailed",

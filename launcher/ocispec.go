@@ -49,7 +49,8 @@ func fromContainer(cfg *specs.Spec, bundle string) (*setup, error) {
 		st.bundleLimits(cfg.Linux.Resources)
 		for _, ns := range cfg.Linux.Namespaces {
 			if ns.Type == specs.NetworkNamespace {
-				st.hostNetwork, st.netns = false, ns.Path
+				// A hook may put interfaces into a namespace that is new.
+				st.hostNetwork, st.netns, st.lends = false, ns.Path, true
 			}
 		}
 	}

@@ -25,7 +25,10 @@ type setup struct {
 	overlay     string
 	hostNetwork bool
 	// netns is the path of the network namespace to join; "" makes a new one.
-	netns    string
+	netns string
+	// lends says that the namespace may have interfaces when the application
+	// starts, and not only loopback.
+	lends    bool
 	directFS bool
 	limits   cgroup.Limits
 }
@@ -35,9 +38,9 @@ type source struct {
 	path     string // host path; "" with host set
 	host     bool   // the generated view of the host
 	readOnly bool
-	// hostname and hostNetwork shape the generated /etc of a host root.
-	hostname    string
-	hostNetwork bool
+	// hostname and resolver, the file of the host that becomes resolv.conf,
+	// shape the generated /etc of a host root.
+	hostname, resolver string
 }
 
 // defaultCaps is what a sandbox's root may do inside its sandbox unless the
@@ -59,9 +62,18 @@ func fromManifest(sb *desired.Sandbox) (*setup, error) {
 		directFS:    s.FileAccess == desired.FileAccessDirect,
 		limits:      cgroup.Limits{CPU: int64(s.Resources.CPU), Memory: int64(s.Resources.Memory), PIDs: s.Resources.PIDs},
 	}
+	resolver := ""
+	switch s.Network.Mode {
+	case desired.NetworkHost:
+		resolver = "/etc/resolv.conf"
+	case desired.NetworkNetns:
+		st.netns, st.lends = "/run/netns/"+s.Network.Netns, true
+		// As for the programs that `ip netns exec` runs in it.
+		resolver = "/etc/netns/" + s.Network.Netns + "/resolv.conf"
+	}
 	switch {
 	case s.Root.Host != nil:
-		st.root = source{host: true, readOnly: true, hostname: s.Hostname, hostNetwork: st.hostNetwork}
+		st.root = source{host: true, readOnly: true, hostname: s.Hostname, resolver: resolver}
 	case s.Root.Dir != "":
 		st.root = source{path: s.Root.Dir, readOnly: s.Overlay != desired.OverlayNone}
 	case s.Root.Bundle != "":

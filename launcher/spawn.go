@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/launcher/netns"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -29,9 +30,10 @@ type spawn struct {
 	args  []string
 	attr  *syscall.SysProcAttr
 	fds   *donation
-	gate  *os.File // write end of the gate, taken over
-	err   *os.File // stderr, not taken over
-	group int      // descriptor of a v2 cgroup to be born into, or -1
+	gate  *os.File         // write end of the gate, taken over
+	err   *os.File         // stderr, not taken over
+	group int              // descriptor of a v2 cgroup to be born into, or -1
+	netns *netns.Namespace // to be born into; nil leaves it to attr
 }
 
 // newGate makes a start gate, gives its read end to the child and returns the
@@ -79,12 +81,25 @@ func startHeld(s spawn) (_ *child, err error) {
 		defer bin.Close()
 		path = fdPath(bin)
 	}
-	p, err := os.StartProcess(path, s.args, &os.ProcAttr{
-		Dir:   "/",
-		Env:   []string{},
-		Files: append([]*os.File{null, null, stderr}, s.fds.files...),
-		Sys:   s.attr,
-	})
+	var p *os.Process
+	start := func() (err error) {
+		p, err = os.StartProcess(path, s.args, &os.ProcAttr{
+			Dir:   "/",
+			Env:   []string{},
+			Files: append([]*os.File{null, null, stderr}, s.fds.files...),
+			Sys:   s.attr,
+		})
+		return err
+	}
+	if s.netns != nil {
+		err = s.netns.Do(start)
+		if err != nil && p != nil {
+			// It runs, but the way back failed.
+			err = errors.Join(err, p.Kill())
+		}
+	} else {
+		err = start()
+	}
 	if err != nil {
 		if errors.Is(err, unix.EPERM) {
 			// The path in it would be blamed, which is not at fault.
@@ -170,7 +185,7 @@ const childNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC
 // with were never good for anything outside of it.
 func sentryAttr(st *setup) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Cloneflags: childNamespaces | unix.CLONE_NEWCGROUP}
-	if !st.hostNetwork {
+	if !st.hostNetwork && st.netns == "" {
 		attr.Cloneflags |= unix.CLONE_NEWNET
 	}
 	if st.hostUserns() {

@@ -154,10 +154,8 @@ func (l *Launcher) spawnRecorded(ctx context.Context, la *launch, dir int) (*pai
 
 // startApp starts the application.
 func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup, c *Control) error {
-	if !st.hostNetwork {
-		if err := c.SetLoopback(ctx); err != nil {
-			return err
-		}
+	if err := l.setNetwork(ctx, rec, st, c); err != nil {
+		return err
 	}
 	err := c.StartRoot(ctx)
 	var remote *RemoteError
@@ -298,6 +296,13 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 	defer sentryErr.Close()
 
 	stdioFDs := stdio.give(&toSentry)
+	ns, err := st.openNetns()
+	if err != nil {
+		return nil, err
+	}
+	if ns != nil {
+		defer ns.Close()
+	}
 	attr := sentryAttr(st)
 	if la.streams != nil && la.streams.terminal {
 		attr.Setctty, attr.Ctty = true, stdioFDs[0]
@@ -312,7 +317,7 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 	}
 	p := &pair{ready: ready}
 	p.sentry, err = startHeld(spawn{
-		path: l.sentry.path, bin: bin, args: args, attr: attr, fds: &toSentry, gate: sentryGate, err: sentryErr, group: cgroupFD,
+		path: l.sentry.path, bin: bin, args: args, attr: attr, fds: &toSentry, gate: sentryGate, err: sentryErr, group: cgroupFD, netns: ns,
 	})
 	if err != nil {
 		return nil, errors.Join(err, ready.Close())
@@ -394,8 +399,11 @@ func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []i
 	readyFD := d.give(w)
 
 	network, overlay := "none", "none"
-	if st.hostNetwork {
+	switch {
+	case st.hostNetwork:
 		network = "host"
+	case st.lends:
+		network = "sandbox"
 	}
 	if st.overlay == desired.OverlayMemory {
 		overlay = "root:memory"

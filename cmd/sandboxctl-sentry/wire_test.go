@@ -31,6 +31,21 @@ func TestWire(t *testing.T) {
 			StdioIsPty: true, GuestFDs: []int{0, 1}, ContainerID: "c",
 		}, &control.ExecArgs{}},
 		"network": {new(wire.Loopback()), &boot.CreateLinksAndRoutesArgs{}},
+		"links": {&wire.NetworkArgs{
+			FDBasedLinks: []wire.FDBasedLink{{
+				Name: "eth0", MTU: 1500, Addresses: []wire.IPWithPrefix{{Address: net.IPv4(10, 0, 0, 2).To4(), PrefixLen: 24}}, QDisc: wire.QDiscFIFO,
+				Routes:     []wire.Route{{Destination: net.IPNet{IP: net.IPv4(10, 0, 0, 0).To4(), Mask: net.CIDRMask(24, 32)}, MTU: 1400}},
+				GSOMaxSize: wire.GVisorGSOMaxSize, GVisorGSOEnabled: true, RXChecksumOffload: true, LinkAddress: net.HardwareAddr{2, 0, 0, 0, 0, 1},
+				Neighbors: []wire.Neighbor{{IP: net.IPv4(10, 0, 0, 1).To4(), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 2}}}, NumChannels: 1,
+			}},
+			Defaultv4Gateway: wire.DefaultRoute{Name: "eth0", Route: wire.Route{
+				Destination: net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}, Gateway: net.IPv4(10, 0, 0, 1).To4(),
+			}},
+			Defaultv6Gateway: wire.DefaultRoute{Name: "eth0", Route: wire.Route{
+				Destination: net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}, Gateway: net.ParseIP("fd00::1"),
+			}},
+			IsRestore: true,
+		}, &boot.CreateLinksAndRoutesArgs{}},
 	} {
 		b, err := json.Marshal(c.ours)
 		if err != nil {

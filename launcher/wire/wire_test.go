@@ -29,6 +29,10 @@ func TestMessages(t *testing.T) {
 		},
 		`{"LoopbackLinks":[{"Name":"lo","Addresses":[{"Address":"127.0.0.1","PrefixLen":8},{"Address":"::1","PrefixLen":128}],` +
 			`"Routes":[{"Destination":{"IP":"127.0.0.0","Mask":"/wAAAA=="}},{"Destination":{"IP":"::1","Mask":"/////////////////////w=="}}]}]}`: new(Loopback()),
+		`{"LoopbackLinks":null,"FDBasedLinks":[{"Name":"eth0","MTU":1500,"Addresses":[{"Address":"10.0.0.2","PrefixLen":24}],` +
+			`"Routes":[{"Destination":{"IP":"10.0.0.0","Mask":"////AA=="}}],"GSOMaxSize":65536,"GVisorGSOEnabled":true,"RXChecksumOffload":true,` +
+			`"LinkAddress":"AgAAAAAB","QDisc":1,"Neighbors":[{"IP":"10.0.0.1","HardwareAddr":"AgAAAAAC"}],"NumChannels":1}],` +
+			`"Defaultv4Gateway":{"Route":{"Destination":{"IP":"0.0.0.0","Mask":"AAAAAA=="},"Gateway":"10.0.0.1","MTU":1400},"Name":"eth0"}}`: sampleNetwork(),
 	} {
 		b, err := json.Marshal(msg)
 		if err != nil || string(b) != want {
@@ -42,6 +46,21 @@ func TestMessages(t *testing.T) {
 		if again, err := json.Marshal(back); err != nil || string(again) != want {
 			t.Errorf("%T comes back as %s %v", msg, again, err)
 		}
+	}
+}
+
+func sampleNetwork() *NetworkArgs {
+	ip := func(s string) net.IP { return net.ParseIP(s).To4() }
+	return &NetworkArgs{
+		FDBasedLinks: []FDBasedLink{{
+			Name: "eth0", MTU: 1500, Addresses: []IPWithPrefix{{ip("10.0.0.2"), 24}}, QDisc: QDiscFIFO, NumChannels: 1,
+			Routes:     []Route{{Destination: net.IPNet{IP: ip("10.0.0.0"), Mask: net.CIDRMask(24, 32)}}},
+			GSOMaxSize: GVisorGSOMaxSize, GVisorGSOEnabled: true, RXChecksumOffload: true, LinkAddress: net.HardwareAddr{2, 0, 0, 0, 0, 1},
+			Neighbors: []Neighbor{{ip("10.0.0.1"), net.HardwareAddr{2, 0, 0, 0, 0, 2}}},
+		}},
+		Defaultv4Gateway: DefaultRoute{Name: "eth0", Route: Route{
+			Destination: net.IPNet{IP: ip("0.0.0.0"), Mask: net.CIDRMask(0, 32)}, Gateway: ip("10.0.0.1"), MTU: 1400,
+		}},
 	}
 }
 

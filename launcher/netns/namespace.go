@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNotNamespace says that a path does not lead to a network namespace.
+var ErrNotNamespace = errors.New("not a network namespace")
+
+// Namespace is an open network namespace. It stays the same whatever happens
+// to the path or process it was found by.
+type Namespace struct{ f *os.File }
+
+// Open opens the namespace at a path such as /run/netns/NAME. The path is
+// resolved once; ErrNotNamespace if it leads to anything else, which is not read
+// from or waited for.
+func Open(path string) (*Namespace, error) {
+	// A FIFO would block and a device could act on being opened: nothing but a
+	// file of nsfs is opened for real.
+	at, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace %s: %w", path, err)
+	}
+	defer unix.Close(at)
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(at, &fs); err != nil {
+		return nil, fmt.Errorf("open network namespace %s: %w", path, err)
+	}
+	if fs.Type != unix.NSFS_MAGIC {
+		return nil, fmt.Errorf("open network namespace %s: %w: it is not on nsfs", path, ErrNotNamespace)
+	}
+	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", at))
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace %s: %w", path, err)
+	}
+	kind, err := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_NSTYPE)
+	if err == nil && kind != unix.CLONE_NEWNET {
+		err = fmt.Errorf("%w but one of another kind", ErrNotNamespace)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open network namespace %s: %w", path, err), f.Close())
+	}
+	return &Namespace{f}, nil
+}
+
+// Of opens the namespace of the process that a pidfd stands for; the pidfd stays
+// the caller's.
+func Of(pidfd int) (*Namespace, error) {
+	dup, err := unix.FcntlInt(uintptr(pidfd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("duplicate pidfd: %w", err)
+	}
+	return &Namespace{os.NewFile(uintptr(dup), "pidfd")}, nil
+}
+
+// Close releases the namespace.
+func (n *Namespace) Close() {
+	_ = n.f.Close() // nothing was written to it
+}
+
+// Inode identifies a namespace among those that exist at a time on one boot.
+func (n *Namespace) Inode() (uint64, error) {
+	var st unix.Stat_t
+	err := n.Do(func() error { return unix.Stat(current, &st) })
+	if err != nil {
+		return 0, fmt.Errorf("look at network namespace: %w", err)
+	}
+	return st.Ino, nil
+}
+
+// current is the namespace of the calling thread.
+const current = "/proc/thread-self/ns/net"
+
+// IsOwn says whether it is the namespace of this program.
+func (n *Namespace) IsOwn() (bool, error) {
+	var own unix.Stat_t
+	if err := unix.Stat(current, &own); err != nil {
+		return false, fmt.Errorf("look at own network namespace: %w", err)
+	}
+	ino, err := n.Inode()
+	return ino == own.Ino, err
+}
+
+// Do calls fn in the namespace: sockets that it opens and processes that it
+// starts are there. fn must not start goroutines that matter.
+func (n *Namespace) Do(fn func() error) error {
+	done := make(chan error, 1)
+	// A goroutine of its own: if the way back fails, its thread ends with it.
+	go func() { done <- n.do(fn) }()
+	return <-done
+}
+
+func (n *Namespace) do(fn func() error) error {
+	runtime.LockOSThread()
+	own, err := os.Open(current)
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("open own network namespace: %w", err)
+	}
+	defer own.Close()
+	if err := unix.Setns(int(n.f.Fd()), unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("enter network namespace: %w", err)
+	}
+	err = fn()
+	if back := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); back != nil {
+		// The thread stays locked: Go ends it, nobody else ever runs on it.
+		return errors.Join(err, fmt.Errorf("leave network namespace: %w", back))
+	}
+	runtime.UnlockOSThread()
+	return err
+}

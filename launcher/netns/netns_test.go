@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netns
+
+import (
+	"encoding/json"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"slices"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// newNamespace makes a namespace that is gone when the test has ended.
+func newNamespace(t *testing.T) *Namespace {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("making a network namespace needs root")
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	own, err := os.Open(current)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(current)
+	if err := errors.Join(err, unix.Setns(int(own.Fd()), unix.CLONE_NEWNET)); err != nil {
+		t.Fatal(err)
+	}
+	n := &Namespace{f}
+	t.Cleanup(func() { n.Close() })
+	return n
+}
+
+func (n *Namespace) must(t *testing.T, fn func(h *netlink.Handle) error) {
+	t.Helper()
+	if err := n.netlink(fn); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func addr(t *testing.T, s string) *netlink.Addr {
+	t.Helper()
+	a, err := netlink.ParseAddr(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// furnish gives the namespace an interface with addresses, routes and a
+// neighbor, and one that is down.
+func furnish(t *testing.T, n *Namespace) {
+	t.Helper()
+	n.must(t, func(h *netlink.Handle) error {
+		mac, _ := net.ParseMAC("02:00:00:00:00:01")
+		eth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0", MTU: 1400, HardwareAddr: mac}, PeerName: "eth1"}
+		lo, err := h.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(h.LinkAdd(eth), h.LinkSetUp(lo)); err != nil {
+			return err
+		}
+		down, err := h.LinkByName("eth1")
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(h.AddrAdd(eth, addr(t, "10.9.0.2/24")), h.AddrAdd(eth, addr(t, "fd00:9::2/64")), h.AddrAdd(down, addr(t, "10.8.0.2/24")), h.LinkSetUp(eth)); err != nil {
+			return err
+		}
+		_, far, _ := net.ParseCIDR("10.77.0.0/16")
+		gw := net.ParseIP("10.9.0.1")
+		return errors.Join(
+			h.RouteAdd(&netlink.Route{LinkIndex: eth.Index, Gw: gw}),
+			h.RouteAdd(&netlink.Route{LinkIndex: eth.Index, Dst: far, Gw: net.ParseIP("10.9.0.7"), MTU: 1300}),
+			h.NeighAdd(&netlink.Neigh{LinkIndex: eth.Index, State: netlink.NUD_PERMANENT, IP: gw, HardwareAddr: mac}),
+		)
+	})
+}
+
+// What is lent is read whole, taken away, told to the sentry, and put back as
+// it was.
+func TestLend(t *testing.T) {
+	t.Parallel()
+	n := newNamespace(t)
+	furnish(t, n)
+	cfg, err := n.Scrape()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(cfg.Links) != 2 || !cfg.Lent() || !cfg.Links[0].Loopback || cfg.Links[1].Name != "eth0" || cfg.Links[1].MTU != 1400 {
+		t.Fatalf("%+v", cfg)
+	}
+	if !slices.Contains(cfg.Links[1].Addresses, netip.MustParsePrefix("10.9.0.2/24")) || !slices.Contains(cfg.Links[1].Addresses, netip.MustParsePrefix("fd00:9::2/64")) {
+		t.Errorf("addresses %v", cfg.Links[1].Addresses)
+	}
+	args, err := cfg.Args()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(args.LoopbackLinks) != 1 || len(args.FDBasedLinks) != 1 || args.Defaultv4Gateway.Name != "eth0" ||
+		args.Defaultv4Gateway.Route.Gateway.String() != "10.9.0.1" || len(args.FDBasedLinks[0].Neighbors) != 1 {
+		t.Errorf("%+v", args)
+	}
+	if far := slices.IndexFunc(cfg.Links[1].Routes, func(r Route) bool { return r.Destination.String() == "10.77.0.0/16" }); far < 0 || cfg.Links[1].Routes[far].MTU != 1300 {
+		t.Errorf("routes %+v", cfg.Links[1].Routes)
+	}
+	// As it is read back from a record.
+	b, err := json.Marshal(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	recorded := &Config{}
+	if err := json.Unmarshal(b, recorded); err != nil || !reflect.DeepEqual(cfg, recorded) {
+		t.Fatalf("recorded as %s: %+v %v", b, recorded, err)
+	}
+
+	for range 2 { // both are safe to repeat
+		if err := n.Take(recorded); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left, err := n.Scrape(); err != nil || left.Lent() {
+		t.Errorf("left behind: %+v %v", left, err)
+	}
+	files, err := n.Sockets(recorded, &args)
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%d sockets: %v", len(files), err)
+	}
+	name, err := unix.Getsockname(int(files[0].Fd()))
+	if ll, ok := name.(*unix.SockaddrLinklayer); err != nil || !ok || ll.Ifindex != cfg.Links[1].Index {
+		t.Errorf("socket on %+v: %v", name, err)
+	}
+	files[0].Close()
+
+	for range 2 {
+		if err := n.Return(recorded); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again, err := n.Scrape()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []*Config{cfg, again} {
+		for i := range c.Links {
+			// The order of what the kernel lists is not a promise.
+			slices.SortFunc(c.Links[i].Routes, func(a, b Route) int { return a.Destination.Compare(b.Destination) })
+			slices.SortFunc(c.Links[i].Addresses, netip.Prefix.Compare)
+		}
+	}
+	if !reflect.DeepEqual(cfg, again) {
+		t.Errorf("was\n%+v\nis\n%+v", cfg, again)
+	}
+}
+
+// Another interface of the same number or none is left alone.
+func TestReturnElsewhere(t *testing.T) {
+	t.Parallel()
+	n := newNamespace(t)
+	furnish(t, n)
+	cfg, err := n.Scrape()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Take(cfg); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Links[1].HardwareAddr = "02:00:00:00:00:99"
+	cfg.Links = append(cfg.Links, Link{Name: "gone", Index: 4000, Addresses: cfg.Links[1].Addresses})
+	if err := n.Return(cfg); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := n.Scrape(); err != nil || left.Lent() {
+		t.Errorf("given to another interface: %+v %v", left, err)
+	}
+}
+
+func TestOpen(t *testing.T) {
+	t.Parallel()
+	n, err := Open(current)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	if own, err := n.IsOwn(); err != nil || !own {
+		t.Errorf("the own namespace is not the own one: %v", err)
+	}
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "fifo")
+	file := filepath.Join(dir, "file")
+	if err := errors.Join(unix.Mkfifo(fifo, 0o600), os.WriteFile(file, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{fifo, file, dir, "/dev/null", "/proc/self/ns/mnt", "/proc/self/ns/user"} {
+		if n, err := Open(path); !errors.Is(err, ErrNotNamespace) {
+			t.Errorf("%s: %v %v", path, n, err)
+		}
+	}
+	if _, err := Open(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("missing: %v", err)
+	}
+}
+
+// fn runs elsewhere, and its caller does not.
+func TestDo(t *testing.T) {
+	t.Parallel()
+	n := newNamespace(t)
+	ino, err := n.Inode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inside, outside unix.Stat_t
+	failed := errors.New("failed")
+	if err := n.Do(func() error { return errors.Join(unix.Stat(current, &inside), failed) }); !errors.Is(err, failed) {
+		t.Error(err)
+	}
+	if err := unix.Stat(current, &outside); err != nil || inside.Ino != ino || outside.Ino == ino {
+		t.Errorf("inside %d, expected %d; outside %d: %v", inside.Ino, ino, outside.Ino, err)
+	}
+	if own, err := n.IsOwn(); err != nil || own {
+		t.Errorf("a new namespace is the own one: %v", err)
+	}
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/launcher/netns"
+	"sandboxctl.dev/launcher/wire"
+)
+
+// openNetns opens the namespace that the sentry is to be born into, nil if that
+// is a new one or the host's. A path that leads to the host's own namespace is
+// the host's network by another name.
+func (st *setup) openNetns() (*netns.Namespace, error) {
+	if st.netns == "" {
+		return nil, nil
+	}
+	ns, err := netns.Open(st.netns)
+	if errors.Is(err, netns.ErrNotNamespace) {
+		return nil, terminalf("%w", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	own, err := ns.IsOwn()
+	if err == nil && own {
+		err = terminalf("join network namespace %s: it is the host's own; ask for the host's network instead", st.netns)
+	}
+	if err != nil {
+		ns.Close()
+		return nil, err
+	}
+	return ns, nil
+}
+
+// setNetwork tells the sentry what its network stack has: loopback, and the
+// interfaces that are in its namespace by now.
+func (l *Launcher) setNetwork(ctx context.Context, rec *actual.Record, st *setup, c *Control) error {
+	if st.hostNetwork {
+		return nil
+	}
+	if !st.lends {
+		return c.SetNetwork(ctx, wire.Loopback())
+	}
+	if err := l.lendNetwork(ctx, rec, st, c); err != nil {
+		return fmt.Errorf("set up network: %w", err)
+	}
+	return nil
+}
+
+func (l *Launcher) lendNetwork(ctx context.Context, rec *actual.Record, st *setup, c *Control) error {
+	// The namespace of the process itself: nothing can have been put in the
+	// place of the path since.
+	p, err := actual.Open(*rec.Sentry)
+	if err != nil {
+		return fmt.Errorf("open sentry: %w", err)
+	}
+	defer p.Close()
+	ns, err := netns.Of(p.FD())
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	cfg, err := ns.Scrape()
+	if err != nil {
+		return err
+	}
+	args, err := cfg.Args()
+	if err != nil {
+		return err
+	}
+	if !cfg.Lent() {
+		if rec.Container == nil {
+			rec.Warnings = append(rec.Warnings, actual.Warning{
+				Reason: "NetworkUnconfigured", Message: "no interface of " + st.netns + " is up and has an address; the sandbox has loopback only",
+			})
+		}
+		return c.SetNetwork(ctx, args)
+	}
+	if err := l.recordNetwork(rec, st, ns, cfg); err != nil {
+		return err
+	}
+	if err := ns.Take(cfg); err != nil {
+		return err
+	}
+	sockets, err := ns.Sockets(cfg, &args)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		for _, f := range sockets {
+			f.Close()
+		}
+	}()
+	return c.SetNetwork(ctx, args, sockets...)
+}
+
+// recordNetwork writes down what is about to be taken out of a namespace that
+// outlives the sandbox.
+func (l *Launcher) recordNetwork(rec *actual.Record, st *setup, ns *netns.Namespace, cfg *netns.Config) error {
+	if st.netns == "" {
+		return nil
+	}
+	n := &actual.Network{Path: st.netns}
+	var err error
+	if n.Inode, err = ns.Inode(); err != nil {
+		return err
+	}
+	if n.Config, err = json.Marshal(cfg); err != nil {
+		return fmt.Errorf("encode network configuration: %w", err)
+	}
+	rec.Network = n
+	if err := l.store.Put(rec); err != nil {
+		return fmt.Errorf("record network: %w", err)
+	}
+	return nil
+}
+
+// returnNetwork puts back what a sandbox was lent. A namespace that is gone has
+// nothing to put it into.
+func returnNetwork(rec *actual.Record) error {
+	if rec.Network == nil || rec.Network.Path == "" {
+		return nil
+	}
+	if boot, err := actual.BootID(); err != nil || boot != rec.BootID {
+		return err // namespaces do not survive a boot
+	}
+	ns, err := netns.Open(rec.Network.Path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, netns.ErrNotNamespace) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	if ino, err := ns.Inode(); err != nil || ino != rec.Network.Inode {
+		return err // another one by now
+	}
+	var cfg netns.Config
+	if err := json.Unmarshal(rec.Network.Config, &cfg); err != nil {
+		return fmt.Errorf("decode network configuration: %w", err)
+	}
+	if err := ns.Return(&cfg); err != nil {
+		return fmt.Errorf("put network back: %w", err)
+	}
+	return nil
+}
