@@ -58,6 +58,9 @@ type Request struct {
 	Name string `json:"name,omitempty"`
 	// Token identifies the request.
 	Token string `json:"token"`
+	// Checkpoint is the directory of the checkpoint that a restart restores, ""
+	// for a fresh start.
+	Checkpoint string `json:"checkpoint,omitempty"`
 	// Names are the sandboxes whose removal is approved.
 	Names []string `json:"names,omitempty"`
 }

@@ -77,6 +77,9 @@ func lastWords(tail string) string {
 		if e, err := sandboxlog.Parse([]byte(line)); err == nil {
 			line = string(e.Text)
 		}
+		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
+			return printable(line, 300) // and not the end of its stack trace
+		}
 		if line != "" && !logLine.MatchString(line) {
 			last = line
 		}

@@ -122,8 +122,10 @@ func (l *Launcher) putConfig(c *Container) error {
 }
 
 // ContainerSpec is the config.json a container was created from.
-func (l *Launcher) ContainerSpec(id string) (*specs.Spec, error) {
-	dir, err := l.store.Dir(id)
+func (l *Launcher) ContainerSpec(id string) (*specs.Spec, error) { return containerSpec(l.store, id) }
+
+func containerSpec(store *actual.Store, id string) (*specs.Spec, error) {
+	dir, err := store.Dir(id)
 	if err != nil {
 		return nil, err
 	}
@@ -147,13 +149,27 @@ func (l *Launcher) ContainerSpec(id string) (*specs.Spec, error) {
 // StartContainer starts the application of a created container. The caller
 // holds the id. ErrNotCreated if it is in another state.
 func (l *Launcher) StartContainer(ctx context.Context, id string) error {
-	if err := l.startContainer(ctx, id); err != nil {
+	if err := l.startContainer(ctx, id, nil); err != nil {
 		return fmt.Errorf("start container %s: %w", id, err)
 	}
 	return nil
 }
 
-func (l *Launcher) startContainer(ctx context.Context, id string) error {
+// RestoreContainer is StartContainer with the state of a checkpoint in the place
+// of a new application.
+func (l *Launcher) RestoreContainer(ctx context.Context, id, checkpoint string) error {
+	img, err := openCheckpoint(checkpoint)
+	if err == nil {
+		defer img.close()
+		err = l.startContainer(ctx, id, img)
+	}
+	if err != nil {
+		return fmt.Errorf("restore container %s: %w", id, err)
+	}
+	return nil
+}
+
+func (l *Launcher) startContainer(ctx context.Context, id string, img *checkpointImage) error {
 	old, err := l.load(id)
 	if err != nil {
 		return err
@@ -182,7 +198,7 @@ func (l *Launcher) startContainer(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	if err := l.startApp(ctx, &rec, st, c); err != nil {
+	if err := l.startApp(ctx, &rec, st, c, img); err != nil {
 		return l.explain(ctx, err, &rec)
 	}
 	rec.Phase, rec.StartedAt = actual.PhaseRunning, time.Now()

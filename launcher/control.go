@@ -167,6 +167,18 @@ func (c *Control) StartRoot(ctx context.Context) error {
 	return c.call(ctx, wire.MethodStartRoot, c.id, nil)
 }
 
+// Checkpoint writes the state of the sandbox into a file and returns when all of
+// it is there. With leave the sandbox goes on, else it ends. Only ctx bounds it.
+func (c *Control) Checkpoint(ctx context.Context, leave bool, state *os.File) error {
+	return c.callUntil(ctx, time.Time{}, wire.MethodCheckpoint, wire.CheckpointArgs{Metadata: wire.Compressed(), Resume: leave}, nil, state)
+}
+
+// Restore has the sandbox, which must not have been started, go on from the
+// state in a file.
+func (c *Control) Restore(ctx context.Context, state *os.File) error {
+	return c.call(ctx, wire.MethodRestore, wire.RestoreArgs{}, nil, state)
+}
+
 // Signal sends a signal to the application: to its init, or to all of its
 // processes.
 func (c *Control) Signal(ctx context.Context, sig unix.Signal, all bool) error {

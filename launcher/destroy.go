@@ -239,7 +239,7 @@ func (l *Launcher) explain(ctx context.Context, cause error, rec *actual.Record)
 	}
 	defer dir.Close()
 	for _, s := range []struct{ who, file string }{{"gofer", goferLog}, {"sentry", SentryLogName(rec.Attempt)}} {
-		if said := lastWords(tailLog(int(dir.Fd()), s.file, 4096)); said != "" {
+		if said := lastWords(tailLog(int(dir.Fd()), s.file, 64<<10)); said != "" {
 			cause = fmt.Errorf("%w; the %s said: %s", cause, s.who, said)
 		}
 	}

@@ -83,6 +83,10 @@ func (l *Launcher) Create(ctx context.Context, e *desired.Entry, restartToken st
 }
 
 func (l *Launcher) create(ctx context.Context, e *desired.Entry, restartToken string) error {
+	checkpoint, err := l.requested(e.Sandbox.Metadata.Name, restartToken)
+	if err != nil {
+		return err
+	}
 	rec, err := l.intent(e, restartToken)
 	if err != nil {
 		return err
@@ -90,11 +94,47 @@ func (l *Launcher) create(ctx context.Context, e *desired.Entry, restartToken st
 	if err := l.store.Put(rec); err != nil {
 		return fmt.Errorf("record intent: %w", err)
 	}
-	err = l.start(ctx, rec, e.Sandbox)
+	err = l.start(ctx, rec, e.Sandbox, checkpoint)
 	if err == nil {
 		return nil
 	}
 	return errors.Join(err, l.abort(rec, err))
+}
+
+// requested is the checkpoint that the restart request of a token names, "" if
+// it names none.
+func (l *Launcher) requested(name, token string) (string, error) {
+	if token == "" {
+		return "", nil
+	}
+	requests, err := l.store.Requests()
+	if err != nil {
+		return "", fmt.Errorf("read request: %w", err)
+	}
+	for i := range requests {
+		if r := &requests[i]; r.Kind == actual.RequestRestart && r.Name == name && r.Token == token {
+			return r.Checkpoint, nil
+		}
+	}
+	return "", nil
+}
+
+// openChecked opens a checkpoint that can be restored into the set-up.
+func (l *Launcher) openChecked(ctx context.Context, st *setup, path string) (*checkpointImage, error) {
+	bin, version, err := l.sentry.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	bin.Close()
+	img, err := openCheckpoint(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := img.preflight(st, version); err != nil {
+		img.close()
+		return nil, err
+	}
+	return img, nil
 }
 
 // intent is the record of a sandbox about to be created, from the one it had.

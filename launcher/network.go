@@ -41,20 +41,23 @@ func (st *setup) openNetns() (*netns.Namespace, error) {
 
 // setNetwork tells the sentry what its network stack has: loopback, and the
 // interfaces that are in its namespace by now.
-func (l *Launcher) setNetwork(ctx context.Context, rec *actual.Record, st *setup, c *Control) error {
+// restore says that it gets them for the state of a checkpoint.
+func (l *Launcher) setNetwork(ctx context.Context, rec *actual.Record, st *setup, c *Control, restore bool) error {
 	if st.hostNetwork {
 		return nil
 	}
 	if !st.lends {
-		return c.SetNetwork(ctx, wire.Loopback())
+		args := wire.Loopback()
+		args.IsRestore = restore
+		return c.SetNetwork(ctx, args)
 	}
-	if err := l.lendNetwork(ctx, rec, st, c); err != nil {
+	if err := l.lendNetwork(ctx, rec, st, c, restore); err != nil {
 		return fmt.Errorf("set up network: %w", err)
 	}
 	return nil
 }
 
-func (l *Launcher) lendNetwork(ctx context.Context, rec *actual.Record, st *setup, c *Control) error {
+func (l *Launcher) lendNetwork(ctx context.Context, rec *actual.Record, st *setup, c *Control, restore bool) error {
 	// The namespace of the process itself: nothing can have been put in the
 	// place of the path since.
 	p, err := actual.Open(*rec.Sentry)
@@ -75,6 +78,7 @@ func (l *Launcher) lendNetwork(ctx context.Context, rec *actual.Record, st *setu
 	if err != nil {
 		return err
 	}
+	args.IsRestore = restore
 	if !cfg.Lent() {
 		if rec.Container == nil {
 			rec.Warnings = append(rec.Warnings, actual.Warning{

@@ -212,6 +212,17 @@ func (st *setup) addBind(dest, path string, readOnly bool) {
 // it needs capabilities over the host's network or files.
 func (st *setup) hostUserns() bool { return st.hostNetwork || st.directFS }
 
+// network is gVisor's name of the kind of network.
+func (st *setup) network() string {
+	switch {
+	case st.hostNetwork:
+		return "host"
+	case st.lends:
+		return "sandbox"
+	}
+	return "none"
+}
+
 // sources are the served trees, root first.
 func (st *setup) sources() []source { return append([]source{st.root}, st.volumes...) }
 

@@ -50,15 +50,24 @@ type launch struct {
 
 // start brings the sandbox of a record up: held processes, record, gates,
 // control server, application. On error the caller aborts.
-func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sandbox) error {
+func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sandbox, checkpoint string) error {
 	st, err := fromManifest(sb)
 	if err != nil {
 		return err
 	}
+	timeout := l.opts.BootTimeout
+	var img *checkpointImage
+	if checkpoint != "" {
+		if img, err = l.openChecked(ctx, st, checkpoint); err != nil {
+			return err
+		}
+		defer img.close()
+		timeout += img.timeout()
+	}
 	if st.hostNetwork && !l.opts.AllowHostNetwork {
 		return terminalf("network.mode host shares the host's network with the sandbox: the daemon must be started with --allow-host-network")
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, l.opts.BootTimeout, fmt.Errorf("not started after %s", l.opts.BootTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not started after %s", timeout))
 	defer cancel()
 	// From the opening of the gates on, whoever reads the record must reckon
 	// with a running application.
@@ -67,7 +76,7 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		return err
 	}
 	defer b.close()
-	if err := l.startApp(ctx, rec, st, b.control); err != nil {
+	if err := l.startApp(ctx, rec, st, b.control, img); err != nil {
 		return l.explain(ctx, err, rec)
 	}
 	rec.Phase = actual.PhaseRunning
@@ -152,12 +161,18 @@ func (l *Launcher) spawnRecorded(ctx context.Context, la *launch, dir int) (*pai
 	return p, nil
 }
 
-// startApp starts the application.
-func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup, c *Control) error {
-	if err := l.setNetwork(ctx, rec, st, c); err != nil {
+// startApp starts the application, or with a checkpoint lets the one in it go
+// on.
+func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup, c *Control, img *checkpointImage) error {
+	if err := l.setNetwork(ctx, rec, st, c, img != nil); err != nil {
 		return err
 	}
-	err := c.StartRoot(ctx)
+	var err error
+	if img != nil {
+		err = c.Restore(ctx, img.state)
+	} else {
+		err = c.StartRoot(ctx)
+	}
 	var remote *RemoteError
 	if err == nil || errors.As(err, &remote) {
 		return err
@@ -398,13 +413,7 @@ func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []i
 	}
 	readyFD := d.give(w)
 
-	network, overlay := "none", "none"
-	switch {
-	case st.hostNetwork:
-		network = "host"
-	case st.lends:
-		network = "sandbox"
-	}
+	overlay := "none"
 	if st.overlay == desired.OverlayMemory {
 		overlay = "root:memory"
 	}
@@ -417,7 +426,7 @@ func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []i
 		"--" + wire.FlagAppStatus + "=" + strconv.FormatBool(rec.Container != nil),
 		"--" + wire.FlagNobody + "=" + strconv.FormatBool(!st.hostUserns()), "--" + wire.FlagLogLevel + "=" + l.opts.SentryLogLevel,
 		// gVisor's configuration: everything that is not its default.
-		"--root=/", "--platform=systrap", "--network=" + network, "--directfs=" + strconv.FormatBool(st.directFS),
+		"--root=/", "--platform=systrap", "--network=" + st.network(), "--directfs=" + strconv.FormatBool(st.directFS),
 		"--overlay2=" + overlay, "--ignore-cgroups=true", "--oci-seccomp=true",
 		"boot", "--bundle=/", "--gofer-mount-confs=" + st.mountConfs(),
 		flagInt("spec-fd", specFD), flagInt("controller-fd", controlFD), flagInt("start-sync-fd", readyFD),

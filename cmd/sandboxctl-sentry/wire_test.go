@@ -30,7 +30,9 @@ func TestWire(t *testing.T) {
 			NoNewPrivileges: true, Capabilities: &wire.TaskCapabilities{PermittedCaps: 1, InheritableCaps: 2, EffectiveCaps: 4, BoundingCaps: 8, AmbientCaps: 16},
 			StdioIsPty: true, GuestFDs: []int{0, 1}, ContainerID: "c",
 		}, &control.ExecArgs{}},
-		"network": {new(wire.Loopback()), &boot.CreateLinksAndRoutesArgs{}},
+		"checkpoint": {&wire.CheckpointArgs{Metadata: wire.Compressed(), Resume: true}, &control.SaveOpts{}},
+		"restore":    {&wire.RestoreArgs{}, &boot.RestoreOpts{}},
+		"network":    {new(wire.Loopback()), &boot.CreateLinksAndRoutesArgs{}},
 		"links": {&wire.NetworkArgs{
 			FDBasedLinks: []wire.FDBasedLink{{
 				Name: "eth0", MTU: 1500, Addresses: []wire.IPWithPrefix{{Address: net.IPv4(10, 0, 0, 2).To4(), PrefixLen: 24}}, QDisc: wire.QDiscFIFO,

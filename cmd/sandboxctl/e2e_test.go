@@ -478,14 +478,18 @@ func checkGone(ts *testscript.TestScript, args []string) error {
 	return nil
 }
 
-// cmdMountAt mounts a filesystem that cleanUp takes away: mountat [TYPE] DIR.
+// cmdMountAt mounts a filesystem that cleanUp takes away: mountat [TYPE] DIR
+// [OPTIONS].
 func cmdMountAt(ts *testscript.TestScript, _ bool, args []string) {
 	st := ts.Value(keyDaemon).(*scriptState)
 	fstype, data := "tmpfs", "size=4m"
-	if len(args) == 2 {
-		fstype, data = args[0], ""
+	switch len(args) {
+	case 2:
+		fstype, data, args = args[0], "", args[1:]
+	case 3:
+		fstype, data, args = args[0], args[2], args[1:]
 	}
-	dir := ts.MkAbs(args[len(args)-1])
+	dir := ts.MkAbs(args[0])
 	ts.Check(unix.Mount(fstype, dir, fstype, 0, data))
 	st.mounts = append(st.mounts, dir)
 }

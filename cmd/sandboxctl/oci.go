@@ -59,6 +59,7 @@ func (a *app) ociCommand() *cobra.Command {
 		a.ociCreateCommand(f), a.ociStartCommand(f), a.ociRunCommand(f), a.ociStateCommand(f), a.ociListCommand(f),
 		a.ociKillCommand(f), a.ociDeleteCommand(f), a.ociWaitCommand(f), a.ociPauseCommand(f), a.ociResumeCommand(f),
 		a.ociExecCommand(f), a.ociPsCommand(f), a.ociEventsCommand(f), a.ociSpecCommand(f), a.ociFeaturesCommand(f),
+		a.ociCheckpointCommand(f), a.ociRestoreCommand(f),
 	)
 	return cmd
 }
@@ -129,7 +130,9 @@ func (f *ociFlags) logError(cause error) error {
 // createFlags are those of create and run.
 type createFlags struct {
 	bundle, pidFile, console string
-	detach, keep             bool
+	// image is the checkpoint to restore, "" to start afresh.
+	image        string
+	detach, keep bool
 }
 
 func (c *createFlags) add(cmd *cobra.Command) {

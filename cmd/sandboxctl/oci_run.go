@@ -33,15 +33,27 @@ delete it; with --detach: create and start it.`,
 		},
 	}
 	c.add(cmd)
+	c.addRun(cmd)
+	return cmd
+}
+
+// addRun adds the flags of those that start what they create.
+func (c *createFlags) addRun(cmd *cobra.Command) {
 	cmd.Flags().BoolVarP(&c.detach, "detach", "d", false, "do not wait for its end")
 	cmd.Flags().BoolVar(&c.keep, "keep", false, "do not delete it afterwards")
-	return cmd
 }
 
 func (a *app) ociRun(ctx context.Context, r *oci.Runtime, c *createFlags, id string) (err error) {
 	req, err := a.createRequest(id, c)
 	if err != nil {
 		return err
+	}
+	start := func() error { return r.Start(ctx, id) }
+	if c.image != "" {
+		if err := r.CheckRestore(ctx, req.Bundle, c.image); err != nil {
+			return err
+		}
+		start = func() error { return r.Restore(ctx, id, c.image) }
 	}
 	var master *os.File
 	var relayed relay
@@ -67,7 +79,7 @@ func (a *app) ociRun(ctx context.Context, r *oci.Runtime, c *createFlags, id str
 	if err := relayed.started(); err != nil {
 		return errors.Join(err, r.Delete(ctx, id, true))
 	}
-	if err := r.Start(ctx, id); err != nil {
+	if err := start(); err != nil {
 		return errors.Join(err, r.Delete(ctx, id, true))
 	}
 	if c.detach {

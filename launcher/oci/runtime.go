@@ -44,6 +44,7 @@ const holdTimeout = 30 * time.Second
 type Runtime struct {
 	store    *actual.Store
 	launcher *launcher.Launcher
+	sentry   string
 	warn     func(format string, args ...any)
 }
 
@@ -67,7 +68,7 @@ func Open(opts Options) (*Runtime, error) {
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	return &Runtime{store: store, launcher: l, warn: opts.Warn}, nil
+	return &Runtime{store: store, launcher: l, sentry: opts.SentryPath, warn: opts.Warn}, nil
 }
 
 // Close releases what Open opened. Containers go on.
@@ -146,6 +147,11 @@ func (r *Runtime) Start(ctx context.Context, id string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, hold.Release()) }()
+	return r.start(ctx, id, r.launcher.StartContainer)
+}
+
+// start has the launcher bring a created container to life.
+func (r *Runtime) start(ctx context.Context, id string, launch func(context.Context, string) error) error {
 	st, rec, err := r.look(id)
 	if err != nil {
 		return err
@@ -157,7 +163,7 @@ func (r *Runtime) Start(ctx context.Context, id string) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := r.launcher.StartContainer(ctx, id); err != nil {
+	if err := launch(ctx, id); err != nil {
 		return err
 	}
 	if cfg.Hooks != nil {

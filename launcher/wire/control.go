@@ -14,6 +14,8 @@ const (
 	MethodPause        = "containerManager.Pause"
 	MethodResume       = "containerManager.Resume"
 	MethodRuntimeState = "containerManager.ContainerRuntimeState"
+	MethodCheckpoint   = "containerManager.Checkpoint"
+	MethodRestore      = "containerManager.Restore"
 )
 
 // Values of SignalArgs.Mode (runsc/boot.SignalDeliveryMode).
@@ -31,6 +33,21 @@ type SignalArgs struct {
 	PID   int32
 	Mode  int
 }
+
+// CheckpointArgs is the argument of MethodCheckpoint; the state file travels
+// beside it.
+type CheckpointArgs struct {
+	Metadata map[string]string `json:"metadata"`
+	// Resume lets the sandbox go on when its state is saved.
+	Resume bool
+}
+
+// Compressed is the metadata of a state file that is compressed, fast.
+func Compressed() map[string]string { return map[string]string{"compression": "flate-best-speed"} }
+
+// RestoreArgs is the argument of MethodRestore; the state file travels beside
+// it.
+type RestoreArgs struct{}
 
 // WaitPIDArgs is the argument of MethodWaitPID.
 type WaitPIDArgs struct {

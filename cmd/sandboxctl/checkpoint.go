@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/launcher"
+)
+
+func (a *app) checkpointCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "checkpoint NAME DIR",
+		Short: "Save the state of a running sandbox",
+		Long: `Save the state of a running sandbox, all of its processes and memory, in a
+directory, which is made if it is not there and must not hold a checkpoint. The
+sandbox stands still meanwhile and goes on afterwards. Files of the host that it
+uses (root.dir, hostPath volumes) are not in it.
+
+The state holds every secret that the sandbox holds: keep the directory private.`,
+		Example: `  sandboxctl checkpoint web /var/backups/web-1
+  sandboxctl restore web /var/backups/web-1`,
+		Args:              exactArgs("NAME", "DIR"),
+		ValidArgsFunction: a.completeNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			w, err := a.once(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if w.status(args[0]) == nil {
+				return w.noSuch(args[0])
+			}
+			store, err := actual.OpenStoreReadOnly(a.state)
+			if err != nil {
+				return err
+			}
+			defer store.Close()
+			begun := time.Now()
+			info, err := launcher.Checkpoint(cmd.Context(), store, args[0], args[1], true)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(a.stdout, "sandbox/%s checkpointed to %s: %s in %s\n", args[0], clean(args[1]), bytesText(info.StateBytes), time.Since(begun).Round(time.Millisecond))
+			return nil
+		},
+	}
+}
+
+func (a *app) restoreCommand() *cobra.Command {
+	var (
+		wait, dryRun bool
+		timeout      time.Duration
+		sentry       string
+	)
+	cmd := &cobra.Command{
+		Use:   "restore NAME DIR",
+		Short: "Have a sandbox go on from a checkpoint",
+		Long: `Ask the daemon to restart a sandbox from a checkpoint instead of afresh: it stops
+gracefully if it runs, and goes on where the checkpoint was taken. Whether that
+can work is checked first: the manifest, the version of gVisor and the features
+of the processor must be those of the checkpoint. With --dry-run nothing else is
+done.
+
+Later restarts are fresh ones. A restore that fails counts as a failed start; a
+fresh one follows after the backoff.`,
+		Example: `  sandboxctl restore web /var/backups/web-1 --wait
+  sandboxctl restore web /var/backups/web-1 --dry-run`,
+		Args:              exactArgs("NAME", "DIR"),
+		ValidArgsFunction: a.completeNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name := args[0]
+			dir, err := filepath.Abs(args[1])
+			if err != nil {
+				return fmt.Errorf("find checkpoint: %w", err)
+			}
+			w, err := a.once(cmd.Context())
+			if err != nil {
+				return err
+			}
+			e := w.in.Desired.Lookup(name)
+			if e == nil {
+				return w.noSuch(name)
+			}
+			if e.Sandbox.Spec.Suspend {
+				return fmt.Errorf("restore %s: its manifest suspends it; set spec.suspend to false first", name)
+			}
+			path, err := launcher.FindSentry(sentry)
+			if err != nil {
+				return err
+			}
+			if err := launcher.CheckRestore(cmd.Context(), e.Sandbox, dir, path); err != nil {
+				return fmt.Errorf("restore %s: %w", name, err)
+			}
+			if dryRun {
+				fmt.Fprintf(a.stdout, "sandbox/%s can be restored from %s\n", name, clean(dir))
+				return nil
+			}
+			token, err := actual.NewUID()
+			if err != nil {
+				return err
+			}
+			if err := a.request(actual.Request{Kind: actual.RequestRestart, Name: name, Token: token, Checkpoint: dir}); err != nil {
+				return err
+			}
+			fmt.Fprintf(a.stdout, "sandbox/%s restore requested\n", name)
+			a.noteDaemon(w)
+			if !wait {
+				return nil
+			}
+			return a.waitFor(cmd.Context(), []string{name}, forToken(map[string]string{name: token}), timeout)
+		},
+	}
+	fl := cmd.Flags()
+	fl.BoolVar(&wait, "wait", false, "wait until the sandbox runs again")
+	fl.DurationVar(&timeout, "timeout", time.Minute, "how long to wait")
+	fl.BoolVar(&dryRun, "dry-run", false, "only say whether it could be restored")
+	fl.StringVar(&sentry, "sentry", "", "sentry binary of the daemon (default: sandboxctl-sentry beside this program)")
+	return cmd
+}

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"sandboxctl.dev/launcher/oci"
+)
+
+// imageFlags are runc's for checkpoint and restore; those that only CRIU would
+// understand are taken and do nothing.
+func imageFlags(cmd *cobra.Command, image *string) {
+	fl := cmd.Flags()
+	fl.StringVar(image, "image-path", "checkpoint", "directory of the checkpoint")
+	fl.String("work-path", "", "taken for runc's sake")
+	for _, name := range []string{"tcp-established", "ext-unix-sk", "shell-job", "file-locks"} {
+		fl.Bool(name, false, "taken for runc's sake: a checkpoint holds all of it")
+	}
+}
+
+func (a *app) ociCheckpointCommand(f *ociFlags) *cobra.Command {
+	var (
+		image string
+		leave bool
+	)
+	cmd := &cobra.Command{
+		Use:   "checkpoint ID",
+		Short: "Save the state of a running container",
+		Long: `Save the state of a running container in a directory, which is made if it is not
+there and must not hold a checkpoint. The container ends, unless it is to be left
+running.`,
+		Example: "  sandboxctl oci checkpoint --image-path /srv/web-1 --leave-running web",
+		Args:    exactArgs("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(f, func(r *oci.Runtime) error { return r.Checkpoint(cmd.Context(), args[0], image, leave) })
+		},
+	}
+	imageFlags(cmd, &image)
+	cmd.Flags().BoolVar(&leave, "leave-running", false, "let the container go on")
+	return cmd
+}
+
+func (a *app) ociRestoreCommand(f *ociFlags) *cobra.Command {
+	c := &createFlags{}
+	cmd := &cobra.Command{
+		Use:   "restore ID",
+		Short: "Create a container and have it go on from a checkpoint",
+		Long: `Create a container of a bundle and have it go on from a checkpoint, as ` + "`run`" + ` starts
+it afresh. Before anything is created it is checked whether that can work: mounts,
+process and security settings of the bundle, the version of gVisor and the
+features of the processor must be those of the checkpoint.`,
+		Example: "  sandboxctl oci restore --detach --bundle /srv/bundle --image-path /srv/web-1 web",
+		Args:    exactArgs("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(f, func(r *oci.Runtime) error { return a.ociRun(cmd.Context(), r, c, args[0]) })
+		},
+	}
+	c.add(cmd)
+	c.addRun(cmd)
+	imageFlags(cmd, &c.image)
+	return cmd
+}

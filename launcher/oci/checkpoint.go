@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/launcher"
+)
+
+// endTimeout bounds the end of a container that its checkpoint ends.
+const endTimeout = 30 * time.Second
+
+// Checkpoint saves the state of a running container in a directory. The
+// container ends, unless it is to be left running.
+func (r *Runtime) Checkpoint(ctx context.Context, id, image string, leave bool) (err error) {
+	hold, err := r.hold(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, hold.Release()) }()
+	st, rec, err := r.look(id)
+	if err != nil {
+		return err
+	}
+	if st != StatusRunning {
+		return fmt.Errorf("cannot checkpoint a container in the %s state", st)
+	}
+	if _, err := launcher.Checkpoint(ctx, r.store, id, image, leave); err != nil || leave {
+		return err
+	}
+	over, err := ended(ctx, rec, endTimeout)
+	if err == nil && !over {
+		err = fmt.Errorf("container %s is alive %s after its checkpoint", id, endTimeout)
+	}
+	return err
+}
+
+// CheckRestore says whether the container of a bundle could be restored from a
+// checkpoint; see launcher.CheckRestore.
+func (r *Runtime) CheckRestore(ctx context.Context, bundle, image string) error {
+	cfg, err := ReadBundle(bundle)
+	if err != nil {
+		return err
+	}
+	path, err := filepath.Abs(image)
+	if err != nil {
+		return fmt.Errorf("find checkpoint: %w", err)
+	}
+	return launcher.CheckRestoreContainer(ctx, cfg, bundle, path, r.sentry)
+}
+
+// Restore has a created container go on from a checkpoint.
+func (r *Runtime) Restore(ctx context.Context, id, image string) (err error) {
+	path, err := filepath.Abs(image)
+	if err != nil {
+		return fmt.Errorf("find checkpoint: %w", err)
+	}
+	var hold *actual.Hold
+	if hold, err = r.hold(ctx, id); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, hold.Release()) }()
+	return r.start(ctx, id, func(ctx context.Context, id string) error { return r.launcher.RestoreContainer(ctx, id, path) })
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/desired"
+)
+
+// ErrNotRestorable says that a restore would fail; what it is joined with says
+// why.
+var ErrNotRestorable = errors.New("the checkpoint can't be restored")
+
+// CheckRestore says whether a sandbox of the manifest could be restored from
+// the checkpoint in a directory: nil, or ErrNotRestorable with every reason.
+func CheckRestore(ctx context.Context, sb *desired.Sandbox, path, sentryPath string) error {
+	st, err := fromManifest(sb)
+	if err != nil {
+		return err
+	}
+	return checkRestore(ctx, st, path, sentryPath)
+}
+
+// CheckRestoreContainer is CheckRestore for the bundle of a container.
+func CheckRestoreContainer(ctx context.Context, cfg *specs.Spec, bundle, path, sentryPath string) error {
+	st, err := fromContainer(cfg, bundle)
+	if err != nil {
+		return err
+	}
+	return checkRestore(ctx, st, path, sentryPath)
+}
+
+func checkRestore(ctx context.Context, st *setup, path, sentryPath string) error {
+	img, err := openCheckpoint(path)
+	if err != nil {
+		return err
+	}
+	defer img.close()
+	version, err := CheckSentry(ctx, sentryPath)
+	if err != nil {
+		return err
+	}
+	return img.preflight(st, version)
+}
+
+// preflight says why a restore into the set-up would fail: every reason at
+// once, nil if there is none.
+func (i *checkpointImage) preflight(st *setup, version string) error {
+	features, err := cpuFeatures()
+	if err != nil {
+		return err
+	}
+	reasons := i.info.obstacles(st, version, features)
+	var file unix.Stat_t
+	switch err := unix.Fstat(int(i.state.Fd()), &file); {
+	case err != nil:
+		return fmt.Errorf("look at state: %w", err)
+	case file.Mode&unix.S_IFMT != unix.S_IFREG || file.Size != i.info.StateBytes:
+		reasons = append(reasons, fmt.Sprintf("%s has %d bytes, it was written with %d", checkpointState, file.Size, i.info.StateBytes))
+	}
+	if len(reasons) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", ErrNotRestorable, strings.Join(reasons, "; "))
+}
+
+// obstacles are the reasons why a restore would fail on a host with a sentry of
+// the version and a processor with the features.
+func (c *CheckpointInfo) obstacles(st *setup, version string, features []string) []string {
+	if c.Version != checkpointVersion || c.Spec == nil || c.Spec.Process == nil || c.Spec.Root == nil {
+		return []string{fmt.Sprintf("it is a checkpoint of version %d, this program knows %d", c.Version, checkpointVersion)}
+	}
+	var out []string
+	differ := func(what string, then, now any) {
+		if !same(then, now) {
+			out = append(out, fmt.Sprintf("%s was %s and is %s", what, text(then), text(now)))
+		}
+	}
+	differ("the sentry's gVisor version", c.GVisor, version)
+	differ("the architecture", c.Arch, runtime.GOARCH)
+	var missing []string
+	for _, f := range c.CPUFeatures {
+		if !slices.Contains(features, f) {
+			missing = append(missing, f)
+		}
+	}
+	if c.Arch == runtime.GOARCH && len(missing) > 0 {
+		out = append(out, "this processor lacks "+strings.Join(missing, ", "))
+	}
+	differ("the network", c.Network, st.network())
+	differ("the overlay", c.Overlay, st.overlay)
+	// What gVisor compares too, after it has started everything.
+	then, now := c.Spec, st.spec
+	differ("root.readonly", then.Root.Readonly, now.Root.Readonly)
+	out = append(out, mountObstacles(then.Mounts, now.Mounts)...)
+	p, q := then.Process, now.Process
+	differ("process.terminal", p.Terminal, q.Terminal)
+	differ("process.args", p.Args, q.Args)
+	differ("process.cwd", p.Cwd, q.Cwd)
+	differ("process.user", p.User, q.User)
+	differ("process.rlimits", p.Rlimits, q.Rlimits)
+	differ("process.capabilities", p.Capabilities, q.Capabilities)
+	differ("process.noNewPrivileges", p.NoNewPrivileges, q.NoNewPrivileges)
+	differ("linux.seccomp", linux(then).Seccomp, linux(now).Seccomp)
+	differ("linux.maskedPaths", linux(then).MaskedPaths, linux(now).MaskedPaths)
+	differ("linux.readonlyPaths", linux(then).ReadonlyPaths, linux(now).ReadonlyPaths)
+	return out
+}
+
+// mountObstacles compares mounts by destination: their order does not matter.
+func mountObstacles(then, now []specs.Mount) (out []string) {
+	find := func(in []specs.Mount, dest string) *specs.Mount {
+		for i := range in {
+			if in[i].Destination == dest {
+				return &in[i]
+			}
+		}
+		return nil
+	}
+	for i := range then {
+		switch m := find(now, then[i].Destination); {
+		case m == nil:
+			out = append(out, "there was a mount at "+then[i].Destination)
+		case m.Type != then[i].Type || !same(m.Options, then[i].Options):
+			out = append(out, fmt.Sprintf("the mount at %s was %s and is %s", m.Destination, text(then[i]), text(*m)))
+		}
+	}
+	for i := range now {
+		if find(then, now[i].Destination) == nil {
+			out = append(out, "there was no mount at "+now[i].Destination)
+		}
+	}
+	return out
+}
+
+func linux(s *specs.Spec) *specs.Linux {
+	if s.Linux == nil {
+		return &specs.Linux{}
+	}
+	return s.Linux
+}
+
+// same compares as JSON does: an empty list and none are one.
+func same(a, b any) bool {
+	return reflect.DeepEqual(a, b) || text(a) == text(b)
+}
+
+func text(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil || string(b) == "null" || string(b) == "[]" || string(b) == "{}" {
+		return "none"
+	}
+	return printable(string(b), 200)
+}
