@@ -82,6 +82,14 @@ func TestDecodeProblems(t *testing.T) {
 		"number":             {with("env: [{name: A, value: 1.10}]"), `f.yaml:7:26: spec.env[0].value: expected a string, got the number 1.10; quote it`},
 		"null":               {with("hostname:"), "spec.hostname: expected a string, got nothing"},
 		"null root":          {strings.Replace(minimal, "{host: {}}", "{host: }", 1), "spec.root.host: expected an object ({} for an empty one), got nothing"},
+		"direct ids":         {with("fileAccess: direct", "idMappings: {uids: [{containerID: 0, hostID: 1, size: 1}], gids: [{containerID: 0, hostID: 1, size: 1}]}"), "use proxy"},
+		"no ids":             {with("idMappings: {uids: [], gids: [{containerID: 0, hostID: 1, size: 1}]}"), "spec.idMappings.uids: expected 1 to 340 ranges"},
+		"no root id":         {with("idMappings: {uids: [{containerID: 1, hostID: 1, size: 1}], gids: [{containerID: 0, hostID: 1, size: 1}]}"), "spec.idMappings.uids: 0 must be mapped"},
+		"ids overlap":        {with("idMappings: {uids: [{containerID: 0, hostID: 1, size: 9}, {containerID: 20, hostID: 3, size: 1}], gids: [{containerID: 0, hostID: 1, size: 1}]}"), "spec.idMappings.uids[1]: overlaps with spec.idMappings.uids[0]"},
+		"no such id":         {with("idMappings: {uids: [{containerID: 0, hostID: 4294967295, size: 1}], gids: [{containerID: 0, hostID: 1, size: 1}]}"), "spec.idMappings.uids[0]: expected a size of at least 1"},
+		"netns path":         {with("network: {mode: netns, netns: /run/netns/shop}"), "spec.network.netns: expected the name of a network namespace"},
+		"netns up":           {with("network: {mode: netns, netns: ..}"), "spec.network.netns: expected the name"},
+		"netns without mode": {with("network: {netns: shop}"), "is for network.mode netns only"},
 		"yes":                {with("suspend: yes"), "spec.suspend: expected true or false"},
 		"octal":              {with("user: {uid: 0755, gid: 0}"), "spec.user.uid: expected a whole number"},
 		"negative":           {with("user: {uid: -1, gid: 0}"), "spec.user.uid: expected a whole number from 0 to 4294967295, got -1"},
@@ -179,6 +187,8 @@ func TestDecodeGood(t *testing.T) {
 			"volumes: [{name: a, mountPath: /a, hostPath: /srv/a, readOnly: true}, {name: b, mountPath: /b, tmpfs: {size: 1Mi}}]",
 			"network: {mode: host}", "fileAccess: direct", "resources: {cpu: 0.5, memory: 1.5Gi, pids: 100}", "restartPolicy: OnFailure",
 			"backoff: {initial: 0s, max: 10s, resetAfter: 1m, limit: 3}", "stopSignal: SIGINT", "terminationGracePeriod: 1m30s", "suspend: true"),
+		"ids":   with("idMappings: {uids: [{containerID: 0, hostID: 100000, size: 65536}], gids: [{containerID: 1, hostID: 7, size: 1}, {containerID: 0, hostID: 9, size: 1}]}"),
+		"netns": with("network: {mode: netns, netns: shop}"),
 	} {
 		if got := problems(t, text); got != "" {
 			t.Errorf("%s: %s", name, got)

@@ -48,6 +48,7 @@ type Spec struct {
 	Capabilities *Capabilities `json:"capabilities,omitempty"`
 	Rlimits      []Rlimit      `json:"rlimits,omitempty"`
 	Volumes      []Volume      `json:"volumes,omitempty"`
+	IDMappings   *IDMappings   `json:"idMappings,omitempty"`
 	Network      Network       `json:"network,omitzero"`
 	Platform     string        `json:"platform,omitempty"`
 	FileAccess   string        `json:"fileAccess,omitempty"`
@@ -151,6 +152,20 @@ type Rlimit struct {
 	Type string `json:"type"` // RLIMIT_NOFILE or NOFILE
 	Soft uint64 `json:"soft"`
 	Hard uint64 `json:"hard"`
+}
+
+// IDMappings say who the users and groups of the sandbox are on the host, for
+// the files that it is served. Without them ids are the same.
+type IDMappings struct {
+	UIDs []IDMapping `json:"uids"`
+	GIDs []IDMapping `json:"gids"`
+}
+
+// IDMapping maps a range of ids, in the words of the OCI runtime specification.
+type IDMapping struct {
+	ContainerID uint32 `json:"containerID"`
+	HostID      uint32 `json:"hostID"`
+	Size        uint32 `json:"size"`
 }
 
 // Volume mounts one source at MountPath: exactly one of HostPath, Tmpfs,

@@ -340,6 +340,13 @@ func (v *validator) mountPath(field, p string) {
 func (v *validator) surroundings(s *Spec) {
 	v.oneOf("spec.platform", s.Platform, PlatformSystrap, PlatformKVM, PlatformPtrace)
 	v.oneOf("spec.fileAccess", s.FileAccess, FileAccessProxy, FileAccessDirect)
+	if m := s.IDMappings; m != nil {
+		v.idMap("spec.idMappings.uids", m.UIDs)
+		v.idMap("spec.idMappings.gids", m.GIDs)
+		if s.FileAccess == FileAccessDirect {
+			v.add("spec.idMappings", "is not possible with fileAccess direct: it is the gofer that maps; use proxy")
+		}
+	}
 	v.oneOf("spec.network.mode", s.Network.Mode, NetworkNone, NetworkHost, NetworkBridge, NetworkNetns)
 	switch n := s.Network.Netns; {
 	case s.Network.Mode == NetworkNetns:
@@ -359,6 +366,37 @@ func (v *validator) surroundings(s *Spec) {
 	if r.PIDs != 0 && r.PIDs < MinPIDs {
 		v.add("spec.resources.pids", "expected at least %d, which the sentry itself needs, got %d", MinPIDs, r.PIDs)
 	}
+}
+
+// maxIDMap is how many ranges the kernel takes.
+const maxIDMap = 340
+
+func (v *validator) idMap(field string, maps []IDMapping) {
+	if len(maps) == 0 || len(maps) > maxIDMap {
+		v.add(field, "expected 1 to %d ranges {containerID, hostID, size}, got %d", maxIDMap, len(maps))
+		return
+	}
+	root := false
+	for i, a := range maps {
+		const end = 1<<32 - 1 // is no id
+		if a.Size == 0 || uint64(a.ContainerID)+uint64(a.Size) > end || uint64(a.HostID)+uint64(a.Size) > end {
+			v.add(fmt.Sprintf("%s[%d]", field, i), "expected a size of at least 1 and ids below %d", uint32(end))
+			continue
+		}
+		root = root || a.ContainerID == 0
+		for j, b := range maps[:i] {
+			if overlap(a.ContainerID, a.Size, b.ContainerID, b.Size) || overlap(a.HostID, a.Size, b.HostID, b.Size) {
+				v.add(fmt.Sprintf("%s[%d]", field, i), "overlaps with %s[%d]", field, j)
+			}
+		}
+	}
+	if !root {
+		v.add(field, "0 must be mapped: files are served as root of the sandbox")
+	}
+}
+
+func overlap(a, sizeA, b, sizeB uint32) bool {
+	return uint64(a) < uint64(b)+uint64(sizeB) && uint64(b) < uint64(a)+uint64(sizeA)
 }
 
 func (v *validator) lifecycle(s *Spec) {

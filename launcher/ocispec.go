@@ -47,11 +47,18 @@ func fromContainer(cfg *specs.Spec, bundle string) (*setup, error) {
 		st.spec.Linux.Seccomp = cfg.Linux.Seccomp
 		st.spec.Linux.MaskedPaths, st.spec.Linux.ReadonlyPaths = cfg.Linux.MaskedPaths, cfg.Linux.ReadonlyPaths
 		st.bundleLimits(cfg.Linux.Resources)
+		userns, usernsPath := false, ""
 		for _, ns := range cfg.Linux.Namespaces {
+			if ns.Type == specs.UserNamespace {
+				userns, usernsPath = true, ns.Path
+			}
 			if ns.Type == specs.NetworkNamespace {
 				// A hook may put interfaces into a namespace that is new.
 				st.hostNetwork, st.netns, st.lends = false, ns.Path, true
 			}
+		}
+		if st.maps, err = containerMaps(cfg.Linux, usernsPath, userns); err != nil {
+			return nil, terminalf("read %s/config.json: %w", bundle, err)
 		}
 	}
 	for i, m := range cfg.Mounts {
@@ -110,9 +117,6 @@ func checkContainer(c *specs.Spec) error {
 				return fmt.Errorf("linux.namespaces[%d]: %s is there twice", i, ns.Type)
 			}
 			seen[ns.Type] = true
-		}
-		if len(l.UIDMappings) > 0 || len(l.GIDMappings) > 0 || seen[specs.UserNamespace] {
-			return fmt.Errorf("linux.namespaces: user namespaces with id mappings are not supported yet")
 		}
 	}
 	return nil

@@ -21,7 +21,7 @@ const keepAttempts = 2
 
 // prepareLogs makes the log directory and removes the logs of attempts before
 // the last.
-func prepareLogs(dir int, attempt int64) error {
+func prepareLogs(dir int, attempt int64, maps *idMaps) error {
 	if err := unix.Mkdirat(dir, LogDir, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("create log directory: %w", err)
 	}
@@ -30,6 +30,11 @@ func prepareLogs(dir int, attempt int64) error {
 		return fmt.Errorf("open log directory: %w", err)
 	}
 	defer f.Close()
+	// The gofer writes there.
+	uid, gid := maps.owner()
+	if err := f.Chown(uid, gid); err != nil {
+		return fmt.Errorf("give log directory away: %w", err)
+	}
 	names, err := f.Readdirnames(-1)
 	if err != nil {
 		return fmt.Errorf("list log directory: %w", err)

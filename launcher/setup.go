@@ -30,7 +30,9 @@ type setup struct {
 	// starts, and not only loopback.
 	lends    bool
 	directFS bool
-	limits   cgroup.Limits
+	// maps are the id mappings of the gofer; nil leaves ids as they are.
+	maps   *idMaps
+	limits cgroup.Limits
 }
 
 // source is one tree to serve: a host path, or the generated host root.
@@ -60,6 +62,7 @@ func fromManifest(sb *desired.Sandbox) (*setup, error) {
 		overlay:     s.Overlay,
 		hostNetwork: s.Network.Mode == desired.NetworkHost,
 		directFS:    s.FileAccess == desired.FileAccessDirect,
+		maps:        manifestMaps(s.IDMappings),
 		limits:      cgroup.Limits{CPU: int64(s.Resources.CPU), Memory: int64(s.Resources.Memory), PIDs: s.Resources.PIDs},
 	}
 	resolver := ""

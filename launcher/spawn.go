@@ -201,8 +201,12 @@ func sentryAttr(st *setup) *syscall.SysProcAttr {
 	return attr
 }
 
-// goferAttr isolates the gofer. It stays in the host's user namespace, since
-// it acts on host files, and drops its capabilities itself.
-func goferAttr() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Cloneflags: childNamespaces | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP}
+// goferAttr isolates the gofer. Without id mappings it stays in the host's user
+// namespace, since it acts on host files, and drops its capabilities itself.
+func goferAttr(maps *idMaps) *syscall.SysProcAttr {
+	attr := &syscall.SysProcAttr{Cloneflags: childNamespaces | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP}
+	if maps != nil {
+		maps.apply(attr)
+	}
+	return attr
 }

@@ -107,7 +107,7 @@ func (l *Launcher) boot(ctx context.Context, la *launch) (*booted, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	if err := prepareLogs(int(dir.Fd()), rec.Attempt); err != nil {
+	if err := prepareLogs(int(dir.Fd()), rec.Attempt, la.st.maps); err != nil {
 		return nil, err
 	}
 	p, err := l.spawnRecorded(ctx, la, int(dir.Fd()))
@@ -337,7 +337,7 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 	if err != nil {
 		return nil, errors.Join(err, ready.Close())
 	}
-	p.gofer, err = spawnGofer(l.opts.GoferPath, rec, p.sentry, &gofer.Config{Mounts: mounts, DirectFS: st.directFS, Logs: *logs}, dir, &toGofer, cgroupFD)
+	p.gofer, err = spawnGofer(l.opts.GoferPath, rec, p.sentry, st.maps, &gofer.Config{Mounts: mounts, DirectFS: st.directFS, Logs: *logs}, dir, &toGofer, cgroupFD)
 	if err != nil {
 		return nil, errors.Join(err, p.sentry.abandon(), ready.Close())
 	}
@@ -345,7 +345,7 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 }
 
 // spawnGofer starts the gofer: this program again, under another name.
-func spawnGofer(path string, rec *actual.Record, sentry *child, cfg *gofer.Config, dir int, fds *donation, cgroupFD int) (*child, error) {
+func spawnGofer(path string, rec *actual.Record, sentry *child, maps *idMaps, cfg *gofer.Config, dir int, fds *donation, cgroupFD int) (*child, error) {
 	dup, err := unix.FcntlInt(sentry.pidfd.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("duplicate pidfd of sentry: %w", err)
@@ -380,7 +380,7 @@ func spawnGofer(path string, rec *actual.Record, sentry *child, cfg *gofer.Confi
 	}
 	defer stderr.Close()
 	return startHeld(spawn{
-		path: path, args: argv, attr: goferAttr(), fds: fds, gate: gate, err: stderr, group: cgroupFD,
+		path: path, args: argv, attr: goferAttr(maps), fds: fds, gate: gate, err: stderr, group: cgroupFD,
 	})
 }
 

@@ -53,7 +53,11 @@ func TestIsolation(t *testing.T) {
 		"overlay":  {app + "  overlay: memory\n", "65534", capsNone, false},
 		"readonly": {app + "  overlay: memory\n" + fmt.Sprintf(volume, true), "65534", capsNone, false},
 		"volume":   {app + "  overlay: memory\n" + fmt.Sprintf(volume, false), "65534", capsNone, true},
-		"direct":   {app + "  fileAccess: direct\n", "0", capsDirect, true},
+		"mapped": {
+			app + "  overlay: memory\n  idMappings: {uids: [{containerID: 0, hostID: 100000, size: 1000}], gids: [{containerID: 0, hostID: 100000, size: 1000}]}\n",
+			"65534", capsNone, false,
+		},
+		"direct": {app + "  fileAccess: direct\n", "0", capsDirect, true},
 	} {
 		if !strings.Contains(c.spec, "overlay") {
 			c.spec += "  overlay: none\n"
@@ -92,6 +96,9 @@ func TestIsolation(t *testing.T) {
 			}
 			if c.writable {
 				gofer.caps = capsWriter
+			}
+			if name == "mapped" {
+				gofer.uid, gofer.ownUserns = "100000", true
 			}
 			sentry.check(t, "sentry", rec.Sentry.PID)
 			gofer.check(t, "gofer", rec.Gofer.PID)

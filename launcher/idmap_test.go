@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+func idRange(inside, outside, size uint32) specs.LinuxIDMapping {
+	return specs.LinuxIDMapping{ContainerID: inside, HostID: outside, Size: size}
+}
+
+func TestCheckIDMap(t *testing.T) {
+	t.Parallel()
+	many := make([]specs.LinuxIDMapping, maxIDMap+1)
+	for _, c := range []struct {
+		maps []specs.LinuxIDMapping
+		want string
+	}{
+		{[]specs.LinuxIDMapping{idRange(0, 100000, 65536)}, ""},
+		{[]specs.LinuxIDMapping{idRange(1, 200000, 9), idRange(0, 1000, 1)}, ""},
+		{nil, "expected 1 to 340 ranges, got 0"},
+		{many, "got 341"},
+		{[]specs.LinuxIDMapping{idRange(0, 1, 0)}, "at least one id"},
+		{[]specs.LinuxIDMapping{idRange(0, 1<<32-2, 2)}, "within 0 to 4294967294"},
+		{[]specs.LinuxIDMapping{idRange(1<<32-1, 0, 1)}, "within 0 to"},
+		{[]specs.LinuxIDMapping{idRange(0, 10, 10), idRange(9, 100, 2)}, "m[1]: it overlaps with m[0]"},
+		{[]specs.LinuxIDMapping{idRange(0, 10, 10), idRange(20, 19, 2)}, "overlaps"},
+		{[]specs.LinuxIDMapping{idRange(1, 1, 1)}, "0 must be mapped"},
+	} {
+		err := checkIDMap("m", c.maps)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v: %v, expected %q", c.maps, err, c.want)
+		}
+	}
+	if id, ok := hostID([]specs.LinuxIDMapping{idRange(0, 5, 1), idRange(10, 100, 5)}, 14); id != 104 || !ok {
+		t.Errorf("14 is %d on the host", id)
+	}
+	if _, ok := hostID([]specs.LinuxIDMapping{idRange(10, 100, 5)}, 15); ok {
+		t.Error("an id that is not mapped is one on the host")
+	}
+}
+
+func TestContainerMaps(t *testing.T) {
+	t.Parallel()
+	good := []specs.LinuxIDMapping{idRange(0, 100000, 65536)}
+	for _, c := range []struct {
+		linux  specs.Linux
+		path   string
+		userns bool
+		want   string
+	}{
+		{specs.Linux{}, "", false, ""},
+		{specs.Linux{UIDMappings: good, GIDMappings: good}, "", true, ""},
+		{specs.Linux{UIDMappings: good}, "", false, "they need a user namespace"},
+		{specs.Linux{}, "", true, "uidMappings: expected 1 to"},
+		{specs.Linux{GIDMappings: good}, "/proc/self/ns/user", true, "joined by path has its own"},
+		{specs.Linux{}, "/proc/self/ns/net", true, "it is not a user namespace"},
+		{specs.Linux{}, "/etc/passwd", true, "it is not a namespace"},
+		{specs.Linux{}, "/nosuch", true, "no such file"},
+	} {
+		_, err := containerMaps(&c.linux, c.path, c.userns)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v, expected %q", c, err, c.want)
+		}
+	}
+}
+
+// A namespace that is found by path lends the mappings of the processes in it.
+func TestMapsOf(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("making a user namespace with mappings needs root")
+	}
+	want := &idMaps{[]specs.LinuxIDMapping{idRange(0, 300000, 1000), idRange(5000, 400000, 1)}, []specs.LinuxIDMapping{idRange(0, 350000, 10)}}
+	cmd := exec.Command("sleep", "1000")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	want.apply(cmd.SysProcAttr)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = errors.Join(cmd.Process.Kill(), cmd.Wait()) }()
+	path := filepath.Join("/proc", strconv.Itoa(cmd.Process.Pid), "ns/user")
+	got, err := mapsOf(path)
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v %v, expected %+v", got, err, want)
+	}
+	if _, err := parseIDMap("0 1\n"); err == nil {
+		t.Error("two numbers are a range")
+	}
+}
