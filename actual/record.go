@@ -73,6 +73,9 @@ type Record struct {
 	SentryBinary string `json:"sentryBinary,omitempty"`
 	// Cgroups are the cgroup directories made for this sandbox.
 	Cgroups []string `json:"cgroups,omitempty"`
+	// CgroupPlace is where an OCI client wanted them, below the root of every
+	// hierarchy.
+	CgroupPlace string `json:"cgroupPlace,omitempty"`
 	// Network is what the sandbox was lent of a network namespace of the host,
 	// to be put back when it has ended.
 	Network *Network `json:"network,omitempty"`

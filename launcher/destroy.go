@@ -185,7 +185,7 @@ func (l *Launcher) release(ctx context.Context, rec *actual.Record) error {
 		// No cgroup survives a boot, and the layout may be another one now.
 		dirs = nil
 	}
-	group, err := l.cgroups.Open(dirs)
+	group, err := l.openGroup(rec, dirs)
 	if err != nil {
 		return fmt.Errorf("open cgroup: %w", err)
 	}
@@ -215,7 +215,7 @@ func (l *Launcher) release(ctx context.Context, rec *actual.Record) error {
 // oomKilled says whether the kernel killed something in the sandbox's cgroup
 // for want of memory. Not knowing is no: it only words a reason.
 func (l *Launcher) oomKilled(rec *actual.Record) bool {
-	group, err := l.cgroups.Open(rec.Cgroups)
+	group, err := l.openGroup(rec, rec.Cgroups)
 	if err != nil {
 		return false
 	}

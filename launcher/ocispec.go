@@ -47,6 +47,7 @@ func fromContainer(cfg *specs.Spec, bundle string) (*setup, error) {
 		st.spec.Linux.Seccomp = cfg.Linux.Seccomp
 		st.spec.Linux.MaskedPaths, st.spec.Linux.ReadonlyPaths = cfg.Linux.MaskedPaths, cfg.Linux.ReadonlyPaths
 		st.bundleLimits(cfg.Linux.Resources)
+		st.cgroupsPath, st.resources = cfg.Linux.CgroupsPath, cfg.Linux.Resources
 		userns, usernsPath := false, ""
 		for _, ns := range cfg.Linux.Namespaces {
 			if ns.Type == specs.UserNamespace {

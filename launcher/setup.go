@@ -33,6 +33,9 @@ type setup struct {
 	// maps are the id mappings of the gofer; nil leaves ids as they are.
 	maps   *idMaps
 	limits cgroup.Limits
+	// cgroupsPath and resources are those of a container.
+	cgroupsPath string
+	resources   *specs.LinuxResources
 }
 
 // source is one tree to serve: a host path, or the generated host root.

@@ -130,15 +130,11 @@ func (l *Launcher) boot(ctx context.Context, la *launch) (*booted, error) {
 // into the record.
 func (l *Launcher) spawnRecorded(ctx context.Context, la *launch, dir int) (*pair, error) {
 	rec := la.rec
-	group, unenforced, err := l.cgroups.Create(rec.Name+"-"+rec.UID, la.st.limits)
+	group, err := l.createGroup(rec, la.st)
 	if err != nil {
 		return nil, fmt.Errorf("create cgroup: %w", err)
 	}
 	defer group.Close()
-	rec.Cgroups = group.Dirs()
-	for _, u := range unenforced {
-		rec.Warnings = append(rec.Warnings, actual.Warning{Reason: "ResourceNotEnforced", Message: u.Resource + ": " + u.Why})
-	}
 	cloneFD, cloned := group.CloneFD()
 	if !cloned {
 		cloneFD = -1

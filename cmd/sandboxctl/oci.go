@@ -59,7 +59,7 @@ func (a *app) ociCommand() *cobra.Command {
 		a.ociCreateCommand(f), a.ociStartCommand(f), a.ociRunCommand(f), a.ociStateCommand(f), a.ociListCommand(f),
 		a.ociKillCommand(f), a.ociDeleteCommand(f), a.ociWaitCommand(f), a.ociPauseCommand(f), a.ociResumeCommand(f),
 		a.ociExecCommand(f), a.ociPsCommand(f), a.ociEventsCommand(f), a.ociSpecCommand(f), a.ociFeaturesCommand(f),
-		a.ociCheckpointCommand(f), a.ociRestoreCommand(f),
+		a.ociUpdateCommand(f), a.ociCheckpointCommand(f), a.ociRestoreCommand(f),
 	)
 	return cmd
 }

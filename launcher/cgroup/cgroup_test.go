@@ -111,6 +111,21 @@ func TestV2(t *testing.T) {
 	again.Close()
 }
 
+// A group that can't be made is an error, and nothing of it is left.
+func TestCreateFails(t *testing.T) {
+	t.Parallel()
+	h := fakeV2(t, "memory\n")
+	if err := os.Remove(filepath.Join(h.v2, parent, "web", "memory.max")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(h.v2, parent, "web", "memory.swap.max"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := h.Create("web", Limits{Memory: 1 << 20}); err == nil {
+		t.Error("a group without its limit is made")
+	}
+}
+
 // A limit that can't be had is reported, and the others are set.
 func TestV2Unenforced(t *testing.T) {
 	t.Parallel()

@@ -223,6 +223,9 @@ func (g *Group) Stats() Stats {
 	s := Stats{-1, -1, -1}
 	get := func(to *int64, controller string, v1, v2 func(fd int) (int64, error)) {
 		d := g.holder(controller)
+		if acct := g.dir("cpuacct"); acct != nil && controller == cpuController {
+			d = acct // a hierarchy of its own
+		}
 		if d == nil {
 			return
 		}

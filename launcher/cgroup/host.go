@@ -31,6 +31,11 @@ const (
 
 var controllers = []string{cpuController, memoryController, pidsController}
 
+// known are the v1 controllers that a container gets a group in.
+var known = []string{
+	"blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb", "memory", "net_cls", "net_prio", "perf_event", "pids",
+}
+
 // Limits of a sandbox as a whole; 0 is none.
 type Limits struct {
 	CPU    int64 // thousandths of a processor
@@ -54,7 +59,9 @@ func (l Limits) of(controller string) int64 {
 // Host knows the cgroup hierarchies of a host.
 type Host struct {
 	v2 string            // mount point of cgroup2, "" if there is none
-	v1 map[string]string // mount points of v1 hierarchies, by controller
+	v1 map[string]string // mount points of the v1 hierarchies of controllers
+	// hierarchies are the mount points of all v1 controllers.
+	hierarchies map[string]string
 }
 
 // Detect finds the hierarchies that are mounted.
@@ -68,7 +75,7 @@ func Detect() (*Host, error) {
 }
 
 func detect(mountinfo io.Reader) (*Host, error) {
-	h := &Host{v1: map[string]string{}}
+	h := &Host{v1: map[string]string{}, hierarchies: map[string]string{}}
 	sc := bufio.NewScanner(mountinfo)
 	for sc.Scan() {
 		// ID PARENT DEV ROOT MOUNTPOINT OPTIONS [TAGS...] - TYPE SOURCE SUPEROPTIONS
@@ -85,6 +92,9 @@ func detect(mountinfo io.Reader) (*Host, error) {
 			}
 		case "cgroup":
 			for c := range strings.SplitSeq(rf[2], ",") {
+				if slices.Contains(known, c) && h.hierarchies[c] == "" {
+					h.hierarchies[c] = point
+				}
 				if slices.Contains(controllers, c) && h.v1[c] == "" {
 					h.v1[c] = point
 				}
@@ -147,15 +157,14 @@ func (h *Host) onV2(c string) bool { return h.v1[c] == "" && h.missing(c) == "" 
 
 // Create makes the group of a sandbox, with its limits. name is one path
 // component. On error nothing is left.
-func (h *Host) Create(name string, l Limits) (g *Group, missing []Unenforced, err error) {
+func (h *Host) Create(name string, l Limits) (_ *Group, missing []Unenforced, err error) {
 	if !validName(name) {
 		return nil, nil, fmt.Errorf("create cgroup: %q is not a plain name", name)
 	}
-	g = &Group{}
+	g := &Group{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.discard())
-			g = nil
 		}
 	}()
 	if h.v2 != "" {

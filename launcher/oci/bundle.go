@@ -42,13 +42,25 @@ func ReadProcess(path string) (*specs.Process, error) {
 	return &p, nil
 }
 
+// ReadResources reads linux.resources from a file, or from stdin if path is "-".
+func ReadResources(path string, stdin io.Reader, r *specs.LinuxResources) error {
+	if path == "-" {
+		return decodeJSON(path, stdin, r)
+	}
+	return readJSON(path, r)
+}
+
 func readJSON(path string, v any) error {
 	f, err := os.OpenFile(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	return decodeJSON(path, f, v)
+}
+
+func decodeJSON(path string, r io.Reader, v any) error {
+	b, err := io.ReadAll(io.LimitReader(r, maxConfig+1))
 	if err != nil {
 		return fmt.Errorf("read %s: %w", path, err)
 	}

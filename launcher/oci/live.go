@@ -120,6 +120,9 @@ func (r *Runtime) Events(ctx context.Context, id string, once bool, interval tim
 			return err
 		}
 		e.Event.Type, e.Event.ID = "stats", id
+		if err := r.account(rec, &e.Event.Data); err != nil {
+			return err
+		}
 		if err := emit(e.Event); err != nil || once {
 			return err
 		}
@@ -127,6 +130,45 @@ func (r *Runtime) Events(ctx context.Context, id string, once bool, interval tim
 			return err
 		}
 	}
+}
+
+// account puts what the kernel says of a container in the place of what its
+// sentry, which does not know what it costs itself, says.
+func (r *Runtime) account(rec *actual.Record, data *wire.Stats) error {
+	s, memory, pids, err := r.launcher.GroupStats(rec)
+	if err != nil {
+		return err
+	}
+	if s.CPUNanos >= 0 {
+		data.CPU.Usage.Total = uint64(s.CPUNanos)
+	}
+	if s.MemoryBytes >= 0 {
+		data.Memory.Usage.Usage = uint64(s.MemoryBytes)
+	}
+	if memory > 0 {
+		data.Memory.Usage.Limit = uint64(memory)
+	}
+	if pids > 0 {
+		data.Pids.Limit = uint64(pids)
+	}
+	return nil
+}
+
+// Update sets resources of a container that has not stopped.
+func (r *Runtime) Update(ctx context.Context, id string, res *specs.LinuxResources) (err error) {
+	hold, err := r.hold(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, hold.Release()) }()
+	st, rec, err := r.look(id)
+	if err != nil {
+		return err
+	}
+	if st == StatusStopped || st == StatusCreating {
+		return fmt.Errorf("cannot update a container in the %s state", st)
+	}
+	return r.launcher.UpdateContainer(ctx, rec, res)
 }
 
 // ended waits for the end of a container, at most the time given.

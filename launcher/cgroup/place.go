@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Place is where an OCI client wants the group of a container: a path below the
+// root of every hierarchy.
+type Place string
+
+// ParsePlace reads linux.cgroupsPath: an absolute path, one relative to this
+// program's own group, or systemd's SLICE:PREFIX:NAME, which becomes the path
+// that systemd would use. Empty is a group of the name given.
+func ParsePlace(cgroupsPath, name string) (Place, error) {
+	p := cgroupsPath
+	switch parts := strings.Split(p, ":"); {
+	case p == "":
+		p = path.Join(parent, name)
+	case len(parts) == 3:
+		var err error
+		if p, err = systemdPath(parts[0], parts[1], parts[2]); err != nil {
+			return "", fmt.Errorf("cgroupsPath %q: %w", cgroupsPath, err)
+		}
+	case !path.IsAbs(p):
+		p = parent + "/" + p // not Join, which would hide a ".."
+	}
+	for c := range strings.SplitSeq(strings.Trim(p, "/"), "/") {
+		if !validName(c) {
+			return "", fmt.Errorf("cgroupsPath %q: expected a path without empty, . or .. components", cgroupsPath)
+		}
+	}
+	return Place(strings.Trim(p, "/")), nil
+}
+
+// systemdPath is where systemd puts the scope PREFIX-NAME of a slice.
+func systemdPath(slice, prefix, name string) (string, error) {
+	if slice == "" {
+		slice = "system.slice"
+	}
+	base, ok := strings.CutSuffix(slice, ".slice")
+	if !ok || base == "" || strings.Contains(slice+prefix+name, "/") || name == "" {
+		return "", errors.New("expected SLICE.slice:PREFIX:NAME")
+	}
+	out, upTo := "", ""
+	if base != "-" {
+		// a-b.slice is in a.slice.
+		for part := range strings.SplitSeq(base, "-") {
+			if part == "" {
+				return "", errors.New("expected SLICE.slice:PREFIX:NAME")
+			}
+			upTo = strings.TrimPrefix(upTo+"-"+part, "-")
+			out = path.Join(out, upTo+".slice")
+		}
+	}
+	if strings.HasSuffix(name, ".slice") {
+		return path.Join(out, name), nil
+	}
+	if prefix != "" {
+		name = prefix + "-" + name
+	}
+	return path.Join(out, name+".scope"), nil
+}
+
+// CreateAt makes the group of a container in every hierarchy there is, so that
+// what it uses is accounted also without limits, and sets its resources. A group
+// that holds processes is somebody else's and is refused. What is asked for and
+// can't be had is an error. On error nothing is left but parent directories.
+func (h *Host) CreateAt(p Place, r *specs.LinuxResources) (_ *Group, err error) {
+	g := &Group{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, g.discard())
+		}
+	}()
+	if h.v2 != "" {
+		if err := h.delegateTo(p); err != nil {
+			return nil, err
+		}
+		if err := g.addAt(h.v2, "", p); err != nil {
+			return nil, err
+		}
+	}
+	for _, c := range slices.Sorted(maps.Keys(h.hierarchies)) {
+		if slices.ContainsFunc(g.dirs, func(d *dir) bool { return d.path == path.Join(h.hierarchies[c], string(p)) }) {
+			continue // cpu and cpuacct are one directory often
+		}
+		if err := g.addAt(h.hierarchies[c], c, p); err != nil {
+			return nil, err
+		}
+	}
+	if err := h.Set(g, r); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// addAt makes the directory of a place in one hierarchy.
+func (g *Group) addAt(mount, controller string, p Place) error {
+	at, name, err := walkTo(mount, p, func(dir *os.File, c string) error {
+		if err := unix.Mkdirat(int(dir.Fd()), c, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+		if controller == cpusetController {
+			return inheritCpuset(dir, c)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("create cgroup %s: %w", path.Join(mount, string(p)), err)
+	}
+	existed := false
+	if err := unix.Mkdirat(int(at.Fd()), name, 0o755); errors.Is(err, unix.EEXIST) {
+		existed = true
+	} else if err != nil {
+		return errors.Join(fmt.Errorf("create cgroup %s: %w", path.Join(mount, string(p)), err), at.Close())
+	}
+	if controller == cpusetController {
+		if err := inheritCpuset(at, name); err != nil {
+			return errors.Join(fmt.Errorf("create cgroup %s: %w", path.Join(mount, string(p)), err), at.Close())
+		}
+	}
+	if existed {
+		// Left by an attempt that was cut short, or in use.
+		procs, err := readFile(int(at.Fd()), path.Join(name, "cgroup.procs"))
+		if err == nil && procs != "" {
+			err = errors.New("it is there already, with processes in it")
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("create cgroup %s: %w", path.Join(mount, string(p)), err), at.Close())
+		}
+	}
+	return g.adopt(at, path.Join(mount, path.Dir(string(p))), controller, name)
+}
+
+// walkTo opens the parent directory of a place, following no link, and returns
+// the last component. enter is called for every other before it is opened.
+func walkTo(mount string, p Place, enter func(dir *os.File, component string) error) (*os.File, string, error) {
+	at, err := os.OpenFile(mount, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, "", err
+	}
+	parts := strings.Split(string(p), "/")
+	for _, c := range parts[:len(parts)-1] {
+		err := enter(at, c)
+		var next *os.File
+		if err == nil {
+			next, err = openDir(int(at.Fd()), c)
+		}
+		at.Close()
+		if err != nil {
+			return nil, "", err
+		}
+		at = next
+	}
+	return at, parts[len(parts)-1], nil
+}
+
+// inheritCpuset gives a v1 cpuset what its parent has: one without processors
+// and memory can't hold a process.
+func inheritCpuset(parentDir *os.File, name string) error {
+	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+		own, err := readFile(int(parentDir.Fd()), path.Join(name, file))
+		if err != nil {
+			return err
+		}
+		if strings.TrimSpace(own) != "" {
+			continue
+		}
+		value, err := readFile(int(parentDir.Fd()), file)
+		if err != nil {
+			return err
+		}
+		if err := writeFile(int(parentDir.Fd()), path.Join(name, file), strings.TrimSpace(value)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// delegateTo makes the controllers of cgroup2 available to a place, as far as
+// that is possible: Set says what is missing.
+func (h *Host) delegateTo(p Place) error {
+	b, err := os.ReadFile(path.Join(h.v2, "cgroup.controllers"))
+	if err != nil {
+		return fmt.Errorf("read cgroup controllers: %w", err)
+	}
+	at, _, err := walkTo(h.v2, p, func(dir *os.File, c string) error {
+		for controller := range strings.FieldsSeq(string(b)) {
+			// A group with processes of its own can't hand it down.
+			_ = writeFile(int(dir.Fd()), "cgroup.subtree_control", "+"+controller)
+		}
+		if err := unix.Mkdirat(int(dir.Fd()), c, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("create cgroup %s: %w", path.Join(h.v2, string(p)), err)
+	}
+	defer at.Close()
+	for controller := range strings.FieldsSeq(string(b)) {
+		_ = writeFile(int(at.Fd()), "cgroup.subtree_control", "+"+controller)
+	}
+	return nil
+}
+
+// OpenAt is Open for the directories of a group that CreateAt made.
+func (h *Host) OpenAt(p Place, dirs []string) (*Group, error) {
+	g := &Group{}
+	for _, d := range dirs {
+		mount, ok := strings.CutSuffix(d, "/"+string(p))
+		controller, known := h.hierarchyOf(mount)
+		if !ok || !known {
+			return nil, errors.Join(fmt.Errorf("open cgroup: %q is not one of %s", d, p), g.Close())
+		}
+		at, name, err := walkTo(mount, p, func(*os.File, string) error { return nil })
+		if err == nil {
+			err = g.adopt(at, path.Dir(d), controller, name)
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, errors.Join(fmt.Errorf("open cgroup %s: %w", d, err), g.Close())
+		}
+	}
+	return g, nil
+}
+
+func (h *Host) hierarchyOf(mount string) (controller string, ok bool) {
+	if mount != "" && mount == h.v2 {
+		return "", true
+	}
+	for _, c := range slices.Sorted(maps.Keys(h.hierarchies)) {
+		if mount != "" && h.hierarchies[c] == mount {
+			return c, true
+		}
+	}
+	return "", false
+}

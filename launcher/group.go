@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/launcher/cgroup"
+)
+
+// createGroup makes the cgroup of what is on record: where the client of a
+// container wants it, or among those of all sandboxes. On error nothing of it is
+// left.
+func (l *Launcher) createGroup(rec *actual.Record, st *setup) (*cgroup.Group, error) {
+	own := rec.Name + "-" + rec.UID
+	if rec.Container == nil {
+		group, unenforced, err := l.cgroups.Create(own, st.limits)
+		if err != nil {
+			return nil, err
+		}
+		rec.Cgroups = group.Dirs()
+		for _, u := range unenforced {
+			rec.Warnings = append(rec.Warnings, actual.Warning{Reason: "ResourceNotEnforced", Message: u.Resource + ": " + u.Why})
+		}
+		return group, nil
+	}
+	place, err := cgroup.ParsePlace(st.cgroupsPath, own)
+	if err != nil {
+		return nil, err
+	}
+	group, err := l.cgroups.CreateAt(place, st.resources)
+	if err != nil {
+		return nil, err
+	}
+	rec.Cgroups, rec.CgroupPlace = group.Dirs(), string(place)
+	return group, nil
+}
+
+func (l *Launcher) openGroup(rec *actual.Record, dirs []string) (*cgroup.Group, error) {
+	if rec.CgroupPlace != "" {
+		return l.cgroups.OpenAt(cgroup.Place(rec.CgroupPlace), dirs)
+	}
+	return l.cgroups.Open(dirs)
+}
+
+// GroupStats is what the kernel accounts to a container, and its limits of
+// memory and processes (0: none).
+func (l *Launcher) GroupStats(rec *actual.Record) (s cgroup.Stats, memory, pids int64, err error) {
+	group, err := l.openGroup(rec, rec.Cgroups)
+	if err != nil {
+		return s, 0, 0, fmt.Errorf("open cgroup: %w", err)
+	}
+	defer group.Close()
+	memory, pids = group.Limits()
+	return group.Stats(), memory, pids, nil
+}
+
+// UpdateContainer sets resources of a container while it lives, and in its
+// configuration. What the guest was told when it started stays as it was. The
+// caller holds the id.
+func (l *Launcher) UpdateContainer(_ context.Context, rec *actual.Record, r *specs.LinuxResources) error {
+	group, err := l.openGroup(rec, rec.Cgroups)
+	if err != nil {
+		return fmt.Errorf("update container %s: %w", rec.Name, err)
+	}
+	defer group.Close()
+	if err := l.cgroups.Set(group, r); err != nil {
+		return fmt.Errorf("update container %s: %w", rec.Name, err)
+	}
+	cfg, err := l.ContainerSpec(rec.Name)
+	if err != nil {
+		return err
+	}
+	if cfg.Linux == nil {
+		cfg.Linux = &specs.Linux{}
+	}
+	if cfg.Linux.Resources == nil {
+		cfg.Linux.Resources = &specs.LinuxResources{}
+	}
+	// What is given replaces what was, field by field.
+	b, err := json.Marshal(r)
+	if err == nil {
+		err = json.Unmarshal(b, cfg.Linux.Resources)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("update configuration of %s", rec.Name), err)
+	}
+	return l.putConfig(&Container{ID: rec.Name, Spec: cfg})
+}
