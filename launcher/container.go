@@ -68,6 +68,14 @@ func (l *Launcher) createContainer(ctx context.Context, c *Container) (*actual.R
 	if err != nil {
 		return nil, err
 	}
+	if err := checkCommand(c.Spec, st.root.path); err != nil {
+		return nil, err
+	}
+	if st.root.readOnly {
+		if err := st.makeMountPoints(); err != nil {
+			return nil, err
+		}
+	}
 	rec, err := newContainerRecord(c)
 	if err != nil {
 		return nil, err

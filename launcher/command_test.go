@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// root is a tree with bin/tool, and sbin as a link to it in the terms of the
+// container.
+func commandRoot(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	for _, d := range []string{"bin", "etc"} {
+		if err := os.Mkdir(filepath.Join(root, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(root, "bin/tool"), nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/bin", filepath.Join(root, "sbin")); err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+func TestCheckCommand(t *testing.T) {
+	t.Parallel()
+	root := commandRoot(t)
+	for _, c := range []struct{ name, env, cwd, mount, want string }{
+		{"/bin/tool", "", "/", "", ""},
+		{"/sbin/tool", "", "/", "/proc", ""},
+		{"./tool", "", "/bin", "", ""},
+		{"tool", "PATH=/nosuch:/sbin", "/", "", ""},
+		{"/bin/none", "", "/", "/etc/hosts", `exec: "/bin/none": stat /bin/none: no such file or directory`},
+		{"bin/none", "", "/", "", "stat /bin/none"},
+		{"none", "PATH=/bin:/sbin", "/", "", `exec: "none": executable file not found in $PATH`},
+		// Not sure: it may be in a mount, or relative to what is not known.
+		{"/opt/none", "", "/", "/opt", ""},
+		{"none", "PATH=/bin", "/", "/usr", ""},
+		{"none", "PATH=bin", "/", "", ""},
+		{"none", "X=y", "/", "", ""},
+		{"/tmp/none", "", "/", "", ""},
+		// The host has it, the container does not.
+		{"/usr/bin/env", "", "/", "", "no such file"},
+	} {
+		cfg := &specs.Spec{Process: &specs.Process{Args: []string{c.name}, Env: []string{c.env}, Cwd: c.cwd}}
+		if c.mount != "" {
+			cfg.Mounts = []specs.Mount{{Destination: c.mount}}
+		}
+		err := checkCommand(cfg, root)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
+
+// Mount points are made where a read-only root lacks them, and nowhere else.
+func TestMakeMountPoints(t *testing.T) {
+	t.Parallel()
+	root, host := commandRoot(t), t.TempDir()
+	if err := os.Symlink(host, filepath.Join(root, "out")); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(host, "f")
+	if err := os.WriteFile(file, []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	st := &setup{root: source{path: root, readOnly: true}, spec: &specs.Spec{Mounts: []specs.Mount{
+		{Destination: "/proc", Type: "proc"}, {Destination: "/a/b/c", Type: "tmpfs"}, {Destination: "/proc/x", Type: "tmpfs"},
+	}}}
+	st.addBind("/etc/hosts", file, true)
+	st.addBind("/data", host, false)
+	st.addBind("/bin/tool", file, true)
+	for range 2 {
+		if err := st.makeMountPoints(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, dir := range map[string]bool{"proc": true, "a/b/c": true, "etc/hosts": false, "data": true} {
+		if info, err := os.Lstat(filepath.Join(root, name)); err != nil || info.IsDir() != dir {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(root, "proc/x")); err == nil {
+		t.Error("a mount point is made below another mount")
+	}
+	st.addBind("/out/escape", host, true)
+	if err := st.makeMountPoints(); err == nil {
+		if _, err := os.Lstat(filepath.Join(host, "escape")); err == nil {
+			t.Error("a link led out of the root")
+		}
+	}
+}
