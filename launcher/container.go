@@ -68,6 +68,9 @@ func (l *Launcher) createContainer(ctx context.Context, c *Container) (*actual.R
 	if err != nil {
 		return nil, err
 	}
+	if err := checkNamespaces(c.Spec); err != nil {
+		return nil, err
+	}
 	rec, err := newContainerRecord(c)
 	if err != nil {
 		return nil, err
@@ -88,6 +91,11 @@ func (l *Launcher) createContainer(ctx context.Context, c *Container) (*actual.R
 		return rec, err
 	}
 	defer b.close()
+	if adj := c.Spec.Process.OOMScoreAdj; adj != nil {
+		if err := errors.Join(b.pair.sentry.setOOMScore(*adj), b.pair.gofer.setOOMScore(*adj)); err != nil {
+			return rec, err
+		}
+	}
 	rec.Phase = actual.PhaseCreated
 	if err := l.store.Put(rec); err != nil {
 		return rec, fmt.Errorf("record creation: %w", err)

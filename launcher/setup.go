@@ -28,8 +28,11 @@ type setup struct {
 	netns string
 	// lends says that the namespace may have interfaces when the application
 	// starts, and not only loopback.
-	lends    bool
-	directFS bool
+	lends bool
+	// rawSockets lets the application keep CAP_NET_RAW, which gVisor takes away
+	// from it otherwise.
+	rawSockets bool
+	directFS   bool
 	// maps are the id mappings of the gofer; nil leaves ids as they are.
 	maps   *idMaps
 	limits cgroup.Limits
