@@ -67,7 +67,14 @@ func fromContainer(cfg *specs.Spec, bundle string) (*setup, error) {
 	}
 	// Of its own network stack; of the host's they would be the host's.
 	st.rawSockets = !st.hostNetwork && slices.Contains(p.Capabilities.Bounding, "CAP_NET_RAW")
+	var masked, readonly []string
+	if cfg.Linux != nil {
+		masked, readonly = outermost(cfg.Linux.MaskedPaths), cfg.Linux.ReadonlyPaths
+	}
 	for i, m := range cfg.Mounts {
+		if isMasked(m.Destination, masked) {
+			continue
+		}
 		if !isBind(m) {
 			st.spec.Mounts = append(st.spec.Mounts, m)
 			continue
@@ -77,6 +84,9 @@ func fromContainer(cfg *specs.Spec, bundle string) (*setup, error) {
 			return nil, terminalf("resolve mounts[%d].source: %w", i, err)
 		}
 		st.addBind(m.Destination, src, slices.Contains(m.Options, "ro"))
+	}
+	if err := st.hide(masked, readonly); err != nil {
+		return nil, terminalf("%w", err)
 	}
 	return st, nil
 }
@@ -128,6 +138,16 @@ func checkContainer(c *specs.Spec) error {
 				return fmt.Errorf("linux.namespaces[%d]: %s is there twice", i, ns.Type)
 			}
 			seen[ns.Type] = true
+		}
+		for i, p := range l.MaskedPaths {
+			if !filepath.IsAbs(p) || filepath.Clean(p) == "/" {
+				return fmt.Errorf("linux.maskedPaths[%d]: expected an absolute path that is not /, got %q", i, p)
+			}
+		}
+		for i, p := range l.ReadonlyPaths {
+			if !filepath.IsAbs(p) {
+				return fmt.Errorf("linux.readonlyPaths[%d]: expected an absolute path, got %q", i, p)
+			}
 		}
 		for i, d := range l.Devices {
 			if err := checkDevice(&d); err != nil {

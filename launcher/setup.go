@@ -43,6 +43,9 @@ type source struct {
 	path     string // host path; "" with host set
 	host     bool   // the generated view of the host
 	readOnly bool
+	// empty says that it is an empty file, in the place of a masked one. Its path
+	// is known when its container has a directory.
+	empty bool
 	// hostname and resolver, the file of the host that becomes resolv.conf,
 	// shape the generated /etc of a host root.
 	hostname, resolver string
