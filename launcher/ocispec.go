@@ -47,7 +47,7 @@ func fromContainer(cfg *specs.Spec, bundle string) (*setup, error) {
 	}
 	st.hostNetwork = true
 	if cfg.Linux != nil {
-		st.spec.Linux.Devices = cfg.Linux.Devices
+		st.spec.Linux.Devices, st.spec.Linux.Sysctl = cfg.Linux.Devices, cfg.Linux.Sysctl
 		st.spec.Linux.Seccomp = cfg.Linux.Seccomp
 		st.spec.Linux.MaskedPaths, st.spec.Linux.ReadonlyPaths = cfg.Linux.MaskedPaths, cfg.Linux.ReadonlyPaths
 		st.bundleLimits(cfg.Linux.Resources)
@@ -138,6 +138,9 @@ func checkContainer(c *specs.Spec) error {
 				return fmt.Errorf("linux.namespaces[%d]: %s is there twice", i, ns.Type)
 			}
 			seen[ns.Type] = true
+		}
+		if p := strings.TrimPrefix(l.RootfsPropagation, "r"); !slices.Contains([]string{"", "shared", "slave", "private", "unbindable"}, p) {
+			return fmt.Errorf("linux.rootfsPropagation: expected shared, slave, private or unbindable, got %q", l.RootfsPropagation)
 		}
 		for i, p := range l.MaskedPaths {
 			if !filepath.IsAbs(p) || filepath.Clean(p) == "/" {

@@ -53,6 +53,7 @@ func TestContainer(t *testing.T) {
 		"mounts[0].destination":         func(c *specs.Spec) { c.Mounts = []specs.Mount{{Destination: "/../a"}} },
 		"mounts[0].source":              func(c *specs.Spec) { c.Mounts = []specs.Mount{{Destination: "/a", Type: "bind"}} },
 		"linux.namespaces[1]":           func(c *specs.Spec) { c.Linux.Namespaces = append(c.Linux.Namespaces, c.Linux.Namespaces[0]) },
+		"linux.rootfsPropagation":       func(c *specs.Spec) { c.Linux.RootfsPropagation = "sideways" },
 		"linux.devices[0].path: expected a path": func(c *specs.Spec) {
 			c.Linux.Devices = []specs.LinuxDevice{{Path: "/etc/a", Type: "c"}}
 		},
