@@ -42,6 +42,7 @@ test: setup ## everything: build, lint, unit tests and real sandboxes, race dete
 	@.ci/step lint  make --no-print-directory lint
 	@.ci/step race  make --no-print-directory race
 	@.ci/step fuzz  make --no-print-directory fuzz FUZZTIME=2s
+	@.ci/step validate .ci/validate $(BIN)
 	@.ci/step demo  .ci/demo $(BIN)
 
 .PHONY: race
@@ -51,6 +52,10 @@ race: build ## all tests with the race detector, on real sandboxes as root
 .PHONY: e2e
 e2e: build ## the scripts on real sandboxes only (SCRIPT=name for one)
 	$(TESTENV) $(GO) test -count=1 -timeout 10m ./cmd/sandboxctl -run 'TestScript$(if $(SCRIPT),/$(SCRIPT))'
+
+.PHONY: validate
+validate: build ## the OCI runtime validation suite, as root; docs/conformance.md has its results
+	@.ci/validate $(BIN)
 
 $(TOOLS)/.built: .ci/tools/go.mod .ci/tools/go.sum
 	@mkdir -p $(TOOLS)

@@ -76,6 +76,9 @@ func (l *Launcher) createContainer(ctx context.Context, c *Container) (*actual.R
 			return nil, err
 		}
 	}
+	if err := checkNamespaces(c.Spec); err != nil {
+		return nil, err
+	}
 	rec, err := newContainerRecord(c)
 	if err != nil {
 		return nil, err
@@ -84,6 +87,9 @@ func (l *Launcher) createContainer(ctx context.Context, c *Container) (*actual.R
 		return nil, fmt.Errorf("record intent: %w", err)
 	}
 	if err := l.putConfig(c); err != nil {
+		return rec, err
+	}
+	if err := l.serveEmpty(c.ID, st); err != nil {
 		return rec, err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, l.opts.BootTimeout, fmt.Errorf("not created after %s", l.opts.BootTimeout))
@@ -96,6 +102,11 @@ func (l *Launcher) createContainer(ctx context.Context, c *Container) (*actual.R
 		return rec, err
 	}
 	defer b.close()
+	if adj := c.Spec.Process.OOMScoreAdj; adj != nil {
+		if err := errors.Join(b.pair.sentry.setOOMScore(*adj), b.pair.gofer.setOOMScore(*adj)); err != nil {
+			return rec, err
+		}
+	}
 	rec.Phase = actual.PhaseCreated
 	if err := l.store.Put(rec); err != nil {
 		return rec, fmt.Errorf("record creation: %w", err)

@@ -5,12 +5,15 @@ package launcher
 import (
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/netns"
 )
 
 // fromContainer decides the set-up of a container from the config.json of its
@@ -44,6 +47,7 @@ func fromContainer(cfg *specs.Spec, bundle string) (*setup, error) {
 	}
 	st.hostNetwork = true
 	if cfg.Linux != nil {
+		st.spec.Linux.Devices, st.spec.Linux.Sysctl = cfg.Linux.Devices, cfg.Linux.Sysctl
 		st.spec.Linux.Seccomp = cfg.Linux.Seccomp
 		st.spec.Linux.MaskedPaths, st.spec.Linux.ReadonlyPaths = cfg.Linux.MaskedPaths, cfg.Linux.ReadonlyPaths
 		st.bundleLimits(cfg.Linux.Resources)
@@ -62,7 +66,16 @@ func fromContainer(cfg *specs.Spec, bundle string) (*setup, error) {
 			return nil, terminalf("read %s/config.json: %w", bundle, err)
 		}
 	}
+	// Of its own network stack; of the host's they would be the host's.
+	st.rawSockets = !st.hostNetwork && slices.Contains(p.Capabilities.Bounding, "CAP_NET_RAW")
+	var masked, readonly []string
+	if cfg.Linux != nil {
+		masked, readonly = outermost(cfg.Linux.MaskedPaths), cfg.Linux.ReadonlyPaths
+	}
 	for i, m := range cfg.Mounts {
+		if isMasked(m.Destination, masked) {
+			continue
+		}
 		if !isBind(m) {
 			st.spec.Mounts = append(st.spec.Mounts, m)
 			continue
@@ -72,6 +85,9 @@ func fromContainer(cfg *specs.Spec, bundle string) (*setup, error) {
 			return nil, terminalf("resolve mounts[%d].source: %w", i, err)
 		}
 		st.addBind(m.Destination, src, slices.Contains(m.Options, "ro"))
+	}
+	if err := st.hide(masked, readonly); err != nil {
+		return nil, terminalf("%w", err)
 	}
 	return st, nil
 }
@@ -84,12 +100,17 @@ func realPath(bundle, p string) (string, error) {
 	return filepath.EvalSymlinks(p)
 }
 
+// ociVersions are the versions of the specification that config.json may be of.
+var ociVersions = regexp.MustCompile(`^1\.[0-9]+\.[0-9]+([-+].*)?$`)
+
 // checkContainer refuses what can't be honoured and would change what the
 // container is. What gVisor does not need or have is passed over, as its own
-// runtime does: profiles of the host's security modules, devices, and joining
-// namespaces whose contents are the sentry's own.
+// runtime does: profiles of the host's security modules, and joining namespaces
+// whose contents are the sentry's own.
 func checkContainer(c *specs.Spec) error {
 	switch {
+	case !ociVersions.MatchString(c.Version):
+		return fmt.Errorf("ociVersion: expected 1.x.y, got %q", c.Version)
 	case c.Process == nil || len(c.Process.Args) == 0 || c.Process.Args[0] == "":
 		return fmt.Errorf("process.args: expected a command")
 	case c.Root == nil || c.Root.Path == "":
@@ -118,6 +139,73 @@ func checkContainer(c *specs.Spec) error {
 				return fmt.Errorf("linux.namespaces[%d]: %s is there twice", i, ns.Type)
 			}
 			seen[ns.Type] = true
+		}
+		if p := strings.TrimPrefix(l.RootfsPropagation, "r"); !slices.Contains([]string{"", "shared", "slave", "private", "unbindable"}, p) {
+			return fmt.Errorf("linux.rootfsPropagation: expected shared, slave, private or unbindable, got %q", l.RootfsPropagation)
+		}
+		for i, p := range l.MaskedPaths {
+			if !filepath.IsAbs(p) || filepath.Clean(p) == "/" {
+				return fmt.Errorf("linux.maskedPaths[%d]: expected an absolute path that is not /, got %q", i, p)
+			}
+		}
+		for i, p := range l.ReadonlyPaths {
+			if !filepath.IsAbs(p) {
+				return fmt.Errorf("linux.readonlyPaths[%d]: expected an absolute path, got %q", i, p)
+			}
+		}
+		for i, d := range l.Devices {
+			if err := checkDevice(&d); err != nil {
+				return fmt.Errorf("linux.devices[%d].%w", i, err)
+			}
+		}
+	}
+	return nil
+}
+
+// checkDevice refuses a device that the sandbox can't have. It gets a node that
+// leads to gVisor's own device of that number, if there is one: those that
+// gVisor would pass on to the host's hardware are not for this program.
+func checkDevice(d *specs.LinuxDevice) error {
+	switch {
+	case !strings.HasPrefix(d.Path, "/dev/") || strings.Contains(d.Path, ".."):
+		return fmt.Errorf("path: expected a path below /dev, got %q", d.Path)
+	case strings.HasPrefix(d.Path, "/dev/vfio") || strings.HasPrefix(d.Path, "/dev/accel"):
+		return fmt.Errorf("path: %s is a device of the host, which no sandbox gets", d.Path)
+	case !slices.Contains([]string{"c", "u", "b", "p"}, d.Type):
+		return fmt.Errorf("type: expected c, u, b or p, got %q", d.Type)
+	}
+	return nil
+}
+
+var namespaceKinds = map[specs.LinuxNamespaceType]int{
+	specs.PIDNamespace: unix.CLONE_NEWPID, specs.NetworkNamespace: unix.CLONE_NEWNET, specs.MountNamespace: unix.CLONE_NEWNS,
+	specs.IPCNamespace: unix.CLONE_NEWIPC, specs.UTSNamespace: unix.CLONE_NEWUTS, specs.UserNamespace: unix.CLONE_NEWUSER,
+	specs.CgroupNamespace: unix.CLONE_NEWCGROUP, specs.TimeNamespace: unix.CLONE_NEWTIME,
+}
+
+// checkNamespaces refuses namespaces that are not what they are said to be, also
+// those that are not joined.
+func checkNamespaces(c *specs.Spec) error {
+	if c.Linux == nil {
+		return nil
+	}
+	for i, ns := range c.Linux.Namespaces {
+		want, known := namespaceKinds[ns.Type]
+		if !known {
+			return terminalf("linux.namespaces[%d].type: %q is not a kind of namespace", i, ns.Type)
+		}
+		if ns.Path == "" {
+			continue
+		}
+		if !filepath.IsAbs(ns.Path) {
+			return terminalf("linux.namespaces[%d].path: expected an absolute path, got %q", i, ns.Path)
+		}
+		kind, err := netns.Kind(ns.Path)
+		if err != nil {
+			return terminalf("linux.namespaces[%d].path: %w", i, err)
+		}
+		if kind != want {
+			return terminalf("linux.namespaces[%d].path: %s is not a %s namespace", i, ns.Path, ns.Type)
 		}
 	}
 	return nil

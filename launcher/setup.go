@@ -28,8 +28,11 @@ type setup struct {
 	netns string
 	// lends says that the namespace may have interfaces when the application
 	// starts, and not only loopback.
-	lends    bool
-	directFS bool
+	lends bool
+	// rawSockets lets the application keep CAP_NET_RAW, which gVisor takes away
+	// from it otherwise.
+	rawSockets bool
+	directFS   bool
 	// maps are the id mappings of the gofer; nil leaves ids as they are.
 	maps   *idMaps
 	limits cgroup.Limits
@@ -43,6 +46,9 @@ type source struct {
 	path     string // host path; "" with host set
 	host     bool   // the generated view of the host
 	readOnly bool
+	// empty says that it is an empty file, in the place of a masked one. Its path
+	// is known when its container has a directory.
+	empty bool
 	// hostname and resolver, the file of the host that becomes resolv.conf,
 	// shape the generated /etc of a host root.
 	hostname, resolver string

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -145,6 +146,21 @@ func (c *child) open(b byte) error {
 	c.gate = nil
 	if err != nil {
 		return fmt.Errorf("open start gate: %w", err)
+	}
+	return nil
+}
+
+// setOOMScore says how likely the host's kernel is to kill the child when it
+// runs out of memory. Nobody reaps the child of a live process but that, so that
+// its number is its own.
+func (c *child) setOOMScore(adj int) error {
+	f, err := os.OpenFile("/proc/"+strconv.Itoa(c.pid)+"/oom_score_adj", os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("set OOM score: %w", err)
+	}
+	_, err = f.WriteString(strconv.Itoa(adj))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("set OOM score: %w", err)
 	}
 	return nil
 }

@@ -423,7 +423,7 @@ func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []i
 		"--" + wire.FlagNobody + "=" + strconv.FormatBool(!st.hostUserns()), "--" + wire.FlagLogLevel + "=" + l.opts.SentryLogLevel,
 		// gVisor's configuration: everything that is not its default.
 		"--root=/", "--platform=systrap", "--network=" + st.network(), "--directfs=" + strconv.FormatBool(st.directFS),
-		"--overlay2=" + overlay, "--ignore-cgroups=true", "--oci-seccomp=true",
+		"--overlay2=" + overlay, "--ignore-cgroups=true", "--oci-seccomp=true", "--net-raw=" + strconv.FormatBool(st.rawSockets),
 		"boot", "--bundle=/", "--gofer-mount-confs=" + st.mountConfs(),
 		flagInt("spec-fd", specFD), flagInt("controller-fd", controlFD), flagInt("start-sync-fd", readyFD),
 		// Applying capabilities in the process saves gVisor a re-exec, which

@@ -199,7 +199,7 @@ func (a *app) ociStartCommand(f *ociFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:     "start ID",
 		Short:   "Start the application of a created container",
-		Long:    "Start the application of a created container. The poststart hooks of its bundle run afterwards; that one fails is a warning.",
+		Long:    "Start the application of a created container. The poststart hooks of its bundle run afterwards, all of them; that one fails is a warning.",
 		Example: "  sandboxctl oci start web",
 		Args:    exactArgs("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -110,14 +110,14 @@ func (a *app) ociDeleteCommand(f *ociFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "delete ID",
 		Short:   "Delete a container",
-		Long:    "Delete a container that has stopped or was never started; with --force one that runs, which is killed. It is proven dead before anything of it is removed.",
+		Long:    "Delete a container that has stopped; with --force one that has been created or runs, which is killed. It is proven dead before anything of it is removed.",
 		Example: "  sandboxctl oci delete --force web",
 		Args:    exactArgs("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(f, func(r *oci.Runtime) error { return r.Delete(cmd.Context(), args[0], force) })
 		},
 	}
-	cmd.Flags().BoolVarP(&force, "force", "f", false, "kill it if it runs")
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "kill it if it has not stopped")
 	return cmd
 }
 

@@ -35,8 +35,7 @@ type setting struct {
 }
 
 // Set sets the resources of a container. What is asked for and can't be had
-// is an error that names it. Devices are not among them: those of a sandbox are
-// gVisor's own.
+// is an error that names it, but for rules of devices without cgroup v1.
 func (h *Host) Set(g *Group, r *specs.LinuxResources) error {
 	if r == nil {
 		return nil
@@ -48,7 +47,7 @@ func (h *Host) Set(g *Group, r *specs.LinuxResources) error {
 	var again []setting
 	for _, s := range settings {
 		err := g.set(h, &s)
-		if errors.Is(err, unix.EINVAL) {
+		if errors.Is(err, unix.EINVAL) && s.controller == memoryController {
 			// v1's limit of memory must not exceed that with swap, also while both
 			// are raised.
 			again = append(again, s)
@@ -124,7 +123,10 @@ func (g *Group) unified(values map[string]string) error {
 }
 
 func settingsOf(r *specs.LinuxResources) ([]setting, error) {
-	var out []setting
+	out, err := deviceSettings(r.Devices)
+	if err != nil {
+		return nil, err
+	}
 	both := func(controller, v1, v2, value string) {
 		out = append(out, setting{controller: controller, v1: v1, v2: v2, value1: value, value2: value})
 	}
@@ -194,6 +196,9 @@ func memorySettings(m *specs.LinuxMemory) ([]setting, error) {
 	}
 	if m.Reservation != nil && *m.Reservation != 0 {
 		add("memory.soft_limit_in_bytes", "memory.low", *m.Reservation, limitText(*m.Reservation), false)
+	}
+	if m.KernelTCP != nil && *m.KernelTCP != 0 {
+		add("memory.kmem.tcp.limit_in_bytes", "", *m.KernelTCP, "", true)
 	}
 	if m.Swappiness != nil {
 		out = append(out, setting{memoryController, "memory.swappiness", "", strconv.FormatUint(*m.Swappiness, 10), "", true})

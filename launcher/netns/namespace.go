@@ -22,32 +22,50 @@ type Namespace struct{ f *os.File }
 // resolved once; ErrNotNamespace if it leads to anything else, which is not read
 // from or waited for.
 func Open(path string) (*Namespace, error) {
+	f, kind, err := open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace %s: %w", path, err)
+	}
+	if kind != unix.CLONE_NEWNET {
+		return nil, errors.Join(fmt.Errorf("open network namespace %s: %w but one of another kind", path, ErrNotNamespace), f.Close())
+	}
+	return &Namespace{f}, nil
+}
+
+// Kind says what a path leads to: CLONE_NEWNET for a network namespace, and so
+// on for the other kinds. ErrNotNamespace if it is none, as for Open.
+func Kind(path string) (int, error) {
+	f, kind, err := open(path)
+	if err != nil {
+		return 0, fmt.Errorf("open namespace %s: %w", path, err)
+	}
+	return kind, f.Close()
+}
+
+func open(path string) (f *os.File, kind int, err error) {
 	// A FIFO would block and a device could act on being opened: nothing but a
 	// file of nsfs is opened for real.
 	at, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open network namespace %s: %w", path, err)
+		return nil, 0, err
 	}
 	defer unix.Close(at)
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(at, &fs); err != nil {
-		return nil, fmt.Errorf("open network namespace %s: %w", path, err)
+		return nil, 0, err
 	}
 	if fs.Type != unix.NSFS_MAGIC {
-		return nil, fmt.Errorf("open network namespace %s: %w: it is not on nsfs", path, ErrNotNamespace)
+		return nil, 0, fmt.Errorf("%w: it is not on nsfs", ErrNotNamespace)
 	}
-	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", at))
+	f, err = os.Open(fmt.Sprintf("/proc/self/fd/%d", at))
 	if err != nil {
-		return nil, fmt.Errorf("open network namespace %s: %w", path, err)
+		return nil, 0, err
 	}
-	kind, err := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_NSTYPE)
-	if err == nil && kind != unix.CLONE_NEWNET {
-		err = fmt.Errorf("%w but one of another kind", ErrNotNamespace)
-	}
+	kind, err = unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_NSTYPE)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open network namespace %s: %w", path, err), f.Close())
+		return nil, 0, errors.Join(err, f.Close())
 	}
-	return &Namespace{f}, nil
+	return f, kind, nil
 }
 
 // Of opens the namespace of the process that a pidfd stands for; the pidfd stays

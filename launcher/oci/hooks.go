@@ -25,18 +25,33 @@ type hookSet struct {
 	hooks []specs.Hook
 }
 
+// run runs the hooks up to the first that fails.
 func (s hookSet) run(ctx context.Context, state specs.State) error {
-	if len(s.hooks) == 0 {
-		return nil
+	for i := range s.hooks {
+		if err := s.runOne(ctx, i, state); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// runAll runs all hooks. That one fails is a warning, as the specification has
+// it for what comes after the start.
+func (s hookSet) runAll(ctx context.Context, state specs.State, warn func(format string, args ...any)) {
+	for i := range s.hooks {
+		if err := s.runOne(ctx, i, state); err != nil {
+			warn("%v", err)
+		}
+	}
+}
+
+func (s hookSet) runOne(ctx context.Context, i int, state specs.State) error {
 	b, err := json.Marshal(state)
 	if err != nil {
 		return fmt.Errorf("encode state: %w", err)
 	}
-	for i, h := range s.hooks {
-		if err := runHook(ctx, &h, b); err != nil {
-			return fmt.Errorf("error running %s hook #%d: %w", s.kind, i, err)
-		}
+	if err := runHook(ctx, &s.hooks[i], b); err != nil {
+		return fmt.Errorf("error running %s hook #%d: %w", s.kind, i, err)
 	}
 	return nil
 }

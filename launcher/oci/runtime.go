@@ -118,7 +118,12 @@ func (r *Runtime) Create(ctx context.Context, c Create) (err error) {
 		return err
 	}
 	if err := r.afterCreate(ctx, &c, cfg, pid); err != nil {
-		return errors.Join(err, r.remove(context.WithoutCancel(ctx), c.ID))
+		ctx = context.WithoutCancel(ctx)
+		if rerr := r.remove(ctx, c.ID); rerr != nil {
+			return errors.Join(err, rerr)
+		}
+		r.poststop(ctx, cfg, c.ID, c.Bundle)
+		return err
 	}
 	return nil
 }
@@ -126,7 +131,8 @@ func (r *Runtime) Create(ctx context.Context, c Create) (err error) {
 // afterCreate does what needs the pid of the container.
 func (r *Runtime) afterCreate(ctx context.Context, c *Create, cfg *specs.Spec, pid int) error {
 	if h := cfg.Hooks; h != nil {
-		state := r.stateOf(cfg, c.ID, c.Bundle, StatusCreating, pid)
+		// What State says by now: all that a hook could look at is there.
+		state := r.stateOf(cfg, c.ID, c.Bundle, StatusCreated, pid)
 		//nolint:staticcheck // Prestart is deprecated in the spec and still in bundles
 		for _, set := range []hookSet{{"prestart", h.Prestart}, {"createRuntime", h.CreateRuntime}, {"createContainer", h.CreateContainer}} {
 			if err := set.run(ctx, state); err != nil {
@@ -168,9 +174,7 @@ func (r *Runtime) start(ctx context.Context, id string, launch func(context.Cont
 	}
 	if cfg.Hooks != nil {
 		state := r.stateOf(cfg, id, rec.Container.Bundle, StatusRunning, rec.Sentry.PID)
-		if err := (hookSet{"poststart", cfg.Hooks.Poststart}).run(ctx, state); err != nil {
-			r.warn("%v", err) // the specification: log and go on
-		}
+		hookSet{"poststart", cfg.Hooks.Poststart}.runAll(ctx, state, r.warn)
 	}
 	return nil
 }
@@ -319,8 +323,8 @@ func (r *Runtime) Kill(ctx context.Context, id string, sig unix.Signal, all bool
 	return ErrNotRunning
 }
 
-// Delete removes a container that has stopped or was never started; with force
-// one that runs as well, which is killed, and one that is not there is no error.
+// Delete removes a container that has stopped; with force any other as well,
+// which is killed, and one that is not there is no error.
 func (r *Runtime) Delete(ctx context.Context, id string, force bool) (err error) {
 	hold, err := r.hold(ctx, id)
 	if force && errors.Is(err, ErrNotExist) {
@@ -338,20 +342,25 @@ func (r *Runtime) Delete(ctx context.Context, id string, force bool) (err error)
 		}
 		return err
 	}
-	if (st == StatusRunning || st == StatusPaused) && !force {
+	// The specification counts a created one in, which runc deletes.
+	if (st == StatusCreated || st == StatusRunning || st == StatusPaused) && !force {
 		return fmt.Errorf("cannot delete container %s that is not stopped: %s", id, st)
 	}
 	cfg, cerr := r.launcher.ContainerSpec(id)
 	if err := r.remove(ctx, id); err != nil {
 		return err
 	}
-	if cerr == nil && cfg.Hooks != nil {
-		state := r.stateOf(cfg, id, rec.Container.Bundle, StatusStopped, 0)
-		if err := (hookSet{"poststop", cfg.Hooks.Poststop}).run(ctx, state); err != nil {
-			r.warn("%v", err)
-		}
+	if cerr == nil {
+		r.poststop(ctx, cfg, id, rec.Container.Bundle)
 	}
 	return nil
+}
+
+// poststop runs the last hooks of a container that has been removed.
+func (r *Runtime) poststop(ctx context.Context, cfg *specs.Spec, id, bundle string) {
+	if cfg.Hooks != nil {
+		hookSet{"poststop", cfg.Hooks.Poststop}.runAll(ctx, r.stateOf(cfg, id, bundle, StatusStopped, 0), r.warn)
+	}
 }
 
 // remove ends what is left of a container and removes it.

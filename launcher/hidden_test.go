@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+func TestHidden(t *testing.T) {
+	t.Parallel()
+	// Links in the way of the temporary directory would be resolved.
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, vol := filepath.Join(dir, "root"), filepath.Join(dir, "vol")
+	for _, d := range []string{"root/etc/deep", "root/sys/firmware", "root/tmpfs/x", "vol/in", "root/vol/in", "root/out"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, f := range []string{"root/etc/file", "vol/file"} {
+		if err := os.WriteFile(filepath.Join(dir, f), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// It leads out of the root and is to stay in it.
+	if err := os.Symlink("/etc", filepath.Join(root, "link")); err != nil {
+		t.Fatal(err)
+	}
+	all := "/vol=" + vol + " ro=false, /tmpfs tmpfs, /vol/late=" + vol + " ro=false"
+	for name, want := range map[string]struct {
+		masked, readonly []string
+		want             string
+		root             bool
+	}{
+		"nothing":   {nil, nil, all, false},
+		"not there": {[]string{"/nosuch", "/etc/file/x"}, []string{"/nosuch"}, all, false},
+		"the sentry's": {
+			[]string{"/sys/firmware", "/proc/kcore", "/tmpfs/x"},
+			[]string{"/proc/sys", "/tmpfs/x", "/dev"},
+			all, false,
+		},
+		"masked": {
+			[]string{"/etc/deep", "/etc/deep/er", "/etc/file", "/vol/in", "/vol/file"},
+			nil,
+			all + ", /etc/deep tmpfs, /etc/file=empty ro=true, /vol/in tmpfs, /vol/file=empty ro=true", false,
+		},
+		"a mount is masked": {[]string{"/vol"}, []string{"/vol/in"}, "/tmpfs tmpfs, /vol tmpfs", false},
+		"read-only": {
+			nil,
+			[]string{"/etc", "/etc/file", "/vol/in/"},
+			all + ", /etc=" + root + "/etc ro=true, /vol/in=" + vol + "/in ro=true", false,
+		},
+		"by a link":            {nil, []string{"/link"}, all + ", /link=" + root + "/etc ro=true", false},
+		"a mount is read-only": {nil, []string{"/vol/late"}, "/vol=" + vol + " ro=false, /tmpfs tmpfs, /vol/late=" + vol + " ro=true", false},
+		"all is read-only":     {nil, []string{"/"}, all, true},
+		"both":                 {[]string{"/etc"}, []string{"/etc/deep"}, all + ", /etc tmpfs", false},
+	} {
+		st, err := fromContainer(container(func(c *specs.Spec) {
+			c.Root.Path = root
+			c.Mounts = []specs.Mount{
+				{Destination: "/vol", Type: "bind", Source: vol},
+				{Destination: "/tmpfs", Type: "tmpfs", Source: "tmpfs"},
+				{Destination: "/vol/late", Type: "bind", Source: vol},
+			}
+			c.Linux.MaskedPaths, c.Linux.ReadonlyPaths = want.masked, want.readonly
+		}), "/")
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		var got []string
+		volumes := st.volumes
+		for _, m := range st.spec.Mounts {
+			if !isBind(m) {
+				got = append(got, m.Destination+" "+m.Type)
+				continue
+			}
+			v := volumes[0]
+			volumes = volumes[1:]
+			if v.empty {
+				v.path = "empty"
+			}
+			if v.readOnly != slices.Contains(m.Options, "ro") {
+				t.Errorf("%s: %s: gofer and sentry are told different things", name, m.Destination)
+			}
+			got = append(got, fmt.Sprintf("%s=%s ro=%t", m.Destination, v.path, v.readOnly))
+		}
+		if text := strings.Join(got, ", "); text != want.want || st.root.readOnly != want.root || st.spec.Root.Readonly != want.root {
+			t.Errorf("%s:\n%s,\nexpected\n%s", name, text, want.want)
+		}
+	}
+	for _, bad := range []*specs.Linux{{MaskedPaths: []string{"a"}}, {MaskedPaths: []string{"/"}}, {ReadonlyPaths: []string{"../a"}}} {
+		if _, err := fromContainer(container(func(c *specs.Spec) { c.Linux = bad }), "/"); err == nil || !strings.Contains(err.Error(), "expected an absolute path") {
+			t.Errorf("%+v: %v", bad, err)
+		}
+	}
+}
