@@ -25,6 +25,8 @@ var (
 	ErrExist    = errors.New("container with given ID already exists")
 	// ErrNotRunning: there is no process to signal.
 	ErrNotRunning = errors.New("container not running")
+	// errHeld: there is a record, which says nothing that can be believed.
+	errHeld = errors.New("can't read the state")
 )
 
 // Statuses of a container: those of the OCI specification, and runc's
@@ -199,7 +201,7 @@ func (r *Runtime) look(id string) (string, *actual.Record, error) {
 	case err != nil:
 		return "", nil, err
 	case held != nil:
-		return "", nil, fmt.Errorf("read state of %s: %s: %s", id, held.Reason, held.Message)
+		return "", nil, fmt.Errorf("%w of %s: %s: %s", errHeld, id, held.Reason, held.Message)
 	case rec == nil || rec.Container == nil:
 		return "", nil, fmt.Errorf("%w: %s", ErrNotExist, id)
 	}
@@ -324,7 +326,8 @@ func (r *Runtime) Kill(ctx context.Context, id string, sig unix.Signal, all bool
 }
 
 // Delete removes a container that has stopped; with force any other as well,
-// which is killed, and one that is not there is no error.
+// which is killed, and one that is not there is no error. With force a container
+// whose record is damaged goes as well.
 func (r *Runtime) Delete(ctx context.Context, id string, force bool) (err error) {
 	hold, err := r.hold(ctx, id)
 	if force && errors.Is(err, ErrNotExist) {
@@ -336,8 +339,17 @@ func (r *Runtime) Delete(ctx context.Context, id string, force bool) (err error)
 	defer func() { err = errors.Join(err, hold.Release()) }()
 	st, rec, err := r.look(id)
 	if err != nil {
-		if errors.Is(err, ErrNotExist) && force {
+		switch {
+		case !force:
+			return err
+		case errors.Is(err, ErrNotExist):
 			// What a create left that died before its record.
+			return r.store.Remove(id)
+		case errors.Is(err, errHeld):
+			r.warn("%v: its processes are looked for and ended", err)
+			if err := r.launcher.EndUnrecorded(ctx, id); err != nil {
+				return err
+			}
 			return r.store.Remove(id)
 		}
 		return err
