@@ -34,11 +34,14 @@ type Container struct {
 	// Streams are the application's descriptors 0 to 2. With a terminal all
 	// three are its slave side. They stay the caller's.
 	Streams [3]*os.File
+	// Preserved are its descriptors from 3 on. They stay the caller's.
+	Preserved []*os.File
 }
 
 // streams are descriptors for an application that are not ours to read.
 type streams struct {
-	files [3]*os.File
+	files     [3]*os.File
+	preserved []*os.File
 	// terminal makes the first the controlling terminal of the sentry, which
 	// passes it on to the application.
 	terminal bool
@@ -96,7 +99,7 @@ func (l *Launcher) createContainer(ctx context.Context, c *Container) (*actual.R
 	defer cancel()
 	b, err := l.boot(ctx, &launch{
 		rec: rec, st: st, phase: actual.PhaseCreating,
-		streams: &streams{files: c.Streams, terminal: c.Spec.Process.Terminal},
+		streams: &streams{files: c.Streams, preserved: c.Preserved, terminal: c.Spec.Process.Terminal},
 	})
 	if err != nil {
 		return rec, err

@@ -37,8 +37,9 @@ func (e *RemoteError) Error() string { return printable(e.Message, 2000) }
 // deadlines and a cap on the size of answers, which gVisor's own client, made
 // for a trusted peer, does not have. It is not safe for concurrent use.
 type Control struct {
-	conn *net.UnixConn
-	id   string
+	conn      *net.UnixConn
+	id        string
+	preserved []*os.File
 }
 
 // dialControl connects to the socket name in the directory of descriptor dir.
@@ -218,9 +219,14 @@ func (c *Control) WaitPID(ctx context.Context, pid int32) (unix.WaitStatus, erro
 	return unix.WaitStatus(ws), err
 }
 
+// Preserve has Execute give these files to what it starts, after those that it
+// is called with.
+func (c *Control) Preserve(files []*os.File) { c.preserved = files }
+
 // Execute starts a process with the files as its descriptors 0, 1, 2, … and
 // returns its pid in the sandbox.
 func (c *Control) Execute(ctx context.Context, args wire.ExecArgs, files ...*os.File) (int32, error) {
+	files = append(files, c.preserved...)
 	args.ContainerID = c.id
 	args.GuestFDs = make([]int, len(files))
 	for i := range files {

@@ -65,11 +65,18 @@ func openLogFile(dir int, name string, flags int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// stdio are the application's descriptors 0 to 2.
-type stdio struct{ in, out, err *os.File }
+// stdio are the application's descriptors: 0 to 2, and those from 3 on.
+type stdio struct {
+	in, out, err *os.File
+	more         []*os.File
+}
 
-func (s *stdio) give(d *donation) []int {
-	return []int{d.give(s.in), d.give(s.out), d.give(s.err)}
+// give returns the numbers that they have in the sentry.
+func (s *stdio) give(d *donation) (fds []int) {
+	for _, f := range append([]*os.File{s.in, s.out, s.err}, s.more...) {
+		fds = append(fds, d.give(f))
+	}
+	return fds
 }
 
 // openOutput makes the pipes of the application's output, unless it has streams
@@ -122,18 +129,18 @@ func (l *Launcher) openOutput(dir int, la *launch, toGofer *donation) (_ *gofer.
 
 // dup copies the streams, for a donation that closes what it is given.
 func (s *streams) dup() (*stdio, error) {
-	var copies [3]*os.File
-	for i, f := range s.files {
+	var copies []*os.File
+	for i, f := range append(s.files[:], s.preserved...) {
 		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
-			for _, c := range copies[:i] {
+			for _, c := range copies {
 				c.Close()
 			}
-			return nil, fmt.Errorf("duplicate stream %d: %w", i, err)
+			return nil, fmt.Errorf("duplicate descriptor %d: %w", i, err)
 		}
-		copies[i] = os.NewFile(uintptr(fd), f.Name())
+		copies = append(copies, os.NewFile(uintptr(fd), f.Name()))
 	}
-	return &stdio{in: copies[0], out: copies[1], err: copies[2]}, nil
+	return &stdio{in: copies[0], out: copies[1], err: copies[2], more: copies[3:]}, nil
 }
 
 // cloneLogDir returns the log directory as a detached mount: a gofer that was

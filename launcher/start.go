@@ -433,8 +433,12 @@ func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []i
 	for _, fd := range sockets {
 		args = append(args, flagInt("io-fds", fd))
 	}
-	for _, fd := range stdioFDs {
-		args = append(args, flagInt("stdio-fds", fd))
+	for i, fd := range stdioFDs {
+		if i < 3 {
+			args = append(args, flagInt("stdio-fds", fd))
+		} else {
+			args = append(args, fmt.Sprintf("--pass-fd=%d:%d", fd, i))
+		}
 	}
 	total, err := totalMemory()
 	if err != nil {

@@ -133,6 +133,7 @@ type createFlags struct {
 	// image is the checkpoint to restore, "" to start afresh.
 	image        string
 	detach, keep bool
+	preserve     int
 }
 
 func (c *createFlags) add(cmd *cobra.Command) {
@@ -140,6 +141,7 @@ func (c *createFlags) add(cmd *cobra.Command) {
 	fl.StringVarP(&c.bundle, "bundle", "b", ".", "directory with config.json")
 	fl.StringVar(&c.pidFile, "pid-file", "", "write the pid of the container there")
 	fl.StringVar(&c.console, "console-socket", "", "send the terminal to this unix socket")
+	addPreserve(fl, &c.preserve)
 	// Taken for runc's sake: there is nothing to turn off here.
 	fl.Bool("no-pivot", false, "taken for runc's sake")
 	fl.Bool("no-new-keyring", false, "taken for runc's sake")
@@ -166,10 +168,14 @@ func (a *app) createRequest(id string, c *createFlags) (oci.Create, error) {
 	if err != nil {
 		return oci.Create{}, err
 	}
+	more, err := preserved(c.preserve)
+	if err != nil {
+		return oci.Create{}, err
+	}
 	if err := launcher.PrepareProcess(); err != nil {
 		return oci.Create{}, err
 	}
-	return oci.Create{ID: id, Bundle: bundle, Streams: streams, ConsoleSocket: c.console, PIDFile: c.pidFile}, nil
+	return oci.Create{Preserved: more, ID: id, Bundle: bundle, Streams: streams, ConsoleSocket: c.console, PIDFile: c.pidFile}, nil
 }
 
 func (a *app) ociCreateCommand(f *ociFlags) *cobra.Command {

@@ -29,7 +29,7 @@ type ociExec struct {
 	process, pidFile, console, cwd, user string
 	env, caps                            []string
 	detach, tty, noNewPrivs              bool
-	started                              int
+	started, preserve                    int
 }
 
 func (a *app) ociExecCommand(f *ociFlags) *cobra.Command {
@@ -64,6 +64,7 @@ with its exit code, and is the one that --pid-file names.`,
 	fl.BoolVarP(&e.detach, "detach", "d", false, "do not wait for its end")
 	fl.BoolVarP(&e.tty, "tty", "t", false, "give it a terminal")
 	fl.BoolVar(&e.noNewPrivs, "no-new-privs", false, "it can gain no privileges")
+	addPreserve(fl, &e.preserve)
 	// How the detached process tells that it has started its command.
 	fl.IntVar(&e.started, "started-fd", -1, "")
 	cmd.Flag("started-fd").Hidden = true
@@ -75,14 +76,19 @@ func (a *app) ociExec(ctx context.Context, f *ociFlags, r *oci.Runtime, e *ociEx
 	if err != nil {
 		return err
 	}
+	more, err := preserved(e.preserve)
+	if err != nil {
+		return err
+	}
 	if e.detach {
-		return a.detachExec(f, e, id, argv)
+		return a.detachExec(f, e, id, argv, more)
 	}
 	c, args, err := r.Exec(ctx, id, p)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	c.Preserve(more)
 	switch {
 	case e.started >= 0:
 		return a.execDetached(ctx, r, id, e, c, args)
@@ -162,7 +168,7 @@ func (e *ociExec) addCaps(p *specs.Process) error {
 
 // detachExec starts this program again, to wait for the command in the place of
 // whoever reaps it: an OCI client takes that process for the command.
-func (a *app) detachExec(f *ociFlags, e *ociExec, id string, argv []string) error {
+func (a *app) detachExec(f *ociFlags, e *ociExec, id string, argv []string, more []*os.File) error {
 	if err := launcher.PrepareProcess(); err != nil {
 		return err
 	}
@@ -175,7 +181,10 @@ func (a *app) detachExec(f *ociFlags, e *ociExec, id string, argv []string) erro
 		return fmt.Errorf("create pipe: %w", err)
 	}
 	defer r.Close()
-	args := []string{"oci", "--root", f.root, "--sentry", f.sentry, "exec", "--started-fd", "3"}
+	args := []string{
+		"oci", "--root", f.root, "--sentry", f.sentry, "exec",
+		"--preserve-fds", strconv.Itoa(len(more)), "--started-fd", strconv.Itoa(3 + len(more)),
+	}
 	for _, v := range []struct{ flag, value string }{
 		{"--process", e.process}, {"--console-socket", e.console}, {"--cwd", e.cwd}, {"--user", e.user},
 	} {
@@ -198,7 +207,7 @@ func (a *app) detachExec(f *ociFlags, e *ociExec, id string, argv []string) erro
 	cmd := exec.Command("/proc/self/exe", append(append(args, id), argv...)...)
 	cmd.Args[0] = "sandboxctl"
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = streams[0], streams[1], streams[2]
-	cmd.ExtraFiles = []*os.File{w}
+	cmd.ExtraFiles = append(slices.Clone(more), w)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()
 	w.Close()

@@ -82,6 +82,8 @@ type Create struct {
 	Bundle string // absolute path
 	// Streams of the application; with a terminal they are made by Create.
 	Streams [3]*os.File
+	// Preserved are its descriptors from 3 on.
+	Preserved []*os.File
 	// ConsoleSocket is where the master side of the terminal is sent.
 	ConsoleSocket string
 	// PIDFile is written last, whole, with the pid of the sentry.
@@ -115,7 +117,7 @@ func (r *Runtime) Create(ctx context.Context, c Create) (err error) {
 	} else if c.ConsoleSocket != "" {
 		return errors.Join(errors.New("--console-socket is given and process.terminal is not set"), r.store.Remove(c.ID))
 	}
-	pid, err := r.launcher.CreateContainer(ctx, &launcher.Container{ID: c.ID, Bundle: c.Bundle, Spec: cfg, Streams: c.Streams})
+	pid, err := r.launcher.CreateContainer(ctx, &launcher.Container{ID: c.ID, Bundle: c.Bundle, Spec: cfg, Streams: c.Streams, Preserved: c.Preserved})
 	if err != nil {
 		return err
 	}

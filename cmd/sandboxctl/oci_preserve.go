@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+)
+
+// maxPreserved is what a message to a sentry can carry, less the streams.
+const maxPreserved = 125
+
+func addPreserve(fl *pflag.FlagSet, n *int) {
+	fl.IntVar(n, "preserve-fds", 0, "pass this many descriptors, from 3 on, to the process")
+}
+
+// preserved are the descriptors 3 to n+2 that this program was started with.
+// Whatever has another origin closes on exec: a number that the caller has left
+// out may be one of our own files, which must not get into a sandbox.
+func preserved(n int) ([]*os.File, error) {
+	if n < 0 || n > maxPreserved {
+		return nil, usagef("--preserve-fds: expected 0 to %d, got %d", maxPreserved, n)
+	}
+	var out []*os.File
+	for fd := 3; fd < 3+n; fd++ {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err != nil || flags&unix.FD_CLOEXEC != 0 {
+			return nil, usagef("--preserve-fds %d: this program was started without descriptor %d", n, fd)
+		}
+		out = append(out, os.NewFile(uintptr(fd), fmt.Sprintf("descriptor %d", fd)))
+	}
+	return out, nil
+}
