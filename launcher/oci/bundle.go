@@ -26,8 +26,14 @@ const maxConfig = 4 << 20
 // ReadBundle reads the config.json of a bundle. Fields this program does not
 // know are passed over, as the specification wants.
 func ReadBundle(dir string) (*specs.Spec, error) {
+	path := filepath.Join(dir, "config.json")
+	if info, err := os.Stat(path); err != nil {
+		return nil, err
+	} else if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("read %s: expected a regular file", path)
+	}
 	var cfg specs.Spec
-	if err := readJSON(filepath.Join(dir, "config.json"), &cfg); err != nil {
+	if err := readJSON(path, &cfg); err != nil {
 		return nil, err
 	}
 	return &cfg, nil

@@ -9,10 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // hookTimeout bounds a hook that has no timeout of its own: its client waits.
@@ -57,6 +60,9 @@ func (s hookSet) runOne(ctx context.Context, i int, state specs.State) error {
 }
 
 func runHook(ctx context.Context, h *specs.Hook, state []byte) error {
+	if !filepath.IsAbs(h.Path) {
+		return fmt.Errorf("path: expected an absolute path, got %q", h.Path)
+	}
 	timeout := hookTimeout
 	if h.Timeout != nil {
 		if *h.Timeout <= 0 {
@@ -64,9 +70,9 @@ func runHook(ctx context.Context, h *specs.Hook, state []byte) error {
 		}
 		timeout = time.Duration(*h.Timeout) * time.Second
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("killed after %s", timeout))
 	defer cancel()
-	cmd := exec.CommandContext(ctx, h.Path)
+	cmd := exec.Command(h.Path)
 	if len(h.Args) > 0 {
 		cmd.Args = h.Args
 	}
@@ -75,14 +81,40 @@ func runHook(ctx context.Context, h *specs.Hook, state []byte) error {
 	cmd.Stdin = bytes.NewReader(state)
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
+	// A group of its own, to be killed whole.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// A child of the hook that keeps its output open is not waited for.
 	cmd.WaitDelay = time.Second
-	err := cmd.Run()
+	err := cmd.Start()
+	if err == nil {
+		err = waitGroup(ctx, cmd)
+	}
 	switch {
 	case err == nil || errors.Is(err, exec.ErrWaitDelay):
 		return nil
 	case ctx.Err() != nil:
-		return fmt.Errorf("%s: killed after %s", h.Path, timeout)
+		return fmt.Errorf("%s: %w", h.Path, context.Cause(ctx))
 	}
 	return fmt.Errorf("%s: %w, output: %s", h.Path, err, strings.TrimSpace(said.String()))
+}
+
+// waitGroup waits for a command that leads a process group. When ctx is done it
+// kills the group.
+func waitGroup(ctx context.Context, cmd *exec.Cmd) error {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for errors.Is(unix.Waitid(unix.P_PID, cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
+		}
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		//nolint:forbidigo // Its leader is our child and not reaped before the Wait below: the number is nobody else's
+		if err := unix.Kill(-cmd.Process.Pid, unix.SIGKILL); err != nil {
+			return fmt.Errorf("kill: %w", err)
+		}
+		<-ended
+	}
+	return cmd.Wait()
 }
