@@ -48,6 +48,9 @@ func (st *setup) fromBundle(dir string) error {
 		Hostname: cfg.Hostname,
 		Linux:    &specs.Linux{},
 	}
+	if cfg.Hooks != nil && hasHooks(cfg.Hooks) {
+		st.hooks = &bundleHooks{Bundle: dir, Hooks: cfg.Hooks, Annotations: cfg.Annotations}
+	}
 	if cfg.Linux != nil {
 		st.spec.Linux.Seccomp = cfg.Linux.Seccomp
 		st.bundleLimits(cfg.Linux.Resources)
@@ -147,8 +150,8 @@ func checkBundle(c *specs.Spec) error {
 		return fmt.Errorf("process.cwd: expected an absolute path, got %q", c.Process.Cwd)
 	case c.Process.Terminal:
 		return fmt.Errorf("process.terminal: a terminal is not supported yet; use `sandboxctl exec -it`")
-	case c.Hooks != nil && hasHooks(c.Hooks):
-		return fmt.Errorf("hooks: not supported yet; hooks run as root on the host")
+	case c.Hooks != nil && len(c.Hooks.StartContainer) > 0:
+		return fmt.Errorf("hooks.startContainer: not supported; they would run in the sandbox")
 	case c.Windows != nil || c.Solaris != nil || c.VM != nil || c.ZOS != nil:
 		return fmt.Errorf("expected a Linux bundle")
 	}
@@ -178,5 +181,5 @@ func checkBundle(c *specs.Spec) error {
 
 func hasHooks(h *specs.Hooks) bool {
 	//nolint:staticcheck // Prestart is deprecated in the spec and still in bundles
-	return len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer)+len(h.StartContainer)+len(h.Poststart)+len(h.Poststop) > 0
+	return len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer)+len(h.Poststart)+len(h.Poststop) > 0
 }

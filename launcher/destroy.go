@@ -57,6 +57,9 @@ func (l *Launcher) destroy(ctx context.Context, name string, end actual.Ending) 
 		return err
 	}
 	l.conclude(&rec, &end, oom)
+	if err := l.afterEnd(ctx, &rec); err != nil {
+		return err
+	}
 	if err := l.store.Put(&rec); err != nil {
 		return fmt.Errorf("record stop: %w", err)
 	}

@@ -25,6 +25,8 @@ type Options struct {
 	GoferPath string
 	// AllowHostNetwork lets manifests ask for network.mode host.
 	AllowHostNetwork bool
+	// AllowHooks lets the bundles of manifests have hooks.
+	AllowHooks bool
 	// BootTimeout bounds the time from the opening of the gates to the
 	// application's start (default 60 s: a loaded host is slow, not broken).
 	BootTimeout time.Duration
@@ -247,6 +249,9 @@ func (l *Launcher) abort(rec *actual.Record, cause error) error {
 	}
 	if err := l.release(ctx, rec); err != nil {
 		return fmt.Errorf("clean up: %w", err)
+	}
+	if err := l.afterEnd(context.Background(), rec); err != nil {
+		return err
 	}
 	var t interface{ Terminal() bool }
 	rec.Phase = actual.PhaseStopped

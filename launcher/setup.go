@@ -39,6 +39,8 @@ type setup struct {
 	// cgroupsPath and resources are those of a container.
 	cgroupsPath string
 	resources   *specs.LinuxResources
+	// hooks are those of a manifest's bundle, nil if it has none.
+	hooks *bundleHooks
 }
 
 // source is one tree to serve: a host path, or the generated host root.

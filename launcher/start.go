@@ -67,7 +67,11 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	if st.hostNetwork && !l.opts.AllowHostNetwork {
 		return terminalf("network.mode host shares the host's network with the sandbox: the daemon must be started with --allow-host-network")
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not started after %s", timeout))
+	if st.hooks != nil && !l.opts.AllowHooks {
+		return terminalf("the hooks of %s/config.json run as root on the host: the daemon must be started with --allow-hooks", st.hooks.Bundle)
+	}
+	outer := ctx
+	ctx, cancel := context.WithTimeoutCause(outer, timeout, fmt.Errorf("not started after %s", timeout))
 	defer cancel()
 	// From the opening of the gates on, whoever reads the record must reckon
 	// with a running application.
@@ -76,11 +80,26 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		return err
 	}
 	defer b.close()
+	if st.hooks != nil {
+		// They have timeouts of their own.
+		if err := l.beforeStart(outer, rec, st.hooks); err != nil {
+			return err
+		}
+		fresh, done := context.WithTimeoutCause(outer, timeout, fmt.Errorf("not started after %s", timeout))
+		defer done()
+		ctx = fresh
+	}
 	if err := l.startApp(ctx, rec, st, b.control, img); err != nil {
 		return l.explain(ctx, err, rec)
 	}
 	rec.Phase = actual.PhaseRunning
 	rec.StartedAt = time.Now()
+	if st.hooks != nil {
+		if err := l.store.Put(rec); err != nil {
+			return fmt.Errorf("record start: %w", err)
+		}
+		afterStart(outer, rec, st.hooks)
+	}
 	if err := l.store.Put(rec); err != nil {
 		return fmt.Errorf("record start: %w", err)
 	}

@@ -25,17 +25,17 @@ import (
 )
 
 type daemonFlags struct {
-	once            bool
-	sentry          string
-	sentryLog       string
-	hostNetwork     bool
-	allowEmpty      bool
-	allowMassDelete bool
-	workers         int
-	resync          time.Duration
-	pollEvery       time.Duration
-	logFormat       string
-	logLevel        string
+	once               bool
+	sentry             string
+	sentryLog          string
+	hostNetwork, hooks bool
+	allowEmpty         bool
+	allowMassDelete    bool
+	workers            int
+	resync             time.Duration
+	pollEvery          time.Duration
+	logFormat          string
+	logLevel           string
 }
 
 func (a *app) daemonCommand() *cobra.Command {
@@ -62,6 +62,7 @@ say, 1 if not (see ` + "`sandboxctl get`" + ` for why).`,
 	fl.StringVar(&f.sentry, "sentry", "", "sentry binary (default: sandboxctl-sentry beside this program)")
 	fl.StringVar(&f.sentryLog, "sentry-log-level", "warning", "what sentries log: warning, info or debug")
 	fl.BoolVar(&f.hostNetwork, "allow-host-network", false, "let manifests ask for network.mode host")
+	fl.BoolVar(&f.hooks, "allow-hooks", false, "let the bundles of manifests have hooks, which run as root on the host")
 	fl.BoolVar(&f.allowEmpty, "allow-empty", false, "believe a manifests directory that was replaced by an empty one")
 	fl.BoolVar(&f.allowMassDelete, "allow-mass-delete", false, "remove any number of sandboxes without approval")
 	fl.IntVar(&f.workers, "workers", 4, "operations at the same time")
@@ -164,7 +165,7 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, sentry string, log 
 		return nil, err
 	}
 	l, err := launcher.New(launcher.Options{
-		Store: store, SentryPath: sentry, AllowHostNetwork: f.hostNetwork, SentryLogLevel: f.sentryLog, Log: log,
+		Store: store, SentryPath: sentry, AllowHostNetwork: f.hostNetwork, AllowHooks: f.hooks, SentryLogLevel: f.sentryLog, Log: log,
 	})
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ package oci
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
@@ -388,4 +389,18 @@ func TestTerminalCallback(t *testing.T) {
 	if slave, err := c.openTerminal(); !errors.Is(err, refused) || slave != nil {
 		t.Errorf("got %v, %v", slave, err)
 	}
+}
+
+// script is a hook that runs shell commands.
+func script(format string, args ...any) specs.Hook {
+	return specs.Hook{Path: "/bin/sh", Args: []string{"sh", "-c", fmt.Sprintf(format, args...)}}
+}
+
+func content(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }

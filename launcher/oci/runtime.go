@@ -138,8 +138,8 @@ func (r *Runtime) afterCreate(ctx context.Context, c *Create, cfg *specs.Spec, p
 		// What State says by now: all that a hook could look at is there.
 		state := r.stateOf(cfg, c.ID, c.Bundle, StatusCreated, pid)
 		//nolint:staticcheck // Prestart is deprecated in the spec and still in bundles
-		for _, set := range []hookSet{{"prestart", h.Prestart}, {"createRuntime", h.CreateRuntime}, {"createContainer", h.CreateContainer}} {
-			if err := set.run(ctx, state); err != nil {
+		for _, set := range []launcher.HookSet{{Kind: "prestart", Hooks: h.Prestart}, {Kind: "createRuntime", Hooks: h.CreateRuntime}, {Kind: "createContainer", Hooks: h.CreateContainer}} {
+			if err := set.Run(ctx, state); err != nil {
 				return err
 			}
 		}
@@ -178,7 +178,7 @@ func (r *Runtime) start(ctx context.Context, id string, launch func(context.Cont
 	}
 	if cfg.Hooks != nil {
 		state := r.stateOf(cfg, id, rec.Container.Bundle, StatusRunning, rec.Sentry.PID)
-		hookSet{"poststart", cfg.Hooks.Poststart}.runAll(ctx, state, r.warn)
+		launcher.HookSet{Kind: "poststart", Hooks: cfg.Hooks.Poststart}.RunAll(ctx, state, r.warn)
 	}
 	return nil
 }
@@ -373,7 +373,7 @@ func (r *Runtime) Delete(ctx context.Context, id string, force bool) (err error)
 // poststop runs the last hooks of a container that has been removed.
 func (r *Runtime) poststop(ctx context.Context, cfg *specs.Spec, id, bundle string) {
 	if cfg.Hooks != nil {
-		hookSet{"poststop", cfg.Hooks.Poststop}.runAll(ctx, r.stateOf(cfg, id, bundle, StatusStopped, 0), r.warn)
+		launcher.HookSet{Kind: "poststop", Hooks: cfg.Hooks.Poststop}.RunAll(ctx, r.stateOf(cfg, id, bundle, StatusStopped, 0), r.warn)
 	}
 }
 

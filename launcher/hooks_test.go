@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package oci
+package launcher
 
 import (
 	"context"
@@ -38,9 +38,9 @@ func TestHookInput(t *testing.T) {
 	state := specs.State{
 		Version: specs.Version, ID: "web", Status: specs.StateCreated, Pid: 4711, Bundle: "/b", Annotations: map[string]string{"a": "b"},
 	}
-	set := hookSet{"prestart", []specs.Hook{script("cat > %s", out)}}
+	set := HookSet{"prestart", []specs.Hook{script("cat > %s", out)}}
 	// The shell finds cat in a PATH of its own: none is handed on.
-	if err := set.run(t.Context(), state); err != nil {
+	if err := set.Run(t.Context(), state); err != nil {
 		t.Fatal(err)
 	}
 	var got map[string]any
@@ -95,7 +95,7 @@ func TestHookFails(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			err := hookSet{"poststart", []specs.Hook{tc.hook}}.run(t.Context(), specs.State{})
+			err := HookSet{"poststart", []specs.Hook{tc.hook}}.Run(t.Context(), specs.State{})
 			if err == nil {
 				t.Fatal("no error")
 			}
@@ -113,7 +113,7 @@ func TestHookFails(t *testing.T) {
 func TestHookIgnoresInput(t *testing.T) {
 	t.Parallel()
 	state := specs.State{Annotations: map[string]string{"a": strings.Repeat("x", 1<<20)}}
-	if err := (hookSet{"poststop", []specs.Hook{{Path: "/bin/true"}}}).run(t.Context(), state); err != nil {
+	if err := (HookSet{"poststop", []specs.Hook{{Path: "/bin/true"}}}).Run(t.Context(), state); err != nil {
 		t.Error(err)
 	}
 }
@@ -199,10 +199,10 @@ func TestHookLeavesChild(t *testing.T) {
 func TestHookOrder(t *testing.T) {
 	t.Parallel()
 	log := filepath.Join(t.TempDir(), "log")
-	set := hookSet{"prestart", []specs.Hook{
+	set := HookSet{"prestart", []specs.Hook{
 		script("echo a >> %s", log), script("echo b >> %s; exit 1", log), script("echo c >> %s", log), script("exit 2"),
 	}}
-	err := set.run(t.Context(), specs.State{})
+	err := set.Run(t.Context(), specs.State{})
 	if err == nil || !strings.Contains(err.Error(), "prestart hook #1") {
 		t.Errorf("got %v", err)
 	}
@@ -210,14 +210,30 @@ func TestHookOrder(t *testing.T) {
 		t.Errorf("up to the first that fails, these ran: %q", got)
 	}
 
-	set.kind = "poststop"
-	write(t, log, "")
+	set.Kind = "poststop"
+	if err := os.Truncate(log, 0); err != nil {
+		t.Fatal(err)
+	}
 	var warned []string
-	set.runAll(t.Context(), specs.State{}, func(format string, args ...any) { warned = append(warned, fmt.Sprintf(format, args...)) })
+	set.RunAll(t.Context(), specs.State{}, func(format string, args ...any) { warned = append(warned, fmt.Sprintf(format, args...)) })
 	if got := content(t, log); got != "a\nb\nc\n" {
 		t.Errorf("of all, these ran: %q", got)
 	}
 	if len(warned) != 2 || !strings.Contains(warned[0], "poststop hook #1") || !strings.Contains(warned[1], "poststop hook #3") {
 		t.Errorf("warnings: %q", warned)
+	}
+}
+
+// within fails a test whose function hangs.
+func within(t *testing.T, limit time.Duration, fn func() error) error {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() { done <- fn() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(limit):
+		t.Fatalf("it has not returned after %s", limit)
+		return nil
 	}
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package oci
+package launcher
 
 import (
 	"bytes"
@@ -21,16 +21,17 @@ import (
 // hookTimeout bounds a hook that has no timeout of its own: its client waits.
 const hookTimeout = 5 * time.Minute
 
-// hookSet is the hooks of one point of a container's life. They run as whoever
-// called the runtime, one after the other, with the state on stdin.
-type hookSet struct {
-	kind  string
-	hooks []specs.Hook
+// HookSet is the hooks of one point of a container's life, under its name in the
+// OCI specification. They run as this process, one after the other, with the
+// state on stdin.
+type HookSet struct {
+	Kind  string
+	Hooks []specs.Hook
 }
 
-// run runs the hooks up to the first that fails.
-func (s hookSet) run(ctx context.Context, state specs.State) error {
-	for i := range s.hooks {
+// Run runs the hooks up to the first that fails.
+func (s HookSet) Run(ctx context.Context, state specs.State) error {
+	for i := range s.Hooks {
 		if err := s.runOne(ctx, i, state); err != nil {
 			return err
 		}
@@ -38,23 +39,23 @@ func (s hookSet) run(ctx context.Context, state specs.State) error {
 	return nil
 }
 
-// runAll runs all hooks. That one fails is a warning, as the specification has
+// RunAll runs all hooks. That one fails is a warning, as the specification has
 // it for what comes after the start.
-func (s hookSet) runAll(ctx context.Context, state specs.State, warn func(format string, args ...any)) {
-	for i := range s.hooks {
+func (s HookSet) RunAll(ctx context.Context, state specs.State, warn func(format string, args ...any)) {
+	for i := range s.Hooks {
 		if err := s.runOne(ctx, i, state); err != nil {
 			warn("%v", err)
 		}
 	}
 }
 
-func (s hookSet) runOne(ctx context.Context, i int, state specs.State) error {
+func (s HookSet) runOne(ctx context.Context, i int, state specs.State) error {
 	b, err := json.Marshal(state)
 	if err != nil {
 		return fmt.Errorf("encode state: %w", err)
 	}
-	if err := runHook(ctx, &s.hooks[i], b); err != nil {
-		return fmt.Errorf("error running %s hook #%d: %w", s.kind, i, err)
+	if err := runHook(ctx, &s.Hooks[i], b); err != nil {
+		return fmt.Errorf("error running %s hook #%d: %w", s.Kind, i, err)
 	}
 	return nil
 }
@@ -82,12 +83,13 @@ func runHook(ctx context.Context, h *specs.Hook, state []byte) error {
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	// A group of its own, to be killed whole.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	pidfd := -1
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, PidFD: &pidfd}
 	// A child of the hook that keeps its output open is not waited for.
 	cmd.WaitDelay = time.Second
 	err := cmd.Start()
 	if err == nil {
-		err = waitGroup(ctx, cmd)
+		err = waitGroup(ctx, cmd, pidfd)
 	}
 	switch {
 	case err == nil || errors.Is(err, exec.ErrWaitDelay):
@@ -100,19 +102,22 @@ func runHook(ctx context.Context, h *specs.Hook, state []byte) error {
 
 // waitGroup waits for a command that leads a process group. When ctx is done it
 // kills the group.
-func waitGroup(ctx context.Context, cmd *exec.Cmd) error {
+func waitGroup(ctx context.Context, cmd *exec.Cmd, pidfd int) error {
+	if pidfd < 0 {
+		return errors.Join(errors.New("the kernel gives no pidfd"), cmd.Process.Kill(), cmd.Wait())
+	}
+	defer unix.Close(pidfd)
+	// It stays a zombie, and with it the group what it is, until Wait.
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		for errors.Is(unix.Waitid(unix.P_PID, cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
-		}
+		_ = retryEINTR(func() error { return unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED|unix.WNOWAIT, nil) })
 	}()
 	select {
 	case <-ended:
 	case <-ctx.Done():
-		//nolint:forbidigo // Its leader is our child and not reaped before the Wait below: the number is nobody else's
-		if err := unix.Kill(-cmd.Process.Pid, unix.SIGKILL); err != nil {
-			return fmt.Errorf("kill: %w", err)
+		if err := killGroup(pidfd); err != nil {
+			return errors.Join(fmt.Errorf("kill: %w", err), cmd.Wait())
 		}
 		<-ended
 	}
