@@ -145,7 +145,7 @@ func TestDecodeProblems(t *testing.T) {
 func TestDecodeUnsupported(t *testing.T) {
 	t.Parallel()
 	for _, spec := range []string{
-		"overlay: disk", "terminal: true", "platform: kvm", "platform: ptrace", "network: {mode: bridge}",
+		"overlay: disk", "platform: kvm", "platform: ptrace", "network: {mode: bridge}",
 		"network: {ports: [{hostPort: 1, containerPort: 1}]}", "network: {dns: {nameservers: [a]}}", "probes: {liveness: {tcp: {port: 1}}}",
 		"dependsOn: [a]", "ttlAfterFinished: 1s", "env: [{name: A, valueFrom: {secret: {name: a, key: b}}}]",
 		"volumes: [{name: a, mountPath: /a, config: {name: x}}]", "volumes: [{name: a, mountPath: /a, secret: {name: x}}]",

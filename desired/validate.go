@@ -436,7 +436,6 @@ func (v *validator) unsupported(s *Spec) {
 	}{
 		{"spec.root.image", s.Root.Image != nil},
 		{"spec.overlay: disk", s.Overlay == OverlayDisk},
-		{"spec.terminal", s.Terminal},
 		{"spec.network.mode: " + s.Network.Mode, s.Network.Mode == NetworkBridge},
 		{"spec.network.ports", len(s.Network.Ports) > 0},
 		{"spec.network.dns", s.Network.DNS != nil},

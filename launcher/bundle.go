@@ -148,8 +148,6 @@ func checkBundle(c *specs.Spec) error {
 		return fmt.Errorf("root.path: expected a path")
 	case !filepath.IsAbs(c.Process.Cwd):
 		return fmt.Errorf("process.cwd: expected an absolute path, got %q", c.Process.Cwd)
-	case c.Process.Terminal:
-		return fmt.Errorf("process.terminal: a terminal is not supported yet; use `sandboxctl exec -it`")
 	case c.Hooks != nil && len(c.Hooks.StartContainer) > 0:
 		return fmt.Errorf("hooks.startContainer: not supported; they would run in the sandbox")
 	case c.Windows != nil || c.Solaris != nil || c.VM != nil || c.ZOS != nil:

@@ -42,9 +42,6 @@ type Container struct {
 type streams struct {
 	files     [3]*os.File
 	preserved []*os.File
-	// terminal makes the first the controlling terminal of the sentry, which
-	// passes it on to the application.
-	terminal bool
 }
 
 // CreateContainer makes a container as far as its created state and returns the
@@ -99,7 +96,7 @@ func (l *Launcher) createContainer(ctx context.Context, c *Container) (*actual.R
 	defer cancel()
 	b, err := l.boot(ctx, &launch{
 		rec: rec, st: st, phase: actual.PhaseCreating,
-		streams: &streams{files: c.Streams, preserved: c.Preserved, terminal: c.Spec.Process.Terminal},
+		streams: &streams{files: c.Streams, preserved: c.Preserved},
 	})
 	if err != nil {
 		return rec, err

@@ -79,8 +79,8 @@ func (s *stdio) give(d *donation) (fds []int) {
 	return fds
 }
 
-// openOutput makes the pipes of the application's output, unless it has streams
-// of its own, and of the sentry's own, and gives their read ends and the log
+// openOutput makes the pipes or the terminal of the application's output, unless
+// it has streams of its own, and the pipe of the sentry's own, and gives their read ends and the log
 // directory to the gofer.
 func (l *Launcher) openOutput(dir int, la *launch, toGofer *donation) (_ *gofer.Logs, _ *stdio, sentryErr *os.File, err error) {
 	attempt := la.rec.Attempt
@@ -102,7 +102,8 @@ func (l *Launcher) openOutput(dir int, la *launch, toGofer *donation) (_ *gofer.
 		}
 	}()
 	pipes := []*int{&logs.SentryFD, &logs.StdoutFD, &logs.StderrFD}
-	if la.streams != nil {
+	terminal := la.streams == nil && la.st.spec.Process.Terminal
+	if la.streams != nil || terminal {
 		pipes = pipes[:1]
 	}
 	for _, fd := range pipes {
@@ -118,6 +119,14 @@ func (l *Launcher) openOutput(dir int, la *launch, toGofer *donation) (_ *gofer.
 		if err != nil {
 			return nil, nil, nil, err
 		}
+		return logs, s, writers[0], nil
+	}
+	if terminal {
+		fd, s, err := ownTerminal(toGofer)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		logs.StdoutFD = fd
 		return logs, s, writers[0], nil
 	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDONLY, 0)

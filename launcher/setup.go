@@ -111,6 +111,7 @@ func processSpec(sb *desired.Sandbox) *specs.Spec {
 		Args:         slices.Concat(s.Command, s.Args),
 		Cwd:          s.WorkingDir,
 		Env:          environment(s.Env),
+		Terminal:     s.Terminal,
 		Capabilities: capabilities(s.Capabilities),
 		// The guest's own no_new_privs stays off: setuid programs inside a
 		// sandbox change nothing outside of it.

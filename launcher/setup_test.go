@@ -96,7 +96,6 @@ func TestBundle(t *testing.T) {
 	}
 	for name, c := range map[string]struct{ old, new, want string }{
 		"hooks":      {`"hostname":"h"`, `"hooks":{"startContainer":[{"path":"/bin/x"}]}`, "hooks.startContainer: not supported"},
-		"terminal":   {`"cwd":"/"`, `"cwd":"/","terminal":true`, "terminal"},
 		"devices":    {`"resources"`, `"devices":[{"path":"/dev/sda","type":"b","major":8,"minor":0}],"resources"`, "devices"},
 		"namespaces": {`"resources"`, `"namespaces":[{"type":"network","path":"/proc/1/ns/net"}],"resources"`, "joining a namespace"},
 		"mappings":   {`"resources"`, `"uidMappings":[{"containerID":0,"hostID":0,"size":1}],"resources"`, "id mappings"},

@@ -334,7 +334,8 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 		defer ns.Close()
 	}
 	attr := sentryAttr(st)
-	if la.streams != nil && la.streams.terminal {
+	if st.spec.Process.Terminal {
+		// The sentry's controlling terminal becomes the application's.
 		attr.Setctty, attr.Ctty = true, stdioFDs[0]
 	}
 	sentryGate, gateFD, err := newGate(&toSentry)
