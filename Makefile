@@ -14,7 +14,7 @@ BIN      := bin
 TOOLS    := $(BIN)/tools
 GO       := go
 PACKAGES := ./...
-FUZZTIME ?= 10s
+FUZZTIME ?= 500000x
 # The race detector needs cgo; the programs under test do not get it.
 TESTENV  := SANDBOXCTL_BIN=$(CURDIR)/$(BIN) $(if $(filter 0,$(shell id -u)),SANDBOXCTL_E2E=require)
 RACE     := CGO_ENABLED=1 $(TESTENV) $(GO) test -race -shuffle=on -count=1
@@ -41,7 +41,7 @@ test: setup ## everything: build, lint, unit tests and real sandboxes, race dete
 	@.ci/step build make --no-print-directory build
 	@.ci/step lint  make --no-print-directory lint
 	@.ci/step race  make --no-print-directory race
-	@.ci/step fuzz  make --no-print-directory fuzz FUZZTIME=2s
+	@.ci/step fuzz  make --no-print-directory fuzz FUZZTIME=20000x
 	@.ci/step validate .ci/validate $(BIN)
 	@.ci/step demo  .ci/demo $(BIN)
 
@@ -74,7 +74,7 @@ vuln: $(TOOLS)/.built ## known vulnerabilities (needs the Go vulnerability datab
 	$(TOOLS)/govulncheck $(PACKAGES)
 
 .PHONY: fuzz
-fuzz: ## every fuzz target for FUZZTIME (10s)
+fuzz: ## every fuzz target, FUZZTIME (500000x) executions each
 	@.ci/fuzz $(FUZZTIME)
 
 .PHONY: bench
