@@ -132,7 +132,7 @@ func (c *Control) roundTrip(method string, arg, result any, files []*os.File) er
 		_, err = c.conn.Write(msg[n:])
 	}
 	if err != nil {
-		return fmt.Errorf("send request: %w", err)
+		return fmt.Errorf("send request: %w", orClosed(err))
 	}
 	var r reply
 	limited := &io.LimitedReader{R: c.conn, N: maxReply}
@@ -140,10 +140,7 @@ func (c *Control) roundTrip(method string, arg, result any, files []*os.File) er
 		if limited.N <= 0 {
 			return fmt.Errorf("read answer: longer than %d bytes", maxReply)
 		}
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return fmt.Errorf("read answer: the sentry closed the connection: %w", err)
-		}
-		return fmt.Errorf("read answer: %w", err)
+		return fmt.Errorf("read answer: %w", orClosed(err))
 	}
 	if !r.Success {
 		return &RemoteError{Message: r.Err}
@@ -155,6 +152,17 @@ func (c *Control) roundTrip(method string, arg, result any, files []*os.File) er
 		return fmt.Errorf("decode answer: %w", err)
 	}
 	return nil
+}
+
+// orClosed has the ways in which a connection ends say that it has: which of
+// them it is depends on how far the sentry got.
+func orClosed(err error) error {
+	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, unix.EPIPE, unix.ECONNRESET} {
+		if errors.Is(err, e) {
+			return fmt.Errorf("the sentry closed the connection: %w", err)
+		}
+	}
+	return err
 }
 
 // SetNetwork gives the sandbox its interfaces when it starts, with a packet

@@ -113,6 +113,17 @@ func TestControlHostile(t *testing.T) {
 	}
 }
 
+// A connection that has ended says so however far the caller got.
+func TestControlClosed(t *testing.T) {
+	t.Parallel()
+	c := fakeSentry(t, func(*net.UnixConn, string) {})
+	for range 3 {
+		if _, err := c.Processes(t.Context()); err == nil || !strings.Contains(err.Error(), "the sentry closed the connection") {
+			t.Error(err)
+		}
+	}
+}
+
 func flood(c *net.UnixConn, head, more string) {
 	_, _ = c.Write([]byte(head))
 	block := []byte(strings.Repeat(more, 64<<10))

@@ -161,8 +161,8 @@ func TestMisbehaviour(t *testing.T) {
 	for name, want := range map[string]string{
 		stubDiesEarly:  "the sentry exited",
 		stubNeverReady: "not created|not started after 2s",
-		stubDiesReady:  "connect|exited|connection",
-		stubDiesStart:  "closed the connection|connection reset",
+		stubDiesReady:  "connect to control server|exited|closed the connection",
+		stubDiesStart:  "closed the connection",
 		stubSilent:     "not started after 2s|no answer in time",
 		stubGarbage:    "read answer",
 		stubHuge:       "longer than|invalid character",
