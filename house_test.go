@@ -63,6 +63,7 @@ func TestDirections(t *testing.T) {
 		"./gofer/...":        `^sandboxctl\.dev/gofer|^golang\.org/x/|^gvisor\.dev/gvisor/`,
 		"./launcher/wire":    `^sandboxctl\.dev/launcher/wire`,
 		"./launcher/cgroup":  `^sandboxctl\.dev/launcher/cgroup|^golang\.org/x/sys/|^github\.com/opencontainers/runtime-spec/`,
+		"./launcher/guest":   `^sandboxctl\.dev/launcher/guest|^golang\.org/x/sys/|^github\.com/opencontainers/runtime-spec/`,
 		"./launcher/netns":   `^sandboxctl\.dev/launcher/(netns|wire)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
 		"./launcher":         `^sandboxctl\.dev/(launcher|desired|actual|gofer)|^golang\.org/x/|^gvisor\.dev/gvisor/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|opencontainers/runtime-spec|vishvananda)`,
 		"./cmd/sandboxctl":   `.`,

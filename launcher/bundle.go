@@ -51,6 +51,9 @@ func (st *setup) fromBundle(dir string) error {
 	if cfg.Hooks != nil && hasHooks(cfg.Hooks) {
 		st.hooks = &bundleHooks{Bundle: dir, Hooks: cfg.Hooks, Annotations: cfg.Annotations}
 	}
+	if err := st.addStartHooks(cfg, dir); err != nil {
+		return terminalf("read %s/config.json: %w", dir, err)
+	}
 	if cfg.Linux != nil {
 		st.spec.Linux.Seccomp = cfg.Linux.Seccomp
 		st.bundleLimits(cfg.Linux.Resources)
@@ -148,8 +151,6 @@ func checkBundle(c *specs.Spec) error {
 		return fmt.Errorf("root.path: expected a path")
 	case !filepath.IsAbs(c.Process.Cwd):
 		return fmt.Errorf("process.cwd: expected an absolute path, got %q", c.Process.Cwd)
-	case c.Hooks != nil && len(c.Hooks.StartContainer) > 0:
-		return fmt.Errorf("hooks.startContainer: not supported; they would run in the sandbox")
 	case c.Windows != nil || c.Solaris != nil || c.VM != nil || c.ZOS != nil:
 		return fmt.Errorf("expected a Linux bundle")
 	}

@@ -9,17 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
-	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-)
 
-// hookTimeout bounds a hook that has no timeout of its own: its client waits.
-const hookTimeout = 5 * time.Minute
+	"sandboxctl.dev/launcher/guest"
+)
 
 // HookSet is the hooks of one point of a container's life, under its name in the
 // OCI specification. They run as this process, one after the other, with the
@@ -61,16 +58,10 @@ func (s HookSet) runOne(ctx context.Context, i int, state specs.State) error {
 }
 
 func runHook(ctx context.Context, h *specs.Hook, state []byte) error {
-	if !filepath.IsAbs(h.Path) {
-		return fmt.Errorf("path: expected an absolute path, got %q", h.Path)
+	if err := guest.Check(h); err != nil {
+		return err
 	}
-	timeout := hookTimeout
-	if h.Timeout != nil {
-		if *h.Timeout <= 0 {
-			return fmt.Errorf("timeout: expected more than 0 seconds, got %d", *h.Timeout)
-		}
-		timeout = time.Duration(*h.Timeout) * time.Second
-	}
+	timeout := guest.Timeout(h)
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("killed after %s", timeout))
 	defer cancel()
 	cmd := exec.Command(h.Path)
@@ -80,7 +71,7 @@ func runHook(ctx context.Context, h *specs.Hook, state []byte) error {
 	// Nothing of ours: [] is an empty environment, nil would be this one.
 	cmd.Env = append([]string{}, h.Env...)
 	cmd.Stdin = bytes.NewReader(state)
-	var said bytes.Buffer
+	var said guest.Output
 	cmd.Stdout, cmd.Stderr = &said, &said
 	// A group of its own, to be killed whole.
 	pidfd := -1
@@ -97,7 +88,7 @@ func runHook(ctx context.Context, h *specs.Hook, state []byte) error {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", h.Path, context.Cause(ctx))
 	}
-	return fmt.Errorf("%s: %w, output: %s", h.Path, err, strings.TrimSpace(said.String()))
+	return fmt.Errorf("%s: %w, output: %s", h.Path, err, said.String())
 }
 
 // waitGroup waits for a command that leads a process group. When ctx is done it

@@ -45,6 +45,9 @@ func fromContainer(cfg *specs.Spec, bundle string) (*setup, error) {
 		Hostname: cfg.Hostname,
 		Linux:    &specs.Linux{},
 	}
+	if err := st.addStartHooks(cfg, bundle); err != nil {
+		return nil, terminalf("read %s/config.json: %w", bundle, err)
+	}
 	st.hostNetwork = true
 	if cfg.Linux != nil {
 		st.spec.Linux.Devices, st.spec.Linux.Sysctl = cfg.Linux.Devices, cfg.Linux.Sysctl
@@ -119,8 +122,6 @@ func checkContainer(c *specs.Spec) error {
 		return fmt.Errorf("process.cwd: expected an absolute path, got %q", c.Process.Cwd)
 	case c.Windows != nil || c.Solaris != nil || c.VM != nil || c.ZOS != nil:
 		return fmt.Errorf("expected the configuration of a Linux container")
-	case c.Hooks != nil && len(c.Hooks.StartContainer) > 0:
-		return fmt.Errorf("hooks.startContainer: not supported: they would have to run in the sandbox before its application")
 	}
 	for i, m := range c.Mounts {
 		switch {

@@ -49,7 +49,7 @@ func TestContainer(t *testing.T) {
 		"process.cwd":                   func(c *specs.Spec) { c.Process.Cwd = "a" },
 		"ociVersion":                    func(c *specs.Spec) { c.Version = "invalid" },
 		"expected 1.x.y, got \"2.0.0\"": func(c *specs.Spec) { c.Version = "2.0.0" },
-		"hooks.startContainer":          func(c *specs.Spec) { c.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/a"}}} },
+		"hooks.startContainer":          func(c *specs.Spec) { c.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "a"}}} },
 		"mounts[0].destination":         func(c *specs.Spec) { c.Mounts = []specs.Mount{{Destination: "/../a"}} },
 		"mounts[0].source":              func(c *specs.Spec) { c.Mounts = []specs.Mount{{Destination: "/a", Type: "bind"}} },
 		"linux.namespaces[1]":           func(c *specs.Spec) { c.Linux.Namespaces = append(c.Linux.Namespaces, c.Linux.Namespaces[0]) },

@@ -39,8 +39,11 @@ type setup struct {
 	// cgroupsPath and resources are those of a container.
 	cgroupsPath string
 	resources   *specs.LinuxResources
-	// hooks are those of a manifest's bundle, nil if it has none.
+	// hooks are those of a manifest's bundle that run on the host, nil if it has
+	// none.
 	hooks *bundleHooks
+	// startHooks run in the sandbox, before its application.
+	startHooks *bundleHooks
 }
 
 // source is one tree to serve: a host path, or the generated host root.

@@ -95,7 +95,7 @@ func TestBundle(t *testing.T) {
 		t.Error("annotations are passed on")
 	}
 	for name, c := range map[string]struct{ old, new, want string }{
-		"hooks":      {`"hostname":"h"`, `"hooks":{"startContainer":[{"path":"/bin/x"}]}`, "hooks.startContainer: not supported"},
+		"hooks":      {`"hostname":"h"`, `"hooks":{"startContainer":[{"path":"bin/x"}]}`, "hooks.startContainer[0].path: expected an absolute path"},
 		"devices":    {`"resources"`, `"devices":[{"path":"/dev/sda","type":"b","major":8,"minor":0}],"resources"`, "devices"},
 		"namespaces": {`"resources"`, `"namespaces":[{"type":"network","path":"/proc/1/ns/net"}],"resources"`, "joining a namespace"},
 		"mappings":   {`"resources"`, `"uidMappings":[{"containerID":0,"hostID":0,"size":1}],"resources"`, "id mappings"},

@@ -55,7 +55,7 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	if err != nil {
 		return err
 	}
-	timeout := l.opts.BootTimeout
+	timeout := l.opts.BootTimeout + st.startTimeout()
 	var img *checkpointImage
 	if checkpoint != "" {
 		if img, err = l.openChecked(ctx, st, checkpoint); err != nil {
@@ -182,11 +182,18 @@ func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup, 
 	if err := l.setNetwork(ctx, rec, st, c, img != nil); err != nil {
 		return err
 	}
-	var err error
+	hooks, err := l.openStartHooks(rec.Name, st)
+	if err != nil {
+		return err
+	}
+	defer hooks.Close()
 	if img != nil {
 		err = c.Restore(ctx, img.state)
 	} else {
 		err = c.StartRoot(ctx)
+		if err == nil && hooks != nil {
+			return waitStartHooks(ctx, hooks)
+		}
 	}
 	var remote *RemoteError
 	if err == nil || errors.As(err, &remote) {
@@ -404,7 +411,11 @@ func spawnGofer(path string, rec *actual.Record, sentry *child, maps *idMaps, cf
 // descriptors it names. ready is the read end of start-sync.
 func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []int, d *donation) (args []string, ready *os.File, err error) {
 	rec, st := la.rec, la.st
-	spec, err := json.Marshal(st.spec)
+	guestSpec, hookArgs, err := l.withStartHooks(st, rec.Name, dir, len(stdioFDs), d)
+	if err != nil {
+		return nil, nil, err
+	}
+	spec, err := json.Marshal(guestSpec)
 	if err != nil {
 		return nil, nil, fmt.Errorf("encode spec: %w", err)
 	}
@@ -460,6 +471,7 @@ func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []i
 			args = append(args, fmt.Sprintf("--pass-fd=%d:%d", fd, i))
 		}
 	}
+	args = append(args, hookArgs...)
 	total, err := totalMemory()
 	if err != nil {
 		return nil, nil, errors.Join(err, ready.Close())

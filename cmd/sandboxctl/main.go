@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/guest"
 )
 
 // Exit codes. diff and exec have their own meanings; see their help.
@@ -27,8 +28,11 @@ const (
 func main() {
 	// The gofer is this program under another name. It goes first: it must
 	// have started nothing and parsed nothing when it gives up its privileges.
-	if os.Args[0] == gofer.Argv0 {
+	switch os.Args[0] {
+	case gofer.Argv0:
 		os.Exit(gofer.Main(os.Args))
+	case guest.Argv0:
+		os.Exit(guest.Main(context.Background(), os.Args))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
