@@ -11,12 +11,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
+
+	"sandboxctl.dev/actual/atomicfile"
 )
 
 // sample is a record with every field set.
@@ -57,7 +60,7 @@ func put(t *testing.T, s *Store, r *Record) {
 
 // metaPath is where the record of a name is, for tests that damage it.
 func metaPath(s *Store, name string) string {
-	return filepath.Join(s.Path(), sandboxesDir, name, recordFile)
+	return filepath.Join(s.Path(), SandboxesDir, name, RecordFile)
 }
 
 func TestRecordGolden(t *testing.T) {
@@ -210,7 +213,7 @@ func TestStoreHolds(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(s.Path(), sandboxesDir, "Not.A.Sandbox"), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(s.Path(), SandboxesDir, "Not.A.Sandbox"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Claim("aborted"); err != nil {
@@ -270,7 +273,7 @@ func TestStoreLifecycle(t *testing.T) {
 		t.Error("an unchanged record is decoded again")
 	}
 	// Deep things in it are removed too, and links are not followed.
-	dir := filepath.Join(s.Path(), sandboxesDir, "web")
+	dir := filepath.Join(s.Path(), SandboxesDir, "web")
 	canary := filepath.Join(t.TempDir(), "canary")
 	must(t, os.WriteFile(canary, []byte("alive"), 0o600))
 	must(t, os.MkdirAll(filepath.Join(dir, "logs", "a", "b"), 0o700))
@@ -283,7 +286,7 @@ func TestStoreLifecycle(t *testing.T) {
 	if err := s.Put(r); err == nil {
 		t.Error("a late writer brought a removed sandbox back")
 	}
-	if left, err := os.ReadDir(filepath.Join(s.Path(), trashDir)); err != nil || len(left) > 0 {
+	if left, err := os.ReadDir(filepath.Join(s.Path(), TrashDir)); err != nil || len(left) > 0 {
 		t.Errorf("trash: %v %v", left, err)
 	}
 	for _, bad := range []string{"", ".", "..", "a/b", "-rf", "A", "a_b", strings.Repeat("a", 64), "a\x00"} {
@@ -300,6 +303,35 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What a killed daemon left of its writes goes away, wherever it was writing; a
+// program that leaves a request now keeps its own.
+func TestSweepTemps(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	put(t, s, sample("web"))
+	tmp := atomicfile.TempPrefix + "0"
+	for _, p := range []string{tmp, "sandboxes/web/" + tmp, "requests/" + tmp, "requests/" + tmp + "old"} {
+		must(t, os.WriteFile(filepath.Join(s.Path(), p), nil, 0o600))
+	}
+	old := time.Now().Add(-2 * requestAge)
+	must(t, os.Chtimes(filepath.Join(s.Path(), "requests", tmp+"old"), old, old))
+	must(t, os.MkdirAll(filepath.Join(s.Path(), "sandboxes/Not.A.Name"), 0o700))
+	must(t, s.SweepTemps())
+	var left []string
+	must(t, filepath.WalkDir(s.Path(), func(p string, _ fs.DirEntry, err error) error {
+		if strings.HasPrefix(filepath.Base(p), atomicfile.TempPrefix) {
+			left = append(left, strings.TrimPrefix(p, s.Path()+"/"))
+		}
+		return err
+	}))
+	if want := []string{"requests/" + tmp}; !slices.Equal(left, want) {
+		t.Errorf("left are %v, expected %v", left, want)
+	}
+	if rec, _, err := s.Get("web"); rec == nil || err != nil {
+		t.Errorf("the record: %v, %v", rec, err)
 	}
 }
 

@@ -45,9 +45,9 @@ func (s *Store) ClaimHeld(name string) (*Hold, error) {
 			return nil, fmt.Errorf("claim %s: %w", name, err)
 		}
 		var st unix.Stat_t
-		switch err := unix.Fstatat(int(h.dir.Fd()), recordFile, &st, unix.AT_SYMLINK_NOFOLLOW); {
+		switch err := unix.Fstatat(int(h.dir.Fd()), RecordFile, &st, unix.AT_SYMLINK_NOFOLLOW); {
 		case errors.Is(err, unix.ENOENT):
-			if err := atomicfile.SweepTemps(h.dir); err != nil {
+			if err := atomicfile.SweepTemps(h.dir, 0); err != nil {
 				return nil, errors.Join(fmt.Errorf("claim %s: %w", name, err), h.Release())
 			}
 			return h, nil

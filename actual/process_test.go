@@ -169,7 +169,7 @@ func TestObserver(t *testing.T) {
 	// It dies, having left its exit record.
 	b, err := EncodeExit(ExitRecord{UID: r.UID, Attempt: r.Attempt, Status: 3 << 8, At: time.Now()})
 	must(t, err)
-	must(t, os.WriteFile(filepath.Join(s.Path(), sandboxesDir, "web", ExitFile), b, 0o600))
+	must(t, os.WriteFile(filepath.Join(s.Path(), SandboxesDir, "web", ExitFile), b, 0o600))
 	must(t, cmd.Process.Kill())
 	select {
 	case <-o.Exits():

@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/atomicfile"
 )
 
 // Remove removes the directory of a sandbox whose processes are proven dead.
@@ -21,7 +24,7 @@ func (s *Store) Remove(name string) error {
 	if err != nil {
 		return err
 	}
-	trash, err := openDir(int(s.root.Fd()), trashDir)
+	trash, err := openDir(int(s.root.Fd()), TrashDir)
 	if err != nil {
 		return fmt.Errorf("open trash: %w", err)
 	}
@@ -44,7 +47,7 @@ func (s *Store) Remove(name string) error {
 
 // SweepTrash removes what is in the trash. The caller holds the lock.
 func (s *Store) SweepTrash() error {
-	trash, err := openDir(int(s.root.Fd()), trashDir)
+	trash, err := openDir(int(s.root.Fd()), TrashDir)
 	if err != nil {
 		return fmt.Errorf("open trash: %w", err)
 	}
@@ -58,6 +61,36 @@ func (s *Store) SweepTrash() error {
 		errs = append(errs, removeTree(int(trash.Fd()), n, 0))
 	}
 	return errors.Join(errs...)
+}
+
+// requestAge is how old a temporary file among the requests must be for its
+// writer to be dead: any program may leave a request, under no lock.
+const requestAge = time.Minute
+
+// SweepTemps removes the temporary files that killed writers left: this
+// program's, and old ones among the requests. The caller holds the lock.
+func (s *Store) SweepTemps() error {
+	names, err := s.names()
+	if err != nil {
+		return fmt.Errorf("list sandboxes: %w", err)
+	}
+	errs := []error{atomicfile.SweepTemps(s.root, 0)}
+	for _, n := range names {
+		if !s.valid(n) {
+			continue // not ours to touch
+		}
+		dir, err := s.Dir(n)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		errs = append(errs, atomicfile.SweepTemps(dir, 0), dir.Close())
+	}
+	dir, err := s.requests()
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	return errors.Join(append(errs, atomicfile.SweepTemps(dir, requestAge), dir.Close())...)
 }
 
 // maxDepth bounds the recursion of removeTree; our own trees are 2 deep.

@@ -24,11 +24,12 @@ import (
 
 // Names below the state directory.
 const (
-	sandboxesDir = "sandboxes"
-	trashDir     = "trash"
-	requestsDir  = "requests"
-	lockFile     = "daemon.lock"
-	recordFile   = "meta.json"
+	SandboxesDir = "sandboxes" // a directory for each sandbox
+	TrashDir     = "trash"     // directories of sandboxes on their way out
+	RecordFile   = "meta.json" // in a sandbox's directory
+
+	requestsDir = "requests"
+	lockFile    = "daemon.lock"
 )
 
 // Reasons of a Held name.
@@ -123,18 +124,18 @@ func openStore(path string, create bool, valid func(string) bool) (_ *Store, err
 		return nil, fmt.Errorf("open state directory %s: %w", path, err)
 	}
 	if create {
-		for _, d := range []string{sandboxesDir, trashDir, requestsDir} {
+		for _, d := range []string{SandboxesDir, TrashDir, requestsDir} {
 			if err := unix.Mkdirat(int(root.Fd()), d, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 				return nil, fmt.Errorf("create state directory %s/%s: %w", path, d, err)
 			}
 		}
 	}
-	s.dirs, err = openDir(int(root.Fd()), sandboxesDir)
+	s.dirs, err = openDir(int(root.Fd()), SandboxesDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open state directory %s: %w", path, ErrNoState)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open state directory %s/%s: %w", path, sandboxesDir, err)
+		return nil, fmt.Errorf("open state directory %s/%s: %w", path, SandboxesDir, err)
 	}
 	return s, nil
 }
@@ -161,6 +162,16 @@ func (s *Store) Close() error {
 		err = s.dirs.Close()
 	}
 	return errors.Join(err, s.root.Close())
+}
+
+// Root opens the state directory, to look at its files. The caller closes it.
+func (s *Store) Root() (*os.Root, error) {
+	// Through the descriptor: the path may lead elsewhere by now.
+	r, err := os.OpenRoot("/proc/self/fd/" + strconv.Itoa(int(s.root.Fd())))
+	if err != nil {
+		return nil, fmt.Errorf("open state directory: %w", err)
+	}
+	return r, nil
 }
 
 // Path is where the state directory was when it was opened, for messages.
@@ -223,9 +234,9 @@ func (s *Store) Claim(name string) error {
 	}
 	defer dir.Close()
 	var st unix.Stat_t
-	switch err := unix.Fstatat(int(dir.Fd()), recordFile, &st, unix.AT_SYMLINK_NOFOLLOW); {
+	switch err := unix.Fstatat(int(dir.Fd()), RecordFile, &st, unix.AT_SYMLINK_NOFOLLOW); {
 	case errors.Is(err, unix.ENOENT):
-		return atomicfile.SweepTemps(dir)
+		return atomicfile.SweepTemps(dir, 0)
 	case err != nil:
 		return fmt.Errorf("claim %s: %w", name, err)
 	}
@@ -268,7 +279,7 @@ func (s *Store) Put(r *Record) error {
 		return fmt.Errorf("write record of %s: %w", r.Name, err)
 	}
 	defer dir.Close()
-	if err := atomicfile.Write(dir, recordFile, b, 0o600); err != nil {
+	if err := atomicfile.Write(dir, RecordFile, b, 0o600); err != nil {
 		return fmt.Errorf("write record of %s: %w", r.Name, err)
 	}
 	return nil
@@ -291,7 +302,7 @@ func (s *Store) read(name string) (rec *Record, held *Held, exists bool) {
 		return nil, &Held{Name: name, Reason: reason, Message: err.Error()}, true
 	}
 	var st unix.Stat_t
-	switch err := unix.Fstatat(int(s.dirs.Fd()), name+"/"+recordFile, &st, unix.AT_SYMLINK_NOFOLLOW); {
+	switch err := unix.Fstatat(int(s.dirs.Fd()), name+"/"+RecordFile, &st, unix.AT_SYMLINK_NOFOLLOW); {
 	case errors.Is(err, unix.ENOENT):
 		return nil, nil, false
 	case err != nil:
@@ -328,7 +339,7 @@ func (s *Store) decode(name string) (*Record, *Held) {
 		return hold(HeldUnreadable, err)
 	}
 	defer dir.Close()
-	b, err := readRegular(int(dir.Fd()), recordFile, MaxRecord)
+	b, err := readRegular(int(dir.Fd()), RecordFile, MaxRecord)
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return nil, nil

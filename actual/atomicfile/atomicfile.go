@@ -17,6 +17,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -89,18 +90,28 @@ func Remove(dir *os.File, name string) error {
 	return syncDir(dir, name)
 }
 
-// SweepTemps removes what crashed writers left in dir. The caller holds
-// whatever lock makes it the only writer.
-func SweepTemps(dir *os.File) error {
+// SweepTemps removes what crashed writers left in dir: every temporary file that
+// was last written at least minAge ago. With 0 the caller holds whatever lock
+// makes it the only writer.
+func SweepTemps(dir *os.File, minAge time.Duration) error {
 	entries, err := readNames(dir)
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, n := range entries {
-		if strings.HasPrefix(n, TempPrefix) {
-			errs = append(errs, ignoreMissing(unix.Unlinkat(int(dir.Fd()), n, 0)))
+		if !strings.HasPrefix(n, TempPrefix) {
+			continue
 		}
+		if minAge > 0 {
+			var st unix.Stat_t
+			err := unix.Fstatat(int(dir.Fd()), n, &st, unix.AT_SYMLINK_NOFOLLOW)
+			if err != nil || time.Since(time.Unix(st.Mtim.Unix())) < minAge {
+				errs = append(errs, ignoreMissing(err))
+				continue
+			}
+		}
+		errs = append(errs, ignoreMissing(unix.Unlinkat(int(dir.Fd()), n, 0)))
 	}
 	return errors.Join(errs...)
 }

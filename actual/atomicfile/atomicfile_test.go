@@ -345,14 +345,14 @@ func TestSweepTemps(t *testing.T) {
 	}
 	// What the name of a temporary leads to is none.
 	must(t, os.Symlink("a.yaml", at(TempPrefix+"link")))
-	must(t, SweepTemps(dir))
+	must(t, SweepTemps(dir, 0))
 	expectNames(t, dir, others...)
 	for _, n := range others {
 		if content(t, dir, n) != n {
 			t.Errorf("%s was touched", n)
 		}
 	}
-	must(t, SweepTemps(dir)) // also with nothing to do, and twice on one descriptor
+	must(t, SweepTemps(dir, 0)) // also with nothing to do, and twice on one descriptor
 
 	// What can't be removed is told, and keeps nothing else.
 	odd := TempPrefix + "dir"
@@ -360,13 +360,13 @@ func TestSweepTemps(t *testing.T) {
 	for _, n := range []string{TempPrefix + "a", TempPrefix + "z"} {
 		must(t, os.WriteFile(at(n), nil, 0o600))
 	}
-	if err := SweepTemps(dir); err == nil {
+	if err := SweepTemps(dir, 0); err == nil {
 		t.Error("a directory with the name of a temporary is not told of")
 	}
 	if got := names(t, dir); len(got) != len(others)+1 || !slices.Contains(got, odd) {
 		t.Errorf("%q", got)
 	}
-	if err := SweepTemps(open(t, at("a.yaml"))); err == nil {
+	if err := SweepTemps(open(t, at("a.yaml")), 0); err == nil {
 		t.Error("a file is swept like a directory")
 	}
 }

@@ -133,6 +133,9 @@ func (a *app) daemon(ctx context.Context, f *daemonFlags) (err error) {
 	if err := store.SweepTrash(); err != nil {
 		log.Warn("trash not emptied", "err", err)
 	}
+	if err := store.SweepTemps(); err != nil {
+		log.Warn("temporary files not removed", "err", err)
+	}
 	d, err := a.newDaemon(f, store, sentry, log)
 	if err != nil {
 		return err
