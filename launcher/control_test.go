@@ -19,7 +19,7 @@ import (
 func fakeSentry(t *testing.T, answer func(c *net.UnixConn, request string)) *Control {
 	t.Helper()
 	dir := t.TempDir()
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, controlSocket), Net: "unix"})
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, ControlSocket), Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func fakeSentry(t *testing.T, answer func(c *net.UnixConn, request string)) *Con
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.Close() })
-	c, err := dialControl(t.Context(), int(d.Fd()), controlSocket, "web")
+	c, err := dialControl(t.Context(), int(d.Fd()), ControlSocket, "web")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -209,7 +209,7 @@ func (l *Launcher) release(ctx context.Context, rec *actual.Record) error {
 		return err
 	}
 	defer dir.Close()
-	if err := unix.Unlinkat(int(dir.Fd()), controlSocket, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := unix.Unlinkat(int(dir.Fd()), ControlSocket, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove control socket: %w", err)
 	}
 	return nil

@@ -23,8 +23,9 @@ import (
 
 // Files of a sandbox's directory, beside meta.json.
 const (
-	controlSocket = "control.sock"
-	goferLog      = "gofer.log"
+	ControlSocket = "control.sock" // where the sentry of a live one listens
+
+	goferLog = "gofer.log"
 )
 
 // LogDir is the directory of a sandbox's logs, in its own directory.
@@ -240,7 +241,7 @@ func (p *pair) connect(ctx context.Context, dir int, name string) (*Control, err
 	if err := p.waitReady(ctx); err != nil {
 		return nil, err
 	}
-	c, err := dialControl(ctx, dir, controlSocket, name)
+	c, err := dialControl(ctx, dir, ControlSocket, name)
 	if err != nil {
 		return nil, err
 	}
@@ -507,17 +508,17 @@ func totalMemory() (uint64, error) {
 // bindControl binds the control socket. It listens in the sentry, which may be
 // in another network namespace: a socket on a path is reached all the same.
 func bindControl(dir int) (*os.File, error) {
-	if err := unix.Unlinkat(dir, controlSocket, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := unix.Unlinkat(dir, ControlSocket, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 		return nil, fmt.Errorf("remove old control socket: %w", err)
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("create control socket: %w", err)
 	}
-	f := os.NewFile(uintptr(fd), controlSocket)
+	f := os.NewFile(uintptr(fd), ControlSocket)
 	// By descriptor, so that the length of the state path does not matter
 	// (sun_path holds 108 bytes). The directory is 0700.
-	addr := &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(dir) + "/" + controlSocket}
+	addr := &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(dir) + "/" + ControlSocket}
 	if err := unix.Bind(fd, addr); err != nil {
 		return nil, errors.Join(fmt.Errorf("bind control socket: %w", err), f.Close())
 	}

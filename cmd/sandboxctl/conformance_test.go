@@ -17,6 +17,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/invariants"
 	"sandboxctl.dev/reconcile/reconciletest"
 )
 
@@ -122,18 +123,12 @@ func realHost(t *testing.T, opts launcher.Options) *reconciletest.Host {
 	h.Check = func() error {
 		// The observer's, of processes that it has not looked at since.
 		_, err := obs.Observe(context.Background())
-		err = errors.Join(err, invariants(store))
-		if trash, terr := os.ReadDir(filepath.Join(store.Path(), "trash")); terr != nil || len(trash) > 0 {
-			err = errors.Join(err, fmt.Errorf("the trash is not empty: %v %w", trash, terr))
-		}
+		found, lerr := invariants.Check(context.Background(), store, invariants.Options{})
+		err = errors.Join(err, lerr, invariants.Err(found))
 		if now := descriptors(t); now > fds {
 			err = errors.Join(err, fmt.Errorf("%d descriptors, %d before", now, fds))
 		}
-		mounts, merr := os.ReadFile("/proc/self/mountinfo")
-		if strings.Contains(string(mounts), store.Path()) {
-			err = errors.Join(err, errors.New("mounts are left"))
-		}
-		return errors.Join(err, merr)
+		return err
 	}
 	return h
 }

@@ -9,8 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -21,6 +19,7 @@ import (
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/invariants"
 )
 
 // finding is the result of one check.
@@ -202,71 +201,30 @@ func (a *app) checkState(ctx context.Context) []finding {
 		out = append(out, finding{"record of " + h.Name, levelError, h.Reason + ": " + h.Message})
 	}
 	out = append(out, a.checkManifests())
-	orphans := findOrphans(w, a.state)
-	for _, o := range orphans {
-		out = append(out, finding{"orphan", levelError, o})
-	}
-	if len(orphans) == 0 {
-		out = append(out, finding{"orphans", levelOK, "none: every sentry and gofer of this state directory is on record"})
-	}
-	return out
+	return append(out, checkInvariants(ctx, store)...)
 }
 
-// findOrphans finds sentries and gofers that have files of this state directory
-// open and are on no record. It is a look, for people: nobody is signalled on
-// its word.
-func findOrphans(w *world, state string) []string {
-	known := map[string]bool{}
-	for i := range w.in.Actual.Sandboxes {
-		r := w.in.Actual.Sandboxes[i].Record
-		for _, id := range []*actual.Identity{r.Sentry, r.Gofer} {
-			if id != nil {
-				known[strconv.Itoa(id.PID)] = true
-			}
-		}
-	}
-	dirs, err := filepath.Glob("/proc/[0-9]*")
+// checkInvariants looks for what no record answers for. It is a look, for people:
+// nobody is signalled on its word.
+func checkInvariants(ctx context.Context, store *actual.Store) []finding {
+	found, err := invariants.Check(ctx, store, invariants.Options{})
 	if err != nil {
-		return nil
+		return []finding{{"leftovers", levelError, err.Error()}}
 	}
-	var out []string
-	for _, d := range dirs {
-		pid := filepath.Base(d)
-		b, err := os.ReadFile(d + "/cmdline")
-		if err != nil || known[pid] {
-			continue
-		}
-		name, _, _ := strings.Cut(string(b), "\x00")
-		if name != launcher.SentryName && name != gofer.Argv0 {
-			continue
-		}
-		if of := sandboxOf(d, state); of != "" {
-			out = append(out, fmt.Sprintf("pid %s is a %s of %s that is on no record", pid, strings.TrimPrefix(name, "sandboxctl-"), clean(of)))
+	if len(found) == 0 {
+		return []finding{{"leftovers", levelOK, "none: every process, cgroup, mount and file of this state directory is on record"}}
+	}
+	out := make([]finding, len(found))
+	for i, v := range found {
+		out[i] = finding{string(v.Kind), levelError, v.Message}
+		switch v.Kind {
+		case invariants.LeftDirectory, invariants.LeftTemp, invariants.LeftTrash:
+			// Of a daemon that was killed: the next one removes it.
+			out[i].Level = levelWarning
+		default:
 		}
 	}
 	return out
-}
-
-// sandboxOf is the sandbox whose files a process has open, "" if none of this
-// state directory.
-func sandboxOf(proc, state string) string {
-	fds, err := os.ReadDir(proc + "/fd")
-	if err != nil {
-		return ""
-	}
-	for _, fd := range fds {
-		target, err := os.Readlink(proc + "/fd/" + fd.Name())
-		if err != nil {
-			continue
-		}
-		// Removed, moved into the trash, or where it should be.
-		if rest, ok := strings.CutPrefix(target, state+"/"); ok {
-			if parts := strings.Split(rest, "/"); len(parts) > 2 {
-				return parts[1]
-			}
-		}
-	}
-	return ""
 }
 
 // checkManifests looks at who may say what runs here.

@@ -23,6 +23,8 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/invariants"
 	"sandboxctl.dev/reconcile"
 )
 
@@ -169,62 +171,8 @@ func cleanState(env *testscript.Env, state string, open func(string) (*actual.St
 	for _, rec := range list.Records {
 		must("destroy", l.Destroy(ctx, rec.Name, actual.Ending{Reason: "TestOver"}))
 	}
-	must("invariants", invariants(store))
-}
-
-// invariants says what is on the host that no record accounts for.
-func invariants(store *actual.Store) error {
-	list, err := store.List()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, rec := range list.Records {
-		left, err := groupsNamed(rec.Name + "-" + rec.UID)
-		if err != nil {
-			errs = append(errs, err)
-		}
-		if rec.Phase == actual.PhaseStopped && len(left) > 0 {
-			errs = append(errs, fmt.Errorf("cgroups of %s are left: %v", rec.Name, left))
-		}
-	}
-	return errors.Join(append(errs, processesOf(store.Path()))...)
-}
-
-// groupsNamed finds cgroups by their last component.
-func groupsNamed(name string) ([]string, error) {
-	var out []string
-	for _, pattern := range []string{"/sys/fs/cgroup/sandboxctl/", "/sys/fs/cgroup/*/sandboxctl/"} {
-		m, err := filepath.Glob(pattern + name)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, m...)
-	}
-	return out, nil
-}
-
-// processesOf is an error if a sentry or gofer has files of a state directory
-// open.
-func processesOf(state string) error {
-	fds, err := filepath.Glob("/proc/[0-9]*/fd/*")
-	if err != nil {
-		return err
-	}
-	seen := map[string]bool{}
-	for _, fd := range fds {
-		pid := strings.Split(fd, "/")[2]
-		target, err := os.Readlink(fd)
-		if err != nil || seen[pid] || !strings.HasPrefix(target, state+"/sandboxes/") || pid == strconv.Itoa(os.Getpid()) {
-			continue
-		}
-		seen[pid] = true
-		cmdline, _ := os.ReadFile("/proc/" + pid + "/cmdline")
-		if strings.HasPrefix(string(cmdline), "sandboxctl-") {
-			return fmt.Errorf("pid %s is left and has %s open: %q", pid, target, cmdline)
-		}
-	}
-	return nil
+	found, err := invariants.Check(ctx, store, invariants.Options{Settled: true})
+	must("invariants", errors.Join(err, invariants.Err(found)))
 }
 
 // cmdDaemon starts the daemon with the flags given.
@@ -462,20 +410,16 @@ func checkGone(ts *testscript.TestScript, args []string) error {
 	if _, err := os.Lstat(filepath.Join(state, "sandboxes", args[0])); !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("its directory is there: %v", err)
 	}
-	if trash, err := os.ReadDir(filepath.Join(state, "trash")); err != nil || len(trash) > 0 {
-		return fmt.Errorf("the trash is not empty: %v %v", trash, err)
-	}
-	if groups, err := groupsNamed(args[0] + "-" + args[1]); err != nil || len(groups) > 0 {
-		return fmt.Errorf("cgroups are left: %v %v", groups, err)
-	}
 	if err := checkDead(args[2:]); err != nil {
 		return err
 	}
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil || strings.Contains(string(mounts), state) {
-		return fmt.Errorf("mounts are left: %v\n%s", err, mounts)
+	store, err := actual.OpenStoreReadOnly(state)
+	if err != nil {
+		return err
 	}
-	return nil
+	defer store.Close()
+	found, err := invariants.Check(context.Background(), store, invariants.Options{Past: []string{string(cgroup.Own(args[0], args[1]))}})
+	return errors.Join(err, invariants.Err(found))
 }
 
 // cmdMountAt mounts a filesystem that cleanUp takes away: mountat [TYPE] DIR

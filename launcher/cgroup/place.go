@@ -19,6 +19,33 @@ import (
 // root of every hierarchy.
 type Place string
 
+// Own is the place of a sandbox's group where nobody asks for another.
+func Own(name, uid string) Place { return Place(path.Join(parent, name+"-"+uid)) }
+
+// Find returns the directories that there are at a place, in every hierarchy and
+// sorted, whoever made them.
+func (h *Host) Find(p Place) ([]string, error) {
+	mounts := []string{h.v2}
+	for _, m := range h.hierarchies {
+		mounts = append(mounts, m)
+	}
+	slices.Sort(mounts)
+	var out []string
+	for _, m := range slices.Compact(mounts) {
+		if m == "" {
+			continue
+		}
+		d := path.Join(m, string(p))
+		switch _, err := os.Lstat(d); {
+		case err == nil:
+			out = append(out, d)
+		case !errors.Is(err, os.ErrNotExist):
+			return nil, fmt.Errorf("look for cgroup: %w", err)
+		}
+	}
+	return out, nil
+}
+
 // ParsePlace reads linux.cgroupsPath: an absolute path, one relative to this
 // program's own group, or systemd's SLICE:PREFIX:NAME, which becomes the path
 // that systemd would use. Empty is a group of the name given.

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package invariants
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher"
+)
+
+// process is a sentry or gofer of the state directory.
+type process struct {
+	pid, parent int
+	role        string // sentry or gofer
+	sandbox     string
+	pidfd       int
+}
+
+// alive says whether it is the process that was looked at, and lives.
+func (p *process) alive() bool {
+	fds := []unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(fds, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return err == nil && n == 0
+		}
+	}
+}
+
+type processes struct{ ours []*process }
+
+func (ps *processes) close() {
+	for _, p := range ps.ours {
+		unix.Close(p.pidfd)
+	}
+}
+
+// findProcesses finds the sentries and gofers that have a file of the tree open.
+// The processes of a sentry's own, which look like it, are part of it.
+func findProcesses(t *tree) (*processes, error) {
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	if len(dirs) == 0 {
+		return nil, errors.New("list processes: /proc has none")
+	}
+	ps := &processes{}
+	for _, d := range dirs {
+		if roleOf(d) == "" {
+			continue
+		}
+		p := t.open(d)
+		if p != nil {
+			ps.ours = append(ps.ours, p)
+		}
+	}
+	roots := ps.ours[:0:0]
+	for _, p := range ps.ours {
+		if slices.ContainsFunc(ps.ours, func(o *process) bool { return o.pid == p.parent }) {
+			unix.Close(p.pidfd)
+			continue
+		}
+		roots = append(roots, p)
+	}
+	ps.ours = roots
+	return ps, nil
+}
+
+// roleOf is what a process says that it is. One that has ended, also a zombie,
+// says nothing.
+func roleOf(proc string) string {
+	b, err := os.ReadFile(proc + "/cmdline")
+	if err != nil {
+		return ""
+	}
+	switch name, _, _ := strings.Cut(string(b), "\x00"); name {
+	case launcher.SentryName:
+		return "sentry"
+	case gofer.Argv0:
+		return "gofer"
+	}
+	return ""
+}
+
+// open looks at one process, nil if it is none of this state directory. The
+// pidfd is taken first, so that it is of the process that is looked at.
+func (t *tree) open(proc string) *process {
+	pid, err := strconv.Atoi(filepath.Base(proc))
+	if err != nil {
+		return nil
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil
+	}
+	p := &process{pid: pid, pidfd: fd, role: roleOf(proc), parent: parentOf(pid)}
+	if p.role != "" {
+		p.sandbox = t.sandboxWith(proc)
+	}
+	if p.sandbox == "" {
+		unix.Close(fd)
+		return nil
+	}
+	return p
+}
+
+// sandboxWith is the sandbox whose files a process has open: they are where they
+// should be, in the trash, or removed.
+func (t *tree) sandboxWith(proc string) string {
+	fds, err := os.ReadDir(proc + "/fd")
+	if err != nil {
+		return ""
+	}
+	for _, fd := range fds {
+		link := proc + "/fd/" + fd.Name()
+		var st unix.Stat_t
+		if unix.Stat(link, &st) == nil {
+			if name, ok := t.files[inode{st.Dev, st.Ino}]; ok {
+				return name
+			}
+		}
+		target, err := os.Readlink(link)
+		if err != nil {
+			continue
+		}
+		if rest, ok := strings.CutPrefix(target, t.path+"/"); ok {
+			if name := sandboxOf(rest); name != "" {
+				return name
+			}
+		}
+	}
+	return ""
+}
+
+// parentOf is the parent of a process, 0 if that is not known.
+func parentOf(pid int) int {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		if rest, ok := strings.CutPrefix(line, "PPid:"); ok {
+			n, err := strconv.Atoi(strings.TrimSpace(rest))
+			if err != nil {
+				return 0
+			}
+			return n
+		}
+	}
+	return 0
+}
+
+// lineage is a process, its parent, its parent's parent and so on.
+func lineage(pid int) []int {
+	var out []int
+	for pid > 1 && len(out) < 64 {
+		out = append(out, pid)
+		pid = parentOf(pid)
+	}
+	return out
+}
+
+// members are the processes in cgroup directories.
+func members(dirs []string) []int {
+	var out []int
+	for _, d := range dirs {
+		b, err := os.ReadFile(filepath.Join(d, "cgroup.procs"))
+		if err != nil {
+			continue // removed meanwhile
+		}
+		for f := range strings.FieldsSeq(string(b)) {
+			if pid, err := strconv.Atoi(f); err == nil {
+				out = append(out, pid)
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// exists says whether a process is there that has not ended.
+func exists(pid int) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return false
+	}
+	i := strings.LastIndexByte(string(b), ')')
+	return i >= 0 && !strings.HasPrefix(string(b[i+1:]), " Z") && !strings.HasPrefix(string(b[i+1:]), " X")
+}

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package invariants
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/launcher"
+)
+
+type inode struct{ dev, ino uint64 }
+
+// tree is what is in a state directory.
+type tree struct {
+	path    string // as the kernel prints it in the links of descriptors
+	info    fs.FileInfo
+	temps   []string
+	trash   []string
+	sockets map[string]bool  // sandboxes with a control socket
+	files   map[inode]string // the sandbox of every file
+}
+
+// maxDepth is how deep a state directory is: sandboxes/NAME/logs/FILE.
+const maxDepth = 4
+
+// readTree walks a state directory. What vanishes meanwhile was never there.
+func readTree(root *os.Root) (*tree, error) {
+	t := &tree{sockets: map[string]bool{}, files: map[inode]string{}}
+	dir, err := root.Open(".")
+	if err != nil {
+		return nil, fmt.Errorf("open state directory: %w", err)
+	}
+	defer dir.Close()
+	if t.info, err = dir.Stat(); err != nil {
+		return nil, fmt.Errorf("look at state directory: %w", err)
+	}
+	if t.path, err = os.Readlink("/proc/self/fd/" + strconv.Itoa(int(dir.Fd()))); err != nil {
+		return nil, fmt.Errorf("find path of state directory: %w", err)
+	}
+	err = fs.WalkDir(root.FS(), ".", func(p string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		t.take(p, info)
+		if e.IsDir() && strings.Count(p, "/") >= maxDepth {
+			return fs.SkipDir
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("walk state directory: %w", err)
+	}
+	return t, nil
+}
+
+func (t *tree) take(p string, info fs.FileInfo) {
+	if strings.HasPrefix(path.Base(p), atomicfile.TempPrefix) {
+		t.temps = append(t.temps, p)
+	}
+	if path.Dir(p) == actual.TrashDir {
+		t.trash = append(t.trash, path.Base(p))
+	}
+	name := sandboxOf(p)
+	if name == "" {
+		return
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		t.files[inode{st.Dev, st.Ino}] = name
+	}
+	if path.Base(p) == launcher.ControlSocket && path.Base(path.Dir(p)) == name {
+		t.sockets[name] = true
+	}
+}
+
+// sandboxOf is the sandbox whose directory a path relative to the state
+// directory is in, "" if in none.
+func sandboxOf(p string) string {
+	parts := strings.Split(p, "/")
+	if len(parts) < 2 {
+		return ""
+	}
+	switch parts[0] {
+	case actual.SandboxesDir:
+		return parts[1]
+	case actual.TrashDir:
+		// NAME.RANDOM; ids of containers may have dots.
+		if i := strings.LastIndexByte(parts[1], '.'); i > 0 {
+			return parts[1][:i]
+		}
+		return parts[1]
+	}
+	return ""
+}
+
+// trashed is the record of something in the trash, nil if it has none any more.
+func trashed(store *actual.Store, name string) *actual.Record {
+	root, err := store.Root()
+	if err != nil {
+		return nil
+	}
+	defer root.Close()
+	f, err := root.Open(path.Join(actual.TrashDir, name, actual.RecordFile))
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, actual.MaxRecord+1))
+	if err != nil {
+		return nil
+	}
+	r, err := actual.DecodeRecord(b)
+	if err != nil {
+		return nil
+	}
+	return r
+}
+
+// unescape undoes the octal escapes of mountinfo.
+func unescape(s string) string {
+	for _, e := range []struct{ code, char string }{{`\040`, " "}, {`\011`, "\t"}, {`\012`, "\n"}, {`\134`, `\`}} {
+		s = strings.ReplaceAll(s, e.code, e.char)
+	}
+	return s
+}
