@@ -17,12 +17,14 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/cgroup"
 )
 
 // EndUnrecorded kills the sentry and the gofer of a sandbox whose record can't
 // be read, and waits for their death: those of our processes that have a file of
 // its directory open. The caller holds the name, so that none is being started.
-// The sandbox's cgroups are not known, and stay.
+// With them goes the cgroup they are in, if its name says that it is the sandbox's;
+// one where a client wanted it is the client's to remove.
 func (l *Launcher) EndUnrecorded(ctx context.Context, name string) error {
 	dir, err := l.store.Dir(name)
 	if err != nil {
@@ -37,18 +39,58 @@ func (l *Launcher) EndUnrecorded(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
+	var (
+		errs   []error
+		groups []*cgroup.Group
+	)
 	for _, p := range procs {
 		role, id, err := holderOf(p, files)
 		if err == nil && id != nil {
-			err = l.kill(ctx, role, id, 0)
+			group, gerr := l.groupOf(name, role, id)
+			if group != nil {
+				groups = append(groups, group)
+			}
+			err = errors.Join(gerr, l.kill(ctx, role, id, 0))
 		}
 		errs = append(errs, err)
+	}
+	// When both are dead: the gofer may have left by itself, with its sentry.
+	for _, g := range groups {
+		errs = append(errs, l.removeGroup(ctx, g))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("end processes of %s: %w", name, err)
 	}
 	return nil
+}
+
+// groupOf opens the cgroup of a process that is alive, if it is the sandbox's own;
+// nil if not.
+func (l *Launcher) groupOf(name, role string, id *actual.Identity) (*cgroup.Group, error) {
+	p, err := actual.Open(*id)
+	if errors.Is(err, actual.ErrGone) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s (pid %d): %w", ErrUnknownProcess, role, id.PID, err)
+	}
+	defer p.Close()
+	group, err := l.cgroups.OwnOf(id.PID, name)
+	if p.Alive() == actual.Alive {
+		return group, err
+	}
+	// What was read may be a successor's.
+	if err == nil {
+		return nil, group.Close()
+	}
+	return nil, nil
+}
+
+// removeGroup kills what is left in a cgroup and removes it.
+func (l *Launcher) removeGroup(ctx context.Context, group *cgroup.Group) error {
+	ctx, cancel := context.WithTimeout(ctx, l.opts.KillTimeout)
+	defer cancel()
+	return errors.Join(group.Kill(), group.Remove(ctx), group.Close())
 }
 
 type inode struct{ dev, ino uint64 }
