@@ -38,9 +38,7 @@ func (st *setup) fromBundle(dir string) error {
 
 	p := *cfg.Process
 	p.ApparmorProfile, p.SelinuxLabel, p.OOMScoreAdj = "", "", nil
-	if p.Capabilities == nil {
-		p.Capabilities = &specs.LinuxCapabilities{}
-	}
+	p.Capabilities = settable(p.Capabilities)
 	st.spec = &specs.Spec{
 		Version:  specs.Version,
 		Process:  &p,
@@ -87,6 +85,11 @@ func (st *setup) bundleLimits(r *specs.LinuxResources) {
 		st.limits.CPU = *r.CPU.Quota * 1000 / int64(*r.CPU.Period)
 	}
 }
+
+// filesystems are those that gVisor can mount by itself, and mqueue, which its
+// applications have without. It passes over any other,
+// and an application would write into its root what was meant for another place.
+var filesystems = []string{"proc", "sysfs", "tmpfs", "devpts", "dev", "cgroup", "cgroup2", "mqueue"}
 
 func isBind(m specs.Mount) bool {
 	return m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
@@ -161,6 +164,12 @@ func checkBundle(c *specs.Spec) error {
 		if len(m.UIDMappings) > 0 || len(m.GIDMappings) > 0 {
 			return fmt.Errorf("mounts[%d]: id mappings are not supported yet", i)
 		}
+		if !isBind(m) && !slices.Contains(filesystems, m.Type) {
+			return fmt.Errorf("mounts[%d].type: expected bind or one of %s, got %q", i, strings.Join(filesystems, ", "), m.Type)
+		}
+	}
+	if err := checkCapabilities(c.Process.Capabilities); err != nil {
+		return err
 	}
 	if l := c.Linux; l != nil {
 		if len(l.UIDMappings) > 0 || len(l.GIDMappings) > 0 {

@@ -48,9 +48,9 @@ func checkCommand(cfg *specs.Spec, root string) error {
 				return nil
 			}
 		}
-		return fmt.Errorf("exec: %q: executable file not found in $PATH", name)
+		break
 	}
-	return nil
+	return fmt.Errorf("exec: %q: executable file not found in $PATH", name)
 }
 
 // leavesPrograms says of a mount that it is one of those that every container

@@ -45,7 +45,7 @@ func TestCheckCommand(t *testing.T) {
 		{"/opt/none", "", "/", "/opt", ""},
 		{"none", "PATH=/bin", "/", "/usr", ""},
 		{"none", "PATH=bin", "/", "", ""},
-		{"none", "X=y", "/", "", ""},
+		{"none", "X=y", "/", "", `exec: "none": executable file not found in $PATH`},
 		{"/tmp/none", "", "/", "", ""},
 		// The host has it, the container does not.
 		{"/usr/bin/env", "", "/", "", "no such file"},

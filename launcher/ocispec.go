@@ -35,9 +35,7 @@ func fromContainer(cfg *specs.Spec, bundle string) (*setup, error) {
 	p := *cfg.Process
 	// They are the host's, and the sentry has none.
 	p.ApparmorProfile, p.SelinuxLabel, p.OOMScoreAdj = "", "", nil
-	if p.Capabilities == nil {
-		p.Capabilities = &specs.LinuxCapabilities{}
-	}
+	p.Capabilities = settable(p.Capabilities)
 	st.spec = &specs.Spec{
 		Version:  specs.Version,
 		Process:  &p,
@@ -69,8 +67,7 @@ func fromContainer(cfg *specs.Spec, bundle string) (*setup, error) {
 			return nil, terminalf("read %s/config.json: %w", bundle, err)
 		}
 	}
-	// Of its own network stack; of the host's they would be the host's.
-	st.rawSockets = !st.hostNetwork && slices.Contains(p.Capabilities.Bounding, "CAP_NET_RAW")
+	st.rawSockets = rawSockets(cfg)
 	var masked, readonly []string
 	if cfg.Linux != nil {
 		masked, readonly = outermost(cfg.Linux.MaskedPaths), cfg.Linux.ReadonlyPaths
@@ -129,9 +126,14 @@ func checkContainer(c *specs.Spec) error {
 			return fmt.Errorf("mounts[%d].destination: expected an absolute path without \"..\", got %q", i, m.Destination)
 		case isBind(m) && m.Source == "":
 			return fmt.Errorf("mounts[%d].source: expected a path", i)
+		case !isBind(m) && !slices.Contains(filesystems, m.Type):
+			return fmt.Errorf("mounts[%d].type: expected bind or one of %s, got %q", i, strings.Join(filesystems, ", "), m.Type)
 		case len(m.UIDMappings) > 0 || len(m.GIDMappings) > 0:
 			return fmt.Errorf("mounts[%d]: id mappings are not supported", i)
 		}
+	}
+	if err := checkCapabilities(c.Process.Capabilities); err != nil {
+		return err
 	}
 	if l := c.Linux; l != nil {
 		seen := map[specs.LinuxNamespaceType]bool{}

@@ -57,6 +57,12 @@ func TestContainer(t *testing.T) {
 		"linux.devices[0].path: expected a path": func(c *specs.Spec) {
 			c.Linux.Devices = []specs.LinuxDevice{{Path: "/etc/a", Type: "c"}}
 		},
+		`mounts[0].type: expected bind or one of proc, sysfs, tmpfs, devpts, dev, cgroup, cgroup2, mqueue, got "nfs"`: func(c *specs.Spec) {
+			c.Mounts = []specs.Mount{{Destination: "/a", Type: "nfs", Source: "server:/"}}
+		},
+		`process.capabilities.effective[1]: "CAP_FLY" is not a capability`: func(c *specs.Spec) {
+			c.Process.Capabilities = &specs.LinuxCapabilities{Effective: []string{"CAP_KILL", "CAP_FLY"}}
+		},
 		"is a device of the host": func(c *specs.Spec) { c.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/vfio/1", Type: "c"}} },
 		"linux.devices[0].type":   func(c *specs.Spec) { c.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/a", Type: "x"}} },
 	} {

@@ -94,16 +94,22 @@ func (a *app) exec(ctx context.Context, name string, argv []string, f *execFlags
 	if err := f.apply(&args); err != nil {
 		return err
 	}
-	return a.execute(ctx, store, name, c, args, f.tty, f.interactive)
+	return a.execute(ctx, store, name, c, args, f.tty, f.interactive, func(int32) error { return nil })
 }
 
-// execute runs a command to its end and returns its exit code as an error.
-func (a *app) execute(ctx context.Context, store *actual.Store, name string, c *launcher.Control, args wire.ExecArgs, tty, interactive bool) error {
+// execute runs a command to its end and returns its exit code as an error. It
+// calls begun when the command runs.
+func (a *app) execute(ctx context.Context, store *actual.Store, name string, c *launcher.Control, args wire.ExecArgs, tty, interactive bool, begun func(pid int32) error) error {
 	// Signals are for the command from here on, not for this program.
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	defer a.giveUp(cancel)()
-	forward := func(ctx context.Context, pid int32) func() { return a.forwardSignals(ctx, store, name, pid, tty) }
+	forward := func(ctx context.Context, pid int32) (stop func(), err error) {
+		if err := begun(pid); err != nil {
+			return nil, err
+		}
+		return a.forwardSignals(ctx, store, name, pid, tty), nil
+	}
 	var (
 		status unix.WaitStatus
 		err    error
@@ -198,7 +204,7 @@ func execError(command string, err error) error {
 }
 
 // execPlain runs a command on our own streams.
-func (a *app) execPlain(ctx context.Context, c *launcher.Control, args wire.ExecArgs, interactive bool, forward func(context.Context, int32) func()) (status unix.WaitStatus, err error) {
+func (a *app) execPlain(ctx context.Context, c *launcher.Control, args wire.ExecArgs, interactive bool, forward func(context.Context, int32) (func(), error)) (status unix.WaitStatus, err error) {
 	var r relay
 	defer func() { err = errors.Join(err, r.abort()) }()
 	var in *os.File
@@ -222,7 +228,11 @@ func (a *app) execPlain(ctx context.Context, c *launcher.Control, args wire.Exec
 	if err != nil {
 		return 0, err
 	}
-	defer forward(ctx, pid)()
+	stop, err := forward(ctx, pid)
+	if err != nil {
+		return 0, err
+	}
+	defer stop()
 	if err := r.started(); err != nil {
 		return 0, err
 	}
@@ -233,7 +243,7 @@ func (a *app) execPlain(ctx context.Context, c *launcher.Control, args wire.Exec
 }
 
 // execTTY runs a command on a terminal of its own, connected to ours.
-func (a *app) execTTY(ctx context.Context, store *actual.Store, name string, c *launcher.Control, args wire.ExecArgs, forward func(context.Context, int32) func()) (status unix.WaitStatus, err error) {
+func (a *app) execTTY(ctx context.Context, store *actual.Store, name string, c *launcher.Control, args wire.ExecArgs, forward func(context.Context, int32) (func(), error)) (status unix.WaitStatus, err error) {
 	args.StdioIsPty = true
 	if os.Getenv("TERM") != "" {
 		args.Envv = append(args.Envv, "TERM="+os.Getenv("TERM"))
@@ -255,14 +265,19 @@ func (a *app) execTTY(ctx context.Context, store *actual.Store, name string, c *
 	if err != nil {
 		return 0, fmt.Errorf("open terminal: %w", err)
 	}
-	if err := pty.ResizeFrom(ours); err != nil {
-		return 0, errors.Join(fmt.Errorf("set size of terminal: %w", err), tty.Close())
+	if err := matchTerminal(pty, ours); err != nil {
+		return 0, errors.Join(err, tty.Close())
 	}
 	pid, err := c.Execute(ctx, args, tty, tty, tty)
 	// The sandbox has it now: when it closes it, ours reads the end.
 	if err = errors.Join(err, tty.Close()); err != nil {
 		return 0, err
 	}
+	stop, err := forward(ctx, pid)
+	if err != nil {
+		return 0, err
+	}
+	defer stop()
 	if err := ours.SetRaw(); err != nil {
 		return 0, fmt.Errorf("set terminal raw: %w", err)
 	}
@@ -271,7 +286,6 @@ func (a *app) execTTY(ctx context.Context, store *actual.Store, name string, c *
 			err = errors.Join(err, fmt.Errorf("reset terminal: %w", rerr))
 		}
 	}()
-	defer forward(ctx, pid)()
 	defer a.resize(ours, pty)()
 
 	shown := make(chan struct{})
@@ -287,6 +301,18 @@ func (a *app) execTTY(ctx context.Context, store *actual.Store, name string, c *
 	case <-time.After(lastOutput):
 	}
 	return status, err
+}
+
+// matchTerminal makes a terminal what goes with ours: of its size, and with ends of
+// lines as they are, as ours turns them into those of a terminal also when it is raw.
+func matchTerminal(pty, ours console.Console) error {
+	if err := pty.ResizeFrom(ours); err != nil {
+		return fmt.Errorf("set size of terminal: %w", err)
+	}
+	if err := console.ClearONLCR(pty.Fd()); err != nil {
+		return fmt.Errorf("set up terminal: %w", err)
+	}
+	return nil
 }
 
 // lastOutput is how long the rest of a command's output is waited for. What it

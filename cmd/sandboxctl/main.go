@@ -43,7 +43,7 @@ func main() {
 	}()
 	args := os.Args[1:]
 	if isOCI(os.Args[0]) {
-		args = append([]string{"oci"}, args...)
+		args = append([]string{ociVerb}, args...)
 	}
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	os.Exit(a.run(ctx, args))
@@ -70,16 +70,19 @@ func usagef(format string, args ...any) error {
 }
 
 // run runs one command line and returns the exit code. It is the only place
-// that prints errors.
+// that prints errors, but for those of an OCI runtime.
 func (a *app) run(ctx context.Context, args []string) int {
 	root := a.rootCommand()
 	root.SetArgs(args)
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
+	}
+	if cmd.Name() == ociVerb || cmd.HasParent() && cmd.Parent().Name() == ociVerb {
+		return a.ociFailed(cmd, err)
 	}
 	code := exitFailure
 	if e, ok := errors.AsType[*exitError](err); ok {

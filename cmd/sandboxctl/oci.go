@@ -6,11 +6,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/gofer"
@@ -22,10 +26,13 @@ import (
 // clients that can name a program and no arguments.
 const ociName = "sandboxctl-oci"
 
+// ociVerb is the verb above those of the OCI runtime.
+const ociVerb = "oci"
+
 // ociFlags are the flags before an OCI verb, runc's.
 type ociFlags struct {
 	root, log, logFormat, sentry string
-	debug, systemd               bool
+	debug                        bool
 }
 
 const ociLong = `Be an OCI runtime: create, start and delete the containers of OCI bundles, with
@@ -38,23 +45,28 @@ program as ` + ociName + `: under that name it is the runtime.`
 
 func (a *app) ociCommand() *cobra.Command {
 	f := &ociFlags{}
+	a.runtime = f
 	cmd := &cobra.Command{
-		Use:   "oci",
-		Short: "Be an OCI runtime for podman, containerd and others",
-		Long:  ociLong,
+		Use:     ociVerb,
+		Version: programVersion(),
+		Short:   "Be an OCI runtime for podman, containerd and others",
+		Long:    ociLong,
 		Example: `  sandboxctl oci run --bundle /srv/bundle web
   ln -s sandboxctl /usr/local/bin/` + ociName + `
   podman --runtime /usr/local/bin/` + ociName + ` run --rm -it debian bash`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	// Clients look for these words.
+	cmd.SetVersionTemplate(fmt.Sprintf("%s version {{.Version}}\nspec: %s\ngo: %s\n", ociName, specs.Version, runtime.Version()))
 	fl := cmd.PersistentFlags()
 	fl.StringVar(&f.root, "root", "/run/sandboxctl-oci", "directory of the containers' state")
 	fl.StringVar(&f.log, "log", "", "append errors to this file as well")
 	fl.StringVar(&f.logFormat, "log-format", "text", "of --log: text or json")
 	fl.StringVar(&f.sentry, "sentry", "", "sentry binary (default: sandboxctl-sentry beside this program)")
 	fl.BoolVar(&f.debug, "debug", false, "have the sentry log more")
-	fl.BoolVar(&f.systemd, "systemd-cgroup", false, "taken for runc's sake; cgroups are made without systemd")
+	fl.Bool("systemd-cgroup", false, "taken for runc's sake; cgroups are made without systemd")
+	takenStrings(fl, "criu", "rootless")
 	cmd.AddCommand(
 		a.ociCreateCommand(f), a.ociStartCommand(f), a.ociRunCommand(f), a.ociStateCommand(f), a.ociListCommand(f),
 		a.ociKillCommand(f), a.ociDeleteCommand(f), a.ociWaitCommand(f), a.ociPauseCommand(f), a.ociResumeCommand(f),
@@ -64,22 +76,59 @@ func (a *app) ociCommand() *cobra.Command {
 	return cmd
 }
 
-// with runs fn on the containers of --root, and puts its error into the log
-// that the client reads.
+// takenStrings are flags of runc's for what a sandbox does not have.
+func takenStrings(fl *pflag.FlagSet, names ...string) {
+	for _, n := range names {
+		fl.String(n, "", "taken for runc's sake")
+	}
+}
+
+func takenBools(fl *pflag.FlagSet, names ...string) {
+	for _, n := range names {
+		fl.Bool(n, false, "taken for runc's sake")
+	}
+}
+
+// with runs fn on the containers of --root.
 func (a *app) with(f *ociFlags, fn func(*oci.Runtime) error) error {
-	err := func() error {
-		r, err := a.openRuntime(f)
-		if err != nil {
-			return err
+	if f.logFormat != "text" && f.logFormat != "json" {
+		return usagef("--log-format: expected text or json, got %q", f.logFormat)
+	}
+	r, err := a.openRuntime(f)
+	if err != nil {
+		return err
+	}
+	return errors.Join(fn(r), r.Close())
+}
+
+// exitExec is the exit code of runc's exec if it is not that of the command.
+const exitExec = 255
+
+// ociFailed tells of an error as runc does: clients read it from --log, in the
+// format they want, and know no exit code but 1, and 255 of exec.
+func (a *app) ociFailed(cmd *cobra.Command, err error) int {
+	e, coded := errors.AsType[*exitError](err)
+	if coded && e.err == nil {
+		return e.code
+	}
+	f := a.runtime
+	if f.log == "" && f.logFormat == "json" {
+		if werr := f.writeError(a.stderr, err); werr != nil {
+			fmt.Fprintf(a.stderr, "sandboxctl: %v\n", err)
 		}
-		return errors.Join(fn(r), r.Close())
-	}()
-	if ee, coded := errors.AsType[*exitError](err); err != nil && (!coded || ee.err != nil) {
-		if lerr := f.logError(err); lerr != nil {
-			fmt.Fprintf(a.stderr, "sandboxctl: %v\n", lerr)
+	} else {
+		fmt.Fprintf(a.stderr, "sandboxctl: %v\n", err)
+		if coded && e.code == exitUsage {
+			fmt.Fprintf(a.stderr, "See `%s --help`.\n", cmd.CommandPath())
 		}
 	}
-	return err
+	if lerr := f.logError(err); lerr != nil {
+		fmt.Fprintf(a.stderr, "sandboxctl: %v\n", lerr)
+	}
+	if cmd.Name() == "exec" {
+		return exitExec
+	}
+	return exitFailure
 }
 
 func (a *app) openRuntime(f *ociFlags) (*oci.Runtime, error) {
@@ -102,7 +151,7 @@ func (a *app) openRuntime(f *ociFlags) (*oci.Runtime, error) {
 	})
 }
 
-// logError appends an error to --log in the form that clients of runc parse.
+// logError appends an error to --log.
 func (f *ociFlags) logError(cause error) error {
 	if f.log == "" {
 		return nil
@@ -111,20 +160,24 @@ func (f *ociFlags) logError(cause error) error {
 	if err != nil {
 		return fmt.Errorf("open log: %w", err)
 	}
+	if err = errors.Join(f.writeError(w, cause), w.Close()); err != nil {
+		return fmt.Errorf("write log: %w", err)
+	}
+	return nil
+}
+
+// writeError writes an error in the form that clients of runc parse.
+func (f *ociFlags) writeError(w io.Writer, cause error) error {
 	entry := struct {
 		Level string `json:"level"`
 		Msg   string `json:"msg"`
 		Time  string `json:"time"`
 	}{"error", cause.Error(), time.Now().Format(time.RFC3339)}
 	if f.logFormat == "json" {
-		err = json.NewEncoder(w).Encode(entry)
-	} else {
-		_, err = fmt.Fprintf(w, "time=%q level=%s msg=%q\n", entry.Time, entry.Level, entry.Msg)
+		return json.NewEncoder(w).Encode(entry)
 	}
-	if err = errors.Join(err, w.Close()); err != nil {
-		return fmt.Errorf("write log: %w", err)
-	}
-	return nil
+	_, err := fmt.Fprintf(w, "time=%q level=%s msg=%q\n", entry.Time, entry.Level, entry.Msg)
+	return err
 }
 
 // createFlags are those of create and run.
@@ -142,9 +195,8 @@ func (c *createFlags) add(cmd *cobra.Command) {
 	fl.StringVar(&c.pidFile, "pid-file", "", "write the pid of the container there")
 	fl.StringVar(&c.console, "console-socket", "", "send the terminal to this unix socket")
 	addPreserve(fl, &c.preserve)
-	// Taken for runc's sake: there is nothing to turn off here.
-	fl.Bool("no-pivot", false, "taken for runc's sake")
-	fl.Bool("no-new-keyring", false, "taken for runc's sake")
+	// There is nothing to turn off here.
+	takenBools(fl, "no-pivot", "no-new-keyring")
 }
 
 func (a *app) streams() ([3]*os.File, error) {
@@ -164,10 +216,6 @@ func (a *app) createRequest(id string, c *createFlags) (oci.Create, error) {
 	if err != nil {
 		return oci.Create{}, fmt.Errorf("find bundle: %w", err)
 	}
-	streams, err := a.streams()
-	if err != nil {
-		return oci.Create{}, err
-	}
 	more, err := preserved(c.preserve)
 	if err != nil {
 		return oci.Create{}, err
@@ -175,7 +223,7 @@ func (a *app) createRequest(id string, c *createFlags) (oci.Create, error) {
 	if err := launcher.PrepareProcess(); err != nil {
 		return oci.Create{}, err
 	}
-	return oci.Create{Preserved: more, ID: id, Bundle: bundle, Streams: streams, ConsoleSocket: c.console, PIDFile: c.pidFile}, nil
+	return oci.Create{Preserved: more, ID: id, Bundle: bundle, Streams: a.streams, ConsoleSocket: c.console, PIDFile: c.pidFile}, nil
 }
 
 func (a *app) ociCreateCommand(f *ociFlags) *cobra.Command {

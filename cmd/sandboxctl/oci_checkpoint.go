@@ -9,14 +9,14 @@ import (
 )
 
 // imageFlags are runc's for checkpoint and restore; those that only CRIU would
-// understand are taken and do nothing.
+// understand are taken and do nothing, but for those that would make another kind
+// of checkpoint: they are refused.
 func imageFlags(cmd *cobra.Command, image *string) {
 	fl := cmd.Flags()
 	fl.StringVar(image, "image-path", "checkpoint", "directory of the checkpoint")
-	fl.String("work-path", "", "taken for runc's sake")
-	for _, name := range []string{"tcp-established", "ext-unix-sk", "shell-job", "file-locks"} {
-		fl.Bool(name, false, "taken for runc's sake: a checkpoint holds all of it")
-	}
+	takenStrings(fl, "work-path", "manage-cgroups-mode")
+	fl.StringArray("empty-ns", nil, "taken for runc's sake")
+	takenBools(fl, "tcp-established", "ext-unix-sk", "shell-job", "file-locks", "auto-dedup")
 }
 
 func (a *app) ociCheckpointCommand(f *ociFlags) *cobra.Command {
@@ -38,6 +38,7 @@ running.`,
 	}
 	imageFlags(cmd, &image)
 	cmd.Flags().BoolVar(&leave, "leave-running", false, "let the container go on")
+	cmd.Flags().Int("status-fd", -1, "taken for runc's sake")
 	return cmd
 }
 
@@ -59,5 +60,6 @@ features of the processor must be those of the checkpoint.`,
 	c.add(cmd)
 	c.addRun(cmd)
 	imageFlags(cmd, &c.image)
+	takenStrings(cmd.Flags(), "lsm-profile", "lsm-mount-context")
 	return cmd
 }

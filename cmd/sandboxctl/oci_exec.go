@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -28,7 +29,9 @@ import (
 type ociExec struct {
 	process, pidFile, console, cwd, user string
 	env, caps                            []string
-	detach, tty, noNewPrivs              bool
+	groups                               []uint
+	size                                 *specs.Box // of its terminal, if it is given
+	detach, tty, noNewPrivs, paused      bool
 	started, preserve                    int
 }
 
@@ -39,7 +42,7 @@ func (a *app) ociExecCommand(f *ociFlags) *cobra.Command {
 		Short: "Run one more process in a container",
 		Long: `Run one more process in a container, described by --process or by COMMAND and the
 other flags. With --detach a process of the host waits for it in its place, ends
-with its exit code, and is the one that --pid-file names.`,
+with its exit code, and is the one that --pid-file names; without, this one is.`,
 		Example: `  sandboxctl oci exec web ls /
   sandboxctl oci exec --detach --process p.json --pid-file p.pid web`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -63,7 +66,10 @@ with its exit code, and is the one that --pid-file names.`,
 	fl.StringArrayVarP(&e.caps, "cap", "c", nil, "capability to add (repeatable)")
 	fl.BoolVarP(&e.detach, "detach", "d", false, "do not wait for its end")
 	fl.BoolVarP(&e.tty, "tty", "t", false, "give it a terminal")
+	fl.UintSliceVarP(&e.groups, "additional-gids", "g", nil, "one more group of its user (repeatable)")
 	fl.BoolVar(&e.noNewPrivs, "no-new-privs", false, "it can gain no privileges")
+	fl.BoolVar(&e.paused, "ignore-paused", false, "have it wait for the end of a pause, not fail")
+	takenStrings(fl, "process-label", "apparmor") // the host's, and nothing of it is there
 	addPreserve(fl, &e.preserve)
 	// How the detached process tells that it has started its command.
 	fl.IntVar(&e.started, "started-fd", -1, "")
@@ -76,6 +82,7 @@ func (a *app) ociExec(ctx context.Context, f *ociFlags, r *oci.Runtime, e *ociEx
 	if err != nil {
 		return err
 	}
+	e.size = p.ConsoleSize
 	more, err := preserved(e.preserve)
 	if err != nil {
 		return err
@@ -83,7 +90,7 @@ func (a *app) ociExec(ctx context.Context, f *ociFlags, r *oci.Runtime, e *ociEx
 	if e.detach {
 		return a.detachExec(f, e, id, argv, more)
 	}
-	c, args, err := r.Exec(ctx, id, p)
+	c, args, err := r.Exec(ctx, id, p, e.paused)
 	if err != nil {
 		return err
 	}
@@ -97,7 +104,7 @@ func (a *app) ociExec(ctx context.Context, f *ociFlags, r *oci.Runtime, e *ociEx
 	case p.Terminal && !isTerminal(a.stdin):
 		return usagef("-t needs a terminal on standard input, or --console-socket")
 	}
-	return a.execute(ctx, r.Store(), id, c, args, p.Terminal, true)
+	return a.execute(ctx, r.Store(), id, c, args, p.Terminal, true, func(pid int32) error { return e.begun(ctx, c, pid) })
 }
 
 // describe makes the process out of --process, or of the container's own and
@@ -127,22 +134,50 @@ func (e *ociExec) describe(r *oci.Runtime, id string, argv []string) (*specs.Pro
 	if err := e.addCaps(&p); err != nil {
 		return nil, err
 	}
-	if e.user == "" {
-		return &p, nil
+	if err := e.addUser(&p); err != nil {
+		return nil, err
 	}
-	uid, gid, _ := strings.Cut(e.user, ":")
+	return &p, nil
+}
+
+// addUser changes what is given of the user and keeps the rest.
+func (e *ociExec) addUser(p *specs.Process) error {
+	p.User.AdditionalGids = slices.Clone(p.User.AdditionalGids)
+	for _, g := range e.groups {
+		if g > math.MaxUint32 {
+			return usagef("--additional-gids: expected the number of a group, got %d", g)
+		}
+		p.User.AdditionalGids = append(p.User.AdditionalGids, uint32(g))
+	}
+	if e.user == "" {
+		return nil
+	}
+	uid, gid, hasGID := strings.Cut(e.user, ":")
 	n, err := strconv.ParseUint(uid, 10, 32)
 	if err != nil {
-		return nil, usagef("--user: expected UID[:GID] in numbers, got %q", e.user)
+		return usagef("--user: expected UID[:GID] in numbers, got %q", e.user)
 	}
-	p.User = specs.User{UID: uint32(n)}
-	if gid != "" {
+	p.User.UID = uint32(n)
+	if hasGID {
 		if n, err = strconv.ParseUint(gid, 10, 32); err != nil {
-			return nil, usagef("--user: expected UID[:GID] in numbers, got %q", e.user)
+			return usagef("--user: expected UID[:GID] in numbers, got %q", e.user)
 		}
 		p.User.GID = uint32(n)
 	}
-	return &p, nil
+	return nil
+}
+
+// begun writes the pid file: this process ends as the command does. A command
+// that nobody could find is ended.
+func (e *ociExec) begun(ctx context.Context, c *launcher.Control, pid int32) error {
+	if e.pidFile == "" {
+		return nil
+	}
+	err := oci.WritePIDFile(e.pidFile, os.Getpid())
+	if err != nil {
+		err = errors.Join(err, c.SignalPID(ctx, unix.SIGKILL, pid))
+	}
+	return err
 }
 
 func (e *ociExec) addCaps(p *specs.Process) error {
@@ -186,7 +221,7 @@ func (a *app) detachExec(f *ociFlags, e *ociExec, id string, argv []string, more
 		"--preserve-fds", strconv.Itoa(len(more)), "--started-fd", strconv.Itoa(3 + len(more)),
 	}
 	for _, v := range []struct{ flag, value string }{
-		{"--process", e.process}, {"--console-socket", e.console}, {"--cwd", e.cwd}, {"--user", e.user},
+		{"--process", e.process}, {"--console-socket", e.console}, {"--cwd", e.cwd}, {"--user", e.user}, {"--pid-file", e.pidFile},
 	} {
 		if v.value != "" {
 			args = append(args, v.flag, v.value)
@@ -198,8 +233,14 @@ func (a *app) detachExec(f *ociFlags, e *ociExec, id string, argv []string, more
 	for _, v := range e.caps {
 		args = append(args, "--cap", v)
 	}
+	for _, v := range e.groups {
+		args = append(args, "--additional-gids", strconv.FormatUint(uint64(v), 10))
+	}
 	if e.tty {
 		args = append(args, "--tty")
+	}
+	if e.paused {
+		args = append(args, "--ignore-paused")
 	}
 	if e.noNewPrivs {
 		args = append(args, "--no-new-privs")
@@ -222,9 +263,6 @@ func (a *app) detachExec(f *ociFlags, e *ociExec, id string, argv []string, more
 	if err == nil && string(said) != execStarted {
 		err = errors.New(clean(string(said)))
 	}
-	if err == nil && e.pidFile != "" {
-		err = oci.WritePIDFile(e.pidFile, cmd.Process.Pid)
-	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("exec failed: %w", err), cmd.Wait())
 	}
@@ -244,6 +282,9 @@ func (a *app) execDetached(ctx context.Context, r *oci.Runtime, id string, e *oc
 	unix.CloseOnExec(e.started)
 	var relayed relay
 	pid, err := a.executeOn(ctx, e, c, args, &relayed)
+	if err == nil {
+		err = e.begun(ctx, c, pid)
+	}
 	if err != nil {
 		_, werr := fmt.Fprintf(started, "%v", execError(args.Argv[0], err))
 		return errors.Join(&exitError{code: exitFailure}, werr, relayed.abort())
@@ -280,7 +321,7 @@ func (a *app) executeOn(ctx context.Context, e *ociExec, c *launcher.Control, ar
 	if e.console == "" {
 		return 0, errors.New("a terminal needs --console-socket")
 	}
-	tty, err := oci.OpenTerminal(e.console)
+	tty, err := oci.OpenTerminal(e.console, e.size)
 	if err != nil {
 		return 0, err
 	}

@@ -41,6 +41,7 @@ delete it; with --detach: create and start it.`,
 func (c *createFlags) addRun(cmd *cobra.Command) {
 	cmd.Flags().BoolVarP(&c.detach, "detach", "d", false, "do not wait for its end")
 	cmd.Flags().BoolVar(&c.keep, "keep", false, "do not delete it afterwards")
+	takenBools(cmd.Flags(), "no-subreaper")
 }
 
 func (a *app) ociRun(ctx context.Context, r *oci.Runtime, c *createFlags, id string) (err error) {
@@ -60,13 +61,14 @@ func (a *app) ociRun(ctx context.Context, r *oci.Runtime, c *createFlags, id str
 	defer func() { err = errors.Join(err, relayed.abort()) }()
 	if !c.detach && c.console == "" {
 		if isTerminal(a.stdin) {
-			req.Terminal = func(m *os.File) error { master = m; return nil }
+			// Before there is a process that could look at it.
+			req.Terminal = func(m *os.File) error { master = m; return a.matchOurs(m) }
 		}
 	}
 	if !c.detach {
-		if req.Streams, err = relayed.streams(a); err != nil {
-			return err
-		}
+		// Not before it is known that there is no terminal: who reads ours would take
+		// from it what is typed for the container.
+		req.Streams = func() ([3]*os.File, error) { return relayed.streams(a) }
 	}
 	// Before the container exists: a signal from here on is for it.
 	signals := make(chan os.Signal, 8)
@@ -99,6 +101,30 @@ func (a *app) ociRun(ctx context.Context, r *oci.Runtime, c *createFlags, id str
 	return nil
 }
 
+// terminals are ours and that of a container.
+func terminals(in, master *os.File) (ours, pty console.Console, err error) {
+	if ours, err = console.ConsoleFromFile(in); err != nil {
+		return nil, nil, fmt.Errorf("open terminal: %w", err)
+	}
+	if pty, err = console.ConsoleFromFile(master); err != nil {
+		return nil, nil, fmt.Errorf("open terminal of the container: %w", err)
+	}
+	return ours, pty, nil
+}
+
+// matchOurs is matchTerminal with standard input.
+func (a *app) matchOurs(master *os.File) error {
+	in, ok := a.stdin.(*os.File)
+	if !ok {
+		return errors.New("standard input is not a file")
+	}
+	ours, pty, err := terminals(in, master)
+	if err != nil {
+		return err
+	}
+	return matchTerminal(pty, ours)
+}
+
 // attend waits for the end of a container, with its terminal connected to ours
 // and our signals passed on.
 func (a *app) attend(ctx context.Context, r *oci.Runtime, id string, master *os.File, signals <-chan os.Signal) (code int, err error) {
@@ -124,16 +150,9 @@ func (a *app) attend(ctx context.Context, r *oci.Runtime, id string, master *os.
 	if !ok {
 		return 0, errors.New("standard input is not a file")
 	}
-	ours, err := console.ConsoleFromFile(in)
+	ours, pty, err := terminals(in, master)
 	if err != nil {
-		return 0, fmt.Errorf("open terminal: %w", err)
-	}
-	pty, err := console.ConsoleFromFile(master)
-	if err != nil {
-		return 0, fmt.Errorf("open terminal of the container: %w", err)
-	}
-	if err := pty.ResizeFrom(ours); err != nil {
-		return 0, fmt.Errorf("set size of terminal: %w", err)
+		return 0, err
 	}
 	if err := ours.SetRaw(); err != nil {
 		return 0, fmt.Errorf("set terminal raw: %w", err)

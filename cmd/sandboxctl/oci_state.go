@@ -94,14 +94,17 @@ func (a *app) ociKillCommand(f *ociFlags) *cobra.Command {
 			sig := unix.SIGTERM
 			if len(args) == 2 {
 				var err error
-				if sig, err = parseSignal(args[1]); err != nil {
-					return err
+				// 0 asks whether there is anything to signal.
+				if args[1] == "0" {
+					sig = 0
+				} else if sig, err = parseSignal(args[1]); err != nil {
+					return usagef("unknown signal %q", args[1])
 				}
 			}
 			return a.with(f, func(r *oci.Runtime) error { return r.Kill(cmd.Context(), args[0], sig, all) })
 		},
 	}
-	cmd.Flags().BoolVarP(&all, "all", "a", false, "send it to every process of the container")
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "send it to every process of the container; that there is none is no error")
 	return cmd
 }
 
@@ -194,6 +197,7 @@ func (a *app) ociPsCommand(f *ociFlags) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&format, "format", "f", "table", "table or json")
+	cmd.Flags().SetInterspersed(false)
 	return cmd
 }
 

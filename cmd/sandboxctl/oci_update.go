@@ -3,25 +3,37 @@
 package main
 
 import (
+	"fmt"
+	"math"
 	"strconv"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/spf13/cobra"
 
-	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/oci"
 )
 
-// parseBytes reads an amount of memory; -1 is none.
+// parseBytes reads an amount of memory as runc does: every unit is a power of
+// 1024, as 64m, 64M, 64MB or 64MiB; -1 is none.
 func parseBytes(s string) (int64, error) {
 	if s == "-1" {
 		return -1, nil
 	}
-	var b desired.Bytes
-	if err := b.UnmarshalJSON([]byte(strconv.Quote(s))); err != nil {
-		return 0, err
+	number := strings.ToLower(s)
+	shift := 0
+	for i, unit := range []string{"k", "m", "g", "t"} {
+		for _, suffix := range []string{unit, unit + "i", unit + "b", unit + "ib"} {
+			if n, ok := strings.CutSuffix(number, suffix); ok && shift == 0 {
+				number, shift = n, 10*(i+1)
+			}
+		}
 	}
-	return int64(b), nil
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 0 || n > math.MaxInt64>>shift {
+		return 0, fmt.Errorf(`expected an amount such as "256Mi" or 268435456, got %q`, s)
+	}
+	return n << shift, nil
 }
 
 func (a *app) ociUpdateCommand(f *ociFlags) *cobra.Command {
@@ -99,7 +111,7 @@ with "-" from standard input; the other flags are not looked at then.`,
 	fl.StringVar(&mems, "cpuset-mems", "", "memory nodes to use")
 	fl.Int64Var(&pids, "pids-limit", 0, "how many processes of the host it may have (-1: no limit)")
 	fl.Uint16Var(&weight, "blkio-weight", 0, "relative weight for block devices, 10 to 1000")
-	fl.String("kernel-memory", "", "taken for runc's sake: kernels have no such limit any more")
-	fl.String("cpu-rt-period", "", "taken for runc's sake: a sandbox has no realtime processes")
+	// Kernels have no such limits any more, and a sandbox no realtime processes.
+	takenStrings(fl, "kernel-memory", "kernel-memory-tcp", "cpu-rt-period", "cpu-rt-runtime")
 	return cmd
 }

@@ -21,6 +21,8 @@ type app struct {
 
 	manifests string
 	state     string
+	// runtime are the flags of the OCI runtime.
+	runtime *ociFlags
 }
 
 const rootLong = `sandboxctl keeps gVisor sandboxes on this host converged with YAML manifests in

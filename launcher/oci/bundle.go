@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -94,20 +95,26 @@ func WritePIDFile(path string, pid int) error {
 }
 
 // OpenTerminal makes a terminal, sends its master side over the socket and
-// returns the other, for a process to be executed.
-func OpenTerminal(socket string) (slave *os.File, err error) {
+// returns the other, for a process to be executed. Its size is the kernel's
+// choice if none is given.
+func OpenTerminal(socket string, size *specs.Box) (slave *os.File, err error) {
 	c := Create{ConsoleSocket: socket}
-	return c.openTerminal()
+	return c.openTerminal(size)
 }
 
 // openTerminal makes a terminal, gives its master side away and returns the
 // other.
-func (c *Create) openTerminal() (slave *os.File, err error) {
+func (c *Create) openTerminal(size *specs.Box) (slave *os.File, err error) {
 	master, path, err := console.NewPty()
 	if err != nil {
 		return nil, fmt.Errorf("make terminal: %w", err)
 	}
 	defer master.Close()
+	if size != nil {
+		if err := setSize(master, size); err != nil {
+			return nil, err
+		}
+	}
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open terminal %s: %w", path, err)
@@ -130,6 +137,16 @@ func (c *Create) openTerminal() (slave *os.File, err error) {
 		return nil, errors.Join(err, slave.Close())
 	}
 	return slave, nil
+}
+
+func setSize(master console.Console, size *specs.Box) error {
+	if size.Height > math.MaxUint16 || size.Width > math.MaxUint16 {
+		return fmt.Errorf("process.consoleSize: expected at most %d, got %d by %d", math.MaxUint16, size.Width, size.Height)
+	}
+	if err := master.Resize(console.WinSize{Height: uint16(size.Height), Width: uint16(size.Width)}); err != nil {
+		return fmt.Errorf("set size of terminal: %w", err)
+	}
+	return nil
 }
 
 // consoleTimeout bounds the handing over of a terminal: a socket that nobody

@@ -265,10 +265,13 @@ func TestOpenTerminal(t *testing.T) {
 	defer ln.Close()
 	// Not accepted yet: the caller need not wait for it.
 	var slave *os.File
-	if err := within(t, 5*time.Second, func() (err error) { slave, err = OpenTerminal(path); return err }); err != nil {
+	if err := within(t, 5*time.Second, func() (err error) { slave, err = OpenTerminal(path, &specs.Box{Height: 33, Width: 77}); return err }); err != nil {
 		t.Fatal(err)
 	}
 	defer slave.Close()
+	if size, err := unix.IoctlGetWinsize(int(slave.Fd()), unix.TIOCGWINSZ); err != nil || size.Row != 33 || size.Col != 77 {
+		t.Errorf("its size is %+v, %v", size, err)
+	}
 
 	ln.SetDeadline(time.Now().Add(10 * time.Second))
 	conn, err := ln.AcceptUnix()
@@ -353,13 +356,16 @@ func TestOpenTerminalRefused(t *testing.T) {
 			path := socketPath(t)
 			tc.make(t, path)
 			var slave *os.File
-			err := within(t, 2*consoleTimeout, func() (err error) { slave, err = OpenTerminal(path); return err })
+			err := within(t, 2*consoleTimeout, func() (err error) { slave, err = OpenTerminal(path, nil); return err })
 			if !errors.Is(err, tc.err) || slave != nil {
 				t.Errorf("got %v, %v, expected %v", slave, err, tc.err)
 			}
 		})
 	}
-	if _, err := OpenTerminal(""); err == nil || !strings.Contains(err.Error(), "--console-socket is needed") {
+	if _, err := OpenTerminal("", &specs.Box{Height: 1, Width: 1 << 16}); err == nil || !strings.Contains(err.Error(), "process.consoleSize: expected at most 65535") {
+		t.Errorf("a size that is none: %v", err)
+	}
+	if _, err := OpenTerminal("", nil); err == nil || !strings.Contains(err.Error(), "--console-socket is needed") {
 		t.Errorf("no socket: %v", err)
 	}
 }
@@ -370,7 +376,7 @@ func TestTerminalCallback(t *testing.T) {
 	t.Parallel()
 	var master *os.File
 	c := Create{Terminal: func(m *os.File) error { master = m; return nil }}
-	slave, err := c.openTerminal()
+	slave, err := c.openTerminal(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -386,7 +392,7 @@ func TestTerminalCallback(t *testing.T) {
 
 	refused := errors.New("refused")
 	c.Terminal = func(m *os.File) error { return errors.Join(refused, m.Close()) }
-	if slave, err := c.openTerminal(); !errors.Is(err, refused) || slave != nil {
+	if slave, err := c.openTerminal(nil); !errors.Is(err, refused) || slave != nil {
 		t.Errorf("got %v, %v", slave, err)
 	}
 }

@@ -16,8 +16,8 @@ import (
 // endTimeout bounds the end of a container that its checkpoint ends.
 const endTimeout = 30 * time.Second
 
-// Checkpoint saves the state of a running container in a directory. The
-// container ends, unless it is to be left running.
+// Checkpoint saves the state of a running or paused container in a directory. The
+// container ends, unless it is to be left as it is; a paused one, too.
 func (r *Runtime) Checkpoint(ctx context.Context, id, image string, leave bool) (err error) {
 	hold, err := r.hold(ctx, id)
 	if err != nil {
@@ -28,8 +28,15 @@ func (r *Runtime) Checkpoint(ctx context.Context, id, image string, leave bool) 
 	if err != nil {
 		return err
 	}
-	if st != StatusRunning {
+	if st != StatusRunning && st != StatusPaused {
 		return fmt.Errorf("cannot checkpoint a container in the %s state", st)
+	}
+	if st == StatusPaused && !leave {
+		// One that is paused could not come to its end by itself.
+		if _, err := launcher.Checkpoint(ctx, r.store, id, image, true); err != nil {
+			return err
+		}
+		return r.launcher.KillSentry(ctx, rec)
 	}
 	if _, err := launcher.Checkpoint(ctx, r.store, id, image, leave); err != nil || leave {
 		return err

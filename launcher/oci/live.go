@@ -32,16 +32,20 @@ func (r *Runtime) connect(ctx context.Context, id string) (*launcher.Control, *a
 }
 
 // Exec returns a connection to a container, for one more process in it, and what
-// it is to be: p with what it leaves out taken from the container's own.
-func (r *Runtime) Exec(ctx context.Context, id string, p *specs.Process) (*launcher.Control, wire.ExecArgs, error) {
+// it is to be. A container that is paused is refused, unless the process may wait.
+func (r *Runtime) Exec(ctx context.Context, id string, p *specs.Process, mayWait bool) (*launcher.Control, wire.ExecArgs, error) {
 	c, rec, err := r.connect(ctx, id)
 	if err != nil {
 		return nil, wire.ExecArgs{}, err
 	}
-	if rec.Container.Paused {
-		return nil, wire.ExecArgs{}, errors.Join(fmt.Errorf("cannot exec in the paused container %s", id), c.Close())
+	if rec.Container.Paused && !mayWait {
+		return nil, wire.ExecArgs{}, errors.Join(fmt.Errorf("cannot exec in a paused container (use --ignore-paused to override): %s", id), c.Close())
 	}
-	return c, launcher.ProcessArgs(p), nil
+	cfg, err := r.launcher.ContainerSpec(id)
+	if err != nil {
+		return nil, wire.ExecArgs{}, errors.Join(err, c.Close())
+	}
+	return c, launcher.ContainerExecArgs(cfg, p), nil
 }
 
 // Process is the process of a container as its config.json describes it.
@@ -109,27 +113,44 @@ func (r *Runtime) Processes(ctx context.Context, id string) ([]wire.Process, err
 // Events calls emit with what a container uses: once, or every interval until
 // the container ends.
 func (r *Runtime) Events(ctx context.Context, id string, once bool, interval time.Duration, emit func(any) error) error {
+	var rec *actual.Record
 	for {
-		c, rec, err := r.connect(ctx, id)
+		e, now, err := r.measure(ctx, id)
 		if err != nil {
+			// It may be about to end: the stream is over with it, and nothing is wrong.
+			if rec != nil {
+				if over, _ := ended(ctx, rec, endTimeout); over {
+					return nil
+				}
+			}
 			return err
 		}
-		e, err := c.Stats(ctx)
-		c.Close()
-		if err != nil {
+		if err := emit(e); err != nil || once {
 			return err
 		}
-		e.Event.Type, e.Event.ID = "stats", id
-		if err := r.account(rec, &e.Event.Data); err != nil {
-			return err
-		}
-		if err := emit(e.Event); err != nil || once {
-			return err
-		}
+		rec = now
 		if over, err := ended(ctx, rec, interval); over || err != nil {
 			return err
 		}
 	}
+}
+
+// measure is what a container uses now.
+func (r *Runtime) measure(ctx context.Context, id string) (*wire.Event, *actual.Record, error) {
+	c, rec, err := r.connect(ctx, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	e, err := c.Stats(ctx)
+	c.Close()
+	if err != nil {
+		return nil, nil, err
+	}
+	e.Event.Type, e.Event.ID = "stats", id
+	if err := r.account(rec, &e.Event.Data); err != nil {
+		return nil, nil, err
+	}
+	return &e.Event, rec, nil
 }
 
 // account puts what the kernel says of a container in the place of what its

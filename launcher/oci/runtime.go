@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -80,8 +82,9 @@ func (r *Runtime) Close() error { return r.store.Close() }
 type Create struct {
 	ID     string
 	Bundle string // absolute path
-	// Streams of the application; with a terminal they are made by Create.
-	Streams [3]*os.File
+	// Streams gives those of the application. It is not called for one that has a
+	// terminal.
+	Streams func() ([3]*os.File, error)
 	// Preserved are its descriptors from 3 on.
 	Preserved []*os.File
 	// ConsoleSocket is where the master side of the terminal is sent.
@@ -107,17 +110,23 @@ func (r *Runtime) Create(ctx context.Context, c Create) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, hold.Release()) }()
+	var streams [3]*os.File
 	if cfg.Process != nil && cfg.Process.Terminal {
-		slave, err := c.openTerminal()
+		slave, err := c.openTerminal(cfg.Process.ConsoleSize)
 		if err != nil {
 			return errors.Join(err, r.store.Remove(c.ID))
 		}
 		defer slave.Close()
-		c.Streams = [3]*os.File{slave, slave, slave}
-	} else if c.ConsoleSocket != "" {
-		return errors.Join(errors.New("--console-socket is given and process.terminal is not set"), r.store.Remove(c.ID))
+		streams = [3]*os.File{slave, slave, slave}
+	} else {
+		if c.ConsoleSocket != "" {
+			return errors.Join(errors.New("--console-socket is given and process.terminal is not set"), r.store.Remove(c.ID))
+		}
+		if streams, err = c.Streams(); err != nil {
+			return errors.Join(err, r.store.Remove(c.ID))
+		}
 	}
-	pid, err := r.launcher.CreateContainer(ctx, &launcher.Container{ID: c.ID, Bundle: c.Bundle, Spec: cfg, Streams: c.Streams, Preserved: c.Preserved})
+	pid, err := r.launcher.CreateContainer(ctx, &launcher.Container{ID: c.ID, Bundle: c.Bundle, Spec: cfg, Streams: streams, Preserved: c.Preserved})
 	if err != nil {
 		return err
 	}
@@ -281,7 +290,10 @@ func (r *Runtime) List() ([]State, error) {
 	out := []State{}
 	for _, rec := range l.Records {
 		s, err := r.State(rec.Name)
-		if errors.Is(err, ErrNotExist) {
+		if err == nil {
+			s.Owner, err = r.owner(rec.Name)
+		}
+		if errors.Is(err, ErrNotExist) || errors.Is(err, fs.ErrNotExist) {
 			continue // deleted meanwhile
 		}
 		if err != nil {
@@ -293,17 +305,44 @@ func (r *Runtime) List() ([]State, error) {
 	return out, nil
 }
 
+// owner is the name of the user whose container it is.
+func (r *Runtime) owner(id string) (string, error) {
+	dir, err := r.store.Dir(id)
+	if err != nil {
+		return "", err
+	}
+	defer dir.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+		return "", fmt.Errorf("look for the owner of %s: %w", id, err)
+	}
+	uid := strconv.FormatUint(uint64(st.Uid), 10)
+	if u, err := user.LookupId(uid); err == nil {
+		return u.Username, nil
+	}
+	return uid, nil
+}
+
 // endingSignals are those that end a process that does nothing about them. A
 // created container has no application yet that could.
 var endingSignals = []unix.Signal{unix.SIGKILL, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT}
 
 // Kill sends a signal to the application of a container, or with all to each of
-// its processes. ErrNotRunning if it has ended.
+// its processes; 0 only looks whether there is one. ErrNotRunning if it has ended;
+// with all that is no error, as with runc.
 func (r *Runtime) Kill(ctx context.Context, id string, sig unix.Signal, all bool) error {
 	st, rec, err := r.look(id)
 	if err != nil {
 		return err
 	}
+	err = r.signal(ctx, st, rec, sig, all)
+	if all && errors.Is(err, ErrNotRunning) {
+		return nil
+	}
+	return err
+}
+
+func (r *Runtime) signal(ctx context.Context, st string, rec *actual.Record, sig unix.Signal, all bool) error {
 	switch st {
 	case StatusCreated:
 		if !slices.Contains(endingSignals, sig) {
@@ -311,7 +350,10 @@ func (r *Runtime) Kill(ctx context.Context, id string, sig unix.Signal, all bool
 		}
 		return r.launcher.KillSentry(ctx, rec)
 	case StatusRunning, StatusPaused:
-		c, _, err := launcher.Connect(ctx, r.store, id)
+		if sig == 0 {
+			return nil
+		}
+		c, _, err := launcher.Connect(ctx, r.store, rec.Name)
 		if errors.Is(err, launcher.ErrNotRunning) {
 			return ErrNotRunning
 		}
@@ -320,7 +362,13 @@ func (r *Runtime) Kill(ctx context.Context, id string, sig unix.Signal, all bool
 		}
 		defer c.Close()
 		if err := c.Signal(ctx, sig, all); err != nil {
-			return fmt.Errorf("signal container %s: %w", id, err)
+			return fmt.Errorf("signal container %s: %w", rec.Name, err)
+		}
+		// Where it stands it could not even die.
+		if sig == unix.SIGKILL && st == StatusPaused {
+			if err := c.Resume(ctx); err != nil {
+				return fmt.Errorf("resume container %s, which is killed: %w", rec.Name, err)
+			}
 		}
 		return nil
 	}

@@ -221,9 +221,18 @@ func TestList(t *testing.T) {
 	if err := r.store.Claim("aborted"); err != nil {
 		t.Fatal(err)
 	}
+	// Its owner is whoever has the directory, with or without a name.
+	if os.Geteuid() == 0 {
+		if err := os.Chown(filepath.Join(r.root, "sandboxes", "b"), 4000000, -1); err != nil {
+			t.Fatal(err)
+		}
+	}
 	l, err := r.List()
 	if err != nil || len(l) != 2 || l[0].ID != "a" || l[1].ID != "b" {
 		t.Errorf("listed %+v, %v", l, err)
+	}
+	if os.Geteuid() == 0 && (l[0].Owner != "root" || l[1].Owner != "4000000") {
+		t.Errorf("owners are %q and %q", l[0].Owner, l[1].Owner)
 	}
 	if len(r.warned) != 1 || !strings.Contains(r.warned[0], "damaged") {
 		t.Errorf("warnings: %q", r.warned)
@@ -247,7 +256,7 @@ func (r *runtime) operations(t *testing.T) map[string]func(id string) error {
 		"pause":      func(id string) error { return r.Pause(ctx, id) },
 		"resume":     func(id string) error { return r.Resume(ctx, id) },
 		"processes":  func(id string) error { _, err := r.Processes(ctx, id); return err },
-		"exec":       func(id string) error { _, _, err := r.Exec(ctx, id, &specs.Process{}); return err },
+		"exec":       func(id string) error { _, _, err := r.Exec(ctx, id, &specs.Process{}, true); return err },
 		"events": func(id string) error {
 			return r.Events(ctx, id, true, time.Second, func(any) error { return errors.New("an event") })
 		},
@@ -293,7 +302,13 @@ func TestStopped(t *testing.T) {
 	r.put(t, "creating", actual.PhaseCreating, nil)
 	ops := r.operations(t)
 	for _, id := range []string{"ended", "creating"} {
-		for _, op := range []string{"kill", "kill all", "pause", "resume", "processes", "exec", "events"} {
+		if err := ops["kill all"](id); err != nil {
+			t.Errorf("kill --all %s: %v", id, err) // as with runc
+		}
+		if err := r.Kill(t.Context(), id, 0, false); !errors.Is(err, ErrNotRunning) {
+			t.Errorf("kill %s 0: %v", id, err)
+		}
+		for _, op := range []string{"kill", "pause", "resume", "processes", "exec", "events"} {
 			if err := ops[op](id); !errors.Is(err, ErrNotRunning) {
 				t.Errorf("%s %s: %v", op, id, err)
 			}
@@ -312,7 +327,7 @@ func TestStopped(t *testing.T) {
 // A created container has no application: only what would end it does anything.
 func TestKillCreated(t *testing.T) {
 	t.Parallel()
-	for sig, ends := range map[unix.Signal]bool{unix.SIGUSR1: false, unix.SIGCHLD: false, unix.SIGTERM: true, unix.SIGKILL: true} {
+	for sig, ends := range map[unix.Signal]bool{0: false, unix.SIGUSR1: false, unix.SIGCHLD: false, unix.SIGTERM: true, unix.SIGKILL: true} {
 		r := newRuntime(t)
 		r.put(t, "web", actual.PhaseCreated, process(t))
 		if err := r.Kill(t.Context(), "web", sig, false); err != nil {
@@ -393,6 +408,8 @@ func bundle(t *testing.T, config string) string {
 	return dir
 }
 
+func noStreams() (out [3]*os.File, err error) { return out, nil }
+
 func TestCreateExists(t *testing.T) {
 	t.Parallel()
 	r := newRuntime(t)
@@ -405,7 +422,7 @@ func TestCreateExists(t *testing.T) {
 	}
 	defer hold.Release()
 	for _, id := range []string{"web", "held"} {
-		err := r.Create(t.Context(), Create{ID: id, Bundle: bundle(t, "{}")})
+		err := r.Create(t.Context(), Create{ID: id, Bundle: bundle(t, "{}"), Streams: noStreams})
 		if !errors.Is(err, ErrExist) || !strings.Contains(err.Error(), "already exists") {
 			t.Errorf("%s: %v", id, err)
 		}
@@ -415,6 +432,16 @@ func TestCreateExists(t *testing.T) {
 	}
 	if got := r.names(t); !slices.Equal(got, []string{"held", "web"}) {
 		t.Errorf("on disk: %q", got)
+	}
+}
+
+func TestCreateWithoutStreams(t *testing.T) {
+	t.Parallel()
+	r := newRuntime(t)
+	closed := errors.New("closed")
+	err := r.Create(t.Context(), Create{ID: "web", Bundle: bundle(t, "{}"), Streams: func() (out [3]*os.File, err error) { return out, closed }})
+	if got := r.names(t); !errors.Is(err, closed) || len(got) > 0 {
+		t.Errorf("%v, on disk: %q", err, got)
 	}
 }
 
@@ -444,6 +471,10 @@ func TestCreateRefused(t *testing.T) {
 			t.Parallel()
 			r := newRuntime(t)
 			tc.c.PIDFile = filepath.Join(t.TempDir(), "pid")
+			tc.c.Streams = noStreams
+			if strings.Contains(tc.name, "terminal without") {
+				tc.c.Streams = nil // is not called
+			}
 			err := r.Create(t.Context(), tc.c)
 			if err == nil || !strings.Contains(err.Error(), tc.want) || errors.Is(err, ErrExist) {
 				t.Errorf("got %v, expected an error with %q", err, tc.want)
