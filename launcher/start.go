@@ -527,7 +527,9 @@ func bindControl(dir int) (*os.File, error) {
 
 // openExit creates an empty exit record for the process that will fill it.
 func openExit(dir int, name string) (*os.File, error) {
-	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_APPEND|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	// Not O_APPEND: with it, pwrite would append wherever it is told to write,
+	// and the sentry's filter counts on the offset.
+	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("create exit record: %w", err)
 	}
