@@ -80,7 +80,9 @@ func (s HookSet) runHook(ctx context.Context, h *specs.Hook, state []byte) error
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, PidFD: &pidfd}
 	// A child of the hook that keeps its output open is not waited for.
 	cmd.WaitDelay = time.Second
+	oneStart.Lock()
 	err := cmd.Start()
+	oneStart.Unlock()
 	if err == nil {
 		if s.OOMScore != nil {
 			// One that is over already has none any more.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -48,6 +49,11 @@ func newGate(d *donation) (w *os.File, fd int, err error) {
 	return w, d.give(r), nil
 }
 
+// oneStart is held while a process is started. Go starts several at a time, and
+// writes the id mappings of each through descriptors of the host's /proc that are
+// not close-on-exec: another child would keep them.
+var oneStart sync.Mutex
+
 // startHeld starts the child in a session of its own, with an empty
 // environment and exactly the donated descriptors. The donation is closed in
 // every case.
@@ -84,6 +90,8 @@ func startHeld(s spawn) (_ *child, err error) {
 	}
 	var p *os.Process
 	start := func() (err error) {
+		oneStart.Lock()
+		defer oneStart.Unlock()
 		p, err = os.StartProcess(path, s.args, &os.ProcAttr{
 			Dir:   "/",
 			Env:   []string{},
