@@ -361,7 +361,7 @@ func TestHardened(t *testing.T) {
 			}
 			must(t, err)
 			for line := range bytes.Lines(b) {
-				for _, f := range strings.Fields(string(line)) {
+				for f := range strings.FieldsSeq(string(line)) {
 					if own[f] {
 						t.Errorf("the daemon has a socket in %s: %s", table, line)
 					}
