@@ -21,8 +21,8 @@ const ExitFile = "exit.json"
 // sentry has ended, and not by one that is killed or crashes.
 const GoferExitFile = "gofer-exit.json"
 
-// maxExit bounds what is read of it.
-const maxExit = 4 << 10
+// MaxExit bounds what may be written of either, and what is read, in bytes.
+const MaxExit = 4 << 10
 
 // ExitRecord is the content of ExitFile.
 type ExitRecord struct {
@@ -118,7 +118,7 @@ func (s *Store) readExit(rec *Record, file string) (*Exit, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	b, err := readRegular(int(dir.Fd()), file, maxExit)
+	b, err := readRegular(int(dir.Fd()), file, MaxExit)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}

@@ -37,6 +37,12 @@ func (h *bundleHooks) state(name string, status specs.ContainerState, pid int) s
 	return specs.State{Version: specs.Version, ID: name, Status: status, Pid: pid, Bundle: h.Bundle, Annotations: h.Annotations}
 }
 
+// set is the hooks of one point. They don't have the score of the daemon, which
+// spares it.
+func (h *bundleHooks) set(kind string, hooks []specs.Hook) HookSet {
+	return HookSet{Kind: kind, Hooks: hooks, OOMScore: new(SandboxOOMScore)}
+}
+
 // beforeStart runs the hooks that come between the sandbox and its application.
 // One that fails fails the start.
 func (l *Launcher) beforeStart(ctx context.Context, rec *actual.Record, h *bundleHooks) error {
@@ -54,7 +60,7 @@ func (l *Launcher) beforeStart(ctx context.Context, rec *actual.Record, h *bundl
 	}
 	state := h.state(rec.Name, specs.StateCreated, rec.Sentry.PID)
 	//nolint:staticcheck // Prestart is deprecated in the spec and still in bundles
-	for _, set := range []HookSet{{"prestart", h.Hooks.Prestart}, {"createRuntime", h.Hooks.CreateRuntime}, {"createContainer", h.Hooks.CreateContainer}} {
+	for _, set := range []HookSet{h.set("prestart", h.Hooks.Prestart), h.set("createRuntime", h.Hooks.CreateRuntime), h.set("createContainer", h.Hooks.CreateContainer)} {
 		if err := set.Run(ctx, state); err != nil {
 			return err
 		}
@@ -65,7 +71,7 @@ func (l *Launcher) beforeStart(ctx context.Context, rec *actual.Record, h *bundl
 // afterStart runs the hooks of a running application. One that fails is a
 // warning in the record.
 func afterStart(ctx context.Context, rec *actual.Record, h *bundleHooks) {
-	HookSet{"poststart", h.Hooks.Poststart}.RunAll(ctx, h.state(rec.Name, specs.StateRunning, rec.Sentry.PID), warnIn(rec))
+	h.set("poststart", h.Hooks.Poststart).RunAll(ctx, h.state(rec.Name, specs.StateRunning, rec.Sentry.PID), warnIn(rec))
 }
 
 // afterEnd runs the hooks that follow the end of a sandbox that got as far as
@@ -83,7 +89,7 @@ func (l *Launcher) afterEnd(ctx context.Context, rec *actual.Record) error {
 		return nil
 	}
 	if err == nil {
-		HookSet{"poststop", h.Hooks.Poststop}.RunAll(ctx, h.state(rec.Name, specs.StateStopped, 0), warn)
+		h.set("poststop", h.Hooks.Poststop).RunAll(ctx, h.state(rec.Name, specs.StateStopped, 0), warn)
 		if cause := context.Cause(ctx); cause != nil {
 			return fmt.Errorf("run poststop hooks: %w", cause)
 		}

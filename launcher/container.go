@@ -96,17 +96,12 @@ func (l *Launcher) createContainer(ctx context.Context, c *Container) (*actual.R
 	defer cancel()
 	b, err := l.boot(ctx, &launch{
 		rec: rec, st: st, phase: actual.PhaseCreating,
-		streams: &streams{files: c.Streams, preserved: c.Preserved},
+		streams: &streams{files: c.Streams, preserved: c.Preserved}, oomScore: c.Spec.Process.OOMScoreAdj,
 	})
 	if err != nil {
 		return rec, err
 	}
 	defer b.close()
-	if adj := c.Spec.Process.OOMScoreAdj; adj != nil {
-		if err := errors.Join(b.pair.sentry.setOOMScore(*adj), b.pair.gofer.setOOMScore(*adj)); err != nil {
-			return rec, err
-		}
-	}
 	rec.Phase = actual.PhaseCreated
 	if err := l.store.Put(rec); err != nil {
 		return rec, fmt.Errorf("record creation: %w", err)

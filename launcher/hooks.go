@@ -24,6 +24,8 @@ import (
 type HookSet struct {
 	Kind  string
 	Hooks []specs.Hook
+	// OOMScore is theirs on the host; nil leaves them this process's.
+	OOMScore *int
 }
 
 // Run runs the hooks up to the first that fails.
@@ -51,13 +53,13 @@ func (s HookSet) runOne(ctx context.Context, i int, state specs.State) error {
 	if err != nil {
 		return fmt.Errorf("encode state: %w", err)
 	}
-	if err := runHook(ctx, &s.Hooks[i], b); err != nil {
+	if err := s.runHook(ctx, &s.Hooks[i], b); err != nil {
 		return fmt.Errorf("error running %s hook #%d: %w", s.Kind, i, err)
 	}
 	return nil
 }
 
-func runHook(ctx context.Context, h *specs.Hook, state []byte) error {
+func (s HookSet) runHook(ctx context.Context, h *specs.Hook, state []byte) error {
 	if err := guest.Check(h); err != nil {
 		return err
 	}
@@ -78,8 +80,14 @@ func runHook(ctx context.Context, h *specs.Hook, state []byte) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, PidFD: &pidfd}
 	// A child of the hook that keeps its output open is not waited for.
 	cmd.WaitDelay = time.Second
+	oneStart.Lock()
 	err := cmd.Start()
+	oneStart.Unlock()
 	if err == nil {
+		if s.OOMScore != nil {
+			// One that is over already has none any more.
+			_ = setOOMScore(cmd.Process.Pid, *s.OOMScore)
+		}
 		err = waitGroup(ctx, cmd, pidfd)
 	}
 	switch {

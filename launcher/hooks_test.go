@@ -38,7 +38,7 @@ func TestHookInput(t *testing.T) {
 	state := specs.State{
 		Version: specs.Version, ID: "web", Status: specs.StateCreated, Pid: 4711, Bundle: "/b", Annotations: map[string]string{"a": "b"},
 	}
-	set := HookSet{"prestart", []specs.Hook{script("cat > %s", out)}}
+	set := HookSet{Kind: "prestart", Hooks: []specs.Hook{script("cat > %s", out)}}
 	// The shell finds cat in a PATH of its own: none is handed on.
 	if err := set.Run(t.Context(), state); err != nil {
 		t.Fatal(err)
@@ -71,7 +71,7 @@ func TestHookArgsAndEnv(t *testing.T) {
 		{[]string{"zero"}, []string{}, "<zero|><>"},
 		{nil, nil, "</bin/sh|><>"},
 	} {
-		err := runHook(t.Context(), &specs.Hook{Path: "/bin/sh", Args: tc.args, Env: tc.env}, []byte(look))
+		err := HookSet{}.runHook(t.Context(), &specs.Hook{Path: "/bin/sh", Args: tc.args, Env: tc.env}, []byte(look))
 		if err == nil || !strings.Contains(err.Error(), "exit status 1, output: "+tc.want) {
 			t.Errorf("%q %q: got %v, expected %s", tc.args, tc.env, err, tc.want)
 		}
@@ -95,7 +95,7 @@ func TestHookFails(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			err := HookSet{"poststart", []specs.Hook{tc.hook}}.Run(t.Context(), specs.State{})
+			err := HookSet{Kind: "poststart", Hooks: []specs.Hook{tc.hook}}.Run(t.Context(), specs.State{})
 			if err == nil {
 				t.Fatal("no error")
 			}
@@ -113,7 +113,7 @@ func TestHookFails(t *testing.T) {
 func TestHookIgnoresInput(t *testing.T) {
 	t.Parallel()
 	state := specs.State{Annotations: map[string]string{"a": strings.Repeat("x", 1<<20)}}
-	if err := (HookSet{"poststop", []specs.Hook{{Path: "/bin/true"}}}).Run(t.Context(), state); err != nil {
+	if err := (HookSet{Kind: "poststop", Hooks: []specs.Hook{{Path: "/bin/true"}}}).Run(t.Context(), state); err != nil {
 		t.Error(err)
 	}
 }
@@ -147,7 +147,7 @@ func TestHookKilled(t *testing.T) {
 			if tc.timeout == nil {
 				time.AfterFunc(500*time.Millisecond, cancel)
 			}
-			err = within(t, 20*time.Second, func() error { return runHook(ctx, &h, nil) })
+			err = within(t, 20*time.Second, func() error { return HookSet{}.runHook(ctx, &h, nil) })
 			if err == nil || !strings.Contains(err.Error(), "/bin/sh") || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got error %v, expected one with %q", err, tc.want)
 			}
@@ -182,7 +182,7 @@ func TestHookLeavesChild(t *testing.T) {
 	defer r.Close()
 	h := script("{ read x; echo $x > %s; } < %s &", out, in)
 	h.Timeout = new(30)
-	err = within(t, 20*time.Second, func() error { return runHook(t.Context(), &h, nil) })
+	err = within(t, 20*time.Second, func() error { return HookSet{}.runHook(t.Context(), &h, nil) })
 	if err != nil {
 		t.Error(err)
 	}
@@ -199,7 +199,7 @@ func TestHookLeavesChild(t *testing.T) {
 func TestHookOrder(t *testing.T) {
 	t.Parallel()
 	log := filepath.Join(t.TempDir(), "log")
-	set := HookSet{"prestart", []specs.Hook{
+	set := HookSet{Kind: "prestart", Hooks: []specs.Hook{
 		script("echo a >> %s", log), script("echo b >> %s; exit 1", log), script("echo c >> %s", log), script("exit 2"),
 	}}
 	err := set.Run(t.Context(), specs.State{})

@@ -105,19 +105,24 @@ func handshake(ctx context.Context, path string) (version string, err error) {
 	cmd := exec.CommandContext(ctx, path, "version")
 	cmd.Args[0] = SentryName
 	cmd.Env = []string{}
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
+	var out, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	oneStart.Lock()
+	err = cmd.Start()
+	oneStart.Unlock()
+	if err == nil {
+		err = cmd.Wait()
+	}
 	if err != nil {
 		if errors.Is(err, fs.ErrPermission) {
 			return "", fmt.Errorf("run it: %w; is it executable, and its filesystem not mounted noexec?", err)
 		}
 		return "", fmt.Errorf("run it: %w: %s", err, printable(stderr.String(), 200))
 	}
-	rest, ok := strings.CutPrefix(string(out), wire.HandshakePrefix)
+	rest, ok := strings.CutPrefix(out.String(), wire.HandshakePrefix)
 	protocol, gvisor, ok2 := strings.Cut(strings.TrimSpace(rest), " gvisor=")
 	if !ok || !ok2 {
-		return "", fmt.Errorf("it answered %q; expected a sandboxctl-sentry", printable(string(out), 100))
+		return "", fmt.Errorf("it answered %q; expected a sandboxctl-sentry", printable(out.String(), 100))
 	}
 	if n, err := strconv.Atoi(protocol); err != nil || n != wire.Protocol {
 		return "", fmt.Errorf("it speaks protocol %s, this sandboxctl speaks %d; install both from the same release", protocol, wire.Protocol)

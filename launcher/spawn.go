@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -48,6 +49,11 @@ func newGate(d *donation) (w *os.File, fd int, err error) {
 	return w, d.give(r), nil
 }
 
+// oneStart is held while a process is started. Go starts several at a time, and
+// writes the id mappings of each through descriptors of the host's /proc that are
+// not close-on-exec: another child would keep them.
+var oneStart sync.Mutex
+
 // startHeld starts the child in a session of its own, with an empty
 // environment and exactly the donated descriptors. The donation is closed in
 // every case.
@@ -84,6 +90,8 @@ func startHeld(s spawn) (_ *child, err error) {
 	}
 	var p *os.Process
 	start := func() (err error) {
+		oneStart.Lock()
+		defer oneStart.Unlock()
 		p, err = os.StartProcess(path, s.args, &os.ProcAttr{
 			Dir:   "/",
 			Env:   []string{},
@@ -120,6 +128,10 @@ func startHeld(s spawn) (_ *child, err error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("identify %s: %w", s.args[0], err), c.abandon())
 	}
+	// The memory of the sandbox must not end in a core dump.
+	if err := unix.Prlimit(c.pid, unix.RLIMIT_CORE, &unix.Rlimit{}, nil); err != nil {
+		return nil, errors.Join(fmt.Errorf("forbid core dumps of %s: %w", s.args[0], err), c.abandon())
+	}
 	return c, nil
 }
 
@@ -150,11 +162,16 @@ func (c *child) open(b byte) error {
 	return nil
 }
 
-// setOOMScore says how likely the host's kernel is to kill the child when it
-// runs out of memory. Nobody reaps the child of a live process but that, so that
-// its number is its own.
-func (c *child) setOOMScore(adj int) error {
-	f, err := os.OpenFile("/proc/"+strconv.Itoa(c.pid)+"/oom_score_adj", os.O_WRONLY, 0)
+// SandboxOOMScore is how likely the host's kernel is to kill the processes of a
+// manifest's sandbox, and its hooks, when it runs out of memory: before a service
+// of the host that holds less than half of it.
+const SandboxOOMScore = 500
+
+// setOOMScore says how likely the host's kernel is to kill a process when it
+// runs out of memory. It must be a child of this one that has not been waited
+// for: then its number is its own.
+func setOOMScore(pid, adj int) error {
+	f, err := os.OpenFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", os.O_WRONLY, 0)
 	if err != nil {
 		return fmt.Errorf("set OOM score: %w", err)
 	}

@@ -47,6 +47,9 @@ type launch struct {
 	// streams are the application's, if somebody else reads and writes them;
 	// nil sends its output to the log files.
 	streams *streams
+	// oomScore is that of both processes and of all that they start; nil leaves
+	// the launcher's.
+	oomScore *int
 }
 
 // start brings the sandbox of a record up: held processes, record, gates,
@@ -76,7 +79,7 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	defer cancel()
 	// From the opening of the gates on, whoever reads the record must reckon
 	// with a running application.
-	b, err := l.boot(ctx, &launch{rec: rec, st: st, phase: actual.PhaseStarting})
+	b, err := l.boot(ctx, &launch{rec: rec, st: st, phase: actual.PhaseStarting, oomScore: new(SandboxOOMScore)})
 	if err != nil {
 		return err
 	}
@@ -166,6 +169,12 @@ func (l *Launcher) spawnRecorded(ctx context.Context, la *launch, dir int) (*pai
 	for _, c := range []*child{p.sentry, p.gofer} {
 		if err := group.Add(c.pid); err != nil {
 			return nil, errors.Join(fmt.Errorf("join cgroup: %w", err), p.abandon())
+		}
+	}
+	// Before the gates are open: processes that they start inherit it.
+	if la.oomScore != nil {
+		if err := errors.Join(setOOMScore(p.sentry.pid, *la.oomScore), setOOMScore(p.gofer.pid, *la.oomScore)); err != nil {
+			return nil, errors.Join(err, p.abandon())
 		}
 	}
 	rec.Phase = la.phase
@@ -527,7 +536,9 @@ func bindControl(dir int) (*os.File, error) {
 
 // openExit creates an empty exit record for the process that will fill it.
 func openExit(dir int, name string) (*os.File, error) {
-	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_APPEND|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	// Not O_APPEND: with it, pwrite would append wherever it is told to write,
+	// and the sentry's filter counts on the offset.
+	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("create exit record: %w", err)
 	}

@@ -26,7 +26,6 @@ import (
 	"gvisor.dev/gvisor/runsc/config"
 	"gvisor.dev/gvisor/runsc/flag"
 
-	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -135,6 +134,13 @@ func bootSentry(boot *sentrycmd.Boot, opts *options, flags *flag.FlagSet) int {
 		return wire.ExitGateClosed
 	}
 
+	if opts.exitFD >= 0 {
+		if err := confineExitRecord(opts.exitFD); err != nil {
+			fmt.Fprintf(os.Stderr, "confine exit record: %v\n", err)
+			return wire.ExitBootFailed
+		}
+	}
+
 	// Annotations of the spec are not looked at (no specutils.FixConfig): a
 	// manifest or bundle can't change the sentry's configuration.
 	var status unix.WaitStatus
@@ -187,23 +193,6 @@ func becomeNobody() error {
 		return fmt.Errorf("set dumpable: %w", err)
 	}
 	return nil
-}
-
-// writeExit leaves how the application ended, in one write: a reader sees the
-// whole record or none. It survives the daemon because it does not pass
-// through it.
-func writeExit(opts *options, status unix.WaitStatus) error {
-	b, err := actual.EncodeExit(actual.ExitRecord{
-		UID:     opts.uid,
-		Attempt: opts.attempt,
-		Status:  uint32(status),
-		At:      time.Now(),
-	})
-	if err != nil {
-		return err
-	}
-	_, err = unix.Write(opts.exitFD, b)
-	return err
 }
 
 func umount(args []string) int {

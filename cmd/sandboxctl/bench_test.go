@@ -38,6 +38,12 @@ type host struct {
 
 func benchHost(b testing.TB, inherit ...*os.File) *host {
 	b.Helper()
+	return hostWith(b, nil, inherit...)
+}
+
+// hostWith is benchHost with more flags of the daemon.
+func hostWith(b testing.TB, flags []string, inherit ...*os.File) *host {
+	b.Helper()
 	if os.Geteuid() != 0 {
 		b.Skip("sandboxes need root")
 	}
@@ -45,7 +51,7 @@ func benchHost(b testing.TB, inherit ...*os.File) *host {
 	h := &host{b: b, work: work, manifests: filepath.Join(work, "m"), state: filepath.Join(work, "s")}
 	h.must(os.Mkdir(h.manifests, 0o755))
 	h.rootfs()
-	h.daemon = h.command("daemon", "--allow-mass-delete")
+	h.daemon = h.command(append([]string{"daemon", "--allow-mass-delete"}, flags...)...)
 	log, err := os.Create(filepath.Join(work, "daemon.log"))
 	h.must(err)
 	h.daemon.Stderr = log
@@ -109,7 +115,13 @@ func (h *host) rootfs() {
 // drop renames a manifest into the directory and returns when that was.
 func (h *host) drop(name, spec string) time.Time {
 	h.b.Helper()
-	text := fmt.Sprintf("apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: %s}\nspec:\n  root: {dir: %s/rootfs}\n%s", name, h.work, spec)
+	return h.dropRoot(name, "{dir: "+h.work+"/rootfs}", spec)
+}
+
+// dropRoot is drop with another root.
+func (h *host) dropRoot(name, root, spec string) time.Time {
+	h.b.Helper()
+	text := fmt.Sprintf("apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: %s}\nspec:\n  root: %s\n%s", name, root, spec)
 	tmp := filepath.Join(h.work, name+".tmp")
 	h.must(os.WriteFile(tmp, []byte(text), 0o644))
 	at := time.Now()

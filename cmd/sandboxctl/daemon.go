@@ -122,6 +122,9 @@ func (a *app) daemon(ctx context.Context, f *daemonFlags) (err error) {
 	if err := launcher.PrepareProcess(); err != nil {
 		return err
 	}
+	if err := hardenDaemon(log); err != nil {
+		return err
+	}
 	store, err := actual.OpenStore(a.state)
 	if err != nil {
 		return err

@@ -36,6 +36,13 @@ func TestMain(m *testing.M) {
 	if code, is := stub(); is {
 		os.Exit(code)
 	}
+	switch {
+	case os.Getenv(intruderEnv) != "":
+		intrude()
+		os.Exit(0)
+	case os.Getenv(hardenEnv) != "":
+		os.Exit(hardened())
+	}
 	flag.Parse()
 	code, err := func() (int, error) {
 		binDir = os.Getenv("SANDBOXCTL_BIN")
