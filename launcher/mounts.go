@@ -69,7 +69,9 @@ var refusedTypes = []string{
 }
 
 // checkBelow refuses a directory that has a refused filesystem mounted on it or
-// anywhere below.
+// anywhere below, as far as paths tell: it says early and in plain words what
+// the gofer, which looks at the mounts that it serves and at no path, would end
+// itself over.
 func checkBelow(dir string) error {
 	mounts, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
@@ -98,11 +100,31 @@ func checkBelow(dir string) error {
 
 var unescapeMount = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
+// open opens the source, following nothing. One that a policy allows is opened
+// below the path of the policy: who may write there, and swaps a directory for a
+// link or "..", never leads out of it.
+func (s *source) open() (*os.File, error) {
+	if s.allowed == "" {
+		return openNoLinks(s.path, unix.O_PATH)
+	}
+	root, err := openNoLinks(s.allowed, unix.O_PATH)
+	if err != nil {
+		return nil, fmt.Errorf("open %s of the host policy: %w", s.allowed, err)
+	}
+	rel := strings.TrimPrefix(strings.TrimPrefix(s.path, s.allowed), "/")
+	if rel == "" {
+		return root, nil
+	}
+	defer root.Close()
+	return openBeneath(int(root.Fd()), rel, unix.O_PATH)
+}
+
 // detach returns a detached private mount of a directory or regular file,
 // without set-user-ID and devices, read-only if asked. What is mounted below a
 // directory comes along.
-func detach(path string, readOnly bool) (f *os.File, isDir bool, err error) {
-	src, err := openNoLinks(path, unix.O_PATH)
+func detach(s source) (f *os.File, isDir bool, err error) {
+	path := s.path
+	src, err := s.open()
 	if err != nil {
 		return nil, false, fmt.Errorf("open %s: %w", path, err)
 	}
@@ -139,7 +161,7 @@ func detach(path string, readOnly bool) (f *os.File, isDir bool, err error) {
 		}
 	}
 	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV, Propagation: unix.MS_PRIVATE}
-	if readOnly {
+	if s.readOnly {
 		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
 	}
 	if err := unix.MountSetattr(fd, "", attrFlags, attr); err != nil {
@@ -159,7 +181,7 @@ func openSources(sources []source, toGofer, toSentry *donation) (mounts []gofer.
 				return nil, nil, fmt.Errorf("prepare host root: %w", err)
 			}
 		} else {
-			f, isDir, err := detach(s.path, s.readOnly)
+			f, isDir, err := detach(s)
 			if err != nil {
 				return nil, nil, err
 			}

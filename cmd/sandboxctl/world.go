@@ -68,7 +68,8 @@ func (a *app) newViewer() (*viewer, error) {
 	if err != nil {
 		return nil, errors.Join(err, v.close())
 	}
-	opts := desired.DirOptions{Path: a.manifests, Once: true, BootID: boot, Known: v.known}
+	opts := desired.DirOptions{Path: a.manifests, Once: true, BootID: boot, Known: v.known, Policy: a.policyFile(v.info).Load}
+	v.notePolicy()
 	if v.info != nil && len(v.info.Memory) > 0 && v.info.ManifestsDir == a.manifests {
 		opts.Memory = new(desired.Memory)
 		if err := json.Unmarshal(v.info.Memory, opts.Memory); err != nil {
@@ -143,8 +144,9 @@ func (v *viewer) look(ctx context.Context) (*world, error) {
 		}
 	}
 	w := &world{daemon: v.info, alive: v.alive}
+	lastGood := reconcile.LastGood(want, have)
 	w.in = reconcile.Input{
-		Desired: want, Actual: have, LastGood: reconcile.LastGood(want, have), Now: time.Now(), Policy: policy,
+		Desired: want, Actual: have, LastGood: lastGood, Denied: reconcile.Denied(want, lastGood), Now: time.Now(), Policy: policy,
 	}
 	if v.info != nil {
 		w.in.Removals = v.info.Removals
