@@ -46,8 +46,7 @@ func openAt2(dir int, path string, flags, resolve uint64) (*os.File, error) {
 	}
 }
 
-// refusedFS are filesystems that are windows on the kernel: serving one to a
-// sandbox would hand it the host.
+// refusedFS are those of gofer.RefusedTypes that a source may be itself.
 var refusedFS = map[int64]string{
 	unix.PROC_SUPER_MAGIC:    "proc",
 	unix.SYSFS_MAGIC:         "sysfs",
@@ -59,13 +58,6 @@ var refusedFS = map[int64]string{
 	unix.BPF_FS_MAGIC:        "bpf",
 	unix.DEVPTS_SUPER_MAGIC:  "devpts",
 	unix.NSFS_MAGIC:          "nsfs",
-}
-
-// refusedTypes are the same and their kin by name, as /proc/self/mountinfo has
-// them: they must not come along as a mount below a served directory either.
-var refusedTypes = []string{
-	"proc", "sysfs", "cgroup", "cgroup2", "debugfs", "tracefs", "securityfs", "bpf", "devpts", "nsfs",
-	"devtmpfs", "configfs", "efivarfs", "pstore", "binfmt_misc", "fusectl", "mqueue", "autofs",
 }
 
 // checkBelow refuses a directory that has a refused filesystem mounted on it or
@@ -88,7 +80,7 @@ func checkBelow(dir string) error {
 		}
 		point := unescapeMount.Replace(f[4])
 		typ, _, _ := strings.Cut(rest, " ")
-		if (point == dir || strings.HasPrefix(point, prefix)) && slices.Contains(refusedTypes, typ) {
+		if (point == dir || strings.HasPrefix(point, prefix)) && slices.Contains(gofer.RefusedTypes, typ) {
 			return terminalf("open %s: %s is mounted at %s, which is never shared with a sandbox", dir, typ, point)
 		}
 	}
