@@ -192,6 +192,12 @@ func (v *validator) allowedPaths(field string, list []AllowedPath) {
 		}
 		seen[a.Path] = true
 		v.oneOf(at+".access", a.Access, AccessReadOnly, AccessReadWrite)
+		for _, b := range list {
+			// It would not be read-only: who has the outer one writes it.
+			if a.Access == AccessReadOnly && b.Access == AccessReadWrite && a.Path != b.Path && pathWithin(a.Path, b.Path) {
+				v.add(at+".access", "%s is below %s, which may be written, this with it; expected readWrite for both, or paths that do not hold each other", clip(a.Path), clip(b.Path))
+			}
+		}
 	}
 }
 

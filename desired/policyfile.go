@@ -47,8 +47,8 @@ const policySettle = 100 * time.Millisecond
 // NewPolicyFile returns the file. Nothing is read yet.
 func NewPolicyFile(opts PolicyOptions) *PolicyFile { return &PolicyFile{opts: opts} }
 
-// Path is where the policy is looked for.
-func (f *PolicyFile) Path() string { return f.opts.Path }
+// Options are what the file was made with.
+func (f *PolicyFile) Options() PolicyOptions { return f.opts }
 
 // Load returns the policy that the file holds now. Whatever is wrong with the
 // file is an error, and then nothing may be allowed: who wrote half of a policy,

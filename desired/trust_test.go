@@ -228,8 +228,8 @@ func TestPolicyFile(t *testing.T) {
 	expect("removed", "built-in", "")
 	f = NewPolicyFile(PolicyOptions{Path: path})
 	expect("removed, and meant", "", "no such file")
-	if f.Path() != path {
-		t.Error(f.Path())
+	if f.Options().Path != path {
+		t.Error(f.Options())
 	}
 }
 

@@ -100,6 +100,9 @@ func (s *source) open() (*os.File, error) {
 		return openNoLinks(s.path, unix.O_PATH)
 	}
 	root, err := openNoLinks(s.allowed, unix.O_PATH)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, fmt.Errorf("%w: the host policy allows %s, which has to be made first", err, s.allowed)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s of the host policy: %w", s.allowed, err)
 	}

@@ -204,7 +204,7 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, sentry string, log 
 	if d.info, err = describeDaemon(manifests, policy); err != nil {
 		return nil, err
 	}
-	d.info.HostPolicy = actual.PolicyRef{Path: hostPolicy.Path(), Optional: a.policy == ""}
+	d.info.HostPolicy = actual.PolicyRef{Path: hostPolicy.Options().Path, Optional: hostPolicy.Options().Optional}
 	d.loop = reconcile.New(reconcile.Options{
 		Source: d.dir, Observer: d.observer, Launcher: l, Requests: store, Events: d.journal, Policy: policy,
 		Workers: f.workers, Resync: f.resync, Log: log,

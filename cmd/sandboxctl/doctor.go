@@ -50,6 +50,8 @@ what runs. Nothing is changed. Exit code 1 if there is an error.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			findings := a.checkHost(cmd.Context(), sentry)
 			findings = append(findings, a.checkState(cmd.Context())...)
+			findings = append(findings, a.checkManifests())
+			findings = append(findings, a.checkPolicy()...)
 			bad := 0
 			for _, f := range findings {
 				if f.Level == levelError {
@@ -201,7 +203,6 @@ func (a *app) checkState(ctx context.Context) []finding {
 	for _, h := range w.in.Actual.Held {
 		out = append(out, finding{"record of " + h.Name, levelError, h.Reason + ": " + h.Message})
 	}
-	out = append(out, a.checkManifests(), a.checkPolicy(w))
 	return append(out, checkInvariants(ctx, store)...)
 }
 

@@ -45,6 +45,7 @@ type viewer struct {
 	store *actual.Store // nil if there is no state yet
 	obs   *actual.Observer
 	dir   *desired.Dir
+	file  *desired.PolicyFile
 	info  *actual.DaemonInfo
 	alive bool
 	specs map[string]*actual.Record // of the last look, by digest of the manifest
@@ -68,7 +69,7 @@ func (a *app) newViewer() (*viewer, error) {
 	if err != nil {
 		return nil, errors.Join(err, v.close())
 	}
-	opts := desired.DirOptions{Path: a.manifests, Once: true, BootID: boot, Known: v.known, Policy: a.policyFile(v.info).Load}
+	opts := desired.DirOptions{Path: a.manifests, Once: true, BootID: boot, Known: v.known, Policy: v.policy}
 	v.notePolicy()
 	if v.info != nil && len(v.info.Memory) > 0 && v.info.ManifestsDir == a.manifests {
 		opts.Memory = new(desired.Memory)
