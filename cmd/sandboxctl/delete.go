@@ -64,6 +64,11 @@ func (a *app) delete(ctx context.Context, names []string) error {
 		if err != nil {
 			return err
 		}
+		switch w.in.Desired.Reason {
+		case desired.ReasonDirectoryUntrusted, desired.ReasonPolicyUnusable:
+			// What the files say is not known.
+			return fmt.Errorf("delete %s: %s", name, w.in.Desired.Message)
+		}
 		file, defined := desired.FileFor(w.in.Desired, name)
 		if !defined {
 			err := w.noSuch(name)
