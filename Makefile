@@ -15,6 +15,7 @@ TOOLS    := $(BIN)/tools
 GO       := go
 PACKAGES := ./...
 FUZZTIME ?= 500000x
+RACER    ?= 60s
 # The race detector needs cgo; the programs under test do not get it.
 TESTENV  := SANDBOXCTL_BIN=$(CURDIR)/$(BIN) $(if $(filter 0,$(shell id -u)),SANDBOXCTL_E2E=require)
 RACE     := CGO_ENABLED=1 $(TESTENV) $(GO) test -race -shuffle=on -count=1
@@ -52,6 +53,10 @@ race: build ## all tests with the race detector, on real sandboxes as root
 .PHONY: e2e
 e2e: build ## the scripts on real sandboxes only (SCRIPT=name for one)
 	$(TESTENV) $(GO) test -count=1 -timeout 10m ./cmd/sandboxctl -run 'TestScript$(if $(SCRIPT),/$(SCRIPT))'
+
+.PHONY: racer
+racer: build ## swap the sources of volumes for links while sandboxes start, RACER (60s) each
+	SANDBOXCTL_RACER=$(RACER) $(TESTENV) $(GO) test -count=1 -v -timeout 30m ./launcher ./cmd/sandboxctl -run '^TestRacer'
 
 .PHONY: validate
 validate: build ## the OCI runtime validation suite, as root; docs/conformance.md has its results

@@ -25,8 +25,20 @@ type DaemonInfo struct {
 	// Policy is the planner's, Memory the source's; both are opaque here.
 	Policy json.RawMessage `json:"policy,omitempty"`
 	Memory json.RawMessage `json:"memory,omitempty"`
+	// HostPolicy is what manifests are judged by.
+	HostPolicy PolicyRef `json:"hostPolicy,omitzero"`
 	// Removals are the times of the last removals that nobody had approved.
 	Removals []time.Time `json:"removals,omitempty"`
+}
+
+// PolicyRef says which host policy a daemon uses.
+type PolicyRef struct {
+	Path string `json:"path"`
+	// Optional says that the built-in policy counts if there is no file.
+	Optional bool `json:"optional,omitempty"`
+	// Digest is of the policy that was in force last, "" if it could not be
+	// used.
+	Digest string `json:"digest,omitempty"`
 }
 
 // PutDaemonInfo replaces it. For the holder of the lock.

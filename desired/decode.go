@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,37 +41,55 @@ type Document struct {
 
 // Decode reads all documents of one manifest file, YAML or JSON. file is used
 // in positions only. The problems are all there are, in order of position.
-func Decode(file string, data []byte) ([]Document, []Problem) { return decode(file, data, nil) }
+func Decode(file string, data []byte) ([]Document, []Problem) { return decode(file, data, nil, nil) }
 
-func decode(file string, data []byte, known func(digest string) *Entry) ([]Document, []Problem) {
-	whole := func(line, col int, format string, args ...any) []Problem {
-		return []Problem{{Position: Position{File: file, Line: line, Column: col}, Message: fmt.Sprintf(format, args...)}}
+// DecodeFor is Decode on a host with a policy: what the policy does not allow
+// is a Problem with ReasonPolicyDenied.
+func DecodeFor(policy *HostPolicy, file string, data []byte) ([]Document, []Problem) {
+	return decode(file, data, policy, nil)
+}
+
+// chunksOf cuts a file into its documents, if it is text of a size that is
+// worth it.
+func chunksOf(file string, data []byte) ([]chunk, *Problem) {
+	fail := func(line, col int, format string, args ...any) ([]chunk, *Problem) {
+		return nil, &Problem{Position: Position{File: file, Line: line, Column: col}, Message: fmt.Sprintf(format, args...)}
 	}
 	if len(data) > MaxFileBytes {
-		return nil, whole(1, 1, "the file has %d bytes, at most %d are allowed; split it", len(data), MaxFileBytes)
+		return fail(1, 1, "the file has %d bytes, at most %d are allowed; split it", len(data), MaxFileBytes)
 	}
 	if bytes.HasPrefix(data, []byte("\xef\xbb\xbf")) {
-		return nil, whole(1, 1, "the file begins with a byte order mark; save it as UTF-8 without one")
+		return fail(1, 1, "the file begins with a byte order mark; save it as UTF-8 without one")
 	}
 	if i := badByte(data); i >= 0 {
 		line, col := 1+bytes.Count(data[:i], []byte{'\n'}), i-bytes.LastIndexByte(data[:i], '\n')
-		return nil, whole(line, col, "expected UTF-8 text without control characters, got byte 0x%02x", data[i])
+		return fail(line, col, "expected UTF-8 text without control characters, got byte 0x%02x", data[i])
 	}
-	chunks := split(data)
-	if len(chunks) == 0 {
-		return nil, whole(1, 1, "the file is empty; expected at least one document with kind: %s (remove the file to remove its sandboxes)", Kind)
-	}
-	if len(chunks) > MaxDocuments {
-		return nil, whole(chunks[MaxDocuments].line, 1, "the file has %d documents, at most %d are allowed; split it", len(chunks), MaxDocuments)
+	return split(data), nil
+}
+
+func decode(file string, data []byte, policy *HostPolicy, known func(digest string) *Entry) ([]Document, []Problem) {
+	chunks, p := chunksOf(file, data)
+	switch {
+	case p != nil:
+		return nil, []Problem{*p}
+	case len(chunks) == 0:
+		return nil, []Problem{{Position: Position{file, 1, 1}, Message: fmt.Sprintf("the file is empty; expected at least one document with kind: %s (remove the file to remove its sandboxes)", Kind)}}
+	case len(chunks) > MaxDocuments:
+		return nil, []Problem{{
+			Position: Position{file, chunks[MaxDocuments].line, 1},
+			Message:  fmt.Sprintf("the file has %d documents, at most %d are allowed; split it", len(chunks), MaxDocuments),
+		}}
 	}
 	var docs []Document
 	var problems []Problem
 	for _, c := range chunks {
-		if e := recall(known, file, c); e != nil {
+		// What is denied is decoded all the same, to tell where.
+		if e := recall(known, file, c); e != nil && (policy == nil || len(policy.Check(e.Sandbox)) == 0) {
 			docs = append(docs, Document{Sandbox: e.Sandbox, Name: e.Sandbox.Metadata.Name, Position: e.Source, hash: e.Hash, digest: e.Digest})
 			continue
 		}
-		doc, ps := decodeDocument(file, c)
+		doc, ps := decodeDocument(file, c, policy)
 		docs = append(docs, doc)
 		problems = append(problems, ps...)
 		// What is over a limit costs the most and is nobody's honest mistake:
@@ -174,17 +193,57 @@ func blank(text []byte) bool {
 	return true
 }
 
-func decodeDocument(file string, c chunk) (Document, []Problem) {
+func decodeDocument(file string, c chunk, policy *HostPolicy) (Document, []Problem) {
 	doc := Document{Position: Position{File: file, Line: c.line, Column: 1}}
-	fail := func(line, col int, format string, args ...any) (Document, []Problem) {
-		doc.Name = cmp.Or(doc.Name, guessName(c.text))
-		return doc, []Problem{{Position: Position{File: file, Line: line, Column: col}, Name: doc.Name, Message: fmt.Sprintf(format, args...)}}
+	w := &walker{file: file, offset: c.line - 1, at: map[string]Position{}, kind: Kind, root: reflect.TypeFor[Sandbox]()}
+	root, ps := w.parse(c)
+	if root == nil {
+		doc.Name = guessName(c.text)
+		for i := range ps {
+			ps[i].Name = doc.Name
+		}
+		return doc, ps
+	}
+	doc.Name = nameOf(root)
+	doc.Position = w.pos(root)
+	w.document(root)
+	if len(w.problems) > 0 {
+		w.validateRest(root, policy)
+		return doc, w.named(doc.Name)
+	}
+	sb := new(Sandbox)
+	if err := sigsyaml.UnmarshalStrict(c.text, sb); err != nil {
+		w.report(doc.Position, "", "%s", strings.TrimPrefix(err.Error(), "error unmarshaling JSON: while decoding JSON: "))
+		return doc, w.named(doc.Name)
+	}
+	Default(sb)
+	for _, e := range Validate(sb) {
+		w.report(w.nearest(e.Field), e.Field, "%s", e.Message)
+	}
+	if policy != nil {
+		for _, e := range policy.Check(sb) {
+			w.denied(e)
+		}
+	}
+	if len(w.problems) > 0 {
+		return doc, w.named(doc.Name)
+	}
+	doc.Sandbox, doc.hash, doc.digest = sb, Hash(sb), digestOf(c.text)
+	return doc, nil
+}
+
+// parse makes nodes of the text of a document, nil if it is not one that is
+// worth a look.
+func (w *walker) parse(c chunk) (*yaml.Node, []Problem) {
+	fail := func(line, col int, format string, args ...any) (*yaml.Node, []Problem) {
+		w.report(Position{File: w.file, Line: line, Column: col}, "", format, args...)
+		return nil, w.problems
 	}
 	if len(c.text) > MaxDocumentBytes {
 		return fail(c.line, 1, "the document has %d bytes, at most %d are allowed", len(c.text), MaxDocumentBytes)
 	}
 	if blank(c.text) {
-		return fail(c.line, 1, "the document is empty; expected kind: %s (or remove the \"---\" above it)", Kind)
+		return fail(c.line, 1, "the document is empty; expected kind: %s (or remove the \"---\" above it)", w.kind)
 	}
 	if i := bytes.IndexByte(c.text, '%'); i == 0 {
 		return fail(c.line, 1, "YAML directives are not allowed")
@@ -198,33 +257,12 @@ func decodeDocument(file string, c chunk) (Document, []Problem) {
 		return fail(c.line+line-1, firstColumn(c.text, line), "%s", msg)
 	}
 	if len(root.Content) != 1 {
-		return fail(c.line, 1, "the document is empty; expected kind: %s", Kind)
+		return fail(c.line, 1, "the document is empty; expected kind: %s", w.kind)
 	}
-	w := &walker{file: file, offset: c.line - 1, at: map[string]Position{}}
 	if !w.checkShape(root.Content[0], 1) {
-		doc.Name = guessName(c.text)
-		return doc, w.named(doc.Name)
+		return nil, w.problems
 	}
-	doc.Name = nameOf(root.Content[0])
-	doc.Position = w.pos(root.Content[0])
-	w.document(root.Content[0])
-	if len(w.problems) > 0 {
-		w.validateRest(root.Content[0])
-		return doc, w.named(doc.Name)
-	}
-	sb := new(Sandbox)
-	if err := sigsyaml.UnmarshalStrict(c.text, sb); err != nil {
-		return fail(doc.Position.Line, doc.Position.Column, "%s", strings.TrimPrefix(err.Error(), "error unmarshaling JSON: while decoding JSON: "))
-	}
-	Default(sb)
-	for _, e := range Validate(sb) {
-		w.report(w.nearest(e.Field), e.Field, "%s", e.Message)
-	}
-	if len(w.problems) > 0 {
-		return doc, w.named(doc.Name)
-	}
-	doc.Sandbox, doc.hash, doc.digest = sb, Hash(sb), digestOf(c.text)
-	return doc, nil
+	return root.Content[0], nil
 }
 
 // nesting finds brackets nested deeper than a manifest can be, before the

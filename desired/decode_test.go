@@ -408,9 +408,18 @@ func TestWithout(t *testing.T) {
 	}
 }
 
-// Every example is valid.
+// Every example is valid, the example policy allows all of them, and without a
+// policy all but the one that needs a namespace are allowed.
 func TestExamples(t *testing.T) {
 	t.Parallel()
+	text, err := os.ReadFile("../examples/policy.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy, problems := DecodePolicy("policy.yaml", text)
+	if policy == nil {
+		t.Fatal(problems)
+	}
 	files, err := filepath.Glob("../examples/manifests/*.yaml")
 	if err != nil || len(files) < 5 {
 		t.Fatalf("%v %v", files, err)
@@ -420,8 +429,12 @@ func TestExamples(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, ps := Decode(f, b); len(ps) > 0 {
+		if _, ps := DecodeFor(policy, f, b); len(ps) > 0 {
 			t.Errorf("%v", ps)
+		}
+		_, ps := DecodeFor(DefaultHostPolicy(), f, b)
+		if want := filepath.Base(f) == "networked.yaml"; len(ps) > 0 != want {
+			t.Errorf("without a policy file: %v", ps)
 		}
 	}
 }

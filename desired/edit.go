@@ -23,7 +23,7 @@ func Without(file string, data []byte, name string) ([]byte, error) {
 	var out []byte
 	found, kept := false, false
 	for _, c := range split(data) {
-		doc, _ := decodeDocument(file, c)
+		doc, _ := decodeDocument(file, c, nil)
 		if doc.Name == name {
 			found = true
 			continue

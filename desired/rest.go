@@ -13,7 +13,7 @@ import (
 // validateRest validates what is left of a document without the fields that
 // have problems already, so that its author sees everything at once. The
 // result is never used.
-func (w *walker) validateRest(root *yaml.Node) {
+func (w *walker) validateRest(root *yaml.Node, policy *HostPolicy) {
 	bad := make(map[string]bool, len(w.problems))
 	for _, p := range w.problems {
 		bad[p.Field] = true
@@ -35,6 +35,21 @@ func (w *walker) validateRest(root *yaml.Node) {
 			w.report(w.nearest(e.Field), e.Field, "%s", e.Message)
 		}
 	}
+	if policy == nil {
+		return
+	}
+	for _, e := range policy.Check(sb) {
+		// What is missing may only be misspelt.
+		if _, there := w.at[e.Field]; there && !touches(bad, e.Field) {
+			w.denied(e)
+		}
+	}
+}
+
+// denied reports what the host policy does not allow.
+func (w *walker) denied(e FieldError) {
+	w.report(w.nearest(e.Field), e.Field, "%s", e.Message)
+	w.problems[len(w.problems)-1].Reason = ReasonPolicyDenied
 }
 
 // touches says whether a path is, is in, or contains one of the bad ones.

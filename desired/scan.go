@@ -31,6 +31,7 @@ const (
 type fileEntry struct {
 	path     string
 	id       fileID
+	policy   string // the digest of what it was judged by
 	entries  []Entry
 	problems []Problem
 	// unsettled says that somebody had it open for writing: entries are those
@@ -47,10 +48,10 @@ type fileID struct {
 
 // scan reads what changed in the directory into d.files and reports what is
 // not a file it can read.
-func (d *Dir) scan(ctx context.Context, s *Snapshot) (dirID, error) {
-	// The one place where a link is followed: whoever configured the path may
-	// have meant one, as git-sync and Kubernetes make.
-	top, err := os.OpenFile(d.opts.Path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+func (d *Dir) scan(ctx context.Context, s *Snapshot, policyDigest string) (dirID, error) {
+	// The one place where a link is followed out of the directory: whoever
+	// configured the path may have meant one, as git-sync and Kubernetes make.
+	top, err := OpenTrusted(d.opts.Path)
 	if err != nil {
 		return dirID{}, err
 	}
@@ -59,8 +60,8 @@ func (d *Dir) scan(ctx context.Context, s *Snapshot) (dirID, error) {
 	if err != nil {
 		return dirID{}, err
 	}
-	sc := &scanner{ctx: ctx, d: d, snap: s, top: top, seen: map[[2]uint64]string{}}
-	if err := sc.dir(top, "", 0); err != nil {
+	sc := &scanner{ctx: ctx, d: d, snap: s, policy: policyDigest, top: top, seen: map[[2]uint64]string{}, linked: map[string]bool{}}
+	if err := sc.dir(top, "", 0, false); err != nil {
 		return dirID{}, err
 	}
 	files := sc.files()
@@ -87,6 +88,9 @@ type scanner struct {
 	snap  *Snapshot
 	top   *os.File
 	paths []string // of the manifest files
+	// linked are those of paths that a link leads to.
+	linked map[string]bool
+	policy string // the digest of Snapshot.Policy
 	// seen are the directories that have been entered, by device and inode:
 	// links that lead back would multiply without end.
 	seen map[[2]uint64]string
@@ -127,12 +131,21 @@ func (sc *scanner) problem(file, format string, args ...any) {
 
 // dir walks one directory. Names that begin with a dot are not looked at:
 // editors, git and the `..data` of Kubernetes keep their own things there.
-func (sc *scanner) dir(dir *os.File, rel string, depth int) error {
+// linked says that a link led here.
+func (sc *scanner) dir(dir *os.File, rel string, depth int, linked bool) error {
 	if err := sc.ctx.Err(); err != nil {
 		return err
 	}
 	if depth > maxDirDeep {
 		sc.problem(rel, "directories are nested more than %d deep", maxDirDeep)
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+		return fmt.Errorf("stat directory: %w", err)
+	}
+	if err := judge(path.Join(".", rel), &st, true); err != nil {
+		sc.problem(rel, "it can't be relied on: the directory %v", err)
 		return nil
 	}
 	id, err := statDir(int(dir.Fd()))
@@ -160,7 +173,7 @@ func (sc *scanner) dir(dir *os.File, rel string, depth int) error {
 				sc.problem(strings.ToValidUTF8(p, "?"), "the file name is not printable UTF-8; rename it")
 			}
 		case e.IsDir():
-			if err := sc.subdir(p, depth); err != nil {
+			if err := sc.subdir(p, depth, linked); err != nil {
 				return err
 			}
 		case hasManifestExt(name):
@@ -169,11 +182,14 @@ func (sc *scanner) dir(dir *os.File, rel string, depth int) error {
 				return nil
 			}
 			sc.paths = append(sc.paths, p)
+			if linked || e.Type()&fs.ModeSymlink != 0 {
+				sc.linked[p] = true
+			}
 		case e.Type()&fs.ModeSymlink != 0:
 			// A link to a directory would hide what is below it if it were
 			// passed over.
 			if fi, err := sc.stat(p); err == nil && fi.Mode&unix.S_IFMT == unix.S_IFDIR {
-				if err := sc.subdir(p, depth); err != nil {
+				if err := sc.subdir(p, depth, true); err != nil {
 					return err
 				}
 			}
@@ -190,8 +206,14 @@ func hasManifestExt(name string) bool {
 	return false
 }
 
-func (sc *scanner) subdir(p string, depth int) error {
-	f, err := sc.open(p, unix.O_RDONLY|unix.O_DIRECTORY)
+func (sc *scanner) subdir(p string, depth int, linked bool) error {
+	var f *os.File
+	var err error
+	if linked {
+		f, err = openTrustedBelow(sc.top, p)
+	} else {
+		f, err = sc.open(p, unix.O_RDONLY|unix.O_DIRECTORY)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // removed while we looked; the absence is seen next time too
 	}
@@ -200,7 +222,7 @@ func (sc *scanner) subdir(p string, depth int) error {
 		return nil
 	}
 	defer f.Close()
-	return sc.dir(f, p, depth+1)
+	return sc.dir(f, p, depth+1, linked)
 }
 
 // open opens a path below the directory. Links are followed as long as they
@@ -258,7 +280,15 @@ func (sc *scanner) file(p string) *fileEntry {
 		return badFile(p, fileID{}, "the file can't be read: %v", linkHint(err))
 	}
 	id := fileID{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
-	if old != nil && old.id == id && !old.unsettled {
+	// What a link leads through may change without the file.
+	if sc.linked[p] {
+		f, err := openTrustedBelow(sc.top, p)
+		if err != nil {
+			return badFile(p, fileID{}, "the file can't be relied on: %v", linkHint(err))
+		}
+		f.Close()
+	}
+	if old != nil && old.id == id && old.policy == sc.policy && !old.unsettled {
 		return old
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
@@ -272,9 +302,16 @@ func (sc *scanner) file(p string) *fileEntry {
 		return badFile(p, id, "the file can't be read: %v", linkHint(err))
 	}
 	defer f.Close()
+	// Of the file that is read, whatever is at its path by now.
+	if err := unix.Fstat(int(f.Fd()), st); err != nil {
+		return badFile(p, id, "the file can't be read: %v", err)
+	}
+	if err := judge("the file", st, true); err != nil {
+		return badFile(p, id, "%v", err)
+	}
 	release, writing := lease(f, st, sc.d.opts.Settle)
 	if writing {
-		return unsettled(p, old, id)
+		return sc.unsettled(p, old, id)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, MaxFileBytes+1))
 	now, serr := sc.stat(p)
@@ -284,10 +321,10 @@ func (sc *scanner) file(p string) *fileEntry {
 	}
 	// Replaced, or where there are no leases written, while it was read.
 	if serr != nil || now.Size != st.Size || now.Mtim != st.Mtim || now.Ino != st.Ino {
-		return unsettled(p, old, id)
+		return sc.unsettled(p, old, id)
 	}
-	entry := &fileEntry{path: p, id: id}
-	docs, problems := decode(p, b, sc.d.opts.Known)
+	entry := &fileEntry{path: p, id: id, policy: sc.policy}
+	docs, problems := decode(p, b, sc.snap.Policy, sc.d.opts.Known)
 	entry.problems = problems
 	for _, doc := range docs {
 		if doc.Sandbox != nil {
@@ -302,10 +339,25 @@ func badFile(p string, id fileID, format string, args ...any) *fileEntry {
 }
 
 // unsettled keeps what a file said before for as long as it is being written.
-func unsettled(p string, old *fileEntry, id fileID) *fileEntry {
-	e := &fileEntry{path: p, id: id, unsettled: true}
-	if old != nil {
-		e.entries, e.problems = old.entries, old.problems
+func (sc *scanner) unsettled(p string, old *fileEntry, id fileID) *fileEntry {
+	e := &fileEntry{path: p, id: id, policy: sc.policy, unsettled: true}
+	if old == nil {
+		return e
+	}
+	e.entries, e.problems = old.entries, old.problems
+	if old.policy == sc.policy || sc.snap.Policy == nil {
+		return e
+	}
+	// What it said before was judged by another policy.
+	e.entries = nil
+	for _, old := range old.entries {
+		errs := sc.snap.Policy.Check(old.Sandbox)
+		for _, err := range errs {
+			e.problems = append(slices.Clip(e.problems), Problem{Position: old.Source, Name: old.Sandbox.Metadata.Name, Field: err.Field, Reason: ReasonPolicyDenied, Message: err.Message})
+		}
+		if len(errs) == 0 {
+			e.entries = append(e.entries, old)
+		}
 	}
 	return e
 }

@@ -43,6 +43,8 @@ type Problem struct {
 	Name string `json:"name,omitempty"`
 	// Field is the path of the field, as in spec.volumes[1].hostPath.
 	Field string `json:"field,omitempty"`
+	// Reason is ReasonPolicyDenied for what the host policy does not allow.
+	Reason string `json:"reason,omitempty"`
 	// Message says what is wrong, what was expected and what to do.
 	Message string `json:"message"`
 
@@ -76,6 +78,9 @@ type Snapshot struct {
 	// Reason (CamelCase) and Message say why Complete is false.
 	Reason  string
 	Message string
+	// Policy is what the manifests were judged by, nil if by none: then no
+	// policy was asked for, or Reason is ReasonPolicyUnusable.
+	Policy *HostPolicy
 	// Digest changes whenever anything above does.
 	Digest string
 }

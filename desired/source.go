@@ -25,7 +25,15 @@ const (
 	ReasonDirectoryReplaced   = "DirectoryReplaced" // by one that holds no manifest
 	ReasonInvalidManifests    = "InvalidManifests"
 	ReasonUnsettled           = "Unsettled" // something is changing right now
+	// Others could change what the directory says.
+	ReasonDirectoryUntrusted = "DirectoryUntrusted"
+	// What manifests may ask for can't be told.
+	ReasonPolicyUnusable = "PolicyUnusable"
 )
+
+// ReasonPolicyDenied is the reason of a Problem, and of a sandbox, that the host
+// policy does not allow.
+const ReasonPolicyDenied = "PolicyDenied"
 
 // Memory is what a Dir must remember across restarts of the daemon to tell a
 // directory that was emptied from one that was swapped or unmounted.
@@ -66,6 +74,10 @@ type DirOptions struct {
 	// program that looks only once the parsing of what did not change. It is
 	// called from several goroutines.
 	Known func(digest string) *Entry
+	// Policy returns what manifests may ask for (see PolicyFile.Load). It is
+	// called at every Load; while it fails no manifest counts. Without it
+	// everything is allowed.
+	Policy func() (*HostPolicy, error)
 }
 
 // Dir is a directory of manifests. Load may be called at any time; Run tells
@@ -143,11 +155,23 @@ func (d *Dir) Load(ctx context.Context) (*Snapshot, error) {
 	}
 	d.recheck = time.Time{}
 	snap := &Snapshot{Complete: true}
-	id, err := d.scan(ctx, snap)
+	var id dirID
+	policy, policyDigest, err := d.policy()
+	if err == nil {
+		snap.Policy = policy
+		id, err = d.scan(ctx, snap, policyDigest)
+	}
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	var unusable *policyError
+	var untrusted *UntrustedError
 	switch {
+	case errors.As(err, &unusable):
+		d.incomplete(snap, ReasonPolicyUnusable, "%v; nothing is created, changed or stopped until it is mended", unusable.err)
+		d.lookAgain(time.Now().Add(policyRecheck))
+	case errors.As(err, &untrusted):
+		d.incomplete(snap, ReasonDirectoryUntrusted, "the manifests directory can't be relied on: %v; nothing new is created and nothing stopped until then", untrusted)
 	case errors.Is(err, fs.ErrNotExist):
 		d.incomplete(snap, ReasonDirectoryMissing, "the manifests directory %s does not exist; nothing is stopped because of it", d.opts.Path)
 	case err != nil:
@@ -161,12 +185,32 @@ func (d *Dir) Load(ctx context.Context) (*Snapshot, error) {
 		d.resolve(snap)
 		d.settle(snap)
 	}
-	snap.Digest = digest(snap)
+	snap.Digest = digest(snap, policyDigest)
 	if d.last != nil && d.last.Digest == snap.Digest {
 		return d.last, nil
 	}
 	d.last = snap
 	return snap, nil
+}
+
+// policyRecheck is how soon a policy that can't be used is looked at again.
+const policyRecheck = time.Second
+
+// policyError is an error of the policy, and not of the directory.
+type policyError struct{ err error }
+
+func (e *policyError) Error() string { return e.err.Error() }
+
+// policy returns what manifests are judged by now, nil if by nothing.
+func (d *Dir) policy() (*HostPolicy, string, error) {
+	if d.opts.Policy == nil {
+		return nil, "", nil
+	}
+	p, err := d.opts.Policy()
+	if err != nil {
+		return nil, "", &policyError{err}
+	}
+	return p, p.Digest(), nil
 }
 
 func (d *Dir) incomplete(s *Snapshot, reason, format string, args ...any) {
@@ -309,8 +353,9 @@ func (d *Dir) sorted() []*fileEntry {
 }
 
 // digest changes whenever a snapshot does.
-func digest(s *Snapshot) string {
+func digest(s *Snapshot, policy string) string {
 	h := sha256.New()
+	fmt.Fprintf(h, "%s\x00", policy)
 	fmt.Fprintf(h, "%t\x00%s\x00%s\x00", s.Complete, s.Reason, s.Message)
 	for i := range s.Entries {
 		e := &s.Entries[i]

@@ -365,7 +365,7 @@ func TestDirMountedOver(t *testing.T) {
 	inMountNS(t, func() {
 		tr.settled()
 		before := tr.dir.identity()
-		tr.must(unix.Mount("tmpfs", m, "tmpfs", 0, ""))
+		tr.must(unix.Mount("tmpfs", m, "tmpfs", 0, "mode=0755"))
 		if tr.dir.identity() == before {
 			t.Error("the poll does not notice a mount")
 		}

@@ -12,7 +12,7 @@ import (
 
 // unknownField words the error for a key that is not a field, with what its
 // author may have meant.
-func unknownField(key, path string, known map[string]fieldInfo) string {
+func unknownField(root reflect.Type, key, path string, known map[string]fieldInfo) string {
 	if path == "" && key == "status" {
 		return "status is not for a manifest: it is what sandboxctl reports (see `sandboxctl get`); remove it"
 	}
@@ -25,14 +25,20 @@ func unknownField(key, path string, known map[string]fieldInfo) string {
 	if n := nearest(key, names); n != "" {
 		return msg + fmt.Sprintf("; did you mean %q?", n)
 	}
-	if where := fieldIndex()[key]; len(where) > 0 {
+	if where := fieldIndex(root)[key]; len(where) > 0 {
 		return msg + fmt.Sprintf(" here; it belongs to %s", strings.Join(where, " or "))
 	}
 	return msg + "; expected one of " + strings.Join(names, ", ")
 }
 
-// fieldIndex maps every field name of a manifest to the paths it is found at.
-var fieldIndex = sync.OnceValue(func() map[string][]string {
+var fieldIndexes sync.Map // reflect.Type → map[string][]string
+
+// fieldIndex maps every field name of a kind of document to the paths it is
+// found at.
+func fieldIndex(root reflect.Type) map[string][]string {
+	if m, ok := fieldIndexes.Load(root); ok {
+		return m.(map[string][]string)
+	}
 	index := map[string][]string{}
 	var walk func(t reflect.Type, path string)
 	walk = func(t reflect.Type, path string) {
@@ -50,9 +56,10 @@ var fieldIndex = sync.OnceValue(func() map[string][]string {
 			walk(f.typ, strings.TrimPrefix(path+"."+f.name, "."))
 		}
 	}
-	walk(reflect.TypeFor[Sandbox](), "")
+	walk(root, "")
+	fieldIndexes.Store(root, index)
 	return index
-})
+}
 
 func join2(path string) string {
 	if path == "" {

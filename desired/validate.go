@@ -350,21 +350,28 @@ func (v *validator) surroundings(s *Spec) {
 	v.oneOf("spec.network.mode", s.Network.Mode, NetworkNone, NetworkHost, NetworkBridge, NetworkNetns)
 	switch n := s.Network.Netns; {
 	case s.Network.Mode == NetworkNetns:
-		if n == "" || n == "." || n == ".." || len(n) > 255 || strings.ContainsAny(n, "/\x00") {
-			v.add("spec.network.netns", "expected the name of a network namespace in /run/netns, as `ip netns` lists them, got %q", clip(n))
-		}
+		v.netnsName("spec.network.netns", n)
 	case n != "":
 		v.add("spec.network.netns", "is for network.mode netns only, which is %s", s.Network.Mode)
 	}
-	r := s.Resources
+	v.resources("spec.resources", s.Resources)
+}
+
+func (v *validator) netnsName(field, n string) {
+	if n == "" || n == "." || n == ".." || len(n) > 255 || strings.ContainsAny(n, "/\x00") {
+		v.add(field, "expected the name of a network namespace in /run/netns, as `ip netns` lists them, got %q", clip(n))
+	}
+}
+
+func (v *validator) resources(field string, r Resources) {
 	if r.CPU != 0 && r.CPU < MinCPU {
-		v.add("spec.resources.cpu", "expected at least %s, got %s", CPU(MinCPU), r.CPU)
+		v.add(field+".cpu", "expected at least %s, got %s", CPU(MinCPU), r.CPU)
 	}
 	if r.Memory != 0 && r.Memory < MinMemory {
-		v.add("spec.resources.memory", "expected at least %s, which the sentry itself needs, got %s", Bytes(MinMemory), r.Memory)
+		v.add(field+".memory", "expected at least %s, which the sentry itself needs, got %s", Bytes(MinMemory), r.Memory)
 	}
 	if r.PIDs != 0 && r.PIDs < MinPIDs {
-		v.add("spec.resources.pids", "expected at least %d, which the sentry itself needs, got %d", MinPIDs, r.PIDs)
+		v.add(field+".pids", "expected at least %d, which the sentry itself needs, got %d", MinPIDs, r.PIDs)
 	}
 }
 

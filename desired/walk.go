@@ -20,6 +20,8 @@ import (
 type walker struct {
 	file     string
 	offset   int // lines before the document
+	kind     string
+	root     reflect.Type // of which the document is
 	nodes    int
 	at       map[string]Position // of keys and items, by path
 	problems []Problem
@@ -91,18 +93,22 @@ func (w *walker) checkShape(n *yaml.Node, depth int) bool {
 func (w *walker) document(n *yaml.Node) {
 	w.at[""] = w.pos(n)
 	if n.Kind != yaml.MappingNode {
-		w.report(w.pos(n), "", "expected a manifest with apiVersion, kind, metadata and spec, got %s", describe(n))
+		want := "a manifest with apiVersion, kind, metadata and spec"
+		if w.kind != Kind {
+			want = "a document of kind " + w.kind
+		}
+		w.report(w.pos(n), "", "expected %s, got %s", want, describe(n))
 		return
 	}
-	if k := field(n, "kind"); k != nil && k.Kind == yaml.ScalarNode && k.Value != Kind {
-		w.report(w.pos(k), "kind", "expected %s, got %q", Kind, k.Value)
+	if k := field(n, "kind"); k != nil && k.Kind == yaml.ScalarNode && k.Value != w.kind {
+		w.report(w.pos(k), "kind", "expected %s, got %q", w.kind, k.Value)
 		return // the rest is about something else
 	}
 	if v := field(n, "apiVersion"); v != nil && v.Kind == yaml.ScalarNode && v.Value != APIVersion {
 		w.report(w.pos(v), "apiVersion", "expected %s, got %q", APIVersion, v.Value)
 		return
 	}
-	w.mapping(n, reflect.TypeFor[Sandbox](), "")
+	w.mapping(n, w.root, "")
 }
 
 // value checks a node against the type it will be decoded into.
@@ -219,7 +225,7 @@ func (w *walker) mapping(n *yaml.Node, t reflect.Type, path string) {
 	w.entries(n, path, func(key string, v *yaml.Node, p string) {
 		f, ok := known[key]
 		if !ok {
-			w.report(w.at[p], p, "%s", unknownField(key, path, known))
+			w.report(w.at[p], p, "%s", unknownField(w.root, key, path, known))
 			return
 		}
 		w.value(v, f.typ, p)
@@ -317,6 +323,9 @@ var required = map[reflect.Type]map[string]string{
 	reflect.TypeFor[EnvVar]():   {"name": "the name of an environment variable"},
 	reflect.TypeFor[Rlimit]():   {"type": "a limit such as NOFILE", "soft": "a number", "hard": "a number"},
 	reflect.TypeFor[User]():     {"uid": "a number", "gid": "a number"},
+
+	reflect.TypeFor[HostPolicy]():  {"apiVersion": APIVersion, "kind": PolicyKind},
+	reflect.TypeFor[AllowedPath](): {"path": "an absolute path of the host", "access": AccessReadOnly + " or " + AccessReadWrite},
 }
 
 func fieldsOf(t reflect.Type) map[string]fieldInfo {
@@ -337,7 +346,7 @@ func fieldsOf(t reflect.Type) map[string]fieldInfo {
 func structFields(t reflect.Type) func(func(reflect.StructField) bool) {
 	return func(yield func(reflect.StructField) bool) {
 		for _, f := range reflect.VisibleFields(t) {
-			if f.Anonymous {
+			if f.Anonymous || !f.IsExported() {
 				continue
 			}
 			if !yield(f) {

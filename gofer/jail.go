@@ -31,6 +31,11 @@ func enterJail(cfg *Config) error {
 	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
+	proc, err := unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open /proc: %w", err)
+	}
+	defer unix.Close(proc)
 	// A detached clone: ".." of a descriptor opened in it goes nowhere, where
 	// one of the host's procfs would lead to every process's root.
 	selfFD, err := unix.OpenTree(unix.AT_FDCWD, "/proc/self/fd", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
@@ -78,7 +83,7 @@ func enterJail(cfg *Config) error {
 	if err := unix.MountSetattr(unix.AT_FDCWD, "/", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
 		return fmt.Errorf("make jail read-only: %w", err)
 	}
-	return nil
+	return checkMounts(proc)
 }
 
 // attach puts one served tree at name below dir and closes its descriptors.

@@ -5,6 +5,7 @@ package launcher
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +15,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/desired"
 )
 
 // maxBundleConfig bounds config.json.
@@ -23,18 +26,23 @@ const maxBundleConfig = 1 << 20
 // program can't honour is refused, never dropped in silence; annotations are
 // the exception, they are for others and never change what a sandbox may do.
 func (st *setup) fromBundle(dir string) error {
-	cfg, err := readBundleConfig(dir)
+	bundle, err := st.allow(desired.BundlePath, dir, true)
+	if err != nil {
+		return fmt.Errorf("spec.root.bundle: %w", err)
+	}
+	cfg, err := readBundleConfig(bundle)
 	if err != nil {
 		return err
 	}
 	if err := checkBundle(cfg); err != nil {
 		return terminalf("read %s/config.json: %w", dir, err)
 	}
-	root := cfg.Root.Path
-	if !filepath.IsAbs(root) {
-		root = filepath.Join(dir, root)
+	if err := st.allowProcess(cfg); err != nil {
+		return terminalf("read %s/config.json: %w", dir, err)
 	}
-	st.root = source{path: filepath.Clean(root), readOnly: cfg.Root.Readonly || st.overlay != "none"}
+	if st.root, err = st.allowInBundle(dir, cfg.Root.Path, desired.DirPath, cfg.Root.Readonly || st.overlay != desired.OverlayNone); err != nil {
+		return fmt.Errorf("read %s/config.json: root.path: %w", dir, err)
+	}
 
 	p := *cfg.Process
 	p.ApparmorProfile, p.SelinuxLabel, p.OOMScoreAdj = "", "", nil
@@ -56,16 +64,55 @@ func (st *setup) fromBundle(dir string) error {
 		st.spec.Linux.Seccomp = cfg.Linux.Seccomp
 		st.bundleLimits(cfg.Linux.Resources)
 	}
-	for _, m := range cfg.Mounts {
+	for i, m := range cfg.Mounts {
 		if isBind(m) {
-			src := m.Source
-			if !filepath.IsAbs(src) {
-				src = filepath.Join(dir, src)
+			src, err := st.allowInBundle(dir, m.Source, desired.VolumePath, slices.Contains(m.Options, "ro"))
+			if err != nil {
+				return fmt.Errorf("read %s/config.json: mounts[%d].source: %w", dir, i, err)
 			}
-			st.addBind(m.Destination, filepath.Clean(src), slices.Contains(m.Options, "ro"))
+			st.addBind(m.Destination, src)
 			continue
 		}
 		st.spec.Mounts = append(st.spec.Mounts, m)
+	}
+	return nil
+}
+
+// allowInBundle is allow for a path that a bundle names: in the bundle itself,
+// which is allowed, or elsewhere as of the kind given.
+func (st *setup) allowInBundle(bundle, path, kind string, readOnly bool) (source, error) {
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(bundle, path)
+	}
+	path = filepath.Clean(path)
+	if below(path, bundle) {
+		kind = desired.BundlePath
+	}
+	return st.allow(kind, path, readOnly)
+}
+
+// allowProcess judges by the policy what a manifest would say itself, and with a
+// bundle does not.
+func (st *setup) allowProcess(cfg *specs.Spec) error {
+	if st.policy == nil {
+		return nil
+	}
+	if st.policy.RootUser != nil && !*st.policy.RootUser && cfg.Process.User.UID == 0 {
+		return fmt.Errorf("process.user: the host policy (%s) does not allow applications to run as root of their sandbox; use another uid", st.policy.Source())
+	}
+	if cfg.Hooks != nil && hasHooks(cfg.Hooks) && !st.policy.Root.Hooks {
+		return fmt.Errorf("hooks: they run as root on the host, which the host policy (%s) does not allow; remove them, or have the administrator set root.hooks", st.policy.Source())
+	}
+	c := cfg.Process.Capabilities
+	if c == nil {
+		return nil
+	}
+	for _, set := range [][]string{c.Bounding, c.Effective, c.Inheritable, c.Permitted, c.Ambient} {
+		for _, n := range set {
+			if !st.policy.CapabilityAllowed(n) {
+				return fmt.Errorf("process.capabilities: the host policy (%s) does not allow %q; remove it, or have the administrator add it to capabilities", st.policy.Source(), n)
+			}
+		}
 	}
 	return nil
 }
@@ -97,12 +144,16 @@ func isBind(m specs.Mount) bool {
 
 // readBundleConfig reads config.json without following a link: the bundle's
 // author must not choose which file of the host root reads.
-func readBundleConfig(dir string) (*specs.Spec, error) {
-	d, err := openNoLinks(dir, unix.O_PATH|unix.O_DIRECTORY)
+func readBundleConfig(bundle source) (*specs.Spec, error) {
+	dir := bundle.path
+	d, err := bundle.open()
 	if err != nil {
 		return nil, fmt.Errorf("open bundle %s: %w", dir, err)
 	}
 	defer d.Close()
+	if err := checkInPlace(d, dir); err != nil {
+		return nil, err
+	}
 	f, err := openBeneath(int(d.Fd()), "config.json", unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("open %s/config.json: %w", dir, err)
@@ -133,6 +184,25 @@ func readBundleConfig(dir string) (*specs.Spec, error) {
 		return nil, terminalf("read %s/config.json: %w", dir, err)
 	}
 	return &cfg, nil
+}
+
+// checkInPlace refuses a bundle that others could put another one in the place
+// of between the reading of its config.json and the opening of its root.
+func checkInPlace(d *os.File, dir string) error {
+	t, err := desired.OpenTrusted(dir)
+	if err != nil {
+		return terminalf("open bundle: %w", err)
+	}
+	defer t.Close()
+	a, aerr := d.Stat()
+	b, berr := t.Stat()
+	if err := errors.Join(aerr, berr); err != nil {
+		return fmt.Errorf("open bundle %s: %w", dir, err)
+	}
+	if !os.SameFile(a, b) {
+		return fmt.Errorf("open bundle %s: it was replaced meanwhile", dir)
+	}
+	return nil
 }
 
 func checkOwned(f *os.File) error {

@@ -185,7 +185,7 @@ func setupOf(store *actual.Store, rec *actual.Record) (*setup, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fromManifest(e.Sandbox)
+	return fromManifest(e.Sandbox, nil)
 }
 
 func describe(rec *actual.Record, st *setup) (*CheckpointInfo, error) {

@@ -75,9 +75,9 @@ func TestMakeMountPoints(t *testing.T) {
 	st := &setup{root: source{path: root, readOnly: true}, spec: &specs.Spec{Mounts: []specs.Mount{
 		{Destination: "/proc", Type: "proc"}, {Destination: "/a/b/c", Type: "tmpfs"}, {Destination: "/proc/x", Type: "tmpfs"},
 	}}}
-	st.addBind("/etc/hosts", file, true)
-	st.addBind("/data", host, false)
-	st.addBind("/bin/tool", file, true)
+	st.addBind("/etc/hosts", source{path: file, readOnly: true})
+	st.addBind("/data", source{path: host})
+	st.addBind("/bin/tool", source{path: file, readOnly: true})
 	for range 2 {
 		if err := st.makeMountPoints(); err != nil {
 			t.Fatal(err)
@@ -91,7 +91,7 @@ func TestMakeMountPoints(t *testing.T) {
 	if _, err := os.Lstat(filepath.Join(root, "proc/x")); err == nil {
 		t.Error("a mount point is made below another mount")
 	}
-	st.addBind("/out/escape", host, true)
+	st.addBind("/out/escape", source{path: host, readOnly: true})
 	if err := st.makeMountPoints(); err == nil {
 		if _, err := os.Lstat(filepath.Join(host, "escape")); err == nil {
 			t.Error("a link led out of the root")

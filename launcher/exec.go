@@ -19,7 +19,7 @@ func ExecArgs(rec *actual.Record, argv []string) (wire.ExecArgs, error) {
 	if err != nil {
 		return wire.ExecArgs{}, err
 	}
-	st, err := fromManifest(e.Sandbox)
+	st, err := fromManifest(e.Sandbox, nil)
 	if err != nil {
 		return wire.ExecArgs{}, fmt.Errorf("read defaults of %s: %w", rec.Name, err)
 	}

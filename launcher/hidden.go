@@ -58,8 +58,7 @@ func (st *setup) hide(masked, readonly []string) error {
 		case unix.S_IFDIR:
 			st.spec.Mounts = append(st.spec.Mounts, specs.Mount{Destination: p, Type: "tmpfs", Source: "tmpfs", Options: []string{"ro", "nosuid", "noexec"}})
 		case unix.S_IFREG:
-			st.addBind(p, "", true)
-			st.volumes[len(st.volumes)-1].empty = true
+			st.addBind(p, source{readOnly: true, empty: true})
 		}
 	}
 	for _, p := range outermost(readonly) {
@@ -71,7 +70,7 @@ func (st *setup) hide(masked, readonly []string) error {
 			return fmt.Errorf("make %s read-only: %w", p, err)
 		}
 		if mode == unix.S_IFDIR || mode == unix.S_IFREG {
-			st.addBind(p, path, true)
+			st.addBind(p, source{path: path, readOnly: true})
 		}
 	}
 	return nil

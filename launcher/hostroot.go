@@ -85,7 +85,7 @@ func addHost(t *gofer.Tree, name string, toGofer *donation) error {
 		t.Links = append(t.Links, gofer.Link{Path: name, Target: target})
 		return nil
 	}
-	f, isDir, err := detach(path, true)
+	f, isDir, err := detach(source{path: path, readOnly: true})
 	if err != nil {
 		return err
 	}

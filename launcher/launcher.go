@@ -23,10 +23,10 @@ type Options struct {
 	// GoferPath is the program that becomes a gofer when it is started under
 	// gofer.Argv0 (default: this one).
 	GoferPath string
-	// AllowHostNetwork lets manifests ask for network.mode host.
-	AllowHostNetwork bool
-	// AllowHooks lets the bundles of manifests have hooks.
-	AllowHooks bool
+	// Policy returns what manifests may ask for at the moment of a Create
+	// (default: desired.DefaultHostPolicy). Containers of OCI clients, who are
+	// root, are not judged by it.
+	Policy func() (*desired.HostPolicy, error)
 	// BootTimeout bounds the time from the opening of the gates to the
 	// application's start (default 60 s: a loaded host is slow, not broken).
 	BootTimeout time.Duration
@@ -64,6 +64,9 @@ func New(opts Options) (*Launcher, error) {
 	if opts.SentryLogLevel == "" {
 		opts.SentryLogLevel = "warning"
 	}
+	if opts.Policy == nil {
+		opts.Policy = func() (*desired.HostPolicy, error) { return desired.DefaultHostPolicy(), nil }
+	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
@@ -85,6 +88,12 @@ func (l *Launcher) Create(ctx context.Context, e *desired.Entry, restartToken st
 }
 
 func (l *Launcher) create(ctx context.Context, e *desired.Entry, restartToken string) error {
+	// The policy may have changed since the decision to create: what counts is
+	// what it allows now. Nothing has been touched yet.
+	policy, err := l.allowed(e.Sandbox)
+	if err != nil {
+		return err
+	}
 	checkpoint, err := l.requested(e.Sandbox.Metadata.Name, restartToken)
 	if err != nil {
 		return err
@@ -96,11 +105,24 @@ func (l *Launcher) create(ctx context.Context, e *desired.Entry, restartToken st
 	if err := l.store.Put(rec); err != nil {
 		return fmt.Errorf("record intent: %w", err)
 	}
-	err = l.start(ctx, rec, e.Sandbox, checkpoint)
+	err = l.start(ctx, rec, e.Sandbox, policy, checkpoint)
 	if err == nil {
 		return nil
 	}
 	return errors.Join(err, l.abort(rec, err))
+}
+
+// allowed returns the policy if it allows the manifest.
+func (l *Launcher) allowed(sb *desired.Sandbox) (*desired.HostPolicy, error) {
+	policy, err := l.opts.Policy()
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for _, e := range policy.Check(sb) {
+		errs = append(errs, fmt.Errorf("%s: %s", e.Field, e.Message))
+	}
+	return policy, errors.Join(errs...)
 }
 
 // requested is the checkpoint that the restart request of a token names, "" if

@@ -46,8 +46,7 @@ func openAt2(dir int, path string, flags, resolve uint64) (*os.File, error) {
 	}
 }
 
-// refusedFS are filesystems that are windows on the kernel: serving one to a
-// sandbox would hand it the host.
+// refusedFS are those of gofer.RefusedTypes that a source may be itself.
 var refusedFS = map[int64]string{
 	unix.PROC_SUPER_MAGIC:    "proc",
 	unix.SYSFS_MAGIC:         "sysfs",
@@ -61,15 +60,10 @@ var refusedFS = map[int64]string{
 	unix.NSFS_MAGIC:          "nsfs",
 }
 
-// refusedTypes are the same and their kin by name, as /proc/self/mountinfo has
-// them: they must not come along as a mount below a served directory either.
-var refusedTypes = []string{
-	"proc", "sysfs", "cgroup", "cgroup2", "debugfs", "tracefs", "securityfs", "bpf", "devpts", "nsfs",
-	"devtmpfs", "configfs", "efivarfs", "pstore", "binfmt_misc", "fusectl", "mqueue", "autofs",
-}
-
 // checkBelow refuses a directory that has a refused filesystem mounted on it or
-// anywhere below.
+// anywhere below, as far as paths tell: it says early and in plain words what
+// the gofer, which looks at the mounts that it serves and at no path, would end
+// itself over.
 func checkBelow(dir string) error {
 	mounts, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
@@ -86,7 +80,7 @@ func checkBelow(dir string) error {
 		}
 		point := unescapeMount.Replace(f[4])
 		typ, _, _ := strings.Cut(rest, " ")
-		if (point == dir || strings.HasPrefix(point, prefix)) && slices.Contains(refusedTypes, typ) {
+		if (point == dir || strings.HasPrefix(point, prefix)) && slices.Contains(gofer.RefusedTypes, typ) {
 			return terminalf("open %s: %s is mounted at %s, which is never shared with a sandbox", dir, typ, point)
 		}
 	}
@@ -98,11 +92,34 @@ func checkBelow(dir string) error {
 
 var unescapeMount = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
+// open opens the source, following nothing. One that a policy allows is opened
+// below the path of the policy: who may write there, and swaps a directory for a
+// link or "..", never leads out of it.
+func (s *source) open() (*os.File, error) {
+	if s.allowed == "" {
+		return openNoLinks(s.path, unix.O_PATH)
+	}
+	root, err := openNoLinks(s.allowed, unix.O_PATH)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, fmt.Errorf("%w: the host policy allows %s, which has to be made first", err, s.allowed)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s of the host policy: %w", s.allowed, err)
+	}
+	rel := strings.TrimPrefix(strings.TrimPrefix(s.path, s.allowed), "/")
+	if rel == "" {
+		return root, nil
+	}
+	defer root.Close()
+	return openBeneath(int(root.Fd()), rel, unix.O_PATH)
+}
+
 // detach returns a detached private mount of a directory or regular file,
 // without set-user-ID and devices, read-only if asked. What is mounted below a
 // directory comes along.
-func detach(path string, readOnly bool) (f *os.File, isDir bool, err error) {
-	src, err := openNoLinks(path, unix.O_PATH)
+func detach(s source) (f *os.File, isDir bool, err error) {
+	path := s.path
+	src, err := s.open()
 	if err != nil {
 		return nil, false, fmt.Errorf("open %s: %w", path, err)
 	}
@@ -139,7 +156,7 @@ func detach(path string, readOnly bool) (f *os.File, isDir bool, err error) {
 		}
 	}
 	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV, Propagation: unix.MS_PRIVATE}
-	if readOnly {
+	if s.readOnly {
 		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
 	}
 	if err := unix.MountSetattr(fd, "", attrFlags, attr); err != nil {
@@ -159,7 +176,7 @@ func openSources(sources []source, toGofer, toSentry *donation) (mounts []gofer.
 				return nil, nil, fmt.Errorf("prepare host root: %w", err)
 			}
 		} else {
-			f, isDir, err := detach(s.path, s.readOnly)
+			f, isDir, err := detach(s)
 			if err != nil {
 				return nil, nil, err
 			}

@@ -84,7 +84,7 @@ func fromContainer(cfg *specs.Spec, bundle string) (*setup, error) {
 		if err != nil {
 			return nil, terminalf("resolve mounts[%d].source: %w", i, err)
 		}
-		st.addBind(m.Destination, src, slices.Contains(m.Options, "ro"))
+		st.addBind(m.Destination, source{path: src, readOnly: slices.Contains(m.Options, "ro")})
 	}
 	if err := st.hide(masked, readonly); err != nil {
 		return nil, terminalf("%w", err)

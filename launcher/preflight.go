@@ -25,7 +25,7 @@ var ErrNotRestorable = errors.New("the checkpoint can't be restored")
 // CheckRestore says whether a sandbox of the manifest could be restored from
 // the checkpoint in a directory: nil, or ErrNotRestorable with every reason.
 func CheckRestore(ctx context.Context, sb *desired.Sandbox, path, sentryPath string) error {
-	st, err := fromManifest(sb)
+	st, err := fromManifest(sb, nil)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,8 @@ import (
 // touched: what the sentry is told and what the gofer serves.
 type setup struct {
 	spec *specs.Spec
+	// policy is what manifests may ask for, nil for an OCI client, who is root.
+	policy *desired.HostPolicy
 	// root and volumes are the served trees; volumes are in the order of the
 	// bind mounts of spec.Mounts.
 	root    source
@@ -48,8 +50,11 @@ type setup struct {
 
 // source is one tree to serve: a host path, or the generated host root.
 type source struct {
-	path     string // host path; "" with host set
-	host     bool   // the generated view of the host
+	path string // host path; "" with host set
+	// allowed is the path of the host policy that path is opened below, "" if
+	// nobody restricts it.
+	allowed  string
+	host     bool // the generated view of the host
 	readOnly bool
 	// empty says that it is an empty file, in the place of a masked one. Its path
 	// is known when its container has a directory.
@@ -59,20 +64,16 @@ type source struct {
 	hostname, resolver string
 }
 
-// defaultCaps is what a sandbox's root may do inside its sandbox unless the
-// manifest says otherwise: the set container engines agree on.
-var defaultCaps = []string{
-	"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
-	"CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
-}
-
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// fromManifest decides the set-up of a valid, defaulted manifest. It reads
-// nothing but, for root.bundle, the bundle's config.json.
-func fromManifest(sb *desired.Sandbox) (*setup, error) {
+// fromManifest decides the set-up of a valid, defaulted manifest that the policy
+// allows. It reads nothing but, for root.bundle, the bundle's config.json, which
+// it judges by the policy too. Without a policy, which is for who only compares,
+// everything is allowed.
+func fromManifest(sb *desired.Sandbox, policy *desired.HostPolicy) (*setup, error) {
 	s := &sb.Spec
 	st := &setup{
+		policy:      policy,
 		overlay:     s.Overlay,
 		hostNetwork: s.Network.Mode == desired.NetworkHost,
 		directFS:    s.FileAccess == desired.FileAccessDirect,
@@ -92,7 +93,10 @@ func fromManifest(sb *desired.Sandbox) (*setup, error) {
 	case s.Root.Host != nil:
 		st.root = source{host: true, readOnly: true, hostname: s.Hostname, resolver: resolver}
 	case s.Root.Dir != "":
-		st.root = source{path: s.Root.Dir, readOnly: s.Overlay != desired.OverlayNone}
+		var err error
+		if st.root, err = st.allow(desired.DirPath, s.Root.Dir, s.Overlay != desired.OverlayNone); err != nil {
+			return nil, fmt.Errorf("spec.root.dir: %w", err)
+		}
 	case s.Root.Bundle != "":
 		if err := st.fromBundle(s.Root.Bundle); err != nil {
 			return nil, err
@@ -103,8 +107,24 @@ func fromManifest(sb *desired.Sandbox) (*setup, error) {
 	if st.spec == nil {
 		st.spec = processSpec(sb)
 	}
-	st.addVolumes(s.Volumes)
+	if err := st.addVolumes(s.Volumes); err != nil {
+		return nil, err
+	}
 	return st, nil
+}
+
+// allow makes a source of a host path, which is opened below the path of the
+// policy that allows it.
+func (st *setup) allow(kind, path string, readOnly bool) (source, error) {
+	s := source{path: path, readOnly: readOnly}
+	if st.policy == nil {
+		return s, nil
+	}
+	var err error
+	if s.allowed, err = st.policy.AllowedRoot(kind, path, !readOnly); err != nil {
+		return s, &terminalError{err}
+	}
+	return s, nil
 }
 
 // processSpec is the OCI spec of a manifest whose process fields are its own.
@@ -166,7 +186,7 @@ func environment(env []desired.EnvVar) []string {
 }
 
 func capabilities(c *desired.Capabilities) *specs.LinuxCapabilities {
-	set := slices.Clone(defaultCaps)
+	set := slices.Clone(desired.DefaultCapabilities)
 	if c != nil {
 		for _, d := range c.Drop {
 			if strings.EqualFold(d, "ALL") {
@@ -193,8 +213,8 @@ func rlimitName(n string) string {
 
 // addVolumes appends the manifest's volumes to the spec's mounts, and the
 // host's trees to what is served.
-func (st *setup) addVolumes(volumes []desired.Volume) {
-	for _, v := range volumes {
+func (st *setup) addVolumes(volumes []desired.Volume) error {
+	for i, v := range volumes {
 		switch {
 		case v.Tmpfs != nil:
 			opts := []string{"nosuid", "mode=1777"}
@@ -206,16 +226,21 @@ func (st *setup) addVolumes(volumes []desired.Volume) {
 			}
 			st.spec.Mounts = append(st.spec.Mounts, specs.Mount{Destination: v.MountPath, Type: "tmpfs", Source: "tmpfs", Options: opts})
 		case v.HostPath != "":
-			st.addBind(v.MountPath, v.HostPath, v.ReadOnly)
+			src, err := st.allow(desired.VolumePath, v.HostPath, v.ReadOnly)
+			if err != nil {
+				return fmt.Errorf("spec.volumes[%d].hostPath: %w", i, err)
+			}
+			st.addBind(v.MountPath, src)
 		}
 	}
+	return nil
 }
 
-// addBind serves a host path at dest. The sentry is given a name that says
-// nothing of the host: it gets the tree over lisafs and has no use for a path.
-func (st *setup) addBind(dest, path string, readOnly bool) {
+// addBind serves a tree at dest. The sentry is given a name that says nothing of
+// the host: it gets the tree over lisafs and has no use for a path.
+func (st *setup) addBind(dest string, src source) {
 	mode := "rw"
-	if readOnly {
+	if src.readOnly {
 		mode = "ro"
 	}
 	st.spec.Mounts = append(st.spec.Mounts, specs.Mount{
@@ -223,7 +248,7 @@ func (st *setup) addBind(dest, path string, readOnly bool) {
 		Source:  fmt.Sprintf("/volume/%d", len(st.volumes)),
 		Options: []string{"rbind", mode},
 	})
-	st.volumes = append(st.volumes, source{path: path, readOnly: readOnly})
+	st.volumes = append(st.volumes, src)
 }
 
 // hostUserns says whether the sentry must stay in the host's user namespace:

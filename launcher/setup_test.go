@@ -39,7 +39,7 @@ func TestSetup(t *testing.T) {
 			{Name: "t", MountPath: "/t", Tmpfs: &desired.Tmpfs{Size: 5}},
 			{Name: "b", MountPath: "/b", HostPath: "/srv/b"},
 		}
-	}))
+	}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestSetup(t *testing.T) {
 	if st.hostUserns() {
 		t.Error("it is in the host's user namespace for nothing")
 	}
-	st, err = fromManifest(manifest(func(s *desired.Spec) { s.User = &desired.User{UID: 1, GID: 2} }))
+	st, err = fromManifest(manifest(func(s *desired.Spec) { s.User = &desired.User{UID: 1, GID: 2} }), nil)
 	if err != nil || len(st.spec.Process.Capabilities.Effective) > 0 || len(st.spec.Process.Capabilities.Bounding) == 0 {
 		t.Errorf("a user has capabilities: %+v %v", st.spec.Process.Capabilities, err)
 	}
@@ -81,7 +81,7 @@ func TestBundle(t *testing.T) {
 		return dir
 	}
 	load := func(dir string) (*setup, error) {
-		return fromManifest(manifest(func(s *desired.Spec) { s.Root = desired.Root{Bundle: dir}; s.Command = nil }))
+		return fromManifest(manifest(func(s *desired.Spec) { s.Root = desired.Root{Bundle: dir}; s.Command = nil }), nil)
 	}
 	dir := write(good)
 	st, err := load(dir)
@@ -141,7 +141,7 @@ func TestDetachRefuses(t *testing.T) {
 		dir + "/link": "symbolic link", dir + "/link/x": "symbolic link", dir + "/none": "no such file", dir + "/fifo": "expected a directory or a regular file",
 		"/proc": "never shared", "/proc/self/root": "symbolic link", "/sys/kernel": "never shared", "/dev/null": "expected a directory or a regular file",
 	} {
-		f, _, err := detach(path, true)
+		f, _, err := detach(source{path: path, readOnly: true})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, expected %q", path, err, want)
 		}
@@ -149,7 +149,7 @@ func TestDetachRefuses(t *testing.T) {
 			f.Close()
 		}
 	}
-	f, isDir, err := detach(dir+"/real", true)
+	f, isDir, err := detach(source{path: dir + "/real", readOnly: true})
 	if err != nil || !isDir {
 		t.Fatal(err)
 	}

@@ -54,8 +54,8 @@ type launch struct {
 
 // start brings the sandbox of a record up: held processes, record, gates,
 // control server, application. On error the caller aborts.
-func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sandbox, checkpoint string) error {
-	st, err := fromManifest(sb)
+func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sandbox, policy *desired.HostPolicy, checkpoint string) error {
+	st, err := fromManifest(sb, policy)
 	if err != nil {
 		return err
 	}
@@ -67,12 +67,6 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		}
 		defer img.close()
 		timeout += img.timeout()
-	}
-	if st.hostNetwork && !l.opts.AllowHostNetwork {
-		return terminalf("network.mode host shares the host's network with the sandbox: the daemon must be started with --allow-host-network")
-	}
-	if st.hooks != nil && !l.opts.AllowHooks {
-		return terminalf("the hooks of %s/config.json run as root on the host: the daemon must be started with --allow-hooks", st.hooks.Bundle)
 	}
 	outer := ctx
 	ctx, cancel := context.WithTimeoutCause(outer, timeout, fmt.Errorf("not started after %s", timeout))

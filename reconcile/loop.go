@@ -268,8 +268,9 @@ func (l *Loop) look(ctx context.Context) (Input, Plan, error) {
 	if err != nil {
 		return Input{}, Plan{}, fmt.Errorf("observe sandboxes: %w", err)
 	}
+	lastGood := l.recorded(want, have)
 	in := Input{
-		Desired: want, Actual: have, LastGood: l.recorded(want, have),
+		Desired: want, Actual: have, LastGood: lastGood, Denied: Denied(want, lastGood),
 		Busy: l.busy, Now: time.Now(), Policy: l.opts.Policy, Removals: l.recentRemovals(),
 	}
 	return in, Compute(in), nil
@@ -316,6 +317,26 @@ func Recorded(rec *actual.Record) *desired.Entry {
 		return nil
 	}
 	return e
+}
+
+// Denied says which of the recorded manifests the host policy does not allow by
+// what the source was read with (see Input.Denied).
+func Denied(want *desired.Snapshot, lastGood map[string]*desired.Entry) map[string]string {
+	if want.Policy == nil && want.Reason != desired.ReasonPolicyUnusable {
+		return nil
+	}
+	out := map[string]string{}
+	for name, e := range lastGood {
+		switch {
+		case want.Policy == nil:
+			out[name] = want.Message
+		case e != nil:
+			if errs := want.Policy.Check(e.Sandbox); len(errs) > 0 {
+				out[name] = errs[0].Field + ": " + errs[0].Message
+			}
+		}
+	}
+	return out
 }
 
 // LastGood decodes the manifests of the records that the source does not have,

@@ -3,6 +3,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -75,6 +76,10 @@ type Input struct {
 	// LastGood are the recorded manifests of sandboxes that Desired does not
 	// have. They are used while Desired is not complete.
 	LastGood map[string]*desired.Entry
+	// Denied are those of LastGood that the host policy does not allow now, or
+	// while it can't be told what it allows, all of them; with why. What runs of
+	// them goes on, and nothing of them is started.
+	Denied map[string]string
 	// Busy are names with an operation under way; they are left alone.
 	Busy   map[string]bool
 	Now    time.Time
@@ -130,6 +135,29 @@ type computation struct {
 	in      Input
 	plan    Plan
 	guarded bool
+	created int // by this plan, of names without a record
+}
+
+// tooMany says whether the host policy has no room for one more sandbox beside
+// those that are there and those that are about to be. Which ones there is room
+// for is a matter of who was first: nothing that is there makes place.
+func tooMany(in *Input, more int) bool {
+	p := in.Desired.Policy
+	if p == nil || p.MaxSandboxes == 0 {
+		return false
+	}
+	n := len(in.Actual.Sandboxes) + len(in.Actual.Held) + more
+	for name := range in.Busy {
+		if !onRecord(in.Actual, name) {
+			n++
+		}
+	}
+	return n >= p.MaxSandboxes
+}
+
+func onRecord(a *actual.Snapshot, name string) bool {
+	_, found := slices.BinarySearchFunc(a.Sandboxes, name, func(o actual.Observed, name string) int { return cmp.Compare(o.Record.Name, name) })
+	return found || isHeld(a, name)
 }
 
 // merge walks the two sorted lists side by side.
@@ -164,9 +192,10 @@ func (c *computation) wanted(e *desired.Entry) {
 	name := e.Sandbox.Metadata.Name
 	// A record that can't be read may be the only pointer to a live sandbox of
 	// the name: no second one beside it.
-	if c.in.Busy[name] || isHeld(c.in.Actual, name) || e.Sandbox.Spec.Suspend {
+	if c.in.Busy[name] || isHeld(c.in.Actual, name) || e.Sandbox.Spec.Suspend || tooMany(&c.in, c.created) {
 		return
 	}
+	c.created++
 	c.add(Action{Op: OpCreate, Name: name, Entry: e, RestartToken: c.request(name), Reason: ReasonNew})
 }
 
@@ -245,6 +274,10 @@ func (c *computation) running(e *desired.Entry, o *actual.Observed) {
 		c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: died(o, c.in.Actual.BootID), Ending: ended(e, o, &c.in)})
 		return
 	}
+	// What the policy does not allow any more is not stopped for a new start.
+	if c.in.Denied[rec.Name] != "" {
+		return
+	}
 	var reason string
 	switch {
 	case spec.Suspend:
@@ -260,7 +293,7 @@ func (c *computation) running(e *desired.Entry, o *actual.Observed) {
 }
 
 func (c *computation) stopped(e *desired.Entry, rec *actual.Record) {
-	if e.Sandbox.Spec.Suspend {
+	if e.Sandbox.Spec.Suspend || c.in.Denied[rec.Name] != "" {
 		return
 	}
 	create := Action{Op: OpCreate, Name: rec.Name, Entry: e}

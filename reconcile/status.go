@@ -281,6 +281,9 @@ func (v *view) judge(s *Status, o *actual.Observed, w *desired.Entry) {
 	case r.Phase == actual.PhaseRunning && o.Sentry == actual.Alive && o.Gofer == actual.Alive:
 		s.Phase = PhaseRunning
 		ready.Status, ready.Reason, ready.LastTransitionTime = True, ReasonRunning, r.StartedAt
+		if why := v.denied(r.Name); why != "" {
+			stuck(desired.ReasonPolicyDenied, "it runs on and will not be started again: "+why)
+		}
 		if a != nil {
 			doing(a.Reason, "it will be restarted or stopped: "+a.Reason)
 			if a.Reason == ReasonSpecChanged {
@@ -306,6 +309,15 @@ func (v *view) judge(s *Status, o *actual.Observed, w *desired.Entry) {
 	s.Conditions = append(s.Conditions, ready, reconciling, stall)
 }
 
+// denied says why the policy keeps a sandbox that is on record as it is, "" if
+// it does not. While its manifest counts, it does not.
+func (v *view) denied(name string) string {
+	if v.in.Desired.Lookup(name) != nil || v.in.Desired.Complete {
+		return ""
+	}
+	return v.in.Denied[name]
+}
+
 // judgeStopped words a sandbox without processes.
 func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready *Condition, doing, stuck func(reason, msg string)) {
 	exit := describeExit(r.LastExit)
@@ -314,6 +326,10 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 		s.Phase = PhasePending
 		ready.Reason, ready.Message = ReasonManifestMissing, "its manifest is missing and what is recorded of it can't be used"
 		stuck(ReasonManifestMissing, ready.Message)
+	case v.denied(r.Name) != "":
+		s.Phase = PhaseFailed
+		ready.Reason, ready.Message = desired.ReasonPolicyDenied, exit
+		stuck(desired.ReasonPolicyDenied, "it is not started: "+v.denied(r.Name))
 	case w.Sandbox.Spec.Suspend:
 		s.Phase = PhaseSuspended
 		ready.Reason, ready.Message = ReasonSuspended, "spec.suspend is set"
@@ -378,15 +394,21 @@ func (v *view) pending(e *desired.Entry) Status {
 	s := Status{Name: name, Phase: PhasePending, Generation: 1, SourceFile: e.Source.File, SourceLine: e.Source.Line, SpecHash: e.Hash, Problems: v.problems[name]}
 	ready := Condition{Type: CondReady, Status: False, Reason: ReasonPending}
 	reconciling := Condition{Type: CondReconciling, Status: True, Reason: ReasonNew}
+	stall := Condition{Type: CondStalled, Status: False, Reason: ReasonConverged}
+	if v.actions[name] == nil && !v.in.Busy[name] && tooMany(v.in, 0) {
+		ready.Reason = desired.ReasonPolicyDenied
+		reconciling.Status, reconciling.Reason = False, ReasonConverged
+		stall.Status, stall.Reason = True, desired.ReasonPolicyDenied
+		stall.Message = fmt.Sprintf("the host policy (%s) allows at most %d sandboxes, and there are as many; remove another one", v.in.Desired.Policy.Source(), v.in.Desired.Policy.MaxSandboxes)
+		ready.Message = stall.Message
+	}
 	if e.Sandbox.Spec.Suspend {
 		s.Phase = PhaseSuspended
 		ready.Reason, ready.Message = ReasonSuspended, "spec.suspend is set"
 		reconciling.Status, reconciling.Reason = False, ReasonConverged
 	}
 	s.Conditions = []Condition{
-		ready, reconciling,
-		{Type: CondStalled, Status: False, Reason: ReasonConverged},
-		v.manifestCondition(name, e), resourcesCondition(nil, e),
+		ready, reconciling, stall, v.manifestCondition(name, e), resourcesCondition(nil, e),
 	}
 	return s
 }
@@ -412,12 +434,21 @@ func (v *view) invalid(name string, ps []desired.Problem) Status {
 	return Status{
 		Name: name, Phase: PhaseInvalid, SourceFile: ps[0].File, SourceLine: ps[0].Line, Problems: ps,
 		Conditions: []Condition{
-			{Type: CondReady, Status: False, Reason: ReasonManifestInvalid, Message: ps[0].Error()},
+			{Type: CondReady, Status: False, Reason: problemReason(ps), Message: ps[0].Error()},
 			{Type: CondReconciling, Status: False, Reason: ReasonConverged},
-			{Type: CondStalled, Status: True, Reason: ReasonManifestInvalid, Message: ps[0].Error()},
+			{Type: CondStalled, Status: True, Reason: problemReason(ps), Message: ps[0].Error()},
 			v.manifestCondition(name, nil), resourcesCondition(nil, nil),
 		},
 	}
+}
+
+// problemReason tells a manifest that is wrong from one that only asks for what
+// the host policy does not allow.
+func problemReason(ps []desired.Problem) string {
+	if slices.ContainsFunc(ps, func(p desired.Problem) bool { return p.Reason != desired.ReasonPolicyDenied }) {
+		return ReasonManifestInvalid
+	}
+	return desired.ReasonPolicyDenied
 }
 
 func (v *view) manifestCondition(name string, e *desired.Entry) Condition {
@@ -425,7 +456,7 @@ func (v *view) manifestCondition(name string, e *desired.Entry) Condition {
 	ps := v.problems[name]
 	switch {
 	case len(ps) > 0:
-		c.Status, c.Reason, c.Message = False, ReasonManifestInvalid, ps[0].Error()
+		c.Status, c.Reason, c.Message = False, problemReason(ps), ps[0].Error()
 		if n := len(ps) - 1; n > 0 {
 			c.Message += fmt.Sprintf(" (and %d more)", n)
 		}

@@ -52,7 +52,11 @@ an owner. No daemon is needed; one that runs acts at once.`,
   generate | sandboxctl apply -f - --wait --timeout 30s`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ms, err := a.readManifests(files)
+			policy, err := a.hostPolicy()
+			if err != nil {
+				return err
+			}
+			ms, err := a.readManifests(files, policy)
 			if err != nil {
 				return err
 			}
@@ -73,9 +77,9 @@ an owner. No daemon is needed; one that runs acts at once.`,
 	return cmd
 }
 
-// readManifests reads and checks what -f names. All problems are reported at
-// once.
-func (a *app) readManifests(paths []string) ([]manifest, error) {
+// readManifests reads and checks what -f names, by a host policy if there is one.
+// All problems are reported at once.
+func (a *app) readManifests(paths []string, policy *desired.HostPolicy) ([]manifest, error) {
 	if len(paths) == 0 {
 		return nil, usagef("expected -f FILE, -f DIR or -f -")
 	}
@@ -95,7 +99,7 @@ func (a *app) readManifests(paths []string) ([]manifest, error) {
 		if err != nil {
 			return nil, err
 		}
-		docs, ps := desired.Decode(f, data)
+		docs, ps := desired.DecodeFor(policy, f, data)
 		problems = append(problems, ps...)
 		texts := desired.Texts(data)
 		for i, d := range docs {
@@ -265,7 +269,7 @@ func modeOf(dir *os.File, file string) fs.FileMode {
 	if err := unix.Fstatat(int(dir.Fd()), file, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return 0o644
 	}
-	return fs.FileMode(st.Mode & 0o777)
+	return fs.FileMode(st.Mode & 0o755) // what others may write is refused
 }
 
 func readBelow(dir *os.File, name string) ([]byte, error) {
@@ -296,7 +300,8 @@ func (a *app) openManifests(ctx context.Context, create bool) (*os.File, *desire
 			return nil, nil, err
 		}
 	}
-	if w.in.Desired.Reason == desired.ReasonDirectoryReplaced {
+	switch w.in.Desired.Reason {
+	case desired.ReasonDirectoryReplaced, desired.ReasonDirectoryUntrusted, desired.ReasonPolicyUnusable:
 		return nil, nil, errors.New(w.in.Desired.Message)
 	}
 	dir, err := os.Open(a.manifests)

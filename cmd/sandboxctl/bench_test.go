@@ -50,6 +50,7 @@ func hostWith(b testing.TB, flags []string, inherit ...*os.File) *host {
 	work := b.TempDir()
 	h := &host{b: b, work: work, manifests: filepath.Join(work, "m"), state: filepath.Join(work, "s")}
 	h.must(os.Mkdir(h.manifests, 0o755))
+	h.must(os.WriteFile(filepath.Join(work, "policy.yaml"), []byte(policyFor(work)), 0o644))
 	h.rootfs()
 	h.daemon = h.command(append([]string{"daemon", "--allow-mass-delete"}, flags...)...)
 	log, err := os.Create(filepath.Join(work, "daemon.log"))
@@ -85,7 +86,7 @@ func (h *host) must(err error) {
 
 func (h *host) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(binDir, "sandboxctl"), args...)
-	cmd.Env = append(os.Environ(), "SANDBOXCTL_MANIFESTS="+h.manifests, "SANDBOXCTL_STATE="+h.state)
+	cmd.Env = append(os.Environ(), "SANDBOXCTL_MANIFESTS="+h.manifests, "SANDBOXCTL_STATE="+h.state, "SANDBOXCTL_POLICY="+filepath.Join(h.work, "policy.yaml"))
 	return cmd
 }
 

@@ -78,7 +78,7 @@ func realHost(t *testing.T, opts launcher.Options) *reconciletest.Host {
 	store, err := actual.OpenStore(filepath.Join(t.TempDir(), "state"))
 	must(t, err)
 	t.Cleanup(func() { must(t, store.Close()) })
-	opts.Store = store
+	opts.Store, opts.Policy = store, allowing(t, store.Path())
 	l, err := launcher.New(opts)
 	must(t, err)
 	obs := actual.NewObserver(store)

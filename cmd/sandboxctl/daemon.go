@@ -25,17 +25,16 @@ import (
 )
 
 type daemonFlags struct {
-	once               bool
-	sentry             string
-	sentryLog          string
-	hostNetwork, hooks bool
-	allowEmpty         bool
-	allowMassDelete    bool
-	workers            int
-	resync             time.Duration
-	pollEvery          time.Duration
-	logFormat          string
-	logLevel           string
+	once            bool
+	sentry          string
+	sentryLog       string
+	allowEmpty      bool
+	allowMassDelete bool
+	workers         int
+	resync          time.Duration
+	pollEvery       time.Duration
+	logFormat       string
+	logLevel        string
 }
 
 func (a *app) daemonCommand() *cobra.Command {
@@ -61,8 +60,6 @@ say, 1 if not (see ` + "`sandboxctl get`" + ` for why).`,
 	fl.BoolVar(&f.once, "once", false, "converge, then end")
 	fl.StringVar(&f.sentry, "sentry", "", "sentry binary (default: sandboxctl-sentry beside this program)")
 	fl.StringVar(&f.sentryLog, "sentry-log-level", "warning", "what sentries log: warning, info or debug")
-	fl.BoolVar(&f.hostNetwork, "allow-host-network", false, "let manifests ask for network.mode host")
-	fl.BoolVar(&f.hooks, "allow-hooks", false, "let the bundles of manifests have hooks, which run as root on the host")
 	fl.BoolVar(&f.allowEmpty, "allow-empty", false, "believe a manifests directory that was replaced by an empty one")
 	fl.BoolVar(&f.allowMassDelete, "allow-mass-delete", false, "remove any number of sandboxes without approval")
 	fl.IntVar(&f.workers, "workers", 4, "operations at the same time")
@@ -153,6 +150,7 @@ type daemon struct {
 	journal  *actual.Journal
 	observer *actual.Observer
 	dir      *desired.Dir
+	policy   *desired.PolicyFile
 	loop     *reconcile.Loop
 	log      *slog.Logger
 
@@ -170,24 +168,23 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, sentry string, log 
 	if err != nil {
 		return nil, err
 	}
+	// The last daemon's is not asked: what this one was started with counts.
+	hostPolicy := a.policyFile(nil)
 	l, err := launcher.New(launcher.Options{
-		Store: store, SentryPath: sentry, AllowHostNetwork: f.hostNetwork, AllowHooks: f.hooks, SentryLogLevel: f.sentryLog, Log: log,
+		Store: store, SentryPath: sentry, Policy: hostPolicy.Load, SentryLogLevel: f.sentryLog, Log: log,
 	})
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{store: store, observer: actual.NewObserver(store), log: log, out: a}
+	d := &daemon{store: store, observer: actual.NewObserver(store), policy: hostPolicy, log: log, out: a}
 	if d.journal, err = store.OpenJournal(); err != nil {
 		return nil, err
 	}
 	var removals []time.Time
-	dirOpts := desired.DirOptions{Path: manifests, AllowEmpty: f.allowEmpty, PollEvery: f.pollEvery, BootID: boot}
+	dirOpts := desired.DirOptions{Path: manifests, AllowEmpty: f.allowEmpty, PollEvery: f.pollEvery, BootID: boot, Policy: hostPolicy.Load}
 	list, err := store.List()
 	if err != nil {
 		return nil, err
-	}
-	if f := a.checkManifests(); f.Level == levelError {
-		log.Warn(f.Check, "err", f.Message)
 	}
 	dirOpts.Expected = len(list.Records)+len(list.Held) > 0
 	old, _, err := store.DaemonInfo()
@@ -210,11 +207,12 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, sentry string, log 
 	if d.info, err = describeDaemon(manifests, policy); err != nil {
 		return nil, err
 	}
+	d.info.HostPolicy = actual.PolicyRef{Path: hostPolicy.Options().Path, Optional: hostPolicy.Options().Optional}
 	d.loop = reconcile.New(reconcile.Options{
 		Source: d.dir, Observer: d.observer, Launcher: l, Requests: store, Events: d.journal, Policy: policy,
 		Workers: f.workers, Resync: f.resync, Log: log,
 		Wakes:    []<-chan struct{}{d.dir.Changes(), d.observer.Exits()},
-		OnPass:   func(in reconcile.Input, _ reconcile.Plan) { d.remember(in.Removals) },
+		OnPass:   func(in reconcile.Input, _ reconcile.Plan) { d.remember(in.Removals, in.Desired.Policy) },
 		Removals: removals,
 	})
 	return d, nil
@@ -239,13 +237,21 @@ func describeDaemon(manifests string, policy reconcile.Policy) (actual.DaemonInf
 	return actual.DaemonInfo{Version: programVersion(), Process: self, StartedAt: time.Now(), ManifestsDir: manifests, Policy: p}, nil
 }
 
-// remember keeps what the source must know after a restart.
-func (d *daemon) remember(removals []time.Time) {
+// remember keeps what the source must know after a restart, and what manifests
+// are judged by.
+func (d *daemon) remember(removals []time.Time, policy *desired.HostPolicy) {
 	m := d.dir.Memory()
-	if m == d.memory && d.info.Memory != nil && len(removals) == len(d.info.Removals) {
+	digest := ""
+	if policy != nil {
+		digest = policy.Digest()
+	}
+	if m == d.memory && d.info.Memory != nil && len(removals) == len(d.info.Removals) && digest == d.info.HostPolicy.Digest {
 		return
 	}
-	d.info.Removals = removals
+	if digest != d.info.HostPolicy.Digest && digest != "" {
+		d.log.Info("host policy", "from", policy.Source(), "digest", digest)
+	}
+	d.info.Removals, d.info.HostPolicy.Digest = removals, digest
 	b, err := json.Marshal(m)
 	if err == nil {
 		d.info.Memory = b
@@ -266,6 +272,7 @@ func (d *daemon) run(ctx context.Context, once bool) error {
 	var wg sync.WaitGroup
 	for name, run := range map[string]func(context.Context) error{
 		"watch manifests": d.dir.Run, "watch processes": d.observer.Run, "watch requests": d.watchRequests,
+		"watch host policy": d.watchPolicy,
 	} {
 		wg.Go(func() {
 			if err := run(watchCtx); err != nil {

@@ -33,7 +33,7 @@ stops and removes the sandboxes. A file that defines others too keeps them.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			names := args
 			if len(files) > 0 {
-				ms, err := a.readManifests(files)
+				ms, err := a.readManifests(files, nil)
 				if err != nil {
 					return err
 				}
@@ -63,6 +63,11 @@ func (a *app) delete(ctx context.Context, names []string) error {
 		w, err := a.once(ctx)
 		if err != nil {
 			return err
+		}
+		switch w.in.Desired.Reason {
+		case desired.ReasonDirectoryUntrusted, desired.ReasonPolicyUnusable:
+			// What the files say is not known.
+			return fmt.Errorf("delete %s: %s", name, w.in.Desired.Message)
 		}
 		file, defined := desired.FileFor(w.in.Desired, name)
 		if !defined {

@@ -84,6 +84,9 @@ func describe(out io.Writer, w *world, s *reconcile.Status, events []actual.Even
 		line("Generation", "%d (runs or ran last: %d)", s.Generation, s.ObservedGeneration)
 	}
 	line("Spec hash", "%s", s.SpecHash)
+	if p := w.in.Desired.Policy; p != nil {
+		line("Host policy", "%s", p.Source())
+	}
 	line("Created", "%s", timeText(s.CreatedAt, w.in.Now))
 	line("Started", "%s", timeText(s.StartedAt, w.in.Now))
 	line("Restarts", "%d (attempt %d, failures in a row %d)", s.RestartCount, s.Attempt, s.Failures)

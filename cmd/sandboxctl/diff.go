@@ -44,7 +44,11 @@ filled in on both sides. Exit code 0: no difference, 1: differences, 2: error.`,
 }
 
 func (a *app) diff(ctx context.Context, files []string) (differs bool, err error) {
-	ms, err := a.readManifests(files)
+	policy, err := a.hostPolicy()
+	if err != nil {
+		return false, err
+	}
+	ms, err := a.readManifests(files, policy)
 	if err != nil {
 		return false, err
 	}

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/invariants"
@@ -139,11 +140,44 @@ func setupScript(env *testscript.Env) error {
 	if err := os.MkdirAll(filepath.Join(work, "manifests"), 0o755); err != nil {
 		return err
 	}
+	// Everything may be asked for, and shared is what the script makes.
+	policy := filepath.Join(work, "policy.yaml")
+	if err := os.WriteFile(policy, []byte(policyFor(work, "/nonexistent")), 0o644); err != nil {
+		return err
+	}
+	env.Setenv("SANDBOXCTL_POLICY", policy)
 	st := &scriptState{}
 	env.Values[keyDaemon] = st
 	env.Values[keyState] = filepath.Join(work, "state")
 	env.Defer(func() { cleanUp(env, st) })
 	return nil
+}
+
+// policyFor is a host policy that allows whatever there is to allow, with
+// directories below the ones given.
+func policyFor(dirs ...string) string {
+	var list strings.Builder
+	for _, d := range dirs {
+		fmt.Fprintf(&list, "{path: %q, access: readWrite}, ", d)
+	}
+	return fmt.Sprintf(`apiVersion: sandboxctl.dev/v1alpha1
+kind: HostPolicy
+hostPaths: [%[1]s]
+root: {dirs: [%[1]s], bundles: [%[1]s], hooks: true}
+network: {host: true, netns: ["*"]}
+capabilities: [ALL]
+fileAccess: [proxy, direct]
+`, list.String())
+}
+
+// allowing is such a policy for a launcher.
+func allowing(t *testing.T, dirs ...string) func() (*desired.HostPolicy, error) {
+	t.Helper()
+	p, problems := desired.DecodePolicy("policy.yaml", []byte(policyFor(dirs...)))
+	if p == nil {
+		t.Fatal(problems)
+	}
+	return func() (*desired.HostPolicy, error) { return p, nil }
 }
 
 // cleanUp ends everything a script has started, also when it failed, and then
@@ -265,7 +299,7 @@ func run(ts *testscript.TestScript, args []string) (string, error) {
 // scriptEnv is the environment of a script's programs.
 func scriptEnv(ts *testscript.TestScript) []string {
 	env := os.Environ()
-	for _, k := range []string{"PATH", "SANDBOXCTL_MANIFESTS", "SANDBOXCTL_STATE", "M", "S"} {
+	for _, k := range []string{"PATH", "SANDBOXCTL_MANIFESTS", "SANDBOXCTL_STATE", "SANDBOXCTL_POLICY", "M", "S"} {
 		env = append(env, k+"="+ts.Getenv(k))
 	}
 	return env
@@ -433,7 +467,7 @@ func checkGone(ts *testscript.TestScript, args []string) error {
 // [OPTIONS].
 func cmdMountAt(ts *testscript.TestScript, _ bool, args []string) {
 	st := ts.Value(keyDaemon).(*scriptState)
-	fstype, data := "tmpfs", "size=4m"
+	fstype, data := "tmpfs", "size=4m,mode=0755" // others must not write a manifests directory
 	switch len(args) {
 	case 2:
 		fstype, data, args = args[0], "", args[1:]

@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"sandboxctl.dev/desired"
 )
 
 // app is one run of the program: its streams and what its global flags say.
@@ -23,6 +25,7 @@ type app struct {
 	state     string
 	// runtime are the flags of the OCI runtime.
 	runtime *ociFlags
+	policy    string // "" if not given
 }
 
 const rootLong = `sandboxctl keeps gVisor sandboxes on this host converged with YAML manifests in
@@ -64,6 +67,7 @@ func (a *app) rootCommand() *cobra.Command {
 	manifests, state := defaultDirs()
 	root.PersistentFlags().StringVar(&a.manifests, "manifests", manifests, "directory of manifests")
 	root.PersistentFlags().StringVar(&a.state, "state", state, "directory of state")
+	root.PersistentFlags().StringVar(&a.policy, "policy", "", "host policy: what manifests may ask for (default: the daemon's, "+desired.DefaultPolicyPath+" if there is one)")
 	root.AddCommand(
 		a.daemonCommand(), a.applyCommand(), a.deleteCommand(), a.diffCommand(), a.planCommand(), a.approveCommand(),
 		a.validateCommand(), a.getCommand(), a.describeCommand(), a.logsCommand(), a.execCommand(), a.psCommand(),
@@ -74,13 +78,16 @@ func (a *app) rootCommand() *cobra.Command {
 	return root
 }
 
-// absolute makes the two directories what they are for every process, wherever
+// absolute makes the paths what they are for every process, wherever
 // it was started: the daemon's record of them is compared with ours.
 func (a *app) absolute() error {
 	for _, d := range []struct {
 		flag string
 		path *string
-	}{{"manifests", &a.manifests}, {"state", &a.state}} {
+	}{{"manifests", &a.manifests}, {"state", &a.state}, {"policy", &a.policy}} {
+		if *d.path == "" && d.flag == "policy" {
+			continue
+		}
 		if *d.path == "" {
 			return usagef("--%s (SANDBOXCTL_%s) is empty; expected a directory", d.flag, strings.ToUpper(d.flag))
 		}

@@ -16,7 +16,8 @@ func (a *app) validateCommand() *cobra.Command {
 		Use:   "validate [FILE|DIR|-]...",
 		Short: "Check manifests",
 		Long: `Check manifests, by default those in the manifests directory, and print every
-problem as file:line:column. Nothing is started. Exit code 1 if there is any.`,
+problem as file:line:column, also what the host policy does not allow. Nothing is
+started. Exit code 1 if there is any.`,
 		Example: `  sandboxctl validate web.yaml
   sandboxctl validate -o json manifests/`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -51,8 +52,14 @@ problem as file:line:column. Nothing is started. Exit code 1 if there is any.`,
 }
 
 func (a *app) validate(cmd *cobra.Command, args []string) ([]desired.Problem, int, error) {
+	policy, err := a.hostPolicy()
+	if err != nil {
+		return nil, 0, err
+	}
 	if len(args) == 0 {
-		snap, err := desired.NewDir(desired.DirOptions{Path: a.manifests, Once: true}).Load(cmd.Context())
+		snap, err := desired.NewDir(desired.DirOptions{
+			Path: a.manifests, Once: true, Policy: func() (*desired.HostPolicy, error) { return policy, nil },
+		}).Load(cmd.Context())
 		if err != nil {
 			return nil, 0, err
 		}
@@ -73,7 +80,7 @@ func (a *app) validate(cmd *cobra.Command, args []string) ([]desired.Problem, in
 			if err != nil {
 				return nil, 0, err
 			}
-			docs, ps := desired.Decode(f, data)
+			docs, ps := desired.DecodeFor(policy, f, data)
 			problems = append(problems, ps...)
 			n += len(docs)
 		}

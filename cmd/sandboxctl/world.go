@@ -45,6 +45,7 @@ type viewer struct {
 	store *actual.Store // nil if there is no state yet
 	obs   *actual.Observer
 	dir   *desired.Dir
+	file  *desired.PolicyFile
 	info  *actual.DaemonInfo
 	alive bool
 	specs map[string]*actual.Record // of the last look, by digest of the manifest
@@ -68,7 +69,8 @@ func (a *app) newViewer() (*viewer, error) {
 	if err != nil {
 		return nil, errors.Join(err, v.close())
 	}
-	opts := desired.DirOptions{Path: a.manifests, Once: true, BootID: boot, Known: v.known}
+	opts := desired.DirOptions{Path: a.manifests, Once: true, BootID: boot, Known: v.known, Policy: v.policy}
+	v.notePolicy()
 	if v.info != nil && len(v.info.Memory) > 0 && v.info.ManifestsDir == a.manifests {
 		opts.Memory = new(desired.Memory)
 		if err := json.Unmarshal(v.info.Memory, opts.Memory); err != nil {
@@ -143,8 +145,9 @@ func (v *viewer) look(ctx context.Context) (*world, error) {
 		}
 	}
 	w := &world{daemon: v.info, alive: v.alive}
+	lastGood := reconcile.LastGood(want, have)
 	w.in = reconcile.Input{
-		Desired: want, Actual: have, LastGood: reconcile.LastGood(want, have), Now: time.Now(), Policy: policy,
+		Desired: want, Actual: have, LastGood: lastGood, Denied: reconcile.Denied(want, lastGood), Now: time.Now(), Policy: policy,
 	}
 	if v.info != nil {
 		w.in.Removals = v.info.Removals

@@ -68,7 +68,7 @@ func Open(opts Options) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := launcher.New(launcher.Options{Store: store, SentryPath: opts.SentryPath, SentryLogLevel: opts.SentryLogLevel, AllowHostNetwork: true})
+	l, err := launcher.New(launcher.Options{Store: store, SentryPath: opts.SentryPath, SentryLogLevel: opts.SentryLogLevel})
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}

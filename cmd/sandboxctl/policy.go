@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/fsnotify/fsnotify"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
+)
+
+// policyFile is the host policy that this run judges by: the one that was asked
+// for, or the one the daemon uses, or the system's.
+func (a *app) policyFile(daemon *actual.DaemonInfo) *desired.PolicyFile {
+	opts := desired.PolicyOptions{Path: desired.DefaultPolicyPath, Optional: true, Protected: []string{a.manifests, a.state}}
+	switch {
+	case a.policy != "":
+		opts.Path, opts.Optional = a.policy, false
+	case daemon != nil && daemon.HostPolicy.Path != "":
+		opts.Path, opts.Optional = daemon.HostPolicy.Path, daemon.HostPolicy.Optional
+	}
+	return desired.NewPolicyFile(opts)
+}
+
+// readDaemon is what the last daemon said of itself, nil if nothing, and whether
+// it lives.
+func (a *app) readDaemon() (info *actual.DaemonInfo, alive bool) {
+	store, err := actual.OpenStoreReadOnly(a.state)
+	if err != nil {
+		return nil, false // nothing has run yet, or it is not for us to read
+	}
+	defer store.Close()
+	info, live, err := store.DaemonInfo()
+	if err != nil {
+		fmt.Fprintf(a.stderr, "warning: %s\n", clean(err.Error()))
+		return nil, false
+	}
+	return info, live == actual.Alive
+}
+
+// hostPolicy is the policy to judge manifests by that are not in the directory.
+func (a *app) hostPolicy() (*desired.HostPolicy, error) {
+	daemon, _ := a.readDaemon()
+	return a.policyFile(daemon).Load()
+}
+
+// notePolicy says so when what was computed is not what the daemon computes.
+func (v *viewer) notePolicy() {
+	if d := v.info; v.alive && v.a.policy != "" && d.HostPolicy.Path != "" && d.HostPolicy.Path != v.a.policy {
+		fmt.Fprintf(v.a.stderr, "warning: judged by the host policy %s; the daemon uses %s\n", clean(v.a.policy), clean(d.HostPolicy.Path))
+	}
+}
+
+// policy is what the daemon judges by, also when it is another one than at the
+// last look.
+func (v *viewer) policy() (*desired.HostPolicy, error) {
+	f := v.a.policyFile(v.info)
+	if v.file == nil || v.file.Options().Path != f.Options().Path || v.file.Options().Optional != f.Options().Optional {
+		v.file = f
+	}
+	return v.file.Load()
+}
+
+// checkPolicy looks at the host policy.
+func (a *app) checkPolicy() []finding {
+	const check = "host policy"
+	daemon, alive := a.readDaemon()
+	file := a.policyFile(daemon)
+	path := file.Options().Path
+	p, err := file.Load()
+	if err != nil {
+		return []finding{{check, levelError, fmt.Sprintf("%v: nothing is created, changed or stopped until it is mended", err)}}
+	}
+	out := []finding{{check, levelOK, p.Source()}}
+	switch {
+	case alive && daemon.HostPolicy.Path != path:
+		out[0] = finding{check, levelWarning, fmt.Sprintf("%s is fine; the daemon uses %s", path, daemon.HostPolicy.Path)}
+	case alive && daemon.HostPolicy.Digest != p.Digest():
+		out[0] = finding{check, levelWarning, p.Source() + " is fine, and the daemon has not taken notice of it yet"}
+	case p.Source() != path:
+		out[0].Message = fmt.Sprintf("built-in; there is no %s", path)
+		return out // its one directory is there when somebody needs it
+	}
+	for _, allowed := range slices.Concat(p.HostPaths, p.Root.Dirs, p.Root.Bundles) {
+		switch real, err := filepath.EvalSymlinks(allowed.Path); {
+		case err != nil:
+			out = append(out, finding{check, levelWarning, fmt.Sprintf("nothing can be shared of what it allows: %v", err)})
+		case real != allowed.Path:
+			out = append(out, finding{check, levelWarning, fmt.Sprintf("%s leads through a symbolic link, and nothing of it is shared; allow %s", allowed.Path, real)})
+		}
+	}
+	slices.SortFunc(out[1:], func(a, b finding) int { return strings.Compare(a.Message, b.Message) })
+	return slices.Compact(out)
+}
+
+// watchPolicy wakes the loop when the file of the policy may have changed.
+// Without a watch that is noticed at the next resync.
+func (d *daemon) watchPolicy(ctx context.Context) error {
+	return watchFile(ctx, d.policy.Options().Path, d.loop.Wake, func(err error) {
+		d.log.Warn("a change of the host policy may be noticed late", "err", err)
+	})
+}
+
+// watchFile calls changed when a file may have changed, also when it, or the
+// directory it is in, is not there yet.
+func watchFile(ctx context.Context, path string, changed func(), warn func(error)) error {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	dir := filepath.Dir(path)
+	add := func() error {
+		for {
+			at, missing := dir, ""
+			for err = w.Add(at); err != nil && at != "/"; err = w.Add(at) {
+				at, missing = filepath.Dir(at), at // it may come: its parent tells
+			}
+			if err != nil || missing == "" {
+				return err
+			}
+			if _, err := os.Lstat(missing); err != nil {
+				return nil
+			}
+			// It came before its parent was watched.
+		}
+	}
+	if err := add(); err != nil {
+		return err
+	}
+	changed() // what happened before the watch was there
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case ev := <-w.Events:
+			if !strings.HasPrefix(ev.Name+"/", dir+"/") && !strings.HasPrefix(dir, ev.Name+"/") {
+				continue // a neighbour of what is missing
+			}
+			// The directory may be there only now, or be another one.
+			err = add()
+			changed()
+		case err = <-w.Errors:
+			changed()
+		}
+		if err != nil {
+			warn(err)
+		}
+	}
+}

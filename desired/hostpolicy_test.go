@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package desired
+
+import (
+	"strings"
+	"testing"
+)
+
+const policyHead = "apiVersion: sandboxctl.dev/v1alpha1\nkind: HostPolicy\n"
+
+func policyOf(t *testing.T, lines ...string) *HostPolicy {
+	t.Helper()
+	p, problems := DecodePolicy("policy.yaml", []byte(policyHead+strings.Join(lines, "\n")))
+	if p == nil {
+		t.Fatal(problems)
+	}
+	p.protect(PolicyOptions{Path: "/etc/sandboxctl/policy.yaml", Protected: []string{"/srv/sandboxctl/state"}})
+	return p
+}
+
+func TestPolicyCheck(t *testing.T) {
+	t.Parallel()
+	volume := func(path, more string) string {
+		return "volumes: [{name: a, mountPath: /a, hostPath: " + path + more + "}]"
+	}
+	for name, c := range map[string]struct {
+		policy string
+		spec   string
+		want   string // the beginning of the only problem, "" for none
+	}{
+		"minimal":                     {"", "", ""},
+		"minimal, nothing allowed":    {"root: {host: false}", "", "f.yaml:5:10: spec.root.host: the host policy policy.yaml does not allow a view of the host"},
+		"shared directory":            {"", volume("/srv/sandboxctl", ""), "f.yaml:7:38: spec.volumes[0].hostPath: /srv/sandboxctl is never shared with a sandbox: /srv/sandboxctl/state is sandboxctl's own"},
+		"below the shared directory":  {"", volume("/srv/sandboxctl/a/b", ""), ""},
+		"beside the shared directory": {"", volume("/srv/sandboxctl2", ""), "f.yaml:7:38: spec.volumes[0].hostPath: the host policy policy.yaml does not allow /srv/sandboxctl2; allowed: /srv/sandboxctl; move it there, or have the administrator add it to hostPaths"},
+		"elsewhere":                   {"", volume("/etc", ", readOnly: true"), "f.yaml:7:38: spec.volumes[0].hostPath: /etc is never shared"},
+		"own state":                   {"hostPaths: [{path: /srv, access: readWrite}]", volume("/srv/sandboxctl/state/sandboxes", ""), "f.yaml:7:38: spec.volumes[0].hostPath: /srv/sandboxctl/state/sandboxes is never shared"},
+		"above own state":             {"hostPaths: [{path: /srv, access: readWrite}]", volume("/srv", ", readOnly: true"), "f.yaml:7:38: spec.volumes[0].hostPath: /srv is never shared"},
+		"read only":                   {"hostPaths: [{path: /usr/share, access: readOnly}]", volume("/usr/share/zoneinfo", ""), "f.yaml:7:38: spec.volumes[0].hostPath: the host policy policy.yaml allows /usr/share to be read only; set readOnly: true"},
+		"read only, read":             {"hostPaths: [{path: /usr/share, access: readOnly}]", volume("/usr/share/zoneinfo", ", readOnly: true"), ""},
+		"the one that allows most":    {"hostPaths: [{path: /a, access: readOnly}, {path: /a/b, access: readWrite}]", volume("/a/b/c", ""), ""},
+		"no host path":                {"hostPaths: []", volume("/srv/sandboxctl/a", ""), "f.yaml:7:38: spec.volumes[0].hostPath: the host policy policy.yaml does not allow /srv/sandboxctl/a; allowed: none"},
+		"root dir":                    {"root: {dirs: [{path: /r, access: readOnly}]}", "root: {dir: /r/x}", ""},
+		"root dir elsewhere":          {"root: {dirs: [{path: /r, access: readOnly}]}", "root: {dir: /rr}", "f.yaml:5:10: spec.root.dir: the host policy policy.yaml does not allow /rr; allowed: /r (read-only)"},
+		"root dir, written to":        {"root: {dirs: [{path: /r, access: readOnly}]}", "root: {dir: /r/x}\noverlay: none", "f.yaml:5:10: spec.root.dir: the host policy policy.yaml allows /r to be read only; use overlay: memory"},
+		"bundle":                      {"root: {bundles: [{path: /b, access: readOnly}]}", "root: {bundle: /b/x}", ""},
+		"bundle elsewhere":            {"", "root: {bundle: /b/x}", "f.yaml:5:10: spec.root.bundle: the host policy policy.yaml does not allow /b/x; allowed: /srv/sandboxctl"},
+		"host network":                {"", "network: {mode: host}", "f.yaml:7:13: spec.network.mode: the host policy policy.yaml does not allow the host's network; use none"},
+		"host network, allowed":       {"network: {host: true}", "network: {mode: host}", ""},
+		"netns":                       {"network: {netns: [shop]}", "network: {mode: netns, netns: shop}", ""},
+		"any netns":                   {`network: {netns: ["*"]}`, "network: {mode: netns, netns: shop}", ""},
+		"other netns":                 {"network: {netns: [shop]}", "network: {mode: netns, netns: vpn}", `f.yaml:7:26: spec.network.netns: the host policy policy.yaml does not allow the network namespace "vpn"; allowed: shop`},
+		"default capability":          {"", "capabilities: {add: [net_raw, CAP_CHOWN]}", ""},
+		"capability":                  {"", "capabilities: {add: [CHOWN, sys_admin]}", "f.yaml:7:31: spec.capabilities.add[1]: the host policy policy.yaml does not allow sys_admin; allowed besides the default ones: none"},
+		"capability, allowed":         {"capabilities: [CAP_SYS_ADMIN]", "capabilities: {add: [sys_admin]}", ""},
+		"any capability":              {"capabilities: [all]", "capabilities: {add: [BPF]}", ""},
+		"direct":                      {"", "fileAccess: direct", "f.yaml:7:3: spec.fileAccess: the host policy policy.yaml does not allow direct; allowed: proxy"},
+		"direct, allowed":             {"fileAccess: [proxy, direct]", "fileAccess: direct", ""},
+		"proxy, not allowed":          {"fileAccess: [direct]", "fileAccess: proxy", "f.yaml:7:3: spec.fileAccess: the host policy policy.yaml does not allow proxy; allowed: direct"},
+		"platform":                    {"platforms: []", "platform: systrap", "f.yaml:7:3: spec.platform: the host policy policy.yaml does not allow systrap; allowed: none"},
+		"root user by default":        {"rootUser: false", "", "f.yaml:4:1: spec.user: the host policy policy.yaml does not allow applications to run as root"},
+		"root user":                   {"rootUser: false", "user: {uid: 0, gid: 5}", "f.yaml:7:3: spec.user: the host policy policy.yaml does not allow applications to run as root"},
+		"other user":                  {"rootUser: false", "user: {uid: 5, gid: 0}", ""},
+		"no id mappings":              {"minHostID: 100000", "", "f.yaml:4:1: spec.idMappings: is missing: the host policy policy.yaml wants sandboxes to act on files as ids of the host from 100000"},
+		"low id":                      {"minHostID: 100000", "idMappings: {uids: [{containerID: 0, hostID: 100000, size: 9}], gids: [{containerID: 0, hostID: 99999, size: 9}]}", "f.yaml:7:91: spec.idMappings.gids[0].hostID: the host policy policy.yaml allows ids of the host from 100000, got 99999"},
+		"id mappings":                 {"minHostID: 100000", "idMappings: {uids: [{containerID: 0, hostID: 100000, size: 9}], gids: [{containerID: 0, hostID: 100000, size: 9}]}", ""},
+		"no limit":                    {"maxResources: {memory: 1Gi}", "", "f.yaml:4:1: spec.resources.memory: is missing: the host policy policy.yaml allows at most 1Gi, and no limit is more; set one"},
+		"limit":                       {"maxResources: {memory: 1Gi, cpu: 2, pids: 100}", "resources: {memory: 1Gi, cpu: 2, pids: 100}", ""},
+		"memory":                      {"maxResources: {memory: 1Gi}", "resources: {memory: 1025Mi}", "f.yaml:7:15: spec.resources.memory: the host policy policy.yaml allows at most 1Gi; ask for less"},
+		"cpu":                         {"maxResources: {cpu: 1500m}", "resources: {cpu: 2}", "f.yaml:7:15: spec.resources.cpu: the host policy policy.yaml allows at most 1500m; ask for less"},
+		"pids":                        {"maxResources: {pids: 100}", "resources: {pids: 101}", "f.yaml:7:15: spec.resources.pids: the host policy policy.yaml allows at most 100; ask for less"},
+	} {
+		text := minimal
+		switch root, rest, _ := strings.Cut(c.spec, "\n"); {
+		case strings.HasPrefix(root, "root: {bundle"):
+			text = strings.Replace(minimal, "root: {host: {}}\n  command: [sh]", root, 1)
+		case strings.HasPrefix(root, "root:"):
+			text = strings.Replace(minimal, "root: {host: {}}", root, 1)
+			if rest != "" {
+				text += "  " + rest + "\n"
+			}
+		case root != "":
+			text = with(root)
+		}
+		docs, ps := DecodeFor(policyOf(t, c.policy), "f.yaml", []byte(text))
+		switch {
+		case c.want == "":
+			if len(ps) > 0 || docs[0].Sandbox == nil {
+				t.Errorf("%s: %v", name, ps)
+			}
+		case len(ps) != 1 || ps[0].Reason != ReasonPolicyDenied || docs[0].Sandbox != nil || ps[0].Name != "web":
+			t.Errorf("%s: %+v", name, ps)
+		case !strings.HasPrefix(ps[0].Error(), c.want):
+			t.Errorf("%s: %s\nexpected %s", name, ps[0], c.want)
+		}
+		// Without a policy nothing of it is a problem.
+		if _, ps := Decode("f.yaml", []byte(text)); len(ps) > 0 {
+			t.Errorf("%s, without a policy: %v", name, ps)
+		}
+	}
+}
+
+// Everything is told at once, also beside what is wrong.
+func TestPolicyCheckAll(t *testing.T) {
+	t.Parallel()
+	p := policyOf(t)
+	text := with("fileAccess: direct", "network: {mode: host}", "volumes: [{name: a, mountPath: /a, hostPath: /home/x}, {name: A, mountPath: /b, hostPath: /home/y}]", "resources: {cpus: 1}")
+	_, ps := DecodeFor(p, "f.yaml", []byte(text))
+	denied, other := 0, 0
+	for _, p := range ps {
+		if p.Reason == ReasonPolicyDenied {
+			denied++
+		} else {
+			other++
+		}
+	}
+	if denied != 4 || other != 2 {
+		t.Errorf("%d denied, %d other: %v", denied, other, ps)
+	}
+}
+
+func TestDecodePolicy(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"":                   "p:1:1: expected one document of kind HostPolicy, got 0",
+		"kind: HostPolicy\n": "p:1:1: apiVersion: is missing",
+		"apiVersion: sandboxctl.dev/v2\nkind: HostPolicy\n": `p:1:13: apiVersion: expected sandboxctl.dev/v1alpha1, got "sandboxctl.dev/v2"`,
+		minimal:                                                         `p:2:7: kind: expected HostPolicy, got "Sandbox"`,
+		policyHead + "---\n" + policyHead:                               "p:3:1: expected one document of kind HostPolicy, got 2",
+		policyHead + "hostPath: []\n":                                   `p:3:1: hostPath: unknown field "hostPath"; did you mean "hostPaths"?`,
+		policyHead + "netns: []\n":                                      `p:3:1: netns: unknown field "netns" here; it belongs to network`,
+		policyHead + "hostPaths: [{path: /a}]\n":                        "p:3:13: hostPaths[0].access: is missing: expected readOnly or readWrite",
+		policyHead + "hostPaths: [{path: /a, access: rw}]\n":            `p:3:24: hostPaths[0].access: expected one of readOnly, readWrite, got "rw"`,
+		policyHead + "hostPaths: [{path: a, access: readOnly}]\n":       `p:3:14: hostPaths[0].path: expected an absolute path, got "a"`,
+		policyHead + "hostPaths: [{path: /, access: readOnly}]\n":       "p:3:14: hostPaths[0].path: the whole host can't be allowed",
+		policyHead + "hostPaths: [{path: /a/../b, access: readOnly}]\n": `p:3:14: hostPaths[0].path: expected a path without`,
+		policyHead + "root: {dirs: [{path: /a, access: readOnly}, {path: /a, access: readWrite}]}\n": "p:3:46: root.dirs[1].path: /a is given twice",
+		policyHead + "hostPaths: [{path: /a, access: readWrite}, {path: /a/b, access: readOnly}]\n":  "p:3:57: hostPaths[1].access: /a/b is below /a, which may be written, this with it",
+		policyHead + "network: {netns: [a/b]}\n":                                                     "p:3:19: network.netns[0]: expected the name of a network namespace",
+		policyHead + "capabilities: [SYS_ADMN]\n":                                                    `p:3:16: capabilities[0]: unknown capability "SYS_ADMN"; did you mean "SYS_ADMIN"?`,
+		policyHead + "platforms: [kvmm]\n":                                                           `p:3:13: platforms[0]: expected one of systrap, kvm, ptrace, got "kvmm"; did you mean "kvm"?`,
+		policyHead + "fileAccess: [none]\n":                                                          `p:3:14: fileAccess[0]: expected one of proxy, direct, got "none"`,
+		policyHead + "maxResources: {memory: 1Mi}\n":                                                 "p:3:16: maxResources.memory: expected at least 32Mi",
+		policyHead + "maxSandboxes: -1\n":                                                            "p:3:1: maxSandboxes: expected 0 (any number) or more, got -1",
+		policyHead + "rootUser: yes\n":                                                               `p:3:11: rootUser: expected true or false, got "yes"`,
+		policyHead + "rootUser: &a true\n":                                                           "p:3:11: anchors and aliases are not allowed",
+		policyHead + "rootUser: [true\n":                                                             "p:2:1: not YAML",
+		policyHead + "\x00":                                                                          "p:3:1: expected UTF-8 text",
+	} {
+		p, problems := DecodePolicy("p", []byte(text))
+		if p != nil || len(problems) == 0 || !strings.HasPrefix(problems[0].Error(), want) {
+			t.Errorf("%q: %v\nexpected %s", text, problems, want)
+		}
+	}
+	// What is left out is as it is without a file; what is empty is empty.
+	def, some := DefaultHostPolicy(), policyOf(t, "capabilities: [BPF]")
+	if len(some.HostPaths) != 1 || some.HostPaths[0] != def.HostPaths[0] || !*some.Root.Host || !*some.RootUser || len(some.Root.Dirs) != 1 || len(some.Platforms) != 1 || len(some.FileAccess) != 1 {
+		t.Errorf("%+v", some)
+	}
+	if none := policyOf(t, "hostPaths: []", "root: {dirs: [], bundles: []}", "platforms: []", "fileAccess: []"); len(none.HostPaths)+len(none.Root.Dirs)+len(none.Root.Bundles)+len(none.Platforms)+len(none.FileAccess) != 0 {
+		t.Errorf("%+v", none)
+	}
+	if errs := def.Validate(); len(errs) > 0 {
+		t.Error(errs)
+	}
+}

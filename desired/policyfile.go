@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package desired
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"reflect"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	sigsyaml "sigs.k8s.io/yaml"
+)
+
+// PolicyFile is the file of the host policy. It is looked at again whenever the
+// policy is asked for. It is safe for concurrent use.
+type PolicyFile struct {
+	opts PolicyOptions
+
+	mu     sync.Mutex
+	id     fileID
+	policy *HostPolicy
+}
+
+// PolicyOptions configure a PolicyFile.
+type PolicyOptions struct {
+	// Path of the file; it may be a symbolic link.
+	Path string
+	// Optional says that without the file the built-in policy counts. Otherwise
+	// a file that is missing is an error: somebody meant one.
+	Optional bool
+	// Protected are directories and files that are never shared with a sandbox,
+	// whatever the policy allows.
+	Protected []string
+}
+
+// policySettle is how long a change must have lasted where the kernel does not
+// tell whether somebody is writing.
+const policySettle = 100 * time.Millisecond
+
+// NewPolicyFile returns the file. Nothing is read yet.
+func NewPolicyFile(opts PolicyOptions) *PolicyFile { return &PolicyFile{opts: opts} }
+
+// Options are what the file was made with.
+func (f *PolicyFile) Options() PolicyOptions { return f.opts }
+
+// Load returns the policy that the file holds now. Whatever is wrong with the
+// file is an error, and then nothing may be allowed: who wrote half of a policy,
+// or can write all of it, must not decide.
+func (f *PolicyFile) Load() (*HostPolicy, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	file, err := OpenTrusted(f.opts.Path)
+	if f.opts.Optional && errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errDangling) {
+		p := DefaultHostPolicy()
+		p.protect(f.opts)
+		f.policy, f.id = nil, fileID{}
+		return p, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read host policy: %w", err)
+	}
+	defer file.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
+		return nil, fmt.Errorf("read host policy %s: %w", f.opts.Path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, fmt.Errorf("read host policy %s: expected a regular file", f.opts.Path)
+	}
+	id := fileID{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
+	if f.policy != nil && f.id == id {
+		return f.policy, nil
+	}
+	// Half a policy may allow what the whole one does not.
+	release, writing := lease(file, &st, policySettle)
+	if writing {
+		return nil, fmt.Errorf("read host policy %s: it is being written", f.opts.Path)
+	}
+	b, err := io.ReadAll(io.LimitReader(file, MaxFileBytes+1))
+	release()
+	if err != nil {
+		return nil, fmt.Errorf("read host policy %s: %w", f.opts.Path, err)
+	}
+	p, problems := DecodePolicy(f.opts.Path, b)
+	if len(problems) > 0 {
+		errs := make([]error, len(problems))
+		for i := range problems {
+			errs[i] = errors.New(problems[i].Error())
+		}
+		return nil, fmt.Errorf("read host policy: %w", errors.Join(errs...))
+	}
+	p.protect(f.opts)
+	f.policy, f.id = p, id
+	return p, nil
+}
+
+// protect keeps sandboxctl's own files from being shared, under the names they
+// were given and under those that these lead to.
+func (p *HostPolicy) protect(opts PolicyOptions) {
+	for _, own := range append([]string{opts.Path}, opts.Protected...) {
+		p.protected = append(p.protected, own)
+		if real, err := filepath.EvalSymlinks(own); err == nil && real != own {
+			p.protected = append(p.protected, real)
+		}
+	}
+}
+
+// DecodePolicy reads a host policy as strictly as manifests are read. file is
+// used in positions only. The policy is nil if there are problems.
+func DecodePolicy(file string, data []byte) (*HostPolicy, []Problem) {
+	chunks, bad := chunksOf(file, data)
+	switch {
+	case bad != nil:
+		return nil, []Problem{*bad}
+	case len(chunks) != 1:
+		line := 1
+		if len(chunks) > 1 {
+			line = chunks[1].line
+		}
+		return nil, []Problem{{Position: Position{file, line, 1}, Message: fmt.Sprintf("expected one document of kind %s, got %d", PolicyKind, len(chunks))}}
+	}
+	c := chunks[0]
+	w := &walker{file: file, offset: c.line - 1, at: map[string]Position{}, kind: PolicyKind, root: reflect.TypeFor[HostPolicy]()}
+	root, ps := w.parse(c)
+	if root == nil {
+		return nil, ps
+	}
+	w.document(root)
+	if len(w.problems) > 0 {
+		sortProblems(w.problems)
+		return nil, w.problems
+	}
+	p := new(HostPolicy)
+	if err := sigsyaml.UnmarshalStrict(c.text, p); err != nil {
+		w.report(w.at[""], "", "%v", err)
+		return nil, w.problems
+	}
+	for _, e := range p.Validate() {
+		w.report(w.nearest(e.Field), e.Field, "%s", e.Message)
+	}
+	if len(w.problems) > 0 {
+		sortProblems(w.problems)
+		return nil, w.problems
+	}
+	p.fill()
+	sum := sha256.Sum256(data)
+	p.from, p.digest = file, hex.EncodeToString(sum[:])
+	return p, nil
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
+)
+
+func hostPolicy(t *testing.T, lines string) *desired.HostPolicy {
+	t.Helper()
+	p, problems := desired.DecodePolicy("policy.yaml", []byte("apiVersion: sandboxctl.dev/v1alpha1\nkind: HostPolicy\n"+lines))
+	if p == nil {
+		t.Fatal(problems)
+	}
+	return p
+}
+
+// What is in a bundle is judged as what is in a manifest.
+func TestBundlePolicy(t *testing.T) {
+	t.Parallel()
+	top := t.TempDir()
+	dir := filepath.Join(top, "b")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const good = `{"root":{"path":"rootfs"},"process":{"args":["a"],"cwd":"/","user":{"uid":5,"gid":6},"capabilities":{"bounding":["CAP_CHOWN"]}},
+	 "mounts":[{"destination":"/data","type":"bind","source":"data"}]}`
+	bundles := fmt.Sprintf("{bundles: [{path: %s, access: readWrite}], dirs: [{path: /roots, access: readOnly}]", dir)
+	for name, c := range map[string]struct{ old, new, root, more, want string }{
+		"good":                        {"", "", "}", "", ""},
+		"not there":                   {"", "", "}", "root: {}", "spec.root.bundle: the host policy policy.yaml does not allow " + dir},
+		"a mount of elsewhere":        {`"source":"data"`, `"source":"/etc"`, "}", "", dir + "/config.json: mounts[0].source: the host policy policy.yaml does not allow /etc; allowed: /srv/sandboxctl"},
+		"a mount that leads out":      {`"source":"data"`, `"source":"../../etc"`, "}", "", "mounts[0].source: the host policy policy.yaml does not allow " + filepath.Dir(filepath.Dir(dir)) + "/etc"},
+		"a mount of what is allowed":  {`"source":"data"`, `"source":"/vol/x"`, "}", "hostPaths: [{path: /vol, access: readWrite}]", ""},
+		"a mount of what may be read": {`"source":"data"`, `"source":"/vol/x"`, "}", "hostPaths: [{path: /vol, access: readOnly}]", "mounts[0].source: the host policy policy.yaml allows /vol to be read only"},
+		"a mount that is read":        {`"source":"data"`, `"source":"/vol/x","options":["ro"]`, "}", "hostPaths: [{path: /vol, access: readOnly}]", ""},
+		"a root elsewhere":            {`"rootfs"`, `"/"`, "}", "", "root.path: the host policy policy.yaml does not allow /; allowed: /roots (read-only)"},
+		"a root that leads out":       {`"rootfs"`, `"../.."`, "}", "", "root.path: the host policy policy.yaml does not allow " + filepath.Dir(top)},
+		"a root that is allowed":      {`"rootfs"`, `"/roots/x"`, "}", "", ""},
+		"a capability":                {"CAP_CHOWN", "CAP_SYS_ADMIN", "}", "", `process.capabilities: the host policy (policy.yaml) does not allow "CAP_SYS_ADMIN"`},
+		"a capability that is":        {"CAP_CHOWN", "CAP_SYS_ADMIN", "}", "capabilities: [SYS_ADMIN]", ""},
+		"root of the sandbox":         {`"uid":5`, `"uid":0`, "}", "rootUser: false", "process.user: the host policy (policy.yaml) does not allow"},
+		"not root":                    {"", "", "}", "rootUser: false", ""},
+		"hooks":                       {`"mounts"`, `"hooks":{"poststop":[{"path":"/bin/x"}]},"mounts"`, "}", "", "hooks: they run as root on the host, which the host policy (policy.yaml) does not allow"},
+		"hooks that may":              {`"mounts"`, `"hooks":{"poststop":[{"path":"/bin/x"}]},"mounts"`, ", hooks: true}", "", ""},
+		"hooks in the sandbox":        {`"mounts"`, `"hooks":{"startContainer":[{"path":"/bin/x"}]},"mounts"`, "}", "", ""},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(strings.Replace(good, c.old, c.new, 1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		policy := "root: " + bundles + c.root + "\n" + c.more
+		if strings.HasPrefix(c.more, "root:") {
+			policy = ""
+		}
+		_, err := fromManifest(manifest(func(s *desired.Spec) { s.Root = desired.Root{Bundle: dir}; s.Command = nil }), hostPolicy(t, policy))
+		var term *terminalError
+		switch {
+		case c.want == "" && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || !errors.As(err, &term)):
+			t.Errorf("%s: %v, expected a terminal error with %q", name, err, c.want)
+		}
+	}
+	// Who may write above it could put another one there between two looks.
+	if err := os.Chmod(top, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	_, err := fromManifest(manifest(func(s *desired.Spec) { s.Root = desired.Root{Bundle: dir}; s.Command = nil }), hostPolicy(t, "root: "+bundles+"}"))
+	if err == nil || !strings.Contains(err.Error(), "can be written by others (mode 0777)") {
+		t.Errorf("a bundle that can be swapped: %v", err)
+	}
+}
+
+// A create that the policy does not allow at that moment touches nothing.
+func TestCreateDenied(t *testing.T) {
+	t.Parallel()
+	store, err := actual.OpenStore(filepath.Join(t.TempDir(), "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	broken := errors.New("read host policy: it is broken")
+	for want, policy := range map[string]func() (*desired.HostPolicy, error){
+		"spec.volumes[0].hostPath: the built-in host policy (/etc/sandboxctl/policy.yaml would change it) does not allow /home/x": nil,
+		broken.Error(): func() (*desired.HostPolicy, error) { return nil, broken },
+	} {
+		l, err := New(Options{Store: store, SentryPath: "/nonexistent/sentry", Policy: policy})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sb := manifest(func(s *desired.Spec) { s.Volumes = []desired.Volume{{Name: "a", MountPath: "/a", HostPath: "/home/x"}} })
+		err = l.Create(t.Context(), &desired.Entry{Sandbox: sb, Hash: desired.Hash(sb)}, "")
+		var term *terminalError
+		if err == nil || !strings.Contains(err.Error(), want) || errors.As(err, &term) {
+			t.Errorf("%v, expected %q, not for ever", err, want)
+		}
+		if list, err := store.List(); err != nil || len(list.Records)+len(list.Held)+len(list.Aborted) > 0 {
+			t.Errorf("something is on record: %+v %v", list, err)
+		}
+	}
+}

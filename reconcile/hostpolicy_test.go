@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package reconcile_test
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/reconcile"
+	"sandboxctl.dev/reconcile/reconciletest"
+)
+
+func hostPolicy(t testing.TB, lines string) *desired.HostPolicy {
+	t.Helper()
+	p, problems := desired.DecodePolicy("policy.yaml", []byte("apiVersion: sandboxctl.dev/v1alpha1\nkind: HostPolicy\n"+lines))
+	if p == nil {
+		t.Fatal(problems)
+	}
+	return p
+}
+
+// judged is an input whose source was read with a policy, nil for one that can't
+// be used.
+func judged(in reconcile.Input, p *desired.HostPolicy) reconcile.Input {
+	in.Desired.Policy = p
+	if p == nil {
+		in.Desired.Complete, in.Desired.Reason, in.Desired.Message = false, desired.ReasonPolicyUnusable, "the policy is broken"
+	}
+	in.Denied = reconcile.Denied(in.Desired, in.LastGood)
+	return in
+}
+
+// What runs and is not allowed any more runs on; what does not is not started;
+// cleaning up after the dead goes on.
+func TestPlanDenied(t *testing.T) {
+	t.Parallel()
+	strict := hostPolicy(t, "root: {host: false}")
+	fine := hostPolicy(t, "")
+	web := reconciletest.Entry("web", "a", nil)
+	direct := reconciletest.Entry("direct", "a", func(s *desired.Spec) { s.FileAccess = desired.FileAccessDirect })
+	problem := desired.Problem{Name: "web", Position: desired.Position{File: "web.yaml", Line: 5, Column: 10}, Field: "spec.root.host", Reason: desired.ReasonPolicyDenied, Message: "not allowed"}
+	denied := func(o actual.Observed, change ...func(*actual.Observed)) reconcile.Input {
+		for _, c := range change {
+			c(&o)
+		}
+		in := input(false, nil, o)
+		in.Desired.Problems = []desired.Problem{problem}
+		return in
+	}
+	request := func(in reconcile.Input) reconcile.Input {
+		in.Actual.Requests = []actual.Request{{Kind: actual.RequestRestart, Name: "web", Token: "t"}}
+		return in
+	}
+	dead := func(o *actual.Observed) { o.Sentry = actual.Dead }
+	phase := func(p actual.Phase) func(*actual.Observed) { return func(o *actual.Observed) { o.Record.Phase = p } }
+	due := func(o *actual.Observed) { o.Record.LastExit.At = now.Add(-time.Hour) }
+	for name, c := range map[string]struct {
+		in                      reconcile.Input
+		plan, phase, conditions string
+	}{
+		"runs": {judged(denied(running(web)), strict), "", "Running", "Ready=True/Running Reconciling=False/Converged Stalled=True/PolicyDenied ManifestValid=False/PolicyDenied"},
+		"runs, and what is recorded is allowed": {
+			judged(denied(running(web)), fine), "", "Running", "Ready=True/Running Reconciling=False/Converged Stalled=False/Converged ManifestValid=False/PolicyDenied",
+		},
+		"runs, no policy":            {judged(denied(running(web)), nil), "", "Running", "Ready=True/Running Reconciling=False/Converged Stalled=True/PolicyDenied ManifestValid=False/PolicyDenied"},
+		"a restart is asked for":     {judged(request(denied(running(web))), strict), "", "Running", "Stalled=True/PolicyDenied"},
+		"a restart, no policy":       {judged(request(denied(running(web))), nil), "", "Running", "Stalled=True/PolicyDenied"},
+		"a restart of what may":      {judged(request(denied(running(web))), fine), "destroy web RestartRequested graceful", "Running", "Stalled=False/Converged"},
+		"died":                       {judged(denied(running(web), dead), strict), "destroy web SentryKilled failures=1", "Stopping", ""},
+		"died, no policy":            {judged(denied(running(web), dead), nil), "destroy web SentryKilled failures=1", "Stopping", ""},
+		"begun to stop":              {judged(denied(running(web), phase(actual.PhaseStopping)), nil), "destroy web Interrupted", "Stopping", ""},
+		"interrupted":                {judged(denied(running(web), phase(actual.PhaseStarting)), nil), "destroy web Interrupted", "Creating", ""},
+		"stopped":                    {judged(denied(stopped(web, 1), due), strict), "", "Failed", "Ready=False/PolicyDenied Reconciling=False/Converged Stalled=True/PolicyDenied ManifestValid=False/PolicyDenied"},
+		"stopped, no policy":         {judged(denied(stopped(web, 1), due), nil), "", "Failed", "Ready=False/PolicyDenied Reconciling=False/Converged Stalled=True/PolicyDenied"},
+		"stopped, a restart":         {judged(request(denied(stopped(web, 1))), strict), "", "Failed", "Stalled=True/PolicyDenied"},
+		"stopped, allowed":           {judged(denied(stopped(web, 1), due), fine), "create web BackOff", "Pending", "Reconciling=True/BackOff"},
+		"rebooted":                   {judged(denied(stopped(web, 1), func(o *actual.Observed) { o.Record.Ending.Reason = reconcile.ReasonHostRebooted }), strict), "", "Failed", "Stalled=True/PolicyDenied"},
+		"its manifest is gone":       {judged(input(true, nil, running(web)), strict), "destroy web ManifestRemoved graceful", "Removing", "Reconciling=True/ManifestRemoved"},
+		"its manifest is, no policy": {judged(input(true, nil, running(web)), nil), "", "Running", "Stalled=True/PolicyDenied ManifestValid=False/SourceIncomplete"},
+		"new":                        {judged(input(true, []*desired.Entry{web}), fine), "create web New", "Pending", ""},
+		"another one is not allowed": {judged(input(true, []*desired.Entry{web}, running(web)), strict), "", "Running", "Ready=True/Running Stalled=False/Converged ManifestValid=True/Valid"},
+		"direct is not allowed":      {judged(input(false, nil, running(direct)), fine), "", "Running", "Stalled=True/PolicyDenied"},
+		"never valid": {judged(func() reconcile.Input {
+			in := input(false, nil)
+			in.Desired.Problems = []desired.Problem{problem}
+			return in
+		}(), strict), "", "Invalid", "Ready=False/PolicyDenied Stalled=True/PolicyDenied ManifestValid=False/PolicyDenied"},
+		"no room": {judged(input(true, []*desired.Entry{reconciletest.Entry("a", "a", nil), web}, running(web)), hostPolicy(t, "maxSandboxes: 1")), "", "Running", "Ready=True/Running Stalled=False/Converged"},
+		"no room for the held either": {judged(func() reconcile.Input {
+			in := input(true, []*desired.Entry{web})
+			in.Actual.Held = []actual.Held{{Name: "x"}}
+			return in
+		}(), hostPolicy(t, "maxSandboxes: 1")), "", "Pending", "Ready=False/PolicyDenied Reconciling=False/Converged Stalled=True/PolicyDenied ManifestValid=True/Valid"},
+		"no room beside the busy": {judged(func() reconcile.Input {
+			in := input(true, []*desired.Entry{web})
+			in.Busy = map[string]bool{"other": true}
+			return in
+		}(), hostPolicy(t, "maxSandboxes: 1")), "", "Pending", "Stalled=True/PolicyDenied"},
+		"room":         {judged(input(true, []*desired.Entry{web}, running(direct)), hostPolicy(t, "maxSandboxes: 2")), "destroy direct ManifestRemoved graceful; create web New", "Pending", "Stalled=False/Converged"},
+		"room for one": {judged(input(true, []*desired.Entry{reconciletest.Entry("a", "a", nil), web}), hostPolicy(t, "maxSandboxes: 1")), "create a New", "Pending", ""},
+	} {
+		plan := reconcile.Compute(c.in)
+		if got := show(plan); got != c.plan {
+			t.Errorf("%s: plan %q, expected %q", name, got, c.plan)
+		}
+		for _, s := range reconcile.Statuses(c.in, plan) {
+			if s.Name != "web" && !strings.HasPrefix(name, "direct") {
+				continue
+			}
+			if s.Phase != c.phase {
+				t.Errorf("%s: phase %s, expected %s", name, s.Phase, c.phase)
+			}
+			var got []string
+			for _, cond := range s.Conditions {
+				got = append(got, cond.Type+"="+cond.Status+"/"+cond.Reason)
+			}
+			for want := range strings.FieldsSeq(c.conditions) {
+				if !strings.Contains(strings.Join(got, " ")+" ", want+" ") {
+					t.Errorf("%s: %v, expected %s", name, got, want)
+				}
+			}
+		}
+		if sum := reconcile.Summarize(c.in, plan, reconcile.Statuses(c.in, plan)); strings.Contains(c.conditions, "PolicyDenied") && sum.Converged {
+			t.Errorf("%s: it is said to be converged", name)
+		}
+	}
+}
+
+// policed is a world whose source has a policy.
+type policed struct {
+	*reconciletest.World
+	policy atomic.Pointer[desired.HostPolicy]
+}
+
+func (p *policed) Load(ctx context.Context) (*desired.Snapshot, error) {
+	s, err := p.World.Load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := *s
+	if out.Policy = p.policy.Load(); out.Policy == nil {
+		return &desired.Snapshot{Reason: desired.ReasonPolicyUnusable, Message: "the policy is broken", Digest: "broken"}, nil
+	}
+	return &out, nil
+}
+
+// A policy that can't be used stops nothing and starts nothing; when it is
+// mended everything goes on.
+func TestLoopPolicyUnusable(t *testing.T) {
+	t.Parallel()
+	var p *policed
+	inLoop(t, func(o *reconcile.Options) {
+		p = &policed{World: o.Source.(*reconciletest.World)}
+		p.policy.Store(hostPolicy(t, ""))
+		o.Source, o.Resync = p, time.Second
+	}, func(w *reconciletest.World, _ *reconcile.Loop, _ *atomic.Int64) {
+		w.Want(reconciletest.Entry("a", "a", nil))
+		w.Want(reconciletest.Entry("b", "a", nil))
+		synctest.Wait()
+		p.policy.Store(nil)
+		w.Want(reconciletest.Entry("a", "changed", nil))
+		w.Want(reconciletest.Entry("c", "a", nil))
+		attempt := w.Record("a").Attempt
+		w.Kill("b", "sentry", 1)
+		time.Sleep(time.Hour)
+		if a, b, c := phase(w, "a"), phase(w, "b"), phase(w, "c"); a != "Running" || b != "Stopped" || c != "none" || w.Record("a").Attempt != attempt {
+			t.Errorf("a is %s, b %s, c %s", a, b, c)
+		}
+		p.policy.Store(hostPolicy(t, ""))
+		time.Sleep(time.Hour)
+		for _, n := range []string{"a", "b", "c"} {
+			if got := phase(w, n); got != "Running" {
+				t.Errorf("%s is %s", n, got)
+			}
+		}
+		if w.Record("a").Attempt != attempt+1 {
+			t.Errorf("a was not changed")
+		}
+	})
+}
