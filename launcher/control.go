@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/crashpoint"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -168,7 +169,10 @@ func orClosed(err error) error {
 // SetNetwork gives the sandbox its interfaces when it starts, with a packet
 // socket for each that is not loopback.
 func (c *Control) SetNetwork(ctx context.Context, args wire.NetworkArgs, sockets ...*os.File) error {
-	return c.call(ctx, wire.MethodSetNetwork, args, nil, sockets...)
+	crashpoint.Before(crashpoint.SetNetwork)
+	err := c.call(ctx, wire.MethodSetNetwork, args, nil, sockets...)
+	crashpoint.After(crashpoint.SetNetwork)
+	return err
 }
 
 // StartRoot starts the application.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/crashpoint"
 	"sandboxctl.dev/launcher/netns"
 	"sandboxctl.dev/launcher/wire"
 )
@@ -86,7 +87,7 @@ func startHeld(s spawn) (_ *child, err error) {
 	start := func() (err error) {
 		p, err = os.StartProcess(path, s.args, &os.ProcAttr{
 			Dir:   "/",
-			Env:   []string{},
+			Env:   crashpoint.Env(), // nothing, but in a test
 			Files: append([]*os.File{null, null, stderr}, s.fds.files...),
 			Sys:   s.attr,
 		})

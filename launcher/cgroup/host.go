@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/crashpoint"
 )
 
 // parent is the group below which every sandbox has its own.
@@ -193,7 +195,10 @@ func (h *Host) Create(name string, l Limits) (_ *Group, missing []Unenforced, er
 			}
 			d = g.dir(c)
 		}
-		if err := d.limit(c, l.of(c)); err != nil {
+		crashpoint.Before(crashpoint.CgroupLimit)
+		err := d.limit(c, l.of(c))
+		crashpoint.After(crashpoint.CgroupLimit)
+		if err != nil {
 			return nil, nil, err
 		}
 	}
