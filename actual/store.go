@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -194,16 +195,22 @@ func (s *Store) Lock() error {
 		return fmt.Errorf("open lock: %w", err)
 	}
 	defer unix.Close(fd)
-	crashpoint.Before(crashpoint.Lock)
-	err = unix.Flock(int(s.root.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	crashpoint.After(crashpoint.Lock)
-	if err != nil {
+	for deadline := time.Now().Add(lockPatience); ; <-time.After(holdEvery) {
+		crashpoint.Before(crashpoint.Lock)
+		err := unix.Flock(int(s.root.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		crashpoint.After(crashpoint.Lock)
+		if err == nil {
+			break
+		}
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return fmt.Errorf("lock state directory: %w", err)
 		}
 		var b [20]byte
 		n, _ := unix.Pread(fd, b[:], 0)
-		return fmt.Errorf("lock state directory %s: %w (pid %s)", s.path, ErrLocked, strings.TrimSpace(string(b[:max(n, 0)])))
+		holder := strings.TrimSpace(string(b[:max(n, 0)]))
+		if !hasEnded(holder) || time.Now().After(deadline) {
+			return fmt.Errorf("lock state directory %s: %w (pid %s)", s.path, ErrLocked, holder)
+		}
 	}
 	crashpoint.Before(crashpoint.LockFile)
 	pid := strconv.Itoa(os.Getpid()) + "\n"
@@ -216,6 +223,25 @@ func (s *Store) Lock() error {
 		return fmt.Errorf("write lock: %w", err)
 	}
 	return nil
+}
+
+// lockPatience is how long a lock may outlive a daemon that was killed: a child
+// that it was just starting has it too, until it is another program.
+const lockPatience = 5 * time.Second
+
+// hasEnded says of a pid, as text, that no process has it but perhaps a zombie.
+func hasEnded(pid string) bool {
+	n, err := strconv.Atoi(pid)
+	if err != nil || n <= 1 {
+		return true // killed before it had written it
+	}
+	fd, err := unix.PidfdOpen(n, 0)
+	if err != nil {
+		return errors.Is(err, unix.ESRCH)
+	}
+	p := &Process{fd: fd}
+	defer p.Close()
+	return p.Alive() == Dead
 }
 
 // NewUID returns 128 random bits in hexadecimal.
