@@ -198,7 +198,7 @@ func (l *Launcher) release(ctx context.Context, rec *actual.Record) error {
 		// No cgroup survives a boot, and the layout may be another one now.
 		dirs = nil
 	}
-	group, err := l.openGroup(rec, dirs)
+	group, err := l.leftGroup(rec, dirs)
 	if err != nil {
 		return fmt.Errorf("open cgroup: %w", err)
 	}

@@ -248,6 +248,29 @@ func (h *Host) Open(dirs []string) (*Group, error) {
 	return g, nil
 }
 
+// OpenOwn returns whatever there is of the group that Create makes of a name.
+func (h *Host) OpenOwn(name string) (*Group, error) {
+	if !validName(name) {
+		return nil, fmt.Errorf("open cgroup: %q is not a plain name", name)
+	}
+	g := &Group{}
+	mounts := map[string]string{} // and the first controller there
+	for _, c := range controllers {
+		if m := h.v1[c]; m != "" && mounts[m] == "" {
+			mounts[m] = c
+		}
+	}
+	if h.v2 != "" {
+		mounts[h.v2] = ""
+	}
+	for m, c := range mounts {
+		if err := g.open(m, c, name); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, errors.Join(fmt.Errorf("open cgroup: %w", err), g.Close())
+		}
+	}
+	return g, nil
+}
+
 func (h *Host) controllerOf(mount string) (string, bool) {
 	if mount == h.v2 && mount != "" {
 		return "", true
