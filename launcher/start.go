@@ -456,6 +456,14 @@ func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []i
 		return nil, nil, err
 	}
 	readyFD := d.give(w)
+	// It writes there when its control server is up, and would end if nobody
+	// could read that any more: it holds a read end itself, so that it outlives
+	// a launcher which dies meanwhile.
+	again, err := unix.FcntlInt(ready.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("duplicate pipe: %w", err), ready.Close())
+	}
+	d.giveFD(again, "pipe")
 
 	overlay := "none"
 	if st.overlay == desired.OverlayMemory {
