@@ -180,6 +180,13 @@ func (c *Control) StartRoot(ctx context.Context) error {
 	return c.call(ctx, wire.MethodStartRoot, c.id, nil)
 }
 
+// State says how far the application is: wire.StateCreating and so on.
+func (c *Control) State(ctx context.Context) (int, error) {
+	var state int
+	err := c.call(ctx, wire.MethodRuntimeState, c.id, &state)
+	return state, err
+}
+
 // Checkpoint writes the state of the sandbox into a file and returns when all of
 // it is there. With leave the sandbox goes on, else it ends. Only ctx bounds it.
 func (c *Control) Checkpoint(ctx context.Context, leave bool, state *os.File) error {

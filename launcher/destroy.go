@@ -35,6 +35,11 @@ func (l *Launcher) destroy(ctx context.Context, name string, end actual.Ending) 
 		// A create that died before its record: only the directory is there.
 		return nil
 	}
+	if end.Adopt && old.Phase != actual.PhaseStopped && old.Phase != actual.PhaseStopping {
+		if adopted, err := l.adopt(ctx, old, end.Finish); adopted || err != nil {
+			return err
+		}
+	}
 	rec := *old
 	if rec.Phase != actual.PhaseStopped {
 		rec.Phase, rec.Ending = actual.PhaseStopping, &end

@@ -445,6 +445,7 @@ func (l *Loop) finish(r result) {
 const (
 	EventStarted       = "Started"
 	EventStopped       = "Stopped"
+	EventRecovered     = "Recovered"
 	EventRemoved       = "Removed"
 	EventCreateFailed  = "CreateFailed"
 	EventDestroyFailed = "DestroyFailed"
@@ -459,6 +460,9 @@ func doneReason(a Action) string {
 	case OpCreate:
 		return EventStarted
 	case OpDestroy:
+		if a.Ending.Adopt {
+			return EventRecovered
+		}
 		return EventStopped
 	case OpForget:
 	}
