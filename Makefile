@@ -53,6 +53,10 @@ race: build ## all tests with the race detector, on real sandboxes as root
 e2e: build ## the scripts on real sandboxes only (SCRIPT=name for one)
 	$(TESTENV) $(GO) test -count=1 -timeout 10m ./cmd/sandboxctl -run 'TestScript$(if $(SCRIPT),/$(SCRIPT))'
 
+.PHONY: crash
+crash: build ## kill the daemon at every moment of every operation, as root (about ten minutes)
+	SANDBOXCTL_CRASH=all $(TESTENV) $(GO) test -count=1 -timeout 60m ./cmd/sandboxctl -run 'TestCrash$$' -v | grep -v '^=== \|--- PASS'
+
 .PHONY: validate
 validate: build ## the OCI runtime validation suite, as root; docs/conformance.md has its results
 	@.ci/validate $(BIN)
