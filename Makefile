@@ -58,6 +58,10 @@ e2e: build ## the scripts on real sandboxes only (SCRIPT=name for one)
 racer: build ## swap the sources of volumes for links while sandboxes start, RACER (60s) each
 	SANDBOXCTL_RACER=$(RACER) $(TESTENV) $(GO) test -count=1 -v -timeout 30m ./launcher ./cmd/sandboxctl -run '^TestRacer'
 
+.PHONY: crash
+crash: build ## kill the daemon at every moment of every operation, as root (about ten minutes)
+	SANDBOXCTL_CRASH=all $(TESTENV) $(GO) test -count=1 -timeout 60m ./cmd/sandboxctl -run 'TestCrash$$' -v | grep -v '^=== \|--- PASS'
+
 .PHONY: validate
 validate: build ## the OCI runtime validation suite, as root; docs/conformance.md has its results
 	@.ci/validate $(BIN)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -358,6 +359,33 @@ func TestLock(t *testing.T) {
 	if !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), fmt.Sprint(os.Getpid())) {
 		t.Errorf("%v, expected ErrLocked with our pid", err)
 	}
+}
+
+// A lock that outlives its daemon, because a child that it was starting has it
+// for a moment, is waited for; that of a live one is not.
+func TestLockOutlives(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	dead := exec.Command("true")
+	must(t, dead.Run())
+	lock := func(pid int) *os.File {
+		must(t, os.WriteFile(filepath.Join(s.Path(), lockFile), fmt.Append(nil, pid), 0o600))
+		f, err := os.Open(s.Path())
+		must(t, err)
+		must(t, unix.Flock(int(f.Fd()), unix.LOCK_EX))
+		return f
+	}
+	f := lock(os.Getpid())
+	began := time.Now()
+	if err := s.Lock(); !errors.Is(err, ErrLocked) || time.Since(began) >= lockPatience {
+		t.Errorf("%v after %s, expected ErrLocked at once", err, time.Since(began))
+	}
+	must(t, f.Close())
+	f = lock(dead.Process.Pid)
+	released := make(chan error)
+	time.AfterFunc(200*time.Millisecond, func() { released <- f.Close() })
+	err := s.Lock()
+	must(t, errors.Join(<-released, err))
 }
 
 // Readers see a whole record, always.

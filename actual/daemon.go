@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/actual/crashpoint"
 )
 
 const daemonFile = "daemon.json"
@@ -47,7 +48,10 @@ func (s *Store) PutDaemonInfo(d *DaemonInfo) error {
 	if err != nil {
 		return fmt.Errorf("encode daemon information: %w", err)
 	}
-	if err := atomicfile.Write(s.root, daemonFile, append(b, '\n'), 0o600); err != nil {
+	crashpoint.Before(crashpoint.DaemonInfo)
+	err = atomicfile.Write(s.root, daemonFile, append(b, '\n'), 0o600)
+	crashpoint.After(crashpoint.DaemonInfo)
+	if err != nil {
 		return fmt.Errorf("write daemon information: %w", err)
 	}
 	return nil

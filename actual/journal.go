@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/crashpoint"
 )
 
 const (
@@ -62,7 +64,9 @@ func (s *Store) OpenJournal() (*Journal, error) {
 }
 
 func (j *Journal) open() error {
+	crashpoint.Before(crashpoint.JournalOpen)
 	fd, err := unix.Openat(int(j.store.root.Fd()), journalFile, unix.O_RDWR|unix.O_CREAT|unix.O_APPEND|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	crashpoint.After(crashpoint.JournalOpen)
 	if err != nil {
 		return fmt.Errorf("open journal: %w", err)
 	}
@@ -71,7 +75,9 @@ func (j *Journal) open() error {
 		// A line torn by a crash must not swallow the next one.
 		var last [1]byte
 		if _, err = unix.Pread(fd, last[:], size-1); err == nil && last[0] != '\n' {
+			crashpoint.Before(crashpoint.JournalMend)
 			_, err = unix.Write(fd, []byte{'\n'})
+			crashpoint.After(crashpoint.JournalMend)
 			size++
 		}
 	}
@@ -105,7 +111,9 @@ func (j *Journal) Append(e Event) error {
 			return err
 		}
 	}
+	crashpoint.Before(crashpoint.JournalAppend)
 	n, err := unix.Write(j.fd, b)
+	crashpoint.After(crashpoint.JournalAppend)
 	if err != nil || n < len(b) {
 		// A full disk: take back the part that was written.
 		return errors.Join(fmt.Errorf("write event: %d of %d bytes: %w", n, len(b), cmp.Or(err, error(unix.ENOSPC))), unix.Ftruncate(j.fd, j.size))
@@ -118,7 +126,10 @@ func (j *Journal) rotate() error {
 	unix.Close(j.fd)
 	j.fd = -1
 	root := int(j.store.root.Fd())
-	if err := unix.Renameat(root, journalFile, root, journalOld); err != nil {
+	crashpoint.Before(crashpoint.JournalRotate)
+	err := unix.Renameat(root, journalFile, root, journalOld)
+	crashpoint.After(crashpoint.JournalRotate)
+	if err != nil {
 		return fmt.Errorf("rotate journal: %w", err)
 	}
 	return j.open()

@@ -155,4 +155,9 @@ type Ending struct {
 	// Failures becomes Record.Failures; Completed becomes Record.Completed.
 	Failures  int  `json:"failures,omitempty"`
 	Completed bool `json:"completed,omitempty"`
+	// Adopt is for a create that was cut short: if its application turns out to
+	// run, the record says so and nothing is stopped. With Finish one that has
+	// not been started yet is started. Neither is kept on record.
+	Adopt  bool `json:"-"`
+	Finish bool `json:"-"`
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/actual/crashpoint"
 )
 
 // Remove removes the directory of a sandbox whose processes are proven dead.
@@ -29,7 +30,9 @@ func (s *Store) Remove(name string) error {
 		return fmt.Errorf("open trash: %w", err)
 	}
 	defer trash.Close()
+	crashpoint.Before(crashpoint.TrashMove)
 	err = unix.Renameat(int(s.dirs.Fd()), name, int(trash.Fd()), name+"."+uid)
+	crashpoint.After(crashpoint.TrashMove)
 	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}
@@ -58,7 +61,9 @@ func (s *Store) SweepTrash() error {
 	}
 	var errs []error
 	for _, n := range names {
+		crashpoint.Before(crashpoint.TrashSweep)
 		errs = append(errs, removeTree(int(trash.Fd()), n, 0))
+		crashpoint.After(crashpoint.TrashSweep)
 	}
 	return errors.Join(errs...)
 }
@@ -100,7 +105,9 @@ const maxDepth = 16
 // another filesystem: something mounted in there is not ours, and removing the
 // directory then fails, which is right.
 func removeTree(dir int, name string, depth int) error {
+	crashpoint.Before(crashpoint.TreeUnlink)
 	err := unix.Unlinkat(dir, name, 0)
+	crashpoint.After(crashpoint.TreeUnlink)
 	if err == nil || errors.Is(err, unix.ENOENT) {
 		return nil
 	}
@@ -130,7 +137,10 @@ func removeTree(dir int, name string, depth int) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	if err := unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); err != nil && !errors.Is(err, unix.ENOENT) {
+	crashpoint.Before(crashpoint.TreeRemove)
+	err = unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
+	crashpoint.After(crashpoint.TreeRemove)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove %s: %w", name, err)
 	}
 	return nil

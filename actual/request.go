@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/actual/crashpoint"
 )
 
 // Kinds of a Request.
@@ -75,7 +76,10 @@ func (s *Store) DropRequest(r Request) error {
 	if errors.Is(err, fs.ErrNotExist) || (err == nil && now.Token != r.Token) {
 		return nil
 	}
-	if err := atomicfile.Remove(dir, name); err != nil {
+	crashpoint.Before(crashpoint.RequestDrop)
+	err = atomicfile.Remove(dir, name)
+	crashpoint.After(crashpoint.RequestDrop)
+	if err != nil {
 		return fmt.Errorf("drop request: %w", err)
 	}
 	return nil

@@ -16,10 +16,12 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/actual/crashpoint"
 )
 
 // Names below the state directory.
@@ -85,7 +87,10 @@ func idOf(st *unix.Stat_t) fileID {
 // need be. It refuses one that others may write: whoever can write records
 // could have root signal and remove things.
 func OpenStore(path string) (*Store, error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
+	crashpoint.Before(crashpoint.StateDirectory)
+	err := os.MkdirAll(path, 0o700)
+	crashpoint.After(crashpoint.StateDirectory)
+	if err != nil {
 		return nil, fmt.Errorf("create state directory: %w", err)
 	}
 	return openStore(path, true, ValidName)
@@ -125,7 +130,10 @@ func openStore(path string, create bool, valid func(string) bool) (_ *Store, err
 	}
 	if create {
 		for _, d := range []string{SandboxesDir, TrashDir, requestsDir} {
-			if err := unix.Mkdirat(int(root.Fd()), d, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+			crashpoint.Before(crashpoint.StateDirectory)
+			err := unix.Mkdirat(int(root.Fd()), d, 0o700)
+			crashpoint.After(crashpoint.StateDirectory)
+			if err != nil && !errors.Is(err, unix.EEXIST) {
 				return nil, fmt.Errorf("create state directory %s/%s: %w", path, d, err)
 			}
 		}
@@ -187,22 +195,53 @@ func (s *Store) Lock() error {
 		return fmt.Errorf("open lock: %w", err)
 	}
 	defer unix.Close(fd)
-	if err := unix.Flock(int(s.root.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	for deadline := time.Now().Add(lockPatience); ; <-time.After(holdEvery) {
+		crashpoint.Before(crashpoint.Lock)
+		err := unix.Flock(int(s.root.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		crashpoint.After(crashpoint.Lock)
+		if err == nil {
+			break
+		}
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return fmt.Errorf("lock state directory: %w", err)
 		}
 		var b [20]byte
 		n, _ := unix.Pread(fd, b[:], 0)
-		return fmt.Errorf("lock state directory %s: %w (pid %s)", s.path, ErrLocked, strings.TrimSpace(string(b[:max(n, 0)])))
+		holder := strings.TrimSpace(string(b[:max(n, 0)]))
+		if !hasEnded(holder) || time.Now().After(deadline) {
+			return fmt.Errorf("lock state directory %s: %w (pid %s)", s.path, ErrLocked, holder)
+		}
 	}
+	crashpoint.Before(crashpoint.LockFile)
 	pid := strconv.Itoa(os.Getpid()) + "\n"
 	if err := unix.Ftruncate(fd, 0); err != nil {
 		return fmt.Errorf("write lock: %w", err)
 	}
-	if _, err := unix.Pwrite(fd, []byte(pid), 0); err != nil {
+	_, err = unix.Pwrite(fd, []byte(pid), 0)
+	crashpoint.After(crashpoint.LockFile)
+	if err != nil {
 		return fmt.Errorf("write lock: %w", err)
 	}
 	return nil
+}
+
+// lockPatience is how long a lock may outlive a daemon that was killed: a child
+// that it was just starting has it too, until it is another program.
+const lockPatience = 5 * time.Second
+
+// hasEnded says of a pid, as text, that no process has it but perhaps a zombie.
+func hasEnded(pid string) bool {
+	n, err := strconv.Atoi(pid)
+	if err != nil || n <= 1 {
+		return true // killed before it had written it
+	}
+	fd, err := unix.PidfdOpen(n, 0)
+	if err != nil {
+		return errors.Is(err, unix.ESRCH)
+	}
+	p := &Process{fd: fd}
+	defer p.Close()
+	return p.Alive() == Dead
 }
 
 // NewUID returns 128 random bits in hexadecimal.
@@ -221,7 +260,9 @@ func (s *Store) Claim(name string) error {
 	if !s.valid(name) {
 		return fmt.Errorf("claim %q: %w", name, errInvalidName)
 	}
+	crashpoint.Before(crashpoint.Claim)
 	err := unix.Mkdirat(int(s.dirs.Fd()), name, 0o700)
+	crashpoint.After(crashpoint.Claim)
 	if err == nil {
 		return nil
 	}
@@ -279,7 +320,10 @@ func (s *Store) Put(r *Record) error {
 		return fmt.Errorf("write record of %s: %w", r.Name, err)
 	}
 	defer dir.Close()
-	if err := atomicfile.Write(dir, RecordFile, b, 0o600); err != nil {
+	crashpoint.Before(crashpoint.RecordPut)
+	err = atomicfile.Write(dir, RecordFile, b, 0o600)
+	crashpoint.After(crashpoint.RecordPut)
+	if err != nil {
 		return fmt.Errorf("write record of %s: %w", r.Name, err)
 	}
 	return nil

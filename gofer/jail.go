@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/runsc/fsgofer"
+
+	"sandboxctl.dev/actual/crashpoint"
 )
 
 // stage is where the new root is attached before the pivot. /proc exists on
@@ -28,7 +30,10 @@ func mountPoint(i int) string { return "/m" + strconv.Itoa(i) }
 func enterJail(cfg *Config) error {
 	// Private, so that nothing done here reaches the host and no later mount
 	// of the host reaches this process.
-	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+	crashpoint.Before(crashpoint.GoferPrivate)
+	err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, "")
+	crashpoint.After(crashpoint.GoferPrivate)
+	if err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
 	proc, err := unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -49,11 +54,17 @@ func enterJail(cfg *Config) error {
 		return fmt.Errorf("create jail: %w", err)
 	}
 	defer unix.Close(root)
-	if err := moveMount(root, unix.AT_FDCWD, stage); err != nil {
+	crashpoint.Before(crashpoint.GoferRoot)
+	err = moveMount(root, unix.AT_FDCWD, stage)
+	crashpoint.After(crashpoint.GoferRoot)
+	if err != nil {
 		return fmt.Errorf("attach jail: %w", err)
 	}
 	for i, m := range cfg.Mounts {
-		if err := attach(root, mountPoint(i)[1:], &m); err != nil {
+		crashpoint.Before(crashpoint.GoferTree)
+		err := attach(root, mountPoint(i)[1:], &m)
+		crashpoint.After(crashpoint.GoferTree)
+		if err != nil {
 			return fmt.Errorf("attach mount %d: %w", i, err)
 		}
 	}
@@ -64,11 +75,17 @@ func enterJail(cfg *Config) error {
 	if err := unix.Fchdir(root); err != nil {
 		return fmt.Errorf("enter jail: %w", err)
 	}
-	if err := unix.PivotRoot(".", "."); err != nil {
+	crashpoint.Before(crashpoint.GoferPivot)
+	err = unix.PivotRoot(".", ".")
+	crashpoint.After(crashpoint.GoferPivot)
+	if err != nil {
 		return fmt.Errorf("pivot root: %w", err)
 	}
 	// The old root is now mounted over the new one; detach all of it.
-	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+	crashpoint.Before(crashpoint.GoferDetach)
+	err = unix.Unmount(".", unix.MNT_DETACH)
+	crashpoint.After(crashpoint.GoferDetach)
+	if err != nil {
 		return fmt.Errorf("detach old root: %w", err)
 	}
 	if err := unix.Chdir("/"); err != nil {
@@ -80,7 +97,10 @@ func enterJail(cfg *Config) error {
 	if err := unix.Unmount(procFD, unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("detach /proc/self/fd: %w", err)
 	}
-	if err := unix.MountSetattr(unix.AT_FDCWD, "/", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+	crashpoint.Before(crashpoint.GoferReadOnly)
+	err = unix.MountSetattr(unix.AT_FDCWD, "/", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	crashpoint.After(crashpoint.GoferReadOnly)
+	if err != nil {
 		return fmt.Errorf("make jail read-only: %w", err)
 	}
 	return checkMounts(proc)

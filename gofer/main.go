@@ -18,6 +18,7 @@ import (
 	"gvisor.dev/gvisor/runsc/config"
 	"gvisor.dev/gvisor/runsc/fsgofer"
 
+	"sandboxctl.dev/actual/crashpoint"
 	"sandboxctl.dev/gofer/sandboxlog"
 )
 
@@ -65,9 +66,11 @@ func Main(argv []string) int {
 		fmt.Fprintf(os.Stderr, "gofer: %v\n", err)
 		return ExitFailed
 	}
+	crashpoint.Before(crashpoint.GoferRelease)
 	if !waitGate(cfg.GateFD) {
 		return ExitGateClosed
 	}
+	crashpoint.After(crashpoint.GoferRelease)
 	logs, err := prepare(cfg)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "gofer: %v\n", err)
@@ -127,11 +130,16 @@ func prepare(cfg *Config) (*logging, error) {
 	// Readers first: their pipes join the runtime's poller, whose set-up needs
 	// system calls the filter refuses.
 	logs.start()
-	if err := dropPrivileges(cfg); err != nil {
+	crashpoint.Before(crashpoint.GoferPrivileges)
+	err = dropPrivileges(cfg)
+	crashpoint.After(crashpoint.GoferPrivileges)
+	if err != nil {
 		return nil, err
 	}
 	for _, c := range conns {
+		crashpoint.Before(crashpoint.GoferServe)
 		server.StartConnection(c)
+		crashpoint.After(crashpoint.GoferServe)
 	}
 	return logs, nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/crashpoint"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -168,12 +169,22 @@ func orClosed(err error) error {
 // SetNetwork gives the sandbox its interfaces when it starts, with a packet
 // socket for each that is not loopback.
 func (c *Control) SetNetwork(ctx context.Context, args wire.NetworkArgs, sockets ...*os.File) error {
-	return c.call(ctx, wire.MethodSetNetwork, args, nil, sockets...)
+	crashpoint.Before(crashpoint.SetNetwork)
+	err := c.call(ctx, wire.MethodSetNetwork, args, nil, sockets...)
+	crashpoint.After(crashpoint.SetNetwork)
+	return err
 }
 
 // StartRoot starts the application.
 func (c *Control) StartRoot(ctx context.Context) error {
 	return c.call(ctx, wire.MethodStartRoot, c.id, nil)
+}
+
+// State says how far the application is: wire.StateCreating and so on.
+func (c *Control) State(ctx context.Context) (int, error) {
+	var state int
+	err := c.call(ctx, wire.MethodRuntimeState, c.id, &state)
+	return state, err
 }
 
 // Checkpoint writes the state of the sandbox into a file and returns when all of

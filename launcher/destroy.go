@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/crashpoint"
 )
 
 // goferGrace is how long a gofer may take to leave after its sentry, to write
@@ -33,6 +34,11 @@ func (l *Launcher) destroy(ctx context.Context, name string, end actual.Ending) 
 	if old == nil {
 		// A create that died before its record: only the directory is there.
 		return nil
+	}
+	if end.Adopt && old.Phase != actual.PhaseStopped && old.Phase != actual.PhaseStopping {
+		if adopted, err := l.adopt(ctx, old, end.Finish); adopted || err != nil {
+			return err
+		}
 	}
 	rec := *old
 	if rec.Phase != actual.PhaseStopped {
@@ -127,17 +133,26 @@ func (l *Launcher) signalApp(ctx context.Context, rec *actual.Record, sig unix.S
 		return err
 	}
 	defer c.Close()
-	return c.Signal(ctx, sig, false)
+	crashpoint.Before(crashpoint.StopSignal)
+	err = c.Signal(ctx, sig, false)
+	crashpoint.After(crashpoint.StopSignal)
+	return err
 }
 
 // reapPair kills whatever of the pair is alive and returns when both are
 // proven dead. The sentry goes first: the gofer then leaves by itself, with
 // the last of the output written.
 func (l *Launcher) reapPair(ctx context.Context, rec *actual.Record) error {
-	if err := l.kill(ctx, "sentry", rec.Sentry, 0); err != nil {
+	crashpoint.Before(crashpoint.KillSentry)
+	err := l.kill(ctx, "sentry", rec.Sentry, 0)
+	crashpoint.After(crashpoint.KillSentry)
+	if err != nil {
 		return err
 	}
-	return l.kill(ctx, "gofer", rec.Gofer, goferGrace)
+	crashpoint.Before(crashpoint.KillGofer)
+	err = l.kill(ctx, "gofer", rec.Gofer, goferGrace)
+	crashpoint.After(crashpoint.KillGofer)
+	return err
 }
 
 // kill makes a recorded process dead: at once, or after it had the grace to
@@ -188,7 +203,7 @@ func (l *Launcher) release(ctx context.Context, rec *actual.Record) error {
 		// No cgroup survives a boot, and the layout may be another one now.
 		dirs = nil
 	}
-	group, err := l.openGroup(rec, dirs)
+	group, err := l.leftGroup(rec, dirs)
 	if err != nil {
 		return fmt.Errorf("open cgroup: %w", err)
 	}
@@ -209,7 +224,10 @@ func (l *Launcher) release(ctx context.Context, rec *actual.Record) error {
 		return err
 	}
 	defer dir.Close()
-	if err := unix.Unlinkat(int(dir.Fd()), ControlSocket, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+	crashpoint.Before(crashpoint.ControlRemove)
+	err = unix.Unlinkat(int(dir.Fd()), ControlSocket, 0)
+	crashpoint.After(crashpoint.ControlRemove)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove control socket: %w", err)
 	}
 	return nil

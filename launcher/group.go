@@ -49,6 +49,15 @@ func (l *Launcher) openGroup(rec *actual.Record, dirs []string) (*cgroup.Group, 
 	return l.cgroups.Open(dirs)
 }
 
+// leftGroup is openGroup for what is to be removed. A create that died before it
+// had written down what it made has left it under the name that it always has.
+func (l *Launcher) leftGroup(rec *actual.Record, dirs []string) (*cgroup.Group, error) {
+	if len(rec.Cgroups) == 0 && rec.Container == nil {
+		return l.cgroups.OpenOwn(rec.Name + "-" + rec.UID)
+	}
+	return l.openGroup(rec, dirs)
+}
+
 // GroupStats is what the kernel accounts to a container, and its limits of
 // memory and processes (0: none).
 func (l *Launcher) GroupStats(rec *actual.Record) (s cgroup.Stats, memory, pids int64, err error) {

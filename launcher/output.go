@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/crashpoint"
 	"sandboxctl.dev/gofer"
 )
 
@@ -22,7 +23,10 @@ const keepAttempts = 2
 // prepareLogs makes the log directory and removes the logs of attempts before
 // the last.
 func prepareLogs(dir int, attempt int64, maps *idMaps) error {
-	if err := unix.Mkdirat(dir, LogDir, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+	crashpoint.Before(crashpoint.LogDirectory)
+	err := unix.Mkdirat(dir, LogDir, 0o700)
+	crashpoint.After(crashpoint.LogDirectory)
+	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("create log directory: %w", err)
 	}
 	f, err := openBeneath(dir, LogDir, unix.O_RDONLY|unix.O_DIRECTORY)
@@ -32,7 +36,10 @@ func prepareLogs(dir int, attempt int64, maps *idMaps) error {
 	defer f.Close()
 	// The gofer writes there.
 	uid, gid := maps.owner()
-	if err := f.Chown(uid, gid); err != nil {
+	crashpoint.Before(crashpoint.LogOwner)
+	err = f.Chown(uid, gid)
+	crashpoint.After(crashpoint.LogOwner)
+	if err != nil {
 		return fmt.Errorf("give log directory away: %w", err)
 	}
 	names, err := f.Readdirnames(-1)
@@ -45,7 +52,10 @@ func prepareLogs(dir int, attempt int64, maps *idMaps) error {
 		if err != nil || a > attempt-keepAttempts {
 			continue
 		}
-		if err := unix.Unlinkat(int(f.Fd()), n, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		crashpoint.Before(crashpoint.LogRemove)
+		err = unix.Unlinkat(int(f.Fd()), n, 0)
+		crashpoint.After(crashpoint.LogRemove)
+		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("remove old log %s: %w", n, err)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/crashpoint"
 	"sandboxctl.dev/launcher/netns"
 	"sandboxctl.dev/launcher/wire"
 )
@@ -94,7 +95,7 @@ func startHeld(s spawn) (_ *child, err error) {
 		defer oneStart.Unlock()
 		p, err = os.StartProcess(path, s.args, &os.ProcAttr{
 			Dir:   "/",
-			Env:   []string{},
+			Env:   crashpoint.Env(), // nothing, but in a test
 			Files: append([]*os.File{null, null, stderr}, s.fds.files...),
 			Sys:   s.attr,
 		})

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/crashpoint"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/wire"
@@ -194,7 +195,9 @@ func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup, 
 	if img != nil {
 		err = c.Restore(ctx, img.state)
 	} else {
+		crashpoint.Before(crashpoint.StartRoot)
 		err = c.StartRoot(ctx)
+		crashpoint.After(crashpoint.StartRoot)
 		if err == nil && hooks != nil {
 			return waitStartHooks(ctx, hooks)
 		}
@@ -230,7 +233,13 @@ func (p *pair) close() {
 }
 
 func (p *pair) open() error {
-	return errors.Join(p.gofer.open(gofer.GateOpen), p.sentry.open(wire.GateOpen))
+	crashpoint.Before(crashpoint.GoferGate)
+	err := p.gofer.open(gofer.GateOpen)
+	crashpoint.After(crashpoint.GoferGate)
+	crashpoint.Before(crashpoint.SentryGate)
+	err = errors.Join(err, p.sentry.open(wire.GateOpen))
+	crashpoint.After(crashpoint.SentryGate)
+	return err
 }
 
 // abandon kills both before they are on record.
@@ -358,9 +367,11 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 		return nil, errors.Join(err, sentryGate.Close())
 	}
 	p := &pair{ready: ready}
+	crashpoint.Before(crashpoint.SentrySpawn)
 	p.sentry, err = startHeld(spawn{
 		path: l.sentry.path, bin: bin, args: args, attr: attr, fds: &toSentry, gate: sentryGate, err: sentryErr, group: cgroupFD, netns: ns,
 	})
+	crashpoint.After(crashpoint.SentrySpawn)
 	if err != nil {
 		return nil, errors.Join(err, ready.Close())
 	}
@@ -401,14 +412,19 @@ func spawnGofer(path string, rec *actual.Record, sentry *child, maps *idMaps, cf
 		return nil, errors.Join(err, gate.Close())
 	}
 	argv := gofer.Argv(fds.give(conf), rec.Name)
+	crashpoint.Before(crashpoint.GoferLog)
 	stderr, err := openLogFile(dir, goferLog, unix.O_TRUNC)
+	crashpoint.After(crashpoint.GoferLog)
 	if err != nil {
 		return nil, errors.Join(err, gate.Close())
 	}
 	defer stderr.Close()
-	return startHeld(spawn{
+	crashpoint.Before(crashpoint.GoferSpawn)
+	c, err := startHeld(spawn{
 		path: path, args: argv, attr: goferAttr(maps), fds: fds, gate: gate, err: stderr, group: cgroupFD,
 	})
+	crashpoint.After(crashpoint.GoferSpawn)
+	return c, err
 }
 
 // sentryArgs builds the command line of the boot process and gives it the
@@ -443,6 +459,14 @@ func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []i
 		return nil, nil, err
 	}
 	readyFD := d.give(w)
+	// It writes there when its control server is up, and would end if nobody
+	// could read that any more: it holds a read end itself, so that it outlives
+	// a launcher which dies meanwhile.
+	again, err := unix.FcntlInt(ready.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("duplicate pipe: %w", err), ready.Close())
+	}
+	d.giveFD(again, "pipe")
 
 	overlay := "none"
 	if st.overlay == desired.OverlayMemory {
@@ -511,7 +535,10 @@ func totalMemory() (uint64, error) {
 // bindControl binds the control socket. It listens in the sentry, which may be
 // in another network namespace: a socket on a path is reached all the same.
 func bindControl(dir int) (*os.File, error) {
-	if err := unix.Unlinkat(dir, ControlSocket, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+	crashpoint.Before(crashpoint.ControlUnlink)
+	err := unix.Unlinkat(dir, ControlSocket, 0)
+	crashpoint.After(crashpoint.ControlUnlink)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return nil, fmt.Errorf("remove old control socket: %w", err)
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
@@ -522,7 +549,10 @@ func bindControl(dir int) (*os.File, error) {
 	// By descriptor, so that the length of the state path does not matter
 	// (sun_path holds 108 bytes). The directory is 0700.
 	addr := &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(dir) + "/" + ControlSocket}
-	if err := unix.Bind(fd, addr); err != nil {
+	crashpoint.Before(crashpoint.ControlBind)
+	err = unix.Bind(fd, addr)
+	crashpoint.After(crashpoint.ControlBind)
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("bind control socket: %w", err), f.Close())
 	}
 	return f, nil
@@ -530,9 +560,11 @@ func bindControl(dir int) (*os.File, error) {
 
 // openExit creates an empty exit record for the process that will fill it.
 func openExit(dir int, name string) (*os.File, error) {
+	crashpoint.Before(crashpoint.ExitFile)
 	// Not O_APPEND: with it, pwrite would append wherever it is told to write,
 	// and the sentry's filter counts on the offset.
 	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	crashpoint.After(crashpoint.ExitFile)
 	if err != nil {
 		return nil, fmt.Errorf("create exit record: %w", err)
 	}

@@ -466,6 +466,7 @@ func (l *Loop) finish(r result) {
 const (
 	EventStarted       = "Started"
 	EventStopped       = "Stopped"
+	EventRecovered     = "Recovered"
 	EventRemoved       = "Removed"
 	EventCreateFailed  = "CreateFailed"
 	EventDestroyFailed = "DestroyFailed"
@@ -480,6 +481,9 @@ func doneReason(a Action) string {
 	case OpCreate:
 		return EventStarted
 	case OpDestroy:
+		if a.Ending.Adopt {
+			return EventRecovered
+		}
 		return EventStopped
 	case OpForget:
 	}

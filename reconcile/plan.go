@@ -256,8 +256,14 @@ func (c *computation) both(e *desired.Entry, o *actual.Observed) {
 			c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: died(o, c.in.Actual.BootID), Ending: ended(e, o, &c.in)})
 			return
 		}
-		// Whether it ran can't be told, so it starts over. It did not fail.
-		c.interrupted(o)
+		// Whether its application runs only its sentry can tell. If that can't
+		// be asked it starts over. It did not fail.
+		end := actual.Ending{Reason: ReasonInterrupted, Failures: rec.Failures}
+		if o.Sentry == actual.Alive && o.Gofer == actual.Alive {
+			end.Adopt = true
+			end.Finish = sameSpec(rec, e) && !e.Sandbox.Spec.Suspend && !c.restartWanted(rec)
+		}
+		c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: ReasonInterrupted, Ending: end})
 	}
 }
 

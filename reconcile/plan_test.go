@@ -68,6 +68,12 @@ func show(p reconcile.Plan) string {
 		if a.Op == reconcile.OpDestroy && a.Ending.Failures > 0 {
 			s += fmt.Sprintf(" failures=%d", a.Ending.Failures)
 		}
+		if a.Ending.Adopt {
+			s += " adopt"
+		}
+		if a.Ending.Finish {
+			s += " finish"
+		}
 		if a.Ending.Completed {
 			s += " completed"
 		}
@@ -196,7 +202,10 @@ func TestPlan(t *testing.T) {
 		"stopped for an edit":   {input(true, []*desired.Entry{other}, mod(stopped(web, 0), func(o *actual.Observed) { o.Record.Ending.Reason = reconcile.ReasonSpecChanged })), "create web SpecChanged"},
 		"resumed":               {input(true, []*desired.Entry{web}, mod(stopped(web, 2), func(o *actual.Observed) { o.Record.Ending.Reason = reconcile.ReasonSuspended })), "create web Resumed"},
 		"crashed in creating":   {input(true, []*desired.Entry{web}, mod(stopped(web, 2), phase(actual.PhaseCreating))), "destroy web Interrupted failures=2"},
-		"crashed in starting":   {input(true, []*desired.Entry{web}, mod(running(web), phase(actual.PhaseStarting))), "destroy web Interrupted"},
+		"crashed in starting":   {input(true, []*desired.Entry{web}, mod(running(web), phase(actual.PhaseStarting))), "destroy web Interrupted adopt finish"},
+		"crashed, edited since": {input(true, []*desired.Entry{other}, mod(running(web), phase(actual.PhaseStarting))), "destroy web Interrupted adopt"},
+		"crashed, gofer dead":   {input(true, []*desired.Entry{web}, mod(mod(running(web), phase(actual.PhaseStarting)), func(o *actual.Observed) { o.Gofer = actual.Dead })), "destroy web Interrupted"},
+		"crashed, suspended":    {input(true, []*desired.Entry{suspended}, mod(running(suspended), phase(actual.PhaseStarting))), "destroy web Interrupted adopt"},
 		"crashed in stopping": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
 			o.Record.Phase = actual.PhaseStopping
 			o.Record.Ending = &actual.Ending{Reason: reconcile.ReasonSpecChanged, Grace: 1}

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/crashpoint"
 )
 
 // TempPrefix begins the name of every temporary file. It begins with a dot, so
@@ -57,7 +59,9 @@ func write(dir *os.File, name string, data []byte, mode fs.FileMode, renameFlags
 	if err != nil {
 		return err
 	}
+	crashpoint.Before(crashpoint.FileCreate)
 	f, err := createTemp(fd, tmp, mode)
+	crashpoint.After(crashpoint.FileCreate)
 	if err != nil {
 		return fmt.Errorf("create temporary file for %s: %w", name, err)
 	}
@@ -66,14 +70,21 @@ func write(dir *os.File, name string, data []byte, mode fs.FileMode, renameFlags
 			err = errors.Join(err, ignoreMissing(unix.Unlinkat(fd, tmp, 0)))
 		}
 	}()
+	crashpoint.Before(crashpoint.FileWrite)
 	_, werr := f.Write(data)
+	crashpoint.After(crashpoint.FileWrite)
 	if werr == nil {
+		crashpoint.Before(crashpoint.FileSync)
 		werr = f.Sync()
+		crashpoint.After(crashpoint.FileSync)
 	}
 	if err := errors.Join(werr, f.Close()); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	if err := unix.Renameat2(fd, tmp, fd, name, renameFlags); err != nil {
+	crashpoint.Before(crashpoint.FileRename)
+	err = unix.Renameat2(fd, tmp, fd, name, renameFlags)
+	crashpoint.After(crashpoint.FileRename)
+	if err != nil {
 		return fmt.Errorf("replace %s: %w", name, err)
 	}
 	return syncDir(dir, name)
@@ -84,7 +95,10 @@ func Remove(dir *os.File, name string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	if err := ignoreMissing(unix.Unlinkat(int(dir.Fd()), name, 0)); err != nil {
+	crashpoint.Before(crashpoint.FileRemove)
+	err := ignoreMissing(unix.Unlinkat(int(dir.Fd()), name, 0))
+	crashpoint.After(crashpoint.FileRemove)
+	if err != nil {
 		return fmt.Errorf("remove %s: %w", name, err)
 	}
 	return syncDir(dir, name)
@@ -111,7 +125,9 @@ func SweepTemps(dir *os.File, minAge time.Duration) error {
 				continue
 			}
 		}
+		crashpoint.Before(crashpoint.TempSweep)
 		errs = append(errs, ignoreMissing(unix.Unlinkat(int(dir.Fd()), n, 0)))
+		crashpoint.After(crashpoint.TempSweep)
 	}
 	return errors.Join(errs...)
 }
@@ -175,7 +191,10 @@ func createTemp(dir int, name string, mode fs.FileMode) (*os.File, error) {
 
 // syncDir makes a rename or removal survive a power cut.
 func syncDir(dir *os.File, name string) error {
-	if err := unix.Fsync(int(dir.Fd())); err != nil {
+	crashpoint.Before(crashpoint.DirectorySync)
+	err := unix.Fsync(int(dir.Fd()))
+	crashpoint.After(crashpoint.DirectorySync)
+	if err != nil {
 		return fmt.Errorf("sync directory of %s: %w", name, err)
 	}
 	return nil

@@ -121,6 +121,14 @@ func TestWireNames(t *testing.T) {
 			t.Errorf("signal mode %d is %d in gVisor", ours, theirs)
 		}
 	}
+	for ours, theirs := range map[int]boot.ContainerRuntimeState{
+		wire.StateInvalid: boot.RuntimeStateInvalid, wire.StateCreating: boot.RuntimeStateCreating,
+		wire.StateRunning: boot.RuntimeStateRunning, wire.StateStopped: boot.RuntimeStateStopped,
+	} {
+		if ours != int(theirs) {
+			t.Errorf("state %d is %d in gVisor", ours, theirs)
+		}
+	}
 	var lo boot.LoopbackLink
 	b, err := json.Marshal(wire.Loopback().LoopbackLinks[0])
 	if err != nil || json.Unmarshal(b, &lo) != nil {

@@ -60,7 +60,11 @@ func TestMain(m *testing.M) {
 			}
 			binDir = dir
 		}
-		return m.Run(), nil
+		code := m.Run()
+		if crashDir != "" {
+			return code, os.RemoveAll(crashDir)
+		}
+		return code, nil
 	}()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

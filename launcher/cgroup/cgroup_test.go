@@ -4,10 +4,12 @@ package cgroup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -168,6 +170,51 @@ func TestOpenRefuses(t *testing.T) {
 	g, err := h.Open([]string{"/sys/fs/cgroup/unified/sandboxctl/not-there"})
 	if err != nil || len(g.Dirs()) != 0 {
 		t.Errorf("one that is gone: %v %v", g, err)
+	}
+}
+
+// What a create left that had not written it down is found by its name, in every
+// hierarchy that it uses, and nothing else is.
+func TestOpenOwn(t *testing.T) {
+	t.Parallel()
+	h := &Host{v2: t.TempDir(), v1: map[string]string{}}
+	cpu, pids := t.TempDir(), t.TempDir()
+	h.v1[cpuController], h.v1[memoryController], h.v1[pidsController] = cpu, cpu, pids // two in one
+	for _, m := range []string{h.v2, cpu} {
+		for _, name := range []string{"web-1", "web-2"} {
+			if err := os.MkdirAll(filepath.Join(m, parent, name), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	g, err := h.OpenOwn("web-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := g.Dirs()
+	slices.Sort(got)
+	want := []string{filepath.Join(h.v2, parent, "web-1"), filepath.Join(cpu, parent, "web-1")}
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("%v, expected %v", got, want)
+	}
+	if err := errors.Join(g.Remove(t.Context()), g.Close()); err != nil {
+		t.Error(err)
+	}
+	for _, m := range []string{h.v2, cpu} {
+		if left, err := os.ReadDir(filepath.Join(m, parent)); err != nil || len(left) != 1 || left[0].Name() != "web-2" {
+			t.Errorf("left are %v, %v", left, err)
+		}
+	}
+	for _, bad := range []string{"", ".", "..", "a/b"} {
+		if _, err := h.OpenOwn(bad); err == nil {
+			t.Errorf("%q is opened", bad)
+		}
+	}
+	h.hierarchies = map[string]string{"cpu": cpu, "memory": cpu, "freezer": pids}
+	found, err := h.Find(Own("web", "2"))
+	if err != nil || len(found) != 2 {
+		t.Errorf("%v, %v: expected those of both hierarchies", found, err)
 	}
 }
 

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/crashpoint"
 )
 
 // Group is the control groups of one sandbox.
@@ -33,7 +35,10 @@ type dir struct {
 // add makes a directory, and the parent of all sandboxes if need be.
 func (g *Group) add(mount, controller, name string) error {
 	p := path.Join(mount, parent)
-	if err := unix.Mkdir(p, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+	crashpoint.Before(crashpoint.CgroupParent)
+	err := unix.Mkdir(p, 0o755)
+	crashpoint.After(crashpoint.CgroupParent)
+	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("create cgroup %s: %w", p, err)
 	}
 	pf, err := openDir(unix.AT_FDCWD, p)
@@ -41,7 +46,10 @@ func (g *Group) add(mount, controller, name string) error {
 		return fmt.Errorf("open cgroup %s: %w", p, err)
 	}
 	// One that is there was left by an attempt that was cut short.
-	if err := unix.Mkdirat(int(pf.Fd()), name, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+	crashpoint.Before(crashpoint.CgroupCreate)
+	err = unix.Mkdirat(int(pf.Fd()), name, 0o755)
+	crashpoint.After(crashpoint.CgroupCreate)
+	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return errors.Join(fmt.Errorf("create cgroup %s/%s: %w", p, name, err), pf.Close())
 	}
 	return g.adopt(pf, p, controller, name)
@@ -153,7 +161,10 @@ func (g *Group) CloneFD() (fd int, ok bool) {
 // whose pid it is: its own child, held.
 func (g *Group) Add(pid int) error {
 	for _, d := range g.dirs {
-		if err := d.set("cgroup.procs", strconv.Itoa(pid)); err != nil {
+		crashpoint.Before(crashpoint.CgroupAdd)
+		err := d.set("cgroup.procs", strconv.Itoa(pid))
+		crashpoint.After(crashpoint.CgroupAdd)
+		if err != nil {
 			return err
 		}
 	}
@@ -191,7 +202,10 @@ func (g *Group) Kill() error {
 		return nil
 	}
 	// cgroup.kill is of Linux 5.14; before, the caller's pidfds have to do.
-	return d.setIfThere("cgroup.kill", "1")
+	crashpoint.Before(crashpoint.CgroupKill)
+	err := d.setIfThere("cgroup.kill", "1")
+	crashpoint.After(crashpoint.CgroupKill)
+	return err
 }
 
 // OOMKills is how often the kernel killed in the group for want of memory.
@@ -265,7 +279,9 @@ func (g *Group) Remove(ctx context.Context) error {
 
 func (d *dir) remove(ctx context.Context) error {
 	for {
+		crashpoint.Before(crashpoint.CgroupRemove)
 		err := unix.Unlinkat(int(d.parent.Fd()), d.name, unix.AT_REMOVEDIR)
+		crashpoint.After(crashpoint.CgroupRemove)
 		switch {
 		case err == nil || errors.Is(err, unix.ENOENT):
 			return nil

@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/crashpoint"
 )
 
 // parent is the group below which every sandbox has its own.
@@ -193,7 +195,10 @@ func (h *Host) Create(name string, l Limits) (_ *Group, missing []Unenforced, er
 			}
 			d = g.dir(c)
 		}
-		if err := d.limit(c, l.of(c)); err != nil {
+		crashpoint.Before(crashpoint.CgroupLimit)
+		err := d.limit(c, l.of(c))
+		crashpoint.After(crashpoint.CgroupLimit)
+		if err != nil {
 			return nil, nil, err
 		}
 	}
@@ -237,6 +242,29 @@ func (h *Host) Open(dirs []string) (*Group, error) {
 		switch err := g.open(mount, controller, name); {
 		case errors.Is(err, os.ErrNotExist):
 		case err != nil:
+			return nil, errors.Join(fmt.Errorf("open cgroup: %w", err), g.Close())
+		}
+	}
+	return g, nil
+}
+
+// OpenOwn returns whatever there is of the group that Create makes of a name.
+func (h *Host) OpenOwn(name string) (*Group, error) {
+	if !validName(name) {
+		return nil, fmt.Errorf("open cgroup: %q is not a plain name", name)
+	}
+	g := &Group{}
+	mounts := map[string]string{} // and the first controller there
+	for _, c := range controllers {
+		if m := h.v1[c]; m != "" && mounts[m] == "" {
+			mounts[m] = c
+		}
+	}
+	if h.v2 != "" {
+		mounts[h.v2] = ""
+	}
+	for m, c := range mounts {
+		if err := g.open(m, c, name); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, errors.Join(fmt.Errorf("open cgroup: %w", err), g.Close())
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -103,6 +104,18 @@ func Check(ctx context.Context, store *actual.Store, opts Options) ([]Violation,
 	return slices.DeleteFunc(found, func(v Violation) bool { return transient(v) && !slices.Contains(again, v) }), nil
 }
 
+// Duplicates is the part of Check that costs least: the sentries and gofers that
+// are one too many now. For whoever watches while operations are under way.
+func Duplicates(store *actual.Store) ([]Violation, error) {
+	v, err := begin(store, Options{})
+	if err != nil {
+		return nil, err
+	}
+	defer v.procs.close()
+	v.processes()
+	return slices.DeleteFunc(v.found, transient), nil
+}
+
 // transient says of a violation that an operation under way may look like it.
 func transient(v Violation) bool { return v.Kind != DuplicateProcess }
 
@@ -135,7 +148,8 @@ func (v *view) add(k Kind, format string, args ...any) {
 	v.found = append(v.found, Violation{k, fmt.Sprintf(format, args...)})
 }
 
-func look(store *actual.Store, opts Options) ([]Violation, error) {
+// begin reads what there is; the caller closes the processes.
+func begin(store *actual.Store, opts Options) (_ *view, err error) {
 	root, err := store.Root()
 	if err != nil {
 		return nil, err
@@ -148,9 +162,9 @@ func look(store *actual.Store, opts Options) ([]Violation, error) {
 	if v.procs, err = findProcesses(v.tree); err != nil {
 		return nil, err
 	}
-	defer v.procs.close()
 	// After the processes: whoever was past its gate by then is on record now.
 	if v.list, err = store.List(); err != nil {
+		v.procs.close()
 		return nil, err
 	}
 	for _, r := range v.list.Records {
@@ -159,6 +173,15 @@ func look(store *actual.Store, opts Options) ([]Violation, error) {
 	for _, h := range v.list.Held {
 		v.held[h.Name] = true
 	}
+	return v, nil
+}
+
+func look(store *actual.Store, opts Options) ([]Violation, error) {
+	v, err := begin(store, opts)
+	if err != nil {
+		return nil, err
+	}
+	defer v.procs.close()
 	v.files()
 	v.records()
 	v.processes()
@@ -268,9 +291,27 @@ func (v *view) processes() {
 		// All of them were alive at the same time: after the last was found.
 		if len(pids) > 1 {
 			slices.Sort(pids)
-			v.add(DuplicateProcess, "%d at once: %s, pids %v", len(pids), key, pids)
+			v.add(DuplicateProcess, "%d at once: %s, pids %v%s", len(pids), key, pids, v.describe(pids))
 		}
 	}
+}
+
+// describe is what is known of processes that are one too many.
+func (v *view) describe(pids []int) string {
+	var b strings.Builder
+	for _, pid := range pids {
+		status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(status)) {
+			switch key, value, _ := strings.Cut(line, ":"); key {
+			case "State", "PPid":
+				fmt.Fprintf(&b, "; %d: %s %s", pid, key, strings.TrimSpace(value))
+			}
+		}
+	}
+	return b.String()
 }
 
 func (v *view) groups(store *actual.Store) error {

@@ -217,6 +217,28 @@ func TestOrphans(t *testing.T) {
 	w.expect(Options{Settled: true})
 }
 
+// The state directory may have another name for whoever started the process.
+func TestOtherName(t *testing.T) {
+	requireRoot(t)
+	w := newWorld(t)
+	file := w.write("sandboxes/web/exit.json")
+	other := t.TempDir()
+	must(t, unix.Mount(w.store.Path(), other, "", unix.MS_BIND, ""))
+	w.start(launcher.SentryName, filepath.Join(other, "sandboxes/web/exit.json"))
+	must(t, unix.Unmount(other, unix.MNT_DETACH))
+	w.expect(Options{}, OrphanProcess)
+	// Another file may get the inode of one that has been removed since the walk.
+	root, err := w.store.Root()
+	must(t, err)
+	defer root.Close()
+	tree, err := readTree(root)
+	must(t, err)
+	must(t, os.Rename(file, filepath.Join(t.TempDir(), "f")))
+	if ps, err := findProcesses(tree); err != nil || len(ps.ours) != 0 {
+		t.Errorf("%v, %v: a file that is elsewhere now tells whose a process is", ps.ours, err)
+	}
+}
+
 // Those on record are no orphans, those about to be are none while an operation
 // may be under way, and those whose record can't be read are not known.
 func TestNoOrphans(t *testing.T) {

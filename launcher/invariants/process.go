@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -123,11 +124,8 @@ func (t *tree) sandboxWith(proc string) string {
 	}
 	for _, fd := range fds {
 		link := proc + "/fd/" + fd.Name()
-		var st unix.Stat_t
-		if unix.Stat(link, &st) == nil {
-			if name, ok := t.files[inode{st.Dev, st.Ino}]; ok {
-				return name
-			}
+		if f, ok := t.files[inodeOf(link)]; ok && t.has(f.path, link) {
+			return f.sandbox
 		}
 		target, err := os.Readlink(link)
 		if err != nil {
@@ -140,6 +138,28 @@ func (t *tree) sandboxWith(proc string) string {
 		}
 	}
 	return ""
+}
+
+// has says whether a file of the tree is the one that a process has open. An
+// inode that was freed since the walk may be anybody's file by now: both must
+// have it at the same time.
+func (t *tree) has(path, link string) bool {
+	info, err := t.root.Lstat(path)
+	if err != nil {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && inode{st.Dev, st.Ino} == inodeOf(link)
+}
+
+// inodeOf is the inode of a file that a process has open, the zero one if that
+// is not known.
+func inodeOf(link string) inode {
+	var st unix.Stat_t
+	if unix.Stat(link, &st) != nil {
+		return inode{}
+	}
+	return inode{st.Dev, st.Ino}
 }
 
 // parentOf is the parent of a process, 0 if that is not known.

@@ -26,16 +26,20 @@ type tree struct {
 	info    fs.FileInfo
 	temps   []string
 	trash   []string
-	sockets map[string]bool  // sandboxes with a control socket
-	files   map[inode]string // the sandbox of every file
+	sockets map[string]bool // sandboxes with a control socket
+	files   map[inode]file
+	root    *os.Root
 }
+
+// file is one in the directory of a sandbox.
+type file struct{ path, sandbox string }
 
 // maxDepth is how deep a state directory is: sandboxes/NAME/logs/FILE.
 const maxDepth = 4
 
 // readTree walks a state directory. What vanishes meanwhile was never there.
 func readTree(root *os.Root) (*tree, error) {
-	t := &tree{sockets: map[string]bool{}, files: map[inode]string{}}
+	t := &tree{sockets: map[string]bool{}, files: map[inode]file{}, root: root}
 	dir, err := root.Open(".")
 	if err != nil {
 		return nil, fmt.Errorf("open state directory: %w", err)
@@ -85,7 +89,7 @@ func (t *tree) take(p string, info fs.FileInfo) {
 		return
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		t.files[inode{st.Dev, st.Ino}] = name
+		t.files[inode{st.Dev, st.Ino}] = file{p, name}
 	}
 	if path.Base(p) == launcher.ControlSocket && path.Base(path.Dir(p)) == name {
 		t.sockets[name] = true

@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/crashpoint"
 )
 
 // Config is what a namespace had on its interfaces. It is kept on record while
@@ -186,12 +188,27 @@ func routeOf(r *netlink.Route) (*Route, error) {
 func (n *Namespace) Take(c *Config) error {
 	return n.eachLent(c, func(h *netlink.Handle, link *Link, l netlink.Link) error {
 		for _, p := range link.Addresses {
-			if err := h.AddrDel(l, &netlink.Addr{IPNet: ipNet(p)}); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			if err := takeAddress(h, l, p); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 				return fmt.Errorf("remove address %s from %s: %w", p, link.Name, err)
 			}
 		}
 		return nil
 	})
+}
+
+func takeAddress(h *netlink.Handle, l netlink.Link, p netip.Prefix) error {
+	crashpoint.Before(crashpoint.NetworkTake)
+	err := h.AddrDel(l, &netlink.Addr{IPNet: ipNet(p)})
+	crashpoint.After(crashpoint.NetworkTake)
+	return err
+}
+
+// putBack is one step of Return.
+func putBack(step func() error) error {
+	crashpoint.Before(crashpoint.NetworkReturn)
+	err := step()
+	crashpoint.After(crashpoint.NetworkReturn)
+	return err
 }
 
 // Return puts back what Take removed. An interface that is gone, or another one
@@ -203,7 +220,7 @@ func (n *Namespace) Return(c *Config) error {
 			if p.Addr().Is6() {
 				addr.Flags = unix.IFA_F_NODAD // it was in use until now
 			}
-			if err := h.AddrReplace(l, addr); err != nil {
+			if err := putBack(func() error { return h.AddrReplace(l, addr) }); err != nil {
 				return fmt.Errorf("put address %s back on %s: %w", p, link.Name, err)
 			}
 		}
@@ -214,7 +231,7 @@ func (n *Namespace) Return(c *Config) error {
 				if r.Gateway.IsValid() == direct {
 					continue
 				}
-				if err := h.RouteReplace(r.netlink(link.Index)); err != nil {
+				if err := putBack(func() error { return h.RouteReplace(r.netlink(link.Index)) }); err != nil {
 					return fmt.Errorf("put route to %s back on %s: %w", r.Destination, link.Name, err)
 				}
 			}
@@ -222,7 +239,8 @@ func (n *Namespace) Return(c *Config) error {
 		for _, n := range link.Neighbors {
 			mac, err := net.ParseMAC(n.HardwareAddr)
 			if err == nil {
-				err = h.NeighSet(&netlink.Neigh{LinkIndex: link.Index, State: netlink.NUD_PERMANENT, IP: n.Address.AsSlice(), HardwareAddr: mac})
+				neigh := &netlink.Neigh{LinkIndex: link.Index, State: netlink.NUD_PERMANENT, IP: n.Address.AsSlice(), HardwareAddr: mac}
+				err = putBack(func() error { return h.NeighSet(neigh) })
 			}
 			if err != nil {
 				return fmt.Errorf("put neighbor %s back on %s: %w", n.Address, link.Name, err)

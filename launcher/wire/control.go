@@ -18,6 +18,14 @@ const (
 	MethodRestore      = "containerManager.Restore"
 )
 
+// Answers to MethodRuntimeState (runsc/boot.ContainerRuntimeState).
+const (
+	StateInvalid  = iota
+	StateCreating // the application has not been started
+	StateRunning
+	StateStopped // it has ended, or could not be started
+)
+
 // Values of SignalArgs.Mode (runsc/boot.SignalDeliveryMode).
 const (
 	SignalProcess = iota

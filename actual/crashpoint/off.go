@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !crashpoints
+
+package crashpoint
+
+// Before is the moment before a side effect.
+func Before(Point) {}
+
+// After is the moment after it.
+func After(Point) {}
+
+// Env is what a child process must have in its environment: nothing.
+func Env() []string { return []string{} }

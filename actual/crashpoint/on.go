@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build crashpoints
+
+package crashpoint
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// variable names the directory of a run. In it are
+//
+//	plan     "before POINT N" or "after POINT N": where to die, or nothing
+//	trace    every point that was passed, one a line, in the form of plan
+//	release  a fifo: what a held gofer reads
+//
+// A gofer is pid 1 of its namespace and can't kill itself, and what is to die is
+// the daemon: at its point it writes "held" into the trace and waits for a byte.
+const variable = "SANDBOXCTL_CRASHPOINTS"
+
+// gofers is how the names of the points in a gofer begin.
+const gofers = "gofer."
+
+// state is opened when the program starts: a gofer in its jail can open nothing.
+var state = func() (s struct {
+	sync.Mutex
+	dir            string
+	plan           string
+	trace, release int
+	hits           map[string]int
+},
+) {
+	s.dir = os.Getenv(variable)
+	if s.dir == "" {
+		return s
+	}
+	plan, err := os.ReadFile(s.dir + "/plan")
+	if err == nil {
+		s.trace, err = syscall.Open(s.dir+"/trace", syscall.O_WRONLY|syscall.O_APPEND|syscall.O_CLOEXEC, 0)
+	}
+	if err == nil {
+		// For both, so that it neither blocks nor ends when nobody has it open.
+		s.release, err = syscall.Open(s.dir+"/release", syscall.O_RDWR|syscall.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "crash points: %v\n", err)
+		os.Exit(99)
+	}
+	s.plan, s.hits = strings.TrimSpace(string(plan)), map[string]int{}
+	return s
+}()
+
+// Before is the moment before a side effect.
+func Before(p Point) { hit("before", p) }
+
+// After is the moment after it.
+func After(p Point) { hit("after", p) }
+
+// Env is what a child process must have in its environment.
+func Env() []string {
+	if state.dir == "" {
+		return []string{}
+	}
+	return []string{variable + "=" + state.dir}
+}
+
+func hit(when string, p Point) {
+	if state.dir == "" {
+		return
+	}
+	state.Lock()
+	defer state.Unlock()
+	key := when + " " + string(p)
+	state.hits[key]++
+	line := fmt.Sprintf("%s %d", key, state.hits[key])
+	note(line)
+	if line != state.plan {
+		return
+	}
+	if strings.HasPrefix(string(p), gofers) {
+		note("held")
+		var b [1]byte
+		for {
+			if _, err := syscall.Read(state.release, b[:]); err != syscall.EINTR {
+				return
+			}
+		}
+	}
+	self, err := os.FindProcess(os.Getpid())
+	if err == nil {
+		err = self.Kill()
+	}
+	note(fmt.Sprint("alive: ", err))
+	select {} // the signal is on its way; nothing more may happen
+}
+
+// note writes a line in one write, so that lines of several processes stay whole.
+func note(line string) {
+	if _, err := syscall.Write(state.trace, []byte(line+"\n")); err != nil {
+		os.Exit(99)
+	}
+}

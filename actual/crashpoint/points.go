@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package crashpoint
+
+// Point is the name of a side effect.
+type Point string
+
+// Of a daemon's start.
+const (
+	// StateDirectory makes the state directory and those in it (actual/store.go).
+	StateDirectory Point = "state-directory"
+	// Lock takes the lock of the state directory (actual/store.go).
+	Lock Point = "lock"
+	// LockFile writes who holds it (actual/store.go).
+	LockFile Point = "lock-file"
+	// TrashSweep removes one directory that a daemon before left in the trash
+	// (actual/remove.go).
+	TrashSweep Point = "trash-sweep"
+	// TempSweep removes a temporary file that a writer before left
+	// (actual/atomicfile/atomicfile.go).
+	TempSweep Point = "temp-sweep"
+	// JournalOpen creates or opens the event journal (actual/journal.go).
+	JournalOpen Point = "journal-open"
+	// JournalMend ends a line that a writer before did not (actual/journal.go).
+	JournalMend Point = "journal-mend"
+	// JournalAppend writes an event (actual/journal.go).
+	JournalAppend Point = "journal-append"
+	// JournalRotate renames a full journal (actual/journal.go).
+	JournalRotate Point = "journal-rotate"
+	// DaemonInfo writes what the daemon says of itself (actual/daemon.go).
+	DaemonInfo Point = "daemon-info"
+	// RequestDrop removes a request that has been carried out (actual/request.go).
+	RequestDrop Point = "request-drop"
+)
+
+// Of the atomic writer.
+const (
+	// FileCreate creates the temporary file (actual/atomicfile/atomicfile.go).
+	FileCreate Point = "file-create"
+	// FileWrite writes it (actual/atomicfile/atomicfile.go).
+	FileWrite Point = "file-write"
+	// FileSync forces it to disk (actual/atomicfile/atomicfile.go).
+	FileSync Point = "file-sync"
+	// FileRename puts it in the place of the old one
+	// (actual/atomicfile/atomicfile.go).
+	FileRename Point = "file-rename"
+	// DirectorySync forces the directory to disk (actual/atomicfile/atomicfile.go).
+	DirectorySync Point = "directory-sync"
+	// FileRemove removes a file (actual/atomicfile/atomicfile.go).
+	FileRemove Point = "file-remove"
+)
+
+// Of a create.
+const (
+	// Claim makes the directory of a sandbox (actual/store.go).
+	Claim Point = "claim"
+	// RecordPut writes a record (actual/store.go).
+	RecordPut Point = "record-put"
+	// LogDirectory makes the directory of the logs (launcher/output.go).
+	LogDirectory Point = "log-directory"
+	// LogOwner gives it to the gofer's user (launcher/output.go).
+	LogOwner Point = "log-owner"
+	// LogRemove removes the log of an attempt long ago (launcher/output.go).
+	LogRemove Point = "log-remove"
+	// CgroupParent makes the cgroup of all sandboxes (launcher/cgroup/group.go).
+	CgroupParent Point = "cgroup-parent"
+	// CgroupCreate makes one directory of a sandbox's cgroup
+	// (launcher/cgroup/group.go).
+	CgroupCreate Point = "cgroup-create"
+	// CgroupLimit sets one limit (launcher/cgroup/host.go).
+	CgroupLimit Point = "cgroup-limit"
+	// CgroupAdd moves a process into one directory (launcher/cgroup/group.go).
+	CgroupAdd Point = "cgroup-add"
+	// ControlUnlink removes the control socket of an attempt before
+	// (launcher/start.go).
+	ControlUnlink Point = "control-unlink"
+	// ControlBind makes the control socket (launcher/start.go).
+	ControlBind Point = "control-bind"
+	// ExitFile creates the exit record that a sentry or a gofer will fill
+	// (launcher/start.go).
+	ExitFile Point = "exit-file"
+	// GoferLog creates the file of a gofer's own words (launcher/start.go).
+	GoferLog Point = "gofer-log"
+	// SentrySpawn starts the sentry, held (launcher/start.go).
+	SentrySpawn Point = "sentry-spawn"
+	// GoferSpawn starts the gofer, held (launcher/start.go).
+	GoferSpawn Point = "gofer-spawn"
+	// GoferGate lets the gofer go (launcher/start.go).
+	GoferGate Point = "gofer-gate"
+	// SentryGate lets the sentry go (launcher/start.go).
+	SentryGate Point = "sentry-gate"
+	// NetworkTake removes an address from a lent interface
+	// (launcher/netns/config.go).
+	NetworkTake Point = "network-take"
+	// SetNetwork tells the sentry what its network is (launcher/control.go).
+	SetNetwork Point = "set-network"
+	// StartRoot starts the application (launcher/start.go).
+	StartRoot Point = "start-root"
+)
+
+// Of a gofer's start, in its own process.
+const (
+	// GoferRelease waits at the start gate until that is open (gofer/main.go).
+	GoferRelease Point = "gofer.release"
+	// GoferPrivate makes its mounts private (gofer/jail.go).
+	GoferPrivate Point = "gofer.private"
+	// GoferRoot attaches the new root (gofer/jail.go).
+	GoferRoot Point = "gofer.root"
+	// GoferTree attaches one served tree (gofer/jail.go).
+	GoferTree Point = "gofer.tree"
+	// GoferPivot makes it the root (gofer/jail.go).
+	GoferPivot Point = "gofer.pivot"
+	// GoferDetach gives the host's tree up (gofer/jail.go).
+	GoferDetach Point = "gofer.detach"
+	// GoferReadOnly makes the jail read-only (gofer/jail.go).
+	GoferReadOnly Point = "gofer.read-only"
+	// GoferPrivileges gives privileges up (gofer/main.go).
+	GoferPrivileges Point = "gofer.privileges"
+	// GoferServe starts to serve one tree (gofer/main.go).
+	GoferServe Point = "gofer.serve"
+)
+
+// Of a tear-down.
+const (
+	// StopSignal asks the application to leave (launcher/destroy.go).
+	StopSignal Point = "stop-signal"
+	// KillSentry kills the sentry and waits for its death (launcher/destroy.go).
+	KillSentry Point = "kill-sentry"
+	// KillGofer lets the gofer leave or kills it (launcher/destroy.go).
+	KillGofer Point = "kill-gofer"
+	// CgroupKill kills what is left in the cgroup (launcher/cgroup/group.go).
+	CgroupKill Point = "cgroup-kill"
+	// CgroupRemove removes one directory of the cgroup (launcher/cgroup/group.go).
+	CgroupRemove Point = "cgroup-remove"
+	// NetworkReturn puts an address, route or neighbor back
+	// (launcher/netns/config.go).
+	NetworkReturn Point = "network-return"
+	// ControlRemove removes the control socket (launcher/destroy.go).
+	ControlRemove Point = "control-remove"
+	// TrashMove moves a sandbox's directory into the trash (actual/remove.go).
+	TrashMove Point = "trash-move"
+	// TreeUnlink removes a file of it (actual/remove.go).
+	TreeUnlink Point = "tree-unlink"
+	// TreeRemove removes an empty directory of it (actual/remove.go).
+	TreeRemove Point = "tree-remove"
+)

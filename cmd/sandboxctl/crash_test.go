@@ -1,0 +1,427 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"hash/fnv"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher"
+)
+
+// crashScenario is an operation that a daemon is killed in.
+type crashScenario struct {
+	name string
+	// prepare makes what there is before; change is what the daemon acts on;
+	// later is what changes while there is none, after the crash.
+	prepare, change, later func(*crashWorld)
+	// runs is what the application has written in the end, gone whether there is
+	// no sandbox then, failures what its record says.
+	runs     string
+	gone     bool
+	failures int
+	// keeps says that the processes there were before must go on.
+	keeps bool
+	// starts says that a daemon which dies after it has opened the gates leaves
+	// a sandbox whose processes must go on.
+	starts bool
+}
+
+func running(w *crashWorld) {
+	w.web("a", "0s")
+	w.converge()
+	w.written("a")
+}
+
+// written waits until the application has written this.
+func (w *crashWorld) written(want string) {
+	w.Helper()
+	for deadline := time.Now().Add(time.Minute); w.runs() != want; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) || len(w.runs()) > len(want) {
+			w.Fatalf("the application was started: %q, expected %q", w.runs(), want)
+		}
+	}
+}
+
+func removeWeb(w *crashWorld) { must(w.T, os.Remove(w.path("m/web.yaml"))) }
+
+// litter is what daemons before may have left: a full journal that ends in the
+// middle of a line, temporary files, trash, and logs of long ago.
+func litter(w *crashWorld) {
+	line := `{"at":"2026-01-02T03:04:05Z","type":"Normal","reason":"Started","message":"` + strings.Repeat("x", 900) + "\"}\n"
+	must(w.T, os.WriteFile(w.path("s/events.jsonl"), []byte(strings.Repeat(line, 4<<20/len(line))+line[:400]), 0o600))
+	for _, p := range []string{"", "sandboxes/web/"} {
+		must(w.T, os.WriteFile(w.path("s/"+p+atomicfile.TempPrefix+"0011"), []byte("{"), 0o600))
+	}
+	must(w.T, os.MkdirAll(w.path("s/trash/old.0011/logs"), 0o700))
+	must(w.T, os.WriteFile(w.path("s/trash/old.0011/logs/1.log"), nil, 0o600))
+	must(w.T, os.WriteFile(w.path("s/sandboxes/web/logs/0.log"), nil, 0o600))
+}
+
+// wired gives the world a namespace with an interface to lend.
+func wired(w *crashWorld) {
+	h := fnv.New64a()
+	fmt.Fprint(h, w.dir)
+	id := fmt.Sprintf("sbcrash-%x", h.Sum64())
+	outer := namedNetns(w.T, id+"-out")
+	w.netns = id + "-in"
+	w.inner = namedNetns(w.T, w.netns)
+	wireUp(w.T, outer, w.inner, "/run/netns/"+w.netns)
+	// Before the namespace goes.
+	w.Cleanup(func() { w.cleared.Do(w.clear) })
+}
+
+func (w *crashWorld) webOnNetwork() {
+	w.web("a", "0s", "  network: {mode: netns, netns: "+w.netns+"}\n")
+}
+
+var crashScenarios = []crashScenario{
+	{name: "create", change: func(w *crashWorld) { w.web("a", "0s") }, runs: "a", starts: true},
+	// What was begun is not wanted any more when the next daemon comes.
+	{name: "abandon", change: func(w *crashWorld) { w.web("a", "0s") }, later: removeWeb, gone: true},
+	{name: "replace", prepare: running, change: func(w *crashWorld) { w.web("b", "0s") }, runs: "a b", starts: true},
+	{name: "restart", prepare: func(w *crashWorld) {
+		w.web("a", "1m")
+		w.converge()
+		w.written("a")
+		litter(w)
+	}, change: func(w *crashWorld) {
+		s, err := actual.OpenStoreReadOnly(w.path("s"))
+		must(w.T, err)
+		defer s.Close()
+		must(w.T, s.PutRequest(actual.Request{Kind: actual.RequestRestart, Name: "web", Token: "again"}))
+	}, runs: "a a", starts: true},
+	{name: "killed", prepare: running, change: func(w *crashWorld) {
+		p, err := actual.Open(*w.rec().Sentry)
+		must(w.T, err)
+		defer p.Close()
+		must(w.T, p.Signal(unix.SIGKILL))
+		must(w.T, p.Wait(w.Context()))
+	}, runs: "a a", failures: 1, starts: true},
+	{name: "delete", prepare: running, change: removeWeb, runs: "a", gone: true},
+	{name: "adopt", prepare: running, runs: "a", keeps: true},
+	{name: "lend", prepare: wired, change: (*crashWorld).webOnNetwork, runs: "a"},
+	{name: "return", prepare: func(w *crashWorld) {
+		wired(w)
+		w.webOnNetwork()
+		w.converge()
+		w.written("a")
+	}, change: removeWeb, runs: "a", gone: true},
+}
+
+// crashCase is one kill, or two.
+type crashCase struct {
+	scenario  *crashScenario
+	at        moment
+	second    moment // in the daemon that comes after the first
+	goferDies bool
+}
+
+func (c *crashCase) String() string {
+	s := c.scenario.name + "/" + strings.ReplaceAll(c.at.String(), " ", "_")
+	if c.goferDies {
+		s += "_gofer_dies"
+	}
+	if c.second.point != "" {
+		s += "/then_" + strings.ReplaceAll(c.second.String(), " ", "_")
+	}
+	return s
+}
+
+// crashed is what became of the cases.
+type crashed struct {
+	sync.Mutex
+	at     map[string]int // kills, by moment without number
+	double int
+}
+
+// try kills a daemon at a moment of a scenario, starts another, and looks at
+// everything.
+func (c *crashCase) try(t *testing.T, done *crashed) {
+	s := c.scenario
+	w := newCrashWorld(t)
+	for _, step := range []func(*crashWorld){s.prepare, s.change} {
+		if step != nil {
+			step(w)
+		}
+	}
+	before := w.rec()
+	trace, killed := w.armed(c.at, c.goferDies)
+	at := w.rec()
+	if killed {
+		done.Lock()
+		done.at[c.at.key()]++
+		done.Unlock()
+	}
+	if s.later != nil {
+		s.later(w)
+	}
+	if c.second.point != "" {
+		if _, again := w.armed(c.second, false); again {
+			done.Lock()
+			done.double++
+			done.Unlock()
+		}
+		w.rec()
+	}
+	w.converge()
+	after := w.rec()
+	w.settled()
+	if s.gone {
+		if after != nil {
+			t.Errorf("it is %s, expected to be gone", after.Phase)
+		}
+		if s.runs != "" {
+			w.written(s.runs)
+		}
+		return
+	}
+	if after == nil || after.Phase != actual.PhaseRunning {
+		t.Fatalf("the record is %+v", after)
+	}
+	// Once for each time that it should be, and never more.
+	w.written(s.runs)
+	failures := s.failures
+	if c.goferDies {
+		failures = after.Failures // a create failed, which counts
+		if failures > s.failures+1 {
+			t.Errorf("%d failures for one gofer", failures)
+		}
+	}
+	if after.Failures != failures {
+		t.Errorf("%d failures on record, expected %d", after.Failures, failures)
+	}
+	if s.keeps && (*after.Sentry != *before.Sentry || *after.Gofer != *before.Gofer) {
+		t.Errorf("%v and %v became %v and %v", before.Sentry, before.Gofer, after.Sentry, after.Gofer)
+	}
+	released := slices.ContainsFunc(trace, func(m moment) bool { return m.key() == "after sentry-gate" })
+	if s.starts && released && !c.goferDies && c.second.point == "" && (*after.Sentry != *at.Sentry || *after.Gofer != *at.Gofer) {
+		t.Errorf("past its gate, and %v and %v became %v and %v", at.Sentry, at.Gofer, after.Sentry, after.Gofer)
+	}
+}
+
+// moments runs a scenario to its end and returns what was passed.
+func (s *crashScenario) moments(t *testing.T) []moment {
+	w := newCrashWorld(t)
+	for _, step := range []func(*crashWorld){s.prepare, s.change} {
+		if step != nil {
+			step(w)
+		}
+	}
+	w.rec()
+	trace, killed := w.armed(moment{}, false)
+	if killed || len(trace) == 0 {
+		t.Fatalf("%d moments, killed %v", len(trace), killed)
+	}
+	w.converge()
+	w.rec()
+	w.settled()
+	if s.runs != "" {
+		w.written(s.runs)
+	}
+	return trace
+}
+
+// crashPoints are the names in the registry.
+func crashPoints(t *testing.T) []string {
+	t.Helper()
+	f, err := parser.ParseFile(token.NewFileSet(), "../../actual/crashpoint/points.go", nil, 0)
+	must(t, err)
+	var out []string
+	ast.Inspect(f, func(n ast.Node) bool {
+		if v, ok := n.(*ast.ValueSpec); ok {
+			for _, val := range v.Values {
+				s, err := strconv.Unquote(val.(*ast.BasicLit).Value)
+				must(t, err)
+				out = append(out, s)
+			}
+		}
+		return true
+	})
+	if len(out) < 50 {
+		t.Fatalf("only %d crash points", len(out))
+	}
+	return out
+}
+
+// TestCrash kills the real daemon before and after every side effect, and the
+// next one must make of it what would have been. With SANDBOXCTL_CRASH=all at
+// every moment of every scenario, else at each point once before and once after
+// it, in scenarios that take turns.
+func TestCrash(t *testing.T) {
+	requireHost(t)
+	_, err := crashable()
+	must(t, err)
+	bystanders(t)
+
+	all := map[*crashScenario][]moment{}
+	var mu sync.Mutex
+	t.Run("discover", func(t *testing.T) {
+		for i := range crashScenarios {
+			s := &crashScenarios[i]
+			t.Run(s.name, func(t *testing.T) {
+				t.Parallel()
+				m := s.moments(t)
+				mu.Lock()
+				defer mu.Unlock()
+				all[s] = m
+			})
+		}
+	})
+	if t.Failed() {
+		return
+	}
+	cases := chooseCrashes(all, os.Getenv("SANDBOXCTL_CRASH") == "all")
+	done := &crashed{at: map[string]int{}}
+	t.Run("kill", func(t *testing.T) {
+		for _, c := range cases {
+			t.Run(c.String(), func(t *testing.T) {
+				t.Parallel()
+				c.try(t, done)
+			})
+		}
+	})
+	kills := 0
+	for _, n := range done.at {
+		kills += n
+	}
+	t.Logf("%d scenarios, %d kills at %d moments of %d points, %d of them with a second one", len(all), kills, len(done.at), len(crashPoints(t)), done.double)
+	if done.double == 0 {
+		t.Error("no daemon was killed twice")
+	}
+	for _, p := range crashPoints(t) {
+		for _, when := range []string{"before ", "after "} {
+			if done.at[when+p] == 0 {
+				t.Errorf("nothing was killed %s%s", when, p)
+			}
+		}
+	}
+}
+
+// chooseCrashes makes cases of moments: all, or one for each point before and
+// after.
+func chooseCrashes(all map[*crashScenario][]moment, everything bool) []*crashCase {
+	var cases []*crashCase
+	byKey := map[string][]*crashCase{}
+	for i := range crashScenarios {
+		s := &crashScenarios[i]
+		for _, m := range all[s] {
+			c := &crashCase{scenario: s, at: m}
+			cases = append(cases, c)
+			byKey[m.key()] = append(byKey[m.key()], c)
+			if strings.HasPrefix(m.point, "gofer.") && s.name == "create" {
+				cases = append(cases, &crashCase{scenario: s, at: m, goferDies: true})
+			}
+		}
+	}
+	if !everything {
+		cases = nil
+		turn := 0
+		for _, key := range slices.Sorted(maps.Keys(byKey)) {
+			c := byKey[key][turn%len(byKey[key])]
+			turn += 7 // another scenario, and another number
+			cases = append(cases, c)
+		}
+		for _, key := range []string{"after gofer.release", "before gofer.serve"} {
+			cases = append(cases, &crashCase{scenario: &crashScenarios[0], at: moment{strings.Fields(key)[0], strings.Fields(key)[1], 1}, goferDies: true})
+		}
+	}
+	// Twice: what the second daemon does is found out by where the first died.
+	seconds := []moment{{"before", "record-put", 1}, {"after", "record-put", 1}, {"after", "kill-sentry", 1}, {"after", "cgroup-remove", 2}, {"after", "sentry-spawn", 1}, {"after", "start-root", 1}}
+	step := 25
+	if everything {
+		step = 6
+	}
+	n := len(cases)
+	for i := 0; i < n; i += step {
+		c := *cases[i]
+		c.goferDies, c.second = false, seconds[(i/step)%len(seconds)]
+		cases = append(cases, &c)
+	}
+	slices.SortStableFunc(cases, func(a, b *crashCase) int { return cmp.Compare(a.String(), b.String()) })
+	return slices.CompactFunc(cases, func(a, b *crashCase) bool { return a.String() == b.String() })
+}
+
+// bystanders are processes that nobody may signal, some of them called like
+// ours. They are looked at when the test is over.
+func bystanders(t *testing.T) {
+	t.Helper()
+	sleep, err := exec.LookPath("sleep")
+	must(t, err)
+	for _, argv0 := range []string{"sleep", launcher.SentryName, gofer.Argv0, "sandboxctl"} {
+		cmd := exec.Command(sleep)
+		cmd.Args = []string{argv0, "100000"}
+		must(t, cmd.Start())
+		pidfd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
+		must(t, err)
+		t.Cleanup(func() {
+			defer unix.Close(pidfd)
+			if actual.Reap(pidfd) {
+				t.Errorf("a bystander called %s was killed", argv0)
+				return
+			}
+			must(t, cmd.Process.Kill())
+			_ = cmd.Wait()
+		})
+	}
+}
+
+// A release build has no crash points: no function of theirs, no name and not the
+// variable that arms them. In a build with the tag all of it is seen.
+func TestCrashPointsAbsent(t *testing.T) {
+	dir := t.TempDir()
+	// With its symbols, which the programs that are shipped do not have.
+	release := filepath.Join(dir, "sandboxctl")
+	cmd := exec.Command("go", "build", "-trimpath", "-o", dir, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	tagged, err := crashable()
+	must(t, err)
+	want := append(slices.DeleteFunc(crashPoints(t), func(p string) bool {
+		return !strings.ContainsAny(p, "-.") // a common word tells nothing
+	}), "SANDBOXCTL_CRASHPOINTS")
+	if len(want) < 40 {
+		t.Fatalf("only %d names to look for", len(want))
+	}
+	for _, c := range []struct {
+		program string
+		has     bool
+	}{{release, false}, {filepath.Join(binDir, "sandboxctl"), false}, {filepath.Join(binDir, launcher.SentryName), false}, {tagged, true}} {
+		b, err := os.ReadFile(c.program)
+		must(t, err)
+		for _, s := range want {
+			if bytes.Contains(b, []byte(s)) != c.has {
+				t.Errorf("%s: has %q: %v, expected %v", c.program, s, !c.has, c.has)
+			}
+		}
+	}
+	for program, has := range map[string]bool{release: false, tagged: true} {
+		out, err := exec.Command("go", "tool", "nm", program).Output()
+		must(t, err)
+		if strings.Contains(string(out), "actual/crashpoint.") != has {
+			t.Errorf("%s: has a symbol of crash points: %v, expected %v", program, !has, has)
+		}
+	}
+}

@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/invariants"
+	"sandboxctl.dev/launcher/netns"
+)
+
+// crashDir is where crashable has built, for TestMain to remove.
+var crashDir string
+
+// crashable builds the program with its crash points, once.
+var crashable = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "sandboxctl-crash-")
+	if err != nil {
+		return "", err
+	}
+	crashDir = dir
+	cmd := exec.Command("go", "build", "-trimpath", "-tags", "crashpoints", "-o", dir, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build with crash points: %w\n%s", err, out)
+	}
+	return filepath.Join(dir, "sandboxctl"), nil
+})
+
+// moment is a hit of a crash point: the n-th of one process.
+type moment struct {
+	when, point string
+	n           int
+}
+
+func (m moment) String() string {
+	if m.point == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s %s %d", m.when, m.point, m.n)
+}
+
+// key is a moment without its number.
+func (m moment) key() string { return m.when + " " + m.point }
+
+func parseMoment(line string) (moment, bool) {
+	f := strings.Fields(line)
+	if len(f) != 3 {
+		return moment{}, false
+	}
+	n, err := strconv.Atoi(f[2])
+	return moment{f[0], f[1], n}, err == nil
+}
+
+// crashWorld is one state directory with one sandbox, "web", and what is around
+// it. Its application adds a line to a file of a volume whenever it is started.
+type crashWorld struct {
+	*testing.T
+	dir   string
+	store *actual.Store
+	past  []string // cgroup names of every sandbox there ever was
+	inner *netns.Namespace
+	netns string
+
+	cleared sync.Once
+	stop    chan struct{}
+	watched chan struct{}
+}
+
+func newCrashWorld(t *testing.T) *crashWorld {
+	t.Helper()
+	w := &crashWorld{T: t, dir: t.TempDir(), stop: make(chan struct{}), watched: make(chan struct{})}
+	for _, d := range []string{"m", "data", "root/bin", "points"} {
+		must(t, os.MkdirAll(filepath.Join(w.dir, d), 0o755))
+	}
+	b, err := os.ReadFile("/bin/busybox")
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(w.dir, "root/bin/busybox"), b, 0o755))
+	must(t, os.Symlink("busybox", filepath.Join(w.dir, "root/bin/sh")))
+	must(t, unix.Mkfifo(filepath.Join(w.dir, "points/release"), 0o600))
+	// One that is not wanted to run: a directory without any manifest would be
+	// another story.
+	w.manifest("idle", "  suspend: true\n  command: [/bin/sh]\n")
+	t.Cleanup(func() { w.cleared.Do(w.clear) })
+	go w.watch()
+	return w
+}
+
+func (w *crashWorld) path(p string) string { return filepath.Join(w.dir, p) }
+
+// manifest writes a manifest as one should: whole, renamed into place.
+func (w *crashWorld) manifest(name, spec string) {
+	w.Helper()
+	text := fmt.Sprintf("apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: %s}\nspec:\n  root: {dir: %s}\n%s", name, w.path("root"), spec)
+	tmp := w.path("m/." + name)
+	must(w.T, os.WriteFile(tmp, []byte(text), 0o644))
+	must(w.T, os.Rename(tmp, w.path("m/"+name+".yaml")))
+}
+
+// web is the manifest of the sandbox: what it writes, and how long it may take
+// to leave.
+func (w *crashWorld) web(word, grace string, more ...string) {
+	w.Helper()
+	w.manifest("web", "  command: [/bin/sh, -c, 'trap \"exit 0\" TERM; echo "+word+" >> /data/runs; /bin/busybox sleep 100000 & wait']\n"+
+		"  volumes: [{name: data, mountPath: /data, hostPath: "+w.path("data")+"}]\n"+
+		"  resources: {cpu: 500m, memory: 256Mi, pids: 100}\n  backoff: {initial: 50ms}\n  terminationGracePeriod: "+grace+"\n"+strings.Join(more, ""))
+}
+
+// runs are the lines that the application has written.
+func (w *crashWorld) runs() string {
+	w.Helper()
+	b, err := os.ReadFile(w.path("data/runs"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		w.Fatal(err)
+	}
+	return strings.Join(strings.Fields(string(b)), " ")
+}
+
+// rec is the record of the sandbox, nil if there is none (yet).
+func (w *crashWorld) rec() *actual.Record {
+	w.Helper()
+	if w.store == nil {
+		s, err := actual.OpenStoreReadOnly(w.path("s"))
+		if errors.Is(err, actual.ErrNoState) {
+			return nil
+		}
+		must(w.T, err)
+		w.store = s
+	}
+	rec, held, err := w.store.Get("web")
+	must(w.T, err)
+	if held != nil {
+		w.Fatalf("the record of web: %s: %s", held.Reason, held.Message)
+	}
+	groups, err := invariants.Groups(w.store)
+	must(w.T, err)
+	w.past = append(w.past, groups...)
+	return rec
+}
+
+// once runs a daemon until it has nothing to do.
+func (w *crashWorld) once(program string, env ...string) (*exec.Cmd, *strings.Builder) {
+	w.Helper()
+	ctx, cancel := context.WithTimeout(w.Context(), 2*time.Minute)
+	w.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, program, "--manifests", w.path("m"), "--state", w.path("s"), "daemon", "--once", "--sentry", filepath.Join(binDir, launcher.SentryName))
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, env...)
+	out := &strings.Builder{}
+	cmd.Stderr = out
+	must(w.T, cmd.Start())
+	return cmd, out
+}
+
+// converge runs clean daemons until one says that all is as the manifests say. A
+// delay before a restart is not waited for by a daemon that runs once.
+func (w *crashWorld) converge() {
+	w.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		cmd, out := w.once(filepath.Join(binDir, "sandboxctl"))
+		err := cmd.Wait()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.Fatalf("not converged: %v\n%s", err, out)
+		}
+	}
+}
+
+// armed runs a daemon with its crash points, to be killed at a moment; the zero
+// one is none. At a moment in the gofer it is the daemon that dies, or with
+// goferDies the gofer. It returns every moment that was passed, in order.
+func (w *crashWorld) armed(at moment, goferDies bool) (trace []moment, killed bool) {
+	w.Helper()
+	program, err := crashable()
+	must(w.T, err)
+	must(w.T, os.WriteFile(w.path("points/plan"), []byte(at.String()), 0o600))
+	must(w.T, os.WriteFile(w.path("points/trace"), nil, 0o600))
+	cmd, out := w.once(program, "SANDBOXCTL_CRASHPOINTS="+w.path("points"))
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	if strings.HasPrefix(at.point, "gofer.") {
+		killed, err = w.killHeld(cmd, ended, goferDies)
+	} else {
+		err = <-ended
+	}
+	status, _ := cmd.ProcessState.Sys().(interface{ Signaled() bool })
+	switch {
+	case status != nil && status.Signaled():
+		killed = true
+	case err != nil && !strings.Contains(out.String(), "not converged"):
+		w.Fatalf("the armed daemon: %v\n%s", err, out)
+	}
+	b, err := os.ReadFile(w.path("points/trace"))
+	must(w.T, err)
+	for line := range strings.Lines(string(b)) {
+		if m, ok := parseMoment(line); ok {
+			trace = append(trace, m)
+		} else if strings.HasPrefix(line, "alive") {
+			w.Fatalf("a process could not kill itself: %s", line)
+		}
+	}
+	return trace, killed
+}
+
+// killHeld waits until a gofer is held at its point, and kills the daemon or the
+// gofer.
+func (w *crashWorld) killHeld(daemon *exec.Cmd, ended chan error, goferDies bool) (killed bool, err error) {
+	w.Helper()
+	for {
+		select {
+		case err := <-ended:
+			return false, err // it never came there
+		case <-time.After(2 * time.Millisecond):
+		}
+		if b, err := os.ReadFile(w.path("points/trace")); err == nil && strings.Contains(string(b), "held\n") {
+			break
+		}
+	}
+	victim := daemon.Process
+	if goferDies {
+		if victim, err = goferOf(daemon.Process.Pid); err != nil {
+			w.Fatal(err)
+		}
+	}
+	must(w.T, victim.Kill())
+	if !goferDies {
+		err = <-ended
+	}
+	f, ferr := os.OpenFile(w.path("points/release"), os.O_WRONLY|unix.O_NONBLOCK, 0)
+	if ferr == nil {
+		_, ferr = f.Write([]byte{1})
+		ferr = errors.Join(ferr, f.Close())
+	}
+	// A gofer that is dead has nobody at the other end.
+	if ferr != nil && !errors.Is(ferr, unix.ENXIO) && !errors.Is(ferr, unix.EPIPE) {
+		w.Fatal(ferr)
+	}
+	if goferDies {
+		err = <-ended
+	}
+	return true, err
+}
+
+// goferOf finds the gofer that a daemon has started, by a handle that can't come
+// to mean another process.
+func goferOf(daemon int) (*os.Process, error) {
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range dirs {
+		pid, _ := strconv.Atoi(filepath.Base(d))
+		p, err := os.FindProcess(pid)
+		if err != nil {
+			continue
+		}
+		cmdline, _ := os.ReadFile(d + "/cmdline")
+		stat, _ := os.ReadFile(d + "/stat")
+		f := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+		if strings.HasPrefix(string(cmdline), gofer.Argv0+"\x00") && len(f) > 1 && f[1] == strconv.Itoa(daemon) {
+			return p, nil
+		}
+		_ = p.Release()
+	}
+	return nil, errors.New("the daemon has no gofer")
+}
+
+// watch looks, while anything goes on, that no sandbox has two sentries or
+// gofers.
+func (w *crashWorld) watch() {
+	defer close(w.watched)
+	var store *actual.Store
+	for {
+		select {
+		case <-w.stop:
+			if store != nil {
+				store.Close()
+			}
+			return
+		case <-time.After(25 * time.Millisecond):
+		}
+		if store == nil {
+			var err error
+			if store, err = actual.OpenStoreReadOnly(w.path("s")); err != nil {
+				continue
+			}
+		}
+		found, err := invariants.Duplicates(store)
+		if err != nil || len(found) > 0 {
+			w.Errorf("while it went on: %v %v", found, err)
+			store.Close()
+			<-w.stop
+			return
+		}
+	}
+}
+
+// settled waits until the checker finds nothing. What was held at its gate takes
+// a moment to leave.
+func (w *crashWorld) settled() {
+	w.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		found, err := invariants.Check(w.Context(), w.store, invariants.Options{Settled: true, Past: slices.Compact(slices.Sorted(slices.Values(w.past)))})
+		must(w.T, err)
+		if len(found) == 0 {
+			return
+		}
+		if time.Now().After(deadline) || w.Failed() {
+			w.Fatalf("left: %v", invariants.Err(found))
+		}
+	}
+}
+
+// clear removes the sandbox, whatever became of it, and looks that nothing is
+// left then.
+func (w *crashWorld) clear() {
+	close(w.stop)
+	<-w.watched
+	if _, err := os.Stat(w.path("s/sandboxes")); errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	store, err := actual.OpenStore(w.path("s"))
+	must(w.T, err)
+	defer store.Close()
+	l, err := launcher.New(launcher.Options{Store: store})
+	must(w.T, err)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	list, err := store.List()
+	must(w.T, err)
+	for _, r := range list.Records {
+		must(w.T, errors.Join(l.Destroy(ctx, r.Name, actual.Ending{Reason: "TestOver"}), l.Forget(ctx, r.Name)))
+	}
+	for _, n := range list.Aborted {
+		must(w.T, l.Forget(ctx, n))
+	}
+	must(w.T, store.SweepTrash())
+	found, err := invariants.Check(ctx, store, invariants.Options{Settled: true, Past: w.past})
+	must(w.T, errors.Join(err, invariants.Err(found)))
+	if w.inner != nil {
+		if got := addresses(w.T, w.inner); !strings.Contains(got, "10.99.7.2/24") {
+			w.Errorf("eth0 has %q, expected 10.99.7.2/24 back", got)
+		}
+	}
+	if w.store != nil {
+		w.store.Close()
+	}
+}

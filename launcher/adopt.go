@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/wire"
+)
+
+const (
+	// askEvery is how often a sentry is asked how far its application is.
+	askEvery = 10 * time.Millisecond
+	// startInFlight is how long a start may take to show that was asked for by a
+	// launcher which has died since.
+	startInFlight = time.Second
+)
+
+// adopt goes on with a create that was cut short after its gates were opened. It
+// reports whether the record is of a running application now: one that was
+// started already is left as it is, and with finish one that was not is started.
+// If neither can be told, or done, nothing has changed and it starts over.
+//
+// A sentry takes one start, whoever asks for it: asking again can't have the
+// application run twice.
+func (l *Launcher) adopt(ctx context.Context, rec *actual.Record, finish bool) (bool, error) {
+	timeout := l.opts.BootTimeout
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	st, ok := l.adoptable(rec)
+	if !ok {
+		return false, nil
+	}
+	if !finish {
+		st = nil
+	}
+	state, err := l.appState(ctx, rec, func(state int) bool { return state != wire.StateCreating || st != nil })
+	if err != nil || state == wire.StateInvalid {
+		l.opts.Log.Debug("interrupted create not adopted", "sandbox", rec.Name, "err", err)
+		return false, nil //nolint:nilerr // it starts over
+	}
+	if state == wire.StateCreating {
+		if st == nil {
+			return false, nil
+		}
+		if state, err = l.startAgain(ctx, rec, st); err != nil {
+			l.opts.Log.Debug("interrupted create not finished", "sandbox", rec.Name, "err", err)
+			return false, nil //nolint:nilerr // it starts over
+		}
+	}
+	if state == wire.StateStopped {
+		// It is over, or never came to be: with an exit record it is the former.
+		if !sentryDied(ctx, rec, l.opts.KillTimeout) {
+			return false, nil
+		}
+		if exit, err := l.store.ReadExit(rec); err != nil || exit == nil {
+			return false, nil //nolint:nilerr // it starts over
+		}
+	}
+	done := *rec
+	done.Phase, done.StartedAt = actual.PhaseRunning, time.Now()
+	if err := l.store.Put(&done); err != nil {
+		return false, fmt.Errorf("record start: %w", err)
+	}
+	return true, nil
+}
+
+// adoptable says whether the create of a record can be gone on with: nobody knows
+// which of its hooks have run. The set-up is that of one whose start needs nothing
+// but the sentry's answer, nil of others: a network that may have been taken and a
+// checkpoint are for a new start.
+func (l *Launcher) adoptable(rec *actual.Record) (*setup, bool) {
+	if rec.Container != nil || rec.Sentry == nil {
+		return nil, false
+	}
+	e, err := desired.FromCanonical(rec.Spec, rec.SourceFile)
+	if err != nil {
+		return nil, false
+	}
+	policy, err := l.allowed(e.Sandbox)
+	if err != nil {
+		// What runs is left running, but not started; only a bundle has hooks.
+		return nil, e.Sandbox.Spec.Root.Bundle == ""
+	}
+	st, err := fromManifest(e.Sandbox, policy)
+	if err != nil || st.hooks != nil || st.startHooks != nil {
+		return nil, false
+	}
+	checkpoint, err := l.requested(rec.Name, rec.RestartToken)
+	if err != nil || checkpoint != "" || st.lends {
+		return nil, true
+	}
+	return st, true
+}
+
+// appState asks the sentry of a record how far its application is, until enough
+// says that it need not be asked again. It waits for a control server that is
+// about to come up, and for a start that is under way.
+func (l *Launcher) appState(ctx context.Context, rec *actual.Record, enough func(state int) bool) (int, error) {
+	var until time.Time
+	for {
+		state, err := l.askState(ctx, rec)
+		switch {
+		case errors.Is(err, ErrNotRunning), errors.Is(err, ErrUnknownProcess):
+			return wire.StateInvalid, err
+		case err == nil && enough(state):
+			return state, nil
+		case err == nil && until.IsZero():
+			until = time.Now().Add(startInFlight)
+		case err == nil && time.Now().After(until):
+			return state, nil
+		}
+		select {
+		case <-ctx.Done():
+			return wire.StateInvalid, errors.Join(err, context.Cause(ctx))
+		case <-time.After(askEvery):
+		}
+	}
+}
+
+func (l *Launcher) askState(ctx context.Context, rec *actual.Record) (int, error) {
+	// Both: without its gofer a sentry is about to end.
+	if live, err := Liveness(rec.Gofer); live != actual.Alive {
+		return wire.StateInvalid, errors.Join(ErrNotRunning, err)
+	}
+	c, err := l.connect(ctx, rec)
+	if err != nil {
+		return wire.StateInvalid, err
+	}
+	defer c.Close()
+	return c.State(ctx)
+}
+
+// startAgain starts an application that was not, or whose start is under way.
+func (l *Launcher) startAgain(ctx context.Context, rec *actual.Record, st *setup) (int, error) {
+	c, err := l.connect(ctx, rec)
+	if err != nil {
+		return wire.StateInvalid, err
+	}
+	if err := l.setNetwork(ctx, rec, st, c, false); err != nil {
+		return wire.StateInvalid, errors.Join(err, c.Close())
+	}
+	// A start that is under way leaves this one without an answer: the state
+	// tells. The end of the connection ends the goroutine.
+	answer := make(chan error, 1)
+	go func() { answer <- c.StartRoot(ctx) }()
+	state, err := l.appState(ctx, rec, func(state int) bool {
+		if state != wire.StateCreating {
+			return true
+		}
+		select {
+		case err = <-answer:
+			return err != nil
+		default:
+			return false
+		}
+	})
+	return state, errors.Join(err, c.Close())
+}
