@@ -25,7 +25,7 @@ type app struct {
 	state     string
 	// runtime are the flags of the OCI runtime.
 	runtime *ociFlags
-	policy    string // "" if not given
+	policy  string // "" if not given
 }
 
 const rootLong = `sandboxctl keeps gVisor sandboxes on this host converged with YAML manifests in
