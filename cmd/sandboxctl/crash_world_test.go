@@ -94,6 +94,7 @@ func newCrashWorld(t *testing.T) *crashWorld {
 	must(t, os.WriteFile(filepath.Join(w.dir, "root/bin/busybox"), b, 0o755))
 	must(t, os.Symlink("busybox", filepath.Join(w.dir, "root/bin/sh")))
 	must(t, unix.Mkfifo(filepath.Join(w.dir, "points/release"), 0o600))
+	must(t, os.WriteFile(w.path("policy.yaml"), []byte(policyFor(w.dir)), 0o644))
 	// One that is not wanted to run: a directory without any manifest would be
 	// another story.
 	w.manifest("idle", "  suspend: true\n  command: [/bin/sh]\n")
@@ -159,7 +160,7 @@ func (w *crashWorld) once(program string, env ...string) (*exec.Cmd, *strings.Bu
 	w.Helper()
 	ctx, cancel := context.WithTimeout(w.Context(), 2*time.Minute)
 	w.Cleanup(cancel)
-	cmd := exec.CommandContext(ctx, program, "--manifests", w.path("m"), "--state", w.path("s"), "daemon", "--once", "--sentry", filepath.Join(binDir, launcher.SentryName))
+	cmd := exec.CommandContext(ctx, program, "--manifests", w.path("m"), "--state", w.path("s"), "--policy", w.path("policy.yaml"), "daemon", "--once", "--sentry", filepath.Join(binDir, launcher.SentryName))
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, env...)
 	out := &strings.Builder{}
 	cmd.Stderr = out
