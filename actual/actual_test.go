@@ -604,3 +604,36 @@ func BenchmarkPut(b *testing.B) {
 		}
 	}
 }
+
+// A request that replaces another in the moment in which that is dropped stays.
+func TestDropRequestLeavesNewer(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	for i := range 50 {
+		old := Request{Kind: RequestRestart, Name: "web", Token: fmt.Sprintf("old-%d", i)}
+		next := Request{Kind: RequestRestart, Name: "web", Token: fmt.Sprintf("new-%d", i)}
+		if err := s.PutRequest(old); err != nil {
+			t.Fatal(err)
+		}
+		put := make(chan error, 1)
+		go func() { put <- s.PutRequest(next) }()
+		for {
+			if err := s.DropRequest(old); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case err := <-put:
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := s.Requests()
+				if err != nil || len(got) != 1 || got[0].Token != next.Token {
+					t.Fatalf("round %d: %+v, %v", i, got, err)
+				}
+			default:
+				continue
+			}
+			break
+		}
+	}
+}

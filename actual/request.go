@@ -12,6 +12,9 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/actual/crashpoint"
@@ -53,15 +56,40 @@ func (s *Store) PutRequest(r Request) error {
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
+	defer dir.Close() // and with it the lock
+	if err := lockRequests(dir, requestPatience); err != nil {
+		return fmt.Errorf("leave request: %w", err)
+	}
 	if err := atomicfile.Write(dir, name, append(b, '\n'), 0o600); err != nil {
 		return fmt.Errorf("leave request: %w", err)
 	}
 	return nil
 }
 
+// requestPatience is how long PutRequest waits for others that leave or drop
+// requests, which takes each of them milliseconds.
+const requestPatience = 10 * time.Second
+
+// lockRequests keeps others from leaving and dropping requests until dir is
+// closed; unix.EWOULDBLOCK if somebody else did so for longer than the patience.
+func lockRequests(dir *os.File, patience time.Duration) error {
+	for deadline := time.Now().Add(patience); ; {
+		err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EWOULDBLOCK) && time.Now().Before(deadline):
+			<-time.After(holdEvery)
+		default:
+			return fmt.Errorf("lock requests: %w", err)
+		}
+	}
+}
+
 // DropRequest removes a request that has been carried out, unless it has been
-// replaced by a newer one.
+// replaced by a newer one. It waits for nobody: while somebody else leaves a
+// request it does nothing, and is to be called again.
 func (s *Store) DropRequest(r Request) error {
 	name, err := requestName(&r)
 	if err != nil {
@@ -72,6 +100,19 @@ func (s *Store) DropRequest(r Request) error {
 		return err
 	}
 	defer dir.Close()
+	// What carried it out may be in the page cache only: the one who wrote it was
+	// killed before the sync, failed in it, or is about to. A power cut must not
+	// take that back and leave no request to do it again.
+	if err := s.syncDone(r.Name); err != nil {
+		return fmt.Errorf("drop request: %w", err)
+	}
+	// One that is left between the look and the removal would be lost.
+	switch err := lockRequests(dir, 0); {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		return nil
+	case err != nil:
+		return fmt.Errorf("drop request: %w", err)
+	}
 	now, err := readRequest(dir, name)
 	if errors.Is(err, fs.ErrNotExist) || (err == nil && now.Token != r.Token) {
 		return nil
@@ -83,6 +124,22 @@ func (s *Store) DropRequest(r Request) error {
 		return fmt.Errorf("drop request: %w", err)
 	}
 	return nil
+}
+
+// syncDone forces the record of a name to disk, or that there is none, or of no
+// name which records there are.
+func (s *Store) syncDone(name string) error {
+	if name != "" {
+		dir, err := s.Dir(name)
+		switch {
+		case err == nil:
+			defer dir.Close()
+			return os.NewSyscallError("fsync", unix.Fsync(int(dir.Fd())))
+		case !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
+	}
+	return os.NewSyscallError("fsync", unix.Fsync(int(s.dirs.Fd())))
 }
 
 // Requests returns the requests that wait, sorted by kind and name. A file

@@ -93,7 +93,16 @@ func OpenStore(path string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create state directory: %w", err)
 	}
-	return openStore(path, true, ValidName)
+	s, err := openStore(path, true, ValidName)
+	if err != nil {
+		return nil, err
+	}
+	// Whoever made the directories in it may have been killed before this, and
+	// nothing in a directory survives a power cut that the directory does not.
+	if err := unix.Fsync(int(s.root.Fd())); err != nil {
+		return nil, errors.Join(fmt.Errorf("create state directory %s: sync: %w", path, err), s.Close())
+	}
+	return s, nil
 }
 
 // OpenRuntimeStore opens or creates the state directory of an OCI runtime: the
@@ -255,8 +264,20 @@ func NewUID() (string, error) {
 
 // Claim makes the directory of a new sandbox. One that is there without a
 // record is what a create left that died before its first Put: it is taken
-// over. fs.ErrExist if there is a record.
+// over. fs.ErrExist if there is a record. When it returns nil the directory
+// survives a power cut: what is forced to disk in it later is worth nothing
+// without.
 func (s *Store) Claim(name string) error {
+	if err := s.claim(name); err != nil {
+		return err
+	}
+	if err := unix.Fsync(int(s.dirs.Fd())); err != nil {
+		return fmt.Errorf("claim %s: sync: %w", name, err)
+	}
+	return nil
+}
+
+func (s *Store) claim(name string) error {
 	if !s.valid(name) {
 		return fmt.Errorf("claim %q: %w", name, errInvalidName)
 	}

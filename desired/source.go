@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -94,7 +95,7 @@ type Dir struct {
 	memory   Memory
 	last     *Snapshot
 	first    time.Time            // of the first look that listed the directory
-	seen     map[string]bool      // names of the last Load that are still wanted
+	seen     map[string]bool      // names of the last Load that are still wanted, and /files that may be of any
 	missing  map[string]time.Time // names that were there before, since when not
 	recheck  time.Time            // when Load must be called again at the latest
 	degraded string
@@ -314,9 +315,15 @@ func (d *Dir) settle(s *Snapshot) {
 	for _, p := range s.Problems {
 		if p.Name != "" {
 			present[p.Name] = true
+		} else if p.File != "" {
+			// It may be anybody's. No name has a slash.
+			present["/"+p.File] = true
 		}
 	}
 	for n := range d.seen {
+		if d.holds(n) {
+			present[n] = true // mended, perhaps
+		}
 		if _, waiting := d.missing[n]; !present[n] && !waiting {
 			d.missing[n] = now
 		}
@@ -324,15 +331,21 @@ func (d *Dir) settle(s *Snapshot) {
 	d.seen = present
 	for n, since := range d.missing {
 		switch left := d.opts.Settle - now.Sub(since); {
-		case present[n]:
+		case present[n] || d.holds(n):
 			delete(d.missing, n)
 		case left > 0:
-			d.incomplete(s, ReasonUnsettled, "the manifest of %s disappeared a moment ago", n)
+			d.incomplete(s, ReasonUnsettled, "the manifest of %s disappeared a moment ago", strings.TrimPrefix(n, "/"))
 			d.lookAgain(now.Add(left))
 		default:
 			delete(d.missing, n)
 		}
 	}
+}
+
+// holds says whether n, as kept in seen, is a file that is there.
+func (d *Dir) holds(n string) bool {
+	path, ok := strings.CutPrefix(n, "/")
+	return ok && d.files[path] != nil
 }
 
 // lookAgain makes Run wake the reader at the time given, or earlier.

@@ -211,6 +211,31 @@ func TestDirAbsenceWaits(t *testing.T) {
 	tr.expect(tr.load(), "b c", "")
 }
 
+// So must the absence of a file that does not tell which sandbox is meant: it is
+// being mended, perhaps.
+func TestDirAbsenceOfNamelessWaits(t *testing.T) {
+	t.Parallel()
+	tr := newTree(t, DirOptions{})
+	tr.write("a.yaml", named("a"))
+	tr.write("b.yaml", named("b"))
+	tr.settled()
+	tr.write("a.yaml", "")
+	tr.expect(tr.load(), "b", ReasonInvalidManifests)
+	time.Sleep(settle)
+	tr.expect(tr.load(), "b", ReasonInvalidManifests)
+	tr.must(os.Remove(filepath.Join(tr.top, "m", "a.yaml")))
+	tr.expect(tr.load(), "b", ReasonUnsettled)
+	tr.write("a.yaml", named("a"))
+	tr.expect(tr.load(), "a b", "")
+	tr.write("a.yaml", "")
+	tr.expect(tr.load(), "b", ReasonInvalidManifests)
+	time.Sleep(settle)
+	tr.must(os.Remove(filepath.Join(tr.top, "m", "a.yaml")))
+	tr.expect(tr.load(), "b", ReasonUnsettled)
+	time.Sleep(settle)
+	tr.expect(tr.load(), "b", "")
+}
+
 // A daemon that starts while an editor saves must not believe what it sees
 // first; a program that looks once must.
 func TestDirFirstLook(t *testing.T) {

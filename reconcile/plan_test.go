@@ -193,7 +193,8 @@ func TestPlan(t *testing.T) {
 		"waits for backoff":     {input(true, []*desired.Entry{web}, stopped(web, 3)), "wake"},
 		"backoff is over":       {input(true, []*desired.Entry{web}, mod(stopped(web, 1), func(o *actual.Observed) { o.Record.LastExit.At = now.Add(-time.Minute) })), "create web BackOff"},
 		"backoff 0":             {input(true, []*desired.Entry{eager}, stopped(eager, 9)), "create web BackOff"},
-		"clock set back":        {input(true, []*desired.Entry{web}, mod(stopped(web, 9), func(o *actual.Observed) { o.Record.LastExit.At = now.Add(24 * 365 * time.Hour) })), "wake"},
+		"clock set back":        {input(true, []*desired.Entry{web}, mod(stopped(web, 9), func(o *actual.Observed) { o.Record.LastExit.At = now.Add(24 * 365 * time.Hour) })), "create web BackOff"},
+		"clock set back a bit":  {input(true, []*desired.Entry{web}, mod(stopped(web, 9), func(o *actual.Observed) { o.Record.LastExit.At = now.Add(time.Minute) })), "wake"},
 		"limit reached":         {input(true, []*desired.Entry{limited}, stopped(limited, 3)), ""},
 		"limit reached, edited": {input(true, []*desired.Entry{other}, stopped(limited, 3)), "create web SpecChanged"},
 		"refused":               {input(true, []*desired.Entry{web}, mod(stopped(web, 1), func(o *actual.Observed) { o.Record.LastExit = &actual.Exit{Terminal: true, At: now.Add(-time.Hour)} })), ""},
@@ -241,6 +242,29 @@ func TestPlan(t *testing.T) {
 	if got := show(reconcile.Compute(in)); got != "forget x Aborted" {
 		t.Errorf("aborted: %q", got)
 	}
+}
+
+// Whatever clock the record was written under, what waits is started in the
+// end: at the time that the plan itself gives.
+func TestWakeIsKept(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		e := reconciletest.Entry("web", "a", nil)
+		o := stopped(e, rapid.IntRange(1, 12).Draw(rt, "failures"))
+		o.Record.LastExit.At = now.Add(time.Duration(rapid.Int64Range(-1e18, 1e18).Draw(rt, "at")))
+		in := input(true, []*desired.Entry{e}, o)
+		for range 3 {
+			plan := reconcile.Compute(in)
+			if len(plan.Actions) == 1 {
+				return
+			}
+			if !plan.Wake.After(in.Now) || plan.Wake.Sub(in.Now) > 11*time.Minute {
+				rt.Fatalf("wake in %s", plan.Wake.Sub(in.Now))
+			}
+			in.Now = plan.Wake
+		}
+		rt.Fatal("it is never started")
+	})
 }
 
 // many is a directory of names, all running.

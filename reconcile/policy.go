@@ -92,9 +92,11 @@ func nextStart(e *desired.Entry, rec *actual.Record, now time.Time) time.Time {
 	}
 	delay := backoff(&e.Sandbox.Spec.Backoff, rec)
 	from := rec.LastExit.At
-	if from.After(now) {
-		// The clock was set back: wait the delay, not until that clock.
-		return now.Add(min(delay, time.Second))
+	if from.After(now.Add(delay)) {
+		// The clock was set back by more than the delay. Nothing remembers since
+		// when it has waited, and that clock may be years away: it starts now,
+		// and what it does next is on record under this clock.
+		return now
 	}
 	return from.Add(delay)
 }

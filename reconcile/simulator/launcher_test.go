@@ -1,0 +1,676 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package simulator
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
+)
+
+// launcher makes the calls of launcher.Launcher.
+type launcher struct {
+	h     *host
+	p     *program
+	store *store
+}
+
+const (
+	bootTimeout = 60 * time.Second
+	killTimeout = 30 * time.Second
+	goferGrace  = 3 * time.Second
+)
+
+var errUnknown = errors.New("state of a recorded process is unknown")
+
+// op is one operation on one name.
+type op struct {
+	*launcher
+	t *task
+}
+
+func (l *launcher) begin(what, name string) *op {
+	t := newTask(l.p, what+" "+name)
+	l.h.park(t, nil, time.Time{}) // the order in which workers begin is ours
+	return &op{l, t}
+}
+
+// Create implements reconcile.Launcher.
+func (l *launcher) Create(ctx context.Context, e *desired.Entry, token string) error {
+	o := l.begin("create", e.Sandbox.Metadata.Name)
+	if !l.p.dead {
+		l.h.stats.Creates++
+	}
+	err := o.create(ctx, e, token)
+	if err != nil && !l.p.dead {
+		l.h.note("%s failed: %v", o.t.name, err)
+	}
+	return err
+}
+
+func (o *op) create(ctx context.Context, e *desired.Entry, token string) error {
+	if token != "" {
+		if _, err := o.store.requests(o.t); err != nil {
+			return fmt.Errorf("read request: %w", err)
+		}
+	}
+	rec, err := o.intent(e, token)
+	if err != nil {
+		return err
+	}
+	if !o.h.is("no-intent") {
+		if err := o.store.put(o.t, rec); err != nil {
+			return fmt.Errorf("record intent: %w", err)
+		}
+	}
+	err = o.start(ctx, rec)
+	if err == nil {
+		return nil
+	}
+	if o.t.p.dead {
+		return err
+	}
+	o.h.check.createFailed(o.h, rec)
+	return errors.Join(err, o.abort(rec, err))
+}
+
+func (o *op) intent(e *desired.Entry, token string) (*actual.Record, error) {
+	name := e.Sandbox.Metadata.Name
+	old, err := o.load(name)
+	if err != nil {
+		return nil, err
+	}
+	spec, err := desired.Canonical(e.Sandbox)
+	if err != nil {
+		return nil, err
+	}
+	rec := &actual.Record{Version: actual.RecordVersion, Name: name, Generation: 1}
+	if old == nil {
+		if err := o.store.claim(o.t, name); err != nil {
+			return nil, err
+		}
+		rec.UID = o.h.newUID()
+	} else {
+		if err := o.proveDead(old); err != nil {
+			return nil, err
+		}
+		if err := o.release(context.Background(), old); err != nil {
+			return nil, err
+		}
+		rec.UID, rec.Attempt, rec.Generation = old.UID, old.Attempt, old.Generation
+		rec.Failures, rec.Restarts = old.Failures, old.Restarts
+		rec.LastExit, rec.RestartToken = old.LastExit, old.RestartToken
+		if old.Attempt > 0 {
+			rec.Restarts++
+		}
+		if old.SpecHash != e.Hash {
+			rec.Generation++
+			rec.Failures = 0
+		}
+	}
+	rec.Attempt++
+	rec.Phase = actual.PhaseCreating
+	rec.Spec, rec.SpecHash, rec.SourceFile, rec.SourceDigest = spec, e.Hash, e.Source.File, e.Digest
+	if token != "" {
+		rec.RestartToken, rec.Failures = token, 0
+	}
+	rec.BootID, rec.CreatedAt = o.h.boot, time.Now()
+	return rec, nil
+}
+
+func (o *op) load(name string) (*actual.Record, error) {
+	rec, held := o.store.get(o.t, name)
+	if held != nil {
+		return nil, fmt.Errorf("load record: %s: %s", held.Reason, held.Message)
+	}
+	if o.t.p.dead {
+		return nil, errDead
+	}
+	return rec, nil
+}
+
+func (o *op) proveDead(rec *actual.Record) error {
+	for _, id := range []*actual.Identity{rec.Sentry, rec.Gofer} {
+		switch live, err := o.h.liveness(o.t, id); live {
+		case actual.Dead, actual.None:
+		case actual.Alive:
+			return fmt.Errorf("pid %d is alive", id.PID)
+		default:
+			return fmt.Errorf("%w: pid %d: %w", errUnknown, id.PID, err)
+		}
+	}
+	return nil
+}
+
+// pair is a sentry and its gofer while they are being started.
+type pair struct{ sentry, gofer *proc }
+
+func (o *op) start(ctx context.Context, rec *actual.Record) error {
+	dir, err := o.store.dir(o.t, rec.Name)
+	if err != nil {
+		return err
+	}
+	// boot
+	if err := o.h.mkdir(o.t, dir, "logs"); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	p, err := o.spawnRecorded(rec, dir)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(o.openGate(p.gofer), o.openGate(p.sentry)); err != nil {
+		return err
+	}
+	if o.h.is("gate-before-record") {
+		rec.Phase, rec.Sentry, rec.Gofer = actual.PhaseStarting, &p.sentry.id, &p.gofer.id
+		if err := o.store.put(o.t, rec); err != nil {
+			return err
+		}
+	}
+	if !o.h.wait(ctx, o.t, bootTimeout, func() bool { return p.sentry.ready || p.sentry.dead || p.gofer.dead }) || p.sentry.dead || p.gofer.dead {
+		return o.explain(ctx, rec, errors.New("wait for control server: it did not come up"))
+	}
+	if err := o.startApp(ctx, rec, p); err != nil {
+		return o.explain(ctx, rec, err)
+	}
+	rec.Phase, rec.StartedAt = actual.PhaseRunning, time.Now()
+	if err := o.store.put(o.t, rec); err != nil {
+		return fmt.Errorf("record start: %w", err)
+	}
+	return nil
+}
+
+func (o *op) spawnRecorded(rec *actual.Record, dir *inode) (*pair, error) {
+	if err := o.createGroup(rec); err != nil {
+		return nil, fmt.Errorf("create cgroup: %w", err)
+	}
+	p, err := o.spawnPair(rec, dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range []*proc{p.sentry, p.gofer} {
+		if err := o.joinGroup(rec, c); err != nil {
+			return nil, errors.Join(err, o.abandon(p.sentry), o.abandon(p.gofer))
+		}
+	}
+	if o.h.is("gate-before-record") {
+		return p, nil
+	}
+	rec.Phase = actual.PhaseStarting
+	rec.Sentry, rec.Gofer = &p.sentry.id, &p.gofer.id
+	if err := o.store.put(o.t, rec); err != nil {
+		rec.Sentry, rec.Gofer = nil, nil
+		return nil, errors.Join(fmt.Errorf("record processes: %w", err), o.abandon(p.sentry), o.abandon(p.gofer))
+	}
+	return p, nil
+}
+
+func groupOf(rec *actual.Record) string { return rec.Name + "-" + rec.UID }
+
+func (o *op) createGroup(rec *actual.Record) error {
+	if !o.h.groups {
+		return nil // no hierarchy that it has limits for
+	}
+	err := o.h.call(o.t, forks, "mkdir cgroup", func(half bool) error {
+		if g := groupOf(rec); o.h.cgroups[g] == nil && !half {
+			o.h.cgroups[g] = map[*proc]bool{}
+		}
+		return nil
+	})
+	if err == nil {
+		rec.Cgroups = []string{groupOf(rec)}
+	}
+	return err
+}
+
+func (o *op) spawnPair(rec *actual.Record, dir *inode) (*pair, error) {
+	if err := ignoreMissing(o.h.unlink(o.t, dir, "control.sock")); err != nil {
+		return nil, err
+	}
+	if _, err := o.h.create(o.t, dir, "control.sock", true, false); err != nil {
+		return nil, err
+	}
+	exit, err := o.h.create(o.t, dir, actual.ExitFile, false, !o.h.is("exit-of-any-attempt"))
+	if err != nil {
+		return nil, err
+	}
+	p := &pair{}
+	if p.sentry, err = o.startHeld(rec, "sentry", exit); err != nil {
+		return nil, err
+	}
+	left, err := o.h.create(o.t, dir, actual.GoferExitFile, false, true)
+	if err == nil {
+		p.gofer, err = o.startHeld(rec, "gofer", left)
+	}
+	if err != nil {
+		return nil, errors.Join(err, o.abandon(p.sentry))
+	}
+	p.sentry.partner, p.gofer.partner = p.gofer, p.sentry
+	return p, nil
+}
+
+// startHeld makes a child that waits at its gate.
+func (o *op) startHeld(rec *actual.Record, role string, exit *inode) (p *proc, err error) {
+	err = o.h.call(o.t, forks, "spawn "+role, func(half bool) error {
+		if half && o.h.rng.IntN(2) == 0 {
+			return nil
+		}
+		p = &proc{
+			role: role, name: rec.Name, uid: rec.UID, attempt: rec.Attempt, hash: rec.SpecHash,
+			gate: gateHeld, holder: o.p, parent: o.p, exitFile: exit,
+		}
+		if role == "sentry" && o.h.check.doomNext > 0 {
+			o.h.check.doomNext--
+			p.doomed = true
+			o.t.failed = true
+		}
+		if err := o.h.spawn(p); err != nil {
+			return err
+		}
+		o.h.stats.Spawns++
+		if o.h.groups && o.h.v2 {
+			o.h.cgroups[groupOf(rec)][p] = true
+		}
+		return nil
+	})
+	return p, err
+}
+
+// joinGroup moves a child by its number, which is its own as long as nobody but
+// its parent reaps it.
+func (o *op) joinGroup(rec *actual.Record, c *proc) error {
+	if !o.h.groups {
+		return nil
+	}
+	return o.h.call(o.t, harmless, "join cgroup", func(bool) error {
+		p := o.h.procs[c.id.PID]
+		switch {
+		case p == nil || p.dead:
+			return unix.ESRCH
+		case p != c:
+			o.h.breach("I3: pid %d, which is of %s %s, was put into the cgroup of %s", c.id.PID, p.role, p.name, rec.Name)
+		}
+		g := o.h.cgroups[groupOf(rec)]
+		if g == nil {
+			return unix.ENOENT
+		}
+		g[p] = true
+		return nil
+	})
+}
+
+// abandon kills and reaps a child that never got as far as the record.
+func (o *op) abandon(c *proc) error {
+	err := o.h.sigkill(o.t, c, c.name)
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		return err
+	}
+	o.h.wait(context.Background(), o.t, time.Hour, func() bool { return c.dead })
+	return o.h.call(o.t, harmless, "reap", func(bool) error { o.h.reap(c); return nil })
+}
+
+func (o *op) openGate(c *proc) error {
+	return o.h.call(o.t, harmless, "open gate of "+c.role, func(half bool) error {
+		if c.dead {
+			return unix.EPIPE
+		}
+		if !half || o.h.rng.IntN(2) == 0 {
+			c.gate = gateOpen
+		}
+		return nil
+	})
+}
+
+func (o *op) startApp(_ context.Context, rec *actual.Record, p *pair) error {
+	err := o.h.call(o.t, talks, "StartRoot", func(bool) error {
+		if p.sentry.dead {
+			return unix.ECONNRESET
+		}
+		if p.sentry.started {
+			return errors.New("started already")
+		}
+		p.sentry.started = true
+		o.h.check.appStarted(o.h, p.sentry)
+		return nil
+	})
+	if err == nil || o.t.p.dead {
+		return err
+	}
+	if o.h.wait(context.Background(), o.t, time.Second, func() bool { return p.sentry.dead }) {
+		if x, xerr := o.store.readExit(o.t, rec, actual.ExitFile); xerr == nil && x != nil {
+			return nil
+		}
+	}
+	return err
+}
+
+func (o *op) explain(ctx context.Context, rec *actual.Record, cause error) error {
+	return errors.Join(cause, o.reapPair(context.WithoutCancel(ctx), rec))
+}
+
+func (o *op) abort(rec *actual.Record, cause error) error {
+	ctx := context.Background()
+	if err := o.reapPair(ctx, rec); err != nil {
+		return err
+	}
+	if err := o.release(ctx, rec); err != nil {
+		return fmt.Errorf("clean up: %w", err)
+	}
+	rec.Phase = actual.PhaseStopped
+	rec.Sentry, rec.Gofer, rec.Cgroups = nil, nil, nil
+	rec.Failures++
+	rec.LastExit = &actual.Exit{Reason: "CreateFailed", Message: cause.Error(), At: time.Now()}
+	return o.store.put(o.t, rec)
+}
+
+// Destroy implements reconcile.Launcher.
+func (l *launcher) Destroy(ctx context.Context, name string, end actual.Ending) error {
+	o := l.begin("destroy", name)
+	if !l.p.dead {
+		l.h.stats.Destroys++
+	}
+	if l.h.is("crash-counts") && end.Reason == "Interrupted" {
+		end.Failures++
+	}
+	err := o.destroy(ctx, name, end)
+	if err != nil && !l.p.dead {
+		l.h.note("%s failed: %v", o.t.name, err)
+	}
+	return err
+}
+
+func (o *op) destroy(ctx context.Context, name string, end actual.Ending) error {
+	old, err := o.load(name)
+	if err != nil || old == nil {
+		return err
+	}
+	rec := *old
+	if rec.Phase != actual.PhaseStopped && !o.h.is("stop-without-intent") {
+		rec.Phase, rec.Ending = actual.PhaseStopping, &end
+		if err := o.store.put(o.t, &rec); err != nil {
+			return fmt.Errorf("record intent: %w", err)
+		}
+	}
+	if o.h.is("removed-before-kill") && end.Reason == "ManifestRemoved" {
+		if err := o.store.remove(o.t, name); err != nil {
+			return err
+		}
+	}
+	if o.h.is("stopped-before-kill") {
+		r := rec
+		o.conclude(&r, &end)
+		if err := o.store.put(o.t, &r); err != nil {
+			return err
+		}
+	}
+	if err := o.stopApp(ctx, &rec, end); err != nil {
+		return err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return fmt.Errorf("wait for the application to leave: %w", err)
+	}
+	if err := o.reapPair(ctx, &rec); err != nil {
+		return err
+	}
+	if err := o.release(ctx, &rec); err != nil {
+		return err
+	}
+	o.conclude(&rec, &end)
+	if err := o.store.put(o.t, &rec); err != nil {
+		return fmt.Errorf("record stop: %w", err)
+	}
+	return nil
+}
+
+func (o *op) conclude(rec *actual.Record, end *actual.Ending) {
+	exit := end.Exit
+	if exit == nil {
+		if x, err := o.store.readExit(o.t, rec, actual.ExitFile); err == nil && x != nil {
+			exit = x
+		} else {
+			exit = &actual.Exit{Reason: end.Reason, At: time.Now()}
+		}
+	}
+	rec.LastExit = exit
+	rec.Failures, rec.Completed = end.Failures, end.Completed
+	rec.Phase = actual.PhaseStopped
+	rec.Sentry, rec.Gofer, rec.Cgroups = nil, nil, nil
+	rec.Ending = end
+}
+
+func (o *op) stopApp(ctx context.Context, rec *actual.Record, end actual.Ending) error {
+	if end.Grace <= 0 || end.StopSignal == "" || rec.Sentry == nil {
+		return nil
+	}
+	sentry, err := o.h.open(o.t, *rec.Sentry)
+	if errors.Is(err, actual.ErrGone) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%w: sentry: %w", errUnknown, err)
+	}
+	if sentry.dead {
+		return nil
+	}
+	err = o.h.call(o.t, talks, "Signal", func(bool) error {
+		if !sentry.ready || sentry.dead {
+			return unix.ECONNREFUSED
+		}
+		sentry.asked = true
+		return nil
+	})
+	if err == nil {
+		o.h.wait(ctx, o.t, end.Grace, func() bool { return sentry.dead })
+	}
+	return nil
+}
+
+func (o *op) reapPair(ctx context.Context, rec *actual.Record) error {
+	if err := o.kill(ctx, rec.Name, rec.Sentry, 0); err != nil {
+		return err
+	}
+	if o.h.is("gofer-not-killed") {
+		return nil
+	}
+	return o.kill(ctx, rec.Name, rec.Gofer, goferGrace)
+}
+
+func (o *op) kill(ctx context.Context, name string, id *actual.Identity, grace time.Duration) error {
+	if id == nil {
+		return nil
+	}
+	p, err := o.h.open(o.t, *id)
+	if errors.Is(err, actual.ErrGone) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%w: pid %d: %w", errUnknown, id.PID, err)
+	}
+	if grace > 0 && o.waitDead(ctx, p, grace) {
+		return nil
+	}
+	if !p.dead {
+		if err := o.h.sigkill(o.t, p, name); err != nil && !errors.Is(err, unix.ESRCH) {
+			return err
+		}
+	}
+	if o.h.is("death-not-proven") {
+		return nil
+	}
+	if !o.waitDead(ctx, p, killTimeout) {
+		return fmt.Errorf("pid %d is alive", id.PID)
+	}
+	return nil
+}
+
+func (o *op) waitDead(ctx context.Context, p *proc, timeout time.Duration) bool {
+	if !o.h.wait(ctx, o.t, timeout, func() bool { return p.dead }) {
+		return false
+	}
+	if p.parent == o.p {
+		o.h.reap(p)
+	}
+	return true
+}
+
+// release removes what a dead sandbox leaves on the host.
+func (o *op) release(ctx context.Context, rec *actual.Record) error {
+	groups := rec.Cgroups
+	if !o.h.is("cgroup-on-record-only") && len(groups) == 0 {
+		groups = []string{groupOf(rec)}
+	}
+	if rec.BootID != o.h.boot || !o.h.groups {
+		groups = nil
+	}
+	for _, g := range groups {
+		if o.h.v2 {
+			err := o.h.call(o.t, harmless, "cgroup.kill", func(bool) error {
+				for p := range o.h.cgroups[g] {
+					if !p.dead {
+						o.h.check.signalled(o.h, p)
+						p.killed = true
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		empty := func() bool {
+			for p := range o.h.cgroups[g] {
+				if !p.dead {
+					return false
+				}
+			}
+			return true
+		}
+		if !o.h.wait(ctx, o.t, killTimeout, empty) {
+			return errors.New("remove cgroup: it is busy")
+		}
+		if err := o.h.call(o.t, harmless, "rmdir cgroup", func(bool) error { delete(o.h.cgroups, g); return nil }); err != nil {
+			return err
+		}
+	}
+	dir, err := o.store.dir(o.t, rec.Name)
+	if err != nil {
+		return err
+	}
+	return ignoreMissing(o.h.unlink(o.t, dir, "control.sock"))
+}
+
+// Forget implements reconcile.Launcher.
+func (l *launcher) Forget(_ context.Context, name string) error {
+	o := l.begin("forget", name)
+	if !l.p.dead {
+		l.h.stats.Forgets++
+	}
+	rec, err := o.load(name)
+	if err != nil {
+		return err
+	}
+	if rec != nil {
+		if rec.Phase != actual.PhaseStopped {
+			return fmt.Errorf("it is %s", rec.Phase)
+		}
+		if err := o.proveDead(rec); err != nil {
+			return err
+		}
+	}
+	return l.store.remove(o.t, name)
+}
+
+// observer makes the calls of actual.Observer.
+type observer struct {
+	h       *host
+	t       *task
+	store   *store
+	handles map[actual.Identity]*handle
+	gen     int
+}
+
+type handle struct {
+	p   *proc
+	gen int
+}
+
+// Observe implements reconcile.Observer.
+func (o *observer) Observe(context.Context) (*actual.Snapshot, error) {
+	list, err := o.store.listing(o.t)
+	if err != nil {
+		return nil, err
+	}
+	requests, err := o.store.requests(o.t)
+	if err != nil {
+		return nil, err
+	}
+	snap := &actual.Snapshot{Sandboxes: make([]actual.Observed, len(list.Records)), Held: list.Held, Aborted: list.Aborted, Requests: sortedRequests(requests), BootID: o.h.boot}
+	o.gen++
+	for i, rec := range list.Records {
+		s := &snap.Sandboxes[i]
+		s.Record = rec
+		s.Sentry, s.Gofer = o.look(rec.Sentry), o.look(rec.Gofer)
+		if s.Sentry == actual.Dead {
+			if x, err := o.store.readExit(o.t, rec, actual.ExitFile); err == nil {
+				s.Exit = x
+			}
+			if s.Gofer == actual.Dead {
+				x, err := o.store.readExit(o.t, rec, actual.GoferExitFile)
+				s.GoferLeft = err == nil && x != nil
+			}
+		}
+	}
+	ids := slices.SortedFunc(maps.Keys(o.handles), func(a, b actual.Identity) int { return cmp.Compare(a.Inode, b.Inode) })
+	for _, id := range ids {
+		if h := o.handles[id]; h.gen != o.gen {
+			o.reap(h.p)
+			delete(o.handles, id)
+		}
+	}
+	if o.t.p.dead {
+		return nil, errDead
+	}
+	o.h.check.observed(o.h, snap)
+	return snap, nil
+}
+
+func (o *observer) reap(p *proc) {
+	if p.dead && p.parent == o.t.p && !o.t.p.dead {
+		o.h.reap(p)
+	}
+}
+
+func (o *observer) look(id *actual.Identity) actual.Liveness {
+	if id == nil {
+		return actual.None
+	}
+	h := o.handles[*id]
+	if h == nil {
+		p, err := o.h.open(o.t, *id)
+		switch {
+		case errors.Is(err, actual.ErrGone):
+			return actual.Dead
+		case err != nil && o.h.is("unknown-is-dead"):
+			return actual.Dead
+		case err != nil:
+			return actual.Unknown
+		}
+		h = &handle{p: p}
+		o.handles[*id] = h
+	}
+	h.gen = o.gen
+	if h.p.dead {
+		o.reap(h.p)
+	}
+	return aliveness(h.p)
+}
