@@ -5,7 +5,10 @@ package desired
 import (
 	"bytes"
 	"cmp"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"reflect"
 	"slices"
 	"strconv"
@@ -13,16 +16,19 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
-	sigsyaml "sigs.k8s.io/yaml"
 )
 
-// Limits of what is parsed. They are checked before the parser sees a byte.
+// Limits of what is parsed. With them a file that its author made to cost as
+// much as it can is done with in 100 ms and 32 MiB. Those that the parser could
+// not survive are checked before it sees a byte.
 const (
 	MaxFileBytes     = 1 << 20
 	MaxDocumentBytes = 64 << 10
-	MaxDocuments     = 1000
+	MaxDocuments     = 500
 	maxDepth         = 32
 	maxNodes         = 4000
+	maxMarks         = 3 * maxNodes // of one document, see marks
+	maxFileNodes     = 16000
 	maxProblems      = 100 // of one file; then the rest is not looked at
 )
 
@@ -61,11 +67,11 @@ func chunksOf(file string, data []byte) ([]chunk, *Problem) {
 	if bytes.HasPrefix(data, []byte("\xef\xbb\xbf")) {
 		return fail(1, 1, "the file begins with a byte order mark; save it as UTF-8 without one")
 	}
-	if i := badByte(data); i >= 0 {
+	if i, what := notText(data); i >= 0 {
 		line, col := 1+bytes.Count(data[:i], []byte{'\n'}), i-bytes.LastIndexByte(data[:i], '\n')
-		return fail(line, col, "expected UTF-8 text without control characters, got byte 0x%02x", data[i])
+		return fail(line, col, "expected UTF-8 text without control characters, got %s", what)
 	}
-	return split(data), nil
+	return split(data, MaxDocuments+1), nil
 }
 
 func decode(file string, data []byte, policy *HostPolicy, known func(digest string) *Entry) ([]Document, []Problem) {
@@ -78,18 +84,32 @@ func decode(file string, data []byte, policy *HostPolicy, known func(digest stri
 	case len(chunks) > MaxDocuments:
 		return nil, []Problem{{
 			Position: Position{file, chunks[MaxDocuments].line, 1},
-			Message:  fmt.Sprintf("the file has %d documents, at most %d are allowed; split it", len(chunks), MaxDocuments),
+			Message:  fmt.Sprintf("the file has more than %d documents; split it", MaxDocuments),
 		}}
+	}
+	if nodesAtMost(data) > maxFileNodes {
+		// What is recalled is not counted, and who recalls nothing must come to
+		// the same result.
+		known = nil
 	}
 	var docs []Document
 	var problems []Problem
+	nodes := 0
 	for _, c := range chunks {
 		// What is denied is decoded all the same, to tell where.
 		if e := recall(known, file, c); e != nil && (policy == nil || len(policy.Check(e.Sandbox)) == 0) {
 			docs = append(docs, Document{Sandbox: e.Sandbox, Name: e.Sandbox.Metadata.Name, Position: e.Source, hash: e.Hash, digest: e.Digest})
 			continue
 		}
-		doc, ps := decodeDocument(file, c, policy)
+		if nodes > maxFileNodes {
+			problems = append(problems, Problem{
+				Position: Position{file, c.line, 1},
+				Message:  fmt.Sprintf("the documents up to here have more than %d values; split the file", maxFileNodes),
+			})
+			break
+		}
+		doc, ps, n := decodeDocument(file, c, policy)
+		nodes += n
 		docs = append(docs, doc)
 		problems = append(problems, ps...)
 		// What is over a limit costs the most and is nobody's honest mistake:
@@ -127,24 +147,38 @@ func duplicateProblem(at Position, name string, other Position) Problem {
 	}
 }
 
-// badByte is the index of the first byte that is not text, or -1.
-func badByte(data []byte) int {
+// notText is the index of the first byte that is not text and what it is, or -1.
+// What a terminal obeys, what a reader does not see as what it is (CVE-2021-42574)
+// and what YAML takes for the end of a line and editors do not is none.
+func notText(data []byte) (int, string) {
 	for i := 0; i < len(data); {
 		c := data[i]
 		if c < utf8.RuneSelf {
-			if c < ' ' && c != '\n' && c != '\t' && c != '\r' || c == 0x7f {
-				return i
+			switch {
+			case c == '\r' && (i+1 == len(data) || data[i+1] != '\n'):
+				return i, "a carriage return without a newline"
+			case c < ' ' && c != '\n' && c != '\t' && c != '\r' || c == 0x7f:
+				return i, fmt.Sprintf("byte 0x%02x", c)
 			}
 			i++
 			continue
 		}
 		r, n := utf8.DecodeRune(data[i:])
-		if r == utf8.RuneError && n == 1 {
-			return i
+		switch {
+		case r == utf8.RuneError && n == 1:
+			return i, fmt.Sprintf("byte 0x%02x", c)
+		case r < 0xa0 || isDeceptive(r):
+			return i, fmt.Sprintf("%U", r)
 		}
 		i += n
 	}
-	return -1
+	return -1, ""
+}
+
+// isDeceptive says whether a character ends lines or changes the direction of
+// what follows.
+func isDeceptive(r rune) bool {
+	return r == '\u2028' || r == '\u2029' || r >= '\u202a' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069'
 }
 
 // chunk is the text of one document and the line it begins on.
@@ -156,8 +190,9 @@ type chunk struct {
 // split cuts a file at its document markers, which YAML recognises at the
 // beginning of a line whatever surrounds them. A blank part before the first
 // marker is no document; a blank part after one is, and is refused later:
-// that is what a file looks like that was cut short.
-func split(data []byte) []chunk {
+// that is what a file looks like that was cut short. It returns the first most
+// documents.
+func split(data []byte, most int) []chunk {
 	var out []chunk
 	start, startLine, line := 0, 1, 1
 	marked := false
@@ -166,7 +201,7 @@ func split(data []byte) []chunk {
 			out = append(out, chunk{text: text, line: startLine})
 		}
 	}
-	for i := 0; i < len(data); line++ {
+	for i := 0; i < len(data) && len(out) < most; line++ {
 		next := len(data)
 		if n := bytes.IndexByte(data[i:], '\n'); n >= 0 {
 			next = i + n + 1
@@ -177,7 +212,9 @@ func split(data []byte) []chunk {
 		}
 		i = next
 	}
-	emit(len(data))
+	if len(out) < most {
+		emit(len(data))
+	}
 	return out
 }
 
@@ -193,28 +230,30 @@ func blank(text []byte) bool {
 	return true
 }
 
-func decodeDocument(file string, c chunk, policy *HostPolicy) (Document, []Problem) {
+// decodeDocument decodes one document. nodes is what it cost: how many values the
+// parser made of it, or could have made of it if it failed.
+func decodeDocument(file string, c chunk, policy *HostPolicy) (_ Document, _ []Problem, nodes int) {
 	doc := Document{Position: Position{File: file, Line: c.line, Column: 1}}
-	w := &walker{file: file, offset: c.line - 1, at: map[string]Position{}, kind: Kind, root: reflect.TypeFor[Sandbox]()}
+	w := newWalker(file, c, Kind, reflect.TypeFor[Sandbox]())
 	root, ps := w.parse(c)
 	if root == nil {
 		doc.Name = guessName(c.text)
 		for i := range ps {
 			ps[i].Name = doc.Name
 		}
-		return doc, ps
+		return doc, ps, nodesAtMost(c.text)
 	}
 	doc.Name = nameOf(root)
 	doc.Position = w.pos(root)
 	w.document(root)
 	if len(w.problems) > 0 {
 		w.validateRest(root, policy)
-		return doc, w.named(doc.Name)
+		return doc, w.named(doc.Name), w.nodes
 	}
 	sb := new(Sandbox)
-	if err := sigsyaml.UnmarshalStrict(c.text, sb); err != nil {
-		w.report(doc.Position, "", "%s", strings.TrimPrefix(err.Error(), "error unmarshaling JSON: while decoding JSON: "))
-		return doc, w.named(doc.Name)
+	if err := fromNode(root, sb); err != nil {
+		w.report(doc.Position, "", "%v", err)
+		return doc, w.named(doc.Name), w.nodes
 	}
 	Default(sb)
 	for _, e := range Validate(sb) {
@@ -226,10 +265,10 @@ func decodeDocument(file string, c chunk, policy *HostPolicy) (Document, []Probl
 		}
 	}
 	if len(w.problems) > 0 {
-		return doc, w.named(doc.Name)
+		return doc, w.named(doc.Name), w.nodes
 	}
 	doc.Sandbox, doc.hash, doc.digest = sb, Hash(sb), digestOf(c.text)
-	return doc, nil
+	return doc, nil, w.nodes
 }
 
 // parse makes nodes of the text of a document, nil if it is not one that is
@@ -251,19 +290,62 @@ func (w *walker) parse(c chunk) (*yaml.Node, []Problem) {
 	if line, depth := nesting(c.text); depth > maxDepth {
 		return fail(c.line+line, 1, "brackets are nested more than %d deep", maxDepth)
 	}
-	var root yaml.Node
-	if err := yaml.Unmarshal(c.text, &root); err != nil {
-		line, msg := syntaxError(err)
+	// The parser has no limits of its own and makes half a kilobyte of two bytes.
+	if n := marks(c.text); n > maxMarks {
+		root, ps := fail(c.line, 1, "the document has %d commas, colons, dashes, brackets and lines, at most %d are allowed; put long texts into a file", n, maxMarks)
+		ps[0].limit = true
+		return root, ps
+	}
+	var root, next yaml.Node
+	dec := yaml.NewDecoder(bytes.NewReader(c.text))
+	if err := dec.Decode(&root); err != nil && !errors.Is(err, io.EOF) {
+		line, msg := syntaxError(err, c.text)
 		return fail(c.line+line-1, firstColumn(c.text, line), "%s", msg)
 	}
 	if len(root.Content) != 1 {
 		return fail(c.line, 1, "the document is empty; expected kind: %s", w.kind)
+	}
+	// The parser stops at the end of a document: what follows must not be dropped
+	// in silence.
+	if err := dec.Decode(&next); !errors.Is(err, io.EOF) {
+		line := next.Line
+		if err != nil {
+			line, _ = syntaxError(err, c.text)
+		}
+		return fail(c.line+line-1, firstColumn(c.text, line), "something follows the end of the document; begin another one with \"---\" on a line of its own")
 	}
 	if !w.checkShape(root.Content[0], 1) {
 		return nil, w.problems
 	}
 	return root.Content[0], nil
 }
+
+// fromNode decodes what the walker has found to be right. The text is not parsed
+// again: another parser could read another thing.
+func fromNode(n *yaml.Node, to any) error {
+	b, err := json.Marshal(plain(n, "", nil))
+	if err != nil {
+		return err
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	return dec.Decode(to)
+}
+
+// marks counts the bytes that begin, part or end values where they are no text.
+func marks(text []byte) (n int) {
+	for _, c := range text {
+		switch c {
+		case ',', ':', '-', '?', '[', '{', '\n', '\r':
+			n++
+		}
+	}
+	return n
+}
+
+// nodesAtMost is how many values a text can have at most: one mark can make a
+// key and a value of nothing, as each comma does in {a,b,c}.
+func nodesAtMost(text []byte) int { return 2*marks(text) + 4 }
 
 // nesting finds brackets nested deeper than a manifest can be, before the
 // parser recurses into them. Brackets in strings and comments count too, so it
@@ -285,10 +367,14 @@ func nesting(text []byte) (line, deepest int) {
 	return 0, 0
 }
 
-var syntaxLine = pattern(`^yaml: (?:line (\d+): )?(.*)$`)
+var (
+	syntaxLine    = pattern(`^yaml: (?:line (\d+): )?(.*)$`)
+	unknownAnchor = pattern(`^unknown anchor '(.*)' referenced$`)
+)
 
-// syntaxError takes the parser's error apart.
-func syntaxError(err error) (line int, msg string) {
+// syntaxError takes the parser's error about a text apart. It gives no line for
+// the first one, nor for an alias of nothing.
+func syntaxError(err error, text []byte) (line int, msg string) {
 	m := syntaxLine().FindStringSubmatch(err.Error())
 	if m == nil {
 		return 1, "not YAML: " + err.Error()
@@ -296,6 +382,10 @@ func syntaxError(err error) (line int, msg string) {
 	line, aerr := strconv.Atoi(m[1])
 	if aerr != nil {
 		line = 1
+	}
+	if a := unknownAnchor().FindStringSubmatch(m[2]); a != nil {
+		before, _, _ := bytes.Cut(text, []byte("*"+a[1]))
+		line = 1 + bytes.Count(before, []byte{'\n'})
 	}
 	return line, "not YAML: " + m[2]
 }
@@ -310,18 +400,33 @@ func firstColumn(text []byte, line int) int {
 	return 1
 }
 
-var namePattern = pattern(`(?m)^metadata:[ \t]*(?:#.*)?\r?\n(?:[ \t]+.*\r?\n)*?[ \t]+name:[ \t]*["']?([a-z0-9-]{1,63})["']?[ \t]*(?:#.*)?\r?$`)
-
 // guessName finds the name in a text that does not parse. A wrong guess shows
-// the problem at another sandbox, and does nothing else.
+// the problem at another sandbox, and does nothing else. It looks at every line
+// once: a regular expression would take the better part of a second for 1 MiB.
 func guessName(text []byte) string {
 	if len(text) > MaxDocumentBytes {
 		return ""
 	}
-	if m := namePattern().FindSubmatch(text); m != nil {
-		return string(m[1])
+	inside := false
+	for line := range bytes.Lines(text) {
+		key, value, _ := bytes.Cut(line, []byte{':'})
+		switch {
+		case line[0] != ' ' && line[0] != '\t':
+			// A key of the top level: metadata, if nothing but a comment follows.
+			inside = string(key) == "metadata" && len(withoutComment(value)) == 0
+		case inside && string(bytes.TrimLeft(key, " \t")) == "name":
+			if name := string(bytes.Trim(withoutComment(value), `"'`)); ValidName(name) {
+				return name
+			}
+		}
 	}
 	return ""
+}
+
+// withoutComment is what is on a line but for space and a comment at its end.
+func withoutComment(line []byte) []byte {
+	line, _, _ = bytes.Cut(line, []byte{'#'})
+	return bytes.TrimSpace(line)
 }
 
 // nameOf is metadata.name of a parsed document.

@@ -11,7 +11,7 @@ import (
 // wrote it, comments included, in the order of Decode.
 func Texts(data []byte) [][]byte {
 	var out [][]byte
-	for _, c := range split(data) {
+	for _, c := range split(data, len(data)+1) {
 		out = append(out, bytes.TrimPrefix(bytes.TrimPrefix(c.text, []byte("---")), []byte("\n")))
 	}
 	return out
@@ -20,10 +20,13 @@ func Texts(data []byte) [][]byte {
 // Without returns a manifest file without the documents of one sandbox. It
 // returns nil if nothing else is in it. Every other byte stays.
 func Without(file string, data []byte, name string) ([]byte, error) {
+	if len(data) > MaxFileBytes {
+		return nil, fmt.Errorf("%s has more than %d bytes", file, MaxFileBytes) // and perhaps more than we were given
+	}
 	var out []byte
 	found, kept := false, false
-	for _, c := range split(data) {
-		doc, _ := decodeDocument(file, c, nil)
+	for _, c := range split(data, len(data)+1) {
+		doc, _, _ := decodeDocument(file, c, nil)
 		if doc.Name == name {
 			found = true
 			continue

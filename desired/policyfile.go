@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	sigsyaml "sigs.k8s.io/yaml"
 )
 
 // PolicyFile is the file of the host policy. It is looked at again whenever the
@@ -127,7 +126,7 @@ func DecodePolicy(file string, data []byte) (*HostPolicy, []Problem) {
 		return nil, []Problem{{Position: Position{file, line, 1}, Message: fmt.Sprintf("expected one document of kind %s, got %d", PolicyKind, len(chunks))}}
 	}
 	c := chunks[0]
-	w := &walker{file: file, offset: c.line - 1, at: map[string]Position{}, kind: PolicyKind, root: reflect.TypeFor[HostPolicy]()}
+	w := newWalker(file, c, PolicyKind, reflect.TypeFor[HostPolicy]())
 	root, ps := w.parse(c)
 	if root == nil {
 		return nil, ps
@@ -138,8 +137,8 @@ func DecodePolicy(file string, data []byte) (*HostPolicy, []Problem) {
 		return nil, w.problems
 	}
 	p := new(HostPolicy)
-	if err := sigsyaml.UnmarshalStrict(c.text, p); err != nil {
-		w.report(w.at[""], "", "%v", err)
+	if err := fromNode(root, p); err != nil {
+		w.report(w.pos(root), "", "%v", err)
 		return nil, w.problems
 	}
 	for _, e := range p.Validate() {

@@ -21,7 +21,7 @@ func (c *CPU) UnmarshalJSON(b []byte) error {
 		return fmt.Errorf("%s, got %s", want, b)
 	}
 	if m, ok := strings.CutSuffix(s, "m"); ok {
-		n, err := strconv.ParseInt(m, 10, 64)
+		n, err := strconv.ParseUint(m, 10, 63)
 		if err != nil {
 			return fmt.Errorf("%s, got %q", want, s)
 		}

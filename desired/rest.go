@@ -48,6 +48,9 @@ func (w *walker) validateRest(root *yaml.Node, policy *HostPolicy) {
 
 // denied reports what the host policy does not allow.
 func (w *walker) denied(e FieldError) {
+	if w.full() {
+		return
+	}
 	w.report(w.nearest(e.Field), e.Field, "%s", e.Message)
 	w.problems[len(w.problems)-1].Reason = ReasonPolicyDenied
 }

@@ -168,9 +168,11 @@ func (sc *scanner) dir(dir *os.File, rel string, depth int, linked bool) error {
 		p := path.Join(rel, name)
 		switch {
 		case strings.HasPrefix(name, "."):
-		case !utf8.ValidString(name) || strings.ContainsAny(name, "\n\r\t\x1b"):
-			if hasManifestExt(name) {
-				sc.problem(strings.ToValidUTF8(p, "?"), "the file name is not printable UTF-8; rename it")
+		case !printable(name, ""):
+			// Also a directory, or what may lead to one: manifests that are passed
+			// over in silence are sandboxes that are removed.
+			if hasManifestExt(name) || e.IsDir() || e.Type()&fs.ModeSymlink != 0 {
+				sc.problem(shown(p), "the name is not printable UTF-8; rename it")
 			}
 		case e.IsDir():
 			if err := sc.subdir(p, depth, linked); err != nil {
@@ -196,6 +198,16 @@ func (sc *scanner) dir(dir *os.File, rel string, depth int, linked bool) error {
 		}
 	}
 	return nil
+}
+
+// shown is a path with everything replaced that is not printable.
+func shown(p string) string {
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !printable(string(r), "") {
+			return '?'
+		}
+		return r
+	}, p)
 }
 
 func hasManifestExt(name string) bool {

@@ -595,3 +595,25 @@ func BenchmarkLoad50(b *testing.B) {
 		}
 	}
 }
+
+// A directory whose name can't be shown is no reason to pass over what is in it:
+// its sandboxes would be gone.
+func TestUnprintableNames(t *testing.T) {
+	t.Parallel()
+	for _, bad := range []string{"a\x1b[2J", "a\nb", "a\u009bb", "a\x7f", "a\u202eb", "a\xffb"} {
+		for name, put := range map[string]func(dir string) error{
+			"directory": func(dir string) error { return os.Mkdir(filepath.Join(dir, bad), 0o700) },
+			"file":      func(dir string) error { return os.WriteFile(filepath.Join(dir, bad+".yaml"), []byte(minimal), 0o600) },
+			"link":      func(dir string) error { return os.Symlink("real", filepath.Join(dir, bad)) },
+		} {
+			dir := t.TempDir()
+			if err := errors.Join(os.Mkdir(filepath.Join(dir, "real"), 0o700), put(dir)); err != nil {
+				t.Fatal(err)
+			}
+			snap, err := NewDir(DirOptions{Path: dir, Once: true}).Load(t.Context())
+			if err != nil || snap.Complete || len(snap.Problems) != 1 || !strings.Contains(snap.Problems[0].Message, "not printable UTF-8") {
+				t.Errorf("%s %q: %+v %v", name, bad, snap, err)
+			}
+		}
+	}
+}

@@ -4,12 +4,15 @@ package desired
 
 import (
 	"fmt"
+	"maps"
 	"path"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,6 +29,13 @@ const (
 	MinMemory = 32 << 20
 	MinCPU    = 10
 	MinPIDs   = 64
+)
+
+// Largest ones that the kernel takes: processors it can be built for, and
+// processes it can number.
+const (
+	MaxCPU  = 8192 * 1000
+	MaxPIDs = 1 << 22
 )
 
 // maxGrace bounds terminationGracePeriod: a worker waits that long.
@@ -52,7 +62,8 @@ func pattern(expr string) func() *regexp.Regexp {
 
 var envName = pattern(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 
-// Validate returns everything that is wrong with a defaulted manifest.
+// Validate returns what is wrong with a defaulted manifest: everything, or the
+// first maxProblems things.
 func Validate(s *Sandbox) []FieldError {
 	v := &validator{}
 	if s.APIVersion != APIVersion {
@@ -62,6 +73,8 @@ func Validate(s *Sandbox) []FieldError {
 		v.add("kind", "expected %s, got %q", Kind, s.Kind)
 	}
 	v.name("metadata.name", s.Metadata.Name)
+	v.words("metadata.labels", s.Metadata.Labels, "")
+	v.words("metadata.annotations", s.Metadata.Annotations, "\n\t")
 	v.root(&s.Spec)
 	if s.Spec.Hostname == s.Metadata.Name {
 		// Defaulted from the name, whose problems are told already.
@@ -80,7 +93,12 @@ func Validate(s *Sandbox) []FieldError {
 
 type validator struct{ errs []FieldError }
 
+func (v *validator) full() bool { return len(v.errs) >= maxProblems }
+
 func (v *validator) add(field, format string, args ...any) {
+	if v.full() {
+		return
+	}
 	v.errs = append(v.errs, FieldError{Field: field, Message: fmt.Sprintf(format, args...)})
 }
 
@@ -90,10 +108,31 @@ func (v *validator) name(field, s string) {
 	}
 }
 
+// words checks names and values that are for readers: they are shown on
+// terminals, which obey control characters, but for those allowed.
+func (v *validator) words(field string, words map[string]string, allowed string) {
+	for _, k := range slices.Sorted(maps.Keys(words)) {
+		if k == "" || !printable(k, "") {
+			v.add(join(field, k), "expected a name without control characters, got %q", clip(k))
+		}
+		if !printable(words[k], allowed) {
+			v.add(join(field, k), "expected text without control characters, got %q", clip(words[k]))
+		}
+	}
+}
+
+// printable says whether s has nothing that a terminal obeys or a reader does
+// not see as what it is, but for the characters allowed.
+func printable(s, allowed string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
+		return (unicode.IsControl(r) || isDeceptive(r)) && !strings.ContainsRune(allowed, r)
+	})
+}
+
 // oneOf checks an enumeration; values that exist but are not implemented are
 // reported by unsupported.
 func (v *validator) oneOf(field, s string, allowed ...string) {
-	if slices.Contains(allowed, s) {
+	if slices.Contains(allowed, s) || v.full() {
 		return
 	}
 	msg := fmt.Sprintf("expected one of %s, got %q", strings.Join(allowed, ", "), clip(s))
@@ -109,12 +148,26 @@ func (v *validator) hostPath(field, p string) {
 	switch {
 	case !path.IsAbs(p):
 		v.add(field, "expected an absolute path, got %q", clip(p))
-	case strings.ContainsRune(p, 0):
-		v.add(field, "a path can't hold a NUL")
 	case path.Clean(p) != p:
 		v.add(field, "expected a path without \"..\", \".\" and double or trailing slashes, got %q; did you mean %q?", clip(p), clip(path.Clean(p)))
+	default:
+		v.pathText(field, p)
+	}
+}
+
+// pathText checks what holds for paths of the host and of the sandbox.
+func (v *validator) pathText(field, p string) {
+	longest := 0
+	for name := range strings.SplitSeq(p, "/") {
+		longest = max(longest, len(name))
+	}
+	switch {
+	case !printable(p, ""):
+		v.add(field, "expected a path without control characters, got %q", clip(p))
 	case len(p) >= unix.PathMax:
 		v.add(field, "the path has %d bytes, at most %d are possible", len(p), unix.PathMax-1)
+	case longest > unix.NAME_MAX:
+		v.add(field, "a name in the path has %d bytes, at most %d are possible", longest, unix.NAME_MAX)
 	}
 }
 
@@ -163,9 +216,12 @@ func (v *validator) process(s *Spec) {
 	for i, a := range s.Args {
 		v.noNUL(fmt.Sprintf("spec.args[%d]", i), a)
 	}
-	if !path.IsAbs(s.WorkingDir) || strings.ContainsRune(s.WorkingDir, 0) {
+	if path.IsAbs(s.WorkingDir) {
+		v.pathText("spec.workingDir", s.WorkingDir)
+	} else {
 		v.add("spec.workingDir", "expected an absolute path, got %q", clip(s.WorkingDir))
 	}
+	v.user(s.User)
 	if !validHostname(s.Hostname) {
 		v.add("spec.hostname", "expected a host name (labels of a-z, 0-9 and -, separated by dots, at most 64 bytes), got %q", clip(s.Hostname))
 	}
@@ -182,6 +238,26 @@ func (v *validator) process(s *Spec) {
 	}
 	v.rlimits(s.Rlimits)
 }
+
+// user refuses the id that is none: (uid_t)-1, which system calls take for
+// "leave it as it is".
+func (v *validator) user(u *User) {
+	if u == nil {
+		return
+	}
+	check := func(field string, id uint32) {
+		if id == noID {
+			v.add(field, "expected a number from 0 to %d, got %d", uint32(noID-1), id)
+		}
+	}
+	check("spec.user.uid", u.UID)
+	check("spec.user.gid", u.GID)
+	for i, g := range u.Groups {
+		check(fmt.Sprintf("spec.user.groups[%d]", i), g)
+	}
+}
+
+const noID = 1<<32 - 1
 
 // bundleOwns refuses the fields that a bundle brings: which of two values
 // counts should never be a question.
@@ -252,7 +328,7 @@ func (v *validator) capability(field, n string) {
 }
 
 func (v *validator) known(field, what, short, given string, names []string) {
-	if slices.Contains(names, short) {
+	if slices.Contains(names, short) || v.full() {
 		return
 	}
 	msg := fmt.Sprintf("unknown %s %q", what, clip(given))
@@ -324,11 +400,12 @@ func (v *validator) volumes(volumes []Volume) {
 
 func (v *validator) mountPath(field, p string) {
 	switch {
-	case !path.IsAbs(p) || path.Clean(p) != p || strings.ContainsRune(p, 0):
+	case !path.IsAbs(p) || path.Clean(p) != p:
 		v.add(field, "expected an absolute path without \"..\", \".\" and double or trailing slashes, got %q", clip(p))
 	case p == "/":
 		v.add(field, "/ is the root filesystem; see spec.root")
 	default:
+		v.pathText(field, p)
 		for _, r := range reservedMounts {
 			if p == r || strings.HasPrefix(p, r+"/") && p != "/dev/shm" {
 				v.add(field, "%s is the sandbox's own; choose another place", r)
@@ -358,7 +435,7 @@ func (v *validator) surroundings(s *Spec) {
 }
 
 func (v *validator) netnsName(field, n string) {
-	if n == "" || n == "." || n == ".." || len(n) > 255 || strings.ContainsAny(n, "/\x00") {
+	if n == "" || n == "." || n == ".." || len(n) > unix.NAME_MAX || strings.Contains(n, "/") || !printable(n, "") {
 		v.add(field, "expected the name of a network namespace in /run/netns, as `ip netns` lists them, got %q", clip(n))
 	}
 }
@@ -367,11 +444,17 @@ func (v *validator) resources(field string, r Resources) {
 	if r.CPU != 0 && r.CPU < MinCPU {
 		v.add(field+".cpu", "expected at least %s, got %s", CPU(MinCPU), r.CPU)
 	}
+	if r.CPU > MaxCPU {
+		v.add(field+".cpu", "expected at most %s, got %s", CPU(MaxCPU), r.CPU)
+	}
 	if r.Memory != 0 && r.Memory < MinMemory {
 		v.add(field+".memory", "expected at least %s, which the sentry itself needs, got %s", Bytes(MinMemory), r.Memory)
 	}
 	if r.PIDs != 0 && r.PIDs < MinPIDs {
 		v.add(field+".pids", "expected at least %d, which the sentry itself needs, got %d", MinPIDs, r.PIDs)
+	}
+	if r.PIDs > MaxPIDs {
+		v.add(field+".pids", "expected at most %d, got %d", MaxPIDs, r.PIDs)
 	}
 }
 
@@ -385,9 +468,8 @@ func (v *validator) idMap(field string, maps []IDMapping) {
 	}
 	root := false
 	for i, a := range maps {
-		const end = 1<<32 - 1 // is no id
-		if a.Size == 0 || uint64(a.ContainerID)+uint64(a.Size) > end || uint64(a.HostID)+uint64(a.Size) > end {
-			v.add(fmt.Sprintf("%s[%d]", field, i), "expected a size of at least 1 and ids below %d", uint32(end))
+		if a.Size == 0 || uint64(a.ContainerID)+uint64(a.Size) > noID || uint64(a.HostID)+uint64(a.Size) > noID {
+			v.add(fmt.Sprintf("%s[%d]", field, i), "expected a size of at least 1 and ids below %d", uint32(noID))
 			continue
 		}
 		root = root || a.ContainerID == 0

@@ -5,10 +5,12 @@ package desired
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -23,17 +25,28 @@ type walker struct {
 	kind     string
 	root     reflect.Type // of which the document is
 	nodes    int
-	at       map[string]Position // of keys and items, by path
+	at       map[string]*yaml.Node // keys and items, by path
 	problems []Problem
+}
+
+func newWalker(file string, c chunk, kind string, root reflect.Type) *walker {
+	return &walker{file: file, offset: c.line - 1, at: map[string]*yaml.Node{}, kind: kind, root: root}
 }
 
 func (w *walker) pos(n *yaml.Node) Position {
 	return Position{File: w.file, Line: n.Line + w.offset, Column: n.Column}
 }
 
+// report keeps the first maxProblems: nobody reads more, and the suggestions in
+// them cost time.
 func (w *walker) report(at Position, path, format string, args ...any) {
+	if w.full() {
+		return
+	}
 	w.problems = append(w.problems, Problem{Position: at, Field: path, Message: fmt.Sprintf(format, args...)})
 }
+
+func (w *walker) full() bool { return len(w.problems) >= maxProblems }
 
 // named returns the problems as those of one sandbox.
 func (w *walker) named(name string) []Problem {
@@ -50,12 +63,12 @@ func (w *walker) named(name string) []Problem {
 // in the file.
 func (w *walker) nearest(path string) Position {
 	for {
-		if p, ok := w.at[path]; ok {
-			return p
+		if n, ok := w.at[path]; ok {
+			return w.pos(n)
 		}
 		i := strings.LastIndexAny(path, ".[")
 		if i < 0 {
-			return w.at[""]
+			return w.pos(w.at[""])
 		}
 		path = path[:i]
 	}
@@ -91,7 +104,7 @@ func (w *walker) checkShape(n *yaml.Node, depth int) bool {
 }
 
 func (w *walker) document(n *yaml.Node) {
-	w.at[""] = w.pos(n)
+	w.at[""] = n
 	if n.Kind != yaml.MappingNode {
 		want := "a manifest with apiVersion, kind, metadata and spec"
 		if w.kind != Kind {
@@ -139,8 +152,11 @@ func (w *walker) value(n *yaml.Node, t reflect.Type, path string) {
 			return
 		}
 		for i, c := range n.Content {
+			if w.full() {
+				return
+			}
 			p := fmt.Sprintf("%s[%d]", path, i)
-			w.at[p] = w.pos(c)
+			w.at[p] = c
 			w.value(c, t.Elem(), p)
 		}
 	case reflect.String:
@@ -211,12 +227,17 @@ func (w *walker) text(n *yaml.Node, path string) {
 		w.wrong(n, path, "a string")
 		return
 	}
+	if !isText(n) {
+		w.report(w.pos(n), path, "expected a string, got %s; quote it: \"%s\"", describe(n), clip(n.Value))
+	}
+}
+
+// isText says whether a scalar is a string for every version of YAML.
+func isText(n *yaml.Node) bool {
 	if n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
-		return
+		return true
 	}
-	if n.ShortTag() != "!!str" || boolWord().MatchString(n.Value) {
-		w.report(w.pos(n), path, "expected a string, got %s; quote it: \"%s\"", describe(n), n.Value)
-	}
+	return n.ShortTag() == "!!str" && !boolWord().MatchString(n.Value)
 }
 
 // mapping checks the keys of an object against the fields of a struct.
@@ -225,14 +246,14 @@ func (w *walker) mapping(n *yaml.Node, t reflect.Type, path string) {
 	w.entries(n, path, func(key string, v *yaml.Node, p string) {
 		f, ok := known[key]
 		if !ok {
-			w.report(w.at[p], p, "%s", unknownField(w.root, key, path, known))
+			w.report(w.pos(w.at[p]), p, "%s", unknownField(w.root, key, path, known))
 			return
 		}
 		w.value(v, f.typ, p)
 	})
-	for _, f := range sortedFields(known) {
-		if _, ok := w.at[join(path, f.name)]; !ok && f.required {
-			w.report(w.pos(n), join(path, f.name), "is missing: expected %s", f.expect)
+	for _, name := range sortedRequired(t) {
+		if _, ok := w.at[join(path, name)]; !ok {
+			w.report(w.pos(n), join(path, name), "is missing: expected %s", known[name].expect)
 		}
 	}
 }
@@ -240,26 +261,32 @@ func (w *walker) mapping(n *yaml.Node, t reflect.Type, path string) {
 // entries calls fn for every key of an object that is a plain string and not a
 // repetition.
 func (w *walker) entries(n *yaml.Node, path string, fn func(key string, v *yaml.Node, path string)) {
-	seen := make(map[string]Position, len(n.Content)/2)
 	for i := 0; i+1 < len(n.Content); i += 2 {
+		if w.full() {
+			return
+		}
 		k, v := n.Content[i], n.Content[i+1]
 		if k.Kind != yaml.ScalarNode || k.ShortTag() == "!!merge" || isNull(k) {
 			w.report(w.pos(k), path, "expected a field name, got %s", describe(k))
 			continue
 		}
-		p := join(path, k.Value)
-		if first, ok := seen[k.Value]; ok {
-			w.report(w.pos(k), p, "is given twice, first in line %d; remove one of them", first.Line)
+		if !isText(k) {
+			// Decoders differ in what they make of it.
+			w.report(w.pos(k), path, "expected a field name, got %s; quote it: \"%s\"", describe(k), clip(k.Value))
 			continue
 		}
-		seen[k.Value] = w.pos(k)
-		w.at[p] = w.pos(k)
+		p := join(path, k.Value)
+		if first, ok := w.at[p]; ok {
+			w.report(w.pos(k), p, "is given twice, first in line %d; remove one of them", first.Line+w.offset)
+			continue
+		}
+		w.at[p] = k
 		fn(k.Value, v, p)
 	}
 }
 
 func join(path, key string) string {
-	if strings.ContainsAny(key, ".[]") {
+	if key == "" || strings.ContainsAny(key, ".[]") {
 		key = fmt.Sprintf("[%q]", key)
 		return path + key
 	}
@@ -287,7 +314,7 @@ func describe(n *yaml.Node) string {
 	case "!!null":
 		return "nothing"
 	case "!!bool":
-		return "the boolean " + n.Value
+		return "the boolean " + clip(n.Value)
 	case "!!int", "!!float":
 		return "the number " + clip(n.Value)
 	case "!!timestamp":
@@ -297,18 +324,21 @@ func describe(n *yaml.Node) string {
 }
 
 func clip(s string) string {
-	if len(s) > 60 {
-		return s[:60] + "…"
+	if len(s) <= 60 {
+		return s
 	}
-	return s
+	n := 60
+	for !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n] + "…"
 }
 
 // fieldInfo is one field of a manifest type.
 type fieldInfo struct {
-	name     string
-	typ      reflect.Type
-	required bool
-	expect   string
+	name   string
+	typ    reflect.Type
+	expect string
 }
 
 var fieldCache sync.Map // reflect.Type → map[string]fieldInfo
@@ -328,6 +358,11 @@ var required = map[reflect.Type]map[string]string{
 	reflect.TypeFor[AllowedPath](): {"path": "an absolute path of the host", "access": AccessReadOnly + " or " + AccessReadWrite},
 }
 
+// sortedRequired are the names of the fields that a type can't do without.
+func sortedRequired(t reflect.Type) []string {
+	return slices.Sorted(maps.Keys(required[t]))
+}
+
 func fieldsOf(t reflect.Type) map[string]fieldInfo {
 	if m, ok := fieldCache.Load(t); ok {
 		return m.(map[string]fieldInfo)
@@ -335,8 +370,7 @@ func fieldsOf(t reflect.Type) map[string]fieldInfo {
 	m := map[string]fieldInfo{}
 	for f := range structFields(t) {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		expect, req := required[t][name]
-		m[name] = fieldInfo{name: name, typ: f.Type, required: req, expect: expect}
+		m[name] = fieldInfo{name: name, typ: f.Type, expect: required[t][name]}
 	}
 	fieldCache.Store(t, m)
 	return m

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package desired
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+var update = flag.Bool("update", false, "write testdata/yaml/problems.txt anew")
+
+// What reading a file of up to MaxFileBytes may cost, whatever is in it.
+const (
+	budgetTime  = 100 * time.Millisecond
+	budgetAlloc = 32 << 20
+)
+
+// cost of reading a text: processor time, which a loaded machine does not add
+// to, of the best of some runs, and bytes allocated. No other goroutine may
+// allocate meanwhile.
+type cost struct {
+	time  time.Duration
+	alloc uint64
+}
+
+func (c cost) within() bool { return c.time < slower*budgetTime && c.alloc < budgetAlloc }
+
+// measure runs fn until it was within the budget, at most runs times.
+func measure(tb testing.TB, runs int, fn func()) cost {
+	tb.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	used := func() time.Duration {
+		var ru unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_THREAD, &ru); err != nil {
+			tb.Fatal(err)
+		}
+		return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+	}
+	best := cost{time: time.Hour, alloc: 1 << 62}
+	for range runs {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		start := used()
+		fn()
+		took := used() - start
+		runtime.ReadMemStats(&after)
+		best.time, best.alloc = min(best.time, took), min(best.alloc, after.TotalAlloc-before.TotalAlloc)
+		if best.within() {
+			break
+		}
+	}
+	return best
+}
+
+// No file of a permitted size takes long or much, and almost none of these is
+// valid.
+func TestBudget(t *testing.T) {
+	acceptable := map[string]bool{"manifests, one long value": true, "small manifests": true, "thirty values each": true}
+	var worst cost
+	check := func(name, text string, mayPass bool) {
+		data := []byte(text)
+		var ps []Problem
+		c := measure(t, 5, func() { _, ps = Decode("f.yaml", data) })
+		worst.time, worst.alloc = max(worst.time, c.time), max(worst.alloc, c.alloc)
+		if !c.within() {
+			t.Errorf("%s: %s and %d KiB for %d bytes", name, c.time, c.alloc>>10, len(data))
+		}
+		if len(ps) == 0 && !mayPass {
+			t.Errorf("%s is accepted", name)
+		}
+		if len(ps) > 2*maxProblems+MaxDocuments {
+			t.Errorf("%s: %d problems", name, len(ps))
+		}
+		for _, p := range ps {
+			if len(p.Error()) > 2*MaxDocumentBytes || p.Line < 1 || p.Column < 1 {
+				t.Errorf("%s: %d bytes at %s", name, len(p.Error()), p.Position)
+			}
+		}
+	}
+	shapes := hardShapes()
+	for name, text := range shapes {
+		if len(text) > MaxFileBytes || len(text) < 1000 {
+			t.Errorf("%s has %d bytes", name, len(text))
+		}
+		check(name, text, acceptable[name])
+		check(name+", fewer marks", fewerMarks(text), acceptable[name])
+	}
+	t.Logf("%d shapes twice: at most %s and %d KiB", len(shapes), worst.time, worst.alloc>>10)
+}
+
+// corpus are the files of testdata/yaml.
+func corpus(tb testing.TB) map[string][]byte {
+	tb.Helper()
+	files, err := filepath.Glob("testdata/yaml/*.yaml")
+	if err != nil || len(files) < 100 {
+		tb.Fatalf("%d files: %v", len(files), err)
+	}
+	out := map[string][]byte{}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		out[filepath.Base(f)] = b
+	}
+	return out
+}
+
+// Every trap of YAML is refused, but for those whose name begins with ok, and
+// in the words that are written down.
+func TestCorpus(t *testing.T) {
+	t.Parallel()
+	var got strings.Builder
+	files := corpus(t)
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		docs, ps := Decode(name, files[name])
+		if ok := strings.HasPrefix(name, "ok-"); ok != (len(ps) == 0) {
+			t.Errorf("%s: %d problems", name, len(ps))
+		}
+		fmt.Fprintf(&got, "# %s: %d documents\n", name, len(docs))
+		for _, p := range ps {
+			fmt.Fprintf(&got, "%s\n", strings.ReplaceAll(p.Error(), "\n", " "))
+		}
+	}
+	const golden = "testdata/yaml/problems.txt"
+	if *update {
+		if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wants, gots := strings.Split(string(want), "\n"), strings.Split(got.String(), "\n")
+	for i := range max(len(wants), len(gots)) {
+		if i >= len(wants) || i >= len(gots) || wants[i] != gots[i] {
+			t.Fatalf("line %d of %s is other than before (go test -update writes it anew):\n%s", i+1, golden, strings.Join(gots[i:min(i+5, len(gots))], "\n"))
+		}
+	}
+}
+
+// The bound holds that saves counting.
+func TestNodesAtMost(t *testing.T) {
+	t.Parallel()
+	for name, text := range hardShapes() {
+		for _, c := range split([]byte(text), 3) {
+			if n, ok := countNodes(c.text); ok && n > nodesAtMost(c.text) {
+				t.Errorf("%s: %d values, expected at most %d", name, n, nodesAtMost(c.text))
+			}
+		}
+	}
+}

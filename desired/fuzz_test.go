@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package desired
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// countNodes counts the values of a text that parses.
+func countNodes(text []byte) (int, bool) {
+	if len(text) > MaxDocumentBytes {
+		return 0, false
+	}
+	var root yaml.Node
+	if err := yaml.Unmarshal(text, &root); err != nil {
+		return 0, false
+	}
+	var count func(*yaml.Node) int
+	count = func(n *yaml.Node) int {
+		sum := 1
+		for _, c := range n.Content {
+			sum += count(c)
+		}
+		return sum
+	}
+	return count(&root) - 1, true
+}
+
+// fuzzSlower is how many times longer it may take in a program that is
+// instrumented to see which inputs are new.
+const fuzzSlower = 4
+
+// Whatever is in a file: it is done with within the budget, every problem is at
+// a place in the file, and what is accepted is valid, comes back from its record
+// and can be taken out of the file.
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte(minimal))
+	f.Add([]byte(with("volumes: [{name: a, mountPath: /a, hostPath: /b}]", "resources: {cpu: 1}")))
+	f.Add([]byte(with("user: {uid: 1, gid: 2, groups: [3]}", "idMappings: {uids: [{containerID: 0, hostID: 1, size: 2}], gids: [{containerID: 0, hostID: 1, size: 2}]}")))
+	for _, b := range corpus(f) {
+		f.Add(b)
+	}
+	for _, text := range hardShapes() {
+		f.Add([]byte(text[:min(len(text), 2000)]))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > MaxFileBytes {
+			b = b[:MaxFileBytes]
+		}
+		var docs []Document
+		var ps []Problem
+		c := measure(t, 5, func() { docs, ps = Decode("f", b) })
+		if c.time > fuzzSlower*slower*budgetTime || c.alloc > budgetAlloc {
+			t.Fatalf("%s and %d KiB for %d bytes", c.time, c.alloc>>10, len(b))
+		}
+		again, ps2 := Decode("f", b)
+		if !reflect.DeepEqual(docs, again) || !reflect.DeepEqual(ps, ps2) {
+			t.Fatalf("two answers: %v %v", ps, ps2)
+		}
+		lines := 1 + bytes.Count(b, []byte{'\n'})
+		for _, p := range ps {
+			if p.File != "f" || p.Line < 1 || p.Line > lines || p.Column < 1 || p.Message == "" || p.Name != "" && !ValidName(p.Name) {
+				t.Fatalf("%+v in a file of %d lines", p, lines)
+			}
+			if !utf8.ValidString(p.Error()) {
+				t.Fatalf("%q is no text", p.Error())
+			}
+		}
+		for _, c := range split(b, 10) {
+			if n, ok := countNodes(c.text); ok && n > nodesAtMost(c.text) {
+				t.Fatalf("%d values, expected at most %d", n, nodesAtMost(c.text))
+			}
+		}
+		if len(ps) > 0 {
+			return
+		}
+		if len(docs) == 0 || len(docs) != len(Texts(b)) {
+			t.Fatalf("%d documents, %d texts and no problem", len(docs), len(Texts(b)))
+		}
+		for _, d := range docs {
+			checkAccepted(t, b, &d)
+		}
+	})
+}
+
+func checkAccepted(t *testing.T, file []byte, d *Document) {
+	t.Helper()
+	if d.Sandbox == nil || !ValidName(d.Name) || d.Name != d.Sandbox.Metadata.Name {
+		t.Fatalf("accepted %+v", d)
+	}
+	c, err := Canonical(d.Sandbox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := FromCanonical(c, "f")
+	if err != nil || e.Hash != Hash(d.Sandbox) || !HashMatches(e.Hash, d.Sandbox) {
+		t.Fatalf("recorded and read again: %v", err)
+	}
+	for _, p := range []string{d.Sandbox.Spec.Root.Dir, d.Sandbox.Spec.Root.Bundle, d.Sandbox.Spec.WorkingDir} {
+		checkPath(t, p, p == d.Sandbox.Spec.WorkingDir)
+	}
+	for _, v := range d.Sandbox.Spec.Volumes {
+		checkPath(t, v.HostPath, false)
+		checkPath(t, v.MountPath, false)
+	}
+	rest, err := Without("f", file, d.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, _ := Decode("f", rest)
+	for _, l := range left {
+		if l.Name == d.Name {
+			t.Fatalf("%s is left in %q", d.Name, rest)
+		}
+	}
+}
+
+func checkPath(t *testing.T, p string, dots bool) {
+	t.Helper()
+	if p == "" {
+		return
+	}
+	if !filepath.IsAbs(p) || !dots && filepath.Clean(p) != p || !printable(p, "") {
+		t.Fatalf("accepted the path %q", p)
+	}
+}
+
+// A directory that holds a file of any name and content, beside a good one: the
+// good one is read, and the other is an entry or a problem, never nothing.
+func FuzzDirectory(f *testing.F) {
+	other := []byte("---\n" + minimal)
+	for _, name := range []string{"a.yaml", "a.json", "a.yml", "a.yaml~", ".a.yaml", "a\x1b.yaml", "a\u009b.yaml", "a\xff.yaml", "a\u202e.yaml", " .yaml", "-rf.yaml", "--help.json", "\n.yml"} {
+		f.Add(name, other)
+		f.Add(name, []byte("not: [a manifest"))
+	}
+	f.Fuzz(func(t *testing.T, name string, content []byte) {
+		if name == "" || name == "." || name == ".." || len(name) > 255 || bytes.ContainsAny([]byte(name), "/\x00") || name == "good.yaml" {
+			return
+		}
+		dir := t.TempDir()
+		good := []byte(valid(1)[4:])
+		if err := os.WriteFile(filepath.Join(dir, "good.yaml"), good, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		snap, err := NewDir(DirOptions{Path: dir, Once: true}).Load(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		mine := snap.Lookup("s1") != nil
+		others := len(snap.Entries) + len(snap.Problems)
+		if mine {
+			others--
+		}
+		looked := hasManifestExt(name) && name[0] != '.'
+		if looked != (others > 0) || snap.Complete != (len(snap.Problems) == 0) {
+			t.Fatalf("%q: %d entries, %v", name, len(snap.Entries), snap.Problems)
+		}
+		if !looked && !mine {
+			t.Fatalf("%q hides the other file: %v", name, snap.Problems)
+		}
+		for _, p := range snap.Problems {
+			if !printable(p.File, "") {
+				t.Fatalf("%q is shown", p.File)
+			}
+		}
+	})
+}
