@@ -3,6 +3,7 @@
 package launcher
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,9 +20,13 @@ import (
 	"sandboxctl.dev/launcher/wire"
 )
 
-// maxReply bounds what is read of one answer: a sentry that was taken over
-// must not exhaust its caller's memory.
-const maxReply = 4 << 20
+// Bounds of what is read of one answer and made of it: a sentry that was taken
+// over must not exhaust its caller's memory, and three bytes can become a hundred.
+const (
+	maxReply     = 256 << 10
+	maxProcesses = 2 << 20 // of a list of processes
+	maxObjects   = 32 << 10
+)
 
 // defaultCallTimeout applies when the context has no deadline: a hung sentry
 // must not hang its caller.
@@ -136,10 +141,14 @@ func (c *Control) roundTrip(method string, arg, result any, files []*os.File) er
 		return fmt.Errorf("send request: %w", orClosed(err))
 	}
 	var r reply
-	limited := &io.LimitedReader{R: c.conn, N: maxReply}
+	limit := int64(maxReply)
+	if method == wire.MethodProcesses {
+		limit = maxProcesses
+	}
+	limited := &io.LimitedReader{R: c.conn, N: limit}
 	if err := json.NewDecoder(limited).Decode(&r); err != nil {
 		if limited.N <= 0 {
-			return fmt.Errorf("read answer: longer than %d bytes", maxReply)
+			return fmt.Errorf("read answer: longer than %d bytes", limit)
 		}
 		return fmt.Errorf("read answer: %w", orClosed(err))
 	}
@@ -148,6 +157,9 @@ func (c *Control) roundTrip(method string, arg, result any, files []*os.File) er
 	}
 	if result == nil {
 		return nil
+	}
+	if n := bytes.Count(r.Result, []byte{'{'}); n > maxObjects {
+		return fmt.Errorf("decode answer: %d objects, at most %d are expected", n, maxObjects)
 	}
 	if err := json.Unmarshal(r.Result, result); err != nil {
 		return fmt.Errorf("decode answer: %w", err)

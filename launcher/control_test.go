@@ -11,8 +11,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // fakeSentry answers each connection as told. It is as hostile as it likes.
@@ -141,32 +139,4 @@ func drip(c *net.UnixConn, _ string) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-}
-
-func FuzzControlReply(f *testing.F) {
-	f.Add([]byte(`{"success":true,"result":{"event":{"data":{"memory":{"usage":{"usage":5}}}},"containerUsage":{"a":1}}}`))
-	f.Add([]byte(`{"success":false,"err":"x"}`))
-	f.Fuzz(func(t *testing.T, answer []byte) {
-		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
-		defer ours.Close()
-		conn, err := net.FileConn(ours)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := &Control{conn: conn.(*net.UnixConn), id: "web"}
-		defer c.Close()
-		if _, err := theirs.Write(answer[:min(len(answer), 60<<10)]); err != nil {
-			t.Fatal(err)
-		}
-		go func() {
-			var b [4096]byte
-			_, _ = theirs.Read(b[:])
-			theirs.Close()
-		}()
-		_, _ = c.Stats(t.Context())
-	})
 }
