@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,6 +35,11 @@ func (st *setup) fromBundle(dir string) error {
 	if err != nil {
 		return err
 	}
+	return st.fromConfig(dir, cfg)
+}
+
+// fromConfig is fromBundle for what was read.
+func (st *setup) fromConfig(dir string, cfg *specs.Spec) (err error) {
 	if err := checkBundle(cfg); err != nil {
 		return terminalf("read %s/config.json: %w", dir, err)
 	}
@@ -129,7 +135,7 @@ func (st *setup) bundleLimits(r *specs.LinuxResources) {
 		st.limits.PIDs = r.Pids.Limit
 	}
 	if st.limits.CPU == 0 && r.CPU != nil && r.CPU.Quota != nil && r.CPU.Period != nil && *r.CPU.Quota > 0 && *r.CPU.Period > 0 {
-		st.limits.CPU = *r.CPU.Quota * 1000 / int64(*r.CPU.Period)
+		st.limits.CPU = milliCPU(*r.CPU.Quota, *r.CPU.Period)
 	}
 }
 
@@ -137,6 +143,17 @@ func (st *setup) bundleLimits(r *specs.LinuxResources) {
 // applications have without. It passes over any other,
 // and an application would write into its root what was meant for another place.
 var filesystems = []string{"proc", "sysfs", "tmpfs", "devpts", "dev", "cgroup", "cgroup2", "mqueue"}
+
+// milliCPU are thousandths of a processor, at most desired.MaxCPU: more is no
+// limit, and what does not fit into a number must not become a negative one.
+func milliCPU(quota int64, period uint64) int64 {
+	hi, lo := bits.Mul64(uint64(quota), 1000)
+	if hi >= period {
+		return desired.MaxCPU
+	}
+	q, _ := bits.Div64(hi, lo, period)
+	return int64(min(max(q, desired.MinCPU), desired.MaxCPU))
+}
 
 func isBind(m specs.Mount) bool {
 	return m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
@@ -177,13 +194,49 @@ func readBundleConfig(bundle source) (*specs.Spec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s/config.json: %w", dir, err)
 	}
+	cfg, err := decodeBundleConfig(b)
+	if err != nil {
+		return nil, terminalf("read %s/config.json: %w", dir, err)
+	}
+	return cfg, nil
+}
+
+// decodeBundleConfig reads a config.json with no field that this program does not
+// know and nothing after it.
+func decodeBundleConfig(b []byte) (*specs.Spec, error) {
 	var cfg specs.Spec
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&cfg); err != nil {
-		return nil, terminalf("read %s/config.json: %w", dir, err)
+		return nil, err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("something follows it")
 	}
 	return &cfg, nil
+}
+
+// maxMounts bounds the mounts of a config.json: each takes three descriptors of
+// the daemon's.
+const maxMounts = 1000
+
+// checkProcess refuses what no process can be.
+func checkProcess(p *specs.Process) error {
+	const noID = 1<<32 - 1 // "leave it as it is" for system calls
+	switch {
+	case p == nil || len(p.Args) == 0 || p.Args[0] == "":
+		return fmt.Errorf("process.args: expected a command")
+	case !filepath.IsAbs(p.Cwd):
+		return fmt.Errorf("process.cwd: expected an absolute path, got %q", p.Cwd)
+	case p.User.UID == noID || p.User.GID == noID || slices.Contains(p.User.AdditionalGids, noID):
+		return fmt.Errorf("process.user: %d is no id", uint32(noID))
+	}
+	for _, s := range slices.Concat(p.Args, p.Env, []string{p.Cwd}) {
+		if strings.ContainsRune(s, 0) {
+			return fmt.Errorf("process: %q holds a NUL", printable(s, 60))
+		}
+	}
+	return nil
 }
 
 // checkInPlace refuses a bundle that others could put another one in the place
@@ -217,13 +270,14 @@ func checkOwned(f *os.File) error {
 }
 
 func checkBundle(c *specs.Spec) error {
+	if err := checkProcess(c.Process); err != nil {
+		return err
+	}
 	switch {
-	case c.Process == nil || len(c.Process.Args) == 0 || c.Process.Args[0] == "":
-		return fmt.Errorf("process.args: expected a command")
 	case c.Root == nil || c.Root.Path == "":
 		return fmt.Errorf("root.path: expected a path")
-	case !filepath.IsAbs(c.Process.Cwd):
-		return fmt.Errorf("process.cwd: expected an absolute path, got %q", c.Process.Cwd)
+	case len(c.Mounts) > maxMounts:
+		return fmt.Errorf("mounts: expected at most %d, got %d", maxMounts, len(c.Mounts))
 	case c.Windows != nil || c.Solaris != nil || c.VM != nil || c.ZOS != nil:
 		return fmt.Errorf("expected a Linux bundle")
 	}

@@ -111,14 +111,15 @@ func checkContainer(c *specs.Spec) error {
 	switch {
 	case !ociVersions.MatchString(c.Version):
 		return fmt.Errorf("ociVersion: expected 1.x.y, got %q", c.Version)
-	case c.Process == nil || len(c.Process.Args) == 0 || c.Process.Args[0] == "":
-		return fmt.Errorf("process.args: expected a command")
 	case c.Root == nil || c.Root.Path == "":
 		return fmt.Errorf("root.path: expected a path")
-	case !filepath.IsAbs(c.Process.Cwd):
-		return fmt.Errorf("process.cwd: expected an absolute path, got %q", c.Process.Cwd)
+	case len(c.Mounts) > maxMounts:
+		return fmt.Errorf("mounts: expected at most %d, got %d", maxMounts, len(c.Mounts))
 	case c.Windows != nil || c.Solaris != nil || c.VM != nil || c.ZOS != nil:
 		return fmt.Errorf("expected the configuration of a Linux container")
+	}
+	if err := checkProcess(c.Process); err != nil {
+		return err
 	}
 	for i, m := range c.Mounts {
 		switch {
@@ -146,6 +147,10 @@ func checkContainer(c *specs.Spec) error {
 		if p := strings.TrimPrefix(l.RootfsPropagation, "r"); !slices.Contains([]string{"", "shared", "slave", "private", "unbindable"}, p) {
 			return fmt.Errorf("linux.rootfsPropagation: expected shared, slave, private or unbindable, got %q", l.RootfsPropagation)
 		}
+		// Each is compared with all others.
+		if n := len(l.MaskedPaths) + len(l.ReadonlyPaths); n > maxHidden {
+			return fmt.Errorf("linux.maskedPaths, readonlyPaths: expected at most %d, got %d", maxHidden, n)
+		}
 		for i, p := range l.MaskedPaths {
 			if !filepath.IsAbs(p) || filepath.Clean(p) == "/" {
 				return fmt.Errorf("linux.maskedPaths[%d]: expected an absolute path that is not /, got %q", i, p)
@@ -164,6 +169,9 @@ func checkContainer(c *specs.Spec) error {
 	}
 	return nil
 }
+
+// maxHidden bounds the masked and read-only paths of a container.
+const maxHidden = 1000
 
 // checkDevice refuses a device that the sandbox can't have. It gets a node that
 // leads to gVisor's own device of that number, if there is one: those that
