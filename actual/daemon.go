@@ -67,6 +67,10 @@ func (s *Store) DaemonInfo() (*DaemonInfo, Liveness, error) {
 	if err != nil {
 		return nil, Unknown, fmt.Errorf("read daemon information: %w", err)
 	}
+	return decodeDaemonInfo(b)
+}
+
+func decodeDaemonInfo(b []byte) (*DaemonInfo, Liveness, error) {
 	var d DaemonInfo
 	if err := json.Unmarshal(b, &d); err != nil {
 		return nil, Unknown, fmt.Errorf("read daemon information: %w", err)

@@ -62,7 +62,12 @@ func DecodeExit(b []byte, uid string, attempt int64) (*Exit, error) {
 	if r.UID != uid || r.Attempt != attempt {
 		return nil, nil
 	}
-	return exitOf(unix.WaitStatus(r.Status), r.At), nil
+	at := r.At.UTC()
+	if at.Year() < 1970 || at.Year() > 9000 {
+		// Who wrote it chose it so that a record with it could not be encoded.
+		at = time.Time{}
+	}
+	return exitOf(unix.WaitStatus(r.Status), at), nil
 }
 
 // exitOf words a wait status as shells and container engines do.

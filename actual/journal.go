@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -94,6 +95,9 @@ func (j *Journal) Append(e Event) error {
 	if e.At.IsZero() {
 		e.At = time.Now()
 	}
+	if len(e.Message) > maxMessage {
+		e.Message = strings.ToValidUTF8(e.Message[:maxMessage], "") + "…"
+	}
 	b, err := json.Marshal(e)
 	if err != nil {
 		return fmt.Errorf("encode event: %w", err)
@@ -154,10 +158,15 @@ type EventReader struct {
 	id    fileID
 	buf   *bufio.Reader
 	part  []byte
+	long  bool // the line that is read is not one of ours: its rest is passed over
 }
 
-// maxEvent bounds a line of the journal as read.
-const maxEvent = 64 << 10
+// maxEvent bounds a line of the journal as read, maxMessage the message in it as
+// written: each byte of it may become six.
+const (
+	maxEvent   = 64 << 10
+	maxMessage = 8 << 10
+)
 
 // ReadEvents returns a reader of the journal.
 func (s *Store) ReadEvents() *EventReader { return &EventReader{store: s} }
@@ -211,7 +220,7 @@ func (r *EventReader) reopen() (changed bool, err error) {
 		return false, err
 	}
 	r.Close()
-	r.file, r.id, r.buf, r.part = f, idOf(&st), bufio.NewReaderSize(f, maxEvent), nil
+	r.file, r.id, r.buf, r.part, r.long = f, idOf(&st), bufio.NewReaderSize(f, maxEvent), nil, false
 	return true, nil
 }
 
@@ -231,22 +240,23 @@ func (r *EventReader) drain(fn func(Event) error) error {
 	for {
 		line, err := r.buf.ReadSlice('\n')
 		r.part = append(r.part, line...)
+		if len(r.part) > maxEvent {
+			r.part, r.long = r.part[:0], true
+		}
 		if err != nil {
-			if len(r.part) > maxEvent {
-				r.part = r.part[:0] // not one of ours
-			}
 			if errors.Is(err, bufio.ErrBufferFull) {
 				continue
 			}
 			return nil // the end, for now
 		}
 		var e Event
-		if json.Unmarshal(r.part, &e) == nil && e.Reason != "" {
+		ours := !r.long && json.Unmarshal(r.part, &e) == nil && e.Reason != ""
+		r.part, r.long = r.part[:0], false
+		if ours {
 			if err := fn(e); err != nil {
 				return err
 			}
 		}
-		r.part = r.part[:0]
 	}
 }
 

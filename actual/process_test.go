@@ -16,11 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func FuzzParseStat(f *testing.F) {
-	f.Add([]byte("1 (a) b) S 1 1 1 0 -1 4194560 1 1 1 1 1 1 1 1 20 0 1 0 77 1 1\n"))
-	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = parseStat(b) })
-}
-
 func TestParseStat(t *testing.T) {
 	t.Parallel()
 	// The name is the program's to choose.

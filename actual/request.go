@@ -189,6 +189,11 @@ func readRequest(dir *os.File, name string) (*Request, error) {
 	if err != nil {
 		return nil, err
 	}
+	return decodeRequest(name, b)
+}
+
+// decodeRequest reads the content of the file of a request.
+func decodeRequest(name string, b []byte) (*Request, error) {
 	var r Request
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
