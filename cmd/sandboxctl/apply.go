@@ -11,8 +11,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -56,7 +54,7 @@ an owner. No daemon is needed; one that runs acts at once.`,
 			if err != nil {
 				return err
 			}
-			ms, err := a.readManifests(files, policy)
+			ms, err := a.readManifests(cmd.Context(), files, policy)
 			if err != nil {
 				return err
 			}
@@ -79,26 +77,27 @@ an owner. No daemon is needed; one that runs acts at once.`,
 
 // readManifests reads and checks what -f names, by a host policy if there is one.
 // All problems are reported at once.
-func (a *app) readManifests(paths []string, policy *desired.HostPolicy) ([]manifest, error) {
+func (a *app) readManifests(ctx context.Context, paths []string, policy *desired.HostPolicy) ([]manifest, error) {
 	if len(paths) == 0 {
 		return nil, usagef("expected -f FILE, -f DIR or -f -")
 	}
-	var files []string
+	var files []input
 	for _, p := range paths {
-		fs, err := expand(p)
+		ins, err := expand(p)
 		if err != nil {
 			return nil, err
 		}
-		files = append(files, fs...)
+		files = append(files, ins...)
 	}
 	var out []manifest
 	var problems []desired.Problem
 	seen := map[string]desired.Position{}
-	for _, f := range files {
-		data, err := a.readInput(f)
+	for _, in := range files {
+		data, err := a.readInput(ctx, in)
 		if err != nil {
 			return nil, err
 		}
+		f := in.path
 		docs, ps := desired.DecodeFor(policy, f, data)
 		problems = append(problems, ps...)
 		texts := desired.Texts(data)
@@ -133,62 +132,6 @@ func problemsError(ps []desired.Problem) error {
 		noun = "problems"
 	}
 	return fmt.Errorf("%d %s:\n%s", len(ps), noun, strings.Join(lines, "\n"))
-}
-
-// expand names the manifest files of a path: itself, or those below a
-// directory.
-func expand(p string) ([]string, error) {
-	if p == "-" {
-		return []string{p}, nil
-	}
-	info, err := os.Stat(p)
-	if err != nil {
-		return nil, fmt.Errorf("read manifests: %w", err)
-	}
-	if !info.IsDir() {
-		return []string{p}, nil
-	}
-	var out []string
-	err = filepath.WalkDir(p, func(f string, e fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case f != p && strings.HasPrefix(e.Name(), "."):
-			if e.IsDir() {
-				return fs.SkipDir
-			}
-		case !e.IsDir() && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(f)):
-			out = append(out, f)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read manifests: %w", err)
-	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("read manifests: no .yaml, .yml or .json file in %s", p)
-	}
-	return out, nil
-}
-
-func (a *app) readInput(p string) ([]byte, error) {
-	r := a.stdin
-	if p != "-" {
-		f, err := os.OpenFile(p, os.O_RDONLY|unix.O_NONBLOCK, 0)
-		if err != nil {
-			return nil, fmt.Errorf("read manifest: %w", err)
-		}
-		defer f.Close()
-		if info, err := f.Stat(); err != nil || info.IsDir() {
-			return nil, fmt.Errorf("read manifest %s: expected a file", p)
-		}
-		r = f
-	}
-	b, err := io.ReadAll(io.LimitReader(r, desired.MaxFileBytes+1))
-	if err != nil {
-		return nil, fmt.Errorf("read manifest %s: %w", p, err)
-	}
-	return b, nil
 }
 
 // change is a write that apply has decided on.
@@ -278,7 +221,7 @@ func readBelow(dir *os.File, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer root.Close()
-	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, err := openRegular(root, name)
 	if err != nil {
 		return nil, err
 	}

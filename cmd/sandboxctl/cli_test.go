@@ -19,7 +19,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/wire"
 	"sandboxctl.dev/reconcile"
@@ -500,15 +499,16 @@ func TestExpand(t *testing.T) {
 		must(t, os.MkdirAll(filepath.Dir(p), 0o700))
 		must(t, os.WriteFile(p, nil, 0o600))
 	}
-	files, err := expand(dir)
-	for i := range files {
-		files[i] = strings.TrimPrefix(files[i], dir+"/")
+	ins, err := expand(dir)
+	var files []string
+	for _, in := range ins {
+		files = append(files, strings.TrimPrefix(in.path, dir+"/"))
 	}
 	if err != nil || !slices.Equal(files, []string{"a.yml", "b.yaml", "sub/c.json"}) {
 		t.Errorf("%v %v", files, err)
 	}
 	for _, one := range []string{"-", filepath.Join(dir, "sub/d.txt"), filepath.Join(dir, ".hidden.yaml")} {
-		if files, err := expand(one); err != nil || !slices.Equal(files, []string{one}) {
+		if files, err := expand(one); err != nil || !slices.Equal(files, []input{{path: one}}) {
 			t.Errorf("%s: %v %v", one, files, err)
 		}
 	}
@@ -523,32 +523,3 @@ func TestExpand(t *testing.T) {
 		t.Error("a directory without manifests is fine")
 	}
 }
-
-func TestReadInput(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	a := &app{stdin: strings.NewReader("input")}
-	if b, err := a.readInput("-"); err != nil || string(b) != "input" {
-		t.Errorf("%q %v", b, err)
-	}
-	fifo := filepath.Join(dir, "fifo")
-	must(t, unix.Mkfifo(fifo, 0o600))
-	if b, err := a.readInput(fifo); err != nil || len(b) > 0 {
-		t.Errorf("a fifo without a writer: %q %v", b, err)
-	}
-	for _, bad := range []string{dir, filepath.Join(dir, "nosuch")} {
-		if _, err := a.readInput(bad); err == nil {
-			t.Errorf("%s is read", bad)
-		}
-	}
-	// Never more than would be refused anyway.
-	a.stdin = endless{}
-	if b, err := a.readInput("-"); err != nil || len(b) != desired.MaxFileBytes+1 {
-		t.Errorf("%d bytes %v", len(b), err)
-	}
-}
-
-// endless is input without an end.
-type endless struct{}
-
-func (endless) Read(b []byte) (int, error) { return len(b), nil }

@@ -33,7 +33,7 @@ stops and removes the sandboxes. A file that defines others too keeps them.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			names := args
 			if len(files) > 0 {
-				ms, err := a.readManifests(files, nil)
+				ms, err := a.readManifests(cmd.Context(), files, nil)
 				if err != nil {
 					return err
 				}

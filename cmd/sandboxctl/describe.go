@@ -123,7 +123,7 @@ func describe(out io.Writer, w *world, s *reconcile.Status, events []actual.Even
 		}
 		fmt.Fprintln(out, "\nSpec:")
 		for l := range strings.Lines(string(b)) {
-			fmt.Fprintf(out, "  %s", l)
+			fmt.Fprintf(out, "  %s\n", clean(strings.TrimSuffix(l, "\n")))
 		}
 	}
 	if len(events) == 0 {

@@ -48,7 +48,7 @@ func (a *app) diff(ctx context.Context, files []string) (differs bool, err error
 	if err != nil {
 		return false, err
 	}
-	ms, err := a.readManifests(files, policy)
+	ms, err := a.readManifests(ctx, files, policy)
 	if err != nil {
 		return false, err
 	}
@@ -70,7 +70,7 @@ func (a *app) diff(ctx context.Context, files []string) (differs bool, err error
 		if err != nil {
 			return false, err
 		}
-		if d := diff.Diff(name+" in "+from, old, name+" in "+ms[i].Position.File, now); len(d) > 0 {
+		if d := diff.Diff(name+" in "+clean(from), old, name+" in "+clean(ms[i].Position.File), now); len(d) > 0 {
 			differs = true
 			if _, err := a.stdout.Write(d); err != nil {
 				return differs, err

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -46,7 +45,7 @@ func (a *app) eventsCommand() *cobra.Command {
 					return nil
 				}
 				if output == "json" {
-					return json.NewEncoder(a.stdout).Encode(e)
+					return printJSONLine(a.stdout, e)
 				}
 				name := e.Sandbox
 				if name == "" {

@@ -298,7 +298,7 @@ func (a *app) printChanges(w *world, name, output string, last map[string]string
 		last[s.Name] = key
 		switch output {
 		case "json":
-			err = json.NewEncoder(a.stdout).Encode(w.object(*s))
+			err = printJSONLine(a.stdout, w.object(*s))
 		case "yaml":
 			fmt.Fprintln(a.stdout, "---")
 			err = printYAML(a.stdout, w.object(*s))

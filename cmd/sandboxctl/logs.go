@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -182,6 +183,7 @@ type logPrinter struct {
 	ring       []sandboxlog.Entry
 	held       int  // whole lines in ring
 	partial    bool // the line is not at its end
+	coloured   bool // something in the line may be in force beyond it
 }
 
 // keep returns a function that holds back all but the last tail lines until
@@ -217,6 +219,7 @@ func (p *logPrinter) flush() error {
 		}
 	}
 	p.ring, p.held = nil, 0
+	p.plain()
 	return p.out.Flush()
 }
 
@@ -229,13 +232,25 @@ func (p *logPrinter) print(e sandboxlog.Entry) error {
 		p.out.WriteByte(' ')
 	}
 	if p.terminal {
-		p.out.WriteString(cleanLine(string(e.Text)))
+		text := cleanLine(string(e.Text))
+		p.coloured = p.coloured || strings.Contains(text, "\x1b[")
+		p.out.WriteString(text)
 	} else {
 		p.out.Write(e.Text)
 	}
 	p.partial = !e.Full
-	if e.Full {
-		return p.out.WriteByte('\n')
+	if !e.Full {
+		return nil
 	}
-	return nil
+	p.plain()
+	return p.out.WriteByte('\n')
+}
+
+// plain ends the colours of a line: one that conceals must not conceal what
+// comes after it.
+func (p *logPrinter) plain() {
+	if p.coloured {
+		p.out.WriteString("\x1b[0m")
+		p.coloured = false
+	}
 }

@@ -91,7 +91,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 			return code
 		}
 	}
-	fmt.Fprintf(a.stderr, "sandboxctl: %v\n", err)
+	fmt.Fprintf(a.stderr, "sandboxctl: %s\n", cleanLines(err.Error()))
 	if code == exitUsage {
 		fmt.Fprintln(a.stderr, "See `sandboxctl --help` and `sandboxctl VERB --help`.")
 	}

@@ -137,7 +137,7 @@ func (a *app) attend(ctx context.Context, r *oci.Runtime, id string, master *os.
 				return
 			case s := <-signals:
 				if kerr := r.Kill(ctx, id, s.(unix.Signal), false); kerr != nil && !errors.Is(kerr, oci.ErrNotRunning) {
-					fmt.Fprintf(a.stderr, "sandboxctl: signal not passed on: %v\n", kerr)
+					fmt.Fprintf(a.stderr, "sandboxctl: signal not passed on: %s\n", clean(kerr.Error()))
 				}
 			}
 		}

@@ -60,7 +60,7 @@ func (a *app) ociListCommand(f *ociFlags) *cobra.Command {
 					}
 					return nil
 				case format == "json":
-					return json.NewEncoder(a.stdout).Encode(list)
+					return printJSONLine(a.stdout, list)
 				case format != "table":
 					return usagef("--format: expected table or json, got %q", format)
 				}
@@ -188,7 +188,7 @@ func (a *app) ociPsCommand(f *ociFlags) *cobra.Command {
 					for i, p := range ps {
 						pids[i] = p.PID
 					}
-					return json.NewEncoder(a.stdout).Encode(pids)
+					return printJSONLine(a.stdout, pids)
 				case "table":
 					return a.printProcesses(ps)
 				}
@@ -217,7 +217,7 @@ func (a *app) ociEventsCommand(f *ociFlags) *cobra.Command {
 				return usagef("--interval: expected more than 0, got %s", interval)
 			}
 			return a.with(f, func(r *oci.Runtime) error {
-				return r.Events(cmd.Context(), args[0], stats, interval, func(e any) error { return json.NewEncoder(a.stdout).Encode(e) })
+				return r.Events(cmd.Context(), args[0], stats, interval, func(e any) error { return printJSONLine(a.stdout, e) })
 			})
 		},
 	}

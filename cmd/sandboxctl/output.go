@@ -4,12 +4,14 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
@@ -41,10 +43,45 @@ func table(w io.Writer, header []string, rows [][]string) error {
 	return nil
 }
 
-func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+func printJSON(w io.Writer, v any) error { return encodeJSON(w, v, "  ") }
+
+// printJSONLine prints JSON on one line.
+func printJSONLine(w io.Writer, v any) error { return encodeJSON(w, v, "") }
+
+func encodeJSON(w io.Writer, v any, indent string) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetIndent("", indent)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	_, err := w.Write(escaped(b.Bytes()))
+	return err
+}
+
+// escaped replaces what JSON leaves as it is in strings and a terminal obeys.
+func escaped(b []byte) []byte {
+	if bytes.IndexFunc(b, isObeyed) < 0 {
+		return b
+	}
+	out := make([]byte, 0, len(b)+100)
+	for len(b) > 0 {
+		r, n := utf8.DecodeRune(b)
+		if isObeyed(r) && r != '\n' {
+			out = fmt.Appendf(out, "\\u%04x", r)
+		} else {
+			out = append(out, b[:n]...)
+		}
+		b = b[n:]
+	}
+	return out
+}
+
+// isObeyed says whether a terminal does something else with a character than to
+// show it: control characters, those that end lines for some, and those that
+// change the direction of what follows.
+func isObeyed(r rune) bool {
+	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029'
 }
 
 func printYAML(w io.Writer, v any) error {
@@ -77,11 +114,20 @@ func age(t, now time.Time) string {
 // terminal, where control characters would be obeyed.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || (r >= 0x7f && r < 0xa0) {
+		if isObeyed(r) {
 			return ' '
 		}
 		return r
 	}, s)
+}
+
+// cleanLines is clean for text of several lines.
+func cleanLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i := range lines {
+		lines[i] = clean(lines[i])
+	}
+	return strings.Join(lines, "\n")
 }
 
 // isTerminal says whether a stream is one.

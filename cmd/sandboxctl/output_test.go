@@ -179,6 +179,7 @@ func TestLogPrinter(t *testing.T) {
 	}{
 		"all":       {logPrinter{}, -1, "one\ntwo\n\x1b[2Jthree\nfo"},
 		"terminal":  {logPrinter{terminal: true}, -1, "one\ntwo\n [2Jthree\nfo"},
+		"colours":   {logPrinter{terminal: true}, -1, "one\ntwo\n [2Jthree\nfo"},
 		"times":     {logPrinter{timestamps: true}, -1, stamp(0) + "one\n" + stamp(1) + "two\n" + stamp(3) + "\x1b[2Jthree\n" + stamp(4) + "fo"},
 		"tail 0":    {logPrinter{}, 0, ""},
 		"tail 1":    {logPrinter{}, 1, "fo"},

@@ -136,7 +136,7 @@ func (a *app) usages(cmd *cobra.Command, args []string) ([]usage, error) {
 			continue
 		}
 		if err != nil {
-			fmt.Fprintf(a.stderr, "warning: %v\n", err)
+			fmt.Fprintf(a.stderr, "warning: %s\n", clean(err.Error()))
 			continue
 		}
 		out = append(out, *u)

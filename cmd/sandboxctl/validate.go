@@ -76,11 +76,11 @@ func (a *app) validate(cmd *cobra.Command, args []string) ([]desired.Problem, in
 			return nil, 0, err
 		}
 		for _, f := range files {
-			data, err := a.readInput(f)
+			data, err := a.readInput(cmd.Context(), f)
 			if err != nil {
 				return nil, 0, err
 			}
-			docs, ps := desired.DecodeFor(policy, f, data)
+			docs, ps := desired.DecodeFor(policy, f.path, data)
 			problems = append(problems, ps...)
 			n += len(docs)
 		}

@@ -207,15 +207,88 @@ func TestFollow(t *testing.T) {
 	}
 }
 
+// A line that is read is written the same, and one that is written is read.
 func FuzzParse(f *testing.F) {
-	f.Add([]byte("2026-01-02T03:04:05.000000006Z stdout F hello"))
+	for _, line := range []string{
+		"2026-01-02T03:04:05.000000006Z stdout F hello", "2026-01-02T03:04:05Z stderr P ", "2026-01-02T03:04:05+01:00 sandboxctl F a b",
+		"9999-12-31T23:59:59-23:59 stdout F x", "0000-01-01T00:00:00+23:59 stdout F x", "  stdout F x", "2026-01-02T03:04:05Z stdin F x", "\x00", "",
+	} {
+		f.Add([]byte(line))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := Parse(b)
-		if err == nil && e.Stream != Stdout && e.Stream != Stderr && e.Stream != Internal {
+		if err != nil {
+			return
+		}
+		if e.Stream != Stdout && e.Stream != Stderr && e.Stream != Internal || !bytes.HasSuffix(b, e.Text) {
 			t.Fatalf("%+v", e)
 		}
-		if _, err := Scan(bytes.NewReader(b), func(Entry) error { return nil }); err != nil {
-			t.Fatal(err)
+		if y := e.At.UTC().Year(); y < 0 || y > 9999 {
+			return // no time that is written
+		}
+		line := appendLine(nil, e.At, e.Stream, Line{Text: e.Text, Full: e.Full})
+		again, err := Parse(line[:len(line)-1])
+		if err != nil || !again.At.Equal(e.At) || again.Stream != e.Stream || again.Full != e.Full || !bytes.Equal(again.Text, e.Text) {
+			t.Fatalf("%+v is read as %+v: %v", e, again, err)
+		}
+	})
+}
+
+// What an application writes, in whatever pieces, is what is read of the log: no
+// byte is lost, added or taken for a line of the log's own.
+func FuzzStream(f *testing.F) {
+	f.Add([]byte("a\nb"), 1)
+	f.Add([]byte("2026-01-02T03:04:05Z sandboxctl F forged\n"), 3)
+	f.Add([]byte("\x00\xff\xc2\n\n\r\n"), 2)
+	f.Add(bytes.Repeat([]byte("é"), maxLine), 1000)
+	f.Add(append(bytes.Repeat([]byte{0x80}, maxLine+1), '\n'), maxLine)
+	f.Fuzz(func(t *testing.T, input []byte, piece int) {
+		piece = max(1, min(piece, maxLine))
+		var log []byte
+		var buf [maxLine]byte
+		have := 0
+		at := time.Unix(1700000000, 0)
+		write := func(lines []Line) {
+			for _, l := range lines {
+				if len(l.Text) > maxLine {
+					t.Fatalf("%d bytes in a line", len(l.Text))
+				}
+				log = appendLine(log, at, Stdout, l)
+			}
+		}
+		for rest := input; len(rest) > 0; {
+			n := copy(buf[have:], rest[:min(piece, len(rest))])
+			rest = rest[n:]
+			var lines []Line
+			lines, have = split(buf[:], have+n, nil)
+			if have >= len(buf) {
+				t.Fatal("there is no room for more")
+			}
+			write(lines)
+		}
+		if have > 0 {
+			write([]Line{{Text: buf[:have], Full: true}})
+		}
+		var got []byte
+		n, err := Scan(bytes.NewReader(log), func(e Entry) error {
+			if e.Stream != Stdout {
+				t.Fatalf("%+v was not written", e)
+			}
+			got = append(got, e.Text...)
+			if e.Full {
+				got = append(got, '\n')
+			}
+			return nil
+		})
+		if err != nil || n != int64(len(log)) {
+			t.Fatalf("%d of %d bytes: %v", n, len(log), err)
+		}
+		want := input
+		if len(want) > 0 && want[len(want)-1] != '\n' && have > 0 {
+			want = append(bytes.Clone(want), '\n')
+		}
+		if !bytes.Equal(got, want) {
+			t.Fatalf("%q became %q", want, got)
 		}
 	})
 }

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"sandboxctl.dev/gofer/sandboxlog"
+)
+
+// checkLines fails the test if a terminal would obey anything in lines of text
+// but tabs and colours, or if a colour outlives its line.
+func checkLines(t *testing.T, s string) {
+	t.Helper()
+	if !utf8.ValidString(s) {
+		t.Fatalf("%q is no text", s)
+	}
+	for line := range strings.Lines(s) {
+		line = strings.TrimSuffix(line, "\n")
+		coloured := false
+		for i, r := range line {
+			switch {
+			case r == '\x1b':
+				n := colour(line[i:])
+				if n == 0 {
+					t.Fatalf("%q", line)
+				}
+				coloured = line[i:i+n] != "\x1b[0m"
+			case r != '\t' && (r < ' ' || r >= 0x7f && r < 0xa0):
+				t.Fatalf("%q", line)
+			}
+		}
+		if coloured {
+			t.Fatalf("the colours of %q go on", line)
+		}
+	}
+}
+
+// Whatever is in the log of a sandbox, of which a gofer that was taken over can
+// make anything: what a terminal gets is text.
+func FuzzLogs(f *testing.F) {
+	const at = "2026-01-02T03:04:05.000000006Z stdout "
+	f.Add([]byte(at+"F hello\n"), -1, false)
+	f.Add([]byte(at+"P \x1b[2\n"+at+"F J\n"), -1, true)
+	f.Add([]byte(at+"P \xc2\n"+at+"F \x9b2J\n"), 1, true)
+	f.Add([]byte(at+"F \x1b[8mhidden\n"+at+"F \x1b]0;title\x07\x1bc\x1b[6n\n"), 2, false)
+	f.Add([]byte(at+"P \x1b[31mred\n"), 0, false)
+	f.Add([]byte("9999-12-31T23:59:59-23:59 stderr F late\n0000-01-01T00:00:00+23:59 sandboxctl F early\n"), -1, true)
+	f.Add([]byte(at+"F "+strings.Repeat("\u202e", 2000)+"\n"), -1, false)
+	f.Fuzz(func(t *testing.T, log []byte, tail int, timestamps bool) {
+		var out bytes.Buffer
+		p := &logPrinter{out: bufio.NewWriter(&out), terminal: true, timestamps: timestamps}
+		if _, err := sandboxlog.Scan(bytes.NewReader(log), p.keep(tail)); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.flush(); err != nil {
+			t.Fatal(err)
+		}
+		checkLines(t, out.String())
+		if out.Len() > 64*(len(log)+1) {
+			t.Fatalf("%d bytes of %d", out.Len(), len(log))
+		}
+		// To a file it is what was written.
+		out.Reset()
+		p = &logPrinter{out: bufio.NewWriter(&out)}
+		if _, err := sandboxlog.Scan(bytes.NewReader(log), p.print); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.flush(); err != nil || out.Len() > len(log) {
+			t.Fatalf("%d bytes of %d: %v", out.Len(), len(log), err)
+		}
+	})
+}
+
+// Whatever a status says: a table has its lines and no more, and JSON is what was
+// said, in characters that a terminal does not obey.
+func FuzzOutput(f *testing.F) {
+	for _, s := range []string{"", "a", "a\nb\tc", "\x1b[2J", "\u009b2J\u0085", "\u202egpj.exe", "\u2028\u2029", "\xff\xc2", "\\u001b", "<&>", "\x00\x7f", "\U000e0001"} {
+		f.Add(s, s+"x")
+	}
+	f.Fuzz(func(t *testing.T, a, b string) {
+		var out bytes.Buffer
+		if err := table(&out, []string{"A", "B"}, [][]string{{clean(a), clean(b)}}); err != nil {
+			t.Fatal(err)
+		}
+		if lines := strings.Split(out.String(), "\n"); len(lines) != 3 || strings.IndexFunc(strings.Join(lines, ""), isObeyed) >= 0 {
+			t.Fatalf("%q", out.String())
+		}
+		if s := cleanLines(a + "\n" + b); strings.IndexFunc(strings.ReplaceAll(s, "\n", ""), isObeyed) >= 0 {
+			t.Fatalf("%q", s)
+		}
+		a, b = strings.ToValidUTF8(a, "?"), strings.ToValidUTF8(b, "?")
+		said := map[string]any{a: []any{b, a}}
+		for _, show := range []func() error{func() error { return printJSON(&out, said) }, func() error { return printJSONLine(&out, said) }} {
+			out.Reset()
+			if err := show(); err != nil {
+				t.Fatal(err)
+			}
+			if i := strings.IndexFunc(strings.ReplaceAll(out.String(), "\n", ""), isObeyed); i >= 0 {
+				t.Fatalf("%q", out.String())
+			}
+			var back map[string]any
+			if err := json.Unmarshal(out.Bytes(), &back); err != nil || !reflect.DeepEqual(back, said) {
+				t.Fatalf("%q is %v: %v", said, back, err)
+			}
+		}
+	})
+}
