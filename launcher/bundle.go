@@ -33,7 +33,7 @@ func (st *setup) fromBundle(dir string) error {
 	}
 	cfg, err := readBundleConfig(bundle)
 	if err != nil {
-		return err
+		return fmt.Errorf("spec.root.bundle: %w", err)
 	}
 	return st.fromConfig(dir, cfg)
 }
@@ -41,14 +41,15 @@ func (st *setup) fromBundle(dir string) error {
 // fromConfig is fromBundle for what was read.
 func (st *setup) fromConfig(dir string, cfg *specs.Spec) (err error) {
 	if err := checkBundle(cfg); err != nil {
-		return terminalf("read %s/config.json: %w", dir, err)
+		return terminalf("spec.root.bundle: read %s/config.json: %w", dir, err)
 	}
 	if err := st.allowProcess(cfg); err != nil {
-		return terminalf("read %s/config.json: %w", dir, err)
+		return terminalf("spec.root.bundle: read %s/config.json: %w", dir, err)
 	}
 	if st.root, err = st.allowInBundle(dir, cfg.Root.Path, desired.DirPath, cfg.Root.Readonly || st.overlay != desired.OverlayNone); err != nil {
-		return fmt.Errorf("read %s/config.json: root.path: %w", dir, err)
+		return fmt.Errorf("spec.root.bundle: read %s/config.json: root.path: %w", dir, err)
 	}
+	st.root.field = "spec.root.bundle: root.path"
 
 	p := *cfg.Process
 	p.ApparmorProfile, p.SelinuxLabel, p.OOMScoreAdj = "", "", nil
@@ -64,7 +65,7 @@ func (st *setup) fromConfig(dir string, cfg *specs.Spec) (err error) {
 		st.hooks = &bundleHooks{Bundle: dir, Hooks: cfg.Hooks, Annotations: cfg.Annotations}
 	}
 	if err := st.addStartHooks(cfg, dir); err != nil {
-		return terminalf("read %s/config.json: %w", dir, err)
+		return terminalf("spec.root.bundle: read %s/config.json: %w", dir, err)
 	}
 	if cfg.Linux != nil {
 		st.spec.Linux.Seccomp = cfg.Linux.Seccomp
@@ -74,8 +75,9 @@ func (st *setup) fromConfig(dir string, cfg *specs.Spec) (err error) {
 		if isBind(m) {
 			src, err := st.allowInBundle(dir, m.Source, desired.VolumePath, slices.Contains(m.Options, "ro"))
 			if err != nil {
-				return fmt.Errorf("read %s/config.json: mounts[%d].source: %w", dir, i, err)
+				return fmt.Errorf("spec.root.bundle: read %s/config.json: mounts[%d].source: %w", dir, i, err)
 			}
+			src.field = fmt.Sprintf("spec.root.bundle: mounts[%d].source", i)
 			st.addBind(m.Destination, src)
 			continue
 		}

@@ -37,7 +37,7 @@ func openAt2(dir int, path string, flags, resolve uint64) (*os.File, error) {
 		case errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN):
 			continue // EAGAIN: a rename elsewhere raced with the resolution
 		case errors.Is(err, unix.ELOOP):
-			return nil, fmt.Errorf("%w: a component is a symbolic link, which could be changed to lead elsewhere; name the real path", err)
+			return nil, terminalf("%w: a component is a symbolic link, which could be changed to lead elsewhere; name the real path", err)
 		case errors.Is(err, unix.ENOSYS):
 			return nil, fmt.Errorf("%w: openat2 needs Linux 5.6 or later", err)
 		default:
@@ -177,6 +177,9 @@ func openSources(sources []source, toGofer, toSentry *donation) (mounts []gofer.
 			}
 		} else {
 			f, isDir, err := detach(s)
+			if err != nil && s.field != "" {
+				err = fmt.Errorf("%s: %w", s.field, err)
+			}
 			if err != nil {
 				return nil, nil, err
 			}

@@ -22,6 +22,9 @@ func (st *setup) openNetns() (*netns.Namespace, error) {
 		return nil, nil
 	}
 	ns, err := netns.Open(st.netns)
+	if err != nil && st.policy != nil {
+		err = fmt.Errorf("spec.network.netns: %w", err)
+	}
 	if errors.Is(err, netns.ErrNotNamespace) {
 		return nil, terminalf("%w", err)
 	}
@@ -30,7 +33,11 @@ func (st *setup) openNetns() (*netns.Namespace, error) {
 	}
 	own, err := ns.IsOwn()
 	if err == nil && own {
-		err = terminalf("join network namespace %s: it is the host's own; ask for the host's network instead", st.netns)
+		field := ""
+		if st.policy != nil {
+			field = "spec.network.netns: "
+		}
+		err = terminalf("%sjoin network namespace %s: it is the host's own; ask for the host's network instead", field, st.netns)
 	}
 	if err != nil {
 		ns.Close()

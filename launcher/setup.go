@@ -51,6 +51,9 @@ type setup struct {
 // source is one tree to serve: a host path, or the generated host root.
 type source struct {
 	path string // host path; "" with host set
+	// field is where it is asked for, in the manifest or in the config.json of its
+	// bundle, "" if its author is root.
+	field string
 	// allowed is the path of the host policy that path is opened below, "" if
 	// nobody restricts it.
 	allowed  string
@@ -97,6 +100,7 @@ func fromManifest(sb *desired.Sandbox, policy *desired.HostPolicy) (*setup, erro
 		if st.root, err = st.allow(desired.DirPath, s.Root.Dir, s.Overlay != desired.OverlayNone); err != nil {
 			return nil, fmt.Errorf("spec.root.dir: %w", err)
 		}
+		st.root.field = "spec.root.dir"
 	case s.Root.Bundle != "":
 		if err := st.fromBundle(s.Root.Bundle); err != nil {
 			return nil, err
@@ -226,10 +230,12 @@ func (st *setup) addVolumes(volumes []desired.Volume) error {
 			}
 			st.spec.Mounts = append(st.spec.Mounts, specs.Mount{Destination: v.MountPath, Type: "tmpfs", Source: "tmpfs", Options: opts})
 		case v.HostPath != "":
+			field := fmt.Sprintf("spec.volumes[%d].hostPath", i)
 			src, err := st.allow(desired.VolumePath, v.HostPath, v.ReadOnly)
 			if err != nil {
-				return fmt.Errorf("spec.volumes[%d].hostPath: %w", i, err)
+				return fmt.Errorf("%s: %w", field, err)
 			}
+			src.field = field
 			st.addBind(v.MountPath, src)
 		}
 	}
