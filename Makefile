@@ -43,7 +43,8 @@ test: setup ## everything: build, lint, unit tests and real sandboxes, race dete
 	@.ci/step lint  make --no-print-directory lint
 	@.ci/step race  make --no-print-directory race
 	@.ci/step sim   $(GO) test -count=1 ./reconcile/simulator
-	@.ci/step fuzz  make --no-print-directory fuzz FUZZTIME=20000x
+	@.ci/step fuzz  make --no-print-directory fuzz FUZZTIME=10000x
+	@.ci/step budget make --no-print-directory budget
 	@.ci/step validate .ci/validate $(BIN)
 	@.ci/step demo  .ci/demo $(BIN)
 
@@ -91,6 +92,10 @@ fuzz: ## every fuzz target, FUZZTIME (500000x) executions each
 sim: ## the simulator: STEPS (100000000) or SECONDS of it from SEED on; with EVENTS replay the one run of SEED
 	SIM_SEED=$(SEED) SIM_EVENTS=$(EVENTS) SIM_SECONDS=$(SECONDS) SIM_STEPS=$(or $(STEPS),100000000) SIM_WORKERS=$(WORKERS) \
 		$(GO) test -count=1 -timeout 0 -v -run '^TestSimulator$$' ./reconcile/simulator
+
+.PHONY: budget
+budget: ## what reading a hostile manifest may cost, without the race detector
+	$(GO) test -count=1 -run '^TestBudget$$' ./desired
 
 .PHONY: bench
 bench: build $(TOOLS)/.built ## benchmarks; docs/performance.md says what they mean

