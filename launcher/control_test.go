@@ -76,7 +76,7 @@ func TestExecuteOnStopped(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	// Nobody accepts: the kernel does, as for a process that is stopped.
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, ControlSocket), Net: "unix"})
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "stopped.sock"), Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func TestExecuteOnStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	c, err := dialControl(t.Context(), int(d.Fd()), ControlSocket, "web")
+	c, err := dialControl(t.Context(), int(d.Fd()), "stopped.sock", "web")
 	if err != nil {
 		t.Fatal(err)
 	}
