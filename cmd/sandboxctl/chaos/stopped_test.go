@@ -3,6 +3,9 @@
 package chaos
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -31,6 +34,11 @@ func TestStoppedProcess(t *testing.T) {
 		p := w.process(name, what)
 		send(t, p, unix.SIGSTOP)
 		stopped = append(stopped, p)
+		pid := before[name].sentry.PID
+		if what == "gofer" {
+			pid = before[name].gofer.PID
+		}
+		w.until("every thread stops", func() error { return standing(pid) })
 	}
 	t.Cleanup(func() {
 		for _, p := range stopped {
@@ -80,6 +88,25 @@ func TestStoppedProcess(t *testing.T) {
 	w.remove(a)
 	w.remove(c)
 	w.settle()
+}
+
+// standing is nil if every thread of a process has stopped.
+func standing(pid int) error {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(files) == 0 {
+		return fmt.Errorf("no threads of %d: %w", pid, err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			return err
+		}
+		// The state follows the name, which may hold anything.
+		if i := strings.LastIndexByte(string(b), ')'); i < 0 || !strings.HasPrefix(string(b[i+1:]), " T") {
+			return fmt.Errorf("%s: %s", f, b)
+		}
+	}
+	return nil
 }
 
 // TestStoppedDaemon: who only looks needs no daemon.
