@@ -64,6 +64,18 @@ racer: build ## swap the sources of volumes for links while sandboxes start, RAC
 crash: build ## kill the daemon at every moment of every operation, as root (about ten minutes)
 	SANDBOXCTL_CRASH=all $(TESTENV) $(GO) test -count=1 -timeout 60m ./cmd/sandboxctl -run 'TestCrash$$' -v | grep -v '^=== \|--- PASS'
 
+# Tests that take minutes and hours in full; docs/development.md says how to
+# repeat what they find.
+HURT := $(TESTENV) $(GO) test -count=1 -v -timeout 24h ./cmd/sandboxctl/chaos
+
+.PHONY: soak
+soak: build ## processes killed and stopped at random, ROUNDS (10000) rounds, SEED to repeat one
+	ROUNDS=$(or $(ROUNDS),10000) $(HURT) -run 'TestChaos$$'
+
+.PHONY: faults
+faults: build ## every system call of the daemon failing once and for long, FAULT for one alone
+	FAULTS=$(or $(FAULTS),0) LASTING=$(or $(LASTING),0) $(HURT) -run 'TestEveryCallFailsOnce|TestCallKeepsFailing'
+
 .PHONY: validate
 validate: build ## the OCI runtime validation suite, as root; docs/conformance.md has its results
 	@.ci/validate $(BIN)

@@ -110,11 +110,10 @@ const (
 // left none.
 func (s *Store) ReadExit(rec *Record) (*Exit, error) { return s.readExit(rec, ExitFile) }
 
-// goferLeft says whether the gofer of the attempt of rec left by itself. A file
-// that can't be read is as good as none.
-func (s *Store) goferLeft(rec *Record) bool {
+// goferLeft says whether the gofer of the attempt of rec left by itself.
+func (s *Store) goferLeft(rec *Record) (bool, error) {
 	x, err := s.readExit(rec, GoferExitFile)
-	return err == nil && x != nil
+	return x != nil, err
 }
 
 func (s *Store) readExit(rec *Record, file string) (*Exit, error) {

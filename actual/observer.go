@@ -71,12 +71,7 @@ func (o *Observer) Observe(context.Context) (*Snapshot, error) {
 		s.Sentry, s.Why = o.look(rec.Sentry, "sentry", s.Why)
 		s.Gofer, s.Why = o.look(rec.Gofer, "gofer", s.Why)
 		if s.Sentry == Dead {
-			// Only now: while it lives it may not have written it yet. What
-			// can't be read is as good as absent, and Observe goes on.
-			if x, err := o.store.ReadExit(rec); err == nil {
-				s.Exit = x
-			}
-			s.GoferLeft = s.Gofer == Dead && o.store.goferLeft(rec)
+			o.endOf(s)
 		}
 	}
 	for id, h := range o.handles {
@@ -85,6 +80,28 @@ func (o *Observer) Observe(context.Context) (*Snapshot, error) {
 		}
 	}
 	return snap, nil
+}
+
+// endOf reads what the processes of a dead sandbox have left. Only now: while
+// the sentry lived it might not have written it yet. What is not what they write
+// is as good as absent; but what the system refused to read may say that a job
+// is done, and nothing is done until that is known.
+func (o *Observer) endOf(s *Observed) {
+	var errno unix.Errno
+	// A stop that was begun does not depend on it.
+	waits := s.Record.Phase != PhaseStopping && s.Record.Phase != PhaseStopped
+	x, err := o.store.ReadExit(s.Record)
+	if waits && errors.As(err, &errno) {
+		s.Sentry, s.Why = Unknown, err.Error()
+		return
+	}
+	s.Exit = x
+	left, err := o.store.goferLeft(s.Record)
+	if waits && errors.As(err, &errno) {
+		s.Sentry, s.Why = Unknown, err.Error()
+		return
+	}
+	s.GoferLeft = s.Gofer == Dead && left
 }
 
 // look tells whether the process of id lives, by the handle of it if there is

@@ -171,6 +171,22 @@ func TestObserver(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("nobody told of the death")
 	}
+	// As long as the system refuses to read that, here because of a lease that
+	// somebody has on it, nothing is known: not that it was killed.
+	f, err := os.OpenFile(filepath.Join(s.Path(), SandboxesDir, "web", ExitFile), os.O_RDWR, 0)
+	must(t, err)
+	defer f.Close()
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+		t.Fatal(err)
+	}
+	snap, err = o.Observe(ctx)
+	must(t, err)
+	if w := snap.Sandboxes[1]; w.Sentry != Unknown || w.Exit != nil || !strings.Contains(w.Why, ExitFile) {
+		t.Errorf("unreadable: %+v", w)
+	}
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK); err != nil {
+		t.Fatal(err)
+	}
 	snap, err = o.Observe(ctx)
 	must(t, err)
 	if w := snap.Sandboxes[1]; w.Sentry != Dead || w.Gofer != Alive || w.Exit == nil || w.Exit.Code != 3 {

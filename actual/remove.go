@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -48,7 +47,8 @@ func (s *Store) Remove(name string) error {
 	return nil
 }
 
-// SweepTrash removes what is in the trash. The caller holds the lock.
+// SweepTrash removes what is in the trash. The caller holds the lock; it may be
+// removing something there itself.
 func (s *Store) SweepTrash() error {
 	trash, err := openDir(int(s.root.Fd()), TrashDir)
 	if err != nil {
@@ -68,34 +68,45 @@ func (s *Store) SweepTrash() error {
 	return errors.Join(errs...)
 }
 
-// requestAge is how old a temporary file among the requests must be for its
-// writer to be dead: any program may leave a request, under no lock.
-const requestAge = time.Minute
-
-// SweepTemps removes the temporary files that killed writers left: this
-// program's, and old ones among the requests. The caller holds the lock.
-func (s *Store) SweepTemps() error {
+// SweepTemps removes the temporary files that killed writers left: daemons
+// everywhere, any program among the requests. busy is how many seem to be
+// written now.
+func (s *Store) SweepTemps() (busy int, err error) {
 	names, err := s.names()
 	if err != nil {
-		return fmt.Errorf("list sandboxes: %w", err)
+		return 0, fmt.Errorf("list sandboxes: %w", err)
 	}
-	errs := []error{atomicfile.SweepTemps(s.root, 0)}
+	var errs []error
+	sweep := func(dir *os.File, err error) {
+		if err == nil {
+			var n int
+			n, err = atomicfile.SweepTemps(dir)
+			busy += n
+		}
+		errs = append(errs, err)
+	}
+	sweep(s.root, nil)
 	for _, n := range names {
 		if !s.valid(n) {
 			continue // not ours to touch
 		}
 		dir, err := s.Dir(n)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		errs = append(errs, atomicfile.SweepTemps(dir, 0), dir.Close())
+		sweep(dir, err)
+		dir.Close()
 	}
+	errs = append(errs, s.SweepRequests())
+	return busy, errors.Join(errs...)
+}
+
+// SweepRequests is SweepTemps of the requests alone.
+func (s *Store) SweepRequests() error {
 	dir, err := s.requests()
 	if err != nil {
-		return errors.Join(append(errs, err)...)
+		return err
 	}
-	return errors.Join(append(errs, atomicfile.SweepTemps(dir, requestAge), dir.Close())...)
+	defer dir.Close()
+	_, err = atomicfile.SweepTemps(dir)
+	return err
 }
 
 // maxDepth bounds the recursion of removeTree; our own trees are 2 deep.
@@ -106,13 +117,13 @@ const maxDepth = 16
 // directory then fails, which is right.
 func removeTree(dir int, name string, depth int) error {
 	crashpoint.Before(crashpoint.TreeUnlink)
-	err := unix.Unlinkat(dir, name, 0)
+	first := unix.Unlinkat(dir, name, 0)
 	crashpoint.After(crashpoint.TreeUnlink)
-	if err == nil || errors.Is(err, unix.ENOENT) {
+	if first == nil || errors.Is(first, unix.ENOENT) {
 		return nil
 	}
-	if !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("remove %s: %w", name, err)
+	if !errors.Is(first, unix.EISDIR) && !errors.Is(first, unix.EPERM) {
+		return fmt.Errorf("remove %s: %w", name, first)
 	}
 	if depth > maxDepth {
 		return fmt.Errorf("remove %s: more than %d directories deep", name, maxDepth)
@@ -121,6 +132,12 @@ func removeTree(dir int, name string, depth int) error {
 		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
 	})
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return nil // by somebody else
+	case errors.Is(err, unix.ENOTDIR):
+		err = first // no directory: that was what is wrong
+	}
 	if err != nil {
 		return fmt.Errorf("remove %s: %w", name, err)
 	}

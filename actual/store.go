@@ -211,6 +211,9 @@ func (s *Store) Lock() error {
 		if err == nil {
 			break
 		}
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return fmt.Errorf("lock state directory: %w", err)
 		}
@@ -298,7 +301,8 @@ func (s *Store) claim(name string) error {
 	var st unix.Stat_t
 	switch err := unix.Fstatat(int(dir.Fd()), RecordFile, &st, unix.AT_SYMLINK_NOFOLLOW); {
 	case errors.Is(err, unix.ENOENT):
-		return atomicfile.SweepTemps(dir, 0)
+		_, err := atomicfile.SweepTemps(dir)
+		return err
 	case err != nil:
 		return fmt.Errorf("claim %s: %w", name, err)
 	}
@@ -317,16 +321,26 @@ func (s *Store) Dir(name string) (*os.File, error) {
 	return d, nil
 }
 
+// openTries bounds how often openDir tries again.
+const openTries = 100
+
 // openDir opens a directory below dir without following a link.
 func openDir(dir int, name string) (*os.File, error) {
-	fd, err := unix.Openat2(dir, name, &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
-	})
-	if err != nil {
+	for try := 0; ; try++ {
+		fd, err := unix.Openat2(dir, name, &unix.OpenHow{
+			Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
+			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+		})
+		switch {
+		case err == nil:
+			return os.NewFile(uintptr(fd), name), nil
+		case try < openTries && (errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR)):
+			// It was moved out of dir, into the trash, while the kernel looked
+			// it up. The next look finds that there is none.
+			continue
+		}
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), name), nil
 }
 
 // Put writes a record. It fails for a name that has no directory: a late
@@ -383,8 +397,13 @@ func (s *Store) read(name string) (rec *Record, held *Held, exists bool) {
 		return c.rec, c.held, true
 	}
 	rec, held = s.decode(name)
-	if held == nil && rec == nil {
+	switch {
+	case held == nil && rec == nil:
 		return nil, nil, false
+	case held != nil && held.Reason == HeldUnreadable:
+		// What the system refused now it may give the next time, and the file
+		// does not change by that.
+		return nil, held, true
 	}
 	s.mu.Lock()
 	s.cache[name] = cached{id: id, rec: rec, held: held}

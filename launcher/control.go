@@ -263,6 +263,12 @@ func (c *Control) Execute(ctx context.Context, args wire.ExecArgs, files ...*os.
 	for i := range files {
 		args.GuestFDs[i] = i
 	}
+	// What is sent to a sentry that does not read stays open until it does:
+	// whoever waits for the end of our output would wait for the sandbox's. One
+	// that is stopped is given none.
+	if err := c.call(ctx, wire.MethodRuntimeState, c.id, nil); err != nil {
+		return 0, err
+	}
 	var pid int32
 	err := c.call(ctx, wire.MethodExecuteAsync, args, &pid, files...)
 	return pid, err

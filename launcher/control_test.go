@@ -5,12 +5,15 @@ package launcher
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"sandboxctl.dev/launcher/wire"
 )
 
 // fakeSentry answers each connection as told. It is as hostile as it likes.
@@ -63,6 +66,46 @@ func (h *hostile) within() time.Duration {
 
 func say(text string) func(*net.UnixConn, string) {
 	return func(c *net.UnixConn, _ string) { _, _ = c.Write([]byte(text)) }
+}
+
+// A sentry that is stopped is given no descriptors: they would stay open in its
+// queue, and whoever reads our output would wait for it.
+func TestExecuteOnStopped(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	// Nobody accepts: the kernel does, as for a process that is stopped.
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, ControlSocket), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	d, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	c, err := dialControl(t.Context(), int(d.Fd()), ControlSocket, "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := c.Execute(ctx, wire.ExecArgs{}, w, w, w); err == nil {
+		t.Error("a sentry that does not answer has started something")
+	}
+	c.Close()
+	w.Close()
+	if err := r.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := r.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("%d bytes, %v; expected the end of the output", n, err)
+	}
 }
 
 func TestControl(t *testing.T) {

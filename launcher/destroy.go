@@ -78,9 +78,12 @@ func (l *Launcher) conclude(rec *actual.Record, end *actual.Ending, oom bool) {
 	if exit == nil {
 		// Stopped on purpose: what it made of the stop signal is known if it
 		// had time to say so.
-		if x, err := l.store.ReadExit(rec); err == nil && x != nil {
-			exit = x
-		} else {
+		x, err := l.store.ReadExit(rec)
+		if err != nil {
+			l.opts.Log.Warn("how the application ended is not known", "sandbox", rec.Name, "err", err)
+		}
+		exit = x
+		if exit == nil {
 			exit = &actual.Exit{Reason: end.Reason, At: time.Now()}
 		}
 	}

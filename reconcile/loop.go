@@ -72,7 +72,8 @@ type Loop struct {
 	lastGood map[string]cachedEntry
 	pass     uint64
 	guarded  bool
-	source   string // the last reason of an incomplete source, for events
+	source   string            // the last reason of an incomplete source, for events
+	unclear  map[string]string // sandboxes that nothing is done about, and why
 }
 
 // result is what a worker reports.
@@ -474,6 +475,8 @@ const (
 	EventGuarded       = "RemovalHeld"
 	EventIncomplete    = "SourceIncomplete"
 	EventComplete      = "SourceComplete"
+	EventHeld          = "Held"
+	EventUnknown       = "ProcessUnknown"
 )
 
 func doneReason(a Action) string {
@@ -509,8 +512,34 @@ func failReason(a Action) string {
 	return EventRemoveFailed
 }
 
+// announceUnclear makes events of sandboxes that can't be judged: nothing is
+// done about them, which nobody would understand without.
+func (l *Loop) announceUnclear(have *actual.Snapshot) {
+	var now map[string]string
+	note := func(name, reason, message string) {
+		if now == nil {
+			now = map[string]string{}
+		}
+		now[name] = message
+		if l.unclear[name] != message {
+			l.opts.Log.Warn("sandbox left alone", keySandbox, name, keyReason, reason, keyError, message, keyPass, l.pass)
+			l.event(actual.EventWarning, name, reason, message)
+		}
+	}
+	for i := range have.Held {
+		note(have.Held[i].Name, EventHeld, have.Held[i].Reason+": "+have.Held[i].Message)
+	}
+	for i := range have.Sandboxes {
+		if o := &have.Sandboxes[i]; unknown(o) {
+			note(o.Record.Name, EventUnknown, o.Why)
+		}
+	}
+	l.unclear = now
+}
+
 // announce makes events of what changed between passes for the whole.
 func (l *Loop) announce(in Input, plan *Plan) {
+	l.announceUnclear(in.Actual)
 	if g := plan.Guard != nil; g != l.guarded {
 		l.guarded = g
 		if g {

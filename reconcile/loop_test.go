@@ -319,6 +319,29 @@ func TestLoopSlowMassRemoval(t *testing.T) {
 }
 
 // A panic in an operation is that operation's error, and not the daemon's end.
+func TestLoopTellsUnclear(t *testing.T) {
+	t.Parallel()
+	events := &journal{}
+	inLoop(t, func(o *reconcile.Options) { o.Events = events }, func(w *reconciletest.World, l *reconcile.Loop, _ *atomic.Int64) {
+		w.Want(reconciletest.Entry("web", "a", nil))
+		synctest.Wait()
+		w.Hold("web")
+		for range 3 {
+			l.Wake()
+			synctest.Wait()
+		}
+		told := 0
+		for _, r := range events.reasons {
+			if r == reconcile.EventHeld {
+				told++
+			}
+		}
+		if told != 1 {
+			t.Errorf("told %d times that it is held, expected once: %v", told, events.reasons)
+		}
+	})
+}
+
 func TestLoopPanic(t *testing.T) {
 	t.Parallel()
 	inLoop(t, nil, func(w *reconciletest.World, _ *reconcile.Loop, _ *atomic.Int64) {

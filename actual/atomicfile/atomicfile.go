@@ -6,7 +6,8 @@
 // to disk, renamed over the old one, and the directory is forced to disk. A
 // reader sees the old content or the new, never a mix; a crash or a full disk
 // leaves the old. What a crash may leave besides is a temporary file, which
-// SweepTemps removes.
+// SweepTemps removes: its writer keeps it locked (flock), so that one without a
+// lock is nobody's.
 package atomicfile
 
 import (
@@ -17,7 +18,6 @@ import (
 	"io/fs"
 	"os"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -55,13 +55,7 @@ func Create(dir *os.File, name string, data []byte, mode fs.FileMode) error {
 
 func write(dir *os.File, name string, data []byte, mode fs.FileMode, renameFlags uint) (err error) {
 	fd := int(dir.Fd())
-	tmp, err := tempName()
-	if err != nil {
-		return err
-	}
-	crashpoint.Before(crashpoint.FileCreate)
-	f, err := createTemp(fd, tmp, mode)
-	crashpoint.After(crashpoint.FileCreate)
+	f, tmp, err := newTemp(fd, mode)
 	if err != nil {
 		return fmt.Errorf("create temporary file for %s: %w", name, err)
 	}
@@ -70,6 +64,8 @@ func write(dir *os.File, name string, data []byte, mode fs.FileMode, renameFlags
 			err = errors.Join(err, ignoreMissing(unix.Unlinkat(fd, tmp, 0)))
 		}
 	}()
+	// Not before the rename: the lock ends with it. After Sync it can't fail.
+	defer f.Close()
 	crashpoint.Before(crashpoint.FileWrite)
 	_, werr := f.Write(data)
 	crashpoint.After(crashpoint.FileWrite)
@@ -78,8 +74,8 @@ func write(dir *os.File, name string, data []byte, mode fs.FileMode, renameFlags
 		werr = f.Sync()
 		crashpoint.After(crashpoint.FileSync)
 	}
-	if err := errors.Join(werr, f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
+	if werr != nil {
+		return fmt.Errorf("write %s: %w", name, werr)
 	}
 	crashpoint.Before(crashpoint.FileRename)
 	err = unix.Renameat2(fd, tmp, fd, name, renameFlags)
@@ -104,32 +100,46 @@ func Remove(dir *os.File, name string) error {
 	return syncDir(dir, name)
 }
 
-// SweepTemps removes what crashed writers left in dir: every temporary file that
-// was last written at least minAge ago. With 0 the caller holds whatever lock
-// makes it the only writer.
-func SweepTemps(dir *os.File, minAge time.Duration) error {
+// SweepTemps removes what crashed writers left in dir. It may be called at any
+// time: the file of a writer that is alive is left to it, and counted. So is,
+// for a moment, that of a writer that was killed while it started a process:
+// until that executes another program it holds all that its parent held.
+func SweepTemps(dir *os.File) (busy int, err error) {
 	entries, err := readNames(dir)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var errs []error
 	for _, n := range entries {
 		if !strings.HasPrefix(n, TempPrefix) {
 			continue
 		}
-		if minAge > 0 {
-			var st unix.Stat_t
-			err := unix.Fstatat(int(dir.Fd()), n, &st, unix.AT_SYMLINK_NOFOLLOW)
-			if err != nil || time.Since(time.Unix(st.Mtim.Unix())) < minAge {
-				errs = append(errs, ignoreMissing(err))
-				continue
-			}
+		err := ignoreMissing(sweep(int(dir.Fd()), n))
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			busy++
+			continue
 		}
-		crashpoint.Before(crashpoint.TempSweep)
-		errs = append(errs, ignoreMissing(unix.Unlinkat(int(dir.Fd()), n, 0)))
-		crashpoint.After(crashpoint.TempSweep)
+		errs = append(errs, err)
 	}
-	return errors.Join(errs...)
+	return busy, errors.Join(errs...)
+}
+
+func sweep(dir int, name string) error {
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	switch {
+	case errors.Is(err, unix.ELOOP):
+		return unix.Unlinkat(dir, name, 0) // a link is nobody's writing
+	case err != nil:
+		return fmt.Errorf("sweep %s: %w", name, err)
+	}
+	defer unix.Close(fd)
+	if err := flock(fd); err != nil {
+		return fmt.Errorf("sweep %s: %w", name, err)
+	}
+	crashpoint.Before(crashpoint.TempSweep)
+	err = unix.Unlinkat(dir, name, 0)
+	crashpoint.After(crashpoint.TempSweep)
+	return err
 }
 
 func readNames(dir *os.File) ([]string, error) {
@@ -174,6 +184,51 @@ func tempName() (string, error) {
 		return "", fmt.Errorf("make temporary name: %w", err)
 	}
 	return TempPrefix + hex.EncodeToString(b[:]), nil
+}
+
+// newTemp makes a temporary file and locks it.
+func newTemp(dir int, mode fs.FileMode) (*os.File, string, error) {
+	for {
+		tmp, err := tempName()
+		if err != nil {
+			return nil, "", err
+		}
+		crashpoint.Before(crashpoint.FileCreate)
+		f, err := createTemp(dir, tmp, mode)
+		crashpoint.After(crashpoint.FileCreate)
+		if err != nil {
+			return nil, "", err
+		}
+		mine, err := lock(int(f.Fd()))
+		if mine {
+			return f, tmp, nil
+		}
+		// A sweeper was faster than the lock, and removes it.
+		if err = errors.Join(err, f.Close(), ignoreMissing(unix.Unlinkat(dir, tmp, 0))); err != nil {
+			return nil, "", err
+		}
+	}
+}
+
+func flock(fd int) error {
+	for {
+		if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// lock says whether the file is the caller's alone. Where there are no locks
+// nothing can be swept either.
+func lock(fd int) (bool, error) {
+	if err := flock(fd); err != nil {
+		return !errors.Is(err, unix.EWOULDBLOCK), nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return false, err
+	}
+	return st.Nlink > 0, nil
 }
 
 func createTemp(dir int, name string, mode fs.FileMode) (*os.File, error) {

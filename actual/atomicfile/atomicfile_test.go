@@ -345,14 +345,14 @@ func TestSweepTemps(t *testing.T) {
 	}
 	// What the name of a temporary leads to is none.
 	must(t, os.Symlink("a.yaml", at(TempPrefix+"link")))
-	must(t, SweepTemps(dir, 0))
+	sweepAll(t, dir)
 	expectNames(t, dir, others...)
 	for _, n := range others {
 		if content(t, dir, n) != n {
 			t.Errorf("%s was touched", n)
 		}
 	}
-	must(t, SweepTemps(dir, 0)) // also with nothing to do, and twice on one descriptor
+	sweepAll(t, dir) // also with nothing to do, and twice on one descriptor
 
 	// What can't be removed is told, and keeps nothing else.
 	odd := TempPrefix + "dir"
@@ -360,15 +360,75 @@ func TestSweepTemps(t *testing.T) {
 	for _, n := range []string{TempPrefix + "a", TempPrefix + "z"} {
 		must(t, os.WriteFile(at(n), nil, 0o600))
 	}
-	if err := SweepTemps(dir, 0); err == nil {
+	if _, err := SweepTemps(dir); err == nil {
 		t.Error("a directory with the name of a temporary is not told of")
 	}
 	if got := names(t, dir); len(got) != len(others)+1 || !slices.Contains(got, odd) {
 		t.Errorf("%q", got)
 	}
-	if err := SweepTemps(open(t, at("a.yaml")), 0); err == nil {
+	if _, err := SweepTemps(open(t, at("a.yaml"))); err == nil {
 		t.Error("a file is swept like a directory")
 	}
+}
+
+func sweepAll(t *testing.T, dir *os.File) {
+	t.Helper()
+	busy, err := SweepTemps(dir)
+	must(t, err)
+	if busy > 0 {
+		t.Errorf("%d are being written", busy)
+	}
+}
+
+// What is locked is counted and left: by its writer, or by the newborn child of one
+// that was killed.
+func TestSweepLocked(t *testing.T) {
+	t.Parallel()
+	p, dir := tempDir(t)
+	tmp, err := os.Create(filepath.Join(p, TempPrefix+"1"))
+	must(t, err)
+	must(t, unix.Flock(int(tmp.Fd()), unix.LOCK_EX))
+	if busy, err := SweepTemps(dir); busy != 1 || err != nil {
+		t.Errorf("%d, %v", busy, err)
+	}
+	expectNames(t, dir, filepath.Base(tmp.Name()))
+	must(t, tmp.Close())
+	sweepAll(t, dir)
+	expectNames(t, dir)
+}
+
+// A sweep takes no file from a writer that lives, whenever it comes.
+func TestSweepBesideWriters(t *testing.T) {
+	t.Parallel()
+	_, dir := tempDir(t)
+	var writers, sweeper sync.WaitGroup
+	done := make(chan struct{})
+	sweeper.Go(func() {
+		for {
+			if _, err := SweepTemps(dir); err != nil {
+				t.Error(err)
+				return
+			}
+			select {
+			case <-done:
+				return
+			default:
+			}
+		}
+	})
+	for range 8 {
+		writers.Go(func() {
+			for range 50 {
+				if err := Write(dir, "f", []byte("content"), 0o600); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	writers.Wait()
+	close(done)
+	sweeper.Wait()
+	expectNames(t, dir, "f")
 }
 
 // Whoever is last wins, and nobody ever sees anything but a whole file.

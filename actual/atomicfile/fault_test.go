@@ -211,7 +211,7 @@ func TestCrash(t *testing.T) {
 				t.Errorf("%d temporaries are left", temps)
 			}
 			must(t, Write(dir, "f", []byte("later"), 0o600))
-			must(t, SweepTemps(dir, 0))
+			sweepAll(t, dir)
 			expectNames(t, dir, "f")
 			if content(t, dir, "f") != "later" {
 				t.Error("the next write is lost")

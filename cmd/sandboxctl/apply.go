@@ -166,10 +166,16 @@ func (a *app) apply(ctx context.Context, ms []manifest, dryRun bool) error {
 		}
 		fmt.Fprintf(a.stdout, "sandbox/%s %s%s\n", c.name, c.verb, suffix)
 	}
-	if dir != nil {
-		return dir.Close()
+	if dir == nil {
+		return nil
 	}
-	return nil
+	defer dir.Close()
+	if dryRun {
+		return nil
+	}
+	// Of earlier programs like this one that were killed.
+	_, err = atomicfile.SweepTemps(dir)
+	return err
 }
 
 // decide finds the file of a manifest, and refuses one that is not ours.

@@ -133,7 +133,8 @@ func (a *app) daemon(ctx context.Context, f *daemonFlags) (err error) {
 	if err := store.SweepTrash(); err != nil {
 		log.Warn("trash not emptied", "err", err)
 	}
-	if err := store.SweepTemps(); err != nil {
+	busy, err := store.SweepTemps()
+	if err != nil {
 		log.Warn("temporary files not removed", "err", err)
 	}
 	d, err := a.newDaemon(f, store, sentry, log)
@@ -141,6 +142,7 @@ func (a *app) daemon(ctx context.Context, f *daemonFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.journal.Close()) }()
+	d.unswept = busy > 0
 	return d.run(ctx, f.once)
 }
 
@@ -153,6 +155,9 @@ type daemon struct {
 	policy   *desired.PolicyFile
 	loop     *reconcile.Loop
 	log      *slog.Logger
+	resync   time.Duration
+	unswept  bool   // temporary files were left that may be nobody's
+	degraded string // why changes are noticed late, as was told last
 
 	info   actual.DaemonInfo
 	memory desired.Memory
@@ -176,7 +181,7 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, sentry string, log 
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{store: store, observer: actual.NewObserver(store), policy: hostPolicy, log: log, out: a}
+	d := &daemon{store: store, observer: actual.NewObserver(store), policy: hostPolicy, log: log, out: a, resync: f.resync}
 	if d.journal, err = store.OpenJournal(); err != nil {
 		return nil, err
 	}
@@ -211,8 +216,11 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, sentry string, log 
 	d.loop = reconcile.New(reconcile.Options{
 		Source: d.dir, Observer: d.observer, Launcher: l, Requests: store, Events: d.journal, Policy: policy,
 		Workers: f.workers, Resync: f.resync, Log: log,
-		Wakes:    []<-chan struct{}{d.dir.Changes(), d.observer.Exits()},
-		OnPass:   func(in reconcile.Input, _ reconcile.Plan) { d.remember(in.Removals, in.Desired.Policy) },
+		Wakes: []<-chan struct{}{d.dir.Changes(), d.observer.Exits()},
+		OnPass: func(in reconcile.Input, _ reconcile.Plan) {
+			d.remember(in.Removals, in.Desired.Policy)
+			d.announceWatch()
+		},
 		Removals: removals,
 	})
 	return d, nil
@@ -235,6 +243,26 @@ func describeDaemon(manifests string, policy reconcile.Policy) (actual.DaemonInf
 		return actual.DaemonInfo{}, err
 	}
 	return actual.DaemonInfo{Version: programVersion(), Process: self, StartedAt: time.Now(), ManifestsDir: manifests, Policy: p}, nil
+}
+
+// announceWatch tells when changes of the manifests begin to be noticed late,
+// and when that is over.
+func (d *daemon) announceWatch() {
+	why := d.dir.Degraded()
+	if why == d.degraded {
+		return
+	}
+	d.degraded = why
+	e := actual.Event{Type: actual.EventWarning, Reason: "WatchDegraded", Message: why}
+	level := slog.LevelWarn
+	if why == "" {
+		e = actual.Event{Type: actual.EventNormal, Reason: "WatchRestored", Message: "changes of the manifests are noticed at once again"}
+		level = slog.LevelInfo
+	}
+	d.log.Log(context.Background(), level, "watch of the manifests", "reason", e.Reason, "message", e.Message)
+	if err := d.journal.Append(e); err != nil {
+		d.log.Warn("event lost", "err", err)
+	}
 }
 
 // remember keeps what the source must know after a restart, and what manifests
@@ -264,6 +292,10 @@ func (d *daemon) remember(removals []time.Time, policy *desired.HostPolicy) {
 	d.memory = m
 }
 
+// watchRetry is how long a watcher that has failed waits before it is started
+// again.
+const watchRetry = time.Second
+
 func (d *daemon) run(ctx context.Context, once bool) error {
 	d.log.Info("daemon started", "version", d.info.Version, "pid", d.info.Process.PID, "manifests", d.info.ManifestsDir, "state", d.store.Path())
 	// The watchers end after the loop, which may still be waiting for the end
@@ -271,13 +303,21 @@ func (d *daemon) run(ctx context.Context, once bool) error {
 	watchCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	for name, run := range map[string]func(context.Context) error{
-		"watch manifests": d.dir.Run, "watch processes": d.observer.Run, "watch requests": d.watchRequests,
+		"watch manifests": d.dir.Run, "watch processes": d.observer.Run, "watch requests": d.watchRequests, "sweep": d.sweep,
 		"watch host policy": d.watchPolicy,
 	} {
 		wg.Go(func() {
-			if err := run(watchCtx); err != nil {
-				// The loop looks at everything now and then all the same.
-				d.log.Error(name, "err", err)
+			for watchCtx.Err() == nil {
+				err := run(watchCtx)
+				if err == nil {
+					return
+				}
+				// Meanwhile the loop looks at everything now and then.
+				d.log.Error(name+" failed, will retry", "err", err)
+				select {
+				case <-watchCtx.Done():
+				case <-time.After(watchRetry):
+				}
 			}
 		})
 	}
@@ -304,6 +344,28 @@ func why(s *reconcile.Summary) string {
 		return ""
 	}
 	return ", " + s.Message
+}
+
+// sweep removes what killed programs have left of their requests, and what could
+// not be removed when it should have been.
+func (d *daemon) sweep(ctx context.Context) error {
+	every := time.NewTicker(d.resync)
+	defer every.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-every.C:
+			err := errors.Join(d.store.SweepRequests(), d.store.SweepTrash())
+			if d.unswept {
+				busy, serr := d.store.SweepTemps()
+				d.unswept, err = busy > 0 || serr != nil, errors.Join(err, serr)
+			}
+			if err != nil {
+				d.log.Warn("not everything that is left over was removed", "err", err)
+			}
+		}
+	}
 }
 
 // watchRequests wakes the loop when an operator has left a request. Without a

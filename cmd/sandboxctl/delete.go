@@ -103,7 +103,11 @@ func (a *app) deleteFrom(file, name string) error {
 		return err
 	}
 	if rest == nil {
-		return atomicfile.Remove(dir, base)
+		err = atomicfile.Remove(dir, base)
+	} else {
+		err = atomicfile.Write(dir, base, rest, modeOf(dir, base))
 	}
-	return atomicfile.Write(dir, base, rest, modeOf(dir, base))
+	// And what earlier programs like this one left that were killed.
+	_, serr := atomicfile.SweepTemps(dir)
+	return errors.Join(err, serr)
 }

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chaos
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/launcher/wire"
+)
+
+// This test binary is a sentry too, where the faults of the daemon are tried:
+// gVisor's listens to the system calls of its guests by a filter of the same
+// kind as that which the daemon's children inherit, and the kernel allows one
+// in a process. The gofers are real.
+
+// stubSentry follows the launch protocol and runs nothing.
+func stubSentry() int {
+	if len(os.Args) == 2 && os.Args[1] == "version" {
+		fmt.Printf("%s%d gvisor=stub\n", wire.HandshakePrefix, wire.Protocol)
+		return 0
+	}
+	fd := map[string]int{}
+	for _, a := range os.Args[1:] {
+		k, v, _ := strings.Cut(strings.TrimLeft(a, "-"), "=")
+		if n, err := strconv.Atoi(v); err == nil {
+			fd[k] = n
+		}
+	}
+	var b [1]byte
+	if n, err := unix.Read(fd[wire.FlagGateFD], b[:]); err != nil || n != 1 {
+		return wire.ExitGateClosed
+	}
+	if err := unix.Listen(fd["controller-fd"], 8); err != nil {
+		return wire.ExitBootFailed
+	}
+	if _, err := unix.Write(fd["start-sync-fd"], []byte{1}); err != nil {
+		return wire.ExitBootFailed
+	}
+	l, err := net.FileListener(os.NewFile(uintptr(fd["controller-fd"]), "control"))
+	for err == nil {
+		var c net.Conn
+		if c, err = l.Accept(); err == nil {
+			go stubServe(c)
+		}
+	}
+	return wire.ExitBootFailed
+}
+
+// stubServe agrees to everything.
+func stubServe(c net.Conn) {
+	defer c.Close()
+	dec := json.NewDecoder(c)
+	for {
+		var req json.RawMessage
+		if dec.Decode(&req) != nil {
+			return
+		}
+		if _, err := io.WriteString(c, `{"success":true,"err":"","result":null}`); err != nil {
+			return
+		}
+	}
+}
