@@ -17,7 +17,7 @@ const (
 	// askEvery is how often a sentry is asked how far its application is.
 	askEvery = 10 * time.Millisecond
 	// startInFlight is how long a start may take to show that was asked for by a
-	// launcher which has died since.
+	// launcher which has died since, where it can't be asked for again.
 	startInFlight = time.Second
 )
 
@@ -29,8 +29,8 @@ const (
 // A sentry takes one start, whoever asks for it: asking again can't have the
 // application run twice.
 func (l *Launcher) adopt(ctx context.Context, rec *actual.Record, finish bool) (bool, error) {
-	timeout := l.opts.BootTimeout
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	outer := ctx
+	ctx, cancel := context.WithTimeout(outer, l.opts.BootTimeout)
 	defer cancel()
 	st, ok := l.adoptable(rec)
 	if !ok {
@@ -39,7 +39,11 @@ func (l *Launcher) adopt(ctx context.Context, rec *actual.Record, finish bool) (
 	if !finish {
 		st = nil
 	}
-	state, err := l.appState(ctx, rec, func(state int) bool { return state != wire.StateCreating || st != nil })
+	state, err := l.appState(ctx, rec, startInFlight, func(state int) bool { return state != wire.StateCreating || st != nil })
+	if err := context.Cause(outer); err != nil {
+		// Not a reason to stop anything: the next daemon asks again.
+		return false, fmt.Errorf("ask how far the application is: %w", err)
+	}
 	if err != nil || state == wire.StateInvalid {
 		l.opts.Log.Debug("interrupted create not adopted", "sandbox", rec.Name, "err", err)
 		return false, nil //nolint:nilerr // it starts over
@@ -48,9 +52,12 @@ func (l *Launcher) adopt(ctx context.Context, rec *actual.Record, finish bool) (
 		if st == nil {
 			return false, nil
 		}
-		if state, err = l.startAgain(ctx, rec, st); err != nil {
+		if state, err = l.startAgain(ctx, rec, st); err != nil || state == wire.StateCreating {
+			if cause := context.Cause(outer); cause != nil {
+				return false, fmt.Errorf("finish start: %w", cause)
+			}
 			l.opts.Log.Debug("interrupted create not finished", "sandbox", rec.Name, "err", err)
-			return false, nil //nolint:nilerr // it starts over
+			return false, nil
 		}
 	}
 	if state == wire.StateStopped {
@@ -99,9 +106,9 @@ func (l *Launcher) adoptable(rec *actual.Record) (*setup, bool) {
 }
 
 // appState asks the sentry of a record how far its application is, until enough
-// says that it need not be asked again. It waits for a control server that is
-// about to come up, and for a start that is under way.
-func (l *Launcher) appState(ctx context.Context, rec *actual.Record, enough func(state int) bool) (int, error) {
+// says that it need not be asked again, or its first answer is as old as patience.
+// It waits for a control server that is about to come up.
+func (l *Launcher) appState(ctx context.Context, rec *actual.Record, patience time.Duration, enough func(state int) bool) (int, error) {
 	var until time.Time
 	for {
 		state, err := l.askState(ctx, rec)
@@ -111,7 +118,7 @@ func (l *Launcher) appState(ctx context.Context, rec *actual.Record, enough func
 		case err == nil && enough(state):
 			return state, nil
 		case err == nil && until.IsZero():
-			until = time.Now().Add(startInFlight)
+			until = time.Now().Add(patience)
 		case err == nil && time.Now().After(until):
 			return state, nil
 		}
@@ -149,16 +156,17 @@ func (l *Launcher) startAgain(ctx context.Context, rec *actual.Record, st *setup
 	// tells. The end of the connection ends the goroutine.
 	answer := make(chan error, 1)
 	go func() { answer <- c.StartRoot(ctx) }()
-	state, err := l.appState(ctx, rec, func(state int) bool {
+	var refused error
+	state, err := l.appState(ctx, rec, l.opts.BootTimeout, func(state int) bool {
 		if state != wire.StateCreating {
 			return true
 		}
 		select {
-		case err = <-answer:
-			return err != nil
+		case refused = <-answer:
+			return refused != nil
 		default:
 			return false
 		}
 	})
-	return state, errors.Join(err, c.Close())
+	return state, errors.Join(err, refused, c.Close())
 }

@@ -15,6 +15,9 @@
 // death is proven, and only then are their cgroups, sockets and files removed.
 // A process whose state is unknown stops it with an error.
 //
+// A create that was cut short after the gates were opened is gone on with: its
+// sentry is asked how far the application is, and takes one start, whoever asks.
+//
 // Nothing of a host path reaches the sentry or the gofer. What they serve is
 // opened here, once, without following links, and handed over as descriptors.
 //

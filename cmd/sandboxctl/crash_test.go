@@ -155,9 +155,29 @@ type crashed struct {
 	double int
 }
 
+// run tries a case. How often a point is passed depends on what the kernel does
+// meanwhile (addresses of its own on a link, say): one that was not passed as
+// often as when it was discovered is tried at its first time.
+func (c *crashCase) run(t *testing.T, done *crashed) {
+	if c.try(t, done) {
+		return
+	}
+	if c.at.n == 1 {
+		t.Errorf("%s was not passed", c.at)
+		return
+	}
+	first := *c
+	first.at.n = 1
+	t.Run("first", func(t *testing.T) {
+		if !first.try(t, done) {
+			t.Errorf("%s was not passed", first.at)
+		}
+	})
+}
+
 // try kills a daemon at a moment of a scenario, starts another, and looks at
-// everything.
-func (c *crashCase) try(t *testing.T, done *crashed) {
+// everything. It reports whether there was a kill.
+func (c *crashCase) try(t *testing.T, done *crashed) (killed bool) {
 	s := c.scenario
 	w := newCrashWorld(t)
 	for _, step := range []func(*crashWorld){s.prepare, s.change} {
@@ -194,7 +214,7 @@ func (c *crashCase) try(t *testing.T, done *crashed) {
 		if s.runs != "" {
 			w.written(s.runs)
 		}
-		return
+		return killed
 	}
 	if after == nil || after.Phase != actual.PhaseRunning {
 		t.Fatalf("the record is %+v", after)
@@ -218,6 +238,7 @@ func (c *crashCase) try(t *testing.T, done *crashed) {
 	if s.starts && released && !c.goferDies && c.second.point == "" && (*after.Sentry != *at.Sentry || *after.Gofer != *at.Gofer) {
 		t.Errorf("past its gate, and %v and %v became %v and %v", at.Sentry, at.Gofer, after.Sentry, after.Gofer)
 	}
+	return killed
 }
 
 // moments runs a scenario to its end and returns what was passed.
@@ -297,7 +318,7 @@ func TestCrash(t *testing.T) {
 		for _, c := range cases {
 			t.Run(c.String(), func(t *testing.T) {
 				t.Parallel()
-				c.try(t, done)
+				c.run(t, done)
 			})
 		}
 	})
@@ -306,6 +327,9 @@ func TestCrash(t *testing.T) {
 		kills += n
 	}
 	t.Logf("%d scenarios, %d kills at %d moments of %d points, %d of them with a second one", len(all), kills, len(done.at), len(crashPoints(t)), done.double)
+	if len(all) < len(crashScenarios) {
+		return // -run has chosen some
+	}
 	if done.double == 0 {
 		t.Error("no daemon was killed twice")
 	}
