@@ -47,7 +47,7 @@ func (s *Store) ClaimHeld(name string) (*Hold, error) {
 		var st unix.Stat_t
 		switch err := unix.Fstatat(int(h.dir.Fd()), RecordFile, &st, unix.AT_SYMLINK_NOFOLLOW); {
 		case errors.Is(err, unix.ENOENT):
-			if err := atomicfile.SweepTemps(h.dir, 0); err != nil {
+			if err := errors.Join(missing(h.dir), atomicfile.SweepTemps(h.dir, 0)); err != nil {
 				return nil, errors.Join(fmt.Errorf("claim %s: %w", name, err), h.Release())
 			}
 			return h, nil

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -130,6 +131,12 @@ func SweepTemps(dir *os.File, minAge time.Duration) error {
 		crashpoint.After(crashpoint.TempSweep)
 	}
 	return errors.Join(errs...)
+}
+
+// Names lists what is in dir besides what crashed writers left there.
+func Names(dir *os.File) ([]string, error) {
+	names, err := readNames(dir)
+	return slices.DeleteFunc(names, func(n string) bool { return strings.HasPrefix(n, TempPrefix) }), err
 }
 
 func readNames(dir *os.File) ([]string, error) {
