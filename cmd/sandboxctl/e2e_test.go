@@ -216,6 +216,9 @@ func cleanState(env *testscript.Env, state string, open func(string) (*actual.St
 	for _, rec := range list.Records {
 		must("destroy", l.Destroy(ctx, rec.Name, actual.Ending{Reason: "TestOver"}))
 	}
+	for _, h := range list.Held {
+		must("end", l.EndUnrecorded(ctx, h.Name))
+	}
 	found, err := invariants.Check(ctx, store, invariants.Options{Settled: true})
 	must("invariants", errors.Join(err, invariants.Err(found)))
 }
