@@ -56,6 +56,11 @@ race: build ## all tests with the race detector, on real sandboxes as root
 e2e: build ## the scripts on real sandboxes only (SCRIPT=name for one)
 	$(TESTENV) $(GO) test -count=1 -timeout 10m ./cmd/sandboxctl -run 'TestScript$(if $(SCRIPT),/$(SCRIPT))'
 
+.PHONY: reaction
+reaction: build ## how soon a change is acted on among 10 000 manifests, and the daemon's memory
+	$(TESTENV) SANDBOXCTL_REACTION=10000 $(GO) test -count=1 -v -timeout 20m ./cmd/sandboxctl -run TestReaction
+	$(TESTENV) SANDBOXCTL_REACTION=10000 $(GO) test -count=1 -v -timeout 20m ./desired -run TestManyFiles
+
 .PHONY: racer
 racer: build ## swap the sources of volumes for links while sandboxes start, RACER (60s) each
 	SANDBOXCTL_RACER=$(RACER) $(TESTENV) $(GO) test -count=1 -v -timeout 30m ./launcher ./cmd/sandboxctl -run '^TestRacer'

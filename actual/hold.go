@@ -47,7 +47,11 @@ func (s *Store) ClaimHeld(name string) (*Hold, error) {
 		var st unix.Stat_t
 		switch err := unix.Fstatat(int(h.dir.Fd()), RecordFile, &st, unix.AT_SYMLINK_NOFOLLOW); {
 		case errors.Is(err, unix.ENOENT):
-			if _, err := atomicfile.SweepTemps(h.dir); err != nil {
+			err := missing(h.dir)
+			if err == nil {
+				_, err = atomicfile.SweepTemps(h.dir)
+			}
+			if err != nil {
 				return nil, errors.Join(fmt.Errorf("claim %s: %w", name, err), h.Release())
 			}
 			return h, nil

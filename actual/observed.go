@@ -52,15 +52,17 @@ type Snapshot struct {
 // Request is something an operator asked of the daemon through a file in
 // STATE/requests: it stays until it has been carried out.
 type Request struct {
-	// Kind is RequestRestart or RequestApprove.
+	// Kind is RequestRestart, RequestApprove or RequestRecover.
 	Kind string `json:"kind"`
-	// Name is the sandbox to restart.
+	// Name is the sandbox to restart or recover.
 	Name string `json:"name,omitempty"`
 	// Token identifies the request.
 	Token string `json:"token"`
 	// Checkpoint is the directory of the checkpoint that a restart restores, ""
 	// for a fresh start.
 	Checkpoint string `json:"checkpoint,omitempty"`
+	// End lets a recovery end what lives of the sandbox.
+	End bool `json:"end,omitempty"`
 	// Names are the sandboxes whose removal is approved.
 	Names []string `json:"names,omitempty"`
 }

@@ -24,6 +24,7 @@ import (
 const (
 	RequestRestart = "restart"
 	RequestApprove = "approve"
+	RequestRecover = "recover"
 )
 
 // maxRequest bounds a request file: an approval lists names.
@@ -33,7 +34,7 @@ const maxRequest = 2 << 20
 // the same sandbox replaces the older.
 func requestName(r *Request) (string, error) {
 	switch {
-	case r.Kind == RequestRestart && ValidName(r.Name):
+	case (r.Kind == RequestRestart || r.Kind == RequestRecover) && ValidName(r.Name):
 		return r.Kind + "." + r.Name + ".json", nil
 	case r.Kind == RequestApprove && r.Name == "":
 		return r.Kind + ".json", nil

@@ -301,6 +301,10 @@ func (s *Store) claim(name string) error {
 	var st unix.Stat_t
 	switch err := unix.Fstatat(int(dir.Fd()), RecordFile, &st, unix.AT_SYMLINK_NOFOLLOW); {
 	case errors.Is(err, unix.ENOENT):
+		if err := missing(dir); err != nil {
+			// Whatever made those files may live.
+			return fmt.Errorf("claim %s: %w", name, err)
+		}
 		_, err := atomicfile.SweepTemps(dir)
 		return err
 	case err != nil:
@@ -346,22 +350,26 @@ func openDir(dir int, name string) (*os.File, error) {
 // Put writes a record. It fails for a name that has no directory: a late
 // writer can't bring a removed sandbox back.
 func (s *Store) Put(r *Record) error {
-	b, err := EncodeRecord(r)
-	if err != nil {
-		return fmt.Errorf("write record of %s: %w", r.Name, err)
-	}
-	dir, err := s.Dir(r.Name)
-	if err != nil {
-		return fmt.Errorf("write record of %s: %w", r.Name, err)
-	}
-	defer dir.Close()
-	crashpoint.Before(crashpoint.RecordPut)
-	err = atomicfile.Write(dir, RecordFile, b, 0o600)
-	crashpoint.After(crashpoint.RecordPut)
-	if err != nil {
+	if err := s.put(r, RecordFile); err != nil {
 		return fmt.Errorf("write record of %s: %w", r.Name, err)
 	}
 	return nil
+}
+
+func (s *Store) put(r *Record, file string) error {
+	b, err := EncodeRecord(r)
+	if err != nil {
+		return err
+	}
+	dir, err := s.Dir(r.Name)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	crashpoint.Before(crashpoint.RecordPut)
+	err = atomicfile.Write(dir, file, b, 0o600)
+	crashpoint.After(crashpoint.RecordPut)
+	return err
 }
 
 // Get returns the record of a name. All nil means that there is none. Held
@@ -383,7 +391,8 @@ func (s *Store) read(name string) (rec *Record, held *Held, exists bool) {
 	var st unix.Stat_t
 	switch err := unix.Fstatat(int(s.dirs.Fd()), name+"/"+RecordFile, &st, unix.AT_SYMLINK_NOFOLLOW); {
 	case errors.Is(err, unix.ENOENT):
-		return nil, nil, false
+		rec, held = s.decode(name) // not cached: there is no file to compare
+		return rec, held, rec != nil || held != nil
 	case err != nil:
 		// An error is never absence: a second sandbox of the name would be
 		// made beside the first.
@@ -423,23 +432,54 @@ func (s *Store) decode(name string) (*Record, *Held) {
 		return hold(HeldUnreadable, err)
 	}
 	defer dir.Close()
-	b, err := readRegular(int(dir.Fd()), RecordFile, MaxRecord)
+	rec, err := readRecord(int(dir.Fd()), RecordFile, name)
+	if errors.Is(err, unix.ENOENT) {
+		if err = missing(dir); err != nil && !s.is(name, dir) {
+			return nil, nil // it is being removed
+		}
+	}
+	var damage *damageError
 	switch {
-	case errors.Is(err, unix.ENOENT):
-		return nil, nil
-	case errors.Is(err, errBadFile):
+	case err == nil:
+		return rec, nil
+	case errors.Is(err, ErrNewerRecord):
+		return hold(HeldNewer, err)
+	case errors.As(err, &damage), errors.Is(err, errNoRecord):
 		return hold(HeldCorrupt, err)
-	case err != nil:
-		return hold(HeldUnreadable, err)
+	}
+	return hold(HeldUnreadable, err)
+}
+
+// is says whether dir is (still) the directory of a name.
+func (s *Store) is(name string, dir *os.File) bool {
+	var ours, now unix.Stat_t
+	return unix.Fstat(int(dir.Fd()), &ours) == nil &&
+		unix.Fstatat(int(s.dirs.Fd()), name, &now, unix.AT_SYMLINK_NOFOLLOW) == nil && now.Ino == ours.Ino && now.Dev == ours.Dev
+}
+
+// damageError says of a record file that was read what is wrong with it.
+type damageError struct{ error }
+
+func (e *damageError) Unwrap() error { return e.error }
+
+// readRecord reads a record file below dir. A *damageError says that nothing in
+// it can be relied on.
+func readRecord(dir int, file, name string) (*Record, error) {
+	b, err := readRegular(dir, file, MaxRecord)
+	if errors.Is(err, errBadFile) {
+		return nil, &damageError{err}
+	}
+	if err != nil {
+		return nil, err
 	}
 	rec, err := DecodeRecord(b)
 	switch {
 	case errors.Is(err, ErrNewerRecord):
-		return hold(HeldNewer, err)
+		return nil, err
 	case err != nil:
-		return hold(HeldCorrupt, err)
+		return nil, &damageError{err}
 	case rec.Name != name:
-		return hold(HeldCorrupt, fmt.Errorf("it is the record of %q", rec.Name))
+		return nil, &damageError{fmt.Errorf("it is the record of %q", rec.Name)}
 	}
 	return rec, nil
 }
@@ -456,7 +496,7 @@ func readRegular(dir int, name string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%w: it is a symbolic link", errBadFile)
 	}
 	if errors.Is(err, unix.ENXIO) {
-		return nil, fmt.Errorf("%w: it is a socket", errBadFile)
+		return nil, fmt.Errorf("%w: it is a socket, or a device without a driver", errBadFile)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, err)

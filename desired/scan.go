@@ -37,6 +37,8 @@ type fileEntry struct {
 	// unsettled says that somebody had it open for writing: entries are those
 	// of before.
 	unsettled bool
+	// unread says that the system refused to read it.
+	unread bool
 }
 
 // fileID changes when a file is written or replaced.
@@ -102,13 +104,15 @@ func (sc *scanner) files() map[string]*fileEntry {
 	entries := make([]*fileEntry, len(sc.paths))
 	var next atomic.Int64
 	var wg sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), 1+len(sc.paths)/8) {
-		wg.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(entries)) && sc.ctx.Err() == nil; i = next.Add(1) - 1 {
-				entries[i] = sc.file(sc.paths[i])
-			}
-		})
+	work := func() {
+		for i := next.Add(1) - 1; i < int64(len(entries)) && sc.ctx.Err() == nil; i = next.Add(1) - 1 {
+			entries[i] = sc.file(sc.paths[i])
+		}
 	}
+	for range min(runtime.GOMAXPROCS(0)-1, len(sc.paths)/8) {
+		wg.Go(work)
+	}
+	work()
 	wg.Wait()
 	out := make(map[string]*fileEntry, len(entries))
 	for _, e := range entries {
@@ -120,6 +124,9 @@ func (sc *scanner) files() map[string]*fileEntry {
 			// Sooner than Settle: the end of the writing is what everybody
 			// waits for, and nothing notifies of it.
 			sc.d.lookAgain(time.Now().Add(sc.d.opts.Settle / 5))
+		}
+		if e.unread {
+			sc.d.lookAgain(time.Now().Add(sc.d.opts.PollEvery))
 		}
 	}
 	return out
@@ -237,6 +244,9 @@ func (sc *scanner) subdir(p string, depth int, linked bool) error {
 	return sc.dir(f, p, depth+1, linked)
 }
 
+// maxTries bounds how often an open is tried again.
+const maxTries = 128
+
 // open opens a path below the directory. Links are followed as long as they
 // stay inside of it: the way Kubernetes and git-sync publish files. One that
 // leads out could name any file of the host in an error message.
@@ -245,12 +255,14 @@ func (sc *scanner) open(p string, flags uint64) (*os.File, error) {
 		// A fifo or terminal among the manifests must not block or be taken.
 		flags |= unix.O_NONBLOCK | unix.O_NOCTTY
 	}
-	for {
+	for try := 0; ; try++ {
 		fd, err := unix.Openat2(int(sc.top.Fd()), p, &unix.OpenHow{
 			Flags:   flags | unix.O_CLOEXEC,
 			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
 		})
-		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) {
+		// Something on the way was renamed meanwhile; or somebody has a lease on
+		// the file, for as long as that is.
+		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) && try < maxTries {
 			continue
 		}
 		if err != nil {
@@ -284,14 +296,17 @@ func linkHint(err error) error {
 // there is none. It is called from several goroutines.
 func (sc *scanner) file(p string) *fileEntry {
 	old := sc.d.files[p]
+	if !sc.linked[p] && old.isStill(int(sc.top.Fd()), sc.policy) {
+		return old
+	}
 	st, err := sc.stat(p)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return badFile(p, fileID{}, "the file can't be read: %v", linkHint(err))
+		return unread(p, err)
 	}
-	id := fileID{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
+	id := idOf(st)
 	// What a link leads through may change without the file.
 	if sc.linked[p] {
 		f, err := openTrustedBelow(sc.top, p)
@@ -310,13 +325,16 @@ func (sc *scanner) file(p string) *fileEntry {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	if errors.Is(err, unix.EAGAIN) {
+		return sc.unsettled(p, old, id)
+	}
 	if err != nil {
-		return badFile(p, id, "the file can't be read: %v", linkHint(err))
+		return unread(p, err)
 	}
 	defer f.Close()
 	// Of the file that is read, whatever is at its path by now.
 	if err := unix.Fstat(int(f.Fd()), st); err != nil {
-		return badFile(p, id, "the file can't be read: %v", err)
+		return unread(p, err)
 	}
 	if err := judge("the file", st, true); err != nil {
 		return badFile(p, id, "%v", err)
@@ -329,7 +347,7 @@ func (sc *scanner) file(p string) *fileEntry {
 	now, serr := sc.stat(p)
 	release()
 	if err != nil {
-		return badFile(p, id, "the file can't be read: %v", err)
+		return unread(p, err)
 	}
 	// Replaced, or where there are no leases written, while it was read.
 	if serr != nil || now.Size != st.Size || now.Mtim != st.Mtim || now.Ino != st.Ino {
@@ -346,8 +364,28 @@ func (sc *scanner) file(p string) *fileEntry {
 	return entry
 }
 
+func idOf(st *unix.Stat_t) fileID {
+	return fileID{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
+}
+
+// isStill says that the file of an entry is the one it was, in one system call:
+// most of ten thousand files are, each time that one of them changes. What else it
+// may be is found out with more care.
+func (e *fileEntry) isStill(top int, policy string) bool {
+	var st unix.Stat_t
+	return e != nil && !e.unsettled && e.policy == policy && unix.Fstatat(top, e.path, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && idOf(&st) == e.id
+}
+
 func badFile(p string, id fileID, format string, args ...any) *fileEntry {
 	return &fileEntry{path: p, id: id, problems: []Problem{{Position: Position{File: p}, Message: fmt.Sprintf(format, args...)}}}
+}
+
+// unread is a file that the system refuses to read. It is tried again, since it
+// looks the same when the system does not refuse any more.
+func unread(p string, err error) *fileEntry {
+	e := badFile(p, fileID{}, "the file can't be read: %v", linkHint(err))
+	e.unread = true
+	return e
 }
 
 // unsettled keeps what a file said before for as long as it is being written.

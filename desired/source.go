@@ -40,9 +40,12 @@ const ReasonPolicyDenied = "PolicyDenied"
 // directory that was emptied from one that was swapped or unmounted.
 type Memory struct {
 	// The directory that last held a manifest.
-	Dev    uint64 `json:"dev,omitempty"`
-	Ino    uint64 `json:"ino,omitempty"`
-	Mount  uint64 `json:"mount,omitempty"`
+	Dev   uint64 `json:"dev,omitempty"`
+	Ino   uint64 `json:"ino,omitempty"`
+	Mount uint64 `json:"mount,omitempty"`
+	// Birth is when it was made, in ns, 0 if its filesystem does not say: the inode
+	// number of a directory that was removed is given to the next one.
+	Birth  int64  `json:"birth,omitempty"`
 	BootID string `json:"bootID,omitempty"`
 	// Emptied says that it was then seen empty, itself: that is its author's
 	// wish, and stays so.
@@ -221,29 +224,36 @@ func (d *Dir) incomplete(s *Snapshot, reason, format string, args ...any) {
 }
 
 // dirID tells directories apart, also where one is mounted over another.
-type dirID struct{ dev, ino, mount uint64 }
+type dirID struct {
+	dev, ino, mount uint64
+	birth           int64
+}
 
 func statDir(fd int) (dirID, error) {
 	var st unix.Statx_t
-	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_INO|unix.STATX_MNT_ID, &st); err != nil {
+	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_INO|unix.STATX_MNT_ID|unix.STATX_BTIME, &st); err != nil {
 		return dirID{}, fmt.Errorf("stat directory: %w", err)
 	}
-	return dirID{dev: unix.Mkdev(st.Dev_major, st.Dev_minor), ino: st.Ino, mount: st.Mnt_id}, nil
+	id := dirID{dev: unix.Mkdev(st.Dev_major, st.Dev_minor), ino: st.Ino, mount: st.Mnt_id}
+	if st.Mask&unix.STATX_BTIME != 0 {
+		id.birth = st.Btime.Sec*1e9 + int64(st.Btime.Nsec)
+	}
+	return id, nil
 }
 
 // identify compares the directory with the one that is remembered.
 func (d *Dir) identify(s *Snapshot, id dirID) {
 	m := &d.memory
-	same := m.Dev == id.dev && m.Ino == id.ino && (m.BootID != d.opts.BootID || m.Mount == id.mount)
+	same := m.Dev == id.dev && m.Ino == id.ino && (m.Birth == id.birth || m.Birth == 0 || id.birth == 0) && (m.BootID != d.opts.BootID || m.Mount == id.mount)
 	switch {
 	case len(d.files) > 0:
 		// It holds manifests: whatever it was before, it is the one now. That
 		// a swap took too much away is the deletion guard's to judge.
-		*m = Memory{Dev: id.dev, Ino: id.ino, Mount: id.mount, BootID: d.opts.BootID}
+		*m = Memory{Dev: id.dev, Ino: id.ino, Mount: id.mount, Birth: id.birth, BootID: d.opts.BootID}
 	case m.Ino == 0 && !d.opts.Expected, same && m.Emptied:
 		// Never held anything, or was emptied before by its author.
 	case same || d.opts.AllowEmpty:
-		*m = Memory{Dev: id.dev, Ino: id.ino, Mount: id.mount, BootID: d.opts.BootID, Emptied: true}
+		*m = Memory{Dev: id.dev, Ino: id.ino, Mount: id.mount, Birth: id.birth, BootID: d.opts.BootID, Emptied: true}
 	default:
 		d.incomplete(s, ReasonDirectoryReplaced,
 			"the manifests directory %s was replaced by another one that holds no manifest (unmounted, or swapped?); nothing is stopped until it holds one, or the daemon is started with --allow-empty", d.opts.Path)

@@ -102,6 +102,10 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	if err := l.store.Put(rec); err != nil {
 		return fmt.Errorf("record start: %w", err)
 	}
+	if err := l.store.PutCopy(rec); err != nil {
+		// The sandbox runs, and is on record.
+		l.opts.Log.Warn("record not copied", "sandbox", rec.Name, "err", err)
+	}
 	return nil
 }
 

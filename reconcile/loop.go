@@ -40,9 +40,11 @@ type Options struct {
 	Source   Source
 	Observer Observer
 	Launcher Launcher
-	Requests Requests
-	Events   Events
-	Policy   Policy
+	// Recoverer carries out requests to recover; without one they wait.
+	Recoverer Recoverer
+	Requests  Requests
+	Events    Events
+	Policy    Policy
 	// Wakes are what may have changed; any of them starts a pass.
 	Wakes []<-chan struct{}
 	// Workers is how many operations run at once (default 4).
@@ -79,6 +81,7 @@ type Loop struct {
 // result is what a worker reports.
 type result struct {
 	action Action
+	said   string // of a recovery
 	took   time.Duration
 	err    error
 }
@@ -89,7 +92,7 @@ type retry struct {
 	op       Op
 	failures int
 	due      time.Time
-	hash     string
+	hash     string // of the spec, or the token of the request
 	terminal bool
 }
 
@@ -357,6 +360,9 @@ func (l *Loop) act(ctx context.Context, in Input, plan *Plan) time.Duration {
 		next = min(next, plan.Wake.Sub(in.Now))
 	}
 	for _, a := range plan.Actions {
+		if a.Op == OpRecover && l.opts.Recoverer == nil {
+			continue
+		}
 		if wait, ok := l.mayTry(a, in.Now); !ok {
 			if wait > 0 {
 				next = min(next, wait)
@@ -394,7 +400,7 @@ func (l *Loop) mayTry(a Action, now time.Time) (time.Duration, bool) {
 	if !ok || r.op != a.Op {
 		return 0, true
 	}
-	if a.Entry != nil && r.hash != a.Entry.Hash {
+	if a.Entry != nil && r.hash != a.Entry.Hash || a.Recover != nil && r.hash != a.Recover.Token {
 		delete(l.retries, a.Name)
 		return 0, true
 	}
@@ -414,6 +420,7 @@ func (l *Loop) mayTry(a Action, now time.Time) (time.Duration, bool) {
 // not the end of the daemon.
 func (l *Loop) work(ctx context.Context, a Action) {
 	began := time.Now()
+	said := ""
 	err := func() (err error) {
 		defer func() {
 			if p := recover(); p != nil {
@@ -425,11 +432,14 @@ func (l *Loop) work(ctx context.Context, a Action) {
 			return l.opts.Launcher.Create(ctx, a.Entry, a.RestartToken)
 		case OpDestroy:
 			return l.opts.Launcher.Destroy(ctx, a.Name, a.Ending)
+		case OpRecover:
+			said, err = l.opts.Recoverer.Recover(ctx, a.Name, a.Recover.End)
+			return err
 		default:
 			return l.opts.Launcher.Forget(ctx, a.Name)
 		}
 	}()
-	l.done <- result{action: a, took: time.Since(began), err: err}
+	l.done <- result{action: a, said: said, took: time.Since(began), err: err}
 }
 
 // finish takes note of a result.
@@ -439,10 +449,16 @@ func (l *Loop) finish(r result) {
 	if graceful(a) {
 		l.waiting--
 	}
+	if a.Op == OpRecover && l.opts.Requests != nil {
+		// One request is one try, whatever came of it: whoever asked looks.
+		if err := l.opts.Requests.DropRequest(*a.Recover); err != nil {
+			l.opts.Log.Warn("request not dropped", keyError, err)
+		}
+	}
 	if r.err == nil {
 		delete(l.retries, a.Name)
 		l.opts.Log.Info(a.Op.String()+" done", keySandbox, a.Name, keyReason, a.Reason, keyTook, r.took, keyPass, l.pass)
-		l.event(actual.EventNormal, a.Name, doneReason(a), doneMessage(a, r.took))
+		l.event(actual.EventNormal, a.Name, doneReason(a), doneMessage(&r))
 		return
 	}
 	re := l.retries[a.Name]
@@ -456,6 +472,9 @@ func (l *Loop) finish(r result) {
 	if a.Entry != nil {
 		re.hash = a.Entry.Hash
 	}
+	if a.Recover != nil {
+		re.hash = a.Recover.Token
+	}
 	// A failed create is also in the record, when that could be written, and
 	// the planner waits for its backoff: the longer of the two counts.
 	re.due = time.Now().Add(min(retryInitial<<min(re.failures-1, 6), retryMax))
@@ -465,18 +484,20 @@ func (l *Loop) finish(r result) {
 
 // Reasons of events about operations.
 const (
-	EventStarted       = "Started"
-	EventStopped       = "Stopped"
-	EventRecovered     = "Recovered"
-	EventRemoved       = "Removed"
-	EventCreateFailed  = "CreateFailed"
-	EventDestroyFailed = "DestroyFailed"
-	EventRemoveFailed  = "RemoveFailed"
-	EventGuarded       = "RemovalHeld"
-	EventIncomplete    = "SourceIncomplete"
-	EventComplete      = "SourceComplete"
-	EventHeld          = "Held"
-	EventUnknown       = "ProcessUnknown"
+	EventStarted             = "Started"
+	EventStopped             = "Stopped"
+	EventRecovered           = "Recovered"
+	EventRemoved             = "Removed"
+	EventCreateFailed        = "CreateFailed"
+	EventDestroyFailed       = "DestroyFailed"
+	EventRemoveFailed        = "RemoveFailed"
+	EventRecordRecovered     = "RecordRecovered"
+	EventRecordRecoverFailed = "RecordRecoverFailed"
+	EventGuarded             = "RemovalHeld"
+	EventIncomplete          = "SourceIncomplete"
+	EventComplete            = "SourceComplete"
+	EventHeld                = "Held"
+	EventUnknown             = "ProcessUnknown"
 )
 
 func doneReason(a Action) string {
@@ -488,17 +509,22 @@ func doneReason(a Action) string {
 			return EventRecovered
 		}
 		return EventStopped
+	case OpRecover:
+		return EventRecordRecovered
 	case OpForget:
 	}
 	return EventRemoved
 }
 
-func doneMessage(a Action, took time.Duration) string {
-	msg := a.Reason
-	if x := a.Ending.Exit; x != nil {
+func doneMessage(r *result) string {
+	msg := r.action.Reason
+	if x := r.action.Ending.Exit; x != nil {
 		msg += ": " + describeExit(x)
 	}
-	return fmt.Sprintf("%s (took %s)", msg, took.Round(time.Millisecond))
+	if r.said != "" {
+		msg += ": " + r.said
+	}
+	return fmt.Sprintf("%s (took %s)", msg, r.took.Round(time.Millisecond))
 }
 
 func failReason(a Action) string {
@@ -507,6 +533,8 @@ func failReason(a Action) string {
 		return EventCreateFailed
 	case OpDestroy:
 		return EventDestroyFailed
+	case OpRecover:
+		return EventRecordRecoverFailed
 	case OpForget:
 	}
 	return EventRemoveFailed
@@ -597,6 +625,8 @@ func requestDone(in Input, r actual.Request) bool {
 			}
 		}
 		return in.Desired.Complete && in.Desired.Lookup(r.Name) == nil
+	case actual.RequestRecover:
+		return !isHeld(in.Actual, r.Name)
 	case actual.RequestApprove:
 		if !in.Desired.Complete {
 			return false

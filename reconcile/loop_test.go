@@ -463,6 +463,55 @@ func TestLoopRequests(t *testing.T) {
 	})
 }
 
+// recoverer notes what it was asked for, and mends what it is told to end.
+type recoverer struct {
+	w     *reconciletest.World
+	tries []bool
+}
+
+func (r *recoverer) Recover(_ context.Context, name string, end bool) (string, error) {
+	r.tries = append(r.tries, end)
+	if !end {
+		return "", refusal{}
+	}
+	r.w.Release(name)
+	return "ended", nil
+}
+
+// One request to recover is one try, whatever comes of it; another is another.
+func TestLoopRecover(t *testing.T) {
+	t.Parallel()
+	rec, events := &recoverer{}, &journal{}
+	inLoop(t, func(o *reconcile.Options) { o.Recoverer, o.Events = rec, events }, func(w *reconciletest.World, l *reconcile.Loop, _ *atomic.Int64) {
+		rec.w = w
+		w.Hold("web")
+		w.Want(reconciletest.Entry("web", "a", nil))
+		time.Sleep(time.Hour)
+		if len(rec.tries) > 0 || phase(w, "web") != "none" {
+			t.Errorf("unasked: %v, %s", rec.tries, phase(w, "web"))
+		}
+		w.Request(actual.Request{Kind: actual.RequestRecover, Name: "web", Token: "1"})
+		time.Sleep(time.Hour)
+		if fmt.Sprint(rec.tries) != "[false]" || w.Requests() != 0 {
+			t.Errorf("tried %v, %d requests wait; expected one try and none", rec.tries, w.Requests())
+		}
+		w.Request(actual.Request{Kind: actual.RequestRecover, Name: "web", Token: "2", End: true})
+		time.Sleep(time.Hour)
+		if fmt.Sprint(rec.tries) != "[false true]" || w.Requests() != 0 || phase(w, "web") != "Running" {
+			t.Errorf("tried %v, %d requests wait, it is %s; expected it to be created anew", rec.tries, w.Requests(), phase(w, "web"))
+		}
+		// Of one that is not held there is nothing to recover.
+		w.Request(actual.Request{Kind: actual.RequestRecover, Name: "web", Token: "3"})
+		time.Sleep(time.Hour)
+		if len(rec.tries) != 2 || w.Requests() != 0 {
+			t.Errorf("tried %v, %d requests wait", rec.tries, w.Requests())
+		}
+		if got := fmt.Sprint(events.reasons); got != "[RecordRecoverFailed RecordRecovered Started]" && got != "[SourceComplete RecordRecoverFailed RecordRecovered Started]" {
+			t.Errorf("events %s", got)
+		}
+	})
+}
+
 // Whatever happens, and wherever the daemon dies, the host converges when it
 // stops happening, and nobody breaks the contract on the way.
 func TestLoopChaos(t *testing.T) {

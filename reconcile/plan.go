@@ -19,6 +19,7 @@ const (
 	OpCreate Op = iota + 1
 	OpDestroy
 	OpForget
+	OpRecover
 )
 
 // String gives the word of an operation.
@@ -30,6 +31,8 @@ func (o Op) String() string {
 		return "destroy"
 	case OpForget:
 		return "forget"
+	case OpRecover:
+		return "recover"
 	}
 	return "none"
 }
@@ -49,6 +52,7 @@ const (
 	ReasonManifestRemoved  = "ManifestRemoved"  // its manifest is gone
 	ReasonBackOff          = "BackOff"          // the delay after a failure is over
 	ReasonAborted          = "Aborted"          // a create died before its record
+	ReasonRecoverRequested = "RecoverRequested" // an operator asked, of a held record
 )
 
 // Policy is what the daemon allows.
@@ -109,7 +113,9 @@ type Action struct {
 	Ending actual.Ending
 	// RestartToken is the request that a create carries out.
 	RestartToken string
-	Reason       string
+	// Recover is the request that a recovery carries out.
+	Recover *actual.Request
+	Reason  string
 	// Approved says of a removal that an operator has approved it.
 	Approved bool
 }
@@ -128,6 +134,7 @@ func Compute(in Input) Plan {
 	c.guard()
 	c.merge()
 	c.aborted()
+	c.held()
 	return c.plan
 }
 
@@ -343,16 +350,29 @@ func (c *computation) aborted() {
 		}
 	}
 	if len(c.in.Actual.Aborted) > 0 {
-		slices.SortStableFunc(c.plan.Actions, func(a, b Action) int {
-			if a.Name < b.Name {
-				return -1
-			}
-			if a.Name > b.Name {
-				return 1
-			}
-			return 0
-		})
+		c.sort()
 	}
+}
+
+// held carries out what an operator asked of a name whose record is held. Nothing
+// else is ever done with one.
+func (c *computation) held() {
+	added := false
+	for i := range c.in.Actual.Requests {
+		r := &c.in.Actual.Requests[i]
+		if r.Kind != actual.RequestRecover || c.in.Busy[r.Name] || !isHeld(c.in.Actual, r.Name) {
+			continue
+		}
+		c.add(Action{Op: OpRecover, Name: r.Name, Recover: r, Reason: ReasonRecoverRequested})
+		added = true
+	}
+	if added {
+		c.sort()
+	}
+}
+
+func (c *computation) sort() {
+	slices.SortStableFunc(c.plan.Actions, func(a, b Action) int { return cmp.Compare(a.Name, b.Name) })
 }
 
 func (c *computation) restartWanted(rec *actual.Record) bool {

@@ -4,6 +4,7 @@ package reconcile_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -237,6 +238,21 @@ func TestPlan(t *testing.T) {
 	if got := show(reconcile.Compute(in)); got != "" {
 		t.Errorf("held: %q", got)
 	}
+	in.Actual.Held = append(in.Actual.Held, actual.Held{Name: "y", Reason: actual.HeldCorrupt})
+	in.Actual.Sandboxes = []actual.Observed{running(reconciletest.Entry("x", "a", nil))}
+	in.Actual.Requests = []actual.Request{
+		{Kind: actual.RequestRecover, Name: "web", Token: "t"}, {Kind: actual.RequestRecover, Name: "x", Token: "u"}, {Kind: actual.RequestRecover, Name: "gone", Token: "v"},
+	}
+	plan := reconcile.Compute(in)
+	if got := show(plan); got != "recover web RecoverRequested; destroy x ManifestRemoved graceful" && got != "recover web RecoverRequested; destroy x ManifestRemoved graceful; guard [x]" {
+		t.Errorf("recovery asked of one that is held, one that is not and none: %q", got)
+	} else if plan.Actions[0].Recover.Token != "t" {
+		t.Errorf("the request: %+v", plan.Actions[0].Recover)
+	}
+	in.Busy = map[string]bool{"web": true, "x": true}
+	if got := show(reconcile.Compute(in)); got != "" {
+		t.Errorf("recovery under way: %q", got)
+	}
 	in = input(true, nil)
 	in.Actual.Aborted = []string{"x"}
 	if got := show(reconcile.Compute(in)); got != "forget x Aborted" {
@@ -334,6 +350,9 @@ func situation(t *rapid.T) reconcile.Input {
 		switch rapid.IntRange(0, 3).Draw(t, "there") {
 		case 0:
 		case 1:
+			if rapid.Bool().Draw(t, "recover") {
+				in.Actual.Requests = append(in.Actual.Requests, actual.Request{Kind: actual.RequestRecover, Name: n})
+			}
 			in.Actual.Held = append(in.Actual.Held, actual.Held{Name: n, Reason: actual.HeldCorrupt})
 		default:
 			o := running(reconciletest.Entry(n, "x", nil))
@@ -384,9 +403,17 @@ func TestPlanProperties(t *testing.T) {
 				t.Fatalf("%s is busy", a.Name)
 			}
 			for _, h := range in.Actual.Held {
-				if h.Name == a.Name {
+				// Nothing but what was asked for.
+				asked := slices.ContainsFunc(in.Actual.Requests, func(r actual.Request) bool { return r.Name == a.Name })
+				if h.Name == a.Name && (a.Op != reconcile.OpRecover || !asked) {
 					t.Fatalf("%s %s: its record is held", a.Op, a.Name)
 				}
+			}
+			if a.Op == reconcile.OpRecover {
+				if !slices.ContainsFunc(in.Actual.Held, func(h actual.Held) bool { return h.Name == a.Name }) {
+					t.Fatalf("%s %s: its record is not held", a.Op, a.Name)
+				}
+				continue
 			}
 			o := observed(&in, a.Name)
 			if o == nil {

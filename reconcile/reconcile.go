@@ -39,3 +39,12 @@ type Launcher interface {
 	// Forget removes the record and logs of a Stopped sandbox.
 	Forget(ctx context.Context, name string) error
 }
+
+// Recoverer puts names right whose record is held. It is called for one name by
+// one worker at a time, and never unasked.
+type Recoverer interface {
+	// Recover puts the record back if what lives proves it, or frees the name if
+	// nothing lives, and says what it did. Otherwise it ends what lives, if end
+	// is set, or fails with what keeps it.
+	Recover(ctx context.Context, name string, end bool) (said string, err error)
+}

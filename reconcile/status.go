@@ -420,9 +420,16 @@ func (v *view) held(h actual.Held, e *desired.Entry) Status {
 		s.SourceFile, s.SourceLine = e.Source.File, e.Source.Line
 	}
 	msg := h.Reason + ": " + h.Message + "; what runs is left running and nothing is started"
+	if h.Reason == actual.HeldCorrupt || h.Reason == actual.HeldUnreadable {
+		msg += "; `sandboxctl recover " + h.Name + "` puts it right"
+	}
+	doing := Condition{Type: CondReconciling, Status: False, Reason: ReasonConverged}
+	if a := v.actions[h.Name]; a != nil || v.in.Busy[h.Name] {
+		doing.Status, doing.Reason = True, ReasonRecoverRequested
+	}
 	s.Conditions = []Condition{
 		{Type: CondReady, Status: False, Reason: ReasonRecordHeld, Message: msg},
-		{Type: CondReconciling, Status: False, Reason: ReasonConverged},
+		doing,
 		{Type: CondStalled, Status: True, Reason: ReasonRecordHeld, Message: msg},
 		v.manifestCondition(h.Name, e), resourcesCondition(nil, e),
 	}

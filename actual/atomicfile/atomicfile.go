@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -140,6 +141,12 @@ func sweep(dir int, name string) error {
 	err = unix.Unlinkat(dir, name, 0)
 	crashpoint.After(crashpoint.TempSweep)
 	return err
+}
+
+// Names lists what is in dir besides what crashed writers left there.
+func Names(dir *os.File) ([]string, error) {
+	names, err := readNames(dir)
+	return slices.DeleteFunc(names, func(n string) bool { return strings.HasPrefix(n, TempPrefix) }), err
 }
 
 func readNames(dir *os.File) ([]string, error) {

@@ -392,7 +392,7 @@ func runscPSS(b *testing.B, work string, i int) (sandbox, gofer int64) {
 }
 
 // cpu is the processor time of all threads of a process.
-func cpu(b *testing.B, pid int) time.Duration {
+func cpu(b testing.TB, pid int) time.Duration {
 	b.Helper()
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/reconcile"
 )
 
@@ -96,6 +97,11 @@ func describe(out io.Writer, w *world, s *reconcile.Status, events []actual.Even
 	if x := s.LastTermination; x != nil {
 		line("Last exit", "%s %s, %s", exitText(x), x.Message, timeText(x.At, w.in.Now))
 	}
+	for i := range w.in.Actual.Held {
+		if h := &w.in.Actual.Held[i]; h.Name == s.Name {
+			line("Evidence", "%s", evidenceText(h, w.evidence[s.Name]))
+		}
+	}
 	line("Sentry", "%s", processText(s.SentryPID))
 	line("Gofer", "%s", processText(s.GoferPID))
 	line("Runtime", "%s", s.Runtime)
@@ -135,6 +141,20 @@ func describe(out io.Writer, w *world, s *reconcile.Status, events []actual.Even
 		rows[i] = []string{"  " + age(e.At, w.in.Now), e.Type, e.Reason, clean(e.Message)}
 	}
 	return table(out, []string{"  AGE", "TYPE", "REASON", "MESSAGE"}, rows)
+}
+
+// evidenceText says what is known of a sandbox whose record is held, and what
+// recover would make of it.
+func evidenceText(h *actual.Held, e *launcher.Evidence) string {
+	switch {
+	case h.Reason != actual.HeldCorrupt && h.Reason != actual.HeldUnreadable:
+		return e.List() + " of it found alive; recover is not for this"
+	case e.Gap == "":
+		return e.List() + " live, and agree with the second copy of the record: recover puts it back"
+	case len(e.Processes) == 0:
+		return "nothing of it lives: recover sets what is left aside"
+	}
+	return e.List() + " live; the record can't be put back: " + e.Gap + "; recover --end ends them"
 }
 
 func sourceText(s *reconcile.Status) string {

@@ -200,8 +200,9 @@ func (a *app) checkState(ctx context.Context) []finding {
 	default:
 		out = append(out, finding{"manifests", levelWarning, w.summary.Reason + ": " + w.summary.Message})
 	}
-	for _, h := range w.in.Actual.Held {
-		out = append(out, finding{"record of " + h.Name, levelError, h.Reason + ": " + h.Message})
+	for i := range w.in.Actual.Held {
+		h := &w.in.Actual.Held[i]
+		out = append(out, finding{"record of " + h.Name, levelError, h.Reason + ": " + h.Message + "; " + evidenceText(h, w.evidence[h.Name])})
 	}
 	return append(out, checkInvariants(ctx, store)...)
 }

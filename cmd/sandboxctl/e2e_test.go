@@ -216,12 +216,16 @@ func cleanState(env *testscript.Env, state string, open func(string) (*actual.St
 	for _, rec := range list.Records {
 		must("destroy", l.Destroy(ctx, rec.Name, actual.Ending{Reason: "TestOver"}))
 	}
+	for _, h := range list.Held {
+		must("end", l.EndUnrecorded(ctx, h.Name))
+	}
 	// The daemon was killed a moment ago, in the middle of whatever it did: the
 	// next one would remove these.
 	for _, n := range list.Aborted {
 		must("forget", l.Forget(ctx, n))
 	}
-	must("sweep", errors.Join(store.SweepTrash(), store.SweepTemps()))
+	_, err = store.SweepTemps()
+	must("sweep", errors.Join(store.SweepTrash(), err))
 	for {
 		found, err := invariants.Check(ctx, store, invariants.Options{Settled: true})
 		must("invariants", err)

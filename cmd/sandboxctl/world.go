@@ -15,6 +15,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/reconcile"
 )
 
@@ -27,6 +28,8 @@ type world struct {
 	summary  reconcile.Summary
 	daemon   *actual.DaemonInfo
 	alive    bool // the daemon is
+	// evidence is what is known of the names that are held, without their records.
+	evidence map[string]*launcher.Evidence
 }
 
 // openStore opens the state directory to read it.
@@ -158,8 +161,33 @@ func (v *viewer) look(ctx context.Context) (*world, error) {
 	}
 	w.plan = reconcile.Compute(w.in)
 	w.statuses = reconcile.Statuses(w.in, w.plan)
+	if err := v.examine(ctx, w); err != nil {
+		return nil, err
+	}
 	w.summary = reconcile.Summarize(w.in, w.plan, w.statuses)
 	return w, nil
+}
+
+// examine finds the processes of names that are held, and adds them to their
+// statuses.
+func (v *viewer) examine(ctx context.Context, w *world) error {
+	if len(w.in.Actual.Held) == 0 {
+		return nil
+	}
+	names := make([]string, len(w.in.Actual.Held))
+	for i, h := range w.in.Actual.Held {
+		names[i] = h.Name
+	}
+	var err error
+	if w.evidence, err = launcher.Examine(ctx, v.store, names...); err != nil {
+		return fmt.Errorf("look for the processes of what is held: %w", err)
+	}
+	for i := range w.statuses {
+		if s := &w.statuses[i]; s.Phase == reconcile.PhaseHeld {
+			s.SentryPID, s.GoferPID = w.evidence[s.Name].SentryPID(), w.evidence[s.Name].GoferPID()
+		}
+	}
+	return nil
 }
 
 // underWay are the sandboxes that the daemon has an operation on, as far as

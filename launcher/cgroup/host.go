@@ -248,6 +248,16 @@ func (h *Host) Open(dirs []string) (*Group, error) {
 	return g, nil
 }
 
+// NameOf is the name of the group that a path of /proc/PID/cgroup is of, "" if
+// it is none of a sandbox.
+func NameOf(p string) string {
+	dir, name := path.Split(p)
+	if path.Base(dir) != parent || !validName(name) {
+		return ""
+	}
+	return name
+}
+
 // OpenOwn returns whatever there is of the group that Create makes of a name.
 func (h *Host) OpenOwn(name string) (*Group, error) {
 	if !validName(name) {

@@ -130,6 +130,21 @@ func (w *World) Hold(name string) {
 	w.held = append(w.held, actual.Held{Name: name, Reason: actual.HeldCorrupt, Message: "damaged"})
 }
 
+// Release makes a name that was held free.
+func (w *World) Release(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.held = slices.DeleteFunc(w.held, func(h actual.Held) bool { return h.Name == name })
+	w.notify()
+}
+
+// Requests is how many requests wait.
+func (w *World) Requests() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.requests)
+}
+
 // Kill ends the sentry or gofer of a sandbox, with an exit record if code is
 // not negative.
 func (w *World) Kill(name, what string, code int) {

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/reconcile"
+)
+
+func (a *app) recoverCommand() *cobra.Command {
+	var (
+		end     bool
+		timeout time.Duration
+	)
+	cmd := &cobra.Command{
+		Use:   "recover NAME",
+		Short: "Put a sandbox right whose record is held",
+		Long: `Put a sandbox right whose record is damaged, missing or can't be read.
+
+If everything that lives of it agrees with the second copy of the record, the
+record is put back and the sandbox goes on. If nothing of it lives, what is left
+is set aside, and the daemon creates it anew if it is wanted. Otherwise nothing
+is done and it is said why; with --end what lives is ended first. describe NAME
+tells which it will be.
+
+What was damaged is kept below the state directory, in damaged/.`,
+		Example: `  sandboxctl describe web
+  sandboxctl recover web
+  sandboxctl recover --end web`,
+		Args:              exactArgs("NAME"),
+		ValidArgsFunction: a.completeHeld,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			w, err := a.once(cmd.Context())
+			if err != nil {
+				return err
+			}
+			s := w.status(args[0])
+			switch {
+			case s == nil:
+				return w.noSuch(args[0])
+			case s.Phase != reconcile.PhaseHeld:
+				return fmt.Errorf("recover %s: its record is not held (it is %s): there is nothing to recover", s.Name, s.Phase)
+			}
+			said, err := a.recover(cmd.Context(), s.Name, end, timeout)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(a.stdout, "sandbox/%s recovered: %s\n", s.Name, clean(said))
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&end, "end", false, "end what lives of it if the record can't be put back, or to begin anew")
+	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait for the daemon")
+	return cmd
+}
+
+// recover has the daemon recover a name, or does it itself if there is none: one
+// of them holds the lock.
+func (a *app) recover(ctx context.Context, name string, end bool, timeout time.Duration) (string, error) {
+	store, err := a.openStore()
+	if err != nil {
+		return "", err
+	}
+	defer store.Close()
+	switch err := store.Lock(); {
+	case errors.Is(err, actual.ErrLocked):
+		return a.askRecover(ctx, store, name, end, timeout)
+	case err != nil:
+		return "", err
+	}
+	l, err := launcher.New(launcher.Options{Store: store})
+	if err != nil {
+		return "", err
+	}
+	journal, err := store.OpenJournal()
+	if err != nil {
+		return "", err
+	}
+	said, err := l.Recover(ctx, name, end)
+	event := actual.Event{Type: actual.EventNormal, Sandbox: name, Reason: reconcile.EventRecordRecovered, Message: said}
+	if err != nil {
+		event.Type, event.Reason, event.Message = actual.EventWarning, reconcile.EventRecordRecoverFailed, err.Error()
+	}
+	return said, errors.Join(err, journal.Append(event), journal.Close())
+}
+
+// askRecover leaves a request and waits for what comes of it, which is told in
+// the events.
+func (a *app) askRecover(ctx context.Context, store *actual.Store, name string, end bool, timeout time.Duration) (string, error) {
+	token, err := actual.NewUID()
+	if err != nil {
+		return "", err
+	}
+	events := store.ReadEvents()
+	defer events.Close()
+	if err := events.Next(func(actual.Event) error { return nil }); err != nil {
+		return "", err
+	}
+	r := actual.Request{Kind: actual.RequestRecover, Name: name, Token: token, End: end}
+	if err := store.PutRequest(r); err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("recover %s: the daemon has not carried it out within %s", name, timeout))
+	defer cancel()
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		var outcome *actual.Event
+		err := events.Next(func(e actual.Event) error {
+			if e.Sandbox == name && (e.Reason == reconcile.EventRecordRecovered || e.Reason == reconcile.EventRecordRecoverFailed) {
+				outcome = &e
+			}
+			return nil
+		})
+		switch {
+		case err != nil:
+			return "", err
+		case outcome != nil && outcome.Reason == reconcile.EventRecordRecoverFailed:
+			return "", errors.New(outcome.Message)
+		case outcome != nil:
+			return strings.TrimPrefix(outcome.Message, reconcile.ReasonRecoverRequested+": "), nil
+		}
+		select {
+		case <-ctx.Done():
+			// It must not be carried out when nobody reckons with it any more.
+			return "", errors.Join(context.Cause(ctx), store.DropRequest(r))
+		case <-tick.C:
+		}
+	}
+}
+
+// completeHeld completes the names whose records are held.
+func (a *app) completeHeld(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	store, err := actual.OpenStoreReadOnly(a.state)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	defer store.Close()
+	list, err := store.List()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	names := make([]string, len(list.Held))
+	for i, h := range list.Held {
+		names[i] = h.Name
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}

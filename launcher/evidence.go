@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/wire"
+)
+
+// The two processes of a sandbox.
+const (
+	roleSentry = "sentry"
+	roleGofer  = "gofer"
+)
+
+// Evidence is what is known of a sandbox without its record.
+type Evidence struct {
+	Name string
+	// Processes are the live sentries and gofers that have something of the
+	// sandbox's directory open, sentries first. Others are not, whatever they
+	// have open.
+	Processes []Found
+	// Copy is the second copy of the record, nil if there is none that can be
+	// read.
+	Copy *actual.Record
+	// Gap is what keeps the record from being put back from the copy, "" if
+	// everything agrees.
+	Gap string
+}
+
+// Found is a process that belongs to a sandbox by evidence.
+type Found struct {
+	Role     string // sentry or gofer
+	Identity actual.Identity
+	// Cgroup is the name of its group among those of sandboxes, "" if it is in
+	// none. It is NAME-UID, and the kernel's word.
+	Cgroup string
+	// UID and Attempt are what a sentry was started with. They are its own word.
+	UID     string
+	Attempt int64
+}
+
+// String gives "sentry (pid 7)".
+func (f *Found) String() string { return fmt.Sprintf("%s (pid %d)", f.Role, f.Identity.PID) }
+
+// pid is that of the first process of a role, 0 if there is none.
+func (e *Evidence) pid(role string) int {
+	for i := range e.Processes {
+		if e.Processes[i].Role == role {
+			return e.Processes[i].Identity.PID
+		}
+	}
+	return 0
+}
+
+// SentryPID is the pid of the sentry that was found, 0 if none was.
+func (e *Evidence) SentryPID() int { return e.pid(roleSentry) }
+
+// GoferPID is the pid of the gofer that was found, 0 if none was.
+func (e *Evidence) GoferPID() int { return e.pid(roleGofer) }
+
+// List words the processes: "sentry (pid 7) and gofer (pid 9)", or "no process".
+func (e *Evidence) List() string {
+	words := make([]string, len(e.Processes))
+	for i := range e.Processes {
+		words[i] = e.Processes[i].String()
+	}
+	switch n := len(words); n {
+	case 0:
+		return "no process"
+	case 1:
+		return words[0]
+	default:
+		return strings.Join(words[:n-1], ", ") + " and " + words[n-1]
+	}
+}
+
+// Examine finds what there is of sandboxes without their records, in one look at
+// all processes. It changes nothing and signals nobody.
+func Examine(ctx context.Context, store *actual.Store, names ...string) (map[string]*Evidence, error) {
+	out := make(map[string]*Evidence, len(names))
+	files := map[inode]string{}
+	dirs := map[string]string{} // name of the sandbox by path
+	for _, name := range names {
+		e := &Evidence{Name: name}
+		out[name] = e
+		dir, err := store.Dir(name)
+		if err != nil {
+			e.Gap = err.Error()
+			continue
+		}
+		err = addFiles(dir, name, files, dirs)
+		dir.Close()
+		if err != nil {
+			return nil, fmt.Errorf("look at the files of %s: %w", name, err)
+		}
+		if e.Copy, err = store.Copy(name); err != nil {
+			e.Gap = "there is no second copy of its record: " + err.Error()
+		}
+	}
+	procs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range procs {
+		f, of, err := belongs(p, files, dirs)
+		if err != nil {
+			return nil, err
+		}
+		if f != nil {
+			out[of].Processes = append(out[of].Processes, *f)
+		}
+	}
+	for _, e := range out {
+		slices.SortFunc(e.Processes, func(a, b Found) int {
+			return cmp.Or(-cmp.Compare(a.Role, b.Role), cmp.Compare(a.Identity.PID, b.Identity.PID))
+		})
+		if e.Gap == "" {
+			e.Gap = e.compare(ctx, store)
+		}
+	}
+	return out, nil
+}
+
+// compare says what does not agree between the copy of the record and what
+// lives, "" if nothing.
+func (e *Evidence) compare(ctx context.Context, store *actual.Store) string {
+	c := e.Copy
+	if len(e.Processes) == 0 {
+		return "nothing of it lives"
+	}
+	if len(e.Processes) != 2 || e.SentryPID() == 0 || e.GoferPID() == 0 {
+		return fmt.Sprintf("%s of it live, expected one sentry and one gofer", e.List())
+	}
+	if c.Phase != actual.PhaseRunning || c.Container != nil || c.Sentry == nil || c.Gofer == nil {
+		return "the second copy of its record is not of a sandbox that runs"
+	}
+	own := c.Name + "-" + c.UID
+	for i, id := range []*actual.Identity{c.Sentry, c.Gofer} {
+		f := &e.Processes[i]
+		switch {
+		case f.Identity != *id:
+			return fmt.Sprintf("the second copy of its record is of another %s (pid %d) than the one that lives (pid %d)", f.Role, id.PID, f.Identity.PID)
+		case len(c.Cgroups) > 0 && f.Cgroup != own:
+			return fmt.Sprintf("the %s is in the cgroup %q, expected %q", f.Role, f.Cgroup, own)
+		case f.Role == roleSentry && (f.UID != c.UID || f.Attempt != c.Attempt):
+			return fmt.Sprintf("the sentry was started as attempt %d of %s, expected attempt %d of %s", f.Attempt, f.UID, c.Attempt, c.UID)
+		}
+	}
+	conn, err := connect(ctx, store, c)
+	if err != nil {
+		return err.Error()
+	}
+	conn.Close()
+	return ""
+}
+
+type inode struct{ dev, ino uint64 }
+
+// addFiles adds the files below a directory, and where it is.
+func addFiles(dir *os.File, name string, files map[inode]string, dirs map[string]string) error {
+	self := "/proc/self/fd/" + strconv.Itoa(int(dir.Fd()))
+	at, err := os.Readlink(self)
+	if err != nil {
+		return err
+	}
+	dirs[at] = name
+	root, err := os.OpenRoot(self)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return fs.WalkDir(root.FS(), ".", func(_ string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // rotated, or removed
+		}
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			files[inode{st.Dev, st.Ino}] = name
+		}
+		return nil
+	})
+}
+
+// belongs says which sandbox a process is a sentry or gofer of, nil of every
+// other process: it has its name, or is in its cgroup, and has a file of it open,
+// also one that has been removed. The identity is taken through a pidfd that is
+// older than the look at the files, so that it is of the process that was looked
+// at.
+func belongs(proc string, files map[inode]string, dirs map[string]string) (_ *Found, name string, err error) {
+	pid, err := strconv.Atoi(filepath.Base(proc))
+	if err != nil {
+		return nil, "", err
+	}
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, "", nil //nolint:nilerr // it has ended
+	}
+	defer unix.Close(pidfd)
+	cmdline, err := os.ReadFile(proc + "/cmdline")
+	if err != nil {
+		return nil, "", nil //nolint:nilerr // it has ended
+	}
+	f := &Found{Cgroup: groupOf(proc)}
+	args := strings.Split(string(cmdline), "\x00")
+	switch {
+	case args[0] == SentryName:
+		f.Role = roleSentry
+		f.UID, f.Attempt = startedAs(args)
+	case args[0] == gofer.Argv0:
+		f.Role = roleGofer
+	case f.Cgroup != "" && isInit(proc):
+		// A sentry may call itself whatever it likes once it was taken over. It
+		// stays the first process of its namespace, which the processes that it
+		// runs the application in are not: they end with it.
+		f.Role = roleSentry
+	default:
+		return nil, "", nil
+	}
+	if name, err = holds(proc, files, dirs); name == "" || err != nil {
+		return nil, "", err
+	}
+	f.Identity, err = actual.Identify(pidfd, pid)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return nil, "", nil
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("identify process %d: %w", pid, err)
+	}
+	return f, name, nil
+}
+
+// holds is the sandbox that a process has a file of open.
+func holds(proc string, files map[inode]string, dirs map[string]string) (string, error) {
+	fds, err := os.ReadDir(proc + "/fd")
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("look at the files of process %s: %w", filepath.Base(proc), err)
+	}
+	for _, fd := range fds {
+		link := proc + "/fd/" + fd.Name()
+		var st unix.Stat_t
+		if unix.Stat(link, &st) != nil {
+			continue
+		}
+		if name, ok := files[inode{st.Dev, st.Ino}]; ok {
+			return name, nil
+		}
+		target, err := os.Readlink(link)
+		if err != nil {
+			continue
+		}
+		for d := path.Dir(target); len(d) > 1; d = path.Dir(d) {
+			if name, ok := dirs[d]; ok {
+				return name, nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// groupOf is the name of the group of a sandbox that a process is in.
+func groupOf(proc string) string {
+	b, err := os.ReadFile(proc + "/cgroup")
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(b)) {
+		// ID:CONTROLLERS:PATH
+		if _, rest, ok := strings.Cut(line, ":"); ok {
+			if _, p, ok := strings.Cut(strings.TrimSuffix(rest, "\n"), ":"); ok {
+				if name := cgroup.NameOf(p); name != "" {
+					return name
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// isInit says whether a process is the first one of a pid namespace below ours.
+func isInit(proc string) bool {
+	b, err := os.ReadFile(proc + "/status")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "NSpid:"); ok {
+			ids := strings.Fields(v)
+			return len(ids) > 1 && ids[len(ids)-1] == "1"
+		}
+	}
+	return false
+}
+
+// startedAs reads what a sentry was started with out of its command line.
+func startedAs(args []string) (uid string, attempt int64) {
+	for _, a := range args {
+		if v, ok := strings.CutPrefix(a, "--"+wire.FlagUID+"="); ok {
+			uid = v
+		}
+		if v, ok := strings.CutPrefix(a, "--"+wire.FlagAttempt+"="); ok {
+			if n, err := strconv.ParseInt(v, 10, 64); err == nil {
+				attempt = n
+			}
+		}
+	}
+	if len(uid) > 64 {
+		uid = ""
+	}
+	return printable(uid, 64), attempt
+}

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/launcher/cgroup"
+)
+
+// Recover puts a held name right, on an operator's order, and says what was
+// done. Where everything that lives agrees with the second copy of the record,
+// the record is put back and the sandbox goes on. Where nothing lives, the
+// sandbox's directory is set aside and the name is free. Otherwise it is refused,
+// unless end is set: then what lives is ended, and the directory set aside. What
+// was damaged is kept either way. The caller holds the lock of the store, and
+// nobody else works on the name.
+func (l *Launcher) Recover(ctx context.Context, name string, end bool) (string, error) {
+	said, err := l.recover(ctx, name, end)
+	if err != nil {
+		return "", fmt.Errorf("recover sandbox %s: %w", name, err)
+	}
+	return said, nil
+}
+
+func (l *Launcher) recover(ctx context.Context, name string, end bool) (string, error) {
+	_, held, err := l.store.Get(name)
+	switch {
+	case err != nil:
+		return "", err
+	case held == nil:
+		return "", terminalf("its record is not held: there is nothing to recover")
+	case held.Reason == actual.HeldNewer:
+		return "", terminalf("%s: %s; use the version of this program that wrote it", held.Reason, held.Message)
+	case held.Reason == actual.HeldForeign:
+		return "", terminalf("%s: %s; this program did not make it, and does not remove it", held.Reason, held.Message)
+	}
+	found, err := Examine(ctx, l.store, name)
+	if err != nil {
+		return "", err
+	}
+	e := found[name]
+	switch {
+	case end:
+	case e.Gap == "":
+		return l.putBack(e)
+	case len(e.Processes) > 0:
+		return "", terminalf("%s live, and the record can't be put back: %s; `sandboxctl recover --end %s` ends them and frees the name", e.List(), e.Gap, name)
+	}
+	if err := l.end(ctx, e); err != nil {
+		return "", err
+	}
+	kept, err := l.store.SetAside(name)
+	if err != nil {
+		return "", err
+	}
+	ended := "nothing of it lived"
+	if len(e.Processes) > 0 {
+		ended = e.List() + " ended"
+	}
+	return ended + "; its directory is kept as " + kept, nil
+}
+
+// putBack makes the copy of the record the record.
+func (l *Launcher) putBack(e *Evidence) (string, error) {
+	kept, err := l.store.SetRecordAside(e.Name)
+	if err != nil {
+		return "", err
+	}
+	if err := l.store.Put(e.Copy); err != nil {
+		return "", err
+	}
+	said := e.List() + " go on, the record is put back from its second copy"
+	if kept != "" {
+		said += "; the damaged one is kept as " + kept
+	}
+	return said, nil
+}
+
+// EndUnrecorded kills the sentry and the gofer of a sandbox whose record can't
+// be read, and waits for their death: those of our processes that have a file of
+// its directory open. The caller holds the name, so that none is being started.
+func (l *Launcher) EndUnrecorded(ctx context.Context, name string) error {
+	found, err := Examine(ctx, l.store, name)
+	if err == nil {
+		err = l.end(ctx, found[name])
+	}
+	if err != nil {
+		return fmt.Errorf("end processes of %s: %w", name, err)
+	}
+	return nil
+}
+
+// end kills what was found, sentries first, and removes what it leaves on the
+// host.
+func (l *Launcher) end(ctx context.Context, e *Evidence) error {
+	var (
+		errs   []error
+		groups []*cgroup.Group
+	)
+	for i := range e.Processes {
+		f := &e.Processes[i]
+		grace := goferGrace
+		if f.Role == roleSentry {
+			grace = 0
+		}
+		group, err := l.groupOf(e.Name, f.Role, &f.Identity)
+		if group != nil {
+			groups = append(groups, group)
+		}
+		errs = append(errs, err, l.kill(ctx, f.Role, &f.Identity, grace))
+	}
+	// When both are dead: the gofer may have left by itself, with its sentry.
+	for _, g := range groups {
+		errs = append(errs, l.removeGroup(ctx, g))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if e.Copy != nil {
+		// A process that has nothing of the sandbox open is not ended on the word
+		// of the copy alone; but nothing is freed beside it.
+		if err := l.proveDead(e.Copy); err != nil {
+			return fmt.Errorf("by the second copy of its record %w, and has no file of the sandbox open; find out what it is, and end it by hand if it is of the sandbox", err)
+		}
+	}
+	if left, err := Examine(ctx, l.store, e.Name); err != nil {
+		return err
+	} else if left := left[e.Name]; len(left.Processes) > 0 {
+		return fmt.Errorf("%s live on", left.List())
+	}
+	if rec := e.leaves(); rec != nil {
+		if err := l.release(ctx, rec); err != nil {
+			return err
+		}
+	}
+	return l.afterEnd(ctx, &actual.Record{Name: e.Name})
+}
+
+// groupOf opens the cgroup of a process that is alive, if it is the sandbox's own;
+// nil if not.
+func (l *Launcher) groupOf(name, role string, id *actual.Identity) (*cgroup.Group, error) {
+	p, err := actual.Open(*id)
+	if errors.Is(err, actual.ErrGone) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s (pid %d): %w", ErrUnknownProcess, role, id.PID, err)
+	}
+	defer p.Close()
+	group, err := l.cgroups.OwnOf(id.PID, name)
+	if p.Alive() == actual.Alive {
+		return group, err
+	}
+	// What was read may be a successor's.
+	if err == nil {
+		return nil, group.Close()
+	}
+	return nil, nil
+}
+
+// removeGroup kills what is left in a cgroup and removes it.
+func (l *Launcher) removeGroup(ctx context.Context, group *cgroup.Group) error {
+	ctx, cancel := context.WithTimeout(ctx, l.opts.KillTimeout)
+	defer cancel()
+	return errors.Join(group.Kill(), group.Remove(ctx), group.Close())
+}
+
+// leaves is a record of what a sandbox leaves on the host besides the groups its
+// processes are in: the copy, if it is of what lived. nil if that is not known.
+func (e *Evidence) leaves() *actual.Record {
+	if e.Copy == nil || e.Copy.Container != nil || !e.isOf(e.Copy.Name+"-"+e.Copy.UID) {
+		return nil
+	}
+	rec := *e.Copy
+	return &rec
+}
+
+// isOf says whether no process that was found is in another group.
+func (e *Evidence) isOf(group string) bool {
+	for i := range e.Processes {
+		if g := e.Processes[i].Cgroup; g != "" && g != group {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/cgroup"
+)
+
+// actor is a process that calls itself something and has a file open.
+type actor struct {
+	cmd *exec.Cmd
+	id  actual.Identity
+}
+
+func act(t *testing.T, file string, args ...string) *actor {
+	t.Helper()
+	path, err := exec.LookPath("sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// sleep takes no options but these; what a sentry has of them comes first.
+	cmd := &exec.Cmd{Path: path, Args: args, SysProcAttr: &syscall.SysProcAttr{}}
+	pidfd := -1
+	cmd.SysProcAttr.PidFD = &pidfd
+	if file != "" {
+		f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		cmd.ExtraFiles = []*os.File{f}
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		unix.Close(pidfd)
+	})
+	a := &actor{cmd: cmd}
+	if a.id, err = actual.Identify(pidfd, cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func (a *actor) alive(t *testing.T) bool {
+	t.Helper()
+	live, err := Liveness(&a.id)
+	if live == actual.Unknown {
+		t.Fatal(err)
+	}
+	return live == actual.Alive
+}
+
+func heldStore(t *testing.T, name string) (*actual.Store, string) {
+	t.Helper()
+	// A path without links, as /proc shows it.
+	top, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := actual.OpenStore(filepath.Join(top, "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	dir := filepath.Join(store.Path(), "sandboxes", name)
+	if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(filepath.Join(dir, "meta.json"), []byte("damage"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return store, dir
+}
+
+// What belongs to a held name is found by what it has open and what it is called;
+// nobody else is, and nobody else is signalled.
+func TestRecoverStrangers(t *testing.T) {
+	t.Parallel()
+	store, dir := heldStore(t, "web")
+	sentry := act(t, filepath.Join(dir, "exit.json"), SentryName, "1000")
+	goferLog := filepath.Join(dir, "logs", "gofer.log")
+	if err := os.Mkdir(filepath.Dir(goferLog), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	server := act(t, goferLog, gofer.Argv0, "1000")
+	if err := os.Remove(goferLog); err != nil { // it is still of the sandbox
+		t.Fatal(err)
+	}
+	strangers := map[string]*actor{
+		"a reader of its log":        act(t, filepath.Join(dir, "exit.json"), "sleep", "1000"),
+		"the sentry of another":      act(t, filepath.Join(t.TempDir(), "exit.json"), SentryName, "1000"),
+		"a sentry with nothing open": act(t, "", SentryName, "1000"),
+		"one that is called like it": act(t, filepath.Join(dir, "exit.json"), SentryName+"x", "1000"),
+	}
+	ls, err := New(Options{Store: store, KillTimeout: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := Examine(t.Context(), store, "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := found["web"]
+	if len(e.Processes) != 2 || e.Processes[0].Identity != sentry.id || e.Processes[1].Identity != server.id || e.SentryPID() != sentry.id.PID || e.GoferPID() != server.id.PID {
+		t.Errorf("found %s, expected sentry (pid %d) and gofer (pid %d)", e.List(), sentry.id.PID, server.id.PID)
+	}
+	// Unasked nothing is ended.
+	if said, err := ls.Recover(t.Context(), "web", false); err == nil || !strings.Contains(err.Error(), "--end") {
+		t.Errorf("%q %v", said, err)
+	}
+	if !sentry.alive(t) || !server.alive(t) {
+		t.Error("something was ended unasked")
+	}
+	said, err := ls.Recover(t.Context(), "web", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sentry.alive(t) || server.alive(t) {
+		t.Errorf("%s, and they live", said)
+	}
+	for what, s := range strangers {
+		if !s.alive(t) {
+			t.Errorf("%s was ended", what)
+		}
+	}
+	if _, kept, ok := strings.Cut(said, "kept as "); !ok {
+		t.Errorf("said %q", said)
+	} else if b, err := os.ReadFile(filepath.Join(kept, "meta.json")); err != nil || string(b) != "damage" {
+		t.Errorf("kept: %q %v", b, err)
+	}
+	if err := store.Claim("web"); err != nil {
+		t.Errorf("the name is not free: %v", err)
+	}
+}
+
+// The pids of strangers in a damaged record, or in the copy of it, are nobody's.
+func TestRecoverForgedPids(t *testing.T) {
+	t.Parallel()
+	canary := act(t, "", "sleep", "1000")
+	boot, err := actual.BootID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reused, earlier := canary.id, canary.id
+	reused.Inode++ // a process that had the number before
+	if canary.id.Inode == 0 {
+		reused.StartTime++
+	}
+	earlier.BootID = "another"
+	for what, id := range map[string]actual.Identity{"a pid that was given again": reused, "a pid of another boot": earlier} {
+		store, _ := heldStore(t, "web")
+		rec := &actual.Record{
+			Version: actual.RecordVersion, Name: "web", UID: strings.Repeat("0", 32), Attempt: 1, Generation: 1, Phase: actual.PhaseRunning,
+			BootID: boot, Sentry: &id, Gofer: &id,
+		}
+		if err := store.PutCopy(rec); err != nil {
+			t.Fatal(err)
+		}
+		l, err := New(Options{Store: store})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, end := range []bool{false, true} {
+			said, err := l.Recover(t.Context(), "web", end)
+			if err != nil || !strings.Contains(said, "nothing of it lived") {
+				t.Errorf("%s: %q %v", what, said, err)
+			}
+			if !canary.alive(t) {
+				t.Fatalf("%s: the process that has it now was ended", what)
+			}
+			store2 := filepath.Join(store.Path(), "sandboxes", "web")
+			if err := errors.Join(os.Mkdir(store2, 0o700), os.WriteFile(filepath.Join(store2, "meta.json"), nil, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// One that lives, and has nothing of the sandbox open: it is not ended on the
+	// word of the copy, and nothing is freed beside it.
+	store, _ := heldStore(t, "web")
+	rec := &actual.Record{
+		Version: actual.RecordVersion, Name: "web", UID: strings.Repeat("0", 32), Attempt: 1, Generation: 1, Phase: actual.PhaseRunning, BootID: boot, Sentry: &canary.id,
+	}
+	if err := store.PutCopy(rec); err != nil {
+		t.Fatal(err)
+	}
+	l, err := New(Options{Store: store})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, end := range []bool{false, true} {
+		if said, err := l.Recover(t.Context(), "web", end); err == nil || !canary.alive(t) {
+			t.Errorf("%q %v, alive %v", said, err, canary.alive(t))
+		}
+	}
+}
+
+// The words of a sentry, which may have been taken over, are read and not
+// believed.
+func TestEvidenceWords(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		args    string
+		uid     string
+		attempt int64
+	}{
+		{"sandboxctl-sentry --exit-uid=ab --exit-attempt=7 boot", "ab", 7},
+		{"sandboxctl-sentry", "", 0},
+		{"sandboxctl-sentry --exit-uid=" + strings.Repeat("a", 65) + " --exit-attempt=99999999999999999999", "", 0},
+		{"sandboxctl-sentry --exit-uid=\x1b[31m --exit-attempt=-1", " [31m", -1},
+	} {
+		if uid, attempt := startedAs(strings.Split(c.args, " ")); uid != c.uid || attempt != c.attempt {
+			t.Errorf("%q: %q %d, expected %q %d", c.args, uid, attempt, c.uid, c.attempt)
+		}
+	}
+	for p, want := range map[string]string{
+		"/sandboxctl/web-0": "web-0", "/a/b/sandboxctl/web-0": "web-0", "/": "", "/sandboxctl": "", "/other/web-0": "", "/sandboxctl/web-0/deeper": "", "": "",
+	} {
+		if got := cgroup.NameOf(p); got != want {
+			t.Errorf("%q: %q, expected %q", p, got, want)
+		}
+	}
+	uid := strings.Repeat("0a", 16)
+	copied := &actual.Record{Name: "web", UID: uid, SpecHash: "copy"}
+	e := &Evidence{Name: "web", Copy: copied, Processes: []Found{{Cgroup: "web-" + uid}}}
+	if rec := e.leaves(); rec == nil || rec.SpecHash != "copy" {
+		t.Errorf("its own copy is not used: %+v", rec)
+	}
+	e.Processes[0].Cgroup = "web-" + strings.Repeat("1", 32)
+	if rec := e.leaves(); rec != nil {
+		t.Errorf("the copy of another is used: %+v", rec)
+	}
+}
