@@ -75,7 +75,7 @@ func TestPlanDenied(t *testing.T) {
 		"died":                       {judged(denied(running(web), dead), strict), "destroy web SentryKilled failures=1", "Stopping", ""},
 		"died, no policy":            {judged(denied(running(web), dead), nil), "destroy web SentryKilled failures=1", "Stopping", ""},
 		"begun to stop":              {judged(denied(running(web), phase(actual.PhaseStopping)), nil), "destroy web Interrupted", "Stopping", ""},
-		"interrupted":                {judged(denied(running(web), phase(actual.PhaseStarting)), nil), "destroy web Interrupted", "Creating", ""},
+		"interrupted":                {judged(denied(running(web), phase(actual.PhaseStarting)), nil), "destroy web Interrupted adopt", "Creating", ""},
 		"stopped":                    {judged(denied(stopped(web, 1), due), strict), "", "Failed", "Ready=False/PolicyDenied Reconciling=False/Converged Stalled=True/PolicyDenied ManifestValid=False/PolicyDenied"},
 		"stopped, no policy":         {judged(denied(stopped(web, 1), due), nil), "", "Failed", "Ready=False/PolicyDenied Reconciling=False/Converged Stalled=True/PolicyDenied"},
 		"stopped, a restart":         {judged(request(denied(stopped(web, 1))), strict), "", "Failed", "Stalled=True/PolicyDenied"},

@@ -506,7 +506,7 @@ func TestLoopRecover(t *testing.T) {
 		if len(rec.tries) != 2 || w.Requests() != 0 {
 			t.Errorf("tried %v, %d requests wait", rec.tries, w.Requests())
 		}
-		if got := fmt.Sprint(events.reasons); got != "[RecordRecoverFailed RecordRecovered Started]" && got != "[SourceComplete RecordRecoverFailed RecordRecovered Started]" {
+		if got := fmt.Sprint(events.reasons); got != "[Held RecordRecoverFailed RecordRecovered Started]" && got != "[SourceComplete Held RecordRecoverFailed RecordRecovered Started]" {
 			t.Errorf("events %s", got)
 		}
 	})

@@ -268,7 +268,7 @@ func (c *computation) both(e *desired.Entry, o *actual.Observed) {
 		end := actual.Ending{Reason: ReasonInterrupted, Failures: rec.Failures}
 		if o.Sentry == actual.Alive && o.Gofer == actual.Alive {
 			end.Adopt = true
-			end.Finish = sameSpec(rec, e) && !e.Sandbox.Spec.Suspend && !c.restartWanted(rec)
+			end.Finish = sameSpec(rec, e) && !e.Sandbox.Spec.Suspend && c.in.Denied[rec.Name] == "" && !c.restartWanted(rec)
 		}
 		c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: ReasonInterrupted, Ending: end})
 	}
