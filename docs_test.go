@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package house_test
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// claims are the rows of the tables of a document: id, cells, and the last cell,
+// which names what proves them.
+func claims(t *testing.T, path, id string) [][]string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	re := regexp.MustCompile(`^` + id + `$`)
+	var out [][]string
+	for line := range strings.Lines(string(b)) {
+		cells := strings.Split(strings.Trim(line, "| \n"), " | ")
+		if re.MatchString(cells[0]) {
+			out = append(out, cells)
+		}
+	}
+	return out
+}
+
+// TestClaims: a threat or fault that no test shows is a wish. Each row of both
+// documents has an id of its own, as many cells as its table, and names tests
+// and scripts that exist.
+func TestClaims(t *testing.T) {
+	t.Parallel()
+	have := names(t)
+	for _, doc := range []struct {
+		path, id    string
+		cells, rows int
+	}{
+		{"docs/threat-model.md", `[A-Z]{3}-[0-9]{2}`, 5, 35},
+		{"docs/fault-catalogue.md", `[A-Z][0-9]+`, 4, 60},
+	} {
+		rows := claims(t, doc.path, doc.id)
+		if len(rows) < doc.rows {
+			t.Errorf("%s has %d rows, expected %d or more", doc.path, len(rows), doc.rows)
+		}
+		seen := map[string]bool{}
+		for _, cells := range rows {
+			if seen[cells[0]] {
+				t.Errorf("%s: %s stands there twice", doc.path, cells[0])
+			}
+			seen[cells[0]] = true
+			if len(cells) != doc.cells {
+				t.Errorf("%s: %s has %d cells, expected %d", doc.path, cells[0], len(cells), doc.cells)
+				continue
+			}
+			proof := cells[len(cells)-1]
+			tests, scripts := proofName.FindAllStringSubmatch(proof, -1), scriptOf.FindAllStringSubmatch(proof, -1)
+			if len(tests)+len(scripts) == 0 {
+				t.Errorf("%s: %s names no test", doc.path, cells[0])
+			}
+			for _, m := range tests {
+				if !have[m[1]] {
+					t.Errorf("%s: %s: there is no %s", doc.path, cells[0], m[1])
+				}
+			}
+			for _, m := range scripts {
+				if _, err := os.Stat("cmd/sandboxctl/testdata/script/" + m[1]); err != nil {
+					t.Errorf("%s: %s: %v", doc.path, cells[0], err)
+				}
+			}
+		}
+	}
+}
