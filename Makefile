@@ -50,7 +50,7 @@ test: setup ## everything: build, lint, unit tests and real sandboxes, race dete
 
 .PHONY: race
 race: build ## all tests with the race detector, on real sandboxes as root
-	$(RACE) -timeout 12m $(PACKAGES)
+	$(RACE) -timeout 40m $(PACKAGES)
 
 .PHONY: e2e
 e2e: build ## the scripts on real sandboxes only (SCRIPT=name for one)
