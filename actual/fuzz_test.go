@@ -265,6 +265,7 @@ func FuzzEvents(f *testing.F) {
 	f.Add([]byte("{\"reason\":\"Torn\""), 3)
 	f.Add(append([]byte(strings.Repeat("x", maxEvent+10)+"\n"), line...), maxEvent)
 	f.Add(append([]byte(strings.Repeat("x", 3*maxEvent)), line...), 2*maxEvent+1)
+	f.Add(append([]byte(strings.Repeat("x", 2*maxEvent)), line...), maxEvent+5)
 	f.Fuzz(func(t *testing.T, b []byte, cut int) {
 		read := func(cut int) (out []string) {
 			r := &EventReader{buf: bufio.NewReaderSize(&pausing{b, cut}, maxEvent)}

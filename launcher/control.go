@@ -24,8 +24,8 @@ import (
 // over must not exhaust its caller's memory, and three bytes can become a hundred.
 const (
 	maxReply     = 256 << 10
-	maxProcesses = 2 << 20 // of a list of processes
-	maxObjects   = 32 << 10
+	maxProcesses = 1 << 20 // of a list of processes
+	maxObjects   = 16 << 10
 )
 
 // defaultCallTimeout applies when the context has no deadline: a hung sentry
@@ -158,9 +158,6 @@ func (c *Control) roundTrip(method string, arg, result any, files []*os.File) er
 	if result == nil {
 		return nil
 	}
-	if n := bytes.Count(r.Result, []byte{'{'}); n > maxObjects {
-		return fmt.Errorf("decode answer: %d objects, at most %d are expected", n, maxObjects)
-	}
 	if err := json.Unmarshal(r.Result, result); err != nil {
 		return fmt.Errorf("decode answer: %w", err)
 	}
@@ -286,9 +283,27 @@ func (c *Control) Resume(ctx context.Context) error {
 
 // Processes lists the processes of the sandbox.
 func (c *Control) Processes(ctx context.Context) ([]wire.Process, error) {
+	var list json.RawMessage
+	if err := c.call(ctx, wire.MethodProcesses, c.id, &list); err != nil {
+		return nil, err
+	}
+	// One by one: each may be made of two bytes.
 	var ps []wire.Process
-	err := c.call(ctx, wire.MethodProcesses, c.id, &ps)
-	return ps, err
+	dec := json.NewDecoder(bytes.NewReader(list))
+	if t, err := dec.Token(); err != nil || t != json.Delim('[') && t != nil {
+		return nil, fmt.Errorf("call %s: decode answer: expected a list", wire.MethodProcesses)
+	}
+	for dec.More() && len(ps) < maxObjects {
+		var p wire.Process
+		if err := dec.Decode(&p); err != nil {
+			return nil, fmt.Errorf("call %s: decode answer: %w", wire.MethodProcesses, err)
+		}
+		ps = append(ps, p)
+	}
+	if dec.More() {
+		return nil, fmt.Errorf("call %s: decode answer: more than %d processes", wire.MethodProcesses, maxObjects)
+	}
+	return ps, nil
 }
 
 // Stats returns what the sentry knows of the sandbox's use of resources.

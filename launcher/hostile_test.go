@@ -82,7 +82,8 @@ func sendHostile(c *net.UnixConn, answer []byte, piece int, fds []int) {
 	}
 	for len(answer) > 0 {
 		n := min(len(answer), max(piece, 1))
-		if _, _, err := c.WriteMsgUnix(answer[:n], oob, nil); err != nil {
+		n, _, err := c.WriteMsgUnix(answer[:n], oob, nil) // it may take less
+		if err != nil {
 			return
 		}
 		answer, oob = answer[n:], nil
