@@ -50,7 +50,7 @@ func connect(ctx context.Context, store *actual.Store, rec *actual.Record) (*Con
 		return nil, err
 	}
 	defer dir.Close()
-	c, err := dialControl(ctx, int(dir.Fd()), ControlSocket, rec.Name)
+	c, err := dialControl(ctx, int(dir.Fd()), rec.Name)
 	if err != nil {
 		return nil, err
 	}

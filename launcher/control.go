@@ -48,12 +48,12 @@ type Control struct {
 	preserved []*os.File
 }
 
-// dialControl connects to the socket name in the directory of descriptor dir.
-func dialControl(ctx context.Context, dir int, name, id string) (*Control, error) {
+// dialControl connects to the control socket in the directory of descriptor dir.
+func dialControl(ctx context.Context, dir int, id string) (*Control, error) {
 	// Through /proc/self/fd, so that neither the length of the state path
 	// (sun_path holds 108 bytes) nor a swapped directory matters.
 	var d net.Dialer
-	c, err := d.DialContext(ctx, "unix", "/proc/self/fd/"+strconv.Itoa(dir)+"/"+name)
+	c, err := d.DialContext(ctx, "unix", "/proc/self/fd/"+strconv.Itoa(dir)+"/"+ControlSocket)
 	if err != nil {
 		return nil, fmt.Errorf("connect to control server: %w", err)
 	}

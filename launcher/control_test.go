@@ -42,7 +42,7 @@ func fakeSentry(t *testing.T, answer func(c *net.UnixConn, request string)) *Con
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.Close() })
-	c, err := dialControl(t.Context(), int(d.Fd()), ControlSocket, "web")
+	c, err := dialControl(t.Context(), int(d.Fd()), "web")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func TestExecuteOnStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	c, err := dialControl(t.Context(), int(d.Fd()), ControlSocket, "web")
+	c, err := dialControl(t.Context(), int(d.Fd()), "web")
 	if err != nil {
 		t.Fatal(err)
 	}

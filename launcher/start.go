@@ -257,7 +257,7 @@ func (p *pair) connect(ctx context.Context, dir int, name string) (*Control, err
 	if err := p.waitReady(ctx); err != nil {
 		return nil, err
 	}
-	c, err := dialControl(ctx, dir, ControlSocket, name)
+	c, err := dialControl(ctx, dir, name)
 	if err != nil {
 		return nil, err
 	}
