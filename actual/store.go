@@ -434,7 +434,14 @@ func (s *Store) decode(name string) (*Record, *Held) {
 	defer dir.Close()
 	rec, err := readRecord(int(dir.Fd()), RecordFile, name)
 	if errors.Is(err, unix.ENOENT) {
-		if err = missing(dir); err != nil && !s.is(name, dir) {
+		if err = missing(dir); errors.Is(err, errNoRecord) {
+			// Other files are made after the record: where they are, it was written
+			// meanwhile, or is lost.
+			if rec, err = readRecord(int(dir.Fd()), RecordFile, name); errors.Is(err, unix.ENOENT) {
+				err = errNoRecord
+			}
+		}
+		if err != nil && !s.is(name, dir) {
 			return nil, nil // it is being removed
 		}
 	}

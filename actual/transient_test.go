@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/atomicfile"
 )
 
 // A sandbox that is moved into the trash while it is looked for is there or is
@@ -42,6 +44,44 @@ func TestLookWhileRemoved(t *testing.T) {
 			d.Close()
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			t.Error(err)
+			break
+		}
+	}
+	close(stop)
+	must(t, <-done)
+}
+
+// Who looks while a sandbox is being made sees it or not, and never one that has
+// lost its record: everything else in its directory is younger than that.
+func TestLookWhileMade(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	dir := filepath.Join(s.Path(), SandboxesDir, "web")
+	tmp := filepath.Join(dir, atomicfile.TempPrefix+"0")
+	b, err := EncodeRecord(sample("web"))
+	must(t, err)
+	done := make(chan error, 1)
+	stop := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-stop:
+				done <- nil
+				return
+			default:
+			}
+			// As a create does it, without waiting for the disk.
+			err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(tmp, b, 0o600), os.Rename(tmp, metaPath(s, "web")),
+				os.WriteFile(filepath.Join(dir, ExitFile), nil, 0o600), os.Rename(dir, filepath.Join(s.Path(), TrashDir, "web")), os.RemoveAll(filepath.Join(s.Path(), TrashDir, "web")))
+			if err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	for range 30000 {
+		if _, held := s.decode("web"); held != nil && held.Reason == HeldCorrupt {
+			t.Error(held.Message)
 			break
 		}
 	}

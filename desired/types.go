@@ -193,7 +193,7 @@ type FileSource struct {
 // Values of Network.Mode.
 const (
 	NetworkNone   = "none"   // loopback only
-	NetworkHost   = "host"   // the host's own network; needs --allow-host-network
+	NetworkHost   = "host"   // the host's own network; the host policy must allow it
 	NetworkBridge = "bridge" // a private address behind a bridge
 	NetworkNetns  = "netns"  // an existing network namespace
 )

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -466,11 +467,20 @@ func TestLoopRequests(t *testing.T) {
 // recoverer notes what it was asked for, and mends what it is told to end.
 type recoverer struct {
 	w     *reconciletest.World
+	mu    sync.Mutex
 	tries []bool
 }
 
+func (r *recoverer) tried() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return fmt.Sprint(r.tries)
+}
+
 func (r *recoverer) Recover(_ context.Context, name string, end bool) (string, error) {
+	r.mu.Lock()
 	r.tries = append(r.tries, end)
+	r.mu.Unlock()
 	if !end {
 		return "", refusal{}
 	}
@@ -487,24 +497,24 @@ func TestLoopRecover(t *testing.T) {
 		w.Hold("web")
 		w.Want(reconciletest.Entry("web", "a", nil))
 		time.Sleep(time.Hour)
-		if len(rec.tries) > 0 || phase(w, "web") != "none" {
-			t.Errorf("unasked: %v, %s", rec.tries, phase(w, "web"))
+		if rec.tried() != "[]" || phase(w, "web") != "none" {
+			t.Errorf("unasked: %v, %s", rec.tried(), phase(w, "web"))
 		}
 		w.Request(actual.Request{Kind: actual.RequestRecover, Name: "web", Token: "1"})
 		time.Sleep(time.Hour)
-		if fmt.Sprint(rec.tries) != "[false]" || w.Requests() != 0 {
-			t.Errorf("tried %v, %d requests wait; expected one try and none", rec.tries, w.Requests())
+		if rec.tried() != "[false]" || w.Requests() != 0 {
+			t.Errorf("tried %v, %d requests wait; expected one try and none", rec.tried(), w.Requests())
 		}
 		w.Request(actual.Request{Kind: actual.RequestRecover, Name: "web", Token: "2", End: true})
 		time.Sleep(time.Hour)
-		if fmt.Sprint(rec.tries) != "[false true]" || w.Requests() != 0 || phase(w, "web") != "Running" {
-			t.Errorf("tried %v, %d requests wait, it is %s; expected it to be created anew", rec.tries, w.Requests(), phase(w, "web"))
+		if rec.tried() != "[false true]" || w.Requests() != 0 || phase(w, "web") != "Running" {
+			t.Errorf("tried %v, %d requests wait, it is %s; expected it to be created anew", rec.tried(), w.Requests(), phase(w, "web"))
 		}
 		// Of one that is not held there is nothing to recover.
 		w.Request(actual.Request{Kind: actual.RequestRecover, Name: "web", Token: "3"})
 		time.Sleep(time.Hour)
-		if len(rec.tries) != 2 || w.Requests() != 0 {
-			t.Errorf("tried %v, %d requests wait", rec.tries, w.Requests())
+		if rec.tried() != "[false true]" || w.Requests() != 0 {
+			t.Errorf("tried %v, %d requests wait", rec.tried(), w.Requests())
 		}
 		if got := fmt.Sprint(events.reasons); got != "[Held RecordRecoverFailed RecordRecovered Started]" && got != "[SourceComplete Held RecordRecoverFailed RecordRecovered Started]" {
 			t.Errorf("events %s", got)

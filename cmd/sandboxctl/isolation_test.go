@@ -154,7 +154,7 @@ func TestIsolation(t *testing.T) {
 	name := fmt.Sprintf("sbctl-%d-iso", os.Getpid())
 	outer, inner := namedNetns(t, name+"-out"), namedNetns(t, name)
 	wireUp(t, outer, inner, "/run/netns/"+name)
-	h := hostWith(t, []string{"--allow-host-network"}, marker)
+	h := benchHost(t, marker)
 	probe := filepath.Join(h.work, "rootfs", "bin", "probe")
 	build := exec.Command("go", "build", "-trimpath", "-o", probe, "./testdata/probe")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

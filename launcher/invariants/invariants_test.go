@@ -147,13 +147,17 @@ func TestFiles(t *testing.T) {
 	tmp := atomicfile.TempPrefix + "0011"
 	for path, want := range map[string]Kind{
 		tmp: LeftTemp, "sandboxes/web/" + tmp: LeftTemp, "sandboxes/web/logs/" + tmp: LeftTemp, "requests/" + tmp: LeftTemp,
-		"sandboxes/other/exit.json": LeftDirectory, "trash/web.0123/exit.json": LeftTrash,
+		"trash/web.0123/exit.json": LeftTrash,
 	} {
 		w := newWorld(t)
 		w.write(path)
 		w.expect(Options{}, want)
 		w.expect(Options{Settled: true}, want)
 	}
+	// One with something in it is held, and told with the records.
+	w := newWorld(t)
+	must(t, os.Mkdir(w.path("sandboxes/other"), 0o700))
+	w.expect(Options{}, LeftDirectory)
 }
 
 func TestSocket(t *testing.T) {
