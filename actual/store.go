@@ -88,7 +88,7 @@ func idOf(st *unix.Stat_t) fileID {
 // could have root signal and remove things.
 func OpenStore(path string) (*Store, error) {
 	crashpoint.Before(crashpoint.StateDirectory)
-	err := os.MkdirAll(path, 0o700)
+	err := atomicfile.MkdirAll(path, 0o700)
 	crashpoint.After(crashpoint.StateDirectory)
 	if err != nil {
 		return nil, fmt.Errorf("create state directory: %w", err)
@@ -108,7 +108,7 @@ func OpenStore(path string) (*Store, error) {
 // OpenRuntimeStore opens or creates the state directory of an OCI runtime: the
 // ids are its clients', and there is no daemon.
 func OpenRuntimeStore(path string) (*Store, error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
+	if err := atomicfile.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("create state directory: %w", err)
 	}
 	return openStore(path, true, ValidID)

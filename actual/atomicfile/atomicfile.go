@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -141,6 +142,35 @@ func sweep(dir int, name string) error {
 	err = unix.Unlinkat(dir, name, 0)
 	crashpoint.After(crashpoint.TempSweep)
 	return err
+}
+
+// MkdirAll makes a directory, and what is missing above it. When it returns nil,
+// what it has made survives a power cut.
+func MkdirAll(path string, mode fs.FileMode) error {
+	var parents []string
+	for p := filepath.Clean(path); ; p = filepath.Dir(p) {
+		_, err := os.Lstat(p)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		parents = append(parents, filepath.Dir(p))
+	}
+	if err := os.MkdirAll(path, mode); err != nil {
+		return err
+	}
+	for _, p := range parents {
+		dir, err := os.Open(p)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(unix.Fsync(int(dir.Fd())), dir.Close()); err != nil {
+			return fmt.Errorf("sync %s: %w", p, err)
+		}
+	}
+	return nil
 }
 
 // Names lists what is in dir besides what crashed writers left there.

@@ -474,3 +474,21 @@ func TestConcurrentWriters(t *testing.T) {
 	}
 	expectNames(t, dir, "f")
 }
+
+func TestMkdirAll(t *testing.T) {
+	t.Parallel()
+	top := t.TempDir()
+	for _, p := range []string{"a/b/c", "a/b/c", "a/./b/../d/", "."} {
+		must(t, MkdirAll(filepath.Join(top, p)+"/", 0o700))
+		fi, err := os.Stat(filepath.Join(top, p))
+		if must(t, err); !fi.IsDir() || p != "." && fi.Mode().Perm() != 0o700 {
+			t.Errorf("%s is %v", p, fi.Mode())
+		}
+	}
+	must(t, os.WriteFile(filepath.Join(top, "file"), nil, 0o600))
+	for _, p := range []string{"file", "file/below"} {
+		if err := MkdirAll(filepath.Join(top, p), 0o700); err == nil {
+			t.Errorf("%s was made", p)
+		}
+	}
+}

@@ -144,6 +144,25 @@ func TestRemoveSyncs(t *testing.T) {
 	})
 }
 
+// A directory that was made is on disk, or an error; one that was there costs no
+// sync.
+func TestMkdirAllSyncs(t *testing.T) {
+	t.Parallel()
+	top, _ := tempDir(t)
+	onThread(t, func() {
+		if err := breakStep(step{unix.SYS_FSYNC, anything}, -1, unix.SECCOMP_RET_ERRNO|uint32(unix.EIO)); err != nil {
+			t.Error(err)
+			return
+		}
+		if err := MkdirAll(filepath.Join(top, "a", "b"), 0o700); !errors.Is(err, unix.EIO) {
+			t.Errorf("%v, expected EIO", err)
+		}
+		if err := MkdirAll(filepath.Join(top, "a", "b"), 0o700); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // crashEnv tells the test binary to die at a step of a Write: NUMBER ON DIR.
 const crashEnv = "ATOMICFILE_TEST_CRASH"
 

@@ -273,7 +273,7 @@ func (a *app) makeManifests(d *actual.DaemonInfo) error {
 			return fmt.Errorf("the manifests directory %s is missing, and was there before: is it not mounted? Make it by hand if it is to be new", a.manifests)
 		}
 	}
-	if err := os.MkdirAll(a.manifests, 0o755); err != nil {
+	if err := atomicfile.MkdirAll(a.manifests, 0o755); err != nil {
 		return fmt.Errorf("create manifests directory: %w", err)
 	}
 	return nil
