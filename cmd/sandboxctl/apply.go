@@ -48,7 +48,7 @@ an owner. No daemon is needed; one that runs acts at once.`,
 		Example: `  sandboxctl apply -f web.yaml
   sandboxctl apply -f manifests/ --dry-run
   generate | sandboxctl apply -f - --wait --timeout 30s`,
-		Args: noArgs,
+		Args: onlyFiles,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			policy, err := a.hostPolicy()
 			if err != nil {
