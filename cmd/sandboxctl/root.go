@@ -79,6 +79,11 @@ func (a *app) rootCommand() *cobra.Command {
 		a.checkpointCommand(), a.restoreCommand(), a.recoverCommand(),
 		a.ociCommand(), a.versionCommand(),
 	)
+	root.InitDefaultCompletionCmd()
+	if cmd, _, err := root.Find([]string{"completion"}); err == nil {
+		cmd.Example = `  source <(sandboxctl completion bash)
+  sandboxctl completion bash >/etc/bash_completion.d/sandboxctl`
+	}
 	return root
 }
 
