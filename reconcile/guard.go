@@ -59,7 +59,10 @@ func (c *computation) guard() {
 	}
 	total += recent
 	before, after := "", ""
-	if recent > 0 {
+	switch {
+	case recent == 1:
+		before = fmt.Sprintf(", after another one in the last %s", removalWindow)
+	case recent > 1:
 		before = fmt.Sprintf(", after %d others in the last %s", recent, removalWindow)
 	}
 	if !many(fresh, total-recent) {
