@@ -40,8 +40,10 @@ func (c *computation) guard() {
 			recent++
 		}
 	}
-	fresh, total = fresh+recent, total+recent
-	if fresh < p.MaxRemoveCount || float64(fresh) <= p.MaxRemoveShare*float64(total) {
+	many := func(removed, of int) bool {
+		return removed >= p.MaxRemoveCount && float64(removed) > p.MaxRemoveShare*float64(of)
+	}
+	if !many(fresh+recent, total+recent) {
 		return
 	}
 	c.guarded = true
@@ -55,12 +57,19 @@ func (c *computation) guard() {
 	if len(names) == 0 {
 		return
 	}
-	before := ""
-	if recent > 0 {
+	total += recent
+	before, after := "", ""
+	switch {
+	case recent == 1:
+		before = fmt.Sprintf(", after another one in the last %s", removalWindow)
+	case recent > 1:
 		before = fmt.Sprintf(", after %d others in the last %s", recent, removalWindow)
 	}
+	if !many(fresh, total-recent) {
+		after = ", or that time is over"
+	}
 	c.plan.Guard = &Guard{Names: names, Total: total, Message: fmt.Sprintf(
-		"%d of %d sandboxes would be removed because their manifests are missing%s; nothing is removed until `sandboxctl approve` is called or the manifests are back", len(names), total, before)}
+		"%d of %d sandboxes would be removed because their manifests are missing%s; nothing is removed until `sandboxctl approve` is called or the manifests are back%s", len(names), total, before, after)}
 }
 
 // removalBegun says whether the removal of a sandbox is under way.

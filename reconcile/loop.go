@@ -519,7 +519,12 @@ func doneReason(a Action) string {
 func doneMessage(r *result) string {
 	msg := r.action.Reason
 	if x := r.action.Ending.Exit; x != nil {
-		msg += ": " + describeExit(x)
+		// How it ended says why, unless something else is the reason.
+		if how := describeExit(x); x.Reason == msg {
+			msg = how
+		} else {
+			msg += ": " + how
+		}
 	}
 	if r.said != "" {
 		msg += ": " + r.said

@@ -273,6 +273,9 @@ func (v *view) judge(s *Status, o *actual.Observed, w *desired.Entry) {
 	case w == nil && v.guarded[r.Name]:
 		s.Phase = phaseOf(o)
 		ready.Reason = s.Phase
+		if r.Phase == actual.PhaseStopped {
+			ready.Message = describeExit(r.LastExit)
+		}
 		stuck(ReasonApprovalNeeded, v.plan.Guard.Message)
 	case w == nil && v.in.Desired.Complete:
 		s.Phase = PhaseRemoving
@@ -328,6 +331,9 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 		stuck(ReasonManifestMissing, ready.Message)
 	case v.denied(r.Name) != "":
 		s.Phase = PhaseFailed
+		if succeeded(r) {
+			s.Phase = PhaseCompleted
+		}
 		ready.Reason, ready.Message = desired.ReasonPolicyDenied, exit
 		stuck(desired.ReasonPolicyDenied, "it is not started: "+v.denied(r.Name))
 	case w.Sandbox.Spec.Suspend:
@@ -340,7 +346,7 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 	case r.Completed:
 		s.Phase = PhaseFailed
 		ready.Reason, ready.Message = ReasonFailed, exit
-		if r.LastExit != nil && r.LastExit.Known && r.LastExit.Code == 0 {
+		if succeeded(r) {
 			s.Phase = PhaseCompleted
 			ready.Reason = ReasonCompleted
 		}
@@ -363,11 +369,22 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 	}
 }
 
+// phaseOf words a sandbox whose removal waits for approval.
 func phaseOf(o *actual.Observed) string {
-	if o.Sentry == actual.Alive && o.Gofer == actual.Alive {
+	switch {
+	case o.Sentry == actual.Alive && o.Gofer == actual.Alive:
 		return PhaseRunning
+	case succeeded(o.Record):
+		return PhaseCompleted
+	case o.Record.Phase == actual.PhaseStopped:
+		return PhaseFailed
 	}
 	return PhaseStopping
+}
+
+// succeeded: it ran to its end, with exit code 0.
+func succeeded(r *actual.Record) bool {
+	return r.Phase == actual.PhaseStopped && r.Completed && r.LastExit != nil && r.LastExit.Known && r.LastExit.Code == 0
 }
 
 // lastStop is since when a sandbox that does not run does not.

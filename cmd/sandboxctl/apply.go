@@ -48,7 +48,7 @@ an owner. No daemon is needed; one that runs acts at once.`,
 		Example: `  sandboxctl apply -f web.yaml
   sandboxctl apply -f manifests/ --dry-run
   generate | sandboxctl apply -f - --wait --timeout 30s`,
-		Args: noArgs,
+		Args: onlyFiles,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			policy, err := a.hostPolicy()
 			if err != nil {
@@ -240,7 +240,7 @@ func readBelow(dir *os.File, name string) ([]byte, error) {
 // host, and a directory with one manifest would read as the wish to remove all
 // others.
 func (a *app) openManifests(ctx context.Context, create bool) (*os.File, *desired.Snapshot, error) {
-	w, err := a.once(ctx)
+	w, err := a.onceSettled(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -250,6 +250,9 @@ func (a *app) openManifests(ctx context.Context, create bool) (*os.File, *desire
 		}
 	}
 	switch w.in.Desired.Reason {
+	case desired.ReasonUnsettled:
+		// Who owns a name can't be told.
+		return nil, nil, errors.New("change manifests: " + w.in.Desired.Message + "; nothing is changed meanwhile")
 	case desired.ReasonDirectoryReplaced, desired.ReasonDirectoryUntrusted, desired.ReasonPolicyUnusable:
 		return nil, nil, errors.New(w.in.Desired.Message)
 	}
@@ -261,6 +264,21 @@ func (a *app) openManifests(ctx context.Context, create bool) (*os.File, *desire
 		return nil, nil, fmt.Errorf("open manifests directory: %w", err)
 	}
 	return dir, w.in.Desired, nil
+}
+
+// onceSettled is once, but for a file that is being written just then.
+func (a *app) onceSettled(ctx context.Context) (*world, error) {
+	for tries := 0; ; tries++ {
+		w, err := a.once(ctx)
+		if err != nil || tries == 10 || w.in.Desired.Reason != desired.ReasonUnsettled {
+			return w, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(watchEvery / 2):
+		}
+	}
 }
 
 func (a *app) makeManifests(d *actual.DaemonInfo) error {

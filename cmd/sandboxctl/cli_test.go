@@ -116,6 +116,9 @@ func TestExitCodes(t *testing.T) {
 		{"wait web --for=condition=Nonsense", exitUsage, "", `no condition "Nonsense"`},
 		{"wait", exitUsage, "", "expected a NAME"},
 		{"nonsense", exitUsage, "", `unknown verb "nonsense"`},
+		{"vlaidate", exitUsage, "", `did you mean "validate"?`},
+		{"apply web.yaml", exitUsage, "", "did you mean -f web.yaml?"},
+		{"apply web.yaml", exitUsage, "", "See `sandboxctl apply --help`."},
 		{"get a b", exitUsage, "", "at most one NAME"},
 		{"get -o xml", exitUsage, "", `got "xml"`},
 		{"describe", exitUsage, "", "expected NAME, got 0 arguments"},
@@ -143,7 +146,7 @@ func TestExitCodes(t *testing.T) {
 				t.Errorf("%s: %q, expected %q", x.args, got, want)
 			}
 		}
-		if usage := strings.Contains(c.err.String(), "VERB --help"); usage != (x.code == exitUsage) {
+		if usage := strings.Contains(c.err.String(), "See `sandboxctl"); usage != (x.code == exitUsage) {
 			t.Errorf("%s: the help is pointed at: %v", x.args, usage)
 		}
 	}

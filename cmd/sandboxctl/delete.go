@@ -26,7 +26,8 @@ func (a *app) deleteCommand() *cobra.Command {
 		Use:   "delete NAME... | -f FILE",
 		Short: "Take manifests out of the manifests directory",
 		Long: `Take the manifests of sandboxes out of the manifests directory. The daemon then
-stops and removes the sandboxes. A file that defines others too keeps them.`,
+stops and removes the sandboxes; most of them within a minute only after
+` + "`sandboxctl approve`" + `. A file that defines others too keeps them.`,
 		Example: `  sandboxctl delete web
   sandboxctl delete -f web.yaml --wait`,
 		ValidArgsFunction: a.completeNames,

@@ -90,12 +90,18 @@ func describe(out io.Writer, w *world, s *reconcile.Status, events []actual.Even
 	}
 	line("Created", "%s", timeText(s.CreatedAt, w.in.Now))
 	line("Started", "%s", timeText(s.StartedAt, w.in.Now))
-	line("Restarts", "%d (attempt %d, failures in a row %d)", s.RestartCount, s.Attempt, s.Failures)
+	if s.Phase != reconcile.PhaseHeld { // whose record would say
+		line("Restarts", "%d (attempt %d, failures in a row %d)", s.RestartCount, s.Attempt, s.Failures)
+	}
 	if !s.NextRetry.IsZero() {
 		line("Next start", "in %s", s.NextRetry.Sub(w.in.Now).Round(time.Second/10))
 	}
 	if x := s.LastTermination; x != nil {
-		line("Last exit", "%s %s, %s", exitText(x), x.Message, timeText(x.At, w.in.Now))
+		how := exitText(x)
+		if x.Message != "" {
+			how += ": " + x.Message
+		}
+		line("Last exit", "%s, %s", how, timeText(x.At, w.in.Now))
 	}
 	for i := range w.in.Actual.Held {
 		if h := &w.in.Actual.Held[i]; h.Name == s.Name {

@@ -27,7 +27,7 @@ func (a *app) diffCommand() *cobra.Command {
 		Long: `Show how manifests differ from those in the manifests directory, with defaults
 filled in on both sides. Exit code 0: no difference, 1: differences, 2: error.`,
 		Example: `  sandboxctl diff -f web.yaml`,
-		Args:    noArgs,
+		Args:    onlyFiles,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			differs, err := a.diff(cmd.Context(), files)
 			if err != nil {

@@ -39,8 +39,9 @@ const (
 func (a *app) execCommand() *cobra.Command {
 	var f execFlags
 	cmd := &cobra.Command{
-		Use:   "exec [-it] NAME -- COMMAND [ARG]...",
-		Short: "Run a command in a sandbox",
+		Use:                   "exec [-it] NAME -- COMMAND [ARG]...",
+		DisableFlagsInUseLine: true,
+		Short:                 "Run a command in a sandbox",
 		Long: `Run a command in a running sandbox, as the application's user, in its directory
 and with its environment unless told otherwise. The exit code is the command's;
 126 and 127 mean that it could not be started or found, 128+N that signal N ended

@@ -209,10 +209,21 @@ func headline(s *reconcile.Status) string {
 		{reconcile.CondResourcesEnforced, reconcile.False},
 	} {
 		if cond := s.Condition(c.typ); cond != nil && cond.Status == c.bad && cond.Message != "" {
+			if why := lastFailure(s); why != "" && c.typ == reconcile.CondReconciling && cond.Reason == reconcile.ReasonBackOff {
+				return why + "; " + cond.Message
+			}
 			return cond.Message
 		}
 	}
 	return ""
+}
+
+// lastFailure is why a sandbox waits for its next start.
+func lastFailure(s *reconcile.Status) string {
+	if x := s.LastTermination; x != nil && x.Message != "" {
+		return x.Reason + ": " + x.Message
+	}
+	return exitText(s.LastTermination)
 }
 
 // watchEvery is how often a watching verb looks. What did not change costs a
@@ -258,15 +269,15 @@ func (a *app) eachLook(ctx context.Context, fn func(*world) (done bool, err erro
 
 func (a *app) watchGet(ctx context.Context, name, output string) error {
 	last := map[string]string{}
-	first := true
+	cols := &columns{}
+	if output == "" || output == "wide" {
+		cols.add(getHeader(output == "wide"))
+	}
 	err := a.eachLook(ctx, func(w *world) (bool, error) {
-		if first && (output == "" || output == "wide") {
-			if err := table(a.stdout, getHeader(output == "wide"), nil); err != nil {
-				return true, err
-			}
+		if err := a.printChanges(w, name, output, last, cols); err != nil {
+			return true, err
 		}
-		first = false
-		return false, a.printChanges(w, name, output, last)
+		return false, cols.print(a.stdout)
 	})
 	if ctx.Err() != nil {
 		return nil
@@ -275,7 +286,7 @@ func (a *app) watchGet(ctx context.Context, name, output string) error {
 }
 
 // printChanges prints the sandboxes whose status is not what it was.
-func (a *app) printChanges(w *world, name, output string, last map[string]string) error {
+func (a *app) printChanges(w *world, name, output string, last map[string]string, cols *columns) error {
 	now := map[string]bool{}
 	for i := range w.statuses {
 		s := &w.statuses[i]
@@ -305,7 +316,7 @@ func (a *app) printChanges(w *world, name, output string, last map[string]string
 		case "name":
 			_, err = fmt.Fprintln(a.stdout, s.Name)
 		default:
-			err = table(a.stdout, nil, [][]string{row})
+			cols.add(row)
 		}
 		if err != nil {
 			return err
@@ -315,7 +326,7 @@ func (a *app) printChanges(w *world, name, output string, last map[string]string
 		if !now[n] {
 			delete(last, n)
 			if output == "" || output == "wide" {
-				fmt.Fprintf(a.stdout, "%s   removed\n", n)
+				cols.add([]string{n, "removed"})
 			}
 		}
 	}

@@ -93,7 +93,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	}
 	fmt.Fprintf(a.stderr, "sandboxctl: %s\n", cleanLines(err.Error()))
 	if code == exitUsage {
-		fmt.Fprintln(a.stderr, "See `sandboxctl --help` and `sandboxctl VERB --help`.")
+		fmt.Fprintf(a.stderr, "See `%s --help`.\n", cmd.CommandPath())
 	}
 	return code
 }

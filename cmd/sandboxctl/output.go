@@ -43,6 +43,41 @@ func table(w io.Writer, header []string, rows [][]string) error {
 	return nil
 }
 
+// columns print a table that goes on: a column is as wide as its widest cell was.
+type columns struct {
+	rows   [][]string
+	widths []int
+}
+
+func (c *columns) add(row []string) { c.rows = append(c.rows, row) }
+
+// print prints what was added since it was called last.
+func (c *columns) print(w io.Writer) error {
+	for _, r := range c.rows {
+		for i := range r {
+			if r[i] == "" {
+				r[i] = "-"
+			}
+			if i == len(c.widths) {
+				c.widths = append(c.widths, 0)
+			}
+			c.widths[i] = max(c.widths[i], utf8.RuneCountInString(r[i]))
+		}
+	}
+	var b strings.Builder
+	for _, r := range c.rows {
+		for i, cell := range r[:len(r)-1] {
+			fmt.Fprintf(&b, "%-*s   ", c.widths[i], cell)
+		}
+		fmt.Fprintln(&b, r[len(r)-1])
+	}
+	c.rows = nil
+	if _, err := io.WriteString(w, b.String()); err != nil {
+		return fmt.Errorf("write table: %w", err)
+	}
+	return nil
+}
+
 func printJSON(w io.Writer, v any) error { return encodeJSON(w, v, "  ") }
 
 // printJSONLine prints JSON on one line.

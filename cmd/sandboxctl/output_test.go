@@ -246,6 +246,34 @@ func TestHeadline(t *testing.T) {
 			t.Errorf("%q, expected %q", got, want)
 		}
 	}
+	// What waits for its next start says why.
+	for want, x := range map[string]*actual.Exit{
+		"next start": nil, "Error (1); next start": {Reason: "Error", Code: 1, Known: true}, "CreateFailed: no; next start": {Reason: "CreateFailed", Message: "no"},
+	} {
+		waits := reconcile.Condition{Type: reconcile.CondReconciling, Status: reconcile.True, Reason: reconcile.ReasonBackOff, Message: "next start"}
+		if got := headline(&reconcile.Status{LastTermination: x, Conditions: []reconcile.Condition{waits}}); got != want {
+			t.Errorf("%q, expected %q", got, want)
+		}
+	}
+}
+
+// A table that goes on stays aligned, and repeats nothing.
+func TestColumns(t *testing.T) {
+	t.Parallel()
+	var c columns
+	var b strings.Builder
+	for _, look := range [][][]string{{{"NAME", "PHASE", "MESSAGE"}, {"longer", "Running", ""}}, {}, {{"a", "", "why"}, {"b", "removed"}}} {
+		for _, r := range look {
+			c.add(r)
+		}
+		if err := c.print(&b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := "NAME     PHASE     MESSAGE\nlonger   Running   -\na        -         why\nb        removed\n"
+	if b.String() != want {
+		t.Errorf("%q, expected %q", b.String(), want)
+	}
 }
 
 func TestGetRow(t *testing.T) {

@@ -60,6 +60,11 @@ func (a *app) printPlan(w *world, output string) error {
 		return usagef("-o: expected json or yaml, got %q", output)
 	}
 	a.warnings(w)
+	if g := w.plan.Guard; g != nil {
+		for _, n := range g.Names {
+			lines = append(lines, planned{Op: "(held)", Name: n, Reason: reconcile.ReasonApprovalNeeded})
+		}
+	}
 	if len(lines) == 0 {
 		fmt.Fprintln(a.stdout, "nothing to do")
 		return nil

@@ -29,8 +29,8 @@ func (a *app) recoverCommand() *cobra.Command {
 If everything that lives of it agrees with the second copy of the record, the
 record is put back and the sandbox goes on. If nothing of it lives, what is left
 is set aside, and the daemon creates it anew if it is wanted. Otherwise nothing
-is done and it is said why; with --end what lives is ended first. describe NAME
-tells which it will be.
+is done and it is said why. describe NAME tells which it will be. With --end what
+lives is ended in any case, and what is left is set aside.
 
 What was damaged is kept below the state directory, in damaged/.`,
 		Example: `  sandboxctl describe web
@@ -58,7 +58,7 @@ What was damaged is kept below the state directory, in damaged/.`,
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&end, "end", false, "end what lives of it if the record can't be put back, or to begin anew")
+	cmd.Flags().BoolVar(&end, "end", false, "end what lives of it and begin anew, also if the record could be put back")
 	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait for the daemon")
 	return cmd
 }

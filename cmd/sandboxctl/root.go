@@ -49,13 +49,17 @@ func (a *app) rootCommand() *cobra.Command {
   sandboxctl exec -it web -- sh           # a shell in a sandbox`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usagef("unknown verb %q", args[0])
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
 			}
-			return nil
+			if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+				return usagef("unknown verb %q; did you mean %q?", args[0], like[0])
+			}
+			return usagef("unknown verb %q", args[0])
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SuggestionsMinimumDistance: 2,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if err := fromEnvironment(cmd.Flags()); err != nil {
 				return err
@@ -75,6 +79,11 @@ func (a *app) rootCommand() *cobra.Command {
 		a.checkpointCommand(), a.restoreCommand(), a.recoverCommand(),
 		a.ociCommand(), a.versionCommand(),
 	)
+	root.InitDefaultCompletionCmd()
+	if cmd, _, err := root.Find([]string{"completion"}); err == nil {
+		cmd.Example = `  source <(sandboxctl completion bash)
+  sandboxctl completion bash >/etc/bash_completion.d/sandboxctl`
+	}
 	return root
 }
 
@@ -136,6 +145,14 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// onlyFiles is noArgs of a verb whose files are named by -f.
+func onlyFiles(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 && !cmd.Flags().Changed("filename") {
+		return usagef("unexpected argument %q; did you mean -f %s?", args[0], args[0])
+	}
+	return noArgs(cmd, args)
 }
 
 func noArgs(_ *cobra.Command, args []string) error {

@@ -107,7 +107,16 @@ func forSettled(_ *world, _ string, s *reconcile.Status) (bool, error) {
 	return s.Condition(reconcile.CondReady).Status == reconcile.True, nil
 }
 
-func forDelete(_ *world, _ string, s *reconcile.Status) (bool, error) { return s == nil, nil }
+// forDelete: it is gone. A removal that is held is not waited for.
+func forDelete(_ *world, _ string, s *reconcile.Status) (bool, error) {
+	if s == nil {
+		return true, nil
+	}
+	if st := s.Condition(reconcile.CondStalled); st.Status == reconcile.True && st.Reason == reconcile.ReasonApprovalNeeded {
+		return false, fmt.Errorf("%s: %s", st.Reason, st.Message)
+	}
+	return false, nil
+}
 
 func forCompleted(_ *world, _ string, s *reconcile.Status) (bool, error) {
 	if s == nil {
