@@ -22,7 +22,7 @@ func Connect(ctx context.Context, store *actual.Store, name string) (*Control, *
 	case err != nil:
 		return nil, nil, fmt.Errorf("load record of %s: %w", name, err)
 	case held != nil:
-		return nil, nil, fmt.Errorf("load record of %s: %s: %s", name, held.Reason, held.Message)
+		return nil, nil, fmt.Errorf("load record of %s: %s: %s; see `sandboxctl describe %s`", name, held.Reason, held.Message, name)
 	case rec == nil:
 		return nil, nil, fmt.Errorf("connect to %s: no such sandbox", name)
 	}

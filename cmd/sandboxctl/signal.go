@@ -12,7 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/reconcile"
 )
 
 func (a *app) killCommand() *cobra.Command {
@@ -101,6 +103,10 @@ that earlier failures have earned them. A completed sandbox runs again.`,
 					return err
 				}
 				fmt.Fprintf(a.stdout, "sandbox/%s restart requested\n", n)
+				if st := w.status(n).Condition(reconcile.CondStalled); st.Status == reconcile.True && (st.Reason == reconcile.ReasonRecordHeld || st.Reason == desired.ReasonPolicyDenied) {
+					// A restart does not help with these.
+					fmt.Fprintf(a.stderr, "note: it waits: %s: %s\n", st.Reason, clean(st.Message))
+				}
 			}
 			a.noteDaemon(w)
 			if !wait {
