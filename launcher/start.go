@@ -213,7 +213,9 @@ func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup, 
 	// A short job may be over, and its sentry gone, before the answer was
 	// sent: the exit record tells.
 	if sentryDied(ctx, rec, time.Second) {
-		if exit, xerr := l.store.ReadExit(rec); xerr == nil && exit != nil {
+		// One that can't be read now tells later, to whoever observes it: a job that
+		// may have ended well is not run again on that account.
+		if exit, xerr := l.store.ReadExit(rec); xerr != nil || exit != nil {
 			return nil
 		}
 	}
