@@ -65,8 +65,13 @@ func (l *Launcher) adopt(ctx context.Context, rec *actual.Record, finish bool) (
 		if !sentryDied(ctx, rec, l.opts.KillTimeout) {
 			return false, nil
 		}
-		if exit, err := l.store.ReadExit(rec); err != nil || exit == nil {
-			return false, nil //nolint:nilerr // it starts over
+		exit, err := l.store.ReadExit(rec)
+		if err != nil {
+			// Not known yet, and no reason to run it again.
+			return false, fmt.Errorf("ask how the application ended: %w", err)
+		}
+		if exit == nil {
+			return false, nil // it starts over
 		}
 	}
 	done := *rec
