@@ -92,7 +92,8 @@ type retry struct {
 	op       Op
 	failures int
 	due      time.Time
-	hash     string // of the spec, or the token of the request
+	hash     string // of the spec, or the token of the request to recover
+	restart  string // the token of the restart that it was, "" if it was none
 	terminal bool
 }
 
@@ -404,8 +405,8 @@ func (l *Loop) mayTry(a Action, now time.Time) (time.Duration, bool) {
 		delete(l.retries, a.Name)
 		return 0, true
 	}
-	if a.RestartToken != "" {
-		return 0, true // whoever asked wants it now
+	if a.RestartToken != "" && a.RestartToken != r.restart {
+		return 0, true // whoever asked wants it now; once, if it can't even be recorded
 	}
 	if r.terminal {
 		return 0, false
@@ -468,6 +469,7 @@ func (l *Loop) finish(r result) {
 	}
 	var t interface{ Terminal() bool }
 	re.failures++
+	re.restart = a.RestartToken
 	re.terminal = errors.As(r.err, &t) && t.Terminal()
 	if a.Entry != nil {
 		re.hash = a.Entry.Hash
@@ -621,7 +623,9 @@ func requestDone(in Input, r actual.Request) bool {
 		}
 		for i := range in.Actual.Sandboxes {
 			if rec := in.Actual.Sandboxes[i].Record; rec.Name == r.Name {
-				return rec.RestartToken == r.Token
+				// Only the request says from which checkpoint: it stays until that has
+				// been restored, or could not be.
+				return rec.RestartToken == r.Token && (r.Checkpoint == "" || !cutShort(rec))
 			}
 		}
 		return in.Desired.Complete && in.Desired.Lookup(r.Name) == nil

@@ -464,6 +464,91 @@ func TestLoopRequests(t *testing.T) {
 	})
 }
 
+// A restart whose record can't be written, as on a full disk, is tried again with
+// a delay: that somebody wants it now is no reason to try without end.
+func TestLoopRestartNotRecorded(t *testing.T) {
+	t.Parallel()
+	inLoop(t, nil, func(w *reconciletest.World, _ *reconcile.Loop, _ *atomic.Int64) {
+		w.Want(reconciletest.Entry("web", "a", nil))
+		synctest.Wait()
+		var tries atomic.Int64
+		w.SetHook(func(op, _, step string) error {
+			// Not for ever: time stands still while something is tried.
+			if op == "create" && step == "claim" && tries.Load() < 1000 {
+				tries.Add(1)
+				return errors.New("no space left on device")
+			}
+			return nil
+		})
+		w.Request(actual.Request{Kind: actual.RequestRestart, Name: "web", Token: "1"})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := tries.Load(); n < 3 || n > 10 {
+			t.Errorf("%d tries in a minute", n)
+		}
+		// Another wish is not kept waiting for the delay of the one before.
+		before := tries.Load()
+		w.SetHook(nil)
+		if err := w.DropRequest(actual.Request{Token: "1"}); err != nil { // a newer one takes its place
+			t.Error(err)
+		}
+		w.Request(actual.Request{Kind: actual.RequestRestart, Name: "web", Token: "2"})
+		synctest.Wait()
+		if p := phase(w, "web"); p != "Running" {
+			t.Errorf("asked again after %d tries, it is %s", before, p)
+		}
+	})
+}
+
+// Which checkpoint a sandbox is restored from only the request says: it is kept
+// until the sandbox runs, and a restore that is cut short is done again.
+func TestLoopRestoreInterrupted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := reconciletest.New()
+		run := func(f func()) {
+			l := reconcile.New(reconcile.Options{Source: w, Observer: w, Launcher: w, Requests: w, Policy: reconcile.DefaultPolicy(), Wakes: []<-chan struct{}{w.Changes()}})
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- l.Run(ctx) }()
+			f()
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("run: %v", err)
+			}
+		}
+		w.Want(reconciletest.Entry("web", "a", nil))
+		run(func() {
+			synctest.Wait()
+			w.SetHook(func(op, _, step string) error {
+				if op != "create" || step != "spawn" {
+					return nil
+				}
+				time.Sleep(2 * time.Minute) // passes are made meanwhile
+				if n := w.Requests(); n != 1 {
+					t.Errorf("%d requests wait while it is created, expected 1", n)
+				}
+				return reconciletest.ErrCrash
+			})
+			w.Request(actual.Request{Kind: actual.RequestRestart, Name: "web", Token: "1", Checkpoint: "/c"})
+			time.Sleep(time.Minute)
+		})
+		var tokens []string
+		w.SetHook(nil)
+		w.OnCreate = func(token string) { tokens = append(tokens, token) }
+		run(func() {
+			time.Sleep(time.Minute)
+			synctest.Wait()
+		})
+		if p, n := phase(w, "web"), w.Requests(); fmt.Sprint(tokens) != "[1]" || p != "Running" || n != 0 {
+			t.Errorf("created for the requests %v, it is %s, %d requests wait", tokens, p, n)
+		}
+		if err := w.Breaches(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // recoverer notes what it was asked for, and mends what it is told to end.
 type recoverer struct {
 	w     *reconciletest.World

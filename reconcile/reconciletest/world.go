@@ -45,6 +45,8 @@ type World struct {
 
 	// Took delays each operation. Set it before the first.
 	Took time.Duration
+	// OnCreate is told the request of each create, if set.
+	OnCreate func(token string)
 }
 
 // pids is how many process numbers there are: few, so that they are reused.
@@ -365,6 +367,9 @@ func (w *World) Create(ctx context.Context, e *desired.Entry, token string) erro
 		return err
 	}
 	defer end()
+	if w.OnCreate != nil {
+		w.OnCreate(token)
+	}
 	sleep(ctx, w.Took)
 	if err := w.step("create", name, "claim"); err != nil {
 		return err
