@@ -3,6 +3,7 @@
 package launcher
 
 import (
+	"bufio"
 	"errors"
 	"os"
 	"os/exec"
@@ -243,4 +244,72 @@ func TestEvidenceWords(t *testing.T) {
 	if rec := e.leaves(); rec != nil {
 		t.Errorf("the copy of another is used: %+v", rec)
 	}
+}
+
+// A program in a mount namespace of its own, such as a container that has another
+// sandboxctl in it, may see its files at the paths where ours are. They are not
+// ours, and neither is the program.
+func TestRecoverOtherNamespace(t *testing.T) {
+	t.Parallel()
+	for what, mount := range map[string]string{
+		"another filesystem": `mount -t tmpfs other "$1"`,
+		"the same one":       `mkdir "$1/../other" && mount --bind "$1/../other" "$1"`,
+	} {
+		store, dir := heldStore(t, "web")
+		stranger, said := actSaying(t, SentryName, mount+` && mkdir "$1/web" && exec 3>"$1/web/exit.json" && echo ready && read x`, filepath.Dir(dir))
+		if said != "ready" {
+			t.Fatalf("%s: %q", what, said)
+		}
+		l, err := New(Options{Store: store, KillTimeout: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := Examine(t.Context(), store, "web")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(found["web"].Processes); n > 0 {
+			t.Errorf("%s: found %s", what, found["web"].List())
+		}
+		if said, err := l.Recover(t.Context(), "web", true); err != nil || !stranger.alive(t) {
+			t.Errorf("%s: %q %v, alive: %v", what, said, err, stranger.alive(t))
+		}
+	}
+}
+
+// actSaying is an actor that runs a script in a mount namespace of its own, and the
+// first line that it says.
+func actSaying(t *testing.T, name, script string, args ...string) (*actor, string) {
+	t.Helper()
+	pidfd := -1
+	cmd := &exec.Cmd{
+		Path: "/bin/sh", Args: append([]string{name, "-c", script, "sh"}, args...), Stderr: os.Stderr,
+		SysProcAttr: &syscall.SysProcAttr{PidFD: &pidfd, Unshareflags: unix.CLONE_NEWNS},
+	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		unix.Close(pidfd)
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	a := &actor{cmd: cmd}
+	if a.id, err = actual.Identify(pidfd, cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	return a, strings.TrimSpace(line)
 }
