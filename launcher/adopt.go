@@ -71,8 +71,8 @@ func (l *Launcher) adopt(ctx context.Context, rec *actual.Record, finish bool) (
 	}
 	done := *rec
 	done.Phase, done.StartedAt = actual.PhaseRunning, time.Now()
-	if err := l.store.Put(&done); err != nil {
-		return false, fmt.Errorf("record start: %w", err)
+	if err := l.recordStart(&done); err != nil {
+		return false, err
 	}
 	return true, nil
 }
