@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"sandboxctl.dev/actual"
@@ -281,7 +282,8 @@ func (l *Loop) look(ctx context.Context) (Input, Plan, error) {
 	return in, Compute(in), nil
 }
 
-// recentRemovals drops what is too long ago to count.
+// recentRemovals drops what is too long ago to count, and gives the rest, the
+// oldest first.
 func (l *Loop) recentRemovals() []time.Time {
 	var out []time.Time
 	for name, at := range l.removals {
@@ -291,6 +293,7 @@ func (l *Loop) recentRemovals() []time.Time {
 		}
 		out = append(out, at)
 	}
+	slices.SortFunc(out, time.Time.Compare)
 	return out
 }
 
