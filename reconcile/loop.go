@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -72,6 +73,7 @@ type Loop struct {
 	removals map[string]time.Time // that nobody approved, of the last removalWindow
 	waiting  int                  // of busy: stops that wait for their application to leave
 	retries  map[string]*retry
+	spent    map[string]string // tokens of requests to recover that were tried, by name
 	lastGood map[string]cachedEntry
 	pass     uint64
 	guarded  bool
@@ -93,7 +95,7 @@ type retry struct {
 	op       Op
 	failures int
 	due      time.Time
-	hash     string // of the spec, or the token of the request to recover
+	hash     string // of the spec
 	restart  string // the token of the restart that it was, "" if it was none
 	terminal bool
 }
@@ -126,7 +128,7 @@ func New(opts Options) *Loop {
 	}
 	l := &Loop{
 		opts: opts, wake: make(chan struct{}, 1), done: make(chan result),
-		busy: map[string]bool{}, removals: map[string]time.Time{}, retries: map[string]*retry{}, lastGood: map[string]cachedEntry{},
+		busy: map[string]bool{}, removals: map[string]time.Time{}, retries: map[string]*retry{}, spent: map[string]string{}, lastGood: map[string]cachedEntry{},
 	}
 	for i, at := range opts.Removals {
 		l.removals[fmt.Sprintf("/%d", i)] = at // whose they were does not matter
@@ -400,11 +402,14 @@ func graceful(a Action) bool { return a.Op == OpDestroy && a.Ending.Grace > 0 }
 // mayTry says whether an operation that failed before may be tried again, or
 // how long not (0: not before its spec changes).
 func (l *Loop) mayTry(a Action, now time.Time) (time.Duration, bool) {
+	if a.Recover != nil {
+		return 0, l.spent[a.Name] != a.Recover.Token
+	}
 	r, ok := l.retries[a.Name]
 	if !ok || r.op != a.Op {
 		return 0, true
 	}
-	if a.Entry != nil && r.hash != a.Entry.Hash || a.Recover != nil && r.hash != a.Recover.Token {
+	if a.Entry != nil && r.hash != a.Entry.Hash {
 		delete(l.retries, a.Name)
 		return 0, true
 	}
@@ -454,7 +459,9 @@ func (l *Loop) finish(r result) {
 		l.waiting--
 	}
 	if a.Op == OpRecover && l.opts.Requests != nil {
-		// One request is one try, whatever came of it: whoever asked looks.
+		// One request is one try, whatever came of it: whoever asked looks. It may
+		// be that it can't be dropped now.
+		l.spent[a.Name] = a.Recover.Token
 		if err := l.opts.Requests.DropRequest(*a.Recover); err != nil {
 			l.opts.Log.Warn("request not dropped", keyError, err)
 		}
@@ -476,9 +483,6 @@ func (l *Loop) finish(r result) {
 	re.terminal = errors.As(r.err, &t) && t.Terminal()
 	if a.Entry != nil {
 		re.hash = a.Entry.Hash
-	}
-	if a.Recover != nil {
-		re.hash = a.Recover.Token
 	}
 	// A failed create is also in the record, when that could be written, and
 	// the planner waits for its backoff: the longer of the two counts.
@@ -609,13 +613,19 @@ func (l *Loop) dropRequests(in Input) {
 	if l.opts.Requests == nil {
 		return
 	}
+	waiting := map[string]bool{}
 	for _, r := range in.Actual.Requests {
-		if requestDone(in, r) {
+		spent := r.Kind == actual.RequestRecover && l.spent[r.Name] == r.Token
+		if spent {
+			waiting[r.Name] = true
+		}
+		if spent || requestDone(in, r) {
 			if err := l.opts.Requests.DropRequest(r); err != nil {
 				l.opts.Log.Warn("request not dropped", keyError, err)
 			}
 		}
 	}
+	maps.DeleteFunc(l.spent, func(name, _ string) bool { return !waiting[name] })
 }
 
 func requestDone(in Input, r actual.Request) bool {

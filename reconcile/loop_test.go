@@ -607,6 +607,37 @@ func TestLoopRecover(t *testing.T) {
 	})
 }
 
+// failing can't recover anything now.
+type failing struct{ tries int }
+
+func (f *failing) Recover(context.Context, string, bool) (string, error) {
+	f.tries++
+	return "", errors.New("input/output error")
+}
+
+// Nor is it two tries if the request can't be dropped at once: nobody waits for
+// the second.
+func TestLoopRecoverNotDropped(t *testing.T) {
+	t.Parallel()
+	rec := &failing{}
+	inLoop(t, func(o *reconcile.Options) { o.Recoverer = rec }, func(w *reconciletest.World, _ *reconcile.Loop, _ *atomic.Int64) {
+		w.Hold("web")
+		w.NotDropped = 3
+		w.Request(actual.Request{Kind: actual.RequestRecover, Name: "web", Token: "1", End: true})
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if rec.tries != 1 || w.Requests() != 0 {
+			t.Errorf("tried %d times, %d requests wait", rec.tries, w.Requests())
+		}
+		w.Request(actual.Request{Kind: actual.RequestRecover, Name: "web", Token: "2", End: true})
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if rec.tries != 2 || w.Requests() != 0 {
+			t.Errorf("asked again: tried %d times, %d requests wait", rec.tries, w.Requests())
+		}
+	})
+}
+
 // Whatever happens, and wherever the daemon dies, the host converges when it
 // stops happening, and nobody breaks the contract on the way.
 func TestLoopChaos(t *testing.T) {
