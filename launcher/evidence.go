@@ -43,6 +43,8 @@ type Evidence struct {
 	// Gap is what keeps the record from being put back from the copy, "" if
 	// everything agrees.
 	Gap string
+
+	unseen error // why its files could not be looked at: then nobody knows what lives
 }
 
 // Found is a process that belongs to a sandbox by evidence.
@@ -103,13 +105,16 @@ func Examine(ctx context.Context, store *actual.Store, names ...string) (map[str
 		out[name] = e
 		dir, err := store.Dir(name)
 		if err != nil {
-			e.Gap = err.Error()
+			e.Gap, e.unseen = err.Error(), err
 			continue
 		}
 		err = addFiles(dir, name, files, dirs)
 		dir.Close()
 		if err != nil {
-			return nil, fmt.Errorf("look at the files of %s: %w", name, err)
+			// It hides no other.
+			err = fmt.Errorf("look at its files: %w", err)
+			e.Gap, e.unseen = err.Error(), err
+			continue
 		}
 		if e.Copy, err = store.Copy(name); err != nil {
 			e.Gap = "there is no second copy of its record: " + err.Error()

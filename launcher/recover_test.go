@@ -313,3 +313,34 @@ func actSaying(t *testing.T, name, script string, args ...string) (*actor, strin
 	}
 	return a, strings.TrimSpace(line)
 }
+
+// Where the files of a sandbox can't be looked at nobody knows what lives of it:
+// the name is not freed, also not on order.
+func TestRecoverUnseen(t *testing.T) {
+	t.Parallel()
+	for what, replace := range map[string]func(dir string) error{
+		"a file": func(dir string) error { return os.WriteFile(dir, nil, 0o600) },
+		"a link": func(dir string) error { return os.Symlink(dir+".moved", dir) },
+	} {
+		store, dir := heldStore(t, "web")
+		sentry := act(t, filepath.Join(dir, "exit.json"), SentryName, "1000")
+		if err := errors.Join(os.Rename(dir, dir+".moved"), replace(dir)); err != nil {
+			t.Fatal(err)
+		}
+		l, err := New(Options{Store: store, KillTimeout: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, end := range []bool{false, true} {
+			if said, err := l.Recover(t.Context(), "web", end); err == nil || !strings.Contains(err.Error(), "can't be told") {
+				t.Errorf("%s in the place of its directory: %q %v", what, said, err)
+			}
+		}
+		if err := l.EndUnrecorded(t.Context(), "web"); err == nil {
+			t.Errorf("%s in the place of its directory: its processes have ended, it is said", what)
+		}
+		if _, err := os.Lstat(dir); err != nil || !sentry.alive(t) {
+			t.Errorf("%s: %v, sentry alive: %v", what, err, sentry.alive(t))
+		}
+	}
+}

@@ -391,6 +391,7 @@ func cutShort(rec *actual.Record) bool {
 		return true
 	case actual.PhaseStopping, actual.PhaseStopped:
 		return rec.Ending != nil && rec.Ending.Reason == ReasonInterrupted
+	case actual.PhaseRunning:
 	}
 	return false
 }
