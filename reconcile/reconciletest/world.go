@@ -47,9 +47,8 @@ type World struct {
 	Took time.Duration
 	// OnCreate is told the request of each create, if set.
 	OnCreate func(token string)
-	// NotDropped is how many times DropRequest does nothing, as while somebody
-	// leaves a request.
-	NotDropped int
+
+	notDropped int // how many times DropRequest does nothing
 }
 
 // pids is how many process numbers there are: few, so that they are reused.
@@ -141,6 +140,14 @@ func (w *World) Release(name string) {
 	defer w.mu.Unlock()
 	w.held = slices.DeleteFunc(w.held, func(h actual.Held) bool { return h.Name == name })
 	w.notify()
+}
+
+// KeepRequests makes DropRequest do nothing for so many times, as while somebody
+// leaves a request.
+func (w *World) KeepRequests(times int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.notDropped = times
 }
 
 // Requests is how many requests wait.
@@ -515,8 +522,8 @@ func (w *World) Forget(ctx context.Context, name string) error {
 func (w *World) DropRequest(r actual.Request) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.NotDropped > 0 {
-		w.NotDropped--
+	if w.notDropped > 0 {
+		w.notDropped--
 		return nil
 	}
 	w.requests = slices.DeleteFunc(w.requests, func(x actual.Request) bool { return x.Token == r.Token })
