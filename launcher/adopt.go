@@ -90,13 +90,19 @@ func (l *Launcher) adoptable(rec *actual.Record) (*setup, bool) {
 		return nil, false
 	}
 	policy, err := l.allowed(e.Sandbox)
-	if err != nil {
-		// What runs is left running, but not started; only a bundle has hooks.
-		return nil, e.Sandbox.Spec.Root.Bundle == ""
+	var st *setup
+	if err == nil {
+		st, err = fromManifest(e.Sandbox, policy)
 	}
-	st, err := fromManifest(e.Sandbox, policy)
-	if err != nil || st.hooks != nil || st.startHooks != nil {
+	denied := err != nil
+	if denied {
+		st, err = fromManifest(e.Sandbox, nil)
+	}
+	switch {
+	case err != nil || st.hooks != nil || st.startHooks != nil:
 		return nil, false
+	case denied:
+		return nil, true // what runs is left running, but not started
 	}
 	checkpoint, err := l.requested(rec.Name, rec.RestartToken)
 	if err != nil || checkpoint != "" || st.lends {
