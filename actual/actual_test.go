@@ -526,3 +526,38 @@ func TestDropRequestLeavesNewer(t *testing.T) {
 		}
 	}
 }
+
+// A request is withdrawn also while somebody leaves another one: its author
+// reckons with its being gone.
+func TestWithdrawRequest(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	r := Request{Kind: RequestRecover, Name: "web", Token: "1", End: true}
+	must(t, s.PutRequest(r))
+	dir, err := s.requests()
+	must(t, err)
+	must(t, lockRequests(dir, 0))
+	// Who drops what was carried out does not wait.
+	must(t, s.DropRequest(r))
+	if left, err := s.Requests(); err != nil || len(left) != 1 {
+		t.Fatalf("%v %v", left, err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.WithdrawRequest(r) }()
+	select {
+	case err := <-done:
+		t.Fatalf("it did not wait: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	dir.Close()
+	must(t, <-done)
+	if left, err := s.Requests(); err != nil || len(left) != 0 {
+		t.Errorf("left: %v %v", left, err)
+	}
+	// A newer one stays.
+	must(t, s.PutRequest(Request{Kind: RequestRecover, Name: "web", Token: "2"}))
+	must(t, s.WithdrawRequest(r))
+	if left, err := s.Requests(); err != nil || len(left) != 1 {
+		t.Errorf("left: %v %v", left, err)
+	}
+}

@@ -280,6 +280,12 @@ func TestSetRecordAside(t *testing.T) {
 	if _, err := s.Copy("web"); err == nil {
 		t.Error("half a copy is taken for one")
 	}
+	for range 2 {
+		must(t, s.DropCopy("web"))
+	}
+	if _, err := s.Copy("web"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("dropped: %v", err)
+	}
 	if _, err := s.Copy("none"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%v", err)
 	}

@@ -13,10 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/actual/crashpoint"
 )
 
-// copyFile is what the record said when the application was started. Until the
-// sandbox is stopped the record does not change, so a damaged one can be put
+// copyFile is what the record said when the application was started, until the
+// sandbox has ended. Until it is stopped the record does not change, so a damaged one can be put
 // back from it, if the processes it names are the ones that live.
 const copyFile = "meta.running.json"
 
@@ -48,6 +49,23 @@ func (s *Store) Copy(name string) (*Record, error) {
 		return nil, fmt.Errorf("read copy of record of %s: %w", name, err)
 	}
 	return rec, nil
+}
+
+// DropCopy removes the second copy of the record of a sandbox that has ended. That
+// there is none is no error. It is on disk with the next write of the record.
+func (s *Store) DropCopy(name string) error {
+	dir, err := s.Dir(name)
+	if err != nil {
+		return fmt.Errorf("drop copy of record of %s: %w", name, err)
+	}
+	defer dir.Close()
+	crashpoint.Before(crashpoint.CopyRemove)
+	err = unix.Unlinkat(int(dir.Fd()), copyFile, 0)
+	crashpoint.After(crashpoint.CopyRemove)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("drop copy of record of %s: %w", name, err)
+	}
+	return nil
 }
 
 // SetRecordAside takes the record of a name away, whatever it is, and returns

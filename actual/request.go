@@ -114,8 +114,32 @@ func (s *Store) DropRequest(r Request) error {
 	case err != nil:
 		return fmt.Errorf("drop request: %w", err)
 	}
+	return removeRequest(dir, name, r.Token)
+}
+
+// WithdrawRequest removes a request that nobody is to carry out any more, unless
+// it has been replaced by a newer one. When it returns nil, the next look of the
+// daemon does not find it.
+func (s *Store) WithdrawRequest(r Request) error {
+	name, err := requestName(&r)
+	if err != nil {
+		return err
+	}
+	dir, err := s.requests()
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := lockRequests(dir, requestPatience); err != nil {
+		return fmt.Errorf("withdraw request: %w", err)
+	}
+	return removeRequest(dir, name, r.Token)
+}
+
+// removeRequest removes the request of a token. The caller holds the lock.
+func removeRequest(dir *os.File, name, token string) error {
 	now, err := readRequest(dir, name)
-	if errors.Is(err, fs.ErrNotExist) || (err == nil && now.Token != r.Token) {
+	if errors.Is(err, fs.ErrNotExist) || (err == nil && now.Token != token) {
 		return nil
 	}
 	crashpoint.Before(crashpoint.RequestDrop)

@@ -59,8 +59,10 @@ type Store struct {
 	path string
 	// valid says what may be a name in it.
 	valid func(string) bool
-	root  *os.File // STATE
-	dirs  *os.File // STATE/sandboxes
+	// containers says that it is the state of an OCI runtime.
+	containers bool
+	root       *os.File // STATE
+	dirs       *os.File // STATE/sandboxes
 
 	mu    sync.Mutex
 	cache map[string]cached
@@ -111,7 +113,12 @@ func OpenRuntimeStore(path string) (*Store, error) {
 	if err := atomicfile.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("create state directory: %w", err)
 	}
-	return openStore(path, true, ValidID)
+	s, err := openStore(path, true, ValidID)
+	if err != nil {
+		return nil, err
+	}
+	s.containers = true
+	return s, nil
 }
 
 // OpenStoreReadOnly opens a state directory to look at it; ErrNoState if there
@@ -447,6 +454,12 @@ func (s *Store) decode(name string) (*Record, *Held) {
 	}
 	var damage *damageError
 	switch {
+	case err == nil && rec != nil && (rec.Container != nil) != s.containers:
+		// It would be taken for one that nobody wants, or that never came to be.
+		if s.containers {
+			return hold(HeldForeign, errors.New("it is the sandbox of a manifest, and this is the state of containers"))
+		}
+		return hold(HeldForeign, errors.New("it is a container of an OCI client, and this is the state of a daemon"))
 	case err == nil:
 		return rec, nil
 	case errors.Is(err, ErrNewerRecord):

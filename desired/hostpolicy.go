@@ -52,6 +52,7 @@ type HostPolicy struct {
 	from      string // the file, "" for none
 	digest    string
 	protected []string
+	own       string // tells one list of protected paths from another
 }
 
 // Values of AllowedPath.Access.
@@ -133,8 +134,8 @@ func (p *HostPolicy) Source() string {
 	return p.from
 }
 
-// Digest changes whenever the policy does.
-func (p *HostPolicy) Digest() string { return p.digest }
+// Digest changes whenever the policy does, or what is never shared.
+func (p *HostPolicy) Digest() string { return p.digest + p.own }
 
 // where tells an author where what is allowed is written down.
 func (p *HostPolicy) where() string {

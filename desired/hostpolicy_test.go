@@ -15,8 +15,7 @@ func policyOf(t *testing.T, lines ...string) *HostPolicy {
 	if p == nil {
 		t.Fatal(problems)
 	}
-	p.protect(PolicyOptions{Path: "/etc/sandboxctl/policy.yaml", Protected: []string{"/srv/sandboxctl/state"}})
-	return p
+	return p.protecting([]string{"/etc/sandboxctl/policy.yaml", "/srv/sandboxctl/state"})
 }
 
 func TestPolicyCheck(t *testing.T) {

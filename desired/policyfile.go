@@ -9,8 +9,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -57,10 +60,8 @@ func (f *PolicyFile) Load() (*HostPolicy, error) {
 	defer f.mu.Unlock()
 	file, err := OpenTrusted(f.opts.Path)
 	if f.opts.Optional && errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errDangling) {
-		p := DefaultHostPolicy()
-		p.protect(f.opts)
 		f.policy, f.id = nil, fileID{}
-		return p, nil
+		return DefaultHostPolicy().protecting(f.protected()), nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read host policy: %w", err)
@@ -75,6 +76,7 @@ func (f *PolicyFile) Load() (*HostPolicy, error) {
 	}
 	id := fileID{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
 	if f.policy != nil && f.id == id {
+		f.policy = f.policy.protecting(f.protected())
 		return f.policy, nil
 	}
 	// Half a policy may allow what the whole one does not.
@@ -95,20 +97,54 @@ func (f *PolicyFile) Load() (*HostPolicy, error) {
 		}
 		return nil, fmt.Errorf("read host policy: %w", errors.Join(errs...))
 	}
-	p.protect(f.opts)
-	f.policy, f.id = p, id
-	return p, nil
+	f.policy, f.id = p.protecting(f.protected()), id
+	return f.policy, nil
 }
 
-// protect keeps sandboxctl's own files from being shared, under the names they
-// were given and under those that these lead to.
-func (p *HostPolicy) protect(opts PolicyOptions) {
-	for _, own := range append([]string{opts.Path}, opts.Protected...) {
-		p.protected = append(p.protected, own)
-		if real, err := filepath.EvalSymlinks(own); err == nil && real != own {
-			p.protected = append(p.protected, real)
-		}
+// protected are the directories and files that are sandboxctl's own now: a link may
+// have been swapped since the policy was read.
+func (f *PolicyFile) protected() []string {
+	var out []string
+	for _, own := range append([]string{f.opts.Path}, f.opts.Protected...) {
+		out = append(out, own)
+		out = append(out, way(own)...)
 	}
+	return out
+}
+
+// way returns every link that a clean absolute path leads through, by its own path,
+// and at last where it leads to: who may write one of these decides what is there.
+func way(p string) []string {
+	var links []string
+	at, todo := "/", strings.Split(p, "/")
+	for len(todo) > 0 {
+		next := filepath.Join(at, todo[0])
+		todo = todo[1:]
+		target, err := os.Readlink(next)
+		if err != nil || len(links) == maxTrustedLinks {
+			at = next
+			continue
+		}
+		links = append(links, next)
+		if filepath.IsAbs(target) {
+			at = "/"
+		}
+		todo = append(strings.Split(target, "/"), todo...)
+	}
+	return append(links, at)
+}
+
+// protecting returns the policy with other paths that are never shared.
+func (p *HostPolicy) protecting(paths []string) *HostPolicy {
+	if slices.Equal(p.protected, paths) {
+		return p
+	}
+	q := *p
+	q.protected = paths
+	// What was judged before is judged anew.
+	sum := sha256.Sum256([]byte(strings.Join(paths, "\x00")))
+	q.own = " " + hex.EncodeToString(sum[:4])
+	return &q
 }
 
 // DecodePolicy reads a host policy as strictly as manifests are read. file is

@@ -76,8 +76,8 @@ func (l *Launcher) adopt(ctx context.Context, rec *actual.Record, finish bool) (
 	}
 	done := *rec
 	done.Phase, done.StartedAt = actual.PhaseRunning, time.Now()
-	if err := l.store.Put(&done); err != nil {
-		return false, fmt.Errorf("record start: %w", err)
+	if err := l.recordStart(&done); err != nil {
+		return false, err
 	}
 	return true, nil
 }
@@ -95,13 +95,19 @@ func (l *Launcher) adoptable(rec *actual.Record) (*setup, bool) {
 		return nil, false
 	}
 	policy, err := l.allowed(e.Sandbox)
-	if err != nil {
-		// What runs is left running, but not started; only a bundle has hooks.
-		return nil, e.Sandbox.Spec.Root.Bundle == ""
+	var st *setup
+	if err == nil {
+		st, err = fromManifest(e.Sandbox, policy)
 	}
-	st, err := fromManifest(e.Sandbox, policy)
-	if err != nil || st.hooks != nil || st.startHooks != nil {
+	denied := err != nil
+	if denied {
+		st, err = fromManifest(e.Sandbox, nil)
+	}
+	switch {
+	case err != nil || st.hooks != nil || st.startHooks != nil:
 		return nil, false
+	case denied:
+		return nil, true // what runs is left running, but not started
 	}
 	checkpoint, err := l.requested(rec.Name, rec.RestartToken)
 	if err != nil || checkpoint != "" || st.lends {

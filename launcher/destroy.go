@@ -199,7 +199,8 @@ func waitDead(ctx context.Context, p *actual.Process, timeout time.Duration) boo
 }
 
 // release removes what a dead sandbox leaves on the host: processes of its
-// cgroup, the cgroup, the control socket.
+// cgroup, the cgroup, what it was lent, the control socket, and the second copy of
+// its record.
 func (l *Launcher) release(ctx context.Context, rec *actual.Record) error {
 	dirs := rec.Cgroups
 	if boot, err := actual.BootID(); err == nil && boot != rec.BootID {
@@ -233,7 +234,9 @@ func (l *Launcher) release(ctx context.Context, rec *actual.Record) error {
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove control socket: %w", err)
 	}
-	return nil
+	// What it says was lent, or is in a cgroup, is not any more, and may be
+	// another's when a later record is damaged.
+	return l.store.DropCopy(rec.Name)
 }
 
 // oomKilled says whether the kernel killed something in the sandbox's cgroup

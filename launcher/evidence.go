@@ -43,6 +43,8 @@ type Evidence struct {
 	// Gap is what keeps the record from being put back from the copy, "" if
 	// everything agrees.
 	Gap string
+
+	unseen error // why its files could not be looked at: then nobody knows what lives
 }
 
 // Found is a process that belongs to a sandbox by evidence.
@@ -97,19 +99,22 @@ func (e *Evidence) List() string {
 func Examine(ctx context.Context, store *actual.Store, names ...string) (map[string]*Evidence, error) {
 	out := make(map[string]*Evidence, len(names))
 	files := map[inode]string{}
-	dirs := map[string]string{} // name of the sandbox by path
+	dirs := map[string]place{} // by path
 	for _, name := range names {
 		e := &Evidence{Name: name}
 		out[name] = e
 		dir, err := store.Dir(name)
 		if err != nil {
-			e.Gap = err.Error()
+			e.Gap, e.unseen = err.Error(), err
 			continue
 		}
 		err = addFiles(dir, name, files, dirs)
 		dir.Close()
 		if err != nil {
-			return nil, fmt.Errorf("look at the files of %s: %w", name, err)
+			// It hides no other.
+			err = fmt.Errorf("look at its files: %w", err)
+			e.Gap, e.unseen = err.Error(), err
+			continue
 		}
 		if e.Copy, err = store.Copy(name); err != nil {
 			e.Gap = "there is no second copy of its record: " + err.Error()
@@ -174,14 +179,22 @@ func (e *Evidence) compare(ctx context.Context, store *actual.Store) string {
 
 type inode struct{ dev, ino uint64 }
 
+// place is the directory of a sandbox and the filesystems that its files are on:
+// more than one where the state is on an overlay.
+type place struct {
+	name string
+	devs map[uint64]bool
+}
+
 // addFiles adds the files below a directory, and where it is.
-func addFiles(dir *os.File, name string, files map[inode]string, dirs map[string]string) error {
+func addFiles(dir *os.File, name string, files map[inode]string, dirs map[string]place) error {
 	self := "/proc/self/fd/" + strconv.Itoa(int(dir.Fd()))
 	at, err := os.Readlink(self)
 	if err != nil {
 		return err
 	}
-	dirs[at] = name
+	devs := map[uint64]bool{}
+	dirs[at] = place{name, devs}
 	root, err := os.OpenRoot(self)
 	if err != nil {
 		return err
@@ -203,6 +216,7 @@ func addFiles(dir *os.File, name string, files map[inode]string, dirs map[string
 		}
 		if st, ok := info.Sys().(*syscall.Stat_t); ok {
 			files[inode{st.Dev, st.Ino}] = name
+			devs[st.Dev] = true
 		}
 		return nil
 	})
@@ -213,7 +227,7 @@ func addFiles(dir *os.File, name string, files map[inode]string, dirs map[string
 // also one that has been removed. The identity is taken through a pidfd that is
 // older than the look at the files, so that it is of the process that was looked
 // at.
-func belongs(proc string, files map[inode]string, dirs map[string]string) (_ *Found, name string, err error) {
+func belongs(proc string, files map[inode]string, dirs map[string]place) (_ *Found, name string, err error) {
 	pid, err := strconv.Atoi(filepath.Base(proc))
 	if err != nil {
 		return nil, "", err
@@ -257,7 +271,7 @@ func belongs(proc string, files map[inode]string, dirs map[string]string) (_ *Fo
 }
 
 // holds is the sandbox that a process has a file of open.
-func holds(proc string, files map[inode]string, dirs map[string]string) (string, error) {
+func holds(proc string, files map[inode]string, dirs map[string]place) (string, error) {
 	fds, err := os.ReadDir(proc + "/fd")
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 		return "", nil
@@ -274,13 +288,16 @@ func holds(proc string, files map[inode]string, dirs map[string]string) (string,
 		if name, ok := files[inode{st.Dev, st.Ino}]; ok {
 			return name, nil
 		}
+		// Where a file was that has been removed only its path tells. A path says
+		// nothing of one that is there, nor of one on another filesystem: in another
+		// mount namespace, such as a container's, it leads to something else.
 		target, err := os.Readlink(link)
-		if err != nil {
+		if err != nil || st.Nlink > 0 {
 			continue
 		}
 		for d := path.Dir(target); len(d) > 1; d = path.Dir(d) {
-			if name, ok := dirs[d]; ok {
-				return name, nil
+			if p, ok := dirs[d]; ok && p.devs[st.Dev] {
+				return p.name, nil
 			}
 		}
 	}

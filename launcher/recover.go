@@ -44,6 +44,8 @@ func (l *Launcher) recover(ctx context.Context, name string, end bool) (string, 
 	}
 	e := found[name]
 	switch {
+	case e.unseen != nil:
+		return "", e.unknown()
 	case end:
 	case e.Gap == "":
 		return l.putBack(e)
@@ -101,6 +103,9 @@ func (l *Launcher) end(ctx context.Context, e *Evidence) error {
 		errs   []error
 		groups []*cgroup.Group
 	)
+	if e.unseen != nil {
+		return e.unknown()
+	}
 	for i := range e.Processes {
 		f := &e.Processes[i]
 		grace := goferGrace
@@ -129,7 +134,9 @@ func (l *Launcher) end(ctx context.Context, e *Evidence) error {
 	}
 	if left, err := Examine(ctx, l.store, e.Name); err != nil {
 		return err
-	} else if left := left[e.Name]; len(left.Processes) > 0 {
+	} else if left := left[e.Name]; left.unseen != nil {
+		return left.unknown()
+	} else if len(left.Processes) > 0 {
 		return fmt.Errorf("%s live on", left.List())
 	}
 	if rec := e.leaves(); rec != nil {
@@ -138,6 +145,11 @@ func (l *Launcher) end(ctx context.Context, e *Evidence) error {
 		}
 	}
 	return l.afterEnd(ctx, &actual.Record{Name: e.Name})
+}
+
+// unknown is the error for a sandbox whose files can't be looked at.
+func (e *Evidence) unknown() error {
+	return fmt.Errorf("what lives of it can't be told: %w; try again, or move what is in the place of its directory away by hand when nothing of it runs", e.unseen)
 }
 
 // groupOf opens the cgroup of a process that is alive, if it is the sandbox's own;

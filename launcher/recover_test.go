@@ -3,6 +3,7 @@
 package launcher
 
 import (
+	"bufio"
 	"errors"
 	"os"
 	"os/exec"
@@ -242,5 +243,104 @@ func TestEvidenceWords(t *testing.T) {
 	e.Processes[0].Cgroup = "web-" + strings.Repeat("1", 32)
 	if rec := e.leaves(); rec != nil {
 		t.Errorf("the copy of another is used: %+v", rec)
+	}
+}
+
+// A program in a mount namespace of its own, such as a container that has another
+// sandboxctl in it, may see its files at the paths where ours are. They are not
+// ours, and neither is the program.
+func TestRecoverOtherNamespace(t *testing.T) {
+	t.Parallel()
+	for what, mount := range map[string]string{
+		"another filesystem": `mount -t tmpfs other "$1"`,
+		"the same one":       `mkdir "$1/../other" && mount --bind "$1/../other" "$1"`,
+	} {
+		store, dir := heldStore(t, "web")
+		stranger, said := actSaying(t, SentryName, mount+` && mkdir "$1/web" && exec 3>"$1/web/exit.json" && echo ready && read x`, filepath.Dir(dir))
+		if said != "ready" {
+			t.Fatalf("%s: %q", what, said)
+		}
+		l, err := New(Options{Store: store, KillTimeout: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := Examine(t.Context(), store, "web")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(found["web"].Processes); n > 0 {
+			t.Errorf("%s: found %s", what, found["web"].List())
+		}
+		if said, err := l.Recover(t.Context(), "web", true); err != nil || !stranger.alive(t) {
+			t.Errorf("%s: %q %v, alive: %v", what, said, err, stranger.alive(t))
+		}
+	}
+}
+
+// actSaying is an actor that runs a script in a mount namespace of its own, and the
+// first line that it says.
+func actSaying(t *testing.T, name, script string, args ...string) (*actor, string) {
+	t.Helper()
+	pidfd := -1
+	cmd := &exec.Cmd{
+		Path: "/bin/sh", Args: append([]string{name, "-c", script, "sh"}, args...), Stderr: os.Stderr,
+		SysProcAttr: &syscall.SysProcAttr{PidFD: &pidfd, Unshareflags: unix.CLONE_NEWNS},
+	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		unix.Close(pidfd)
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	a := &actor{cmd: cmd}
+	if a.id, err = actual.Identify(pidfd, cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	return a, strings.TrimSpace(line)
+}
+
+// Where the files of a sandbox can't be looked at nobody knows what lives of it:
+// the name is not freed, also not on order.
+func TestRecoverUnseen(t *testing.T) {
+	t.Parallel()
+	for what, replace := range map[string]func(dir string) error{
+		"a file": func(dir string) error { return os.WriteFile(dir, nil, 0o600) },
+		"a link": func(dir string) error { return os.Symlink(dir+".moved", dir) },
+	} {
+		store, dir := heldStore(t, "web")
+		sentry := act(t, filepath.Join(dir, "exit.json"), SentryName, "1000")
+		if err := errors.Join(os.Rename(dir, dir+".moved"), replace(dir)); err != nil {
+			t.Fatal(err)
+		}
+		l, err := New(Options{Store: store, KillTimeout: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, end := range []bool{false, true} {
+			if said, err := l.Recover(t.Context(), "web", end); err == nil || !strings.Contains(err.Error(), "can't be told") {
+				t.Errorf("%s in the place of its directory: %q %v", what, said, err)
+			}
+		}
+		if err := l.EndUnrecorded(t.Context(), "web"); err == nil {
+			t.Errorf("%s in the place of its directory: its processes have ended, it is said", what)
+		}
+		if _, err := os.Lstat(dir); err != nil || !sentry.alive(t) {
+			t.Errorf("%s: %v, sentry alive: %v", what, err, sentry.alive(t))
+		}
 	}
 }

@@ -99,12 +99,18 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		}
 		afterStart(outer, rec, st.hooks)
 	}
+	return l.recordStart(rec)
+}
+
+// recordStart writes down that the application was started. The copy comes first:
+// a sandbox that is on record as running has one, wherever its launcher died.
+func (l *Launcher) recordStart(rec *actual.Record) error {
+	if err := l.store.PutCopy(rec); err != nil {
+		// The sandbox runs, and can do without.
+		l.opts.Log.Warn("record not copied", "sandbox", rec.Name, "err", err)
+	}
 	if err := l.store.Put(rec); err != nil {
 		return fmt.Errorf("record start: %w", err)
-	}
-	if err := l.store.PutCopy(rec); err != nil {
-		// The sandbox runs, and is on record.
-		l.opts.Log.Warn("record not copied", "sandbox", rec.Name, "err", err)
 	}
 	return nil
 }

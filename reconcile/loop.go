@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"sandboxctl.dev/actual"
@@ -71,6 +73,7 @@ type Loop struct {
 	removals map[string]time.Time // that nobody approved, of the last removalWindow
 	waiting  int                  // of busy: stops that wait for their application to leave
 	retries  map[string]*retry
+	spent    map[string]string // tokens of requests to recover that were tried, by name
 	lastGood map[string]cachedEntry
 	pass     uint64
 	guarded  bool
@@ -92,7 +95,8 @@ type retry struct {
 	op       Op
 	failures int
 	due      time.Time
-	hash     string // of the spec, or the token of the request
+	hash     string // of the spec
+	restart  string // the token of the restart that it was, "" if it was none
 	terminal bool
 }
 
@@ -124,7 +128,7 @@ func New(opts Options) *Loop {
 	}
 	l := &Loop{
 		opts: opts, wake: make(chan struct{}, 1), done: make(chan result),
-		busy: map[string]bool{}, removals: map[string]time.Time{}, retries: map[string]*retry{}, lastGood: map[string]cachedEntry{},
+		busy: map[string]bool{}, removals: map[string]time.Time{}, retries: map[string]*retry{}, spent: map[string]string{}, lastGood: map[string]cachedEntry{},
 	}
 	for i, at := range opts.Removals {
 		l.removals[fmt.Sprintf("/%d", i)] = at // whose they were does not matter
@@ -280,7 +284,8 @@ func (l *Loop) look(ctx context.Context) (Input, Plan, error) {
 	return in, Compute(in), nil
 }
 
-// recentRemovals drops what is too long ago to count.
+// recentRemovals drops what is too long ago to count, and gives the rest, the
+// oldest first.
 func (l *Loop) recentRemovals() []time.Time {
 	var out []time.Time
 	for name, at := range l.removals {
@@ -290,6 +295,7 @@ func (l *Loop) recentRemovals() []time.Time {
 		}
 		out = append(out, at)
 	}
+	slices.SortFunc(out, time.Time.Compare)
 	return out
 }
 
@@ -396,16 +402,19 @@ func graceful(a Action) bool { return a.Op == OpDestroy && a.Ending.Grace > 0 }
 // mayTry says whether an operation that failed before may be tried again, or
 // how long not (0: not before its spec changes).
 func (l *Loop) mayTry(a Action, now time.Time) (time.Duration, bool) {
+	if a.Recover != nil {
+		return 0, l.spent[a.Name] != a.Recover.Token
+	}
 	r, ok := l.retries[a.Name]
 	if !ok || r.op != a.Op {
 		return 0, true
 	}
-	if a.Entry != nil && r.hash != a.Entry.Hash || a.Recover != nil && r.hash != a.Recover.Token {
+	if a.Entry != nil && r.hash != a.Entry.Hash {
 		delete(l.retries, a.Name)
 		return 0, true
 	}
-	if a.RestartToken != "" {
-		return 0, true // whoever asked wants it now
+	if a.RestartToken != "" && a.RestartToken != r.restart {
+		return 0, true // whoever asked wants it now; once, if it can't even be recorded
 	}
 	if r.terminal {
 		return 0, false
@@ -450,7 +459,9 @@ func (l *Loop) finish(r result) {
 		l.waiting--
 	}
 	if a.Op == OpRecover && l.opts.Requests != nil {
-		// One request is one try, whatever came of it: whoever asked looks.
+		// One request is one try, whatever came of it: whoever asked looks. It may
+		// be that it can't be dropped now.
+		l.spent[a.Name] = a.Recover.Token
 		if err := l.opts.Requests.DropRequest(*a.Recover); err != nil {
 			l.opts.Log.Warn("request not dropped", keyError, err)
 		}
@@ -468,12 +479,10 @@ func (l *Loop) finish(r result) {
 	}
 	var t interface{ Terminal() bool }
 	re.failures++
+	re.restart = a.RestartToken
 	re.terminal = errors.As(r.err, &t) && t.Terminal()
 	if a.Entry != nil {
 		re.hash = a.Entry.Hash
-	}
-	if a.Recover != nil {
-		re.hash = a.Recover.Token
 	}
 	// A failed create is also in the record, when that could be written, and
 	// the planner waits for its backoff: the longer of the two counts.
@@ -609,13 +618,19 @@ func (l *Loop) dropRequests(in Input) {
 	if l.opts.Requests == nil {
 		return
 	}
+	waiting := map[string]bool{}
 	for _, r := range in.Actual.Requests {
-		if requestDone(in, r) {
+		spent := r.Kind == actual.RequestRecover && l.spent[r.Name] == r.Token
+		if spent {
+			waiting[r.Name] = true
+		}
+		if spent || requestDone(in, r) {
 			if err := l.opts.Requests.DropRequest(r); err != nil {
 				l.opts.Log.Warn("request not dropped", keyError, err)
 			}
 		}
 	}
+	maps.DeleteFunc(l.spent, func(name, _ string) bool { return !waiting[name] })
 }
 
 func requestDone(in Input, r actual.Request) bool {
@@ -626,7 +641,9 @@ func requestDone(in Input, r actual.Request) bool {
 		}
 		for i := range in.Actual.Sandboxes {
 			if rec := in.Actual.Sandboxes[i].Record; rec.Name == r.Name {
-				return rec.RestartToken == r.Token
+				// Only the request says from which checkpoint: it stays until that has
+				// been restored, or could not be.
+				return rec.RestartToken == r.Token && (r.Checkpoint == "" || !cutShort(rec))
 			}
 		}
 		return in.Desired.Complete && in.Desired.Lookup(r.Name) == nil

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -441,83 +440,6 @@ func TestLoopOnce(t *testing.T) {
 		w.Want(reconciletest.Entry("bad", "a", nil))
 		if s, err = once(); err != nil || s.Converged {
 			t.Errorf("%+v %v", s, err)
-		}
-	})
-}
-
-// Requests are carried out and dropped, also those that ask for nothing.
-func TestLoopRequests(t *testing.T) {
-	t.Parallel()
-	inLoop(t, nil, func(w *reconciletest.World, _ *reconcile.Loop, _ *atomic.Int64) {
-		w.Want(reconciletest.Entry("web", "a", nil))
-		synctest.Wait()
-		w.Request(actual.Request{Kind: actual.RequestRestart, Name: "web", Token: "1"})
-		w.Request(actual.Request{Kind: actual.RequestRestart, Name: "nobody", Token: "2"})
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		if r := w.Record("web"); r.Restarts != 1 || r.RestartToken != "1" || r.Phase != actual.PhaseRunning {
-			t.Errorf("%+v", r)
-		}
-		if s, _ := w.Observe(t.Context()); len(s.Requests) > 0 {
-			t.Errorf("requests are left: %v", s.Requests)
-		}
-	})
-}
-
-// recoverer notes what it was asked for, and mends what it is told to end.
-type recoverer struct {
-	w     *reconciletest.World
-	mu    sync.Mutex
-	tries []bool
-}
-
-func (r *recoverer) tried() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return fmt.Sprint(r.tries)
-}
-
-func (r *recoverer) Recover(_ context.Context, name string, end bool) (string, error) {
-	r.mu.Lock()
-	r.tries = append(r.tries, end)
-	r.mu.Unlock()
-	if !end {
-		return "", refusal{}
-	}
-	r.w.Release(name)
-	return "ended", nil
-}
-
-// One request to recover is one try, whatever comes of it; another is another.
-func TestLoopRecover(t *testing.T) {
-	t.Parallel()
-	rec, events := &recoverer{}, &journal{}
-	inLoop(t, func(o *reconcile.Options) { o.Recoverer, o.Events = rec, events }, func(w *reconciletest.World, l *reconcile.Loop, _ *atomic.Int64) {
-		rec.w = w
-		w.Hold("web")
-		w.Want(reconciletest.Entry("web", "a", nil))
-		time.Sleep(time.Hour)
-		if rec.tried() != "[]" || phase(w, "web") != "none" {
-			t.Errorf("unasked: %v, %s", rec.tried(), phase(w, "web"))
-		}
-		w.Request(actual.Request{Kind: actual.RequestRecover, Name: "web", Token: "1"})
-		time.Sleep(time.Hour)
-		if rec.tried() != "[false]" || w.Requests() != 0 {
-			t.Errorf("tried %v, %d requests wait; expected one try and none", rec.tried(), w.Requests())
-		}
-		w.Request(actual.Request{Kind: actual.RequestRecover, Name: "web", Token: "2", End: true})
-		time.Sleep(time.Hour)
-		if rec.tried() != "[false true]" || w.Requests() != 0 || phase(w, "web") != "Running" {
-			t.Errorf("tried %v, %d requests wait, it is %s; expected it to be created anew", rec.tried(), w.Requests(), phase(w, "web"))
-		}
-		// Of one that is not held there is nothing to recover.
-		w.Request(actual.Request{Kind: actual.RequestRecover, Name: "web", Token: "3"})
-		time.Sleep(time.Hour)
-		if rec.tried() != "[false true]" || w.Requests() != 0 {
-			t.Errorf("tried %v, %d requests wait", rec.tried(), w.Requests())
-		}
-		if got := fmt.Sprint(events.reasons); got != "[Held RecordRecoverFailed RecordRecovered Started]" && got != "[SourceComplete Held RecordRecoverFailed RecordRecovered Started]" {
-			t.Errorf("events %s", got)
 		}
 	})
 }

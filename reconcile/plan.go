@@ -325,6 +325,9 @@ func (c *computation) stopped(e *desired.Entry, rec *actual.Record) {
 		}
 		create.Reason = startReason(rec)
 	}
+	if create.RestartToken == "" && cutShort(rec) && rec.RestartToken == c.request(rec.Name) {
+		create.RestartToken = rec.RestartToken // the restart was not carried out
+	}
 	c.add(create)
 }
 
@@ -378,6 +381,19 @@ func (c *computation) sort() {
 func (c *computation) restartWanted(rec *actual.Record) bool {
 	t := c.request(rec.Name)
 	return t != "" && t != rec.RestartToken
+}
+
+// cutShort says whether the last create on record is not over: it is under way, or
+// has to be done again.
+func cutShort(rec *actual.Record) bool {
+	switch rec.Phase {
+	case actual.PhaseCreating, actual.PhaseCreated, actual.PhaseStarting:
+		return true
+	case actual.PhaseStopping, actual.PhaseStopped:
+		return rec.Ending != nil && rec.Ending.Reason == ReasonInterrupted
+	case actual.PhaseRunning:
+	}
+	return false
 }
 
 // request is the token of the restart request for a name, or "".

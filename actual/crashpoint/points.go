@@ -137,6 +137,8 @@ const (
 	NetworkReturn Point = "network-return"
 	// ControlRemove removes the control socket (launcher/destroy.go).
 	ControlRemove Point = "control-remove"
+	// CopyRemove removes the second copy of the record (actual/damaged.go).
+	CopyRemove Point = "copy-remove"
 	// TrashMove moves a sandbox's directory into the trash (actual/remove.go).
 	TrashMove Point = "trash-move"
 	// TreeUnlink removes a file of it (actual/remove.go).

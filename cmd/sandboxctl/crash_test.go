@@ -207,6 +207,7 @@ func (c *crashCase) try(t *testing.T, done *crashed) (killed bool) {
 	w.converge()
 	after := w.rec()
 	w.settled()
+	w.copied()
 	if s.gone {
 		if after != nil {
 			t.Errorf("it is %s, expected to be gone", after.Phase)
@@ -257,6 +258,7 @@ func (s *crashScenario) moments(t *testing.T) []moment {
 	w.converge()
 	w.rec()
 	w.settled()
+	w.copied()
 	if s.runs != "" {
 		w.written(s.runs)
 	}

@@ -329,6 +329,26 @@ func (w *crashWorld) settled() {
 	}
 }
 
+// copied looks that the second copy of the record is of what runs, and that there
+// is none of what does not.
+func (w *crashWorld) copied() {
+	w.Helper()
+	rec := w.rec()
+	if rec == nil {
+		return
+	}
+	second, err := w.store.Copy("web")
+	switch {
+	case rec.Phase != actual.PhaseRunning && !errors.Is(err, os.ErrNotExist):
+		w.Errorf("it is %s, and there is a second copy of its record: %v", rec.Phase, err)
+	case rec.Phase != actual.PhaseRunning:
+	case err != nil:
+		w.Error(err)
+	case second.Phase != rec.Phase || second.Attempt != rec.Attempt || *second.Sentry != *rec.Sentry || *second.Gofer != *rec.Gofer:
+		w.Errorf("the second copy of its record is of attempt %d, %s; it is in attempt %d, %s", second.Attempt, second.Phase, rec.Attempt, rec.Phase)
+	}
+}
+
 // clear removes the sandbox, whatever became of it, and looks that nothing is
 // left then.
 func (w *crashWorld) clear() {

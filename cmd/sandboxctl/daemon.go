@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -161,6 +162,7 @@ type daemon struct {
 
 	info   actual.DaemonInfo
 	memory desired.Memory
+	kept   bool // info and memory are on disk
 	out    *app
 }
 
@@ -273,13 +275,13 @@ func (d *daemon) remember(removals []time.Time, policy *desired.HostPolicy) {
 	if policy != nil {
 		digest = policy.Digest()
 	}
-	if m == d.memory && d.info.Memory != nil && len(removals) == len(d.info.Removals) && digest == d.info.HostPolicy.Digest {
+	if d.kept && m == d.memory && slices.EqualFunc(removals, d.info.Removals, time.Time.Equal) && digest == d.info.HostPolicy.Digest {
 		return
 	}
 	if digest != d.info.HostPolicy.Digest && digest != "" {
 		d.log.Info("host policy", "from", policy.Source(), "digest", digest)
 	}
-	d.info.Removals, d.info.HostPolicy.Digest = removals, digest
+	d.info.Removals, d.info.HostPolicy.Digest, d.kept = removals, digest, false
 	b, err := json.Marshal(m)
 	if err == nil {
 		d.info.Memory = b
@@ -289,7 +291,7 @@ func (d *daemon) remember(removals []time.Time, policy *desired.HostPolicy) {
 		d.log.Warn("memory of the manifests directory not kept", "err", err)
 		return
 	}
-	d.memory = m
+	d.memory, d.kept = m, true
 }
 
 // watchRetry is how long a watcher that has failed waits before it is started

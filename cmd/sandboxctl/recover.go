@@ -132,7 +132,7 @@ func (a *app) askRecover(ctx context.Context, store *actual.Store, name string, 
 		select {
 		case <-ctx.Done():
 			// It must not be carried out when nobody reckons with it any more.
-			return "", errors.Join(context.Cause(ctx), store.DropRequest(r))
+			return "", errors.Join(context.Cause(ctx), store.WithdrawRequest(r))
 		case <-tick.C:
 		}
 	}

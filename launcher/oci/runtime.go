@@ -211,9 +211,11 @@ func (r *Runtime) look(id string) (string, *actual.Record, error) {
 	switch {
 	case err != nil:
 		return "", nil, err
+	case held != nil && held.Reason == actual.HeldForeign:
+		return "", nil, fmt.Errorf("look at %s: %s: %s", id, held.Reason, held.Message)
 	case held != nil:
 		return "", nil, fmt.Errorf("%w of %s: %s: %s", errHeld, id, held.Reason, held.Message)
-	case rec == nil || rec.Container == nil:
+	case rec == nil:
 		return "", nil, fmt.Errorf("%w: %s", ErrNotExist, id)
 	}
 	st, err := status(rec)

@@ -562,3 +562,41 @@ func TestWait(t *testing.T) {
 		}
 	}
 }
+
+// The state of a daemon is no state of containers: whoever gives one for the other
+// ends and removes nothing of it.
+func TestDaemonsState(t *testing.T) {
+	t.Parallel()
+	r := newRuntime(t)
+	live := process(t)
+	rec := r.put(t, "web", actual.PhaseRunning, live)
+	rec.Container = nil // as the daemon writes it
+	if err := r.store.Put(rec); err != nil {
+		t.Fatal(err)
+	}
+	for what, do := range r.operations(t) {
+		if err := do("web"); err == nil {
+			t.Errorf("%s is done", what)
+		}
+	}
+	if err := r.Delete(t.Context(), "web", true); err == nil || !strings.Contains(err.Error(), "sandbox of a manifest") {
+		t.Errorf("delete --force: %v", err)
+	}
+	if names := r.names(t); !slices.Equal(names, []string{"web"}) {
+		t.Errorf("there are %v", names)
+	}
+	if l, err := launcher.Liveness(live); l != actual.Alive {
+		t.Errorf("its process is %v: %v", l, err)
+	}
+	// The other way round.
+	r.put(t, "box", actual.PhaseRunning, live)
+	s, err := actual.OpenStoreReadOnly(r.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	list, err := s.List()
+	if err != nil || len(list.Records) != 1 || list.Records[0].Name != "web" || len(list.Held) != 1 || list.Held[0].Reason != actual.HeldForeign {
+		t.Errorf("a daemon sees %+v %v", list, err)
+	}
+}

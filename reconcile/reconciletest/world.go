@@ -45,6 +45,10 @@ type World struct {
 
 	// Took delays each operation. Set it before the first.
 	Took time.Duration
+	// OnCreate is told the request of each create, if set.
+	OnCreate func(token string)
+
+	notDropped int // how many times DropRequest does nothing
 }
 
 // pids is how many process numbers there are: few, so that they are reused.
@@ -136,6 +140,14 @@ func (w *World) Release(name string) {
 	defer w.mu.Unlock()
 	w.held = slices.DeleteFunc(w.held, func(h actual.Held) bool { return h.Name == name })
 	w.notify()
+}
+
+// KeepRequests makes DropRequest do nothing for so many times, as while somebody
+// leaves a request.
+func (w *World) KeepRequests(times int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.notDropped = times
 }
 
 // Requests is how many requests wait.
@@ -365,6 +377,9 @@ func (w *World) Create(ctx context.Context, e *desired.Entry, token string) erro
 		return err
 	}
 	defer end()
+	if w.OnCreate != nil {
+		w.OnCreate(token)
+	}
 	sleep(ctx, w.Took)
 	if err := w.step("create", name, "claim"); err != nil {
 		return err
@@ -507,6 +522,10 @@ func (w *World) Forget(ctx context.Context, name string) error {
 func (w *World) DropRequest(r actual.Request) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.notDropped > 0 {
+		w.notDropped--
+		return nil
+	}
 	w.requests = slices.DeleteFunc(w.requests, func(x actual.Request) bool { return x.Token == r.Token })
 	return nil
 }
