@@ -93,11 +93,16 @@ type Dir struct {
 	// newWatcher is fsnotify's; tests make it fail.
 	newWatcher func() (*fsnotify.Watcher, error)
 
-	mu       sync.Mutex
-	files    map[string]*fileEntry // by path relative to the directory
-	memory   Memory
-	last     *Snapshot
-	first    time.Time            // of the first look that listed the directory
+	mu     sync.Mutex
+	files  map[string]*fileEntry // by path relative to the directory
+	memory Memory
+	last   *Snapshot
+	first  time.Time // of the first look that listed the directory
+	// doubt: the directory was away, or another one, a moment ago; arrival is when
+	// something came since, and filled how many files there were then.
+	doubt    bool
+	arrival  time.Time
+	filled   int
 	seen     map[string]bool      // names of the last Load that are still wanted, and /files that may be of any
 	missing  map[string]time.Time // names that were there before, since when not
 	recheck  time.Time            // when Load must be called again at the latest
@@ -183,10 +188,15 @@ func (d *Dir) Load(ctx context.Context) (*Snapshot, error) {
 	default:
 		d.identify(snap, id)
 	}
+	if err != nil || snap.Reason == ReasonDirectoryReplaced {
+		d.doubt, d.arrival, d.filled = true, time.Now(), 0
+	}
 	if err == nil {
 		// Otherwise what the files said is not what the directory says now;
 		// the records have what is needed to go on.
 		d.resolve(snap)
+	}
+	if snap.Reason != ReasonDirectoryReplaced && err == nil {
 		d.settle(snap)
 	}
 	snap.Digest = digest(snap, policyDigest)
@@ -305,6 +315,27 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
+// refill is for how many times Settle nothing may come to a directory that was
+// away before it is taken to be whole: a copy or a checkout fills it file by file.
+const refill = 20
+
+// refilled waits until a directory that was away is filled.
+func (d *Dir) refilled(s *Snapshot, now time.Time) {
+	if !d.doubt || d.opts.Once {
+		return
+	}
+	if n := len(d.files); n != d.filled {
+		d.arrival, d.filled = now, n
+	}
+	left := refill*d.opts.Settle - now.Sub(d.arrival)
+	if left <= 0 {
+		d.doubt = false
+		return
+	}
+	d.incomplete(s, ReasonUnsettled, "the manifests directory came back a moment ago, and may not be whole yet")
+	d.lookAgain(now.Add(left))
+}
+
 // settle believes an absence only when it was seen twice, Settle apart:
 // editors and sync tools take a file away for a moment to put it back.
 func (d *Dir) settle(s *Snapshot) {
@@ -322,6 +353,7 @@ func (d *Dir) settle(s *Snapshot) {
 		present[n] = true
 		delete(d.missing, n)
 	}
+	d.refilled(s, now)
 	for _, p := range s.Problems {
 		if p.Name != "" {
 			present[p.Name] = true

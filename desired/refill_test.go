@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package desired
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// A directory that was away, or another one, comes back file by file, as a copy
+// or a checkout fills it, and not always fast: what is not there yet is not gone.
+func TestDirRefilled(t *testing.T) {
+	t.Parallel()
+	const settle = 20 * time.Millisecond
+	for name, away := range map[string]func(t *testing.T, m string){
+		"replaced": func(t *testing.T, m string) {
+			must(t, os.Rename(m, m+".old"))
+			must(t, os.Mkdir(m, 0o755))
+		},
+		"missing": func(t *testing.T, m string) {
+			must(t, os.Rename(m, m+".old"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := filepath.Join(t.TempDir(), "m")
+			must(t, os.Mkdir(m, 0o755))
+			write := func(n string) {
+				must(t, os.WriteFile(filepath.Join(m, n+".yaml"), []byte(named(n)), 0o644))
+			}
+			d := NewDir(DirOptions{Path: m, Settle: settle, BootID: "boot", Expected: true})
+			load := func() *Snapshot {
+				s, err := d.Load(t.Context())
+				must(t, err)
+				return s
+			}
+			complete := func() *Snapshot {
+				t.Helper()
+				for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(settle / 4) {
+					if s := load(); s.Complete {
+						return s
+					}
+				}
+				t.Fatalf("never complete: %+v", load())
+				return nil
+			}
+			for _, n := range []string{"a", "b", "c"} {
+				write(n)
+			}
+			complete()
+			away(t, m)
+			for range 8 {
+				if s := load(); s.Complete {
+					t.Fatalf("away, and complete: %+v", s)
+				}
+				time.Sleep(settle / 2)
+			}
+			must(t, os.MkdirAll(m, 0o755))
+			for _, n := range []string{"a", "b"} {
+				write(n)
+				wrote := time.Now()
+				// Longer than an absence must last otherwise.
+				for range 8 {
+					if s := load(); s.Complete && time.Since(wrote) < refill*settle {
+						t.Fatalf("complete with %d of 3 manifests: %+v", len(s.Entries), s)
+					}
+					time.Sleep(settle / 2)
+				}
+			}
+			// c is not coming, and that is believed in the end.
+			if s := complete(); len(s.Entries) != 2 {
+				t.Errorf("%d entries, expected a and b", len(s.Entries))
+			}
+			// What comes later is an ordinary change.
+			write("c")
+			if s := complete(); len(s.Entries) != 3 {
+				t.Errorf("%d entries, expected three", len(s.Entries))
+			}
+		})
+	}
+}
