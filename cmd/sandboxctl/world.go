@@ -77,7 +77,9 @@ func (a *app) newViewer() (*viewer, error) {
 	if v.info != nil && len(v.info.Memory) > 0 && v.info.ManifestsDir == a.manifests {
 		opts.Memory = new(desired.Memory)
 		if err := json.Unmarshal(v.info.Memory, opts.Memory); err != nil {
-			return nil, errors.Join(fmt.Errorf("read memory of the daemon: %w", err), v.close())
+			// As for the daemon: what it knew is lost, and no more.
+			fmt.Fprintf(a.stderr, "warning: read memory of the daemon: %s\n", clean(err.Error()))
+			opts.Memory = nil
 		}
 	}
 	v.dir = desired.NewDir(opts)
