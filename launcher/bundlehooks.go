@@ -80,13 +80,17 @@ func (l *Launcher) afterEnd(ctx context.Context, rec *actual.Record) error {
 	warn := warnIn(rec)
 	dir, err := l.store.Dir(rec.Name)
 	if err != nil {
-		warn("poststop hooks: %v", err)
-		return nil
+		return fmt.Errorf("run poststop hooks: %w", err)
 	}
 	defer dir.Close()
 	h, err := readHooks(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	var damage *hooksDamage
+	if err != nil && !errors.As(err, &damage) {
+		// The system refuses now what it may give later: they are owed until then.
+		return fmt.Errorf("run poststop hooks: %w", err)
 	}
 	if err == nil {
 		h.set("poststop", h.Hooks.Poststop).RunAll(ctx, h.state(rec.Name, specs.StateStopped, 0), warn)
@@ -113,13 +117,18 @@ func readHooks(dir *os.File) (*bundleHooks, error) {
 	}
 	var h bundleHooks
 	if err := json.Unmarshal(b, &h); err != nil {
-		return nil, fmt.Errorf("decode hooks: %w", err)
+		return nil, &hooksDamage{fmt.Errorf("decode hooks: %w", err)}
 	}
 	if h.Hooks == nil {
-		return nil, errors.New("decode hooks: there are none")
+		return nil, &hooksDamage{errors.New("decode hooks: there are none")}
 	}
 	return &h, nil
 }
+
+// hooksDamage says that what was read can't be understood, and never will be.
+type hooksDamage struct{ error }
+
+func (e *hooksDamage) Unwrap() error { return e.error }
 
 func warnIn(rec *actual.Record) func(format string, args ...any) {
 	return func(format string, args ...any) {
