@@ -191,6 +191,13 @@ func TestFollow(t *testing.T) {
 		cmd := h.command(args...)
 		cmd.Stdout, cmd.Stderr = out, out
 		must(t, cmd.Start())
+		t.Cleanup(func() {
+			// Only where the test has failed before it has waited.
+			if cmd.ProcessState == nil {
+				_ = cmd.Process.Kill()
+				_ = cmd.Wait()
+			}
+		})
 		return cmd, func() string {
 			b, err := os.ReadFile(out.Name())
 			must(t, err)
