@@ -140,21 +140,11 @@ func (a *app) askRecover(ctx context.Context, store *actual.Store, name string, 
 
 // completeHeld completes the names whose records are held.
 func (a *app) completeHeld(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	store, err := actual.OpenStoreReadOnly(a.state)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	defer store.Close()
-	list, err := store.List()
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	names := make([]string, len(list.Held))
-	for i, h := range list.Held {
-		names[i] = h.Name
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
+	return a.complete(args, func(l *actual.Listing) []string {
+		var names []string
+		for i := range l.Held {
+			names = append(names, l.Held[i].Name)
+		}
+		return names
+	})
 }

@@ -243,6 +243,17 @@ func (w *world) noSuch(name string) error {
 
 // completeNames completes the names of sandboxes on record.
 func (a *app) completeNames(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return a.complete(args, func(l *actual.Listing) []string {
+		var names []string
+		for _, r := range l.Records {
+			names = append(names, r.Name)
+		}
+		return names
+	})
+}
+
+// complete completes one name among those picked of the state directory.
+func (a *app) complete(args []string, pick func(*actual.Listing) []string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
@@ -255,10 +266,7 @@ func (a *app) completeNames(_ *cobra.Command, args []string, _ string) ([]string
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	var names []string
-	for _, r := range list.Records {
-		names = append(names, r.Name)
-	}
+	names := pick(list)
 	slices.Sort(names)
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
