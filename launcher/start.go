@@ -443,10 +443,13 @@ func spawnGofer(path string, rec *actual.Record, sentry *child, maps *idMaps, cf
 // descriptors it names. ready is the read end of start-sync.
 func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []int, d *donation) (args []string, ready *os.File, err error) {
 	rec, st := la.rec, la.st
-	guestSpec, hookArgs, err := l.withStartHooks(st, rec.Name, dir, len(stdioFDs), d)
+	guestSpec, hookArgs, err := l.guestSpec(st, rec.Name, dir, len(stdioFDs), d)
 	if err != nil {
 		return nil, nil, err
 	}
+	// Not in the set-up, which is compared with that of a checkpoint: one that was
+	// taken before there were defaults stays good.
+	guestSpec.Process = withDefaultRlimits(guestSpec.Process)
 	spec, err := json.Marshal(guestSpec)
 	if err != nil {
 		return nil, nil, fmt.Errorf("encode spec: %w", err)

@@ -50,12 +50,13 @@ func (st *setup) startTimeout() (d time.Duration) {
 	return d
 }
 
-// withStartHooks returns the spec for the sentry and its further arguments. With
+// guestSpec returns a copy of the spec for the sentry and its further arguments. With
 // hooks, the first program of the sandbox is this one, from a descriptor; it
 // becomes the application, which has no access to it or to the pipe then.
-func (l *Launcher) withStartHooks(st *setup, name string, dir, guestFD int, d *donation) (*specs.Spec, []string, error) {
+func (l *Launcher) guestSpec(st *setup, name string, dir, guestFD int, d *donation) (*specs.Spec, []string, error) {
+	spec := *st.spec
 	if st.startHooks == nil {
-		return st.spec, nil, nil
+		return &spec, nil, nil
 	}
 	argv, err := guest.Argv(&guest.Config{
 		ReportFD: guestFD,
@@ -75,7 +76,7 @@ func (l *Launcher) withStartHooks(st *setup, name string, dir, guestFD int, d *d
 		return nil, nil, fmt.Errorf("open own program: %w", err)
 	}
 	execFD := d.give(self)
-	spec, p := *st.spec, *st.spec.Process
+	p := *st.spec.Process
 	p.Args, spec.Process = argv, &p
 	return &spec, []string{flagInt("exec-fd", execFD), fmt.Sprintf("--pass-fd=%d:%d", reportFD, guestFD)}, nil
 }

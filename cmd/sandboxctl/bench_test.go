@@ -40,6 +40,13 @@ type host struct {
 // allows everything below its directory.
 func benchHost(b testing.TB, inherit ...*os.File) *host {
 	b.Helper()
+	return hostStartedBy(b, "", inherit...)
+}
+
+// hostStartedBy is benchHost with a daemon that a shell starts after the
+// commands given.
+func hostStartedBy(b testing.TB, shell string, inherit ...*os.File) *host {
+	b.Helper()
 	if os.Geteuid() != 0 {
 		b.Skip("sandboxes need root")
 	}
@@ -53,6 +60,11 @@ func benchHost(b testing.TB, inherit ...*os.File) *host {
 	h.must(os.WriteFile(filepath.Join(work, "policy.yaml"), []byte(policyFor(work)), 0o644))
 	h.rootfs()
 	h.daemon = h.command("daemon", "--allow-mass-delete")
+	if shell != "" {
+		env := h.daemon.Env
+		h.daemon = exec.Command("bash", append([]string{"-c", shell + "\nexec \"$@\"", "bash"}, h.daemon.Args...)...)
+		h.daemon.Env = env
+	}
 	log, err := os.Create(filepath.Join(work, "daemon.log"))
 	h.must(err)
 	h.daemon.Stderr = log

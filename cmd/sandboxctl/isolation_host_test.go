@@ -251,7 +251,6 @@ var runNumbers = []struct {
 	{regexp.MustCompile(`/dev/pts/\d+`), "/dev/pts/N"},
 	{regexp.MustCompile(`host:\[\d+\]`), "host:[N]"},
 	{regexp.MustCompile(` ?fe80::[0-9a-f:]+/64`), ""},
-	{regexp.MustCompile(`rlimit NOFILE \d+ \d+`), "rlimit NOFILE of the host"},
 	{regexp.MustCompile(`rfdno=\d+,wfdno=\d+`), "rfdno=N,wfdno=N"},
 }
 

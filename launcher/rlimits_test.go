@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"fmt"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// What a guest may is the spec's, and fixed where the spec says nothing: no
+// limit is left for gVisor to take from its own process.
+func TestDefaultRlimits(t *testing.T) {
+	t.Parallel()
+	const files, size = "{RLIMIT_NOFILE 1048576 1024}", "{RLIMIT_FSIZE 18446744073709551615 18446744073709551615}"
+	for name, c := range map[string]struct {
+		in   []specs.POSIXRlimit
+		want string
+	}{
+		"none":         {nil, "[" + files + " " + size + "]"},
+		"its own":      {[]specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 7, Hard: 8}}, "[{RLIMIT_NOFILE 8 7} " + size + "]"},
+		"another":      {[]specs.POSIXRlimit{{Type: "RLIMIT_CPU", Soft: 1, Hard: 2}}, "[{RLIMIT_CPU 2 1} " + files + " " + size + "]"},
+		"both":         {[]specs.POSIXRlimit{{Type: "RLIMIT_FSIZE"}, {Type: "RLIMIT_NOFILE"}}, "[{RLIMIT_FSIZE 0 0} {RLIMIT_NOFILE 0 0}]"},
+		"its own size": {[]specs.POSIXRlimit{{Type: "RLIMIT_FSIZE", Soft: 1, Hard: 1}}, "[{RLIMIT_FSIZE 1 1} " + files + "]"},
+	} {
+		p := &specs.Process{Rlimits: c.in}
+		if got := fmt.Sprint(withDefaultRlimits(p).Rlimits); got != c.want {
+			t.Errorf("%s: %s, expected %s", name, got, c.want)
+		}
+		if len(p.Rlimits) != len(c.in) {
+			t.Errorf("%s: the process itself was changed: %v", name, p.Rlimits)
+		}
+	}
+}
