@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/specfield"
 )
 
 // maxBundleConfig bounds config.json.
@@ -58,8 +59,8 @@ func (st *setup) fromConfig(dir string, cfg *specs.Spec) (err error) {
 		Version:  specs.Version,
 		Process:  &p,
 		Root:     &specs.Root{Path: "/", Readonly: cfg.Root.Readonly},
-		Hostname: cfg.Hostname,
-		Linux:    &specs.Linux{},
+		Hostname: cfg.Hostname, Domainname: cfg.Domainname,
+		Linux: &specs.Linux{},
 	}
 	if cfg.Hooks != nil && hasHooks(cfg.Hooks) {
 		st.hooks = &bundleHooks{Bundle: dir, Hooks: cfg.Hooks, Annotations: cfg.Annotations}
@@ -68,10 +69,14 @@ func (st *setup) fromConfig(dir string, cfg *specs.Spec) (err error) {
 		return terminalf("spec.root.bundle: read %s/config.json: %w", dir, err)
 	}
 	if cfg.Linux != nil {
-		st.spec.Linux.Seccomp = cfg.Linux.Seccomp
+		st.spec.Linux.Seccomp, st.spec.Linux.Sysctl = cfg.Linux.Seccomp, cfg.Linux.Sysctl
 		st.bundleLimits(cfg.Linux.Resources)
+		st.masked, st.readonly = outermost(cfg.Linux.MaskedPaths), cfg.Linux.ReadonlyPaths
 	}
 	for i, m := range cfg.Mounts {
+		if isMasked(m.Destination, st.masked) {
+			continue
+		}
 		if isBind(m) {
 			src, err := st.allowInBundle(dir, m.Source, desired.VolumePath, slices.Contains(m.Options, "ro"))
 			if err != nil {
@@ -280,15 +285,13 @@ func checkBundle(c *specs.Spec) error {
 		return fmt.Errorf("root.path: expected a path")
 	case len(c.Mounts) > maxMounts:
 		return fmt.Errorf("mounts: expected at most %d, got %d", maxMounts, len(c.Mounts))
-	case c.Windows != nil || c.Solaris != nil || c.VM != nil || c.ZOS != nil:
-		return fmt.Errorf("expected a Linux bundle")
+	}
+	if err := specfield.Check(c, specfield.Bundle); err != nil {
+		return err
 	}
 	for i, m := range c.Mounts {
 		if !filepath.IsAbs(m.Destination) || strings.Contains(m.Destination, "..") {
 			return fmt.Errorf("mounts[%d].destination: expected an absolute path without \"..\", got %q", i, m.Destination)
-		}
-		if len(m.UIDMappings) > 0 || len(m.GIDMappings) > 0 {
-			return fmt.Errorf("mounts[%d]: id mappings are not supported yet", i)
 		}
 		if !isBind(m) && !slices.Contains(filesystems, m.Type) {
 			return fmt.Errorf("mounts[%d].type: expected bind or one of %s, got %q", i, strings.Join(filesystems, ", "), m.Type)
@@ -297,18 +300,8 @@ func checkBundle(c *specs.Spec) error {
 	if err := checkCapabilities(c.Process.Capabilities); err != nil {
 		return err
 	}
-	if l := c.Linux; l != nil {
-		if len(l.UIDMappings) > 0 || len(l.GIDMappings) > 0 {
-			return fmt.Errorf("linux.uidMappings: id mappings are not supported yet")
-		}
-		if len(l.Devices) > 0 {
-			return fmt.Errorf("linux.devices: host devices are not supported")
-		}
-		for i, ns := range l.Namespaces {
-			if ns.Path != "" {
-				return fmt.Errorf("linux.namespaces[%d].path: joining a namespace is not supported yet", i)
-			}
-		}
+	if c.Linux != nil {
+		return checkHidden(c.Linux)
 	}
 	return nil
 }

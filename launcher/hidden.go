@@ -27,6 +27,28 @@ func below(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
+// maxHidden bounds the masked and read-only paths of a container: each is
+// compared with all others.
+const maxHidden = 1000
+
+// checkHidden refuses paths that can't be hidden or made read-only.
+func checkHidden(l *specs.Linux) error {
+	if n := len(l.MaskedPaths) + len(l.ReadonlyPaths); n > maxHidden {
+		return fmt.Errorf("linux.maskedPaths, readonlyPaths: expected at most %d, got %d", maxHidden, n)
+	}
+	for i, p := range l.MaskedPaths {
+		if !filepath.IsAbs(p) || filepath.Clean(p) == "/" {
+			return fmt.Errorf("linux.maskedPaths[%d]: expected an absolute path that is not /, got %q", i, p)
+		}
+	}
+	for i, p := range l.ReadonlyPaths {
+		if !filepath.IsAbs(p) {
+			return fmt.Errorf("linux.readonlyPaths[%d]: expected an absolute path, got %q", i, p)
+		}
+	}
+	return nil
+}
+
 // outermost are the clean paths without those in others.
 func outermost(paths []string) (out []string) {
 	for _, p := range paths {
@@ -47,9 +69,9 @@ func isMasked(path string, masked []string) bool {
 // hide adds the mounts that mask paths and make others read-only. The mounts of
 // the container are there already, without those that a masked path hides:
 // gVisor mounts what is deeper later, so that it would come out on top.
-func (st *setup) hide(masked, readonly []string) error {
+func (st *setup) hide() error {
 	served := st.servedAt()
-	for _, p := range masked {
+	for _, p := range st.masked {
 		_, mode, err := st.find(served, p)
 		if err != nil {
 			return fmt.Errorf("mask %s: %w", p, err)
@@ -61,17 +83,30 @@ func (st *setup) hide(masked, readonly []string) error {
 			st.addBind(p, source{readOnly: true, empty: true})
 		}
 	}
-	for _, p := range outermost(readonly) {
-		if isMasked(p, masked) || st.restrict(p) {
+	for _, p := range outermost(st.readonly) {
+		if isMasked(p, st.masked) || st.restrict(p) {
 			continue
 		}
-		path, mode, err := st.find(served, p)
+		src, mode, err := st.find(served, p)
 		if err != nil {
 			return fmt.Errorf("make %s read-only: %w", p, err)
 		}
 		if mode == unix.S_IFDIR || mode == unix.S_IFREG {
-			st.addBind(p, source{path: path, readOnly: true})
+			src.readOnly = true
+			st.addBind(p, src)
 		}
+	}
+	return nil
+}
+
+// hideInBundle is hide for a manifest's bundle. It looks at the bundle's files, so
+// that it is for a sandbox that is about to be started.
+func (st *setup) hideInBundle() error {
+	if len(st.masked)+len(st.readonly) == 0 {
+		return nil
+	}
+	if err := st.hide(); err != nil {
+		return fmt.Errorf("spec.root.bundle: %w", err)
 	}
 	return nil
 }
@@ -101,18 +136,18 @@ func (st *setup) restrict(dest string) bool {
 // own are the filesystems of the sentry that are there without being asked for.
 var own = []string{"/proc", "/sys", "/dev"}
 
-// servedAt is what is mounted where: trees of the host by their path there, what
-// is the sentry's by "".
-func (st *setup) servedAt() map[string]string {
-	at := map[string]string{"/": st.root.path}
+// servedAt is what is mounted where: trees of the host, and nil for what is the
+// sentry's.
+func (st *setup) servedAt() map[string]*source {
+	at := map[string]*source{"/": &st.root}
 	for _, d := range own {
-		at[d] = ""
+		at[d] = nil
 	}
 	n := 0
 	for _, m := range st.spec.Mounts {
-		src := ""
+		var src *source
 		if isBind(m) {
-			src = st.volumes[n].path
+			src = &st.volumes[n]
 			n++
 		}
 		at[filepath.Clean(m.Destination)] = src
@@ -120,23 +155,22 @@ func (st *setup) servedAt() map[string]string {
 	return at
 }
 
-// find returns the path on the host of what is at p in the container, and of
-// which type it is: 0 if it is not there or not the host's.
-func (st *setup) find(served map[string]string, p string) (path string, mode uint32, err error) {
+// find returns what is at p in the container as a source, and of which type it
+// is: 0 if it is not there or not the host's. The source is opened below what
+// allows the tree that it is in: another thing that is put there meanwhile is
+// still one that the sandbox may have.
+func (st *setup) find(served map[string]*source, p string) (found source, mode uint32, err error) {
 	at := p
-	for ; ; at = filepath.Dir(at) {
-		src, ok := served[at]
-		if ok && src == "" {
-			return "", 0, nil
-		}
-		if ok {
-			path = src
-			break
-		}
+	tree, ok := served[at]
+	for ; !ok; tree, ok = served[at] {
+		at = filepath.Dir(at)
 	}
-	dir, err := os.OpenFile(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if tree == nil || tree.empty {
+		return source{}, 0, nil
+	}
+	dir, err := tree.open()
 	if err != nil {
-		return "", 0, err
+		return source{}, 0, err
 	}
 	defer dir.Close()
 	f := dir
@@ -144,19 +178,19 @@ func (st *setup) find(served map[string]string, p string) (path string, mode uin
 		// Links lead where they lead in the container.
 		f, err = openAt2(int(dir.Fd()), rel, unix.O_PATH, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-			return "", 0, nil
+			return source{}, 0, nil
 		}
 		if err != nil {
-			return "", 0, err
+			return source{}, 0, err
 		}
 		defer f.Close()
 	}
 	var stat unix.Stat_t
 	if err := unix.Fstatat(int(f.Fd()), "", &stat, unix.AT_EMPTY_PATH); err != nil {
-		return "", 0, err
+		return source{}, 0, err
 	}
-	path, err = os.Readlink(fdPath(f))
-	return path, stat.Mode & unix.S_IFMT, err
+	path, err := os.Readlink(fdPath(f))
+	return source{path: path, allowed: tree.allowed, field: tree.field}, stat.Mode & unix.S_IFMT, err
 }
 
 // emptyFile is what is served in the place of masked files, in a container's

@@ -14,6 +14,7 @@ import (
 
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/netns"
+	"sandboxctl.dev/launcher/specfield"
 )
 
 // fromContainer decides the set-up of a container from the config.json of its
@@ -40,8 +41,8 @@ func fromContainer(cfg *specs.Spec, bundle string) (*setup, error) {
 		Version:  specs.Version,
 		Process:  &p,
 		Root:     &specs.Root{Path: "/", Readonly: cfg.Root.Readonly},
-		Hostname: cfg.Hostname,
-		Linux:    &specs.Linux{},
+		Hostname: cfg.Hostname, Domainname: cfg.Domainname,
+		Linux: &specs.Linux{},
 	}
 	if err := st.addStartHooks(cfg, bundle); err != nil {
 		return nil, terminalf("read %s/config.json: %w", bundle, err)
@@ -68,12 +69,11 @@ func fromContainer(cfg *specs.Spec, bundle string) (*setup, error) {
 		}
 	}
 	st.rawSockets = rawSockets(cfg)
-	var masked, readonly []string
 	if cfg.Linux != nil {
-		masked, readonly = outermost(cfg.Linux.MaskedPaths), cfg.Linux.ReadonlyPaths
+		st.masked, st.readonly = outermost(cfg.Linux.MaskedPaths), cfg.Linux.ReadonlyPaths
 	}
 	for i, m := range cfg.Mounts {
-		if isMasked(m.Destination, masked) {
+		if isMasked(m.Destination, st.masked) {
 			continue
 		}
 		if !isBind(m) {
@@ -86,7 +86,7 @@ func fromContainer(cfg *specs.Spec, bundle string) (*setup, error) {
 		}
 		st.addBind(m.Destination, source{path: src, readOnly: slices.Contains(m.Options, "ro")})
 	}
-	if err := st.hide(masked, readonly); err != nil {
+	if err := st.hide(); err != nil {
 		return nil, terminalf("%w", err)
 	}
 	return st, nil
@@ -115,8 +115,9 @@ func checkContainer(c *specs.Spec) error {
 		return fmt.Errorf("root.path: expected a path")
 	case len(c.Mounts) > maxMounts:
 		return fmt.Errorf("mounts: expected at most %d, got %d", maxMounts, len(c.Mounts))
-	case c.Windows != nil || c.Solaris != nil || c.VM != nil || c.ZOS != nil:
-		return fmt.Errorf("expected the configuration of a Linux container")
+	}
+	if err := specfield.Check(c, specfield.Runtime); err != nil {
+		return err
 	}
 	if err := checkProcess(c.Process); err != nil {
 		return err
@@ -129,8 +130,6 @@ func checkContainer(c *specs.Spec) error {
 			return fmt.Errorf("mounts[%d].source: expected a path", i)
 		case !isBind(m) && !slices.Contains(filesystems, m.Type):
 			return fmt.Errorf("mounts[%d].type: expected bind or one of %s, got %q", i, strings.Join(filesystems, ", "), m.Type)
-		case len(m.UIDMappings) > 0 || len(m.GIDMappings) > 0:
-			return fmt.Errorf("mounts[%d]: id mappings are not supported", i)
 		}
 	}
 	if err := checkCapabilities(c.Process.Capabilities); err != nil {
@@ -147,19 +146,8 @@ func checkContainer(c *specs.Spec) error {
 		if p := strings.TrimPrefix(l.RootfsPropagation, "r"); !slices.Contains([]string{"", "shared", "slave", "private", "unbindable"}, p) {
 			return fmt.Errorf("linux.rootfsPropagation: expected shared, slave, private or unbindable, got %q", l.RootfsPropagation)
 		}
-		// Each is compared with all others.
-		if n := len(l.MaskedPaths) + len(l.ReadonlyPaths); n > maxHidden {
-			return fmt.Errorf("linux.maskedPaths, readonlyPaths: expected at most %d, got %d", maxHidden, n)
-		}
-		for i, p := range l.MaskedPaths {
-			if !filepath.IsAbs(p) || filepath.Clean(p) == "/" {
-				return fmt.Errorf("linux.maskedPaths[%d]: expected an absolute path that is not /, got %q", i, p)
-			}
-		}
-		for i, p := range l.ReadonlyPaths {
-			if !filepath.IsAbs(p) {
-				return fmt.Errorf("linux.readonlyPaths[%d]: expected an absolute path, got %q", i, p)
-			}
+		if err := checkHidden(l); err != nil {
+			return err
 		}
 		for i, d := range l.Devices {
 			if err := checkDevice(&d); err != nil {
@@ -169,9 +157,6 @@ func checkContainer(c *specs.Spec) error {
 	}
 	return nil
 }
-
-// maxHidden bounds the masked and read-only paths of a container.
-const maxHidden = 1000
 
 // checkDevice refuses a device that the sandbox can't have. It gets a node that
 // leads to gVisor's own device of that number, if there is one: those that

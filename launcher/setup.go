@@ -41,6 +41,9 @@ type setup struct {
 	// cgroupsPath and resources are those of a container.
 	cgroupsPath string
 	resources   *specs.LinuxResources
+	// masked and readonly are linux.maskedPaths, without those in others, and
+	// linux.readonlyPaths.
+	masked, readonly []string
 	// hooks are those of a manifest's bundle that run on the host, nil if it has
 	// none.
 	hooks *bundleHooks

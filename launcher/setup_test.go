@@ -96,9 +96,9 @@ func TestBundle(t *testing.T) {
 	}
 	for name, c := range map[string]struct{ old, new, want string }{
 		"hooks":      {`"hostname":"h"`, `"hooks":{"startContainer":[{"path":"bin/x"}]}`, "hooks.startContainer[0].path: expected an absolute path"},
-		"devices":    {`"resources"`, `"devices":[{"path":"/dev/sda","type":"b","major":8,"minor":0}],"resources"`, "devices"},
-		"namespaces": {`"resources"`, `"namespaces":[{"type":"network","path":"/proc/1/ns/net"}],"resources"`, "joining a namespace"},
-		"mappings":   {`"resources"`, `"uidMappings":[{"containerID":0,"hostID":0,"size":1}],"resources"`, "id mappings"},
+		"devices":    {`"resources"`, `"devices":[{"path":"/dev/sda","type":"b","major":8,"minor":0}],"resources"`, "linux.devices[0].path: not supported"},
+		"namespaces": {`"resources"`, `"namespaces":[{"type":"network","path":"/proc/1/ns/net"}],"resources"`, "linux.namespaces[0].path: not supported"},
+		"mappings":   {`"resources"`, `"uidMappings":[{"containerID":0,"hostID":0,"size":1}],"resources"`, "linux.uidMappings[0].size: not supported"},
 		"dot dot":    {`"destination":"/data"`, `"destination":"/../data"`, "destination"},
 		"no command": {`"args":["a"]`, `"args":[]`, "process.args"},
 		"unknown":    {`"hostname":"h"`, `"hostnam":"h"`, "unknown field"},

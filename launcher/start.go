@@ -69,6 +69,13 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		defer img.close()
 		timeout += img.timeout()
 	}
+	// Not before the checkpoint is compared: it was described without.
+	if err := st.hideInBundle(); err != nil {
+		return err
+	}
+	if err := l.serveEmpty(rec.Name, st); err != nil {
+		return err
+	}
 	outer := ctx
 	ctx, cancel := context.WithTimeoutCause(outer, timeout, fmt.Errorf("not started after %s", timeout))
 	defer cancel()

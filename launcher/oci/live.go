@@ -12,6 +12,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/specfield"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -34,6 +35,9 @@ func (r *Runtime) connect(ctx context.Context, id string) (*launcher.Control, *a
 // Exec returns a connection to a container, for one more process in it, and what
 // it is to be. A container that is paused is refused, unless the process may wait.
 func (r *Runtime) Exec(ctx context.Context, id string, p *specs.Process, mayWait bool) (*launcher.Control, wire.ExecArgs, error) {
+	if err := specfield.CheckProcess(p); err != nil {
+		return nil, wire.ExecArgs{}, err
+	}
 	c, rec, err := r.connect(ctx, id)
 	if err != nil {
 		return nil, wire.ExecArgs{}, err
