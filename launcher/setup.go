@@ -137,10 +137,11 @@ func (st *setup) allow(kind, path string, readOnly bool) (source, error) {
 // processSpec is the OCI spec of a manifest whose process fields are its own.
 func processSpec(sb *desired.Sandbox) *specs.Spec {
 	s := &sb.Spec
+	args, env := expandProcess(s)
 	p := &specs.Process{
-		Args:         slices.Concat(s.Command, s.Args),
+		Args:         args,
 		Cwd:          s.WorkingDir,
-		Env:          environment(s.Env),
+		Env:          env,
 		Terminal:     s.Terminal,
 		Capabilities: capabilities(s.Capabilities),
 		// The guest's own no_new_privs stays off: setuid programs inside a
@@ -177,19 +178,6 @@ func defaultMounts() []specs.Mount {
 		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "mode=1777"}},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "ro"}},
 	}
-}
-
-func environment(env []desired.EnvVar) []string {
-	out := make([]string, 0, len(env)+1)
-	path := false
-	for _, e := range env {
-		out = append(out, e.Name+"="+e.Value)
-		path = path || e.Name == "PATH"
-	}
-	if !path {
-		out = append(out, defaultPath)
-	}
-	return out
 }
 
 func capabilities(c *desired.Capabilities) *specs.LinuxCapabilities {
