@@ -53,6 +53,7 @@ computed from the manifests, the records and the live processes; no daemon is
 asked.`,
 		Example: `  sandboxctl get
   sandboxctl get web -o yaml
+  sandboxctl get web -o manifest >web.yaml    # what apply takes
   sandboxctl get -o wide -w`,
 		Args:              atMostOneName,
 		ValidArgsFunction: a.completeNames,
@@ -63,8 +64,12 @@ asked.`,
 			}
 			switch output {
 			case "", "wide", "json", "yaml", "name":
+			case "manifest":
+				if watch {
+					return usagef("-o manifest can't be watched; use -o yaml")
+				}
 			default:
-				return usagef("-o: expected wide, json, yaml or name, got %q", output)
+				return usagef("-o: expected wide, json, yaml, manifest or name, got %q", output)
 			}
 			if watch {
 				return a.watchGet(cmd.Context(), name, output)
@@ -76,7 +81,7 @@ asked.`,
 			return a.printGet(w, name, output)
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "wide, json, yaml or name")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "wide, json, yaml, manifest or name")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on and print what changes")
 	return cmd
 }
@@ -91,6 +96,8 @@ func (a *app) printGet(w *world, name, output string) error {
 		statuses = []reconcile.Status{*st}
 	}
 	switch output {
+	case "manifest":
+		return a.printManifests(w, statuses)
 	case "name":
 		for i := range statuses {
 			fmt.Fprintln(a.stdout, statuses[i].Name)
@@ -143,11 +150,7 @@ func (w *world) object(s reconcile.Status) object {
 	if !s.CreatedAt.IsZero() {
 		o.Metadata.CreationTimestamp = &s.CreatedAt
 	}
-	e := w.in.Desired.Lookup(s.Name)
-	if e == nil {
-		e = w.in.LastGood[s.Name]
-	}
-	if e != nil {
+	if e := w.entry(s.Name); e != nil {
 		o.Metadata.Metadata, o.Spec = e.Sandbox.Metadata, &e.Sandbox.Spec
 	}
 	return o

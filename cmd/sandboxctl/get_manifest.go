@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/reconcile"
+)
+
+// printManifests prints manifests that `apply -f` takes, one document for each
+// sandbox, with defaults filled in. It prints what the manifests directory says
+// or, if that is missing or broken, the last valid manifest on record.
+func (a *app) printManifests(w *world, statuses []reconcile.Status) error {
+	printed := 0
+	for i := range statuses {
+		name := statuses[i].Name
+		e := w.entry(name)
+		if e == nil {
+			err := fmt.Errorf("%s has no valid manifest; see `sandboxctl describe %s`", name, name)
+			if len(statuses) == 1 {
+				return err
+			}
+			fmt.Fprintf(a.stderr, "warning: %s\n", clean(err.Error()))
+			continue
+		}
+		if err := printManifest(a.stdout, e.Sandbox, printed > 0); err != nil {
+			return err
+		}
+		printed++
+	}
+	return nil
+}
+
+// printManifest prints one manifest. It uses the encoder of the library that
+// manifests are read with: another one leaves words unquoted that this reader
+// refuses, such as <<.
+func printManifest(out io.Writer, sb *desired.Sandbox, separate bool) error {
+	b, err := desired.Canonical(sb)
+	if err != nil {
+		return err
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(escaped(b), &doc); err != nil { // JSON is YAML, but for control characters
+		return fmt.Errorf("encode manifest: %w", err)
+	}
+	if err := restyle(&doc); err != nil {
+		return err
+	}
+	var text bytes.Buffer
+	if separate {
+		text.WriteString("---\n")
+	}
+	enc := yaml.NewEncoder(&text)
+	enc.SetIndent(2)
+	if err := errors.Join(enc.Encode(&doc), enc.Close()); err != nil {
+		return fmt.Errorf("encode manifest: %w", err)
+	}
+	if _, err := out.Write(escaped(text.Bytes())); err != nil {
+		return fmt.Errorf("print manifest: %w", err)
+	}
+	return nil
+}
+
+// restyle turns the style of JSON into that of YAML. Quotes stay around a string
+// that some version of YAML reads as something else, and around one that a
+// manifest may hold only with an escape in it.
+func restyle(n *yaml.Node) error {
+	n.Style = 0
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!str" {
+		alone, err := yaml.Marshal(n.Value)
+		if err != nil {
+			return fmt.Errorf("encode manifest: %w", err)
+		}
+		if bytes.ContainsAny(alone[:1], `"'`) || strings.ContainsFunc(n.Value, func(r rune) bool { return isObeyed(r) && r != '\n' }) {
+			n.Style = yaml.DoubleQuotedStyle
+		}
+	}
+	for _, c := range n.Content {
+		if err := restyle(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// entry is the manifest of a sandbox: the one in the directory or, without it,
+// the last valid one on record; nil if there is neither.
+func (w *world) entry(name string) *desired.Entry {
+	if e := w.in.Desired.Lookup(name); e != nil {
+		return e
+	}
+	return w.in.LastGood[name]
+}
