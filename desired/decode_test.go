@@ -112,7 +112,7 @@ func TestDecodeProblems(t *testing.T) {
 		"no source":          {with("volumes: [{name: a, mountPath: /x}]"), "expected exactly one of hostPath, tmpfs, got 0"},
 		"capability":         {with("capabilities: {add: [NET_ADMN]}"), `unknown capability "NET_ADMN"; did you mean "NET_ADMIN"?`},
 		"rlimit":             {with("rlimits: [{type: NOFILE, soft: 2, hard: 1}]"), "spec.rlimits[0].soft: expected at most the hard limit 1, got 2"},
-		"signal":             {with("stopSignal: SIGNOPE"), `spec.stopSignal: unknown signal "SIGNOPE"`},
+		"signal":             {with("stopSignal: SIGNOPE"), `spec.stopSignal: expected a signal such as SIGTERM, TERM, 15 or SIGRTMIN+3, got "SIGNOPE"`},
 		"small memory":       {with("resources: {memory: 1Mi}"), "spec.resources.memory: expected at least 32Mi"},
 		"backoff":            {with("backoff: {initial: 10s, max: 1s}"), "spec.backoff.max: expected at least the initial delay 10s, got 1s"},
 		"no overlay":         {with("overlay: none"), "spec.overlay: none is not possible with root.host"},
@@ -166,6 +166,12 @@ func TestDecodeAllAtOnce(t *testing.T) {
 	for _, want := range []string{"spec.hostnam:", "spec.restartPolicy:", "spec.resources.cpu:", "spec.resources.memory:", "spec.volumes[0].mountPath:", "spec.volumes[0]: expected exactly one"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%s is not told:\n%s", want, got)
+		}
+	}
+	// A list item of the wrong shape hides nothing behind it.
+	for _, item := range []string{"env: [A=b]", "env: [5]", "env: [[a]]", "volumes: [\"/a:/b\"]", "rlimits: [NOFILE]", "args: [{a: b}]", "args: [~]"} {
+		if got := problems(t, with(item, "restartPolicy: Sometimes")); !strings.Contains(got, "spec.restartPolicy:") || !strings.Contains(got, "[0]: expected") {
+			t.Errorf("%s: %s", item, got)
 		}
 	}
 	if strings.Index(got, "f.yaml:7") > strings.Index(got, "f.yaml:8") {
@@ -343,7 +349,7 @@ func TestQuantities(t *testing.T) {
 			t.Errorf("%s written as %s", in, b)
 		}
 	}
-	for _, bad := range []string{`"-1"`, `"1e9"`, `"Mi"`, `"1Xi"`, `"0.3"`, `true`, `null`, `"1/0"`, `"9999999999999999999999999"`} {
+	for _, bad := range []string{`"-1"`, `"1e9"`, `"Mi"`, `"1Xi"`, `true`, `null`, `"1/0"`, `"9999999999999999999999999"`} {
 		var v Bytes
 		if err := json.Unmarshal([]byte(bad), &v); err == nil {
 			t.Errorf("%s is %d bytes", bad, v)

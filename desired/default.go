@@ -22,7 +22,9 @@ func Default(s *Sandbox) {
 	orString(&sp.FileAccess, FileAccessProxy)
 	orString(&sp.Network.Mode, NetworkNone)
 	orString(&sp.RestartPolicy, RestartAlways)
-	orString(&sp.StopSignal, DefaultStopSignal)
+	if sp.StopSignal == "" {
+		sp.StopSignal = DefaultStopSignal
+	}
 	orDuration(&sp.TerminationGracePeriod, DefaultGracePeriod)
 	orDuration(&sp.Backoff.Initial, DefaultBackoffInitial)
 	orDuration(&sp.Backoff.Max, max(DefaultBackoffMax, time.Duration(*sp.Backoff.Initial)))

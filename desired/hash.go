@@ -17,8 +17,8 @@ import (
 const hashV1 = "v1:"
 
 // Hash is the versioned hash of everything in a defaulted manifest whose change
-// needs a new sandbox: the spec without its Lifecycle and probes. Names of
-// files, labels and annotations do not count.
+// needs a new sandbox: the spec without its Lifecycle. Names of files,
+// labels and annotations do not count.
 //
 // New fields of Spec must be omitted from its JSON at their default value, or
 // every hash changes; a golden test holds this.
@@ -33,7 +33,6 @@ func HashMatches(recorded string, s *Sandbox) bool {
 func sumV1(s *Sandbox) string {
 	spec := s.Spec
 	spec.Lifecycle = Lifecycle{}
-	spec.Probes, spec.DependsOn = nil, nil
 	// Only types of this package are in it, none of which can fail.
 	b, err := json.Marshal(spec)
 	if err != nil {

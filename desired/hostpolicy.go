@@ -168,7 +168,10 @@ func (p *HostPolicy) Validate() []FieldError {
 		}
 	}
 	for i, n := range p.Platforms {
-		v.oneOf(fmt.Sprintf("platforms[%d]", i), n, PlatformSystrap, PlatformKVM, PlatformPtrace)
+		// A policy may allow already what no manifest can ask for yet.
+		if !slices.Contains(planned["spec.platform"], n) {
+			v.oneOf(fmt.Sprintf("platforms[%d]", i), n, PlatformSystrap)
+		}
 	}
 	for i, n := range p.FileAccess {
 		v.oneOf(fmt.Sprintf("fileAccess[%d]", i), n, FileAccessProxy, FileAccessDirect)

@@ -138,7 +138,7 @@ func TestDecodePolicy(t *testing.T) {
 		policyHead + "hostPaths: [{path: /a, access: readWrite}, {path: /a/b, access: readOnly}]\n":  "p:3:57: hostPaths[1].access: /a/b is below /a, which may be written, this with it",
 		policyHead + "network: {netns: [a/b]}\n":                                                     "p:3:19: network.netns[0]: expected the name of a network namespace",
 		policyHead + "capabilities: [SYS_ADMN]\n":                                                    `p:3:16: capabilities[0]: unknown capability "SYS_ADMN"; did you mean "SYS_ADMIN"?`,
-		policyHead + "platforms: [kvmm]\n":                                                           `p:3:13: platforms[0]: expected one of systrap, kvm, ptrace, got "kvmm"; did you mean "kvm"?`,
+		policyHead + "platforms: [kvmm]\n":                                                           `p:3:13: platforms[0]: expected systrap, got "kvmm"`,
 		policyHead + "fileAccess: [none]\n":                                                          `p:3:14: fileAccess[0]: expected one of proxy, direct, got "none"`,
 		policyHead + "maxResources: {memory: 1Mi}\n":                                                 "p:3:16: maxResources.memory: expected at least 32Mi",
 		policyHead + "maxSandboxes: -1\n":                                                            "p:3:1: maxSandboxes: expected 0 (any number) or more, got -1",

@@ -13,7 +13,7 @@ import (
 // CPU is an amount of processor in thousandths of one: 500m is half of one.
 type CPU int64
 
-// UnmarshalJSON reads "500m", "2", 2 or 0.5.
+// UnmarshalJSON reads "500m", "2", 2 or 0.5, rounded up to thousandths.
 func (c *CPU) UnmarshalJSON(b []byte) error {
 	const want = `expected processors such as "500m" or 2`
 	s, err := scalar(b)
@@ -32,12 +32,23 @@ func (c *CPU) UnmarshalJSON(b []byte) error {
 	if !ok {
 		return fmt.Errorf("%s, got %q", want, s)
 	}
-	r.Mul(r, big.NewRat(1000, 1))
-	if !r.IsInt() || !r.Num().IsInt64() {
-		return fmt.Errorf("%s with at most three decimals, got %q", want, s)
+	n, ok := roundUp(r.Mul(r, big.NewRat(1000, 1)))
+	if !ok {
+		return fmt.Errorf("%s, got %q, which is too large", want, s)
 	}
-	*c = CPU(r.Num().Int64())
+	*c = CPU(n)
 	return nil
+}
+
+// roundUp is the smallest whole number that is not below r, if an int64 can
+// hold it. A part of a byte or of a thousandth is given whole, as in Kubernetes:
+// 1.2Gi is no whole number of bytes and no mistake.
+func roundUp(r *big.Rat) (int64, bool) {
+	n, rest := new(big.Int).DivMod(r.Num(), r.Denom(), new(big.Int))
+	if rest.Sign() > 0 {
+		n.Add(n, big.NewInt(1))
+	}
+	return n.Int64(), n.IsInt64()
 }
 
 // MarshalJSON writes thousandths: "500m".
@@ -69,7 +80,8 @@ var byteUnits = []struct {
 	{"", 1},
 }
 
-// UnmarshalJSON reads "256Mi", "1.5G" or a number of bytes.
+// UnmarshalJSON reads "256Mi", "1.2Gi" or a number of bytes, rounded up to whole
+// bytes.
 func (v *Bytes) UnmarshalJSON(b []byte) error {
 	const want = `expected an amount such as "256Mi" or "1G"`
 	s, err := scalar(b)
@@ -85,11 +97,11 @@ func (v *Bytes) UnmarshalJSON(b []byte) error {
 		if !ok {
 			return fmt.Errorf("%s, got %q", want, s)
 		}
-		r.Mul(r, new(big.Rat).SetInt64(u.factor))
-		if !r.IsInt() || !r.Num().IsInt64() {
-			return fmt.Errorf("%s that is a whole number of bytes, got %q", want, s)
+		n, ok := roundUp(r.Mul(r, new(big.Rat).SetInt64(u.factor)))
+		if !ok {
+			return fmt.Errorf("%s, got %q, which is too large", want, s)
 		}
-		*v = Bytes(r.Num().Int64())
+		*v = Bytes(n)
 		return nil
 	}
 	return fmt.Errorf("%s, got %q", want, s)

@@ -99,8 +99,9 @@ func plain(n *yaml.Node, path string, bad map[string]bool) any {
 		for i, c := range n.Content {
 			p := fmt.Sprintf("%s[%d]", path, i)
 			if bad[p] {
-				// Keep its place: the paths of the others count from it.
-				list = append(list, placeholder(c))
+				// Keep its place: the paths of the others count from it. A null is a zero
+				// value of every type.
+				list = append(list, nil)
 				continue
 			}
 			list = append(list, plain(c, p, bad))
@@ -116,11 +117,4 @@ func plain(n *yaml.Node, path string, bad map[string]bool) any {
 		return nil
 	}
 	return n.Value
-}
-
-func placeholder(n *yaml.Node) any {
-	if n.Kind == yaml.ScalarNode {
-		return n.Value
-	}
-	return nil
 }

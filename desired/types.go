@@ -33,8 +33,8 @@ type Metadata struct {
 }
 
 // Spec says how a sandbox runs. Field words follow the Kubernetes Pod where
-// one exists. A field that this version cannot honour is refused by Validate
-// with "not supported yet"; none is ignored.
+// one exists. A field that is not here is refused, never ignored; what this
+// version cannot do yet is named in planned.go.
 type Spec struct {
 	Root         Root          `json:"root"`
 	Overlay      string        `json:"overlay,omitempty"`
@@ -54,8 +54,6 @@ type Spec struct {
 	FileAccess   string        `json:"fileAccess,omitempty"`
 	Resources    Resources     `json:"resources,omitzero"`
 	Lifecycle                  // restart policy, stop and suspend: changes apply without a restart
-	Probes       *Probes       `json:"probes,omitempty"`
-	DependsOn    []string      `json:"dependsOn,omitempty"`
 }
 
 // Lifecycle holds the fields that say when a sandbox runs, not what runs in
@@ -64,10 +62,9 @@ type Spec struct {
 type Lifecycle struct {
 	RestartPolicy          string    `json:"restartPolicy,omitempty"`
 	Backoff                Backoff   `json:"backoff,omitzero"`
-	StopSignal             string    `json:"stopSignal,omitempty"`
+	StopSignal             Signal    `json:"stopSignal,omitempty"`
 	TerminationGracePeriod *Duration `json:"terminationGracePeriod,omitempty"`
 	Suspend                bool      `json:"suspend,omitempty"`
-	TTLAfterFinished       *Duration `json:"ttlAfterFinished,omitempty"`
 }
 
 // Root selects the root filesystem: exactly one field is set.
@@ -77,8 +74,6 @@ type Root struct {
 	Host *HostRoot `json:"host,omitempty"`
 	// Dir is the absolute path of a prepared root filesystem.
 	Dir string `json:"dir,omitempty"`
-	// Image is an OCI image.
-	Image *Image `json:"image,omitempty"`
 	// Bundle is the absolute path of an OCI bundle (config.json and rootfs);
 	// the process fields come from it.
 	Bundle string `json:"bundle,omitempty"`
@@ -87,16 +82,9 @@ type Root struct {
 // HostRoot has no fields: `host: {}`.
 type HostRoot struct{}
 
-// Image names an OCI image: a registry reference, oci:DIR or archive:FILE.tar.
-type Image struct {
-	Ref        string `json:"ref"`
-	PullPolicy string `json:"pullPolicy,omitempty"`
-}
-
 // Values of Spec.Overlay: where writes to the root go.
 const (
 	OverlayMemory = "memory" // into the sandbox's memory, gone with it
-	OverlayDisk   = "disk"   // into a host file
 	OverlayNone   = "none"   // through to the root itself
 )
 
@@ -106,30 +94,13 @@ const (
 	FileAccessDirect = "direct" // the gofer hands the sentry file descriptors
 )
 
-// Values of Spec.Platform, gVisor's names.
-const (
-	PlatformSystrap = "systrap"
-	PlatformKVM     = "kvm"
-	PlatformPtrace  = "ptrace"
-)
+// PlatformSystrap is the one value of Spec.Platform, in gVisor's words.
+const PlatformSystrap = "systrap"
 
-// EnvVar is one environment variable: a literal value or a reference.
+// EnvVar is one environment variable.
 type EnvVar struct {
-	Name      string        `json:"name"`
-	Value     string        `json:"value,omitempty"`
-	ValueFrom *EnvVarSource `json:"valueFrom,omitempty"`
-}
-
-// EnvVarSource refers to a value kept elsewhere.
-type EnvVarSource struct {
-	Config *KeyRef `json:"config,omitempty"`
-	Secret *KeyRef `json:"secret,omitempty"`
-}
-
-// KeyRef names one key of a config or secret.
-type KeyRef struct {
-	Name string `json:"name"`
-	Key  string `json:"key"`
+	Name  string `json:"name"`
+	Value string `json:"value,omitempty"`
 }
 
 // User is the identity of the application inside the sandbox.
@@ -168,16 +139,14 @@ type IDMapping struct {
 	Size        uint32 `json:"size"`
 }
 
-// Volume mounts one source at MountPath: exactly one of HostPath, Tmpfs,
-// Config, Secret is set.
+// Volume mounts one source at MountPath: exactly one of HostPath and Tmpfs is
+// set.
 type Volume struct {
-	Name      string      `json:"name"`
-	MountPath string      `json:"mountPath"`
-	ReadOnly  bool        `json:"readOnly,omitempty"`
-	HostPath  string      `json:"hostPath,omitempty"`
-	Tmpfs     *Tmpfs      `json:"tmpfs,omitempty"`
-	Config    *FileSource `json:"config,omitempty"`
-	Secret    *FileSource `json:"secret,omitempty"`
+	Name      string `json:"name"`
+	MountPath string `json:"mountPath"`
+	ReadOnly  bool   `json:"readOnly,omitempty"`
+	HostPath  string `json:"hostPath,omitempty"`
+	Tmpfs     *Tmpfs `json:"tmpfs,omitempty"`
 }
 
 // Tmpfs is an empty in-memory filesystem, gone with the sandbox.
@@ -185,17 +154,11 @@ type Tmpfs struct {
 	Size Bytes `json:"size,omitempty"`
 }
 
-// FileSource names a config or secret whose keys become files.
-type FileSource struct {
-	Name string `json:"name"`
-}
-
 // Values of Network.Mode.
 const (
-	NetworkNone   = "none"   // loopback only
-	NetworkHost   = "host"   // the host's own network; the host policy must allow it
-	NetworkBridge = "bridge" // a private address behind a bridge
-	NetworkNetns  = "netns"  // an existing network namespace
+	NetworkNone  = "none"  // loopback only
+	NetworkHost  = "host"  // the host's own network; the host policy must allow it
+	NetworkNetns = "netns" // an existing network namespace
 )
 
 // Network selects what the sandbox can reach.
@@ -203,21 +166,6 @@ type Network struct {
 	Mode string `json:"mode,omitempty"`
 	// Netns is the name of a namespace in /run/netns.
 	Netns string `json:"netns,omitempty"`
-	Ports []Port `json:"ports,omitempty"`
-	DNS   *DNS   `json:"dns,omitempty"`
-}
-
-// Port publishes a port of the sandbox on the host.
-type Port struct {
-	HostPort      uint16 `json:"hostPort"`
-	ContainerPort uint16 `json:"containerPort"`
-	Protocol      string `json:"protocol,omitempty"`
-}
-
-// DNS overrides the generated resolver configuration.
-type DNS struct {
-	Nameservers []string `json:"nameservers,omitempty"`
-	Searches    []string `json:"searches,omitempty"`
 }
 
 // Resources limits the sandbox as a whole (sentry, application and gofer) by
@@ -244,41 +192,6 @@ type Backoff struct {
 	Max        *Duration `json:"max,omitempty"`
 	ResetAfter *Duration `json:"resetAfter,omitempty"`
 	Limit      int       `json:"limit,omitempty"`
-}
-
-// Probes are health checks of the application.
-type Probes struct {
-	Startup   *Probe `json:"startup,omitempty"`
-	Readiness *Probe `json:"readiness,omitempty"`
-	Liveness  *Probe `json:"liveness,omitempty"`
-}
-
-// Probe is one health check: exactly one of Exec, HTTP, TCP.
-type Probe struct {
-	Exec             *ExecAction `json:"exec,omitempty"`
-	HTTP             *HTTPAction `json:"http,omitempty"`
-	TCP              *TCPAction  `json:"tcp,omitempty"`
-	InitialDelay     *Duration   `json:"initialDelay,omitempty"`
-	Period           *Duration   `json:"period,omitempty"`
-	Timeout          *Duration   `json:"timeout,omitempty"`
-	FailureThreshold int         `json:"failureThreshold,omitempty"`
-	SuccessThreshold int         `json:"successThreshold,omitempty"`
-}
-
-// ExecAction succeeds when the command exits 0 inside the sandbox.
-type ExecAction struct {
-	Command []string `json:"command"`
-}
-
-// HTTPAction succeeds on a 2xx or 3xx answer.
-type HTTPAction struct {
-	Path string `json:"path,omitempty"`
-	Port uint16 `json:"port"`
-}
-
-// TCPAction succeeds when the port accepts a connection.
-type TCPAction struct {
-	Port uint16 `json:"port"`
 }
 
 // Duration is a time.Duration written as in Go: "10s", "1m30s".

@@ -87,7 +87,6 @@ func Validate(s *Sandbox) []FieldError {
 	v.volumes(s.Spec.Volumes)
 	v.surroundings(&s.Spec)
 	v.lifecycle(&s.Spec)
-	v.unsupported(&s.Spec)
 	return v.errs
 }
 
@@ -129,17 +128,28 @@ func printable(s, allowed string) bool {
 	})
 }
 
-// oneOf checks an enumeration; values that exist but are not implemented are
-// reported by unsupported.
+// oneOf checks an enumeration.
 func (v *validator) oneOf(field, s string, allowed ...string) {
 	if slices.Contains(allowed, s) || v.full() {
 		return
 	}
-	msg := fmt.Sprintf("expected one of %s, got %q", strings.Join(allowed, ", "), clip(s))
+	if slices.Contains(planned[field], s) {
+		v.add(field, "%s is not supported yet; expected %s", s, choice(allowed))
+		return
+	}
+	msg := fmt.Sprintf("expected %s, got %q", choice(allowed), clip(s))
 	if n := nearest(s, allowed); n != "" {
 		msg += fmt.Sprintf("; did you mean %q?", n)
 	}
 	v.add(field, "%s", msg)
+}
+
+// choice names the values of an enumeration.
+func choice(allowed []string) string {
+	if len(allowed) == 1 {
+		return allowed[0]
+	}
+	return "one of " + strings.Join(allowed, ", ")
 }
 
 // hostPath checks a path on the host. What it leads to is checked when it is
@@ -186,9 +196,6 @@ func (v *validator) root(s *Spec) {
 			v.add("spec.root.dir", "the whole host is not a root; use root.host, or a directory with a root filesystem")
 		}
 	}
-	if s.Root.Image != nil {
-		set++
-	}
 	if s.Root.Bundle != "" {
 		set++
 		v.hostPath("spec.root.bundle", s.Root.Bundle)
@@ -196,7 +203,7 @@ func (v *validator) root(s *Spec) {
 	if set != 1 {
 		v.add("spec.root", "expected exactly one of host, dir, bundle, got %d", set)
 	}
-	v.oneOf("spec.overlay", s.Overlay, OverlayMemory, OverlayDisk, OverlayNone)
+	v.oneOf("spec.overlay", s.Overlay, OverlayMemory, OverlayNone)
 }
 
 func (v *validator) process(s *Spec) {
@@ -384,14 +391,6 @@ func (v *validator) volumes(volumes []Volume) {
 				v.add(at+".tmpfs.size", "expected a positive amount")
 			}
 		}
-		if vol.Config != nil {
-			set++
-			v.add(at+".config", "not supported yet")
-		}
-		if vol.Secret != nil {
-			set++
-			v.add(at+".secret", "not supported yet")
-		}
 		if set != 1 {
 			v.add(at, "expected exactly one of hostPath, tmpfs, got %d", set)
 		}
@@ -415,7 +414,7 @@ func (v *validator) mountPath(field, p string) {
 }
 
 func (v *validator) surroundings(s *Spec) {
-	v.oneOf("spec.platform", s.Platform, PlatformSystrap, PlatformKVM, PlatformPtrace)
+	v.oneOf("spec.platform", s.Platform, PlatformSystrap)
 	v.oneOf("spec.fileAccess", s.FileAccess, FileAccessProxy, FileAccessDirect)
 	if m := s.IDMappings; m != nil {
 		v.idMap("spec.idMappings.uids", m.UIDs)
@@ -424,7 +423,7 @@ func (v *validator) surroundings(s *Spec) {
 			v.add("spec.idMappings", "is not possible with fileAccess direct: it is the gofer that maps; use proxy")
 		}
 	}
-	v.oneOf("spec.network.mode", s.Network.Mode, NetworkNone, NetworkHost, NetworkBridge, NetworkNetns)
+	v.oneOf("spec.network.mode", s.Network.Mode, NetworkNone, NetworkHost, NetworkNetns)
 	switch n := s.Network.Netns; {
 	case s.Network.Mode == NetworkNetns:
 		v.netnsName("spec.network.netns", n)
@@ -490,9 +489,6 @@ func overlap(a, sizeA, b, sizeB uint32) bool {
 
 func (v *validator) lifecycle(s *Spec) {
 	v.oneOf("spec.restartPolicy", s.RestartPolicy, RestartAlways, RestartOnFailure, RestartNever)
-	if sig := unix.SignalNum(s.StopSignal); sig == 0 {
-		v.add("spec.stopSignal", "unknown signal %q; expected a name such as SIGTERM or SIGINT", clip(s.StopSignal))
-	}
 	v.duration("spec.terminationGracePeriod", s.TerminationGracePeriod, maxGrace)
 	b := s.Backoff
 	v.duration("spec.backoff.initial", b.Initial, 24*time.Hour)
@@ -513,34 +509,5 @@ func (v *validator) duration(field string, d *Duration, most time.Duration) {
 		v.add(field, "expected 0s or more, got %s", time.Duration(*d))
 	case most > 0 && time.Duration(*d) > most:
 		v.add(field, "expected at most %s, got %s", most, time.Duration(*d))
-	}
-}
-
-// unsupported refuses what has its place in a manifest and no implementation
-// yet. It must never be ignored.
-func (v *validator) unsupported(s *Spec) {
-	for _, f := range []struct {
-		field string
-		set   bool
-	}{
-		{"spec.root.image", s.Root.Image != nil},
-		{"spec.overlay: disk", s.Overlay == OverlayDisk},
-		{"spec.network.mode: " + s.Network.Mode, s.Network.Mode == NetworkBridge},
-		{"spec.network.ports", len(s.Network.Ports) > 0},
-		{"spec.network.dns", s.Network.DNS != nil},
-		{"spec.platform: " + s.Platform, s.Platform == PlatformKVM || s.Platform == PlatformPtrace},
-		{"spec.probes", s.Probes != nil},
-		{"spec.dependsOn", len(s.DependsOn) > 0},
-		{"spec.ttlAfterFinished", s.TTLAfterFinished != nil},
-	} {
-		if f.set {
-			field, _, _ := strings.Cut(f.field, ":")
-			v.add(field, "%s is not supported yet", strings.TrimPrefix(f.field, "spec."))
-		}
-	}
-	for i, e := range s.Env {
-		if e.ValueFrom != nil {
-			v.add(fmt.Sprintf("spec.env[%d].valueFrom", i), "valueFrom is not supported yet")
-		}
 	}
 }

@@ -136,19 +136,19 @@ func (w *walker) value(n *yaml.Node, t reflect.Type, path string) {
 	switch t.Kind() {
 	case reflect.Struct:
 		if n.Kind != yaml.MappingNode {
-			w.wrong(n, path, "an object"+emptyHint(n, t))
+			w.wrongShape(n, t, path, "an object"+emptyHint(n, t))
 			return
 		}
 		w.mapping(n, t, path)
 	case reflect.Map:
 		if n.Kind != yaml.MappingNode {
-			w.wrong(n, path, "an object of names and values")
+			w.wrongShape(n, t, path, "an object of names and values")
 			return
 		}
 		w.entries(n, path, func(key string, v *yaml.Node, p string) { w.value(v, t.Elem(), p) })
 	case reflect.Slice:
 		if n.Kind != yaml.SequenceNode {
-			w.wrong(n, path, "a list")
+			w.wrongShape(n, t, path, "a list")
 			return
 		}
 		for i, c := range n.Content {
@@ -246,7 +246,7 @@ func (w *walker) mapping(n *yaml.Node, t reflect.Type, path string) {
 	w.entries(n, path, func(key string, v *yaml.Node, p string) {
 		f, ok := known[key]
 		if !ok {
-			w.report(w.pos(w.at[p]), p, "%s", unknownField(w.root, key, path, known))
+			w.report(w.pos(w.at[p]), p, "%s", w.unknown(t, key, p, path, known))
 			return
 		}
 		w.value(v, f.typ, p)
@@ -256,6 +256,14 @@ func (w *walker) mapping(n *yaml.Node, t reflect.Type, path string) {
 			w.report(w.pos(n), join(path, name), "is missing: expected %s", known[name].expect)
 		}
 	}
+}
+
+// unknown words the error for a key that is not a field.
+func (w *walker) unknown(t reflect.Type, key, path, parent string, known map[string]fieldInfo) string {
+	if msg, ok := notYet(t, key, path); ok {
+		return msg
+	}
+	return unknownField(w.root, key, parent, known)
 }
 
 // entries calls fn for every key of an object that is a plain string and not a
@@ -298,6 +306,16 @@ func join(path, key string) string {
 
 func (w *walker) wrong(n *yaml.Node, path, want string) {
 	w.report(w.pos(n), path, "expected %s, got %s", want, describe(n))
+}
+
+// wrongShape reports a value that is not the object or list that is expected,
+// with an example of it.
+func (w *walker) wrongShape(n *yaml.Node, t reflect.Type, path, want string) {
+	msg := fmt.Sprintf("expected %s, got %s", want, describe(n))
+	if e := example(t, path); e != "" {
+		msg += "; for example " + e
+	}
+	w.report(w.pos(n), path, "%s", msg)
 }
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }

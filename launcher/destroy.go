@@ -12,6 +12,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/desired"
 )
 
 // goferGrace is how long a gofer may take to leave after its sentry, to write
@@ -116,9 +117,12 @@ func (l *Launcher) stopApp(ctx context.Context, rec *actual.Record, end actual.E
 	if sentry.Alive() != actual.Alive {
 		return nil
 	}
-	sig := unix.SignalNum(end.StopSignal)
-	if sig == 0 {
-		return terminalf("unknown stop signal %q", end.StopSignal)
+	sig, err := desired.ParseSignal(end.StopSignal)
+	if err != nil {
+		// Manifests are validated. A record that says something else must not keep
+		// the sandbox from being stopped: the kill follows.
+		l.opts.Log.Warn("stop signal not sent", "sandbox", rec.Name, "err", err)
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, end.Grace)
 	defer cancel()

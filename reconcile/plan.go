@@ -335,7 +335,7 @@ func (c *computation) stopped(e *desired.Entry, rec *actual.Record) {
 func (c *computation) stop(e *desired.Entry, rec *actual.Record, reason string) actual.Ending {
 	end := actual.Ending{Reason: reason, StopSignal: desired.DefaultStopSignal, Grace: desired.DefaultGracePeriod}
 	if e != nil {
-		end.StopSignal = e.Sandbox.Spec.StopSignal
+		end.StopSignal = string(e.Sandbox.Spec.StopSignal)
 		end.Grace = time.Duration(*e.Sandbox.Spec.TerminationGracePeriod)
 	}
 	if reason == ReasonSuspended {

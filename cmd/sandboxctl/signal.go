@@ -4,8 +4,6 @@ package main
 
 import (
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -55,17 +53,11 @@ policy's: a sandbox that is to stay away is suspended or deleted instead.`,
 }
 
 func parseSignal(s string) (unix.Signal, error) {
-	if n, err := strconv.Atoi(s); err == nil && n > 0 && n < 65 {
-		return unix.Signal(n), nil
+	sig, err := desired.ParseSignal(s)
+	if err != nil {
+		return 0, usagef("--signal: %w; expected one such as TERM, SIGTERM, 15 or RTMIN+3", err)
 	}
-	full := strings.ToUpper(s)
-	if !strings.HasPrefix(full, "SIG") {
-		full = "SIG" + full
-	}
-	if sig := unix.SignalNum(full); sig != 0 {
-		return sig, nil
-	}
-	return 0, usagef("--signal: unknown signal %q", s)
+	return sig, nil
 }
 
 func (a *app) restartCommand() *cobra.Command {

@@ -11,7 +11,10 @@ import (
 )
 
 func (a *app) validateCommand() *cobra.Command {
-	var output string
+	var (
+		output string
+		files  []string
+	)
 	cmd := &cobra.Command{
 		Use:   "validate [FILE|DIR|-]...",
 		Short: "Check manifests",
@@ -21,7 +24,7 @@ started. Exit code 1 if there is any.`,
 		Example: `  sandboxctl validate web.yaml
   sandboxctl validate -o json manifests/`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			problems, sandboxes, err := a.validate(cmd, args)
+			problems, sandboxes, err := a.validate(cmd, append(args, files...))
 			if err != nil {
 				return err
 			}
@@ -48,6 +51,7 @@ started. Exit code 1 if there is any.`,
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "json")
+	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "file, directory or - for standard input, as for apply (repeatable)")
 	return cmd
 }
 

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package desired
+
+import (
+	"reflect"
+	"strings"
+)
+
+// planned are the values of enumerations that a later version will take. They
+// are told from misspelt ones, and never offered.
+var planned = map[string][]string{
+	"spec.overlay":      {"disk"},
+	"spec.platform":     {"kvm", "ptrace"},
+	"spec.network.mode": {"bridge"},
+}
+
+// plannedFields are the fields that a later version will have, by the type they
+// will belong to, with what serves until then, if anything does.
+var plannedFields = map[reflect.Type]map[string]string{
+	reflect.TypeFor[Spec](): {
+		"probes": "", "dependsOn": "", "ttlAfterFinished": "",
+	},
+	reflect.TypeFor[Root]():    {"image": "unpack the image into a directory and name it in root.dir"},
+	reflect.TypeFor[Network](): {"ports": "use mode netns, or mode host", "dns": "mode netns takes /etc/netns/NAME/resolv.conf"},
+	reflect.TypeFor[EnvVar]():  {"valueFrom": "use value"},
+	reflect.TypeFor[Volume]():  {"config": "use hostPath", "secret": "use hostPath"},
+}
+
+// notYet is the error for a field that a later version will have.
+func notYet(t reflect.Type, key, path string) (string, bool) {
+	instead, ok := plannedFields[t][key]
+	if !ok {
+		return "", false
+	}
+	msg := strings.TrimPrefix(path, "spec.") + " is not supported yet"
+	if instead != "" {
+		msg += "; " + instead
+	}
+	return msg, true
+}
