@@ -12,6 +12,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/specfield"
 )
 
 // createGroup makes the cgroup of what is on record: where the client of a
@@ -74,6 +75,9 @@ func (l *Launcher) GroupStats(rec *actual.Record) (s cgroup.Stats, memory, pids 
 // configuration. What the guest was told when it started stays as it was. The
 // caller holds the id.
 func (l *Launcher) UpdateContainer(_ context.Context, rec *actual.Record, r *specs.LinuxResources) error {
+	if err := specfield.Check(&specs.Spec{Linux: &specs.Linux{Resources: r}}, specfield.Runtime); err != nil {
+		return fmt.Errorf("update container %s: %w", rec.Name, err)
+	}
 	group, err := l.openGroup(rec, rec.Cgroups)
 	if err != nil {
 		return fmt.Errorf("update container %s: %w", rec.Name, err)

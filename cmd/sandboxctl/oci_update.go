@@ -10,6 +10,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"sandboxctl.dev/launcher/oci"
 )
@@ -36,82 +37,109 @@ func parseBytes(s string) (int64, error) {
 	return n << shift, nil
 }
 
+// updateFlags are the resources of `oci update` that are given one by one.
+type updateFlags struct {
+	memory, reservation, swap, kernelTCP string
+	cpus, mems                           string
+	quota, rtRuntime, idle, pids         int64
+	period, burst, shares, rtPeriod      uint64
+	weight                               uint16
+}
+
+func (u *updateFlags) add(fl *pflag.FlagSet) {
+	fl.StringVar(&u.memory, "memory", "", "limit of memory, in bytes or as 256Mi (-1: none)")
+	fl.StringVar(&u.reservation, "memory-reservation", "", "memory that is left to it as long as possible")
+	fl.StringVar(&u.swap, "memory-swap", "", "limit of memory and swap together (-1: none)")
+	fl.StringVar(&u.kernelTCP, "kernel-memory-tcp", "", "limit of the kernel's buffers for TCP (cgroup v1)")
+	fl.Int64Var(&u.quota, "cpu-quota", 0, "microseconds of processor time in a period (-1: no limit)")
+	fl.Uint64Var(&u.period, "cpu-period", 0, "length of a period, in microseconds")
+	fl.Uint64Var(&u.burst, "cpu-burst", 0, "microseconds that may be saved from one period for another")
+	fl.Uint64Var(&u.shares, "cpu-share", 0, "relative weight, 2 to 262144")
+	fl.Int64Var(&u.idle, "cpu-idle", 0, "1: run only when nothing else does")
+	fl.Uint64Var(&u.rtPeriod, "cpu-rt-period", 0, "length of a period of realtime processes, in microseconds (cgroup v1)")
+	fl.Int64Var(&u.rtRuntime, "cpu-rt-runtime", 0, "microseconds of such a period that realtime processes may use (cgroup v1)")
+	fl.StringVar(&u.cpus, "cpuset-cpus", "", "processors to use, such as 0-2,7")
+	fl.StringVar(&u.mems, "cpuset-mems", "", "memory nodes to use")
+	fl.Int64Var(&u.pids, "pids-limit", 0, "how many processes of the host it may have (-1: no limit)")
+	fl.Uint16Var(&u.weight, "blkio-weight", 0, "relative weight for block devices, 10 to 1000")
+	// Kernels have no such limit any more: --memory counts it in.
+	takenStrings(fl, "kernel-memory")
+}
+
+// given is a pointer to what a flag says, nil if it was not given.
+func given[T any](fl *pflag.FlagSet, flag string, value *T) *T {
+	if !fl.Changed(flag) {
+		return nil
+	}
+	return value
+}
+
+func (u *updateFlags) resources(fl *pflag.FlagSet) (*specs.LinuxResources, error) {
+	m := &specs.LinuxMemory{}
+	for _, b := range []struct {
+		flag, text string
+		to         **int64
+	}{
+		{"memory", u.memory, &m.Limit},
+		{"memory-reservation", u.reservation, &m.Reservation},
+		{"memory-swap", u.swap, &m.Swap},
+		{"kernel-memory-tcp", u.kernelTCP, &m.KernelTCP},
+	} {
+		if !fl.Changed(b.flag) {
+			continue
+		}
+		n, err := parseBytes(b.text)
+		if err != nil {
+			return nil, usagef("--%s: %v", b.flag, err)
+		}
+		*b.to = &n
+	}
+	r := &specs.LinuxResources{Memory: m, CPU: &specs.LinuxCPU{
+		Quota: given(fl, "cpu-quota", &u.quota), Period: given(fl, "cpu-period", &u.period), Burst: given(fl, "cpu-burst", &u.burst),
+		Shares: given(fl, "cpu-share", &u.shares), Idle: given(fl, "cpu-idle", &u.idle), Cpus: u.cpus, Mems: u.mems,
+		RealtimePeriod: given(fl, "cpu-rt-period", &u.rtPeriod), RealtimeRuntime: given(fl, "cpu-rt-runtime", &u.rtRuntime),
+	}}
+	if fl.Changed("pids-limit") {
+		r.Pids = &specs.LinuxPids{Limit: u.pids}
+	}
+	if fl.Changed("blkio-weight") {
+		r.BlockIO = &specs.LinuxBlockIO{Weight: &u.weight}
+	}
+	return r, nil
+}
+
 func (a *app) ociUpdateCommand(f *ociFlags) *cobra.Command {
 	var (
-		file, cpus, mems    string
-		memory, reservation string
-		swap                string
-		quota, pids         int64
-		period, shares      uint64
-		weight              uint16
+		file string
+		u    updateFlags
 	)
 	cmd := &cobra.Command{
 		Use:   "update ID",
 		Short: "Change the resources of a container",
 		Long: `Change the resources of a container while it lives. The kernel enforces them at
 once; the numbers of processors and the amount of memory that the guest sees
-stay as they were at its start.
+stay as they were at its start. What is not given stays: --cpu-period alone keeps
+the quota. What can't be had is an error, and then nothing is changed.
 
 --resources reads them as JSON, in the form of linux.resources, from a file or
 with "-" from standard input; the other flags are not looked at then.`,
 		Example: `  sandboxctl oci update --memory 256Mi --pids-limit 100 web
+  sandboxctl oci update --cpu-quota 50000 --cpu-period 100000 web
   echo '{"cpu": {"quota": 50000, "period": 100000}}' | sandboxctl oci update -r - web`,
 		Args: exactArgs("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var r specs.LinuxResources
+			r, err := u.resources(cmd.Flags())
 			if file != "" {
-				if err := oci.ReadResources(file, a.stdin, &r); err != nil {
-					return err
-				}
-			} else {
-				set := cmd.Flags().Changed
-				m, c := &specs.LinuxMemory{}, &specs.LinuxCPU{Cpus: cpus, Mems: mems}
-				for _, b := range []struct {
-					flag, text string
-					to         **int64
-				}{{"memory", memory, &m.Limit}, {"memory-reservation", reservation, &m.Reservation}, {"memory-swap", swap, &m.Swap}} {
-					if !set(b.flag) {
-						continue
-					}
-					n, err := parseBytes(b.text)
-					if err != nil {
-						return usagef("--%s: %v", b.flag, err)
-					}
-					*b.to = &n
-				}
-				if set("cpu-quota") {
-					c.Quota = &quota
-				}
-				if set("cpu-period") {
-					c.Period = &period
-				}
-				if set("cpu-share") {
-					c.Shares = &shares
-				}
-				if set("pids-limit") {
-					r.Pids = &specs.LinuxPids{Limit: pids}
-				}
-				if set("blkio-weight") {
-					r.BlockIO = &specs.LinuxBlockIO{Weight: &weight}
-				}
-				r.Memory, r.CPU = m, c
+				r = &specs.LinuxResources{}
+				err = oci.ReadResources(file, a.stdin, r)
 			}
-			return a.with(f, func(rt *oci.Runtime) error { return rt.Update(cmd.Context(), args[0], &r) })
+			if err != nil {
+				return err
+			}
+			return a.with(f, func(rt *oci.Runtime) error { return rt.Update(cmd.Context(), args[0], r) })
 		},
 	}
-	fl := cmd.Flags()
-	fl.StringVarP(&file, "resources", "r", "", "file with the resources as JSON, or -")
-	fl.StringVar(&memory, "memory", "", "limit of memory, in bytes or as 256Mi (-1: none)")
-	fl.StringVar(&reservation, "memory-reservation", "", "memory that is left to it as long as possible")
-	fl.StringVar(&swap, "memory-swap", "", "limit of memory and swap together (-1: none)")
-	fl.Int64Var(&quota, "cpu-quota", 0, "microseconds of processor time in a period (-1: no limit)")
-	fl.Uint64Var(&period, "cpu-period", 0, "length of a period, in microseconds")
-	fl.Uint64Var(&shares, "cpu-share", 0, "relative weight, 2 to 262144")
-	fl.StringVar(&cpus, "cpuset-cpus", "", "processors to use, such as 0-2,7")
-	fl.StringVar(&mems, "cpuset-mems", "", "memory nodes to use")
-	fl.Int64Var(&pids, "pids-limit", 0, "how many processes of the host it may have (-1: no limit)")
-	fl.Uint16Var(&weight, "blkio-weight", 0, "relative weight for block devices, 10 to 1000")
-	// Kernels have no such limits any more, and a sandbox no realtime processes.
-	takenStrings(fl, "kernel-memory", "kernel-memory-tcp", "cpu-rt-period", "cpu-rt-runtime")
+	cmd.Flags().StringVarP(&file, "resources", "r", "", "file with the resources as JSON, or -")
+	u.add(cmd.Flags())
 	return cmd
 }

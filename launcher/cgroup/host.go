@@ -35,7 +35,7 @@ var controllers = []string{cpuController, memoryController, pidsController}
 
 // known are the v1 controllers that a container gets a group in.
 var known = []string{
-	"blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb", "memory", "net_cls", "net_prio", "perf_event", "pids",
+	"blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb", "memory", "net_cls", "net_prio", "perf_event", "pids", "rdma",
 }
 
 // Limits of a sandbox as a whole; 0 is none.

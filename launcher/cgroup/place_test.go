@@ -63,7 +63,7 @@ func TestSet(t *testing.T) {
 	write(t, v2, "cgroup.controllers", "cpu cpuset io memory pids hugetlb\n")
 	write(t, v2, "cgroup.subtree_control", "")
 	want := map[string]string{
-		"memory.max": "1048576", "memory.swap.max": "1048576", "memory.low": "4096", "cpu.weight": "39", "cpu.max": "50000 100000",
+		"memory.max": "1048576", "memory.swap.max": "1048576", "memory.low": "4096", "cpu.weight": "100", "cpu.max": "50000 100000",
 		"cpuset.cpus": "0", "cpuset.mems": "0", "pids.max": "7", "io.weight": "default 100", "io.max": "8:0 rbps=5", "hugetlb.2MB.max": "3",
 		"memory.high": "77",
 	}

@@ -3,16 +3,14 @@
 package cgroup
 
 import (
-	"errors"
 	"fmt"
 	"maps"
-	"os"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 )
 
 // More controllers of containers.
@@ -22,105 +20,8 @@ const (
 	hugetlbController = "hugetlb"
 	netClsController  = "net_cls"
 	netPrioController = "net_prio"
+	rdmaController    = "rdma"
 )
-
-// setting is one control file to write.
-type setting struct {
-	controller string // by its v1 name
-	v1, v2     string // files; "" where the hierarchy has no such thing
-	value1     string
-	value2     string
-	// optional files may be missing in a kernel.
-	optional bool
-}
-
-// Set sets the resources of a container. What is asked for and can't be had
-// is an error that names it, but for rules of devices without cgroup v1.
-func (h *Host) Set(g *Group, r *specs.LinuxResources) error {
-	if r == nil {
-		return nil
-	}
-	settings, err := settingsOf(r)
-	if err != nil {
-		return err
-	}
-	var again []setting
-	for _, s := range settings {
-		err := g.set(h, &s)
-		if errors.Is(err, unix.EINVAL) && s.controller == memoryController {
-			// v1's limit of memory must not exceed that with swap, also while both
-			// are raised.
-			again = append(again, s)
-			continue
-		}
-		if err != nil {
-			return err
-		}
-	}
-	for _, s := range again {
-		if err := g.set(h, &s); err != nil {
-			return err
-		}
-	}
-	return g.unified(r.Unified)
-}
-
-func (g *Group) set(h *Host, s *setting) error {
-	d, file, value := g.of(h, s.controller), s.v1, s.value1
-	if d == nil {
-		if d = g.dir(""); d != nil {
-			file, value = s.v2, s.value2
-		}
-	}
-	if d == nil || file == "" {
-		if s.optional {
-			return nil
-		}
-		return fmt.Errorf("set %s: this host has no cgroup hierarchy for it", s.v1)
-	}
-	err := d.set(file, value)
-	if errors.Is(err, os.ErrNotExist) {
-		if s.optional {
-			return nil
-		}
-		return fmt.Errorf("set %s: this host does not have the %s controller, or not in %s: %w", file, s.controller, d.path, err)
-	}
-	return err
-}
-
-// of returns the directory of a v1 controller, which may share one with others.
-func (g *Group) of(h *Host, controller string) *dir {
-	mount, ok := h.hierarchies[controller]
-	if !ok {
-		return nil
-	}
-	for _, d := range g.dirs {
-		if strings.HasPrefix(d.path, mount+"/") && d.controller != "" {
-			return d
-		}
-	}
-	return nil
-}
-
-// unified sets cgroup2's files by name.
-func (g *Group) unified(values map[string]string) error {
-	if len(values) == 0 {
-		return nil
-	}
-	d := g.dir("")
-	if d == nil {
-		return errors.New("set resources.unified: this host has no cgroup2 hierarchy")
-	}
-	for _, name := range slices.Sorted(maps.Keys(values)) {
-		if !validName(name) || strings.HasPrefix(name, "cgroup.") {
-			return fmt.Errorf("set resources.unified: %q is not a file of a controller", name)
-		}
-		if err := d.set(name, values[name]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
 
 func settingsOf(r *specs.LinuxResources) ([]setting, error) {
 	out, err := deviceSettings(r.Devices)
@@ -160,6 +61,28 @@ func settingsOf(r *specs.LinuxResources) ([]setting, error) {
 			both(netPrioController, "net_prio.ifpriomap", "", fmt.Sprintf("%s %d", p.Name, p.Priority))
 		}
 	}
+	rdma, err := rdmaSettings(r.Rdma)
+	return append(out, rdma...), err
+}
+
+// rdmaSettings are the limits of each device, in the order of their names.
+func rdmaSettings(devices map[string]specs.LinuxRdma) ([]setting, error) {
+	var out []setting
+	for _, device := range slices.Sorted(maps.Keys(devices)) {
+		if !validName(device) || strings.Contains(device, " ") {
+			return nil, fmt.Errorf("resources.rdma: %q is not a device", device)
+		}
+		line := device
+		if n := devices[device].HcaHandles; n != nil {
+			line += fmt.Sprintf(" hca_handle=%d", *n)
+		}
+		if n := devices[device].HcaObjects; n != nil {
+			line += fmt.Sprintf(" hca_object=%d", *n)
+		}
+		if line != device {
+			out = append(out, setting{controller: rdmaController, v1: "rdma.max", v2: "rdma.max", value1: line, value2: line})
+		}
+	}
 	return out, nil
 }
 
@@ -175,7 +98,7 @@ func limitText(n int64) string {
 func memorySettings(m *specs.LinuxMemory) ([]setting, error) {
 	var out []setting
 	add := func(v1, v2 string, n1 int64, value2 string, optional bool) {
-		out = append(out, setting{memoryController, v1, v2, strconv.FormatInt(n1, 10), value2, optional})
+		out = append(out, setting{controller: memoryController, v1: v1, v2: v2, value1: strconv.FormatInt(n1, 10), value2: value2, optional: optional})
 	}
 	limit := int64(0)
 	if m.Limit != nil && *m.Limit != 0 {
@@ -183,83 +106,155 @@ func memorySettings(m *specs.LinuxMemory) ([]setting, error) {
 		add("memory.limit_in_bytes", "memory.max", limit, limitText(limit), false)
 	}
 	if m.Swap != nil && *m.Swap != 0 {
-		// In v1 it is memory and swap together.
-		swap := *m.Swap
-		value2 := "max"
-		if swap > 0 {
-			if limit <= 0 || swap < limit {
-				return nil, fmt.Errorf("resources.memory.swap: %d is memory and swap together, expected at least the limit, %d", swap, limit)
-			}
-			value2 = strconv.FormatInt(swap-limit, 10)
+		s, err := swapSetting(*m.Swap, limit)
+		if err != nil {
+			return nil, err
 		}
-		add("memory.memsw.limit_in_bytes", "memory.swap.max", swap, value2, swap < 0)
+		out = append(out, s)
 	}
 	if m.Reservation != nil && *m.Reservation != 0 {
 		add("memory.soft_limit_in_bytes", "memory.low", *m.Reservation, limitText(*m.Reservation), false)
 	}
 	if m.KernelTCP != nil && *m.KernelTCP != 0 {
-		add("memory.kmem.tcp.limit_in_bytes", "", *m.KernelTCP, "", true)
+		// No limit is what a group has without.
+		add("memory.kmem.tcp.limit_in_bytes", "", *m.KernelTCP, "", *m.KernelTCP < 0)
 	}
 	if m.Swappiness != nil {
-		out = append(out, setting{memoryController, "memory.swappiness", "", strconv.FormatUint(*m.Swappiness, 10), "", true})
+		out = append(out, setting{controller: memoryController, v1: "memory.swappiness", value1: strconv.FormatUint(*m.Swappiness, 10)})
 	}
 	if m.DisableOOMKiller != nil && *m.DisableOOMKiller {
-		out = append(out, setting{memoryController, "memory.oom_control", "", "1", "", true})
+		out = append(out, setting{controller: memoryController, v1: "memory.oom_control", value1: "1"})
 	}
 	return out, nil
 }
 
+// swapSetting is the limit of memory and swap together, as v1 has it. v2 limits
+// swap alone: what is left of it beside the limit of memory, the new one or else
+// the one in force.
+func swapSetting(swap, limit int64) (setting, error) {
+	s := setting{
+		controller: memoryController, v1: "memory.memsw.limit_in_bytes", v2: "memory.swap.max",
+		value1: strconv.FormatInt(swap, 10), value2: "max", optional: swap < 0,
+	}
+	if swap < 0 {
+		return s, nil
+	}
+	if limit != 0 {
+		value, err := swapBeside(swap, limit)
+		s.value2 = value
+		return s, err
+	}
+	s.from = func(d *dir) (string, error) {
+		now, err := readFile(d.fd(), "memory.max")
+		if err != nil {
+			return "", fmt.Errorf("resources.memory.swap: %w", err)
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(now), 10, 64)
+		if err != nil {
+			n = -1 // "max"
+		}
+		return swapBeside(swap, n)
+	}
+	return s, nil
+}
+
+func swapBeside(swap, limit int64) (string, error) {
+	switch {
+	case limit < 0:
+		return "", fmt.Errorf("resources.memory.swap: %d is memory and swap together, which needs a limit of memory beside it", swap)
+	case swap < limit:
+		return "", fmt.Errorf("resources.memory.swap: %d is memory and swap together, expected at least the limit of memory, %d", swap, limit)
+	}
+	return strconv.FormatInt(swap-limit, 10), nil
+}
+
 func cpuSettings(c *specs.LinuxCPU) []setting {
 	var out []setting
+	add := func(controller, v1, v2, value string) {
+		out = append(out, setting{controller: controller, v1: v1, v2: v2, value1: value, value2: value})
+	}
 	if c.Shares != nil && *c.Shares != 0 {
-		n := *c.Shares
-		out = append(out, setting{cpuController, "cpu.shares", "cpu.weight", strconv.FormatUint(n, 10), strconv.FormatUint(weight(n), 10), false})
-	}
-	period := uint64(cpuPeriod)
-	if c.Period != nil && *c.Period != 0 {
-		period = *c.Period
-		out = append(out, setting{controller: cpuController, v1: "cpu.cfs_period_us", value1: strconv.FormatUint(period, 10), optional: true})
-	}
-	if c.Quota != nil && *c.Quota != 0 || c.Period != nil && *c.Period != 0 {
-		quota, max := int64(-1), "max"
-		if c.Quota != nil && *c.Quota > 0 {
-			quota, max = *c.Quota, strconv.FormatInt(*c.Quota, 10)
-		}
 		out = append(out, setting{
-			cpuController, "cpu.cfs_quota_us", "cpu.max", strconv.FormatInt(quota, 10), max + " " + strconv.FormatUint(period, 10), false,
+			controller: cpuController, v1: "cpu.shares", v2: "cpu.weight",
+			value1: strconv.FormatUint(*c.Shares, 10), value2: strconv.FormatUint(weight(*c.Shares), 10),
 		})
 	}
+	out = append(out, bandwidthSettings(c)...)
 	if c.Burst != nil {
-		n := strconv.FormatUint(*c.Burst, 10)
-		out = append(out, setting{cpuController, "cpu.cfs_burst_us", "cpu.max.burst", n, n, false})
+		add(cpuController, "cpu.cfs_burst_us", "cpu.max.burst", strconv.FormatUint(*c.Burst, 10))
 	}
 	if c.RealtimePeriod != nil && *c.RealtimePeriod != 0 {
-		out = append(out, setting{controller: cpuController, v1: "cpu.rt_period_us", value1: strconv.FormatUint(*c.RealtimePeriod, 10)})
+		add(cpuController, "cpu.rt_period_us", "", strconv.FormatUint(*c.RealtimePeriod, 10))
 	}
 	if c.RealtimeRuntime != nil && *c.RealtimeRuntime != 0 {
-		out = append(out, setting{controller: cpuController, v1: "cpu.rt_runtime_us", value1: strconv.FormatInt(*c.RealtimeRuntime, 10)})
+		add(cpuController, "cpu.rt_runtime_us", "", strconv.FormatInt(*c.RealtimeRuntime, 10))
 	}
 	if c.Cpus != "" {
-		out = append(out, setting{cpusetController, "cpuset.cpus", "cpuset.cpus", c.Cpus, c.Cpus, false})
+		add(cpusetController, "cpuset.cpus", "cpuset.cpus", c.Cpus)
 	}
 	if c.Mems != "" {
-		out = append(out, setting{cpusetController, "cpuset.mems", "cpuset.mems", c.Mems, c.Mems, false})
+		add(cpusetController, "cpuset.mems", "cpuset.mems", c.Mems)
+	}
+	if c.Idle != nil {
+		add(cpuController, "cpu.idle", "cpu.idle", strconv.FormatInt(*c.Idle, 10))
 	}
 	return out
 }
 
-// weight is cgroup2's for v1's shares, as the kernel's developers convert it:
-// 2 to 262144 become 1 to 10000.
+// bandwidthSettings are those of a quota and its period. One that is not given
+// stays as it is: v1 has a file for each, v2 one for both.
+func bandwidthSettings(c *specs.LinuxCPU) []setting {
+	quota, period := "", ""
+	if c.Quota != nil && *c.Quota != 0 {
+		quota = strconv.FormatInt(max(*c.Quota, -1), 10)
+	}
+	if c.Period != nil && *c.Period != 0 {
+		period = strconv.FormatUint(*c.Period, 10)
+	}
+	both := setting{controller: cpuController, v2: "cpu.max"}
+	both.from = func(d *dir) (string, error) {
+		now, err := readFile(d.fd(), "cpu.max")
+		if err != nil {
+			return "", fmt.Errorf("resources.cpu: %w", err)
+		}
+		f := []string{"max", strconv.Itoa(cpuPeriod)}
+		copy(f, strings.Fields(now))
+		if quota != "" {
+			f[0] = quota
+		}
+		if quota == "-1" {
+			f[0] = "max"
+		}
+		if period != "" {
+			f[1] = period
+		}
+		return f[0] + " " + f[1], nil
+	}
+	var out []setting
+	for _, s := range []struct{ file, value string }{{"cpu.cfs_period_us", period}, {"cpu.cfs_quota_us", quota}} {
+		if s.value == "" {
+			continue
+		}
+		one := both
+		one.v1, one.value1 = s.file, s.value
+		out = append(out, one)
+	}
+	return out
+}
+
+// weight is cgroup2's for v1's shares: 2, 1024 and 262144, the least, the default
+// and the most, become 1, 100 and 10000, and what is between them lies on a curve
+// through these. Runtimes agree on it.
 func weight(shares uint64) uint64 {
-	shares = min(max(shares, 2), 262144)
-	return 1 + (shares-2)*9999/262142
+	l := math.Log2(float64(min(max(shares, 2), 262144)))
+	return uint64(math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34)))
 }
 
 func blockSettings(b *specs.LinuxBlockIO) []setting {
 	var out []setting
 	if b.Weight != nil && *b.Weight != 0 {
 		n := strconv.FormatUint(uint64(*b.Weight), 10)
-		out = append(out, setting{blkioController, "blkio.weight", "io.weight", n, "default " + n, false})
+		out = append(out, setting{controller: blkioController, v1: "blkio.weight", v2: "io.weight", value1: n, value2: "default " + n})
 	}
 	if b.LeafWeight != nil && *b.LeafWeight != 0 {
 		out = append(out, setting{controller: blkioController, v1: "blkio.leaf_weight", value1: strconv.FormatUint(uint64(*b.LeafWeight), 10)})
@@ -268,7 +263,7 @@ func blockSettings(b *specs.LinuxBlockIO) []setting {
 		dev := fmt.Sprintf("%d:%d ", w.Major, w.Minor)
 		if w.Weight != nil && *w.Weight != 0 {
 			v := dev + strconv.FormatUint(uint64(*w.Weight), 10)
-			out = append(out, setting{blkioController, "blkio.weight_device", "io.weight", v, v, false})
+			out = append(out, setting{controller: blkioController, v1: "blkio.weight_device", v2: "io.weight", value1: v, value2: v})
 		}
 		if w.LeafWeight != nil && *w.LeafWeight != 0 {
 			out = append(out, setting{controller: blkioController, v1: "blkio.leaf_weight_device", value1: dev + strconv.FormatUint(uint64(*w.LeafWeight), 10)})
@@ -285,8 +280,8 @@ func blockSettings(b *specs.LinuxBlockIO) []setting {
 	} {
 		for _, d := range t.devices {
 			out = append(out, setting{
-				blkioController, t.file, "io.max",
-				fmt.Sprintf("%d:%d %d", d.Major, d.Minor, d.Rate), fmt.Sprintf("%d:%d %s=%d", d.Major, d.Minor, t.key, d.Rate), false,
+				controller: blkioController, v1: t.file, v2: "io.max",
+				value1: fmt.Sprintf("%d:%d %d", d.Major, d.Minor, d.Rate), value2: fmt.Sprintf("%d:%d %s=%d", d.Major, d.Minor, t.key, d.Rate),
 			})
 		}
 	}
