@@ -43,9 +43,12 @@ type HostPolicy struct {
 	// of the host that they may map to: no sandbox acts on files as a user of
 	// the host then.
 	MinHostID uint32 `json:"minHostID,omitempty"`
-	// MaxResources are the most that one sandbox may have. One that is set must
-	// be asked for: a sandbox without a limit has more than any.
-	MaxResources Resources `json:"maxResources,omitzero"`
+	// DefaultResources are the limits of a sandbox that does not ask for its own,
+	// MaxResources the most that it may ask for.
+	DefaultResources Resources `json:"defaultResources,omitzero"`
+	MaxResources     Resources `json:"maxResources,omitzero"`
+	// LogSize is the size at which a log file of a sandbox is rotated.
+	LogSize Bytes `json:"logSize,omitempty"`
 	// MaxSandboxes is how many sandboxes there may be; 0 is any number.
 	MaxSandboxes int `json:"maxSandboxes,omitempty"`
 
@@ -124,6 +127,7 @@ func (p *HostPolicy) fill() {
 	if p.FileAccess == nil {
 		p.FileAccess = []string{FileAccessProxy}
 	}
+	p.fillLimits(hostMemory())
 }
 
 // Source is the file that the policy is from, or "built-in".
@@ -176,7 +180,7 @@ func (p *HostPolicy) Validate() []FieldError {
 	for i, n := range p.FileAccess {
 		v.oneOf(fmt.Sprintf("fileAccess[%d]", i), n, FileAccessProxy, FileAccessDirect)
 	}
-	v.resources("maxResources", p.MaxResources)
+	v.policyLimits(p)
 	if p.MaxSandboxes < 0 {
 		v.add("maxSandboxes", "expected 0 (any number) or more, got %d", p.MaxSandboxes)
 	}
@@ -309,7 +313,7 @@ func (p *HostPolicy) Check(s *Sandbox) []FieldError {
 	v.oneOf("spec.fileAccess", "fileAccess", s.Spec.FileAccess, p.FileAccess)
 	v.user(&s.Spec)
 	v.ids(s.Spec.IDMappings)
-	v.resources(s.Spec.Resources)
+	v.resources("spec.resources", s.Spec.Resources)
 	return v.errs
 }
 
@@ -394,7 +398,7 @@ func (v *policyCheck) ids(m *IDMappings) {
 	}
 }
 
-func (v *policyCheck) resources(r Resources) {
+func (v *policyCheck) resources(field string, r Resources) {
 	m := v.p.MaxResources
 	for _, l := range []struct {
 		field     string
@@ -405,12 +409,8 @@ func (v *policyCheck) resources(r Resources) {
 		{"memory", int64(r.Memory), int64(m.Memory), m.Memory.String()},
 		{"pids", r.PIDs, m.PIDs, fmt.Sprint(m.PIDs)},
 	} {
-		switch {
-		case l.most == 0:
-		case l.got == 0:
-			v.add("spec.resources."+l.field, "is missing: %s allows at most %s, and no limit is more; set one", v.p.where(), l.text)
-		case l.got > l.most:
-			v.add("spec.resources."+l.field, "%s allows at most %s; ask for less, or have the administrator raise maxResources.%s", v.p.where(), l.text, l.field)
+		if l.most != 0 && l.got > l.most {
+			v.add(field+"."+l.field, "%s allows at most %s; ask for less, or have the administrator raise maxResources.%s", v.p.where(), l.text, l.field)
 		}
 	}
 }

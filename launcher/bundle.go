@@ -72,6 +72,9 @@ func (st *setup) fromConfig(dir string, cfg *specs.Spec) (err error) {
 		st.spec.Linux.Seccomp, st.spec.Linux.Sysctl = cfg.Linux.Seccomp, cfg.Linux.Sysctl
 		st.bundleLimits(cfg.Linux.Resources)
 		st.masked, st.readonly = outermost(cfg.Linux.MaskedPaths), cfg.Linux.ReadonlyPaths
+		if err := st.allowLimits(); err != nil {
+			return terminalf("spec.root.bundle: read %s/config.json: %w", dir, err)
+		}
 	}
 	for i, m := range cfg.Mounts {
 		if isMasked(m.Destination, st.masked) {
@@ -144,6 +147,18 @@ func (st *setup) bundleLimits(r *specs.LinuxResources) {
 	if st.limits.CPU == 0 && r.CPU != nil && r.CPU.Quota != nil && r.CPU.Period != nil && *r.CPU.Quota > 0 && *r.CPU.Period > 0 {
 		st.limits.CPU = milliCPU(*r.CPU.Quota, *r.CPU.Period)
 	}
+}
+
+// allowLimits judges by the policy the limits that a bundle has asked for.
+func (st *setup) allowLimits() error {
+	if st.policy == nil {
+		return nil
+	}
+	asked := desired.Resources{CPU: desired.CPU(st.limits.CPU), Memory: desired.Bytes(st.limits.Memory), PIDs: st.limits.PIDs}
+	for _, e := range st.policy.CheckResources("linux.resources", asked) {
+		return errors.New(e.Field + ": " + e.Message)
+	}
+	return nil
 }
 
 // filesystems are those that gVisor can mount by itself, and mqueue, which its

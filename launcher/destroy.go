@@ -90,7 +90,7 @@ func (l *Launcher) conclude(rec *actual.Record, end *actual.Ending, oom bool) {
 	}
 	if oom && !exit.Known {
 		e := *exit
-		e.Reason, e.Message = "OOMKilled", "the sandbox used more memory than resources.memory allows"
+		e.Reason, e.Message = "OOMKilled", "the sandbox used more memory than its limit: resources.memory, or the default of the host policy"
 		exit = &e
 	}
 	rec.LastExit = exit

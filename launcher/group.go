@@ -21,13 +21,17 @@ import (
 func (l *Launcher) createGroup(rec *actual.Record, st *setup) (*cgroup.Group, error) {
 	own := rec.Name + "-" + rec.UID
 	if rec.Container == nil {
-		group, unenforced, err := l.cgroups.Create(own, st.limits)
+		group, unenforced, err := l.cgroups.Create(own, st.limits, st.defaults)
 		if err != nil {
 			return nil, err
 		}
 		rec.Cgroups = group.Dirs()
 		for _, u := range unenforced {
-			rec.Warnings = append(rec.Warnings, actual.Warning{Reason: "ResourceNotEnforced", Message: u.Resource + ": " + u.Why})
+			reason := "ResourceNotEnforced"
+			if u.Default {
+				reason = "DefaultNotEnforced"
+			}
+			rec.Warnings = append(rec.Warnings, actual.Warning{Reason: reason, Message: u.Resource + ": " + u.Why})
 		}
 		return group, nil
 	}

@@ -95,7 +95,7 @@ func (s *stdio) give(d *donation) (fds []int) {
 func (l *Launcher) openOutput(dir int, la *launch, toGofer *donation) (_ *gofer.Logs, _ *stdio, sentryErr *os.File, err error) {
 	attempt := la.rec.Attempt
 	logs := &gofer.Logs{
-		AppName: AppLogName(attempt), SentryName: SentryLogName(attempt), MaxBytes: l.opts.LogMaxBytes, StdoutFD: -1, StderrFD: -1,
+		AppName: AppLogName(attempt), SentryName: SentryLogName(attempt), MaxBytes: limit(l.opts.LogMaxBytes, la.st.logSize), StdoutFD: -1, StderrFD: -1,
 	}
 	tree, err := cloneLogDir(dir)
 	if err != nil {

@@ -51,6 +51,10 @@ func TestBundlePolicy(t *testing.T) {
 		"not root":                    {"", "", "}", "rootUser: false", ""},
 		"hooks":                       {`"mounts"`, `"hooks":{"poststop":[{"path":"/bin/x"}]},"mounts"`, "}", "", "hooks: they run as root on the host, which the host policy (policy.yaml) does not allow"},
 		"hooks that may":              {`"mounts"`, `"hooks":{"poststop":[{"path":"/bin/x"}]},"mounts"`, ", hooks: true}", "", ""},
+		"limits":                      {`"mounts"`, `"linux":{"resources":{"memory":{"limit":67108864},"pids":{"limit":100}}},"mounts"`, "}", "", ""},
+		"memory":                      {`"mounts"`, `"linux":{"resources":{"memory":{"limit":2147483648}}},"mounts"`, "}", "maxResources: {memory: 1Gi}", "linux.resources.memory: the host policy policy.yaml allows at most 1Gi"},
+		"built-in most":               {`"mounts"`, `"linux":{"resources":{"pids":{"limit":8193}}},"mounts"`, "}", "", "linux.resources.pids: the host policy policy.yaml allows at most 8192"},
+		"processors":                  {`"mounts"`, `"linux":{"resources":{"cpu":{"quota":300000,"period":100000}}},"mounts"`, "}", "maxResources: {cpu: 2}", "linux.resources.cpu: the host policy policy.yaml allows at most 2"},
 		"hooks in the sandbox":        {`"mounts"`, `"hooks":{"startContainer":[{"path":"/bin/x"}]},"mounts"`, "}", "", ""},
 	} {
 		if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(strings.Replace(good, c.old, c.new, 1)), 0o600); err != nil {

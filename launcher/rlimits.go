@@ -30,12 +30,33 @@ var inheritedRlimits = []specs.POSIXRlimit{
 	{Type: "RLIMIT_FSIZE", Soft: math.MaxUint64, Hard: math.MaxUint64},
 }
 
+// ownTasks are processes and threads of the host that sentry and gofer need for
+// themselves, of those that a sandbox may have.
+const ownTasks = 128
+
+// guestTasks is how many processes and threads each user of a guest may have that
+// nobody asked a limit of processes for, 0 for any number. A process takes two
+// tasks of the host. At the host's limit the sentry could not go on, and the
+// sandbox would end; at this one fork fails in the guest, as on Linux.
+func (st *setup) guestTasks() uint64 {
+	def := st.defaults.PIDs
+	if st.limits.PIDs > 0 || def == 0 {
+		return 0
+	}
+	return uint64(def-min(ownTasks, def/2)) / 2
+}
+
 // withDefaultRlimits returns the process of a guest with a fixed value for
-// every limit that it would take from the host otherwise.
-func withDefaultRlimits(p *specs.Process) *specs.Process {
+// every limit that it would take from the host otherwise, and with a number of
+// tasks if it is not 0.
+func withDefaultRlimits(p *specs.Process, tasks uint64) *specs.Process {
 	out := *p
 	out.Rlimits = slices.Clone(p.Rlimits)
-	for _, def := range inheritedRlimits {
+	defaults := inheritedRlimits
+	if tasks > 0 {
+		defaults = append(slices.Clip(defaults), specs.POSIXRlimit{Type: "RLIMIT_NPROC", Soft: tasks, Hard: tasks})
+	}
+	for _, def := range defaults {
 		if !slices.ContainsFunc(p.Rlimits, func(r specs.POSIXRlimit) bool { return r.Type == def.Type }) {
 			out.Rlimits = append(out.Rlimits, def)
 		}

@@ -38,6 +38,10 @@ type setup struct {
 	// maps are the id mappings of the gofer; nil leaves ids as they are.
 	maps   *idMaps
 	limits cgroup.Limits
+	// defaults are the limits of what limits leave open.
+	defaults cgroup.Limits
+	// logSize is the size at which a log file is rotated, 0 for the default.
+	logSize int64
 	// cgroupsPath and resources are those of a container.
 	cgroupsPath string
 	resources   *specs.LinuxResources
@@ -84,7 +88,10 @@ func fromManifest(sb *desired.Sandbox, policy *desired.HostPolicy) (*setup, erro
 		hostNetwork: s.Network.Mode == desired.NetworkHost,
 		directFS:    s.FileAccess == desired.FileAccessDirect,
 		maps:        manifestMaps(s.IDMappings),
-		limits:      cgroup.Limits{CPU: int64(s.Resources.CPU), Memory: int64(s.Resources.Memory), PIDs: s.Resources.PIDs},
+		limits:      limitsOf(s.Resources),
+	}
+	if policy != nil {
+		st.defaults, st.logSize = limitsOf(policy.DefaultResources), int64(policy.LogSize)
 	}
 	resolver := ""
 	switch s.Network.Mode {
@@ -118,6 +125,18 @@ func fromManifest(sb *desired.Sandbox, policy *desired.HostPolicy) (*setup, erro
 		return nil, err
 	}
 	return st, nil
+}
+
+func limitsOf(r desired.Resources) cgroup.Limits {
+	return cgroup.Limits{CPU: int64(r.CPU), Memory: int64(r.Memory), PIDs: r.PIDs}
+}
+
+// limit is the limit in force of those that were asked for and the defaults.
+func limit(asked, def int64) int64 {
+	if asked > 0 {
+		return asked
+	}
+	return def
 }
 
 // allow makes a source of a host path, which is opened below the path of the

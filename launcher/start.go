@@ -456,7 +456,7 @@ func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []i
 	}
 	// Not in the set-up, which is compared with that of a checkpoint: one that was
 	// taken before there were defaults stays good.
-	guestSpec.Process = withDefaultRlimits(guestSpec.Process)
+	guestSpec.Process = withDefaultRlimits(guestSpec.Process, st.guestTasks())
 	spec, err := json.Marshal(guestSpec)
 	if err != nil {
 		return nil, nil, fmt.Errorf("encode spec: %w", err)
@@ -527,11 +527,11 @@ func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []i
 		return nil, nil, errors.Join(err, ready.Close())
 	}
 	mem := total
-	if m := st.limits.Memory; m > 0 && uint64(m) < mem {
+	if m := limit(st.limits.Memory, st.defaults.Memory); m > 0 && uint64(m) < mem {
 		mem = uint64(m)
 	}
 	args = append(args, "--total-host-memory="+strconv.FormatUint(total, 10), "--total-memory="+strconv.FormatUint(mem, 10),
-		flagInt("cpu-num", cpus(st.limits.CPU)), rec.Name)
+		flagInt("cpu-num", cpus(limit(st.limits.CPU, st.defaults.CPU))), rec.Name)
 	return args, ready, nil
 }
 

@@ -52,6 +52,7 @@ what runs. Nothing is changed. Exit code 1 if there is an error.`,
 			findings = append(findings, a.checkState(cmd.Context())...)
 			findings = append(findings, a.checkManifests())
 			findings = append(findings, a.checkPolicy()...)
+			findings = append(findings, a.checkLimits()...)
 			bad := 0
 			for _, f := range findings {
 				if f.Level == levelError {
@@ -172,6 +173,17 @@ func checkCgroups() []finding {
 		out = append(out, finding{"resources." + u.Resource, levelWarning, "can't be limited: " + u.Why})
 	}
 	return out
+}
+
+// checkLimits tells what a sandbox may have whose manifest says nothing of it. A
+// policy that can't be read is another check's.
+func (a *app) checkLimits() []finding {
+	policy, err := a.hostPolicy()
+	if err != nil {
+		return nil
+	}
+	d, m := policy.DefaultResources, policy.MaxResources
+	return []finding{{"limits", levelOK, fmt.Sprintf("a sandbox has memory %s and pids %d by default, and at most %s and %d", d.Memory, d.PIDs, m.Memory, m.PIDs)}}
 }
 
 // checkState compares records with processes.

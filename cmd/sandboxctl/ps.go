@@ -69,10 +69,13 @@ type usage struct {
 	Name string `json:"name"`
 	// Host is what the host accounts to it, sentry and gofer included; -1 is
 	// not known. Guest is what its processes use, as the sentry counts.
-	Host        cgroup.Stats `json:"host"`
-	GuestMemory uint64       `json:"guestMemoryBytes"`
-	GuestCPU    uint64       `json:"guestCPUNanos"`
-	GuestPIDs   uint64       `json:"guestPIDs"`
+	Host cgroup.Stats `json:"host"`
+	// The limits in force on the host; 0 is none.
+	MemoryLimit int64  `json:"memoryLimitBytes"`
+	PIDsLimit   int64  `json:"pidsLimit"`
+	GuestMemory uint64 `json:"guestMemoryBytes"`
+	GuestCPU    uint64 `json:"guestCPUNanos"`
+	GuestPIDs   uint64 `json:"guestPIDs"`
 }
 
 func (a *app) statsCommand() *cobra.Command {
@@ -82,7 +85,8 @@ func (a *app) statsCommand() *cobra.Command {
 		Short: "Show what sandboxes use",
 		Long: `Show what running sandboxes use of processor and memory: what their processes
 use, as gVisor counts it, and what the host accounts to them with sentry and
-gofer, where it has the cgroup controllers and spec.resources set a limit.`,
+gofer, where it has the cgroup controllers. The limits in force, of
+spec.resources or by default of the host policy, are in -o json.`,
 		Example:           "  sandboxctl stats\n  sandboxctl stats web -o json",
 		Args:              atMostOneName,
 		ValidArgsFunction: a.completeNames,
@@ -168,6 +172,7 @@ func (a *app) usage(cmd *cobra.Command, store *actual.Store, name string) (*usag
 	}
 	defer group.Close()
 	u.Host = group.Stats()
+	u.MemoryLimit, u.PIDsLimit = group.Limits()
 	return u, nil
 }
 

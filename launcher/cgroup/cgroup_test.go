@@ -79,7 +79,7 @@ func content(t *testing.T, parts ...string) string {
 func TestV2(t *testing.T) {
 	t.Parallel()
 	h := fakeV2(t, "cpuset cpu io memory pids\n")
-	g, missing, err := h.Create("web", Limits{CPU: 500, Memory: 1 << 20, PIDs: 9})
+	g, missing, err := h.Create("web", Limits{CPU: 500, Memory: 1 << 20, PIDs: 9}, Limits{})
 	if err != nil || len(missing) > 0 {
 		t.Fatalf("%v %v", missing, err)
 	}
@@ -123,7 +123,7 @@ func TestCreateFails(t *testing.T) {
 	if err := os.Chmod(filepath.Join(h.v2, parent, "web", "memory.swap.max"), 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := h.Create("web", Limits{Memory: 1 << 20}); err == nil {
+	if _, _, err := h.Create("web", Limits{Memory: 1 << 20}, Limits{}); err == nil {
 		t.Error("a group without its limit is made")
 	}
 }
@@ -132,7 +132,7 @@ func TestCreateFails(t *testing.T) {
 func TestV2Unenforced(t *testing.T) {
 	t.Parallel()
 	h := fakeV2(t, "memory\n")
-	g, missing, err := h.Create("web", Limits{CPU: 500, Memory: 1 << 20, PIDs: 9})
+	g, missing, err := h.Create("web", Limits{CPU: 500, Memory: 1 << 20, PIDs: 9}, Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func TestV2Unenforced(t *testing.T) {
 		t.Errorf("memory.max %q", got)
 	}
 	none := &Host{v1: map[string]string{}}
-	g, missing, err = none.Create("web", Limits{CPU: 1, Memory: 1, PIDs: 1})
+	g, missing, err = none.Create("web", Limits{CPU: 1, Memory: 1, PIDs: 1}, Limits{})
 	if err != nil || len(missing) != 3 || len(g.Dirs()) != 0 {
 		t.Errorf("%v %v %v", g, missing, err)
 	}
@@ -163,7 +163,7 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", ".", "..", "a/b", "a\x00"} {
-		if _, _, err := h.Create(bad, Limits{}); err == nil {
+		if _, _, err := h.Create(bad, Limits{}, Limits{}); err == nil {
 			t.Errorf("%q is created", bad)
 		}
 	}
@@ -231,7 +231,7 @@ func TestReal(t *testing.T) {
 		t.Skipf("needs root and cgroups; uid %d, cgroups %s", os.Geteuid(), h.Version())
 	}
 	name := fmt.Sprintf("test-%d", os.Getpid())
-	g, missing, err := h.Create(name, Limits{CPU: 500, Memory: 64 << 20, PIDs: 64})
+	g, missing, err := h.Create(name, Limits{CPU: 500, Memory: 64 << 20, PIDs: 64}, Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -281,5 +281,39 @@ func TestReal(t *testing.T) {
 		if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
 			t.Errorf("killed: %v", err)
 		}
+	}
+}
+
+// Limits that nobody asked for are set like others. Where they can't be, the
+// sandbox starts without; one that was asked for is still an error.
+func TestDefaultLimits(t *testing.T) {
+	t.Parallel()
+	defaults := Limits{Memory: 1 << 30, PIDs: 2048}
+	h := fakeV2(t, "cpu memory pids\n")
+	g, missing, err := h.Create("web", Limits{PIDs: 100}, defaults)
+	if err != nil || len(missing) > 0 {
+		t.Fatal(missing, err)
+	}
+	g.Close()
+	dir := filepath.Join(h.v2, parent, "web")
+	if got := content(t, dir, "pids.max") + " " + content(t, dir, "memory.max") + " " + content(t, dir, "cpu.max"); got != "100 1073741824 " {
+		t.Errorf("pids, memory and cpu: %q", got)
+	}
+
+	for name, host := range map[string]*Host{
+		"no hierarchy":       {},
+		"no controllers":     fakeV2(t, ""),
+		"v1 that is missing": {v1: map[string]string{"memory": "/nonexistent", "pids": "/nonexistent"}},
+	} {
+		g, missing, err := host.Create("web", Limits{}, defaults)
+		if err != nil || len(missing) != 2 || !missing[0].Default || missing[0].Why == "" {
+			t.Errorf("%s: %v %v", name, missing, err)
+			continue
+		}
+		g.Close()
+	}
+	broken := &Host{v1: map[string]string{"pids": "/nonexistent"}}
+	if _, _, err := broken.Create("web", Limits{PIDs: 100}, defaults); err == nil {
+		t.Error("a limit that was asked for and can't be set is no error")
 	}
 }

@@ -134,7 +134,11 @@ func (h *Host) Unenforced() []Unenforced {
 }
 
 // Unenforced is a limit that this host can't enforce.
-type Unenforced struct{ Resource, Why string }
+type Unenforced struct {
+	Resource, Why string
+	// Default says that nobody asked for it.
+	Default bool
+}
 
 // missing says why a controller can't be used, or "".
 func (h *Host) missing(c string) string {
@@ -157,9 +161,11 @@ func (h *Host) missing(c string) string {
 // onV2 says whether a controller is used on cgroup2.
 func (h *Host) onV2(c string) bool { return h.v1[c] == "" && h.missing(c) == "" }
 
-// Create makes the group of a sandbox, with its limits. name is one path
-// component. On error nothing is left.
-func (h *Host) Create(name string, l Limits) (_ *Group, missing []Unenforced, err error) {
+// Create makes the group of a sandbox, with the limits that were asked for.
+// What was not asked for has the defaults, as far as this host lets it: it is
+// no error that one can't be set, also where one that was asked for would be.
+// name is one path component. On error nothing is left.
+func (h *Host) Create(name string, asked, defaults Limits) (_ *Group, missing []Unenforced, err error) {
 	if !validName(name) {
 		return nil, nil, fmt.Errorf("create cgroup: %q is not a plain name", name)
 	}
@@ -175,34 +181,51 @@ func (h *Host) Create(name string, l Limits) (_ *Group, missing []Unenforced, er
 		}
 	}
 	for _, c := range controllers {
-		if l.of(c) == 0 {
+		limit, isDefault := asked.of(c), false
+		if limit == 0 {
+			limit, isDefault = defaults.of(c), true
+		}
+		if limit == 0 {
 			continue
 		}
-		if why := h.missing(c); why != "" {
-			missing = append(missing, Unenforced{Resource: c, Why: why})
-			continue
+		why, err := h.limit(g, name, c, limit)
+		if err != nil && isDefault {
+			// A hierarchy that may only be read, as in a container, is a reason to
+			// tell and not to refuse every sandbox.
+			why, err = err.Error(), nil
 		}
-		var d *dir
-		if h.onV2(c) {
-			if why := h.delegate(c); why != "" {
-				missing = append(missing, Unenforced{Resource: c, Why: why})
-				continue
-			}
-			d = g.dir("")
-		} else {
-			if err := g.add(h.v1[c], c, name); err != nil {
-				return nil, nil, err
-			}
-			d = g.dir(c)
-		}
-		crashpoint.Before(crashpoint.CgroupLimit)
-		err := d.limit(c, l.of(c))
-		crashpoint.After(crashpoint.CgroupLimit)
 		if err != nil {
 			return nil, nil, err
 		}
+		if why != "" {
+			missing = append(missing, Unenforced{Resource: c, Why: why, Default: isDefault})
+		}
 	}
 	return g, missing, nil
+}
+
+// limit sets one limit of a group. It returns why this host has no such limits,
+// or "".
+func (h *Host) limit(g *Group, name, c string, limit int64) (why string, err error) {
+	if why := h.missing(c); why != "" {
+		return why, nil
+	}
+	var d *dir
+	if h.onV2(c) {
+		if why := h.delegate(c); why != "" {
+			return why, nil
+		}
+		d = g.dir("")
+	} else {
+		if err := g.add(h.v1[c], c, name); err != nil {
+			return "", err
+		}
+		d = g.dir(c)
+	}
+	crashpoint.Before(crashpoint.CgroupLimit)
+	err = d.limit(c, limit)
+	crashpoint.After(crashpoint.CgroupLimit)
+	return "", err
 }
 
 // delegate makes a cgroup2 controller available to the groups of sandboxes. It

@@ -327,7 +327,7 @@ func TestCgroups(t *testing.T) {
 	must(t, err)
 	w := newWorld(t)
 	own := w.rec.Name + "-" + w.rec.UID
-	g, _, err := host.Create(own, cgroup.Limits{PIDs: 100})
+	g, _, err := host.Create(own, cgroup.Limits{PIDs: 100}, cgroup.Limits{})
 	must(t, err)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
