@@ -270,7 +270,8 @@ func TestSetRecordAside(t *testing.T) {
 	if err != nil || len(entries) != 3 {
 		t.Errorf("kept: %v %v, expected 3", entries, err)
 	}
-	must(t, s.SweepTrash())
+	_, err = s.SweepTrash()
+	must(t, err)
 	if again, err := s.SetAside("gone"); err != nil || again != "" {
 		t.Errorf("what is not there: %q %v", again, err)
 	}

@@ -5,17 +5,27 @@ package actual
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/actual/untrusted"
+)
+
+// How many entries of a tree are removed by who waits for it, and by one sweep.
+// A gofer that was taken over can make trees without end.
+const (
+	removeNow   = 2000
+	removeSweep = 100_000
 )
 
 // Remove removes the directory of a sandbox whose processes are proven dead.
 // It vanishes at once, by a rename into the trash, and for good; what a crash
-// leaves in the trash SweepTrash removes. That it is not there is no error.
+// leaves in the trash, and what is too much to wait for, SweepTrash removes. That
+// it is not there is no error.
 func (s *Store) Remove(name string) error {
 	if !s.valid(name) {
 		return fmt.Errorf("remove sandbox %q: %w", name, errInvalidName)
@@ -41,31 +51,70 @@ func (s *Store) Remove(name string) error {
 	if err := errors.Join(unix.Fsync(int(s.dirs.Fd())), unix.Fsync(int(trash.Fd()))); err != nil {
 		return fmt.Errorf("remove sandbox %s: sync: %w", name, err)
 	}
-	if err := removeTree(int(trash.Fd()), name+"."+uid, 0); err != nil {
+	if _, err := untrusted.NewRemover(int(trash.Fd()), removeNow).Remove(name + "." + uid); err != nil {
 		return fmt.Errorf("empty trash: %w", err)
 	}
 	return nil
 }
 
-// SweepTrash removes what is in the trash. The caller holds the lock; it may be
-// removing something there itself.
-func (s *Store) SweepTrash() error {
+// Discard removes what somebody else may have filled, an entry of a directory of
+// the sandbox name that only root can write. What is too much to wait for is
+// removed by SweepTrash.
+func (s *Store) Discard(dir *os.File, entry, name string) error {
+	uid, err := NewUID()
+	if err != nil {
+		return err
+	}
 	trash, err := openDir(int(s.root.Fd()), TrashDir)
 	if err != nil {
 		return fmt.Errorf("open trash: %w", err)
 	}
 	defer trash.Close()
-	names, err := trash.Readdirnames(-1)
-	if err != nil {
-		return fmt.Errorf("list trash: %w", err)
+	crashpoint.Before(crashpoint.LogRemove)
+	err = unix.Renameat(int(dir.Fd()), entry, int(trash.Fd()), name+"."+uid)
+	crashpoint.After(crashpoint.LogRemove)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
 	}
-	var errs []error
+	if err == nil {
+		_, err = untrusted.NewRemover(int(trash.Fd()), removeNow).Remove(name + "." + uid)
+	}
+	if err != nil {
+		return fmt.Errorf("discard %q of %s: %w", entry, name, err)
+	}
+	return nil
+}
+
+// SweepTrash removes what is in the trash, up to a bound: more says that there is
+// more to remove. The caller holds the lock; it may be removing something there
+// itself.
+func (s *Store) SweepTrash() (more bool, err error) {
+	trash, err := openDir(int(s.root.Fd()), TrashDir)
+	if err != nil {
+		return false, fmt.Errorf("open trash: %w", err)
+	}
+	defer trash.Close()
+	names, err := untrusted.List(int(trash.Fd()), removeSweep)
+	if err != nil {
+		return false, fmt.Errorf("list trash: %w", err)
+	}
+	// In another order each time: one that can't be removed must not use up what the
+	// others need.
+	rand.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	r := untrusted.NewRemover(int(trash.Fd()), removeSweep)
+	var first error
 	for _, n := range names {
 		crashpoint.Before(crashpoint.TrashSweep)
-		errs = append(errs, removeTree(int(trash.Fd()), n, 0))
+		full, err := r.Remove(n)
 		crashpoint.After(crashpoint.TrashSweep)
+		if first == nil {
+			first = err // the others wait for the same, or are told when it is gone
+		}
+		if full {
+			return true, first
+		}
 	}
-	return errors.Join(errs...)
+	return false, first
 }
 
 // SweepTemps removes the temporary files that killed writers left: daemons
@@ -107,58 +156,4 @@ func (s *Store) SweepRequests() error {
 	defer dir.Close()
 	_, err = atomicfile.SweepTemps(dir)
 	return err
-}
-
-// maxDepth bounds the recursion of removeTree; our own trees are 2 deep.
-const maxDepth = 16
-
-// removeTree removes name below dir, by descriptors only. It does not enter
-// another filesystem: something mounted in there is not ours, and removing the
-// directory then fails, which is right.
-func removeTree(dir int, name string, depth int) error {
-	crashpoint.Before(crashpoint.TreeUnlink)
-	first := unix.Unlinkat(dir, name, 0)
-	crashpoint.After(crashpoint.TreeUnlink)
-	if first == nil || errors.Is(first, unix.ENOENT) {
-		return nil
-	}
-	if !errors.Is(first, unix.EISDIR) && !errors.Is(first, unix.EPERM) {
-		return fmt.Errorf("remove %s: %w", name, first)
-	}
-	if depth > maxDepth {
-		return fmt.Errorf("remove %s: more than %d directories deep", name, maxDepth)
-	}
-	fd, err := unix.Openat2(dir, name, &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
-	})
-	switch {
-	case errors.Is(err, unix.ENOENT):
-		return nil // by somebody else
-	case errors.Is(err, unix.ENOTDIR):
-		err = first // no directory: that was what is wrong
-	}
-	if err != nil {
-		return fmt.Errorf("remove %s: %w", name, err)
-	}
-	d := os.NewFile(uintptr(fd), name)
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	if err != nil {
-		return fmt.Errorf("remove %s: %w", name, err)
-	}
-	var errs []error
-	for _, n := range names {
-		errs = append(errs, removeTree(fd, n, depth+1))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	crashpoint.Before(crashpoint.TreeRemove)
-	err = unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
-	crashpoint.After(crashpoint.TreeRemove)
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("remove %s: %w", name, err)
-	}
-	return nil
 }

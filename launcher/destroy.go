@@ -264,13 +264,13 @@ func (l *Launcher) explain(ctx context.Context, cause error, rec *actual.Record)
 	if err := l.reapPair(ctx, rec); err != nil {
 		return errors.Join(cause, err)
 	}
-	dir, err := l.store.Dir(rec.Name)
+	logs, err := OpenLogs(l.store, rec.Name, rec.Attempt)
 	if err != nil {
 		return errors.Join(cause, err)
 	}
-	defer dir.Close()
-	for _, s := range []struct{ who, file string }{{"gofer", goferLog}, {"sentry", SentryLogName(rec.Attempt)}} {
-		if said := lastWords(tailLog(int(dir.Fd()), s.file, 64<<10)); said != "" {
+	defer logs.Close()
+	for _, s := range []struct{ who, file string }{{"gofer", goferLog}, {"sentry", sentryLog}} {
+		if said := lastWords(logs.tail(s.file, 64<<10)); said != "" {
 			cause = fmt.Errorf("%w; the %s said: %s", cause, s.who, said)
 		}
 	}

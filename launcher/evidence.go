@@ -14,11 +14,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/wire"
@@ -195,31 +195,38 @@ func addFiles(dir *os.File, name string, files map[inode]string, dirs map[string
 	}
 	devs := map[uint64]bool{}
 	dirs[at] = place{name, devs}
-	root, err := os.OpenRoot(self)
+	if err := addEntries(dir, name, files, devs); err != nil {
+		return err
+	}
+	// What a gofer was given is not walked: it may be anything. Its directory is
+	// enough, which it holds.
+	logs, err := untrusted.OpenDir(int(dir.Fd()), LogDir)
+	if err != nil {
+		return nil //nolint:nilerr // it has not run yet
+	}
+	defer logs.Close()
+	return addEntries(logs, name, files, devs)
+}
+
+// addEntries adds the entries of a directory that only root can write.
+func addEntries(dir *os.File, name string, files map[inode]string, devs map[uint64]bool) error {
+	names, err := untrusted.List(int(dir.Fd()), maxLogEntries)
 	if err != nil {
 		return err
 	}
-	defer root.Close()
-	return fs.WalkDir(root.FS(), ".", func(_ string, e fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // rotated, or removed
+	for _, n := range append(names, ".") {
+		var st unix.Stat_t
+		err := unix.Fstatat(int(dir.Fd()), n, &st, unix.AT_SYMLINK_NOFOLLOW)
+		if errors.Is(err, unix.ENOENT) {
+			continue // removed meanwhile
 		}
 		if err != nil {
 			return err
 		}
-		info, err := e.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			files[inode{st.Dev, st.Ino}] = name
-			devs[st.Dev] = true
-		}
-		return nil
-	})
+		files[inode{st.Dev, st.Ino}] = name
+		devs[st.Dev] = true
+	}
+	return nil
 }
 
 // belongs says which sandbox a process is a sentry or gofer of, nil of every

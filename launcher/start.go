@@ -25,19 +25,7 @@ import (
 // Files of a sandbox's directory, beside meta.json.
 const (
 	ControlSocket = "control.sock" // where the sentry of a live one listens
-
-	goferLog = "gofer.log"
 )
-
-// LogDir is the directory of a sandbox's logs, in its own directory.
-const LogDir = "logs"
-
-// AppLogName and SentryLogName are the log files of one attempt, in the
-// sandbox's log directory.
-func AppLogName(attempt int64) string { return strconv.FormatInt(attempt, 10) + ".log" }
-
-// SentryLogName is where the sentry's own diagnostics of an attempt are.
-func SentryLogName(attempt int64) string { return strconv.FormatInt(attempt, 10) + ".sentry.log" }
 
 // launch is one attempt to bring a sandbox up.
 type launch struct {
@@ -51,6 +39,8 @@ type launch struct {
 	// oomScore is that of both processes and of all that they start; nil leaves
 	// the launcher's.
 	oomScore *int
+	// logs is the log directory of this attempt.
+	logs *os.File
 }
 
 // start brings the sandbox of a record up: held processes, record, gates,
@@ -142,9 +132,10 @@ func (l *Launcher) boot(ctx context.Context, la *launch) (*booted, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	if err := prepareLogs(int(dir.Fd()), rec.Attempt, la.st.maps); err != nil {
+	if la.logs, err = l.prepareLogs(dir, rec, la.st.maps); err != nil {
 		return nil, err
 	}
+	defer la.logs.Close()
 	p, err := l.spawnRecorded(ctx, la, int(dir.Fd()))
 	if err != nil {
 		return nil, err
@@ -358,7 +349,7 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 	if err != nil {
 		return nil, err
 	}
-	logs, stdio, sentryErr, err := l.openOutput(dir, la, &toGofer)
+	logs, stdio, sentryErr, err := l.openOutput(la, &toGofer)
 	if err != nil {
 		return nil, err
 	}
@@ -394,7 +385,7 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 	if err != nil {
 		return nil, errors.Join(err, ready.Close())
 	}
-	p.gofer, err = spawnGofer(l.opts.GoferPath, rec, p.sentry, st.maps, &gofer.Config{Mounts: mounts, DirectFS: st.directFS, Logs: *logs}, dir, &toGofer, cgroupFD)
+	p.gofer, err = spawnGofer(l.opts.GoferPath, la, p.sentry, &gofer.Config{Mounts: mounts, DirectFS: st.directFS, Logs: *logs}, dir, &toGofer, cgroupFD)
 	if err != nil {
 		return nil, errors.Join(err, p.sentry.abandon(), ready.Close())
 	}
@@ -402,7 +393,8 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 }
 
 // spawnGofer starts the gofer: this program again, under another name.
-func spawnGofer(path string, rec *actual.Record, sentry *child, maps *idMaps, cfg *gofer.Config, dir int, fds *donation, cgroupFD int) (*child, error) {
+func spawnGofer(path string, la *launch, sentry *child, cfg *gofer.Config, dir int, fds *donation, cgroupFD int) (*child, error) {
+	rec := la.rec
 	dup, err := unix.FcntlInt(sentry.pidfd.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("duplicate pidfd of sentry: %w", err)
@@ -432,7 +424,7 @@ func spawnGofer(path string, rec *actual.Record, sentry *child, maps *idMaps, cf
 	}
 	argv := gofer.Argv(fds.give(conf), rec.Name)
 	crashpoint.Before(crashpoint.GoferLog)
-	stderr, err := openLogFile(dir, goferLog, unix.O_TRUNC)
+	stderr, err := createLog(la.logs, goferLog)
 	crashpoint.After(crashpoint.GoferLog)
 	if err != nil {
 		return nil, errors.Join(err, gate.Close())
@@ -440,7 +432,7 @@ func spawnGofer(path string, rec *actual.Record, sentry *child, maps *idMaps, cf
 	defer stderr.Close()
 	crashpoint.Before(crashpoint.GoferSpawn)
 	c, err := startHeld(spawn{
-		path: path, args: argv, attr: goferAttr(maps), fds: fds, gate: gate, err: stderr, group: cgroupFD,
+		path: path, args: argv, attr: goferAttr(la.st.maps), fds: fds, gate: gate, err: stderr, group: cgroupFD,
 	})
 	crashpoint.After(crashpoint.GoferSpawn)
 	return c, err
@@ -580,12 +572,17 @@ func bindControl(dir int) (*os.File, error) {
 	return f, nil
 }
 
-// openExit creates an empty exit record for the process that will fill it.
+// openExit creates an empty exit record for the process that will fill it. It is
+// a new file: one of an attempt before was held by a process that may have been
+// taken over.
 func openExit(dir int, name string) (*os.File, error) {
+	if err := unix.Unlinkat(dir, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return nil, fmt.Errorf("remove old exit record: %w", err)
+	}
 	crashpoint.Before(crashpoint.ExitFile)
 	// Not O_APPEND: with it, pwrite would append wherever it is told to write,
 	// and the sentry's filter counts on the offset.
-	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	crashpoint.After(crashpoint.ExitFile)
 	if err != nil {
 		return nil, fmt.Errorf("create exit record: %w", err)

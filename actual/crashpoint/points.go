@@ -56,11 +56,13 @@ const (
 	Claim Point = "claim"
 	// RecordPut writes a record (actual/store.go).
 	RecordPut Point = "record-put"
-	// LogDirectory makes the directory of the logs (launcher/output.go).
+	// LogDirectory makes the directory of the logs of all attempts, or of one
+	// (launcher/logs.go).
 	LogDirectory Point = "log-directory"
-	// LogOwner gives it to the gofer's user (launcher/output.go).
+	// LogOwner gives it to the gofer's user (launcher/logs.go).
 	LogOwner Point = "log-owner"
-	// LogRemove removes the log of an attempt long ago (launcher/output.go).
+	// LogRemove moves the logs of an attempt long ago into the trash
+	// (actual/remove.go).
 	LogRemove Point = "log-remove"
 	// CgroupParent makes the cgroup of all sandboxes (launcher/cgroup/group.go).
 	CgroupParent Point = "cgroup-parent"
@@ -141,8 +143,11 @@ const (
 	CopyRemove Point = "copy-remove"
 	// TrashMove moves a sandbox's directory into the trash (actual/remove.go).
 	TrashMove Point = "trash-move"
-	// TreeUnlink removes a file of it (actual/remove.go).
+	// TreeUnlink removes a file of it (actual/untrusted/remove.go).
 	TreeUnlink Point = "tree-unlink"
-	// TreeRemove removes an empty directory of it (actual/remove.go).
+	// TreeMove moves a directory of it that is not empty up
+	// (actual/untrusted/remove.go).
+	TreeMove Point = "tree-move"
+	// TreeRemove removes an empty directory of it (actual/untrusted/remove.go).
 	TreeRemove Point = "tree-remove"
 )

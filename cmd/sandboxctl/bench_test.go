@@ -162,9 +162,9 @@ func (h *host) clear() {
 func (h *host) firstLine(name string, attempt int64) time.Time {
 	h.b.Helper()
 	var at time.Time
-	file := filepath.Join(h.state, "sandboxes", name, "logs")
+	dir := filepath.Join(h.state, "sandboxes", name, "logs", strconv.FormatInt(attempt, 10))
 	h.until("output of "+name, func() bool {
-		f := sandboxlog.NewFollower(os.DirFS(file), fmt.Sprintf("%d.log", attempt))
+		f := sandboxlog.NewFollower(os.DirFS(dir), "app.log")
 		defer f.Close()
 		err := f.Next(func(e sandboxlog.Entry) error {
 			at = e.At

@@ -263,15 +263,6 @@ func TestSinceTime(t *testing.T) {
 	}
 }
 
-func TestLogsFile(t *testing.T) {
-	t.Parallel()
-	for f, want := range map[logsFlags]string{{}: launcher.AppLogName(3), {sentry: true}: launcher.SentryLogName(3)} {
-		if got := f.file(3); got != want {
-			t.Errorf("%+v: %s, expected %s", f, got, want)
-		}
-	}
-}
-
 // The verb on log files that are there, without a sandbox that runs.
 func TestLogs(t *testing.T) {
 	t.Parallel()
@@ -280,11 +271,11 @@ func TestLogs(t *testing.T) {
 	if code := c.run("logs", "web"); code != exitFailure || !strings.Contains(c.err.String(), "has not run yet") {
 		t.Errorf("%d %s", code, c.err.String())
 	}
-	logs := filepath.Join(c.state, "sandboxes", "web", launcher.LogDir)
-	must(t, os.Mkdir(logs, 0o700))
+	logs := filepath.Join(c.state, "sandboxes", "web", launcher.LogDir, "1")
+	must(t, os.MkdirAll(logs, 0o700))
 	at := someTime.Format("2006-01-02T15:04:05.000000000Z07:00")
-	must(t, os.WriteFile(filepath.Join(logs, "1.log"), []byte(at+" stdout F one\n"+at+" stderr F two\n"), 0o600))
-	must(t, os.WriteFile(filepath.Join(logs, "1.sentry.log"), []byte(at+" stderr F boot\n"), 0o600))
+	must(t, os.WriteFile(filepath.Join(logs, "app.log"), []byte(at+" stdout F one\n"+at+" stderr F two\n"), 0o600))
+	must(t, os.WriteFile(filepath.Join(logs, "sentry.log"), []byte(at+" stderr F boot\n"), 0o600))
 	for args, want := range map[string]string{
 		"logs web": "one\ntwo\n", "logs web --tail 1": "two\n", "logs web --tail 0": "", "logs web --sentry": "boot\n",
 		"logs web --timestamps": at + " one\n" + at + " two\n", "logs web --since " + at: "one\ntwo\n", "logs web --since 1ns": "",

@@ -75,6 +75,12 @@ func stubOptions(t *testing.T) launcher.Options {
 // before and after must be the same.
 func realHost(t *testing.T, opts launcher.Options) *reconciletest.Host {
 	t.Helper()
+	h, _ := realHostStore(t, opts)
+	return h
+}
+
+func realHostStore(t *testing.T, opts launcher.Options) (*reconciletest.Host, *actual.Store) {
+	t.Helper()
 	store, err := actual.OpenStore(filepath.Join(t.TempDir(), "state"))
 	must(t, err)
 	t.Cleanup(func() { must(t, store.Close()) })
@@ -130,7 +136,7 @@ func realHost(t *testing.T, opts launcher.Options) *reconciletest.Host {
 		}
 		return err
 	}
-	return h
+	return h, store
 }
 
 // descriptors counts those that lead to processes, sandboxes and sockets: what

@@ -75,7 +75,8 @@ func litter(w *crashWorld) {
 	}
 	must(w.T, os.MkdirAll(w.path("s/trash/old.0011/logs"), 0o700))
 	must(w.T, os.WriteFile(w.path("s/trash/old.0011/logs/1.log"), nil, 0o600))
-	must(w.T, os.WriteFile(w.path("s/sandboxes/web/logs/0.log"), nil, 0o600))
+	must(w.T, os.MkdirAll(w.path("s/sandboxes/web/logs/0/deep/er"), 0o700))
+	must(w.T, os.WriteFile(w.path("s/sandboxes/web/logs/0.log"), nil, 0o600)) // of an earlier version
 }
 
 // wired gives the world a namespace with an interface to lend.

@@ -372,7 +372,8 @@ func (w *crashWorld) clear() {
 	for _, n := range list.Aborted {
 		must(w.T, l.Forget(ctx, n))
 	}
-	must(w.T, store.SweepTrash())
+	_, err = store.SweepTrash()
+	must(w.T, err)
 	found, err := invariants.Check(ctx, store, invariants.Options{Settled: true, Past: w.past})
 	must(w.T, errors.Join(err, invariants.Err(found)))
 	if w.inner != nil {

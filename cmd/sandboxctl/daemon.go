@@ -131,7 +131,7 @@ func (a *app) daemon(ctx context.Context, f *daemonFlags) (err error) {
 	if err := store.Lock(); err != nil {
 		return err
 	}
-	if err := store.SweepTrash(); err != nil {
+	if _, err := store.SweepTrash(); err != nil {
 		log.Warn("trash not emptied", "err", err)
 	}
 	busy, err := store.SweepTemps()
@@ -358,7 +358,10 @@ func (d *daemon) sweep(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-every.C:
-			err := errors.Join(d.store.SweepRequests(), d.store.SweepTrash())
+			err := d.store.SweepRequests()
+			for more := true; more && err == nil && ctx.Err() == nil; {
+				more, err = d.store.SweepTrash()
+			}
 			if d.unswept {
 				busy, serr := d.store.SweepTemps()
 				d.unswept, err = busy > 0 || serr != nil, errors.Join(err, serr)

@@ -225,7 +225,8 @@ func cleanState(env *testscript.Env, state string, open func(string) (*actual.St
 		must("forget", l.Forget(ctx, n))
 	}
 	_, err = store.SweepTemps()
-	must("sweep", errors.Join(store.SweepTrash(), err))
+	_, terr := store.SweepTrash()
+	must("sweep", errors.Join(terr, err))
 	for {
 		found, err := invariants.Check(ctx, store, invariants.Options{Settled: true})
 		must("invariants", err)

@@ -192,12 +192,13 @@ var wantModes = []string{
 	"- 0600 0 sandboxes/NAME/gofer-exit.json",
 	"- 0600 0 sandboxes/NAME/hooks.json",
 	"d 0700 0 sandboxes/NAME/logs",
-	"d 0700 100000 sandboxes/NAME/logs",
-	"- 0600 0 sandboxes/NAME/logs/N.log",
-	"- 0600 100000 sandboxes/NAME/logs/N.log",
-	"- 0600 0 sandboxes/NAME/logs/N.sentry.log",
-	"- 0600 100000 sandboxes/NAME/logs/N.sentry.log",
-	"- 0600 0 sandboxes/NAME/logs/gofer.log",
+	"d 0700 0 sandboxes/NAME/logs/N",
+	"d 0700 100000 sandboxes/NAME/logs/N",
+	"- 0600 0 sandboxes/NAME/logs/N/app.log",
+	"- 0600 100000 sandboxes/NAME/logs/N/app.log",
+	"- 0600 0 sandboxes/NAME/logs/N/gofer.log",
+	"- 0600 0 sandboxes/NAME/logs/N/sentry.log",
+	"- 0600 100000 sandboxes/NAME/logs/N/sentry.log",
 	"- 0600 0 sandboxes/NAME/meta.json",
 	"- 0600 0 sandboxes/NAME/meta.running.json",
 	"- 0600 0 sandboxes/NAME/TEMPORARY",
@@ -209,7 +210,7 @@ var wantModes = []string{
 func modes(t *testing.T, state string) (lines, paths []string) {
 	t.Helper()
 	temporary := regexp.MustCompile(`\.sandboxctl-tmp-[0-9a-f]+$`)
-	name, attempt := regexp.MustCompile(`^(sandboxes/)[^/]+`), regexp.MustCompile(`/\d+\.`)
+	name, attempt := regexp.MustCompile(`^(sandboxes/)[^/]+`), regexp.MustCompile(`/logs/\d+`)
 	must(t, filepath.WalkDir(state, func(p string, e fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // it has just been replaced
@@ -226,7 +227,7 @@ func modes(t *testing.T, state string) (lines, paths []string) {
 			return err
 		}
 		rel = temporary.ReplaceAllString(rel, "TEMPORARY")
-		rel = attempt.ReplaceAllString(name.ReplaceAllString(rel, "${1}NAME"), "/N.")
+		rel = attempt.ReplaceAllString(name.ReplaceAllString(rel, "${1}NAME"), "/logs/N")
 		kind := map[fs.FileMode]string{0: "-", fs.ModeDir: "d", fs.ModeSocket: "s", fs.ModeNamedPipe: "p", fs.ModeSymlink: "l"}[info.Mode().Type()]
 		lines = append(lines, fmt.Sprintf("%s %04o %d %s", kind, info.Mode().Perm(), info.Sys().(*syscall.Stat_t).Uid, rel))
 		paths = append(paths, p)

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -76,62 +75,77 @@ func (a *app) logs(ctx context.Context, name string, f *logsFlags) error {
 			return fmt.Errorf("logs of %s: there is no run before the current one", name)
 		}
 	}
-	logs, err := openLogs(store, name)
+	logs, err := launcher.OpenLogs(store, name, attempt)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("logs of %s: it has not run yet", name)
 	}
 	if err != nil {
 		return err
 	}
-	defer logs.Close()
-
 	p := &logPrinter{out: bufio.NewWriter(a.stdout), timestamps: f.timestamps, terminal: isTerminal(a.stdout), since: since}
-	fo := sandboxlog.NewFollower(logs.FS(), f.file(attempt))
-	defer func() { fo.Close() }()
+	fo := f.open(logs)
+	defer func() { fo.Close(); logs.Close() }()
 	if err := fo.Next(p.keep(f.tail)); err != nil {
 		return fmt.Errorf("logs of %s: %w", name, err)
 	}
 	if err := p.flush(); err != nil || !f.follow || f.previous {
 		return err
 	}
-	return a.followLogs(ctx, store, logs, name, attempt, f, fo, p)
-}
-
-func (f *logsFlags) file(attempt int64) string {
-	if f.sentry {
-		return launcher.SentryLogName(attempt)
+	for {
+		next, err := a.followLogs(ctx, store, name, attempt, fo, p)
+		if err != nil || next == attempt {
+			return err
+		}
+		more, err := launcher.OpenLogs(store, name, next)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it is just being created
+		}
+		if err != nil {
+			return err
+		}
+		attempt = next
+		fo.Close()
+		logs.Close()
+		logs, fo = more, f.open(more)
 	}
-	return launcher.AppLogName(attempt)
 }
 
-// followLogs prints what comes, run after run, until the sandbox is removed or
-// the caller has had enough.
-func (a *app) followLogs(ctx context.Context, store *actual.Store, logs *os.Root, name string, attempt int64, f *logsFlags, fo *sandboxlog.Follower, p *logPrinter) error {
+func (f *logsFlags) open(l *launcher.Logs) *sandboxlog.Follower {
+	if f.sentry {
+		return l.Sentry()
+	}
+	return l.App()
+}
+
+// followLogs prints what a run writes until the next has begun, whose attempt it
+// returns. It returns the same attempt when no other is to be expected: the
+// sandbox was removed, or is a job that has finished, or the caller has had
+// enough.
+func (a *app) followLogs(ctx context.Context, store *actual.Store, name string, attempt int64, fo *sandboxlog.Follower, p *logPrinter) (int64, error) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return attempt, nil
 		case <-tick.C:
 		}
+		// Looked at first: what is written before its end is printed after.
 		rec, _, err := store.Get(name)
 		if err != nil {
-			return err
+			return attempt, err
 		}
 		if err := fo.Next(p.print); err != nil {
-			return fmt.Errorf("logs of %s: %w", name, err)
+			return attempt, fmt.Errorf("logs of %s: %w", name, err)
 		}
 		if err := p.out.Flush(); err != nil {
-			return err
+			return attempt, err
 		}
-		if rec == nil {
-			return nil // removed, and everything was printed
-		}
-		if rec.Attempt != attempt {
-			attempt = rec.Attempt
-			fo.Close()
-			fo = sandboxlog.NewFollower(logs.FS(), f.file(attempt))
+		switch {
+		case rec == nil, rec.Attempt == attempt && rec.Phase == actual.PhaseStopped && rec.Completed:
+			return attempt, nil
+		case rec.Attempt != attempt:
+			return rec.Attempt, nil
 		}
 	}
 }
@@ -148,16 +162,6 @@ func loadRecord(store *actual.Store, name string) (*actual.Record, error) {
 		return nil, fmt.Errorf("no sandbox %q; see `sandboxctl get`", name)
 	}
 	return rec, nil
-}
-
-// openLogs opens the log directory of a sandbox.
-func openLogs(store *actual.Store, name string) (*os.Root, error) {
-	dir, err := store.Dir(name)
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	return os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), launcher.LogDir))
 }
 
 func sinceTime(s string, now time.Time) (time.Time, error) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -142,7 +143,7 @@ func raced(t *testing.T, l *launcher.Launcher, store *actual.Store, in func(stri
 	}
 	must(t, l.Destroy(ctx, "raced", actual.Ending{Reason: "TestOver"}))
 	if err == nil {
-		b, rerr := os.ReadFile(filepath.Join(store.Path(), "sandboxes", "raced", launcher.LogDir, launcher.AppLogName(rec.Attempt)))
+		b, rerr := os.ReadFile(filepath.Join(store.Path(), "sandboxes", "raced", launcher.LogDir, strconv.FormatInt(rec.Attempt, 10), "app.log"))
 		must(t, rerr)
 		said = string(b)
 	}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -38,6 +39,7 @@ const (
 	stubRefuses    = "refuses"     // an error for an answer
 	stubStubborn   = "stubborn"    // takes no notice of signals
 	stubNoGofer    = "no-gofer"    // its gofer ends at once
+	stubPlants     = "plants"      // its gofer leaves traps where its logs were
 )
 
 // stub runs this process as a sentry or gofer if it was started as one.
@@ -75,6 +77,12 @@ func stubGofer() int {
 		fmt.Fprintln(os.Stderr, "gofer: no reason")
 		return gofer.ExitFailed
 	}
+	if os.Args[2] == stubPlants {
+		if err := stubTraps(&cfg); err != nil {
+			fmt.Fprintln(os.Stderr, "gofer:", err)
+			return gofer.ExitFailed
+		}
+	}
 	fds := []unix.PollFd{{Fd: int32(cfg.SentryFD), Events: unix.POLLIN}}
 	for {
 		if n, err := unix.Poll(fds, -1); n > 0 || err != unix.EINTR {
@@ -85,6 +93,28 @@ func stubGofer() int {
 		return gofer.ExitFailed
 	}
 	return gofer.ExitOK
+}
+
+// stubTraps does what a gofer that was taken over can: it has the log directory,
+// the file of its own words and its exit record.
+func stubTraps(cfg *gofer.Config) error {
+	at := "/proc/self/fd/" + strconv.Itoa(cfg.Logs.DirFD)
+	for _, n := range []string{"gofer.log", cfg.Logs.AppName, cfg.Logs.SentryName} {
+		if err := errors.Join(os.RemoveAll(at+"/"+n), unix.Mkfifo(at+"/"+n, 0o600)); err != nil {
+			return err
+		}
+	}
+	deep, err := unix.Openat(cfg.Logs.DirFD, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	for i := 0; err == nil && i < 3000; i++ {
+		if err = unix.Mkdirat(deep, "d", 0o700); err == nil {
+			var next int
+			next, err = unix.Openat(deep, "d", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+			unix.Close(deep)
+			deep = next
+		}
+	}
+	return errors.Join(err, os.Symlink("/", at+"/root"), os.Symlink("/dev/zero", at+"/zero"), unix.Mkfifo(at+"/a\n\x1b[2J", 0o600),
+		unix.Ftruncate(cfg.LeftFD, 1<<40), unix.Fchmod(cfg.LeftFD, 0o666), unix.Ftruncate(2, 1<<40))
 }
 
 // stubFlags are the flags of a boot process that a stub needs.

@@ -31,10 +31,17 @@ type logFile struct {
 // NewFollower returns a follower of the log name in fsys. Nothing is read yet.
 func NewFollower(fsys fs.FS, name string) *Follower { return &Follower{fsys: fsys, name: name} }
 
+// What is read at once. The files are a gofer's, which can be taken over and then
+// makes them as large as it likes, without using the disk, and as often.
+const (
+	maxUnread    = 256 << 20
+	maxRotations = 16
+)
+
 // Next calls fn for every entry that was not yet read, and returns when there
 // is no more for now. The text of an entry is valid during the call.
 func (f *Follower) Next(fn func(Entry) error) error {
-	for {
+	for range maxRotations {
 		if err := f.cur.read(fn); err != nil {
 			return err
 		}
@@ -53,6 +60,7 @@ func (f *Follower) Next(fn func(Entry) error) error {
 		f.Close()
 		f.cur = next
 	}
+	return nil
 }
 
 // finish reads what comes before next: the rest of the current file, which
@@ -114,7 +122,22 @@ func (l *logFile) read(fn func(Entry) error) error {
 	if l == nil {
 		return nil
 	}
-	n, err := Scan(io.NewSectionReader(l.at, l.off, 1<<62), fn)
+	info, err := l.file.Stat()
+	if err != nil {
+		return fmt.Errorf("look at log: %w", err)
+	}
+	size := info.Size()
+	if size < l.off {
+		l.off = 0 // it was emptied, to free the disk
+	}
+	if skip := size - l.off - maxUnread; skip > 0 {
+		l.off += skip
+		e := Entry{At: info.ModTime(), Stream: Internal, Full: true, Text: fmt.Appendf(nil, "%d bytes were passed over: the file is larger than a log can be", skip)}
+		if err := fn(e); err != nil {
+			return err
+		}
+	}
+	n, err := Scan(io.NewSectionReader(l.at, l.off, size-l.off), fn)
 	l.off += n
 	return err
 }

@@ -11,10 +11,12 @@ import (
 	"path"
 	"strconv"
 	"strings"
-	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/launcher"
 )
 
@@ -34,8 +36,14 @@ type tree struct {
 // file is one in the directory of a sandbox.
 type file struct{ path, sandbox string }
 
-// maxDepth is how deep a state directory is: sandboxes/NAME/logs/FILE.
-const maxDepth = 4
+// How much is looked at: a state directory is sandboxes/NAME/logs/ATTEMPT/FILE, and
+// what is in the directory of an attempt a gofer has put there, which can be
+// anything.
+const (
+	maxDepth   = 4
+	maxNames   = 100_000 // in a directory of ours
+	maxOfGofer = 256     // in one of a sandbox
+)
 
 // readTree walks a state directory. What vanishes meanwhile was never there.
 func readTree(root *os.Root) (*tree, error) {
@@ -51,33 +59,52 @@ func readTree(root *os.Root) (*tree, error) {
 	if t.path, err = os.Readlink("/proc/self/fd/" + strconv.Itoa(int(dir.Fd()))); err != nil {
 		return nil, fmt.Errorf("find path of state directory: %w", err)
 	}
-	err = fs.WalkDir(root.FS(), ".", func(p string, e fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		info, err := e.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		t.take(p, info)
-		if e.IsDir() && strings.Count(p, "/") >= maxDepth {
-			return fs.SkipDir
-		}
-		return nil
-	})
-	if err != nil {
+	if err := t.walk(dir, "", 0); err != nil {
 		return nil, fmt.Errorf("walk state directory: %w", err)
 	}
 	return t, nil
 }
 
-func (t *tree) take(p string, info fs.FileInfo) {
+func (t *tree) walk(dir *os.File, at string, depth int) error {
+	limit := maxNames
+	if depth > 1 {
+		limit = maxOfGofer
+	}
+	names, err := untrusted.List(int(dir.Fd()), limit)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		var st unix.Stat_t
+		err := unix.Fstatat(int(dir.Fd()), n, &st, unix.AT_SYMLINK_NOFOLLOW)
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		p := path.Join(at, n)
+		t.take(p, &st)
+		if st.Mode&unix.S_IFMT != unix.S_IFDIR || depth >= maxDepth-1 {
+			continue
+		}
+		sub, err := untrusted.OpenDir(int(dir.Fd()), n)
+		if err != nil {
+			continue // gone, or another filesystem, which is told as a mount
+		}
+		err = t.walk(sub, p, depth+1)
+		sub.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *tree) take(p string, st *unix.Stat_t) {
 	if strings.HasPrefix(path.Base(p), atomicfile.TempPrefix) {
 		t.temps = append(t.temps, p)
 	}
@@ -88,9 +115,7 @@ func (t *tree) take(p string, info fs.FileInfo) {
 	if name == "" {
 		return
 	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		t.files[inode{st.Dev, st.Ino}] = file{p, name}
-	}
+	t.files[inode{st.Dev, st.Ino}] = file{p, name}
 	if path.Base(p) == launcher.ControlSocket && path.Base(path.Dir(p)) == name {
 		t.sockets[name] = true
 	}
@@ -123,7 +148,12 @@ func trashed(store *actual.Store, name string) *actual.Record {
 		return nil
 	}
 	defer root.Close()
-	f, err := root.Open(path.Join(actual.TrashDir, name, actual.RecordFile))
+	dir, err := root.OpenFile(path.Join(actual.TrashDir, name), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	f, err := untrusted.OpenRegular(int(dir.Fd()), actual.RecordFile)
 	if err != nil {
 		return nil
 	}

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/actual/untrusted"
+	"sandboxctl.dev/gofer/sandboxlog"
+)
+
+// LogDir is the directory of a sandbox's logs, in its own directory. Only root
+// may write it. In it each attempt has a directory of its own, which is given to
+// the attempt's gofer. A gofer can be taken over, so what is in there is read and
+// removed as untrusted, and no later attempt uses it.
+const LogDir = "logs"
+
+// Files in the log directory of an attempt.
+const (
+	appLog    = "app.log"    // what the application writes
+	sentryLog = "sentry.log" // the sentry's own diagnostics
+	goferLog  = "gofer.log"  // the gofer's
+)
+
+// keepAttempts is how many attempts have their logs kept: the current one and
+// the one before, for `logs --previous`.
+const keepAttempts = 2
+
+// maxLogEntries bounds how much of a log directory is looked at. The one of all
+// attempts has three entries, unless an earlier version made it, which gave it to
+// gofers.
+const maxLogEntries = 256
+
+func attemptDir(attempt int64) string { return strconv.FormatInt(attempt, 10) }
+
+// prepareLogs makes the log directory of an attempt and removes those of attempts
+// before the last. The caller closes it.
+func (l *Launcher) prepareLogs(dir *os.File, rec *actual.Record, maps *idMaps) (*os.File, error) {
+	all, err := l.makeDir(dir, LogDir, rec.Name, false)
+	if err != nil {
+		return nil, err
+	}
+	defer all.Close()
+	if err := all.Chown(os.Geteuid(), os.Getegid()); err != nil {
+		return nil, fmt.Errorf("take log directory back: %w", err)
+	}
+	l.dropLogs(all, rec)
+	logs, err := l.makeDir(all, attemptDir(rec.Attempt), rec.Name, true)
+	if err != nil {
+		return nil, err
+	}
+	// The gofer writes there.
+	uid, gid := maps.owner()
+	crashpoint.Before(crashpoint.LogOwner)
+	err = logs.Chown(uid, gid)
+	crashpoint.After(crashpoint.LogOwner)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("give log directory away: %w", err), logs.Close())
+	}
+	return logs, nil
+}
+
+// makeDir makes a directory and opens it. What is there already is discarded if
+// it is not a directory, or if the directory must be new.
+func (l *Launcher) makeDir(dir *os.File, entry, name string, isNew bool) (*os.File, error) {
+	for try := 0; ; try++ {
+		crashpoint.Before(crashpoint.LogDirectory)
+		err := unix.Mkdirat(int(dir.Fd()), entry, 0o700)
+		crashpoint.After(crashpoint.LogDirectory)
+		var d *os.File
+		if err == nil || !isNew && errors.Is(err, unix.EEXIST) {
+			d, err = untrusted.OpenDir(int(dir.Fd()), entry)
+		}
+		switch {
+		case err == nil:
+			return d, nil
+		case try > 0 || !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP):
+			return nil, fmt.Errorf("create log directory: %w", err)
+		}
+		if err := l.store.Discard(dir, entry, name); err != nil {
+			return nil, fmt.Errorf("create log directory: %w", err)
+		}
+	}
+}
+
+// dropLogs removes the logs of attempts before the last, and what an earlier
+// version has left. A new attempt does not depend on it.
+func (l *Launcher) dropLogs(all *os.File, rec *actual.Record) {
+	names, err := untrusted.List(int(all.Fd()), maxLogEntries)
+	for _, n := range names {
+		num, _, _ := strings.Cut(n, ".") // an earlier version had N.log
+		if a, err := strconv.ParseInt(num, 10, 64); err == nil && a > rec.Attempt-keepAttempts && a < rec.Attempt {
+			continue
+		}
+		err = errors.Join(err, l.store.Discard(all, n, rec.Name))
+	}
+	if err != nil {
+		l.opts.Log.Warn("old logs not removed", "sandbox", rec.Name, "err", err)
+	}
+}
+
+// createLog creates a file in a log directory that is new.
+func createLog(logs *os.File, name string) (*os.File, error) {
+	fd, err := unix.Openat(int(logs.Fd()), name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_APPEND|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("create log %s: %w", name, err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// cloneLogDir returns the log directory as a detached mount: a gofer that was
+// taken over can't leave it through "..".
+func cloneLogDir(logs *os.File) (*os.File, error) {
+	fd, err := unix.OpenTree(int(logs.Fd()), "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("clone log directory: %w", err)
+	}
+	tree := os.NewFile(uintptr(fd), LogDir)
+	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC, Propagation: unix.MS_PRIVATE}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, attr); err != nil {
+		return nil, errors.Join(fmt.Errorf("restrict log directory: %w", err), tree.Close())
+	}
+	return tree, nil
+}
+
+// Logs are the logs of one attempt.
+type Logs struct {
+	files       *untrusted.FS
+	app, sentry string
+}
+
+// OpenLogs opens the logs of an attempt. fs.ErrNotExist if there are none.
+func OpenLogs(store *actual.Store, name string, attempt int64) (*Logs, error) {
+	dir, err := store.Dir(name)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	all, err := untrusted.OpenDir(int(dir.Fd()), LogDir)
+	if err != nil {
+		return nil, fmt.Errorf("open logs of %s: %w", name, err)
+	}
+	num := attemptDir(attempt)
+	d, err := untrusted.OpenDir(int(all.Fd()), num)
+	if errors.Is(err, unix.ENOENT) {
+		// Started by an earlier version, which had one directory for all attempts.
+		var st unix.Stat_t
+		for _, f := range []string{num + ".log", num + ".sentry.log"} {
+			if unix.Fstatat(int(all.Fd()), f, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
+				return &Logs{untrusted.NewFS(all), num + ".log", num + ".sentry.log"}, nil
+			}
+		}
+	}
+	all.Close()
+	if err != nil {
+		return nil, fmt.Errorf("open logs of %s: %w", name, err)
+	}
+	return &Logs{untrusted.NewFS(d), appLog, sentryLog}, nil
+}
+
+// App follows what the application writes.
+func (l *Logs) App() *sandboxlog.Follower { return sandboxlog.NewFollower(l.files, l.app) }
+
+// Sentry follows the sentry's own diagnostics.
+func (l *Logs) Sentry() *sandboxlog.Follower { return sandboxlog.NewFollower(l.files, l.sentry) }
+
+// Close closes the directory; files that are followed stay open.
+func (l *Logs) Close() error { return l.files.Close() }
+
+// tail returns the end of a log file, for an error message.
+func (l *Logs) tail(name string, size int64) string {
+	f, err := l.files.Open(name)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return ""
+	}
+	at, ok := f.(io.ReaderAt)
+	if !ok {
+		return ""
+	}
+	b, err := io.ReadAll(io.NewSectionReader(at, max(info.Size()-size, 0), size))
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}
