@@ -36,7 +36,7 @@ var order = []struct{ pkg, fn, calls string }{
 	{"actual", "OpenStore", "openStore Mkdirat Fsync"},
 	{"actual", "Claim", "claim Mkdirat Dir Fstatat SweepTemps Fsync"},
 	{"actual", "Put", "EncodeRecord Dir Write"},
-	{"actual", "Remove", "openDir Renameat Fsync Fsync NewRemover Remove"},
+	{"actual", "Remove", "openDir Renameat Fsync Fsync NewRemover"},
 	{"actual", "DropRequest", "syncDone Fsync lockRequests readRequest Remove"},
 	{"actual", "PutRequest", "lockRequests Write"},
 	{"actual", "Observe", "BootID List Requests look look ReadExit goferLeft drop"},
