@@ -11,6 +11,9 @@ const (
 	DefaultResetAfter     = 10 * time.Minute
 	DefaultGracePeriod    = 10 * time.Second
 	DefaultStopSignal     = "SIGTERM"
+	// DefaultMinReadySeconds is longer than most programs that can't work take to
+	// say so.
+	DefaultMinReadySeconds = 2
 )
 
 // Default fills in what the author left out. The process fields of a bundle
@@ -26,6 +29,10 @@ func Default(s *Sandbox) {
 		sp.StopSignal = DefaultStopSignal
 	}
 	orDuration(&sp.TerminationGracePeriod, DefaultGracePeriod)
+	if sp.MinReadySeconds == nil {
+		n := DefaultMinReadySeconds
+		sp.MinReadySeconds = &n
+	}
 	orDuration(&sp.Backoff.Initial, DefaultBackoffInitial)
 	orDuration(&sp.Backoff.Max, max(DefaultBackoffMax, time.Duration(*sp.Backoff.Initial)))
 	orDuration(&sp.Backoff.ResetAfter, DefaultResetAfter)

@@ -65,6 +65,9 @@ type Lifecycle struct {
 	StopSignal             Signal    `json:"stopSignal,omitempty"`
 	TerminationGracePeriod *Duration `json:"terminationGracePeriod,omitempty"`
 	Suspend                bool      `json:"suspend,omitempty"`
+	// MinReadySeconds is how long a sandbox must run before one who waits for
+	// it takes it for ready: a program that ends within that time does not work.
+	MinReadySeconds *int `json:"minReadySeconds,omitempty"`
 }
 
 // Root selects the root filesystem: exactly one field is set.

@@ -41,6 +41,10 @@ const (
 // maxGrace bounds terminationGracePeriod: a worker waits that long.
 const maxGrace = time.Hour
 
+// maxMinReady bounds minReadySeconds to a day: one who waits longer has made a
+// mistake.
+const maxMinReady = 24 * 60 * 60
+
 // ValidName says whether s is a DNS-1123 label, which is what names are.
 func ValidName(s string) bool {
 	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
@@ -490,6 +494,9 @@ func overlap(a, sizeA, b, sizeB uint32) bool {
 func (v *validator) lifecycle(s *Spec) {
 	v.oneOf("spec.restartPolicy", s.RestartPolicy, RestartAlways, RestartOnFailure, RestartNever)
 	v.duration("spec.terminationGracePeriod", s.TerminationGracePeriod, maxGrace)
+	if n := s.MinReadySeconds; n != nil && (*n < 0 || *n > maxMinReady) {
+		v.add("spec.minReadySeconds", "expected 0 to %d, got %d", maxMinReady, *n)
+	}
 	b := s.Backoff
 	v.duration("spec.backoff.initial", b.Initial, 24*time.Hour)
 	v.duration("spec.backoff.max", b.Max, 24*time.Hour)

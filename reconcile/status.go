@@ -28,6 +28,12 @@ const (
 	PhaseUnknown          = "Unknown"          // a process of it can't be judged
 )
 
+// Phases are all of them.
+var Phases = []string{
+	PhasePending, PhaseCreating, PhaseRunning, PhaseStopping, PhaseCrashLoopBackOff, PhaseCompleted, PhaseFailed, PhaseSuspended,
+	PhaseRemoving, PhaseHeld, PhaseInvalid, PhaseUnknown,
+}
+
 // Condition types.
 const (
 	CondReady             = "Ready"             // the sandbox runs what its manifest says

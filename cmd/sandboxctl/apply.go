@@ -65,7 +65,7 @@ an owner. No daemon is needed; one that runs acts at once.`,
 			for i := range ms {
 				names[i] = ms[i].name()
 			}
-			return a.waitFor(cmd.Context(), names, forSettled, timeout)
+			return a.waitFor(cmd.Context(), names, forReady, timeout)
 		},
 	}
 	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "file, directory or - for standard input (repeatable)")

@@ -6,11 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
 )
 
@@ -28,11 +30,15 @@ func (a *app) waitCommand() *cobra.Command {
 		Short: "Wait until sandboxes are as wanted",
 		Long: `Wait until sandboxes are as wanted. WHAT is one of
 
-  ready               they run what their manifests say, or have completed
+  ready               they run what their manifests say and have done so for their
+                      minReadySeconds, or they have completed
   delete              they are gone
   completed           they have run to their end with exit code 0
   phase=PHASE         as in ` + "`sandboxctl get`" + `
   condition=TYPE      as in ` + "`sandboxctl describe`" + `; condition=TYPE=False for its opposite
+
+A sandbox that does not exist, and one that can't become what is waited for, end
+the wait at once. Why a sandbox is not there yet is printed on standard error.
 
 Exit code 0: as wanted, 3: not within the time, 1: it can't be any more.`,
 		Example: `  sandboxctl wait web --for=ready
@@ -58,14 +64,21 @@ func parseGoal(s string) (goal, error) {
 	kind, rest, _ := strings.Cut(s, "=")
 	switch {
 	case s == "ready":
-		return forSettled, nil
+		return forReady, nil
 	case s == "delete":
 		return forDelete, nil
 	case s == "completed":
 		return forCompleted, nil
 	case kind == "phase" && rest != "":
-		return func(_ *world, _ string, s *reconcile.Status) (bool, error) {
-			return s != nil && strings.EqualFold(s.Phase, rest), nil
+		i := slices.IndexFunc(reconcile.Phases, func(p string) bool { return strings.EqualFold(p, rest) })
+		if i < 0 {
+			return nil, usagef("--for: expected one of %s, got phase %q", strings.Join(reconcile.Phases, ", "), rest)
+		}
+		return func(w *world, name string, s *reconcile.Status) (bool, error) {
+			if s == nil {
+				return false, w.missing(name)
+			}
+			return s.Phase == reconcile.Phases[i], nil
 		}, nil
 	case kind == "condition":
 		typ, status, ok := strings.Cut(rest, "=")
@@ -75,9 +88,9 @@ func parseGoal(s string) (goal, error) {
 		if typ == "" || status == "" {
 			break
 		}
-		return func(_ *world, _ string, s *reconcile.Status) (bool, error) {
+		return func(w *world, name string, s *reconcile.Status) (bool, error) {
 			if s == nil {
-				return false, nil
+				return false, w.missing(name)
 			}
 			c := s.Condition(typ)
 			if c == nil {
@@ -89,13 +102,17 @@ func parseGoal(s string) (goal, error) {
 	return nil, usagef("--for: expected ready, delete, completed, phase=PHASE or condition=TYPE, got %q", s)
 }
 
-// forSettled: the sandbox runs what its manifest says, or has completed.
-func forSettled(_ *world, _ string, s *reconcile.Status) (bool, error) {
+// forReady: the sandbox runs what its manifest says and has done so for
+// minReadySeconds, or it has completed.
+func forReady(w *world, name string, s *reconcile.Status) (bool, error) {
 	if s == nil {
-		return false, nil
+		return false, w.missing(name)
 	}
-	if st := s.Condition(reconcile.CondStalled); st.Status == reconcile.True {
-		return false, fmt.Errorf("%s: %s", st.Reason, st.Message)
+	for _, c := range []struct{ typ, bad string }{{reconcile.CondStalled, reconcile.True}, {reconcile.CondManifestValid, reconcile.False}} {
+		// A manifest that is missing only for now can come back.
+		if cond := s.Condition(c.typ); cond != nil && cond.Status == c.bad && cond.Reason != reconcile.ReasonSourceIncomplete {
+			return false, fmt.Errorf("%s: %s", cond.Reason, cond.Message)
+		}
 	}
 	switch s.Phase {
 	case reconcile.PhaseCompleted, reconcile.PhaseSuspended:
@@ -104,7 +121,27 @@ func forSettled(_ *world, _ string, s *reconcile.Status) (bool, error) {
 		ready := s.Condition(reconcile.CondReady)
 		return false, fmt.Errorf("%s: %s", ready.Reason, ready.Message)
 	}
-	return s.Condition(reconcile.CondReady).Status == reconcile.True, nil
+	return s.Condition(reconcile.CondReady).Status == reconcile.True && w.lasted(name, s), nil
+}
+
+// missing is the error for one who waits for a sandbox that does not exist. While
+// not all manifests can be read it may exist.
+func (w *world) missing(name string) error {
+	if !w.in.Desired.Complete {
+		return nil
+	}
+	return w.noSuch(name)
+}
+
+// lasted says whether a sandbox has run for its minReadySeconds. A crash loop
+// runs too, for a moment. Under a clock that was set back nobody can tell.
+func (w *world) lasted(name string, s *reconcile.Status) bool {
+	e := w.entry(name)
+	if e == nil {
+		return true
+	}
+	ran := w.in.Now.Sub(s.StartedAt)
+	return ran < 0 || ran >= time.Duration(*e.Sandbox.Spec.MinReadySeconds)*time.Second
 }
 
 // forDelete: it is gone. A removal that is held is not waited for.
@@ -118,15 +155,24 @@ func forDelete(_ *world, _ string, s *reconcile.Status) (bool, error) {
 	return false, nil
 }
 
-func forCompleted(_ *world, _ string, s *reconcile.Status) (bool, error) {
+func forCompleted(w *world, name string, s *reconcile.Status) (bool, error) {
 	if s == nil {
-		return false, nil
+		return false, w.missing(name)
+	}
+	if s.Phase == reconcile.PhaseCompleted {
+		return true, nil
+	}
+	if st := s.Condition(reconcile.CondStalled); st.Status == reconcile.True {
+		return false, fmt.Errorf("%s: %s", st.Reason, st.Message)
 	}
 	if s.Phase == reconcile.PhaseFailed {
 		ready := s.Condition(reconcile.CondReady)
 		return false, fmt.Errorf("%s: %s", ready.Reason, ready.Message)
 	}
-	return s.Phase == reconcile.PhaseCompleted, nil
+	if e := w.entry(name); e != nil && e.Sandbox.Spec.RestartPolicy == desired.RestartAlways {
+		return false, errors.New("it has restartPolicy Always and never completes; use restartPolicy Never or OnFailure")
+	}
+	return false, nil
 }
 
 // forToken: the restart requests have been carried out.
@@ -134,14 +180,15 @@ func forToken(tokens map[string]string) goal {
 	return func(w *world, name string, s *reconcile.Status) (bool, error) {
 		for i := range w.in.Actual.Sandboxes {
 			if rec := w.in.Actual.Sandboxes[i].Record; rec.Name == name && rec.RestartToken == tokens[name] {
-				return forSettled(w, name, s)
+				return forReady(w, name, s)
 			}
 		}
 		return false, nil
 	}
 }
 
-// waitFor looks until all names are as wanted.
+// waitFor looks until all names are as wanted. What it waits for goes to
+// standard error as it becomes known.
 func (a *app) waitFor(ctx context.Context, names []string, want goal, timeout time.Duration) error {
 	errTimeout := errors.New("timed out")
 	if timeout > 0 {
@@ -149,31 +196,48 @@ func (a *app) waitFor(ctx context.Context, names []string, want goal, timeout ti
 		ctx, cancel = context.WithTimeoutCause(ctx, timeout, errTimeout)
 		defer cancel()
 	}
-	left := map[string]bool{}
+	waiting := map[string]bool{}
 	for _, n := range names {
-		left[n] = true
+		waiting[n] = true
 	}
 	var last *world
+	news := waitNews{a: a, told: map[string]string{}}
 	err := a.eachLook(ctx, func(w *world) (bool, error) {
 		last = w
-		for n := range left {
+		for _, n := range names {
+			if !waiting[n] {
+				continue
+			}
 			ok, err := want(w, n, w.status(n))
 			if err != nil {
 				return true, fmt.Errorf("wait for %s: %w", n, err)
 			}
 			if ok {
-				delete(left, n)
+				delete(waiting, n)
+				continue
 			}
+			news.sandbox(w, n)
 		}
-		return len(left) == 0, nil
+		if len(waiting) > 0 {
+			news.daemon(w)
+		}
+		return len(waiting) == 0, nil
 	})
 	if !errors.Is(err, errTimeout) {
 		return err
 	}
+	return &exitError{code: exitTimeout, err: errors.New(timeoutMessage(last, names, waiting, timeout))}
+}
+
+// timeoutMessage says what was waited for in vain.
+func timeoutMessage(w *world, names []string, waiting map[string]bool, timeout time.Duration) string {
 	var states []string
-	for n := range left {
+	for _, n := range names {
+		if !waiting[n] {
+			continue
+		}
 		state := n + " is not there"
-		if s := last.status(n); s != nil {
+		if s := w.status(n); s != nil {
 			state = n + " is " + s.Phase
 			if h := headline(s); h != "" {
 				state += " (" + clean(h) + ")"
@@ -182,8 +246,40 @@ func (a *app) waitFor(ctx context.Context, names []string, want goal, timeout ti
 		states = append(states, state)
 	}
 	msg := fmt.Sprintf("timed out after %s: %s", timeout, strings.Join(states, ", "))
-	if !last.alive {
+	if !w.alive {
 		msg += "; the daemon is not running"
 	}
-	return &exitError{code: exitTimeout, err: errors.New(msg)}
+	return msg
+}
+
+// waitNews tells one who waits why, once for each reason.
+type waitNews struct {
+	a        *app
+	told     map[string]string // by name
+	noDaemon bool
+}
+
+func (n *waitNews) sandbox(w *world, name string) {
+	s := w.status(name)
+	if s == nil {
+		return
+	}
+	why := headline(s)
+	key := s.Phase + why
+	if s.Phase == reconcile.PhaseCrashLoopBackOff {
+		why = fmt.Sprintf("%s; failure %d, it is started again after a delay", lastFailure(s), s.Failures)
+		key = why // its countdown is no news
+	}
+	if why == "" || n.told[name] == key {
+		return
+	}
+	n.told[name] = key
+	fmt.Fprintf(n.a.stderr, "%s: %s: %s\n", name, s.Phase, clean(why))
+}
+
+func (n *waitNews) daemon(w *world) {
+	if !w.alive && !n.noDaemon {
+		fmt.Fprintln(n.a.stderr, "waiting for the daemon, which is not running")
+	}
+	n.noDaemon = !w.alive
 }
