@@ -104,6 +104,7 @@ const (
 	ReasonCompleted = "Completed" // exit code 0
 	ReasonError     = "Error"     // another exit code
 	ReasonSignaled  = "Signaled"  // a signal inside the sandbox
+	ReasonCancelled = "Cancelled" // its start was cancelled: the reason for it was gone
 )
 
 // ReadExit returns the exit record of the attempt of rec, nil if its sentry has

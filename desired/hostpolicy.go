@@ -51,6 +51,16 @@ type HostPolicy struct {
 	LogSize Bytes `json:"logSize,omitempty"`
 	// MaxSandboxes is how many sandboxes there may be; 0 is any number.
 	MaxSandboxes int `json:"maxSandboxes,omitempty"`
+	// MinRestartDelay is the least delay after a failure, whatever spec.backoff says.
+	MinRestartDelay *Duration `json:"minRestartDelay,omitempty"`
+	// MaxStartsPerSecond bounds the starts that nobody asked for, of all sandboxes
+	// together.
+	MaxStartsPerSecond int `json:"maxStartsPerSecond,omitempty"`
+	// MaxStartTime bounds a start, with its hooks or the restore of a checkpoint.
+	MaxStartTime *Duration `json:"maxStartTime,omitempty"`
+	// MaxHookTime bounds the hooks that a bundle has for one point of its life,
+	// together, whatever their own timeouts are.
+	MaxHookTime *Duration `json:"maxHookTime,omitempty"`
 
 	from      string // the file, "" for none
 	digest    string
@@ -128,6 +138,7 @@ func (p *HostPolicy) fill() {
 		p.FileAccess = []string{FileAccessProxy}
 	}
 	p.fillLimits(hostMemory())
+	p.fillPace()
 }
 
 // Source is the file that the policy is from, or "built-in".
@@ -184,6 +195,7 @@ func (p *HostPolicy) Validate() []FieldError {
 	if p.MaxSandboxes < 0 {
 		v.add("maxSandboxes", "expected 0 (any number) or more, got %d", p.MaxSandboxes)
 	}
+	v.pace(p)
 	return v.errs
 }
 

@@ -38,7 +38,7 @@ const (
 	MaxPIDs = 1 << 22
 )
 
-// maxGrace bounds terminationGracePeriod: a worker waits that long.
+// maxGrace bounds terminationGracePeriod: a stop that was begun lasts that long.
 const maxGrace = time.Hour
 
 // maxMinReady bounds minReadySeconds to a day: one who waits longer has made a

@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -39,13 +40,13 @@ func (h *bundleHooks) state(name string, status specs.ContainerState, pid int) s
 
 // set is the hooks of one point. They don't have the score of the daemon, which
 // spares it.
-func (h *bundleHooks) set(kind string, hooks []specs.Hook) HookSet {
-	return HookSet{Kind: kind, Hooks: hooks, OOMScore: new(SandboxOOMScore)}
+func (h *bundleHooks) set(kind string, hooks []specs.Hook, limit time.Duration) HookSet {
+	return HookSet{Kind: kind, Hooks: hooks, OOMScore: new(SandboxOOMScore), Limit: limit}
 }
 
 // beforeStart runs the hooks that come between the sandbox and its application.
 // One that fails fails the start.
-func (l *Launcher) beforeStart(ctx context.Context, rec *actual.Record, h *bundleHooks) error {
+func (l *Launcher) beforeStart(ctx context.Context, rec *actual.Record, h *bundleHooks, limit time.Duration) error {
 	b, err := json.Marshal(h)
 	if err != nil {
 		return fmt.Errorf("encode hooks: %w", err)
@@ -60,7 +61,7 @@ func (l *Launcher) beforeStart(ctx context.Context, rec *actual.Record, h *bundl
 	}
 	state := h.state(rec.Name, specs.StateCreated, rec.Sentry.PID)
 	//nolint:staticcheck // Prestart is deprecated in the spec and still in bundles
-	for _, set := range []HookSet{h.set("prestart", h.Hooks.Prestart), h.set("createRuntime", h.Hooks.CreateRuntime), h.set("createContainer", h.Hooks.CreateContainer)} {
+	for _, set := range []HookSet{h.set("prestart", h.Hooks.Prestart, limit), h.set("createRuntime", h.Hooks.CreateRuntime, limit), h.set("createContainer", h.Hooks.CreateContainer, limit)} {
 		if err := set.Run(ctx, state); err != nil {
 			return err
 		}
@@ -70,8 +71,8 @@ func (l *Launcher) beforeStart(ctx context.Context, rec *actual.Record, h *bundl
 
 // afterStart runs the hooks of a running application. One that fails is a
 // warning in the record.
-func afterStart(ctx context.Context, rec *actual.Record, h *bundleHooks) {
-	h.set("poststart", h.Hooks.Poststart).RunAll(ctx, h.state(rec.Name, specs.StateRunning, rec.Sentry.PID), warnIn(rec))
+func afterStart(ctx context.Context, rec *actual.Record, h *bundleHooks, limit time.Duration) {
+	h.set("poststart", h.Hooks.Poststart, limit).RunAll(ctx, h.state(rec.Name, specs.StateRunning, rec.Sentry.PID), warnIn(rec))
 }
 
 // afterEnd runs the hooks that follow the end of a sandbox that got as far as
@@ -93,7 +94,7 @@ func (l *Launcher) afterEnd(ctx context.Context, rec *actual.Record) error {
 		return fmt.Errorf("run poststop hooks: %w", err)
 	}
 	if err == nil {
-		h.set("poststop", h.Hooks.Poststop).RunAll(ctx, h.state(rec.Name, specs.StateStopped, 0), warn)
+		h.set("poststop", h.Hooks.Poststop, l.hookTime()).RunAll(ctx, h.state(rec.Name, specs.StateStopped, 0), warn)
 		if cause := context.Cause(ctx); cause != nil {
 			return fmt.Errorf("run poststop hooks: %w", cause)
 		}
@@ -103,6 +104,16 @@ func (l *Launcher) afterEnd(ctx context.Context, rec *actual.Record) error {
 		warn("poststop hooks: %v", err)
 	}
 	return nil
+}
+
+// hookTime is how long the hooks of one point may take now. A policy that can't be
+// read is no reason to let them take longer than usual.
+func (l *Launcher) hookTime() time.Duration {
+	policy, err := l.opts.Policy()
+	if err != nil {
+		policy = nil
+	}
+	return policy.HookTime()
 }
 
 func readHooks(dir *os.File) (*bundleHooks, error) {

@@ -54,7 +54,7 @@ func (l *Launcher) CreateContainer(ctx context.Context, c *Container) (int, erro
 	}
 	err = fmt.Errorf("create container %s: %w", c.ID, err)
 	if rec != nil {
-		if aerr := l.abort(rec, err); aerr != nil {
+		if aerr := l.abort(ctx, rec, err); aerr != nil {
 			// Something may be alive: the record stays, for delete --force.
 			return 0, errors.Join(err, aerr)
 		}

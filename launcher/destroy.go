@@ -12,12 +12,17 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
 )
 
 // goferGrace is how long a gofer may take to leave after its sentry, to write
 // the rest of the output, before it is killed.
 const goferGrace = 3 * time.Second
+
+// dyingSlowly is how long a process or cgroup may take to be gone before the
+// operation gives up its worker: it is in the kernel's hands then.
+const dyingSlowly = time.Second
 
 // Destroy stops a sandbox and proves it dead; see reconcile.Launcher.
 func (l *Launcher) Destroy(ctx context.Context, name string, end actual.Ending) error {
@@ -184,7 +189,11 @@ func (l *Launcher) kill(ctx context.Context, what string, id *actual.Identity, g
 			return fmt.Errorf("kill %s (pid %d): %w", what, id.PID, err)
 		}
 	}
+	defer operation.WaitsAfter(ctx, dyingSlowly)()
 	if !waitDead(ctx, p, l.opts.KillTimeout) {
+		if cause := context.Cause(ctx); cause != nil {
+			return fmt.Errorf("wait for the death of %s (pid %d): %w", what, id.PID, cause)
+		}
 		return fmt.Errorf("%w: %s (pid %d) is alive %s after SIGKILL; is it in an uninterruptible sleep?", ErrStuck, what, id.PID, l.opts.KillTimeout)
 	}
 	return nil
@@ -221,6 +230,7 @@ func (l *Launcher) release(ctx context.Context, rec *actual.Record) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.opts.KillTimeout)
 	defer cancel()
+	defer operation.WaitsAfter(ctx, dyingSlowly)()
 	if err := group.Remove(ctx); err != nil {
 		return fmt.Errorf("remove cgroup: %w", err)
 	}
@@ -257,6 +267,9 @@ func (l *Launcher) oomKilled(rec *actual.Record) bool {
 
 // explain adds what the processes of a failed start said to its error.
 func (l *Launcher) explain(ctx context.Context, cause error, rec *actual.Record) error {
+	if operation.Shutdown(ctx) {
+		return cause // and what runs is left running
+	}
 	// The sentry's words pass through the gofer, which writes the rest when
 	// the sentry is gone.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.opts.KillTimeout)

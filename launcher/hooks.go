@@ -15,6 +15,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/launcher/guest"
 )
 
@@ -26,10 +27,24 @@ type HookSet struct {
 	Hooks []specs.Hook
 	// OOMScore is theirs on the host; nil leaves them this process's.
 	OOMScore *int
+	// Limit is how long they may take together, whatever timeouts they have; 0 is
+	// as long as those.
+	Limit time.Duration
+}
+
+// limited returns a context that ends at the limit of the set.
+func (s HookSet) limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	if s.Limit == 0 || len(s.Hooks) == 0 {
+		return ctx, func() {}
+	}
+	operation.Waits(ctx)
+	return context.WithTimeoutCause(ctx, s.Limit, fmt.Errorf("killed after %s, which is maxHookTime of the host policy", s.Limit))
 }
 
 // Run runs the hooks up to the first that fails.
 func (s HookSet) Run(ctx context.Context, state specs.State) error {
+	ctx, done := s.limited(ctx)
+	defer done()
 	for i := range s.Hooks {
 		if err := s.runOne(ctx, i, state); err != nil {
 			return err
@@ -41,6 +56,8 @@ func (s HookSet) Run(ctx context.Context, state specs.State) error {
 // RunAll runs all hooks. That one fails is a warning, as the specification has
 // it for what comes after the start.
 func (s HookSet) RunAll(ctx context.Context, state specs.State, warn func(format string, args ...any)) {
+	ctx, done := s.limited(ctx)
+	defer done()
 	for i := range s.Hooks {
 		if err := s.runOne(ctx, i, state); err != nil {
 			warn("%v", err)

@@ -15,7 +15,9 @@ import (
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"golang.org/x/sys/unix"
+	"sandboxctl.dev/actual/operation"
 )
 
 // script is a hook that runs shell commands.
@@ -221,6 +223,37 @@ func TestHookOrder(t *testing.T) {
 	}
 	if len(warned) != 2 || !strings.Contains(warned[0], "poststop hook #1") || !strings.Contains(warned[1], "poststop hook #3") {
 		t.Errorf("warnings: %q", warned)
+	}
+}
+
+// However long the timeouts of hooks are, and however many there are, they end at
+// the limit of their set, and the operation has given up its worker.
+func TestHookLimit(t *testing.T) {
+	t.Parallel()
+	long := 100000
+	sleep := specs.Hook{Path: "/bin/sh", Args: []string{"sh", "-c", "sleep 1000"}, Env: []string{"PATH=/bin:/usr/bin"}}
+	patient := sleep
+	patient.Timeout = &long
+	for name, hooks := range map[string][]specs.Hook{"no timeout": {sleep}, "a day": {patient}, "many": {patient, sleep, patient, patient}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			waits := 0
+			ctx, cancel := operation.New(t.Context(), func() { waits++ })
+			defer cancel(nil)
+			s := HookSet{Kind: "poststop", Hooks: hooks, Limit: 200 * time.Millisecond}
+			err := within(t, 20*time.Second, func() error { return s.Run(ctx, specs.State{}) })
+			if err == nil || !strings.Contains(err.Error(), "killed after 200ms, which is maxHookTime of the host policy") {
+				t.Errorf("one after the other: %v", err)
+			}
+			warned := 0
+			err = within(t, 20*time.Second, func() error {
+				s.RunAll(ctx, specs.State{}, func(string, ...any) { warned++ })
+				return nil
+			})
+			if err != nil || warned != len(hooks) || waits != 2 {
+				t.Errorf("all: %v, %d warnings; gave up its worker %d times", err, warned, waits)
+			}
+		})
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/cgroup"
 )
@@ -98,18 +99,28 @@ func (l *Launcher) create(ctx context.Context, e *desired.Entry, restartToken st
 	if err != nil {
 		return err
 	}
-	rec, err := l.intent(e, restartToken)
+	rec, err := l.intent(ctx, e, restartToken)
 	if err != nil {
 		return err
 	}
 	if err := l.store.Put(rec); err != nil {
 		return fmt.Errorf("record intent: %w", err)
 	}
-	err = l.start(ctx, rec, e.Sandbox, policy, checkpoint)
-	if err == nil {
+	if err = l.start(ctx, rec, e.Sandbox, policy, checkpoint); err == nil {
 		return nil
 	}
-	return errors.Join(err, l.abort(rec, err))
+	if !operation.Shutdown(ctx) {
+		err = errors.Join(err, l.abort(ctx, rec, err))
+	}
+	if operation.Shutdown(ctx) {
+		// What there is stays, as if this program had been killed: the next one
+		// resumes or undoes it, and counts no failure.
+		return errors.Join(operation.ErrShutdown, err)
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		return errors.Join(cause, err)
+	}
+	return err
 }
 
 // allowed returns the policy if it allows the manifest.
@@ -162,7 +173,7 @@ func (l *Launcher) openChecked(ctx context.Context, st *setup, path string) (*ch
 }
 
 // intent is the record of a sandbox about to be created, from the one it had.
-func (l *Launcher) intent(e *desired.Entry, restartToken string) (*actual.Record, error) {
+func (l *Launcher) intent(ctx context.Context, e *desired.Entry, restartToken string) (*actual.Record, error) {
 	name := e.Sandbox.Metadata.Name
 	old, err := l.load(name)
 	if err != nil {
@@ -185,7 +196,7 @@ func (l *Launcher) intent(e *desired.Entry, restartToken string) (*actual.Record
 			return nil, err
 		}
 		// What a crash may have left of an earlier attempt.
-		if err := l.release(context.Background(), old); err != nil {
+		if err := l.release(operation.CleanUp(ctx), old); err != nil {
 			return nil, fmt.Errorf("clean up attempt %d: %w", old.Attempt, err)
 		}
 		rec.UID, rec.Attempt, rec.Generation = old.UID, old.Attempt, old.Generation
@@ -260,11 +271,12 @@ func Liveness(id *actual.Identity) (actual.Liveness, error) {
 	return p.Alive(), nil
 }
 
-// abort undoes a create that failed: nothing is left running, and the record
-// says why.
-func (l *Launcher) abort(rec *actual.Record, cause error) error {
-	// Not the caller's context: it may be what failed.
-	ctx, cancel := context.WithTimeout(context.Background(), 2*l.opts.KillTimeout)
+// abort undoes a create that failed or was cancelled: nothing is left running, and
+// the record says why.
+func (l *Launcher) abort(create context.Context, rec *actual.Record, cause error) error {
+	// Not the context of the create: it may be what failed.
+	cleanUp := operation.CleanUp(create)
+	ctx, cancel := context.WithTimeout(cleanUp, 2*l.opts.KillTimeout)
 	defer cancel()
 	if err := l.reapPair(ctx, rec); err != nil {
 		return err
@@ -272,18 +284,24 @@ func (l *Launcher) abort(rec *actual.Record, cause error) error {
 	if err := l.release(ctx, rec); err != nil {
 		return fmt.Errorf("clean up: %w", err)
 	}
-	if err := l.afterEnd(context.Background(), rec); err != nil {
+	if err := l.afterEnd(cleanUp, rec); err != nil {
 		return err
 	}
-	var t interface{ Terminal() bool }
 	rec.Phase = actual.PhaseStopped
 	rec.Sentry, rec.Gofer, rec.Cgroups, rec.Network = nil, nil, nil, nil
-	rec.Failures++
-	rec.LastExit = &actual.Exit{
-		Reason:   "CreateFailed",
-		Message:  printable(cause.Error(), 1000),
-		At:       time.Now(),
-		Terminal: errors.As(cause, &t) && t.Terminal(),
+	if reason := operation.CancelReason(create); reason != "" {
+		// Nobody's failure: the next plan is made of what is wanted now.
+		rec.Ending = &actual.Ending{Reason: reason}
+		rec.LastExit = &actual.Exit{Reason: actual.ReasonCancelled, Message: "its start was cancelled: " + reason, At: time.Now()}
+	} else {
+		var t interface{ Terminal() bool }
+		rec.Failures++
+		rec.LastExit = &actual.Exit{
+			Reason:   "CreateFailed",
+			Message:  printable(cause.Error(), 1000),
+			At:       time.Now(),
+			Terminal: errors.As(cause, &t) && t.Terminal(),
+		}
 	}
 	if err := l.store.Put(rec); err != nil {
 		return fmt.Errorf("record failure: %w", err)

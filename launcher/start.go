@@ -17,6 +17,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/wire"
@@ -50,7 +51,7 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	if err != nil {
 		return err
 	}
-	timeout := l.opts.BootTimeout + st.startTimeout()
+	timeout := l.opts.BootTimeout + min(st.startTimeout(), policy.HookTime())
 	var img *checkpointImage
 	if checkpoint != "" {
 		if img, err = l.openChecked(ctx, st, checkpoint); err != nil {
@@ -66,7 +67,10 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	if err := l.serveEmpty(rec.Name, st); err != nil {
 		return err
 	}
-	outer := ctx
+	// Hooks, and the size of a checkpoint, are for the author of the manifest to
+	// choose; how long they may keep the sandbox from being replaced is not.
+	outer, end := context.WithTimeoutCause(ctx, policy.StartTime(), fmt.Errorf("not started after %s, which is maxStartTime of the host policy", policy.StartTime()))
+	defer end()
 	ctx, cancel := context.WithTimeoutCause(outer, timeout, fmt.Errorf("not started after %s", timeout))
 	defer cancel()
 	// From the opening of the gates on, whoever reads the record must reckon
@@ -78,7 +82,7 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	defer b.close()
 	if st.hooks != nil {
 		// They have timeouts of their own.
-		if err := l.beforeStart(outer, rec, st.hooks); err != nil {
+		if err := l.beforeStart(outer, rec, st.hooks, policy.HookTime()); err != nil {
 			return err
 		}
 		fresh, done := context.WithTimeoutCause(outer, timeout, fmt.Errorf("not started after %s", timeout))
@@ -94,7 +98,7 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		if err := l.store.Put(rec); err != nil {
 			return fmt.Errorf("record start: %w", err)
 		}
-		afterStart(outer, rec, st.hooks)
+		afterStart(outer, rec, st.hooks, policy.HookTime())
 	}
 	return l.recordStart(rec)
 }
@@ -201,12 +205,14 @@ func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup, 
 	}
 	defer hooks.Close()
 	if img != nil {
+		operation.Waits(ctx)
 		err = c.Restore(ctx, img.state)
 	} else {
 		crashpoint.Before(crashpoint.StartRoot)
 		err = c.StartRoot(ctx)
 		crashpoint.After(crashpoint.StartRoot)
 		if err == nil && hooks != nil {
+			operation.Waits(ctx)
 			return waitStartHooks(ctx, hooks)
 		}
 	}

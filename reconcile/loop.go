@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
 )
 
@@ -49,12 +50,13 @@ type Options struct {
 	Policy    Policy
 	// Wakes are what may have changed; any of them starts a pass.
 	Wakes []<-chan struct{}
-	// Workers is how many operations run at once (default 4).
+	// Workers is how many operations of each lane run at once (default 4).
 	Workers int
 	// Resync is how often a pass is made without a reason (default 30 s).
 	Resync time.Duration
-	// ShutdownGrace is how long operations under way may take to finish when
-	// Run is told to end (default 30 s). Sandboxes go on running.
+	// ShutdownGrace is how long operations that do not wait for others may take
+	// to finish when Run is told to end (default 2 s). Sandboxes go on running,
+	// and the next daemon resumes what was not finished.
 	ShutdownGrace time.Duration
 	// Removals are those of the daemon before (Input.Removals).
 	Removals []time.Time
@@ -69,10 +71,14 @@ type Loop struct {
 	opts     Options
 	wake     chan struct{}
 	done     chan result
-	busy     map[string]bool
+	waits    chan string     // names whose operation has begun to wait
+	ended    chan struct{}   // closed when nobody listens to workers any more
+	busy     map[string]bool // the names of jobs
+	jobs     map[string]*job
+	queue    queue
+	starts   pace
 	removals map[string]time.Time // that nobody approved, of the last removalWindow
-	waiting  int                  // of busy: stops that wait for their application to leave
-	retries  map[string]*retry
+	retries  map[string]*Retry
 	spent    map[string]string // tokens of requests to recover that were tried, by name
 	lastGood map[string]cachedEntry
 	pass     uint64
@@ -89,15 +95,14 @@ type result struct {
 	err    error
 }
 
-// retry keeps an operation that failed from being tried again at once. It is
-// the only memory of the loop, and losing it costs one early try.
-type retry struct {
-	op       Op
-	failures int
-	due      time.Time
-	hash     string // of the spec
-	restart  string // the token of the restart that it was, "" if it was none
-	terminal bool
+// job is an operation under way.
+type job struct {
+	action    Action
+	began     time.Time
+	cancel    context.CancelCauseFunc
+	cancelled bool
+	// waits says that it holds no worker: it waits for what others decide.
+	waits bool
 }
 
 // cachedEntry is a decoded recorded manifest.
@@ -105,12 +110,6 @@ type cachedEntry struct {
 	rec   *actual.Record
 	entry *desired.Entry
 }
-
-// Delays of operations that failed without leaving it in the record.
-const (
-	retryInitial = time.Second
-	retryMax     = time.Minute
-)
 
 // New returns a loop.
 func New(opts Options) *Loop {
@@ -121,14 +120,14 @@ func New(opts Options) *Loop {
 		opts.Resync = 30 * time.Second
 	}
 	if opts.ShutdownGrace <= 0 {
-		opts.ShutdownGrace = 30 * time.Second
+		opts.ShutdownGrace = 2 * time.Second
 	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	l := &Loop{
-		opts: opts, wake: make(chan struct{}, 1), done: make(chan result),
-		busy: map[string]bool{}, removals: map[string]time.Time{}, retries: map[string]*retry{}, spent: map[string]string{}, lastGood: map[string]cachedEntry{},
+		opts: opts, wake: make(chan struct{}, 1), done: make(chan result), waits: make(chan string), ended: make(chan struct{}),
+		busy: map[string]bool{}, jobs: map[string]*job{}, removals: map[string]time.Time{}, retries: map[string]*Retry{}, spent: map[string]string{}, lastGood: map[string]cachedEntry{},
 	}
 	for i, at := range opts.Removals {
 		l.removals[fmt.Sprintf("/%d", i)] = at // whose they were does not matter
@@ -144,8 +143,8 @@ func (l *Loop) Wake() {
 	}
 }
 
-// Run makes passes until ctx is done, then waits for the operations under way.
-// Sandboxes are not stopped.
+// Run makes passes until ctx is done, then waits a moment for the operations under
+// way. Sandboxes are not stopped. Unfinished tells what was left.
 func (l *Loop) Run(ctx context.Context) error {
 	_, err := l.run(ctx, nil)
 	return err
@@ -169,9 +168,10 @@ func (l *Loop) Once(ctx context.Context) (Summary, error) {
 const settleTimeout = 30 * time.Second
 
 func (l *Loop) run(ctx context.Context, finished func(Summary) bool) (Summary, error) {
-	// Operations outlive the wish to end: half of one helps nobody.
+	// Operations outlive the wish to end, for a moment: most are finished soon.
 	opCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer cancel(nil)
+	defer cancel(operation.ErrShutdown)
+	defer close(l.ended)
 	wakes, stop := merge(l.opts.Wakes)
 	defer stop()
 
@@ -204,6 +204,8 @@ func (l *Loop) run(ctx context.Context, finished func(Summary) bool) (Summary, e
 		case r := <-l.done:
 			l.finish(r)
 			l.collect()
+		case name := <-l.waits:
+			l.gaveUp(name)
 		case <-wakes:
 		case <-l.wake:
 		case <-timer.C:
@@ -218,10 +220,30 @@ func (l *Loop) collect() {
 		select {
 		case r := <-l.done:
 			l.finish(r)
+		case name := <-l.waits:
+			l.gaveUp(name)
 		default:
 			return
 		}
 	}
+}
+
+// gaveUp notes that an operation waits from now on and holds no worker.
+func (l *Loop) gaveUp(name string) {
+	if j := l.jobs[name]; j != nil && l.waiting() < maxWaiting {
+		j.waits = true
+	}
+}
+
+// waiting is how many operations hold no worker.
+func (l *Loop) waiting() int {
+	n := 0
+	for _, j := range l.jobs {
+		if j.waits || j.action.Lane == LaneStop {
+			n++
+		}
+	}
+	return n
 }
 
 // merge makes one channel of several.
@@ -249,21 +271,42 @@ func merge(in []<-chan struct{}) (<-chan struct{}, func()) {
 	return out, func() { close(quit) }
 }
 
-// drain waits for the workers, and tells them to give up when it has waited
-// long enough.
+// lastMoment is how long operations have to end when they were told that the
+// daemon does.
+const lastMoment = 2 * time.Second
+
+// drain lets operations under way finish that need no more than a moment, and has
+// the others leave everything to the next daemon, as if this one had been killed.
 func (l *Loop) drain(cancel context.CancelCauseFunc) error {
+	for _, j := range l.jobs {
+		if j.waits || j.action.Lane == LaneStop {
+			j.cancel(operation.ErrShutdown)
+		}
+	}
 	grace := time.NewTimer(l.opts.ShutdownGrace)
 	defer grace.Stop()
-	for len(l.busy) > 0 {
+	end := time.NewTimer(l.opts.ShutdownGrace + lastMoment)
+	defer end.Stop()
+	for len(l.jobs) > 0 {
 		select {
 		case r := <-l.done:
 			l.finish(r)
+		case name := <-l.waits:
+			if j := l.jobs[name]; j != nil {
+				j.cancel(operation.ErrShutdown)
+			}
 		case <-grace.C:
-			cancel(errors.New("the daemon is shutting down"))
+			cancel(operation.ErrShutdown)
+		case <-end.C:
+			l.opts.Log.Warn("operations left to the next daemon", "sandboxes", l.Unfinished())
+			return nil
 		}
 	}
 	return nil
 }
+
+// Unfinished are the names whose operations had not ended when Run did.
+func (l *Loop) Unfinished() []string { return slices.Sorted(maps.Keys(l.jobs)) }
 
 // look makes the input of a pass.
 func (l *Loop) look(ctx context.Context) (Input, Plan, error) {
@@ -279,9 +322,26 @@ func (l *Loop) look(ctx context.Context) (Input, Plan, error) {
 	lastGood := l.recorded(want, have)
 	in := Input{
 		Desired: want, Actual: have, LastGood: lastGood, Denied: Denied(want, lastGood),
-		Busy: l.busy, Now: time.Now(), Policy: l.opts.Policy, Removals: l.recentRemovals(),
+		Busy: l.busy, Operations: l.operations(), Retries: l.retries, Tried: l.spent,
+		Now: time.Now(), Policy: l.opts.Policy, Removals: l.recentRemovals(),
 	}
 	return in, Compute(in), nil
+}
+
+// operations are the jobs, for the planner.
+func (l *Loop) operations() map[string]Operation {
+	if len(l.jobs) == 0 {
+		return nil
+	}
+	out := make(map[string]Operation, len(l.jobs))
+	for name, j := range l.jobs {
+		op := Operation{Op: j.action.Op, Restart: j.action.RestartToken, Grace: j.action.Ending.Grace, Cancelled: j.cancelled}
+		if e := j.action.Entry; e != nil {
+			op.Hash = e.Hash
+		}
+		out[name] = op
+	}
+	return out
 }
 
 // recentRemovals drops what is too long ago to count, and gives the rest, the
@@ -356,8 +416,8 @@ func LastGood(want *desired.Snapshot, have *actual.Snapshot) map[string]*desired
 	return l.recorded(want, have)
 }
 
-// act starts what the plan says, as far as there are workers. It returns how
-// long nothing more can be due.
+// act cancels and starts what the plan says, as far as there are workers. It
+// returns how long nothing more can be due.
 func (l *Loop) act(ctx context.Context, in Input, plan *Plan) time.Duration {
 	l.announce(in, plan)
 	l.dropRequests(in)
@@ -365,64 +425,82 @@ func (l *Loop) act(ctx context.Context, in Input, plan *Plan) time.Duration {
 	if !plan.Wake.IsZero() {
 		next = min(next, plan.Wake.Sub(in.Now))
 	}
-	for _, a := range plan.Actions {
+	for _, c := range plan.Cancel {
+		l.cancel(c)
+	}
+	free, again := l.workers(in.Now)
+	for _, a := range l.queue.order(plan.Actions) {
 		if a.Op == OpRecover && l.opts.Recoverer == nil {
 			continue
 		}
-		if wait, ok := l.mayTry(a, in.Now); !ok {
-			if wait > 0 {
+		if free[a.Lane] == 0 {
+			next = min(next, again) // or when one reports
+			continue
+		}
+		if a.Op == OpCreate && a.Lane == LaneRestart {
+			if wait := l.starts.wait(in.Now, in.Desired.Policy.StartsPerSecond()); wait > 0 {
 				next = min(next, wait)
+				continue
 			}
-			continue
 		}
-		// A stop that waits for its application costs nothing and may last an
-		// hour: it keeps no other sandbox waiting. The next result starts a
-		// pass.
-		switch {
-		case graceful(a) && l.waiting >= maxWaiting, !graceful(a) && len(l.busy)-l.waiting >= l.opts.Workers:
-			continue
-		case graceful(a):
-			l.waiting++
-		}
-		if _, counted := l.removals[a.Name]; a.Reason == ReasonManifestRemoved && !a.Approved && !counted {
-			l.removals[a.Name] = in.Now
-		}
-		l.busy[a.Name] = true
-		l.opts.Log.Info(a.Op.String(), keySandbox, a.Name, keyReason, a.Reason, keyPass, l.pass)
-		go l.work(ctx, a)
+		free[a.Lane]--
+		l.begin(ctx, a, in.Now)
 	}
 	return max(next, time.Millisecond)
 }
 
-// maxWaiting bounds the stops that wait for their application at once.
-const maxWaiting = 256
+// workers is how many more operations each lane can begin, and when one that holds
+// a worker will have had it for too long.
+func (l *Loop) workers(now time.Time) (free [laneCount]int, again time.Duration) {
+	for lane := range free {
+		free[lane] = l.opts.Workers
+	}
+	waiting := l.waiting()
+	free[LaneStop] = max(maxWaiting-waiting, 0)
+	again = l.opts.Resync
+	for _, j := range l.jobs {
+		if j.waits || j.action.Lane == LaneStop {
+			continue
+		}
+		left := patience - now.Sub(j.began)
+		if left <= 0 && waiting < maxWaiting {
+			j.waits = true
+			waiting++
+			continue
+		}
+		again = min(again, max(left, time.Second))
+		free[j.action.Lane] = max(free[j.action.Lane]-1, 0)
+	}
+	return free, again
+}
 
-func graceful(a Action) bool { return a.Op == OpDestroy && a.Ending.Grace > 0 }
+// begin starts an operation.
+func (l *Loop) begin(ctx context.Context, a Action, now time.Time) {
+	if _, counted := l.removals[a.Name]; a.Reason == ReasonManifestRemoved && !a.Approved && !counted {
+		l.removals[a.Name] = now
+	}
+	ctx, cancel := operation.New(ctx, func() {
+		select {
+		case l.waits <- a.Name:
+		case <-l.ended:
+		}
+	})
+	l.queue.served(a.Name)
+	l.busy[a.Name] = true
+	l.jobs[a.Name] = &job{action: a, began: now, cancel: cancel}
+	l.opts.Log.Info(a.Op.String(), keySandbox, a.Name, keyReason, a.Reason, keyPass, l.pass)
+	go l.work(ctx, a)
+}
 
-// mayTry says whether an operation that failed before may be tried again, or
-// how long not (0: not before its spec changes).
-func (l *Loop) mayTry(a Action, now time.Time) (time.Duration, bool) {
-	if a.Recover != nil {
-		return 0, l.spent[a.Name] != a.Recover.Token
+// cancel ends an operation that has lost its reason.
+func (l *Loop) cancel(c Cancel) {
+	j := l.jobs[c.Name]
+	if j == nil || j.cancelled {
+		return
 	}
-	r, ok := l.retries[a.Name]
-	if !ok || r.op != a.Op {
-		return 0, true
-	}
-	if a.Entry != nil && r.hash != a.Entry.Hash {
-		delete(l.retries, a.Name)
-		return 0, true
-	}
-	if a.RestartToken != "" && a.RestartToken != r.restart {
-		return 0, true // whoever asked wants it now; once, if it can't even be recorded
-	}
-	if r.terminal {
-		return 0, false
-	}
-	if wait := r.due.Sub(now); wait > 0 && wait <= retryMax*2 {
-		return wait, false
-	}
-	return 0, true
+	j.cancelled = true
+	l.opts.Log.Info("cancel "+j.action.Op.String(), keySandbox, c.Name, keyReason, c.Reason, keyPass, l.pass)
+	j.cancel(&operation.Cancelled{Reason: c.Reason})
 }
 
 // work carries out one operation. A panic in it is that operation's error and
@@ -448,19 +526,33 @@ func (l *Loop) work(ctx context.Context, a Action) {
 			return l.opts.Launcher.Forget(ctx, a.Name)
 		}
 	}()
-	l.done <- result{action: a, said: said, took: time.Since(began), err: err}
+	select {
+	case l.done <- result{action: a, said: said, took: time.Since(began), err: err}:
+	case <-l.ended:
+	}
 }
 
 // finish takes note of a result.
 func (l *Loop) finish(r result) {
 	a := r.action
+	if j := l.jobs[a.Name]; j != nil {
+		j.cancel(nil)
+	}
+	delete(l.jobs, a.Name)
 	delete(l.busy, a.Name)
-	if graceful(a) {
-		l.waiting--
+	var cancelled *operation.Cancelled
+	switch {
+	case errors.Is(r.err, operation.ErrShutdown):
+		l.opts.Log.Info(a.Op.String()+" left to the next daemon", keySandbox, a.Name, keyReason, a.Reason, keyTook, r.took)
+		return
+	case errors.As(r.err, &cancelled):
+		delete(l.retries, a.Name)
+		l.opts.Log.Info(a.Op.String()+" cancelled", keySandbox, a.Name, keyReason, cancelled.Reason, keyTook, r.took, keyPass, l.pass)
+		l.event(actual.EventNormal, a.Name, EventCancelled, fmt.Sprintf("%s (%s) was cancelled: %s (took %s)", a.Op, a.Reason, cancelled.Reason, r.took.Round(time.Millisecond)))
+		return
 	}
 	if a.Op == OpRecover && l.opts.Requests != nil {
-		// One request is one try, whatever came of it: whoever asked looks. It may
-		// be that it can't be dropped now.
+		// It may be that it can't be dropped now.
 		l.spent[a.Name] = a.Recover.Token
 		if err := l.opts.Requests.DropRequest(*a.Recover); err != nil {
 			l.opts.Log.Warn("request not dropped", keyError, err)
@@ -472,144 +564,15 @@ func (l *Loop) finish(r result) {
 		l.event(actual.EventNormal, a.Name, doneReason(a), doneMessage(&r))
 		return
 	}
-	re := l.retries[a.Name]
-	if re == nil || re.op != a.Op {
-		re = &retry{op: a.Op}
-		l.retries[a.Name] = re
+	if a.Op != OpRecover { // which is tried once for each request
+		if l.retries[a.Name] == nil {
+			l.retries[a.Name] = &Retry{}
+		}
+		var t interface{ Terminal() bool }
+		l.retries[a.Name].failed(&a, errors.As(r.err, &t) && t.Terminal(), r.err.Error(), time.Now())
 	}
-	var t interface{ Terminal() bool }
-	re.failures++
-	re.restart = a.RestartToken
-	re.terminal = errors.As(r.err, &t) && t.Terminal()
-	if a.Entry != nil {
-		re.hash = a.Entry.Hash
-	}
-	// A failed create is also in the record, when that could be written, and
-	// the planner waits for its backoff: the longer of the two counts.
-	re.due = time.Now().Add(min(retryInitial<<min(re.failures-1, 6), retryMax))
 	l.opts.Log.Error(a.Op.String()+" failed, will retry", keySandbox, a.Name, keyReason, a.Reason, keyError, r.err, keyPass, l.pass)
 	l.event(actual.EventWarning, a.Name, failReason(a), r.err.Error())
-}
-
-// Reasons of events about operations.
-const (
-	EventStarted             = "Started"
-	EventStopped             = "Stopped"
-	EventRecovered           = "Recovered"
-	EventRemoved             = "Removed"
-	EventCreateFailed        = "CreateFailed"
-	EventDestroyFailed       = "DestroyFailed"
-	EventRemoveFailed        = "RemoveFailed"
-	EventRecordRecovered     = "RecordRecovered"
-	EventRecordRecoverFailed = "RecordRecoverFailed"
-	EventGuarded             = "RemovalHeld"
-	EventIncomplete          = "SourceIncomplete"
-	EventComplete            = "SourceComplete"
-	EventHeld                = "Held"
-	EventUnknown             = "ProcessUnknown"
-)
-
-func doneReason(a Action) string {
-	switch a.Op {
-	case OpCreate:
-		return EventStarted
-	case OpDestroy:
-		if a.Ending.Adopt {
-			return EventRecovered
-		}
-		return EventStopped
-	case OpRecover:
-		return EventRecordRecovered
-	case OpForget:
-	}
-	return EventRemoved
-}
-
-func doneMessage(r *result) string {
-	msg := r.action.Reason
-	if x := r.action.Ending.Exit; x != nil {
-		// How it ended says why, unless something else is the reason.
-		if how := describeExit(x); x.Reason == msg {
-			msg = how
-		} else {
-			msg += ": " + how
-		}
-	}
-	if r.said != "" {
-		msg += ": " + r.said
-	}
-	return fmt.Sprintf("%s (took %s)", msg, r.took.Round(time.Millisecond))
-}
-
-func failReason(a Action) string {
-	switch a.Op {
-	case OpCreate:
-		return EventCreateFailed
-	case OpDestroy:
-		return EventDestroyFailed
-	case OpRecover:
-		return EventRecordRecoverFailed
-	case OpForget:
-	}
-	return EventRemoveFailed
-}
-
-// announceUnclear makes events of sandboxes that can't be judged: nothing is
-// done about them, which nobody would understand without.
-func (l *Loop) announceUnclear(have *actual.Snapshot) {
-	var now map[string]string
-	note := func(name, reason, message string) {
-		if now == nil {
-			now = map[string]string{}
-		}
-		now[name] = message
-		if l.unclear[name] != message {
-			l.opts.Log.Warn("sandbox left alone", keySandbox, name, keyReason, reason, keyError, message, keyPass, l.pass)
-			l.event(actual.EventWarning, name, reason, message)
-		}
-	}
-	for i := range have.Held {
-		note(have.Held[i].Name, EventHeld, have.Held[i].Reason+": "+have.Held[i].Message)
-	}
-	for i := range have.Sandboxes {
-		if o := &have.Sandboxes[i]; unknown(o) {
-			note(o.Record.Name, EventUnknown, o.Why)
-		}
-	}
-	l.unclear = now
-}
-
-// announce makes events of what changed between passes for the whole.
-func (l *Loop) announce(in Input, plan *Plan) {
-	l.announceUnclear(in.Actual)
-	if g := plan.Guard != nil; g != l.guarded {
-		l.guarded = g
-		if g {
-			l.opts.Log.Warn("removal held", keyPass, l.pass, keyReason, plan.Guard.Message)
-			l.event(actual.EventWarning, "", EventGuarded, plan.Guard.Message)
-		}
-	}
-	reason := in.Desired.Reason
-	if reason == desired.ReasonUnsettled || reason == l.source {
-		return
-	}
-	l.source = reason
-	if reason == "" {
-		l.opts.Log.Info("manifests complete", keyPass, l.pass)
-		l.event(actual.EventNormal, "", EventComplete, "the manifests can be read whole again")
-		return
-	}
-	l.opts.Log.Warn("manifests incomplete", keyReason, reason, keyError, in.Desired.Message, keyPass, l.pass)
-	l.event(actual.EventWarning, "", EventIncomplete, reason+": "+in.Desired.Message)
-}
-
-func (l *Loop) event(typ, name, reason, message string) {
-	if l.opts.Events == nil {
-		return
-	}
-	if err := l.opts.Events.Append(actual.Event{Type: typ, Sandbox: name, Reason: reason, Message: message, Pass: l.pass}); err != nil {
-		l.opts.Log.Warn("event lost", keyError, err)
-	}
 }
 
 // dropRequests removes requests that have been carried out, or ask for what

@@ -397,7 +397,7 @@ func TestLoopShutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := reconciletest.New()
 		w.Took = 5 * time.Second
-		l := reconcile.New(reconcile.Options{Source: w, Observer: w, Launcher: w, Policy: reconcile.DefaultPolicy(), Workers: 1})
+		l := reconcile.New(reconcile.Options{Source: w, Observer: w, Launcher: w, Policy: reconcile.DefaultPolicy(), Workers: 1, ShutdownGrace: 10 * time.Second})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		w.Want(reconciletest.Entry("a", "x", nil))

@@ -79,7 +79,7 @@ func TestLoopRestoreInterrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := reconciletest.New()
 		run := func(f func()) {
-			l := reconcile.New(reconcile.Options{Source: w, Observer: w, Launcher: w, Requests: w, Policy: reconcile.DefaultPolicy(), Wakes: []<-chan struct{}{w.Changes()}})
+			l := reconcile.New(reconcile.Options{Source: w, Observer: w, Launcher: w, Requests: w, Policy: reconcile.DefaultPolicy(), Wakes: []<-chan struct{}{w.Changes()}, ShutdownGrace: 5 * time.Minute})
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error, 1)
 			go func() { done <- l.Run(ctx) }()

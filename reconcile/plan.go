@@ -84,10 +84,16 @@ type Input struct {
 	// while it can't be told what it allows, all of them; with why. What runs of
 	// them goes on, and nothing of them is started.
 	Denied map[string]string
-	// Busy are names with an operation under way; they are left alone.
-	Busy   map[string]bool
-	Now    time.Time
-	Policy Policy
+	// Busy are names with an operation under way; they are left alone, but for
+	// those of Operations that have lost their reason.
+	Busy       map[string]bool
+	Operations map[string]Operation
+	// Retries are operations that failed, by name; Tried the tokens of requests to
+	// recover that were tried.
+	Retries map[string]*Retry
+	Tried   map[string]string
+	Now     time.Time
+	Policy  Policy
 	// Removals are the times of the last removals that nobody has approved.
 	Removals []time.Time
 }
@@ -96,6 +102,10 @@ type Input struct {
 type Plan struct {
 	// Actions are sorted by name, at most one a name.
 	Actions []Action
+	// Delayed are actions that can't be begun yet, of other names.
+	Delayed []Delayed
+	// Cancel are the operations under way that are to end.
+	Cancel []Cancel
 	// Guard is set when removals wait for approval.
 	Guard *Guard
 	// Wake is when something becomes due that is not in Actions yet; zero if
@@ -107,6 +117,9 @@ type Plan struct {
 type Action struct {
 	Op   Op
 	Name string
+	Lane Lane
+	// Due is since when it could have been begun; zero if that is not known.
+	Due time.Time
 	// Entry is what to create.
 	Entry *desired.Entry
 	// Ending is how to destroy.
@@ -135,6 +148,7 @@ func Compute(in Input) Plan {
 	c.merge()
 	c.aborted()
 	c.held()
+	c.cancels()
 	return c.plan
 }
 
@@ -186,7 +200,19 @@ func (c *computation) merge() {
 	}
 }
 
-func (c *computation) add(a Action) { c.plan.Actions = append(c.plan.Actions, a) }
+// add plans an action, unless it failed a moment ago.
+func (c *computation) add(a Action) {
+	a.Lane = laneOf(&a)
+	if r := c.in.Retries[a.Name]; r != nil && r.delays(&a, c.in.Now) {
+		until := r.Due
+		if r.Permanent {
+			until = time.Time{}
+		}
+		c.delay(a, until, r.Message)
+		return
+	}
+	c.plan.Actions = append(c.plan.Actions, a)
+}
 
 func (c *computation) wakeAt(t time.Time) {
 	if c.plan.Wake.IsZero() || t.Before(c.plan.Wake) {
@@ -247,6 +273,7 @@ func (c *computation) both(e *desired.Entry, o *actual.Observed) {
 		if rec.Ending != nil {
 			end = *rec.Ending
 		}
+		end.Grace = min(end.Grace, gracePeriod(e)) // unless its author has given it less time since
 		c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: end.Reason, Ending: end})
 	case actual.PhaseRunning:
 		c.running(e, o)
@@ -318,9 +345,9 @@ func (c *computation) stopped(e *desired.Entry, rec *actual.Record) {
 	case rec.Completed || stalled(e, rec) != "":
 		return
 	default:
-		due := nextStart(e, rec, c.in.Now)
-		if due.After(c.in.Now) {
-			c.wakeAt(due)
+		create.Due = nextStart(e, rec, c.in.Desired.Policy, c.in.Now)
+		if create.Due.After(c.in.Now) {
+			c.wakeAt(create.Due)
 			return
 		}
 		create.Reason = startReason(rec)
@@ -363,7 +390,8 @@ func (c *computation) held() {
 	added := false
 	for i := range c.in.Actual.Requests {
 		r := &c.in.Actual.Requests[i]
-		if r.Kind != actual.RequestRecover || c.in.Busy[r.Name] || !isHeld(c.in.Actual, r.Name) {
+		// One request is one try, whatever came of it: whoever asked looks.
+		if r.Kind != actual.RequestRecover || c.in.Busy[r.Name] || !isHeld(c.in.Actual, r.Name) || c.in.Tried[r.Name] == r.Token {
 			continue
 		}
 		c.add(Action{Op: OpRecover, Name: r.Name, Recover: r, Reason: ReasonRecoverRequested})

@@ -86,11 +86,11 @@ func stalled(e *desired.Entry, rec *actual.Record) string {
 }
 
 // nextStart is when a stopped sandbox may be started.
-func nextStart(e *desired.Entry, rec *actual.Record, now time.Time) time.Time {
+func nextStart(e *desired.Entry, rec *actual.Record, policy *desired.HostPolicy, now time.Time) time.Time {
 	if rec.LastExit == nil || startReason(rec) != ReasonBackOff {
 		return now
 	}
-	delay := backoff(&e.Sandbox.Spec.Backoff, rec)
+	delay := backoff(&e.Sandbox.Spec.Backoff, rec, policy.RestartFloor())
 	from := rec.LastExit.At
 	if from.After(now.Add(delay)) {
 		// The clock was set back by more than the delay. Nothing remembers since
@@ -124,8 +124,10 @@ func startReason(rec *actual.Record) string {
 // backoff is the delay after the given number of failures: initial, doubled
 // for each further one, at most max, and spread by up to a tenth so that
 // sandboxes that failed together do not come back together. The spread is
-// derived from the name and the attempt: the same input gives the same plan.
-func backoff(b *desired.Backoff, rec *actual.Record) time.Duration {
+// derived from the name and the attempt: the same input gives the same plan. It is
+// never below the floor, which is the administrator's: an author who wants no delay
+// must not have a sandbox that ends at once take all of the host.
+func backoff(b *desired.Backoff, rec *actual.Record, floor time.Duration) time.Duration {
 	if rec.Failures <= 0 {
 		return 0
 	}
@@ -135,5 +137,5 @@ func backoff(b *desired.Backoff, rec *actual.Record) time.Duration {
 	h.Write([]byte(rec.Name))
 	h.Write(strconv.AppendInt(nil, rec.Attempt, 10))
 	spread := float64(h.Sum64()%2001)/1000 - 1 // -1 to 1
-	return time.Duration(delay * (1 + 0.1*spread))
+	return max(time.Duration(delay*(1+0.1*spread)), time.Duration(float64(floor)*(1+0.05*(1+spread))))
 }

@@ -139,9 +139,13 @@ type Summary struct {
 // Statuses words an input and its plan, for every name that is wanted, on
 // record, or named by a problem; sorted by name.
 func Statuses(in Input, plan Plan) []Status {
-	v := &view{in: &in, plan: &plan, actions: map[string]*Action{}, problems: map[string][]desired.Problem{}, guarded: map[string]bool{}}
+	v := &view{in: &in, plan: &plan, actions: map[string]*Action{}, delayed: map[string]*Delayed{}, problems: map[string][]desired.Problem{}, guarded: map[string]bool{}}
 	for i := range plan.Actions {
 		v.actions[plan.Actions[i].Name] = &plan.Actions[i]
+	}
+	for i := range plan.Delayed {
+		v.actions[plan.Delayed[i].Name] = &plan.Delayed[i].Action
+		v.delayed[plan.Delayed[i].Name] = &plan.Delayed[i]
 	}
 	if plan.Guard != nil {
 		for _, n := range plan.Guard.Names {
@@ -194,7 +198,7 @@ func Summarize(in Input, plan Plan, statuses []Status) Summary {
 			settled = false
 		}
 	}
-	s.Converged = settled && len(plan.Actions) == 0 && len(in.Busy) == 0 && plan.Guard == nil &&
+	s.Converged = settled && len(plan.Actions) == 0 && len(plan.Delayed) == 0 && len(in.Busy) == 0 && plan.Guard == nil &&
 		in.Desired.Complete && len(in.Desired.Problems) == 0
 	return s
 }
@@ -203,7 +207,8 @@ func Summarize(in Input, plan Plan, statuses []Status) Summary {
 type view struct {
 	in       *Input
 	plan     *Plan
-	actions  map[string]*Action
+	actions  map[string]*Action // with those that are delayed
+	delayed  map[string]*Delayed
 	problems map[string][]desired.Problem
 	guarded  map[string]bool
 }
@@ -366,7 +371,7 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 		doing(ReasonStarting, "")
 	default:
 		s.Phase = PhaseCrashLoopBackOff
-		s.NextRetry = nextStart(w, r, v.in.Now)
+		s.NextRetry = nextStart(w, r, v.in.Desired.Policy, v.in.Now)
 		ready.Reason, ready.Message = ReasonBackOff, exit
 		if r.LastExit != nil && r.LastExit.Reason == ReasonCreateFailed {
 			ready.Reason = ReasonCreateFailed

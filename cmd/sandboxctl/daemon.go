@@ -63,7 +63,7 @@ say, 1 if not (see ` + "`sandboxctl get`" + ` for why).`,
 	fl.StringVar(&f.sentryLog, "sentry-log-level", "warning", "what sentries log: warning, info or debug")
 	fl.BoolVar(&f.allowEmpty, "allow-empty", false, "believe a manifests directory that was replaced by an empty one")
 	fl.BoolVar(&f.allowMassDelete, "allow-mass-delete", false, "remove any number of sandboxes without approval")
-	fl.IntVar(&f.workers, "workers", 4, "operations at the same time")
+	fl.IntVar(&f.workers, "workers", 4, "operations at the same time, of each kind: starts after a failure, starts that somebody asked for, clean-up")
 	fl.DurationVar(&f.resync, "resync", 30*time.Second, "look at everything at least this often")
 	fl.DurationVar(&f.pollEvery, "poll", 10*time.Second, "look this often whether the manifests directory is still the same (without inotify: what is in it)")
 	fl.StringVar(&f.logFormat, "log-format", "text", "log on stderr as text or json")
@@ -127,7 +127,12 @@ func (a *app) daemon(ctx context.Context, f *daemonFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
+	left := false
+	defer func() {
+		if !left {
+			err = errors.Join(err, store.Close())
+		}
+	}()
 	if err := store.Lock(); err != nil {
 		return err
 	}
@@ -144,7 +149,11 @@ func (a *app) daemon(ctx context.Context, f *daemonFlags) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.journal.Close()) }()
 	d.unswept = busy > 0
-	return d.run(ctx, f.once)
+	err = d.run(ctx, f.once)
+	// Who still uses the store keeps it, and the lock, until the end of the process:
+	// no other daemon begins before.
+	left = len(d.loop.Unfinished()) > 0
+	return err
 }
 
 // daemon is a running daemon.

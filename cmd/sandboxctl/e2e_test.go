@@ -171,6 +171,7 @@ root: {dirs: [%[1]s], bundles: [%[1]s], hooks: true}
 network: {host: true, netns: ["*"]}
 capabilities: [ALL]
 fileAccess: [proxy, direct]
+minRestartDelay: 50ms
 `, list.String())
 }
 

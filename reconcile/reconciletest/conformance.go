@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
 )
 
@@ -41,7 +42,7 @@ type Host struct {
 func Conformance(t *testing.T, newHost func(t *testing.T) *Host) {
 	for name, part := range map[string]func(*testing.T, *conformance){
 		"life": life, "over a live one": overLive, "edited": edited, "forgotten": forgotten, "sentry dies": dies("sentry"), "gofer dies": dies("gofer"),
-		"refused": refused, "cancelled": cancelled, "many": many, "restart token": token,
+		"refused": refused, "cancelled": cancelled, "reason gone": reasonGone, "daemon ends": daemonEnds, "many": many, "restart token": token,
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
@@ -223,6 +224,66 @@ func cancelled(t *testing.T, c *conformance) {
 	}
 	c.create("a")
 	c.running("web")
+	c.remove()
+}
+
+// reasonGone: a create that is cancelled because of what somebody wants now is
+// undone, and is no failure.
+func reasonGone(t *testing.T, c *conformance) {
+	for i := range 8 {
+		ctx, cancel := operation.New(t.Context(), func() {})
+		timer := time.AfterFunc(time.Duration(i*i)*2*time.Millisecond, func() { cancel(&operation.Cancelled{Reason: "SpecChanged"}) })
+		err := c.h.Create(ctx, c.h.Entry("web", "a"), "")
+		timer.Stop()
+		cancel(nil)
+		var cancelled *operation.Cancelled
+		switch {
+		case err == nil:
+			c.running("web")
+		case !errors.As(err, &cancelled):
+			t.Fatalf("cancelled: %v", err)
+		default:
+			if o := c.look("web"); o != nil {
+				if r := c.stopped(); r.Failures != 0 || r.LastExit == nil || r.LastExit.Reason != actual.ReasonCancelled || r.Ending == nil || r.Ending.Reason != "SpecChanged" {
+					t.Fatalf("cancelled: %+v %+v %+v", r, r.LastExit, r.Ending)
+				}
+			}
+		}
+		c.destroy()
+	}
+	c.create("b")
+	c.running("web")
+	c.remove()
+}
+
+// daemonEnds: a create that the end of the daemon cuts short leaves what the next
+// one can go on from, and is no failure.
+func daemonEnds(t *testing.T, c *conformance) {
+	for i := range 8 {
+		parent, end := context.WithCancelCause(t.Context())
+		ctx, cancel := operation.New(parent, func() {})
+		timer := time.AfterFunc(time.Duration(i*i)*2*time.Millisecond, func() { end(operation.ErrShutdown) })
+		err := c.h.Create(ctx, c.h.Entry("web", "a"), "")
+		timer.Stop()
+		end(operation.ErrShutdown)
+		cancel(nil)
+		if err != nil && !errors.Is(err, operation.ErrShutdown) {
+			t.Fatalf("at the end of the daemon: %v", err)
+		}
+		if o := c.look("web"); o != nil {
+			if o.Record.Failures != 0 || o.Record.Phase == actual.PhaseStopped {
+				t.Fatalf("at the end of the daemon: %+v", o.Record)
+			}
+		}
+		c.must(c.h.Destroy(t.Context(), "web", actual.Ending{Reason: "Interrupted", Adopt: true, Finish: true}))
+		if c.look("web") != nil && c.look("web").Record.Phase == actual.PhaseStopped {
+			c.create("a")
+		} else if c.look("web") != nil {
+			c.running("web")
+		}
+		c.destroy()
+	}
+	c.create("b")
 	c.remove()
 }
 

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
 )
 
@@ -47,6 +48,10 @@ type World struct {
 	Took time.Duration
 	// OnCreate is told the request of each create, if set.
 	OnCreate func(token string)
+	// OnStart is called in each create whose processes are on record, if set, with
+	// the context of the operation. It may take as long as it likes. An error fails
+	// the create.
+	OnStart func(ctx context.Context, name string) error
 
 	notDropped int // how many times DropRequest does nothing
 }
@@ -435,16 +440,35 @@ func (w *World) Create(ctx context.Context, e *desired.Entry, token string) erro
 		if errors.Is(err, ErrCrash) {
 			return err
 		}
-		w.mu.Lock()
-		delete(w.procs, sentry.PID)
-		delete(w.procs, gofer.PID)
-		w.mu.Unlock()
-		r.Sentry, r.Gofer = nil, nil
-		return w.failCreate(r, err)
+		return w.undo(ctx, r, err)
+	}
+	if w.OnStart != nil {
+		if err := w.OnStart(ctx, name); operation.Shutdown(ctx) {
+			return errors.Join(operation.ErrShutdown, err)
+		} else if err != nil {
+			return w.undo(ctx, r, err)
+		}
 	}
 	r.Phase, r.StartedAt = actual.PhaseRunning, time.Now()
 	w.put(r)
 	return nil
+}
+
+// undo ends the processes of a create that failed or was cancelled.
+func (w *World) undo(ctx context.Context, r actual.Record, err error) error {
+	w.mu.Lock()
+	delete(w.procs, r.Sentry.PID)
+	delete(w.procs, r.Gofer.PID)
+	w.mu.Unlock()
+	r.Sentry, r.Gofer = nil, nil
+	reason := operation.CancelReason(ctx)
+	if reason == "" {
+		return w.failCreate(r, err)
+	}
+	r.Phase, r.Ending = actual.PhaseStopped, &actual.Ending{Reason: reason}
+	r.LastExit = &actual.Exit{Reason: actual.ReasonCancelled, Message: reason, At: time.Now()}
+	w.put(r)
+	return err
 }
 
 func (w *World) failCreate(r actual.Record, err error) error {
@@ -495,6 +519,15 @@ func (w *World) Destroy(ctx context.Context, name string, how actual.Ending) err
 	r.Phase, r.LastExit, r.Failures, r.Completed, r.Sentry, r.Gofer = actual.PhaseStopped, x, how.Failures, how.Completed, nil, nil
 	w.put(r)
 	return nil
+}
+
+// Stopping puts a sandbox on record as being stopped.
+func (w *World) Stopping(name string, how actual.Ending) {
+	w.mu.Lock()
+	r := *w.records[name]
+	w.mu.Unlock()
+	r.Phase, r.Ending = actual.PhaseStopping, &how
+	w.put(r)
 }
 
 // Forget implements reconcile.Launcher.

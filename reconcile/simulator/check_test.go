@@ -14,6 +14,7 @@ import (
 	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
+	"sandboxctl.dev/reconcile/reconciletest"
 )
 
 // checker knows what is true, and compares it after every step with what must
@@ -37,6 +38,7 @@ type checker struct {
 	busy      map[string]bool // names with a command
 	passes    int
 	doomNext  int // sentries that will not come up
+	line      *reconciletest.Line
 	guard     *reconcile.Guard
 	reason    string // of the last snapshot not to be complete
 }
@@ -65,7 +67,7 @@ func (c *checker) init(h *host) {
 	*c = checker{
 		acks: map[string][]string{}, tokens: map[string][]string{}, asked: map[string]bool{}, puts: map[string]*actual.Record{},
 		completed: map[string]run{}, genuine: map[string]int{}, started: map[exitKey]bool{}, records: map[string]*actual.Record{},
-		wishes: map[string][]wish{}, busy: map[string]bool{}, asking: map[string]asking{},
+		wishes: map[string][]wish{}, busy: map[string]bool{}, asking: map[string]asking{}, line: &reconciletest.Line{},
 	}
 	c.follow(h)
 }
@@ -143,6 +145,14 @@ func (c *checker) put(r *actual.Record) {
 // plan checks every decision against what is true.
 func (c *checker) plan(h *host, in *reconcile.Input, plan *reconcile.Plan) {
 	c.guard, c.reason = plan.Guard, in.Desired.Reason
+	due := make([]reconciletest.Due, len(plan.Actions))
+	for i, a := range plan.Actions {
+		due[i] = reconciletest.Due{Name: a.Name, Lane: int(a.Lane)}
+	}
+	c.line.Pass(due, in.Busy)
+	if wrong := c.line.Wrong(); wrong != "" {
+		h.breach("I5: %s", wrong)
+	}
 	c.follow(h)
 	for i := range plan.Actions {
 		a := &plan.Actions[i]

@@ -78,6 +78,7 @@ func (h *host) runDaemon(ctx context.Context, p *program) error {
 	opts.Source, opts.Observer, opts.Requests = d.source, p.observer, d
 	opts.Launcher = &launcher{h: h, p: p, store: s}
 	opts.Policy = reconcile.DefaultPolicy()
+	h.check.line.Reset()
 	opts.Workers = 2
 	opts.Wakes = []<-chan struct{}{p.changes}
 	opts.OnPass = func(in reconcile.Input, plan reconcile.Plan) {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
 )
 
@@ -64,7 +65,7 @@ func (o *op) create(ctx context.Context, e *desired.Entry, token string) error {
 			return fmt.Errorf("read request: %w", err)
 		}
 	}
-	rec, err := o.intent(e, token)
+	rec, err := o.intent(ctx, e, token)
 	if err != nil {
 		return err
 	}
@@ -73,18 +74,26 @@ func (o *op) create(ctx context.Context, e *desired.Entry, token string) error {
 			return fmt.Errorf("record intent: %w", err)
 		}
 	}
-	err = o.start(ctx, rec)
-	if err == nil {
+	if err = o.start(ctx, rec); err == nil {
 		return nil
 	}
 	if o.t.p.dead {
 		return err
 	}
-	o.h.check.createFailed(o.h, rec)
-	return errors.Join(err, o.abort(rec, err))
+	if !operation.Shutdown(ctx) {
+		o.h.check.createFailed(o.h, rec)
+		err = errors.Join(err, o.abort(ctx, rec, err))
+	}
+	if operation.Shutdown(ctx) {
+		return errors.Join(operation.ErrShutdown, err)
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		return errors.Join(cause, err)
+	}
+	return err
 }
 
-func (o *op) intent(e *desired.Entry, token string) (*actual.Record, error) {
+func (o *op) intent(ctx context.Context, e *desired.Entry, token string) (*actual.Record, error) {
 	name := e.Sandbox.Metadata.Name
 	old, err := o.load(name)
 	if err != nil {
@@ -104,7 +113,7 @@ func (o *op) intent(e *desired.Entry, token string) (*actual.Record, error) {
 		if err := o.proveDead(old); err != nil {
 			return nil, err
 		}
-		if err := o.release(context.Background(), old); err != nil {
+		if err := o.release(operation.CleanUp(ctx), old); err != nil {
 			return nil, err
 		}
 		rec.UID, rec.Attempt, rec.Generation = old.UID, old.Attempt, old.Generation
@@ -355,11 +364,14 @@ func (o *op) startApp(_ context.Context, rec *actual.Record, p *pair) error {
 }
 
 func (o *op) explain(ctx context.Context, rec *actual.Record, cause error) error {
+	if operation.Shutdown(ctx) {
+		return cause
+	}
 	return errors.Join(cause, o.reapPair(context.WithoutCancel(ctx), rec))
 }
 
-func (o *op) abort(rec *actual.Record, cause error) error {
-	ctx := context.Background()
+func (o *op) abort(create context.Context, rec *actual.Record, cause error) error {
+	ctx := operation.CleanUp(create)
 	if err := o.reapPair(ctx, rec); err != nil {
 		return err
 	}
@@ -368,8 +380,13 @@ func (o *op) abort(rec *actual.Record, cause error) error {
 	}
 	rec.Phase = actual.PhaseStopped
 	rec.Sentry, rec.Gofer, rec.Cgroups = nil, nil, nil
-	rec.Failures++
-	rec.LastExit = &actual.Exit{Reason: "CreateFailed", Message: cause.Error(), At: time.Now()}
+	if reason := operation.CancelReason(create); reason != "" {
+		rec.Ending = &actual.Ending{Reason: reason}
+		rec.LastExit = &actual.Exit{Reason: actual.ReasonCancelled, Message: reason, At: time.Now()}
+	} else {
+		rec.Failures++
+		rec.LastExit = &actual.Exit{Reason: "CreateFailed", Message: cause.Error(), At: time.Now()}
+	}
 	return o.store.put(o.t, rec)
 }
 
@@ -508,6 +525,9 @@ func (o *op) kill(ctx context.Context, name string, id *actual.Identity, grace t
 		return nil
 	}
 	if !o.waitDead(ctx, p, killTimeout) {
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
 		return fmt.Errorf("pid %d is alive", id.PID)
 	}
 	return nil

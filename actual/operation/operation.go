@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package operation is what the reconcile loop and a launcher agree on about one
+// operation on one sandbox: how the loop ends it, and how the launcher tells
+// that it only waits.
+package operation
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// ErrShutdown is the cause of an operation's end when the daemon ends. A launcher
+// then leaves everything as it is, as if the daemon had been killed: the next
+// daemon resumes the operation from the record, and no failure is counted.
+var ErrShutdown = errors.New("the daemon is shutting down")
+
+// Cancelled is the cause of an operation's end when the reason for it is gone, or
+// is another one now. A launcher then undoes what it did and writes Reason into
+// the record. It is not a failure of the sandbox.
+type Cancelled struct {
+	// Reason is why, as of an Action: ManifestRemoved, SpecChanged, …
+	Reason string
+}
+
+func (c *Cancelled) Error() string { return "cancelled: " + c.Reason }
+
+type key struct{}
+
+type operation struct {
+	parent context.Context
+	waits  func()
+}
+
+// New returns the context of one operation and what cancels it. It ends with
+// parent too. waits is called when the operation gives up its worker.
+func New(parent context.Context, waits func()) (context.Context, context.CancelCauseFunc) {
+	return context.WithCancelCause(context.WithValue(parent, key{}, &operation{parent: parent, waits: waits}))
+}
+
+// Waits tells the loop that what follows takes as long as a guest, an author or a
+// sentry decides: a hook, a grace period, a process that does not die. The
+// operation gives up its worker, so that nobody else waits with it.
+func Waits(ctx context.Context) {
+	if o, ok := ctx.Value(key{}).(*operation); ok {
+		o.waits()
+	}
+}
+
+// WaitsAfter has the operation give up its worker if it is not stopped before: what
+// follows takes no time, unless somebody sees to it that it does.
+func WaitsAfter(ctx context.Context, d time.Duration) (stop func() bool) {
+	return time.AfterFunc(d, func() { Waits(ctx) }).Stop
+}
+
+// CleanUp returns a context for undoing what an operation did: it lasts longer
+// than the operation, and ends with the daemon.
+func CleanUp(ctx context.Context) context.Context {
+	if o, ok := ctx.Value(key{}).(*operation); ok {
+		return context.WithValue(o.parent, key{}, o)
+	}
+	return context.WithoutCancel(ctx)
+}
+
+// Shutdown says whether the daemon ends.
+func Shutdown(ctx context.Context) bool {
+	return errors.Is(context.Cause(ctx), ErrShutdown) || errors.Is(context.Cause(CleanUp(ctx)), ErrShutdown)
+}
+
+// CancelReason is why an operation was cancelled, "" if it was not.
+func CancelReason(ctx context.Context) string {
+	if c, ok := errors.AsType[*Cancelled](context.Cause(ctx)); ok {
+		return c.Reason
+	}
+	return ""
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package reconcile
+
+import (
+	"fmt"
+	"time"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
+)
+
+// Reasons of events about operations.
+const (
+	EventStarted             = "Started"
+	EventStopped             = "Stopped"
+	EventRecovered           = "Recovered"
+	EventRemoved             = "Removed"
+	EventCancelled           = "Cancelled"
+	EventCreateFailed        = "CreateFailed"
+	EventDestroyFailed       = "DestroyFailed"
+	EventRemoveFailed        = "RemoveFailed"
+	EventRecordRecovered     = "RecordRecovered"
+	EventRecordRecoverFailed = "RecordRecoverFailed"
+	EventGuarded             = "RemovalHeld"
+	EventIncomplete          = "SourceIncomplete"
+	EventComplete            = "SourceComplete"
+	EventHeld                = "Held"
+	EventUnknown             = "ProcessUnknown"
+)
+
+func doneReason(a Action) string {
+	switch a.Op {
+	case OpCreate:
+		return EventStarted
+	case OpDestroy:
+		if a.Ending.Adopt {
+			return EventRecovered
+		}
+		return EventStopped
+	case OpRecover:
+		return EventRecordRecovered
+	case OpForget:
+	}
+	return EventRemoved
+}
+
+func doneMessage(r *result) string {
+	msg := r.action.Reason
+	if x := r.action.Ending.Exit; x != nil {
+		// How it ended says why, unless something else is the reason.
+		if how := describeExit(x); x.Reason == msg {
+			msg = how
+		} else {
+			msg += ": " + how
+		}
+	}
+	if r.said != "" {
+		msg += ": " + r.said
+	}
+	return fmt.Sprintf("%s (took %s)", msg, r.took.Round(time.Millisecond))
+}
+
+func failReason(a Action) string {
+	switch a.Op {
+	case OpCreate:
+		return EventCreateFailed
+	case OpDestroy:
+		return EventDestroyFailed
+	case OpRecover:
+		return EventRecordRecoverFailed
+	case OpForget:
+	}
+	return EventRemoveFailed
+}
+
+// announceUnclear makes events of sandboxes that can't be judged: nothing is
+// done about them, which nobody would understand without.
+func (l *Loop) announceUnclear(have *actual.Snapshot) {
+	var now map[string]string
+	note := func(name, reason, message string) {
+		if now == nil {
+			now = map[string]string{}
+		}
+		now[name] = message
+		if l.unclear[name] != message {
+			l.opts.Log.Warn("sandbox left alone", keySandbox, name, keyReason, reason, keyError, message, keyPass, l.pass)
+			l.event(actual.EventWarning, name, reason, message)
+		}
+	}
+	for i := range have.Held {
+		note(have.Held[i].Name, EventHeld, have.Held[i].Reason+": "+have.Held[i].Message)
+	}
+	for i := range have.Sandboxes {
+		if o := &have.Sandboxes[i]; unknown(o) {
+			note(o.Record.Name, EventUnknown, o.Why)
+		}
+	}
+	l.unclear = now
+}
+
+// announce makes events of what changed between passes for the whole.
+func (l *Loop) announce(in Input, plan *Plan) {
+	l.announceUnclear(in.Actual)
+	if g := plan.Guard != nil; g != l.guarded {
+		l.guarded = g
+		if g {
+			l.opts.Log.Warn("removal held", keyPass, l.pass, keyReason, plan.Guard.Message)
+			l.event(actual.EventWarning, "", EventGuarded, plan.Guard.Message)
+		}
+	}
+	reason := in.Desired.Reason
+	if reason == desired.ReasonUnsettled || reason == l.source {
+		return
+	}
+	l.source = reason
+	if reason == "" {
+		l.opts.Log.Info("manifests complete", keyPass, l.pass)
+		l.event(actual.EventNormal, "", EventComplete, "the manifests can be read whole again")
+		return
+	}
+	l.opts.Log.Warn("manifests incomplete", keyReason, reason, keyError, in.Desired.Message, keyPass, l.pass)
+	l.event(actual.EventWarning, "", EventIncomplete, reason+": "+in.Desired.Message)
+}
+
+func (l *Loop) event(typ, name, reason, message string) {
+	if l.opts.Events == nil {
+		return
+	}
+	if err := l.opts.Events.Append(actual.Event{Type: typ, Sandbox: name, Reason: reason, Message: message, Pass: l.pass}); err != nil {
+		l.opts.Log.Warn("event lost", keyError, err)
+	}
+}
