@@ -36,6 +36,7 @@ func sample(name string) *Record {
 		LastExit:  &Exit{Known: true, Code: 1, Reason: ReasonError, At: at},
 		Completed: true,
 		Network:   &Network{Path: "/run/netns/web", Inode: 4026531840, Config: json.RawMessage(`{"links":[]}`)},
+		Hooks:     json.RawMessage(`{"bundle":"/srv/b"}`),
 	}
 }
 
@@ -109,6 +110,9 @@ func TestRecordUpgrade(t *testing.T) {
 		want := sample("web")
 		if v < 2 {
 			want.Network = nil
+		}
+		if v < 3 {
+			want.Hooks = nil
 		}
 		if got, err := EncodeRecord(r); err != nil {
 			t.Error(err)

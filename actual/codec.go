@@ -111,6 +111,14 @@ func upgrade(body []byte) ([]byte, error) {
 		}
 		v.Version = 2
 	}
+	if v.Version == 2 {
+		// As before: 3 only adds fields.
+		var err error
+		if body, err = setVersion(body, 3); err != nil {
+			return nil, err
+		}
+		v.Version = 3
+	}
 	if v.Version != RecordVersion {
 		return nil, fmt.Errorf("version %d is unknown", v.Version)
 	}

@@ -86,7 +86,7 @@ func FuzzDecodeRecord(f *testing.F) {
 		f.Add([]byte(strings.Replace(string(body), `"pid":100`, `"pid":`+pid, 1)))
 	}
 	for _, version := range []string{"0", "1", "3", "999", "-1", `"2"`, "2.5"} {
-		f.Add([]byte(strings.Replace(string(body), `"version":2`, `"version":`+version, 1)))
+		f.Add([]byte(strings.Replace(string(body), fmt.Sprintf(`"version":%d`, RecordVersion), `"version":`+version, 1)))
 	}
 	for _, name := range []string{"..", ".", "-rf", "a/b", "", `\u0000`, "WEB"} {
 		f.Add([]byte(strings.Replace(string(body), `"web"`, `"`+name+`"`, 1)))

@@ -9,7 +9,7 @@ import (
 
 // RecordVersion is the version this program writes. A record with a newer one
 // is held, never acted on and never rewritten.
-const RecordVersion = 2
+const RecordVersion = 3
 
 // Phase is how far the single writer of a record got. It is intent, written
 // before the effect; what is true of the processes is in Observed.
@@ -79,6 +79,9 @@ type Record struct {
 	// Network is what the sandbox was lent of a network namespace of the host,
 	// to be put back when it has ended.
 	Network *Network `json:"network,omitempty"`
+	// Hooks are what runs on the host when the sandbox has ended, opaque here. They
+	// are set from before its first hooks run until its last ones have run.
+	Hooks json.RawMessage `json:"hooks,omitempty"`
 	// Warnings are things that were asked for and could not be had on this
 	// host, such as resource limits without a cgroup controller.
 	Warnings []Warning `json:"warnings,omitempty"`

@@ -198,6 +198,9 @@ func (s *Store) Root() (*os.Root, error) {
 	return r, nil
 }
 
+// RootDir is the open state directory. It stays the store's.
+func (s *Store) RootDir() *os.File { return s.root }
+
 // Path is where the state directory was when it was opened, for messages.
 func (s *Store) Path() string { return s.path }
 

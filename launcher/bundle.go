@@ -44,7 +44,7 @@ func (st *setup) fromConfig(dir string, cfg *specs.Spec) (err error) {
 	if err := checkBundle(cfg); err != nil {
 		return terminalf("spec.root.bundle: read %s/config.json: %w", dir, err)
 	}
-	if err := st.allowProcess(cfg); err != nil {
+	if err := st.allowProcess(cfg, dir); err != nil {
 		return terminalf("spec.root.bundle: read %s/config.json: %w", dir, err)
 	}
 	if st.root, err = st.allowInBundle(dir, cfg.Root.Path, desired.DirPath, cfg.Root.Readonly || st.overlay != desired.OverlayNone); err != nil {
@@ -109,15 +109,17 @@ func (st *setup) allowInBundle(bundle, path, kind string, readOnly bool) (source
 
 // allowProcess judges by the policy what a manifest would say itself, and with a
 // bundle does not.
-func (st *setup) allowProcess(cfg *specs.Spec) error {
+func (st *setup) allowProcess(cfg *specs.Spec, dir string) error {
 	if st.policy == nil {
 		return nil
 	}
 	if st.policy.RootUser != nil && !*st.policy.RootUser && cfg.Process.User.UID == 0 {
 		return fmt.Errorf("process.user: the host policy (%s) does not allow applications to run as root of their sandbox; use another uid", st.policy.Source())
 	}
-	if cfg.Hooks != nil && hasHooks(cfg.Hooks) && !st.policy.Root.Hooks {
-		return fmt.Errorf("hooks: they run as root on the host, which the host policy (%s) does not allow; remove them, or have the administrator set root.hooks", st.policy.Source())
+	if cfg.Hooks != nil && hasHooks(cfg.Hooks) {
+		if err := allowHooks(st.policy, dir); err != nil {
+			return err
+		}
 	}
 	c := cfg.Process.Capabilities
 	if c == nil {

@@ -7,9 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -17,11 +15,13 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/desired"
 )
 
-// hooksFile is what a sandbox keeps of its bundle from before its first hooks
-// until its last ones have run: the bundle may be another by then.
-const hooksFile = "hooks.json"
+// oldHooksFile is where versions before 3 of the record kept the poststop hooks.
+// They are in the record now, whose checksum tells what this program wrote from
+// what somebody else put there.
+const oldHooksFile = "hooks.json"
 
 // warningHookFailed is the reason of a recorded warning.
 const warningHookFailed = "HookFailed"
@@ -45,19 +45,16 @@ func (h *bundleHooks) set(kind string, hooks []specs.Hook, limit time.Duration) 
 }
 
 // beforeStart runs the hooks that come between the sandbox and its application.
-// One that fails fails the start.
+// One that fails fails the start. The poststop hooks are on record before: the
+// bundle may be another one when the sandbox ends.
 func (l *Launcher) beforeStart(ctx context.Context, rec *actual.Record, h *bundleHooks, limit time.Duration) error {
-	b, err := json.Marshal(h)
+	owed, err := json.Marshal(&bundleHooks{Bundle: h.Bundle, Hooks: &specs.Hooks{Poststop: h.Hooks.Poststop}, Annotations: h.Annotations})
 	if err != nil {
 		return fmt.Errorf("encode hooks: %w", err)
 	}
-	dir, err := l.store.Dir(rec.Name)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	if err := atomicfile.Write(dir, hooksFile, b, 0o600); err != nil {
-		return fmt.Errorf("write hooks: %w", err)
+	rec.Hooks = owed
+	if err := l.store.Put(rec); err != nil {
+		return fmt.Errorf("record hooks: %w", err)
 	}
 	state := h.state(rec.Name, specs.StateCreated, rec.Sentry.PID)
 	//nolint:staticcheck // Prestart is deprecated in the spec and still in bundles
@@ -76,70 +73,74 @@ func afterStart(ctx context.Context, rec *actual.Record, h *bundleHooks, limit t
 }
 
 // afterEnd runs the hooks that follow the end of a sandbox that got as far as
-// its first ones, once, or after a crash once more. It fails only if ctx ends.
+// its first ones, once, or after a crash once more. The host policy is asked
+// again: it may have changed since the start. It fails if the policy can't be
+// read, or ctx ends; the hooks stay on record then.
 func (l *Launcher) afterEnd(ctx context.Context, rec *actual.Record) error {
 	warn := warnIn(rec)
-	dir, err := l.store.Dir(rec.Name)
-	if err != nil {
-		return fmt.Errorf("run poststop hooks: %w", err)
+	if len(rec.Hooks) == 0 {
+		return l.dropOldHooks(rec.Name, warn)
 	}
-	defer dir.Close()
-	h, err := readHooks(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	var h bundleHooks
+	if err := json.Unmarshal(rec.Hooks, &h); err != nil || h.Hooks == nil {
+		warn("poststop hooks were not run: the record of them can't be read: %v", err)
+		rec.Hooks = nil
 		return nil
 	}
-	var damage *hooksDamage
-	if err != nil && !errors.As(err, &damage) {
-		// The system refuses now what it may give later: they are owed until then.
+	policy, err := l.opts.Policy()
+	if err != nil {
 		return fmt.Errorf("run poststop hooks: %w", err)
 	}
-	if err == nil {
-		h.set("poststop", h.Hooks.Poststop, l.hookTime()).RunAll(ctx, h.state(rec.Name, specs.StateStopped, 0), warn)
-		if cause := context.Cause(ctx); cause != nil {
-			return fmt.Errorf("run poststop hooks: %w", cause)
-		}
-		err = atomicfile.Remove(dir, hooksFile)
+	if err := allowHooks(policy, h.Bundle); err != nil {
+		warn("poststop hooks were not run: %v", err)
+		rec.Hooks = nil
+		return nil
 	}
-	if err != nil {
-		warn("poststop hooks: %v", err)
+	if cause := context.Cause(ctx); cause != nil {
+		return fmt.Errorf("run poststop hooks: %w", cause)
 	}
+	h.set("poststop", h.Hooks.Poststop, policy.HookTime()).RunAll(ctx, h.state(rec.Name, specs.StateStopped, 0), warn)
+	if cause := context.Cause(ctx); cause != nil {
+		return fmt.Errorf("run poststop hooks: %w", cause)
+	}
+	rec.Hooks = nil
 	return nil
 }
 
-// hookTime is how long the hooks of one point may take now. A policy that can't be
-// read is no reason to let them take longer than usual.
-func (l *Launcher) hookTime() time.Duration {
-	policy, err := l.opts.Policy()
-	if err != nil {
-		policy = nil
+// allowHooks says whether the policy lets the hooks of a bundle run as root on the
+// host.
+func allowHooks(policy *desired.HostPolicy, bundle string) error {
+	if !policy.Root.Hooks {
+		return fmt.Errorf("hooks: they run as root on the host, which the host policy (%s) does not allow; remove them, or have the administrator set root.hooks", policy.Source())
 	}
-	return policy.HookTime()
+	_, err := policy.AllowedRoot(desired.BundlePath, bundle, false)
+	return err
 }
 
-func readHooks(dir *os.File) (*bundleHooks, error) {
-	f, err := openBeneath(int(dir.Fd()), hooksFile, unix.O_RDONLY|unix.O_NONBLOCK)
+// dropOldHooks removes the hooks that an earlier version wrote into a file of their
+// own. They are not run: nothing says who wrote that file.
+func (l *Launcher) dropOldHooks(name string, warn func(format string, args ...any)) error {
+	dir, err := l.store.Dir(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("look for hooks of an earlier version: %w", err)
 	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, 2*maxBundleConfig))
-	if err != nil {
-		return nil, fmt.Errorf("read hooks: %w", err)
+	defer dir.Close()
+	var st unix.Stat_t
+	switch err := unix.Fstatat(int(dir.Fd()), oldHooksFile, &st, unix.AT_SYMLINK_NOFOLLOW); {
+	case errors.Is(err, unix.ENOENT):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look for hooks of an earlier version: %w", err)
 	}
-	var h bundleHooks
-	if err := json.Unmarshal(b, &h); err != nil {
-		return nil, &hooksDamage{fmt.Errorf("decode hooks: %w", err)}
+	warn("poststop hooks were not run: %s is of an earlier version, and nothing says who wrote it", oldHooksFile)
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return nil // not ours; it goes with the directory it is in
 	}
-	if h.Hooks == nil {
-		return nil, &hooksDamage{errors.New("decode hooks: there are none")}
-	}
-	return &h, nil
+	return atomicfile.Remove(dir, oldHooksFile)
 }
-
-// hooksDamage says that what was read can't be understood, and never will be.
-type hooksDamage struct{ error }
-
-func (e *hooksDamage) Unwrap() error { return e.error }
 
 func warnIn(rec *actual.Record) func(format string, args ...any) {
 	return func(format string, args ...any) {

@@ -3,23 +3,27 @@
 package launcher
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
 )
 
-// Hooks that the system does not let be read now are run later, and not passed
-// over; what can't be understood will not be understood then either.
-func TestAfterEndUnread(t *testing.T) {
+// What runs as root when a sandbox has ended is on its checksummed record, and the
+// host policy of that moment allows it. A file in the state is not believed.
+func TestOwedHooks(t *testing.T) {
 	t.Parallel()
-	top := filepath.Join(t.TempDir(), "state")
-	store, err := actual.OpenStore(top)
+	top := t.TempDir()
+	store, err := actual.OpenStore(filepath.Join(top, "state"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,23 +31,71 @@ func TestAfterEndUnread(t *testing.T) {
 	if err := store.Claim("web"); err != nil {
 		t.Fatal(err)
 	}
-	l := &Launcher{store: store}
-	file := filepath.Join(top, "sandboxes/web", hooksFile)
-	rec := &actual.Record{Name: "web"}
-	if err := l.afterEnd(t.Context(), rec); err != nil || len(rec.Warnings) > 0 {
-		t.Errorf("without hooks: %v, %v", err, rec.Warnings)
+	ran := filepath.Join(top, "ran")
+	hooks := func(bundle string) json.RawMessage {
+		b, err := json.Marshal(&bundleHooks{Bundle: bundle, Hooks: &specs.Hooks{Poststop: []specs.Hook{
+			{Path: "/bin/sh", Args: []string{"sh", "-c", "echo ran >> " + ran}, Env: []string{"PATH=/bin:/usr/bin"}},
+		}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
 	}
-	// As good as a read error: a directory is opened, and can't be read.
-	if err := os.Mkdir(file, 0o700); err != nil {
-		t.Fatal(err)
+	policy := func(lines string) func() (*desired.HostPolicy, error) {
+		return func() (*desired.HostPolicy, error) { return hostPolicy(t, lines), nil }
 	}
-	if err := l.afterEnd(t.Context(), rec); !errors.Is(err, unix.EISDIR) || len(rec.Warnings) > 0 {
-		t.Errorf("unread: %v, %v", err, rec.Warnings)
-	}
-	if err := errors.Join(os.Remove(file), os.WriteFile(file, []byte("{"), 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	if err := l.afterEnd(t.Context(), rec); err != nil || len(rec.Warnings) != 1 || !strings.Contains(rec.Warnings[0].Message, "decode hooks") {
-		t.Errorf("damaged: %v, %v", err, rec.Warnings)
+	const bundles = "bundles: [{path: /srv/b, access: readOnly}]"
+	allowed := policy("root: {hooks: true, " + bundles + "}")
+	broken := errors.New("it is being written")
+	file := filepath.Join(top, "state/sandboxes/web", oldHooksFile)
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, c := range map[string]struct {
+		ctx     context.Context
+		policy  func() (*desired.HostPolicy, error)
+		hooks   json.RawMessage
+		file    func() error
+		runs    bool
+		kept    bool // on record, for the next time
+		err     error
+		warning string
+	}{
+		"none":              {policy: allowed},
+		"owed":              {policy: allowed, hooks: hooks("/srv/b/x"), runs: true},
+		"not any more":      {policy: policy("root: {" + bundles + "}"), hooks: hooks("/srv/b/x"), warning: "hooks: they run as root on the host"},
+		"no policy file":    {policy: func() (*desired.HostPolicy, error) { return desired.DefaultHostPolicy(), nil }, hooks: hooks("/srv/b/x"), warning: "hooks: they run as root"},
+		"another bundle":    {policy: allowed, hooks: hooks("/srv/c"), warning: "does not allow /srv/c"},
+		"broken policy":     {policy: func() (*desired.HostPolicy, error) { return nil, broken }, hooks: hooks("/srv/b/x"), err: broken, kept: true},
+		"interrupted":       {ctx: cancelled, policy: allowed, hooks: hooks("/srv/b/x"), err: context.Canceled, kept: true},
+		"not understood":    {policy: allowed, hooks: json.RawMessage("{}"), warning: "can't be read"},
+		"a file":            {policy: allowed, file: func() error { return os.WriteFile(file, hooks("/srv/b/x"), 0o600) }, warning: "nothing says who wrote it"},
+		"a file and a hook": {policy: allowed, hooks: hooks("/srv/b/x"), file: func() error { return os.WriteFile(file, hooks("/srv/b/x"), 0o600) }, runs: true},
+		"a link":            {policy: allowed, file: func() error { return os.Symlink("/etc/passwd", file) }, warning: "nothing says who wrote it"},
+		"a directory":       {policy: allowed, file: func() error { return os.Mkdir(file, 0o700) }, warning: "nothing says who wrote it"},
+	} {
+		if c.file != nil {
+			if err := c.file(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if c.ctx == nil {
+			c.ctx = t.Context()
+		}
+		l := &Launcher{store: store, opts: Options{Policy: c.policy}}
+		rec := &actual.Record{Name: "web", Hooks: c.hooks}
+		err := l.afterEnd(c.ctx, rec)
+		if !errors.Is(err, c.err) || (err == nil) != (c.err == nil) {
+			t.Errorf("%s: %v, expected %v", name, err, c.err)
+		}
+		said, _ := os.ReadFile(ran)
+		if got := string(said); (got == "ran\n") != c.runs || c.kept != (len(rec.Hooks) > 0) {
+			t.Errorf("%s: ran %q, on record %s", name, got, rec.Hooks)
+		}
+		if warnings := fmt.Sprint(rec.Warnings); (len(rec.Warnings) == 1) != (c.warning != "") || !strings.Contains(warnings, c.warning) {
+			t.Errorf("%s: warnings %v, expected %q", name, warnings, c.warning)
+		}
+		if err := errors.Join(os.RemoveAll(ran), os.RemoveAll(file)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

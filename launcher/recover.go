@@ -139,12 +139,21 @@ func (l *Launcher) end(ctx context.Context, e *Evidence) error {
 	} else if len(left.Processes) > 0 {
 		return fmt.Errorf("%s live on", left.List())
 	}
-	if rec := e.leaves(); rec != nil {
-		if err := l.release(ctx, rec); err != nil {
-			return err
-		}
+	rec := e.leaves()
+	if rec == nil {
+		// Which hooks it owes was in its record.
+		return nil
 	}
-	return l.afterEnd(ctx, &actual.Record{Name: e.Name})
+	before := len(rec.Warnings)
+	err := l.afterEnd(ctx, rec)
+	for _, w := range rec.Warnings[before:] {
+		l.opts.Log.Warn("hook failed", "sandbox", rec.Name, "err", w.Message)
+	}
+	if err != nil {
+		return err
+	}
+	// Last: with it goes the copy that says what else there is to do.
+	return l.release(ctx, rec)
 }
 
 // unknown is the error for a sandbox whose files can't be looked at.

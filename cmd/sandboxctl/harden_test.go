@@ -190,7 +190,6 @@ var wantModes = []string{
 	"s 0755 0 sandboxes/NAME/control.sock",
 	"- 0600 0 sandboxes/NAME/exit.json",
 	"- 0600 0 sandboxes/NAME/gofer-exit.json",
-	"- 0600 0 sandboxes/NAME/hooks.json",
 	"d 0700 0 sandboxes/NAME/logs",
 	"d 0700 0 sandboxes/NAME/logs/N",
 	"d 0700 100000 sandboxes/NAME/logs/N",

@@ -77,7 +77,9 @@ func (a *app) recover(ctx context.Context, name string, end bool, timeout time.D
 	case err != nil:
 		return "", err
 	}
-	l, err := launcher.New(launcher.Options{Store: store})
+	// Hooks that the sandbox owes are run only if the policy allows them.
+	daemon, _ := a.readDaemon()
+	l, err := launcher.New(launcher.Options{Store: store, Policy: a.policyFile(daemon).Load})
 	if err != nil {
 		return "", err
 	}

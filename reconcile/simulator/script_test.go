@@ -316,7 +316,7 @@ func (h *host) damage(name string, arg uint32) {
 	case 2:
 		b = nil
 	default:
-		b = bytes.Replace(b, []byte(`"version":2`), []byte(`"version":9`), 1)
+		b = bytes.Replace(b, fmt.Appendf(nil, `"version":%d`, actual.RecordVersion), []byte(`"version":9`), 1)
 	}
 	f.overwrite(b)
 }
