@@ -6,6 +6,7 @@ require (
 	github.com/containerd/console v1.0.5
 	github.com/fsnotify/fsnotify v1.10.1
 	github.com/google/subcommands v1.0.2-0.20190508160503-636abe8753b8
+	github.com/moby/sys/mountinfo v0.7.3
 	github.com/moby/sys/signal v0.7.1
 	github.com/opencontainers/runtime-spec v1.2.1
 	github.com/rogpeppe/go-internal v1.16.0

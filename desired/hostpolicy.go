@@ -152,6 +152,11 @@ func (p *HostPolicy) Source() string {
 // Digest changes whenever the policy does, or what is never shared.
 func (p *HostPolicy) Digest() string { return p.digest + p.own }
 
+// Protected are the paths that are never shared with a sandbox, with every link
+// that leads to them. A directory may have other paths too, by bind mounts: who
+// shares one compares what it is.
+func (p *HostPolicy) Protected() []string { return slices.Clone(p.protected) }
+
 // where tells an author where what is allowed is written down.
 func (p *HostPolicy) where() string {
 	if p.from == "" {

@@ -107,14 +107,14 @@ func (f *PolicyFile) protected() []string {
 	var out []string
 	for _, own := range append([]string{f.opts.Path}, f.opts.Protected...) {
 		out = append(out, own)
-		out = append(out, way(own)...)
+		out = append(out, Way(own)...)
 	}
 	return out
 }
 
-// way returns every link that a clean absolute path leads through, by its own path,
+// Way returns every link that a clean absolute path leads through, by its own path,
 // and at last where it leads to: who may write one of these decides what is there.
-func way(p string) []string {
+func Way(p string) []string {
 	var links []string
 	at, todo := "/", strings.Split(p, "/")
 	for len(todo) > 0 {

@@ -42,6 +42,12 @@ type Config struct {
 	// its own file operations below it.
 	DirectFS bool `json:"directFS,omitempty"`
 	Logs     Logs `json:"logs"`
+	// NeverShared are the places of the host that no mount may show. They are
+	// compared with the mounts that are served, not with what was asked for.
+	NeverShared []Place `json:"neverShared,omitempty"`
+	// Overlays are the overlay filesystems whose layers were compared with
+	// NeverShared on the host.
+	Overlays []string `json:"overlays,omitempty"`
 }
 
 // GateOpen is the byte that opens the start gate.

@@ -103,7 +103,7 @@ func enterJail(cfg *Config) error {
 	if err != nil {
 		return fmt.Errorf("make jail read-only: %w", err)
 	}
-	return checkMounts(proc)
+	return checkMounts(proc, cfg)
 }
 
 // attach puts one served tree at name below dir and closes its descriptors.

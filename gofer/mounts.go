@@ -3,13 +3,13 @@
 package gofer
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,39 +25,59 @@ var RefusedTypes = []string{
 // these, and nothing else: it is these that are judged. Before that it could
 // only be told by paths, which somebody who may write there swaps meanwhile.
 // proc is a descriptor of the host's procfs, which is in no mount any more.
-func checkMounts(proc int) error {
+func checkMounts(proc int, cfg *Config) error {
 	fd, err := unix.Openat(proc, "thread-self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("list mounts: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "mountinfo")
 	defer f.Close()
-	return judgeMounts(f)
+	return judgeMounts(f, cfg)
 }
 
-// judgeMounts finds a refused filesystem in a list of mounts such as
+// judgeMounts finds what must not be served in a list of mounts such as
 // mountinfo. A list that can't be read, or has no root, is refused as
 // well: nothing can be told of what is served.
-func judgeMounts(list io.Reader) error {
-	root := false
-	lines := bufio.NewScanner(list)
-	for lines.Scan() {
-		fields, rest, ok := strings.Cut(lines.Text(), " - ")
-		f := strings.Fields(fields)
-		if !ok || len(f) < 5 {
-			return fmt.Errorf("list mounts: %q is no mount", lines.Text())
-		}
-		root = root || f[4] == "/"
-		typ, _, _ := strings.Cut(rest, " ")
-		if slices.Contains(RefusedTypes, typ) {
-			return fmt.Errorf("%s is mounted at %s of what is to be served, which is never shared with a sandbox", typ, f[4])
-		}
-	}
-	if err := lines.Err(); err != nil {
+func judgeMounts(list io.Reader, cfg *Config) error {
+	mounts, err := mountinfo.GetMountsFromReader(list, nil)
+	if err != nil {
 		return fmt.Errorf("list mounts: %w", err)
+	}
+	root := false
+	for _, m := range mounts {
+		root = root || m.Mountpoint == "/"
+		if why := cfg.forbids(m); why != "" {
+			return fmt.Errorf("refuse the mount at %s of what is to be served: %s", m.Mountpoint, why)
+		}
 	}
 	if !root {
 		return fmt.Errorf("list mounts: there is no root")
 	}
 	return nil
+}
+
+// forbids says why a mount must not be in the jail, "" if it may.
+func (c *Config) forbids(m *mountinfo.Info) string {
+	if slices.Contains(RefusedTypes, m.FSType) {
+		return m.FSType + " is never shared with a sandbox"
+	}
+	device, readOnly := Device(m), IsReadOnly(m)
+	for i := range c.NeverShared {
+		if why := c.NeverShared[i].Forbids(device, m.Root, readOnly); why != "" {
+			return why
+		}
+	}
+	// What the layers of an overlay are can only be looked up on the host.
+	if len(c.NeverShared) > 0 && m.FSType == "overlay" && !slices.Contains(c.Overlays, device) {
+		return "it is an overlay that was mounted a moment ago; try again"
+	}
+	return ""
+}
+
+// Device is the filesystem of a mount.
+func Device(m *mountinfo.Info) string { return fmt.Sprintf("%d:%d", m.Major, m.Minor) }
+
+// IsReadOnly says whether nothing can be written through a mount.
+func IsReadOnly(m *mountinfo.Info) bool {
+	return slices.Contains(strings.Split(m.Options, ","), "ro")
 }

@@ -3,6 +3,8 @@
 package gofer
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,7 +43,7 @@ func TestJailRefusesKernelFilesystems(t *testing.T) {
 			switch {
 			case typ == "tmpfs" && err != nil:
 				t.Error(err)
-			case typ == "proc" && (err == nil || !strings.Contains(err.Error(), "proc is mounted at /m0/elsewhere/b of what is to be served")):
+			case typ == "proc" && (err == nil || !strings.Contains(err.Error(), "refuse the mount at /m0/elsewhere/b of what is to be served: proc is never shared")):
 				t.Errorf("proc below a served tree: %v", err)
 			}
 		})
@@ -51,19 +53,87 @@ func TestJailRefusesKernelFilesystems(t *testing.T) {
 func TestJudgeMounts(t *testing.T) {
 	t.Parallel()
 	const root = "29 1 0:26 / / ro - tmpfs none ro\n"
+	cfg := &Config{
+		NeverShared: []Place{
+			{Device: "8:1", Path: "/var/lib/s b", Name: "/var/lib/s b"},
+			{Device: "8:1", Path: "/usr/bin/sandboxctl", Name: "/usr/bin/sandboxctl", Writes: true},
+		},
+		Overlays: []string{"0:50"},
+	}
+	mount := func(device, root, options, typ string) string {
+		return "30 29 " + device + " " + root + " /m0 " + options + " - " + typ + " x rw\n"
+	}
 	for list, want := range map[string]string{
 		root: "",
 		root + "30 29 8:1 /srv/a /m0 rw shared:3 - ext4 /dev/sda1 rw\n": "",
-		root + "30 29 0:5 / /m0/x rw - cgroup2 cgroup2 rw\n":            "cgroup2 is mounted at /m0/x",
+		root + "30 29 0:5 / /m0/x rw - cgroup2 cgroup2 rw\n":            "the mount at /m0/x of what is to be served: cgroup2 is never shared",
 		"30 29 8:1 /srv/a /m0 rw - ext4 /dev/sda1 rw\n":                 "there is no root",
 		"":                                 "there is no root",
-		root + "30 29 8:1 /srv/a /m0 rw\n": "is no mount",
-		root + "\n":                        "is no mount",
+		root + "30 29 8:1 /srv/a /m0 rw\n": "list mounts",
+		root + "\n":                        "list mounts",
 		root + strings.Repeat("x", 1<<17):  "token too long",
+		// What is never shared: told by the filesystem and the place in it.
+		root + mount("8:1", `/var/lib/s\040b`, "rw", "ext4"):               "it is part of /var/lib/s b",
+		root + mount("8:1", `/var/lib/s\040b/sandboxes/web`, "ro", "ext4"): "it is part of /var/lib/s b",
+		root + mount("8:1", "/var", "ro", "ext4"):                          "it holds /var/lib/s b",
+		root + mount("8:1", "/", "ro", "ext4"):                             "it holds /var/lib/s b",
+		root + mount("8:1", `/var/lib/s\040b2`, "rw", "ext4"):              "",
+		root + mount("8:1", "/var/lib/s", "rw", "ext4"):                    "",
+		root + mount("8:2", "/var/lib", "rw", "ext4"):                      "",
+		root + mount("8:1", "/usr", "ro", "ext4"):                          "",
+		root + mount("8:1", "/usr", "rw,nosuid", "ext4"):                   "it holds /usr/bin/sandboxctl, which is sandboxctl's own and which no sandbox may write",
+		root + mount("0:50", "/", "rw", "overlay"):                         "",
+		root + mount("0:51", "/", "rw", "overlay"):                         "an overlay that was mounted a moment ago",
 	} {
-		err := judgeMounts(strings.NewReader(list))
+		err := judgeMounts(strings.NewReader(list), cfg)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%.100q: %v, expected %q", list, err, want)
 		}
+	}
+}
+
+// What is never shared is compared with the mounts that the gofer has, whatever
+// was at the path when somebody looked at it.
+func TestJailRefusesNeverShared(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		serve, want string
+	}{
+		"itself":              {"fs/state", "it is part of"},
+		"in it":               {"fs/state/sandboxes", "it is part of"},
+		"above it":            {"fs", "it holds"},
+		"beside it":           {"fs/other", ""},
+		"mounted below":       {"allowed", "it is part of"},
+		"part, mounted below": {"allowed2", "it is part of"},
+		"a file of it":        {"fs/state/file", "it is part of"},
+	} {
+		inMountNS(t, func() {
+			dir := t.TempDir()
+			fs := filepath.Join(dir, "fs")
+			err := errors.Join(os.MkdirAll(filepath.Join(dir, "allowed/deep/x"), 0o755), os.MkdirAll(filepath.Join(dir, "allowed2/x"), 0o755), os.Mkdir(fs, 0o755),
+				unix.Mount("tmpfs", fs, "tmpfs", 0, ""), os.MkdirAll(filepath.Join(fs, "state/sandboxes"), 0o755), os.Mkdir(filepath.Join(fs, "other"), 0o755),
+				os.WriteFile(filepath.Join(fs, "state/file"), nil, 0o600),
+				unix.Mount(filepath.Join(fs, "state"), filepath.Join(dir, "allowed/deep/x"), "", unix.MS_BIND, ""),
+				unix.Mount(filepath.Join(fs, "state/sandboxes"), filepath.Join(dir, "allowed2/x"), "", unix.MS_BIND, ""))
+			var st unix.Stat_t
+			err = errors.Join(err, unix.Stat(fs, &st))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			fd, err := unix.OpenTree(unix.AT_FDCWD, filepath.Join(dir, c.serve), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			device := fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))
+			err = enterJail(&Config{
+				Mounts:      []Mount{{FD: fd, IsDir: c.serve != "fs/state/file"}},
+				NeverShared: []Place{{Device: device, Path: "/state", Name: "the state"}},
+			})
+			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s: %v, expected %q", name, err, c.want)
+			}
+		})
 	}
 }

@@ -26,9 +26,9 @@ var hostEtc = []string{
 
 // hostTree describes the root of `root.host`: a tmpfs with read-only mounts of
 // the host's programs, a generated /etc and empty standard directories. Its
-// mounts are given to the gofer.
-func hostTree(s source, toGofer *donation) (*gofer.Tree, error) {
-	t := &gofer.Tree{Dirs: []gofer.Dir{
+// mounts are given to the gofer, and returned.
+func hostTree(s source, m *gofer.Mount, toGofer *donation) (binds []*tree, err error) {
+	m.Tree = &gofer.Tree{Dirs: []gofer.Dir{
 		{Path: "dev", Mode: 0o755},
 		{Path: "etc", Mode: 0o755},
 		{Path: "home", Mode: 0o755},
@@ -46,8 +46,9 @@ func hostTree(s source, toGofer *donation) (*gofer.Tree, error) {
 		{Path: "var/log", Mode: 0o755},
 		{Path: "var/tmp", Mode: 0o1777},
 	}}
+	t := m.Tree
 	for _, d := range hostDirs {
-		if err := addHost(t, d, toGofer); err != nil {
+		if err := addHost(t, d, toGofer, &binds); err != nil {
 			return nil, err
 		}
 	}
@@ -58,17 +59,17 @@ func hostTree(s source, toGofer *donation) (*gofer.Tree, error) {
 				t.Dirs = append(t.Dirs, gofer.Dir{Path: "etc/" + e[:i], Mode: 0o755})
 			}
 		}
-		if err := addHost(t, "etc/"+e, toGofer); err != nil {
+		if err := addHost(t, "etc/"+e, toGofer, &binds); err != nil {
 			return nil, err
 		}
 	}
-	return t, addEtc(t, s)
+	return binds, addEtc(t, s)
 }
 
 // addHost shows /name of the host at name: a link as the same link (as /bin on
 // a host with a merged /usr), anything else as a read-only mount. What the host
 // does not have is left out.
-func addHost(t *gofer.Tree, name string, toGofer *donation) error {
+func addHost(t *gofer.Tree, name string, toGofer *donation, binds *[]*tree) error {
 	path := "/" + name
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -85,11 +86,12 @@ func addHost(t *gofer.Tree, name string, toGofer *donation) error {
 		t.Links = append(t.Links, gofer.Link{Path: name, Target: target})
 		return nil
 	}
-	f, isDir, err := detach(source{path: path, readOnly: true})
+	bind, err := detach(source{path: path, readOnly: true, field: "spec.root.host"})
 	if err != nil {
 		return err
 	}
-	t.Binds = append(t.Binds, gofer.Bind{Path: name, FD: toGofer.give(f), IsDir: isDir})
+	t.Binds = append(t.Binds, gofer.Bind{Path: name, FD: toGofer.give(bind.mount), IsDir: bind.isDir})
+	*binds = append(*binds, bind)
 	return nil
 }
 

@@ -3,16 +3,15 @@
 package launcher
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/hostfs"
 )
 
 // openNoLinks opens an absolute host path of which no component may be a
@@ -60,38 +59,6 @@ var refusedFS = map[int64]string{
 	unix.NSFS_MAGIC:          "nsfs",
 }
 
-// checkBelow refuses a directory that has a refused filesystem mounted on it or
-// anywhere below, as far as paths tell: it says early and in plain words what
-// the gofer, which looks at the mounts that it serves and at no path, would end
-// itself over.
-func checkBelow(dir string) error {
-	mounts, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return fmt.Errorf("list mounts: %w", err)
-	}
-	defer mounts.Close()
-	prefix := strings.TrimSuffix(dir, "/") + "/"
-	lines := bufio.NewScanner(mounts)
-	for lines.Scan() {
-		fields, rest, ok := strings.Cut(lines.Text(), " - ")
-		f := strings.Fields(fields)
-		if !ok || len(f) < 5 {
-			continue
-		}
-		point := unescapeMount.Replace(f[4])
-		typ, _, _ := strings.Cut(rest, " ")
-		if (point == dir || strings.HasPrefix(point, prefix)) && slices.Contains(gofer.RefusedTypes, typ) {
-			return terminalf("open %s: %s is mounted at %s, which is never shared with a sandbox", dir, typ, point)
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return fmt.Errorf("list mounts: %w", err)
-	}
-	return nil
-}
-
-var unescapeMount = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-
 // open opens the source, following nothing. One that a policy allows is opened
 // below the path of the policy: who may write there, and swaps a directory for a
 // link or "..", never leads out of it.
@@ -114,84 +81,109 @@ func (s *source) open() (*os.File, error) {
 	return openBeneath(int(root.Fd()), rel, unix.O_PATH)
 }
 
+// tree is a detached mount that is about to be served.
+type tree struct {
+	mount    *os.File
+	isDir    bool
+	readOnly bool
+	// spot is where on the host it is from, field where it is asked for.
+	spot  hostfs.Spot
+	field string
+}
+
 // detach returns a detached private mount of a directory or regular file,
 // without set-user-ID and devices, read-only if asked. What is mounted below a
 // directory comes along.
-func detach(s source) (f *os.File, isDir bool, err error) {
+func detach(s source) (*tree, error) {
 	path := s.path
 	src, err := s.open()
 	if err != nil {
-		return nil, false, fmt.Errorf("open %s: %w", path, err)
+		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	defer src.Close()
 	info, err := src.Stat()
 	if err != nil {
-		return nil, false, fmt.Errorf("open %s: %w", path, err)
+		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	if !info.IsDir() && !info.Mode().IsRegular() {
-		return nil, false, terminalf("open %s: expected a directory or a regular file, it is a %s", path, info.Mode().Type())
+		return nil, terminalf("open %s: expected a directory or a regular file, it is a %s", path, info.Mode().Type())
 	}
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(int(src.Fd()), &fs); err != nil {
-		return nil, false, fmt.Errorf("open %s: %w", path, err)
+		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	if name, bad := refusedFS[fs.Type]; bad {
-		return nil, false, terminalf("open %s: it is on %s, which is never shared with a sandbox", path, name)
+		return nil, terminalf("open %s: it is on %s, which is never shared with a sandbox", path, name)
+	}
+	t := &tree{isDir: info.IsDir(), readOnly: s.readOnly, field: s.field}
+	if t.spot, err = hostfs.SpotOf(src); err != nil {
+		return nil, err
 	}
 	flags := uint(unix.AT_EMPTY_PATH | unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
 	attrFlags := uint(unix.AT_EMPTY_PATH)
-	if info.IsDir() {
+	if t.isDir {
 		flags |= unix.AT_RECURSIVE
 		attrFlags |= unix.AT_RECURSIVE
 	}
 	fd, err := unix.OpenTree(int(src.Fd()), "", flags)
 	if err != nil {
-		return nil, false, fmt.Errorf("clone mount of %s: %w", path, err)
+		return nil, fmt.Errorf("clone mount of %s: %w", path, err)
 	}
-	f = os.NewFile(uintptr(fd), path)
-	if info.IsDir() {
-		// After the clone: what is mounted from here on is not in it.
-		if err := checkBelow(path); err != nil {
-			return nil, false, errors.Join(err, f.Close())
-		}
-	}
+	t.mount = os.NewFile(uintptr(fd), path)
 	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV, Propagation: unix.MS_PRIVATE}
 	if s.readOnly {
 		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
 	}
 	if err := unix.MountSetattr(fd, "", attrFlags, attr); err != nil {
-		return nil, false, errors.Join(fmt.Errorf("restrict mount of %s: %w", path, err), f.Close())
+		return nil, errors.Join(fmt.Errorf("restrict mount of %s: %w", path, err), t.mount.Close())
 	}
-	return f, info.IsDir(), nil
+	return t, nil
+}
+
+// served is what a gofer serves of the host, before it is started.
+type served struct {
+	mounts []gofer.Mount
+	// sockets are the sentry's ends of the connections, root first.
+	sockets []int
+	trees   []*tree
 }
 
 // openSources opens every served tree and gives it, with one end of its lisafs
-// connection, to the gofer. It returns the other ends, root first, for the
-// sentry. On error everything opened is owned by the two donations.
-func openSources(sources []source, toGofer, toSentry *donation) (mounts []gofer.Mount, sockets []int, err error) {
+// connection, to the gofer. On error everything opened is owned by the two
+// donations.
+func openSources(sources []source, toGofer, toSentry *donation) (*served, error) {
+	out := &served{}
 	for _, s := range sources {
 		m := gofer.Mount{FD: -1, ReadOnly: s.readOnly}
 		if s.host {
-			if m.Tree, err = hostTree(s, toGofer); err != nil {
-				return nil, nil, fmt.Errorf("prepare host root: %w", err)
-			}
-		} else {
-			f, isDir, err := detach(s)
-			if err != nil && s.field != "" {
-				err = fmt.Errorf("%s: %w", s.field, err)
-			}
+			trees, err := hostTree(s, &m, toGofer)
 			if err != nil {
-				return nil, nil, err
+				return nil, fmt.Errorf("prepare host root: %w", err)
 			}
-			m.FD, m.IsDir = toGofer.give(f), isDir
+			out.trees = append(out.trees, trees...)
+		} else {
+			t, err := detach(s)
+			if err != nil {
+				return nil, inField(s.field, err)
+			}
+			m.FD, m.IsDir = toGofer.give(t.mount), t.isDir
+			out.trees = append(out.trees, t)
 		}
 		a, b, err := socketPair()
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		m.SocketFD = toGofer.give(a)
-		sockets = append(sockets, toSentry.give(b))
-		mounts = append(mounts, m)
+		out.sockets = append(out.sockets, toSentry.give(b))
+		out.mounts = append(out.mounts, m)
 	}
-	return mounts, sockets, nil
+	return out, nil
+}
+
+// inField says which field of the manifest or config.json an error is about.
+func inField(field string, err error) error {
+	if field == "" {
+		return err
+	}
+	return fmt.Errorf("%s: %w", field, err)
 }

@@ -141,18 +141,19 @@ func TestDetachRefuses(t *testing.T) {
 		dir + "/link": "symbolic link", dir + "/link/x": "symbolic link", dir + "/none": "no such file", dir + "/fifo": "expected a directory or a regular file",
 		"/proc": "never shared", "/proc/self/root": "symbolic link", "/sys/kernel": "never shared", "/dev/null": "expected a directory or a regular file",
 	} {
-		f, _, err := detach(source{path: path, readOnly: true})
+		tree, err := detach(source{path: path, readOnly: true})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, expected %q", path, err, want)
 		}
-		if f != nil {
-			f.Close()
+		if tree != nil {
+			tree.mount.Close()
 		}
 	}
-	f, isDir, err := detach(source{path: dir + "/real", readOnly: true})
-	if err != nil || !isDir {
+	tree, err := detach(source{path: dir + "/real", readOnly: true})
+	if err != nil || !tree.isDir {
 		t.Fatal(err)
 	}
+	f := tree.mount
 	defer f.Close()
 	if err := unix.Mkdirat(int(f.Fd()), "x", 0o755); !errors.Is(err, unix.EROFS) {
 		t.Errorf("a read-only mount is written: %v", err)

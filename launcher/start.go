@@ -351,7 +351,11 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 	defer bin.Close()
 	rec.SentryBinary = l.sentry.path + " (gVisor " + version + ")"
 
-	mounts, sockets, err := openSources(st.sources(), &toGofer, &toSentry)
+	files, err := openSources(st.sources(), &toGofer, &toSentry)
+	if err != nil {
+		return nil, err
+	}
+	never, overlays, err := l.checkServed(files.trees, st.policy)
 	if err != nil {
 		return nil, err
 	}
@@ -378,7 +382,7 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 	if err != nil {
 		return nil, err
 	}
-	args, ready, err := l.sentryArgs(la, dir, gateFD, sockets, stdioFDs, &toSentry)
+	args, ready, err := l.sentryArgs(la, dir, gateFD, files.sockets, stdioFDs, &toSentry)
 	if err != nil {
 		return nil, errors.Join(err, sentryGate.Close())
 	}
@@ -391,7 +395,9 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 	if err != nil {
 		return nil, errors.Join(err, ready.Close())
 	}
-	p.gofer, err = spawnGofer(l.opts.GoferPath, la, p.sentry, &gofer.Config{Mounts: mounts, DirectFS: st.directFS, Logs: *logs}, dir, &toGofer, cgroupFD)
+	p.gofer, err = spawnGofer(l.opts.GoferPath, la, p.sentry, &gofer.Config{
+		Mounts: files.mounts, DirectFS: st.directFS, Logs: *logs, NeverShared: never, Overlays: overlays,
+	}, dir, &toGofer, cgroupFD)
 	if err != nil {
 		return nil, errors.Join(err, p.sentry.abandon(), ready.Close())
 	}

@@ -80,6 +80,7 @@ func (h *attackHost) traps(t *testing.T) map[string]trap {
 	h.must(unix.Mount("/proc/self/ns/net", a+"/ns", "", unix.MS_BIND, ""))
 	t.Cleanup(func() { _ = unix.Unmount(a+"/ns", unix.MNT_DETACH) })
 	add("namespace", a+"/ns", "", false)
+	h.boundTraps(t, add)
 	h.bundleTraps(out)
 	h.netnsTraps(t, out)
 	return out

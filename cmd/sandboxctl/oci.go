@@ -26,6 +26,10 @@ import (
 // clients that can name a program and no arguments.
 const ociName = "sandboxctl-oci"
 
+// defaultRuntimeRoot is where the OCI runtime keeps its state. Hooks in it run as
+// root, so no sandbox may have it.
+const defaultRuntimeRoot = "/run/sandboxctl-oci"
+
 // ociVerb is the verb above those of the OCI runtime.
 const ociVerb = "oci"
 
@@ -60,7 +64,7 @@ func (a *app) ociCommand() *cobra.Command {
 	// Clients look for these words.
 	cmd.SetVersionTemplate(fmt.Sprintf("%s version {{.Version}}\nspec: %s\ngo: %s\n", ociName, specs.Version, runtime.Version()))
 	fl := cmd.PersistentFlags()
-	fl.StringVar(&f.root, "root", "/run/sandboxctl-oci", "directory of the containers' state")
+	fl.StringVar(&f.root, "root", defaultRuntimeRoot, "directory of the containers' state")
 	fl.StringVar(&f.log, "log", "", "append errors to this file as well")
 	fl.StringVar(&f.logFormat, "log-format", "text", "of --log: text or json")
 	fl.StringVar(&f.sentry, "sentry", "", "sentry binary (default: sandboxctl-sentry beside this program)")

@@ -11,15 +11,17 @@ import (
 	"strings"
 
 	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/hostfs"
 )
 
 // policyFile is the host policy that this run judges by: the one that was asked
 // for, or the one the daemon uses, or the system's.
 func (a *app) policyFile(daemon *actual.DaemonInfo) *desired.PolicyFile {
-	opts := desired.PolicyOptions{Path: desired.DefaultPolicyPath, Optional: true, Protected: []string{a.manifests, a.state}}
+	opts := desired.PolicyOptions{Path: desired.DefaultPolicyPath, Optional: true, Protected: []string{a.manifests, a.state, defaultRuntimeRoot}}
 	switch {
 	case a.policy != "":
 		opts.Path, opts.Optional = a.policy, false
@@ -96,8 +98,45 @@ func (a *app) checkPolicy() []finding {
 			out = append(out, finding{check, levelWarning, fmt.Sprintf("%s leads through a symbolic link, and nothing of it is shared; allow %s", allowed.Path, real)})
 		}
 	}
+	for _, err := range neverShared(p) {
+		out = append(out, finding{check, levelWarning, fmt.Sprintf("nothing that holds it is shared: %v", err)})
+	}
 	slices.SortFunc(out[1:], func(a, b finding) int { return strings.Compare(a.Message, b.Message) })
 	return slices.Compact(out)
+}
+
+// neverShared says which paths that a policy allows show what is sandboxctl's own,
+// by a mount that their names don't tell of.
+func neverShared(p *desired.HostPolicy) (errs []error) {
+	table, err := hostfs.ReadTable()
+	if err != nil {
+		return []error{err}
+	}
+	var own []hostfs.Own
+	for _, path := range p.Protected() {
+		spot, err := hostfs.SpotAt(path)
+		if err != nil {
+			return []error{err}
+		}
+		own = append(own, hostfs.Own{Spot: spot, Name: path})
+	}
+	never, err := table.NeverShared(own)
+	if err != nil {
+		return []error{err}
+	}
+	for _, allowed := range slices.Concat(p.HostPaths, p.Root.Dirs, p.Root.Bundles) {
+		f, err := os.OpenFile(allowed.Path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			continue // told already
+		}
+		spot, err := hostfs.SpotOf(f)
+		f.Close()
+		if err == nil {
+			_, err = table.Check(spot, allowed.Access == desired.AccessReadOnly, never)
+		}
+		errs = append(errs, err)
+	}
+	return slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 }
 
 // watchPolicy wakes the loop when the file of the policy may have changed.

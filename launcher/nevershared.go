@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/hostfs"
+)
+
+// checkServed refuses trees that show this program's own files, under whatever
+// path, and filesystems of the kernel. It looks at the mounts after the trees were
+// cloned; the gofer compares again what it really has with what is returned here.
+func (l *Launcher) checkServed(trees []*tree, policy *desired.HostPolicy) (never []gofer.Place, overlays []string, err error) {
+	table, err := hostfs.ReadTable()
+	if err != nil {
+		return nil, nil, err
+	}
+	if policy != nil {
+		own, err := l.own(policy)
+		if err != nil {
+			return nil, nil, err
+		}
+		if never, err = table.NeverShared(own); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, t := range trees {
+		seen, err := table.Check(t.spot, t.readOnly, never)
+		var refused *hostfs.Refusal
+		if errors.As(err, &refused) && refused.Kernel {
+			err = &terminalError{err}
+		}
+		if err != nil {
+			return nil, nil, inField(t.field, err)
+		}
+		overlays = append(overlays, seen...)
+	}
+	return never, overlays, nil
+}
+
+// own is what no sandbox may be given: who writes there, or reads secrets there,
+// has the host.
+func (l *Launcher) own(policy *desired.HostPolicy) ([]hostfs.Own, error) {
+	// The state as it is open here: its path may lead elsewhere by now.
+	state, err := hostfs.SpotOf(l.store.RootDir())
+	if err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	own := []hostfs.Own{{Spot: state, Name: l.store.Path()}}
+	for _, p := range policy.Protected() {
+		s, err := hostfs.SpotAt(p)
+		if err != nil {
+			return nil, err
+		}
+		own = append(own, hostfs.Own{Spot: s, Name: p})
+	}
+	for _, p := range l.programs() {
+		for _, p := range desired.Way(p) {
+			s, err := hostfs.SpotAt(p)
+			if err != nil {
+				return nil, err
+			}
+			own = append(own, hostfs.Own{Spot: s, Name: p, Writes: true})
+		}
+	}
+	return own, nil
+}
+
+// programs are the binaries that run as root on the host. Anybody may read them.
+func (l *Launcher) programs() []string {
+	var out []string
+	if self, err := os.Executable(); err == nil {
+		out = append(out, strings.TrimSuffix(self, " (deleted)"))
+	}
+	if l.opts.SentryPath != "" {
+		out = append(out, l.opts.SentryPath)
+	}
+	return out
+}

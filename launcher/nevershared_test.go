@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
+)
+
+// inMountNS runs f on a thread with a mount namespace of its own.
+func inMountNS(t *testing.T, f func() error) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	done := make(chan error)
+	go func() {
+		// Not unlocked: the thread, and its namespace, end with this goroutine.
+		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+			done <- err
+			return
+		}
+		if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+			done <- err
+			return
+		}
+		done <- f()
+	}()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// Every tree is compared with what is never shared, whoever named it: volumes,
+// roots, bundles and the view of the host.
+func TestServedNeverShared(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		bindAt string // where the state is seen, too
+		serve  source
+		want   string
+	}{
+		"a volume":              {"WORK/allowed/v", source{path: "WORK/allowed/v", field: "spec.volumes[0].hostPath"}, "spec.volumes[0].hostPath: open WORK/allowed/v: it is part of WORK/state"},
+		"a root":                {"WORK/allowed/v", source{path: "WORK/allowed", readOnly: true, field: "spec.root.dir"}, "spec.root.dir: open WORK/allowed: WORK/allowed/v is mounted there, and it is part of WORK/state"},
+		"an allowed path":       {"WORK/allowed/v", source{path: "WORK/allowed/v", allowed: "WORK/allowed", readOnly: true, field: "f"}, "f: open"},
+		"the view of the host":  {"/usr/share", source{host: true, readOnly: true}, "spec.root.host: open /usr: /usr/share is mounted there, and it is part of WORK/state"},
+		"the host without it":   {"", source{host: true, readOnly: true}, ""},
+		"a volume of others":    {"WORK/allowed/v", source{path: "WORK/other", field: "f"}, ""},
+		"another policy's link": {"WORK/allowed/v", source{path: "WORK/links", field: "f"}, "f: open WORK/links: it holds WORK/links/manifests"},
+	} {
+		inMountNS(t, func() error {
+			work, err := filepath.EvalSymlinks(t.TempDir())
+			if err != nil {
+				return err
+			}
+			in := func(s string) string { return strings.ReplaceAll(s, "WORK", work) }
+			for _, d := range []string{"allowed/v", "other", "links", "manifests"} {
+				err = errors.Join(err, os.MkdirAll(filepath.Join(work, d), 0o755))
+			}
+			if err := errors.Join(err, os.Symlink("../manifests", filepath.Join(work, "links/manifests"))); err != nil {
+				return err
+			}
+			store, err := actual.OpenStore(filepath.Join(work, "state"))
+			if err != nil {
+				return err
+			}
+			defer store.Close()
+			if c.bindAt != "" {
+				if err := unix.Mount(store.Path(), in(c.bindAt), "", unix.MS_BIND, ""); err != nil {
+					return err
+				}
+			}
+			policy, err := desired.NewPolicyFile(desired.PolicyOptions{
+				Path: filepath.Join(work, "policy.yaml"), Optional: true, Protected: []string{filepath.Join(work, "links/manifests"), store.Path()},
+			}).Load()
+			if err != nil {
+				return err
+			}
+			s := c.serve
+			s.path, s.allowed = in(s.path), in(s.allowed)
+			var toGofer, toSentry donation
+			defer func() { _ = errors.Join(toGofer.close(), toSentry.close()) }()
+			l := &Launcher{store: store, opts: Options{SentryPath: filepath.Join(work, "bin/sentry")}}
+			files, err := openSources([]source{s}, &toGofer, &toSentry)
+			if err != nil {
+				return err
+			}
+			never, _, err := l.checkServed(files.trees, policy)
+			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), in(c.want)) {
+				t.Errorf("%s: %v, expected %q", name, err, in(c.want))
+			}
+			if err == nil && len(never) < 4 {
+				t.Errorf("%s: the gofer is told of %+v only", name, never)
+			}
+			// Who is root may have everything, but for the kernel's filesystems.
+			if _, _, err := l.checkServed(files.trees, nil); err != nil {
+				t.Errorf("%s: without a policy: %v", name, err)
+			}
+			return nil
+		})
+	}
+}
