@@ -53,7 +53,7 @@ type Config struct {
 // GateOpen is the byte that opens the start gate.
 const GateOpen = 'g'
 
-// Mount is one served tree: exactly one of FD >= 0 and Tree is set.
+// Mount is one served tree: exactly one of FD >= 0, Tree and Empty is set.
 type Mount struct {
 	// SocketFD is the gofer's end of the lisafs connection.
 	SocketFD int `json:"socketFD"`
@@ -63,6 +63,8 @@ type Mount struct {
 	// IsDir says what FD is.
 	IsDir bool  `json:"isDir,omitempty"`
 	Tree  *Tree `json:"tree,omitempty"`
+	// Empty is an empty file of the gofer's own, in the place of a masked one.
+	Empty bool `json:"empty,omitempty"`
 	// ReadOnly refuses writes in the server, whatever the mount says.
 	ReadOnly bool `json:"readOnly,omitempty"`
 }
@@ -152,8 +154,14 @@ func decodeConfig(r io.Reader) (*Config, error) {
 		return nil, errors.New("read gofer configuration: no mounts")
 	}
 	for i, m := range c.Mounts {
-		if (m.FD >= 0) == (m.Tree != nil) {
-			return nil, fmt.Errorf("read gofer configuration: mount %d needs a descriptor or a tree, and not both", i)
+		n := 0
+		for _, is := range []bool{m.FD >= 0, m.Tree != nil, m.Empty} {
+			if is {
+				n++
+			}
+		}
+		if n != 1 {
+			return nil, fmt.Errorf("read gofer configuration: mount %d needs a descriptor, a tree or to be empty, and only one of these", i)
 		}
 		if err := m.Tree.check(); err != nil {
 			return nil, fmt.Errorf("read gofer configuration: mount %d: %w", i, err)

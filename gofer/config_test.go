@@ -33,6 +33,7 @@ func sample() *Config {
 			}},
 			{SocketFD: 10, FD: 11, IsDir: true},
 			{SocketFD: 12, FD: 13},
+			{SocketFD: 17, FD: -1, Empty: true, ReadOnly: true},
 		},
 		Logs: Logs{DirFD: 14, AppName: "1.log", StdoutFD: 15, StderrFD: -1, SentryName: "1.sentry.log", SentryFD: 16, MaxBytes: 1 << 20},
 	}
@@ -98,6 +99,8 @@ func TestBadConfig(t *testing.T) {
 		"negative mode": strings.Replace(good, `"mode":493`, `"mode":-1`, 1),
 		"neither":       `{"mounts":[{"socketFD":3,"fd":-1}]}`,
 		"both":          `{"mounts":[{"socketFD":3,"fd":4,"tree":{}}]}`,
+		"all":           `{"mounts":[{"socketFD":3,"fd":4,"tree":{},"empty":true}]}`,
+		"empty and fd":  `{"mounts":[{"socketFD":3,"fd":4,"empty":true}]}`,
 	} {
 		if c, err := decodeConfig(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), "gofer configuration") {
 			t.Errorf("%s: %+v %v", name, c, err)
@@ -163,7 +166,7 @@ func FuzzConfig(f *testing.F) {
 			t.Fatal("no mounts")
 		}
 		for _, m := range c.Mounts {
-			if (m.FD >= 0) == (m.Tree != nil) {
+			if m.Empty && (m.FD >= 0 || m.Tree != nil) || !m.Empty && (m.FD >= 0) == (m.Tree != nil) {
 				t.Fatalf("%+v", m)
 			}
 			if m.Tree == nil {

@@ -108,6 +108,9 @@ func enterJail(cfg *Config) error {
 
 // attach puts one served tree at name below dir and closes its descriptors.
 func attach(dir int, name string, m *Mount) error {
+	if m.Empty {
+		return writeNew(dir, name, 0o444, "")
+	}
 	if m.Tree == nil {
 		defer unix.Close(m.FD)
 		return mountAt(dir, name, m.FD, m.IsDir)

@@ -246,6 +246,7 @@ func TestEnterJail(t *testing.T) {
 			{FD: -1, Tree: &Tree{Dirs: []Dir{{"etc", 0o755}}, Files: []File{{"etc/passwd", 0o644, "root\n"}}, Links: []Link{{"up", "../../../.."}}}},
 			{FD: dirFD, IsDir: true},
 			{FD: fileFD},
+			{FD: -1, Empty: true, ReadOnly: true},
 		}}
 		if err := enterJail(cfg); err != nil {
 			t.Error(err)
@@ -254,16 +255,22 @@ func TestEnterJail(t *testing.T) {
 		if identity(dirFD) == was[0] || identity(fileFD) == was[1] {
 			t.Error("a descriptor of a mount is still open")
 		}
-		if got := list("/"); got != "fd m0 m1 m2" {
+		if got := list("/"); got != "fd m0 m1 m2 m3" {
 			t.Errorf("the root holds %s", got)
 		}
-		for path, want := range map[string]string{"/m0": "etc up", "/m1": "served sub", "/fd": "", "/m0/up": "fd m0 m1 m2", "/..": "fd m0 m1 m2", "/m1/..": "fd m0 m1 m2"} {
+		for path, want := range map[string]string{"/m0": "etc up", "/m1": "served sub", "/fd": "", "/m0/up": "fd m0 m1 m2 m3", "/..": "fd m0 m1 m2 m3", "/m1/..": "fd m0 m1 m2 m3"} {
 			if got := list(path); got != want {
 				t.Errorf("%s holds %q, expected %q", path, got, want)
 			}
 		}
 		if b, err := os.ReadFile("/m2"); err != nil || string(b) != "a file" {
 			t.Errorf("/m2: %q %v", b, err)
+		}
+		if b, err := os.ReadFile("/m3"); err != nil || len(b) > 0 {
+			t.Errorf("/m3: %q %v", b, err)
+		}
+		if _, err := os.OpenFile("/m3", os.O_WRONLY, 0); !errors.Is(err, unix.EROFS) {
+			t.Errorf("the empty file is opened for writing: %v", err)
 		}
 		for _, gone := range []string{"/proc", "/etc", host, "/m1/../secret", "/proc/self/root"} {
 			if _, err := os.Stat(gone); !errors.Is(err, fs.ErrNotExist) {

@@ -78,12 +78,15 @@ func TestMakeMountPoints(t *testing.T) {
 	st.addBind("/etc/hosts", source{path: file, readOnly: true})
 	st.addBind("/data", source{path: host})
 	st.addBind("/bin/tool", source{path: file, readOnly: true})
+	// In the place of masked files, whose source is nowhere on the host.
+	st.addBind("/bin/masked", source{readOnly: true, empty: true})
+	st.addBind("/not/there", source{readOnly: true, empty: true})
 	for range 2 {
 		if err := st.makeMountPoints(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for name, dir := range map[string]bool{"proc": true, "a/b/c": true, "etc/hosts": false, "data": true} {
+	for name, dir := range map[string]bool{"proc": true, "a/b/c": true, "etc/hosts": false, "data": true, "not/there": false} {
 		if info, err := os.Lstat(filepath.Join(root, name)); err != nil || info.IsDir() != dir {
 			t.Errorf("%s: %v", name, err)
 		}

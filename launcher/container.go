@@ -89,9 +89,6 @@ func (l *Launcher) createContainer(ctx context.Context, c *Container) (*actual.R
 	if err := l.putConfig(c); err != nil {
 		return rec, err
 	}
-	if err := l.serveEmpty(c.ID, st); err != nil {
-		return rec, err
-	}
 	ctx, cancel := context.WithTimeoutCause(ctx, l.opts.BootTimeout, fmt.Errorf("not created after %s", l.opts.BootTimeout))
 	defer cancel()
 	b, err := l.boot(ctx, &launch{

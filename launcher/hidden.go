@@ -12,8 +12,6 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-
-	"sandboxctl.dev/actual/atomicfile"
 )
 
 // gVisor looks at neither linux.maskedPaths nor linux.readonlyPaths. What they
@@ -191,34 +189,4 @@ func (st *setup) find(served map[string]*source, p string) (found source, mode u
 	}
 	path, err := os.Readlink(fdPath(f))
 	return source{path: path, allowed: tree.allowed, field: tree.field}, stat.Mode & unix.S_IFMT, err
-}
-
-// emptyFile is what is served in the place of masked files, in a container's
-// directory.
-const emptyFile = "masked"
-
-// serveEmpty makes the empty file of a container and has the masked files served
-// from it.
-func (l *Launcher) serveEmpty(id string, st *setup) error {
-	if !slices.ContainsFunc(st.volumes, func(s source) bool { return s.empty }) {
-		return nil
-	}
-	dir, err := l.store.Dir(id)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	if err := atomicfile.Write(dir, emptyFile, nil, 0o444); err != nil {
-		return fmt.Errorf("mask files: %w", err)
-	}
-	path, err := os.Readlink(fdPath(dir))
-	if err != nil {
-		return fmt.Errorf("mask files: %w", err)
-	}
-	for i := range st.volumes {
-		if st.volumes[i].empty {
-			st.volumes[i].path = filepath.Join(path, emptyFile)
-		}
-	}
-	return nil
 }

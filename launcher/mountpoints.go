@@ -25,11 +25,9 @@ func (st *setup) makeMountPoints() error {
 	for _, m := range st.spec.Mounts {
 		dir := true
 		if isBind(m) {
-			info, err := os.Stat(st.volumes[volume].path)
-			if err != nil {
+			if dir, err = st.volumes[volume].isDir(); err != nil {
 				return fmt.Errorf("look at mount source: %w", err)
 			}
-			dir = info.IsDir()
 			volume++
 		}
 		if st.onMount(m.Destination) {
@@ -40,6 +38,17 @@ func (st *setup) makeMountPoints() error {
 		}
 	}
 	return nil
+}
+
+func (s *source) isDir() (bool, error) {
+	if s.empty {
+		return false, nil
+	}
+	info, err := os.Stat(s.path)
+	if err != nil {
+		return false, err
+	}
+	return info.IsDir(), nil
 }
 
 // onMount says whether a path is below another mount.

@@ -154,14 +154,16 @@ type served struct {
 func openSources(sources []source, toGofer, toSentry *donation) (*served, error) {
 	out := &served{}
 	for _, s := range sources {
-		m := gofer.Mount{FD: -1, ReadOnly: s.readOnly}
-		if s.host {
+		m := gofer.Mount{FD: -1, ReadOnly: s.readOnly, Empty: s.empty}
+		switch {
+		case s.empty:
+		case s.host:
 			trees, err := hostTree(s, &m, toGofer)
 			if err != nil {
 				return nil, fmt.Errorf("prepare host root: %w", err)
 			}
 			out.trees = append(out.trees, trees...)
-		} else {
+		default:
 			t, err := detach(s)
 			if err != nil {
 				return nil, inField(s.field, err)

@@ -66,8 +66,8 @@ type source struct {
 	allowed  string
 	host     bool // the generated view of the host
 	readOnly bool
-	// empty says that it is an empty file, in the place of a masked one. Its path
-	// is known when its container has a directory.
+	// empty says that it is an empty file, in the place of a masked one. It is
+	// nowhere on the host.
 	empty bool
 	// hostname and resolver, the file of the host that becomes resolv.conf,
 	// shape the generated /etc of a host root.

@@ -64,9 +64,6 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	if err := st.hideInBundle(); err != nil {
 		return err
 	}
-	if err := l.serveEmpty(rec.Name, st); err != nil {
-		return err
-	}
 	// Hooks, and the size of a checkpoint, are for the author of the manifest to
 	// choose; how long they may keep the sandbox from being replaced is not.
 	outer, end := context.WithTimeoutCause(ctx, policy.StartTime(), fmt.Errorf("not started after %s, which is maxStartTime of the host policy", policy.StartTime()))
