@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,7 +37,11 @@ const defaultCallTimeout = 10 * time.Second
 // and not to be trusted with a terminal or a log; Error makes it fit for both.
 type RemoteError struct{ Message string }
 
-func (e *RemoteError) Error() string { return printable(e.Message, 2000) }
+func (e *RemoteError) Error() string {
+	// What follows is the stack of the sentry.
+	said, _, _ := strings.Cut(e.Message, ": goroutine ")
+	return printable(said, 2000)
+}
 
 // Control is a connection to the control server of one sentry. It speaks
 // gVisor's urpc (JSON over a unix stream socket, descriptors beside it) with
@@ -46,6 +51,7 @@ type Control struct {
 	conn      *net.UnixConn
 	id        string
 	preserved []*os.File
+	session   *os.File // of what Execute has started, nil before
 }
 
 // dialControl connects to the control socket in the directory of descriptor dir.
@@ -77,8 +83,15 @@ func (c *Control) PeerPID() (int, error) {
 	return int(cred.Pid), nil
 }
 
-// Close ends the connection. A call in flight returns an error.
-func (c *Control) Close() error { return c.conn.Close() }
+// Close ends the connection, and what Execute has started on it. A call in flight
+// returns an error.
+func (c *Control) Close() error {
+	err := c.conn.Close()
+	if c.session != nil {
+		err = errors.Join(err, c.session.Close())
+	}
+	return err
+}
 
 type request struct {
 	Method string `json:"method"`
@@ -105,7 +118,7 @@ func (c *Control) call(ctx context.Context, method string, arg, result any, file
 // callUntil is call with the deadline given; the zero time is none.
 func (c *Control) callUntil(ctx context.Context, deadline time.Time, method string, arg, result any, files ...*os.File) error {
 	if err := c.conn.SetDeadline(deadline); err != nil {
-		return fmt.Errorf("call %s: %w", method, err)
+		return fmt.Errorf("%s: %w", doing(method), err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.conn.Close() })
 	defer stop()
@@ -115,7 +128,7 @@ func (c *Control) callUntil(ctx context.Context, deadline time.Time, method stri
 		} else if errors.Is(err, os.ErrDeadlineExceeded) {
 			err = fmt.Errorf("no answer in time: %w", os.ErrDeadlineExceeded)
 		}
-		return fmt.Errorf("call %s: %w", method, err)
+		return fmt.Errorf("%s: %w", doing(method), err)
 	}
 	return nil
 }
@@ -169,7 +182,7 @@ func (c *Control) roundTrip(method string, arg, result any, files []*os.File) er
 func orClosed(err error) error {
 	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, unix.EPIPE, unix.ECONNRESET} {
 		if errors.Is(err, e) {
-			return fmt.Errorf("the sentry closed the connection: %w", err)
+			return fmt.Errorf("%w: %w", ErrSentryClosed, err)
 		}
 	}
 	return err
@@ -231,6 +244,13 @@ func (c *Control) SignalForeground(ctx context.Context, sig unix.Signal, pid int
 	return c.call(ctx, wire.MethodSignal, args, nil)
 }
 
+// SignalGroup sends a signal to the process group that a process started by Execute
+// leads.
+func (c *Control) SignalGroup(ctx context.Context, sig unix.Signal, pid int32) error {
+	args := wire.SignalArgs{CID: c.id, Signo: int32(sig), PID: pid, Mode: wire.SignalProcessGroup}
+	return c.call(ctx, wire.MethodSignal, args, nil)
+}
+
 // Wait blocks until the application has ended and returns its wait status.
 // Only ctx bounds it.
 func (c *Control) Wait(ctx context.Context) (unix.WaitStatus, error) {
@@ -252,7 +272,8 @@ func (c *Control) WaitPID(ctx context.Context, pid int32) (unix.WaitStatus, erro
 func (c *Control) Preserve(files []*os.File) { c.preserved = files }
 
 // Execute starts a process with the files as its descriptors 0, 1, 2, … and
-// returns its pid in the sandbox.
+// returns its pid in the sandbox. The process ends at the latest when the
+// connection is closed, also by the death of this program.
 func (c *Control) Execute(ctx context.Context, args wire.ExecArgs, files ...*os.File) (int32, error) {
 	files = append(files, c.preserved...)
 	args.ContainerID = c.id
@@ -263,12 +284,15 @@ func (c *Control) Execute(ctx context.Context, args wire.ExecArgs, files ...*os.
 	// What is sent to a sentry that does not read stays open until it does:
 	// whoever waits for the end of our output would wait for the sandbox's. One
 	// that is stopped is given none.
-	if err := c.call(ctx, wire.MethodRuntimeState, c.id, nil); err != nil {
+	var err error
+	if c.session, err = c.openSession(ctx); err != nil {
 		return 0, err
 	}
 	var pid int32
-	err := c.call(ctx, wire.MethodExecuteAsync, args, &pid, files...)
-	return pid, err
+	if err := c.call(ctx, wire.MethodExecuteAsync, args, &pid, files...); err != nil {
+		return 0, err
+	}
+	return pid, c.nameCommand(pid)
 }
 
 // Pause stops every process of the sandbox and returns when all are stopped.
@@ -281,7 +305,7 @@ func (c *Control) Resume(ctx context.Context) error {
 	return c.call(ctx, wire.MethodResume, nil, nil)
 }
 
-// Processes lists the processes of the sandbox.
+// Processes lists the processes of the sandbox, without their states.
 func (c *Control) Processes(ctx context.Context) ([]wire.Process, error) {
 	var list json.RawMessage
 	if err := c.call(ctx, wire.MethodProcesses, c.id, &list); err != nil {
@@ -291,17 +315,17 @@ func (c *Control) Processes(ctx context.Context) ([]wire.Process, error) {
 	var ps []wire.Process
 	dec := json.NewDecoder(bytes.NewReader(list))
 	if t, err := dec.Token(); err != nil || t != json.Delim('[') && t != nil {
-		return nil, fmt.Errorf("call %s: decode answer: expected a list", wire.MethodProcesses)
+		return nil, fmt.Errorf("%s: decode answer: expected a list", doing(wire.MethodProcesses))
 	}
 	for dec.More() && len(ps) < maxObjects {
 		var p wire.Process
 		if err := dec.Decode(&p); err != nil {
-			return nil, fmt.Errorf("call %s: decode answer: %w", wire.MethodProcesses, err)
+			return nil, fmt.Errorf("%s: decode answer: %w", doing(wire.MethodProcesses), err)
 		}
 		ps = append(ps, p)
 	}
 	if dec.More() {
-		return nil, fmt.Errorf("call %s: decode answer: more than %d processes", wire.MethodProcesses, maxObjects)
+		return nil, fmt.Errorf("%s: decode answer: more than %d processes", doing(wire.MethodProcesses), maxObjects)
 	}
 	return ps, nil
 }

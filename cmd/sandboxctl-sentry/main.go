@@ -141,6 +141,13 @@ func bootSentry(boot *sentrycmd.Boot, opts *options, flags *flag.FlagSet) int {
 		}
 	}
 
+	clients := &sessions{current: &currentKernel{}}
+	if err := clients.current.track(); err != nil {
+		fmt.Fprintf(os.Stderr, "track kernel: %v\n", err)
+		return wire.ExitBootFailed
+	}
+	clients.register()
+
 	// Annotations of the spec are not looked at (no specutils.FixConfig): a
 	// manifest or bundle can't change the sentry's configuration.
 	var status unix.WaitStatus

@@ -32,6 +32,8 @@ func TestWire(t *testing.T) {
 		}, &control.ExecArgs{}},
 		"checkpoint": {&wire.CheckpointArgs{Metadata: wire.Compressed(), Resume: true}, &control.SaveOpts{}},
 		"restore":    {&wire.RestoreArgs{}, &boot.RestoreOpts{}},
+		"session":    {new(wire.Session(wire.SessionSink)), &boot.CreateTraceSessionArgs{}},
+		"read":       {&wire.ReadArgs{ContainerID: "c", Path: "/a", Size: 7}, &control.ReadOpts{}},
 		"network":    {new(wire.Loopback()), &boot.CreateLinksAndRoutesArgs{}},
 		"links": {&wire.NetworkArgs{
 			FDBasedLinks: []wire.FDBasedLink{{
@@ -107,7 +109,7 @@ func TestWireNames(t *testing.T) {
 		wire.MethodStartRoot: boot.ContMgrRootContainerStart, wire.MethodExecuteAsync: boot.ContMgrExecuteAsync,
 		wire.MethodWait: boot.ContMgrWait, wire.MethodWaitPID: boot.ContMgrWaitPID, wire.MethodProcesses: boot.ContMgrProcesses,
 		wire.MethodEvent: boot.ContMgrEvent, wire.MethodSignal: boot.ContMgrSignal, wire.MethodSetNetwork: boot.ContMgrSetNetworkArgs,
-		wire.MethodRuntimeState: boot.ContMgrContainerRuntimeState,
+		wire.MethodRuntimeState: boot.ContMgrContainerRuntimeState, wire.MethodSession: boot.ContMgrCreateTraceSession, wire.MethodRead: boot.FsRead,
 	} {
 		if ours != theirs {
 			t.Errorf("%s is %s in gVisor", ours, theirs)

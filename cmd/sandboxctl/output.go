@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -41,6 +42,18 @@ func table(w io.Writer, header []string, rows [][]string) error {
 		return fmt.Errorf("write table: %w", err)
 	}
 	return nil
+}
+
+// checkOutput checks what -o was given; nothing stands for the table.
+func checkOutput(output string, formats ...string) error {
+	if output == "" || slices.Contains(formats, output) {
+		return nil
+	}
+	list := strings.Join(formats[:len(formats)-1], ", ")
+	if list != "" {
+		list += " or "
+	}
+	return usagef("-o: expected %s, got %q", list+formats[len(formats)-1], output)
 }
 
 // columns print a table that goes on: a column is as wide as its widest cell was.

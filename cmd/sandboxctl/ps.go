@@ -18,13 +18,18 @@ import (
 func (a *app) psCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use:               "ps NAME",
-		Short:             "List the processes in a sandbox",
-		Long:              "List the processes in a sandbox, with their numbers there. None of them is a process of the host.",
+		Use:   "ps NAME",
+		Short: "List the processes in a sandbox",
+		Long: `List the processes in a sandbox, with their numbers there. None of them is a process
+of the host. STATE is R (runs), S (sleeps), D (sleeps, can't be interrupted),
+T (stopped), t (traced) or Z (has ended; its parent has not asked how).`,
 		Example:           "  sandboxctl ps web",
 		Args:              exactArgs("NAME"),
 		ValidArgsFunction: a.completeNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOutput(output, "json"); err != nil {
+				return err
+			}
 			store, err := a.openStore()
 			if err != nil {
 				return err
@@ -35,16 +40,12 @@ func (a *app) psCommand() *cobra.Command {
 				return err
 			}
 			defer c.Close()
-			ps, err := c.Processes(cmd.Context())
+			ps, err := c.ProcessTable(cmd.Context())
 			if err != nil {
 				return err
 			}
-			switch output {
-			case "json":
+			if output == "json" {
 				return printJSON(a.stdout, ps)
-			case "":
-			default:
-				return usagef("-o: expected json, got %q", output)
 			}
 			return a.printProcesses(ps)
 		},
@@ -58,10 +59,10 @@ func (a *app) printProcesses(ps []wire.Process) error {
 	for i, p := range ps {
 		rows[i] = []string{
 			strconv.Itoa(int(p.UID)), strconv.Itoa(int(p.PID)), strconv.Itoa(int(p.PPID)),
-			clean(p.TTY), clean(p.STime), clean(p.Time), clean(p.Cmd),
+			clean(p.State), clean(p.TTY), clean(p.STime), clean(p.Time), clean(p.Cmd),
 		}
 	}
-	return table(a.stdout, []string{"UID", "PID", "PPID", "TTY", "STARTED", "TIME", "COMMAND"}, rows)
+	return table(a.stdout, []string{"UID", "PID", "PPID", "STATE", "TTY", "STARTED", "TIME", "COMMAND"}, rows)
 }
 
 // usage is what one sandbox uses.

@@ -111,7 +111,7 @@ func (r *Runtime) Processes(ctx context.Context, id string) ([]wire.Process, err
 		return nil, err
 	}
 	defer c.Close()
-	return c.Processes(ctx)
+	return c.ProcessTable(ctx)
 }
 
 // Events calls emit with what a container uses: once, or every interval until

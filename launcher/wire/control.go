@@ -16,6 +16,7 @@ const (
 	MethodRuntimeState = "containerManager.ContainerRuntimeState"
 	MethodCheckpoint   = "containerManager.Checkpoint"
 	MethodRestore      = "containerManager.Restore"
+	MethodRead         = "Fs.Read"
 )
 
 // Answers to MethodRuntimeState (runsc/boot.ContainerRuntimeState).
@@ -89,6 +90,13 @@ type TaskCapabilities struct {
 	AmbientCaps     uint64
 }
 
+// ReadArgs is the argument of MethodRead; where to write the file travels beside it.
+type ReadArgs struct {
+	ContainerID string `json:"container_id"`
+	Path        string `json:"path"`
+	Size        int64  `json:"size"`
+}
+
 // Process is one entry of the reply to MethodProcesses.
 type Process struct {
 	UID     uint32  `json:"uid"`
@@ -101,6 +109,8 @@ type Process struct {
 	STime   string  `json:"stime"`
 	Time    string  `json:"time"`
 	Cmd     string  `json:"cmd"`
+	// State is not gVisor's but from the States of the StatesSink.
+	State string `json:"state,omitempty"`
 }
 
 // EventOut is the reply to MethodEvent.

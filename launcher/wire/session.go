@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wire
+
+// MethodSession opens a session: a stream socket travels beside it, and what the
+// client starts ends when the client's end of that socket is closed, however the
+// client ended. gVisor calls this a trace session; ours has a sink of the sentry
+// binary's own and traces nothing.
+const MethodSession = "containerManager.CreateTraceSession"
+
+// Names of the sinks in the sentry binary.
+const (
+	// SessionSink ends a command with the connection of its client. The client
+	// writes the pid of the command, in decimal and with a newline.
+	SessionSink = "sandboxctl-session"
+	// StatesSink writes a States and closes the socket.
+	StatesSink = "sandboxctl-states"
+)
+
+// SessionArgs is the argument of MethodSession (runsc/boot.CreateTraceSessionArgs).
+type SessionArgs struct {
+	Config SessionConfig
+	// Force replaces the session of an earlier client, which goes on all the same.
+	Force bool
+}
+
+// SessionConfig names one sink.
+type SessionConfig struct {
+	Name  string `json:"name"`
+	Sinks []Sink `json:"sinks"`
+}
+
+// Sink is what receives the socket.
+type Sink struct {
+	Name string `json:"name"`
+}
+
+// Session is the argument that has a sink receive the socket.
+func Session(sink string) SessionArgs {
+	// gVisor has one session, of this name.
+	return SessionArgs{Config: SessionConfig{Name: "Default", Sinks: []Sink{{Name: sink}}}, Force: true}
+}
+
+// States are the states of the processes of a sandbox by pid, each one letter as
+// in /proc/PID/stat.
+type States map[int32]string
