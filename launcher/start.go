@@ -87,6 +87,9 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		ctx = fresh
 	}
 	if err := l.startApp(ctx, rec, st, b.control, img); err != nil {
+		if img == nil {
+			err = explainCommand(err, st.peek)
+		}
 		return l.explain(ctx, err, rec)
 	}
 	rec.Phase = actual.PhaseRunning

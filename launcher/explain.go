@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"regexp"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/launcher/wire"
+)
+
+// CommandError says in users' words why a command can't be started. What it says
+// is fit for a terminal.
+type CommandError struct {
+	text string
+	// NotFound says that the command is not there, as opposed to unfit.
+	NotFound bool
+	cause    error
+}
+
+func (e *CommandError) Error() string { return e.text }
+func (e *CommandError) Unwrap() error { return e.cause }
+
+// What gVisor says, see user.ResolveExecutablePath and loader.Load.
+var (
+	notInPath    = regexp.MustCompile(`error finding executable "(.*)" in PATH \[(.*)\]: (.*)$`)
+	notLoaded    = regexp.MustCompile(`failed to load (.*): ([^:]+)$`)
+	noWorkingDir = regexp.MustCompile(`failed to find initial working directory "(.*)": (.*)$`)
+)
+
+// maxInterpreterLine is how much of a script Linux looks at.
+const maxInterpreterLine = 256
+
+// explainCommand words the error of a command that was not started. peek returns
+// the beginning of a file of the sandbox, nil if it can't be read.
+func explainCommand(err error, peek func(path string) []byte) error {
+	var remote *RemoteError
+	if !errors.As(err, &remote) {
+		return err
+	}
+	said := remote.Message
+	e := &CommandError{cause: err}
+	switch {
+	case notInPath.MatchString(said):
+		m := notInPath.FindStringSubmatch(said)
+		e.explainPath(m[1], m[2], m[3])
+	case noWorkingDir.MatchString(said):
+		m := noWorkingDir.FindStringSubmatch(said)
+		e.text = fmt.Sprintf("working directory not found in the sandbox: %s (%s)", m[1], m[2])
+	case notLoaded.MatchString(said):
+		m := notLoaded.FindStringSubmatch(said)
+		e.explainFile(m[1], m[2], peek)
+	default:
+		said = strings.TrimPrefix(said, "starting sandbox: ")
+		e.text = "the application can't be started: " + strings.TrimPrefix(said, "creating process: ")
+	}
+	e.text = printable(e.text, 1000)
+	return e
+}
+
+func (e *CommandError) explainPath(name, dirs, why string) {
+	if why == unix.ENOENT.Error() {
+		e.NotFound = true
+		e.text = fmt.Sprintf("command not found in the sandbox: %s (PATH %s)", name, strings.ReplaceAll(dirs, " ", ":"))
+		return
+	}
+	e.text = fmt.Sprintf("command can't be executed in the sandbox: %s (%s)", name, why)
+}
+
+func (e *CommandError) explainFile(file, why string, peek func(string) []byte) {
+	line := firstLine(peek(file))
+	interpreter, script := bytes.CutPrefix(line, []byte("#!"))
+	switch why {
+	case unix.ENOENT.Error():
+		e.NotFound = true
+		switch {
+		case script && bytes.HasSuffix(line, []byte("\r")):
+			e.text = fmt.Sprintf(`%s has Windows line ends (CRLF): its #! line asks for the interpreter %q, which does not exist; convert the file, as with sed -i 's/\r$//'`, file, bytes.TrimLeft(interpreter, " \t"))
+		case script:
+			e.text = fmt.Sprintf("interpreter not found in the sandbox: %s, from the #! line of %s", firstWord(interpreter), file)
+		case bytes.HasPrefix(line, []byte("\x7fELF")):
+			e.text = fmt.Sprintf("%s is there, but the dynamic loader that it was built for is not in the sandbox (another libc?)", file)
+		default:
+			e.text = "command not found in the sandbox: " + file
+		}
+	case unix.EACCES.Error():
+		e.text = fmt.Sprintf("%s can't be executed in the sandbox: it is a directory, or its mode forbids it (chmod +x)", file)
+	case unix.ENOEXEC.Error():
+		e.text = fmt.Sprintf("%s can't be executed in the sandbox: it is neither a program for this processor nor a script with a #! line", file)
+	default:
+		e.text = fmt.Sprintf("%s can't be executed in the sandbox: %s", file, why)
+	}
+}
+
+func firstLine(b []byte) []byte {
+	line, _, _ := bytes.Cut(b, []byte("\n"))
+	return line
+}
+
+func firstWord(b []byte) []byte {
+	word, _, _ := bytes.Cut(bytes.TrimLeft(b, " \t"), []byte(" "))
+	return word
+}
+
+// ExplainCommand words the error of Execute. It reads the beginning of the command
+// where that helps.
+func (c *Control) ExplainCommand(ctx context.Context, err error) error {
+	return explainCommand(err, func(p string) []byte { return c.peek(ctx, p) })
+}
+
+// peek returns the beginning of a file in the sandbox.
+func (c *Control) peek(ctx context.Context, p string) []byte {
+	r, w, err := pipe()
+	if err != nil {
+		return nil
+	}
+	defer r.Close()
+	err = c.call(ctx, wire.MethodRead, wire.ReadArgs{ContainerID: c.id, Path: p, Size: maxInterpreterLine}, nil, w)
+	w.Close()
+	if err != nil {
+		return nil
+	}
+	// Fewer bytes than a pipe holds: they are there by now.
+	if err := unix.SetNonblock(int(r.Fd()), true); err != nil {
+		return nil
+	}
+	b := make([]byte, maxInterpreterLine)
+	n, err := unix.Read(int(r.Fd()), b)
+	if err != nil {
+		return nil
+	}
+	return b[:n]
+}
+
+// peek returns the beginning of a file of a sandbox that has not been started, as
+// its application would see it: below the volume or the root that it is in, links
+// followed inside of that.
+func (st *setup) peek(p string) []byte {
+	from, rest := st.root, path.Clean(p)
+	if from.host {
+		from.path = "/"
+		if !showsHost(rest) {
+			from.path = ""
+		}
+	}
+	longest := ""
+	i := 0
+	for _, m := range st.spec.Mounts {
+		below := p == m.Destination || strings.HasPrefix(p, strings.TrimSuffix(m.Destination, "/")+"/")
+		bind := m.Type == "bind" && i < len(st.volumes)
+		if below && len(m.Destination) >= len(longest) {
+			longest, from = m.Destination, source{}
+			if bind {
+				from = st.volumes[i]
+			}
+			rest = strings.TrimPrefix(p, m.Destination)
+		}
+		if bind {
+			i++
+		}
+	}
+	if from.path == "" {
+		return nil
+	}
+	b, err := readBeginning(from.path, strings.Trim(rest, "/"))
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// showsHost says whether root.host shows a path as the host has it.
+func showsHost(p string) bool {
+	for _, d := range hostDirs {
+		if strings.HasPrefix(p, "/"+d+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+func readBeginning(tree, rest string) ([]byte, error) {
+	f, err := openAt2(unix.AT_FDCWD, tree, unix.O_PATH, unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if rest != "" {
+		below, err := openAt2(int(f.Fd()), rest, unix.O_PATH, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
+		if err != nil {
+			return nil, err
+		}
+		defer below.Close()
+		f = below
+	}
+	// A fifo of the host would be taken from whoever reads it.
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(errors.New("no regular file"), err)
+	}
+	file, err := os.Open(fdPath(f))
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return io.ReadAll(io.LimitReader(file, maxInterpreterLine))
+}
