@@ -34,7 +34,7 @@ func main() {
 	case guest.Argv0:
 		os.Exit(guest.Main(context.Background(), os.Args))
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	ctx, stop := interruptible()
 	defer stop()
 	go func() {
 		// A second signal is not waited for: the default action ends us.
@@ -47,6 +47,21 @@ func main() {
 	}
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	os.Exit(a.run(ctx, args))
+}
+
+// interruptible returns a context that SIGINT and SIGTERM end. Those that whoever
+// started this program has it ignore stay ignored.
+func interruptible() (context.Context, func()) {
+	var signals []os.Signal
+	for _, s := range []os.Signal{unix.SIGINT, unix.SIGTERM} {
+		if !signal.Ignored(s) {
+			signals = append(signals, s)
+		}
+	}
+	if len(signals) == 0 {
+		return context.WithCancel(context.Background()) // NotifyContext would take none for all
+	}
+	return signal.NotifyContext(context.Background(), signals...)
 }
 
 // exitError carries an exit code. A nil err prints nothing.

@@ -75,7 +75,7 @@ func (a *app) ociCommand() *cobra.Command {
 		a.ociCreateCommand(f), a.ociStartCommand(f), a.ociRunCommand(f), a.ociStateCommand(f), a.ociListCommand(f),
 		a.ociKillCommand(f), a.ociDeleteCommand(f), a.ociWaitCommand(f), a.ociPauseCommand(f), a.ociResumeCommand(f),
 		a.ociExecCommand(f), a.ociPsCommand(f), a.ociEventsCommand(f), a.ociSpecCommand(f), a.ociFeaturesCommand(f),
-		a.ociUpdateCommand(f), a.ociCheckpointCommand(f), a.ociRestoreCommand(f),
+		a.ociUpdateCommand(f), a.ociCheckpointCommand(f), a.ociRestoreCommand(f), a.copyStreamsCommand(),
 	)
 	return cmd
 }
@@ -227,7 +227,7 @@ func (a *app) createRequest(id string, c *createFlags) (oci.Create, error) {
 	if err := launcher.PrepareProcess(); err != nil {
 		return oci.Create{}, err
 	}
-	return oci.Create{Preserved: more, ID: id, Bundle: bundle, Streams: a.streams, ConsoleSocket: c.console, PIDFile: c.pidFile}, nil
+	return oci.Create{Preserved: more, ID: id, Bundle: bundle, Streams: a.leftStreams, ConsoleSocket: c.console, PIDFile: c.pidFile}, nil
 }
 
 func (a *app) ociCreateCommand(f *ociFlags) *cobra.Command {
@@ -236,7 +236,7 @@ func (a *app) ociCreateCommand(f *ociFlags) *cobra.Command {
 		Use:   "create ID",
 		Short: "Create a container",
 		Long: `Create the container of a bundle: its sandbox and its gofer run, its application
-does not, until ` + "`start`" + `. The streams of this command become the application's.`,
+does not, until ` + "`start`" + `. Its streams lead to those of this command.`,
 		Example: `  sandboxctl oci create --bundle /srv/bundle --pid-file /run/web.pid web`,
 		Args:    exactArgs("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -104,7 +104,11 @@ func (a *app) ociExec(ctx context.Context, f *ociFlags, r *oci.Runtime, e *ociEx
 	case p.Terminal && !isTerminal(a.stdin):
 		return usagef("-t needs a terminal on standard input, or --console-socket")
 	}
-	return a.execute(ctx, r.Store(), id, c, args, p.Terminal, true, func(pid int32) error { return e.begun(ctx, c, pid) })
+	x := &execution{
+		a: a, store: r.Store(), name: id, c: c, args: args, tty: p.Terminal, input: true, oci: true,
+		begun: func(pid int32) error { return e.begun(ctx, c, pid) },
+	}
+	return x.run(ctx)
 }
 
 // describe makes the process out of --process, or of the container's own and
@@ -280,8 +284,11 @@ func (a *app) execDetached(ctx context.Context, r *oci.Runtime, id string, e *oc
 		return usagef("--started-fd: no such descriptor")
 	}
 	unix.CloseOnExec(e.started)
-	var relayed relay
-	pid, err := a.executeOn(ctx, e, c, args, &relayed)
+	relayed, err := newRelay()
+	if err != nil {
+		return err
+	}
+	pid, err := a.executeOn(ctx, e, c, args, relayed)
 	if err == nil {
 		err = e.begun(ctx, c, pid)
 	}
@@ -296,8 +303,11 @@ func (a *app) execDetached(ctx context.Context, r *oci.Runtime, id string, e *oc
 		return fmt.Errorf("tell that it runs: %w", err)
 	}
 	ctx = context.WithoutCancel(ctx)
+	x := &execution{a: a, store: r.Store(), name: id, c: c, oci: true}
 	if args.StdioIsPty {
-		defer a.forwardTerminal(ctx, r, id, pid)()
+		defer x.forwardTerminal(ctx, pid)()
+	} else {
+		defer x.forwardSignals(ctx, pid, x.listen(), relayed.broken)()
 	}
 	status, err := c.WaitPID(ctx, pid)
 	if err = errors.Join(err, relayed.finish()); err != nil {
@@ -336,12 +346,12 @@ func (a *app) executeOn(ctx context.Context, e *ociExec, c *launcher.Control, ar
 
 // forwardTerminal passes the signals of a terminal on to what the command has in
 // its foreground.
-func (a *app) forwardTerminal(ctx context.Context, r *oci.Runtime, id string, pid int32) (stop func()) {
+func (x *execution) forwardTerminal(ctx context.Context, pid int32) (stop func()) {
 	ch := make(chan os.Signal, 8)
 	signal.Notify(ch, unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP, unix.SIGWINCH, unix.SIGHUP)
 	go func() {
 		for s := range ch {
-			a.signalForeground(ctx, r.Store(), id, pid, s.(unix.Signal))
+			x.signalForeground(ctx, pid, s.(unix.Signal))
 		}
 	}()
 	return func() {

@@ -57,7 +57,10 @@ func (a *app) ociRun(ctx context.Context, r *oci.Runtime, c *createFlags, id str
 		start = func() error { return r.Restore(ctx, id, c.image) }
 	}
 	var master *os.File
-	var relayed relay
+	relayed, err := newRelay()
+	if err != nil {
+		return err
+	}
 	defer func() { err = errors.Join(err, relayed.abort()) }()
 	if !c.detach && c.console == "" {
 		if isTerminal(a.stdin) {
@@ -87,7 +90,7 @@ func (a *app) ociRun(ctx context.Context, r *oci.Runtime, c *createFlags, id str
 	if c.detach {
 		return nil
 	}
-	code, err := a.attend(ctx, r, id, master, signals)
+	code, err := a.attend(ctx, r, id, master, signals, relayed.broken)
 	err = errors.Join(err, relayed.finish())
 	if !c.keep {
 		err = errors.Join(err, r.Delete(ctx, id, true))
@@ -127,7 +130,7 @@ func (a *app) matchOurs(master *os.File) error {
 
 // attend waits for the end of a container, with its terminal connected to ours
 // and our signals passed on.
-func (a *app) attend(ctx context.Context, r *oci.Runtime, id string, master *os.File, signals <-chan os.Signal) (code int, err error) {
+func (a *app) attend(ctx context.Context, r *oci.Runtime, id string, master *os.File, signals <-chan os.Signal, broken <-chan chan struct{}) (code int, err error) {
 	done := make(chan struct{})
 	defer close(done)
 	go func() {
@@ -139,6 +142,11 @@ func (a *app) attend(ctx context.Context, r *oci.Runtime, id string, master *os.
 				if kerr := r.Kill(ctx, id, s.(unix.Signal), false); kerr != nil && !errors.Is(kerr, oci.ErrNotRunning) {
 					fmt.Fprintf(a.stderr, "sandboxctl: signal not passed on: %s\n", clean(kerr.Error()))
 				}
+			case told := <-broken:
+				// gVisor sends none for what is a pipe of the host. An application that is
+				// over needs none.
+				_ = r.Kill(ctx, id, unix.SIGPIPE, false)
+				close(told)
 			}
 		}
 	}()
