@@ -112,7 +112,7 @@ func TestGoals(t *testing.T) {
 			}
 		}
 	}
-	for _, bad := range []string{"", "nonsense", "Ready", "phase", "phase=", "phase=Runing", "condition", "condition=", "condition==True", "ready=true", "delete="} {
+	for _, bad := range []string{"", "nonsense", "Ready", "phase", "phase=", "phase=Runs", "condition", "condition=", "condition==True", "ready=true", "delete="} {
 		var e *exitError
 		if _, err := parseGoal(bad); !errors.As(err, &e) || e.code != exitUsage {
 			t.Errorf("%q: %v", bad, err)
