@@ -261,8 +261,8 @@ type waitNews struct {
 
 func (n *waitNews) sandbox(w *world, name string) {
 	s := w.status(name)
-	if s == nil {
-		return
+	if s == nil || s.Phase == reconcile.PhaseStopping {
+		return // a moment later there is more to say
 	}
 	why := headline(s)
 	key := s.Phase + why
