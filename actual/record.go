@@ -101,6 +101,10 @@ type Record struct {
 	Completed bool `json:"completed,omitempty"`
 }
 
+// WarningStopFailed is the reason of a warning that says why a sandbox could not
+// be stopped or what it left could not be removed, the last time that was tried.
+const WarningStopFailed = "StopFailed"
+
 // Network is what a sandbox was lent of a network namespace.
 type Network struct {
 	// Path and Inode say which namespace; without a path it was the sandbox's

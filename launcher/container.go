@@ -221,5 +221,5 @@ func (l *Launcher) startContainer(ctx context.Context, id string, img *checkpoin
 
 // KillSentry kills the sentry of a record and waits for its death.
 func (l *Launcher) KillSentry(ctx context.Context, rec *actual.Record) error {
-	return l.kill(ctx, "sentry", rec.Sentry, 0)
+	return l.kill(ctx, rec, "sentry", rec.Sentry, 0)
 }

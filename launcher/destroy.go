@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +24,10 @@ const goferGrace = 3 * time.Second
 // dyingSlowly is how long a process or cgroup may take to be gone before the
 // operation gives up its worker: it is in the kernel's hands then.
 const dyingSlowly = time.Second
+
+// frozenGrace is how long a process may take to die in a frozen group: with
+// cgroup2 it does, with v1 it waits for somebody to thaw the group.
+const frozenGrace = 2 * time.Second
 
 // Destroy stops a sandbox and proves it dead; see reconcile.Launcher.
 func (l *Launcher) Destroy(ctx context.Context, name string, end actual.Ending) error {
@@ -53,7 +58,16 @@ func (l *Launcher) destroy(ctx context.Context, name string, end actual.Ending) 
 			return fmt.Errorf("record intent: %w", err)
 		}
 	}
-	if err := l.stopApp(ctx, &rec, end); err != nil {
+	err = l.bringDown(ctx, &rec, end)
+	if err != nil && context.Cause(ctx) == nil {
+		err = errors.Join(err, l.recordTrouble(name, err))
+	}
+	return err
+}
+
+// bringDown is what follows the intent to stop.
+func (l *Launcher) bringDown(ctx context.Context, rec *actual.Record, end actual.Ending) error {
+	if err := l.stopApp(ctx, rec, end); err != nil {
 		return err
 	}
 	if err := context.Cause(ctx); err != nil {
@@ -61,19 +75,39 @@ func (l *Launcher) destroy(ctx context.Context, name string, end actual.Ending) 
 		// on with the stop, from the record.
 		return fmt.Errorf("wait for the application to leave: %w", err)
 	}
-	if err := l.reapPair(ctx, &rec); err != nil {
+	if err := l.reapPair(ctx, rec); err != nil {
 		return err
 	}
-	oom := l.oomKilled(&rec)
-	if err := l.release(ctx, &rec); err != nil {
+	oom := l.oomKilled(rec)
+	if err := l.release(ctx, rec); err != nil {
 		return err
 	}
-	l.conclude(&rec, &end, oom)
-	if err := l.afterEnd(ctx, &rec); err != nil {
+	l.conclude(rec, &end, oom)
+	if err := l.afterEnd(ctx, rec); err != nil {
 		return err
 	}
-	if err := l.store.Put(&rec); err != nil {
+	if err := l.store.Put(rec); err != nil {
 		return fmt.Errorf("record stop: %w", err)
+	}
+	return nil
+}
+
+// recordTrouble writes down why a sandbox can't be stopped: the record is what
+// `get` reads. It is tried again, and the same reason is not written twice.
+func (l *Launcher) recordTrouble(name string, why error) error {
+	rec, err := l.load(name)
+	if err != nil || rec == nil {
+		return err
+	}
+	trouble := actual.Warning{Reason: actual.WarningStopFailed, Message: printable(why.Error(), 1000)}
+	if slices.Contains(rec.Warnings, trouble) {
+		return nil
+	}
+	now := *rec
+	now.Warnings = slices.DeleteFunc(slices.Clone(rec.Warnings), func(w actual.Warning) bool { return w.Reason == trouble.Reason })
+	now.Warnings = append(now.Warnings, trouble)
+	if err := l.store.Put(&now); err != nil {
+		return fmt.Errorf("record why: %w", err)
 	}
 	return nil
 }
@@ -156,20 +190,22 @@ func (l *Launcher) signalApp(ctx context.Context, rec *actual.Record, sig unix.S
 // the last of the output written.
 func (l *Launcher) reapPair(ctx context.Context, rec *actual.Record) error {
 	crashpoint.Before(crashpoint.KillSentry)
-	err := l.kill(ctx, "sentry", rec.Sentry, 0)
+	err := l.kill(ctx, rec, "sentry", rec.Sentry, 0)
 	crashpoint.After(crashpoint.KillSentry)
 	if err != nil {
 		return err
 	}
 	crashpoint.Before(crashpoint.KillGofer)
-	err = l.kill(ctx, "gofer", rec.Gofer, goferGrace)
+	err = l.kill(ctx, rec, "gofer", rec.Gofer, goferGrace)
 	crashpoint.After(crashpoint.KillGofer)
 	return err
 }
 
 // kill makes a recorded process dead: at once, or after it had the grace to
-// leave by itself. Only the process that was recorded is ever signalled.
-func (l *Launcher) kill(ctx context.Context, what string, id *actual.Identity, grace time.Duration) error {
+// leave by itself. Only the process that was recorded is ever signalled. What
+// keeps the processes of a record frozen is thawed; a nil record is one that is
+// lost.
+func (l *Launcher) kill(ctx context.Context, rec *actual.Record, what string, id *actual.Identity, grace time.Duration) error {
 	if id == nil {
 		return nil
 	}
@@ -190,6 +226,11 @@ func (l *Launcher) kill(ctx context.Context, what string, id *actual.Identity, g
 		}
 	}
 	defer operation.WaitsAfter(ctx, dyingSlowly)()
+	if rec != nil {
+		if by := l.thaw(rec); by != "" && !waitDead(ctx, p, frozenGrace) {
+			return fmt.Errorf("%w: %s (pid %d) is kept frozen by the cgroup %s; thaw it", ErrStuck, what, id.PID, by)
+		}
+	}
 	if !waitDead(ctx, p, l.opts.KillTimeout) {
 		if cause := context.Cause(ctx); cause != nil {
 			return fmt.Errorf("wait for the death of %s (pid %d): %w", what, id.PID, cause)

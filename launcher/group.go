@@ -47,6 +47,49 @@ func (l *Launcher) createGroup(rec *actual.Record, st *setup) (*cgroup.Group, er
 	return group, nil
 }
 
+// checkThawed refuses a group in which nothing would run.
+func checkThawed(g *cgroup.Group) error {
+	by, err := g.FrozenBy()
+	if err != nil {
+		return err
+	}
+	if by != "" {
+		return fmt.Errorf("the cgroup %s is frozen, so that nothing in it can run; thaw it first", by)
+	}
+	return nil
+}
+
+// thaw lets processes that were killed die: with cgroup v1 a frozen one does not,
+// and with neither version does a gofer see that its sentry is gone. It returns
+// the group above that keeps them frozen, which is not ours to thaw, "" if there
+// is none.
+func (l *Launcher) thaw(rec *actual.Record) (frozenBy string) {
+	group, err := l.openGroup(rec, rec.Cgroups)
+	if err != nil {
+		return ""
+	}
+	defer group.Close()
+	if err := group.Thaw(); err != nil {
+		l.opts.Log.Warn("cgroup not thawed", "sandbox", rec.Name, "err", err)
+	}
+	return l.FrozenBy(rec)
+}
+
+// FrozenBy returns the group that keeps the processes of a record frozen, "" if
+// there is none or that can't be told.
+func (l *Launcher) FrozenBy(rec *actual.Record) string {
+	group, err := l.openGroup(rec, rec.Cgroups)
+	if err != nil {
+		return ""
+	}
+	defer group.Close()
+	by, err := group.FrozenBy()
+	if err != nil {
+		return ""
+	}
+	return by
+}
+
 func (l *Launcher) openGroup(rec *actual.Record, dirs []string) (*cgroup.Group, error) {
 	if rec.CgroupPlace != "" {
 		return l.cgroups.OpenAt(cgroup.Place(rec.CgroupPlace), dirs)

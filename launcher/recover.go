@@ -116,7 +116,7 @@ func (l *Launcher) end(ctx context.Context, e *Evidence) error {
 		if group != nil {
 			groups = append(groups, group)
 		}
-		errs = append(errs, err, l.kill(ctx, f.Role, &f.Identity, grace))
+		errs = append(errs, err, l.kill(ctx, nil, f.Role, &f.Identity, grace))
 	}
 	// When both are dead: the gofer may have left by itself, with its sentry.
 	for _, g := range groups {

@@ -165,11 +165,21 @@ func (l *Launcher) spawnRecorded(ctx context.Context, la *launch, dir int) (*pai
 		return nil, fmt.Errorf("create cgroup: %w", err)
 	}
 	defer group.Close()
+	if err := checkThawed(group); err != nil {
+		return nil, err
+	}
 	cloneFD, cloned := group.CloneFD()
 	if !cloned {
 		cloneFD = -1
 	}
+	// One that is frozen from here on keeps a new process from its program, and us
+	// waiting for that, until it is killed: in its group, since its number is not
+	// known yet.
+	thawed := context.AfterFunc(ctx, func() { _ = group.Kill() })
 	p, err := l.spawnPair(ctx, la, dir, cloneFD)
+	if !thawed() && err == nil {
+		err = errors.Join(fmt.Errorf("start processes: %w", context.Cause(ctx)), p.abandon())
+	}
 	if err != nil {
 		return nil, err
 	}

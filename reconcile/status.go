@@ -290,8 +290,12 @@ func (v *view) judge(s *Status, o *actual.Observed, w *desired.Entry) {
 		stuck(ReasonApprovalNeeded, v.plan.Guard.Message)
 	case w == nil && v.in.Desired.Complete:
 		s.Phase = PhaseRemoving
-		ready.Reason = ReasonManifestRemoved
-		doing(ReasonManifestRemoved, "it is being removed: its manifest is gone")
+		ready.Reason, ready.Message = ReasonManifestRemoved, stopTrouble(r)
+		msg := "it is being removed: its manifest is gone"
+		if ready.Message != "" {
+			msg += "; " + ready.Message
+		}
+		doing(ReasonManifestRemoved, msg)
 	case r.Phase == actual.PhaseRunning && o.Sentry == actual.Alive && o.Gofer == actual.Alive:
 		s.Phase = PhaseRunning
 		ready.Status, ready.Reason, ready.LastTransitionTime = True, ReasonRunning, r.StartedAt
@@ -312,6 +316,9 @@ func (v *view) judge(s *Status, o *actual.Observed, w *desired.Entry) {
 		} else if r.Ending != nil {
 			ready.Message = r.Ending.Reason
 		}
+		if why := stopTrouble(r); why != "" {
+			ready.Message += "; " + why
+		}
 		doing(ReasonStopping, ready.Message)
 	case r.Phase != actual.PhaseStopped:
 		s.Phase = PhaseCreating
@@ -321,6 +328,17 @@ func (v *view) judge(s *Status, o *actual.Observed, w *desired.Entry) {
 		v.judgeStopped(s, r, w, &ready, doing, stuck)
 	}
 	s.Conditions = append(s.Conditions, ready, reconciling, stall)
+}
+
+// stopTrouble says what keeps a sandbox from being stopped, "" if nothing is known
+// to.
+func stopTrouble(r *actual.Record) string {
+	for _, w := range r.Warnings {
+		if w.Reason == actual.WarningStopFailed {
+			return "that failed and is tried again: " + w.Message
+		}
+	}
+	return ""
 }
 
 // denied says why the policy keeps a sandbox that is on record as it is, "" if

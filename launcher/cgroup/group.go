@@ -267,17 +267,23 @@ func (g *Group) Stats() Stats {
 // become empty.
 const removeRetry = 5 * time.Millisecond
 
-// Remove removes the directories, which must be empty of processes or become
-// so before ctx is done. It is safe to repeat.
+// busyGrace is how long a process of somebody else's may keep a group before that
+// is told: it will not go because of our waiting.
+const busyGrace = 2 * time.Second
+
+// Remove removes the directories and the groups below them, which must be empty
+// of processes or become so before ctx is done. The error names who is in them.
+// It is safe to repeat.
 func (g *Group) Remove(ctx context.Context) error {
 	var errs []error
+	since := time.Now()
 	for _, d := range g.dirs {
-		errs = append(errs, d.remove(ctx))
+		errs = append(errs, d.remove(ctx, since))
 	}
 	return errors.Join(errs...)
 }
 
-func (d *dir) remove(ctx context.Context) error {
+func (d *dir) remove(ctx context.Context, since time.Time) error {
 	for {
 		crashpoint.Before(crashpoint.CgroupRemove)
 		err := unix.Unlinkat(int(d.parent.Fd()), d.name, unix.AT_REMOVEDIR)
@@ -285,8 +291,12 @@ func (d *dir) remove(ctx context.Context) error {
 		switch {
 		case err == nil || errors.Is(err, unix.ENOENT):
 			return nil
-		case !errors.Is(err, unix.EBUSY):
+		case !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOTEMPTY):
 			return fmt.Errorf("remove cgroup %s: %w", d.path, err)
+		}
+		holder := emptied(d.self, d.path, 0)
+		if holder != "" && time.Since(since) > busyGrace {
+			return fmt.Errorf("remove cgroup %s: %w: %s; nothing of it is the sandbox's: take it away", d.path, err, holder)
 		}
 		t := time.NewTimer(removeRetry)
 		select {

@@ -355,6 +355,13 @@ func (r *Runtime) signal(ctx context.Context, st string, rec *actual.Record, sig
 		if sig == 0 {
 			return nil
 		}
+		if by := r.launcher.FrozenBy(rec); by != "" {
+			// Its sentry would answer when it is thawed.
+			if sig == unix.SIGKILL {
+				return r.launcher.KillSentry(ctx, rec)
+			}
+			return fmt.Errorf("signal container %s: the cgroup %s is frozen; thaw it first", rec.Name, by)
+		}
 		c, _, err := launcher.Connect(ctx, r.store, rec.Name)
 		if errors.Is(err, launcher.ErrNotRunning) {
 			return ErrNotRunning

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cgroup
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxBelow bounds how deep below a sandbox's group others are looked for.
+const maxBelow = 32
+
+// emptied removes the groups below one, which root has made there: the kernel
+// removes no group with others below it. It returns who is still in the group or
+// below it, "" if nobody is. No process is signalled: whoever is in a group of v1
+// was moved there by somebody else.
+func emptied(group *os.File, at string, depth int) (holder string) {
+	if procs, err := readFile(int(group.Fd()), "cgroup.procs"); err == nil && procs != "" {
+		holder = fmt.Sprintf("%s holds processes %s", at, strings.Join(strings.Fields(procs), ", "))
+	}
+	names, err := childGroups(group)
+	if err != nil {
+		return holder
+	}
+	if depth == maxBelow && len(names) > 0 {
+		return at + " has groups below it, too deep to be removed here"
+	}
+	for _, name := range names {
+		child, err := openDir(int(group.Fd()), name)
+		if err != nil {
+			continue // it is gone
+		}
+		below := emptied(child, path.Join(at, name), depth+1)
+		child.Close()
+		if unix.Unlinkat(int(group.Fd()), name, unix.AT_REMOVEDIR) != nil && holder == "" {
+			holder = below
+		}
+	}
+	return holder
+}
+
+// childGroups are the names of the groups in one, read anew each time.
+func childGroups(group *os.File) ([]string, error) {
+	dir, err := openDir(int(group.Fd()), ".")
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	entries, err := dir.ReadDir(-1)
+	var out []string
+	for _, e := range entries {
+		if e.IsDir() {
+			out = append(out, e.Name())
+		}
+	}
+	return out, err
+}
