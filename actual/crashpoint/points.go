@@ -91,7 +91,7 @@ const (
 	GoferGate Point = "gofer-gate"
 	// SentryGate lets the sentry go (launcher/start.go).
 	SentryGate Point = "sentry-gate"
-	// NetworkTake removes an address from a lent interface
+	// NetworkTake has the kernel no longer serve an address of a lent interface
 	// (launcher/netns/config.go).
 	NetworkTake Point = "network-take"
 	// SetNetwork tells the sentry what its network is (launcher/control.go).

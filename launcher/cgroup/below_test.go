@@ -4,6 +4,8 @@ package cgroup
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -137,7 +139,7 @@ func TestRemoveDeep(t *testing.T) {
 		t.Errorf("%v, expected that it is too deep", err)
 	}
 	for _, d := range made {
-		if err := unix.Rmdir(d); err != nil && !os.IsNotExist(err) {
+		if err := unix.Rmdir(d); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: %v", d, err)
 		}
 	}

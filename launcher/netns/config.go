@@ -72,8 +72,12 @@ func (n *Namespace) Scrape() (*Config, error) {
 		if err != nil {
 			return fmt.Errorf("list interfaces: %w", err)
 		}
+		lent, err := silenced(h)
+		if err != nil {
+			return err
+		}
 		for _, l := range links {
-			link, err := scrapeLink(h, l)
+			link, err := scrapeLink(h, l, lent)
 			if err != nil {
 				return fmt.Errorf("read interface %s: %w", l.Attrs().Name, err)
 			}
@@ -101,7 +105,7 @@ func (n *Namespace) netlink(fn func(*netlink.Handle) error) error {
 	})
 }
 
-func scrapeLink(h *netlink.Handle, l netlink.Link) (*Link, error) {
+func scrapeLink(h *netlink.Handle, l netlink.Link, lent map[netip.Addr]bool) (*Link, error) {
 	a := l.Attrs()
 	if a.Flags&net.FlagUp == 0 {
 		return nil, nil
@@ -115,7 +119,7 @@ func scrapeLink(h *netlink.Handle, l netlink.Link) (*Link, error) {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
 	for _, a := range addrs {
-		if p, ok := prefixOf(a.IPNet); ok {
+		if p, ok := prefixOf(a.IPNet); ok && !lent[p.Addr()] {
 			link.Addresses = append(link.Addresses, p)
 		}
 	}
@@ -183,8 +187,8 @@ func routeOf(r *netlink.Route) (*Route, error) {
 	return out, nil
 }
 
-// Take removes the addresses of what is lent, and the routes with them: the
-// kernel must not answer for what the sandbox answers for.
+// Take has the kernel no longer answer for the addresses of what is lent: the
+// sandbox does. Those of IPv6 are removed, and the routes with them.
 func (n *Namespace) Take(c *Config) error {
 	return n.eachLent(c, func(h *netlink.Handle, link *Link, l netlink.Link) error {
 		for _, p := range link.Addresses {
@@ -198,7 +202,12 @@ func (n *Namespace) Take(c *Config) error {
 
 func takeAddress(h *netlink.Handle, l netlink.Link, p netip.Prefix) error {
 	crashpoint.Before(crashpoint.NetworkTake)
-	err := h.AddrDel(l, &netlink.Addr{IPNet: ipNet(p)})
+	var err error
+	if stays(p) {
+		err = silence(h, p.Addr())
+	} else {
+		err = h.AddrDel(l, &netlink.Addr{IPNet: ipNet(p)})
+	}
 	crashpoint.After(crashpoint.NetworkTake)
 	return err
 }
@@ -211,9 +220,12 @@ func putBack(step func() error) error {
 	return err
 }
 
-// Return puts back what Take removed. An interface that is gone, or another one
+// Return undoes Take. An interface that is gone, or another one
 // by now, is left alone. It is safe to repeat.
 func (n *Namespace) Return(c *Config) error {
+	if err := n.unsilence(c); err != nil {
+		return err
+	}
 	return n.eachLent(c, func(h *netlink.Handle, link *Link, l netlink.Link) error {
 		for _, p := range link.Addresses {
 			addr := &netlink.Addr{IPNet: ipNet(p)}
@@ -222,6 +234,12 @@ func (n *Namespace) Return(c *Config) error {
 			}
 			if err := putBack(func() error { return h.AddrReplace(l, addr) }); err != nil {
 				return fmt.Errorf("put address %s back on %s: %w", p, link.Name, err)
+			}
+			if !stays(p) {
+				continue
+			}
+			if err := putBack(func() error { return serve(h, p.Addr(), link.Index) }); err != nil {
+				return fmt.Errorf("serve address %s on %s again: %w", p, link.Name, err)
 			}
 		}
 		// Those without a gateway first: the others lead over them.

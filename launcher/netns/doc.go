@@ -3,5 +3,5 @@
 // Package netns opens network namespaces that were made by others and lends
 // what is in them to a sandbox: the sandbox's own network stack takes the place
 // of the kernel's on their interfaces, with the addresses and routes the kernel
-// had, and the kernel gets them back when the sandbox has ended.
+// had, and the kernel serves them again when the sandbox has ended.
 package netns

@@ -5,6 +5,7 @@ package netns
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -12,7 +13,9 @@ import (
 	"reflect"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -166,7 +169,8 @@ func TestLend(t *testing.T) {
 	}
 }
 
-// Another interface of the same number or none is left alone.
+// Another interface of the same number or none is left alone, and gets an address
+// that was lent like any other.
 func TestReturnElsewhere(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t)
@@ -178,13 +182,147 @@ func TestReturnElsewhere(t *testing.T) {
 	if err := n.Take(cfg); err != nil {
 		t.Fatal(err)
 	}
-	cfg.Links[1].HardwareAddr = "02:00:00:00:00:99"
+	// As the plugin of CNI does that ends it.
+	n.must(t, func(h *netlink.Handle) error {
+		l, err := h.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		if err := h.LinkDel(l); err != nil {
+			return err
+		}
+		mac, _ := net.ParseMAC("02:00:00:00:00:99")
+		other := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0", Index: cfg.Links[1].Index, HardwareAddr: mac}, PeerName: "eth1"}
+		return errors.Join(h.LinkAdd(other), h.LinkSetUp(other))
+	})
 	cfg.Links = append(cfg.Links, Link{Name: "gone", Index: 4000, Addresses: cfg.Links[1].Addresses})
-	if err := n.Return(cfg); err != nil {
+	for range 2 {
+		if err := n.Return(cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left, err := n.Scrape(); err != nil || left.Lent() && slices.ContainsFunc(left.Links[1].Addresses, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
+		t.Errorf("given to another interface: %+v %v", left, err)
+	}
+	n.must(t, func(h *netlink.Handle) error {
+		l, err := h.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		return h.AddrAdd(l, addr(t, "10.9.0.2/24"))
+	})
+	if again, err := n.Scrape(); err != nil || !again.Lent() || !slices.Contains(again.Links[1].Addresses, netip.MustParsePrefix("10.9.0.2/24")) {
+		t.Errorf("the address can't be lent again: %+v %v", again, err)
+	}
+}
+
+// localTable is what the kernel serves, as text.
+func localTable(t *testing.T, n *Namespace) (out []string) {
+	t.Helper()
+	n.must(t, func(h *netlink.Handle) error {
+		routes, err := h.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
+		for _, r := range routes {
+			out = append(out, fmt.Sprintf("%s type %d proto %d scope %d src %s link %d", r.Dst, r.Type, r.Protocol, r.Scope, r.Src, r.LinkIndex))
+		}
+		return err
+	})
+	slices.Sort(out)
+	return out
+}
+
+// echoes says whether something answers at an address, as seen from a namespace.
+func echoes(t *testing.T, from *Namespace, to string) bool {
+	t.Helper()
+	var err error
+	if derr := from.Do(func() error {
+		var c net.Conn
+		if c, err = net.DialTimeout("tcp", to+":9", time.Second); err == nil {
+			c.Close()
+		}
+		return nil
+	}); derr != nil {
+		t.Fatal(derr)
+	}
+	// Nobody listens: the kernel that has the address refuses.
+	return errors.Is(err, unix.ECONNREFUSED)
+}
+
+// echoesSoon is echoes for an interface that may still be coming up.
+func echoesSoon(t *testing.T, from *Namespace, to string) bool {
+	t.Helper()
+	for range 15 {
+		if echoes(t, from, to) {
+			return true
+		}
+	}
+	return false
+}
+
+// While an address is lent it is on its interface, where the client's programs
+// look for it, and the kernel answers for it in no way: also where it forwards.
+// Then all is as it was.
+func TestLentAddressStays(t *testing.T) {
+	t.Parallel()
+	inner, outer := newNamespace(t), newNamespace(t)
+	outer.must(t, func(h *netlink.Handle) error {
+		eth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "out"}, PeerName: "eth0", PeerNamespace: netlink.NsFd(inner.f.Fd())}
+		if err := h.LinkAdd(eth); err != nil {
+			return err
+		}
+		return errors.Join(h.AddrAdd(eth, addr(t, "10.9.1.1/24")), h.LinkSetUp(eth))
+	})
+	inner.must(t, func(h *netlink.Handle) error {
+		l, err := h.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		return errors.Join(h.AddrAdd(l, addr(t, "10.9.1.2/24")), h.AddrAdd(l, addr(t, "10.9.1.3/32")), h.LinkSetUp(l))
+	})
+	if err := inner.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0) }); err != nil {
 		t.Fatal(err)
 	}
-	if left, err := n.Scrape(); err != nil || left.Lent() {
-		t.Errorf("given to another interface: %+v %v", left, err)
+	before := localTable(t, inner)
+	cfg, err := inner.Scrape()
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := []string{"10.9.1.2", "10.9.1.3"}
+	for _, a := range both {
+		if a != "10.9.1.3" && !echoesSoon(t, outer, a) {
+			t.Fatalf("nobody answers at %s before it is lent", a)
+		}
+	}
+	for range 2 {
+		if err := inner.Take(cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, a := range both {
+		if echoes(t, outer, a) {
+			t.Errorf("the kernel answers at %s while it is lent", a)
+		}
+	}
+	inner.must(t, func(h *netlink.Handle) error {
+		l, err := h.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		addrs, err := h.AddrList(l, netlink.FAMILY_V4)
+		if len(addrs) != 2 {
+			t.Errorf("the interface has %v, expected what it had", addrs)
+		}
+		return err
+	})
+	for range 2 {
+		if err := inner.Return(cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := localTable(t, inner); !slices.Equal(before, after) {
+		t.Errorf("the kernel serves\n%s,\nbefore it was\n%s", strings.Join(after, "\n"), strings.Join(before, "\n"))
+	}
+	if !echoesSoon(t, outer, "10.9.1.2") {
+		t.Error("nobody answers after the end")
 	}
 }
 
