@@ -93,12 +93,19 @@ func startHeld(s spawn) (_ *child, err error) {
 	start := func() (err error) {
 		oneStart.Lock()
 		defer oneStart.Unlock()
-		p, err = os.StartProcess(path, s.args, &os.ProcAttr{
+		attr := &os.ProcAttr{
 			Dir:   "/",
 			Env:   crashpoint.Env(), // nothing, but in a test
 			Files: append([]*os.File{null, null, stderr}, s.fds.files...),
 			Sys:   s.attr,
-		})
+		}
+		p, err = os.StartProcess(path, s.args, attr)
+		if (errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT)) && s.attr.UseCgroupFD {
+			// Its group was removed, for it was empty. It waits at its gate wherever it
+			// is, and joins the group when that has been made again.
+			s.attr.UseCgroupFD = false
+			p, err = os.StartProcess(path, s.args, attr)
+		}
 		return err
 	}
 	if s.netns != nil {

@@ -144,3 +144,75 @@ func TestRemoveDeep(t *testing.T) {
 		}
 	}
 }
+
+// trim removes empty groups of a place in every hierarchy, over and over, until
+// stop is called: a systemd at its worst.
+func trim(h *Host, p Place) (stop func()) {
+	mounts := []string{h.v2}
+	for _, m := range h.hierarchies {
+		mounts = append(mounts, m)
+	}
+	done, over := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(over)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			for _, m := range mounts {
+				if m != "" {
+					_ = unix.Rmdir(filepath.Join(m, string(p)))
+					_ = unix.Rmdir(filepath.Join(m, filepath.Dir(string(p))))
+				}
+			}
+		}
+	}()
+	return func() { close(done); <-over }
+}
+
+// Groups that are removed while nothing is in them, at any moment from the first
+// directory on, hold their process and have their limits in the end.
+func TestTrimmed(t *testing.T) {
+	h, err := Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() != 0 || h.Version() == "none" {
+		t.Skipf("needs root and cgroups; uid %d, cgroups %s", os.Geteuid(), h.Version())
+	}
+	p := Place("sbctl-test-" + strconv.Itoa(os.Getpid()) + "-trim/x")
+	stop := trim(h, p)
+	defer stop()
+	for i := range 40 {
+		g, err := h.CreateAt(p, resources(t, `{"pids":{"limit":77},"cpu":{"quota":50000,"period":100000}}`))
+		if err != nil {
+			t.Fatalf("%d: %v", i, err)
+		}
+		cmd := exec.Command("sleep", "1000")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		err = g.Add(cmd.Process.Pid)
+		pids, perr := g.PIDs()
+		_, limit := g.Limits()
+		quota, _ := bandwidth(t, g, h)
+		if err != nil || perr != nil || len(pids) != 1 || limit != 77 || quota != 50000 {
+			t.Errorf("%d: %v %v: processes %v, limit %d, quota %d", i, err, perr, pids, limit, quota)
+		}
+		for _, d := range g.dirs {
+			if d.gone() {
+				t.Errorf("%d: %s is gone with a process in it", i, d.path)
+			}
+		}
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		if err := g.Remove(ctx); err != nil {
+			t.Errorf("%d: %v", i, err)
+		}
+		cancel()
+		g.Close()
+	}
+}

@@ -43,8 +43,8 @@ func (g *Group) FrozenBy() (string, error) {
 func selfFrozen(p string) (frozen, inside bool, err error) {
 	for _, f := range freezers {
 		b, err := os.ReadFile(path.Join(p, f.self))
-		if errors.Is(err, os.ErrNotExist) {
-			continue
+		if trimmed(err) {
+			continue // no such group, or no longer
 		}
 		if err != nil {
 			return false, false, err

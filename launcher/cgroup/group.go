@@ -21,6 +21,10 @@ import (
 // Group is the control groups of one sandbox.
 type Group struct {
 	dirs []*dir
+	// apply sets the limits of a group that was made here. It is safe to repeat.
+	apply func() error
+	// unset says that a directory was gone before its limits were set.
+	unset bool
 }
 
 // dir is one directory of a group.
@@ -30,29 +34,35 @@ type dir struct {
 	name       string
 	parent     *os.File
 	self       *os.File
+	// remake makes it again, nil if it was not made here.
+	remake func() (*dir, error)
 }
 
 // add makes a directory, and the parent of all sandboxes if need be.
 func (g *Group) add(mount, controller, name string) error {
+	return g.made(func() (*dir, error) { return makeOwn(mount, controller, name) })
+}
+
+func makeOwn(mount, controller, name string) (*dir, error) {
 	p := path.Join(mount, parent)
 	crashpoint.Before(crashpoint.CgroupParent)
 	err := unix.Mkdir(p, 0o755)
 	crashpoint.After(crashpoint.CgroupParent)
 	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("create cgroup %s: %w", p, err)
+		return nil, fmt.Errorf("create cgroup %s: %w", p, err)
 	}
 	pf, err := openDir(unix.AT_FDCWD, p)
 	if err != nil {
-		return fmt.Errorf("open cgroup %s: %w", p, err)
+		return nil, fmt.Errorf("open cgroup %s: %w", p, err)
 	}
 	// One that is there was left by an attempt that was cut short.
 	crashpoint.Before(crashpoint.CgroupCreate)
 	err = unix.Mkdirat(int(pf.Fd()), name, 0o755)
 	crashpoint.After(crashpoint.CgroupCreate)
 	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return errors.Join(fmt.Errorf("create cgroup %s/%s: %w", p, name, err), pf.Close())
+		return nil, errors.Join(fmt.Errorf("create cgroup %s/%s: %w", p, name, err), pf.Close())
 	}
-	return g.adopt(pf, p, controller, name)
+	return newDir(pf, p, controller, name)
 }
 
 // open opens a directory that was made before.
@@ -66,12 +76,20 @@ func (g *Group) open(mount, controller, name string) error {
 }
 
 func (g *Group) adopt(pf *os.File, p, controller, name string) error {
+	d, err := newDir(pf, p, controller, name)
+	if err == nil {
+		g.dirs = append(g.dirs, d)
+	}
+	return err
+}
+
+// newDir takes over the descriptor of the parent.
+func newDir(pf *os.File, p, controller, name string) (*dir, error) {
 	sf, err := openDir(int(pf.Fd()), name)
 	if err != nil {
-		return errors.Join(fmt.Errorf("open cgroup %s/%s: %w", p, name, err), pf.Close())
+		return nil, errors.Join(fmt.Errorf("open cgroup %s/%s: %w", p, name, err), pf.Close())
 	}
-	g.dirs = append(g.dirs, &dir{controller: controller, path: path.Join(p, name), name: name, parent: pf, self: sf})
-	return nil
+	return &dir{controller: controller, path: path.Join(p, name), name: name, parent: pf, self: sf}, nil
 }
 
 func openDir(at int, name string) (*os.File, error) {
@@ -157,18 +175,26 @@ func (g *Group) CloneFD() (fd int, ok bool) {
 	return -1, false
 }
 
-// Add moves a process into every directory of the group. The caller has proven
-// whose pid it is: its own child, held.
+// Add moves a process into every directory of the group, and makes those again
+// that have been removed meanwhile: systemd trims groups without processes. The
+// caller has proven whose pid it is: its own child, held.
 func (g *Group) Add(pid int) error {
+	remade := g.unset
 	for _, d := range g.dirs {
 		crashpoint.Before(crashpoint.CgroupAdd)
-		err := d.set("cgroup.procs", strconv.Itoa(pid))
+		again, err := d.join(pid)
 		crashpoint.After(crashpoint.CgroupAdd)
 		if err != nil {
 			return err
 		}
+		remade = remade || again
 	}
-	return nil
+	if !remade || g.apply == nil {
+		return nil
+	}
+	// Nobody trims it any more: what fails now fails for good.
+	g.unset = false
+	return g.apply()
 }
 
 // PIDs are the processes in the group, for checks.

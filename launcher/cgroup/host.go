@@ -180,52 +180,83 @@ func (h *Host) Create(name string, asked, defaults Limits) (_ *Group, missing []
 			return nil, nil, err
 		}
 	}
+	var limited []limit
 	for _, c := range controllers {
-		limit, isDefault := asked.of(c), false
-		if limit == 0 {
-			limit, isDefault = defaults.of(c), true
+		l := limit{controller: c, value: asked.of(c)}
+		if l.value == 0 {
+			l.value, l.isDefault = defaults.of(c), true
 		}
-		if limit == 0 {
+		if l.value == 0 {
 			continue
 		}
-		why, err := h.limit(g, name, c, limit)
-		if err != nil && isDefault {
+		why, err := h.prepare(g, name, c)
+		if err == nil && why == "" {
+			err = h.setLimit(g, l)
+		}
+		switch {
+		case err != nil && g.trimmed():
+			g.unset = true // it is set with the first process
+		case err != nil && l.isDefault:
 			// A hierarchy that may only be read, as in a container, is a reason to
 			// tell and not to refuse every sandbox.
-			why, err = err.Error(), nil
-		}
-		if err != nil {
+			why = err.Error()
+		case err != nil:
 			return nil, nil, err
 		}
 		if why != "" {
-			missing = append(missing, Unenforced{Resource: c, Why: why, Default: isDefault})
+			missing = append(missing, Unenforced{Resource: c, Why: why, Default: l.isDefault})
+			continue
 		}
+		limited = append(limited, l)
 	}
+	g.apply = func() error { return h.setAgain(g, limited) }
 	return g, missing, nil
 }
 
-// limit sets one limit of a group. It returns why this host has no such limits,
-// or "".
-func (h *Host) limit(g *Group, name, c string, limit int64) (why string, err error) {
+// limit is what a group gets of one controller.
+type limit struct {
+	controller string
+	value      int64
+	isDefault  bool
+}
+
+// prepare makes what the limit of a controller needs. It returns why this host has
+// no such limits, or "".
+func (h *Host) prepare(g *Group, name, c string) (why string, err error) {
 	if why := h.missing(c); why != "" {
 		return why, nil
 	}
-	var d *dir
 	if h.onV2(c) {
-		if why := h.delegate(c); why != "" {
-			return why, nil
-		}
-		d = g.dir("")
-	} else {
-		if err := g.add(h.v1[c], c, name); err != nil {
-			return "", err
-		}
-		d = g.dir(c)
+		return h.delegate(c), nil
 	}
+	return "", g.add(h.v1[c], c, name)
+}
+
+func (h *Host) setLimit(g *Group, l limit) error {
 	crashpoint.Before(crashpoint.CgroupLimit)
-	err = d.limit(c, limit)
+	err := g.holder(l.controller).limit(l.controller, l.value)
 	crashpoint.After(crashpoint.CgroupLimit)
-	return "", err
+	return err
+}
+
+// setAgain sets the limits of a group that was made again. Whoever removed it may
+// have removed its parent, too.
+func (h *Host) setAgain(g *Group, limits []limit) error {
+	for _, l := range limits {
+		var err error
+		if h.onV2(l.controller) {
+			if why := h.delegate(l.controller); why != "" {
+				err = errors.New(why)
+			}
+		}
+		if err == nil {
+			err = h.setLimit(g, l)
+		}
+		if err != nil && !l.isDefault {
+			return err
+		}
+	}
+	return nil
 }
 
 // delegate makes a cgroup2 controller available to the groups of sandboxes. It

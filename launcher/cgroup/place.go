@@ -111,9 +111,6 @@ func (h *Host) CreateAt(p Place, r *specs.LinuxResources) (_ *Group, err error) 
 		}
 	}()
 	if h.v2 != "" {
-		if err := h.delegateTo(p); err != nil {
-			return nil, err
-		}
 		if err := g.addAt(h.v2, "", p); err != nil {
 			return nil, err
 		}
@@ -126,14 +123,29 @@ func (h *Host) CreateAt(p Place, r *specs.LinuxResources) (_ *Group, err error) 
 			return nil, err
 		}
 	}
-	if err := h.Set(g, r); err != nil {
-		return nil, err
+	g.apply = func() error {
+		if h.v2 != "" {
+			if err := h.delegateTo(p); err != nil {
+				return err
+			}
+		}
+		return h.Set(g, r)
+	}
+	if err := g.apply(); err != nil {
+		if !g.trimmed() {
+			return nil, err
+		}
+		g.unset = true // it gets its limits with its first process
 	}
 	return g, nil
 }
 
 // addAt makes the directory of a place in one hierarchy.
 func (g *Group) addAt(mount, controller string, p Place) error {
+	return g.made(func() (*dir, error) { return makeAt(mount, controller, p) })
+}
+
+func makeAt(mount, controller string, p Place) (*dir, error) {
 	at, name, err := walkTo(mount, p, func(dir *os.File, c string) error {
 		if err := unix.Mkdirat(int(dir.Fd()), c, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
@@ -144,17 +156,17 @@ func (g *Group) addAt(mount, controller string, p Place) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("create cgroup %s: %w", path.Join(mount, string(p)), err)
+		return nil, fmt.Errorf("create cgroup %s: %w", path.Join(mount, string(p)), err)
 	}
 	existed := false
 	if err := unix.Mkdirat(int(at.Fd()), name, 0o755); errors.Is(err, unix.EEXIST) {
 		existed = true
 	} else if err != nil {
-		return errors.Join(fmt.Errorf("create cgroup %s: %w", path.Join(mount, string(p)), err), at.Close())
+		return nil, errors.Join(fmt.Errorf("create cgroup %s: %w", path.Join(mount, string(p)), err), at.Close())
 	}
 	if controller == cpusetController {
 		if err := inheritCpuset(at, name); err != nil {
-			return errors.Join(fmt.Errorf("create cgroup %s: %w", path.Join(mount, string(p)), err), at.Close())
+			return nil, errors.Join(fmt.Errorf("create cgroup %s: %w", path.Join(mount, string(p)), err), at.Close())
 		}
 	}
 	if existed {
@@ -164,10 +176,10 @@ func (g *Group) addAt(mount, controller string, p Place) error {
 			err = errors.New("it is there already, with processes in it")
 		}
 		if err != nil {
-			return errors.Join(fmt.Errorf("create cgroup %s: %w", path.Join(mount, string(p)), err), at.Close())
+			return nil, errors.Join(fmt.Errorf("create cgroup %s: %w", path.Join(mount, string(p)), err), at.Close())
 		}
 	}
-	return g.adopt(at, path.Join(mount, path.Dir(string(p))), controller, name)
+	return newDir(at, path.Join(mount, path.Dir(string(p))), controller, name)
 }
 
 // walkTo opens the parent directory of a place, following no link, and returns
