@@ -15,6 +15,9 @@ import (
 
 const daemonFile = "daemon.json"
 
+// maxDaemonInfo bounds it: the source remembers directories and names.
+const maxDaemonInfo = 16 << 20
+
 // DaemonInfo is what a daemon says of itself, so that other processes can tell
 // whether it lives and compute the same plan. It is information, not state:
 // losing it loses nothing but the memory of the source.
@@ -60,7 +63,7 @@ func (s *Store) PutDaemonInfo(d *DaemonInfo) error {
 // DaemonInfo returns what the last daemon said, nil if there was none, and
 // whether it lives.
 func (s *Store) DaemonInfo() (*DaemonInfo, Liveness, error) {
-	b, err := readRegular(int(s.root.Fd()), daemonFile, MaxRecord)
+	b, err := readRegular(int(s.root.Fd()), daemonFile, maxDaemonInfo)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, None, nil
 	}

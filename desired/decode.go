@@ -39,6 +39,8 @@ type Document struct {
 	// Name is the sandbox it is about, also when it has problems, or "" if
 	// that can't be told.
 	Name string
+	// Guessed says that the document can't be parsed and Name is a guess.
+	Guessed bool
 	// Position is where the document begins.
 	Position Position
 
@@ -237,7 +239,7 @@ func decodeDocument(file string, c chunk, policy *HostPolicy) (_ Document, _ []P
 	w := newWalker(file, c, Kind, reflect.TypeFor[Sandbox]())
 	root, ps := w.parse(c)
 	if root == nil {
-		doc.Name = guessName(c.text)
+		doc.Name, doc.Guessed = guessName(c.text), true
 		for i := range ps {
 			ps[i].Name = doc.Name
 		}

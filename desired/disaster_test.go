@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -138,7 +139,7 @@ func (d *scene) look(ctx context.Context, hammer bool, resync time.Duration) {
 func (d *scene) judge(s *Snapshot) {
 	for name := range keep {
 		switch e := s.Lookup(name); {
-		case e == nil && s.Complete:
+		case s.Removed(name, keep[name]):
 			d.t.Errorf("%s would be stopped: %d entries, %d problems", name, len(s.Entries), len(s.Problems))
 		case e != nil && !versions[e.Sandbox.Spec.Command[0]]:
 			d.t.Errorf("%s would run %q", name, e.Sandbox.Spec.Command)
@@ -332,7 +333,7 @@ func TestSourceDisasters(t *testing.T) {
 	if !child(t, unix.CLONE_NEWNS) {
 		return
 	}
-	all := append(append([]disaster{}, disasters...), toolDisasters...)
+	all := slices.Concat(disasters, toolDisasters, belowDisasters)
 	once := map[string]bool{}
 	for i := range all {
 		x := &all[i]

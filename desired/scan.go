@@ -39,6 +39,10 @@ type fileEntry struct {
 	unsettled bool
 	// unread says that the system refused to read it.
 	unread bool
+	// look is when it was first read as it is, counted in looks at the directory.
+	look int
+	// names are what a file with problems may mean by names of sandboxes.
+	names map[string]bool
 }
 
 // fileID changes when a file is written or replaced.
@@ -50,31 +54,32 @@ type fileID struct {
 
 // scan reads what changed in the directory into d.files and reports what is
 // not a file it can read.
-func (d *Dir) scan(ctx context.Context, s *Snapshot, policyDigest string) (dirID, error) {
+func (d *Dir) scan(ctx context.Context, s *Snapshot, policyDigest string) (DirIdentity, error) {
 	// The one place where a link is followed out of the directory: whoever
 	// configured the path may have meant one, as git-sync and Kubernetes make.
 	top, err := OpenTrusted(d.opts.Path)
 	if err != nil {
-		return dirID{}, err
+		return DirIdentity{}, err
 	}
 	defer top.Close()
 	id, err := statDir(int(top.Fd()))
 	if err != nil {
-		return dirID{}, err
+		return DirIdentity{}, err
 	}
-	sc := &scanner{ctx: ctx, d: d, snap: s, policy: policyDigest, top: top, seen: map[[2]uint64]string{}, linked: map[string]bool{}}
+	sc := &scanner{ctx: ctx, d: d, snap: s, policy: policyDigest, top: top, seen: map[[2]uint64]string{}, linked: map[string]bool{}, dirs: map[string]DirIdentity{}}
 	if err := sc.dir(top, "", 0, false); err != nil {
-		return dirID{}, err
+		return DirIdentity{}, err
 	}
 	files := sc.files()
 	if err := ctx.Err(); err != nil {
-		return dirID{}, err // some were not looked at
+		return DirIdentity{}, err // some were not looked at
 	}
 	d.files = files
+	d.identifyBelow(sc, id)
 	// A directory that was swapped while it was read is none.
 	again, err := os.Stat(d.opts.Path)
 	if err != nil {
-		return dirID{}, err
+		return DirIdentity{}, err
 	}
 	if now, err := top.Stat(); err != nil || !os.SameFile(again, now) {
 		d.incomplete(s, ReasonUnsettled, "the manifests directory was replaced while it was read")
@@ -96,6 +101,7 @@ type scanner struct {
 	// seen are the directories that have been entered, by device and inode:
 	// links that lead back would multiply without end.
 	seen map[[2]uint64]string
+	dirs map[string]DirIdentity // those below the top, by path
 }
 
 // files brings the entries of the files up to date, on all processors: parsing
@@ -126,14 +132,15 @@ func (sc *scanner) files() map[string]*fileEntry {
 			sc.d.lookAgain(time.Now().Add(sc.d.opts.Settle / 5))
 		}
 		if e.unread {
-			sc.d.lookAgain(time.Now().Add(sc.d.opts.PollEvery))
+			sc.d.lookAgain(time.Now().Add(min(linkRecheck, sc.d.opts.PollEvery)))
 		}
 	}
 	return out
 }
 
+// problem reports what is not a file that can be read: it may define any sandbox.
 func (sc *scanner) problem(file, format string, args ...any) {
-	sc.snap.Problems = append(sc.snap.Problems, Problem{Position: Position{File: file}, Message: fmt.Sprintf(format, args...)})
+	sc.snap.Problems = append(sc.snap.Problems, Problem{Position: Position{File: file}, Message: fmt.Sprintf(format, args...), opaque: true})
 }
 
 // dir walks one directory. Names that begin with a dot are not looked at:
@@ -159,22 +166,34 @@ func (sc *scanner) dir(dir *os.File, rel string, depth int, linked bool) error {
 	if err != nil {
 		return err
 	}
-	key := [2]uint64{id.dev, id.ino}
+	key := [2]uint64{id.Dev, id.Ino}
 	if first, twice := sc.seen[key]; twice {
 		sc.problem(rel, "it is the directory %s again; remove the link to it", path.Join(".", first))
+		sc.snap.Problems[len(sc.snap.Problems)-1].opaque = false
 		return nil
 	}
 	sc.seen[key] = rel
+	if rel != "" {
+		if len(sc.dirs) >= maxDirs {
+			sc.problem(rel, "more than %d directories; the rest is not read", maxDirs)
+			return nil
+		}
+		sc.dirs[rel] = id
+	}
 	entries, err := dir.ReadDir(-1)
+	if err != nil && rel != "" {
+		sc.unreadable(rel, err)
+		return nil
+	}
 	if err != nil {
-		return fmt.Errorf("list %s: %w", path.Join(sc.d.opts.Path, rel), err)
+		return fmt.Errorf("list %s: %w", sc.d.opts.Path, err)
 	}
 	slices.SortFunc(entries, func(a, b os.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	for _, e := range entries {
 		name := e.Name()
 		p := path.Join(rel, name)
 		switch {
-		case strings.HasPrefix(name, "."):
+		case strings.HasPrefix(name, "."), sc.ignored(p, e.IsDir()):
 		case !printable(name, ""):
 			// Also a directory, or what may lead to one: manifests that are passed
 			// over in silence are sandboxes that are removed.
@@ -195,17 +214,35 @@ func (sc *scanner) dir(dir *os.File, rel string, depth int, linked bool) error {
 				sc.linked[p] = true
 			}
 		case e.Type()&fs.ModeSymlink != 0:
-			// A link to a directory would hide what is below it if it were
-			// passed over.
-			if fi, err := sc.stat(p); err == nil && fi.Mode&unix.S_IFMT == unix.S_IFDIR {
-				if err := sc.subdir(p, depth, true); err != nil {
-					return err
-				}
+			if err := sc.link(p, depth); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
 }
+
+// link looks where a link leads that is not called as a manifest is. To a directory:
+// that would be hidden if it were passed over. To nothing: it may have led to one,
+// or will in a moment, when its volume is mounted or its target is filled.
+func (sc *scanner) link(p string, depth int) error {
+	st, err := sc.stat(p)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !sc.there(p):
+		return nil // removed while we looked
+	case err != nil:
+		sc.problem(p, "%v", sc.linkHint(p, err))
+		sc.d.lookAgain(time.Now().Add(linkRecheck))
+		return nil
+	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
+		return sc.subdir(p, depth, true)
+	}
+	return nil
+}
+
+// linkRecheck is how soon a link that can't be followed is looked at again: nothing
+// tells when its target comes.
+const linkRecheck = time.Second
 
 // shown is a path with everything replaced that is not printable.
 func shown(p string) string {
@@ -218,7 +255,9 @@ func shown(p string) string {
 }
 
 func hasManifestExt(name string) bool {
-	switch path.Ext(name) {
+	// Some systems and people write it large: what is passed over in silence is
+	// missed by its author.
+	switch strings.ToLower(path.Ext(name)) {
 	case ".yaml", ".yml", ".json":
 		return true
 	}
@@ -233,15 +272,20 @@ func (sc *scanner) subdir(p string, depth int, linked bool) error {
 	} else {
 		f, err = sc.open(p, unix.O_RDONLY|unix.O_DIRECTORY)
 	}
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errDangling) && !sc.there(p) {
 		return nil // removed while we looked; the absence is seen next time too
 	}
 	if err != nil {
-		sc.problem(p, "the directory can't be read: %v", linkHint(err))
+		sc.unreadable(p, err)
 		return nil
 	}
 	defer f.Close()
 	return sc.dir(f, p, depth+1, linked)
+}
+
+func (sc *scanner) unreadable(dir string, err error) {
+	sc.problem(dir, "the directory can't be read: %v", sc.linkHint(dir, err))
+	sc.d.lookAgain(time.Now().Add(sc.d.opts.PollEvery))
 }
 
 // maxTries bounds how often an open is tried again.
@@ -285,11 +329,32 @@ func (sc *scanner) stat(p string) (*unix.Stat_t, error) {
 	return &st, nil
 }
 
-func linkHint(err error) error {
-	if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.ELOOP) {
-		return fmt.Errorf("it is a symbolic link that leads out of the manifests directory, which is not followed; copy it there")
+// linkHint says what is wrong with a link, if that is what an error is about.
+func (sc *scanner) linkHint(p string, err error) error {
+	switch {
+	case errors.Is(err, unix.ELOOP):
+		return errors.New("it is a symbolic link in a loop of links; remove it")
+	case errors.Is(err, unix.EXDEV):
+		return errors.New("it is a symbolic link that leads out of the manifests directory, which is not followed; copy what it leads to")
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("it is a symbolic link that leads to nothing%s; mend or remove it", sc.target(p))
 	}
 	return err
+}
+
+// target is where a link leads, for a message.
+func (sc *scanner) target(p string) string {
+	f, err := sc.open(p, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	b := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(int(f.Fd()), "", b)
+	if err != nil {
+		return ""
+	}
+	return " (" + clip(shown(string(b[:n]))) + ")"
 }
 
 // file returns the entry of one file, the old one if it did not change, nil if
@@ -300,18 +365,20 @@ func (sc *scanner) file(p string) *fileEntry {
 		return old
 	}
 	st, err := sc.stat(p)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && !sc.there(p) {
 		return nil
 	}
 	if err != nil {
-		return unread(p, err)
+		return sc.unread(p, err)
 	}
 	id := idOf(st)
 	// What a link leads through may change without the file.
 	if sc.linked[p] {
 		f, err := openTrustedBelow(sc.top, p)
 		if err != nil {
-			return badFile(p, fileID{}, "the file can't be relied on: %v", linkHint(err))
+			e := sc.unread(p, err)
+			e.problems[0].Message = fmt.Sprintf("the file can't be relied on: %v", sc.linkHint(p, err))
+			return e
 		}
 		f.Close()
 	}
@@ -319,25 +386,27 @@ func (sc *scanner) file(p string) *fileEntry {
 		return old
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return badFile(p, id, "expected a regular file; remove it or rename it to something without a manifest's extension")
+		return sc.badFile(p, id, "expected a regular file; remove it or rename it to something without a manifest's extension")
 	}
 	f, err := sc.open(p, unix.O_RDONLY)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && !sc.there(p) {
 		return nil
 	}
 	if errors.Is(err, unix.EAGAIN) {
 		return sc.unsettled(p, old, id)
 	}
 	if err != nil {
-		return unread(p, err)
+		return sc.unread(p, err)
 	}
 	defer f.Close()
 	// Of the file that is read, whatever is at its path by now.
 	if err := unix.Fstat(int(f.Fd()), st); err != nil {
-		return unread(p, err)
+		return sc.unread(p, err)
 	}
 	if err := judge("the file", st, true); err != nil {
-		return badFile(p, id, "%v", err)
+		e := sc.badFile(p, id, "%v", err)
+		e.problems[0].opaque = true
+		return e
 	}
 	release, writing := lease(f, st, sc.d.opts.Settle)
 	if writing {
@@ -347,15 +416,19 @@ func (sc *scanner) file(p string) *fileEntry {
 	now, serr := sc.stat(p)
 	release()
 	if err != nil {
-		return unread(p, err)
+		return sc.unread(p, err)
 	}
 	// Replaced, or where there are no leases written, while it was read.
 	if serr != nil || now.Size != st.Size || now.Mtim != st.Mtim || now.Ino != st.Ino {
 		return sc.unsettled(p, old, id)
 	}
-	entry := &fileEntry{path: p, id: id, policy: sc.policy}
+	entry := &fileEntry{path: p, id: id, policy: sc.policy, look: sc.d.looks}
 	docs, problems := decode(p, b, sc.snap.Policy, sc.d.opts.Known)
 	entry.problems = problems
+	if len(problems) > 0 {
+		entry.names = mentioned(b)
+		entry.problems[0].opaque = len(b) > MaxFileBytes
+	}
 	for _, doc := range docs {
 		if doc.Sandbox != nil {
 			entry.entries = append(entry.entries, Entry{Sandbox: doc.Sandbox, Hash: doc.hash, Source: doc.Position, Digest: doc.digest})
@@ -376,21 +449,21 @@ func (e *fileEntry) isStill(top int, policy string) bool {
 	return e != nil && !e.unsettled && e.policy == policy && unix.Fstatat(top, e.path, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && idOf(&st) == e.id
 }
 
-func badFile(p string, id fileID, format string, args ...any) *fileEntry {
-	return &fileEntry{path: p, id: id, problems: []Problem{{Position: Position{File: p}, Message: fmt.Sprintf(format, args...)}}}
+func (sc *scanner) badFile(p string, id fileID, format string, args ...any) *fileEntry {
+	return &fileEntry{path: p, id: id, look: sc.d.looks, problems: []Problem{{Position: Position{File: p}, Message: fmt.Sprintf(format, args...)}}}
 }
 
-// unread is a file that the system refuses to read. It is tried again, since it
-// looks the same when the system does not refuse any more.
-func unread(p string, err error) *fileEntry {
-	e := badFile(p, fileID{}, "the file can't be read: %v", linkHint(err))
-	e.unread = true
+// unread is a file that the system refuses to read, or a link that leads to none. It
+// is tried again, since it looks the same when that is over.
+func (sc *scanner) unread(p string, err error) *fileEntry {
+	e := sc.badFile(p, fileID{}, "the file can't be read: %v", sc.linkHint(p, err))
+	e.unread, e.problems[0].opaque = true, true
 	return e
 }
 
 // unsettled keeps what a file said before for as long as it is being written.
 func (sc *scanner) unsettled(p string, old *fileEntry, id fileID) *fileEntry {
-	e := &fileEntry{path: p, id: id, policy: sc.policy, unsettled: true}
+	e := &fileEntry{path: p, id: id, policy: sc.policy, look: sc.d.looks, unsettled: true}
 	if old == nil {
 		return e
 	}

@@ -2,7 +2,10 @@
 
 package desired
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Entry is one valid sandbox of a snapshot.
 type Entry struct {
@@ -49,6 +52,8 @@ type Problem struct {
 	Message string `json:"message"`
 
 	limit bool // a limit was exceeded
+	// opaque says that it can't be told what is there: it may define any sandbox.
+	opaque bool
 }
 
 // Error gives "file:line:column: field: message".
@@ -63,6 +68,17 @@ func (p Problem) Error() string {
 	return s + p.Message
 }
 
+// Warning is something to know of a file that keeps nothing from being done.
+type Warning struct {
+	Position
+	Message string `json:"message"`
+
+	names []string // of the documents it is about
+}
+
+// Error gives "file:line:column: message".
+func (w Warning) Error() string { return w.Position.String() + ": " + w.Message }
+
 // Snapshot is what the manifests directory says at one moment. It is a value:
 // nobody modifies it after Load has returned it.
 type Snapshot struct {
@@ -70,11 +86,15 @@ type Snapshot struct {
 	Entries []Entry
 	// Problems are sorted by file, line, column.
 	Problems []Problem
+	// Warnings are sorted by file.
+	Warnings []Warning
 	// Complete says that the absence of a name is the author's wish: the
 	// directory was listed whole, is the one that was there before, every
-	// file parsed and the absence was stable. Only then may a sandbox be
-	// destroyed because its manifest is missing.
+	// file parsed and the absence was stable.
 	Complete bool
+	// Gone are the names whose absence is the author's wish although files have
+	// problems: none of these can be about them. Sorted.
+	Gone []string
 	// Reason (CamelCase) and Message say why Complete is false.
 	Reason  string
 	Message string
@@ -83,6 +103,28 @@ type Snapshot struct {
 	Policy *HostPolicy
 	// Digest changes whenever anything above does.
 	Digest string
+}
+
+// Removed says that the author of the directory has removed the manifest of a
+// sandbox, which was last defined by file. Only then may it be destroyed because its
+// manifest is missing.
+func (s *Snapshot) Removed(name, file string) bool {
+	if s.Lookup(name) != nil || s.disowned(name, file) {
+		return false
+	}
+	_, gone := slices.BinarySearch(s.Gone, name)
+	return s.Complete || gone
+}
+
+// disowned says whether the file that defined a sandbox now has a document of its
+// name that is for another program: one word of it may be mistyped.
+func (s *Snapshot) disowned(name, file string) bool {
+	for i := range s.Warnings {
+		if w := &s.Warnings[i]; w.File == file && slices.Contains(w.names, name) {
+			return true
+		}
+	}
+	return false
 }
 
 // Lookup returns the entry of a name, or nil.

@@ -11,12 +11,10 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
-	"golang.org/x/sys/unix"
 )
 
 // Reasons why a Snapshot is not complete.
@@ -35,22 +33,6 @@ const (
 // ReasonPolicyDenied is the reason of a Problem, and of a sandbox, that the host
 // policy does not allow.
 const ReasonPolicyDenied = "PolicyDenied"
-
-// Memory is what a Dir must remember across restarts of the daemon to tell a
-// directory that was emptied from one that was swapped or unmounted.
-type Memory struct {
-	// The directory that last held a manifest.
-	Dev   uint64 `json:"dev,omitempty"`
-	Ino   uint64 `json:"ino,omitempty"`
-	Mount uint64 `json:"mount,omitempty"`
-	// Birth is when it was made, in ns, 0 if its filesystem does not say: the inode
-	// number of a directory that was removed is given to the next one.
-	Birth  int64  `json:"birth,omitempty"`
-	BootID string `json:"bootID,omitempty"`
-	// Emptied says that it was then seen empty, itself: that is its author's
-	// wish, and stays so.
-	Emptied bool `json:"emptied,omitempty"`
-}
 
 // DirOptions configure a Dir. The zero value of a duration is its default.
 type DirOptions struct {
@@ -100,13 +82,17 @@ type Dir struct {
 	first  time.Time // of the first look that listed the directory
 	// doubt: the directory was away, or another one, a moment ago; arrival is when
 	// something came since, and filled how many files there were then.
-	doubt    bool
-	arrival  time.Time
-	filled   int
-	seen     map[string]bool      // names of the last Load that are still wanted, and /files that may be of any
-	missing  map[string]time.Time // names that were there before, since when not
-	recheck  time.Time            // when Load must be called again at the latest
-	degraded string
+	doubt   bool
+	arrival time.Time
+	filled  int
+	looks   int                 // at the directory, since the start
+	seen    map[string]sighting // names of the last Load that are still wanted, and /files that may be of any
+	missing map[string]absence  // names that were there before
+	pending bool                // something that the last Load saw must last to be believed
+	// dirMissing are the remembered directories that are not there, since when.
+	dirMissing map[string]time.Time
+	recheck    time.Time // when Load must be called again at the latest
+	degraded   string
 }
 
 // NewDir returns a source of the directory. Nothing is read yet.
@@ -118,8 +104,10 @@ func NewDir(opts DirOptions) *Dir {
 		changes: make(chan struct{}, 1),
 		dirty:   make(chan struct{}, 1),
 		files:   map[string]*fileEntry{},
-		seen:    map[string]bool{},
-		missing: map[string]time.Time{},
+		seen:    map[string]sighting{},
+		missing: map[string]absence{},
+
+		dirMissing: map[string]time.Time{},
 
 		newWatcher: fsnotify.NewWatcher,
 	}
@@ -162,9 +150,10 @@ func (d *Dir) Load(ctx context.Context) (*Snapshot, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	d.recheck = time.Time{}
+	d.recheck, d.pending = time.Time{}, false
+	d.looks++
 	snap := &Snapshot{Complete: true}
-	var id dirID
+	var id DirIdentity
 	policy, policyDigest, err := d.policy()
 	if err == nil {
 		snap.Policy = policy
@@ -199,6 +188,7 @@ func (d *Dir) Load(ctx context.Context) (*Snapshot, error) {
 	if snap.Reason != ReasonDirectoryReplaced && err == nil {
 		d.settle(snap)
 	}
+	d.believe(snap)
 	snap.Digest = digest(snap, policyDigest)
 	if d.last != nil && d.last.Digest == snap.Digest {
 		return d.last, nil
@@ -228,45 +218,9 @@ func (d *Dir) policy() (*HostPolicy, string, error) {
 }
 
 func (d *Dir) incomplete(s *Snapshot, reason, format string, args ...any) {
+	d.pending = d.pending || reason != ReasonInvalidManifests
 	if s.Complete {
 		s.Complete, s.Reason, s.Message = false, reason, fmt.Sprintf(format, args...)
-	}
-}
-
-// dirID tells directories apart, also where one is mounted over another.
-type dirID struct {
-	dev, ino, mount uint64
-	birth           int64
-}
-
-func statDir(fd int) (dirID, error) {
-	var st unix.Statx_t
-	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_INO|unix.STATX_MNT_ID|unix.STATX_BTIME, &st); err != nil {
-		return dirID{}, fmt.Errorf("stat directory: %w", err)
-	}
-	id := dirID{dev: unix.Mkdev(st.Dev_major, st.Dev_minor), ino: st.Ino, mount: st.Mnt_id}
-	if st.Mask&unix.STATX_BTIME != 0 {
-		id.birth = st.Btime.Sec*1e9 + int64(st.Btime.Nsec)
-	}
-	return id, nil
-}
-
-// identify compares the directory with the one that is remembered.
-func (d *Dir) identify(s *Snapshot, id dirID) {
-	m := &d.memory
-	same := m.Dev == id.dev && m.Ino == id.ino && (m.Birth == id.birth || m.Birth == 0 || id.birth == 0) && (m.BootID != d.opts.BootID || m.Mount == id.mount)
-	switch {
-	case len(d.files) > 0:
-		// It holds manifests: whatever it was before, it is the one now. That
-		// a swap took too much away is the deletion guard's to judge.
-		*m = Memory{Dev: id.dev, Ino: id.ino, Mount: id.mount, Birth: id.birth, BootID: d.opts.BootID}
-	case m.Ino == 0 && !d.opts.Expected, same && m.Emptied:
-		// Never held anything, or was emptied before by its author.
-	case same || d.opts.AllowEmpty:
-		*m = Memory{Dev: id.dev, Ino: id.ino, Mount: id.mount, Birth: id.birth, BootID: d.opts.BootID, Emptied: true}
-	default:
-		d.incomplete(s, ReasonDirectoryReplaced,
-			"the manifests directory %s was replaced by another one that holds no manifest (unmounted, or swapped?); nothing is stopped until it holds one, or the daemon is started with --allow-empty", d.opts.Path)
 	}
 }
 
@@ -304,7 +258,7 @@ func (d *Dir) resolve(s *Snapshot) {
 	sortProblems(s.Problems)
 	if n := len(s.Problems); n > 0 {
 		first := s.Problems[0]
-		d.incomplete(s, ReasonInvalidManifests, "%s in the manifests, the first: %s; nothing is stopped because its manifest is missing until all are mended", count(n, "problem"), first.Error())
+		d.incomplete(s, ReasonInvalidManifests, "%s in the manifests, the first: %s; a sandbox whose manifest is missing keeps running if one of these files may define it", count(n, "problem"), first.Error())
 	}
 }
 
@@ -313,81 +267,6 @@ func count(n int, what string) string {
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
-}
-
-// refill is for how many times Settle nothing may come to a directory that was
-// away before it is taken to be whole: a copy or a checkout fills it file by file.
-const refill = 20
-
-// refilled waits until a directory that was away is filled.
-func (d *Dir) refilled(s *Snapshot, now time.Time) {
-	if !d.doubt || d.opts.Once {
-		return
-	}
-	if n := len(d.files); n != d.filled {
-		d.arrival, d.filled = now, n
-	}
-	left := refill*d.opts.Settle - now.Sub(d.arrival)
-	if left <= 0 {
-		d.doubt = false
-		return
-	}
-	d.incomplete(s, ReasonUnsettled, "the manifests directory came back a moment ago, and may not be whole yet")
-	d.lookAgain(now.Add(left))
-}
-
-// settle believes an absence only when it was seen twice, Settle apart:
-// editors and sync tools take a file away for a moment to put it back.
-func (d *Dir) settle(s *Snapshot) {
-	now := time.Now()
-	if d.first.IsZero() {
-		d.first = now
-	}
-	if left := d.opts.Settle - now.Sub(d.first); left > 0 && !d.opts.Once {
-		d.incomplete(s, ReasonUnsettled, "the manifests directory was looked at for the first time a moment ago")
-		d.lookAgain(now.Add(left))
-	}
-	present := make(map[string]bool, len(s.Entries))
-	for i := range s.Entries {
-		n := s.Entries[i].Sandbox.Metadata.Name
-		present[n] = true
-		delete(d.missing, n)
-	}
-	d.refilled(s, now)
-	for _, p := range s.Problems {
-		if p.Name != "" {
-			present[p.Name] = true
-		} else if p.File != "" {
-			// It may be anybody's. No name has a slash.
-			present["/"+p.File] = true
-		}
-	}
-	for n := range d.seen {
-		if d.holds(n) {
-			present[n] = true // mended, perhaps
-		}
-		if _, waiting := d.missing[n]; !present[n] && !waiting {
-			d.missing[n] = now
-		}
-	}
-	d.seen = present
-	for n, since := range d.missing {
-		switch left := d.opts.Settle - now.Sub(since); {
-		case present[n] || d.holds(n):
-			delete(d.missing, n)
-		case left > 0:
-			d.incomplete(s, ReasonUnsettled, "the manifest of %s disappeared a moment ago", strings.TrimPrefix(n, "/"))
-			d.lookAgain(now.Add(left))
-		default:
-			delete(d.missing, n)
-		}
-	}
-}
-
-// holds says whether n, as kept in seen, is a file that is there.
-func (d *Dir) holds(n string) bool {
-	path, ok := strings.CutPrefix(n, "/")
-	return ok && d.files[path] != nil
 }
 
 // lookAgain makes Run wake the reader at the time given, or earlier.
@@ -411,13 +290,16 @@ func (d *Dir) sorted() []*fileEntry {
 func digest(s *Snapshot, policy string) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%s\x00", policy)
-	fmt.Fprintf(h, "%t\x00%s\x00%s\x00", s.Complete, s.Reason, s.Message)
+	fmt.Fprintf(h, "%t\x00%s\x00%s\x00%q\x00", s.Complete, s.Reason, s.Message, s.Gone)
 	for i := range s.Entries {
 		e := &s.Entries[i]
 		fmt.Fprintf(h, "%s\x00%s\x00%p\x00", e.Hash, e.Source, e.Sandbox)
 	}
 	for _, p := range s.Problems {
 		fmt.Fprintf(h, "%s\x00%s\x00", p.Name, p.Error())
+	}
+	for _, w := range s.Warnings {
+		fmt.Fprintf(h, "%s\x00%q\x00", w.Error(), w.names)
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }

@@ -145,7 +145,7 @@ func TestDirNotFiles(t *testing.T) {
 			t.Errorf("something outside is shown: %s", p.Error())
 		}
 	}
-	if got := strings.Join(told, " "); got != "?.yaml dir.yaml fifo.yaml loop.yaml out.yaml s.yaml up.yaml" && got != "??.yaml dir.yaml fifo.yaml loop.yaml out.yaml s.yaml up.yaml" {
+	if got := strings.Join(told, " "); got != "?.yaml dangling.yaml dir.yaml fifo.yaml loop.yaml out.yaml s.yaml up.yaml" && got != "??.yaml dangling.yaml dir.yaml fifo.yaml loop.yaml out.yaml s.yaml up.yaml" {
 		t.Errorf("problems of %s", got)
 	}
 }

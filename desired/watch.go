@@ -7,12 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
 )
 
 // maxLinks bounds the chain of links to the directory.
@@ -100,8 +103,8 @@ func (d *Dir) setDegraded(why string) {
 	d.degraded = why
 }
 
-// identity is what the path of the directory leads to now. A mount over it, or
-// its unmounting, is what the kernel tells nobody of.
+// identity is what the path of the directory leads to now, and those below it. A
+// mount over one, or its unmounting, is what the kernel tells nobody of.
 func (d *Dir) identity() string {
 	top, err := os.Open(d.opts.Path)
 	if err != nil {
@@ -109,6 +112,26 @@ func (d *Dir) identity() string {
 	}
 	defer top.Close()
 	id, err := statDir(int(top.Fd()))
+	if err != nil {
+		return err.Error()
+	}
+	sc := &scanner{d: d, top: top}
+	all := []string{fmt.Sprint(id)}
+	dirs := d.Memory().Dirs
+	for _, p := range slices.Sorted(maps.Keys(dirs)) {
+		all = append(all, sc.identity(p))
+	}
+	return strings.Join(all, " ")
+}
+
+// identity is what a path in the directory leads to now.
+func (sc *scanner) identity(p string) string {
+	f, err := sc.open(p, unix.O_PATH)
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close()
+	id, err := statDir(int(f.Fd()))
 	if err != nil {
 		return err.Error()
 	}
@@ -218,7 +241,11 @@ func (w *watch) mustRearm(ev fsnotify.Event) bool {
 	if strings.HasPrefix(base, ".") {
 		return strings.HasPrefix(base, "..") // ..data
 	}
-	return filepath.Ext(base) == "" // perhaps a directory
+	if filepath.Ext(base) == "" {
+		return true // perhaps a directory
+	}
+	info, err := os.Lstat(ev.Name)
+	return err == nil && !info.Mode().IsRegular()
 }
 
 func (w *watch) broken() bool { return w.failed }

@@ -284,7 +284,7 @@ func (d *daemon) remember(removals []time.Time, policy *desired.HostPolicy) {
 	if policy != nil {
 		digest = policy.Digest()
 	}
-	if d.kept && m == d.memory && slices.EqualFunc(removals, d.info.Removals, time.Time.Equal) && digest == d.info.HostPolicy.Digest {
+	if d.kept && m.Equal(&d.memory) && slices.EqualFunc(removals, d.info.Removals, time.Time.Equal) && digest == d.info.HostPolicy.Digest {
 		return
 	}
 	if digest != d.info.HostPolicy.Digest && digest != "" {

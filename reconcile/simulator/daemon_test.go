@@ -99,7 +99,7 @@ func (d *daemon) DropRequest(r actual.Request) error { return d.store.dropReques
 // remember makes the calls of daemon.remember.
 func (d *daemon) remember(removals []time.Time) {
 	m := d.source.memory
-	if m == d.memory && d.info.Memory != nil && len(removals) == len(d.info.Removals) {
+	if m.Equal(&d.memory) && d.info.Memory != nil && len(removals) == len(d.info.Removals) {
 		return
 	}
 	b, err := json.Marshal(m)
@@ -205,10 +205,10 @@ func (s *source) identify(dir *inode, incomplete func(string)) {
 	same := m.Ino == dir.id
 	switch {
 	case len(s.files) > 0:
-		*m = desired.Memory{Ino: dir.id, BootID: s.h.boot}
+		*m = desired.Memory{DirIdentity: desired.DirIdentity{Ino: dir.id}, BootID: s.h.boot}
 	case m.Ino == 0 && !s.expected, same && m.Emptied:
 	case same:
-		*m = desired.Memory{Ino: dir.id, BootID: s.h.boot, Emptied: true}
+		*m = desired.Memory{DirIdentity: desired.DirIdentity{Ino: dir.id}, BootID: s.h.boot, Emptied: true}
 	default:
 		incomplete(desired.ReasonDirectoryReplaced)
 	}

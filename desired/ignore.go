@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package desired
+
+func (sc *scanner) ignored(string, bool) bool { return false }
