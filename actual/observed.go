@@ -2,6 +2,8 @@
 
 package actual
 
+import "time"
+
 // Liveness is what is known of a process. The zero value is Unknown, which is
 // neither dead nor alive: nothing destructive may follow from it.
 type Liveness int
@@ -52,9 +54,9 @@ type Snapshot struct {
 // Request is something an operator asked of the daemon through a file in
 // STATE/requests: it stays until it has been carried out.
 type Request struct {
-	// Kind is RequestRestart, RequestApprove or RequestRecover.
+	// Kind is RequestRestart, RequestApprove, RequestRecover or RequestRemove.
 	Kind string `json:"kind"`
-	// Name is the sandbox to restart or recover.
+	// Name is the sandbox to restart, recover or remove.
 	Name string `json:"name,omitempty"`
 	// Token identifies the request.
 	Token string `json:"token"`
@@ -65,4 +67,6 @@ type Request struct {
 	End bool `json:"end,omitempty"`
 	// Names are the sandboxes whose removal is approved.
 	Names []string `json:"names,omitempty"`
+	// At is when the removal of a sandbox was ordered.
+	At time.Time `json:"at,omitzero"`
 }

@@ -25,6 +25,9 @@ const (
 	RequestRestart = "restart"
 	RequestApprove = "approve"
 	RequestRecover = "recover"
+	// RequestRemove orders the removal of a sandbox whose manifest was removed by the
+	// same command.
+	RequestRemove = "remove"
 )
 
 // maxRequest bounds a request file: an approval lists names.
@@ -34,7 +37,7 @@ const maxRequest = 2 << 20
 // the same sandbox replaces the older.
 func requestName(r *Request) (string, error) {
 	switch {
-	case (r.Kind == RequestRestart || r.Kind == RequestRecover) && ValidName(r.Name):
+	case (r.Kind == RequestRestart || r.Kind == RequestRecover || r.Kind == RequestRemove) && ValidName(r.Name):
 		return r.Kind + "." + r.Name + ".json", nil
 	case r.Kind == RequestApprove && r.Name == "":
 		return r.Kind + ".json", nil

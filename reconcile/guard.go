@@ -5,71 +5,129 @@ package reconcile
 import (
 	"fmt"
 	"slices"
+	"strings"
+	"time"
 
 	"sandboxctl.dev/actual"
 )
 
+// Guard is a removal that is too large to be carried out unasked.
+type Guard struct {
+	// Names are the sandboxes whose removal is on hold.
+	Names []string `json:"names"`
+	// Gone is how many sandboxes would be gone within a minute, Total how many there
+	// are.
+	Gone  int `json:"gone"`
+	Total int `json:"total"`
+	// Until is when the removal is carried out all the same, because those before it
+	// are long enough ago; zero if never.
+	Until   time.Time `json:"until,omitzero"`
+	Message string    `json:"message"`
+}
+
 // guard decides whether the removals of this plan wait for approval.
 //
-// A removal that has begun is not counted, neither as a removal nor as a
-// sandbox: finishing it must not make the rest look larger or smaller than it
-// was when the decision was made.
+// Only what vanished counts. A removal that has begun is not counted, neither as a
+// removal nor as a sandbox: finishing it must not make the rest look larger or
+// smaller than it was when the decision was made. Nor is what an operator ordered.
 func (c *computation) guard() {
 	p := c.in.Policy
-	if p.AllowMassDelete || !c.in.Desired.Complete {
+	if p.AllowMassDelete {
 		return
 	}
-	fresh, total := 0, 0
+	vanished, there := 0, 0
 	for i := range c.in.Actual.Sandboxes {
-		rec := c.in.Actual.Sandboxes[i].Record
-		absent := c.in.Desired.Lookup(rec.Name) == nil
-		if absent && removalBegun(rec) {
+		o := &c.in.Actual.Sandboxes[i]
+		gone := c.in.gone(o.Record)
+		if gone && (removalBegun(o.Record) || c.in.explicit(o)) {
 			continue
 		}
-		total++
-		if absent {
-			fresh++
+		there++
+		if gone {
+			vanished++
 		}
 	}
-	if fresh == 0 {
+	if vanished == 0 {
 		return
 	}
-	recent := 0
-	for _, at := range c.in.Removals {
-		if age := c.in.Now.Sub(at); age >= 0 && age < removalWindow {
-			recent++
-		}
+	many := func(recent int) bool {
+		n := vanished + recent
+		return n >= p.MaxRemoveCount && float64(n) > p.MaxRemoveShare*float64(there+recent)
 	}
-	many := func(removed, of int) bool {
-		return removed >= p.MaxRemoveCount && float64(removed) > p.MaxRemoveShare*float64(of)
-	}
-	if !many(fresh+recent, total+recent) {
+	recent := c.recent()
+	if !many(len(recent)) {
 		return
 	}
 	c.guarded = true
-	var names []string
+	g := Guard{Gone: vanished + len(recent), Total: there}
 	for i := range c.in.Actual.Sandboxes {
-		rec := c.in.Actual.Sandboxes[i].Record
-		if c.in.Desired.Lookup(rec.Name) == nil && !removalBegun(rec) && !c.approved(rec.Name) {
-			names = append(names, rec.Name)
+		o := &c.in.Actual.Sandboxes[i]
+		if rec := o.Record; c.in.gone(rec) && !removalBegun(rec) && !c.in.explicit(o) && !c.approved(rec.Name) {
+			g.Names = append(g.Names, rec.Name)
 		}
 	}
-	if len(names) == 0 {
+	if len(g.Names) == 0 {
 		return
 	}
-	total += recent
-	before, after := "", ""
-	switch {
-	case recent == 1:
-		before = fmt.Sprintf(", after another one in the last %s", removalWindow)
-	case recent > 1:
-		before = fmt.Sprintf(", after %d others in the last %s", recent, removalWindow)
+	// They are removed when so many of the removals before are over a minute ago
+	// that the rest is not many.
+	for i := range recent {
+		if !many(len(recent) - i - 1) {
+			g.Until = recent[i].Add(removalWindow)
+			c.wakeAt(g.Until)
+			break
+		}
 	}
-	if !many(fresh, total-recent) {
-		after = ", or that time is over"
+	g.Message = g.describe(g.Names, len(recent) > 0)
+	c.plan.Guard = &g
+}
+
+// recent are the removals of the last minute that nobody has approved, the oldest
+// first.
+func (c *computation) recent() []time.Time {
+	var out []time.Time
+	for _, at := range c.in.Removals {
+		if age := c.in.Now.Sub(at); age >= 0 && age < removalWindow {
+			out = append(out, at)
+		}
 	}
-	c.plan.Guard = &Guard{Names: names, Total: total, Message: fmt.Sprintf(
-		"%d of %d sandboxes would be removed because their manifests are missing%s; nothing is removed until `sandboxctl approve` is called or the manifests are back%s", len(names), total, before, after)}
+	slices.SortFunc(out, time.Time.Compare)
+	return out
+}
+
+// describe says what is on hold, why, and until when.
+func (g *Guard) describe(names []string, within bool) string {
+	them, they, are, keep := "it", "it", "is", "keeps"
+	if len(names) > 1 {
+		them, they, are, keep = "them", "they", "are", "keep"
+	}
+	why := fmt.Sprintf("the manifests of %d of %d sandboxes are missing", g.Gone, g.Total)
+	if within {
+		why = fmt.Sprintf("%d sandboxes would be gone within one minute", g.Gone)
+	}
+	end := fmt.Sprintf("otherwise %s %s running until the manifests are back", they, keep)
+	if !g.Until.IsZero() {
+		end = fmt.Sprintf("otherwise %s %s removed at %s", they, are, g.Until.Format(time.TimeOnly))
+	}
+	return fmt.Sprintf("removal of %s is on hold: %s; `sandboxctl approve` removes %s now, %s", list(names), why, them, end)
+}
+
+// of is the message for one of the names.
+func (g *Guard) of(name string) string {
+	return g.describe([]string{name}, strings.Contains(g.Message, "within one minute"))
+}
+
+// list gives names for a sentence, the first few of many.
+func list(names []string) string {
+	const most = 3
+	switch n := len(names); {
+	case n == 1:
+		return names[0]
+	case n > most+1:
+		return fmt.Sprintf("%s and %d others", strings.Join(names[:most], ", "), n-most)
+	default:
+		return strings.Join(names[:n-1], ", ") + " and " + names[n-1]
+	}
 }
 
 // removalBegun says whether the removal of a sandbox is under way.
@@ -90,4 +148,43 @@ func (c *computation) approved(name string) bool {
 		}
 	}
 	return false
+}
+
+// gone says whether a sandbox on record is to go: its author has removed its
+// manifest, or an operator has ordered its removal and there is no manifest that
+// counts. An order needs no evidence: it holds whatever else is missing or broken.
+func (in *Input) gone(rec *actual.Record) bool {
+	return in.Desired.Removed(rec.Name, rec.SourceFile) || in.ordered(rec.Name)
+}
+
+// ordered says whether an operator has ordered the removal of a sandbox, and has
+// removed its manifest.
+func (in *Input) ordered(name string) bool {
+	for i := range in.Actual.Requests {
+		if r := &in.Actual.Requests[i]; r.Kind == actual.RequestRemove && r.Name == name {
+			return in.Desired.Lookup(name) == nil
+		}
+	}
+	return false
+}
+
+// explicit says whether the removal of a sandbox is no accident, or none that hurts:
+// an operator has ordered it, or it is a job that has finished.
+func (in *Input) explicit(o *actual.Observed) bool {
+	return o.Record.Completed && stoppedDead(o) || in.ordered(o.Record.Name)
+}
+
+// orderWindow is how long an order to remove outlives a manifest that is still there,
+// or there again: who ordered it removes the manifest right after.
+const orderWindow = time.Minute
+
+// removed says whether an order to remove is carried out, or overtaken by events.
+func (in *Input) removed(r *actual.Request) bool {
+	if isHeld(in.Actual, r.Name) || in.Busy[r.Name] {
+		return false
+	}
+	if in.Desired.Lookup(r.Name) != nil {
+		return in.Now.Sub(r.At).Abs() > orderWindow
+	}
+	return !onRecord(in.Actual, r.Name) && !slices.Contains(in.Actual.Aborted, r.Name)
 }

@@ -612,10 +612,9 @@ func requestDone(in Input, r actual.Request) bool {
 		return in.Desired.Complete && in.Desired.Lookup(r.Name) == nil
 	case actual.RequestRecover:
 		return !isHeld(in.Actual, r.Name)
+	case actual.RequestRemove:
+		return in.removed(&r)
 	case actual.RequestApprove:
-		if !in.Desired.Complete {
-			return false
-		}
 		for _, n := range r.Names {
 			for i := range in.Actual.Sandboxes {
 				if in.Actual.Sandboxes[i].Record.Name == n && in.Desired.Lookup(n) == nil {

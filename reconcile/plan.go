@@ -78,7 +78,7 @@ type Input struct {
 	Desired *desired.Snapshot
 	Actual  *actual.Snapshot
 	// LastGood are the recorded manifests of sandboxes that Desired does not
-	// have. They are used while Desired is not complete.
+	// have. They are used while their absence is no evidence.
 	LastGood map[string]*desired.Entry
 	// Denied are those of LastGood that the host policy does not allow now, or
 	// while it can't be told what it allows, all of them; with why. What runs of
@@ -129,15 +129,9 @@ type Action struct {
 	// Recover is the request that a recovery carries out.
 	Recover *actual.Request
 	Reason  string
-	// Approved says of a removal that an operator has approved it.
+	// Approved says of a removal that it is no accident: an operator has ordered or
+	// approved it, or the sandbox is a job that has finished.
 	Approved bool
-}
-
-// Guard is a removal that is too large to be carried out unasked.
-type Guard struct {
-	Names   []string `json:"names"`
-	Total   int      `json:"total"`
-	Message string   `json:"message"`
 }
 
 // Compute returns what to do. It is a pure function: the same input gives the
@@ -238,7 +232,7 @@ func (c *computation) unwanted(o *actual.Observed) {
 	if c.in.Busy[rec.Name] || unknown(o) {
 		return
 	}
-	if !c.in.Desired.Complete {
+	if !c.in.gone(rec) {
 		// Absence is not evidence: it goes on with its last good manifest. But
 		// nothing is started that may have been deleted, where that will be
 		// known in a moment or was known before.
@@ -247,14 +241,15 @@ func (c *computation) unwanted(o *actual.Observed) {
 		}
 		return
 	}
-	if !removalBegun(rec) && c.guarded && !c.approved(rec.Name) {
+	approved := c.in.explicit(o) || c.approved(rec.Name)
+	if !removalBegun(rec) && c.guarded && !approved {
 		return
 	}
 	if stoppedDead(o) {
-		c.add(Action{Op: OpForget, Name: rec.Name, Reason: ReasonManifestRemoved, Approved: c.approved(rec.Name)})
+		c.add(Action{Op: OpForget, Name: rec.Name, Reason: ReasonManifestRemoved, Approved: approved})
 		return
 	}
-	c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: ReasonManifestRemoved, Ending: c.stop(c.lastGood(rec), rec, ReasonManifestRemoved), Approved: c.approved(rec.Name)})
+	c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: ReasonManifestRemoved, Ending: c.stop(c.lastGood(rec), rec, ReasonManifestRemoved), Approved: approved})
 }
 
 // lastGood is what is known of how a sandbox wants to be stopped.
@@ -375,7 +370,7 @@ func (c *computation) stop(e *desired.Entry, rec *actual.Record, reason string) 
 // name is wanted: its create takes the directory over.
 func (c *computation) aborted() {
 	for _, name := range c.in.Actual.Aborted {
-		if c.in.Desired.Complete && c.in.Desired.Lookup(name) == nil && !c.in.Busy[name] {
+		if (c.in.Desired.Removed(name, "") || c.in.ordered(name)) && !c.in.Busy[name] {
 			c.add(Action{Op: OpForget, Name: name, Reason: ReasonAborted})
 		}
 	}

@@ -370,6 +370,9 @@ func situation(t *rapid.T) reconcile.Input {
 			}
 			in.Actual.Sandboxes = append(in.Actual.Sandboxes, o)
 		}
+		if rapid.IntRange(0, 9).Draw(t, "ordered") == 0 {
+			in.Actual.Requests = append(in.Actual.Requests, actual.Request{Kind: actual.RequestRemove, Name: n, Token: "t", At: now})
+		}
 		if rapid.IntRange(0, 9).Draw(t, "busy") == 0 {
 			in.Busy[n] = true
 		}
@@ -404,7 +407,7 @@ func TestPlanProperties(t *testing.T) {
 			}
 			for _, h := range in.Actual.Held {
 				// Nothing but what was asked for.
-				asked := slices.ContainsFunc(in.Actual.Requests, func(r actual.Request) bool { return r.Name == a.Name })
+				asked := slices.ContainsFunc(in.Actual.Requests, func(r actual.Request) bool { return r.Kind == actual.RequestRecover && r.Name == a.Name })
 				if h.Name == a.Name && (a.Op != reconcile.OpRecover || !asked) {
 					t.Fatalf("%s %s: its record is held", a.Op, a.Name)
 				}
@@ -435,7 +438,7 @@ func TestPlanProperties(t *testing.T) {
 			}
 			// No absence without completeness.
 			gone := in.Desired.Lookup(a.Name) == nil
-			if gone && !in.Desired.Complete && (a.Op == reconcile.OpForget || a.Op == reconcile.OpDestroy && a.Reason == reconcile.ReasonManifestRemoved && o.Record.Phase != actual.PhaseStopping) {
+			if gone && !in.Desired.Complete && !ordered(&in, a.Name) && (a.Op == reconcile.OpForget || a.Op == reconcile.OpDestroy && a.Reason == reconcile.ReasonManifestRemoved && o.Record.Phase != actual.PhaseStopping) {
 				t.Fatalf("%s %s: its absence is no evidence", a.Op, a.Name)
 			}
 			if a.Op == reconcile.OpCreate && a.Entry == nil {

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"sandboxctl.dev/actual"
@@ -226,9 +227,14 @@ func (v *view) assignProblems() {
 			v.problems[p.Name] = append(v.problems[p.Name], p)
 			continue
 		}
-		for _, n := range byFile[p.File] {
-			if v.in.Desired.Lookup(n) == nil {
-				v.problems[n] = append(v.problems[n], p)
+		for file, names := range byFile {
+			if file != p.File && !strings.HasPrefix(file, p.File+"/") {
+				continue // neither that file nor one below that directory
+			}
+			for _, n := range names {
+				if v.in.Desired.Lookup(n) == nil {
+					v.problems[n] = append(v.problems[n], p)
+				}
 			}
 		}
 	}
@@ -256,11 +262,11 @@ func (v *view) recorded(o *actual.Observed, e *desired.Entry) Status {
 		}
 	}
 	w := e
-	if w == nil && !v.in.Desired.Complete {
+	if w == nil && !v.in.gone(r) {
 		w = v.in.LastGood[r.Name]
 	}
 	v.judge(&s, o, w)
-	s.Conditions = append(s.Conditions, v.manifestCondition(r.Name, e), resourcesCondition(r, w))
+	s.Conditions = append(s.Conditions, v.manifestCondition(r.Name, e, v.in.gone(r)), resourcesCondition(r, w))
 	return s
 }
 
@@ -287,8 +293,8 @@ func (v *view) judge(s *Status, o *actual.Observed, w *desired.Entry) {
 		if r.Phase == actual.PhaseStopped {
 			ready.Message = describeExit(r.LastExit)
 		}
-		stuck(ReasonApprovalNeeded, v.plan.Guard.Message)
-	case w == nil && v.in.Desired.Complete:
+		stuck(ReasonApprovalNeeded, v.plan.Guard.of(r.Name))
+	case w == nil && v.in.gone(r):
 		s.Phase = PhaseRemoving
 		ready.Reason, ready.Message = ReasonManifestRemoved, stopTrouble(r)
 		msg := "it is being removed: its manifest is gone"
@@ -344,7 +350,7 @@ func stopTrouble(r *actual.Record) string {
 // denied says why the policy keeps a sandbox that is on record as it is, "" if
 // it does not. While its manifest counts, it does not.
 func (v *view) denied(name string) string {
-	if v.in.Desired.Lookup(name) != nil || v.in.Desired.Complete {
+	if v.in.Desired.Lookup(name) != nil {
 		return ""
 	}
 	return v.in.Denied[name]
@@ -454,7 +460,7 @@ func (v *view) pending(e *desired.Entry) Status {
 		reconciling.Status, reconciling.Reason = False, ReasonConverged
 	}
 	s.Conditions = []Condition{
-		ready, reconciling, stall, v.manifestCondition(name, e), resourcesCondition(nil, e),
+		ready, reconciling, stall, v.manifestCondition(name, e, false), resourcesCondition(nil, e),
 	}
 	return s
 }
@@ -477,7 +483,7 @@ func (v *view) held(h actual.Held, e *desired.Entry) Status {
 		{Type: CondReady, Status: False, Reason: ReasonRecordHeld, Message: msg},
 		doing,
 		{Type: CondStalled, Status: True, Reason: ReasonRecordHeld, Message: msg},
-		v.manifestCondition(h.Name, e), resourcesCondition(nil, e),
+		v.manifestCondition(h.Name, e, v.in.Desired.Complete), resourcesCondition(nil, e),
 	}
 	return s
 }
@@ -490,7 +496,7 @@ func (v *view) invalid(name string, ps []desired.Problem) Status {
 			{Type: CondReady, Status: False, Reason: problemReason(ps), Message: ps[0].Error()},
 			{Type: CondReconciling, Status: False, Reason: ReasonConverged},
 			{Type: CondStalled, Status: True, Reason: problemReason(ps), Message: ps[0].Error()},
-			v.manifestCondition(name, nil), resourcesCondition(nil, nil),
+			v.manifestCondition(name, nil, false), resourcesCondition(nil, nil),
 		},
 	}
 }
@@ -504,7 +510,9 @@ func problemReason(ps []desired.Problem) string {
 	return desired.ReasonPolicyDenied
 }
 
-func (v *view) manifestCondition(name string, e *desired.Entry) Condition {
+// manifestCondition describes the manifest of a name, e if it counts; gone says that
+// its absence does.
+func (v *view) manifestCondition(name string, e *desired.Entry, gone bool) Condition {
 	c := Condition{Type: CondManifestValid, Status: True, Reason: ReasonManifestValid}
 	ps := v.problems[name]
 	switch {
@@ -513,8 +521,11 @@ func (v *view) manifestCondition(name string, e *desired.Entry) Condition {
 		if n := len(ps) - 1; n > 0 {
 			c.Message += fmt.Sprintf(" (and %d more)", n)
 		}
+	case e == nil && gone:
+		c.Status, c.Reason = False, ReasonManifestMissing
 	case e == nil && v.in.Desired.Complete:
 		c.Status, c.Reason = False, ReasonManifestMissing
+		c.Message = "the file that defined it has a document of its name for another program; it keeps running: `sandboxctl delete " + name + "` removes it"
 	case e == nil:
 		c.Status, c.Reason, c.Message = False, ReasonSourceIncomplete, v.in.Desired.Reason+": "+v.in.Desired.Message
 	}

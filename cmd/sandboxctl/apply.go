@@ -5,12 +5,12 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +34,7 @@ func (a *app) applyCommand() *cobra.Command {
 	var (
 		files   []string
 		dryRun  bool
+		fresh   bool
 		wait    bool
 		timeout time.Duration
 	)
@@ -44,8 +45,13 @@ func (a *app) applyCommand() *cobra.Command {
 whole. Everything is checked first: if anything is wrong nothing is written.
 
 A sandbox that another file of the directory defines is refused: that file has
-an owner. No daemon is needed; one that runs acts at once.`,
+an owner. No daemon is needed; one that runs acts at once.
+
+If the directory that held the manifests is gone, or another one is in its place,
+sandboxes that run are not defined any more. --new-directory says that this is
+meant: the directory is made if need be, and what is not in it is removed.`,
 		Example: `  sandboxctl apply -f web.yaml
+  sandboxctl apply -f web.yaml --new-directory
   sandboxctl apply -f manifests/ --dry-run
   generate | sandboxctl apply -f - --wait --timeout 30s`,
 		Args: onlyFiles,
@@ -58,7 +64,7 @@ an owner. No daemon is needed; one that runs acts at once.`,
 			if err != nil {
 				return err
 			}
-			if err := a.apply(cmd.Context(), ms, dryRun); err != nil || dryRun || !wait {
+			if err := a.apply(cmd.Context(), ms, applyFlags{dryRun: dryRun, newDirectory: fresh}); err != nil || dryRun || !wait {
 				return err
 			}
 			names := make([]string, len(ms))
@@ -70,6 +76,7 @@ an owner. No daemon is needed; one that runs acts at once.`,
 	}
 	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "file, directory or - for standard input (repeatable)")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be written, and write nothing")
+	cmd.Flags().BoolVar(&fresh, "new-directory", false, "the manifests directory is meant to be new: what it does not define is removed")
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the sandboxes run (or have completed)")
 	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait")
 	return cmd
@@ -141,8 +148,15 @@ type change struct {
 	verb       string // created, configured, unchanged
 }
 
-func (a *app) apply(ctx context.Context, ms []manifest, dryRun bool) error {
-	dir, snap, err := a.openManifests(ctx, !dryRun)
+// applyFlags are what apply was told besides the manifests.
+type applyFlags struct {
+	dryRun       bool
+	newDirectory bool
+}
+
+func (a *app) apply(ctx context.Context, ms []manifest, flags applyFlags) error {
+	dryRun := flags.dryRun
+	dir, snap, err := a.openManifests(ctx, ms, flags)
 	if err != nil {
 		return err
 	}
@@ -160,6 +174,9 @@ func (a *app) apply(ctx context.Context, ms []manifest, dryRun bool) error {
 		case dryRun:
 			suffix = " (dry run)"
 		case c.verb != "unchanged":
+			if err := a.countermand(c.name); err != nil {
+				return fmt.Errorf("apply %s: %w", c.name, err)
+			}
 			if err := atomicfile.Write(dir, c.file, c.data, modeOf(dir, c.file)); err != nil {
 				return fmt.Errorf("apply %s: %w", c.name, err)
 			}
@@ -235,35 +252,71 @@ func readBelow(dir *os.File, name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, desired.MaxFileBytes+1))
 }
 
-// openManifests opens the manifests directory to write to it. A missing one is
-// made, unless it has been there before: then something is wrong with the
-// host, and a directory with one manifest would read as the wish to remove all
-// others.
-func (a *app) openManifests(ctx context.Context, create bool) (*os.File, *desired.Snapshot, error) {
+// countermand takes back the order to remove a sandbox that is wanted again.
+func (a *app) countermand(name string) error {
+	store, err := a.openStore()
+	if err != nil {
+		return nil //nolint:nilerr // without a state nothing is ordered
+	}
+	defer store.Close()
+	requests, err := store.Requests()
+	if err != nil {
+		return err
+	}
+	for _, r := range requests {
+		if r.Kind == actual.RequestRemove && r.Name == name {
+			return store.WithdrawRequest(r)
+		}
+	}
+	return nil
+}
+
+// openManifests opens the manifests directory to write to it. Where it is gone, or
+// another one that is empty, and sandboxes are on record that would not be defined any
+// more, somebody has to say that this is meant: a disk may not be mounted, and a
+// directory with one manifest would read as the wish to remove all others.
+func (a *app) openManifests(ctx context.Context, ms []manifest, flags applyFlags) (*os.File, *desired.Snapshot, error) {
 	w, err := a.onceSettled(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	if create && w.in.Desired.Reason == desired.ReasonDirectoryMissing {
-		if err := a.makeManifests(w.daemon); err != nil {
-			return nil, nil, err
+	certain := flags.newDirectory || !w.forgets(ms)
+	switch reason := w.in.Desired.Reason; {
+	case reason == desired.ReasonDirectoryMissing && !certain:
+		return nil, nil, fmt.Errorf("the manifests directory %s no longer exists; mount the disk that belongs there, or, if the directory is meant to be new, run `sandboxctl apply --new-directory`", a.manifests)
+	case reason == desired.ReasonDirectoryMissing && !flags.dryRun:
+		if err := atomicfile.MkdirAll(a.manifests, 0o755); err != nil {
+			return nil, nil, fmt.Errorf("create manifests directory: %w", err)
 		}
-	}
-	switch w.in.Desired.Reason {
-	case desired.ReasonUnsettled:
+	case reason == desired.ReasonDirectoryReplaced && !certain:
+		return nil, nil, errors.New("the manifests directory is new and empty; mount the disk that belongs there, or, if this is intended, run `sandboxctl apply --new-directory`")
+	case reason == desired.ReasonUnsettled:
 		// Who owns a name can't be told.
 		return nil, nil, errors.New("change manifests: " + w.in.Desired.Message + "; nothing is changed meanwhile")
-	case desired.ReasonDirectoryReplaced, desired.ReasonDirectoryUntrusted, desired.ReasonPolicyUnusable:
+	case reason == desired.ReasonDirectoryUntrusted, reason == desired.ReasonPolicyUnusable:
 		return nil, nil, errors.New(w.in.Desired.Message)
 	}
 	dir, err := os.Open(a.manifests)
-	if errors.Is(err, fs.ErrNotExist) && !create {
+	if errors.Is(err, fs.ErrNotExist) && flags.dryRun {
 		return nil, w.in.Desired, nil
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("open manifests directory: %w", err)
 	}
 	return dir, w.in.Desired, nil
+}
+
+// forgets says whether there are sandboxes on record besides those of the manifests.
+func (w *world) forgets(ms []manifest) bool {
+	given := func(name string) bool {
+		return slices.ContainsFunc(ms, func(m manifest) bool { return m.name() == name })
+	}
+	for i := range w.in.Actual.Sandboxes {
+		if !given(w.in.Actual.Sandboxes[i].Record.Name) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(w.in.Actual.Held, func(h actual.Held) bool { return !given(h.Name) })
 }
 
 // onceSettled is once, but for a file that is being written just then.
@@ -279,20 +332,4 @@ func (a *app) onceSettled(ctx context.Context) (*world, error) {
 		case <-time.After(watchEvery / 2):
 		}
 	}
-}
-
-func (a *app) makeManifests(d *actual.DaemonInfo) error {
-	if d != nil && d.ManifestsDir == a.manifests && len(d.Memory) > 0 {
-		var m desired.Memory
-		if err := json.Unmarshal(d.Memory, &m); err != nil {
-			return fmt.Errorf("read memory of the daemon: %w", err)
-		}
-		if m.Ino != 0 {
-			return fmt.Errorf("the manifests directory %s is missing, and was there before: is it not mounted? Make it by hand if it is to be new", a.manifests)
-		}
-	}
-	if err := atomicfile.MkdirAll(a.manifests, 0o755); err != nil {
-		return fmt.Errorf("create manifests directory: %w", err)
-	}
-	return nil
 }

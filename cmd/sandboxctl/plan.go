@@ -85,7 +85,7 @@ func (a *app) warnings(w *world) {
 		fmt.Fprintf(a.stderr, "warning: RemovalHeld: %s\n", w.plan.Guard.Message)
 	}
 	if !w.alive && (len(w.plan.Actions) > 0 || len(w.statuses) > 0) {
-		fmt.Fprintln(a.stderr, "warning: the daemon is not running; nothing is converged until it does")
+		fmt.Fprintln(a.stderr, "warning: the daemon is not running; changes take effect when it starts (systemctl start sandboxctl)")
 	}
 	if why := a.unwritable(); why != "" {
 		fmt.Fprintf(a.stderr, "warning: the state directory %s can't be written: %s; what runs is left as it is until it can\n", a.state, why)

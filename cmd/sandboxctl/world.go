@@ -54,7 +54,10 @@ type viewer struct {
 	specs map[string]*actual.Record // of the last look, by digest of the manifest
 }
 
-func (a *app) newViewer() (*viewer, error) {
+func (a *app) newViewer() (*viewer, error) { return a.newViewerBy(true) }
+
+// newViewerBy returns a viewer that judges manifests by the host policy, or by none.
+func (a *app) newViewerBy(policy bool) (*viewer, error) {
 	v := &viewer{a: a}
 	store, err := actual.OpenStoreReadOnly(a.state)
 	switch {
@@ -73,6 +76,9 @@ func (a *app) newViewer() (*viewer, error) {
 		return nil, errors.Join(err, v.close())
 	}
 	opts := desired.DirOptions{Path: a.manifests, Once: true, BootID: boot, Known: v.known, Policy: v.policy}
+	if !policy {
+		opts.Policy = nil
+	}
 	v.notePolicy()
 	if v.info != nil && len(v.info.Memory) > 0 && v.info.ManifestsDir == a.manifests {
 		opts.Memory = new(desired.Memory)
@@ -214,6 +220,49 @@ func (a *app) once(ctx context.Context) (*world, error) {
 	}
 	w, err := v.look(ctx)
 	return w, errors.Join(err, v.close())
+}
+
+// onceUnjudged looks one time, whatever the host policy allows: for what needs to know
+// only which file is about a name.
+func (a *app) onceUnjudged(ctx context.Context) (*world, error) {
+	v, err := a.newViewerBy(false)
+	if err != nil {
+		return nil, err
+	}
+	w, err := v.look(ctx)
+	return w, errors.Join(err, v.close())
+}
+
+// record finds the record of a sandbox, nil if there is none that can be read.
+func (w *world) record(name string) *actual.Record {
+	for i := range w.in.Actual.Sandboxes {
+		if rec := w.in.Actual.Sandboxes[i].Record; rec.Name == name {
+			return rec
+		}
+	}
+	return nil
+}
+
+// onRecord says whether there is anything of a sandbox.
+func (w *world) onRecord(name string) bool {
+	return w.record(name) != nil || slices.ContainsFunc(w.in.Actual.Held, func(h actual.Held) bool { return h.Name == name })
+}
+
+// removing says whether a sandbox is about to be removed, or being removed.
+func (w *world) removing(name string) bool {
+	rec := w.record(name)
+	return rec != nil && rec.Ending != nil && rec.Ending.Reason == reconcile.ReasonManifestRemoved || w.in.Busy[name] && rec != nil &&
+		slices.ContainsFunc(w.in.Actual.Requests, func(r actual.Request) bool { return r.Kind == actual.RequestRemove && r.Name == name })
+}
+
+// unread says whether it can't be told what a manifest file says now.
+func (w *world) unread(file string) bool {
+	if w.in.Desired.Reason != "" && w.in.Desired.Reason != desired.ReasonInvalidManifests {
+		return true
+	}
+	return slices.ContainsFunc(w.in.Desired.Problems, func(p desired.Problem) bool {
+		return p.File == file || strings.HasPrefix(file, p.File+"/")
+	})
 }
 
 // status finds one sandbox.
