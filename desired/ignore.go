@@ -2,4 +2,7 @@
 
 package desired
 
+// ignoreFile says which files of a directory and those below it are not manifests.
+const ignoreFile = ".sandboxctlignore"
+
 func (sc *scanner) ignored(string, bool) bool { return false }

@@ -74,7 +74,7 @@ func (d *Dir) scan(ctx context.Context, s *Snapshot, policyDigest string) (DirId
 	if err := ctx.Err(); err != nil {
 		return DirIdentity{}, err // some were not looked at
 	}
-	d.files = files
+	d.files, d.links = files, len(sc.linked) > 0
 	d.identifyBelow(sc, id)
 	// A directory that was swapped while it was read is none.
 	again, err := os.Stat(d.opts.Path)

@@ -82,6 +82,7 @@ type Dir struct {
 	first  time.Time // of the first look that listed the directory
 	// doubt: the directory was away, or another one, a moment ago; arrival is when
 	// something came since, and filled how many files there were then.
+	top     DirIdentity // at the last look
 	doubt   bool
 	arrival time.Time
 	filled  int
@@ -91,6 +92,7 @@ type Dir struct {
 	pending bool                // something that the last Load saw must last to be believed
 	// dirMissing are the remembered directories that are not there, since when.
 	dirMissing map[string]time.Time
+	links      bool      // of the files that were read, some are links
 	recheck    time.Time // when Load must be called again at the latest
 	degraded   string
 }
@@ -162,6 +164,7 @@ func (d *Dir) Load(ctx context.Context) (*Snapshot, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	d.top = id
 	var unusable *policyError
 	var untrusted *UntrustedError
 	switch {

@@ -62,9 +62,13 @@ func (d *Dir) Run(ctx context.Context) error {
 			d.notify()
 		case <-poll.C:
 			now := d.identity()
-			if now != last || w.broken() {
+			switch {
+			case now != last || w.broken():
 				last = now
 				w.arm()
+				d.notify()
+			case now != d.looked():
+				// It was another one in between, when it was looked at.
 				d.notify()
 			}
 		case ev := <-w.events():
@@ -97,6 +101,14 @@ func (d *Dir) untilRecheck() time.Duration {
 	return max(time.Until(d.recheck), time.Millisecond)
 }
 
+// hasLinks says whether manifests are reached through links: then a file of any name
+// may be one.
+func (d *Dir) hasLinks() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.links
+}
+
 func (d *Dir) setDegraded(why string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -120,6 +132,17 @@ func (d *Dir) identity() string {
 	dirs := d.Memory().Dirs
 	for _, p := range slices.Sorted(maps.Keys(dirs)) {
 		all = append(all, sc.identity(p))
+	}
+	return strings.Join(all, " ")
+}
+
+// looked is what identity was at the last look, as far as that is remembered.
+func (d *Dir) looked() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all := []string{fmt.Sprint(d.top)}
+	for _, p := range slices.Sorted(maps.Keys(d.memory.Dirs)) {
+		all = append(all, fmt.Sprint(d.memory.Dirs[p]))
 	}
 	return strings.Join(all, " ")
 }
@@ -225,6 +248,9 @@ func (w *watch) fail(err error) {
 // concerns says whether an event is about the directory or the way to it, and
 // not about its neighbours.
 func (w *watch) concerns(ev fsnotify.Event) bool {
+	if ev.Op == fsnotify.Write && !hasManifestExt(ev.Name) && filepath.Base(ev.Name) != ignoreFile && !w.d.hasLinks() {
+		return false // a log, perhaps the one of this program
+	}
 	return w.way[ev.Name] || ev.Name == w.top || strings.HasPrefix(ev.Name, w.top+"/")
 }
 

@@ -53,7 +53,7 @@ func (c *computation) lost(name string, op *Operation) string {
 
 func (c *computation) startLost(name string, op *Operation, e *desired.Entry) string {
 	switch {
-	case e == nil && c.in.Desired.Complete && (!c.guarded || c.approved(name)):
+	case c.in.ordered(name), c.in.Desired.Removed(name, "") && (!c.guarded || c.approved(name)):
 		return ReasonManifestRemoved
 	case e == nil:
 		return ""

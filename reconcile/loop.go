@@ -10,6 +10,7 @@ import (
 	"maps"
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"sandboxctl.dev/actual"
@@ -54,6 +55,8 @@ type Options struct {
 	Workers int
 	// Resync is how often a pass is made without a reason (default 30 s).
 	Resync time.Duration
+	// Rest is the least time between two passes for the same reason (default: none).
+	Rest time.Duration
 	// ShutdownGrace is how long operations that do not wait for others may take
 	// to finish when Run is told to end (default 2 s). Sandboxes go on running,
 	// and the next daemon resumes what was not finished.
@@ -82,6 +85,7 @@ type Loop struct {
 	spent    map[string]string // tokens of requests to recover that were tried, by name
 	lastGood map[string]cachedEntry
 	pass     uint64
+	took     atomic.Int64 // the last pass, ns
 	guarded  bool
 	source   string            // the last reason of an incomplete source, for events
 	unclear  map[string]string // sandboxes that nothing is done about, and why
@@ -172,7 +176,7 @@ func (l *Loop) run(ctx context.Context, finished func(Summary) bool) (Summary, e
 	opCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(operation.ErrShutdown)
 	defer close(l.ended)
-	wakes, stop := merge(l.opts.Wakes)
+	wakes, stop := l.wakes()
 	defer stop()
 
 	timer := time.NewTimer(0)
@@ -180,9 +184,11 @@ func (l *Loop) run(ctx context.Context, finished func(Summary) bool) (Summary, e
 	for {
 		var summary Summary
 		next := l.opts.Resync
+		began := time.Now()
 		in, plan, err := l.look(ctx)
 		if err == nil {
 			next = min(next, l.act(opCtx, in, &plan))
+			l.took.Store(int64(time.Since(began)))
 			if l.opts.OnPass != nil {
 				l.opts.OnPass(in, plan)
 			}
@@ -207,7 +213,6 @@ func (l *Loop) run(ctx context.Context, finished func(Summary) bool) (Summary, e
 		case name := <-l.waits:
 			l.gaveUp(name)
 		case <-wakes:
-		case <-l.wake:
 		case <-timer.C:
 		}
 	}
@@ -244,31 +249,6 @@ func (l *Loop) waiting() int {
 		}
 	}
 	return n
-}
-
-// merge makes one channel of several.
-func merge(in []<-chan struct{}) (<-chan struct{}, func()) {
-	out := make(chan struct{}, 1)
-	quit := make(chan struct{})
-	for _, c := range in {
-		go func() {
-			for {
-				select {
-				case <-quit:
-					return
-				case _, ok := <-c:
-					if !ok {
-						return
-					}
-				}
-				select {
-				case out <- struct{}{}:
-				default:
-				}
-			}
-		}()
-	}
-	return out, func() { close(quit) }
 }
 
 // lastMoment is how long operations have to end when they were told that the

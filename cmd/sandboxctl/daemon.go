@@ -14,7 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
@@ -79,9 +78,9 @@ func (f *daemonFlags) logger(a *app) (*slog.Logger, error) {
 	opts := &slog.HandlerOptions{Level: level}
 	switch f.logFormat {
 	case "text":
-		return slog.New(slog.NewTextHandler(a.stderr, opts)), nil
+		return slog.New(seldom(slog.NewTextHandler(a.stderr, opts))), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(a.stderr, opts)), nil
+		return slog.New(seldom(slog.NewJSONHandler(a.stderr, opts))), nil
 	}
 	return nil, usagef("--log-format: expected text or json, got %q", f.logFormat)
 }
@@ -226,7 +225,7 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, sentry string, log 
 	d.info.HostPolicy = actual.PolicyRef{Path: hostPolicy.Options().Path, Optional: hostPolicy.Options().Optional}
 	d.loop = reconcile.New(reconcile.Options{
 		Source: d.dir, Observer: d.observer, Launcher: l, Recoverer: l, Requests: store, Events: d.journal, Policy: policy,
-		Workers: f.workers, Resync: f.resync, Log: log,
+		Workers: f.workers, Resync: f.resync, Rest: 25 * time.Millisecond, Log: log,
 		Wakes: []<-chan struct{}{d.dir.Changes(), d.observer.Exits()},
 		OnPass: func(in reconcile.Input, _ reconcile.Plan) {
 			d.remember(in.Removals, in.Desired.Policy)
@@ -378,30 +377,6 @@ func (d *daemon) sweep(ctx context.Context) error {
 			if err != nil {
 				d.log.Warn("not everything that is left over was removed", "err", err)
 			}
-		}
-	}
-}
-
-// watchRequests wakes the loop when an operator has left a request. Without a
-// watch they are found at the next resync.
-func (d *daemon) watchRequests(ctx context.Context) error {
-	w, err := fsnotify.NewWatcher()
-	if err != nil {
-		return err
-	}
-	defer w.Close()
-	if err := w.Add(d.store.RequestsDir()); err != nil {
-		return err
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-w.Events:
-			d.loop.Wake()
-		case err := <-w.Errors:
-			d.log.Warn("requests may be noticed late", "err", err)
-			d.loop.Wake()
 		}
 	}
 }

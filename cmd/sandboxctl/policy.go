@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
@@ -145,52 +144,4 @@ func (d *daemon) watchPolicy(ctx context.Context) error {
 	return watchFile(ctx, d.policy.Options().Path, d.loop.Wake, func(err error) {
 		d.log.Warn("a change of the host policy may be noticed late", "err", err)
 	})
-}
-
-// watchFile calls changed when a file may have changed, also when it, or the
-// directory it is in, is not there yet.
-func watchFile(ctx context.Context, path string, changed func(), warn func(error)) error {
-	w, err := fsnotify.NewWatcher()
-	if err != nil {
-		return err
-	}
-	defer w.Close()
-	dir := filepath.Dir(path)
-	add := func() error {
-		for {
-			at, missing := dir, ""
-			for err = w.Add(at); err != nil && at != "/"; err = w.Add(at) {
-				at, missing = filepath.Dir(at), at // it may come: its parent tells
-			}
-			if err != nil || missing == "" {
-				return err
-			}
-			if _, err := os.Lstat(missing); err != nil {
-				return nil
-			}
-			// It came before its parent was watched.
-		}
-	}
-	if err := add(); err != nil {
-		return err
-	}
-	changed() // what happened before the watch was there
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case ev := <-w.Events:
-			if !strings.HasPrefix(ev.Name+"/", dir+"/") && !strings.HasPrefix(dir, ev.Name+"/") {
-				continue // a neighbour of what is missing
-			}
-			// The directory may be there only now, or be another one.
-			err = add()
-			changed()
-		case err = <-w.Errors:
-			changed()
-		}
-		if err != nil {
-			warn(err)
-		}
-	}
 }

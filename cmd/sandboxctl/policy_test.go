@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -98,5 +99,78 @@ func TestCheckPolicy(t *testing.T) {
 		"warning nothing can be shared of what it allows: lstat " + top + "/missing: no such file or directory"
 	if got := say(); got != want {
 		t.Errorf("%s\nexpected %s", got, want)
+	}
+}
+
+// What is beside the file wakes nobody, whatever is done to it; what the path leads
+// through does.
+func TestWatchFileBeside(t *testing.T) {
+	t.Parallel()
+	top := t.TempDir()
+	at := func(name string) string { return filepath.Join(top, name) }
+	for _, dir := range []string{"etc", "etc/..1", "etc/..2", "real", "real/deep"} {
+		must(t, os.Mkdir(at(dir), 0o755))
+	}
+	for _, f := range []string{"etc/plain.yaml", "etc/..1/policy.yaml", "etc/..2/policy.yaml", "real/deep/policy.yaml"} {
+		must(t, os.WriteFile(at(f), []byte("x"), 0o644))
+	}
+	must(t, os.Symlink("..1", at("etc/..data")))
+	must(t, os.Symlink("..data/policy.yaml", at("etc/mapped.yaml")))
+	must(t, os.Symlink(at("real/deep/policy.yaml"), at("etc/away.yaml")))
+	must(t, os.Symlink("etc", at("link")))
+	replace := func(target, link string) func() error {
+		return func() error {
+			return errors.Join(os.Symlink(target, at(link+".new")), os.Rename(at(link+".new"), at(link)))
+		}
+	}
+	write := func(f string) func() error { return func() error { return os.WriteFile(at(f), []byte("y"), 0o644) } }
+	for path, steps := range map[string][]func() error{
+		"etc/plain.yaml":  {write("etc/plain.yaml"), func() error { return os.Rename(at("etc/plain.yaml"), at("etc/old")) }, write("etc/plain.yaml")},
+		"etc/mapped.yaml": {replace("..2", "etc/..data"), write("etc/..2/policy.yaml"), replace("..1", "etc/..data")},
+		"etc/away.yaml":   {write("real/deep/policy.yaml"), func() error { return os.Rename(at("real/deep"), at("real/d")) }, func() error { return os.Rename(at("real/d"), at("real/deep")) }},
+		"link/plain.yaml": {write("etc/plain.yaml"), replace("real", "link"), replace("etc", "link")},
+	} {
+		changes := make(chan struct{}, 10000)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- watchFile(ctx, at(path), func() { changes <- struct{}{} }, func(err error) { t.Errorf("watch: %v", err) })
+		}()
+		<-changes
+		noise := func() {
+			t.Helper()
+			for _, f := range []string{"etc/daemon.log", "etc/" + filepath.Base(path) + ".log", "etc/.x", "real/y", "z"} {
+				for range 50 {
+					l, err := os.OpenFile(at(f), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+					must(t, err)
+					_, err = l.WriteString("line\n")
+					must(t, errors.Join(err, l.Close()))
+				}
+				must(t, os.Remove(at(f)))
+			}
+		}
+		for i, step := range steps {
+			noise()
+			// What comes after the noise is told of after it.
+			must(t, step())
+			select {
+			case <-changes:
+			case <-time.After(time.Minute):
+				t.Fatalf("%s, step %d: not noticed", path, i)
+			}
+			for quiet := false; !quiet; {
+				select {
+				case <-changes:
+				case <-time.After(20 * time.Millisecond):
+					quiet = true
+				}
+			}
+		}
+		noise()
+		cancel()
+		must(t, <-done)
+		if n := len(changes); n != 0 {
+			t.Errorf("%s: woken %d times for nothing", path, n)
+		}
 	}
 }
