@@ -69,7 +69,10 @@ func (st *setup) fromConfig(dir string, cfg *specs.Spec) (err error) {
 		return terminalf("spec.root.bundle: read %s/config.json: %w", dir, err)
 	}
 	if cfg.Linux != nil {
-		st.spec.Linux.Seccomp, st.spec.Linux.Sysctl = cfg.Linux.Seccomp, cfg.Linux.Sysctl
+		st.spec.Linux.Sysctl = cfg.Linux.Sysctl
+		if err := st.useSeccomp(cfg.Linux.Seccomp); err != nil {
+			return terminalf("spec.root.bundle: read %s/config.json: %w", dir, err)
+		}
 		st.bundleLimits(cfg.Linux.Resources)
 		st.masked, st.readonly = outermost(cfg.Linux.MaskedPaths), cfg.Linux.ReadonlyPaths
 		if err := st.allowLimits(); err != nil {

@@ -50,7 +50,9 @@ func fromContainer(cfg *specs.Spec, bundle string) (*setup, error) {
 	st.hostNetwork = true
 	if cfg.Linux != nil {
 		st.spec.Linux.Devices, st.spec.Linux.Sysctl = cfg.Linux.Devices, cfg.Linux.Sysctl
-		st.spec.Linux.Seccomp = cfg.Linux.Seccomp
+		if err := st.useSeccomp(cfg.Linux.Seccomp); err != nil {
+			return nil, terminalf("read %s/config.json: %w", bundle, err)
+		}
 		st.spec.Linux.MaskedPaths, st.spec.Linux.ReadonlyPaths = cfg.Linux.MaskedPaths, cfg.Linux.ReadonlyPaths
 		st.bundleLimits(cfg.Linux.Resources)
 		st.cgroupsPath, st.resources = cfg.Linux.CgroupsPath, cfg.Linux.Resources

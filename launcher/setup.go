@@ -45,6 +45,8 @@ type setup struct {
 	// cgroupsPath and resources are those of a container.
 	cgroupsPath string
 	resources   *specs.LinuxResources
+	// errnos are the errors of the profile in spec.Linux.Seccomp.
+	errnos []uint
 	// masked and readonly are linux.maskedPaths, without those in others, and
 	// linux.readonlyPaths.
 	masked, readonly []string

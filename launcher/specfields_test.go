@@ -104,7 +104,7 @@ func fieldsBase(t *testing.T) (*specs.Spec, string) {
 		Linux: &specs.Linux{
 			Namespaces: []specs.LinuxNamespace{{Type: specs.NetworkNamespace}},
 			Resources:  &specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: new(int64(1000)), Period: new(uint64(1000))}},
-			Seccomp:    &specs.LinuxSeccomp{DefaultAction: specs.ActAllow},
+			Seccomp:    &specs.LinuxSeccomp{DefaultAction: specs.ActErrno},
 		},
 	}, dir
 }

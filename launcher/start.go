@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"time"
 
@@ -524,6 +525,10 @@ func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []i
 		// Applying capabilities in the process saves gVisor a re-exec, which
 		// would have to be told not to wait at the gate again.
 		"--setup-root", "--apply-caps=true",
+	}
+	if len(st.errnos) > 0 {
+		// Before the verb.
+		args = slices.Insert(args, 1, "--"+wire.FlagErrnos+"="+joinUints(st.errnos))
 	}
 	for _, fd := range sockets {
 		args = append(args, flagInt("io-fds", fd))

@@ -56,6 +56,7 @@ type options struct {
 	app      bool
 	nobody   bool
 	logLevel string
+	errnos   string
 }
 
 func run(argv []string) int {
@@ -84,6 +85,7 @@ func run(argv []string) int {
 	flags.BoolVar(&opts.app, wire.FlagAppStatus, false, "end as the application did")
 	flags.BoolVar(&opts.nobody, wire.FlagNobody, false, "become nobody")
 	flags.StringVar(&opts.logLevel, wire.FlagLogLevel, "warning", "warning, info or debug")
+	flags.StringVar(&opts.errnos, wire.FlagErrnos, "", "errors that actions of the seccomp profile stand for")
 	config.RegisterFlags(flags)
 	if err := flags.Parse(argv[1:]); err != nil {
 		return wire.ExitUsage
@@ -91,6 +93,10 @@ func run(argv []string) int {
 	boot := &sentrycmd.Boot{}
 	if flags.Arg(0) != boot.Name() || opts.gateFD < 0 {
 		fmt.Fprintln(os.Stderr, "sandboxctl-sentry is started by sandboxctl, not by hand; `sandboxctl-sentry version` prints its version")
+		return wire.ExitUsage
+	}
+	if err := setErrnos(opts.errnos); err != nil {
+		fmt.Fprintf(os.Stderr, "--%s: %v\n", wire.FlagErrnos, err)
 		return wire.ExitUsage
 	}
 	switch opts.logLevel {

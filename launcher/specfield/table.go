@@ -95,6 +95,8 @@ const (
 	whySeccomp    = "every program of a sandbox is of the native architecture"
 	whyUseSpec    = "a manifest's sandbox has the limits of spec.resources; use memory.limit, pids.limit or cpu.quota with cpu.period, or remove it"
 	whyNoDevices  = "devices of a manifest's sandbox are gVisor's own"
+	whyErrnos     = "EPERM, ENOSYS and one more error as asked for, others as EPERM; beside SCMP_ACT_TRAP the two alone"
+	whyActions    = "LOG allows, KILL_PROCESS ends the thread, TRACE is ENOSYS, NOTIFY is refused"
 	whyOnlyV1     = "cgroup v1 has it, v2 does not: there it is refused"
 )
 
@@ -294,15 +296,17 @@ func resourceFields() []Field {
 func seccompFields() []Field {
 	const base = "linux.seccomp."
 	out := []Field{
-		both(base+"defaultAction", honoured()),
-		both(base+"defaultErrnoRet", honoured("EPERM and ENOSYS as asked for, others as EPERM")),
+		both(base+"defaultAction", honoured(whyActions)),
+		both(base+"syscalls.action", honoured(whyActions)),
+		both(base+"syscalls.names", honoured("names that gVisor does not know are passed over")),
+		both(base+"defaultErrnoRet", honoured(whyErrnos)),
 		both(base+"architectures", ignored(whySeccomp)),
 		both(base+"flags", ignored("they are about logs and mitigations of the host's kernel, which does not see these system calls")),
 		both(base+"listenerPath", refused(whyListener)),
 		both(base+"listenerMetadata", refused(whyListener)),
-		both(base+"syscalls.errnoRet", honoured("EPERM and ENOSYS as asked for, others as EPERM")),
+		both(base+"syscalls.errnoRet", honoured(whyErrnos)),
 	}
-	for _, name := range []string{"names", "action", "args.index", "args.value", "args.valueTwo", "args.op"} {
+	for _, name := range []string{"args.index", "args.value", "args.valueTwo", "args.op"} {
 		out = append(out, both(base+"syscalls."+name, honoured()))
 	}
 	return out

@@ -5,7 +5,7 @@ package wire
 // Protocol is the version of everything in this package together. The sentry
 // binary prints it for `version`; the launcher refuses a binary that speaks
 // another one.
-const Protocol = 2
+const Protocol = 3
 
 // HandshakePrefix begins the single line that `sandboxctl-sentry version`
 // prints: "sandboxctl-sentry protocol=N gvisor=VERSION".
@@ -27,6 +27,9 @@ const (
 	// FlagNobody makes the process user and group Nobody, without supplementary
 	// groups, before it waits at the gate.
 	FlagNobody = "nobody"
+	// FlagErrnos are the errors that the actions ERRNO, TRACE and TRAP of the
+	// sandbox's seccomp profile answer with, in this order and as many as there are.
+	FlagErrnos = "seccomp-errnos"
 	// FlagLogLevel is gVisor's log level on stderr: warning, info or debug.
 	FlagLogLevel = "log-level"
 )
