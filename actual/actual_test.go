@@ -378,11 +378,12 @@ func TestExitRecord(t *testing.T) {
 		want   Exit
 	}{
 		{0, Exit{Known: true, Reason: ReasonCompleted}},
+		{0, Exit{Known: true, Reason: ReasonCompleted, HostSignaled: true}},
 		{7 << 8, Exit{Known: true, Code: 7, Reason: ReasonError, Message: "exit code 7"}},
 		{9, Exit{Known: true, Code: 137, Signal: 9, Reason: ReasonSignaled, Message: "ended by SIGKILL"}},
 		{11 | 0x80, Exit{Known: true, Code: 139, Signal: 11, Reason: ReasonSignaled, Message: "ended by SIGSEGV"}},
 	} {
-		b, err := EncodeExit(ExitRecord{UID: "u", Attempt: 2, Status: c.status})
+		b, err := EncodeExit(ExitRecord{UID: "u", Attempt: 2, Status: c.status, HostSignaled: c.want.HostSignaled})
 		must(t, err)
 		x, err := DecodeExit(b, "u", 2)
 		if err != nil || x == nil || *x != c.want {

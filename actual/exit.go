@@ -33,6 +33,10 @@ type ExitRecord struct {
 	// Status is the wait status of the application's init.
 	Status uint32    `json:"status"`
 	At     time.Time `json:"at"`
+	// HostSignaled says that a process of the host had told the sentry to end,
+	// by a signal that it passes on to the application. sandboxctl does not do
+	// this: it is what a host does that shuts down.
+	HostSignaled bool `json:"hostSignaled,omitempty"`
 }
 
 // EncodeExit returns the record as one line, to be written in one write.
@@ -67,7 +71,9 @@ func DecodeExit(b []byte, uid string, attempt int64) (*Exit, error) {
 		// Who wrote it chose it so that a record with it could not be encoded.
 		at = time.Time{}
 	}
-	return exitOf(unix.WaitStatus(r.Status), at), nil
+	e := exitOf(unix.WaitStatus(r.Status), at)
+	e.HostSignaled = r.HostSignaled
+	return e, nil
 }
 
 // exitOf words a wait status as shells and container engines do.

@@ -145,6 +145,9 @@ type Exit struct {
 	At      time.Time `json:"at"`
 	// Terminal says that trying again with the same spec can't help.
 	Terminal bool `json:"terminal,omitempty"`
+	// HostSignaled says that the application ended after the host had told its
+	// sentry to end. It is what a look says of a sandbox, and no part of the record.
+	HostSignaled bool `json:"-"`
 }
 
 // Ending is the planner's order for a tear-down, written into the record

@@ -169,6 +169,14 @@ func TestPlan(t *testing.T) {
 			o.Sentry, o.Gofer, o.Record.BootID = actual.Dead, actual.Dead, "old"
 			o.Exit = &actual.Exit{Known: true, Code: 137, Signal: 9, Reason: actual.ReasonSignaled, At: now}
 		})), "destroy web HostRebooted"},
+		"told to end when the host went down": {input(true, []*desired.Entry{policy("OnFailure")}, mod(running(policy("OnFailure")), func(o *actual.Observed) {
+			exit(0)(o)
+			o.Gofer, o.Record.BootID, o.Exit.HostSignaled = actual.Dead, "old", true
+		})), "destroy web HostRebooted"},
+		"told to end by the host, which runs on": {input(true, []*desired.Entry{policy("OnFailure")}, mod(running(policy("OnFailure")), func(o *actual.Observed) {
+			exit(0)(o)
+			o.Exit.HostSignaled = true
+		})), "destroy web Exited failures=1 completed"},
 		"ended before its start was recorded": {input(true, []*desired.Entry{policy("Never")}, mod(running(policy("Never")), func(o *actual.Observed) {
 			exit(0)(o)
 			o.Gofer, o.Record.Phase, o.Record.StartedAt = actual.Dead, actual.PhaseStarting, time.Time{}

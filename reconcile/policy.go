@@ -15,7 +15,9 @@ import (
 // died says why a sandbox on record as running is not.
 func died(o *actual.Observed, bootID string) string {
 	switch {
-	case o.Record.BootID != bootID && (o.Exit == nil || o.Exit.Killed()):
+	case o.Record.BootID != bootID && (o.Exit == nil || o.Exit.Killed() || o.Exit.HostSignaled):
+		// A host that shuts down tells its processes to end before it kills them: a
+		// service that then ends with exit code 0 has not completed.
 		return ReasonHostRebooted
 	case o.Record.BootID != bootID:
 		return ReasonExited // before the host went down

@@ -63,12 +63,13 @@ func confineExitRecord(fd int) error {
 // writeExit leaves how the application ended, in one write: a reader sees the
 // whole record or none. It survives the daemon because it does not pass
 // through it.
-func writeExit(opts *options, status unix.WaitStatus) error {
+func writeExit(opts *options, status unix.WaitStatus, hostSignaled bool) error {
 	b, err := actual.EncodeExit(actual.ExitRecord{
-		UID:     opts.uid,
-		Attempt: opts.attempt,
-		Status:  uint32(status),
-		At:      time.Now(),
+		UID:          opts.uid,
+		Attempt:      opts.attempt,
+		Status:       uint32(status),
+		At:           time.Now(),
+		HostSignaled: hostSignaled,
 	})
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -156,13 +157,17 @@ func bootSentry(boot *sentrycmd.Boot, opts *options, flags *flag.FlagSet) int {
 
 	// Annotations of the spec are not looked at (no specutils.FixConfig): a
 	// manifest or bundle can't change the sentry's configuration.
+	// gVisor passes these on to the application. What ends after that may not have
+	// ended by itself: a host that shuts down sends them.
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT)
 	var status unix.WaitStatus
 	if code := boot.Execute(context.Background(), bootFlags, conf, &status); code != subcommands.ExitSuccess {
 		fmt.Fprintf(os.Stderr, "boot sentry: exit status %d\n", code)
 		return wire.ExitBootFailed
 	}
 	if opts.exitFD >= 0 {
-		if err := writeExit(opts, status); err != nil {
+		if err := writeExit(opts, status, len(told) > 0); err != nil {
 			fmt.Fprintf(os.Stderr, "write exit record: %v\n", err)
 			return wire.ExitBootFailed
 		}
