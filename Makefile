@@ -25,21 +25,21 @@ help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' Makefile
 
 .PHONY: setup
-setup: ## install what building and testing needs and is not there
-	@.ci/setup
+setup: ## install what testing needs and is not there
+	@.ci/step setup .ci/setup test
 
 .PHONY: build
-build: ## build both programs into bin/
+build: ## build both programs into bin/, after installing what that needs
 	@mkdir -p $(BIN)
-	$(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/ ./cmd/sandboxctl ./cmd/sandboxctl-sentry
+	@.ci/setup build
+	@.ci/step build $(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/ ./cmd/sandboxctl ./cmd/sandboxctl-sentry
 
 .PHONY: run
 run: build ## converge the examples in a scratch directory and show them
 	@.ci/demo $(BIN)
 
 .PHONY: test
-test: setup ## everything: build, lint, unit tests and real sandboxes, race detector on
-	@.ci/step build make --no-print-directory build
+test: setup build ## everything: build, lint, unit tests and real sandboxes, race detector on
 	@.ci/step lint  make --no-print-directory lint
 	@.ci/step race  make --no-print-directory race
 	@.ci/step sim   $(GO) test -count=1 ./reconcile/simulator
@@ -47,6 +47,7 @@ test: setup ## everything: build, lint, unit tests and real sandboxes, race dete
 	@.ci/step budget make --no-print-directory budget
 	@.ci/step validate .ci/validate $(BIN)
 	@.ci/step demo  .ci/demo $(BIN)
+	@.ci/step vm    .ci/vm $(BIN) slice
 
 .PHONY: race
 race: build ## all tests with the race detector, on real sandboxes as root
@@ -80,6 +81,14 @@ soak: build ## processes killed and stopped at random, ROUNDS (10000) rounds, SE
 .PHONY: faults
 faults: build ## every system call of the daemon failing once and for long, FAULT for one alone
 	FAULTS=$(or $(FAULTS),0) LASTING=$(or $(LASTING),0) $(HURT) -run 'TestEveryCallFailsOnce|TestCallKeepsFailing'
+
+.PHONY: vm
+vm: setup build ## Debian 12 as it comes, in a virtual machine: scripts, systemd unit, docs, 10 power cuts (an hour)
+	@.ci/vm $(BIN) full
+
+.PHONY: powercut
+powercut: setup build ## power cuts of that machine while manifests change: CUTS (50), SEED to repeat some
+	CUTS=$(or $(CUTS),50) .ci/vm $(BIN) powercut
 
 .PHONY: validate
 validate: build ## the OCI runtime validation suite, as root; docs/conformance.md has its results

@@ -212,7 +212,7 @@ func cleanState(env *testscript.Env, state string, open func(string) (*actual.St
 	must("make launcher", err)
 	list, err := store.List()
 	must("list", err)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience(time.Minute))
 	defer cancel()
 	for _, rec := range list.Records {
 		must("destroy", l.Destroy(ctx, rec.Name, actual.Ending{Reason: "TestOver"}))
@@ -285,9 +285,19 @@ func (st *scriptState) stop(sig syscall.Signal) error {
 	return err
 }
 
+// patience is a deadline of these tests, SANDBOXCTL_PATIENCE times as long: an
+// emulated machine is that much slower.
+func patience(d time.Duration) time.Duration {
+	factor, err := strconv.Atoi(os.Getenv("SANDBOXCTL_PATIENCE"))
+	if err != nil || factor < 1 {
+		return d
+	}
+	return d * time.Duration(factor)
+}
+
 // untilTimeout bounds every wait of a script. A loaded machine is slow; a
 // script that waits this long has failed.
-const untilTimeout = 60 * time.Second
+var untilTimeout = patience(60 * time.Second)
 
 // cmdUntil runs a command until it succeeds: until COMMAND [ARG]...; with a
 // first argument ~REGEXP its output must match as well.
@@ -445,7 +455,7 @@ func cmdDead(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		return
 	}
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience(20 * time.Second))
 	for {
 		err := checkDead(args)
 		if err == nil {

@@ -133,7 +133,7 @@ func TestNetns(t *testing.T) {
 			if got != want {
 				t.Fatalf("heard %q, expected %q", got, want)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience(20 * time.Second)):
 			t.Fatalf("heard nothing, expected %q", want)
 		}
 	}

@@ -69,7 +69,7 @@ func (x *terminal) text() string {
 
 func (x *terminal) see(what string) {
 	x.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience(20 * time.Second))
 	for !strings.Contains(x.text(), what) {
 		if time.Now().After(deadline) {
 			x.t.Fatalf("%q is not shown, but:\n%s", what, x.text())
