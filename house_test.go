@@ -316,12 +316,12 @@ func TestLinks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	adr, err := filepath.Glob("docs/adr/*.md")
+	below, err := filepath.Glob("docs/*/*.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	n := 0
-	for _, f := range append(append(files, adr...), "README.md", "ARCHITECTURE.md", "CHANGELOG.md") {
+	for _, f := range append(append(files, below...), "README.md", "ARCHITECTURE.md", "CHANGELOG.md") {
 		text, err := os.ReadFile(f)
 		if err != nil {
 			t.Fatal(err)
