@@ -171,6 +171,9 @@ type Network struct {
 	Netns string `json:"netns,omitempty"`
 }
 
+// NetnsPath is where a network namespace of a name is found.
+func NetnsPath(name string) string { return "/run/netns/" + name }
+
 // Resources limits the sandbox as a whole (sentry, application and gofer) by
 // cgroup. Zero means no limit.
 type Resources struct {

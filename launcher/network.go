@@ -10,6 +10,7 @@ import (
 	"io/fs"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/netns"
 	"sandboxctl.dev/launcher/wire"
 )
@@ -88,9 +89,8 @@ func (l *Launcher) lendNetwork(ctx context.Context, rec *actual.Record, st *setu
 	args.IsRestore = restore
 	if !cfg.Lent() {
 		if rec.Container == nil {
-			rec.Warnings = append(rec.Warnings, actual.Warning{
-				Reason: "NetworkUnconfigured", Message: "no interface of " + st.netns + " is up and has an address; the sandbox has loopback only",
-			})
+			// It was ready a moment ago. Loopback alone would be all it ever has.
+			return errors.New(notReady(st.netns))
 		}
 		return c.SetNetwork(ctx, args)
 	}
@@ -110,6 +110,40 @@ func (l *Launcher) lendNetwork(ctx context.Context, rec *actual.Record, st *setu
 		}
 	}()
 	return c.SetNetwork(ctx, args, sockets...)
+}
+
+// LookAtNetwork returns the inode of the network namespace of a name, 0 if there is
+// none, and why no sandbox can be started in it, "" if one can.
+func LookAtNetwork(name string) (inode uint64, why string) {
+	path := desired.NetnsPath(name)
+	ns, err := netns.Open(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return 0, "network namespace " + name + " does not exist"
+	case errors.Is(err, netns.ErrNotNamespace):
+		return 0, "" // the start is refused, for good
+	case err != nil:
+		return 0, err.Error()
+	}
+	defer ns.Close()
+	if inode, err = ns.Inode(); err != nil {
+		return 0, err.Error()
+	}
+	if own, err := ns.IsOwn(); err == nil && own {
+		return inode, "" // refused as well
+	}
+	cfg, err := ns.Scrape()
+	switch {
+	case err != nil:
+		return inode, err.Error()
+	case !cfg.Lent():
+		return inode, notReady(name)
+	}
+	return inode, ""
+}
+
+func notReady(name string) string {
+	return "no interface of network namespace " + name + " is up and has an address"
 }
 
 // recordNetwork writes down what is about to be taken out of a namespace that

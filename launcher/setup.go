@@ -100,7 +100,7 @@ func fromManifest(sb *desired.Sandbox, policy *desired.HostPolicy) (*setup, erro
 	case desired.NetworkHost:
 		resolver = "/etc/resolv.conf"
 	case desired.NetworkNetns:
-		st.netns, st.lends = "/run/netns/"+s.Network.Netns, true
+		st.netns, st.lends = desired.NetnsPath(s.Network.Netns), true
 		// As for the programs that `ip netns exec` runs in it.
 		resolver = "/etc/netns/" + s.Network.Netns + "/resolv.conf"
 	}

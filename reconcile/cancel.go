@@ -16,6 +16,7 @@ type Operation struct {
 	Hash    string // of the spec that is created
 	Restart string // the token of the request that is carried out
 	Grace   time.Duration
+	Netns   string // of what is created
 	// Cancelled says that it was told to end.
 	Cancelled bool
 }

@@ -47,8 +47,10 @@ type Options struct {
 	// Recoverer carries out requests to recover; without one they wait.
 	Recoverer Recoverer
 	Requests  Requests
-	Events    Events
-	Policy    Policy
+	// Network looks at the network namespace of a name, if set.
+	Network func(name string) Network
+	Events  Events
+	Policy  Policy
 	// Wakes are what may have changed; any of them starts a pass.
 	Wakes []<-chan struct{}
 	// Workers is how many operations of each lane run at once (default 4).
@@ -305,6 +307,9 @@ func (l *Loop) look(ctx context.Context) (Input, Plan, error) {
 		Busy: l.busy, Operations: l.operations(), Retries: l.retries, Tried: l.spent,
 		Now: time.Now(), Policy: l.opts.Policy, Removals: l.recentRemovals(),
 	}
+	if l.opts.Network != nil {
+		in.Networks = Networks(want, l.opts.Network)
+	}
 	return in, Compute(in), nil
 }
 
@@ -317,7 +322,7 @@ func (l *Loop) operations() map[string]Operation {
 	for name, j := range l.jobs {
 		op := Operation{Op: j.action.Op, Restart: j.action.RestartToken, Grace: j.action.Ending.Grace, Cancelled: j.cancelled}
 		if e := j.action.Entry; e != nil {
-			op.Hash = e.Hash
+			op.Hash, op.Netns = e.Hash, netnsOf(e)
 		}
 		out[name] = op
 	}

@@ -52,6 +52,9 @@ const (
 	ReasonManifestRemoved  = "ManifestRemoved"  // its manifest is gone
 	ReasonBackOff          = "BackOff"          // the delay after a failure is over
 	ReasonAborted          = "Aborted"          // a create died before its record
+	ReasonNetworkInUse     = "NetworkInUse"     // another sandbox has its network namespace
+	ReasonNetworkNotReady  = "NetworkNotReady"  // its network namespace has no interface, or is missing
+	ReasonNetworkReplaced  = "NetworkReplaced"  // its network namespace was made anew
 	ReasonRecoverRequested = "RecoverRequested" // an operator asked, of a held record
 )
 
@@ -92,8 +95,10 @@ type Input struct {
 	// recover that were tried.
 	Retries map[string]*Retry
 	Tried   map[string]string
-	Now     time.Time
-	Policy  Policy
+	// Networks are the network namespaces that manifests name.
+	Networks map[string]Network
+	Now      time.Time
+	Policy   Policy
 	// Removals are the times of the last removals that nobody has approved.
 	Removals []time.Time
 }
@@ -197,6 +202,9 @@ func (c *computation) merge() {
 // add plans an action, unless it failed a moment ago.
 func (c *computation) add(a Action) {
 	a.Lane = laneOf(&a)
+	if c.needsNetwork(&a) {
+		return
+	}
 	if r := c.in.Retries[a.Name]; r != nil && r.delays(&a, c.in.Now) {
 		until := r.Due
 		if r.Permanent {
@@ -321,6 +329,8 @@ func (c *computation) running(e *desired.Entry, o *actual.Observed) {
 		reason = ReasonSpecChanged
 	case c.restartWanted(rec):
 		reason = ReasonRestartRequested
+	case c.networkReplaced(e, rec):
+		reason = ReasonNetworkReplaced
 	default:
 		return
 	}

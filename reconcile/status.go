@@ -265,6 +265,9 @@ func (v *view) recorded(o *actual.Observed, e *desired.Entry) Status {
 	if w == nil && !v.in.gone(r) {
 		w = v.in.LastGood[r.Name]
 	}
+	if warn := networkGone(v.in, w, r); warn != nil {
+		s.Warnings = append(slices.Clip(s.Warnings), *warn)
+	}
 	v.judge(&s, o, w)
 	s.Conditions = append(s.Conditions, v.manifestCondition(r.Name, e, v.in.gone(r)), resourcesCondition(r, w))
 	return s
@@ -374,6 +377,11 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 	case w.Sandbox.Spec.Suspend:
 		s.Phase = PhaseSuspended
 		ready.Reason, ready.Message = ReasonSuspended, "spec.suspend is set"
+	case v.delayed[r.Name] != nil:
+		d := v.delayed[r.Name]
+		s.Phase, s.NextRetry = PhasePending, d.Until
+		ready.Reason, ready.Message = d.Reason, d.Why
+		doing(d.Reason, d.Why)
 	case v.actions[r.Name] != nil:
 		s.Phase = PhasePending
 		ready.Reason, ready.Message = ReasonPending, exit
@@ -447,6 +455,11 @@ func (v *view) pending(e *desired.Entry) Status {
 	ready := Condition{Type: CondReady, Status: False, Reason: ReasonPending}
 	reconciling := Condition{Type: CondReconciling, Status: True, Reason: ReasonNew}
 	stall := Condition{Type: CondStalled, Status: False, Reason: ReasonConverged}
+	if d := v.delayed[name]; d != nil {
+		s.NextRetry = d.Until
+		ready.Reason, ready.Message = d.Reason, d.Why
+		reconciling.Reason, reconciling.Message = d.Reason, d.Why
+	}
 	if v.actions[name] == nil && !v.in.Busy[name] && tooMany(v.in, 0) {
 		ready.Reason = desired.ReasonPolicyDenied
 		reconciling.Status, reconciling.Reason = False, ReasonConverged

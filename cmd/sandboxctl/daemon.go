@@ -225,7 +225,7 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, sentry string, log 
 	d.info.HostPolicy = actual.PolicyRef{Path: hostPolicy.Options().Path, Optional: hostPolicy.Options().Optional}
 	d.loop = reconcile.New(reconcile.Options{
 		Source: d.dir, Observer: d.observer, Launcher: l, Recoverer: l, Requests: store, Events: d.journal, Policy: policy,
-		Workers: f.workers, Resync: f.resync, Rest: 25 * time.Millisecond, Log: log,
+		Network: lookAtNetwork, Workers: f.workers, Resync: f.resync, Rest: 25 * time.Millisecond, Log: log,
 		Wakes: []<-chan struct{}{d.dir.Changes(), d.observer.Exits()},
 		OnPass: func(in reconcile.Input, _ reconcile.Plan) {
 			d.remember(in.Removals, in.Desired.Policy)

@@ -171,7 +171,7 @@ root: {dirs: [%[1]s], bundles: [%[1]s], hooks: true}
 network: {host: true, netns: ["*"]}
 capabilities: [ALL]
 fileAccess: [proxy, direct]
-minRestartDelay: 50ms
+minRestartDelay: 0s
 `, list.String())
 }
 

@@ -218,6 +218,14 @@ func headline(s *reconcile.Status) string {
 			return cond.Message
 		}
 	}
+	if len(s.Warnings) > 0 {
+		w := s.Warnings[0]
+		more := ""
+		if n := len(s.Warnings) - 1; n > 0 {
+			more = fmt.Sprintf(" (and %d more)", n)
+		}
+		return "warning: " + w.Reason + ": " + w.Message + more
+	}
 	return ""
 }
 

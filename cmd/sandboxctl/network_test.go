@@ -25,16 +25,24 @@ import (
 // namedNetns makes a network namespace in /run/netns that the test removes.
 func namedNetns(t *testing.T, name string) *netns.Namespace {
 	t.Helper()
+	n, remove := makeNetns(t, name)
+	t.Cleanup(remove)
+	return n
+}
+
+// makeNetns makes a network namespace, and returns what removes its name.
+func makeNetns(t *testing.T, name string) (*netns.Namespace, func()) {
+	t.Helper()
 	path := filepath.Join("/run/netns", name)
 	must(t, os.MkdirAll("/run/netns", 0o755))
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0)
 	must(t, err)
 	must(t, f.Close())
-	t.Cleanup(func() {
+	remove := func() {
 		if err := errors.Join(unix.Unmount(path, unix.MNT_DETACH), os.Remove(path)); err != nil {
 			t.Errorf("remove namespace: %v", err)
 		}
-	})
+	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	own, err := os.Open("/proc/thread-self/ns/net")
@@ -46,7 +54,7 @@ func namedNetns(t *testing.T, name string) *netns.Namespace {
 	n, err := netns.Open(path)
 	must(t, err)
 	t.Cleanup(func() { n.Close() })
-	return n
+	return n, remove
 }
 
 // wireUp connects two namespaces: eth0 of the inner is 10.99.7.2, the outer has

@@ -46,6 +46,9 @@ func (a *app) printPlan(w *world, output string) error {
 	for _, act := range w.plan.Actions {
 		lines = append(lines, planned{Op: act.Op.String(), Name: act.Name, Reason: act.Reason})
 	}
+	for _, d := range w.plan.Delayed {
+		lines = append(lines, planned{Op: "(waits)", Name: d.Name, Reason: d.Reason})
+	}
 	doc := struct {
 		Actions []planned         `json:"actions"`
 		Summary reconcile.Summary `json:"summary"`

@@ -155,10 +155,11 @@ func (v *viewer) look(ctx context.Context) (*world, error) {
 			return nil, fmt.Errorf("read policy of the daemon: %w", err)
 		}
 	}
+	networks := reconcile.Networks(want, lookAtNetwork)
 	w := &world{daemon: v.info, alive: v.alive}
 	lastGood := reconcile.LastGood(want, have)
 	w.in = reconcile.Input{
-		Desired: want, Actual: have, LastGood: lastGood, Denied: reconcile.Denied(want, lastGood), Now: time.Now(), Policy: policy,
+		Desired: want, Actual: have, LastGood: lastGood, Denied: reconcile.Denied(want, lastGood), Now: time.Now(), Policy: policy, Networks: networks,
 	}
 	if v.info != nil {
 		w.in.Removals = v.info.Removals
@@ -210,6 +211,11 @@ func underWay(have *actual.Snapshot) map[string]bool {
 		}
 	}
 	return busy
+}
+
+func lookAtNetwork(name string) reconcile.Network {
+	inode, why := launcher.LookAtNetwork(name)
+	return reconcile.Network{Inode: inode, NotReady: why}
 }
 
 // once looks one time.

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package reconcile
+
+import (
+	"slices"
+	"time"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
+)
+
+// Network is what is known of a network namespace that a manifest names.
+type Network struct {
+	// Inode tells it from another one of the same name; 0 if there is none.
+	Inode uint64
+	// NotReady is why no sandbox can be started in it now; "" if one can.
+	NotReady string
+}
+
+// networkRetry is how often a sandbox that waits for its network looks again.
+const networkRetry = 2 * time.Second
+
+// Networks looks at the network namespaces that manifests name. Those of a snapshot
+// without any cost nothing.
+func Networks(want *desired.Snapshot, look func(name string) Network) map[string]Network {
+	var out map[string]Network
+	for i := range want.Entries {
+		name := netnsOf(&want.Entries[i])
+		if _, known := out[name]; name == "" || known {
+			continue
+		}
+		if out == nil {
+			out = map[string]Network{}
+		}
+		out[name] = look(name)
+	}
+	return out
+}
+
+// netnsOf is the network namespace that a manifest names, "" for none.
+func netnsOf(e *desired.Entry) string {
+	if n := &e.Sandbox.Spec.Network; n.Mode == desired.NetworkNetns {
+		return n.Netns
+	}
+	return ""
+}
+
+// needsNetwork delays the start of a sandbox whose network namespace another one
+// has, or which is not ready. Started all the same it would have no network for
+// good.
+func (c *computation) needsNetwork(a *Action) bool {
+	if a.Op != OpCreate {
+		return false
+	}
+	name := netnsOf(a.Entry)
+	if name == "" {
+		return false
+	}
+	if holder := c.holderOf(name, a.Name); holder != "" {
+		a.Reason = ReasonNetworkInUse
+		c.delay(*a, time.Time{}, "network namespace "+name+" is used by "+holder+"; it is started when that has ended")
+		return true
+	}
+	if n, known := c.in.Networks[name]; known && n.NotReady != "" {
+		a.Reason = ReasonNetworkNotReady
+		c.delay(*a, c.in.Now.Add(networkRetry), n.NotReady+"; it is started when that has changed")
+		return true
+	}
+	return false
+}
+
+// holderOf is the sandbox that has a network namespace, or is about to get it, other
+// than the one named.
+func (c *computation) holderOf(netns, name string) string {
+	for i := range c.in.Actual.Sandboxes {
+		rec := c.in.Actual.Sandboxes[i].Record
+		if rec.Name != name && rec.Phase != actual.PhaseStopped && rec.Network != nil && rec.Network.Path == desired.NetnsPath(netns) {
+			return rec.Name
+		}
+	}
+	for other, op := range c.in.Operations {
+		if other != name && op.Op == OpCreate && op.Netns == netns {
+			return other // there is no other: it would have waited for this one
+		}
+	}
+	for i := range c.plan.Actions {
+		if a := &c.plan.Actions[i]; a.Op == OpCreate && a.Name != name && netnsOf(a.Entry) == netns {
+			return a.Name
+		}
+	}
+	return ""
+}
+
+// networkReplaced says whether the network namespace of a running sandbox was made
+// anew and is ready: it is still in the old one, which nobody reaches any more.
+func (c *computation) networkReplaced(e *desired.Entry, rec *actual.Record) bool {
+	name := netnsOf(e)
+	n, known := c.in.Networks[name]
+	if name == "" || !known || n.Inode == 0 || n.NotReady != "" {
+		return false
+	}
+	if rec.Network == nil {
+		// An earlier version started it with loopback only, and said so.
+		return slices.ContainsFunc(rec.Warnings, func(w actual.Warning) bool { return w.Reason == warningUnconfigured })
+	}
+	return rec.Network.Inode != n.Inode
+}
+
+// warningUnconfigured is of records of earlier versions.
+const warningUnconfigured = "NetworkUnconfigured"
+
+// networkGone warns of a running sandbox whose network namespace was removed.
+func networkGone(in *Input, e *desired.Entry, rec *actual.Record) *actual.Warning {
+	if e == nil || rec.Network == nil || rec.Phase != actual.PhaseRunning {
+		return nil
+	}
+	name := netnsOf(e)
+	n, known := in.Networks[name]
+	switch {
+	case name == "" || !known:
+		return nil
+	case n.Inode == 0:
+		return &actual.Warning{Reason: WarningNetworkGone, Message: "network namespace " + name + " was removed; the sandbox is still in it, and is started again when there is a new one"}
+	case n.Inode != rec.Network.Inode && n.NotReady != "":
+		return &actual.Warning{Reason: WarningNetworkGone, Message: "network namespace " + name + " was made anew and the sandbox is still in the old one, until the new one is ready: " + n.NotReady}
+	}
+	return nil
+}
+
+// WarningNetworkGone is the reason of a warning about a running sandbox.
+const WarningNetworkGone = "NetworkGone"
