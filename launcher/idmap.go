@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -24,6 +25,26 @@ const maxIDMap = 340
 // files in a user namespace with these mappings: it has no power over what
 // belongs to others, and what it makes belongs to these.
 type idMaps struct{ uids, gids []specs.LinuxIDMapping }
+
+// identityMaps map every id that this process's own user namespace has to itself:
+// a daemon that runs in one, as in an unprivileged container, can't map others.
+var identityMaps = sync.OnceValues(func() (*idMaps, error) {
+	m := &idMaps{}
+	for name, to := range map[string]*[]specs.LinuxIDMapping{"uid_map": &m.uids, "gid_map": &m.gids} {
+		b, err := os.ReadFile("/proc/self/" + name)
+		if err != nil {
+			return nil, fmt.Errorf("read own id mappings: %w", err)
+		}
+		if *to, err = parseIDMap(string(b)); err != nil {
+			return nil, fmt.Errorf("read own id mappings: %w", err)
+		}
+		for i := range *to {
+			r := &(*to)[i]
+			r.HostID = r.ContainerID
+		}
+	}
+	return m, nil
+})
 
 // check refuses what the kernel would, and what a gofer can't work with.
 func (m *idMaps) check() error {

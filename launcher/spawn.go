@@ -118,9 +118,12 @@ func startHeld(s spawn) (_ *child, err error) {
 		err = start()
 	}
 	if err != nil {
-		if errors.Is(err, unix.EPERM) {
+		switch {
+		case errors.Is(err, unix.EPERM):
 			// The path in it would be blamed, which is not at fault.
 			return nil, fmt.Errorf("start %s: %w (are user namespaces forbidden here? `sandboxctl doctor` tells)", s.args[0], err)
+		case errors.Is(err, unix.ENOSPC):
+			return nil, fmt.Errorf("start %s: %w (is a limit of sysctl user.max_*_namespaces reached? Every sandbox needs two user namespaces)", s.args[0], err)
 		}
 		return nil, fmt.Errorf("start %s: %w", s.args[0], err)
 	}
@@ -258,12 +261,18 @@ func sentryAttr(st *setup) *syscall.SysProcAttr {
 	return attr
 }
 
-// goferAttr isolates the gofer. Without id mappings it stays in the host's user
-// namespace, since it acts on host files, and drops its capabilities itself.
-func goferAttr(maps *idMaps) *syscall.SysProcAttr {
-	attr := &syscall.SysProcAttr{Cloneflags: childNamespaces | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP}
-	if maps != nil {
-		maps.apply(attr)
+// goferAttr isolates the gofer. It is root of a user namespace of its own, also
+// where ids stay as they are: a gofer that was taken over has power over the
+// files of the ids that are mapped, and none that the kernel grants to the host's
+// root only (file handles, mounts, modules, the host's namespaces).
+func goferAttr(maps *idMaps) (*syscall.SysProcAttr, error) {
+	if maps == nil {
+		var err error
+		if maps, err = identityMaps(); err != nil {
+			return nil, err
+		}
 	}
-	return attr
+	attr := &syscall.SysProcAttr{Cloneflags: childNamespaces | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP}
+	maps.apply(attr)
+	return attr, nil
 }

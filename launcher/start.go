@@ -453,9 +453,13 @@ func spawnGofer(path string, la *launch, sentry *child, cfg *gofer.Config, dir i
 		return nil, errors.Join(err, gate.Close())
 	}
 	defer stderr.Close()
+	attr, err := goferAttr(la.st.maps)
+	if err != nil {
+		return nil, errors.Join(err, gate.Close())
+	}
 	crashpoint.Before(crashpoint.GoferSpawn)
 	c, err := startHeld(spawn{
-		path: path, args: argv, attr: goferAttr(la.st.maps), fds: fds, gate: gate, err: stderr, group: cgroupFD,
+		path: path, args: argv, attr: attr, fds: fds, gate: gate, err: stderr, group: cgroupFD,
 	})
 	crashpoint.After(crashpoint.GoferSpawn)
 	return c, err

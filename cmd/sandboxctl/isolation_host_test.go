@@ -429,15 +429,11 @@ func (w *isolation) laws(t *testing.T, name string) {
 	case strings.Contains(k.spec, "mode: netns"):
 		net = "NETNS"
 	}
-	gofersUser := "host"
-	if k.goferUID != "0" {
-		gofersUser = "own"
-	}
 	// The one value that a fact of this name may have.
 	want := map[string]string{
 		"sentry: Uid": ids(k.sentryUID), "sentry: Gid": ids(k.sentryUID), "sentry: CapEff": k.sentryCaps, "sentry: CapPrm": k.sentryCaps, "sentry: CapBnd": k.sentryCaps,
 		"gofer: Uid": ids(k.goferUID), "gofer: Gid": ids(k.goferUID), "gofer: CapEff": k.goferCaps, "gofer: CapPrm": k.goferCaps, "gofer: CapBnd": capsNone,
-		"sentry: namespace user": k.ownUser, "gofer: namespace user": gofersUser, "sentry: namespace net": net, "gofer: namespace net": "own",
+		"sentry: namespace user": k.ownUser, "gofer: namespace user": "own", "sentry: namespace net": net, "gofer: namespace net": "own",
 	}
 	for _, who := range []string{"sentry: ", "gofer: ", "stub: "} {
 		for key, value := range map[string]string{
