@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"time"
 
-	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/actual/crashpoint"
 )
 
@@ -52,7 +51,7 @@ func (s *Store) PutDaemonInfo(d *DaemonInfo) error {
 		return fmt.Errorf("encode daemon information: %w", err)
 	}
 	crashpoint.Before(crashpoint.DaemonInfo)
-	err = atomicfile.Write(s.root, daemonFile, append(b, '\n'), 0o600)
+	err = s.write(s.root, daemonFile, append(b, '\n'), true)
 	crashpoint.After(crashpoint.DaemonInfo)
 	if err != nil {
 		return fmt.Errorf("write daemon information: %w", err)

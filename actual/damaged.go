@@ -30,7 +30,7 @@ var errNoRecord = errors.New("it is missing, and other files of the sandbox are 
 
 // PutCopy keeps a second copy of the record of a sandbox that runs.
 func (s *Store) PutCopy(r *Record) error {
-	if err := s.put(r, copyFile); err != nil {
+	if err := s.put(r, copyFile, false); err != nil {
 		return fmt.Errorf("write copy of record of %s: %w", r.Name, err)
 	}
 	return nil

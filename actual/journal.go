@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/actual/crashpoint"
 )
 
@@ -58,7 +59,8 @@ type Journal struct {
 // OpenJournal opens the journal for the holder of the lock.
 func (s *Store) OpenJournal() (*Journal, error) {
 	j := &Journal{store: s, fd: -1}
-	if err := j.open(); err != nil {
+	// On a full disk events are lost, and nothing else.
+	if err := j.open(); err != nil && !atomicfile.NoSpace(err) {
 		return nil, err
 	}
 	return j, nil

@@ -49,6 +49,9 @@ type Snapshot struct {
 	// before its first Put. Nothing lives in them.
 	Aborted []string
 	BootID  string
+	// DiskPressure says what is not done for want of room on the disk of the
+	// state, "" if there is enough.
+	DiskPressure string
 }
 
 // Request is something an operator asked of the daemon through a file in

@@ -55,12 +55,18 @@ func (o *Observer) Observe(context.Context) (*Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
+	disk, err := o.store.Disk()
+	if err != nil {
+		return nil, err
+	}
 	snap := &Snapshot{
 		Sandboxes: make([]Observed, len(list.Records)),
 		Held:      list.Held,
 		Aborted:   list.Aborted,
 		Requests:  requests,
 		BootID:    boot,
+
+		DiskPressure: disk.Pressure(),
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()

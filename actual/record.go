@@ -170,4 +170,7 @@ type Ending struct {
 	// not been started yet is started. Neither is kept on record.
 	Adopt  bool `json:"-"`
 	Finish bool `json:"-"`
+	// Replace says that the sandbox is stopped to be started anew: that is not
+	// begun where there is no room for the new one.
+	Replace bool `json:"-"`
 }

@@ -64,7 +64,8 @@ func (s *Store) PutRequest(r Request) error {
 	if err := lockRequests(dir, requestPatience); err != nil {
 		return fmt.Errorf("leave request: %w", err)
 	}
-	if err := atomicfile.Write(dir, name, append(b, '\n'), 0o600); err != nil {
+	// It may be what frees the disk.
+	if err := s.write(dir, name, append(b, '\n'), true); err != nil {
 		return fmt.Errorf("leave request: %w", err)
 	}
 	return nil

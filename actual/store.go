@@ -63,6 +63,8 @@ type Store struct {
 	containers bool
 	root       *os.File // STATE
 	dirs       *os.File // STATE/sandboxes
+	// reserve is nil where none has been made.
+	reserve *atomicfile.Reserve
 
 	mu    sync.Mutex
 	cache map[string]cached
@@ -161,6 +163,9 @@ func openStore(path string, create bool, valid func(string) bool) (_ *Store, err
 	if err != nil {
 		return nil, fmt.Errorf("open state directory %s/%s: %w", path, SandboxesDir, err)
 	}
+	if err := s.openReserve(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("open state directory %s/%s: %w", path, reserveDir, err)
+	}
 	return s, nil
 }
 
@@ -184,6 +189,9 @@ func (s *Store) Close() error {
 	var err error
 	if s.dirs != nil {
 		err = s.dirs.Close()
+	}
+	if s.reserve != nil {
+		err = errors.Join(err, s.reserve.Close())
 	}
 	return errors.Join(err, s.root.Close())
 }
@@ -236,12 +244,13 @@ func (s *Store) Lock() error {
 	}
 	crashpoint.Before(crashpoint.LockFile)
 	pid := strconv.Itoa(os.Getpid()) + "\n"
-	if err := unix.Ftruncate(fd, 0); err != nil {
-		return fmt.Errorf("write lock: %w", err)
-	}
+	// Written over, and cut after: on a full disk there is no room to begin anew.
 	_, err = unix.Pwrite(fd, []byte(pid), 0)
+	if err == nil {
+		err = unix.Ftruncate(fd, int64(len(pid)))
+	}
 	crashpoint.After(crashpoint.LockFile)
-	if err != nil {
+	if err != nil && !atomicfile.NoSpace(err) { // it only tells others who it is
 		return fmt.Errorf("write lock: %w", err)
 	}
 	return nil
@@ -360,13 +369,22 @@ func openDir(dir int, name string) (*os.File, error) {
 // Put writes a record. It fails for a name that has no directory: a late
 // writer can't bring a removed sandbox back.
 func (s *Store) Put(r *Record) error {
-	if err := s.put(r, RecordFile); err != nil {
+	if err := s.put(r, RecordFile, false); err != nil {
 		return fmt.Errorf("write record of %s: %w", r.Name, err)
 	}
 	return nil
 }
 
-func (s *Store) put(r *Record, file string) error {
+// PutUrgent is Put for a record that must be written for something to be freed.
+// It needs no room on the disk while there is a reserve.
+func (s *Store) PutUrgent(r *Record) error {
+	if err := s.put(r, RecordFile, true); err != nil {
+		return fmt.Errorf("write record of %s: %w", r.Name, err)
+	}
+	return nil
+}
+
+func (s *Store) put(r *Record, file string, urgent bool) error {
 	b, err := EncodeRecord(r)
 	if err != nil {
 		return err
@@ -377,7 +395,7 @@ func (s *Store) put(r *Record, file string) error {
 	}
 	defer dir.Close()
 	crashpoint.Before(crashpoint.RecordPut)
-	err = atomicfile.Write(dir, file, b, 0o600)
+	err = s.write(dir, file, b, urgent)
 	crashpoint.After(crashpoint.RecordPut)
 	return err
 }

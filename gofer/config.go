@@ -119,6 +119,9 @@ type Logs struct {
 	SentryFD   int    `json:"sentryFD"`
 	// MaxBytes is the size at which a file is rotated; two are kept.
 	MaxBytes int64 `json:"maxBytes"`
+	// LeastFree is the free space of the disk, in bytes, below which nothing is
+	// written.
+	LeastFree uint64 `json:"leastFree,omitempty"`
 }
 
 // Encode writes the configuration as JSON.

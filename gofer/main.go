@@ -182,6 +182,8 @@ func openLogs(cfg *Logs) (*logging, error) {
 	l := &logging{}
 	app := sandboxlog.NewWriter(cfg.DirFD, cfg.AppName, cfg.MaxBytes)
 	sentry := sandboxlog.NewWriter(cfg.DirFD, cfg.SentryName, cfg.MaxBytes)
+	app.KeepFree(cfg.LeastFree)
+	sentry.KeepFree(cfg.LeastFree)
 	for _, s := range []struct {
 		fd     int
 		w      *sandboxlog.Writer

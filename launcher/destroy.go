@@ -51,10 +51,16 @@ func (l *Launcher) destroy(ctx context.Context, name string, end actual.Ending) 
 			return err
 		}
 	}
+	if end.Replace {
+		// What comes after could not be started.
+		if err := l.room(); err != nil {
+			return err
+		}
+	}
 	rec := *old
 	if rec.Phase != actual.PhaseStopped {
 		rec.Phase, rec.Ending = actual.PhaseStopping, &end
-		if err := l.store.Put(&rec); err != nil {
+		if err := l.store.PutUrgent(&rec); err != nil {
 			return fmt.Errorf("record intent: %w", err)
 		}
 	}
@@ -86,7 +92,7 @@ func (l *Launcher) bringDown(ctx context.Context, rec *actual.Record, end actual
 	if err := l.afterEnd(ctx, rec); err != nil {
 		return err
 	}
-	if err := l.store.Put(rec); err != nil {
+	if err := l.store.PutUrgent(rec); err != nil {
 		return fmt.Errorf("record stop: %w", err)
 	}
 	return nil

@@ -36,6 +36,9 @@ type Options struct {
 	KillTimeout time.Duration
 	// LogMaxBytes is the size at which a log file is rotated.
 	LogMaxBytes int64
+	// LogSpace is how many bytes the logs of all sandboxes may take together
+	// (default: a tenth of the disk, see actual.Disk).
+	LogSpace uint64
 	// SentryLogLevel is gVisor's log level in sentry.log: warning (default),
 	// info or debug.
 	SentryLogLevel string
@@ -89,6 +92,9 @@ func (l *Launcher) Create(ctx context.Context, e *desired.Entry, restartToken st
 }
 
 func (l *Launcher) create(ctx context.Context, e *desired.Entry, restartToken string) error {
+	if err := l.room(); err != nil {
+		return err
+	}
 	// The policy may have changed since the decision to create: what counts is
 	// what it allows now. Nothing has been touched yet.
 	policy, err := l.allowed(e.Sandbox)
@@ -303,7 +309,7 @@ func (l *Launcher) abort(create context.Context, rec *actual.Record, cause error
 			Terminal: errors.As(cause, &t) && t.Terminal(),
 		}
 	}
-	if err := l.store.Put(rec); err != nil {
+	if err := l.store.PutUrgent(rec); err != nil {
 		return fmt.Errorf("record failure: %w", err)
 	}
 	return nil

@@ -30,6 +30,11 @@ func (s *stdio) give(d *donation) (fds []int) {
 // directory to the gofer.
 func (l *Launcher) openOutput(la *launch, toGofer *donation) (_ *gofer.Logs, _ *stdio, sentryErr *os.File, err error) {
 	logs := &gofer.Logs{AppName: appLog, SentryName: sentryLog, MaxBytes: limit(l.opts.LogMaxBytes, la.st.logSize), StdoutFD: -1, StderrFD: -1}
+	disk, err := l.store.Disk()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	logs.LeastFree = disk.LeastFreeForLogs()
 	tree, err := cloneLogDir(la.logs)
 	if err != nil {
 		return nil, nil, nil, err

@@ -618,5 +618,12 @@ func openExit(dir int, name string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create exit record: %w", err)
 	}
+	// Room for what will be written: a job that has ended on a full disk must not
+	// be run again. The size stays 0, which says that it has not ended.
+	err = unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, actual.MaxExit)
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		unix.Close(fd)
+		return nil, fmt.Errorf("create exit record: %w", err)
+	}
 	return os.NewFile(uintptr(fd), name), nil
 }

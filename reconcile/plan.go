@@ -370,8 +370,11 @@ func (c *computation) stop(e *desired.Entry, rec *actual.Record, reason string) 
 		end.StopSignal = string(e.Sandbox.Spec.StopSignal)
 		end.Grace = time.Duration(*e.Sandbox.Spec.TerminationGracePeriod)
 	}
-	if reason == ReasonSuspended {
+	switch reason {
+	case ReasonSuspended:
 		end.Failures = rec.Failures
+	case ReasonSpecChanged, ReasonRestartRequested:
+		end.Replace = true
 	}
 	return end
 }

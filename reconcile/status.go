@@ -130,11 +130,13 @@ type Summary struct {
 	Sandboxes int  `json:"sandboxes"`
 	Ready     int  `json:"ready"`
 	// Complete, Reason and Message are the source's.
-	Complete bool              `json:"complete"`
-	Reason   string            `json:"reason,omitempty"`
-	Message  string            `json:"message,omitempty"`
-	Guard    *Guard            `json:"guard,omitempty"`
-	Problems []desired.Problem `json:"problems,omitempty"`
+	Complete bool   `json:"complete"`
+	Reason   string `json:"reason,omitempty"`
+	Message  string `json:"message,omitempty"`
+	Guard    *Guard `json:"guard,omitempty"`
+	// DiskPressure says what is not done for want of room on the disk of the state.
+	DiskPressure string            `json:"diskPressure,omitempty"`
+	Problems     []desired.Problem `json:"problems,omitempty"`
 }
 
 // Statuses words an input and its plan, for every name that is wanted, on
@@ -187,7 +189,7 @@ func Statuses(in Input, plan Plan) []Status {
 func Summarize(in Input, plan Plan, statuses []Status) Summary {
 	s := Summary{
 		Sandboxes: len(statuses), Complete: in.Desired.Complete, Reason: in.Desired.Reason, Message: in.Desired.Message,
-		Guard: plan.Guard, Problems: in.Desired.Problems,
+		Guard: plan.Guard, DiskPressure: in.Actual.DiskPressure, Problems: in.Desired.Problems,
 	}
 	settled := true
 	for i := range statuses {

@@ -46,6 +46,12 @@ const (
 	FileRename Point = "file-rename"
 	// DirectorySync forces the directory to disk (actual/atomicfile/atomicfile.go).
 	DirectorySync Point = "directory-sync"
+	// ReserveWrite writes over a file of the reserve
+	// (actual/atomicfile/reserve.go).
+	ReserveWrite Point = "reserve-write"
+	// ReserveSwap puts it in the place of the old file
+	// (actual/atomicfile/reserve.go).
+	ReserveSwap Point = "reserve-swap"
 	// FileRemove removes a file (actual/atomicfile/atomicfile.go).
 	FileRemove Point = "file-remove"
 )

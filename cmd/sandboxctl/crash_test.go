@@ -63,6 +63,26 @@ func (w *crashWorld) written(want string) {
 	}
 }
 
+// smallDisk puts the state on a disk of its own.
+func (w *crashWorld) smallDisk() {
+	must(w.T, os.MkdirAll(w.path("s"), 0o700))
+	must(w.T, unix.Mount("tmpfs", w.path("s"), "tmpfs", 0, "size=2m,mode=0700"))
+	w.Cleanup(func() {
+		w.cleared.Do(w.clear)
+		_ = unix.Unmount(w.path("s"), unix.MNT_DETACH)
+	})
+}
+
+// fillDisk takes all of its room.
+func (w *crashWorld) fillDisk() {
+	f, err := os.Create(w.path("s/ballast"))
+	must(w.T, err)
+	defer f.Close()
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
+}
+
 func removeWeb(w *crashWorld) { must(w.T, os.Remove(w.path("m/web.yaml"))) }
 
 // litter is what daemons before may have left: a full journal that ends in the
@@ -120,6 +140,11 @@ var crashScenarios = []crashScenario{
 		must(w.T, p.Wait(w.Context()))
 	}, runs: "a a", failures: 1, starts: true},
 	{name: "delete", prepare: running, change: removeWeb, runs: "a", gone: true},
+	{name: "full", prepare: func(w *crashWorld) {
+		w.smallDisk()
+		running(w)
+		w.fillDisk()
+	}, change: removeWeb, runs: "a", gone: true},
 	{name: "adopt", prepare: running, runs: "a", keeps: true},
 	{name: "lend", prepare: wired, change: (*crashWorld).webOnNetwork, runs: "a"},
 	{name: "return", prepare: func(w *crashWorld) {

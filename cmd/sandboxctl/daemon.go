@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -31,6 +32,7 @@ type daemonFlags struct {
 	allowEmpty      bool
 	allowMassDelete bool
 	workers         int
+	logSpace        string
 	resync          time.Duration
 	pollEvery       time.Duration
 	logFormat       string
@@ -63,6 +65,7 @@ say, 1 if not (see ` + "`sandboxctl get`" + ` for why).`,
 	fl.BoolVar(&f.allowEmpty, "allow-empty", false, "believe a manifests directory that was replaced by an empty one")
 	fl.BoolVar(&f.allowMassDelete, "allow-mass-delete", false, "remove any number of sandboxes without approval")
 	fl.IntVar(&f.workers, "workers", 4, "operations at the same time, of each kind: starts after a failure, starts that somebody asked for, clean-up")
+	fl.StringVar(&f.logSpace, "log-space", "", "how much the logs of all sandboxes may take together, such as 500Mi (default: a tenth of the disk, at most 4Gi)")
 	fl.DurationVar(&f.resync, "resync", 30*time.Second, "look at everything at least this often")
 	fl.DurationVar(&f.pollEvery, "poll", 10*time.Second, "look this often whether the manifests directory is still the same (without inotify: what is in it)")
 	fl.StringVar(&f.logFormat, "log-format", "text", "log on stderr as text or json")
@@ -138,6 +141,9 @@ func (a *app) daemon(ctx context.Context, f *daemonFlags) (err error) {
 	if _, err := store.SweepTrash(); err != nil {
 		log.Warn("trash not emptied", "err", err)
 	}
+	if err := store.FillReserve(); err != nil {
+		log.Warn("nothing could be removed on a full disk: no reserve", "err", err)
+	}
 	busy, err := store.SweepTemps()
 	if err != nil {
 		log.Warn("temporary files not removed", "err", err)
@@ -162,11 +168,13 @@ type daemon struct {
 	observer *actual.Observer
 	dir      *desired.Dir
 	policy   *desired.PolicyFile
+	launcher *launcher.Launcher
 	loop     *reconcile.Loop
 	log      *slog.Logger
 	resync   time.Duration
 	unswept  bool   // temporary files were left that may be nobody's
 	degraded string // why changes are noticed late, as was told last
+	pressure string // what is not done for want of room, as was told last
 
 	info   actual.DaemonInfo
 	memory desired.Memory
@@ -185,13 +193,19 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, sentry string, log 
 	}
 	// The last daemon's is not asked: what this one was started with counts.
 	hostPolicy := a.policyFile(nil)
+	var space desired.Bytes
+	if f.logSpace != "" {
+		if err := space.UnmarshalJSON([]byte(strconv.Quote(f.logSpace))); err != nil {
+			return nil, usagef("--log-space: %v", err)
+		}
+	}
 	l, err := launcher.New(launcher.Options{
-		Store: store, SentryPath: sentry, Policy: hostPolicy.Load, SentryLogLevel: f.sentryLog, Log: log,
+		Store: store, SentryPath: sentry, Policy: hostPolicy.Load, SentryLogLevel: f.sentryLog, LogSpace: uint64(space), Log: log,
 	})
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{store: store, observer: actual.NewObserver(store), policy: hostPolicy, log: log, out: a, resync: f.resync}
+	d := &daemon{store: store, launcher: l, observer: actual.NewObserver(store), policy: hostPolicy, log: log, out: a, resync: f.resync}
 	if d.journal, err = store.OpenJournal(); err != nil {
 		return nil, err
 	}
@@ -230,6 +244,7 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, sentry string, log 
 		OnPass: func(in reconcile.Input, _ reconcile.Plan) {
 			d.remember(in.Removals, in.Desired.Policy)
 			d.announceWatch()
+			d.announceDisk(in.Actual.DiskPressure)
 		},
 		Removals: removals,
 	})
@@ -270,6 +285,24 @@ func (d *daemon) announceWatch() {
 		level = slog.LevelInfo
 	}
 	d.log.Log(context.Background(), level, "watch of the manifests", "reason", e.Reason, "message", e.Message)
+	if err := d.journal.Append(e); err != nil {
+		d.log.Warn("event lost", "err", err)
+	}
+}
+
+// announceDisk tells when room begins to be short, and when that is over.
+func (d *daemon) announceDisk(why string) {
+	if (why == "") == (d.pressure == "") {
+		return
+	}
+	d.pressure = why
+	e := actual.Event{Type: actual.EventWarning, Reason: "DiskPressure", Message: why}
+	level := slog.LevelWarn
+	if why == "" {
+		e = actual.Event{Type: actual.EventNormal, Reason: "DiskPressureOver", Message: "the disk of the state directory has room again"}
+		level = slog.LevelInfo
+	}
+	d.log.Log(context.Background(), level, "disk of the state", "reason", e.Reason, "message", e.Message)
 	if err := d.journal.Append(e); err != nil {
 		d.log.Warn("event lost", "err", err)
 	}
@@ -366,10 +399,14 @@ func (d *daemon) sweep(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-every.C:
-			err := d.store.SweepRequests()
-			for more := true; more && err == nil && ctx.Err() == nil; {
-				more, err = d.store.SweepTrash()
+			// Freed first, so that there is room for the reserve.
+			_, err := d.launcher.TrimLogs()
+			err = errors.Join(err, d.store.FillReserve(), d.store.SweepRequests())
+			var terr error
+			for more := true; more && terr == nil && ctx.Err() == nil; {
+				more, terr = d.store.SweepTrash()
 			}
+			err = errors.Join(err, terr)
 			if d.unswept {
 				busy, serr := d.store.SweepTemps()
 				d.unswept, err = busy > 0 || serr != nil, errors.Join(err, serr)

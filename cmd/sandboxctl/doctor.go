@@ -212,11 +212,25 @@ func (a *app) checkState(ctx context.Context) []finding {
 	default:
 		out = append(out, finding{"manifests", levelWarning, w.summary.Reason + ": " + w.summary.Message})
 	}
+	if why := w.summary.DiskPressure; why != "" {
+		out = append(out, finding{"disk", levelError, "DiskPressure: " + why})
+	} else {
+		out = append(out, checkDisk(store))
+	}
 	for i := range w.in.Actual.Held {
 		h := &w.in.Actual.Held[i]
 		out = append(out, finding{"record of " + h.Name, levelError, h.Reason + ": " + h.Message + "; " + evidenceText(h, w.evidence[h.Name])})
 	}
 	return append(out, checkInvariants(ctx, store)...)
+}
+
+// checkDisk says how much room there is.
+func checkDisk(store *actual.Store) finding {
+	disk, err := store.Disk()
+	if err != nil {
+		return finding{"disk", levelError, err.Error()}
+	}
+	return finding{"disk", levelOK, fmt.Sprintf("%d MiB free for the state; logs may take %d MiB together and stop at %d MiB free", disk.Free>>20, disk.MostLogs()>>20, disk.LeastFreeForLogs()>>20)}
 }
 
 // checkInvariants looks for what no record answers for. It is a look, for people:

@@ -185,6 +185,8 @@ var wantModes = []string{
 	"- 0600 0 daemon.lock",
 	"- 0600 0 events.jsonl",
 	"d 0700 0 requests",
+	"d 0700 0 reserve",
+	"- 0600 0 reserve/slot-N",
 	"d 0700 0 sandboxes",
 	"d 0700 0 sandboxes/NAME",
 	"s 0755 0 sandboxes/NAME/control.sock",
@@ -209,7 +211,7 @@ var wantModes = []string{
 func modes(t *testing.T, state string) (lines, paths []string) {
 	t.Helper()
 	temporary := regexp.MustCompile(`\.sandboxctl-tmp-[0-9a-f]+$`)
-	name, attempt := regexp.MustCompile(`^(sandboxes/)[^/]+`), regexp.MustCompile(`/logs/\d+`)
+	name, attempt := regexp.MustCompile(`^(sandboxes/)[^/]+`), regexp.MustCompile(`(/logs/|/slot-)\d+`)
 	must(t, filepath.WalkDir(state, func(p string, e fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // it has just been replaced
@@ -226,7 +228,7 @@ func modes(t *testing.T, state string) (lines, paths []string) {
 			return err
 		}
 		rel = temporary.ReplaceAllString(rel, "TEMPORARY")
-		rel = attempt.ReplaceAllString(name.ReplaceAllString(rel, "${1}NAME"), "/logs/N")
+		rel = attempt.ReplaceAllString(name.ReplaceAllString(rel, "${1}NAME"), "${1}N")
 		kind := map[fs.FileMode]string{0: "-", fs.ModeDir: "d", fs.ModeSocket: "s", fs.ModeNamedPipe: "p", fs.ModeSymlink: "l"}[info.Mode().Type()]
 		lines = append(lines, fmt.Sprintf("%s %04o %d %s", kind, info.Mode().Perm(), info.Sys().(*syscall.Stat_t).Uid, rel))
 		paths = append(paths, p)

@@ -6,8 +6,6 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
-
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/reconcile"
 )
@@ -90,30 +88,9 @@ func (a *app) warnings(w *world) {
 	if !w.alive && (len(w.plan.Actions) > 0 || len(w.statuses) > 0) {
 		fmt.Fprintln(a.stderr, "warning: the daemon is not running; changes take effect when it starts (systemctl start sandboxctl)")
 	}
-	if why := a.unwritable(); why != "" {
-		fmt.Fprintf(a.stderr, "warning: the state directory %s can't be written: %s; what runs is left as it is until it can\n", a.state, why)
+	if w.summary.DiskPressure != "" {
+		fmt.Fprintf(a.stderr, "warning: DiskPressure: %s (%s)\n", w.summary.DiskPressure, a.state)
 	}
-}
-
-// leastSpace is what a record and its temporary file may take on a disk.
-const leastSpace = 64 << 10
-
-// unwritable says why no record can be written into the state directory, "" if
-// one can. The daemon has nowhere else to say it than its log.
-func (a *app) unwritable() string {
-	var st unix.Statfs_t
-	if err := unix.Statfs(a.state, &st); err != nil {
-		return "" // whoever reads it says so
-	}
-	switch {
-	case st.Flags&unix.ST_RDONLY != 0:
-		return unix.EROFS.Error()
-	case st.Blocks > 0 && st.Bavail*uint64(st.Bsize) < leastSpace:
-		return unix.ENOSPC.Error()
-	case st.Files > 0 && st.Ffree == 0:
-		return unix.ENOSPC.Error() + " for another file"
-	}
-	return ""
 }
 
 func (a *app) approveCommand() *cobra.Command {

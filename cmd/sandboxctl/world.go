@@ -100,10 +100,23 @@ func (v *viewer) readDaemon() error {
 	if err != nil {
 		// Only what it says of itself: everything else can be told without.
 		fmt.Fprintf(v.a.stderr, "warning: %s\n", clean(err.Error()))
-		v.info, v.alive = nil, false
-		return nil
+		info, live = nil, actual.Unknown
 	}
 	v.info, v.alive = info, live == actual.Alive
+	if v.alive {
+		return nil
+	}
+	// On a full disk a daemon can't write what it is; the kernel knows all the same
+	// who holds the state.
+	if pid := v.store.LockedBy(); pid > 0 {
+		v.alive = true
+		of := actual.DaemonInfo{}
+		if info != nil {
+			of = *info
+		}
+		of.Version, of.Process = "unknown", actual.Identity{PID: pid}
+		v.info = &of
+	}
 	return nil
 }
 

@@ -271,3 +271,28 @@ func TestTwoStreams(t *testing.T) {
 		t.Errorf("%v", next)
 	}
 }
+
+// Logs stop while the disk has too little room left, and go on when it has enough;
+// what was lost is counted.
+func TestKeepFree(t *testing.T) {
+	t.Parallel()
+	dir := tmpfs(t, "size=1m")
+	w := writerIn(t, dir, 0)
+	w.KeepFree(512 << 10)
+	for range 300 {
+		put(w, strings.Repeat("x", 4000))
+	}
+	size := whole(t, filepath.Join(dir, "1.log"))
+	// It looks at the disk every 64 KiB.
+	if size > 576<<10 || size < 400<<10 {
+		t.Errorf("%d KiB were written, expected about 512", size>>10)
+	}
+	if w.dropped == 0 {
+		t.Error("nothing was counted")
+	}
+	w.KeepFree(64 << 10)
+	put(w, "after")
+	if es := read(t, dir); string(es[len(es)-1].Text) != "after" || !strings.Contains(string(es[len(es)-2].Text), "lines were dropped") {
+		t.Errorf("the last lines are %+v", es[len(es)-2:])
+	}
+}

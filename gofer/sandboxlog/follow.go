@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"syscall"
 )
 
 // Follower reads one log, NAME.1 and then NAME, and then what is added to it,
@@ -130,9 +131,9 @@ func (l *logFile) read(fn func(Entry) error) error {
 	if size < l.off {
 		l.off = 0 // it was emptied, to free the disk
 	}
-	if skip := size - l.off - maxUnread; skip > 0 {
+	if skip := size - l.off - maxUnread; skip > 0 && sparse(info) {
 		l.off += skip
-		e := Entry{At: info.ModTime(), Stream: Internal, Full: true, Text: fmt.Appendf(nil, "%d bytes were passed over: the file is larger than a log can be", skip)}
+		e := Entry{At: info.ModTime(), Stream: Internal, Full: true, Text: fmt.Appendf(nil, "%d bytes were passed over: there is nothing in most of the file", skip)}
 		if err := fn(e); err != nil {
 			return err
 		}
@@ -140,6 +141,12 @@ func (l *logFile) read(fn func(Entry) error) error {
 	n, err := Scan(io.NewSectionReader(l.at, l.off, size-l.off), fn)
 	l.off += n
 	return err
+}
+
+// sparse says of a file that most of it is on no disk.
+func sparse(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && st.Blocks*512 < st.Size/2
 }
 
 // Close ends the following.

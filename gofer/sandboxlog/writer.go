@@ -45,6 +45,40 @@ type Writer struct {
 	size    int64
 	dropped int64 // lines since the last that could be written
 	buf     []byte
+
+	leastFree uint64
+	unchecked int       // bytes written since the disk was looked at
+	checked   time.Time // when it was
+}
+
+// errLowDisk says that the disk has not enough room for logs.
+var errLowDisk = errors.New("the disk is nearly full")
+
+// How much may be written, and how long, without a look at the disk.
+const (
+	checkBytes = 64 << 10
+	checkEvery = time.Second
+)
+
+// KeepFree has nothing written while the disk has less free space than this, not
+// counting what is reserved for root. It is called before the first line.
+func (w *Writer) KeepFree(bytes uint64) { w.leastFree = bytes }
+
+// lowDisk says whether the disk has too little room. It looks now and then, and
+// each time while that is so.
+func (w *Writer) lowDisk(at time.Time, n int) bool {
+	since := at.Sub(w.checked)
+	if w.leastFree == 0 || w.dropped == 0 && w.unchecked+n < checkBytes && since >= 0 && since < checkEvery {
+		w.unchecked += n
+		return false
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(w.dir, &st); err != nil {
+		return false // the write tells
+	}
+	w.unchecked, w.checked = 0, at
+	// Not counted is what root could take besides: a log is not worth it.
+	return st.Bavail*uint64(st.Bsize) < w.leastFree
 }
 
 // NewWriter returns a writer for the file name in the directory of descriptor
@@ -74,7 +108,11 @@ func (w *Writer) Write(at time.Time, stream Stream, lines []Line) {
 	for _, l := range lines {
 		w.buf = appendLine(w.buf, at, stream, l)
 	}
-	if err := w.append(w.buf); err != nil {
+	err := errLowDisk
+	if !w.lowDisk(at, len(w.buf)) {
+		err = w.append(w.buf)
+	}
+	if err != nil {
 		w.dropped += int64(len(lines))
 		return
 	}

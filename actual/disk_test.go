@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package actual
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// What root could use besides does not count as room.
+func TestDiskLimits(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		disk     Disk
+		full     error
+		pressure bool
+	}{
+		{Disk{Total: 100 << 30, Free: 50 << 30}, nil, false},
+		{Disk{Total: 100 << 30, Free: 900 << 20}, nil, true},
+		{Disk{Total: 100 << 30, Free: 1 << 20}, unix.ENOSPC, true},
+		{Disk{Total: 1 << 20, Free: 100 << 10}, nil, true},
+		{Disk{Total: 1 << 20, Free: 0}, unix.ENOSPC, true},
+		{Disk{Total: 1 << 30, Free: 1 << 29, Files: 1000, FreeFiles: 3}, unix.ENOSPC, true},
+		{Disk{Total: 1 << 30, Free: 1 << 29, Files: 0, FreeFiles: 0}, nil, false}, // btrfs
+		{Disk{}, nil, false}, // one that does not tell
+		{Disk{Total: 1 << 30, Free: 1 << 29, ReadOnly: true}, unix.EROFS, true},
+	} {
+		if err := c.disk.Full(); !errors.Is(err, c.full) {
+			t.Errorf("%+v: %v, expected %v", c.disk, err, c.full)
+		}
+		if got := c.disk.Pressure(); (got != "") != c.pressure {
+			t.Errorf("%+v: %q", c.disk, got)
+		}
+	}
+}
+
+// Who holds the lock is known without any file.
+func TestLockedBy(t *testing.T) {
+	t.Parallel()
+	s, err := OpenStore(filepath.Join(t.TempDir(), "s"))
+	must(t, err)
+	defer s.Close()
+	if pid := s.LockedBy(); pid != 0 {
+		t.Errorf("pid %d holds what nobody does", pid)
+	}
+	must(t, s.Lock())
+	must(t, os.Remove(filepath.Join(s.Path(), lockFile)))
+	if pid := s.LockedBy(); pid != os.Getpid() {
+		t.Errorf("pid %d, expected %d", pid, os.Getpid())
+	}
+	const other = "1: POSIX  ADVISORY  WRITE 7 fd:01:12 0 EOF\n2: FLOCK  ADVISORY  READ 8 fd:01:12 0 EOF\n3: -> FLOCK  ADVISORY  WRITE 9 fd:01:12 0 EOF\n4: FLOCK  ADVISORY  WRITE 10 fd:01:13 0 EOF\n5: FLOCK  ADVISORY  WRITE 0 fd:01:12 0 EOF\nx\n"
+	if pid := lockHolder(other, unix.Mkdev(0xfd, 1), 12); pid != 0 {
+		t.Errorf("pid %d", pid)
+	}
+	if pid := lockHolder(other+"6: FLOCK  ADVISORY  WRITE 11 fd:01:12 0 EOF", unix.Mkdev(0xfd, 1), 12); pid != 11 {
+		t.Errorf("pid %d, expected 11", pid)
+	}
+}
+
+// The reserve is part of an eighth of a small disk, and is there for who opens the
+// state later.
+func TestFillReserve(t *testing.T) {
+	t.Parallel()
+	p := filepath.Join(t.TempDir(), "s")
+	s, err := OpenStore(p)
+	must(t, err)
+	defer s.Close()
+	for range 2 {
+		must(t, s.FillReserve())
+	}
+	slots, err := os.ReadDir(filepath.Join(p, reserveDir))
+	if err != nil || len(slots) != reserveSlots {
+		t.Fatalf("%v: %v", slots, err)
+	}
+	must(t, s.Claim("web"))
+	must(t, s.Put(sample("web")))
+	other, err := OpenStoreReadOnly(p)
+	must(t, err)
+	defer other.Close()
+	if other.reserve == nil {
+		t.Error("it is not found")
+	}
+	for i := range 40 {
+		rec := sample("web")
+		rec.Failures = i
+		dir, err := s.Dir("web")
+		must(t, err)
+		b, err := EncodeRecord(rec)
+		must(t, err)
+		must(t, s.reserve.Write(dir, RecordFile, b, 0o600))
+		dir.Close()
+		got, held, err := s.Get("web")
+		if err != nil || held != nil || got.Failures != i {
+			t.Fatal(fmt.Sprint(got, held, err))
+		}
+	}
+}

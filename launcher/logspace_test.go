@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+)
+
+// manyLogs is a store of sandboxes that have run twice, with logs of 64 KiB each. The
+// second's are the older ones.
+func manyLogs(t *testing.T, space uint64) (*Launcher, string) {
+	t.Helper()
+	store, err := actual.OpenStore(filepath.Join(t.TempDir(), "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	l, err := New(Options{Store: store, LogSpace: space})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, name := range []string{"new", "old"} {
+		if err := store.Claim(name); err != nil {
+			t.Fatal(err)
+		}
+		rec := &actual.Record{Version: actual.RecordVersion, Name: name, UID: "0123", Attempt: 2, Phase: actual.PhaseStopped}
+		if err := store.Put(rec); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range []string{"1/app.log", "1/app.log.1", "2/app.log", "2/app.log.1", "2/sentry.log"} {
+			p := filepath.Join(store.Path(), "sandboxes", name, LogDir, f)
+			at := time.Now().Add(-time.Duration(i) * time.Hour)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o700), os.WriteFile(p, make([]byte, 64<<10), 0o600), os.Chtimes(p, at, at)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return l, filepath.Join(store.Path(), "sandboxes")
+}
+
+// logsLeft lists the logs that are there.
+func logsLeft(t *testing.T, sandboxes string) []string {
+	t.Helper()
+	var out []string
+	err := filepath.WalkDir(sandboxes, func(p string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() && strings.Contains(p, "/"+LogDir+"/") {
+			rel, _ := filepath.Rel(sandboxes, p)
+			out = append(out, strings.Replace(rel, "/"+LogDir, "", 1))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// The logs of all sandboxes together stay below their bound: what is oldest and
+// least missed goes first, the current ones never.
+func TestTrimLogs(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		space uint64
+		gone  string
+	}{
+		{10 * 64 << 10, ""},
+		{9 * 64 << 10, "old/1/app.log"},
+		{8 * 64 << 10, "old/1/app.log old/1/app.log.1"},
+		{6 * 64 << 10, "new/1/app.log new/1/app.log.1 old/1/app.log old/1/app.log.1"},
+		{5 * 64 << 10, "new/1/app.log new/1/app.log.1 old/1/app.log old/1/app.log.1 old/2/app.log.1"},
+		{1, "new/1/app.log new/1/app.log.1 new/2/app.log.1 old/1/app.log old/1/app.log.1 old/2/app.log.1"},
+	} {
+		t.Run(fmt.Sprint(c.space), func(t *testing.T) {
+			t.Parallel()
+			l, dir := manyLogs(t, c.space)
+			before := logsLeft(t, dir)
+			freed, err := l.TrimLogs()
+			if err != nil {
+				t.Fatal(err)
+			}
+			after := logsLeft(t, dir)
+			gone := slices.DeleteFunc(slices.Clone(before), func(p string) bool { return slices.Contains(after, p) })
+			if got := strings.Join(gone, " "); got != c.gone || freed != uint64(len(gone))*64<<10 {
+				t.Errorf("%s are gone (%d bytes), expected %s", got, freed, c.gone)
+			}
+			if again, err := l.TrimLogs(); again != 0 || err != nil {
+				t.Errorf("%d bytes with the second: %v", again, err)
+			}
+		})
+	}
+}
+
+// What is no log is removed however much room there is, and keeps no log from
+// being counted.
+func TestTrimForeign(t *testing.T) {
+	t.Parallel()
+	l, dir := manyLogs(t, 1<<40)
+	before := logsLeft(t, dir)
+	at := filepath.Join(dir, "old", LogDir, "2")
+	for what, plant := range map[string]func(p string) error{
+		"fifo": func(p string) error { return unix.Mkfifo(p, 0o600) },
+		"tree": func(p string) error {
+			return errors.Join(os.MkdirAll(p+"/a/b", 0o700), os.WriteFile(p+"/a/b/big", make([]byte, 1<<20), 0o600))
+		},
+		"big\n":      func(p string) error { return os.WriteFile(p, make([]byte, 1<<20), 0o600) },
+		"link":       func(p string) error { return os.Symlink("/", p) },
+		"gofer.log":  func(p string) error { return os.MkdirAll(p+"/x", 0o700) },
+		"gofer.log.": func(p string) error { return os.WriteFile(p, nil, 0o600) },
+	} {
+		if err := plant(filepath.Join(at, what)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := l.TrimLogs(); err != nil {
+		t.Fatal(err)
+	}
+	if after := logsLeft(t, dir); !slices.Equal(before, after) {
+		t.Errorf("%v, expected %v", after, before)
+	}
+	if es := entries(t, at); len(es) != 3 {
+		t.Errorf("%q", es)
+	}
+}
