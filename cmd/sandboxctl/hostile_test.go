@@ -20,9 +20,11 @@ import (
 // started again, looked at and removed, and nothing of it stays.
 func TestHostileGofer(t *testing.T) {
 	requireHost(t)
-	h, store := realHostStore(t, stubOptions(t))
+	opts := stubOptions(t)
+	opts.BootTimeout = time.Minute // nothing here is about it
+	h, store := realHostStore(t, opts)
 	for attempt := range 3 {
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
 		must(t, h.Create(ctx, h.Entry(stubPlants, "a"), ""))
 		// It is done with its traps when the last of them is there.
