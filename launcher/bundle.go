@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/specfield"
 )
 
@@ -63,7 +64,7 @@ func (st *setup) fromConfig(dir string, cfg *specs.Spec) (err error) {
 		Linux: &specs.Linux{},
 	}
 	if cfg.Hooks != nil && hasHooks(cfg.Hooks) {
-		st.hooks = &bundleHooks{Bundle: dir, Hooks: cfg.Hooks, Annotations: cfg.Annotations}
+		st.hooks = &bundleHooks{Bundle: dir, Hooks: cfg.Hooks, Annotations: cfg.Annotations, env: cfg.Process.Env}
 	}
 	if err := st.addStartHooks(cfg, dir); err != nil {
 		return terminalf("spec.root.bundle: read %s/config.json: %w", dir, err)
@@ -321,7 +322,7 @@ func checkBundle(c *specs.Spec) error {
 		return err
 	}
 	if c.Linux != nil {
-		return checkHidden(c.Linux)
+		return errors.Join(checkHidden(c.Linux), cgroup.CheckPIDs(c.Linux.Resources))
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -32,6 +33,8 @@ type bundleHooks struct {
 	Bundle      string            `json:"bundle"`
 	Hooks       *specs.Hooks      `json:"hooks"`
 	Annotations map[string]string `json:"annotations,omitempty"`
+	// env is the application's. It is not on record.
+	env []string
 }
 
 func (h *bundleHooks) state(name string, status specs.ContainerState, pid int) specs.State {
@@ -41,7 +44,20 @@ func (h *bundleHooks) state(name string, status specs.ContainerState, pid int) s
 // set is the hooks of one point. They don't have the score of the daemon, which
 // spares it.
 func (h *bundleHooks) set(kind string, hooks []specs.Hook, limit time.Duration) HookSet {
-	return HookSet{Kind: kind, Hooks: hooks, OOMScore: new(SandboxOOMScore), Limit: limit}
+	return HookSet{Kind: kind, Hooks: hooks, Env: h.environment(kind), OOMScore: new(SandboxOOMScore), Limit: limit}
+}
+
+// environment is that of hooks without one of their own. Those of the container
+// have the application's, as with runc. Those of the runtime have the search path
+// of the daemon and nothing else of it.
+func (h *bundleHooks) environment(kind string) []string {
+	if kind == "createContainer" {
+		return h.env
+	}
+	if path := os.Getenv("PATH"); path != "" {
+		return []string{"PATH=" + path}
+	}
+	return []string{defaultPath}
 }
 
 // beforeStart runs the hooks that come between the sandbox and its application.

@@ -118,11 +118,22 @@ func (l *Launcher) GroupStats(rec *actual.Record) (s cgroup.Stats, memory, pids 
 	return group.Stats(), memory, pids, nil
 }
 
+// OOMKills is how often the kernel killed something of a container for want of
+// memory.
+func (l *Launcher) OOMKills(rec *actual.Record) (int64, error) {
+	group, err := l.openGroup(rec, rec.Cgroups)
+	if err != nil {
+		return 0, fmt.Errorf("open cgroup: %w", err)
+	}
+	defer group.Close()
+	return group.OOMKills()
+}
+
 // UpdateContainer sets resources of a container while it lives, and in its
 // configuration. What the guest was told when it started stays as it was. The
 // caller holds the id.
 func (l *Launcher) UpdateContainer(_ context.Context, rec *actual.Record, r *specs.LinuxResources) error {
-	if err := specfield.Check(&specs.Spec{Linux: &specs.Linux{Resources: r}}, specfield.Runtime); err != nil {
+	if err := errors.Join(specfield.Check(&specs.Spec{Linux: &specs.Linux{Resources: r}}, specfield.Runtime), cgroup.CheckPIDs(r)); err != nil {
 		return fmt.Errorf("update container %s: %w", rec.Name, err)
 	}
 	group, err := l.openGroup(rec, rec.Cgroups)

@@ -25,6 +25,8 @@ import (
 type HookSet struct {
 	Kind  string
 	Hooks []specs.Hook
+	// Env is the environment of hooks that have none of their own.
+	Env []string
 	// OOMScore is theirs on the host; nil leaves them this process's.
 	OOMScore *int
 	// Limit is how long they may take together, whatever timeouts they have; 0 is
@@ -87,8 +89,7 @@ func (s HookSet) runHook(ctx context.Context, h *specs.Hook, state []byte) error
 	if len(h.Args) > 0 {
 		cmd.Args = h.Args
 	}
-	// Nothing of ours: [] is an empty environment, nil would be this one.
-	cmd.Env = append([]string{}, h.Env...)
+	cmd.Env = guest.Environment(h, s.Env)
 	cmd.Stdin = bytes.NewReader(state)
 	var said guest.Output
 	cmd.Stdout, cmd.Stderr = &said, &said

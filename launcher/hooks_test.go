@@ -59,24 +59,44 @@ func TestHookInput(t *testing.T) {
 	}
 }
 
-// A hook is executed with what its configuration says, to the letter, and with
-// nothing of this process.
+// A hook is executed with what its configuration says, to the letter, or in the
+// environment that it is to have without one, and with nothing of this process.
 func TestHookArgsAndEnv(t *testing.T) {
 	t.Setenv("SANDBOXCTL_TEST_OF_HOOKS", "leaked")
 	// The shell reads commands from stdin and says what it was executed with.
 	const look = `printf '<'; tr '\0' '|' < /proc/$$/cmdline; printf '><'; tr '\0' '|' < /proc/$$/environ; echo '>'; exit 1`
 	for _, tc := range []struct {
-		args, env []string
-		want      string
+		args, env, without []string
+		want               string
 	}{
-		{[]string{"zero", "-s", "one  two", "$A", ""}, []string{"A=1", "B= x "}, "<zero|-s|one  two|$A||><A=1|B= x |>"},
-		{[]string{"zero"}, []string{}, "<zero|><>"},
-		{nil, nil, "</bin/sh|><>"},
+		{[]string{"zero", "-s", "one  two", "$A", ""}, []string{"A=1", "B= x "}, []string{"C=3"}, "<zero|-s|one  two|$A||><A=1|B= x |>"},
+		{[]string{"zero"}, []string{}, nil, "<zero|><>"},
+		{nil, nil, nil, "</bin/sh|><>"},
+		{nil, nil, []string{"C=3", "D="}, "</bin/sh|><C=3|D=|>"},
 	} {
-		err := HookSet{}.runHook(t.Context(), &specs.Hook{Path: "/bin/sh", Args: tc.args, Env: tc.env}, []byte(look))
+		err := HookSet{Env: tc.without}.runHook(t.Context(), &specs.Hook{Path: "/bin/sh", Args: tc.args, Env: tc.env}, []byte(look))
 		if err == nil || !strings.Contains(err.Error(), "exit status 1, output: "+tc.want) {
 			t.Errorf("%q %q: got %v, expected %s", tc.args, tc.env, err, tc.want)
 		}
+	}
+}
+
+// Hooks of a manifest's bundle see nothing of the daemon but its search path, those
+// of the container its environment.
+func TestBundleHookEnvironment(t *testing.T) {
+	t.Setenv("SANDBOXCTL_TEST_OF_HOOKS", "leaked")
+	t.Setenv("PATH", "/the/path")
+	h := &bundleHooks{env: []string{"FROM=container"}}
+	for kind, want := range map[string]string{
+		"prestart": "PATH=/the/path", "createRuntime": "PATH=/the/path", "createContainer": "FROM=container", "poststart": "PATH=/the/path", "poststop": "PATH=/the/path",
+	} {
+		if got := h.set(kind, nil, 0).Env; len(got) != 1 || got[0] != want {
+			t.Errorf("%s: %q, expected %q", kind, got, want)
+		}
+	}
+	t.Setenv("PATH", "")
+	if got := h.set("poststop", nil, 0).Env; len(got) != 1 || got[0] != defaultPath {
+		t.Errorf("without one: %q", got)
 	}
 }
 

@@ -3,6 +3,7 @@
 package launcher
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"regexp"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/netns"
 	"sandboxctl.dev/launcher/specfield"
 )
@@ -148,7 +150,7 @@ func checkContainer(c *specs.Spec) error {
 		if p := strings.TrimPrefix(l.RootfsPropagation, "r"); !slices.Contains([]string{"", "shared", "slave", "private", "unbindable"}, p) {
 			return fmt.Errorf("linux.rootfsPropagation: expected shared, slave, private or unbindable, got %q", l.RootfsPropagation)
 		}
-		if err := checkHidden(l); err != nil {
+		if err := errors.Join(checkHidden(l), cgroup.CheckPIDs(l.Resources)); err != nil {
 			return err
 		}
 		for i, d := range l.Devices {

@@ -58,8 +58,9 @@ func (a *app) ociCommand() *cobra.Command {
 		Example: `  sandboxctl oci run --bundle /srv/bundle web
   ln -s sandboxctl /usr/local/bin/` + ociName + `
   podman --runtime /usr/local/bin/` + ociName + ` run --rm -it debian bash`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:                       verbArgs,
+		SuggestionsMinimumDistance: 2,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	// Clients look for these words.
 	cmd.SetVersionTemplate(fmt.Sprintf("%s version {{.Version}}\nspec: %s\ngo: %s\n", ociName, specs.Version, runtime.Version()))

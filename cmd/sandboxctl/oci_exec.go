@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -88,7 +89,7 @@ func (a *app) ociExec(ctx context.Context, f *ociFlags, r *oci.Runtime, e *ociEx
 		return err
 	}
 	if e.detach {
-		return a.detachExec(f, e, id, argv, more)
+		return a.detachExec(f, e, id, argv, p, more)
 	}
 	c, args, err := r.Exec(ctx, id, p, e.paused)
 	if err != nil {
@@ -197,7 +198,8 @@ func (e *ociExec) addCaps(p *specs.Process) error {
 		if !slices.Contains(launcher.CapabilityNames(), n) {
 			return usagef("--cap: expected a capability such as CAP_NET_ADMIN, got %q", n)
 		}
-		for _, set := range []*[]string{&c.Bounding, &c.Effective, &c.Permitted} {
+		// Ambient, and inheritable for that: a command that is not root's keeps it.
+		for _, set := range []*[]string{&c.Bounding, &c.Effective, &c.Permitted, &c.Inheritable, &c.Ambient} {
 			*set = append(slices.Clone(*set), n)
 		}
 	}
@@ -205,9 +207,26 @@ func (e *ociExec) addCaps(p *specs.Process) error {
 	return nil
 }
 
+// processFile is a file in memory that describes a process.
+func processFile(p *specs.Process) (*os.File, error) {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return nil, fmt.Errorf("encode process: %w", err)
+	}
+	fd, err := unix.MemfdCreate("process", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("create file in memory: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "process")
+	if _, err := f.Write(b); err != nil {
+		return nil, errors.Join(fmt.Errorf("write process: %w", err), f.Close())
+	}
+	return f, nil
+}
+
 // detachExec starts this program again, to wait for the command in the place of
 // whoever reaps it: an OCI client takes that process for the command.
-func (a *app) detachExec(f *ociFlags, e *ociExec, id string, argv []string, more []*os.File) error {
+func (a *app) detachExec(f *ociFlags, e *ociExec, id string, argv []string, p *specs.Process, more []*os.File) error {
 	if err := launcher.PrepareProcess(); err != nil {
 		return err
 	}
@@ -224,8 +243,19 @@ func (a *app) detachExec(f *ociFlags, e *ociExec, id string, argv []string, more
 		"oci", "--root", f.root, "--sentry", f.sentry, "exec",
 		"--preserve-fds", strconv.Itoa(len(more)), "--started-fd", strconv.Itoa(3 + len(more)),
 	}
+	extra := append(slices.Clone(more), w)
+	if e.process != "" {
+		// It is read once: a pipe, such as <(...) of a shell, has no second time.
+		described, err := processFile(p)
+		if err != nil {
+			return errors.Join(err, w.Close())
+		}
+		defer described.Close()
+		args = append(args, "--process", fmt.Sprintf("/proc/self/fd/%d", 3+len(extra)))
+		extra = append(extra, described)
+	}
 	for _, v := range []struct{ flag, value string }{
-		{"--process", e.process}, {"--console-socket", e.console}, {"--cwd", e.cwd}, {"--user", e.user}, {"--pid-file", e.pidFile},
+		{"--console-socket", e.console}, {"--cwd", e.cwd}, {"--user", e.user}, {"--pid-file", e.pidFile},
 	} {
 		if v.value != "" {
 			args = append(args, v.flag, v.value)
@@ -252,7 +282,7 @@ func (a *app) detachExec(f *ociFlags, e *ociExec, id string, argv []string, more
 	cmd := exec.Command("/proc/self/exe", append(append(args, id), argv...)...)
 	cmd.Args[0] = "sandboxctl"
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = streams[0], streams[1], streams[2]
-	cmd.ExtraFiles = append(slices.Clone(more), w)
+	cmd.ExtraFiles = extra
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()
 	w.Close()

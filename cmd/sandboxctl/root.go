@@ -47,17 +47,9 @@ func (a *app) rootCommand() *cobra.Command {
   sandboxctl apply -f web.yaml --wait     # put a manifest there and wait until it runs
   sandboxctl get                          # what runs
   sandboxctl exec -it web -- sh           # a shell in a sandbox`,
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return nil
-			}
-			if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
-				return usagef("unknown verb %q; did you mean %q?", args[0], like[0])
-			}
-			return usagef("unknown verb %q", args[0])
-		},
+		SilenceUsage:               true,
+		SilenceErrors:              true,
+		Args:                       verbArgs,
 		SuggestionsMinimumDistance: 2,
 		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {

@@ -330,3 +330,20 @@ func TestWeight(t *testing.T) {
 		}
 	}
 }
+
+// A limit with which no sandbox could start is refused with the number; none, and
+// those that clients write for none, are not.
+func TestCheckPIDs(t *testing.T) {
+	t.Parallel()
+	for limit, ok := range map[int64]bool{-1: true, 0: true, 1: false, MinPIDs - 1: false, MinPIDs: true, 1 << 40: true} {
+		err := CheckPIDs(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: limit}})
+		if (err == nil) != ok || !ok && !strings.Contains(err.Error(), fmt.Sprintf("expected at least %d, which sentry and gofer need for themselves, got %d", MinPIDs, limit)) {
+			t.Errorf("%d: %v", limit, err)
+		}
+	}
+	for _, r := range []*specs.LinuxResources{nil, {}} {
+		if err := CheckPIDs(r); err != nil {
+			t.Error(err)
+		}
+	}
+}

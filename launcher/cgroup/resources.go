@@ -86,6 +86,19 @@ func rdmaSettings(devices map[string]specs.LinuxRdma) ([]setting, error) {
 	return out, nil
 }
 
+// MinPIDs is the least limit of processes with which a sandbox can start: its
+// sentry and gofer have this many threads, before the first of its application.
+const MinPIDs = 32
+
+// CheckPIDs refuses a limit with which no sandbox starts, or a running one could
+// end at any moment.
+func CheckPIDs(r *specs.LinuxResources) error {
+	if r == nil || r.Pids == nil || r.Pids.Limit <= 0 || r.Pids.Limit >= MinPIDs {
+		return nil
+	}
+	return fmt.Errorf("linux.resources.pids.limit: expected at least %d, which sentry and gofer need for themselves, got %d", MinPIDs, r.Pids.Limit)
+}
+
 // limitText is a limit in cgroup2's words, and v1's for pids: not positive is
 // none.
 func limitText(n int64) string {

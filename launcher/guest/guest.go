@@ -110,9 +110,8 @@ func runHook(ctx context.Context, h *specs.Hook, state []byte) error {
 	if len(h.Args) > 0 {
 		cmd.Args = h.Args
 	}
-	// Nothing of the application's: [] is an empty environment, nil would be
-	// this one.
-	cmd.Env = append([]string{}, h.Env...)
+	// That of the application, which this process has.
+	cmd.Env = Environment(h, os.Environ())
 	cmd.Stdin = bytes.NewReader(state)
 	var said Output
 	cmd.Stdout, cmd.Stderr = &said, &said
@@ -140,6 +139,15 @@ func Check(h *specs.Hook) error {
 		return fmt.Errorf("timeout: expected more than 0 seconds, got %d", *h.Timeout)
 	}
 	return nil
+}
+
+// Environment is that of a hook: its own, or without one what is given. It is
+// never nil, which would be that of this process.
+func Environment(h *specs.Hook, without []string) []string {
+	if len(h.Env) > 0 {
+		return append([]string{}, h.Env...)
+	}
+	return append([]string{}, without...)
 }
 
 // Timeout is how long a hook may take.

@@ -60,6 +60,8 @@ func TestMainProgram(t *testing.T) {
 	t.Parallel()
 	out := filepath.Join(t.TempDir(), "out")
 	one := 1
+	own := sh("echo $A$B- >> " + out)
+	own.Env = []string{"B=own"}
 	for name, c := range map[string]struct {
 		hooks       []specs.Hook
 		app         []string
@@ -67,7 +69,7 @@ func TestMainProgram(t *testing.T) {
 		code        int
 	}{
 		"becomes the application": {
-			[]specs.Hook{sh("/bin/cat > " + out), sh("echo $A- >> " + out)},
+			[]specs.Hook{sh("/bin/cat > " + out), sh("echo $A- >> " + out), own},
 			[]string{"sh", "-c", "echo $A; test ! -e /proc/self/fd/3; exit 7"},
 			Passed, "b\n", 7,
 		},
@@ -113,9 +115,9 @@ func TestMainProgram(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The state on stdin, and an environment of its own; the hook after one that
-	// failed did not run.
-	if got := string(b); !strings.HasPrefix(got, `{"ociVersion":"","id":"web","status":"","pid":1,`) || !strings.HasSuffix(got, "}-\n") {
+	// The state on stdin, and the application's environment, or the hook's own if it
+	// has one; the hook after one that failed did not run.
+	if got := string(b); !strings.HasPrefix(got, `{"ociVersion":"","id":"web","status":"","pid":1,`) || !strings.HasSuffix(got, "}b-\nown-\n") {
 		t.Errorf("the hooks wrote %q", got)
 	}
 }

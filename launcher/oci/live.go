@@ -115,16 +115,18 @@ func (r *Runtime) Processes(ctx context.Context, id string) ([]wire.Process, err
 }
 
 // Events calls emit with what a container uses: once, or every interval until
-// the container ends.
+// the container ends, and with an event of its own when the kernel kills something
+// of it for want of memory.
 func (r *Runtime) Events(ctx context.Context, id string, once bool, interval time.Duration, emit func(any) error) error {
 	var rec *actual.Record
+	kills := int64(-1) // not known yet
 	for {
 		e, now, err := r.measure(ctx, id)
 		if err != nil {
 			// It may be about to end: the stream is over with it, and nothing is wrong.
 			if rec != nil {
 				if over, _ := ended(ctx, rec, endTimeout); over {
-					return nil
+					return r.tellOOM(rec, &kills, emit)
 				}
 			}
 			return err
@@ -133,10 +135,43 @@ func (r *Runtime) Events(ctx context.Context, id string, once bool, interval tim
 			return err
 		}
 		rec = now
-		if over, err := ended(ctx, rec, interval); over || err != nil {
-			return err
+		for left := interval; left > 0; left -= oomInterval {
+			if err := r.tellOOM(rec, &kills, emit); err != nil {
+				return err
+			}
+			over, err := ended(ctx, rec, min(left, oomInterval))
+			if over {
+				return r.tellOOM(rec, &kills, emit)
+			}
+			if err != nil {
+				return err
+			}
 		}
 	}
+}
+
+// oomInterval is how often it is looked whether the kernel killed something.
+const oomInterval = time.Second
+
+// oomEvent is that of runc, for clients that wait for it.
+type oomEvent struct {
+	Type string `json:"type"`
+	ID   string `json:"id"`
+}
+
+// tellOOM emits an event if the kernel has killed something since the last look.
+// The group is there until the container is deleted.
+func (r *Runtime) tellOOM(rec *actual.Record, kills *int64, emit func(any) error) error {
+	now, err := r.launcher.OOMKills(rec)
+	if err != nil {
+		return nil // it is deleted, or this host does not count
+	}
+	before := *kills
+	*kills = now
+	if before < 0 || now <= before {
+		return nil
+	}
+	return emit(oomEvent{"oom", rec.Name})
 }
 
 // measure is what a container uses now.

@@ -147,7 +147,12 @@ func (r *Runtime) afterCreate(ctx context.Context, c *Create, cfg *specs.Spec, p
 		// What State says by now: all that a hook could look at is there.
 		state := r.stateOf(cfg, c.ID, c.Bundle, StatusCreated, pid)
 		//nolint:staticcheck // Prestart is deprecated in the spec and still in bundles
-		for _, set := range []launcher.HookSet{{Kind: "prestart", Hooks: h.Prestart}, {Kind: "createRuntime", Hooks: h.CreateRuntime}, {Kind: "createContainer", Hooks: h.CreateContainer}} {
+		for _, set := range []launcher.HookSet{
+			{Kind: "prestart", Hooks: h.Prestart, Env: os.Environ()},
+			{Kind: "createRuntime", Hooks: h.CreateRuntime, Env: os.Environ()},
+			// As with runc: they belong to the container.
+			{Kind: "createContainer", Hooks: h.CreateContainer, Env: processEnv(cfg)},
+		} {
 			if err := set.Run(ctx, state); err != nil {
 				return err
 			}
@@ -157,6 +162,13 @@ func (r *Runtime) afterCreate(ctx context.Context, c *Create, cfg *specs.Spec, p
 		return WritePIDFile(c.PIDFile, pid)
 	}
 	return nil
+}
+
+func processEnv(cfg *specs.Spec) []string {
+	if cfg.Process == nil {
+		return nil
+	}
+	return cfg.Process.Env
 }
 
 // Start starts the application of a created container.
@@ -187,7 +199,7 @@ func (r *Runtime) start(ctx context.Context, id string, launch func(context.Cont
 	}
 	if cfg.Hooks != nil {
 		state := r.stateOf(cfg, id, rec.Container.Bundle, StatusRunning, rec.Sentry.PID)
-		launcher.HookSet{Kind: "poststart", Hooks: cfg.Hooks.Poststart}.RunAll(ctx, state, r.warn)
+		launcher.HookSet{Kind: "poststart", Hooks: cfg.Hooks.Poststart, Env: os.Environ()}.RunAll(ctx, state, r.warn)
 	}
 	return nil
 }
@@ -430,7 +442,7 @@ func (r *Runtime) Delete(ctx context.Context, id string, force bool) (err error)
 // poststop runs the last hooks of a container that has been removed.
 func (r *Runtime) poststop(ctx context.Context, cfg *specs.Spec, id, bundle string) {
 	if cfg.Hooks != nil {
-		launcher.HookSet{Kind: "poststop", Hooks: cfg.Hooks.Poststop}.RunAll(ctx, r.stateOf(cfg, id, bundle, StatusStopped, 0), r.warn)
+		launcher.HookSet{Kind: "poststop", Hooks: cfg.Hooks.Poststop, Env: os.Environ()}.RunAll(ctx, r.stateOf(cfg, id, bundle, StatusStopped, 0), r.warn)
 	}
 }
 
