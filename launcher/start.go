@@ -312,10 +312,12 @@ func (p *pair) waitReady(ctx context.Context) error {
 			return fmt.Errorf("wait for control server: %w", err)
 		}
 	}
-	if fds[2].Revents != 0 {
-		return errors.New("wait for control server: the gofer exited")
+	// A gofer leaves as soon as its sentry has: if both are gone, the sentry was
+	// first.
+	if fds[1].Revents != 0 {
+		return errors.New("wait for control server: the sentry exited")
 	}
-	return errors.New("wait for control server: the sentry exited")
+	return errors.New("wait for control server: the gofer exited")
 }
 
 // sentryDied says whether the sentry of the record dies in the time given.

@@ -130,8 +130,8 @@ func (h *attackHost) bundleTraps(out map[string]trap) {
 		"poststop hook":           {good + `,"hooks":{"poststop":[{"path":"/bin/touch","args":["touch","` + h.canary + `/hooked"]}]}}`, "hooks: they run as root on the host"},
 		"capability":              {strings.Replace(good, `"cwd"`, `"capabilities":{"bounding":["CAP_SYS_ADMIN"]},"cwd"`, 1) + "}", "process.capabilities"},
 		"ambient capability":      {strings.Replace(good, `"cwd"`, `"capabilities":{"ambient":["CAP_SYS_MODULE"]},"cwd"`, 1) + "}", "process.capabilities"},
-		"windows":                 {good + `,"windows":{"layerFolders":["c"]}}`, "expected a Linux bundle"},
-		"virtual machine":         {good + `,"vm":{"kernel":{"path":"/evil"}}}`, "expected a Linux bundle"},
+		"windows":                 {good + `,"windows":{"layerFolders":["c"]}}`, "not supported: it is for another platform than Linux"},
+		"virtual machine":         {good + `,"vm":{"kernel":{"path":"/evil"}}}`, "not supported: it is for another platform than Linux"},
 		"more than a mebibyte":    {good + "}" + strings.Repeat(" ", 1<<20), "at most 1048576 bytes"},
 		"relative startContainer": {good + `,"hooks":{"startContainer":[{"path":"evil"}]}}`, "hooks.startContainer[0]"},
 	} {

@@ -256,7 +256,7 @@ func (l *attackList) privileges() {
 		"spec.fileAccess":    {"fileAccess: direct", "fileAccess: exclusive", "fileAccess: Proxy"},
 		"spec.overlay":       {"overlay: none", "overlay: disk", "overlay: 'root:/etc'", "overlay: all:memory"},
 		"spec.restartPolicy": {"restartPolicy: always", "restartPolicy: unless-stopped"},
-		"spec.stopSignal":    {"stopSignal: SIGNOPE", "stopSignal: '9'", "stopSignal: 'SIGTERM; id'", "stopSignal: 9"},
+		"spec.stopSignal":    {"stopSignal: SIGNOPE", "stopSignal: '99'", "stopSignal: 'SIGTERM; id'", "stopSignal: 0", "stopSignal: -9"},
 		"spec.suspend":       {"suspend: yes", "suspend: 'true'", "suspend: 1"},
 		"spec.terminal":      {"terminal: on", "terminal: /dev/tty"},
 		"spec.probes":        {"probes: {liveness: {exec: {command: [id]}}}"},

@@ -33,6 +33,11 @@ func reopen(f *os.File, access int) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s anew: %w", f.Name(), err)
 	}
+	// The application's descriptor has the flags of this one: with O_NONBLOCK it
+	// would read EAGAIN where nothing has been written yet.
+	if err := unix.SetNonblock(fd, false); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s anew: %w", f.Name(), err), unix.Close(fd))
+	}
 	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 

@@ -47,6 +47,10 @@ func TestReopen(t *testing.T) {
 		if flags, err := unix.FcntlInt(c.f.Fd(), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK != 0 {
 			t.Errorf("%s: flags of the caller's are %#x, %v", name, flags, err)
 		}
+		// The application inherits them: it would not wait for input.
+		if flags, err := unix.FcntlInt(own.Fd(), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK != 0 {
+			t.Errorf("%s: flags of the new one are %#x, %v", name, flags, err)
+		}
 		must(t, own.Close())
 	}
 	null, err := os.Open(os.DevNull)

@@ -149,7 +149,9 @@ func stubSentry() int {
 		fmt.Fprintln(os.Stderr, "boot sentry: no reason")
 		return wire.ExitBootFailed
 	case stubNeverReady, stubNoGofer:
-		select {}
+		for { // select {} ends a program that was built without cgo
+			_ = unix.Pause()
+		}
 	}
 	if err := unix.Listen(num("controller-fd"), 8); err != nil {
 		panic(err)
