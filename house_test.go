@@ -65,7 +65,7 @@ func TestDirections(t *testing.T) {
 		"./gofer/...":         `^sandboxctl\.dev/(gofer|actual/crashpoint$)|^golang\.org/x/|^gvisor\.dev/gvisor/|^github\.com/moby/sys/mountinfo$`,
 		"./launcher/wire":     `^sandboxctl\.dev/launcher/wire`,
 		"./launcher/cgroup":   `^sandboxctl\.dev/(launcher/cgroup|actual/crashpoint$)|^golang\.org/x/sys/|^github\.com/opencontainers/runtime-spec/`,
-		"./launcher/hostfs":   `^sandboxctl\.dev/(launcher/hostfs$|gofer$|gofer/sandboxlog$|actual/crashpoint$)|^golang\.org/x/|^gvisor\.dev/gvisor/|^github\.com/moby/sys/mountinfo$`,
+		"./launcher/hostfs":   `^sandboxctl\.dev/(launcher/hostfs$|gofer$|gofer/(sandboxlog|hostfiles)$|actual/crashpoint$)|^golang\.org/x/|^gvisor\.dev/gvisor/|^github\.com/moby/sys/mountinfo$`,
 		"./launcher/guest":    `^sandboxctl\.dev/launcher/guest|^golang\.org/x/sys/|^github\.com/opencontainers/runtime-spec/`,
 		"./launcher/netns":    `^sandboxctl\.dev/(launcher/(netns|wire)|actual/crashpoint$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
 		"./launcher":          `^sandboxctl\.dev/(launcher|desired|actual|gofer)|^golang\.org/x/|^gvisor\.dev/gvisor/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|moby/sys|opencontainers/runtime-spec|vishvananda)`,

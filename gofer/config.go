@@ -65,6 +65,8 @@ type Mount struct {
 	Tree  *Tree `json:"tree,omitempty"`
 	// Empty is an empty file of the gofer's own, in the place of a masked one.
 	Empty bool `json:"empty,omitempty"`
+	// NoDevices lets no device node below lead to a device.
+	NoDevices bool `json:"noDevices,omitempty"`
 	// ReadOnly refuses writes in the server, whatever the mount says.
 	ReadOnly bool `json:"readOnly,omitempty"`
 }

@@ -9,9 +9,9 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/runsc/fsgofer"
 
 	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/gofer/hostfiles"
 )
 
 // stage is where the new root is attached before the pivot. /proc exists on
@@ -91,7 +91,7 @@ func enterJail(cfg *Config) error {
 	if err := unix.Chdir("/"); err != nil {
 		return fmt.Errorf("enter jail: %w", err)
 	}
-	if err := fsgofer.OpenProcSelfFD(procFD); err != nil {
+	if err := hostfiles.OpenProcSelfFD(procFD); err != nil {
 		return fmt.Errorf("open /proc/self/fd: %w", err)
 	}
 	if err := unix.Unmount(procFD, unix.MNT_DETACH); err != nil {

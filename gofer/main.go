@@ -15,10 +15,9 @@ import (
 	"gvisor.dev/gvisor/pkg/lisafs"
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/unet"
-	"gvisor.dev/gvisor/runsc/config"
-	"gvisor.dev/gvisor/runsc/fsgofer"
 
 	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/gofer/hostfiles"
 	"sandboxctl.dev/gofer/sandboxlog"
 )
 
@@ -146,25 +145,15 @@ func prepare(cfg *Config) (*logging, error) {
 
 // connect makes the lisafs connections, one a mount, not yet answering.
 func connect(cfg *Config) (*lisafs.Server, []*lisafs.Connection, error) {
-	// Host sockets, fifos and character devices are never opened for a
-	// sandbox, whatever is in its root: zero values refuse them.
-	impl := &fsgofer.Config{
-		HostUDS:            config.HostUDSNone,
-		HostFifo:           config.HostFifoNone,
-		DonateMountPointFD: cfg.DirectFS,
-		RUID:               unix.Getuid(),
-		EUID:               unix.Geteuid(),
-		RGID:               unix.Getgid(),
-		EGID:               unix.Getegid(),
-	}
 	server := lisafs.NewServer()
 	conns := make([]*lisafs.Connection, 0, len(cfg.Mounts))
 	for i, m := range cfg.Mounts {
+		impl := hostfiles.Config{DonateMountPointFD: cfg.DirectFS, NoDevices: m.NoDevices}
 		sock, err := unet.NewSocket(m.SocketFD)
 		if err != nil {
 			return nil, nil, fmt.Errorf("open connection of mount %d: %w", i, err)
 		}
-		c, err := server.CreateConnection(sock, mountPoint(i), fsgofer.ConnectionOpts(m.ReadOnly), fsgofer.NewConnectionImpl(impl))
+		c, err := server.CreateConnection(sock, mountPoint(i), hostfiles.ConnectionOpts(m.ReadOnly), hostfiles.NewConnectionImpl(impl))
 		if err != nil {
 			return nil, nil, fmt.Errorf("create connection of mount %d: %w", i, err)
 		}
