@@ -36,6 +36,7 @@ func sample(name string) *Record {
 		LastExit:  &Exit{Known: true, Code: 1, Reason: ReasonError, At: at},
 		Completed: true,
 		Network:   &Network{Path: "/run/netns/web", Inode: 4026531840, Config: json.RawMessage(`{"links":[]}`)},
+		Files:     []SharedFile{{Path: "/srv/f", Device: 1, Inode: 2}},
 		Hooks:     json.RawMessage(`{"bundle":"/srv/b"}`),
 	}
 }
@@ -112,7 +113,7 @@ func TestRecordUpgrade(t *testing.T) {
 			want.Network = nil
 		}
 		if v < 3 {
-			want.Hooks = nil
+			want.Hooks, want.Files = nil, nil
 		}
 		if got, err := EncodeRecord(r); err != nil {
 			t.Error(err)

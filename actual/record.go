@@ -4,7 +4,11 @@ package actual
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // RecordVersion is the version this program writes. A record with a newer one
@@ -82,6 +86,8 @@ type Record struct {
 	// Hooks are what runs on the host when the sandbox has ended, opaque here. They
 	// are set from before its first hooks run until its last ones have run.
 	Hooks json.RawMessage `json:"hooks,omitempty"`
+	// Files are the single files of the host that the sandbox was given.
+	Files []SharedFile `json:"files,omitempty"`
 	// Warnings are things that were asked for and could not be had on this
 	// host, such as resource limits without a cgroup controller.
 	Warnings []Warning `json:"warnings,omitempty"`
@@ -104,6 +110,26 @@ type Record struct {
 // WarningStopFailed is the reason of a warning that says why a sandbox could not
 // be stopped or what it left could not be removed, the last time that was tried.
 const WarningStopFailed = "StopFailed"
+
+// SharedFile is a file of the host in a sandbox: the one that had the path when
+// the sandbox was started.
+type SharedFile struct {
+	Path   string `json:"path"`
+	Device uint64 `json:"device"`
+	Inode  uint64 `json:"inode"`
+}
+
+// Replaced says whether the path is of another file by now, or of none.
+func (f *SharedFile) Replaced() (bool, error) {
+	var st unix.Stat_t
+	switch err := unix.Lstat(f.Path, &st); {
+	case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("look at %s: %w", f.Path, err)
+	}
+	return st.Dev != f.Device || st.Ino != f.Inode, nil
+}
 
 // Network is what a sandbox was lent of a network namespace.
 type Network struct {
