@@ -38,6 +38,7 @@ var listExamples = map[string]string{
 	"groups":  `[1000, 1001]`,
 	"add":     `[NET_ADMIN]`,
 	"drop":    `[ALL]`,
+	"options": `[noexec, nodev]`,
 
 	"labels":      `{app: web}`,
 	"annotations": `{note: text}`,

@@ -148,8 +148,10 @@ type Volume struct {
 	Name      string `json:"name"`
 	MountPath string `json:"mountPath"`
 	ReadOnly  bool   `json:"readOnly,omitempty"`
-	HostPath  string `json:"hostPath,omitempty"`
-	Tmpfs     *Tmpfs `json:"tmpfs,omitempty"`
+	// Options are those of VolumeOptions.
+	Options  []string `json:"options,omitempty"`
+	HostPath string   `json:"hostPath,omitempty"`
+	Tmpfs    *Tmpfs   `json:"tmpfs,omitempty"`
 }
 
 // Tmpfs is an empty in-memory filesystem, gone with the sandbox.

@@ -381,6 +381,7 @@ func (v *validator) volumes(volumes []Volume) {
 			v.add(at+".mountPath", "two volumes are mounted at %s; move one of them", vol.MountPath)
 		}
 		paths[vol.MountPath] = true
+		v.volumeOptions(at, vol.Options)
 		set := 0
 		if vol.HostPath != "" {
 			set++
@@ -398,6 +399,25 @@ func (v *validator) volumes(volumes []Volume) {
 		if set != 1 {
 			v.add(at, "expected exactly one of hostPath, tmpfs, got %d", set)
 		}
+	}
+}
+
+// VolumeOptions are what spec.volumes[].options may be: as those of mount(8).
+var VolumeOptions = []string{"noexec", "nosuid", "nodev", "noatime"}
+
+func (v *validator) volumeOptions(at string, options []string) {
+	seen := map[string]bool{}
+	for i, o := range options {
+		field := fmt.Sprintf("%s.options[%d]", at, i)
+		switch {
+		case o == "ro" || o == "rro" || o == "rw":
+			v.add(field, "whether a volume may be written is said by readOnly: true or false")
+		case seen[o]:
+			v.add(field, "%s is given twice; remove one of them", o)
+		default:
+			v.oneOf(field, o, VolumeOptions...)
+		}
+		seen[o] = true
 	}
 }
 

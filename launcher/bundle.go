@@ -84,16 +84,20 @@ func (st *setup) fromConfig(dir string, cfg *specs.Spec) (err error) {
 		if isMasked(m.Destination, st.masked) {
 			continue
 		}
+		o, err := parseMountOptions(&m, false)
+		if err != nil {
+			return terminalf("spec.root.bundle: read %s/config.json: mounts[%d].%w", dir, i, err)
+		}
 		if isBind(m) {
-			src, err := st.allowInBundle(dir, m.Source, desired.VolumePath, slices.Contains(m.Options, "ro"))
+			src, err := st.allowInBundle(dir, m.Source, desired.VolumePath, o.readOnly)
 			if err != nil {
 				return fmt.Errorf("spec.root.bundle: read %s/config.json: mounts[%d].source: %w", dir, i, err)
 			}
-			src.field = fmt.Sprintf("spec.root.bundle: mounts[%d].source", i)
+			src.field, src.options = fmt.Sprintf("spec.root.bundle: mounts[%d].source", i), o
 			st.addBind(m.Destination, src)
 			continue
 		}
-		st.spec.Mounts = append(st.spec.Mounts, m)
+		st.spec.Mounts = append(st.spec.Mounts, o.own(m))
 	}
 	return nil
 }

@@ -71,6 +71,9 @@ func (l *Launcher) createContainer(ctx context.Context, c *Container) (*actual.R
 	if err := checkCommand(c.Spec, st.root.path); err != nil {
 		return nil, err
 	}
+	if err := st.checkCopyUp(); err != nil {
+		return nil, err
+	}
 	if st.root.readOnly {
 		if err := st.makeMountPoints(); err != nil {
 			return nil, err

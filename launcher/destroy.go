@@ -141,7 +141,7 @@ func (l *Launcher) conclude(rec *actual.Record, end *actual.Ending, oom bool) {
 	rec.LastExit = exit
 	rec.Failures, rec.Completed = end.Failures, end.Completed
 	rec.Phase = actual.PhaseStopped
-	rec.Sentry, rec.Gofer, rec.Cgroups, rec.Network, rec.Warnings = nil, nil, nil, nil, nil
+	rec.Sentry, rec.Gofer, rec.Cgroups, rec.Network, rec.Warnings, rec.Files = nil, nil, nil, nil, nil, nil
 	rec.Ending = end
 }
 

@@ -123,7 +123,7 @@ func (st *setup) restrict(dest string) bool {
 		}
 		if filepath.Clean(m.Destination) == dest {
 			st.volumes[n].readOnly = true
-			st.spec.Mounts[i].Options = []string{"rbind", "ro"}
+			st.spec.Mounts[i].Options = st.volumes[n].bindOptions()
 			return true
 		}
 		n++
@@ -188,5 +188,5 @@ func (st *setup) find(served map[string]*source, p string) (found source, mode u
 		return source{}, 0, err
 	}
 	path, err := os.Readlink(fdPath(f))
-	return source{path: path, allowed: tree.allowed, field: tree.field}, stat.Mode & unix.S_IFMT, err
+	return source{path: path, allowed: tree.allowed, field: tree.field, options: tree.options}, stat.Mode & unix.S_IFMT, err
 }

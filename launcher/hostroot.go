@@ -24,6 +24,9 @@ var hostEtc = []string{
 	"pki/tls/certs", "protocols", "services", "ssl/certs", "ssl/openssl.cnf",
 }
 
+// hostRootField is where a manifest asks for the view of the host.
+const hostRootField = "spec.root.host"
+
 // hostTree describes the root of `root.host`: a tmpfs with read-only mounts of
 // the host's programs, a generated /etc and empty standard directories. Its
 // mounts are given to the gofer, and returned.
@@ -86,7 +89,7 @@ func addHost(t *gofer.Tree, name string, toGofer *donation, binds *[]*tree) erro
 		t.Links = append(t.Links, gofer.Link{Path: name, Target: target})
 		return nil
 	}
-	bind, err := detach(source{path: path, readOnly: true, field: "spec.root.host"})
+	bind, err := detach(source{path: path, readOnly: true, field: hostRootField})
 	if err != nil {
 		return err
 	}

@@ -40,6 +40,23 @@ func (st *setup) makeMountPoints() error {
 	return nil
 }
 
+// checkCopyUp refuses a tmpfs that is to have a copy of what is under it, if there
+// is something: it would be missing.
+func (st *setup) checkCopyUp() error {
+	for _, dest := range st.copyUp {
+		root, err := os.OpenRoot(st.root.path)
+		if err != nil {
+			return fmt.Errorf("open root: %w", err)
+		}
+		entries, err := fs.ReadDir(root.FS(), strings.TrimLeft(path.Clean(dest), "/"))
+		root.Close()
+		if err == nil && len(entries) > 0 {
+			return terminalf("mounts: tmpcopyup can't be honoured for %s: the root has files there, and they would be missing; use notmpcopyup", dest)
+		}
+	}
+	return nil
+}
+
 func (s *source) isDir() (bool, error) {
 	if s.empty {
 		return false, nil

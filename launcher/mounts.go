@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/hostfs"
 )
@@ -89,6 +90,8 @@ type tree struct {
 	// spot is where on the host it is from, field where it is asked for.
 	spot  hostfs.Spot
 	field string
+	// file is what it is of, if it is a single file of the host.
+	file *actual.SharedFile
 }
 
 // detach returns a detached private mount of a directory or regular file,
@@ -119,9 +122,16 @@ func detach(s source) (*tree, error) {
 	if t.spot, err = hostfs.SpotOf(src); err != nil {
 		return nil, err
 	}
+	if !t.isDir {
+		var st unix.Stat_t
+		if err := unix.Fstatat(int(src.Fd()), "", &st, unix.AT_EMPTY_PATH); err != nil {
+			return nil, fmt.Errorf("open %s: %w", path, err)
+		}
+		t.file = &actual.SharedFile{Path: path, Device: st.Dev, Inode: st.Ino}
+	}
 	flags := uint(unix.AT_EMPTY_PATH | unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
 	attrFlags := uint(unix.AT_EMPTY_PATH)
-	if t.isDir {
+	if t.isDir && !s.options.single {
 		flags |= unix.AT_RECURSIVE
 		attrFlags |= unix.AT_RECURSIVE
 	}
@@ -133,6 +143,10 @@ func detach(s source) (*tree, error) {
 	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV, Propagation: unix.MS_PRIVATE}
 	if s.readOnly {
 		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
+	}
+	if s.options.atime != 0 {
+		attr.Attr_clr = unix.MOUNT_ATTR__ATIME
+		attr.Attr_set |= s.options.atime
 	}
 	if err := unix.MountSetattr(fd, "", attrFlags, attr); err != nil {
 		return nil, errors.Join(fmt.Errorf("restrict mount of %s: %w", path, err), t.mount.Close())
@@ -154,7 +168,7 @@ type served struct {
 func openSources(sources []source, toGofer, toSentry *donation) (*served, error) {
 	out := &served{}
 	for _, s := range sources {
-		m := gofer.Mount{FD: -1, ReadOnly: s.readOnly, Empty: s.empty}
+		m := gofer.Mount{FD: -1, ReadOnly: s.readOnly, Empty: s.empty, NoDevices: s.options.noDev}
 		switch {
 		case s.empty:
 		case s.host:
@@ -180,6 +194,16 @@ func openSources(sources []source, toGofer, toSentry *donation) (*served, error)
 		out.mounts = append(out.mounts, m)
 	}
 	return out, nil
+}
+
+// files are the single files among the served trees that a manifest names.
+func (s *served) files() (out []actual.SharedFile) {
+	for _, t := range s.trees {
+		if t.file != nil && t.field != "" && t.field != hostRootField {
+			out = append(out, *t.file)
+		}
+	}
+	return out
 }
 
 // inField says which field of the manifest or config.json an error is about.

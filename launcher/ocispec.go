@@ -80,15 +80,25 @@ func fromContainer(cfg *specs.Spec, bundle string) (*setup, error) {
 		if isMasked(m.Destination, st.masked) {
 			continue
 		}
+		o, err := parseMountOptions(&m, true)
+		if err != nil {
+			return nil, terminalf("read %s/config.json: mounts[%d].%w", bundle, i, err)
+		}
 		if !isBind(m) {
-			st.spec.Mounts = append(st.spec.Mounts, m)
+			if o.copyUp {
+				st.copyUp = append(st.copyUp, m.Destination)
+			}
+			st.spec.Mounts = append(st.spec.Mounts, o.own(m))
 			continue
 		}
 		src, err := realPath(bundle, m.Source)
 		if err != nil {
 			return nil, terminalf("resolve mounts[%d].source: %w", i, err)
 		}
-		st.addBind(m.Destination, source{path: src, readOnly: slices.Contains(m.Options, "ro")})
+		st.addBind(m.Destination, source{path: src, readOnly: o.readOnly, options: o})
+	}
+	if err := st.resolveMountPoints(); err != nil {
+		return nil, terminalf("%w", err)
 	}
 	if err := st.hide(); err != nil {
 		return nil, terminalf("%w", err)

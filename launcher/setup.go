@@ -42,6 +42,9 @@ type setup struct {
 	defaults cgroup.Limits
 	// logSize is the size at which a log file is rotated, 0 for the default.
 	logSize int64
+	// copyUp are the tmpfs mounts that an OCI client wants filled with what the
+	// root has there.
+	copyUp []string
 	// cgroupsPath and resources are those of a container.
 	cgroupsPath string
 	resources   *specs.LinuxResources
@@ -68,6 +71,8 @@ type source struct {
 	allowed  string
 	host     bool // the generated view of the host
 	readOnly bool
+	// options are the other ones of its mount.
+	options mountOptions
 	// empty says that it is an empty file, in the place of a masked one. It is
 	// nowhere on the host.
 	empty bool
@@ -240,7 +245,11 @@ func (st *setup) addVolumes(volumes []desired.Volume) error {
 			if v.ReadOnly {
 				opts = append(opts, "ro")
 			}
-			st.spec.Mounts = append(st.spec.Mounts, specs.Mount{Destination: v.MountPath, Type: "tmpfs", Source: "tmpfs", Options: opts})
+			o, err := parseMountOptions(&specs.Mount{Type: "tmpfs", Options: append(opts, v.Options...)}, false)
+			if err != nil {
+				return terminalf("spec.volumes[%d].%w", i, err)
+			}
+			st.spec.Mounts = append(st.spec.Mounts, specs.Mount{Destination: v.MountPath, Type: "tmpfs", Source: "tmpfs", Options: o.forSentry()})
 		case v.HostPath != "":
 			field := fmt.Sprintf("spec.volumes[%d].hostPath", i)
 			src, err := st.allow(desired.VolumePath, v.HostPath, v.ReadOnly)
@@ -248,6 +257,12 @@ func (st *setup) addVolumes(volumes []desired.Volume) error {
 				return fmt.Errorf("%s: %w", field, err)
 			}
 			src.field = field
+			if src.options, err = parseMountOptions(&specs.Mount{Type: "bind", Options: v.Options}, false); err != nil {
+				return terminalf("spec.volumes[%d].%w", i, err)
+			}
+			if src.options.noDev && st.directFS {
+				return terminalf("spec.volumes[%d].options: with fileAccess direct nobody hides device nodes; use proxy, or remove nodev", i)
+			}
 			st.addBind(v.MountPath, src)
 		}
 	}
@@ -257,16 +272,21 @@ func (st *setup) addVolumes(volumes []desired.Volume) error {
 // addBind serves a tree at dest. The sentry is given a name that says nothing of
 // the host: it gets the tree over lisafs and has no use for a path.
 func (st *setup) addBind(dest string, src source) {
-	mode := "rw"
-	if src.readOnly {
-		mode = "ro"
-	}
 	st.spec.Mounts = append(st.spec.Mounts, specs.Mount{
 		Destination: dest, Type: "bind",
 		Source:  fmt.Sprintf("/volume/%d", len(st.volumes)),
-		Options: []string{"rbind", mode},
+		Options: src.bindOptions(),
 	})
 	st.volumes = append(st.volumes, src)
+}
+
+func (s *source) bindOptions() []string {
+	o, mode := s.options, "rw"
+	if s.readOnly {
+		mode = "ro"
+	}
+	o.readOnly = false
+	return append([]string{"rbind", mode}, o.forSentry()...)
 }
 
 // hostUserns says whether the sentry must stay in the host's user namespace:

@@ -62,6 +62,9 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		timeout += img.timeout()
 	}
 	// Not before the checkpoint is compared: it was described without.
+	if err := st.resolveMountPoints(); err != nil {
+		return err
+	}
 	if err := st.hideInBundle(); err != nil {
 		return err
 	}
@@ -368,6 +371,7 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 	if err != nil {
 		return nil, err
 	}
+	rec.Files = files.files()
 	never, overlays, err := l.checkServed(files.trees, st.policy)
 	if err != nil {
 		return nil, err

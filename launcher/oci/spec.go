@@ -47,7 +47,7 @@ func Features() *features.Features {
 		OCIVersionMin: "1.0.0",
 		OCIVersionMax: specs.Version,
 		Hooks:         []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"},
-		MountOptions:  []string{"bind", "rbind", "ro", "rw", "nosuid", "nodev", "noexec"},
+		MountOptions:  launcher.MountOptionNames(),
 		Linux: &features.Linux{
 			Namespaces:   []string{"cgroup", "ipc", "mount", "network", "pid", "user", "uts"},
 			Capabilities: launcher.CapabilityNames(),

@@ -174,7 +174,7 @@ func containerFields() []Field {
 		both("mounts.destination", h),
 		both("mounts.type", honoured("filesystems that gVisor has")),
 		both("mounts.source", h),
-		both("mounts.options", h),
+		field("mounts.options", honoured("those that can't be are refused"), honoured("those that can't be are refused; `shared` and `slave` are as `private`")),
 		both("mounts.uidMappings", refused(whyIDMap)),
 		both("mounts.gidMappings", refused(whyIDMap)),
 		field("annotations", honoured("given to hooks, and changes nothing"), honoured("given to hooks and clients, and changes nothing")),

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// mountOptions are what the options of a mount ask for.
+type mountOptions struct {
+	readOnly, noExec, noSUID, noDev, noATime bool
+	// single leaves out what is mounted below the source of a bind mount.
+	single bool
+	// copyUp asks for a copy of the directory under a tmpfs.
+	copyUp bool
+	// atime are the attributes of the host's mount that say when times of access
+	// are written.
+	atime uint64
+	// data is for the filesystem.
+	data []string
+}
+
+// The names of options, but for an "r" in front, which makes them recursive: that
+// is what all of them are here.
+var mountFlags = map[string]func(*mountOptions){
+	"ro":     func(o *mountOptions) { o.readOnly = true },
+	"rw":     func(o *mountOptions) { o.readOnly = false },
+	"noexec": func(o *mountOptions) { o.noExec = true },
+	"exec":   func(o *mountOptions) { o.noExec = false },
+	"nosuid": func(o *mountOptions) { o.noSUID = true },
+	"suid":   func(o *mountOptions) { o.noSUID = false },
+	"nodev":  func(o *mountOptions) { o.noDev = true },
+	"dev":    func(o *mountOptions) { o.noDev = false },
+	"noatime": func(o *mountOptions) {
+		o.noATime, o.atime = true, o.atime&unix.MOUNT_ATTR_NODIRATIME|unix.MOUNT_ATTR_NOATIME
+	},
+	"atime":    func(o *mountOptions) { o.noATime, o.atime = false, o.atime&unix.MOUNT_ATTR_NODIRATIME },
+	"relatime": func(o *mountOptions) { o.noATime, o.atime = false, o.atime&unix.MOUNT_ATTR_NODIRATIME },
+	"strictatime": func(o *mountOptions) {
+		o.noATime, o.atime = false, o.atime&unix.MOUNT_ATTR_NODIRATIME|unix.MOUNT_ATTR_STRICTATIME
+	},
+	"nodiratime": func(o *mountOptions) { o.atime |= unix.MOUNT_ATTR_NODIRATIME },
+	"diratime":   func(o *mountOptions) { o.atime &^= unix.MOUNT_ATTR_NODIRATIME },
+	"private":    func(*mountOptions) {},
+	"unbindable": func(*mountOptions) {}, // a sandbox can't bind what is outside of it
+}
+
+// Options that are what a mount has anyway.
+var mountDefaults = []string{
+	"defaults", "async", "nomand", "noiversion", "norelatime", "nostrictatime", "nolazytime", "loud", "silent", "symfollow", "notmpcopyup",
+}
+
+// Propagation that only an OCI client may ask for, who expects it to be taken: no
+// mount that the host makes later reaches a sandbox, and none leaves it.
+var mountPropagation = []string{"slave", "shared"}
+
+// filesystemOptions are those of the filesystems of the sentry. For tmpfs it takes
+// them; the others are of the host's kernel and mean nothing in the sandbox's own.
+var filesystemOptions = map[string][]string{
+	"tmpfs":   {"mode", "size", "uid", "gid"},
+	"devpts":  {"newinstance", "ptmxmode", "mode", "gid", "uid"},
+	"cgroup":  {"all", "cpu", "cpuacct", "cpuset", "devices", "job", "memory", "pids", "name", "xattr", "clone_children", "blkio", "freezer", "hugetlb", "net_cls", "net_prio", "perf_event", "rdma", "misc"},
+	"cgroup2": {"nsdelegate", "memory_recursiveprot", "memory_localevents", "favordynmods", "xattr"},
+}
+
+// MountOptionNames are the options that are honoured, for clients that ask.
+func MountOptionNames() []string {
+	names := []string{"bind", "rbind"}
+	for n := range mountFlags {
+		names = append(names, n)
+		if recursiveFlag("r"+n) != "" {
+			names = append(names, "r"+n)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// recursiveFlag is the flag that an option with an "r" in front is of, "" if there
+// is no such option: runc and crun know these.
+func recursiveFlag(option string) string {
+	flag, ok := strings.CutPrefix(option, "r")
+	if _, known := mountFlags[flag]; !ok || !known {
+		return ""
+	}
+	return flag
+}
+
+// parseMountOptions reads the options of a mount of config.json. Those that can't
+// be honoured are refused: whoever asks for one relies on it.
+func parseMountOptions(m *specs.Mount, client bool) (o mountOptions, err error) {
+	bind := isBind(*m)
+	o.single = slices.Contains(m.Options, "bind") && !slices.Contains(m.Options, "rbind")
+	for _, opt := range m.Options {
+		key, _, _ := strings.Cut(opt, "=")
+		flag := opt
+		if r := recursiveFlag(opt); r != "" {
+			flag = r
+		}
+		set, known := mountFlags[flag]
+		switch {
+		case known:
+			set(&o)
+		case opt == "" || opt == "bind" || opt == "rbind" || slices.Contains(mountDefaults, opt):
+		case client && slices.Contains(mountPropagation, strings.TrimPrefix(opt, "r")):
+		case !bind && m.Type == "tmpfs" && opt == "tmpcopyup" && client:
+			o.copyUp = true
+		case !bind && slices.Contains(filesystemOptions[m.Type], key):
+			o.data = append(o.data, opt)
+		default:
+			return o, fmt.Errorf("options: %q can't be honoured for a mount of type %s; remove it", printable(opt, 60), mountType(m))
+		}
+	}
+	return o, nil
+}
+
+func mountType(m *specs.Mount) string {
+	if isBind(*m) {
+		return "bind"
+	}
+	return m.Type
+}
+
+// forSentry are the options in the sentry's words.
+func (o *mountOptions) forSentry() (out []string) {
+	for _, f := range []struct {
+		set  bool
+		name string
+	}{{o.readOnly, "ro"}, {o.noExec, "noexec"}, {o.noSUID, "nosuid"}, {o.noATime, "noatime"}} {
+		if f.set {
+			out = append(out, f.name)
+		}
+	}
+	return append(out, o.data...)
+}
+
+// own makes a mount of one of the sentry's filesystems. It has no devices but the
+// sentry's, so that nodev is nothing to ask for.
+func (o *mountOptions) own(m specs.Mount) specs.Mount {
+	m.Options = o.forSentry()
+	return m
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxMountLinks bounds the links on the way to a mount point, as the kernel does.
+const maxMountLinks = 40
+
+// resolveMountPoints replaces the mount points by where links of the root and of
+// other mounts lead, as runc does. The sentry follows links by itself, but can't
+// make a mount point where one leads nowhere: /etc/resolv.conf of a root in which
+// systemd-resolved is not running, for one.
+func (st *setup) resolveMountPoints() error {
+	trees := containerTrees{served: st.servedAt(), open: map[*source]*os.File{}}
+	defer trees.close()
+	for i := range st.spec.Mounts {
+		m := &st.spec.Mounts[i]
+		// A mount does not stand in its own way.
+		trees.but = filepath.Clean(m.Destination)
+		dest, err := trees.resolve(m.Destination)
+		if err != nil {
+			return fmt.Errorf("mount point %s: %w", m.Destination, err)
+		}
+		if dest == "/" && trees.but != "/" {
+			return terminalf("mount point %s: it leads to the root of the sandbox, which can't be mounted over", m.Destination)
+		}
+		trees.served[dest] = trees.served[trees.but]
+		m.Destination = dest
+	}
+	return nil
+}
+
+// containerTrees are the trees of the host in a container, by their mount points.
+type containerTrees struct {
+	served map[string]*source
+	but    string
+	open   map[*source]*os.File
+}
+
+func (c *containerTrees) close() {
+	for _, f := range c.open {
+		f.Close()
+	}
+}
+
+// resolve follows every link of a path of the container, as far as there is
+// something. What does not exist is left as it is.
+func (c *containerTrees) resolve(p string) (string, error) {
+	at, links := "/", 0
+	todo := strings.Split(strings.TrimPrefix(path.Clean(p), "/"), "/")
+	for len(todo) > 0 {
+		next := path.Join(at, todo[0])
+		todo = todo[1:]
+		target, err := c.readlink(next)
+		if err != nil {
+			return "", err
+		}
+		if target == "" {
+			at = next
+			continue
+		}
+		if links++; links > maxMountLinks {
+			return "", terminalf("%w: links lead in a circle, or there are more than %d", unix.ELOOP, maxMountLinks)
+		}
+		if path.IsAbs(target) {
+			at = "/"
+		}
+		// ".." is of what is there then: path.Join of a path without links.
+		todo = append(strings.Split(target, "/"), todo...)
+	}
+	return at, nil
+}
+
+// readlink returns where a link of the container leads, "" if there is none. The
+// path to it is without links.
+func (c *containerTrees) readlink(p string) (string, error) {
+	at := p
+	tree, ok := c.served[at]
+	for at != "/" && (!ok || at == c.but) {
+		at = path.Dir(at)
+		tree, ok = c.served[at]
+	}
+	rel := strings.TrimPrefix(strings.TrimPrefix(p, at), "/")
+	if tree == nil || tree.empty || tree.host || rel == "" {
+		return "", nil
+	}
+	dir := c.dir(tree)
+	if dir == nil {
+		return "", nil // opening it to be served says why
+	}
+	f, err := openAt2(int(dir.Fd()), rel, unix.O_PATH|unix.O_NOFOLLOW, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_MAGICLINKS)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b := make([]byte, 4096) // no link is longer
+	n, err := unix.Readlinkat(int(f.Fd()), "", b)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) { // ENOENT: it is no link
+		return "", nil
+	}
+	return string(b[:max(n, 0)]), err
+}
+
+// dir is the open top of a tree, nil if it can't be opened.
+func (c *containerTrees) dir(tree *source) *os.File {
+	if f := c.open[tree]; f != nil {
+		return f
+	}
+	f, err := tree.open()
+	if err != nil {
+		return nil
+	}
+	c.open[tree] = f
+	return f
+}
