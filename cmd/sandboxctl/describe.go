@@ -128,6 +128,9 @@ func describe(out io.Writer, w *world, s *reconcile.Status, events []actual.Even
 	for _, warn := range s.Warnings {
 		fmt.Fprintf(out, "\nWarning: %s: %s\n", warn.Reason, clean(warn.Message))
 	}
+	for _, f := range w.replacedFiles(s.Name) {
+		fmt.Fprintf(out, "\nWarning: FileReplaced: %s\n", clean(f))
+	}
 	if o := w.object(*s); o.Spec != nil {
 		b, err := yaml.Marshal(o.Spec)
 		if err != nil {
@@ -147,6 +150,26 @@ func describe(out io.Writer, w *world, s *reconcile.Status, events []actual.Even
 		rows[i] = []string{"  " + age(e.At, w.in.Now), e.Type, e.Reason, clean(e.Message)}
 	}
 	return table(out, []string{"  AGE", "TYPE", "REASON", "MESSAGE"}, rows)
+}
+
+// replacedFiles says of which volumes the file of the host is another one than at
+// the start: the sandbox goes on with the old one.
+func (w *world) replacedFiles(name string) (out []string) {
+	for i := range w.in.Actual.Sandboxes {
+		o := &w.in.Actual.Sandboxes[i]
+		if o.Record.Name != name || o.Record.Phase != actual.PhaseRunning {
+			continue
+		}
+		for _, f := range o.Record.Files {
+			switch replaced, err := f.Replaced(); {
+			case err != nil:
+				out = append(out, err.Error())
+			case replaced:
+				out = append(out, fmt.Sprintf("the host's file %s was replaced or removed after the start; the sandbox still has the old one; `sandboxctl restart %s` gives it the new one", f.Path, name))
+			}
+		}
+	}
+	return out
 }
 
 // evidenceText says what is known of a sandbox whose record is held, and what

@@ -25,7 +25,8 @@ func (a *app) diffCommand() *cobra.Command {
 		Use:   "diff -f FILE|DIR|-",
 		Short: "Show what apply would change",
 		Long: `Show how manifests differ from those in the manifests directory, with defaults
-filled in on both sides. Exit code 0: no difference, 1: differences, 2: error.`,
+filled in on both sides. A warning tells of single files that are volumes and
+were replaced on the host since the sandbox was started. Exit code 0: no difference, 1: differences, 2: error.`,
 		Example: `  sandboxctl diff -f web.yaml`,
 		Args:    onlyFiles,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -65,6 +66,9 @@ func (a *app) diff(ctx context.Context, files []string) (differs bool, err error
 			if old, err = canonicalYAML(e.Sandbox); err != nil {
 				return false, err
 			}
+		}
+		for _, f := range w.replacedFiles(name) {
+			fmt.Fprintf(a.stderr, "warning: %s: %s\n", clean(name), clean(f))
 		}
 		now, err := canonicalYAML(ms[i].Sandbox)
 		if err != nil {
