@@ -81,7 +81,7 @@ func TestJudgeMounts(t *testing.T) {
 		root + mount("8:1", "/var/lib/s", "rw", "ext4"):                    "",
 		root + mount("8:2", "/var/lib", "rw", "ext4"):                      "",
 		root + mount("8:1", "/usr", "ro", "ext4"):                          "",
-		root + mount("8:1", "/usr", "rw,nosuid", "ext4"):                   "it holds /usr/bin/sandboxctl, which is sandboxctl's own and which no sandbox may write",
+		root + mount("8:1", "/usr", "rw,nosuid", "ext4"):                   "it holds /usr/bin/sandboxctl, which no sandbox may write",
 		root + mount("0:50", "/", "rw", "overlay"):                         "",
 		root + mount("0:51", "/", "rw", "overlay"):                         "an overlay that was mounted a moment ago",
 	} {

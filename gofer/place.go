@@ -51,7 +51,7 @@ func (p *Place) Forbids(device, root string, readOnly bool) string {
 	case how == "":
 		return ""
 	case p.Writes:
-		return "it " + how + " " + p.Name + ", which is sandboxctl's own and which no sandbox may write"
+		return "it " + how + " " + p.Name + ", which no sandbox may write"
 	}
 	return "it " + how + " " + p.Name + ", which is sandboxctl's own and never shared with a sandbox"
 }

@@ -51,7 +51,7 @@ func (st *setup) fromConfig(dir string, cfg *specs.Spec) (err error) {
 	if st.root, err = st.allowInBundle(dir, cfg.Root.Path, desired.DirPath, cfg.Root.Readonly || st.overlay != desired.OverlayNone); err != nil {
 		return fmt.Errorf("spec.root.bundle: read %s/config.json: root.path: %w", dir, err)
 	}
-	st.root.field = "spec.root.bundle: root.path"
+	st.root.field, st.bundle = "spec.root.bundle: root.path", dir
 
 	p := *cfg.Process
 	p.ApparmorProfile, p.SelinuxLabel, p.OOMScoreAdj = "", "", nil

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
@@ -41,6 +42,25 @@ func inMountNS(t *testing.T, f func() error) {
 	}
 }
 
+// hook is a bundle with one hook.
+func hook(program string, args ...string) *bundleHooks {
+	return &bundleHooks{Hooks: &specs.Hooks{Poststop: []specs.Hook{{Path: program, Args: args}}}}
+}
+
+// in is the set-up with its paths in a directory.
+func (st *setup) in(in func(string) string, policy *desired.HostPolicy) *setup {
+	out := &setup{policy: policy, bundle: in(st.bundle)}
+	if st.hooks != nil {
+		h := st.hooks.Hooks.Poststop[0]
+		args := make([]string, len(h.Args))
+		for i, a := range h.Args {
+			args[i] = in(a)
+		}
+		out.hooks = hook(in(h.Path), args...)
+	}
+	return out
+}
+
 // Every tree is compared with what is never shared, whoever named it: volumes,
 // roots, bundles and the view of the host.
 func TestServedNeverShared(t *testing.T) {
@@ -49,14 +69,22 @@ func TestServedNeverShared(t *testing.T) {
 		bindAt string // where the state is seen, too
 		serve  source
 		want   string
+		st     setup
 	}{
-		"a volume":              {"WORK/allowed/v", source{path: "WORK/allowed/v", field: "spec.volumes[0].hostPath"}, "spec.volumes[0].hostPath: open WORK/allowed/v: it is part of WORK/state"},
-		"a root":                {"WORK/allowed/v", source{path: "WORK/allowed", readOnly: true, field: "spec.root.dir"}, "spec.root.dir: open WORK/allowed: WORK/allowed/v is mounted there, and it is part of WORK/state"},
-		"an allowed path":       {"WORK/allowed/v", source{path: "WORK/allowed/v", allowed: "WORK/allowed", readOnly: true, field: "f"}, "f: open"},
-		"the view of the host":  {"/usr/share", source{host: true, readOnly: true}, "spec.root.host: open /usr: /usr/share is mounted there, and it is part of WORK/state"},
-		"the host without it":   {"", source{host: true, readOnly: true}, ""},
-		"a volume of others":    {"WORK/allowed/v", source{path: "WORK/other", field: "f"}, ""},
-		"another policy's link": {"WORK/allowed/v", source{path: "WORK/links", field: "f"}, "f: open WORK/links: it holds WORK/links/manifests"},
+		"a volume":              {"WORK/allowed/v", source{path: "WORK/allowed/v", field: "spec.volumes[0].hostPath"}, "spec.volumes[0].hostPath: open WORK/allowed/v: it is part of WORK/state", setup{}},
+		"a root":                {"WORK/allowed/v", source{path: "WORK/allowed", readOnly: true, field: "spec.root.dir"}, "spec.root.dir: open WORK/allowed: WORK/allowed/v is mounted there, and it is part of WORK/state", setup{}},
+		"an allowed path":       {"WORK/allowed/v", source{path: "WORK/allowed/v", allowed: "WORK/allowed", readOnly: true, field: "f"}, "f: open", setup{}},
+		"the view of the host":  {"/usr/share", source{host: true, readOnly: true}, "spec.root.host: open /usr: /usr/share is mounted there, and it is part of WORK/state", setup{}},
+		"the host without it":   {"", source{host: true, readOnly: true}, "", setup{}},
+		"a volume of others":    {"WORK/allowed/v", source{path: "WORK/other", field: "f"}, "", setup{}},
+		"another policy's link": {"WORK/allowed/v", source{path: "WORK/links", field: "f"}, "f: open WORK/links: it holds WORK/links/manifests", setup{}},
+		"its own bundle":        {"", source{path: "WORK/other", field: "f"}, "f: open WORK/other: it holds WORK/other/config.json, which no sandbox may write", setup{bundle: "WORK/other"}},
+		"its own bundle, read":  {"", source{path: "WORK/other", field: "f", readOnly: true}, "", setup{bundle: "WORK/other"}},
+		"beside its bundle":     {"", source{path: "WORK/allowed", field: "f"}, "", setup{bundle: "WORK/other"}},
+		"the program of a hook": {"", source{path: "WORK/other", field: "f"}, "it holds WORK/other/hook, which no sandbox may write", setup{hooks: hook("WORK/other/hook")}},
+		"the script of a hook":  {"", source{path: "WORK/other", field: "f"}, "it holds WORK/other/hook, which no sandbox may write", setup{hooks: hook("/bin/sh", "sh", "WORK/other/hook")}},
+		"what a hook writes":    {"", source{path: "WORK/other", field: "f"}, "", setup{hooks: hook("/bin/touch", "touch", "WORK/other/hook")}},
+		"a hook elsewhere":      {"", source{path: "WORK/other", field: "f"}, "", setup{hooks: hook("/bin/sh", "sh", "-c", "exit 0")}},
 	} {
 		inMountNS(t, func() error {
 			work, err := filepath.EvalSymlinks(t.TempDir())
@@ -95,7 +123,7 @@ func TestServedNeverShared(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			never, _, err := l.checkServed(files.trees, policy)
+			never, _, err := l.checkServed(files.trees, c.st.in(in, policy))
 			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), in(c.want)) {
 				t.Errorf("%s: %v, expected %q", name, err, in(c.want))
 			}
@@ -103,7 +131,7 @@ func TestServedNeverShared(t *testing.T) {
 				t.Errorf("%s: the gofer is told of %+v only", name, never)
 			}
 			// Who is root may have everything, but for the kernel's filesystems.
-			if _, _, err := l.checkServed(files.trees, nil); err != nil {
+			if _, _, err := l.checkServed(files.trees, &setup{}); err != nil {
 				t.Errorf("%s: without a policy: %v", name, err)
 			}
 			return nil

@@ -53,6 +53,8 @@ type setup struct {
 	// masked and readonly are linux.maskedPaths, without those in others, and
 	// linux.readonlyPaths.
 	masked, readonly []string
+	// bundle is that of a manifest, "" if it has none.
+	bundle string
 	// hooks are those of a manifest's bundle that run on the host, nil if it has
 	// none.
 	hooks *bundleHooks

@@ -372,7 +372,7 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 		return nil, err
 	}
 	rec.Files = files.files()
-	never, overlays, err := l.checkServed(files.trees, st.policy)
+	never, overlays, err := l.checkServed(files.trees, st)
 	if err != nil {
 		return nil, err
 	}

@@ -165,7 +165,7 @@ func TestNeverShared(t *testing.T) {
 		"a file below":                  {mounts: func(w world) { w.bind("policy.yaml", "allowed/file") }, share: "allowed", readOnly: true, want: "it is part of WORK/policy.yaml"},
 		"where there is nothing yet":    {mounts: func(w world) { w.bind("etc", "allowed/a") }, share: "allowed/a", want: "it holds WORK/etc/none/manifests"},
 		"a program, read":               {mounts: func(w world) { w.bind("programs", "allowed/a") }, share: "allowed/a", readOnly: true},
-		"a program, written":            {mounts: func(w world) { w.bind("programs", "allowed/a") }, share: "allowed/a", want: "it holds WORK/programs/sandboxctl, which is sandboxctl's own and which no sandbox may write"},
+		"a program, written":            {mounts: func(w world) { w.bind("programs", "allowed/a") }, share: "allowed/a", want: "it holds WORK/programs/sandboxctl, which no sandbox may write"},
 		"a window on the kernel":        {mounts: func(w world) { w.proc("allowed/a") }, share: "allowed/a", want: "proc is never shared"},
 		"a window on the kernel, below": {mounts: func(w world) { w.proc("allowed/deep/a") }, share: "allowed", want: "WORK/allowed/deep/a is mounted there, and proc is never shared"},
 	} {
