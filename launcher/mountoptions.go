@@ -108,6 +108,9 @@ func parseMountOptions(m *specs.Mount, client bool) (o mountOptions, err error) 
 			set(&o)
 		case opt == "" || opt == "bind" || opt == "rbind" || slices.Contains(mountDefaults, opt):
 		case client && slices.Contains(mountPropagation, strings.TrimPrefix(opt, "r")):
+		case client && bind && opt != key:
+			// For a filesystem, which a bind mount has already: the kernel looks at
+			// none of these either, and clients do give them.
 		case !bind && m.Type == "tmpfs" && opt == "tmpcopyup" && client:
 			o.copyUp = true
 		case !bind && slices.Contains(filesystemOptions[m.Type], key):

@@ -48,8 +48,10 @@ func TestMountOptions(t *testing.T) {
 		{"bind", "ridmap", true, "ridmap"},
 		{"bind", "remount", true, "remount"},
 		{"bind", "mand", true, "mand"},
-		{"bind", "size=1", true, "size=1"},
-		{"bind", "dcache=1", true, "dcache=1"},
+		{"bind", "mode=755", true, ""},
+		{"bind", "dcache=1", true, ""}, // and never for the sentry
+		{"bind", "mode=755", false, "mode=755"},
+		{"bind", "dcache=1", false, "dcache=1"},
 		{"bind", "disable_file_handle_sharing", true, "disable_file_handle_sharing"},
 		{"bind", "NOEXEC", true, "NOEXEC"},
 		{"bind", " noexec", true, "noexec"},
