@@ -60,17 +60,17 @@ func TestDirections(t *testing.T) {
 		// The standard library and nothing else: it is in everything.
 		"./actual/crashpoint": `^sandboxctl\.dev/actual/crashpoint$`,
 		"./actual/...":        `^sandboxctl\.dev/actual|^golang\.org/x/sys/`,
-		"./desired/...":       `^sandboxctl\.dev/desired|^golang\.org/x/sys/|^github\.com/moby/sys/signal$|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/fsnotify/fsnotify`,
-		"./reconcile/...":     `^sandboxctl\.dev/(reconcile|desired|actual)|^github\.com/moby/sys/signal$|^golang\.org/x/sys/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/fsnotify/fsnotify`,
+		"./desired/...":       `^sandboxctl\.dev/desired|^golang\.org/x/sys/|^github\.com/moby/sys/signal$|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|go-git/|jbenet/go-context/)|^gopkg\.in/warnings|^golang\.org/x/net/context`,
+		"./reconcile/...":     `^sandboxctl\.dev/(reconcile|desired|actual)|^github\.com/moby/sys/signal$|^golang\.org/x/sys/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|go-git/|jbenet/go-context/)|^gopkg\.in/warnings|^golang\.org/x/net/context`,
 		"./gofer/...":         `^sandboxctl\.dev/(gofer|actual/crashpoint$)|^golang\.org/x/|^gvisor\.dev/gvisor/|^github\.com/moby/sys/mountinfo$`,
 		"./launcher/wire":     `^sandboxctl\.dev/launcher/wire`,
 		"./launcher/cgroup":   `^sandboxctl\.dev/(launcher/cgroup|actual/crashpoint$)|^golang\.org/x/sys/|^github\.com/opencontainers/runtime-spec/`,
 		"./launcher/hostfs":   `^sandboxctl\.dev/(launcher/hostfs$|gofer$|gofer/(sandboxlog|hostfiles)$|actual/crashpoint$)|^golang\.org/x/|^gvisor\.dev/gvisor/|^github\.com/moby/sys/mountinfo$`,
 		"./launcher/guest":    `^sandboxctl\.dev/launcher/guest|^golang\.org/x/sys/|^github\.com/opencontainers/runtime-spec/`,
 		"./launcher/netns":    `^sandboxctl\.dev/(launcher/(netns|wire)|actual/crashpoint$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
-		"./launcher":          `^sandboxctl\.dev/(launcher|desired|actual|gofer)|^golang\.org/x/|^gvisor\.dev/gvisor/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|moby/sys|opencontainers/runtime-spec|vishvananda)`,
+		"./launcher":          `^sandboxctl\.dev/(launcher|desired|actual|gofer)|^golang\.org/x/|^gvisor\.dev/gvisor/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|go-git/|jbenet/go-context/|moby/sys|opencontainers/runtime-spec|vishvananda)|^gopkg\.in/warnings`,
 		// It looks, and can't start or signal anybody by itself but through these.
-		"./launcher/invariants": `^sandboxctl\.dev/(launcher|desired|actual|gofer)|^golang\.org/x/|^gvisor\.dev/gvisor/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|moby/sys|opencontainers/runtime-spec|vishvananda)`,
+		"./launcher/invariants": `^sandboxctl\.dev/(launcher|desired|actual|gofer)|^golang\.org/x/|^gvisor\.dev/gvisor/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|go-git/|jbenet/go-context/|moby/sys|opencontainers/runtime-spec|vishvananda)|^gopkg\.in/warnings`,
 		"./cmd/sandboxctl":      `.`,
 		"./gofer/sandboxlog":    `^sandboxctl\.dev/gofer/sandboxlog|^golang\.org/x/sys/`,
 	} {

@@ -41,6 +41,9 @@ type Document struct {
 	Name string
 	// Guessed says that the document can't be parsed and Name is a guess.
 	Guessed bool
+	// Foreign says what the document is if it is for another program. It has no
+	// problems then.
+	Foreign string
 	// Position is where the document begins.
 	Position Position
 
@@ -78,6 +81,10 @@ func chunksOf(file string, data []byte) ([]chunk, *Problem) {
 
 func decode(file string, data []byte, policy *HostPolicy, known func(digest string) *Entry) ([]Document, []Problem) {
 	chunks, p := chunksOf(file, data)
+	if (len(data) > MaxFileBytes || len(chunks) > MaxDocuments) && isForeignAtLength(data) {
+		// It is too much to be looked at, and nothing in it can be a manifest.
+		return []Document{{Position: Position{file, 1, 1}, Foreign: "a large file"}}, nil
+	}
 	switch {
 	case p != nil:
 		return nil, []Problem{*p}
@@ -236,6 +243,9 @@ func blank(text []byte) bool {
 // parser made of it, or could have made of it if it failed.
 func decodeDocument(file string, c chunk, policy *HostPolicy) (_ Document, _ []Problem, nodes int) {
 	doc := Document{Position: Position{File: file, Line: c.line, Column: 1}}
+	if doc.Foreign, doc.Name, nodes = isForeign(c.text); doc.Foreign != "" {
+		return doc, nil, nodes
+	}
 	w := newWalker(file, c, Kind, reflect.TypeFor[Sandbox]())
 	root, ps := w.parse(c)
 	if root == nil {

@@ -68,8 +68,8 @@ func TestDecodeProblems(t *testing.T) {
 		"only a comment":     {"# nothing\n", "f.yaml:1:1: the file is empty"},
 		"cut at a separator": {minimal + "---\n", "f.yaml:7:1: the document is empty"},
 		"not YAML":           {"a: [\n", "f.yaml:"},
-		"a list":             {"- a\n", "f.yaml:1:1: expected a manifest"},
-		"kind":               {"apiVersion: v1\nkind: Pod\n", `f.yaml:2:7: kind: expected Sandbox, got "Pod"`},
+		"text":               {"apiVersion\n", "f.yaml:1:1: expected a manifest"},
+		"kind":               {"apiVersion: sandboxctl.dev/v1alpha1\nkind: Pod\n", `f.yaml:2:7: kind: expected Sandbox, got "Pod"`},
 		"apiVersion":         {"apiVersion: v1\nkind: Sandbox\n", `f.yaml:1:13: apiVersion: expected sandboxctl.dev/v1alpha1, got "v1"`},
 		"missing spec":       {"apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: a}\n", "f.yaml:1:1: spec: is missing"},
 		"status":             {minimal + "status: {}\n", "f.yaml:7:1: status: status is not for a manifest"},
@@ -95,7 +95,7 @@ func TestDecodeProblems(t *testing.T) {
 		"duration":           {with("terminationGracePeriod: 10"), `spec.terminationGracePeriod: expected a duration such as "10s", got 10`},
 		"quantity":           {with("resources: {memory: much}"), `spec.resources.memory: expected an amount such as "256Mi" or "1G", got "much"`},
 		"anchor":             {with("hostname: &a web"), "f.yaml:7:13: anchors and aliases are not allowed"},
-		"alias":              {"a: &a b\nc: *a\n", "anchors and aliases"},
+		"alias":              {"kind: Sandbox\na: &a b\nc: *a\n", "anchors and aliases"},
 		"merge":              {with("<<: {a: b}"), "expected a field name"},
 		"tag":                {with("hostname: !!str 5"), "tags such as !!str are not allowed"},
 		"directive":          {"%YAML 1.1\n---\n" + minimal, "directives"},
@@ -127,8 +127,9 @@ func TestDecodeProblems(t *testing.T) {
 		"deep":               {strings.Repeat("[", 500) + "\n", "nested more than"},
 		"deep indentation": {func() string {
 			var b strings.Builder
+			b.WriteString("spec:\n")
 			for i := range 60 {
-				fmt.Fprintf(&b, "%sa:\n", strings.Repeat(" ", i))
+				fmt.Fprintf(&b, "%sa:\n", strings.Repeat(" ", i+1))
 			}
 			return b.String()
 		}(), "nested more than"},
@@ -221,7 +222,7 @@ func TestDecodeBundleOwns(t *testing.T) {
 func TestDecodeNamesBroken(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{
-		"apiVersion: x\nkind: y\nmetadata:\n  labels: {a: b}\n  name: web # it\nspec: [\n",
+		"apiVersion: sandboxctl.dev/x\nkind: y\nmetadata:\n  labels: {a: b}\n  name: web # it\nspec: [\n",
 		with("comand: [a]"), minimal + "  command: [x\n",
 	} {
 		docs, ps := Decode("f", []byte(strings.Replace(text, "{name: web}", "\n  name: web", 1)))

@@ -27,7 +27,7 @@ func Without(file string, data []byte, name string) ([]byte, error) {
 	found, kept := false, false
 	for _, c := range split(data, len(data)+1) {
 		doc, _, _ := decodeDocument(file, c, nil)
-		if doc.Name == name {
+		if doc.Name == name && doc.Foreign == "" {
 			found = true
 			continue
 		}

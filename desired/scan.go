@@ -34,6 +34,7 @@ type fileEntry struct {
 	policy   string // the digest of what it was judged by
 	entries  []Entry
 	problems []Problem
+	foreign  *Warning // of documents for other programs
 	// unsettled says that somebody had it open for writing: entries are those
 	// of before.
 	unsettled bool
@@ -74,7 +75,7 @@ func (d *Dir) scan(ctx context.Context, s *Snapshot, policyDigest string) (DirId
 	if err := ctx.Err(); err != nil {
 		return DirIdentity{}, err // some were not looked at
 	}
-	d.files, d.links = files, len(sc.linked) > 0
+	d.files, d.links, d.rules = files, len(sc.linked) > 0, sc.rules
 	d.identifyBelow(sc, id)
 	// A directory that was swapped while it was read is none.
 	again, err := os.Stat(d.opts.Path)
@@ -100,8 +101,9 @@ type scanner struct {
 	policy string // the digest of Snapshot.Policy
 	// seen are the directories that have been entered, by device and inode:
 	// links that lead back would multiply without end.
-	seen map[[2]uint64]string
-	dirs map[string]DirIdentity // those below the top, by path
+	seen  map[[2]uint64]string
+	dirs  map[string]DirIdentity // those below the top, by path
+	rules IgnoreRules
 }
 
 // files brings the entries of the files up to date, on all processors: parsing
@@ -180,6 +182,7 @@ func (sc *scanner) dir(dir *os.File, rel string, depth int, linked bool) error {
 		}
 		sc.dirs[rel] = id
 	}
+	sc.readIgnore(rel)
 	entries, err := dir.ReadDir(-1)
 	if err != nil && rel != "" {
 		sc.unreadable(rel, err)
@@ -197,14 +200,14 @@ func (sc *scanner) dir(dir *os.File, rel string, depth int, linked bool) error {
 		case !printable(name, ""):
 			// Also a directory, or what may lead to one: manifests that are passed
 			// over in silence are sandboxes that are removed.
-			if hasManifestExt(name) || e.IsDir() || e.Type()&fs.ModeSymlink != 0 {
+			if IsManifestName(name) || e.IsDir() || e.Type()&fs.ModeSymlink != 0 {
 				sc.problem(shown(p), "the name is not printable UTF-8; rename it")
 			}
 		case e.IsDir():
 			if err := sc.subdir(p, depth, linked); err != nil {
 				return err
 			}
-		case hasManifestExt(name):
+		case IsManifestName(name):
 			if len(sc.paths) >= MaxFiles {
 				sc.problem(p, "more than %d manifest files; the rest is not read", MaxFiles)
 				return nil
@@ -254,7 +257,8 @@ func shown(p string) string {
 	}, p)
 }
 
-func hasManifestExt(name string) bool {
+// IsManifestName says whether a file is called as manifests are.
+func IsManifestName(name string) bool {
 	// Some systems and people write it large: what is passed over in silence is
 	// missed by its author.
 	switch strings.ToLower(path.Ext(name)) {
@@ -424,7 +428,7 @@ func (sc *scanner) file(p string) *fileEntry {
 	}
 	entry := &fileEntry{path: p, id: id, policy: sc.policy, look: sc.d.looks}
 	docs, problems := decode(p, b, sc.snap.Policy, sc.d.opts.Known)
-	entry.problems = problems
+	entry.problems, entry.foreign = problems, ForeignWarning(p, docs)
 	if len(problems) > 0 {
 		entry.names = mentioned(b)
 		entry.problems[0].opaque = len(b) > MaxFileBytes
@@ -467,7 +471,7 @@ func (sc *scanner) unsettled(p string, old *fileEntry, id fileID) *fileEntry {
 	if old == nil {
 		return e
 	}
-	e.entries, e.problems = old.entries, old.problems
+	e.entries, e.problems, e.foreign = old.entries, old.problems, old.foreign
 	if old.policy == sc.policy || sc.snap.Policy == nil {
 		return e
 	}

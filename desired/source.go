@@ -92,8 +92,10 @@ type Dir struct {
 	pending bool                // something that the last Load saw must last to be believed
 	// dirMissing are the remembered directories that are not there, since when.
 	dirMissing map[string]time.Time
-	links      bool      // of the files that were read, some are links
-	recheck    time.Time // when Load must be called again at the latest
+	rules      IgnoreRules       // of the last look
+	ignores    map[string]string // the texts of ignore files
+	links      bool              // of the files that were read, some are links
+	recheck    time.Time         // when Load must be called again at the latest
 	degraded   string
 }
 
@@ -110,6 +112,7 @@ func NewDir(opts DirOptions) *Dir {
 		missing: map[string]absence{},
 
 		dirMissing: map[string]time.Time{},
+		ignores:    map[string]string{},
 
 		newWatcher: fsnotify.NewWatcher,
 	}
@@ -233,6 +236,9 @@ func (d *Dir) resolve(s *Snapshot) {
 	twice := map[string]Position{}
 	for _, f := range d.sorted() {
 		s.Problems = append(s.Problems, f.problems...)
+		if f.foreign != nil {
+			s.Warnings = append(s.Warnings, *f.foreign)
+		}
 		if f.unsettled {
 			d.incomplete(s, ReasonUnsettled, "%s is being written", f.path)
 		}

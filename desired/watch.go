@@ -229,7 +229,7 @@ func (w *watch) addTree(path string) {
 		if !e.IsDir() {
 			return nil
 		}
-		if p != path && strings.HasPrefix(e.Name(), ".") {
+		if p != path && (strings.HasPrefix(e.Name(), ".") || w.d.passedOver(strings.TrimPrefix(p, path+"/"))) {
 			return fs.SkipDir
 		}
 		return w.fs.Add(p)
@@ -248,7 +248,7 @@ func (w *watch) fail(err error) {
 // concerns says whether an event is about the directory or the way to it, and
 // not about its neighbours.
 func (w *watch) concerns(ev fsnotify.Event) bool {
-	if ev.Op == fsnotify.Write && !hasManifestExt(ev.Name) && filepath.Base(ev.Name) != ignoreFile && !w.d.hasLinks() {
+	if ev.Op == fsnotify.Write && !IsManifestName(ev.Name) && filepath.Base(ev.Name) != IgnoreFile && !w.d.hasLinks() {
 		return false // a log, perhaps the one of this program
 	}
 	return w.way[ev.Name] || ev.Name == w.top || strings.HasPrefix(ev.Name, w.top+"/")
@@ -265,7 +265,7 @@ func (w *watch) mustRearm(ev fsnotify.Event) bool {
 	}
 	base := filepath.Base(ev.Name)
 	if strings.HasPrefix(base, ".") {
-		return strings.HasPrefix(base, "..") // ..data
+		return strings.HasPrefix(base, "..") || base == IgnoreFile // ..data
 	}
 	if filepath.Ext(base) == "" {
 		return true // perhaps a directory

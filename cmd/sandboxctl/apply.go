@@ -107,6 +107,7 @@ func (a *app) readManifests(ctx context.Context, paths []string, policy *desired
 		f := in.path
 		docs, ps := desired.DecodeFor(policy, f, data)
 		problems = append(problems, ps...)
+		a.noteForeign(f, docs)
 		texts := desired.Texts(data)
 		for i, d := range docs {
 			if d.Sandbox == nil {
@@ -125,7 +126,17 @@ func (a *app) readManifests(ctx context.Context, paths []string, policy *desired
 	if len(problems) > 0 {
 		return nil, problemsError(problems)
 	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("no document of kind %s and apiVersion %s in %s", desired.Kind, desired.APIVersion, strings.Join(paths, ", "))
+	}
 	return out, nil
+}
+
+// noteForeign says that documents of a file are for another program and ignored.
+func (a *app) noteForeign(file string, docs []desired.Document) {
+	if w := desired.ForeignWarning(file, docs); w != nil {
+		fmt.Fprintf(a.stderr, "warning: %s\n", clean(w.Error()))
+	}
 }
 
 // problemsError makes one error of all problems, one line each.

@@ -132,6 +132,9 @@ func (a *app) printGet(w *world, name, output string) error {
 	}
 	// Problems of files that belong to no sandbox are shown nowhere else.
 	if name == "" {
+		for _, w := range w.in.Desired.Warnings {
+			fmt.Fprintf(a.stderr, "warning: %s\n", clean(w.Error()))
+		}
 		for _, p := range w.in.Desired.Problems {
 			if p.Name == "" {
 				fmt.Fprintf(a.stderr, "%s\n", clean(p.Error()))

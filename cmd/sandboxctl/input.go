@@ -4,12 +4,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -38,15 +38,27 @@ func expand(p string) ([]input, error) {
 		return []input{{path: p}}, nil
 	}
 	var out []input
+	var rules desired.IgnoreRules
 	err = filepath.WalkDir(p, func(f string, e fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case f != p && strings.HasPrefix(e.Name(), "."):
+		}
+		rel, err := filepath.Rel(p, f)
+		if err != nil {
+			return err
+		}
+		switch {
+		case f != p && (strings.HasPrefix(e.Name(), ".") || rules.Match(rel, e.IsDir())):
 			if e.IsDir() {
 				return fs.SkipDir
 			}
-		case !e.IsDir() && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(f)):
+		case e.IsDir():
+			more, err := ignoreRules(p, rel)
+			if err != nil {
+				return err
+			}
+			rules = append(rules, more...)
+		case desired.IsManifestName(f):
 			out = append(out, input{path: f, dir: p})
 		}
 		return nil
@@ -58,6 +70,31 @@ func expand(p string) ([]input, error) {
 		return nil, fmt.Errorf("read manifests: no .yaml, .yml or .json file in %s", p)
 	}
 	return out, nil
+}
+
+// ignoreRules reads the ignore file of a directory below top, if there is one.
+func ignoreRules(top, rel string) (desired.IgnoreRules, error) {
+	root, err := os.OpenRoot(top)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	f, err := openRegular(root, filepath.Join(rel, desired.IgnoreFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(top, rel, desired.IgnoreFile), err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, desired.MaxIgnoreBytes))
+	if err != nil {
+		return nil, err
+	}
+	if rel == "." {
+		rel = ""
+	}
+	return desired.ParseIgnore(rel, string(b)), nil
 }
 
 // readInput reads one input. What was named may be a pipe, which may be slow: the

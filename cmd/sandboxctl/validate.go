@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
 )
 
@@ -61,11 +62,20 @@ func (a *app) validate(cmd *cobra.Command, args []string) ([]desired.Problem, in
 		return nil, 0, err
 	}
 	if len(args) == 0 {
-		snap, err := desired.NewDir(desired.DirOptions{
-			Path: a.manifests, Once: true, Policy: func() (*desired.HostPolicy, error) { return policy, nil },
-		}).Load(cmd.Context())
+		opts := desired.DirOptions{Path: a.manifests, Once: true, Policy: func() (*desired.HostPolicy, error) { return policy, nil }}
+		if opts.BootID, err = actual.BootID(); err != nil {
+			return nil, 0, err
+		}
+		daemon, _ := a.readDaemon()
+		// With what the daemon remembers: a directory that is not mounted looks like any
+		// empty one.
+		opts.Memory = a.memoryOf(daemon)
+		snap, err := desired.NewDir(opts).Load(cmd.Context())
 		if err != nil {
 			return nil, 0, err
+		}
+		for _, w := range snap.Warnings {
+			fmt.Fprintf(a.stderr, "warning: %s\n", clean(w.Error()))
 		}
 		if snap.Reason != "" && snap.Reason != desired.ReasonInvalidManifests {
 			return nil, 0, fmt.Errorf("validate %s: %s", a.manifests, snap.Message)
@@ -85,8 +95,13 @@ func (a *app) validate(cmd *cobra.Command, args []string) ([]desired.Problem, in
 				return nil, 0, err
 			}
 			docs, ps := desired.DecodeFor(policy, f.path, data)
+			a.noteForeign(f.path, docs)
 			problems = append(problems, ps...)
-			n += len(docs)
+			for i := range docs {
+				if docs[i].Foreign == "" {
+					n++
+				}
+			}
 		}
 	}
 	return problems, n, nil

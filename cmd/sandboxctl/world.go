@@ -80,16 +80,23 @@ func (a *app) newViewerBy(policy bool) (*viewer, error) {
 		opts.Policy = nil
 	}
 	v.notePolicy()
-	if v.info != nil && len(v.info.Memory) > 0 && v.info.ManifestsDir == a.manifests {
-		opts.Memory = new(desired.Memory)
-		if err := json.Unmarshal(v.info.Memory, opts.Memory); err != nil {
-			// As for the daemon: what it knew is lost, and no more.
-			fmt.Fprintf(a.stderr, "warning: read memory of the daemon: %s\n", clean(err.Error()))
-			opts.Memory = nil
-		}
-	}
+	opts.Memory = a.memoryOf(v.info)
 	v.dir = desired.NewDir(opts)
 	return v, nil
+}
+
+// memoryOf is what a daemon remembers of the manifests directory, nil if nothing.
+func (a *app) memoryOf(daemon *actual.DaemonInfo) *desired.Memory {
+	if daemon == nil || len(daemon.Memory) == 0 || daemon.ManifestsDir != a.manifests {
+		return nil
+	}
+	m := new(desired.Memory)
+	if err := json.Unmarshal(daemon.Memory, m); err != nil {
+		// As for the daemon: what it knew is lost, and no more.
+		fmt.Fprintf(a.stderr, "warning: read memory of the daemon: %s\n", clean(err.Error()))
+		return nil
+	}
+	return m
 }
 
 func (v *viewer) readDaemon() error {
