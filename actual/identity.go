@@ -14,4 +14,14 @@ type Identity struct {
 	StartTime uint64 `json:"startTime"`
 	// BootID is /proc/sys/kernel/random/boot_id.
 	BootID string `json:"bootID"`
+	// PIDNamespace is the inode of the pid namespace that PID is a number in: what
+	// another one has under that number says nothing. 0 in records of version 2.
+	PIDNamespace uint64 `json:"pidNamespace,omitempty"`
+}
+
+// Bare is the identity without its pid namespace, to compare one of an older
+// record with.
+func (id Identity) Bare() Identity {
+	id.PIDNamespace = 0
+	return id
 }

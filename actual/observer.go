@@ -47,6 +47,9 @@ func (o *Observer) Observe(context.Context) (*Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := o.store.Lost(); err != nil {
+		return nil, err
+	}
 	list, err := o.store.List()
 	if err != nil {
 		return nil, err

@@ -34,6 +34,16 @@ var bootID = sync.OnceValues(func() (string, error) {
 	return strings.TrimSpace(string(b)), nil
 })
 
+// pidNamespace is the inode of this program's pid namespace, 0 if it can't be
+// told.
+var pidNamespace = sync.OnceValue(func() uint64 {
+	var st unix.Stat_t
+	if unix.Stat("/proc/self/ns/pid", &st) != nil {
+		return 0
+	}
+	return st.Ino
+})
+
 // Identify returns the identity of the live process of a pidfd that was taken
 // when it was cloned, or while it was known not to have been reaped.
 func Identify(pidfd, pid int) (Identity, error) {
@@ -52,7 +62,7 @@ func Identify(pidfd, pid int) (Identity, error) {
 	if err != nil {
 		return Identity{}, fmt.Errorf("identify process %d: %w", pid, err)
 	}
-	return Identity{PID: pid, Inode: inode, StartTime: start, BootID: boot}, nil
+	return Identity{PID: pid, Inode: inode, StartTime: start, BootID: boot, PIDNamespace: pidNamespace()}, nil
 }
 
 // Process is a verified handle of one process: it can't come to mean another.
@@ -74,6 +84,9 @@ func Open(id Identity) (*Process, error) {
 	}
 	if id.BootID != boot {
 		return nil, ErrGone
+	}
+	if ns := pidNamespace(); id.PIDNamespace != 0 && ns != 0 && ns != id.PIDNamespace {
+		return nil, fmt.Errorf("open process %d: it is the number of a process in another pid namespace: start this program where the sandbox was started", id.PID)
 	}
 	fd, err := unix.PidfdOpen(id.PID, 0)
 	switch {

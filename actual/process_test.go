@@ -215,3 +215,39 @@ func BenchmarkObserve50(b *testing.B) {
 		}
 	}
 }
+
+// A number of another pid namespace says nothing: neither that its process lives
+// nor that it is gone. Another boot has ended both.
+func TestOtherPIDNamespace(t *testing.T) {
+	t.Parallel()
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	must(t, err)
+	defer unix.Close(fd)
+	id, err := Identify(fd, os.Getpid())
+	must(t, err)
+	if id.PIDNamespace == 0 {
+		t.Fatal("the namespace is not known")
+	}
+	open := func(change func(*Identity)) error {
+		other := id
+		change(&other)
+		p, err := Open(other)
+		if err == nil {
+			p.Close()
+		}
+		return err
+	}
+	if err := open(func(i *Identity) { i.PIDNamespace = 0 }); err != nil {
+		t.Errorf("of an older record: %v", err)
+	}
+	if err := open(func(i *Identity) { i.PIDNamespace++ }); err == nil || errors.Is(err, ErrGone) || !strings.Contains(err.Error(), "pid namespace") {
+		t.Errorf("of another namespace: %v", err)
+	}
+	// Also where the number is free here.
+	if err := open(func(i *Identity) { i.PIDNamespace++; i.PID = 1 << 21 }); err == nil || errors.Is(err, ErrGone) {
+		t.Errorf("of another namespace, free here: %v", err)
+	}
+	if err := open(func(i *Identity) { i.PIDNamespace++; i.BootID = "other" }); !errors.Is(err, ErrGone) {
+		t.Errorf("of another boot: %v", err)
+	}
+}

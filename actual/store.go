@@ -57,6 +57,8 @@ var ErrLocked = errors.New("state directory is in use by another daemon")
 // the one that holds the name (see Hold).
 type Store struct {
 	path string
+	// marker is the path without links, as the kernel knows it.
+	marker string
 	// valid says what may be a name in it.
 	valid func(string) bool
 	// containers says that it is the state of an OCI runtime.
@@ -146,6 +148,9 @@ func openStore(path string, create bool, valid func(string) bool) (_ *Store, err
 	if err := CheckPrivate(root); err != nil {
 		return nil, fmt.Errorf("open state directory %s: %w", path, err)
 	}
+	if s.marker, err = os.Readlink("/proc/self/fd/" + strconv.Itoa(int(root.Fd()))); err != nil {
+		return nil, fmt.Errorf("open state directory %s: find its path: %w", path, err)
+	}
 	if create {
 		for _, d := range []string{SandboxesDir, TrashDir, requestsDir} {
 			crashpoint.Before(crashpoint.StateDirectory)
@@ -211,6 +216,28 @@ func (s *Store) RootDir() *os.File { return s.root }
 
 // Path is where the state directory was when it was opened, for messages.
 func (s *Store) Path() string { return s.path }
+
+// Marker is the path of the state directory without links when it was opened. Its
+// processes carry it: should the directory be lost, they tell whose they are.
+func (s *Store) Marker() string { return s.marker }
+
+// Lost says why what is in the state directory is not to be believed, nil if it
+// is where it was. One that was removed, moved, unmounted or replaced while it was
+// open looks empty: nothing follows from that.
+func (s *Store) Lost() error {
+	var ours, now unix.Stat_t
+	if err := unix.Fstat(int(s.root.Fd()), &ours); err != nil {
+		return fmt.Errorf("look at state directory: %w", err)
+	}
+	err := unix.Stat(s.path, &now)
+	if err == nil && (now.Dev != ours.Dev || now.Ino != ours.Ino) {
+		err = errors.New("it is another one now")
+	}
+	if err != nil {
+		return fmt.Errorf("the state directory %s was removed, moved or replaced while it was in use: %w; put it back, or start the daemon again", s.path, err)
+	}
+	return nil
+}
 
 // Lock makes this process the daemon of the state directory for as long as it
 // lives. ErrLocked, with the pid of the other, if there is one already. What is

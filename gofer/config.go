@@ -17,10 +17,14 @@ import (
 // Argv0 is the name a process must be started under to be a gofer.
 const Argv0 = "sandboxctl-gofer"
 
+// Args is how many arguments a gofer has.
+const Args = 4
+
 // Argv is the command line of a gofer: its name, the number of the descriptor
-// of its configuration, and the sandbox for whoever reads the process list.
-func Argv(configFD int, sandbox string) []string {
-	return []string{Argv0, strconv.Itoa(configFD), sandbox}
+// of its configuration, and the sandbox and its state directory for those who read
+// the process list.
+func Argv(configFD int, sandbox, state string) []string {
+	return []string{Argv0, strconv.Itoa(configFD), sandbox, state}
 }
 
 // Config tells a gofer everything it needs. Every FD is a descriptor number in

@@ -205,11 +205,12 @@ func TestGoferFails(t *testing.T) {
 	}{
 		{[]string{Argv0}, "not by hand"},
 		{[]string{Argv0, "3"}, "not by hand"},
-		{[]string{Argv0, "3", "web", "more"}, "not by hand"},
-		{[]string{Argv0, "x", "web"}, "configuration descriptor"},
-		{[]string{Argv0, "-1", "web"}, "no descriptor -1"},
-		{[]string{Argv0, "777", "web"}, "bad file descriptor"},
-		{[]string{Argv0, "0", "web"}, "EOF"}, // nothing is in it
+		{[]string{Argv0, "3", "web"}, "not by hand"},
+		{[]string{Argv0, "3", "web", "/s", "more"}, "not by hand"},
+		{[]string{Argv0, "x", "web", "/s"}, "configuration descriptor"},
+		{[]string{Argv0, "-1", "web", "/s"}, "no descriptor -1"},
+		{[]string{Argv0, "777", "web", "/s"}, "bad file descriptor"},
+		{[]string{Argv0, "0", "web", "/s"}, "EOF"}, // nothing is in it
 	} {
 		cmd := exec.Command(bin)
 		cmd.Args = c.argv

@@ -51,7 +51,7 @@ func Main(argv []string) int {
 	// the set-up is returned as an error.
 	log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: io.Discard}})
 
-	if len(argv) != 3 {
+	if len(argv) != Args {
 		fmt.Fprintln(os.Stderr, "a gofer is started by sandboxctl, not by hand")
 		return ExitFailed
 	}

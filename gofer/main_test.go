@@ -71,7 +71,7 @@ func TestCanRun(t *testing.T) {
 
 func TestArgv(t *testing.T) {
 	t.Parallel()
-	if got := Argv(7, "web"); len(got) != 3 || got[0] != Argv0 || got[1] != "7" || got[2] != "web" {
+	if got := Argv(7, "web", "/state"); len(got) != Args || got[0] != Argv0 || got[1] != "7" || got[2] != "web" || got[3] != "/state" {
 		t.Errorf("%q", got)
 	}
 }
@@ -277,7 +277,7 @@ func startGofer(t *testing.T, s served) *goferUnderTest {
 
 	ctx, cancel := context.WithCancel(context.Background())
 	g.cmd = exec.CommandContext(ctx, bin)
-	g.cmd.Args = Argv(fdConfig, "web")
+	g.cmd.Args = Argv(fdConfig, "web", "/state")
 	g.cmd.Env, g.cmd.Dir = []string{}, "/"
 	g.cmd.ExtraFiles = append([]*os.File{conf}, files...)
 	g.cmd.Stderr = &g.stderr

@@ -161,7 +161,7 @@ func (e *Evidence) compare(ctx context.Context, store *actual.Store) string {
 	for i, id := range []*actual.Identity{c.Sentry, c.Gofer} {
 		f := &e.Processes[i]
 		switch {
-		case f.Identity != *id:
+		case f.Identity.Bare() != id.Bare():
 			return fmt.Sprintf("the second copy of its record is of another %s (pid %d) than the one that lives (pid %d)", f.Role, id.PID, f.Identity.PID)
 		case len(c.Cgroups) > 0 && f.Cgroup != own:
 			return fmt.Sprintf("the %s is in the cgroup %q, expected %q", f.Role, f.Cgroup, own)

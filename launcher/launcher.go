@@ -52,6 +52,7 @@ type Launcher struct {
 	store   *actual.Store
 	sentry  sentryBinary
 	cgroups *cgroup.Host
+	strays  strays
 }
 
 // New returns a launcher.
@@ -191,6 +192,9 @@ func (l *Launcher) intent(ctx context.Context, e *desired.Entry, restartToken st
 	}
 	rec := &actual.Record{Version: actual.RecordVersion, Name: name, Generation: 1}
 	if old == nil {
+		if err := l.strays.check(l.store, name); err != nil {
+			return nil, err
+		}
 		if err := l.store.Claim(name); err != nil {
 			return nil, fmt.Errorf("claim name: %w", err)
 		}

@@ -43,6 +43,8 @@ type launch struct {
 	oomScore *int
 	// logs is the log directory of this attempt.
 	logs *os.File
+	// state is the path of the state directory.
+	state string
 }
 
 // start brings the sandbox of a record up: held processes, record, gates,
@@ -140,6 +142,7 @@ func (l *Launcher) boot(ctx context.Context, la *launch) (*booted, error) {
 		return nil, err
 	}
 	defer dir.Close()
+	la.state = l.store.Marker()
 	if la.logs, err = l.prepareLogs(dir, rec, la.st.maps); err != nil {
 		return nil, err
 	}
@@ -200,6 +203,7 @@ func (l *Launcher) spawnRecorded(ctx context.Context, la *launch, dir int) (*pai
 	}
 	rec.Phase = la.phase
 	rec.Sentry, rec.Gofer = &p.sentry.identity, &p.gofer.identity
+	l.strays.note(rec.Name, p.sentry.identity, p.gofer.identity)
 	if err := l.store.Put(rec); err != nil {
 		rec.Sentry, rec.Gofer = nil, nil
 		return nil, errors.Join(fmt.Errorf("record processes: %w", err), p.abandon())
@@ -451,7 +455,7 @@ func spawnGofer(path string, la *launch, sentry *child, cfg *gofer.Config, dir i
 	if err != nil {
 		return nil, errors.Join(err, gate.Close())
 	}
-	argv := gofer.Argv(fds.give(conf), rec.Name)
+	argv := gofer.Argv(fds.give(conf), rec.Name, la.state)
 	crashpoint.Before(crashpoint.GoferLog)
 	stderr, err := createLog(la.logs, goferLog)
 	crashpoint.After(crashpoint.GoferLog)
@@ -523,6 +527,7 @@ func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []i
 		SentryName,
 		flagInt(wire.FlagGateFD, gateFD), flagInt(wire.FlagExitFD, exitFD),
 		"--" + wire.FlagUID + "=" + rec.UID, "--" + wire.FlagAttempt + "=" + strconv.FormatInt(rec.Attempt, 10),
+		"--" + wire.FlagState + "=" + l.store.Marker(),
 		// Whoever started it for an OCI client reaps it, and takes its exit code
 		// for the application's.
 		"--" + wire.FlagAppStatus + "=" + strconv.FormatBool(rec.Container != nil),

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -50,6 +52,7 @@ what runs. Nothing is changed. Exit code 1 if there is an error.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			findings := a.checkHost(cmd.Context(), sentry)
 			findings = append(findings, a.checkState(cmd.Context())...)
+			findings = append(findings, a.checkStrays()...)
 			findings = append(findings, a.checkManifests())
 			findings = append(findings, a.checkPolicy()...)
 			findings = append(findings, a.checkLimits()...)
@@ -222,6 +225,56 @@ func (a *app) checkState(ctx context.Context) []finding {
 		out = append(out, finding{"record of " + h.Name, levelError, h.Reason + ": " + h.Message + "; " + evidenceText(h, w.evidence[h.Name])})
 	}
 	return append(out, checkInvariants(ctx, store)...)
+}
+
+// checkStrays finds the sentries and gofers on this host that no state directory
+// knows: one that was removed takes all that is known of what runs with it.
+func (a *app) checkStrays() []finding {
+	found, err := launcher.FindMarked()
+	if err != nil {
+		return []finding{{"processes", levelError, err.Error()}}
+	}
+	states := map[string][]launcher.Marked{}
+	for _, m := range found {
+		states[m.State] = append(states[m.State], m)
+	}
+	var out []finding
+	for _, path := range slices.Sorted(maps.Keys(states)) {
+		strays, why, err := straysOf(path, states[path])
+		if err != nil {
+			out = append(out, finding{"processes", levelWarning, fmt.Sprintf("whether %d processes of the state directory %s are on record is not known: %v", len(states[path]), path, err)})
+		}
+		level := levelWarning // another daemon's
+		if path == a.statePath() {
+			level = levelError
+		}
+		for i := range strays {
+			m := &strays[i]
+			out = append(out, finding{"processes", level, fmt.Sprintf("the %s of %s lives and no record knows it: %s; put the state directory back, or end the process", m, m.Sandbox, why)})
+		}
+	}
+	if len(out) == 0 {
+		out = append(out, finding{"processes", levelOK, fmt.Sprintf("each of the %d sentries and gofers on this host is on record", len(found))})
+	}
+	return out
+}
+
+// straysOf are those of the processes of a state directory that it does not know,
+// and why that is.
+func straysOf(path string, found []launcher.Marked) ([]launcher.Marked, string, error) {
+	store, err := actual.OpenStoreReadOnly(path)
+	if errors.Is(err, actual.ErrNoState) {
+		return found, "there is no state directory " + path, nil
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	defer store.Close()
+	if store.Marker() != path {
+		return found, "the state directory " + path + " leads elsewhere now", nil
+	}
+	strays, err := launcher.Strays(store, found)
+	return strays, "it is not in the state directory " + path, err
 }
 
 // checkDisk says how much room there is.

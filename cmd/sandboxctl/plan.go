@@ -88,6 +88,10 @@ func (a *app) warnings(w *world) {
 	if !w.alive && (len(w.plan.Actions) > 0 || len(w.statuses) > 0) {
 		fmt.Fprintln(a.stderr, "warning: the daemon is not running; changes take effect when it starts (systemctl start sandboxctl)")
 	}
+	for i := range w.strays {
+		m := &w.strays[i]
+		fmt.Fprintf(a.stderr, "warning: the %s of %s lives and no record knows it: it is not started a second time; was the state directory %s removed, replaced or not mounted?\n", m, m.Sandbox, a.state)
+	}
 	if w.summary.DiskPressure != "" {
 		fmt.Fprintf(a.stderr, "warning: DiskPressure: %s (%s)\n", w.summary.DiskPressure, a.state)
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -30,6 +31,26 @@ type world struct {
 	alive    bool // the daemon is
 	// evidence is what is known of the names that are held, without their records.
 	evidence map[string]*launcher.Evidence
+	// strays are processes of this state directory that no record knows.
+	strays []launcher.Marked
+}
+
+// statePath is the path of the state directory without links, whether it is there
+// or not: what its processes carry.
+func (a *app) statePath() string {
+	if p, err := filepath.EvalSymlinks(a.state); err == nil {
+		if abs, err := filepath.Abs(p); err == nil {
+			return abs
+		}
+	}
+	at, err := filepath.Abs(a.state)
+	if err != nil {
+		return a.state
+	}
+	if parent, err := filepath.EvalSymlinks(filepath.Dir(at)); err == nil {
+		at = filepath.Join(parent, filepath.Base(at))
+	}
+	return at
 }
 
 // openStore opens the state directory to read it.
@@ -193,8 +214,32 @@ func (v *viewer) look(ctx context.Context) (*world, error) {
 	if err := v.examine(ctx, w); err != nil {
 		return nil, err
 	}
+	if w.strays, err = v.findStrays(w); err != nil {
+		return nil, err
+	}
 	w.summary = reconcile.Summarize(w.in, w.plan, w.statuses)
 	return w, nil
+}
+
+// findStrays looks for processes of this state directory that no record knows, if
+// something is wanted that has no record: it may run all the same.
+func (v *viewer) findStrays(w *world) ([]launcher.Marked, error) {
+	recorded := map[string]bool{}
+	for i := range w.in.Actual.Sandboxes {
+		recorded[w.in.Actual.Sandboxes[i].Record.Name] = true
+	}
+	if !slices.ContainsFunc(w.in.Desired.Entries, func(e desired.Entry) bool { return !recorded[e.Sandbox.Metadata.Name] }) {
+		return nil, nil
+	}
+	found, err := launcher.FindMarked()
+	if err != nil {
+		return nil, err
+	}
+	if v.store != nil {
+		return launcher.Strays(v.store, found)
+	}
+	at := v.a.statePath()
+	return slices.DeleteFunc(found, func(m launcher.Marked) bool { return m.State != at }), nil
 }
 
 // examine finds the processes of names that are held, and adds them to their

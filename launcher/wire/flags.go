@@ -21,6 +21,10 @@ const (
 	FlagExitFD  = "exit-fd"
 	FlagUID     = "exit-uid"
 	FlagAttempt = "exit-attempt"
+	// FlagState is the path of the state directory that the sandbox is in. Nothing
+	// is done with it: it tells who looks at the process list, should the
+	// directory be lost.
+	FlagState = "state-dir"
 	// FlagAppStatus makes the process end as the application did: with its exit
 	// code, or with 128 and the number of the signal that ended it.
 	FlagAppStatus = "app-status"

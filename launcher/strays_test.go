@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/wire"
+)
+
+// pretend starts a process with the arguments of a sentry, in a pid namespace of
+// its own or in one in that.
+func pretend(t *testing.T, deep bool, args ...string) actual.Identity {
+	t.Helper()
+	pidfd := -1
+	script := "read x"
+	if deep {
+		script = "unshare --pid --fork --kill-child sh -c 'exec \"$@\"' sh sh -c 'read x'; :"
+	}
+	cmd := &exec.Cmd{
+		Path: "/bin/sh", Args: append([]string{SentryName, "-c", script + "; :", "sh"}, args...),
+		SysProcAttr: &syscall.SysProcAttr{PidFD: &pidfd, Cloneflags: unix.CLONE_NEWPID},
+	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); errors.Is(err, unix.EPERM) {
+		t.Skipf("no pid namespace can be made here: %v", err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		unix.Close(pidfd)
+	})
+	id, err := actual.Identify(pidfd, cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// A name is not created while something of it lives that no record knows; what is
+// another's, is on record, or ends, keeps nobody.
+func TestStrays(t *testing.T) {
+	t.Parallel()
+	l, _, _ := logsHost(t)
+	store := l.store
+	flag := "--" + wire.FlagState + "="
+	mine := flag + store.Marker()
+	stray := pretend(t, false, mine, "stray")
+	recorded := pretend(t, false, mine, "recorded")
+	pretend(t, false, mine+"x", "elsewhere")
+	pretend(t, false, "unmarked")
+	pretend(t, false, mine, "a\x1b[2J")
+	pretend(t, false, mine, "held")
+	pretend(t, false, mine, "creating")
+	old := recorded.Bare() // as an earlier version recorded it
+	for _, rec := range []actual.Record{
+		{Name: "recorded", Phase: actual.PhaseRunning, Sentry: &old},
+		{Name: "creating", Phase: actual.PhaseCreating},
+	} {
+		rec.Version, rec.UID, rec.Attempt = actual.RecordVersion, "0123", 1
+		if err := errors.Join(store.Claim(rec.Name), store.Put(&rec)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(store.Claim("held"), os.WriteFile(filepath.Join(store.Path(), "sandboxes", "held", actual.RecordFile), []byte("{"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	found, err := FindMarked()
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, err := Strays(store, found)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(left) != 1 || left[0].Sandbox != "stray" || left[0].Identity != stray || left[0].Role != roleSentry {
+		t.Errorf("%+v", left)
+	}
+	for _, name := range []string{"recorded", "elsewhere", "unmarked", "creating", "nosuch"} {
+		if err := l.strays.check(store, name); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := l.strays.check(store, "stray"); !errors.Is(err, ErrUnknownProcess) || !strings.Contains(err.Error(), "doctor") {
+		t.Errorf("stray: %v", err)
+	}
+	// What this launcher has started it knows without a look.
+	l.strays.note("own", recorded)
+	if err := l.strays.check(store, "own"); !errors.Is(err, ErrUnknownProcess) {
+		t.Errorf("own: %v", err)
+	}
+	p, err := actual.Open(stray)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := p.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.strays.check(store, "stray"); err != nil {
+		t.Errorf("one that has ended: %v", err)
+	}
+}
+
+// The processes in a sentry, and those of daemons in containers, are not taken for
+// sentries of ours.
+func TestMarkedDepth(t *testing.T) {
+	t.Parallel()
+	state := "--" + wire.FlagState + "=" + t.TempDir()
+	pretend(t, true, state, "deep")
+	// Its child has another name; the point is that a process that is not the first
+	// of a namespace directly below ours is passed over.
+	cmd := &exec.Cmd{Path: "/bin/sh", Args: []string{SentryName, "-c", "read x; :", "sh", state, "flat"}}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		in.Close()
+		_ = cmd.Wait()
+	}()
+	found, err := FindMarked()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range found {
+		if m := &found[i]; "--"+wire.FlagState+"="+m.State == state && m.Sandbox != "deep" {
+			t.Errorf("%+v", m)
+		}
+	}
+}
+
+// What is no argument list of ours names nobody.
+func TestMarks(t *testing.T) {
+	t.Parallel()
+	line := func(args ...string) []byte { return []byte(strings.Join(args, "\x00") + "\x00") }
+	state := "--" + wire.FlagState + "=/s"
+	if m, ok := marks(line(gofer.Argv(7, "web", "/s")...)); !ok || m.Role != roleGofer || m.Sandbox != "web" || m.State != "/s" {
+		t.Errorf("gofer: %+v", m)
+	}
+	if m, ok := marks(line(SentryName, "--exit-fd=3", state, "boot", "web")); !ok || m.Role != roleSentry || m.Sandbox != "web" || m.State != "/s" {
+		t.Errorf("sentry: %+v", m)
+	}
+	for _, bad := range [][]byte{
+		nil,
+		{0},
+		line("sh"), line(SentryName), line(SentryName, "web"), line(gofer.Argv0, "7", "web"), line(gofer.Argv0, "7", "../web", "/s"),
+		line(SentryName, state, "a\nb"), line(SentryName, state, ""), line(SentryName+"x", state, "web"), line(gofer.Argv0, "7", "web", ""),
+	} {
+		if m, ok := marks(bad); ok {
+			t.Errorf("%q is %+v", bad, m)
+		}
+	}
+}
+
+// A state directory that was moved, removed or replaced is not believed.
+func TestStateLost(t *testing.T) {
+	t.Parallel()
+	for what, lose := range map[string]func(p string) error{
+		"moved":          func(p string) error { return os.Rename(p, p+".away") },
+		"removed":        func(p string) error { return os.RemoveAll(p) },
+		"replaced":       func(p string) error { return errors.Join(os.Rename(p, p+".away"), os.Mkdir(p, 0o700)) },
+		"by a file":      func(p string) error { return errors.Join(os.Rename(p, p+".away"), os.WriteFile(p, nil, 0o600)) },
+		"by a dead link": func(p string) error { return errors.Join(os.Rename(p, p+".away"), os.Symlink("nowhere", p)) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			store, err := actual.OpenStore(filepath.Join(t.TempDir(), "state"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer store.Close()
+			obs := actual.NewObserver(store)
+			defer obs.Close()
+			if _, err := obs.Observe(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := lose(store.Path()); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := obs.Observe(t.Context()); err == nil || !strings.Contains(err.Error(), "removed, moved or replaced") {
+				t.Errorf("%v", err)
+			}
+			if what == "removed" {
+				return
+			}
+			// Back again, it is as before.
+			if what != "moved" {
+				_ = os.Remove(store.Path())
+			}
+			if err := os.Rename(store.Path()+".away", store.Path()); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := obs.Observe(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
