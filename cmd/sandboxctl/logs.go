@@ -187,6 +187,7 @@ type logPrinter struct {
 	ring       []sandboxlog.Entry
 	held       int  // whole lines in ring
 	partial    bool // the line is not at its end
+	stream     sandboxlog.Stream
 	coloured   bool // something in the line may be in force beyond it
 }
 
@@ -231,6 +232,13 @@ func (p *logPrinter) print(e sandboxlog.Entry) error {
 	if e.At.Before(p.since) {
 		return nil
 	}
+	if p.partial && e.Stream != p.stream {
+		// The other stream's unfinished line is not this one's beginning.
+		p.plain()
+		p.out.WriteByte('\n')
+		p.partial = false
+	}
+	p.stream = e.Stream
 	if p.timestamps && !p.partial {
 		p.out.WriteString(e.At.Format(sandboxlog.TimeFormat))
 		p.out.WriteByte(' ')

@@ -292,3 +292,55 @@ func FuzzStream(f *testing.F) {
 		}
 	})
 }
+
+// An unfinished line is seen after a moment, also one that grows slowly; its rest
+// follows, no character is cut, and the end of the pipe ends it.
+func TestPartialLine(t *testing.T) {
+	t.Parallel()
+	for what, c := range map[string]struct {
+		first, rest, early string
+	}{
+		"prompt":             {"name? ", "ok\n", "name? "},
+		"two lines":          {"one\ntwo", "\nthree\n", "one\ntwo"},
+		"half a character":   {"caf\xc3", "\xa9\n", "caf"},
+		"no character":       {"\xff", "x\n", "\xff"},
+		"ends unfinished":    {"tail", "", "tail"},
+		"ends with the rest": {"a", "b", "a"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			dir, w := logDir(t, 0)
+			var fds [2]int
+			if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+				t.Fatal(err)
+			}
+			p, err := NewPump(fds[0], w, Stdout)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.Start()
+			out := os.NewFile(uintptr(fds[1]), "pipe")
+			for i := range len(c.first) {
+				if _, err := out.WriteString(c.first[i : i+1]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			deadline := time.Now().Add(10 * time.Second)
+			for text(read(t, dir)) != c.early {
+				if time.Now().After(deadline) {
+					t.Fatalf("%q is not seen, but %q", c.early, text(read(t, dir)))
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+			if _, err := out.WriteString(c.rest); err != nil {
+				t.Fatal(err)
+			}
+			out.Close()
+			<-p.Done()
+			want := strings.TrimSuffix(c.first+c.rest, "\n") + "\n"
+			if got := text(read(t, dir)); got != want {
+				t.Errorf("%q, expected %q", got, want)
+			}
+		})
+	}
+}

@@ -220,30 +220,77 @@ func (p *Pump) Start() { go p.run() }
 // is gone.
 func (p *Pump) Done() <-chan struct{} { return p.done }
 
+// partialAfter is how long an unfinished line waits for its end: a prompt, or
+// the dots of a progress, are to be seen.
+const partialAfter = time.Second
+
 func (p *Pump) run() {
 	defer close(p.done)
 	defer p.pipe.Close()
 	var (
 		buf   [maxLine]byte
-		have  int // bytes of an unfinished line at the start of buf
+		have  int  // bytes of an unfinished line at the start of buf
+		open  bool // the last line that was written is not at its end
 		lines []Line
 	)
 	for {
 		n, err := p.pipe.Read(buf[have:])
+		waited := have > 0
 		have += n
 		lines, have = split(buf[:], have, lines[:0])
-		if err != nil && have > 0 {
+		late := errors.Is(err, os.ErrDeadlineExceeded)
+		switch {
+		case late:
+			var l Line
+			l, have = unfinished(buf[:], have)
+			lines = append(lines, l)
+		case err != nil && (have > 0 || ends(lines, open)):
 			// The last line of an application that ends without a newline.
 			lines = append(lines, Line{Text: append([]byte(nil), buf[:have]...), Full: true})
 			have = 0
 		}
 		if len(lines) > 0 {
 			p.w.Write(time.Now(), p.stream, lines)
+			open = !lines[len(lines)-1].Full
 		}
-		if err != nil {
+		if err != nil && !late {
 			return
 		}
+		p.wait(have > 0, waited && len(lines) == 0)
 	}
+}
+
+// wait bounds the next read if there is an unfinished line, from its first byte
+// on: one that grows slowly is not kept back for ever.
+func (p *Pump) wait(unfinished, already bool) {
+	var at time.Time
+	switch {
+	case unfinished && already:
+		return
+	case unfinished:
+		at = time.Now().Add(partialAfter)
+	}
+	// What has no deadlines has none: the line is seen when it ends.
+	_ = p.pipe.SetReadDeadline(at)
+}
+
+// ends says whether the end of the pipe is the end of a line that has begun.
+func ends(lines []Line, open bool) bool {
+	if len(lines) > 0 {
+		return !lines[len(lines)-1].Full
+	}
+	return open
+}
+
+// unfinished takes what there is of a line, up to the last whole character, and
+// moves the rest to the front.
+func unfinished(buf []byte, have int) (Line, int) {
+	cut := lastCut(buf[:have])
+	if cut == 0 {
+		cut = have // it does not become one
+	}
+	l := Line{Text: append([]byte(nil), buf[:cut]...)}
+	return l, copy(buf, buf[cut:have])
 }
 
 // split cuts the first n bytes of buf into lines and moves the unfinished rest
