@@ -105,11 +105,15 @@ func signalName(s unix.Signal) string {
 	return fmt.Sprintf("signal %d", int(s))
 }
 
+// Clean says that the application ended with exit code 0, which is no failure.
+func (e *Exit) Clean() bool { return e.Known && e.Code == 0 }
+
 // Reasons of an Exit that come from an exit record.
 const (
 	ReasonCompleted = "Completed" // exit code 0
 	ReasonError     = "Error"     // another exit code
 	ReasonSignaled  = "Signaled"  // a signal inside the sandbox
+	ReasonOOMKilled = "OOMKilled" // the kernel killed it for want of memory
 	ReasonCancelled = "Cancelled" // its start was cancelled: the reason for it was gone
 )
 

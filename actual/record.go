@@ -95,9 +95,12 @@ type Record struct {
 	CreatedAt time.Time `json:"createdAt,omitzero"`
 	StartedAt time.Time `json:"startedAt,omitzero"`
 	// Failures counts consecutive failures (see Ending.Failures); Restarts
-	// counts every Create after the first of this UID.
-	Failures int   `json:"failures,omitempty"`
-	Restarts int64 `json:"restarts,omitempty"`
+	// counts those (see RestartFollows).
+	Failures int `json:"failures,omitempty"`
+	// CleanExits counts ends with exit code 0 in a row: they delay the next start
+	// as failures do, and are none.
+	CleanExits int   `json:"cleanExits,omitempty"`
+	Restarts   int64 `json:"restarts,omitempty"`
 	// Ending says why the sandbox is being or was torn down; LastExit how its
 	// last run ended.
 	Ending   *Ending `json:"ending,omitempty"`
@@ -189,8 +192,10 @@ type Ending struct {
 	// Exit, when set, becomes Record.LastExit.
 	Exit *Exit `json:"exit,omitempty"`
 	// Failures becomes Record.Failures; Completed becomes Record.Completed.
-	Failures  int  `json:"failures,omitempty"`
-	Completed bool `json:"completed,omitempty"`
+	Failures int `json:"failures,omitempty"`
+	// CleanExits becomes Record.CleanExits.
+	CleanExits int  `json:"cleanExits,omitempty"`
+	Completed  bool `json:"completed,omitempty"`
 	// Adopt is for a create that was cut short: if its application turns out to
 	// run, the record says so and nothing is stopped. With Finish one that has
 	// not been started yet is started. Neither is kept on record.

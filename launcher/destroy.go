@@ -73,7 +73,8 @@ func (l *Launcher) destroy(ctx context.Context, name string, end actual.Ending) 
 
 // bringDown is what follows the intent to stop.
 func (l *Launcher) bringDown(ctx context.Context, rec *actual.Record, end actual.Ending) error {
-	if err := l.stopApp(ctx, rec, end); err != nil {
+	stubborn, err := l.stopApp(ctx, rec, end)
+	if err != nil {
 		return err
 	}
 	if err := context.Cause(ctx); err != nil {
@@ -88,7 +89,7 @@ func (l *Launcher) bringDown(ctx context.Context, rec *actual.Record, end actual
 	if err := l.release(ctx, rec); err != nil {
 		return err
 	}
-	l.conclude(rec, &end, oom)
+	l.conclude(rec, &end, oom, stubborn)
 	if err := l.afterEnd(ctx, rec); err != nil {
 		return err
 	}
@@ -118,8 +119,9 @@ func (l *Launcher) recordTrouble(name string, why error) error {
 	return nil
 }
 
-// conclude writes into the record how the run ended.
-func (l *Launcher) conclude(rec *actual.Record, end *actual.Ending, oom bool) {
+// conclude writes into the record how the run ended. stubborn says that it was
+// killed at the end of its grace period.
+func (l *Launcher) conclude(rec *actual.Record, end *actual.Ending, oom, stubborn bool) {
 	exit := end.Exit
 	if exit == nil {
 		// Stopped on purpose: what it made of the stop signal is known if it
@@ -131,52 +133,56 @@ func (l *Launcher) conclude(rec *actual.Record, end *actual.Ending, oom bool) {
 		exit = x
 		if exit == nil {
 			exit = &actual.Exit{Reason: end.Reason, At: time.Now()}
+			if stubborn {
+				exit.Message = fmt.Sprintf("killed: it did not end within %s of %s, its terminationGracePeriod", end.Grace, end.StopSignal)
+			}
 		}
 	}
 	if oom && !exit.Known {
 		e := *exit
-		e.Reason, e.Message = "OOMKilled", "the sandbox used more memory than its limit: resources.memory, or the default of the host policy"
+		// The kernel ends the whole sandbox, by SIGKILL.
+		e.Known, e.Code, e.Signal = true, 128+int(unix.SIGKILL), int(unix.SIGKILL)
+		e.Reason, e.Message = actual.ReasonOOMKilled, "the sandbox used more memory than its limit: resources.memory, or the default of the host policy"
 		exit = &e
 	}
 	rec.LastExit = exit
-	rec.Failures, rec.Completed = end.Failures, end.Completed
+	rec.Failures, rec.CleanExits, rec.Completed = end.Failures, end.CleanExits, end.Completed
 	rec.Phase = actual.PhaseStopped
 	rec.Sentry, rec.Gofer, rec.Cgroups, rec.Network, rec.Warnings, rec.Files = nil, nil, nil, nil, nil, nil
 	rec.Ending = end
 }
 
 // stopApp asks the application to leave and gives it time. That it does not is
-// no error: the kill follows.
-func (l *Launcher) stopApp(ctx context.Context, rec *actual.Record, end actual.Ending) error {
+// no error: the kill follows, and stubborn says so.
+func (l *Launcher) stopApp(ctx context.Context, rec *actual.Record, end actual.Ending) (stubborn bool, err error) {
 	if end.Grace <= 0 || end.StopSignal == "" || rec.Sentry == nil {
-		return nil
+		return false, nil
 	}
 	sentry, err := actual.Open(*rec.Sentry)
 	if errors.Is(err, actual.ErrGone) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return fmt.Errorf("%w: sentry (pid %d): %w", ErrUnknownProcess, rec.Sentry.PID, err)
+		return false, fmt.Errorf("%w: sentry (pid %d): %w", ErrUnknownProcess, rec.Sentry.PID, err)
 	}
 	defer sentry.Close()
 	if sentry.Alive() != actual.Alive {
-		return nil
+		return false, nil
 	}
 	sig, err := desired.ParseSignal(end.StopSignal)
 	if err != nil {
 		// Manifests are validated. A record that says something else must not keep
 		// the sandbox from being stopped: the kill follows.
 		l.opts.Log.Warn("stop signal not sent", "sandbox", rec.Name, "err", err)
-		return nil
+		return false, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, end.Grace)
 	defer cancel()
 	if err := l.signalApp(ctx, rec, sig); err != nil {
 		l.opts.Log.Debug("stop signal not delivered", "sandbox", rec.Name, "err", err)
-		return nil
+		return false, nil
 	}
-	_ = sentry.Wait(ctx) // the grace period is over, or it left: both go on
-	return nil
+	return sentry.Wait(ctx) != nil, nil // the grace period is over, or it left: both go on
 }
 
 func (l *Launcher) signalApp(ctx context.Context, rec *actual.Record, sig unix.Signal) error {

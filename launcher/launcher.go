@@ -210,14 +210,14 @@ func (l *Launcher) intent(ctx context.Context, e *desired.Entry, restartToken st
 			return nil, fmt.Errorf("clean up attempt %d: %w", old.Attempt, err)
 		}
 		rec.UID, rec.Attempt, rec.Generation = old.UID, old.Attempt, old.Generation
-		rec.Failures, rec.Restarts = old.Failures, old.Restarts
+		rec.Failures, rec.CleanExits, rec.Restarts = old.Failures, old.CleanExits, old.Restarts
 		rec.LastExit, rec.RestartToken = old.LastExit, old.RestartToken
-		if old.Attempt > 0 {
+		if old.RestartFollows(e.Hash) {
 			rec.Restarts++
 		}
 		if old.SpecHash != e.Hash {
 			rec.Generation++
-			rec.Failures = 0 // they were another spec's
+			rec.Failures, rec.CleanExits = 0, 0 // they were another spec's
 		}
 	}
 	rec.Attempt++
@@ -225,7 +225,7 @@ func (l *Launcher) intent(ctx context.Context, e *desired.Entry, restartToken st
 	rec.Spec, rec.SpecHash, rec.SourceFile, rec.SourceDigest = spec, e.Hash, e.Source.File, e.Digest
 	if restartToken != "" {
 		rec.RestartToken = restartToken
-		rec.Failures = 0 // whoever asked has looked at them
+		rec.Failures, rec.CleanExits = 0, 0 // whoever asked has looked at them
 	}
 	rec.BootID, err = actual.BootID()
 	if err != nil {
@@ -305,7 +305,7 @@ func (l *Launcher) abort(create context.Context, rec *actual.Record, cause error
 		rec.LastExit = &actual.Exit{Reason: actual.ReasonCancelled, Message: "its start was cancelled: " + reason, At: time.Now()}
 	} else {
 		var t interface{ Terminal() bool }
-		rec.Failures++
+		rec.Failures, rec.CleanExits = rec.Failures+1, 0
 		rec.LastExit = &actual.Exit{
 			Reason:   "CreateFailed",
 			Message:  printable(cause.Error(), 1000),

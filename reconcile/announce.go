@@ -45,11 +45,18 @@ func doneReason(a Action) string {
 	return EventRemoved
 }
 
-func doneMessage(r *result) string {
+// doneMessage words an operation. last is the end of the sandbox on record, which
+// may know more than the order to stop it did: what the kernel killed for want of
+// memory, or what did not end in its grace period.
+func doneMessage(r *result, last *actual.Exit) string {
 	msg := r.action.Reason
-	if x := r.action.Ending.Exit; x != nil {
+	x := r.action.Ending.Exit
+	if r.action.Op == OpDestroy && !r.action.Ending.Adopt && last != nil {
+		x = last
+	}
+	if x != nil {
 		// How it ended says why, unless something else is the reason.
-		if how := describeExit(x); x.Reason == msg {
+		if how := describeExit(x); x.Reason == msg || x.Reason == actual.ReasonOOMKilled {
 			msg = how
 		} else {
 			msg += ": " + how

@@ -47,6 +47,8 @@ type Options struct {
 	// Recoverer carries out requests to recover; without one they wait.
 	Recoverer Recoverer
 	Requests  Requests
+	// LastExit is the last exit on record of a name, if set; nil if there is none.
+	LastExit func(name string) *actual.Exit
 	// Network looks at the network namespace of a name, if set.
 	Network func(name string) Network
 	Events  Events
@@ -546,7 +548,7 @@ func (l *Loop) finish(r result) {
 	if r.err == nil {
 		delete(l.retries, a.Name)
 		l.opts.Log.Info(a.Op.String()+" done", keySandbox, a.Name, keyReason, a.Reason, keyTook, r.took, keyPass, l.pass)
-		l.event(actual.EventNormal, a.Name, doneReason(a), doneMessage(&r))
+		l.event(actual.EventNormal, a.Name, doneReason(a), doneMessage(&r, l.lastExit(a.Name)))
 		return
 	}
 	if a.Op != OpRecover { // which is tried once for each request
@@ -558,6 +560,13 @@ func (l *Loop) finish(r result) {
 	}
 	l.opts.Log.Error(a.Op.String()+" failed, will retry", keySandbox, a.Name, keyReason, a.Reason, keyError, r.err, keyPass, l.pass)
 	l.event(actual.EventWarning, a.Name, failReason(a), r.err.Error())
+}
+
+func (l *Loop) lastExit(name string) *actual.Exit {
+	if l.opts.LastExit == nil {
+		return nil
+	}
+	return l.opts.LastExit(name)
 }
 
 // dropRequests removes requests that have been carried out, or ask for what

@@ -272,7 +272,7 @@ func (c *computation) both(e *desired.Entry, o *actual.Observed) {
 	switch rec.Phase {
 	case actual.PhaseStopping:
 		// Begun and not finished: the same again, whatever is wanted since.
-		end := actual.Ending{Reason: ReasonInterrupted, Failures: rec.Failures}
+		end := actual.Ending{Reason: ReasonInterrupted, Failures: rec.Failures, CleanExits: rec.CleanExits}
 		if rec.Ending != nil {
 			end = *rec.Ending
 		}
@@ -295,7 +295,7 @@ func (c *computation) both(e *desired.Entry, o *actual.Observed) {
 		}
 		// Whether its application runs only its sentry can tell. If that can't
 		// be asked it starts over. It did not fail.
-		end := actual.Ending{Reason: ReasonInterrupted, Failures: rec.Failures}
+		end := actual.Ending{Reason: ReasonInterrupted, Failures: rec.Failures, CleanExits: rec.CleanExits}
 		if o.Sentry == actual.Alive && o.Gofer == actual.Alive {
 			end.Adopt = true
 			end.Finish = sameSpec(rec, e) && !e.Sandbox.Spec.Suspend && c.in.Denied[rec.Name] == "" && !c.restartWanted(rec)
@@ -307,7 +307,7 @@ func (c *computation) both(e *desired.Entry, o *actual.Observed) {
 func (c *computation) interrupted(o *actual.Observed) {
 	c.add(Action{
 		Op: OpDestroy, Name: o.Record.Name, Reason: ReasonInterrupted,
-		Ending: actual.Ending{Reason: ReasonInterrupted, Failures: o.Record.Failures},
+		Ending: actual.Ending{Reason: ReasonInterrupted, Failures: o.Record.Failures, CleanExits: o.Record.CleanExits},
 	})
 }
 
@@ -372,7 +372,7 @@ func (c *computation) stop(e *desired.Entry, rec *actual.Record, reason string) 
 	}
 	switch reason {
 	case ReasonSuspended:
-		end.Failures = rec.Failures
+		end.Failures, end.CleanExits = rec.Failures, rec.CleanExits
 	case ReasonSpecChanged, ReasonRestartRequested:
 		end.Replace = true
 	}

@@ -69,6 +69,9 @@ func show(p reconcile.Plan) string {
 		if a.Op == reconcile.OpDestroy && a.Ending.Failures > 0 {
 			s += fmt.Sprintf(" failures=%d", a.Ending.Failures)
 		}
+		if a.Ending.CleanExits > 0 {
+			s += fmt.Sprintf(" clean=%d", a.Ending.CleanExits)
+		}
 		if a.Ending.Adopt {
 			s += " adopt"
 		}
@@ -139,8 +142,8 @@ func TestPlan(t *testing.T) {
 		"absent, died":         {input(false, nil, mod(running(web), exit(1))), "destroy web Exited failures=1"},
 		"absent, stopped":      {input(false, nil, mod(stopped(eager, 1), func(o *actual.Observed) {})), "create web BackOff"},
 		"exit code 1":          {input(true, []*desired.Entry{web}, mod(running(web), exit(1))), "destroy web Exited failures=1"},
-		"exit code 0":          {input(true, []*desired.Entry{web}, mod(running(web), exit(0))), "destroy web Exited failures=1"},
-		"OnFailure, code 0":    {input(true, []*desired.Entry{policy("OnFailure")}, mod(running(policy("OnFailure")), exit(0))), "destroy web Exited failures=1 completed"},
+		"exit code 0":          {input(true, []*desired.Entry{web}, mod(running(web), exit(0))), "destroy web Exited clean=1"},
+		"OnFailure, code 0":    {input(true, []*desired.Entry{policy("OnFailure")}, mod(running(policy("OnFailure")), exit(0))), "destroy web Exited clean=1 completed"},
 		"OnFailure, code 1":    {input(true, []*desired.Entry{policy("OnFailure")}, mod(running(policy("OnFailure")), exit(1))), "destroy web Exited failures=1"},
 		"Never, code 1":        {input(true, []*desired.Entry{policy("Never")}, mod(running(policy("Never")), exit(1))), "destroy web Exited failures=1 completed"},
 		"sentry killed":        {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { o.Sentry = actual.Dead })), "destroy web SentryKilled failures=1"},
@@ -160,11 +163,11 @@ func TestPlan(t *testing.T) {
 		"exited, both dead": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
 			exit(0)(o)
 			o.Gofer = actual.Dead
-		})), "destroy web Exited failures=1"},
+		})), "destroy web Exited clean=1"},
 		"ended before the host was rebooted": {input(true, []*desired.Entry{policy("Never")}, mod(running(policy("Never")), func(o *actual.Observed) {
 			exit(0)(o)
 			o.Gofer, o.Record.BootID = actual.Dead, "old"
-		})), "destroy web Exited failures=1 completed"},
+		})), "destroy web Exited clean=1 completed"},
 		"killed when the host went down": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
 			o.Sentry, o.Gofer, o.Record.BootID = actual.Dead, actual.Dead, "old"
 			o.Exit = &actual.Exit{Known: true, Code: 137, Signal: 9, Reason: actual.ReasonSignaled, At: now}
@@ -176,11 +179,11 @@ func TestPlan(t *testing.T) {
 		"told to end by the host, which runs on": {input(true, []*desired.Entry{policy("OnFailure")}, mod(running(policy("OnFailure")), func(o *actual.Observed) {
 			exit(0)(o)
 			o.Exit.HostSignaled = true
-		})), "destroy web Exited failures=1 completed"},
+		})), "destroy web Exited clean=1 completed"},
 		"ended before its start was recorded": {input(true, []*desired.Entry{policy("Never")}, mod(running(policy("Never")), func(o *actual.Observed) {
 			exit(0)(o)
 			o.Gofer, o.Record.Phase, o.Record.StartedAt = actual.Dead, actual.PhaseStarting, time.Time{}
-		})), "destroy web Exited failures=1 completed"},
+		})), "destroy web Exited clean=1 completed"},
 		"absent, unsettled, stopped": {unsettled(input(true, nil, mod(stopped(eager, 1), func(*actual.Observed) {}))), ""},
 		"absent, unsettled, died":    {unsettled(input(true, nil, mod(running(web), exit(1)))), "destroy web Exited failures=1"},
 		"absent, removal begun before": {input(false, nil, mod(stopped(eager, 0), func(o *actual.Observed) {
@@ -197,6 +200,18 @@ func TestPlan(t *testing.T) {
 			o.Record.BootID = "old"
 			o.Record.Failures = 2
 		})), "destroy web HostRebooted failures=2"},
+		"exit code 0 after failures": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { exit(0)(o); o.Record.Failures = 4 })), "destroy web Exited clean=1"},
+		"exit code 0 again":          {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { exit(0)(o); o.Record.CleanExits = 4 })), "destroy web Exited clean=5"},
+		"exit code 0 after long": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
+			exit(0)(o)
+			o.Record.CleanExits, o.Record.StartedAt = 4, now.Add(-time.Hour)
+		})), "destroy web Exited clean=1"},
+		"exit code 1 after clean ones": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { exit(1)(o); o.Record.CleanExits = 4 })), "destroy web Exited failures=1"},
+		"clean exits wait":             {input(true, []*desired.Entry{web}, mod(stopped(web, 0), func(o *actual.Observed) { o.Record.CleanExits = 3; o.Record.LastExit.Code = 0 })), "wake"},
+		"clean exits and a limit": {input(true, []*desired.Entry{limited}, mod(stopped(limited, 0), func(o *actual.Observed) {
+			o.Record.CleanExits = 9
+			o.Record.LastExit.Code, o.Record.LastExit.At = 0, now.Add(-time.Hour)
+		})), "create web BackOff"},
 		"unknown sentry":        {input(true, []*desired.Entry{other}, mod(running(web), func(o *actual.Observed) { o.Sentry = actual.Unknown })), ""},
 		"unknown and removed":   {input(true, nil, mod(running(web), func(o *actual.Observed) { o.Gofer = actual.Unknown })), ""},
 		"waits for backoff":     {input(true, []*desired.Entry{web}, stopped(web, 3)), "wake"},

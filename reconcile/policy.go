@@ -41,7 +41,7 @@ func ended(e *desired.Entry, o *actual.Observed, in *Input) actual.Ending {
 	switch reason {
 	case ReasonHostRebooted:
 		// Not its fault: started again at once, and counted for nothing.
-		end.Failures = rec.Failures
+		end.Failures, end.CleanExits = rec.Failures, rec.CleanExits
 		end.Exit = &actual.Exit{Reason: reason, Message: "the host was rebooted", At: in.Now}
 		return end
 	case ReasonExited:
@@ -61,16 +61,23 @@ func ended(e *desired.Entry, o *actual.Observed, in *Input) actual.Ending {
 	case desired.RestartNever:
 		end.Completed = true
 	case desired.RestartOnFailure:
-		end.Completed = x.Known && x.Code == 0
+		end.Completed = x.Clean()
 	}
-	// A run that lasted is no sign of trouble, however it ended.
-	end.Failures = rec.Failures + 1
 	started := rec.StartedAt
 	if started.IsZero() {
 		started = rec.CreatedAt
 	}
-	if ran := x.At.Sub(started); ran >= time.Duration(*spec.Backoff.ResetAfter) {
+	// A run that lasted is no sign of trouble, however it ended.
+	lasted := x.At.Sub(started) >= time.Duration(*spec.Backoff.ResetAfter)
+	switch {
+	case x.Clean() && lasted:
+		end.CleanExits = 1
+	case x.Clean():
+		end.CleanExits = rec.CleanExits + 1
+	case lasted:
 		end.Failures = 1
+	default:
+		end.Failures = rec.Failures + 1
 	}
 	return end
 }
@@ -130,11 +137,13 @@ func startReason(rec *actual.Record) string {
 // never below the floor, which is the administrator's: an author who wants no delay
 // must not have a sandbox that ends at once take all of the host.
 func backoff(b *desired.Backoff, rec *actual.Record, floor time.Duration) time.Duration {
-	if rec.Failures <= 0 {
+	// One of the two is 0: an end of one kind ends the row of the other.
+	times := rec.Failures + rec.CleanExits
+	if times <= 0 {
 		return 0
 	}
 	initial, most := float64(*b.Initial), float64(*b.Max)
-	delay := min(initial*math.Pow(2, float64(min(rec.Failures-1, 62))), most)
+	delay := min(initial*math.Pow(2, float64(min(times-1, 62))), most)
 	h := fnv.New64a()
 	h.Write([]byte(rec.Name))
 	h.Write(strconv.AppendInt(nil, rec.Attempt, 10))

@@ -20,6 +20,7 @@ const (
 	PhaseRunning          = "Running"          // sentry and gofer are alive
 	PhaseStopping         = "Stopping"         // being stopped
 	PhaseCrashLoopBackOff = "CrashLoopBackOff" // waiting after a failure
+	PhaseRestarting       = "Restarting"       // waiting after an exit with code 0
 	PhaseCompleted        = "Completed"        // ran to its end, exit code 0
 	PhaseFailed           = "Failed"           // ran to its end, or can't be started
 	PhaseSuspended        = "Suspended"        // spec.suspend
@@ -410,7 +411,13 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 		if r.LastExit != nil && r.LastExit.Reason == ReasonCreateFailed {
 			ready.Reason = ReasonCreateFailed
 		}
-		doing(ReasonBackOff, fmt.Sprintf("failure %d; next start in %s", r.Failures, s.NextRetry.Sub(v.in.Now).Round(time.Second/10)))
+		in := s.NextRetry.Sub(v.in.Now).Round(time.Second / 10)
+		if r.Failures == 0 && r.CleanExits > 0 {
+			s.Phase = PhaseRestarting
+			doing(ReasonBackOff, fmt.Sprintf("it ended with exit code 0, which restartPolicy Always starts again; next start in %s", in))
+			return
+		}
+		doing(ReasonBackOff, fmt.Sprintf("failure %d; next start in %s", r.Failures, in))
 	}
 }
 

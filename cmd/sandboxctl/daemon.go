@@ -239,6 +239,13 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, sentry string, log 
 	d.info.HostPolicy = actual.PolicyRef{Path: hostPolicy.Options().Path, Optional: hostPolicy.Options().Optional}
 	d.loop = reconcile.New(reconcile.Options{
 		Source: d.dir, Observer: d.observer, Launcher: l, Recoverer: l, Requests: store, Events: d.journal, Policy: policy,
+		LastExit: func(name string) *actual.Exit {
+			rec, _, err := store.Get(name)
+			if err != nil || rec == nil {
+				return nil
+			}
+			return rec.LastExit
+		},
 		Network: lookAtNetwork, Workers: f.workers, Resync: f.resync, Rest: 25 * time.Millisecond, Log: log,
 		Wakes: []<-chan struct{}{d.dir.Changes(), d.observer.Exits()},
 		OnPass: func(in reconcile.Input, _ reconcile.Plan) {

@@ -314,7 +314,7 @@ func (a *app) printChanges(w *world, name, output string, last map[string]string
 		}
 		row := getRow(s, output == "wide", w.in.Now)
 		key := string(b)
-		if s.Phase == reconcile.PhaseCrashLoopBackOff {
+		if s.Phase == reconcile.PhaseCrashLoopBackOff || s.Phase == reconcile.PhaseRestarting {
 			key = s.Phase + exitText(s.LastTermination) + strconv.Itoa(s.Failures) // its countdown is no news
 		}
 		if last[s.Name] == key {

@@ -266,7 +266,11 @@ func (n *waitNews) sandbox(w *world, name string) {
 	}
 	why := headline(s)
 	key := s.Phase + why
-	if s.Phase == reconcile.PhaseCrashLoopBackOff {
+	switch s.Phase {
+	case reconcile.PhaseRestarting:
+		why = "it ended with exit code 0, and is started again after a delay"
+		key = why
+	case reconcile.PhaseCrashLoopBackOff:
 		why = fmt.Sprintf("%s; failure %d, it is started again after a delay", lastFailure(s), s.Failures)
 		key = why // its countdown is no news
 	}

@@ -404,17 +404,20 @@ func (w *World) Create(ctx context.Context, e *desired.Entry, token string) erro
 	}
 	r := actual.Record{Version: actual.RecordVersion, Name: name, UID: w.newUID(), Generation: 1}
 	if old != nil {
-		r.UID, r.Attempt, r.Generation, r.Failures, r.Restarts = old.UID, old.Attempt, old.Generation, old.Failures, old.Restarts+1
+		r.UID, r.Attempt, r.Generation, r.Failures, r.CleanExits, r.Restarts = old.UID, old.Attempt, old.Generation, old.Failures, old.CleanExits, old.Restarts
+		if old.RestartFollows(e.Hash) {
+			r.Restarts++
+		}
 		r.LastExit, r.RestartToken = old.LastExit, old.RestartToken
 		if old.SpecHash != e.Hash {
 			r.Generation++
-			r.Failures = 0
+			r.Failures, r.CleanExits = 0, 0
 		}
 	}
 	r.Attempt++
 	r.Phase, r.Spec, r.SpecHash, r.SourceFile, r.BootID, r.CreatedAt = actual.PhaseCreating, spec, e.Hash, e.Source.File, w.boot, time.Now()
 	if token != "" {
-		r.RestartToken, r.Failures = token, 0
+		r.RestartToken, r.Failures, r.CleanExits = token, 0, 0
 	}
 	w.put(r)
 	if err := w.step("create", name, "spawn"); err != nil {
@@ -477,7 +480,7 @@ func (w *World) failCreate(r actual.Record, err error) error {
 	}
 	var t interface{ Terminal() bool }
 	r.Phase = actual.PhaseStopped
-	r.Failures++
+	r.Failures, r.CleanExits = r.Failures+1, 0
 	r.LastExit = &actual.Exit{Reason: "CreateFailed", Message: err.Error(), At: time.Now(), Terminal: errors.As(err, &t) && t.Terminal()}
 	w.put(r)
 	return err
@@ -516,6 +519,7 @@ func (w *World) Destroy(ctx context.Context, name string, how actual.Ending) err
 	if x == nil {
 		x = &actual.Exit{Reason: how.Reason, At: time.Now()}
 	}
+	r.CleanExits = how.CleanExits
 	r.Phase, r.LastExit, r.Failures, r.Completed, r.Sentry, r.Gofer = actual.PhaseStopped, x, how.Failures, how.Completed, nil, nil
 	w.put(r)
 	return nil

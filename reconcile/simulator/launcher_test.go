@@ -117,21 +117,21 @@ func (o *op) intent(ctx context.Context, e *desired.Entry, token string) (*actua
 			return nil, err
 		}
 		rec.UID, rec.Attempt, rec.Generation = old.UID, old.Attempt, old.Generation
-		rec.Failures, rec.Restarts = old.Failures, old.Restarts
+		rec.Failures, rec.CleanExits, rec.Restarts = old.Failures, old.CleanExits, old.Restarts
 		rec.LastExit, rec.RestartToken = old.LastExit, old.RestartToken
-		if old.Attempt > 0 {
+		if old.RestartFollows(e.Hash) {
 			rec.Restarts++
 		}
 		if old.SpecHash != e.Hash {
 			rec.Generation++
-			rec.Failures = 0
+			rec.Failures, rec.CleanExits = 0, 0
 		}
 	}
 	rec.Attempt++
 	rec.Phase = actual.PhaseCreating
 	rec.Spec, rec.SpecHash, rec.SourceFile, rec.SourceDigest = spec, e.Hash, e.Source.File, e.Digest
 	if token != "" {
-		rec.RestartToken, rec.Failures = token, 0
+		rec.RestartToken, rec.Failures, rec.CleanExits = token, 0, 0
 	}
 	rec.BootID, rec.CreatedAt = o.h.boot, time.Now()
 	return rec, nil
@@ -384,7 +384,7 @@ func (o *op) abort(create context.Context, rec *actual.Record, cause error) erro
 		rec.Ending = &actual.Ending{Reason: reason}
 		rec.LastExit = &actual.Exit{Reason: actual.ReasonCancelled, Message: reason, At: time.Now()}
 	} else {
-		rec.Failures++
+		rec.Failures, rec.CleanExits = rec.Failures+1, 0
 		rec.LastExit = &actual.Exit{Reason: "CreateFailed", Message: cause.Error(), At: time.Now()}
 	}
 	return o.store.put(o.t, rec)
@@ -459,7 +459,7 @@ func (o *op) conclude(rec *actual.Record, end *actual.Ending) {
 		}
 	}
 	rec.LastExit = exit
-	rec.Failures, rec.Completed = end.Failures, end.Completed
+	rec.Failures, rec.CleanExits, rec.Completed = end.Failures, end.CleanExits, end.Completed
 	rec.Phase = actual.PhaseStopped
 	rec.Sentry, rec.Gofer, rec.Cgroups = nil, nil, nil
 	rec.Ending = end
