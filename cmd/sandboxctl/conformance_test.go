@@ -165,6 +165,7 @@ func TestMisbehaviour(t *testing.T) {
 		stubDiesReady:  "connect to control server|exited|closed the connection",
 		stubDiesStart:  "closed the connection",
 		stubSilent:     "not started after 2s|no answer in time",
+		stubDrips:      "not started after 2s|no answer in time",
 		stubGarbage:    "read answer",
 		stubHuge:       "longer than|invalid character",
 		stubRefuses:    "no  [31msuch file",

@@ -36,6 +36,7 @@ const (
 	stubSilent     = "silent"      // no answer to StartRoot
 	stubGarbage    = "garbage"     // an answer that is none
 	stubHuge       = "huge"        // an answer without end
+	stubDrips      = "drips"       // an answer that comes a byte at a time, without end
 	stubRefuses    = "refuses"     // an error for an answer
 	stubStubborn   = "stubborn"    // takes no notice of signals
 	stubNoGofer    = "no-gofer"    // its gofer ends at once
@@ -212,6 +213,13 @@ func stubServe(c net.Conn, mode string, leave func(uint32)) {
 			case stubGarbage:
 				_, _ = io.WriteString(c, "]]]")
 				continue
+			case stubDrips:
+				for {
+					if _, err := io.WriteString(c, " "); err != nil {
+						return
+					}
+					time.Sleep(50 * time.Millisecond)
+				}
 			case stubHuge:
 				_, _ = io.WriteString(c, `{"err":"`)
 				for {
