@@ -59,7 +59,7 @@ func makeRoot() (_ *os.File, err error) {
 	}
 	root := filepath.Join(work, "root")
 	var b strings.Builder
-	for _, p := range testPackages {
+	for _, p := range packages() {
 		fmt.Fprintf(&b, "CGO_ENABLED=0 go test -c -ldflags='-s -w' -o %s/src/%s/ ./%s\n", root, p.dir, p.dir)
 	}
 	script := `set -euo pipefail

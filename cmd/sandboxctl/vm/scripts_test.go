@@ -32,19 +32,12 @@ func (m *machine) as(t *testing.T, f func(*testing.T, *machine)) {
 // testScripts runs tests of other packages in the machine, compiled on this
 // host: SCRIPTS says which of the scripts, all tests if it is empty.
 func testScripts(t *testing.T, m *machine) {
-	for _, p := range testPackages {
-		run := p.run
-		if scripts := os.Getenv("SCRIPTS"); scripts != "" {
-			if p.dir != "cmd/sandboxctl" {
-				continue
-			}
-			run = "^TestScript$/^(" + strings.ReplaceAll(scripts, " ", "|") + ")$"
-		}
+	for _, p := range packages() {
 		began := time.Now()
 		out, err := m.try(fmt.Sprintf(`cd /src/%s && export HOME=/root SANDBOXCTL_BIN=/usr/local/bin SANDBOXCTL_E2E=require SANDBOXCTL_PATIENCE=10
 ./*.test -test.v -test.timeout 100m -test.parallel 1 -test.run '%s' >/tmp/out 2>&1; code=$?
 grep -E '^ *--- |^(PASS|FAIL|panic)' /tmp/out
-[ $code = 0 ] || { grep -vE '^ *(=== |--- PASS)' /tmp/out | tail -c 20000; exit $code; }`, p.dir, run), 100*time.Minute)
+[ $code = 0 ] || { grep -vE '^ *(=== |--- PASS)' /tmp/out | tail -c 20000; exit $code; }`, p.dir, p.run), 100*time.Minute)
 		if err != nil {
 			t.Errorf("%s: %v", p.dir, err)
 			continue
@@ -56,11 +49,18 @@ grep -E '^ *--- |^(PASS|FAIL|panic)' /tmp/out
 	}
 }
 
-// testPackages are those whose tests run in the machine, and which of them.
-var testPackages = []struct{ dir, run string }{
-	{"cmd/sandboxctl", "^TestScript$"},
-	{"actual", ""},
-	{"launcher", ""},
-	{"launcher/cgroup", ""},
-	{"launcher/invariants", ""},
+// testPackage is a package whose tests run in the machine, and which of them.
+type testPackage struct{ dir, run string }
+
+func packages() []testPackage {
+	if scripts := os.Getenv("SCRIPTS"); scripts != "" {
+		return []testPackage{{"cmd/sandboxctl", "^TestScript$/^(" + strings.ReplaceAll(scripts, " ", "|") + ")$"}}
+	}
+	return []testPackage{
+		{"cmd/sandboxctl", "^TestScript$"},
+		{"actual", ""},
+		{"launcher", ""},
+		{"launcher/cgroup", ""},
+		{"launcher/invariants", ""},
+	}
 }
