@@ -24,9 +24,9 @@ import (
 const (
 	// bootDeadline bounds the time from power on to the agent's first word. It
 	// takes 15 s on an idle machine.
-	bootDeadline = 3 * time.Minute
+	bootDeadline = 6 * time.Minute
 	// commandDeadline bounds a command that does not wait for anything.
-	commandDeadline = 2 * time.Minute
+	commandDeadline = 4 * time.Minute
 )
 
 // machine is one virtual machine that is switched on.

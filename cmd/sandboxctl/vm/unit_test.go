@@ -14,7 +14,7 @@ import (
 
 // settleDeadline bounds a wait for sandboxes. A start takes 9 s here on an idle
 // machine.
-const settleDeadline = 5 * time.Minute
+const settleDeadline = 8 * time.Minute
 
 // testUnit drives examples/systemd through the life of a host: start, stop,
 // restart, kill -9, upgrade, reload, reboot. Sandboxes go on with the processes
