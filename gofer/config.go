@@ -78,16 +78,24 @@ type Mount struct {
 // Tree is a directory tree that the gofer builds on a tmpfs of its own. Paths
 // are relative and made by the launcher, parents before children.
 type Tree struct {
-	Dirs  []Dir  `json:"dirs,omitempty"`
-	Files []File `json:"files,omitempty"`
-	Links []Link `json:"links,omitempty"`
-	Binds []Bind `json:"binds,omitempty"`
+	Dirs   []Dir   `json:"dirs,omitempty"`
+	Owners []Owner `json:"owners,omitempty"`
+	Files  []File  `json:"files,omitempty"`
+	Links  []Link  `json:"links,omitempty"`
+	Binds  []Bind  `json:"binds,omitempty"`
 }
 
 // Dir is a directory of a Tree.
 type Dir struct {
 	Path string `json:"path"`
 	Mode uint32 `json:"mode"`
+}
+
+// Owner gives a directory of a Tree to somebody else than root.
+type Owner struct {
+	Path string `json:"path"`
+	UID  uint32 `json:"uid"`
+	GID  uint32 `json:"gid"`
 }
 
 // File is a regular file of a Tree.
@@ -192,6 +200,11 @@ func (t *Tree) check() error {
 			return fmt.Errorf("directory %q is not below one of the tree", d.Path)
 		}
 		dirs[d.Path] = true
+	}
+	for _, o := range t.Owners {
+		if !dirs[o.Path] || o.Path == "." {
+			return fmt.Errorf("%q is not a directory of the tree", o.Path)
+		}
 	}
 	add := func(p string, onDir bool) error {
 		if !isPlain(p) || !dirs[path.Dir(p)] {

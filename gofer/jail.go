@@ -143,6 +143,11 @@ func buildTree(fs int, t *Tree) error {
 			return fmt.Errorf("set mode of %s: %w", d.Path, err)
 		}
 	}
+	for _, o := range t.Owners {
+		if err := unix.Fchownat(fs, o.Path, int(o.UID), int(o.GID), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return fmt.Errorf("set owner of %s: %w", o.Path, err)
+		}
+	}
 	for _, f := range t.Files {
 		if err := writeNew(fs, f.Path, f.Mode, f.Content); err != nil {
 			return fmt.Errorf("write %s: %w", f.Path, err)

@@ -16,14 +16,6 @@ import (
 // and libraries, which every user of the host may read anyway.
 var hostDirs = []string{"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"}
 
-// hostEtc are the parts of /etc without which programs do not run. Nothing
-// with secrets or that identifies the host is among them; passwd, group,
-// hosts and the like are generated.
-var hostEtc = []string{
-	"alternatives", "ca-certificates", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types",
-	"pki/tls/certs", "protocols", "services", "ssl/certs", "ssl/openssl.cnf",
-}
-
 // hostRootField is where a manifest asks for the view of the host.
 const hostRootField = "spec.root.host"
 
@@ -51,29 +43,20 @@ func hostTree(s source, m *gofer.Mount, toGofer *donation) (binds []*tree, err e
 	}}
 	t := m.Tree
 	for _, d := range hostDirs {
-		if err := addHost(t, d, toGofer, &binds); err != nil {
+		if err := addHost(t, "/"+d, d, toGofer, &binds); err != nil {
 			return nil, err
 		}
 	}
-	for _, e := range hostEtc {
-		// Making a directory twice is no error, so each entry brings its own.
-		for i, c := range e {
-			if c == '/' {
-				t.Dirs = append(t.Dirs, gofer.Dir{Path: "etc/" + e[:i], Mode: 0o755})
-			}
-		}
-		if err := addHost(t, "etc/"+e, toGofer, &binds); err != nil {
-			return nil, err
-		}
+	if err := addHostEtc(t, "/etc", toGofer, &binds); err != nil {
+		return nil, err
 	}
 	return binds, addEtc(t, s)
 }
 
-// addHost shows /name of the host at name: a link as the same link (as /bin on
+// addHost shows a path of the host at name: a link as the same link (as /bin on
 // a host with a merged /usr), anything else as a read-only mount. What the host
 // does not have is left out.
-func addHost(t *gofer.Tree, name string, toGofer *donation, binds *[]*tree) error {
-	path := "/" + name
+func addHost(t *gofer.Tree, path, name string, toGofer *donation, binds *[]*tree) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -100,10 +83,10 @@ func addHost(t *gofer.Tree, name string, toGofer *donation, binds *[]*tree) erro
 
 // addEtc generates the files of /etc that must not be the host's own.
 func addEtc(t *gofer.Tree, s source) error {
+	passwd, group := addUser(t, s)
 	for name, content := range map[string]string{
-		"passwd": "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n" +
-			"www-data:x:33:33:www-data:/var/www:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
-		"group":         "root:x:0:\ndaemon:x:1:\ntty:x:5:\nwww-data:x:33:\nnogroup:x:65534:\n",
+		"passwd":        passwd,
+		"group":         group,
 		"nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
 		"hostname":      s.hostname + "\n",
 		"hosts":         "127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 " + s.hostname + "\n",

@@ -86,6 +86,16 @@ func hostID(maps []specs.LinuxIDMapping, id uint32) (uint32, bool) {
 	return 0, false
 }
 
+// maps says whether a user and a group of the sandbox are somebody on the host.
+func (m *idMaps) maps(uid, gid uint32) bool {
+	if m == nil {
+		return true
+	}
+	_, u := hostID(m.uids, uid)
+	_, g := hostID(m.gids, gid)
+	return u && g
+}
+
 // owner is who root of the sandbox is on the host.
 func (m *idMaps) owner() (uid, gid int) {
 	if m == nil {

@@ -79,8 +79,11 @@ type source struct {
 	// nowhere on the host.
 	empty bool
 	// hostname and resolver, the file of the host that becomes resolv.conf,
-	// shape the generated /etc of a host root.
+	// shape the generated /etc of a host root; the user and the mappings its
+	// home directory.
 	hostname, resolver string
+	user               *desired.User
+	maps               *idMaps
 }
 
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -113,7 +116,7 @@ func fromManifest(sb *desired.Sandbox, policy *desired.HostPolicy) (*setup, erro
 	}
 	switch {
 	case s.Root.Host != nil:
-		st.root = source{host: true, readOnly: true, hostname: s.Hostname, resolver: resolver}
+		st.root = source{host: true, readOnly: true, hostname: s.Hostname, resolver: resolver, user: s.User, maps: st.maps}
 	case s.Root.Dir != "":
 		var err error
 		if st.root, err = st.allow(desired.DirPath, s.Root.Dir, s.Overlay != desired.OverlayNone); err != nil {
