@@ -124,8 +124,9 @@ func (a *seccompAnswer) translate(errnos []uint) specs.LinuxSeccompAction {
 		return specs.ActAllow
 	case specs.ActKillThread, specs.ActKillProcess:
 		return specs.ActKill
+	default:
+		return a.action
 	}
-	return a.action
 }
 
 // joinUints are numbers with commas between them.

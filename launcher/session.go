@@ -29,8 +29,7 @@ func (c *Control) openSession(ctx context.Context) (*os.File, error) {
 	if err == nil {
 		return ours, nil
 	}
-	var remote *RemoteError
-	if errors.As(err, &remote) {
+	if _, refused := errors.AsType[*RemoteError](err); refused {
 		err = nil
 	}
 	return nil, errors.Join(err, ours.Close())
@@ -79,8 +78,7 @@ func (c *Control) states(ctx context.Context) (wire.States, error) {
 	err = c.call(ctx, wire.MethodSession, wire.Session(wire.StatesSink), nil, theirs)
 	// The sentry's copy is the only one from here on: its end is the end.
 	err = errors.Join(err, theirs.Close())
-	var remote *RemoteError
-	if errors.As(err, &remote) {
+	if _, refused := errors.AsType[*RemoteError](err); refused {
 		return nil, nil
 	}
 	if err != nil {
@@ -90,7 +88,7 @@ func (c *Control) states(ctx context.Context) (wire.States, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read states of processes: %w", err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	if err := conn.SetReadDeadline(time.Now().Add(defaultCallTimeout)); err != nil {
 		return nil, fmt.Errorf("read states of processes: %w", err)

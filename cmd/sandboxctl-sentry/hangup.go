@@ -31,7 +31,9 @@ func hangUp(k *kernel.Kernel, command *kernel.ThreadGroup) {
 	m.grow()
 	m.signal(linux.SIGHUP)
 	m.signal(linux.SIGCONT) // one that is stopped gets nothing else
-	for begin := time.Now(); m.live() && time.Since(begin) < hangUpLimit; time.Sleep(hangUpPoll) {
+	again := time.NewTicker(hangUpPoll)
+	defer again.Stop()
+	for begin := time.Now(); m.live() && time.Since(begin) < hangUpLimit; <-again.C {
 		m.grow()
 		if time.Since(begin) > hangUpGrace {
 			m.signal(linux.SIGKILL)

@@ -97,8 +97,7 @@ func (x *execution) forwardSignals(ctx context.Context, pid int32, signals chan 
 // group: a shell waits for its children, or would leave them behind.
 func (x *execution) signal(ctx context.Context, pid int32, sig unix.Signal) {
 	x.connected(ctx, func(c *launcher.Control) error {
-		switch sig {
-		case unix.SIGUSR1, unix.SIGUSR2:
+		if sig == unix.SIGUSR1 || sig == unix.SIGUSR2 {
 			return c.SignalPID(ctx, sig, pid)
 		}
 		return c.SignalGroup(ctx, sig, pid)

@@ -49,11 +49,12 @@ func (h *seldomHandler) Enabled(ctx context.Context, level slog.Level) bool {
 
 // WithAttrs implements slog.Handler.
 func (h *seldomHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	about := h.about
+	var about strings.Builder
+	about.WriteString(h.about)
 	for _, a := range attrs {
-		about += "\x00" + a.String()
+		about.WriteString("\x00" + a.String())
 	}
-	return &seldomHandler{next: h.next.WithAttrs(attrs), about: about, seen: h.seen}
+	return &seldomHandler{next: h.next.WithAttrs(attrs), about: about.String(), seen: h.seen}
 }
 
 // WithGroup implements slog.Handler.

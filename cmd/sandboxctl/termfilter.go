@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -25,7 +26,7 @@ const colourOff = "\x1b[0m"
 const maxKept = 32
 
 func (f *terminalFilter) Write(b []byte) (int, error) {
-	text := append(f.kept, b...)
+	text := slices.Concat(f.kept, b)
 	cut := len(text) - unfinished(text)
 	f.kept = append([]byte(nil), text[cut:]...)
 	if err := f.write(string(text[:cut])); err != nil {
