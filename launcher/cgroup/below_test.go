@@ -169,7 +169,15 @@ func trim(h *Host, p Place) (stop func()) {
 			}
 		}
 	}()
-	return func() { close(done); <-over }
+	return func() {
+		close(done)
+		<-over
+		for _, m := range mounts {
+			if m != "" {
+				_ = unix.Rmdir(filepath.Join(m, filepath.Dir(string(p))))
+			}
+		}
+	}
 }
 
 // Groups that are removed while nothing is in them, at any moment from the first
