@@ -119,9 +119,23 @@ func TestExitCodes(t *testing.T) {
 		{"vlaidate", exitUsage, "", `did you mean "validate"?`},
 		{"apply web.yaml", exitUsage, "", "did you mean -f web.yaml?"},
 		{"apply web.yaml", exitUsage, "", "See `sandboxctl apply --help`."},
-		{"get a b", exitUsage, "", "at most one NAME"},
+		{"get web web -o name", exitOK, "web\n", ""},
+		{"get web nosuch", exitFailure, "", `no sandbox "nosuch"`},
+		{"get -l app=none", exitOK, "", "no sandbox has these labels"},
+		{"get -l app=a web", exitUsage, "", "not both"},
+		{"get -l =a", exitUsage, "", "-l: expected LABEL=VALUE"},
+		{"delete -l app=none", exitFailure, "", "no sandbox has the labels app=none"},
+		{"restart -l app=none", exitFailure, "", "no sandbox has the labels app=none"},
+		{"ls -o name", exitOK, "web\n", ""},
+		{"--version", exitOK, "sandboxctl ", ""},
+		{"run web", exitUsage, "", "sandboxctl apply -f FILE"},
+		{"run -it debian sh", exitUsage, "", "oci run"},
+		{"attach web", exitUsage, "", "sandboxctl logs -f NAME"},
+		{"stop nosuch", exitFailure, "", `no sandbox "nosuch"`},
+		{"stop", exitUsage, "", "expected a NAME"},
+		{"edit nosuch", exitFailure, "", `no sandbox "nosuch"`},
 		{"get -o xml", exitUsage, "", `got "xml"`},
-		{"describe", exitUsage, "", "expected NAME, got 0 arguments"},
+		{"describe", exitUsage, "", "expected a NAME"},
 		{"plan x", exitUsage, "", `unexpected argument "x"`},
 		{"logs web --since yesterday", exitUsage, "", `got "yesterday"`},
 		{"events --since yesterday", exitUsage, "", `got "yesterday"`},
@@ -129,7 +143,7 @@ func TestExitCodes(t *testing.T) {
 		{"exec web", exitUsage, "", "expected NAME -- COMMAND"},
 		{"exec web --", exitUsage, "", "expected a COMMAND"},
 		{"exec -t web -- sh", exitUsage, "", "-t needs a terminal"},
-		{"delete", exitUsage, "", "expected a NAME or -f"},
+		{"delete", exitUsage, "", "expected a NAME, -l LABEL=VALUE or -f FILE"},
 		{"delete nosuch", exitFailure, "", "nosuch"},
 		{"restart", exitUsage, "", "expected a NAME"},
 		{"apply", exitUsage, "", "expected -f FILE"},
@@ -200,16 +214,34 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-func TestDefaultDirs(t *testing.T) {
-	t.Setenv("XDG_CONFIG_HOME", "/xdg/config")
-	t.Setenv("XDG_STATE_HOME", "/xdg/state")
-	m, s := defaultDirs()
-	want := "/xdg/config/sandboxctl/manifests /xdg/state/sandboxctl"
-	if os.Geteuid() == 0 {
-		want = "/etc/sandboxctl/manifests /var/lib/sandboxctl"
-	}
-	if m+" "+s != want {
-		t.Errorf("%s %s, expected %s", m, s, want)
+// Who is not root is told, and gets no directories of their own without a word.
+func TestCheckRoot(t *testing.T) {
+	t.Parallel()
+	for args, refused := range map[string]bool{
+		"apply": true, "get": true, "ls": true, "delete": true, "exec": true, "stop": true, "edit": true, "daemon": true, "events": true, "restart": true,
+		"version": false, "validate": false, "doctor": false, "oci create": false, "completion bash": false, "help": false, "run": false, cobra.ShellCompRequestCmd: false,
+	} {
+		for _, own := range []bool{false, true} {
+			a := &app{}
+			root := a.rootCommand()
+			root.InitDefaultHelpCmd()
+			cmd, _, err := root.Find(strings.Fields(args))
+			must(t, err)
+			a.manifests, a.state = defaultManifests, defaultState
+			if own {
+				a.state = "/home/me/state"
+			}
+			err = a.checkRoot(cmd, 1000)
+			if (err != nil) != (refused && !own) {
+				t.Errorf("%s, own directories %t: %v", args, own, err)
+			}
+			if err != nil && !strings.Contains(err.Error(), "sudo sandboxctl "+cmd.Name()) {
+				t.Errorf("%s: %v", args, err)
+			}
+			if err := a.checkRoot(cmd, 0); err != nil {
+				t.Errorf("%s as root: %v", args, err)
+			}
+		}
 	}
 }
 
@@ -237,6 +269,10 @@ func TestCompleteNames(t *testing.T) {
 	if got := complete("web"); got != "" {
 		t.Errorf("a second name is offered: %q", got)
 	}
+	a := &app{state: c.state}
+	if got, _ := a.completeMore(nil, []string{"web"}, ""); strings.Join(got, " ") != "db" {
+		t.Errorf("of a verb with several names: %q", got)
+	}
 	must(t, os.Chmod(c.state, 0o777)) // others may write it: not believed
 	if got := complete(); got != "" {
 		t.Errorf("%q", got)
@@ -250,12 +286,20 @@ func TestSinceTime(t *testing.T) {
 		"2026-01-02T03:04:05Z":           time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		"2026-01-02T03:04:05.000000006Z": someTime,
 		"2026-01-02T05:04:05+02:00":      time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		"1d":                             someTime.Add(-24 * time.Hour),
+		"1.5d":                           someTime.Add(-36 * time.Hour),
+		"1w2d3h":                         someTime.Add(-(9*24 + 3) * time.Hour),
+		"2026-01-02":                     time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC),
+		"2026-01-02 03:04":               time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC),
+		"2026-01-02 03:04:05":            time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		"2026-01-02T03:04":               time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC),
+		"12:00":                          time.Date(someTime.Year(), someTime.Month(), someTime.Day(), 12, 0, 0, 0, time.UTC),
 	} {
 		if got, err := sinceTime(s, someTime); err != nil || !got.Equal(want) {
 			t.Errorf("%q: %v %v, expected %v", s, got, err, want)
 		}
 	}
-	for _, bad := range []string{"5", "-5m", "5 m", "yesterday", "2026-01-02", "2026-01-02 03:04:05", "12:00", "1d"} {
+	for _, bad := range []string{"5", "-5m", "5 m", "yesterday", "-1d", "d", "xd", "1d2w", "1dx", "2026-13-02", "2026-01-02 25:00", "99999999d"} {
 		var e *exitError
 		if got, err := sinceTime(bad, someTime); !errors.As(err, &e) || e.code != exitUsage {
 			t.Errorf("%q: %v %v", bad, got, err)

@@ -22,13 +22,15 @@ import (
 
 func (a *app) deleteCommand() *cobra.Command {
 	var (
+		sel     selection
 		files   []string
 		wait    bool
 		timeout time.Duration
 	)
 	cmd := &cobra.Command{
-		Use:   "delete NAME... | -f FILE",
-		Short: "Remove sandboxes and their manifests",
+		Use:     "delete NAME... | -l LABELS | -f FILE",
+		Aliases: []string{"rm"},
+		Short:   "Remove sandboxes and their manifests",
 		Long: `Remove sandboxes: their manifests from the manifests directory, and with an order
 to the daemon also what runs. The order needs no approval, holds whatever else is
 missing or broken in the directory, and waits for the daemon if there is none.
@@ -37,7 +39,7 @@ A file that defines others too keeps them. With -f, what FILE defines is removed
 FILE needs to be valid only as far as names go.`,
 		Example: `  sandboxctl delete web
   sandboxctl delete -f web.yaml --wait`,
-		ValidArgsFunction: a.completeNames,
+		ValidArgsFunction: a.completeMore,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			names := slices.Clone(args)
 			if len(files) > 0 {
@@ -47,8 +49,17 @@ FILE needs to be valid only as far as names go.`,
 				}
 				names = append(names, more...)
 			}
+			if sel.labels != "" {
+				w, err := a.once(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if names, err = sel.names(w, names, false); err != nil {
+					return err
+				}
+			}
 			if len(names) == 0 {
-				return usagef("expected a NAME or -f FILE")
+				return usagef("expected a NAME, -l LABEL=VALUE or -f FILE")
 			}
 			if err := a.delete(cmd.Context(), names); err != nil || !wait {
 				return err
@@ -56,6 +67,7 @@ FILE needs to be valid only as far as names go.`,
 			return a.waitFor(cmd.Context(), names, forDelete, timeout)
 		},
 	}
+	sel.add(cmd)
 	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "file or directory whose sandboxes to delete (repeatable)")
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the sandboxes are gone")
 	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait")

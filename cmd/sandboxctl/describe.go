@@ -21,31 +21,41 @@ import (
 const describeEvents = 10
 
 func (a *app) describeCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "describe NAME",
-		Short: "Show everything about one sandbox",
-		Long: `Show everything about one sandbox: its conditions and what they mean, its
+	var sel selection
+	cmd := &cobra.Command{
+		Use:   "describe NAME...",
+		Short: "Show everything about sandboxes",
+		Long: `Show everything about sandboxes: the conditions of each and what they mean, its
 manifest and the problems in it, its processes, how its last run ended, and what
 happened to it lately.`,
-		Example:           "  sandboxctl describe web",
-		Args:              exactArgs("NAME"),
-		ValidArgsFunction: a.completeNames,
+		Example:           "  sandboxctl describe web\n  sandboxctl describe -l tier=back",
+		ValidArgsFunction: a.completeMore,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			w, err := a.once(cmd.Context())
 			if err != nil {
 				return err
 			}
-			s := w.status(args[0])
-			if s == nil {
-				return w.noSuch(args[0])
-			}
-			events, err := a.eventsOf(s.Name)
+			names, err := sel.names(w, args, false)
 			if err != nil {
 				return err
 			}
-			return describe(a.stdout, w, s, events)
+			for i, n := range names {
+				if i > 0 {
+					fmt.Fprintln(a.stdout)
+				}
+				events, err := a.eventsOf(n)
+				if err != nil {
+					return err
+				}
+				if err := describe(a.stdout, w, w.status(n), events); err != nil {
+					return err
+				}
+			}
+			return nil
 		},
 	}
+	sel.add(cmd)
+	return cmd
 }
 
 // eventsOf returns the last events of a sandbox.

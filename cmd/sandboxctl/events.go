@@ -72,7 +72,7 @@ func (a *app) eventsCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "json: one event a line")
-	cmd.Flags().StringVar(&since, "since", "", "only events younger than this: a duration such as 5m, or a time (RFC 3339)")
+	cmd.Flags().StringVar(&since, "since", "", "only events younger than this: 5m, 1d, or a time such as 2006-01-02T15:04")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on and print what happens")
 	return cmd
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -42,58 +43,57 @@ type objectList struct {
 
 func (a *app) getCommand() *cobra.Command {
 	var (
+		sel    selection
 		output string
 		watch  bool
 	)
 	cmd := &cobra.Command{
-		Use:   "get [NAME]",
-		Short: "Show sandboxes",
+		Use:     "get [NAME...]",
+		Aliases: []string{"ls", "list"},
+		Short:   "Show sandboxes",
 		Long: `Show sandboxes: those the manifests want and those that are there. The status is
 computed from the manifests, the records and the live processes; no daemon is
 asked.`,
 		Example: `  sandboxctl get
   sandboxctl get web -o yaml
   sandboxctl get web -o manifest >web.yaml    # what apply takes
-  sandboxctl get -o wide -w`,
-		Args:              atMostOneName,
-		ValidArgsFunction: a.completeNames,
+  sandboxctl get -l tier=back -o wide -w`,
+		ValidArgsFunction: a.completeMore,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name := ""
-			if len(args) == 1 {
-				name = args[0]
+			if err := checkOutput(output, "wide", "json", "yaml", "manifest", "name"); err != nil {
+				return err
 			}
-			switch output {
-			case "", "wide", "json", "yaml", "name":
-			case "manifest":
-				if watch {
-					return usagef("-o manifest can't be watched; use -o yaml")
-				}
-			default:
-				return usagef("-o: expected wide, json, yaml, manifest or name, got %q", output)
+			if watch && output == "manifest" {
+				return usagef("-o manifest can't be watched; use -o yaml")
 			}
 			if watch {
-				return a.watchGet(cmd.Context(), name, output)
+				return a.watchGet(cmd.Context(), &sel, args, output)
 			}
 			w, err := a.once(cmd.Context())
 			if err != nil {
 				return err
 			}
-			return a.printGet(w, name, output)
+			names, err := sel.names(w, args, true)
+			if err != nil {
+				return err
+			}
+			return a.printGet(w, names, output)
 		},
 	}
+	sel.add(cmd)
 	cmd.Flags().StringVarP(&output, "output", "o", "", "wide, json, yaml, manifest or name")
-	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on and print what changes")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "watch for changes")
 	return cmd
 }
 
-func (a *app) printGet(w *world, name, output string) error {
+// printGet prints the sandboxes of the names, or with nil all.
+func (a *app) printGet(w *world, names []string, output string) error {
 	statuses := w.statuses
-	if name != "" {
-		st := w.status(name)
-		if st == nil {
-			return w.noSuch(name)
+	if names != nil {
+		statuses = nil
+		for _, n := range names {
+			statuses = append(statuses, *w.status(n))
 		}
-		statuses = []reconcile.Status{*st}
 	}
 	switch output {
 	case "manifest":
@@ -108,7 +108,7 @@ func (a *app) printGet(w *world, name, output string) error {
 		if output == "yaml" {
 			show = printYAML
 		}
-		if name != "" {
+		if len(names) == 1 {
 			return show(a.stdout, w.object(statuses[0]))
 		}
 		list := objectList{APIVersion: desired.APIVersion, Kind: desired.Kind + "List", Items: []object{}, Summary: w.summary}
@@ -118,12 +118,16 @@ func (a *app) printGet(w *world, name, output string) error {
 		return show(a.stdout, list)
 	}
 	a.warnings(w)
-	if len(statuses) == 0 {
+	switch {
+	case len(statuses) > 0:
+	case names != nil:
+		fmt.Fprintln(a.stderr, "no sandbox has these labels")
+	default:
 		fmt.Fprintf(a.stderr, "no sandboxes; put a manifest into %s\n", a.manifests)
 	}
 	rows := make([][]string, len(statuses))
 	for i := range statuses {
-		rows[i] = getRow(&statuses[i], output == "wide", w.in.Now)
+		rows[i] = w.getRow(&statuses[i], output == "wide")
 	}
 	if len(rows) > 0 {
 		if err := table(a.stdout, getHeader(output == "wide"), rows); err != nil {
@@ -131,7 +135,7 @@ func (a *app) printGet(w *world, name, output string) error {
 		}
 	}
 	// Problems of files that belong to no sandbox are shown nowhere else.
-	if name == "" {
+	if names == nil {
 		for _, w := range w.in.Desired.Warnings {
 			fmt.Fprintf(a.stderr, "warning: %s\n", clean(w.Error()))
 		}
@@ -167,7 +171,8 @@ func getHeader(wide bool) []string {
 	return append(h, "MESSAGE")
 }
 
-func getRow(s *reconcile.Status, wide bool, now time.Time) []string {
+func (w *world) getRow(s *reconcile.Status, wide bool) []string {
+	now := w.in.Now
 	ready := s.Condition(reconcile.CondReady)
 	since := s.CreatedAt
 	if s.Phase == reconcile.PhaseRunning {
@@ -185,7 +190,16 @@ func getRow(s *reconcile.Status, wide bool, now time.Time) []string {
 		}
 		row = append(row, generation, clean(source), exitText(s.LastTermination), clean(s.Runtime))
 	}
-	return append(row, clean(headline(s)))
+	return append(row, clean(w.headline(s)))
+}
+
+// headline is that of a sandbox, without what is said of the whole above the rows.
+func (w *world) headline(s *reconcile.Status) string {
+	said := headline(s)
+	if !w.summary.Complete && said == w.summary.Reason+": "+w.summary.Message || w.plan.Guard != nil && said == w.plan.Guard.Message {
+		return "see the warning"
+	}
+	return said
 }
 
 func pidText(pid int) string {
@@ -281,14 +295,21 @@ func (a *app) eachLook(ctx context.Context, fn func(*world) (done bool, err erro
 	}
 }
 
-func (a *app) watchGet(ctx context.Context, name, output string) error {
+func (a *app) watchGet(ctx context.Context, sel *selection, args []string, output string) error {
 	last := map[string]string{}
 	cols := &columns{}
 	if output == "" || output == "wide" {
 		cols.add(getHeader(output == "wide"))
 	}
 	err := a.eachLook(ctx, func(w *world) (bool, error) {
-		if err := a.printChanges(w, name, output, last, cols); err != nil {
+		names, err := sel.names(w, nil, true)
+		if err != nil {
+			return true, err
+		}
+		if len(args) > 0 {
+			names = args // of which some may not be there yet
+		}
+		if err := a.printChanges(w, names, output, last, cols); err != nil {
 			return true, err
 		}
 		return false, cols.print(a.stdout)
@@ -300,11 +321,11 @@ func (a *app) watchGet(ctx context.Context, name, output string) error {
 }
 
 // printChanges prints the sandboxes whose status is not what it was.
-func (a *app) printChanges(w *world, name, output string, last map[string]string, cols *columns) error {
+func (a *app) printChanges(w *world, names []string, output string, last map[string]string, cols *columns) error {
 	now := map[string]bool{}
 	for i := range w.statuses {
 		s := &w.statuses[i]
-		if name != "" && s.Name != name {
+		if names != nil && !slices.Contains(names, s.Name) {
 			continue
 		}
 		now[s.Name] = true
@@ -312,7 +333,7 @@ func (a *app) printChanges(w *world, name, output string, last map[string]string
 		if err != nil {
 			return fmt.Errorf("encode status: %w", err)
 		}
-		row := getRow(s, output == "wide", w.in.Now)
+		row := w.getRow(s, output == "wide")
 		key := string(b)
 		if s.Phase == reconcile.PhaseCrashLoopBackOff || s.Phase == reconcile.PhaseRestarting {
 			key = s.Phase + exitText(s.LastTermination) + strconv.Itoa(s.Failures) // its countdown is no news

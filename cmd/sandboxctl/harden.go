@@ -38,7 +38,7 @@ func hardenDaemon(log *slog.Logger) error {
 	err := lowerOOMScore("/proc/self/oom_score_adj", daemonOOMScore)
 	if errors.Is(err, fs.ErrPermission) {
 		// Without CAP_SYS_RESOURCE, as in a container. It works all the same.
-		log.Info("the daemon is as likely to be killed as others when the host runs out of memory", "err", err)
+		log.Info("could not lower the daemon's OOM score (needs CAP_SYS_RESOURCE); under memory pressure it may be killed like any process", "err", err)
 		return nil
 	}
 	return err

@@ -38,7 +38,7 @@ error: of its current run, or of the one before with --previous. The log does no
 pass through the daemon and survives it.`,
 		Example: `  sandboxctl logs web
   sandboxctl logs -f --tail 10 web
-  sandboxctl logs --since 5m --timestamps web
+  sandboxctl logs --since 1d --timestamps web
   sandboxctl logs --previous web`,
 		Args:              exactArgs("NAME"),
 		ValidArgsFunction: a.completeNames,
@@ -50,7 +50,7 @@ pass through the daemon and survives it.`,
 	fl.BoolVar(&f.sentry, "sentry", false, "what gVisor's sentry has to say, instead of the application")
 	fl.BoolVar(&f.timestamps, "timestamps", false, "print the time of each line")
 	fl.IntVar(&f.tail, "tail", -1, "only the last N lines (-1: all)")
-	fl.StringVar(&f.since, "since", "", "only lines younger than this: a duration such as 5m, or a time (RFC 3339)")
+	fl.StringVar(&f.since, "since", "", "only lines younger than this: 5m, 1d, or a time such as 2006-01-02T15:04")
 	return cmd
 }
 
@@ -162,20 +162,6 @@ func loadRecord(store *actual.Store, name string) (*actual.Record, error) {
 		return nil, fmt.Errorf("no sandbox %q; see `sandboxctl get`", name)
 	}
 	return rec, nil
-}
-
-func sinceTime(s string, now time.Time) (time.Time, error) {
-	if s == "" {
-		return time.Time{}, nil
-	}
-	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
-		return now.Add(-d), nil
-	}
-	t, err := time.Parse(time.RFC3339, s)
-	if err != nil {
-		return time.Time{}, usagef("--since: expected a duration such as 5m or a time such as 2006-01-02T15:04:05Z, got %q", s)
-	}
-	return t, nil
 }
 
 // logPrinter prints entries, the last few or all.

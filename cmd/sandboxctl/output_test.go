@@ -284,19 +284,19 @@ func TestGetRow(t *testing.T) {
 		LastTermination: &actual.Exit{Known: true, Code: 3, Reason: "Error"},
 		Conditions:      []reconcile.Condition{{Type: reconcile.CondReady, Status: reconcile.False, Message: "a\nb"}},
 	}
-	if got := strings.Join(getRow(&s, false, someTime), "|"); got != "web|Running|False|4|60s|10|11|a b" {
+	if got := strings.Join((&world{in: reconcile.Input{Now: someTime}}).getRow(&s, false), "|"); got != "web|Running|False|4|60s|10|11|a b" {
 		t.Error(got)
 	}
-	if got := strings.Join(getRow(&s, true, someTime), "|"); got != "web|Running|False|4|60s|10|11|2 of 3|a .yaml:7|Error (3)|r|a b" {
+	if got := strings.Join((&world{in: reconcile.Input{Now: someTime}}).getRow(&s, true), "|"); got != "web|Running|False|4|60s|10|11|2 of 3|a .yaml:7|Error (3)|r|a b" {
 		t.Error(got)
 	}
 	// Its age is that of the sandbox when no run has one.
 	s.Phase, s.LastTermination.Known, s.SourceLine, s.Generation = reconcile.PhasePending, false, 0, 2
-	if got := strings.Join(getRow(&s, true, someTime), "|"); got != "web|Pending|False|4|60m|10|11|2|a .yaml|Error|r|a b" {
+	if got := strings.Join((&world{in: reconcile.Input{Now: someTime}}).getRow(&s, true), "|"); got != "web|Pending|False|4|60m|10|11|2|a .yaml|Error|r|a b" {
 		t.Error(got)
 	}
 	for _, wide := range []bool{false, true} {
-		if h, r := getHeader(wide), getRow(&s, wide, someTime); len(h) != len(r) {
+		if h, r := getHeader(wide), (&world{in: reconcile.Input{Now: someTime}}).getRow(&s, wide); len(h) != len(r) {
 			t.Errorf("wide %v: %d columns, %d heads", wide, len(r), len(h))
 		}
 	}

@@ -142,6 +142,13 @@ func (a *app) request(r actual.Request) error {
 	return store.PutRequest(r)
 }
 
+// noteNotRunning says so after a change of manifests.
+func (a *app) noteNotRunning(w *world) {
+	if !w.alive {
+		fmt.Fprintln(a.stderr, "note: the daemon is not running; changes take effect when it starts (systemctl start sandboxctl)")
+	}
+}
+
 // noteDaemon says so when nobody will carry a request out for now.
 func (a *app) noteDaemon(w *world) {
 	if !w.alive {

@@ -16,40 +16,42 @@ import (
 )
 
 func (a *app) psCommand() *cobra.Command {
-	var output string
+	var (
+		sel    selection
+		output string
+	)
 	cmd := &cobra.Command{
-		Use:   "ps NAME",
-		Short: "List the processes in a sandbox",
-		Long: `List the processes in a sandbox, with their numbers there. None of them is a process
+		Use:   "ps NAME...",
+		Short: "List the processes in sandboxes",
+		Long: `List the processes in sandboxes, with their numbers there. None of them is a process
 of the host. STATE is R (runs), S (sleeps), D (sleeps, can't be interrupted),
 T (stopped), t (traced) or Z (has ended; its parent has not asked how).`,
-		Example:           "  sandboxctl ps web",
-		Args:              exactArgs("NAME"),
-		ValidArgsFunction: a.completeNames,
+		Example:           "  sandboxctl ps web\n  sandboxctl ps -l tier=back",
+		ValidArgsFunction: a.completeMore,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(output, "json"); err != nil {
 				return err
 			}
-			store, err := a.openStore()
-			if err != nil {
-				return err
-			}
-			defer store.Close()
-			c, _, err := launcher.Connect(cmd.Context(), store, args[0])
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			ps, err := c.ProcessTable(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if output == "json" {
-				return printJSON(a.stdout, ps)
-			}
-			return a.printProcesses(ps)
+			shown := 0
+			return a.eachRunning(cmd.Context(), &sel, args, func(c *launcher.Control, name string) error {
+				ps, err := c.ProcessTable(cmd.Context())
+				if err != nil {
+					return fmt.Errorf("ps of %s: %w", name, err)
+				}
+				if output == "json" {
+					return printJSON(a.stdout, ps)
+				}
+				if len(args) != 1 {
+					if shown++; shown > 1 {
+						fmt.Fprintln(a.stdout)
+					}
+					fmt.Fprintf(a.stdout, "sandbox/%s\n", name)
+				}
+				return a.printProcesses(ps)
+			})
 		},
 	}
+	sel.add(cmd)
 	cmd.Flags().StringVarP(&output, "output", "o", "", "json")
 	return cmd
 }
@@ -80,28 +82,34 @@ type usage struct {
 }
 
 func (a *app) statsCommand() *cobra.Command {
-	var output string
+	var (
+		sel    selection
+		output string
+	)
 	cmd := &cobra.Command{
-		Use:   "stats [NAME]",
-		Short: "Show what sandboxes use",
+		Use:     "stats [NAME...]",
+		Aliases: []string{"top"},
+		Short:   "Show what sandboxes use",
 		Long: `Show what running sandboxes use of processor and memory: what their processes
 use, as gVisor counts it, and what the host accounts to them with sentry and
 gofer, where it has the cgroup controllers. The limits in force, of
 spec.resources or by default of the host policy, are in -o json.`,
 		Example:           "  sandboxctl stats\n  sandboxctl stats web -o json",
-		Args:              atMostOneName,
-		ValidArgsFunction: a.completeNames,
+		ValidArgsFunction: a.completeMore,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			us, err := a.usages(cmd, args)
+			if err := checkOutput(output, "json"); err != nil {
+				return err
+			}
+			names, err := a.named(cmd.Context(), &sel, args, true)
 			if err != nil {
 				return err
 			}
-			switch output {
-			case "json":
+			us, err := a.usages(cmd, names)
+			if err != nil {
+				return err
+			}
+			if output == "json" {
 				return printJSON(a.stdout, us)
-			case "":
-			default:
-				return usagef("-o: expected json, got %q", output)
 			}
 			rows := make([][]string, len(us))
 			for i, u := range us {
@@ -113,28 +121,33 @@ spec.resources or by default of the host policy, are in -o json.`,
 			return table(a.stdout, []string{"NAME", "CPU", "MEMORY", "PIDS", "HOST CPU", "HOST MEMORY", "HOST PIDS"}, rows)
 		},
 	}
+	sel.add(cmd)
 	cmd.Flags().StringVarP(&output, "output", "o", "", "json")
 	return cmd
 }
 
-func (a *app) usages(cmd *cobra.Command, args []string) ([]usage, error) {
+// usages returns those of the names, or with nil those of all that run.
+func (a *app) usages(cmd *cobra.Command, names []string) ([]usage, error) {
 	store, err := a.openStore()
 	if err != nil {
 		return nil, err
 	}
 	defer store.Close()
-	if len(args) == 1 {
-		u, err := a.usage(cmd, store, args[0])
-		if err != nil {
-			return nil, err
+	out := []usage{}
+	if names != nil {
+		for _, n := range names {
+			u, err := a.usage(cmd, store, n)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, *u)
 		}
-		return []usage{*u}, nil
+		return out, nil
 	}
 	list, err := store.List()
 	if err != nil {
 		return nil, err
 	}
-	out := []usage{}
 	for _, rec := range list.Records {
 		u, err := a.usage(cmd, store, rec.Name)
 		if errors.Is(err, launcher.ErrNotRunning) {

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -40,9 +39,10 @@ SANDBOXCTL_MANIFESTS, and so on.`
 
 func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use:   "sandboxctl",
-		Short: "Keep gVisor sandboxes converged with YAML manifests",
-		Long:  rootLong,
+		Use:     "sandboxctl",
+		Version: programVersion(),
+		Short:   "Keep gVisor sandboxes converged with YAML manifests",
+		Long:    rootLong,
 		Example: `  sandboxctl daemon                       # converge /etc/sandboxctl/manifests, for ever
   sandboxctl apply -f web.yaml --wait     # put a manifest there and wait until it runs
   sandboxctl get                          # what runs
@@ -56,21 +56,27 @@ func (a *app) rootCommand() *cobra.Command {
 			if err := fromEnvironment(cmd.Flags()); err != nil {
 				return err
 			}
+			if err := a.checkRoot(cmd, os.Geteuid()); err != nil {
+				return err
+			}
 			return a.absolute()
 		},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{code: exitUsage, err: err} })
-	manifests, state := defaultDirs()
-	root.PersistentFlags().StringVar(&a.manifests, "manifests", manifests, "directory of manifests")
-	root.PersistentFlags().StringVar(&a.state, "state", state, "directory of state")
+	root.SetVersionTemplate("sandboxctl {{.Version}}\n")
+	root.PersistentFlags().StringVar(&a.manifests, "manifests", defaultManifests, "directory of manifests")
+	root.PersistentFlags().StringVar(&a.state, "state", defaultState, "directory of state")
 	root.PersistentFlags().StringVar(&a.policy, "policy", "", "host policy: what manifests may ask for (default: the daemon's, "+desired.DefaultPolicyPath+" if there is one)")
 	root.AddCommand(
 		a.daemonCommand(), a.applyCommand(), a.deleteCommand(), a.diffCommand(), a.planCommand(), a.approveCommand(),
 		a.validateCommand(), a.getCommand(), a.describeCommand(), a.logsCommand(), a.execCommand(), a.psCommand(),
 		a.statsCommand(), a.eventsCommand(), a.killCommand(), a.restartCommand(), a.waitCommand(), a.doctorCommand(),
 		a.checkpointCommand(), a.restoreCommand(), a.recoverCommand(),
+		a.stopCommand(), a.startCommand(), a.editCommand(),
 		a.ociCommand(), a.versionCommand(),
 	)
+	root.AddCommand(a.pointers()...)
+	completeOutputs(root)
 	root.InitDefaultCompletionCmd()
 	if cmd, _, err := root.Find([]string{"completion"}); err == nil {
 		cmd.Example = `  source <(sandboxctl completion bash)
@@ -101,17 +107,11 @@ func (a *app) absolute() error {
 	return nil
 }
 
-// defaultDirs are where manifests and state are: the system's for root, the
-// user's otherwise.
-func defaultDirs() (manifests, state string) {
-	if os.Geteuid() == 0 {
-		return "/etc/sandboxctl/manifests", "/var/lib/sandboxctl"
-	}
-	home, _ := os.UserHomeDir()
-	config := cmp.Or(os.Getenv("XDG_CONFIG_HOME"), filepath.Join(home, ".config"))
-	data := cmp.Or(os.Getenv("XDG_STATE_HOME"), filepath.Join(home, ".local", "state"))
-	return filepath.Join(config, "sandboxctl", "manifests"), filepath.Join(data, "sandboxctl")
-}
+// Where the manifests and the state of a host are.
+const (
+	defaultManifests = "/etc/sandboxctl/manifests"
+	defaultState     = "/var/lib/sandboxctl"
+)
 
 // fromEnvironment sets every flag that was not given from its variable.
 func fromEnvironment(flags *pflag.FlagSet) error {

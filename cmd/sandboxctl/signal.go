@@ -19,36 +19,30 @@ func (a *app) killCommand() *cobra.Command {
 	var (
 		name string
 		all  bool
+		sel  selection
 	)
 	cmd := &cobra.Command{
-		Use:   "kill NAME",
-		Short: "Send a signal to the application of a sandbox",
-		Long: `Send a signal to the application of a sandbox. What follows is the restart
-policy's: a sandbox that is to stay away is suspended or deleted instead.`,
+		Use:   "kill NAME...",
+		Short: "Send a signal to the application of sandboxes",
+		Long: `Send a signal to the application of sandboxes. What happens next depends on
+restartPolicy. To keep a sandbox stopped, ` + "`stop` or `delete`" + ` it.`,
 		Example: `  sandboxctl kill web
-  sandboxctl kill --signal HUP web`,
-		Args:              exactArgs("NAME"),
-		ValidArgsFunction: a.completeNames,
+  sandboxctl kill --signal HUP web api`,
+		ValidArgsFunction: a.completeMore,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			sig, err := parseSignal(name)
 			if err != nil {
 				return err
 			}
-			store, err := a.openStore()
-			if err != nil {
-				return err
-			}
-			defer store.Close()
-			c, _, err := launcher.Connect(cmd.Context(), store, args[0])
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			return c.Signal(cmd.Context(), sig, all)
+			return a.eachRunning(cmd.Context(), &sel, args, func(c *launcher.Control, _ string) error {
+				return c.Signal(cmd.Context(), sig, all)
+			})
 		},
 	}
+	sel.add(cmd)
 	cmd.Flags().StringVarP(&name, "signal", "s", "TERM", "signal by name or number")
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "send it to every process of the sandbox")
+	completeValues(cmd, "signal", "TERM", "HUP", "INT", "QUIT", "USR1", "USR2", "KILL", "STOP", "CONT")
 	return cmd
 }
 
@@ -62,31 +56,27 @@ func parseSignal(s string) (unix.Signal, error) {
 
 func (a *app) restartCommand() *cobra.Command {
 	var (
+		sel     selection
 		wait    bool
 		timeout time.Duration
 	)
 	cmd := &cobra.Command{
 		Use:   "restart NAME...",
 		Short: "Restart sandboxes",
-		Long: `Ask the daemon to restart sandboxes: gracefully, and without the delay or limit
-that earlier failures have earned them. A completed sandbox runs again.`,
+		Long: `Ask the daemon to restart sandboxes gracefully, ignoring the current back-off and
+limit. A completed sandbox runs again.`,
 		Example: `  sandboxctl restart web
   sandboxctl restart web --wait`,
-		ValidArgsFunction: a.completeNames,
+		ValidArgsFunction: a.completeMore,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return usagef("expected a NAME")
-			}
 			w, err := a.once(cmd.Context())
 			if err != nil {
 				return err
 			}
-			tokens := map[string]string{}
-			for _, n := range args {
-				if w.status(n) == nil {
-					return w.noSuch(n)
-				}
+			if args, err = sel.names(w, args, false); err != nil {
+				return err
 			}
+			tokens := map[string]string{}
 			for _, n := range args {
 				if tokens[n], err = actual.NewUID(); err != nil {
 					return err
@@ -107,6 +97,7 @@ that earlier failures have earned them. A completed sandbox runs again.`,
 			return a.waitFor(cmd.Context(), args, forToken(tokens), timeout)
 		},
 	}
+	sel.add(cmd)
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the sandboxes run again")
 	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait")
 	return cmd

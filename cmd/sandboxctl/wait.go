@@ -22,6 +22,7 @@ type goal func(w *world, name string, s *reconcile.Status) (bool, error)
 
 func (a *app) waitCommand() *cobra.Command {
 	var (
+		sel     selection
 		want    string
 		timeout time.Duration
 	)
@@ -43,19 +44,34 @@ the wait at once. Why a sandbox is not there yet is printed on standard error.
 Exit code 0: as wanted, 3: not within the time, 1: it can't be any more.`,
 		Example: `  sandboxctl wait web --for=ready
   sandboxctl wait job --for=completed --timeout 10m`,
-		ValidArgsFunction: a.completeNames,
+		ValidArgsFunction: a.completeMore,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return usagef("expected a NAME")
+			if len(args) == 0 && sel.labels == "" {
+				return usagef("expected a NAME, or -l LABEL=VALUE")
 			}
 			g, err := parseGoal(want)
 			if err != nil {
 				return err
 			}
+			if sel.labels != "" {
+				w, err := a.once(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if args, err = sel.names(w, args, false); err != nil {
+					return err
+				}
+			}
 			return a.waitFor(cmd.Context(), args, g, timeout)
 		},
 	}
+	sel.add(cmd)
 	cmd.Flags().StringVar(&want, "for", "ready", "what to wait for")
+	goals := []string{"ready", "delete", "completed"}
+	for _, p := range reconcile.Phases {
+		goals = append(goals, "phase="+p)
+	}
+	completeValues(cmd, "for", goals...)
 	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait (0: for ever)")
 	return cmd
 }

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/desired"
+)
+
+func (a *app) editCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "edit NAME",
+		Short: "Edit the manifest of a sandbox",
+		Long: `Open the manifest file of a sandbox in $VISUAL, $EDITOR or vi. What was saved is
+checked and then put in its place, whole; if anything is wrong with it, the
+editor is opened again with the problems at the top. Nothing changes if nothing
+was saved, or the file was emptied.`,
+		Example:           "  sandboxctl edit web\n  EDITOR='code --wait' sandboxctl edit web",
+		Args:              exactArgs("NAME"),
+		ValidArgsFunction: a.completeNames,
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.edit(cmd.Context(), args[0]) },
+	}
+}
+
+func (a *app) edit(ctx context.Context, name string) (err error) {
+	w, err := a.onceSettled(ctx)
+	if err != nil {
+		return err
+	}
+	file, defined := desired.FileFor(w.in.Desired, name)
+	if !defined {
+		return w.noSuch(name)
+	}
+	dir, err := os.Open(path.Join(a.manifests, path.Dir(file)))
+	if err != nil {
+		return fmt.Errorf("edit %s: %w", name, err)
+	}
+	defer dir.Close()
+	base := path.Base(file)
+	old, err := readBelow(dir, base)
+	if err != nil {
+		return fmt.Errorf("edit %s: %w", name, err)
+	}
+	policy, err := a.hostPolicy()
+	if err != nil {
+		return err
+	}
+	// In a directory of root's own: editors keep copies beside what they edit.
+	tmp, err := os.MkdirTemp("", "sandboxctl-edit-")
+	if err != nil {
+		return fmt.Errorf("edit %s: %w", name, err)
+	}
+	defer func() { err = errors.Join(err, removeEdited(tmp)) }()
+	text, err := a.editText(ctx, filepath.Join(tmp, base), old, func(text []byte) error {
+		_, problems := desired.DecodeFor(policy, file, text)
+		if len(problems) > 0 {
+			return problemsError(problems)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("edit %s: %w", name, err)
+	}
+	if text == nil {
+		fmt.Fprintf(a.stdout, "sandbox/%s unchanged\n", name)
+		return nil
+	}
+	now, err := readBelow(dir, base)
+	if err != nil || !bytes.Equal(now, old) {
+		return errors.Join(fmt.Errorf("edit %s: %s was changed by somebody else meanwhile; nothing is written", name, file), err)
+	}
+	if err := atomicfile.Write(dir, base, text, modeOf(dir, base)); err != nil {
+		return fmt.Errorf("edit %s: %w", name, err)
+	}
+	fmt.Fprintf(a.stdout, "sandbox/%s edited (%s)\n", name, file)
+	a.noteNotRunning(w)
+	return nil
+}
+
+// problemMark begins the lines in which the editor is told what is wrong.
+const problemMark = "#! "
+
+// editText has a text edited until it passes the check. It returns nil if it is to
+// stay as it was.
+func (a *app) editText(ctx context.Context, file string, old []byte, check func([]byte) error) ([]byte, error) {
+	shown, last := old, []byte(nil)
+	for {
+		if err := writeEdited(file, shown); err != nil {
+			return nil, err
+		}
+		if err := a.runEditor(ctx, file); err != nil {
+			return nil, err
+		}
+		saved, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		text := withoutProblems(saved)
+		if len(bytes.TrimSpace(text)) == 0 || bytes.Equal(text, old) {
+			return nil, nil
+		}
+		err = check(text)
+		if err == nil {
+			return text, nil
+		}
+		if bytes.Equal(text, last) {
+			return nil, err // the same again: there is no use in asking for ever
+		}
+		last = text
+		var top strings.Builder
+		for line := range strings.Lines(err.Error()) {
+			top.WriteString(problemMark + strings.TrimRight(line, "\n") + "\n")
+		}
+		shown = append([]byte(top.String()), text...)
+	}
+}
+
+func writeEdited(file string, text []byte) error {
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	return errors.Join(err, f.Close())
+}
+
+// removeEdited removes the directory of an edit, with what the editor left there.
+func removeEdited(dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		err = errors.Join(err, root.RemoveAll(e.Name()))
+	}
+	return errors.Join(err, os.Remove(dir))
+}
+
+func withoutProblems(text []byte) []byte {
+	for bytes.HasPrefix(text, []byte(problemMark)) {
+		_, text, _ = bytes.Cut(text, []byte("\n"))
+	}
+	return text
+}
+
+func (a *app) runEditor(ctx context.Context, file string) error {
+	editor := cmp.Or(os.Getenv("VISUAL"), os.Getenv("EDITOR"), "vi")
+	// As git and kubectl do it: an editor may have arguments.
+	cmd := exec.CommandContext(ctx, "sh", "-c", editor+` "$@"`, editor, file)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.stdin, a.stdout, a.stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("run editor %q: %w", editor, err)
+	}
+	return nil
+}
