@@ -320,11 +320,11 @@ func (p *pair) waitReady(ctx context.Context) error {
 		}
 	}
 	// A gofer leaves as soon as its sentry has: if both are gone, the sentry was
-	// first.
-	if fds[1].Revents != 0 {
-		return errors.New("wait for control server: the sentry exited")
+	// first. A sentry that is about to be gone has closed its end of ready.
+	if fds[0].Revents == 0 && fds[1].Revents == 0 {
+		return errors.New("wait for control server: the gofer exited")
 	}
-	return errors.New("wait for control server: the gofer exited")
+	return errors.New("wait for control server: the sentry exited")
 }
 
 // sentryDied says whether the sentry of the record dies in the time given.

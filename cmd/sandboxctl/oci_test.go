@@ -36,7 +36,7 @@ func TestRuntimeErrors(t *testing.T) {
 		{"state a b", exitFailure, "expected ID, got 2 arguments"},
 		{"state --bogus a", exitFailure, "unknown flag: --bogus"},
 		{"state a", exitFailure, "container does not exist: a"},
-		{"bogus", exitFailure, `unexpected argument "bogus"`},
+		{"bogus", exitFailure, `unknown verb "bogus"`},
 		{"kill a BOGUS", exitFailure, `unknown signal "BOGUS"`},
 		{"kill a -1", exitFailure, "unknown shorthand flag"},
 		{"kill a 0", exitFailure, "container does not exist: a"},
