@@ -1,239 +1,207 @@
 // SPDX-License-Identifier: Apache-2.0
-// Copyright 2021 The gVisor Authors.
-// Changed: see doc.go.
 
 package hostfiles
 
 import (
-	"path"
+	"strings"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
-	"gvisor.dev/gvisor/pkg/cleanup"
-	"gvisor.dev/gvisor/pkg/fsutil"
 	"gvisor.dev/gvisor/pkg/lisafs"
-	"gvisor.dev/gvisor/pkg/log"
 )
 
-// OpenCreate implements lisafs.ControlFDImpl.OpenCreate.
-func (fd *controlFD) OpenCreate(mode linux.FileMode, uid lisafs.UID, gid lisafs.GID, name string, flags uint32) (*lisafs.ControlFD, lisafs.Statx, *lisafs.OpenFD, int, error) {
-	createFlags := unix.O_CREAT | unix.O_EXCL | unix.O_RDONLY | unix.O_NONBLOCK | openFlags
-	childHostFD, err := unix.Openat(fd.hostFD, name, createFlags, uint32(mode&^linux.FileTypeMask))
-	if err != nil {
+// permissions are the bits of a mode that are not the type.
+const permissions = 0o7777
+
+// OpenCreate implements lisafs.ControlFDImpl.
+func (f *control) OpenCreate(mode linux.FileMode, uid lisafs.UID, gid lisafs.GID, name string, flags uint32) (*lisafs.ControlFD, lisafs.Statx, *lisafs.OpenFD, int, error) {
+	fail := func(err error) (*lisafs.ControlFD, lisafs.Statx, *lisafs.OpenFD, int, error) {
 		return nil, lisafs.Statx{}, nil, -1, err
 	}
-
-	cu := cleanup.Make(func() {
-		// Best effort attempt to remove the file in case of failure.
-		if err := unix.Unlinkat(fd.hostFD, name, 0); err != nil {
-			log.Warningf("error unlinking file %q after failure: %v", path.Join(fd.Node().FilePath(), name), err)
+	access := flags & unix.O_ACCMODE
+	if access == unix.O_ACCMODE {
+		return fail(unix.EINVAL)
+	}
+	// With O_EXCL it is this call that makes the file: nothing of the host is
+	// opened by its name.
+	fd, err := openat(f.fd, name, int(access)|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, uint32(mode)&permissions)
+	if err != nil {
+		return fail(err)
+	}
+	undo := func(err error, fds ...int) (*lisafs.ControlFD, lisafs.Statx, *lisafs.OpenFD, int, error) {
+		for _, fd := range fds {
+			unix.Close(fd)
 		}
-		unix.Close(childHostFD)
-	})
-	defer cu.Clean()
-
-	// Set the owners as requested by the client.
-	if err := fchown(childHostFD, uid, gid); err != nil {
-		return nil, lisafs.Statx{}, nil, -1, err
+		_ = unix.Unlinkat(f.fd, name, 0)
+		return fail(err)
 	}
-
-	// Get stat results.
-	childStat, err := fd.conn().stat(childHostFD)
+	// The file that was made, not one that has its name by now.
+	located, err := reopen(fd, unix.O_PATH)
 	if err != nil {
-		return nil, lisafs.Statx{}, nil, -1, err
+		return undo(err, fd)
 	}
-
-	// Now open an FD to the newly created file with the flags requested by the client.
-	flags |= openFlags
-	newHostFD, err := reopen(childHostFD, int(flags))
+	stat, err := f.conn.own(located, mode, uid, gid)
 	if err != nil {
-		return nil, lisafs.Statx{}, nil, -1, err
+		return undo(err, fd, located)
 	}
-	cu.Release()
-
-	childFD := newControlFD(childHostFD, fd, name, linux.ModeRegular)
-	newFD := childFD.newOpenFD(newHostFD, flags)
-
-	// Donate FD because open(O_CREAT|O_EXCL) always creates a regular file.
-	// Since FD donation is a destructive operation, we should duplicate the
-	// to-be-donated FD. Eat the error if one occurs, it is better to have an FD
-	// without a host FD, than failing the Open attempt.
-	hostOpenFD := -1
-	if dupFD, err := unix.Dup(newFD.hostFD); err == nil {
-		hostOpenFD = dupFD
+	donated, err := unix.Dup(fd)
+	if err != nil {
+		return undo(err, fd, located)
 	}
-
-	return childFD.FD(), childStat, newFD.FD(), hostOpenFD, nil
+	c := f.child(name, located, stat)
+	o := &open{conn: f.conn, fd: fd}
+	o.Init(&c.ControlFD, access, o)
+	return &c.ControlFD, stat, &o.OpenFD, donated, nil
 }
 
-// Mkdir implements lisafs.ControlFDImpl.Mkdir.
-func (fd *controlFD) Mkdir(mode linux.FileMode, uid lisafs.UID, gid lisafs.GID, name string) (*lisafs.ControlFD, lisafs.Statx, error) {
-	if err := unix.Mkdirat(fd.hostFD, name, uint32(mode&^linux.FileTypeMask)); err != nil {
+// Mkdir implements lisafs.ControlFDImpl.
+func (f *control) Mkdir(mode linux.FileMode, uid lisafs.UID, gid lisafs.GID, name string) (*lisafs.ControlFD, lisafs.Statx, error) {
+	if err := unix.Mkdirat(f.fd, name, uint32(mode)&permissions); err != nil {
 		return nil, lisafs.Statx{}, err
 	}
-	cu := cleanup.Make(func() {
-		// Best effort attempt to remove the dir in case of failure.
-		if err := unix.Unlinkat(fd.hostFD, name, unix.AT_REMOVEDIR); err != nil {
-			log.Warningf("error unlinking dir %q after failure: %v", path.Join(fd.Node().FilePath(), name), err)
-		}
-	})
-	defer cu.Clean()
-
-	// Open directory to change ownership.
-	childDirFd, made, err := fd.conn().open(fd.hostFD, name)
-	if err != nil {
-		return nil, lisafs.Statx{}, err
-	}
-	if made.Mode&unix.S_IFMT != unix.S_IFDIR {
-		_ = unix.Close(childDirFd)
-		return nil, lisafs.Statx{}, unix.ENOTDIR
-	}
-	if err := fchown(childDirFd, uid, gid); err != nil {
-		unix.Close(childDirFd)
-		return nil, lisafs.Statx{}, err
-	}
-
-	// Get stat results.
-	childDirStat, err := fd.conn().stat(childDirFd)
-	if err != nil {
-		unix.Close(childDirFd)
-		return nil, lisafs.Statx{}, err
-	}
-
-	cu.Release()
-	return newControlFD(childDirFd, fd, name, linux.ModeDirectory).FD(), childDirStat, nil
+	return f.made(name, unix.S_IFDIR, mode, uid, gid, unix.AT_REMOVEDIR)
 }
 
-// Mknod implements lisafs.ControlFDImpl.Mknod.
-func (fd *controlFD) Mknod(mode linux.FileMode, uid lisafs.UID, gid lisafs.GID, name string, minor uint32, major uint32) (*lisafs.ControlFD, lisafs.Statx, error) {
-	// Only allow creating regular files or overlayfs whiteouts. Linux's
-	// vfs_mknod() exempts whiteouts from the CAP_MKNOD check, so we do not need
-	// CAP_MKNOD on the gofer process. This enables using gofer as an overlay
-	// upper layer. Return EPERM otherwise; from mknod(2) man page:
-	// "EPERM: [...] if the filesystem containing pathname does not support
-	// the type of node requested."
-	switch mode.FileType() {
-	case linux.S_IFREG:
-	case linux.S_IFCHR:
-		if minor == 0 && major == 0 {
-			break
-		}
-		fallthrough
-	default:
+// Mknod implements lisafs.ControlFDImpl. The sentry takes EPERM as: keep a FIFO or
+// a socket in memory under this name, where it is of use inside, and to nobody of
+// the host. A character device 0:0 is of no device; overlays mark what is removed
+// with it.
+func (f *control) Mknod(mode linux.FileMode, uid lisafs.UID, gid lisafs.GID, name string, minor, major uint32) (*lisafs.ControlFD, lisafs.Statx, error) {
+	t := uint32(mode.FileType())
+	whiteout := t == unix.S_IFCHR && minor == 0 && major == 0
+	if t != unix.S_IFREG && !whiteout {
 		return nil, lisafs.Statx{}, unix.EPERM
 	}
-
-	if err := unix.Mknodat(fd.hostFD, name, uint32(mode), 0); err != nil {
+	if err := unix.Mknodat(f.fd, name, t|uint32(mode)&permissions, 0); err != nil {
 		return nil, lisafs.Statx{}, err
 	}
-	cu := cleanup.Make(func() {
-		// Best effort attempt to remove the file in case of failure.
-		if err := unix.Unlinkat(fd.hostFD, name, 0); err != nil {
-			log.Warningf("error unlinking file %q after failure: %v", path.Join(fd.Node().FilePath(), name), err)
+	return f.made(name, t, mode, uid, gid, 0)
+}
+
+// Symlink implements lisafs.ControlFDImpl.
+func (f *control) Symlink(name, target string, uid lisafs.UID, gid lisafs.GID) (*lisafs.ControlFD, lisafs.Statx, error) {
+	if err := unix.Symlinkat(target, f.fd, name); err != nil {
+		return nil, lisafs.Statx{}, err
+	}
+	return f.made(name, unix.S_IFLNK, 0, uid, gid, 0)
+}
+
+// made locates what was just made in f, gives it its owner, and removes it where
+// that fails.
+func (f *control) made(name string, fileType uint32, mode linux.FileMode, uid lisafs.UID, gid lisafs.GID, unlinkFlags int) (*lisafs.ControlFD, lisafs.Statx, error) {
+	fd, stat, err := f.conn.locate(f.fd, name)
+	if err != nil {
+		return nil, stat, err
+	}
+	// The host has put something else there, which is not to be given away.
+	if uint32(stat.Mode)&unix.S_IFMT != fileType {
+		unix.Close(fd)
+		return nil, stat, unix.EEXIST
+	}
+	if stat, err = f.conn.own(fd, mode, uid, gid); err != nil {
+		unix.Close(fd)
+		_ = unix.Unlinkat(f.fd, name, unlinkFlags)
+		return nil, stat, err
+	}
+	return &f.child(name, fd, stat).ControlFD, stat, nil
+}
+
+// own gives a file that was just made its owner, and the bits of its mode that
+// the kernel takes away from who creates a file or changes an owner.
+func (c *connectionImpl) own(fd int, mode linux.FileMode, uid lisafs.UID, gid lisafs.GID) (lisafs.Statx, error) {
+	if err := chown(fd, uid, gid); err != nil {
+		return lisafs.Statx{}, err
+	}
+	stat, err := c.stat(fd, "")
+	if err != nil {
+		return stat, err
+	}
+	special := uint16(mode) & (unix.S_ISUID | unix.S_ISGID | unix.S_ISVTX)
+	if stat.Mode&special == special {
+		return stat, nil
+	}
+	if err := chmod(fd, uint32(stat.Mode|special)); err != nil {
+		return stat, err
+	}
+	return c.stat(fd, "")
+}
+
+// Link implements lisafs.ControlFDImpl. The seccomp filter allows linkat(2) no
+// flags, so that the file can't be named by its descriptor. Its name is used, in
+// its directory, and the link is removed again if it is of another file.
+func (f *control) Link(dir lisafs.ControlFDImpl, name string) (*lisafs.ControlFD, lisafs.Statx, error) {
+	to := dir.(*control)
+	want, err := f.Stat()
+	if err != nil {
+		return nil, want, err
+	}
+	from, own, err := f.directory()
+	if err != nil {
+		return nil, want, err
+	}
+	err = unix.Linkat(from, own, to.fd, name, 0)
+	unix.Close(from)
+	if err != nil {
+		return nil, want, err
+	}
+	fd, stat, err := to.conn.locate(to.fd, name)
+	if err != nil {
+		return nil, stat, err
+	}
+	if !sameFile(&stat, &want) {
+		unix.Close(fd)
+		_ = unix.Unlinkat(to.fd, name, 0)
+		return nil, stat, unix.ENOENT
+	}
+	return &to.child(name, fd, stat).ControlFD, stat, nil
+}
+
+// directory opens the directory that the file is in, with O_PATH, and returns the
+// file's name in it. The kernel knows both; lisafs does not after all renames, nor
+// after those by the host. It goes there from the root of the jail, name by name,
+// and follows no link.
+func (f *control) directory() (fd int, name string, err error) {
+	proc, self := throughProc(f.fd)
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(proc, self, buf)
+	if err != nil {
+		return -1, "", err
+	}
+	// The name of a removed file gets " (deleted)" added, and is not found.
+	names := strings.Split(strings.TrimPrefix(string(buf[:n]), "/"), "/")
+	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW
+	if fd, err = openat(unix.AT_FDCWD, "/", flags, 0); err != nil {
+		return -1, "", err
+	}
+	last := len(names) - 1
+	for _, n := range names[:last] {
+		next, err := openat(fd, n, flags, 0)
+		unix.Close(fd)
+		if err != nil {
+			return -1, "", err
 		}
-	})
-	defer cu.Clean()
-
-	// Open file to change ownership.
-	childFD, _, err := fd.conn().open(fd.hostFD, name)
-	if err != nil {
-		return nil, lisafs.Statx{}, err
+		fd = next
 	}
-	if err := fchown(childFD, uid, gid); err != nil {
-		unix.Close(childFD)
-		return nil, lisafs.Statx{}, err
-	}
-
-	// Get stat results.
-	childStat, err := fd.conn().stat(childFD)
-	if err != nil {
-		unix.Close(childFD)
-		return nil, lisafs.Statx{}, err
-	}
-	cu.Release()
-
-	return newControlFD(childFD, fd, name, mode).FD(), childStat, nil
+	return fd, names[last], nil
 }
 
-// Symlink implements lisafs.ControlFDImpl.Symlink.
-func (fd *controlFD) Symlink(name string, target string, uid lisafs.UID, gid lisafs.GID) (*lisafs.ControlFD, lisafs.Statx, error) {
-	if err := unix.Symlinkat(target, fd.hostFD, name); err != nil {
-		return nil, lisafs.Statx{}, err
+// Unlink implements lisafs.ControlFDImpl.
+func (f *control) Unlink(name string, flags uint32) error {
+	if flags&^unix.AT_REMOVEDIR != 0 {
+		return unix.EINVAL
 	}
-	cu := cleanup.Make(func() {
-		// Best effort attempt to remove the symlink in case of failure.
-		if err := unix.Unlinkat(fd.hostFD, name, 0); err != nil {
-			log.Warningf("error unlinking file %q after failure: %v", path.Join(fd.Node().FilePath(), name), err)
-		}
-	})
-	defer cu.Clean()
-
-	// Open symlink to change ownership.
-	symlinkFD, err := unix.Openat(fd.hostFD, name, unix.O_PATH|openFlags, 0)
-	if err != nil {
-		return nil, lisafs.Statx{}, err
-	}
-	if err := fchown(symlinkFD, uid, gid); err != nil {
-		unix.Close(symlinkFD)
-		return nil, lisafs.Statx{}, err
-	}
-
-	symlinkStat, err := fd.conn().stat(symlinkFD)
-	if err != nil {
-		unix.Close(symlinkFD)
-		return nil, lisafs.Statx{}, err
-	}
-	cu.Release()
-	return newControlFD(symlinkFD, fd, name, linux.ModeSymlink).FD(), symlinkStat, nil
+	return unix.Unlinkat(f.fd, name, int(flags))
 }
 
-// Link implements lisafs.ControlFDImpl.Link.
-func (fd *controlFD) Link(dir lisafs.ControlFDImpl, name string) (*lisafs.ControlFD, lisafs.Statx, error) {
-	// Using linkat(targetFD, "", newdirfd, name, AT_EMPTY_PATH) requires
-	// CAP_DAC_READ_SEARCH in the *root* userns. The gofer process has
-	// CAP_DAC_READ_SEARCH in its own userns. But sometimes the gofer may be
-	// running in a different userns. So we can't use AT_EMPTY_PATH. Fallback
-	// to using olddirfd to call linkat(2).
-	oldDirFD, oldName, err := fd.getParentFD()
-	if err != nil {
-		return nil, lisafs.Statx{}, err
+// RenameAt implements lisafs.ControlFDImpl.
+func (f *control) RenameAt(oldName string, newDir lisafs.ControlFDImpl, newName string) error {
+	return f.RenameAt2(oldName, newDir, newName, 0)
+}
+
+// RenameAt2 implements lisafs.ControlFDImpl.
+func (f *control) RenameAt2(oldName string, newDir lisafs.ControlFDImpl, newName string, flags uint32) error {
+	if flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 {
+		return unix.EINVAL
 	}
-	dirFD := dir.(*controlFD)
-	if err := unix.Linkat(oldDirFD, oldName, dirFD.hostFD, name, 0); err != nil {
-		return nil, lisafs.Statx{}, err
-	}
-	cu := cleanup.Make(func() {
-		// Best effort attempt to remove the hard link in case of failure.
-		if err := unix.Unlinkat(dirFD.hostFD, name, 0); err != nil {
-			log.Warningf("error unlinking file %q after failure: %v", path.Join(dirFD.Node().FilePath(), name), err)
-		}
-	})
-	defer cu.Clean()
-
-	linkFD, linkStat, err := fd.conn().open(dirFD.hostFD, name)
-	if err != nil {
-		return nil, lisafs.Statx{}, err
-	}
-	cu.Release()
-	return newControlFD(linkFD, dirFD, name, linux.FileMode(linkStat.Mode)).FD(), linkStat, nil
-}
-
-// Unlink implements lisafs.ControlFDImpl.Unlink.
-func (fd *controlFD) Unlink(name string, flags uint32) error {
-	return unix.Unlinkat(fd.hostFD, name, int(flags))
-}
-
-// RenameAt implements lisafs.ControlFDImpl.RenameAt.
-func (fd *controlFD) RenameAt(oldName string, newDir lisafs.ControlFDImpl, newName string) error {
-	return fsutil.RenameAt(fd.hostFD, oldName, newDir.(*controlFD).hostFD, newName)
-}
-
-// RenameAt2 implements lisafs.ControlFDImpl.RenameAt2.
-func (fd *controlFD) RenameAt2(oldName string, newDir lisafs.ControlFDImpl, newName string, flags uint32) error {
-	return fsutil.RenameAt2(fd.hostFD, oldName, newDir.(*controlFD).hostFD, newName, flags)
-}
-
-// Renamed implements lisafs.ControlFDImpl.Renamed.
-func (fd *controlFD) Renamed() {
-	// controlFD does not have any state to update on rename.
+	return unix.Renameat2(f.fd, oldName, newDir.(*control).fd, newName, uint(flags))
 }

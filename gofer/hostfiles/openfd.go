@@ -1,149 +1,166 @@
 // SPDX-License-Identifier: Apache-2.0
-// Copyright 2021 The gVisor Authors.
-// Changed: see doc.go.
 
 package hostfiles
 
 import (
-	"errors"
-	"io"
-	"path"
+	"bytes"
+	"encoding/binary"
+	"math"
+	"sync"
 
 	"golang.org/x/sys/unix"
-	rwfd "gvisor.dev/gvisor/pkg/fd"
-	"gvisor.dev/gvisor/pkg/fsutil"
 	"gvisor.dev/gvisor/pkg/lisafs"
-	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/marshal/primitive"
 )
 
-// openFD implements lisafs.OpenFDImpl.
-type openFD struct {
+// open is a directory or a regular file that is open.
+type open struct {
 	lisafs.OpenFD
-
-	// hostFD is the host file descriptor which can be used to make syscalls.
-	hostFD int
+	conn *connectionImpl
+	fd   int
+	// devMajor and devMinor say which filesystem a directory is of.
+	devMajor, devMinor uint32
 }
 
-var _ lisafs.OpenFDImpl = (*openFD)(nil)
+var _ lisafs.OpenFDImpl = (*open)(nil)
 
-func (fd *controlFD) newOpenFD(hostFD int, flags uint32) *openFD {
-	newFD := &openFD{
-		hostFD: hostFD,
+// newOpen makes an open file of fd, which it takes over if there is no error. The
+// caller calls Init.
+func (f *control) newOpen(fd int) (*open, error) {
+	o := &open{conn: f.conn, fd: fd}
+	if f.IsDir() {
+		stat, err := f.Stat()
+		if err != nil {
+			return nil, err
+		}
+		o.devMajor, o.devMinor = stat.DevMajor, stat.DevMinor
 	}
-	newFD.Init(fd.FD(), flags, newFD)
-	return newFD
+	return o, nil
 }
 
-// FD implements lisafs.OpenFDImpl.FD.
-func (fd *openFD) FD() *lisafs.OpenFD {
-	if fd == nil {
-		return nil
+// FD implements lisafs.OpenFDImpl.
+func (o *open) FD() *lisafs.OpenFD { return &o.OpenFD }
+
+// Close implements lisafs.OpenFDImpl.
+func (o *open) Close() { unix.Close(o.fd) }
+
+// Renamed implements lisafs.OpenFDImpl. A descriptor has no name.
+func (o *open) Renamed() {}
+
+// Stat implements lisafs.OpenFDImpl.
+func (o *open) Stat() (lisafs.Statx, error) { return o.conn.stat(o.fd, "") }
+
+// Sync implements lisafs.OpenFDImpl.
+func (o *open) Sync() error { return retry(func() error { return unix.Fsync(o.fd) }) }
+
+// Flush implements lisafs.OpenFDImpl. See SupportedMessages.
+func (o *open) Flush() error { return nil }
+
+// Write implements lisafs.OpenFDImpl. What was written before an error counts: the
+// sentry meets the error when it writes the rest.
+func (o *open) Write(buf []byte, off uint64) (uint64, error) {
+	if !inFile(off, uint64(len(buf))) {
+		return 0, unix.EFBIG
 	}
-	return &fd.OpenFD
-}
-
-// Close implements lisafs.OpenFDImpl.Close.
-func (fd *openFD) Close() {
-	if fd.hostFD >= 0 {
-		_ = unix.Close(fd.hostFD)
-		fd.hostFD = -1
+	done := 0
+	for done < len(buf) {
+		n := 0
+		err := retry(func() (err error) {
+			n, err = unix.Pwrite(o.fd, buf[done:], int64(off)+int64(done))
+			return err
+		})
+		if err != nil {
+			if done > 0 {
+				break
+			}
+			return 0, err
+		}
+		if n == 0 {
+			break
+		}
+		done += n
 	}
+	return uint64(done), nil
 }
 
-// Stat implements lisafs.OpenFDImpl.Stat.
-func (fd *openFD) Stat() (lisafs.Statx, error) {
-	return fstatTo(fd.hostFD)
-}
-
-// Sync implements lisafs.OpenFDImpl.Sync.
-func (fd *openFD) Sync() error {
-	return unix.Fsync(fd.hostFD)
-}
-
-// Write implements lisafs.OpenFDImpl.Write.
-func (fd *openFD) Write(buf []byte, off uint64) (uint64, error) {
-	rw := rwfd.NewReadWriter(fd.hostFD)
-	n, err := rw.WriteAt(buf, int64(off))
-	return uint64(n), err
-}
-
-// Read implements lisafs.OpenFDImpl.Read.
-func (fd *openFD) Read(buf []byte, off uint64) (uint64, error) {
-	rw := rwfd.NewReadWriter(fd.hostFD)
-	n, err := rw.ReadAt(buf, int64(off))
-	if err != nil && !errors.Is(err, io.EOF) {
+// Read implements lisafs.OpenFDImpl.
+func (o *open) Read(buf []byte, off uint64) (uint64, error) {
+	if !inFile(off, uint64(len(buf))) {
+		return 0, unix.EINVAL
+	}
+	n := 0
+	err := retry(func() (err error) {
+		n, err = unix.Pread(o.fd, buf, int64(off))
+		return err
+	})
+	if err != nil {
 		return 0, err
 	}
 	return uint64(n), nil
 }
 
-// Allocate implements lisafs.OpenFDImpl.Allocate.
-func (fd *openFD) Allocate(mode, off, length uint64) error {
-	return unix.Fallocate(fd.hostFD, uint32(mode), int64(off), int64(length))
+// Allocate implements lisafs.OpenFDImpl. The seccomp filter ends the process that
+// asks the kernel for another mode.
+func (o *open) Allocate(mode, off, length uint64) error {
+	if mode != 0 {
+		return unix.EOPNOTSUPP
+	}
+	if !inFile(off, length) {
+		return unix.EFBIG
+	}
+	return retry(func() error { return unix.Fallocate(o.fd, 0, int64(off), int64(length)) })
 }
 
-// Flush implements lisafs.OpenFDImpl.Flush.
-func (fd *openFD) Flush() error {
-	return nil
+// inFile says whether a range has an end that a file can have.
+func inFile(off, length uint64) bool {
+	return off <= math.MaxInt64 && length <= math.MaxInt64-off
 }
 
-// Getdent64 implements lisafs.OpenFDImpl.Getdent64.
-func (fd *openFD) Getdent64(count uint32, seek0 bool, recordDirent func(lisafs.Dirent64)) error {
+// listBytes is how much of a directory is read at once. It bounds what a request
+// makes this process answer.
+const listBytes = 64 << 10
+
+var listBuffers = sync.Pool{New: func() any { return new([listBytes]byte) }}
+
+// direntHeader is the size of a struct linux_dirent64 without the name, which
+// ends with a zero byte.
+const direntHeader = 8 + 8 + 2 + 1
+
+// Getdent64 implements lisafs.OpenFDImpl. Entries are taken to be of the
+// directory's filesystem, as getdents(2) does that gives the inode number of
+// what a mount covers.
+func (o *open) Getdent64(count uint32, seek0 bool, record func(lisafs.Dirent64)) error {
 	if seek0 {
-		if _, err := unix.Seek(fd.hostFD, 0, 0); err != nil {
+		if _, err := unix.Seek(o.fd, 0, unix.SEEK_SET); err != nil {
 			return err
 		}
 	}
-
-	var direntsBuf [8192]byte
-	var bytesRead int
-	for bytesRead < int(count) {
-		bufEnd := len(direntsBuf)
-		if remaining := int(count) - bytesRead; remaining < bufEnd {
-			bufEnd = remaining
+	pooled := listBuffers.Get().(*[listBytes]byte)
+	defer listBuffers.Put(pooled)
+	buf := pooled[:min(count, listBytes)]
+	n := 0
+	err := retry(func() (err error) {
+		n, err = unix.Getdents(o.fd, buf)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for buf = buf[:n]; len(buf) > direntHeader; {
+		size := int(binary.NativeEndian.Uint16(buf[16:]))
+		if size <= direntHeader || size > len(buf) {
+			return unix.EIO
 		}
-		n, err := unix.Getdents(fd.hostFD, direntsBuf[:bufEnd])
-		if err != nil {
-			if errors.Is(err, unix.EINVAL) && bufEnd < fsutil.UnixDirentMaxSize {
-				// getdents64(2) returns EINVAL is returned when the result
-				// buffer is too small. If bufEnd is smaller than the max
-				// size of unix.Dirent, then just break here to return all
-				// dirents collected till now.
-				break
-			}
-			return err
-		}
-		if n <= 0 {
-			break
-		}
-
-		fsutil.ParseDirents(direntsBuf[:n], func(ino uint64, off int64, ftype uint8, name string, reclen uint16) {
-			dirent := lisafs.Dirent64{
-				Ino:  primitive.Uint64(ino),
-				Off:  primitive.Uint64(off),
-				Type: primitive.Uint8(ftype),
-				Name: lisafs.SizedString(name),
-			}
-
-			// The client also wants the device ID, which annoyingly incurs an
-			// additional syscall per dirent.
-			// TODO(gvisor.dev/issue/6665): Get rid of per-dirent stat.
-			stat, err := fsutil.StatAt(fd.hostFD, name)
-			if err != nil {
-				log.Warningf("Getdent64: skipping file %q with failed stat, err: %v", path.Join(fd.ControlFD().FD().Node().FilePath(), name), err)
-				return
-			}
-			dirent.DevMinor = primitive.Uint32(unix.Minor(stat.Dev))
-			dirent.DevMajor = primitive.Uint32(unix.Major(stat.Dev))
-			recordDirent(dirent)
-			bytesRead += int(reclen)
+		name, _, _ := bytes.Cut(buf[direntHeader:size], []byte{0})
+		record(lisafs.Dirent64{
+			Ino:      primitive.Uint64(binary.NativeEndian.Uint64(buf)),
+			Off:      primitive.Uint64(binary.NativeEndian.Uint64(buf[8:])),
+			Type:     primitive.Uint8(buf[18]),
+			DevMajor: primitive.Uint32(o.devMajor),
+			DevMinor: primitive.Uint32(o.devMinor),
+			Name:     lisafs.SizedString(name),
 		})
+		buf = buf[size:]
 	}
 	return nil
-}
-
-// Renamed implements lisafs.OpenFDImpl.Renamed.
-func (fd *openFD) Renamed() {
-	// openFD does not have any state to update on rename.
 }

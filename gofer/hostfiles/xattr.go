@@ -1,97 +1,81 @@
 // SPDX-License-Identifier: Apache-2.0
-// Copyright 2021 The gVisor Authors.
-// Changed: see doc.go.
 
 package hostfiles
 
 import (
 	"bytes"
-	"sync"
+	"math"
 
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/lisafs"
 )
 
-// GetXattr implements lisafs.ControlFDImpl.GetXattr.
-func (fd *controlFD) GetXattr(name string, size uint32, getValueBuf func(uint32) []byte) (uint16, error) {
-	// getxattr(2) called with size 0 should return the attribute size. As a
-	// result, we need to return the entire attribute here so that the sentry
-	// can return the correct value.
-	if size > linux.XATTR_SIZE_MAX || size == 0 {
-		size = linux.XATTR_SIZE_MAX
-	}
-	data := getValueBuf(size)
-	if fd.isSpecial() {
-		// These use O_PATH host FDs. However, fgetxattr(2) fails
-		// with EBADF for O_PATH FDs. Use lgetxattr(2) instead.
-		xattrSize, err := unix.Lgetxattr(fd.Node().FilePath(), name, data)
-		return uint16(xattrSize), err
-	}
-	xattrSize, err := unix.Fgetxattr(fd.hostFD, name, data)
-	return uint16(xattrSize), err
-}
+// maxXattr is the kernel's limit for a value and for the list of names. A client
+// may ask for more, and is not to decide how much memory this process takes.
+const maxXattr = 64 << 10
 
-// SetXattr implements lisafs.ControlFDImpl.SetXattr.
-func (fd *controlFD) SetXattr(name string, value string, flags uint32) error {
-	if fd.isSpecial() {
-		// These use O_PATH host FDs. However, fsetxattr(2) fails
-		// with EBADF for O_PATH FDs. Use lsetxattr(2) instead.
-		return unix.Lsetxattr(fd.Node().FilePath(), name, []byte(value), int(flags))
+// withXattrs opens the file for a call. Only directories and regular files have
+// attributes that a sandbox could see; they can't be reached by an O_PATH
+// descriptor.
+func (f *control) withXattrs(call func(fd int) error) error {
+	if !f.IsDir() && !f.IsRegular() {
+		return unix.EOPNOTSUPP
 	}
-	return unix.Fsetxattr(fd.hostFD, name, []byte(value), int(flags))
-}
-
-func (fd *controlFD) listXattr(data []byte) (int, error) {
-	if fd.isSpecial() {
-		// These use O_PATH host FDs. However, flistxattr(2) fails
-		// with EBADF for O_PATH FDs. Use llistxattr(2) instead.
-		return unix.Llistxattr(fd.Node().FilePath(), data)
-	}
-	return unix.Flistxattr(fd.hostFD, data)
-}
-
-var listXattrBufPool = sync.Pool{
-	New: func() any {
-		b := make([]byte, linux.XATTR_LIST_MAX)
-		return &b
-	},
-}
-
-// ListXattr implements lisafs.ControlFDImpl.ListXattr.
-func (fd *controlFD) ListXattr(size uint64) (lisafs.StringArray, error) {
-	// listxattr(2) called with size 0 should return the list size. As a result,
-	// we need to return the entire list here so that the sentry can return the
-	// correct value.
-	if size > linux.XATTR_LIST_MAX || size == 0 {
-		size = linux.XATTR_LIST_MAX
-	}
-	bPtr := listXattrBufPool.Get().(*[]byte)
-	defer listXattrBufPool.Put(bPtr)
-	data := (*bPtr)[:size]
-	sz, err := fd.listXattr(data)
+	fd, err := reopen(f.fd, unix.O_RDONLY)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	data = data[:sz]
-	var names []string
-	for len(data) > 0 {
-		i := bytes.IndexByte(data, 0)
-		if i < 0 {
-			break
-		}
-		names = append(names, string(data[:i]))
-		data = data[i+1:]
-	}
-	return names, nil
+	defer unix.Close(fd)
+	return retry(func() error { return call(fd) })
 }
 
-// RemoveXattr implements lisafs.ControlFDImpl.RemoveXattr.
-func (fd *controlFD) RemoveXattr(name string) error {
-	if fd.isSpecial() {
-		// These use O_PATH host FDs. However, fremovexattr(2) fails
-		// with EBADF for O_PATH FDs. Use lremovexattr(2) instead.
-		return unix.Lremovexattr(fd.Node().FilePath(), name)
-	}
-	return unix.Fremovexattr(fd.hostFD, name)
+// GetXattr implements lisafs.ControlFDImpl.
+func (f *control) GetXattr(name string, size uint32, buffer func(uint32) []byte) (n uint16, err error) {
+	err = f.withXattrs(func(fd int) error {
+		// With no size the caller wants all of it, of which it does not know how
+		// much that is.
+		if size == 0 || size > maxXattr {
+			size = maxXattr
+		}
+		got, err := unix.Fgetxattr(fd, name, buffer(size))
+		if err != nil {
+			return err
+		}
+		if got > math.MaxUint16 {
+			return unix.E2BIG // more than the protocol can tell
+		}
+		n = uint16(got)
+		return nil
+	})
+	return n, err
+}
+
+// SetXattr implements lisafs.ControlFDImpl.
+func (f *control) SetXattr(name, value string, flags uint32) error {
+	return f.withXattrs(func(fd int) error { return unix.Fsetxattr(fd, name, []byte(value), int(flags)) })
+}
+
+// ListXattr implements lisafs.ControlFDImpl. The sentry compares with the size
+// that the application has.
+func (f *control) ListXattr(uint64) (lisafs.StringArray, error) {
+	var names lisafs.StringArray
+	err := f.withXattrs(func(fd int) error {
+		buf := make([]byte, maxXattr)
+		n, err := unix.Flistxattr(fd, buf)
+		if err != nil {
+			return err
+		}
+		for name := range bytes.SplitSeq(buf[:n], []byte{0}) {
+			if len(name) > 0 {
+				names = append(names, string(name))
+			}
+		}
+		return nil
+	})
+	return names, err
+}
+
+// RemoveXattr implements lisafs.ControlFDImpl.
+func (f *control) RemoveXattr(name string) error {
+	return f.withXattrs(func(fd int) error { return unix.Fremovexattr(fd, name) })
 }
