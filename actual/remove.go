@@ -5,6 +5,7 @@ package actual
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 
@@ -142,6 +143,10 @@ func (s *Store) SweepTemps() (busy int, err error) {
 		dir, err := s.Dir(n)
 		sweep(dir, err)
 		dir.Close()
+	}
+	if reserve, err := openDir(int(s.root.Fd()), reserveDir); !errors.Is(err, fs.ErrNotExist) {
+		sweep(reserve, err)
+		reserve.Close()
 	}
 	errs = append(errs, s.SweepRequests())
 	return busy, errors.Join(errs...)

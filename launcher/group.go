@@ -31,6 +31,7 @@ func (l *Launcher) createGroup(rec *actual.Record, st *setup) (*cgroup.Group, er
 			if u.Default {
 				reason = "DefaultNotEnforced"
 			}
+			l.opts.Log.Warn("limit not enforced", "sandbox", rec.Name, "resource", u.Resource, "reason", reason, "err", u.Why)
 			rec.Warnings = append(rec.Warnings, actual.Warning{Reason: reason, Message: u.Resource + ": " + u.Why})
 		}
 		return group, nil

@@ -182,10 +182,17 @@ func (l *Launcher) spawnRecorded(ctx context.Context, la *launch, dir int) (*pai
 	// One that is frozen from here on keeps a new process from its program, and us
 	// waiting for that, until it is killed: in its group, since its number is not
 	// known yet.
-	thawed := context.AfterFunc(ctx, func() { _ = group.Kill() })
+	killed := make(chan struct{})
+	thawed := context.AfterFunc(ctx, func() {
+		defer close(killed)
+		_ = group.Kill()
+	})
 	p, err := l.spawnPair(ctx, la, dir, cloneFD)
-	if !thawed() && err == nil {
-		err = errors.Join(fmt.Errorf("start processes: %w", context.Cause(ctx)), p.abandon())
+	if !thawed() {
+		<-killed // it uses the descriptors of the group
+		if err == nil {
+			err = errors.Join(fmt.Errorf("start processes: %w", context.Cause(ctx)), p.abandon())
+		}
 	}
 	if err != nil {
 		return nil, err

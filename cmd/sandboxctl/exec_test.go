@@ -304,7 +304,9 @@ func TestExecStreams(t *testing.T) {
 			cmd := h.command("exec", "-i", "web", "--", "cat")
 			cmd.Stdin, cmd.Stdout = in, out
 			must(t, cmd.Start())
+			fed := make(chan struct{})
 			go func() {
+				defer close(fed)
 				_, _ = feed.Write(big)
 				// The end of input is told while output goes on.
 				feed.Close()
@@ -323,6 +325,7 @@ func TestExecStreams(t *testing.T) {
 					t.Errorf("%s, non-blocking %t: flags are %#x, %v", name, nonblock, flags, err)
 				}
 			}
+			<-fed
 			in.Close()
 			out.Close()
 			drain.Close()

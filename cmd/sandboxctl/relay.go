@@ -75,12 +75,12 @@ func (r *relay) input(stream io.Reader) (*os.File, error) {
 // more, and closes the pipe.
 func (r *relay) feed(pipe *os.File, stream io.Reader) (ended chan struct{}) {
 	ended = make(chan struct{})
+	from := reader(stream)
+	if raw, ok := from.(rawStream); ok {
+		from = wanted{raw, int(pipe.Fd())}
+	}
 	go func() {
 		defer close(ended)
-		from := reader(stream)
-		if raw, ok := from.(rawStream); ok {
-			from = wanted{raw, int(pipe.Fd())}
-		}
 		// No error of ours, whichever of the two it was.
 		_, _ = io.Copy(pipe, from)
 		_ = pipe.Close()
