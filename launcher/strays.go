@@ -3,7 +3,9 @@
 package launcher
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,13 +37,18 @@ func (m *Marked) String() string { return fmt.Sprintf("%s (pid %d)", m.Role, m.I
 // FindMarked finds the sentries and gofers that daemons in this pid namespace have
 // started and that live, of any state directory.
 func FindMarked() ([]Marked, error) {
-	procs, err := filepath.Glob("/proc/[0-9]*")
+	// Not by a pattern: a directory that can't be read would match nothing, and a
+	// sandbox that lives would be started a second time.
+	entries, err := os.ReadDir("/proc")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("list processes: %w", err)
 	}
 	var out []Marked
-	for _, p := range procs {
-		m, ok, err := marked(p)
+	for _, e := range entries {
+		if _, err := strconv.Atoi(e.Name()); err != nil {
+			continue // no process
+		}
+		m, ok, err := marked(filepath.Join("/proc", e.Name()))
 		if err != nil {
 			return nil, err
 		}
@@ -52,12 +59,20 @@ func FindMarked() ([]Marked, error) {
 	return out, nil
 }
 
+// unlessEnded is the error of a look at a process, nil if it has ended.
+func unlessEnded(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return fmt.Errorf("look at a process: %w", err)
+}
+
 // marked looks at one process. The pidfd is older than the look at the arguments,
 // so that both are of the same process.
 func marked(proc string) (Marked, bool, error) {
 	cmdline, err := os.ReadFile(proc + "/cmdline")
 	if err != nil {
-		return Marked{}, false, nil //nolint:nilerr // it has ended
+		return Marked{}, false, unlessEnded(err)
 	}
 	if _, ok := marks(cmdline); !ok {
 		return Marked{}, false, nil
@@ -68,11 +83,11 @@ func marked(proc string) (Marked, bool, error) {
 	}
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return Marked{}, false, nil //nolint:nilerr // it has ended
+		return Marked{}, false, unlessEnded(err)
 	}
 	defer unix.Close(pidfd)
 	if cmdline, err = os.ReadFile(proc + "/cmdline"); err != nil {
-		return Marked{}, false, nil //nolint:nilerr // it has ended
+		return Marked{}, false, unlessEnded(err)
 	}
 	m, ok := marks(cmdline)
 	// The processes that a sentry runs the application in look like it: they are
