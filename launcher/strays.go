@@ -93,12 +93,15 @@ func marked(proc string) (Marked, bool, error) {
 	// The processes that a sentry runs the application in look like it: they are
 	// not the first of their pid namespace. Those of a daemon in a container are
 	// deeper than ours.
-	if !ok || !isChildInit(proc) {
+	if !ok {
 		return Marked{}, false, nil
+	}
+	if first, err := isChildInit(proc); err != nil || !first {
+		return Marked{}, false, err
 	}
 	m.Identity, err = actual.Identify(pidfd, pid)
 	if err != nil {
-		return Marked{}, false, nil //nolint:nilerr // it has ended
+		return Marked{}, false, unlessEnded(err)
 	}
 	return m, true, nil
 }
@@ -125,18 +128,18 @@ func marks(cmdline []byte) (Marked, bool) {
 
 // isChildInit says whether a process is the first one of a pid namespace directly
 // below ours.
-func isChildInit(proc string) bool {
+func isChildInit(proc string) (bool, error) {
 	b, err := os.ReadFile(proc + "/status")
 	if err != nil {
-		return false
+		return false, unlessEnded(err)
 	}
 	for line := range strings.Lines(string(b)) {
 		if v, ok := strings.CutPrefix(line, "NSpid:"); ok {
 			ids := strings.Fields(v)
-			return len(ids) == 2 && ids[1] == "1"
+			return len(ids) == 2 && ids[1] == "1", nil
 		}
 	}
-	return false
+	return false, nil
 }
 
 // Strays are those of the marked processes that no record of the store knows, of
