@@ -118,7 +118,7 @@ func (a *app) delete(ctx context.Context, names []string) error {
 }
 
 // deleteOne removes one sandbox. The order is recorded first, and counts as soon as no
-// manifest defines the name: whoever is killed in between has changed nothing.
+// manifest defines the name: a command that is killed in between has changed nothing.
 func (a *app) deleteOne(ctx context.Context, name string) error {
 	w, err := a.onceUnjudged(ctx)
 	if err != nil {

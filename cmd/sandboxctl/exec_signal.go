@@ -14,7 +14,7 @@ import (
 	"sandboxctl.dev/launcher"
 )
 
-// listen is signal.Notify without the signals that whoever started this program
+// listen is signal.Notify without the signals that the caller of this program
 // has it ignore, as nohup does, and a shell for what it runs in the background.
 func listen(ch chan<- os.Signal, signals ...os.Signal) {
 	for _, s := range signals {

@@ -49,8 +49,8 @@ func main() {
 	os.Exit(a.run(ctx, args))
 }
 
-// interruptible returns a context that SIGINT and SIGTERM end. Those that whoever
-// started this program has it ignore stay ignored.
+// interruptible returns a context that SIGINT and SIGTERM end. Those that the
+// caller of this program has it ignore stay ignored.
 func interruptible() (context.Context, func()) {
 	var signals []os.Signal
 	for _, s := range []os.Signal{unix.SIGINT, unix.SIGTERM} {
