@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -32,17 +33,20 @@ import (
 type sessions struct {
 	current *currentKernel
 
-	mu    sync.Mutex
-	open  []*session
-	wake  *eventfd.Eventfd
-	stray []*session // ended before they named their command
+	mu   sync.Mutex
+	open []*session
+	wake *eventfd.Eventfd
+	// lost are the sessions whose client ended before it named its command.
+	lost []*session
+	// claimed are the commands that a client has named or hangUp ends.
+	claimed map[*kernel.ThreadGroup]bool
 }
 
 const (
-	// strayLimit is how long the start of a command may take after its client has
+	// lostLimit is how long the start of a command may take after its client has
 	// ended.
-	strayLimit = 30 * time.Second
-	strayPoll  = 50 * time.Millisecond
+	lostLimit = 30 * time.Second
+	lostPoll  = 50 * time.Millisecond
 )
 
 // session is one client and its command.
@@ -50,8 +54,8 @@ type session struct {
 	socket int
 	// before are the commands that were there when it was opened.
 	before map[*kernel.ThreadGroup]bool
-	// named says that the client has told which command is its own; the command is
-	// nil if it had ended by then.
+	// named says that the client has told which command is its own; command is nil
+	// if that had ended by then.
 	named   bool
 	command *kernel.ThreadGroup
 	closed  time.Time
@@ -94,6 +98,7 @@ func (s *sessions) add(k *kernel.Kernel, socket int) error {
 			return errors.Join(err, unix.Close(socket))
 		}
 		s.wake = &ev
+		s.claimed = map[*kernel.ThreadGroup]bool{}
 		go s.watch()
 	}
 	n := &session{socket: socket, before: map[*kernel.ThreadGroup]bool{}}
@@ -115,8 +120,8 @@ func (s *sessions) watch() {
 			fds = append(fds, unix.PollFd{Fd: int32(n.socket), Events: unix.POLLIN})
 		}
 		var timeout *unix.Timespec
-		if s.endStray() {
-			timeout = &unix.Timespec{Nsec: strayPoll.Nanoseconds()}
+		if s.endUnclaimed() {
+			timeout = &unix.Timespec{Nsec: lostPoll.Nanoseconds()}
 		}
 		if _, err := unix.Ppoll(fds, timeout, nil); err != nil {
 			if !errors.Is(err, unix.EINTR) {
@@ -162,6 +167,9 @@ func (s *sessions) name(n *session, command *kernel.ThreadGroup) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n.named, n.command, n.before = true, command, nil
+	if command != nil {
+		s.claimed[command] = true
+	}
 }
 
 // close ends the command of a client that is gone. One that has not named its
@@ -176,37 +184,41 @@ func (s *sessions) close(k *kernel.Kernel, n *session) {
 		go hangUp(k, n.command)
 	case !n.named:
 		n.closed = time.Now()
-		s.stray = append(s.stray, n)
+		s.lost = append(s.lost, n)
 	}
 }
 
-// endStray ends the commands of clients that could not name them: those that no
-// other client has named or may still name. gVisor may be about to start one.
-func (s *sessions) endStray() (left bool) {
-	k := s.current.Load()
+// endUnclaimed ends the commands of clients that ended before they named them.
+// gVisor may start such a command later than that: it returns true as long as one
+// may come.
+func (s *sessions) endUnclaimed() (wait bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stray = slices.DeleteFunc(s.stray, func(n *session) bool { return time.Since(n.closed) > strayLimit })
-	named := map[*kernel.ThreadGroup]bool{}
-	for _, o := range s.open {
-		if !o.named {
-			return len(s.stray) > 0
-		}
-		named[o.command] = true
+	s.lost = slices.DeleteFunc(s.lost, func(n *session) bool { return time.Since(n.closed) > lostLimit })
+	maps.DeleteFunc(s.claimed, func(tg *kernel.ThreadGroup, _ bool) bool { return !lives(tg) })
+	if len(s.lost) == 0 {
+		return false
 	}
-	for _, tg := range commands(k) {
-		if named[tg] || !lives(tg) {
-			continue
-		}
-		for i, n := range s.stray {
-			if !n.before[tg] {
-				go hangUp(k, tg)
-				s.stray = slices.Delete(s.stray, i, i+1)
-				break
-			}
+	if slices.ContainsFunc(s.open, func(o *session) bool { return !o.named }) {
+		return true // it may be the command of this one
+	}
+	k := s.current.Load()
+	for _, tg := range unclaimed(commands(k), s.claimed, s.lost) {
+		if lives(tg) {
+			s.claimed[tg] = true
+			go hangUp(k, tg)
 		}
 	}
-	return len(s.stray) > 0
+	return true
+}
+
+// unclaimed are the commands that no client has named and that a lost session may
+// have started. Which of the lost sessions that was does not matter: to pair them
+// would let one session take the command of another, which would then run on.
+func unclaimed(all []*kernel.ThreadGroup, claimed map[*kernel.ThreadGroup]bool, lost []*session) []*kernel.ThreadGroup {
+	return slices.DeleteFunc(all, func(tg *kernel.ThreadGroup) bool {
+		return claimed[tg] || !slices.ContainsFunc(lost, func(n *session) bool { return !n.before[tg] })
+	})
 }
 
 // commands are the processes that were started from outside, beside the application.
