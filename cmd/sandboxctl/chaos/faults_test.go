@@ -130,8 +130,9 @@ func (l *lane) live(errno unix.Errno) {
 func (l *lane) await(what string, errno unix.Errno) {
 	l.t.Helper()
 	l.world.until(what, func() error {
+		// A daemon that ends after this is judged at the next look.
 		l.live(errno)
-		if err := l.converged(); err != nil {
+		if err := l.asManifests(); err != nil {
 			return err
 		}
 		return l.left(l.store)

@@ -392,11 +392,17 @@ func alive(id *actual.Identity) bool {
 }
 
 // converged is nil if what runs is what the directory says, and nothing waits.
-// It does not ask the planner, which may be what is wrong.
+// It fails the test if the daemon has ended.
 func (w *world) converged() error {
 	if w.daemon.ended() {
 		w.t.Fatalf("the daemon has ended: %v\n%s", w.daemon.err, w.tail())
 	}
+	return w.asManifests()
+}
+
+// asManifests is nil if what runs is what the directory says, and nothing waits.
+// It does not ask the planner, which may be what is wrong.
+func (w *world) asManifests() error {
 	files, err := filepath.Glob(filepath.Join(w.manifests, "*.yaml"))
 	must(w.t, err)
 	want := map[string]string{}
