@@ -95,7 +95,7 @@ type Record struct {
 	CreatedAt time.Time `json:"createdAt,omitzero"`
 	StartedAt time.Time `json:"startedAt,omitzero"`
 	// Failures counts consecutive failures (see Ending.Failures); Restarts
-	// counts those (see RestartFollows).
+	// counts those (see NextAttempt).
 	Failures int `json:"failures,omitempty"`
 	// CleanExits counts ends with exit code 0 in a row: they delay the next start
 	// as failures do, and are none.

@@ -75,7 +75,7 @@ func (l *Launcher) adopt(ctx context.Context, rec *actual.Record, finish bool) (
 		}
 	}
 	done := *rec
-	done.Phase, done.StartedAt = actual.PhaseRunning, time.Now()
+	done.Started(time.Now())
 	if err := l.recordStart(&done); err != nil {
 		return false, err
 	}

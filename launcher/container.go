@@ -110,16 +110,17 @@ func (l *Launcher) createContainer(ctx context.Context, c *Container) (*actual.R
 }
 
 func newContainerRecord(c *Container) (*actual.Record, error) {
-	rec := &actual.Record{
-		Version: actual.RecordVersion, Name: c.ID, Attempt: 1, Generation: 1, Phase: actual.PhaseCreating, CreatedAt: time.Now(),
-		Container: &actual.Container{Bundle: c.Bundle, Annotations: c.Spec.Annotations},
-	}
-	var err error
-	if rec.UID, err = actual.NewUID(); err != nil {
+	uid, err := actual.NewUID()
+	if err != nil {
 		return nil, err
 	}
-	rec.BootID, err = actual.BootID()
-	return rec, err
+	boot, err := actual.BootID()
+	if err != nil {
+		return nil, err
+	}
+	return actual.NextAttempt(nil, actual.Intent{
+		Name: c.ID, UID: uid, BootID: boot, Container: &actual.Container{Bundle: c.Bundle, Annotations: c.Spec.Annotations},
+	}, time.Now()), nil
 }
 
 func (l *Launcher) putConfig(c *Container) error {
@@ -215,7 +216,7 @@ func (l *Launcher) startContainer(ctx context.Context, id string, img *checkpoin
 	if err := l.startApp(ctx, &rec, st, c, img); err != nil {
 		return l.explain(ctx, err, &rec)
 	}
-	rec.Phase, rec.StartedAt = actual.PhaseRunning, time.Now()
+	rec.Started(time.Now())
 	if err := l.store.Put(&rec); err != nil {
 		return fmt.Errorf("record start: %w", err)
 	}

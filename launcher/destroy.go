@@ -59,7 +59,7 @@ func (l *Launcher) destroy(ctx context.Context, name string, end actual.Ending) 
 	}
 	rec := *old
 	if rec.Phase != actual.PhaseStopped {
-		rec.Phase, rec.Ending = actual.PhaseStopping, &end
+		rec.Stopping(&end)
 		if err := l.store.PutUrgent(&rec); err != nil {
 			return fmt.Errorf("record intent: %w", err)
 		}
@@ -73,7 +73,7 @@ func (l *Launcher) destroy(ctx context.Context, name string, end actual.Ending) 
 
 // bringDown is what follows the intent to stop.
 func (l *Launcher) bringDown(ctx context.Context, rec *actual.Record, end actual.Ending) error {
-	stubborn, err := l.stopApp(ctx, rec, end)
+	expired, err := l.stopApp(ctx, rec, end)
 	if err != nil {
 		return err
 	}
@@ -85,11 +85,12 @@ func (l *Launcher) bringDown(ctx context.Context, rec *actual.Record, end actual
 	if err := l.reapPair(ctx, rec); err != nil {
 		return err
 	}
-	oom := l.oomKilled(rec)
+	seen := actual.Outcome{OOM: l.oomKilled(rec), GraceExpired: expired}
 	if err := l.release(ctx, rec); err != nil {
 		return err
 	}
-	l.conclude(rec, &end, oom, stubborn)
+	seen.Exit = l.exitOf(rec, &end)
+	rec.Ended(&end, seen, time.Now())
 	if err := l.afterEnd(ctx, rec); err != nil {
 		return err
 	}
@@ -119,42 +120,22 @@ func (l *Launcher) recordTrouble(name string, why error) error {
 	return nil
 }
 
-// conclude writes into the record how the run ended. stubborn says that it was
-// killed at the end of its grace period.
-func (l *Launcher) conclude(rec *actual.Record, end *actual.Ending, oom, stubborn bool) {
-	exit := end.Exit
-	if exit == nil {
-		// Stopped on purpose: what it made of the stop signal is known if it
-		// had time to say so.
-		x, err := l.store.ReadExit(rec)
-		if err != nil {
-			l.opts.Log.Warn("how the application ended is not known", "sandbox", rec.Name, "err", err)
-		}
-		exit = x
-		if exit == nil {
-			exit = &actual.Exit{Reason: end.Reason, At: time.Now()}
-			if stubborn {
-				exit.Message = fmt.Sprintf("killed: it did not end within %s of %s, its terminationGracePeriod", end.Grace, end.StopSignal)
-			}
-		}
+// exitOf is the exit record of what was stopped on purpose: what the application
+// made of the stop signal is known if it had time to say so.
+func (l *Launcher) exitOf(rec *actual.Record, end *actual.Ending) *actual.Exit {
+	if end.Exit != nil {
+		return nil // the planner knew it
 	}
-	if oom && !exit.Known {
-		e := *exit
-		// The kernel ends the whole sandbox, by SIGKILL.
-		e.Known, e.Code, e.Signal = true, 128+int(unix.SIGKILL), int(unix.SIGKILL)
-		e.Reason, e.Message = actual.ReasonOOMKilled, "the sandbox used more memory than its limit: resources.memory, or the default of the host policy"
-		exit = &e
+	exit, err := l.store.ReadExit(rec)
+	if err != nil {
+		l.opts.Log.Warn("how the application ended is not known", "sandbox", rec.Name, "err", err)
 	}
-	rec.LastExit = exit
-	rec.Failures, rec.CleanExits, rec.Completed = end.Failures, end.CleanExits, end.Completed
-	rec.Phase = actual.PhaseStopped
-	rec.Sentry, rec.Gofer, rec.Cgroups, rec.Network, rec.Warnings, rec.Files = nil, nil, nil, nil, nil, nil
-	rec.Ending = end
+	return exit
 }
 
 // stopApp asks the application to leave and gives it time. That it does not is
-// no error: the kill follows, and stubborn says so.
-func (l *Launcher) stopApp(ctx context.Context, rec *actual.Record, end actual.Ending) (stubborn bool, err error) {
+// no error: the kill follows, and expired says so.
+func (l *Launcher) stopApp(ctx context.Context, rec *actual.Record, end actual.Ending) (expired bool, err error) {
 	if end.Grace <= 0 || end.StopSignal == "" || rec.Sentry == nil {
 		return false, nil
 	}

@@ -29,7 +29,7 @@ func (e *terminalError) Error() string { return e.err.Error() }
 func (e *terminalError) Unwrap() error { return e.err }
 
 // Terminal tells the reconcile loop not to retry before the spec changes.
-func (e *terminalError) Terminal() bool { return true }
+func (e *terminalError) Permanent() bool { return true }
 
 func terminalf(format string, args ...any) error {
 	return &terminalError{fmt.Errorf(format, args...)}

@@ -190,7 +190,12 @@ func (l *Launcher) intent(ctx context.Context, e *desired.Entry, restartToken st
 	if err != nil {
 		return nil, fmt.Errorf("encode spec: %w", err)
 	}
-	rec := &actual.Record{Version: actual.RecordVersion, Name: name, Generation: 1}
+	in := actual.Intent{
+		Name: name, Spec: spec, SpecHash: e.Hash, SourceFile: e.Source.File, SourceDigest: e.Digest, RestartToken: restartToken,
+	}
+	if in.BootID, err = actual.BootID(); err != nil {
+		return nil, err
+	}
 	if old == nil {
 		if err := l.strays.check(l.store, name); err != nil {
 			return nil, err
@@ -198,7 +203,7 @@ func (l *Launcher) intent(ctx context.Context, e *desired.Entry, restartToken st
 		if err := l.store.Claim(name); err != nil {
 			return nil, fmt.Errorf("claim name: %w", err)
 		}
-		if rec.UID, err = actual.NewUID(); err != nil {
+		if in.UID, err = actual.NewUID(); err != nil {
 			return nil, err
 		}
 	} else {
@@ -209,30 +214,8 @@ func (l *Launcher) intent(ctx context.Context, e *desired.Entry, restartToken st
 		if err := l.release(operation.CleanUp(ctx), old); err != nil {
 			return nil, fmt.Errorf("clean up attempt %d: %w", old.Attempt, err)
 		}
-		rec.UID, rec.Attempt, rec.Generation = old.UID, old.Attempt, old.Generation
-		rec.Failures, rec.CleanExits, rec.Restarts = old.Failures, old.CleanExits, old.Restarts
-		rec.LastExit, rec.RestartToken = old.LastExit, old.RestartToken
-		if old.RestartFollows(e.Hash) {
-			rec.Restarts++
-		}
-		if old.SpecHash != e.Hash {
-			rec.Generation++
-			rec.Failures, rec.CleanExits = 0, 0 // they were another spec's
-		}
 	}
-	rec.Attempt++
-	rec.Phase = actual.PhaseCreating
-	rec.Spec, rec.SpecHash, rec.SourceFile, rec.SourceDigest = spec, e.Hash, e.Source.File, e.Digest
-	if restartToken != "" {
-		rec.RestartToken = restartToken
-		rec.Failures, rec.CleanExits = 0, 0 // whoever asked has looked at them
-	}
-	rec.BootID, err = actual.BootID()
-	if err != nil {
-		return nil, err
-	}
-	rec.CreatedAt = time.Now()
-	return rec, nil
+	return actual.NextAttempt(old, in, time.Now()), nil
 }
 
 // load returns the record of a name, nil if there is none.
@@ -297,21 +280,10 @@ func (l *Launcher) abort(create context.Context, rec *actual.Record, cause error
 	if err := l.afterEnd(cleanUp, rec); err != nil {
 		return err
 	}
-	rec.Phase = actual.PhaseStopped
-	rec.Sentry, rec.Gofer, rec.Cgroups, rec.Network = nil, nil, nil, nil
 	if reason := operation.CancelReason(create); reason != "" {
-		// Nobody's failure: the next plan is made of what is wanted now.
-		rec.Ending = &actual.Ending{Reason: reason}
-		rec.LastExit = &actual.Exit{Reason: actual.ReasonCancelled, Message: "its start was cancelled: " + reason, At: time.Now()}
+		rec.Cancelled(reason, time.Now())
 	} else {
-		var t interface{ Terminal() bool }
-		rec.Failures, rec.CleanExits = rec.Failures+1, 0
-		rec.LastExit = &actual.Exit{
-			Reason:   "CreateFailed",
-			Message:  printable(cause.Error(), 1000),
-			At:       time.Now(),
-			Terminal: errors.As(cause, &t) && t.Terminal(),
-		}
+		rec.Failed(printable(cause.Error(), 1000), operation.Permanent(cause), time.Now())
 	}
 	if err := l.store.PutUrgent(rec); err != nil {
 		return fmt.Errorf("record failure: %w", err)

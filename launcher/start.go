@@ -98,8 +98,7 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		}
 		return l.explain(ctx, err, rec)
 	}
-	rec.Phase = actual.PhaseRunning
-	rec.StartedAt = time.Now()
+	rec.Started(time.Now())
 	if st.hooks != nil {
 		if err := l.store.Put(rec); err != nil {
 			return fmt.Errorf("record start: %w", err)
@@ -208,8 +207,7 @@ func (l *Launcher) spawnRecorded(ctx context.Context, la *launch, dir int) (*pai
 			return nil, errors.Join(err, p.abandon())
 		}
 	}
-	rec.Phase = la.phase
-	rec.Sentry, rec.Gofer = &p.sentry.identity, &p.gofer.identity
+	rec.Spawned(la.phase, p.sentry.identity, p.gofer.identity)
 	l.strays.note(rec.Name, p.sentry.identity, p.gofer.identity)
 	if err := l.store.Put(rec); err != nil {
 		rec.Sentry, rec.Gofer = nil, nil

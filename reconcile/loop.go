@@ -555,8 +555,7 @@ func (l *Loop) finish(r result) {
 		if l.retries[a.Name] == nil {
 			l.retries[a.Name] = &Retry{}
 		}
-		var t interface{ Terminal() bool }
-		l.retries[a.Name].failed(&a, errors.As(r.err, &t) && t.Terminal(), r.err.Error(), time.Now())
+		l.retries[a.Name].failed(&a, operation.Permanent(r.err), r.err.Error(), time.Now())
 	}
 	l.opts.Log.Error(a.Op.String()+" failed, will retry", keySandbox, a.Name, keyReason, a.Reason, keyError, r.err, keyPass, l.pass)
 	l.event(actual.EventWarning, a.Name, failReason(a), r.err.Error())

@@ -205,8 +205,8 @@ func TestLoopFailingOperation(t *testing.T) {
 
 type refusal struct{}
 
-func (refusal) Error() string  { return "not allowed" }
-func (refusal) Terminal() bool { return true }
+func (refusal) Error() string   { return "not allowed" }
+func (refusal) Permanent() bool { return true }
 
 // What can't be is not tried again until it is another.
 func TestLoopTerminal(t *testing.T) {

@@ -23,7 +23,7 @@ type Observer interface {
 
 // Launcher carries out the three operations. Each is idempotent, safe to
 // repeat after a crash at any step, and called for one name by one worker at
-// a time. An error whose chain has a `Terminal() bool` method returning true
+// a time. An error whose chain has a `Permanent() bool` method returning true
 // can't be cured by trying the same spec again.
 type Launcher interface {
 	// Create makes a sandbox of the entry from a record that is absent or

@@ -68,6 +68,13 @@ func Shutdown(ctx context.Context) bool {
 	return errors.Is(context.Cause(ctx), ErrShutdown) || errors.Is(context.Cause(CleanUp(ctx)), ErrShutdown)
 }
 
+// Permanent says whether trying the same again can't help: the chain of the error
+// has a method Permanent that says so.
+func Permanent(err error) bool {
+	var p interface{ Permanent() bool }
+	return errors.As(err, &p) && p.Permanent()
+}
+
 // CancelReason is why an operation was cancelled, "" if it was not.
 func CancelReason(ctx context.Context) string {
 	if c, ok := errors.AsType[*Cancelled](context.Cause(ctx)); ok {

@@ -402,23 +402,9 @@ func (w *World) Create(ctx context.Context, e *desired.Entry, token string) erro
 	if err != nil {
 		return err
 	}
-	r := actual.Record{Version: actual.RecordVersion, Name: name, UID: w.newUID(), Generation: 1}
-	if old != nil {
-		r.UID, r.Attempt, r.Generation, r.Failures, r.CleanExits, r.Restarts = old.UID, old.Attempt, old.Generation, old.Failures, old.CleanExits, old.Restarts
-		if old.RestartFollows(e.Hash) {
-			r.Restarts++
-		}
-		r.LastExit, r.RestartToken = old.LastExit, old.RestartToken
-		if old.SpecHash != e.Hash {
-			r.Generation++
-			r.Failures, r.CleanExits = 0, 0
-		}
-	}
-	r.Attempt++
-	r.Phase, r.Spec, r.SpecHash, r.SourceFile, r.BootID, r.CreatedAt = actual.PhaseCreating, spec, e.Hash, e.Source.File, w.boot, time.Now()
-	if token != "" {
-		r.RestartToken, r.Failures, r.CleanExits = token, 0, 0
-	}
+	r := *actual.NextAttempt(old, actual.Intent{
+		Name: name, UID: w.newUID(), BootID: w.boot, Spec: spec, SpecHash: e.Hash, SourceFile: e.Source.File, RestartToken: token,
+	}, time.Now())
 	w.put(r)
 	if err := w.step("create", name, "spawn"); err != nil {
 		return w.failCreate(r, err)
@@ -437,7 +423,7 @@ func (w *World) Create(ctx context.Context, e *desired.Entry, token string) erro
 		w.mu.Unlock()
 		return w.failCreate(r, cmp.Or(err, errors.New("no process numbers left")))
 	}
-	r.Sentry, r.Gofer, r.Phase = sentry, gofer, actual.PhaseStarting
+	r.Spawned(actual.PhaseStarting, *sentry, *gofer)
 	w.put(r)
 	if err := w.step("create", name, "start"); err != nil {
 		if errors.Is(err, ErrCrash) {
@@ -452,7 +438,7 @@ func (w *World) Create(ctx context.Context, e *desired.Entry, token string) erro
 			return w.undo(ctx, r, err)
 		}
 	}
-	r.Phase, r.StartedAt = actual.PhaseRunning, time.Now()
+	r.Started(time.Now())
 	w.put(r)
 	return nil
 }
@@ -463,13 +449,11 @@ func (w *World) undo(ctx context.Context, r actual.Record, err error) error {
 	delete(w.procs, r.Sentry.PID)
 	delete(w.procs, r.Gofer.PID)
 	w.mu.Unlock()
-	r.Sentry, r.Gofer = nil, nil
 	reason := operation.CancelReason(ctx)
 	if reason == "" {
 		return w.failCreate(r, err)
 	}
-	r.Phase, r.Ending = actual.PhaseStopped, &actual.Ending{Reason: reason}
-	r.LastExit = &actual.Exit{Reason: actual.ReasonCancelled, Message: reason, At: time.Now()}
+	r.Cancelled(reason, time.Now())
 	w.put(r)
 	return err
 }
@@ -478,10 +462,7 @@ func (w *World) failCreate(r actual.Record, err error) error {
 	if errors.Is(err, ErrCrash) {
 		return err
 	}
-	var t interface{ Terminal() bool }
-	r.Phase = actual.PhaseStopped
-	r.Failures, r.CleanExits = r.Failures+1, 0
-	r.LastExit = &actual.Exit{Reason: "CreateFailed", Message: err.Error(), At: time.Now(), Terminal: errors.As(err, &t) && t.Terminal()}
+	r.Failed(err.Error(), operation.Permanent(err), time.Now())
 	w.put(r)
 	return err
 }
@@ -501,7 +482,7 @@ func (w *World) Destroy(ctx context.Context, name string, how actual.Ending) err
 		return nil
 	}
 	r := *old
-	r.Phase, r.Ending = actual.PhaseStopping, &how
+	r.Stopping(&how)
 	w.put(r)
 	for _, s := range []string{"kill", "release"} {
 		if err := w.step("destroy", name, s); err != nil {
@@ -515,12 +496,7 @@ func (w *World) Destroy(ctx context.Context, name string, how actual.Ending) err
 		}
 		w.mu.Unlock()
 	}
-	x := how.Exit
-	if x == nil {
-		x = &actual.Exit{Reason: how.Reason, At: time.Now()}
-	}
-	r.CleanExits = how.CleanExits
-	r.Phase, r.LastExit, r.Failures, r.Completed, r.Sentry, r.Gofer = actual.PhaseStopped, x, how.Failures, how.Completed, nil, nil
+	r.Ended(&how, actual.Outcome{}, time.Now())
 	w.put(r)
 	return nil
 }
@@ -530,7 +506,7 @@ func (w *World) Stopping(name string, how actual.Ending) {
 	w.mu.Lock()
 	r := *w.records[name]
 	w.mu.Unlock()
-	r.Phase, r.Ending = actual.PhaseStopping, &how
+	r.Stopping(&how)
 	w.put(r)
 }
 

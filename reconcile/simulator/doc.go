@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package simulator runs the real planner, the real loop and the real formats
-// of records over a host that is simulated below the launcher's contract: a
-// file system that forgets what was not synced, a process table with so few
-// numbers that they are given again all the time, gates, cgroups, zombies. The
-// launcher, the store, the observer and the source of manifests are models that
-// make the same calls in the same order as the real ones; TestOrder compares
-// the order with the source text. Any call may fail, or be the last one of the
-// daemon or of the host.
+// Package simulator runs the real planner, the real loop, the real formats and
+// transitions of records over a host that is simulated below the launcher's
+// contract: a file system that forgets what was not synced, a process table with
+// so few numbers that they are given again all the time, gates, cgroups, zombies.
+// The launcher, the store, the observer and the source of manifests are models
+// that make the same calls in the same order as the real ones. Any call may fail,
+// or be the last one of the daemon or of the host.
 //
 // Everything is decided by a seed: one goroutine runs at a time, in the fake
 // time of a testing/synctest bubble. A failure is shrunk to the few events that

@@ -103,12 +103,14 @@ func (o *op) intent(ctx context.Context, e *desired.Entry, token string) (*actua
 	if err != nil {
 		return nil, err
 	}
-	rec := &actual.Record{Version: actual.RecordVersion, Name: name, Generation: 1}
+	in := actual.Intent{
+		Name: name, BootID: o.h.boot, Spec: spec, SpecHash: e.Hash, SourceFile: e.Source.File, SourceDigest: e.Digest, RestartToken: token,
+	}
 	if old == nil {
 		if err := o.store.claim(o.t, name); err != nil {
 			return nil, err
 		}
-		rec.UID = o.h.newUID()
+		in.UID = o.h.newUID()
 	} else {
 		if err := o.proveDead(old); err != nil {
 			return nil, err
@@ -116,25 +118,8 @@ func (o *op) intent(ctx context.Context, e *desired.Entry, token string) (*actua
 		if err := o.release(operation.CleanUp(ctx), old); err != nil {
 			return nil, err
 		}
-		rec.UID, rec.Attempt, rec.Generation = old.UID, old.Attempt, old.Generation
-		rec.Failures, rec.CleanExits, rec.Restarts = old.Failures, old.CleanExits, old.Restarts
-		rec.LastExit, rec.RestartToken = old.LastExit, old.RestartToken
-		if old.RestartFollows(e.Hash) {
-			rec.Restarts++
-		}
-		if old.SpecHash != e.Hash {
-			rec.Generation++
-			rec.Failures, rec.CleanExits = 0, 0
-		}
 	}
-	rec.Attempt++
-	rec.Phase = actual.PhaseCreating
-	rec.Spec, rec.SpecHash, rec.SourceFile, rec.SourceDigest = spec, e.Hash, e.Source.File, e.Digest
-	if token != "" {
-		rec.RestartToken, rec.Failures, rec.CleanExits = token, 0, 0
-	}
-	rec.BootID, rec.CreatedAt = o.h.boot, time.Now()
-	return rec, nil
+	return actual.NextAttempt(old, in, time.Now()), nil
 }
 
 func (o *op) load(name string) (*actual.Record, error) {
@@ -181,7 +166,7 @@ func (o *op) start(ctx context.Context, rec *actual.Record) error {
 		return err
 	}
 	if o.h.is("gate-before-record") {
-		rec.Phase, rec.Sentry, rec.Gofer = actual.PhaseStarting, &p.sentry.id, &p.gofer.id
+		rec.Spawned(actual.PhaseStarting, p.sentry.id, p.gofer.id)
 		if err := o.store.put(o.t, rec); err != nil {
 			return err
 		}
@@ -192,7 +177,7 @@ func (o *op) start(ctx context.Context, rec *actual.Record) error {
 	if err := o.startApp(ctx, rec, p); err != nil {
 		return o.explain(ctx, rec, err)
 	}
-	rec.Phase, rec.StartedAt = actual.PhaseRunning, time.Now()
+	rec.Started(time.Now())
 	if err := o.store.put(o.t, rec); err != nil {
 		return fmt.Errorf("record start: %w", err)
 	}
@@ -215,8 +200,7 @@ func (o *op) spawnRecorded(rec *actual.Record, dir *inode) (*pair, error) {
 	if o.h.is("gate-before-record") {
 		return p, nil
 	}
-	rec.Phase = actual.PhaseStarting
-	rec.Sentry, rec.Gofer = &p.sentry.id, &p.gofer.id
+	rec.Spawned(actual.PhaseStarting, p.sentry.id, p.gofer.id)
 	if err := o.store.put(o.t, rec); err != nil {
 		rec.Sentry, rec.Gofer = nil, nil
 		return nil, errors.Join(fmt.Errorf("record processes: %w", err), o.abandon(p.sentry), o.abandon(p.gofer))
@@ -378,14 +362,10 @@ func (o *op) abort(create context.Context, rec *actual.Record, cause error) erro
 	if err := o.release(ctx, rec); err != nil {
 		return fmt.Errorf("clean up: %w", err)
 	}
-	rec.Phase = actual.PhaseStopped
-	rec.Sentry, rec.Gofer, rec.Cgroups = nil, nil, nil
 	if reason := operation.CancelReason(create); reason != "" {
-		rec.Ending = &actual.Ending{Reason: reason}
-		rec.LastExit = &actual.Exit{Reason: actual.ReasonCancelled, Message: reason, At: time.Now()}
+		rec.Cancelled(reason, time.Now())
 	} else {
-		rec.Failures, rec.CleanExits = rec.Failures+1, 0
-		rec.LastExit = &actual.Exit{Reason: "CreateFailed", Message: cause.Error(), At: time.Now()}
+		rec.Failed(cause.Error(), operation.Permanent(cause), time.Now())
 	}
 	return o.store.put(o.t, rec)
 }
@@ -413,7 +393,7 @@ func (o *op) destroy(ctx context.Context, name string, end actual.Ending) error 
 	}
 	rec := *old
 	if rec.Phase != actual.PhaseStopped && !o.h.is("stop-without-intent") {
-		rec.Phase, rec.Ending = actual.PhaseStopping, &end
+		rec.Stopping(&end)
 		if err := o.store.put(o.t, &rec); err != nil {
 			return fmt.Errorf("record intent: %w", err)
 		}
@@ -450,19 +430,13 @@ func (o *op) destroy(ctx context.Context, name string, end actual.Ending) error 
 }
 
 func (o *op) conclude(rec *actual.Record, end *actual.Ending) {
-	exit := end.Exit
-	if exit == nil {
-		if x, err := o.store.readExit(o.t, rec, actual.ExitFile); err == nil && x != nil {
-			exit = x
-		} else {
-			exit = &actual.Exit{Reason: end.Reason, At: time.Now()}
+	var seen actual.Outcome
+	if end.Exit == nil {
+		if x, err := o.store.readExit(o.t, rec, actual.ExitFile); err == nil {
+			seen.Exit = x
 		}
 	}
-	rec.LastExit = exit
-	rec.Failures, rec.CleanExits, rec.Completed = end.Failures, end.CleanExits, end.Completed
-	rec.Phase = actual.PhaseStopped
-	rec.Sentry, rec.Gofer, rec.Cgroups = nil, nil, nil
-	rec.Ending = end
+	rec.Ended(end, seen, time.Now())
 }
 
 func (o *op) stopApp(ctx context.Context, rec *actual.Record, end actual.Ending) error {

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package actual
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The transitions of a record. Each is a function of values, without I/O or a
+// clock: the launcher, the host in memory and the simulator all call them, so what
+// is tested there is what happens on a host.
+
+// Intent is what a create is given.
+type Intent struct {
+	// Name and UID are used for a name that has no record yet.
+	Name, UID string
+	BootID    string
+
+	Spec                               json.RawMessage
+	SpecHash, SourceFile, SourceDigest string
+	// RestartToken is the restart request that the create carries out, if any.
+	RestartToken string
+	// Container is set for a container of an OCI client.
+	Container *Container
+}
+
+// NextAttempt returns the record of a create that is about to begin. old is the
+// record of the attempt before, nil if there was none; it is not changed.
+func NextAttempt(old *Record, in Intent, now time.Time) *Record {
+	r := &Record{Version: RecordVersion, Name: in.Name, UID: in.UID, Generation: 1, Container: in.Container}
+	if old != nil {
+		r.Name, r.UID, r.Attempt, r.Generation = old.Name, old.UID, old.Attempt, old.Generation
+		r.Failures, r.CleanExits, r.Restarts = old.Failures, old.CleanExits, old.Restarts
+		r.LastExit, r.RestartToken = old.LastExit, old.RestartToken
+		if old.restartFollows(in.SpecHash) {
+			r.Restarts++
+		}
+		if old.SpecHash != in.SpecHash {
+			r.Generation++
+			r.Failures, r.CleanExits = 0, 0 // they were another spec's
+		}
+	}
+	r.Attempt++
+	r.Phase = PhaseCreating
+	r.Spec, r.SpecHash, r.SourceFile, r.SourceDigest = in.Spec, in.SpecHash, in.SourceFile, in.SourceDigest
+	if in.RestartToken != "" {
+		r.RestartToken = in.RestartToken
+		r.Failures, r.CleanExits = 0, 0 // the operator who asked has looked at them
+	}
+	r.BootID, r.CreatedAt = in.BootID, now
+	return r
+}
+
+// restartFollows says whether the next start, of the spec with the hash given, is a
+// restart: the sandbox ran, and ended by itself or because somebody asked for a
+// restart. The start of another spec, after a suspension, of what never ran, or of
+// what the end of a daemon cut short is none.
+func (r *Record) restartFollows(specHash string) bool {
+	if r.SpecHash != specHash || r.Ending == nil || r.LastExit != nil && r.LastExit.Reason == ReasonCancelled {
+		return false
+	}
+	switch r.Ending.Reason {
+	case "SpecChanged", "Suspended", "ManifestRemoved", "Interrupted":
+		return false
+	}
+	return true
+}
+
+// Spawned writes down the two processes, which wait at their gates. phase is what
+// the record says once the gates are open.
+func (r *Record) Spawned(phase Phase, sentry, gofer Identity) {
+	r.Phase, r.Sentry, r.Gofer = phase, &sentry, &gofer
+}
+
+// Started says that the application was started.
+func (r *Record) Started(now time.Time) { r.Phase, r.StartedAt = PhaseRunning, now }
+
+// Failed says that a create failed, and that nothing of it is left. permanent says
+// that trying the same spec again can't help.
+func (r *Record) Failed(message string, permanent bool, now time.Time) {
+	r.released()
+	r.Failures, r.CleanExits = r.Failures+1, 0
+	r.LastExit = &Exit{Reason: "CreateFailed", Message: message, At: now, Terminal: permanent}
+}
+
+// Cancelled says that a create was cancelled, and that nothing of it is left. It is
+// no failure: the next plan follows from what is wanted now.
+func (r *Record) Cancelled(reason string, now time.Time) {
+	r.released()
+	r.Ending = &Ending{Reason: reason}
+	r.LastExit = &Exit{Reason: ReasonCancelled, Message: "its start was cancelled: " + reason, At: now}
+}
+
+// Stopping is the intent to tear down. A sandbox that is stopped stays so.
+func (r *Record) Stopping(end *Ending) {
+	if r.Phase != PhaseStopped {
+		r.Phase, r.Ending = PhaseStopping, end
+	}
+}
+
+// Outcome is what the launcher saw of the end of a run.
+type Outcome struct {
+	// Exit is the application's exit record, nil if it left none.
+	Exit *Exit
+	// OOM says that the kernel killed something in the sandbox for want of memory.
+	OOM bool
+	// GraceExpired says that it was killed at the end of its grace period.
+	GraceExpired bool
+}
+
+// Ended says that a sandbox was torn down: both processes are proven dead, and
+// nothing but the record and the logs is left.
+func (r *Record) Ended(end *Ending, seen Outcome, now time.Time) {
+	r.released()
+	r.Warnings = nil
+	r.Ending = end
+	r.Failures, r.CleanExits, r.Completed = end.Failures, end.CleanExits, end.Completed
+	r.LastExit = end.exit(seen, now)
+}
+
+// exit is how the run ended: as the planner knew, or else as the application said
+// of its stop.
+func (e *Ending) exit(seen Outcome, now time.Time) *Exit {
+	exit := Exit{Reason: e.Reason, At: now}
+	switch {
+	case e.Exit != nil:
+		exit = *e.Exit
+	case seen.Exit != nil:
+		exit = *seen.Exit
+	case seen.GraceExpired:
+		exit.Message = fmt.Sprintf("killed: it did not end within %s of %s, its terminationGracePeriod", e.Grace, e.StopSignal)
+	}
+	if seen.OOM && !exit.Known {
+		// The kernel ends the whole sandbox, by SIGKILL.
+		exit.Known, exit.Code, exit.Signal = true, 128+int(unix.SIGKILL), int(unix.SIGKILL)
+		exit.Reason, exit.Message = ReasonOOMKilled, "the sandbox used more memory than its limit: resources.memory, or the default of the host policy"
+	}
+	return &exit
+}
+
+// released says that nothing is left of a sandbox on the host.
+func (r *Record) released() {
+	r.Phase = PhaseStopped
+	r.Sentry, r.Gofer, r.Cgroups, r.Network, r.Files = nil, nil, nil, nil, nil
+}

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package actual
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
+)
+
+func TestNextAttempt(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	ran := func(change func(*Record)) *Record {
+		r := sample("web")
+		r.Phase, r.Sentry, r.Gofer, r.Failures, r.CleanExits = PhaseStopped, nil, nil, 4, 2
+		change(r)
+		return r
+	}
+	for name, c := range map[string]struct {
+		old                              *Record
+		hash, token                      string
+		attempt, generation, restarts    int64
+		failures, cleanExits             int
+		wantToken, wantUID, wantLastExit string
+	}{
+		"first":           {hash: "v1:00", attempt: 1, generation: 1, wantUID: "new"},
+		"first, by order": {hash: "v1:00", token: "r", attempt: 1, generation: 1, wantToken: "r", wantUID: "new"},
+		"restart": {
+			old: ran(func(*Record) {}), hash: "v1:00",
+			attempt: 4, generation: 2, restarts: 3, failures: 4, cleanExits: 2, wantToken: "t", wantLastExit: ReasonError,
+		},
+		"restart, by order": {
+			old: ran(func(*Record) {}), hash: "v1:00", token: "r",
+			attempt: 4, generation: 2, restarts: 3, wantToken: "r", wantLastExit: ReasonError,
+		},
+		"another spec": {
+			old: ran(func(r *Record) { r.Ending.Reason = "SpecChanged" }), hash: "v1:01",
+			attempt: 4, generation: 3, restarts: 2, wantToken: "t", wantLastExit: ReasonError,
+		},
+		"another spec, and back": {
+			old: ran(func(r *Record) { r.Ending.Reason = "SpecChanged" }), hash: "v1:00",
+			attempt: 4, generation: 2, restarts: 2, failures: 4, cleanExits: 2, wantToken: "t", wantLastExit: ReasonError,
+		},
+		"after a suspension": {
+			old: ran(func(r *Record) { r.Ending.Reason = "Suspended" }), hash: "v1:00",
+			attempt: 4, generation: 2, restarts: 2, failures: 4, cleanExits: 2, wantToken: "t", wantLastExit: ReasonError,
+		},
+		"after a crash of the daemon": {
+			old: ran(func(r *Record) { r.Ending.Reason = "Interrupted" }), hash: "v1:00",
+			attempt: 4, generation: 2, restarts: 2, failures: 4, cleanExits: 2, wantToken: "t", wantLastExit: ReasonError,
+		},
+		"after one that was cancelled": {
+			old: ran(func(r *Record) { r.Cancelled("RestartRequested", now) }), hash: "v1:00",
+			attempt: 4, generation: 2, restarts: 2, failures: 4, cleanExits: 2, wantToken: "t", wantLastExit: ReasonCancelled,
+		},
+		"after one that never ran": {
+			old: ran(func(r *Record) { r.Ending = nil; r.Failed("no", false, now) }), hash: "v1:00",
+			attempt: 4, generation: 2, restarts: 2, failures: 5, wantToken: "t", wantLastExit: "CreateFailed",
+		},
+	} {
+		var before Record
+		if c.old != nil {
+			before = *c.old
+		}
+		r := NextAttempt(c.old, Intent{Name: "web", UID: "new", BootID: "now", Spec: []byte("{}"), SpecHash: c.hash, RestartToken: c.token}, now)
+		if c.old != nil && !reflect.DeepEqual(before, *c.old) {
+			t.Errorf("%s: the record before was changed", name)
+		}
+		if c.wantUID == "" {
+			c.wantUID = sample("web").UID
+		}
+		want := &Record{
+			Version: RecordVersion, Name: "web", UID: c.wantUID, Attempt: c.attempt, Generation: c.generation, Phase: PhaseCreating,
+			Spec: []byte("{}"), SpecHash: c.hash, RestartToken: c.wantToken, BootID: "now", CreatedAt: now,
+			Failures: c.failures, CleanExits: c.cleanExits, Restarts: c.restarts, LastExit: r.LastExit,
+		}
+		if !reflect.DeepEqual(r, want) {
+			t.Errorf("%s: got %+v, expected %+v", name, r, want)
+		}
+		var reason string
+		if r.LastExit != nil {
+			reason = r.LastExit.Reason
+		}
+		if reason != c.wantLastExit {
+			t.Errorf("%s: last exit %q, expected %q", name, reason, c.wantLastExit)
+		}
+	}
+}
+
+func TestEnded(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	known := Exit{Known: true, Code: 3, Reason: ReasonError, At: now.Add(-time.Second)}
+	killed := Exit{Reason: "SentryKilled", At: now.Add(-time.Second)}
+	oom := func(at time.Time) Exit {
+		return Exit{Known: true, Code: 137, Signal: int(unix.SIGKILL), Reason: ReasonOOMKilled, At: at}
+	}
+	stop := Ending{Reason: "Suspended", StopSignal: "SIGTERM", Grace: time.Minute, Failures: 3, CleanExits: 1}
+	died := func(x Exit) Ending { return Ending{Reason: x.Reason, Exit: &x, Failures: 5, Completed: true} }
+	for name, c := range map[string]struct {
+		end    Ending
+		seen   Outcome
+		want   Exit
+		saying string
+	}{
+		"stopped, said nothing":        {stop, Outcome{}, Exit{Reason: "Suspended", At: now}, ""},
+		"stopped, said how":            {stop, Outcome{Exit: &known}, known, ""},
+		"stopped, said how in time":    {stop, Outcome{Exit: &known, GraceExpired: true}, known, ""},
+		"stopped, too late":            {stop, Outcome{GraceExpired: true}, Exit{Reason: "Suspended", At: now}, "killed: it did not end within 1m0s of SIGTERM"},
+		"stopped, for want of memory":  {stop, Outcome{OOM: true}, oom(now), "resources.memory"},
+		"died":                         {died(known), Outcome{}, known, ""},
+		"died, and a child of OOM":     {died(known), Outcome{OOM: true}, known, ""},
+		"died of OOM":                  {died(killed), Outcome{OOM: true}, oom(killed.At), "resources.memory"},
+		"died, and another record":     {died(killed), Outcome{Exit: &known}, killed, ""},
+		"stopped at once, without one": {Ending{Reason: "ManifestRemoved"}, Outcome{}, Exit{Reason: "ManifestRemoved", At: now}, ""},
+	} {
+		r := sample("web")
+		given := c.end
+		if given.Exit != nil {
+			x := *given.Exit
+			given.Exit = &x
+		}
+		r.Ended(&c.end, c.seen, now)
+		if !reflect.DeepEqual(c.end, given) {
+			t.Errorf("%s: the order was changed", name)
+		}
+		got := *r.LastExit
+		if got.Message = ""; got != c.want || !strings.Contains(r.LastExit.Message, c.saying) || c.saying == "" && r.LastExit.Message != "" {
+			t.Errorf("%s: got %+v, expected %+v", name, r.LastExit, c.want)
+		}
+		if r.Failures != c.end.Failures || r.CleanExits != c.end.CleanExits || r.Completed != c.end.Completed || r.Ending != &c.end {
+			t.Errorf("%s: the order is not on record: %+v", name, r)
+		}
+	}
+}
+
+// Whatever happens to a record in whatever order, it can be written and read, one
+// that is stopped points at nothing on the host, and the counters do not go back.
+func TestTransitions(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+		r := NextAttempt(nil, Intent{Name: "web", UID: "u", SpecHash: "v1:0"}, now)
+		pid := 1
+		reason := func() string {
+			return rapid.SampledFrom([]string{"SpecChanged", "Exited", "Interrupted", "Suspended"}).Draw(t, "reason")
+		}
+		step := map[string]func(){
+			"create": func() {
+				r = NextAttempt(r, Intent{
+					SpecHash: rapid.SampledFrom([]string{"v1:0", "v1:1"}).Draw(t, "hash"), RestartToken: rapid.SampledFrom([]string{"", "a"}).Draw(t, "token"),
+				}, now)
+			},
+			"spawn": func() {
+				pid += 2
+				r.Spawned(PhaseStarting, Identity{PID: pid}, Identity{PID: pid + 1})
+				r.Cgroups, r.Network, r.Files = []string{"g"}, &Network{Config: []byte("{}")}, []SharedFile{{Path: "/f"}}
+			},
+			"start":  func() { r.Started(now) },
+			"fail":   func() { r.Failed("no", rapid.Bool().Draw(t, "permanent"), now) },
+			"cancel": func() { r.Cancelled(reason(), now) },
+			"stop":   func() { r.Stopping(&Ending{Reason: reason()}) },
+			"end":    func() { r.Ended(&Ending{Reason: reason()}, Outcome{OOM: rapid.Bool().Draw(t, "oom")}, now) },
+		}
+		names := []string{"create", "spawn", "start", "fail", "cancel", "stop", "end"}
+		for range rapid.IntRange(1, 20).Draw(t, "steps") {
+			now = now.Add(time.Second)
+			before := *r
+			what := rapid.SampledFrom(names).Draw(t, "what")
+			step[what]()
+			if _, err := EncodeRecord(r); err != nil {
+				t.Fatalf("after %s: %v", what, err)
+			}
+			if r.Attempt < before.Attempt || r.Generation < before.Generation || r.Restarts < before.Restarts || r.UID != "u" {
+				t.Fatalf("%s made %+v of %+v", what, r, before)
+			}
+			if r.Phase == PhaseStopped && (r.Sentry != nil || r.Gofer != nil || r.Cgroups != nil || r.Network != nil || r.Files != nil || r.LastExit == nil) {
+				t.Fatalf("after %s it is stopped, and something is left: %+v", what, r)
+			}
+			if what == "stop" && before.Phase == PhaseStopped && r.Phase != PhaseStopped {
+				t.Fatal("what is stopped is being stopped again")
+			}
+		}
+	})
+}
