@@ -127,7 +127,7 @@ func (d *Dir) holds(n string) bool {
 func (d *Dir) mayDefine(s *Snapshot, name string, last sighting) bool {
 	for i := range s.Problems {
 		p := &s.Problems[i]
-		if p.opaque || p.Name == name || p.File == last.file {
+		if p.Opaque || p.Name == name || p.File == last.file {
 			return true
 		}
 		if f := d.files[p.File]; f != nil && (f.look > last.look || f.names[name]) {
@@ -150,7 +150,7 @@ func (d *Dir) believe(s *Snapshot) {
 	opaque := false
 	for i := range s.Problems {
 		p := &s.Problems[i]
-		opaque = opaque || p.opaque
+		opaque = opaque || p.Opaque
 		id := fileID{}
 		if f := d.files[p.File]; f != nil {
 			id = f.id

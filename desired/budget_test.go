@@ -15,11 +15,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/desired/yamldoc"
 )
 
 var update = flag.Bool("update", false, "write testdata/yaml/problems.txt anew")
 
-// What reading a file of up to MaxFileBytes may cost, whatever is in it.
+// What reading a file of up to yamldoc.MaxFileBytes may cost, whatever is in it.
 const (
 	budgetTime  = 100 * time.Millisecond
 	budgetAlloc = 32 << 20
@@ -80,18 +82,18 @@ func TestBudget(t *testing.T) {
 		if len(ps) == 0 && !mayPass && !isAnyForeign(docs) {
 			t.Errorf("%s is accepted", name)
 		}
-		if len(ps) > 2*maxProblems+MaxDocuments {
+		if len(ps) > 2*yamldoc.MaxProblems+yamldoc.MaxDocuments {
 			t.Errorf("%s: %d problems", name, len(ps))
 		}
 		for _, p := range ps {
-			if len(p.Error()) > 2*MaxDocumentBytes || p.Line < 1 || p.Column < 1 {
+			if len(p.Error()) > 2*yamldoc.MaxDocumentBytes || p.Line < 1 || p.Column < 1 {
 				t.Errorf("%s: %d bytes at %s", name, len(p.Error()), p.Position)
 			}
 		}
 	}
 	shapes := hardShapes()
 	for name, text := range shapes {
-		if len(text) > MaxFileBytes || len(text) < 1000 {
+		if len(text) > yamldoc.MaxFileBytes || len(text) < 1000 {
 			t.Errorf("%s has %d bytes", name, len(text))
 		}
 		text = text[:len(text)/shapePart]
@@ -164,9 +166,9 @@ func TestCorpus(t *testing.T) {
 func TestNodesAtMost(t *testing.T) {
 	t.Parallel()
 	for name, text := range hardShapes() {
-		for _, c := range split([]byte(text[:len(text)/shapePart]), 1) {
-			if n, ok := countNodes(c.text); ok && n > nodesAtMost(c.text) {
-				t.Errorf("%s: %d values, expected at most %d", name, n, nodesAtMost(c.text))
+		for _, c := range yamldoc.Split([]byte(text[:len(text)/shapePart]), 1) {
+			if n, ok := countNodes(c.Text); ok && n > yamldoc.NodesAtMost(c.Text) {
+				t.Errorf("%s: %d values, expected at most %d", name, n, yamldoc.NodesAtMost(c.Text))
 			}
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+
+	"sandboxctl.dev/desired/yamldoc"
 )
 
 // fill repeats what gen makes for 0, 1, 2, … as often as it fits into size
@@ -27,11 +29,11 @@ func repeat(size int, s string) string { return fill(size, func(int) string { re
 func document(body string) string { return "---\n" + body }
 
 // file repeats a document up to the size that a file may have.
-func file(gen func(i int) string) string { return fill(MaxFileBytes, gen) }
+func file(gen func(i int) string) string { return fill(yamldoc.MaxFileBytes, gen) }
 
 // docSize is what is left of the size of a document for what is between its
 // marker and its end.
-const docSize = MaxDocumentBytes - 16
+const docSize = yamldoc.MaxDocumentBytes - 16
 
 // valid is a manifest of a name with more lines in its spec.
 func valid(i int, lines ...string) string {
@@ -47,19 +49,22 @@ func manifests(n int, lines ...string) string {
 	return b.String()
 }
 
+// maxMarks is how many commas, colons, dashes, brackets and lines a document may have.
+const maxMarks = 3 * yamldoc.MaxNodes
+
 // fewerMarks cuts each document of a text to as many marks as it may have.
 func fewerMarks(text string) string {
 	var b strings.Builder
-	for _, c := range split([]byte(text), MaxDocuments) {
+	for _, c := range yamldoc.Split([]byte(text), yamldoc.MaxDocuments) {
 		left := maxMarks - 2
-		cut := len(c.text)
-		for i := range c.text {
-			if left -= marks(c.text[i : i+1]); left == 0 {
+		cut := len(c.Text)
+		for i := range c.Text {
+			if left -= (yamldoc.NodesAtMost(c.Text[i:i+1]) - yamldoc.NodesAtMost(nil)) / 2; left == 0 {
 				cut = i
 				break
 			}
 		}
-		b.Write(c.text[:cut])
+		b.Write(c.Text[:cut])
 		b.WriteByte('\n')
 	}
 	return b.String()
@@ -69,7 +74,7 @@ func fewerMarks(text string) string {
 var hardShapes = sync.OnceValue(func() map[string]string {
 	// What is short is made longer, so that the file has fewer documents than it may.
 	each := func(body string) string {
-		if short := MaxFileBytes/(MaxDocuments-10) - len(body); short > 0 {
+		if short := yamldoc.MaxFileBytes/(yamldoc.MaxDocuments-10) - len(body); short > 0 {
 			body += "# " + strings.Repeat("p", short) + "\n"
 		}
 		return file(func(int) string { return document(body) })
@@ -89,7 +94,7 @@ var hardShapes = sync.OnceValue(func() map[string]string {
 		// Maps, which a check for unique keys makes quadratic.
 		"keys":            each(fill(docSize, func(i int) string { return fmt.Sprintf("k%d: v\n", i) })),
 		"keys, flow":      each("{" + fill(docSize-8, func(i int) string { return fmt.Sprintf("k%d: v,", i) }) + "}\n"),
-		"keys of one map": manyKeys(MaxFileBytes - 10),
+		"keys of one map": manyKeys(yamldoc.MaxFileBytes - 10),
 		"long keys":       each(fill(docSize, func(i int) string { return fmt.Sprintf("%s%d: v\n", strings.Repeat("k", 900), i) })),
 		"same key":        each(repeat(docSize, "k: v\n")),
 		"labels": file(func(i int) string {
@@ -103,7 +108,7 @@ var hardShapes = sync.OnceValue(func() map[string]string {
 		"colons":          each(repeat(docSize, ":")),
 		"colons, spaced":  each(repeat(docSize, ": ")),
 		// Depth.
-		"open brackets":    repeat(MaxFileBytes, "["),
+		"open brackets":    repeat(yamldoc.MaxFileBytes, "["),
 		"open braces":      each(repeat(docSize, "{a: ")),
 		"brackets, closed": each(repeat(docSize, "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]],")),
 		"deep flow":        each("[" + repeat(docSize-10, strings.Repeat("[", 100)+strings.Repeat("]", 100)+",") + "]\n"),
@@ -150,7 +155,7 @@ var hardShapes = sync.OnceValue(func() map[string]string {
 		"long anchor":          each("a: &" + repeat(docSize-20, "t") + " x\n"),
 		"directives":           file(func(int) string { return "%TAG ! tag:x,2000:\n---\na: b\n" }),
 		// Comments and space.
-		"comments":             repeat(MaxFileBytes, "# "+strings.Repeat("c", 70)+"\n"),
+		"comments":             repeat(yamldoc.MaxFileBytes, "# "+strings.Repeat("c", 70)+"\n"),
 		"comments in document": each("a: b\n" + repeat(docSize-20, "#\n")),
 		"comments after keys":  each(fill(docSize, func(i int) string { return fmt.Sprintf("k%d: v # c\n", i) })),
 		"comments before keys": each(fill(docSize, func(i int) string { return fmt.Sprintf("# c\nk%d: v\n", i) })),
@@ -159,9 +164,9 @@ var hardShapes = sync.OnceValue(func() map[string]string {
 		"comments in flow":     each("[" + repeat(docSize-20, "a, # c\n") + "]\n"),
 		"long comment":         each("a: b #" + repeat(docSize-20, "c") + "\n"),
 		"comment before colon": each(repeat(docSize-20, "? a\n#\n")),
-		"spaces":               repeat(MaxFileBytes, " "),
+		"spaces":               repeat(yamldoc.MaxFileBytes, " "),
 		"spaces in document":   each("a:" + repeat(docSize-20, " ") + "b\n"),
-		"newlines":             repeat(MaxFileBytes, "\n"),
+		"newlines":             repeat(yamldoc.MaxFileBytes, "\n"),
 		"newlines in document": each("a:" + repeat(docSize-20, "\n") + " b\n"),
 		"tabs":                 each("a:" + repeat(docSize-20, "\t") + "b\n"),
 		"carriage returns":     each("a:" + repeat(docSize-20, "\r") + " b\n"),
@@ -169,18 +174,18 @@ var hardShapes = sync.OnceValue(func() map[string]string {
 		"line separators":      each("a: \"" + repeat(docSize-20, "\u2028") + "\"\n"),
 		"multibyte":            each("a: " + repeat(docSize-20, "\U0001F600") + "\n"),
 		// Documents.
-		"documents":               repeat(MaxFileBytes, "---\n"),
+		"documents":               repeat(yamldoc.MaxFileBytes, "---\n"),
 		"documents, thousand":     strings.Repeat("--- a\n", 1000),
 		"documents, kinds":        file(func(i int) string { return fmt.Sprintf("---\nkind: k%d\n", i) }),
-		"document ends":           repeat(MaxFileBytes, "...\n"),
+		"document ends":           repeat(yamldoc.MaxFileBytes, "...\n"),
 		"bad in the end":          each(fill(docSize-20, func(i int) string { return fmt.Sprintf("k%d: v\n", i) }) + "]\n"),
 		"a name to guess":         each("metadata:\n" + repeat(docSize-40, "  a: b\n") + "  : [\n"),
 		"a name to guess, spaces": each("metadata:\n" + repeat(docSize-40, " \t") + "\n[\n"),
 		// Valid or nearly so: every step is taken.
-		"thirty values each":              manifests(MaxDocuments, "args: ["+strings.Repeat("'"+strings.Repeat("x", 80)+"',", 18)+"]"),
-		"small manifests, then a bad one": manifests(MaxDocuments-1, "args: ["+strings.Repeat("x,", 16)+"]") + document("{"+repeat(2*maxMarks-20, "a,")+"}\n"),
+		"thirty values each":              manifests(yamldoc.MaxDocuments, "args: ["+strings.Repeat("'"+strings.Repeat("x", 80)+"',", 18)+"]"),
+		"small manifests, then a bad one": manifests(yamldoc.MaxDocuments-1, "args: ["+strings.Repeat("x,", 16)+"]") + document("{"+repeat(2*maxMarks-20, "a,")+"}\n"),
 		"large manifests, then a bad one": manifests(3, args(3900, "x")) + document("{"+repeat(2*maxMarks-20, "a,")+"}\n"),
-		"small manifests":                 manifests(MaxDocuments),
+		"small manifests":                 manifests(yamldoc.MaxDocuments),
 		"same manifest":                   file(func(int) string { return document(minimal) }),
 		"manifests, most values":          file(func(i int) string { return valid(i, args(3900, "abcdefghijkl")) }),
 		"manifests, one long value":       file(func(i int) string { return valid(i, args(0, repeat(docSize-300, "x"))) }),

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"sandboxctl.dev/desired/yamldoc"
 )
 
 const minimal = `apiVersion: sandboxctl.dev/v1alpha1
@@ -134,10 +136,10 @@ func TestDecodeProblems(t *testing.T) {
 			return b.String()
 		}(), "nested more than"},
 		"two of a name": {minimal + "---\n" + minimal, `f.yaml:8:1: metadata.name: sandbox "web" is also defined at f.yaml:1:1`},
-		"big document":  {minimal + "# " + strings.Repeat("x", MaxDocumentBytes) + "\n", "at most 65536 are allowed"},
-		"big file":      {strings.Repeat("x", MaxFileBytes+1), "split it"},
-		"documents":     {strings.Repeat("---\n", MaxDocuments+1), "f.yaml:501:1: the file has more than 500 documents; split it"},
-		"many values":   {with("args: [" + strings.Repeat("a,", maxNodes) + "a]"), "more than 4000 values"},
+		"big document":  {minimal + "# " + strings.Repeat("x", yamldoc.MaxDocumentBytes) + "\n", "at most 65536 are allowed"},
+		"big file":      {strings.Repeat("x", yamldoc.MaxFileBytes+1), "split it"},
+		"documents":     {strings.Repeat("---\n", yamldoc.MaxDocuments+1), "f.yaml:501:1: the file has more than 500 documents; split it"},
+		"many values":   {with("args: [" + strings.Repeat("a,", yamldoc.MaxNodes) + "a]"), "more than 4000 values"},
 	} {
 		if got := problems(t, c.text); !strings.Contains(got, c.want) {
 			t.Errorf("%s: got\n%s\nexpected\n%s", name, got, c.want)

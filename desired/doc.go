@@ -4,6 +4,9 @@
 // manifest, its strict decoding, defaults, validation and hash, and the
 // directory it comes from.
 //
+// A document is read as its apiVersion and kind say, by a table of kinds; package
+// yamldoc knows the text and the places.
+//
 // Nothing in a manifest is ever ignored. An unknown or duplicate field, a
 // value of another type, a field this version can't honour: each is a Problem
 // with file, line, column and field, and all of them are reported at once.

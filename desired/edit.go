@@ -5,14 +5,16 @@ package desired
 import (
 	"bytes"
 	"fmt"
+
+	"sandboxctl.dev/desired/yamldoc"
 )
 
 // Texts returns the text of each document of a manifest file as its author
 // wrote it, comments included, in the order of Decode.
 func Texts(data []byte) [][]byte {
 	var out [][]byte
-	for _, c := range split(data, len(data)+1) {
-		out = append(out, bytes.TrimPrefix(bytes.TrimPrefix(c.text, []byte("---")), []byte("\n")))
+	for _, c := range yamldoc.Split(data, len(data)+1) {
+		out = append(out, bytes.TrimPrefix(bytes.TrimPrefix(c.Text, []byte("---")), []byte("\n")))
 	}
 	return out
 }
@@ -20,22 +22,22 @@ func Texts(data []byte) [][]byte {
 // Without returns a manifest file without the documents of one sandbox. It
 // returns nil if nothing else is in it. Every other byte stays.
 func Without(file string, data []byte, name string) ([]byte, error) {
-	if len(data) > MaxFileBytes {
-		return nil, fmt.Errorf("%s has more than %d bytes", file, MaxFileBytes) // and perhaps more than we were given
+	if len(data) > yamldoc.MaxFileBytes {
+		return nil, fmt.Errorf("%s has more than %d bytes", file, yamldoc.MaxFileBytes) // and perhaps more than we were given
 	}
 	var out []byte
 	found, kept := false, false
-	for _, c := range split(data, len(data)+1) {
+	for _, c := range yamldoc.Split(data, len(data)+1) {
 		doc, _, _ := decodeDocument(file, c, nil)
 		if doc.Name == name && doc.Foreign == "" {
 			found = true
 			continue
 		}
 		kept = true
-		if !bytes.HasPrefix(c.text, []byte("---")) && len(out) > 0 {
+		if !bytes.HasPrefix(c.Text, []byte("---")) && len(out) > 0 {
 			out = append(out, "---\n"...)
 		}
-		out = append(out, c.text...)
+		out = append(out, c.Text...)
 	}
 	if !found {
 		return nil, fmt.Errorf("%s does not define sandbox %q", file, name)

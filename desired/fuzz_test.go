@@ -13,11 +13,13 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"sandboxctl.dev/desired/yamldoc"
 )
 
 // countNodes counts the values of a text that parses.
 func countNodes(text []byte) (int, bool) {
-	if len(text) > MaxDocumentBytes {
+	if len(text) > yamldoc.MaxDocumentBytes {
 		return 0, false
 	}
 	var root yaml.Node
@@ -53,8 +55,8 @@ func FuzzDecode(f *testing.F) {
 		f.Add([]byte(text[:min(len(text), 2000)]))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) > MaxFileBytes {
-			b = b[:MaxFileBytes]
+		if len(b) > yamldoc.MaxFileBytes {
+			b = b[:yamldoc.MaxFileBytes]
 		}
 		var docs []Document
 		var ps []Problem
@@ -75,9 +77,9 @@ func FuzzDecode(f *testing.F) {
 				t.Fatalf("%q is no text", p.Error())
 			}
 		}
-		for _, c := range split(b, 10) {
-			if n, ok := countNodes(c.text); ok && n > nodesAtMost(c.text) {
-				t.Fatalf("%d values, expected at most %d", n, nodesAtMost(c.text))
+		for _, c := range yamldoc.Split(b, 10) {
+			if n, ok := countNodes(c.Text); ok && n > yamldoc.NodesAtMost(c.Text) {
+				t.Fatalf("%d values, expected at most %d", n, yamldoc.NodesAtMost(c.Text))
 			}
 		}
 		if len(ps) > 0 {
@@ -132,7 +134,7 @@ func checkPath(t *testing.T, p string, dots bool) {
 	if p == "" {
 		return
 	}
-	if !filepath.IsAbs(p) || !dots && filepath.Clean(p) != p || !printable(p, "") {
+	if !filepath.IsAbs(p) || !dots && filepath.Clean(p) != p || !yamldoc.Printable(p, "") {
 		t.Fatalf("accepted the path %q", p)
 	}
 }
@@ -174,7 +176,7 @@ func FuzzDirectory(f *testing.F) {
 			t.Fatalf("%q hides the other file: %v", name, snap.Problems)
 		}
 		for _, p := range snap.Problems {
-			if !printable(p.File, "") {
+			if !yamldoc.Printable(p.File, "") {
 				t.Fatalf("%q is shown", p.File)
 			}
 		}
@@ -194,7 +196,7 @@ func FuzzPolicy(f *testing.F) {
 		f.Add([]byte(head+rest), "/srv/a/b/c")
 	}
 	f.Fuzz(func(t *testing.T, b []byte, hostPath string) {
-		b = b[:min(len(b), MaxFileBytes)]
+		b = b[:min(len(b), yamldoc.MaxFileBytes)]
 		var p *HostPolicy
 		var ps []Problem
 		c := measure(t, 5, func() { p, ps = DecodePolicy("policy.yaml", b) })

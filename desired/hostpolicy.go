@@ -5,12 +5,12 @@ package desired
 import (
 	"fmt"
 	"path"
+	"reflect"
 	"slices"
 	"strings"
-)
 
-// PolicyKind is the kind of the file that a HostPolicy is read from.
-const PolicyKind = "HostPolicy"
+	"sandboxctl.dev/desired/yamldoc"
+)
 
 // DefaultPolicyPath is where the host policy is looked for.
 const DefaultPolicyPath = "/etc/sandboxctl/policy.yaml"
@@ -67,6 +67,29 @@ type HostPolicy struct {
 	protected []string
 	own       string // tells one list of protected paths from another
 }
+
+// policySchema is what there is to say about the types of a policy.
+var policySchema = SchemaOf(yamldoc.Schema{
+	Type: reflect.TypeFor[HostPolicy](),
+	Required: map[reflect.Type]map[string]string{
+		reflect.TypeFor[HostPolicy]():  {"apiVersion": APIVersion, "kind": PolicyKind},
+		reflect.TypeFor[AllowedPath](): {"path": "an absolute path of the host", "access": AccessReadOnly + " or " + AccessReadWrite},
+	},
+	Examples: map[reflect.Type]string{
+		reflect.TypeFor[AllowedPath]():   `{path: /srv/sandboxctl, access: readOnly}`,
+		reflect.TypeFor[RootPolicy]():    `{dirs: [{path: /srv/sandboxctl, access: readOnly}]}`,
+		reflect.TypeFor[NetworkPolicy](): `{netns: [shop]}`,
+	},
+	ListExamples: map[string]string{
+		"netns":        `[shop]`,
+		"capabilities": `[NET_ADMIN]`,
+		"platforms":    `[systrap]`,
+		"fileAccess":   `[proxy]`,
+	},
+})
+
+// policyKinds are the kinds of documents that a policy file may hold.
+var policyKinds = Kinds{{APIVersion: APIVersion, Kind: PolicyKind, What: "a document of kind " + PolicyKind, Schema: policySchema}}
 
 // Values of AllowedPath.Access.
 const (
@@ -169,10 +192,10 @@ func (p *HostPolicy) where() string {
 func (p *HostPolicy) Validate() []FieldError {
 	v := &validator{}
 	if p.APIVersion != APIVersion {
-		v.add("apiVersion", "expected %s, got %q", APIVersion, clip(p.APIVersion))
+		v.add("apiVersion", "expected %s, got %q", APIVersion, yamldoc.Clip(p.APIVersion))
 	}
 	if p.Kind != PolicyKind {
-		v.add("kind", "expected %s, got %q", PolicyKind, clip(p.Kind))
+		v.add("kind", "expected %s, got %q", PolicyKind, yamldoc.Clip(p.Kind))
 	}
 	v.allowedPaths("hostPaths", p.HostPaths)
 	v.allowedPaths("root.dirs", p.Root.Dirs)
@@ -213,14 +236,14 @@ func (v *validator) allowedPaths(field string, list []AllowedPath) {
 			v.add(at+".path", "the whole host can't be allowed; name the directories that sandboxes need")
 		}
 		if seen[a.Path] {
-			v.add(at+".path", "%s is given twice; remove one of them", clip(a.Path))
+			v.add(at+".path", "%s is given twice; remove one of them", yamldoc.Clip(a.Path))
 		}
 		seen[a.Path] = true
 		v.oneOf(at+".access", a.Access, AccessReadOnly, AccessReadWrite)
 		for _, b := range list {
 			// It would not be read-only: who has the outer one writes it.
 			if a.Access == AccessReadOnly && b.Access == AccessReadWrite && a.Path != b.Path && pathWithin(a.Path, b.Path) {
-				v.add(at+".access", "%s is below %s, which may be written, this with it; expected readWrite for both, or paths that do not hold each other", clip(a.Path), clip(b.Path))
+				v.add(at+".access", "%s is below %s, which may be written, this with it; expected readWrite for both, or paths that do not hold each other", yamldoc.Clip(a.Path), yamldoc.Clip(b.Path))
 			}
 		}
 	}
@@ -282,13 +305,13 @@ func (p *HostPolicy) list(kind string) []AllowedPath {
 func (p *HostPolicy) AllowedRoot(kind, hostPath string, write bool) (string, error) {
 	for _, own := range p.protected {
 		if pathWithin(hostPath, own) || pathWithin(own, hostPath) {
-			return "", fmt.Errorf("%s is never shared with a sandbox: %s is sandboxctl's own; name another directory", clip(hostPath), own)
+			return "", fmt.Errorf("%s is never shared with a sandbox: %s is sandboxctl's own; name another directory", yamldoc.Clip(hostPath), own)
 		}
 	}
 	a := find(p.list(kind), hostPath)
 	switch {
 	case a == nil:
-		return "", fmt.Errorf("%s does not allow %s; allowed: %s; move it there, or have the administrator add it to %s", p.where(), clip(hostPath), paths(p.list(kind)), kind)
+		return "", fmt.Errorf("%s does not allow %s; allowed: %s; move it there, or have the administrator add it to %s", p.where(), yamldoc.Clip(hostPath), paths(p.list(kind)), kind)
 	case write && a.Access != AccessReadWrite && kind == VolumePath:
 		return "", fmt.Errorf("%s allows %s to be read only; set readOnly: true, or have the administrator set access: readWrite", p.where(), a.Path)
 	case write && a.Access != AccessReadWrite:
@@ -322,7 +345,7 @@ func (p *HostPolicy) Check(s *Sandbox) []FieldError {
 	if c := s.Spec.Capabilities; c != nil {
 		for i, n := range c.Add {
 			if !p.CapabilityAllowed(n) {
-				v.add(fmt.Sprintf("spec.capabilities.add[%d]", i), "%s does not allow %s; allowed besides the default ones: %s; remove it, or have the administrator add it to capabilities", p.where(), clip(n), listed(p.Capabilities))
+				v.add(fmt.Sprintf("spec.capabilities.add[%d]", i), "%s does not allow %s; allowed besides the default ones: %s; remove it, or have the administrator add it to capabilities", p.where(), yamldoc.Clip(n), listed(p.Capabilities))
 			}
 		}
 	}
@@ -373,14 +396,14 @@ func (v *policyCheck) network(n *Network) {
 		}
 	case NetworkNetns:
 		if allowed := v.p.Network.Netns; !slices.Contains(allowed, "*") && !slices.Contains(allowed, n.Netns) {
-			v.add("spec.network.netns", "%s does not allow the network namespace %q; allowed: %s; use another one, or have the administrator add it to network.netns", v.p.where(), clip(n.Netns), listed(allowed))
+			v.add("spec.network.netns", "%s does not allow the network namespace %q; allowed: %s; use another one, or have the administrator add it to network.netns", v.p.where(), yamldoc.Clip(n.Netns), listed(allowed))
 		}
 	}
 }
 
 func (v *policyCheck) oneOf(field, of, s string, allowed []string) {
 	if !slices.Contains(allowed, s) {
-		v.add(field, "%s does not allow %s; allowed: %s; use one of these, or have the administrator add it to %s", v.p.where(), clip(s), listed(allowed), of)
+		v.add(field, "%s does not allow %s; allowed: %s; use one of these, or have the administrator add it to %s", v.p.where(), yamldoc.Clip(s), listed(allowed), of)
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"os"
 	"sync"
+
+	"sandboxctl.dev/desired/yamldoc"
 )
 
 // build identifies the program file that runs. Another build may default or
@@ -35,12 +37,12 @@ func digestOf(text []byte) string {
 }
 
 // recall returns what Known has of a document, nil if it must be decoded.
-func recall(known func(string) *Entry, file string, c chunk) *Entry {
-	digest := digestOf(c.text)
+func recall(known func(string) *Entry, file string, c yamldoc.Chunk) *Entry {
+	digest := digestOf(c.Text)
 	if known == nil || digest == "" {
 		return nil
 	}
-	line, ok := firstKey(c.text)
+	line, ok := firstKey(c.Text)
 	if !ok {
 		return nil
 	}
@@ -48,7 +50,7 @@ func recall(known func(string) *Entry, file string, c chunk) *Entry {
 	if e == nil {
 		return nil
 	}
-	e.Source = Position{File: file, Line: c.line + line, Column: 1}
+	e.Source = Position{File: file, Line: c.Line + line, Column: 1}
 	e.Digest = digest
 	return e
 }

@@ -27,8 +27,12 @@ var plannedFields = map[reflect.Type]map[string]string{
 	reflect.TypeFor[Volume]():  {"config": "use hostPath", "secret": "use hostPath"},
 }
 
-// notYet is the error for a field that a later version will have.
-func notYet(t reflect.Type, key, path string) (string, bool) {
+// unknownField is the error for a key that no type of this version has, and that
+// means something all the same.
+func unknownField(t reflect.Type, key, path, parent string) (string, bool) {
+	if parent == "" && key == "status" {
+		return "status is not for a manifest: it is what sandboxctl reports (see `sandboxctl get`); remove it", true
+	}
 	instead, ok := plannedFields[t][key]
 	if !ok {
 		return "", false

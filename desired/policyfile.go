@@ -11,13 +11,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/desired/yamldoc"
 )
 
 // PolicyFile is the file of the host policy. It is looked at again whenever the
@@ -84,7 +85,7 @@ func (f *PolicyFile) Load() (*HostPolicy, error) {
 	if writing {
 		return nil, fmt.Errorf("read host policy %s: it is being written", f.opts.Path)
 	}
-	b, err := io.ReadAll(io.LimitReader(file, MaxFileBytes+1))
+	b, err := io.ReadAll(io.LimitReader(file, yamldoc.MaxFileBytes+1))
 	release()
 	if err != nil {
 		return nil, fmt.Errorf("read host policy %s: %w", f.opts.Path, err)
@@ -150,39 +151,35 @@ func (p *HostPolicy) protecting(paths []string) *HostPolicy {
 // DecodePolicy reads a host policy as strictly as manifests are read. file is
 // used in positions only. The policy is nil if there are problems.
 func DecodePolicy(file string, data []byte) (*HostPolicy, []Problem) {
-	chunks, bad := chunksOf(file, data)
+	chunks, bad := yamldoc.Chunks(file, data)
 	switch {
 	case bad != nil:
 		return nil, []Problem{*bad}
 	case len(chunks) != 1:
 		line := 1
 		if len(chunks) > 1 {
-			line = chunks[1].line
+			line = chunks[1].Line
 		}
-		return nil, []Problem{{Position: Position{file, line, 1}, Message: fmt.Sprintf("expected one document of kind %s, got %d", PolicyKind, len(chunks))}}
+		return nil, []Problem{{Position: Position{File: file, Line: line, Column: 1}, Message: fmt.Sprintf("expected one document of kind %s, got %d", PolicyKind, len(chunks))}}
 	}
-	c := chunks[0]
-	w := newWalker(file, c, PolicyKind, reflect.TypeFor[HostPolicy]())
-	root, ps := w.parse(c)
-	if root == nil {
-		return nil, ps
-	}
-	w.document(root)
-	if len(w.problems) > 0 {
-		sortProblems(w.problems)
-		return nil, w.problems
+	d := yamldoc.Parse(file, chunks[0], policyKinds.Wanted())
+	if d.Parsed() {
+		policyKinds.Check(d)
 	}
 	p := new(HostPolicy)
-	if err := fromNode(root, p); err != nil {
-		w.report(w.pos(root), "", "%v", err)
-		return nil, w.problems
+	if len(d.Problems()) == 0 {
+		if err := d.Decode(p); err != nil {
+			d.Report("", "", err.Error())
+		}
 	}
-	for _, e := range p.Validate() {
-		w.report(w.nearest(e.Field), e.Field, "%s", e.Message)
+	if len(d.Problems()) == 0 {
+		for _, e := range p.Validate() {
+			d.Report(e.Field, "", e.Message)
+		}
 	}
-	if len(w.problems) > 0 {
-		sortProblems(w.problems)
-		return nil, w.problems
+	if ps := d.Problems(); len(ps) > 0 {
+		yamldoc.SortProblems(ps)
+		return nil, ps
 	}
 	p.fill()
 	sum := sha256.Sum256(data)

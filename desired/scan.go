@@ -16,9 +16,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/desired/yamldoc"
 )
 
 // Limits of a manifests directory.
@@ -142,7 +143,7 @@ func (sc *scanner) files() map[string]*fileEntry {
 
 // problem reports what is not a file that can be read: it may define any sandbox.
 func (sc *scanner) problem(file, format string, args ...any) {
-	sc.snap.Problems = append(sc.snap.Problems, Problem{Position: Position{File: file}, Message: fmt.Sprintf(format, args...), opaque: true})
+	sc.snap.Problems = append(sc.snap.Problems, Problem{Position: Position{File: file}, Message: fmt.Sprintf(format, args...), Opaque: true})
 }
 
 // dir walks one directory. Names that begin with a dot are not looked at:
@@ -171,7 +172,7 @@ func (sc *scanner) dir(dir *os.File, rel string, depth int, linked bool) error {
 	key := [2]uint64{id.Dev, id.Ino}
 	if first, twice := sc.seen[key]; twice {
 		sc.problem(rel, "it is the directory %s again; remove the link to it", path.Join(".", first))
-		sc.snap.Problems[len(sc.snap.Problems)-1].opaque = false
+		sc.snap.Problems[len(sc.snap.Problems)-1].Opaque = false
 		return nil
 	}
 	sc.seen[key] = rel
@@ -197,11 +198,11 @@ func (sc *scanner) dir(dir *os.File, rel string, depth int, linked bool) error {
 		p := path.Join(rel, name)
 		switch {
 		case strings.HasPrefix(name, "."), sc.ignored(p, e.IsDir()):
-		case !printable(name, ""):
+		case !yamldoc.Printable(name, ""):
 			// Also a directory, or what may lead to one: manifests that are passed
 			// over in silence are sandboxes that are removed.
 			if IsManifestName(name) || e.IsDir() || e.Type()&fs.ModeSymlink != 0 {
-				sc.problem(shown(p), "the name is not printable UTF-8; rename it")
+				sc.problem(yamldoc.Shown(p), "the name is not printable UTF-8; rename it")
 			}
 		case e.IsDir():
 			if err := sc.subdir(p, depth, linked); err != nil {
@@ -246,16 +247,6 @@ func (sc *scanner) link(p string, depth int) error {
 // linkRecheck is how soon a link that can't be followed is looked at again: nothing
 // tells when its target comes.
 const linkRecheck = time.Second
-
-// shown is a path with everything replaced that is not printable.
-func shown(p string) string {
-	return strings.Map(func(r rune) rune {
-		if r == utf8.RuneError || !printable(string(r), "") {
-			return '?'
-		}
-		return r
-	}, p)
-}
 
 // IsManifestName says whether a file is called as manifests are.
 func IsManifestName(name string) bool {
@@ -358,7 +349,7 @@ func (sc *scanner) target(p string) string {
 	if err != nil {
 		return ""
 	}
-	return " (" + clip(shown(string(b[:n]))) + ")"
+	return " (" + yamldoc.Clip(yamldoc.Shown(string(b[:n]))) + ")"
 }
 
 // file returns the entry of one file, the old one if it did not change, nil if
@@ -409,14 +400,14 @@ func (sc *scanner) file(p string) *fileEntry {
 	}
 	if err := judge("the file", st, true); err != nil {
 		e := sc.badFile(p, id, "%v", err)
-		e.problems[0].opaque = true
+		e.problems[0].Opaque = true
 		return e
 	}
 	release, writing := lease(f, st, sc.d.opts.Settle)
 	if writing {
 		return sc.unsettled(p, old, id)
 	}
-	b, err := io.ReadAll(io.LimitReader(f, MaxFileBytes+1))
+	b, err := io.ReadAll(io.LimitReader(f, yamldoc.MaxFileBytes+1))
 	now, serr := sc.stat(p)
 	release()
 	if err != nil {
@@ -431,7 +422,7 @@ func (sc *scanner) file(p string) *fileEntry {
 	entry.problems, entry.foreign = problems, ForeignWarning(p, docs)
 	if len(problems) > 0 {
 		entry.names = mentioned(b)
-		entry.problems[0].opaque = len(b) > MaxFileBytes
+		entry.problems[0].Opaque = len(b) > yamldoc.MaxFileBytes
 	}
 	for _, doc := range docs {
 		if doc.Sandbox != nil {
@@ -461,7 +452,7 @@ func (sc *scanner) badFile(p string, id fileID, format string, args ...any) *fil
 // is tried again, since it looks the same when that is over.
 func (sc *scanner) unread(p string, err error) *fileEntry {
 	e := sc.badFile(p, fileID{}, "the file can't be read: %v", sc.linkHint(p, err))
-	e.unread, e.problems[0].opaque = true, true
+	e.unread, e.problems[0].Opaque = true, true
 	return e
 }
 

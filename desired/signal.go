@@ -8,6 +8,8 @@ import (
 
 	"github.com/moby/sys/signal"
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/desired/yamldoc"
 )
 
 // Signal is the name of a signal: SIGTERM, or SIGRTMIN+3 for a realtime one.
@@ -22,7 +24,7 @@ func (s *Signal) UnmarshalJSON(b []byte) error {
 	}
 	n, err := ParseSignal(text)
 	if err != nil {
-		return fmt.Errorf("%s, got %q", want, clip(text))
+		return fmt.Errorf("%s, got %q", want, yamldoc.Clip(text))
 	}
 	*s = nameOfSignal(n)
 	return nil
@@ -33,7 +35,7 @@ func (s *Signal) UnmarshalJSON(b []byte) error {
 func ParseSignal(s string) (unix.Signal, error) {
 	n, err := signal.ParseSignal(s)
 	if err != nil || n <= 0 || int(n) > sigRTMax {
-		return 0, fmt.Errorf("unknown signal %q", clip(s))
+		return 0, fmt.Errorf("unknown signal %q", yamldoc.Clip(s))
 	}
 	return n, nil
 }

@@ -3,8 +3,9 @@
 package desired
 
 import (
-	"fmt"
 	"slices"
+
+	"sandboxctl.dev/desired/yamldoc"
 )
 
 // Entry is one valid sandbox of a snapshot.
@@ -21,52 +22,13 @@ type Entry struct {
 }
 
 // Position is a place in a manifest file. File is relative to the manifests
-// directory; Line and Column count from 1, 0 means unknown.
-type Position struct {
-	File   string `json:"file"`
-	Line   int    `json:"line,omitempty"`
-	Column int    `json:"column,omitempty"`
-}
+// directory.
+type Position = yamldoc.Position
 
-// String gives file:line:column, as compilers print it.
-func (p Position) String() string {
-	switch {
-	case p.Line == 0:
-		return p.File
-	case p.Column == 0:
-		return fmt.Sprintf("%s:%d", p.File, p.Line)
-	}
-	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
-}
-
-// Problem is one thing wrong with a manifest file or with the directory.
-type Problem struct {
-	Position
-	// Name is the sandbox the problem belongs to, "" when it cannot be told.
-	Name string `json:"name,omitempty"`
-	// Field is the path of the field, as in spec.volumes[1].hostPath.
-	Field string `json:"field,omitempty"`
-	// Reason is ReasonPolicyDenied for what the host policy does not allow.
-	Reason string `json:"reason,omitempty"`
-	// Message says what is wrong, what was expected and what to do.
-	Message string `json:"message"`
-
-	limit bool // a limit was exceeded
-	// opaque says that it can't be told what is there: it may define any sandbox.
-	opaque bool
-}
-
-// Error gives "file:line:column: field: message".
-func (p Problem) Error() string {
-	s := p.Position.String()
-	if s != "" {
-		s += ": "
-	}
-	if p.Field != "" {
-		s += p.Field + ": "
-	}
-	return s + p.Message
-}
+// Problem is one thing wrong with a manifest file or with the directory. Its Name is
+// the sandbox it belongs to; its Reason is ReasonPolicyDenied for what the host policy
+// does not allow. An opaque one may be about any sandbox.
+type Problem = yamldoc.Problem
 
 // Warning is something to know of a file that keeps nothing from being done.
 type Warning struct {

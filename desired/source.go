@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"sandboxctl.dev/desired/yamldoc"
 )
 
 // Reasons why a Snapshot is not complete.
@@ -264,7 +266,7 @@ func (d *Dir) resolve(s *Snapshot) {
 		}
 	}
 	slices.SortFunc(s.Entries, func(a, b Entry) int { return cmp.Compare(a.Sandbox.Metadata.Name, b.Sandbox.Metadata.Name) })
-	sortProblems(s.Problems)
+	yamldoc.SortProblems(s.Problems)
 	if n := len(s.Problems); n > 0 {
 		first := s.Problems[0]
 		d.incomplete(s, ReasonInvalidManifests, "%s in the manifests, the first: %s; a sandbox whose manifest is missing keeps running if one of these files may define it", count(n, "problem"), first.Error())

@@ -11,20 +11,22 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"sandboxctl.dev/desired/yamldoc"
 )
 
 // WithSuspend returns a manifest file in which spec.suspend of one sandbox is as
 // given. Every other byte stays. It returns data itself if nothing is to change.
 func WithSuspend(file string, data []byte, name string, suspend bool) ([]byte, error) {
-	if len(data) > MaxFileBytes {
-		return nil, fmt.Errorf("%s has more than %d bytes", file, MaxFileBytes)
+	if len(data) > yamldoc.MaxFileBytes {
+		return nil, fmt.Errorf("%s has more than %d bytes", file, yamldoc.MaxFileBytes)
 	}
 	at := 0
-	for _, c := range split(data, len(data)+1) {
-		at += bytes.Index(data[at:], c.text)
+	for _, c := range yamldoc.Split(data, len(data)+1) {
+		at += bytes.Index(data[at:], c.Text)
 		doc, _, _ := decodeDocument(file, c, nil)
 		if doc.Name != name {
-			at += len(c.text)
+			at += len(c.Text)
 			continue
 		}
 		if doc.Sandbox == nil {
@@ -33,18 +35,18 @@ func WithSuspend(file string, data []byte, name string, suspend bool) ([]byte, e
 		if doc.Sandbox.Spec.Suspend == suspend {
 			return data, nil
 		}
-		text, err := setSuspend(c.text, suspend)
+		text, err := setSuspend(c.Text, suspend)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w; edit it by hand", file, err)
 		}
 		// The text was changed without knowing all of YAML: what it says now must be
 		// what it said, but for this.
-		now, _, _ := decodeDocument(file, chunk{text: text, line: c.line}, nil)
+		now, _, _ := decodeDocument(file, yamldoc.Chunk{Text: text, Line: c.Line}, nil)
 		doc.Sandbox.Spec.Suspend = suspend
 		if now.Sandbox == nil || !reflect.DeepEqual(now.Sandbox, doc.Sandbox) {
 			return nil, fmt.Errorf("%s: spec.suspend can't be changed in its form; edit it by hand", file)
 		}
-		return bytes.Join([][]byte{data[:at], text, data[at+len(c.text):]}, nil), nil
+		return bytes.Join([][]byte{data[:at], text, data[at+len(c.Text):]}, nil), nil
 	}
 	return nil, fmt.Errorf("%s does not define sandbox %q", file, name)
 }
@@ -57,12 +59,12 @@ func setSuspend(text []byte, suspend bool) ([]byte, error) {
 	if len(doc.Content) != 1 {
 		return nil, errors.New("no mapping")
 	}
-	spec := valueOf(doc.Content[0], "spec")
+	spec := yamldoc.Field(doc.Content[0], "spec")
 	if spec == nil || len(spec.Content) == 0 {
 		return nil, errors.New("spec is empty")
 	}
 	word := strconv.FormatBool(suspend)
-	if old := valueOf(spec, "suspend"); old != nil {
+	if old := yamldoc.Field(spec, "suspend"); old != nil {
 		i, err := offset(text, old)
 		if err != nil || !bytes.HasPrefix(text[i:], []byte(old.Value)) {
 			return nil, errors.New("spec.suspend is not a plain word")
@@ -82,15 +84,6 @@ func setSuspend(text []byte, suspend bool) ([]byte, error) {
 		return nil, err
 	}
 	return splice(text, i, 0, "suspend: "+word+"\n"+strings.Repeat(" ", first.Column-1)), nil
-}
-
-func valueOf(mapping *yaml.Node, key string) *yaml.Node {
-	for i := 0; i+1 < len(mapping.Content); i += 2 {
-		if mapping.Content[i].Value == key {
-			return mapping.Content[i+1]
-		}
-	}
-	return nil
 }
 
 // offset is where a node begins.

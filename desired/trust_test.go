@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/desired/yamldoc"
 )
 
 // stranger is a user that is neither root nor who runs the tests.
@@ -206,7 +208,7 @@ func TestPolicyFile(t *testing.T) {
 		"a directory":          {func() error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o755)) }, func() error { return errors.Join(os.Remove(path), os.WriteFile(path, []byte(policyHead), 0o644)) }, "expected a regular file"},
 		"a fifo":               {func() error { return errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600)) }, func() error { return errors.Join(os.Remove(path), os.WriteFile(path, []byte(policyHead), 0o644)) }, "expected a regular file"},
 		"a link to nothing":    {func() error { return errors.Join(os.Remove(path), os.Symlink("none", path)) }, func() error { return errors.Join(os.Remove(path), os.WriteFile(path, []byte(policyHead), 0o644)) }, "a link on the way leads to nothing"},
-		"larger than anything": {func() error { return os.Truncate(path, MaxFileBytes+1) }, func() error { return os.WriteFile(path, []byte(policyHead), 0o644) }, "at most 1048576 are allowed"},
+		"larger than anything": {func() error { return os.Truncate(path, yamldoc.MaxFileBytes+1) }, func() error { return os.WriteFile(path, []byte(policyHead), 0o644) }, "at most 1048576 are allowed"},
 	} {
 		must(t, c.spoil())
 		expect(name, "", c.want)
@@ -250,7 +252,7 @@ func TestDirPolicy(t *testing.T) {
 	tr.write("direct.yaml", direct+"---\n"+named("beside"))
 	s := tr.settled()
 	tr.expect(s, "a beside", ReasonInvalidManifests)
-	if len(s.Problems) != 1 || s.Problems[0].Name != "direct" || s.Problems[0].Reason != ReasonPolicyDenied || s.Problems[0].Position != (Position{"direct.yaml", 7, 3}) || s.Policy != src.policy {
+	if len(s.Problems) != 1 || s.Problems[0].Name != "direct" || s.Problems[0].Reason != ReasonPolicyDenied || s.Problems[0].Position != (Position{File: "direct.yaml", Line: 7, Column: 3}) || s.Policy != src.policy {
 		t.Errorf("%+v", s.Problems)
 	}
 	// What did not change is judged anew by another policy.

@@ -8,12 +8,6 @@ import (
 	"time"
 )
 
-// Identifiers every manifest must carry.
-const (
-	APIVersion = "sandboxctl.dev/v1alpha1"
-	Kind       = "Sandbox"
-)
-
 // Sandbox is one manifest document: the state its author wants. The author
 // owns every field; sandboxctl never writes one back.
 type Sandbox struct {
@@ -218,6 +212,9 @@ func (d *Duration) UnmarshalJSON(b []byte) error {
 	*d = Duration(v)
 	return nil
 }
+
+// Quoted says that a number alone is no duration: it has no unit.
+func (Duration) Quoted() {}
 
 // MarshalJSON writes the duration as time.Duration.String does.
 func (d Duration) MarshalJSON() ([]byte, error) {

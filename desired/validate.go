@@ -11,10 +11,10 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/desired/yamldoc"
 )
 
 // FieldError is one thing wrong with a field of a manifest.
@@ -67,7 +67,7 @@ func pattern(expr string) func() *regexp.Regexp {
 var envName = pattern(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 
 // Validate returns what is wrong with a defaulted manifest: everything, or the
-// first maxProblems things.
+// first yamldoc.MaxProblems things.
 func Validate(s *Sandbox) []FieldError {
 	v := &validator{}
 	if s.APIVersion != APIVersion {
@@ -96,7 +96,7 @@ func Validate(s *Sandbox) []FieldError {
 
 type validator struct{ errs []FieldError }
 
-func (v *validator) full() bool { return len(v.errs) >= maxProblems }
+func (v *validator) full() bool { return len(v.errs) >= yamldoc.MaxProblems }
 
 func (v *validator) add(field, format string, args ...any) {
 	if v.full() {
@@ -107,7 +107,7 @@ func (v *validator) add(field, format string, args ...any) {
 
 func (v *validator) name(field, s string) {
 	if !ValidName(s) {
-		v.add(field, "expected a DNS label (at most 63 of a-z, 0-9 and -, beginning and ending with a letter or digit), got %q", clip(s))
+		v.add(field, "expected a DNS label (at most 63 of a-z, 0-9 and -, beginning and ending with a letter or digit), got %q", yamldoc.Clip(s))
 	}
 }
 
@@ -115,21 +115,13 @@ func (v *validator) name(field, s string) {
 // terminals, which obey control characters, but for those allowed.
 func (v *validator) words(field string, words map[string]string, allowed string) {
 	for _, k := range slices.Sorted(maps.Keys(words)) {
-		if k == "" || !printable(k, "") {
-			v.add(join(field, k), "expected a name without control characters, got %q", clip(k))
+		if k == "" || !yamldoc.Printable(k, "") {
+			v.add(yamldoc.Join(field, k), "expected a name without control characters, got %q", yamldoc.Clip(k))
 		}
-		if !printable(words[k], allowed) {
-			v.add(join(field, k), "expected text without control characters, got %q", clip(words[k]))
+		if !yamldoc.Printable(words[k], allowed) {
+			v.add(yamldoc.Join(field, k), "expected text without control characters, got %q", yamldoc.Clip(words[k]))
 		}
 	}
-}
-
-// printable says whether s has nothing that a terminal obeys or a reader does
-// not see as what it is, but for the characters allowed.
-func printable(s, allowed string) bool {
-	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
-		return (unicode.IsControl(r) || isDeceptive(r)) && !strings.ContainsRune(allowed, r)
-	})
 }
 
 // oneOf checks an enumeration.
@@ -141,8 +133,8 @@ func (v *validator) oneOf(field, s string, allowed ...string) {
 		v.add(field, "%s is not supported yet; expected %s", s, choice(allowed))
 		return
 	}
-	msg := fmt.Sprintf("expected %s, got %q", choice(allowed), clip(s))
-	if n := nearest(s, allowed); n != "" {
+	msg := fmt.Sprintf("expected %s, got %q", choice(allowed), yamldoc.Clip(s))
+	if n := yamldoc.Nearest(s, allowed); n != "" {
 		msg += fmt.Sprintf("; did you mean %q?", n)
 	}
 	v.add(field, "%s", msg)
@@ -161,9 +153,9 @@ func choice(allowed []string) string {
 func (v *validator) hostPath(field, p string) {
 	switch {
 	case !path.IsAbs(p):
-		v.add(field, "expected an absolute path, got %q", clip(p))
+		v.add(field, "expected an absolute path, got %q", yamldoc.Clip(p))
 	case path.Clean(p) != p:
-		v.add(field, "expected a path without \"..\", \".\" and double or trailing slashes, got %q; did you mean %q?", clip(p), clip(path.Clean(p)))
+		v.add(field, "expected a path without \"..\", \".\" and double or trailing slashes, got %q; did you mean %q?", yamldoc.Clip(p), yamldoc.Clip(path.Clean(p)))
 	default:
 		v.pathText(field, p)
 	}
@@ -176,8 +168,8 @@ func (v *validator) pathText(field, p string) {
 		longest = max(longest, len(name))
 	}
 	switch {
-	case !printable(p, ""):
-		v.add(field, "expected a path without control characters, got %q", clip(p))
+	case !yamldoc.Printable(p, ""):
+		v.add(field, "expected a path without control characters, got %q", yamldoc.Clip(p))
 	case len(p) >= unix.PathMax:
 		v.add(field, "the path has %d bytes, at most %d are possible", len(p), unix.PathMax-1)
 	case longest > unix.NAME_MAX:
@@ -230,11 +222,11 @@ func (v *validator) process(s *Spec) {
 	if path.IsAbs(s.WorkingDir) {
 		v.pathText("spec.workingDir", s.WorkingDir)
 	} else {
-		v.add("spec.workingDir", "expected an absolute path, got %q", clip(s.WorkingDir))
+		v.add("spec.workingDir", "expected an absolute path, got %q", yamldoc.Clip(s.WorkingDir))
 	}
 	v.user(s.User)
 	if !validHostname(s.Hostname) {
-		v.add("spec.hostname", "expected a host name (labels of a-z, 0-9 and -, separated by dots, at most 64 bytes), got %q", clip(s.Hostname))
+		v.add("spec.hostname", "expected a host name (labels of a-z, 0-9 and -, separated by dots, at most 64 bytes), got %q", yamldoc.Clip(s.Hostname))
 	}
 	v.env(s.Env)
 	if c := s.Capabilities; c != nil {
@@ -316,7 +308,7 @@ func (v *validator) env(env []EnvVar) {
 		field := fmt.Sprintf("spec.env[%d].name", i)
 		switch {
 		case !envName().MatchString(e.Name):
-			v.add(field, "expected the name of an environment variable (letters, digits, _, - and ., not beginning with a digit), got %q", clip(e.Name))
+			v.add(field, "expected the name of an environment variable (letters, digits, _, - and ., not beginning with a digit), got %q", yamldoc.Clip(e.Name))
 		case seen[e.Name]:
 			v.add(field, "%s is given twice; remove one of them", e.Name)
 		}
@@ -342,8 +334,8 @@ func (v *validator) known(field, what, short, given string, names []string) {
 	if slices.Contains(names, short) || v.full() {
 		return
 	}
-	msg := fmt.Sprintf("unknown %s %q", what, clip(given))
-	if n := nearest(short, names); n != "" {
+	msg := fmt.Sprintf("unknown %s %q", what, yamldoc.Clip(given))
+	if n := yamldoc.Nearest(short, names); n != "" {
 		msg += fmt.Sprintf("; did you mean %q?", n)
 	}
 	v.add(field, "%s", msg)
@@ -424,7 +416,7 @@ func (v *validator) volumeOptions(at string, options []string) {
 func (v *validator) mountPath(field, p string) {
 	switch {
 	case !path.IsAbs(p) || path.Clean(p) != p:
-		v.add(field, "expected an absolute path without \"..\", \".\" and double or trailing slashes, got %q", clip(p))
+		v.add(field, "expected an absolute path without \"..\", \".\" and double or trailing slashes, got %q", yamldoc.Clip(p))
 	case p == "/":
 		v.add(field, "/ is the root filesystem; see spec.root")
 	default:
@@ -458,8 +450,8 @@ func (v *validator) surroundings(s *Spec) {
 }
 
 func (v *validator) netnsName(field, n string) {
-	if n == "" || n == "." || n == ".." || len(n) > unix.NAME_MAX || strings.Contains(n, "/") || !printable(n, "") {
-		v.add(field, "expected the name of a network namespace in /run/netns, as `ip netns` lists them, got %q", clip(n))
+	if n == "" || n == "." || n == ".." || len(n) > unix.NAME_MAX || strings.Contains(n, "/") || !yamldoc.Printable(n, "") {
+		v.add(field, "expected the name of a network namespace in /run/netns, as `ip netns` lists them, got %q", yamldoc.Clip(n))
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/yamldoc"
 )
 
 // manifest is one document given on the command line.
@@ -260,7 +261,7 @@ func readBelow(dir *os.File, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, desired.MaxFileBytes+1))
+	return io.ReadAll(io.LimitReader(f, yamldoc.MaxFileBytes+1))
 }
 
 // countermand takes back the order to remove a sandbox that is wanted again.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/yamldoc"
 )
 
 // input is one file of manifests that -f names.
@@ -120,7 +121,7 @@ func (a *app) readInput(ctx context.Context, in input) ([]byte, error) {
 	// is about to end.
 	done := make(chan result, 1)
 	go func() {
-		b, err := io.ReadAll(io.LimitReader(r, desired.MaxFileBytes+1))
+		b, err := io.ReadAll(io.LimitReader(r, yamldoc.MaxFileBytes+1))
 		done <- result{b, err}
 	}()
 	var res result

@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/yamldoc"
 )
 
 func TestReadInput(t *testing.T) {
@@ -39,7 +39,7 @@ func TestReadInput(t *testing.T) {
 	}
 	// Never more than would be refused anyway.
 	a.stdin = endless{}
-	if b, err := read(input{path: "-"}); err != nil || len(b) != desired.MaxFileBytes+1 {
+	if b, err := read(input{path: "-"}); err != nil || len(b) != yamldoc.MaxFileBytes+1 {
 		t.Errorf("%d bytes %v", len(b), err)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"go.yaml.in/yaml/v3"
+	"sandboxctl.dev/desired/yamldoc"
 )
 
 // shapes calls fn for every object, list and map that a kind of document has.
@@ -27,8 +27,8 @@ func shapes(root reflect.Type, fn func(path string, t reflect.Type)) {
 			if path != "" {
 				fn(path, t)
 			}
-			for _, f := range fieldsOf(t) {
-				walk(f.typ, join(path, f.name))
+			for _, f := range yamldoc.FieldsOf(t) {
+				walk(f.Type, yamldoc.Join(path, f.Name))
 			}
 		}
 	}
@@ -38,30 +38,32 @@ func shapes(root reflect.Type, fn func(path string, t reflect.Type)) {
 // Every object and list has an example, and following it is no mistake.
 func TestShapeExamples(t *testing.T) {
 	t.Parallel()
-	for kind, root := range map[string]reflect.Type{Kind: reflect.TypeFor[Sandbox](), PolicyKind: reflect.TypeFor[HostPolicy]()} {
-		shapes(root, func(path string, typ reflect.Type) {
-			e := example(typ, path)
+	for _, kind := range []KindInfo{manifestKinds[0], policyKinds[0]} {
+		shapes(kind.Schema.Type, func(path string, typ reflect.Type) {
+			e := kind.Schema.Example(typ, path)
 			if e == "" {
-				t.Errorf("%s %s has no example", kind, path)
+				t.Errorf("%s %s has no example", kind.Kind, path)
 				return
 			}
-			value := e
-			if !strings.HasSuffix(path, "]") {
-				name, rest, found := strings.Cut(e, ": ")
-				if last := path[strings.LastIndexByte(path, '.')+1:]; !found || name != last {
-					t.Errorf("%s %s: the example %q is of another field", kind, path, e)
+			name, value := path[strings.LastIndexByte(path, '.')+1:], e
+			if strings.HasSuffix(path, "]") {
+				name = "item"
+			} else {
+				key, rest, found := strings.Cut(e, ": ")
+				if !found || key != name {
+					t.Errorf("%s %s: the example %q is of another field", kind.Kind, path, e)
 				}
 				value = rest
 			}
-			var doc yaml.Node
-			if err := yaml.Unmarshal([]byte(value), &doc); err != nil {
-				t.Errorf("%s %s: %q: %v", kind, path, e, err)
-				return
+			// A document of that one field.
+			schema := *kind.Schema
+			schema.Type = reflect.StructOf([]reflect.StructField{{Name: "F", Type: typ, Tag: reflect.StructTag(`json:"` + name + `"`)}})
+			d := yamldoc.Parse("f", yamldoc.Chunk{Text: []byte(name + ": " + value), Line: 1}, "")
+			if d.Parsed() {
+				d.Check(&schema)
 			}
-			w := newWalker("f", chunk{line: 1}, kind, root)
-			w.value(doc.Content[0], typ, path)
-			if len(w.problems) > 0 {
-				t.Errorf("%s %s: the example %q is refused: %v", kind, path, e, w.problems)
+			if len(d.Problems()) > 0 {
+				t.Errorf("%s %s: the example %q is refused: %v", kind.Kind, path, e, d.Problems())
 			}
 		})
 	}

@@ -3,9 +3,43 @@
 package desired
 
 import (
+	"maps"
 	"reflect"
-	"strings"
+
+	"sandboxctl.dev/desired/yamldoc"
 )
+
+// manifestSchema is what there is to say about the types of manifests.
+var manifestSchema = &yamldoc.Schema{
+	Type: reflect.TypeFor[Sandbox](), Required: required, Examples: examples, ListExamples: listExamples, Unknown: unknownField,
+}
+
+// SchemaOf completes the schema of another kind of document, which may have types
+// of manifests in it.
+func SchemaOf(own yamldoc.Schema) *yamldoc.Schema {
+	return &yamldoc.Schema{
+		Type: own.Type, Required: joined(required, own.Required), Examples: joined(examples, own.Examples),
+		ListExamples: joined(listExamples, own.ListExamples), Unknown: unknownField,
+	}
+}
+
+func joined[K comparable, V any](a, b map[K]V) map[K]V {
+	m := maps.Clone(a)
+	maps.Copy(m, b)
+	return m
+}
+
+// required are the fields a manifest can't do without. What else is missing is
+// found by Validate.
+var required = map[reflect.Type]map[string]string{
+	reflect.TypeFor[Sandbox]():  {"apiVersion": APIVersion, "kind": Kind, "metadata": "an object with a name", "spec": "an object with a root"},
+	reflect.TypeFor[Metadata](): {"name": "a DNS label such as \"web\""},
+	reflect.TypeFor[Spec]():     {"root": "one of host, dir, bundle"},
+	reflect.TypeFor[Volume]():   {"name": "a DNS label", "mountPath": "an absolute path in the sandbox"},
+	reflect.TypeFor[EnvVar]():   {"name": "the name of an environment variable"},
+	reflect.TypeFor[Rlimit]():   {"type": "a limit such as NOFILE", "soft": "a number", "hard": "a number"},
+	reflect.TypeFor[User]():     {"uid": "a number", "gid": "a number"},
+}
 
 // examples show authors what an object or a list looks like. Each is a valid
 // value of its type.
@@ -25,10 +59,6 @@ var examples = map[reflect.Type]string{
 	reflect.TypeFor[Network]():      `{mode: none}`,
 	reflect.TypeFor[Resources]():    `{cpu: 500m, memory: 256Mi, pids: 128}`,
 	reflect.TypeFor[Backoff]():      `{initial: 1s, max: 5m}`,
-
-	reflect.TypeFor[AllowedPath]():   `{path: /srv/sandboxctl, access: readOnly}`,
-	reflect.TypeFor[RootPolicy]():    `{dirs: [{path: /srv/sandboxctl, access: readOnly}]}`,
-	reflect.TypeFor[NetworkPolicy](): `{netns: [shop]}`,
 }
 
 // listExamples are those of lists and maps of plain values, by field.
@@ -42,26 +72,4 @@ var listExamples = map[string]string{
 
 	"labels":      `{app: web}`,
 	"annotations": `{note: text}`,
-
-	"netns":        `[shop]`,
-	"capabilities": `[NET_ADMIN]`,
-	"platforms":    `[systrap]`,
-	"fileAccess":   `[proxy]`,
-}
-
-// example is one line of YAML that is right for a field of the type given, ""
-// if there is none.
-func example(t reflect.Type, path string) string {
-	field := path[strings.LastIndexByte(path, '.')+1:]
-	value := examples[t]
-	if t.Kind() != reflect.Struct {
-		value = listExamples[field]
-		if value == "" && t.Kind() == reflect.Slice && examples[t.Elem()] != "" {
-			value = "[" + examples[t.Elem()] + "]"
-		}
-	}
-	if value == "" || strings.HasSuffix(field, "]") {
-		return value // an item of a list has no name
-	}
-	return field + ": " + value
 }

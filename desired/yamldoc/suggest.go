@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package yamldoc
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
 	"sync"
 )
 
-// unknownField words the error for a key that is not a field, with what its
-// author may have meant.
-func unknownField(root reflect.Type, key, path string, known map[string]fieldInfo) string {
-	if path == "" && key == "status" {
-		return "status is not for a manifest: it is what sandboxctl reports (see `sandboxctl get`); remove it"
+// unknown words the error for a key that is not a field, with what its author
+// may have meant. parent is the path of the object.
+func (s *Schema) unknown(t reflect.Type, key, path, parent string) string {
+	if s.Unknown != nil {
+		if msg, ok := s.Unknown(t, key, path, parent); ok {
+			return msg
+		}
 	}
-	msg := fmt.Sprintf("unknown field %q", clip(key))
-	names := make([]string, 0, len(known))
-	for n := range known {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	if n := nearest(key, names); n != "" {
+	msg := fmt.Sprintf("unknown field %q", Clip(key))
+	names := slices.Sorted(maps.Keys(FieldsOf(t)))
+	if n := Nearest(key, names); n != "" {
 		return msg + fmt.Sprintf("; did you mean %q?", n)
 	}
-	if where := fieldIndex(root)[key]; len(where) > 0 {
+	if where := fieldIndex(s.Type)[key]; len(where) > 0 {
 		return msg + fmt.Sprintf(" here; it belongs to %s", strings.Join(where, " or "))
 	}
 	return msg + "; expected one of " + strings.Join(names, ", ")
@@ -51,9 +51,9 @@ func fieldIndex(root reflect.Type) map[string][]string {
 		if t.Kind() != reflect.Struct {
 			return
 		}
-		for _, f := range sortedFields(fieldsOf(t)) {
-			index[f.name] = append(index[f.name], join2(path))
-			walk(f.typ, strings.TrimPrefix(path+"."+f.name, "."))
+		for _, f := range sortedFields(FieldsOf(t)) {
+			index[f.Name] = append(index[f.Name], cmp.Or(path, "the top level"))
+			walk(f.Type, strings.TrimPrefix(path+"."+f.Name, "."))
 		}
 	}
 	walk(root, "")
@@ -61,15 +61,8 @@ func fieldIndex(root reflect.Type) map[string][]string {
 	return index
 }
 
-func join2(path string) string {
-	if path == "" {
-		return "the top level"
-	}
-	return path
-}
-
-// nearest is the candidate that a word was probably meant to be, or "".
-func nearest(word string, candidates []string) string {
+// Nearest is the candidate that a word was probably meant to be, or "".
+func Nearest(word string, candidates []string) string {
 	best, bestDist := "", len(word)/3+2
 	for _, c := range candidates {
 		if strings.EqualFold(c, word) {
@@ -109,4 +102,9 @@ func distance(a, b string) int {
 		prev2, prev, cur = prev, cur, prev2
 	}
 	return prev[len(b)]
+}
+
+// Nearly says whether one word is another but for so many letters.
+func Nearly(a, b string, most int) bool {
+	return abs(len(a)-len(b)) <= most && distance(a, b) <= most
 }
