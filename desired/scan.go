@@ -398,6 +398,8 @@ func (sc *scanner) file(p string) *fileEntry {
 	if err := unix.Fstat(int(f.Fd()), st); err != nil {
 		return sc.unread(p, err)
 	}
+	// And its identity: a link may lead elsewhere since the first look.
+	id = idOf(st)
 	if err := judge("the file", st, true); err != nil {
 		e := sc.badFile(p, id, "%v", err)
 		e.problems[0].Opaque = true
