@@ -68,7 +68,8 @@ func stubOptions(t *testing.T) launcher.Options {
 	t.Helper()
 	self, err := os.Executable()
 	must(t, err)
-	return launcher.Options{SentryPath: self, BootTimeout: 2 * time.Second}
+	// Long enough for four at once on a machine that does other things.
+	return launcher.Options{SentryPath: self, BootTimeout: 20 * time.Second}
 }
 
 // realHost is a launcher on a state directory of its own. What is on the host
@@ -173,7 +174,9 @@ func TestMisbehaviour(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := realHost(t, stubOptions(t))
+			opts := stubOptions(t)
+			opts.BootTimeout = 2 * time.Second // some are heard of no sooner
+			h := realHost(t, opts)
 			for range 2 {
 				err := h.Create(t.Context(), h.Entry(name, "a"), "")
 				if err == nil {

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -33,6 +34,14 @@ import (
 // without it they are built here.
 var binDir string
 
+// heedHangUp gives what tests start the default action of SIGHUP, also if this
+// program was started with nohup: tests hang up on clients.
+func heedHangUp() {
+	if signal.Ignored(unix.SIGHUP) {
+		signal.Notify(make(chan os.Signal, 1), unix.SIGHUP)
+	}
+}
+
 func TestMain(m *testing.M) {
 	if code, is := stub(); is {
 		os.Exit(code)
@@ -45,6 +54,7 @@ func TestMain(m *testing.M) {
 		os.Exit(hardened())
 	}
 	flag.Parse()
+	heedHangUp()
 	code, err := func() (int, error) {
 		binDir = os.Getenv("SANDBOXCTL_BIN")
 		if binDir == "" {

@@ -248,8 +248,8 @@ var absorbed = []struct {
 	{"open.*|newfstatat|statx|getdents64", "/logs(/[^/]*)*$", 0},
 	// The kernel says who holds the lock; its text is for people.
 	{"pwrite64|ftruncate", "/daemon.lock$", 0},
-	// A record that frees something is written over the reserve.
-	{"open.*|write|fsync|renameat2", "/s/sandboxes/[^/]*/(meta.json|.sandboxctl-tmp[^/]*)$", unix.ENOSPC},
+	// What frees something, and the daemon's own file, is written over the reserve.
+	{"open.*|write|fsync|renameat2", "/s/(sandboxes/[^/]*/)?(meta.json|daemon.json|.sandboxctl-tmp[^/]*)$", unix.ENOSPC},
 	// Of a sandbox that was stopped on purpose, whose exit code is of no account.
 	{"open.*", "/exit.json$|/gofer-exit.json$", 0},
 }

@@ -181,6 +181,14 @@ func (w *world) cleanUp() {
 			w.t.Errorf("clean up: %v", err)
 		}
 	}
+	// The daemon may have been killed while it wrote or removed something: the next
+	// one sweeps that.
+	if _, err := store.SweepTemps(); err != nil {
+		w.t.Errorf("clean up: %v", err)
+	}
+	if _, err := store.SweepTrash(); err != nil {
+		w.t.Errorf("clean up: %v", err)
+	}
 	if err := w.left(store); err != nil {
 		w.t.Errorf("clean up: %v", err)
 	}
