@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"sandboxctl.dev/desired/trustedfile"
 )
 
 // refill is for how many times Settle nothing may come to a directory that was
@@ -151,7 +153,7 @@ func (d *Dir) believe(s *Snapshot) {
 	for i := range s.Problems {
 		p := &s.Problems[i]
 		opaque = opaque || p.Opaque
-		id := fileID{}
+		id := trustedfile.ID{}
 		if f := d.files[p.File]; f != nil {
 			id = f.id
 		}

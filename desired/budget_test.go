@@ -8,76 +8,29 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"golang.org/x/sys/unix"
-
+	"sandboxctl.dev/desired/desiredtest"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
 var update = flag.Bool("update", false, "write testdata/yaml/problems.txt anew")
 
-// What reading a file of up to yamldoc.MaxFileBytes may cost, whatever is in it.
-const (
-	budgetTime  = 100 * time.Millisecond
-	budgetAlloc = 32 << 20
-)
-
-// cost of reading a text: processor time, which a loaded machine does not add
-// to, of the best of some runs, and bytes allocated. No other goroutine may
-// allocate meanwhile.
-type cost struct {
-	time  time.Duration
-	alloc uint64
-}
-
-func (c cost) within() bool { return c.time < slower*budgetTime && c.alloc < budgetAlloc }
-
-// measure runs fn until it was within the budget, at most runs times.
-func measure(tb testing.TB, runs int, fn func()) cost {
-	tb.Helper()
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	used := func() time.Duration {
-		var ru unix.Rusage
-		if err := unix.Getrusage(unix.RUSAGE_THREAD, &ru); err != nil {
-			tb.Fatal(err)
-		}
-		return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
-	}
-	best := cost{time: time.Hour, alloc: 1 << 62}
-	for range runs {
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		start := used()
-		fn()
-		took := used() - start
-		runtime.ReadMemStats(&after)
-		best.time, best.alloc = min(best.time, took), min(best.alloc, after.TotalAlloc-before.TotalAlloc)
-		if best.within() {
-			break
-		}
-	}
-	return best
-}
-
 // No file of a permitted size takes long or much, and almost none of these is
 // valid.
 func TestBudget(t *testing.T) {
 	acceptable := map[string]bool{"manifests, one long value": true, "small manifests": true, "thirty values each": true}
-	var worst cost
+	var worst desiredtest.Cost
 	check := func(name, text string, mayPass bool) {
 		data := []byte(text)
 		var docs []Document
 		var ps []Problem
-		c := measure(t, 9, func() { docs, ps = Decode("f.yaml", data) })
-		worst.time, worst.alloc = max(worst.time, c.time), max(worst.alloc, c.alloc)
-		if !c.within() {
-			t.Errorf("%s: %s and %d KiB for %d bytes", name, c.time, c.alloc>>10, len(data))
+		c := desiredtest.Measure(t, 9, func() { docs, ps = Decode("f.yaml", data) })
+		worst.Time, worst.Alloc = max(worst.Time, c.Time), max(worst.Alloc, c.Alloc)
+		if !c.Within(1) {
+			t.Errorf("%s: %s and %d KiB for %d bytes", name, c.Time, c.Alloc>>10, len(data))
 		}
 		if len(ps) == 0 && !mayPass && !isAnyForeign(docs) {
 			t.Errorf("%s is accepted", name)
@@ -96,11 +49,11 @@ func TestBudget(t *testing.T) {
 		if len(text) > yamldoc.MaxFileBytes || len(text) < 1000 {
 			t.Errorf("%s has %d bytes", name, len(text))
 		}
-		text = text[:len(text)/shapePart]
-		check(name, text, acceptable[name] || shapePart > 1)
-		check(name+", fewer marks", fewerMarks(text), acceptable[name] || shapePart > 1)
+		text = text[:len(text)/desiredtest.ShapePart]
+		check(name, text, acceptable[name] || desiredtest.ShapePart > 1)
+		check(name+", fewer marks", fewerMarks(text), acceptable[name] || desiredtest.ShapePart > 1)
 	}
-	t.Logf("%d shapes twice: at most %s and %d KiB", len(shapes), worst.time, worst.alloc>>10)
+	t.Logf("%d shapes twice: at most %s and %d KiB", len(shapes), worst.Time, worst.Alloc>>10)
 }
 
 // corpus are the files of testdata/yaml.
@@ -166,7 +119,7 @@ func TestCorpus(t *testing.T) {
 func TestNodesAtMost(t *testing.T) {
 	t.Parallel()
 	for name, text := range hardShapes() {
-		for _, c := range yamldoc.Split([]byte(text[:len(text)/shapePart]), 1) {
+		for _, c := range yamldoc.Split([]byte(text[:len(text)/desiredtest.ShapePart]), 1) {
 			if n, ok := countNodes(c.Text); ok && n > yamldoc.NodesAtMost(c.Text) {
 				t.Errorf("%s: %d values, expected at most %d", name, n, yamldoc.NodesAtMost(c.Text))
 			}

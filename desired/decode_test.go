@@ -14,21 +14,13 @@ import (
 
 	"pgregory.net/rapid"
 
+	"sandboxctl.dev/desired/desiredtest"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
-const minimal = `apiVersion: sandboxctl.dev/v1alpha1
-kind: Sandbox
-metadata: {name: web}
-spec:
-  root: {host: {}}
-  command: [sh]
-`
+const minimal = desiredtest.Minimal
 
-// with is the minimal manifest with more lines in its spec.
-func with(lines ...string) string {
-	return minimal + "  " + strings.Join(lines, "\n  ") + "\n"
-}
+func with(lines ...string) string { return desiredtest.With(lines...) }
 
 func problems(t *testing.T, text string) string {
 	t.Helper()

@@ -14,6 +14,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"sandboxctl.dev/desired/desiredtest"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
@@ -37,10 +38,6 @@ func countNodes(text []byte) (int, bool) {
 	return count(&root) - 1, true
 }
 
-// fuzzSlower is how many times longer it may take in a program that is
-// instrumented to see which inputs are new.
-const fuzzSlower = 4
-
 // Whatever is in a file: it is done with within the budget, every problem is at
 // a place in the file, and what is accepted is valid, comes back from its record
 // and can be taken out of the file.
@@ -60,9 +57,9 @@ func FuzzDecode(f *testing.F) {
 		}
 		var docs []Document
 		var ps []Problem
-		c := measure(t, 5, func() { docs, ps = Decode("f", b) })
-		if c.time > fuzzSlower*slower*budgetTime || c.alloc > budgetAlloc {
-			t.Fatalf("%s and %d KiB for %d bytes", c.time, c.alloc>>10, len(b))
+		c := desiredtest.Measure(t, 5, func() { docs, ps = Decode("f", b) })
+		if !c.Within(desiredtest.FuzzSlower) {
+			t.Fatalf("%s and %d KiB for %d bytes", c.Time, c.Alloc>>10, len(b))
 		}
 		again, ps2 := Decode("f", b)
 		if !reflect.DeepEqual(docs, again) || !reflect.DeepEqual(ps, ps2) {
@@ -199,9 +196,9 @@ func FuzzPolicy(f *testing.F) {
 		b = b[:min(len(b), yamldoc.MaxFileBytes)]
 		var p *HostPolicy
 		var ps []Problem
-		c := measure(t, 5, func() { p, ps = DecodePolicy("policy.yaml", b) })
-		if c.time > fuzzSlower*slower*budgetTime || c.alloc > budgetAlloc {
-			t.Fatalf("%s and %d KiB for %d bytes", c.time, c.alloc>>10, len(b))
+		c := desiredtest.Measure(t, 5, func() { p, ps = DecodePolicy("policy.yaml", b) })
+		if !c.Within(desiredtest.FuzzSlower) {
+			t.Fatalf("%s and %d KiB for %d bytes", c.Time, c.Alloc>>10, len(b))
 		}
 		if (p == nil) != (len(ps) > 0) {
 			t.Fatalf("%v %v", p, ps)

@@ -12,6 +12,8 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing/format/gitignore"
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/desired/trustedfile"
 )
 
 // IgnoreFile says, in the syntax of gitignore, which files of its directory and those
@@ -53,7 +55,7 @@ func (sc *scanner) readIgnore(rel string) {
 
 // readSmall reads a file that counts only if it is root's and nobody else's.
 func (sc *scanner) readSmall(p string) (string, error) {
-	f, err := openTrustedBelow(sc.top, p)
+	f, err := trustedfile.OpenBelow(sc.top, p)
 	if err != nil {
 		return "", err
 	}
@@ -62,7 +64,7 @@ func (sc *scanner) readSmall(p string) (string, error) {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return "", err
 	}
-	release, writing := lease(f, &st, sc.d.opts.Settle)
+	release, writing := trustedfile.Lease(f, &st, sc.d.opts.Settle)
 	if writing {
 		return "", errWriting
 	}

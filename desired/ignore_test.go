@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sandboxctl.dev/desired/desiredtest"
 )
 
 // An ignore file means what git makes of it.
@@ -50,19 +52,19 @@ func TestIgnoreAsGit(t *testing.T) {
 			t.Parallel()
 			top := t.TempDir()
 			for _, f := range files {
-				must(t, os.MkdirAll(filepath.Join(top, filepath.Dir(f)), 0o755))
-				must(t, os.WriteFile(filepath.Join(top, f), []byte("x: [\n"), 0o644))
+				desiredtest.Must(t, os.MkdirAll(filepath.Join(top, filepath.Dir(f)), 0o755))
+				desiredtest.Must(t, os.WriteFile(filepath.Join(top, f), []byte("x: [\n"), 0o644))
 			}
 			for dir, text := range ignore {
 				for _, n := range []string{IgnoreFile, ".gitignore"} {
-					must(t, os.WriteFile(filepath.Join(top, dir, n), []byte(text), 0o644))
+					desiredtest.Must(t, os.WriteFile(filepath.Join(top, dir, n), []byte(text), 0o644))
 				}
 			}
 			git := exec.CommandContext(t.Context(), "git", "init", "-q")
 			git.Dir = top
-			must(t, git.Run())
+			desiredtest.Must(t, git.Run())
 			s, err := NewDir(DirOptions{Path: top, Once: true}).Load(t.Context())
-			must(t, err)
+			desiredtest.Must(t, err)
 			read := map[string]bool{}
 			for _, p := range s.Problems {
 				read[p.File] = true

@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/desired/trustedfile"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
@@ -27,7 +26,7 @@ type PolicyFile struct {
 	opts PolicyOptions
 
 	mu     sync.Mutex
-	id     fileID
+	id     trustedfile.ID
 	policy *HostPolicy
 }
 
@@ -59,9 +58,9 @@ func (f *PolicyFile) Options() PolicyOptions { return f.opts }
 func (f *PolicyFile) Load() (*HostPolicy, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	file, err := OpenTrusted(f.opts.Path)
-	if f.opts.Optional && errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errDangling) {
-		f.policy, f.id = nil, fileID{}
+	file, err := trustedfile.Open(f.opts.Path)
+	if f.opts.Optional && errors.Is(err, fs.ErrNotExist) && !errors.Is(err, trustedfile.ErrDangling) {
+		f.policy, f.id = nil, trustedfile.ID{}
 		return DefaultHostPolicy().protecting(f.protected()), nil
 	}
 	if err != nil {
@@ -75,13 +74,13 @@ func (f *PolicyFile) Load() (*HostPolicy, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, fmt.Errorf("read host policy %s: expected a regular file", f.opts.Path)
 	}
-	id := fileID{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
+	id := trustedfile.IDOf(&st)
 	if f.policy != nil && f.id == id {
 		f.policy = f.policy.protecting(f.protected())
 		return f.policy, nil
 	}
 	// Half a policy may allow what the whole one does not.
-	release, writing := lease(file, &st, policySettle)
+	release, writing := trustedfile.Lease(file, &st, policySettle)
 	if writing {
 		return nil, fmt.Errorf("read host policy %s: it is being written", f.opts.Path)
 	}
@@ -108,31 +107,9 @@ func (f *PolicyFile) protected() []string {
 	var out []string
 	for _, own := range append([]string{f.opts.Path}, f.opts.Protected...) {
 		out = append(out, own)
-		out = append(out, Way(own)...)
+		out = append(out, trustedfile.Way(own)...)
 	}
 	return out
-}
-
-// Way returns every link that a clean absolute path leads through, by its own path,
-// and at last where it leads to: who may write one of these decides what is there.
-func Way(p string) []string {
-	var links []string
-	at, todo := "/", strings.Split(p, "/")
-	for len(todo) > 0 {
-		next := filepath.Join(at, todo[0])
-		todo = todo[1:]
-		target, err := os.Readlink(next)
-		if err != nil || len(links) == maxTrustedLinks {
-			at = next
-			continue
-		}
-		links = append(links, next)
-		if filepath.IsAbs(target) {
-			at = "/"
-		}
-		todo = append(strings.Split(target, "/"), todo...)
-	}
-	return append(links, at)
 }
 
 // protecting returns the policy with other paths that are never shared.

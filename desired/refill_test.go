@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"sandboxctl.dev/desired/desiredtest"
 )
 
 // A directory that was away, or another one, comes back file by file, as a copy
@@ -16,24 +18,24 @@ func TestDirRefilled(t *testing.T) {
 	const settle = 20 * time.Millisecond
 	for name, away := range map[string]func(t *testing.T, m string){
 		"replaced": func(t *testing.T, m string) {
-			must(t, os.Rename(m, m+".old"))
-			must(t, os.Mkdir(m, 0o755))
+			desiredtest.Must(t, os.Rename(m, m+".old"))
+			desiredtest.Must(t, os.Mkdir(m, 0o755))
 		},
 		"missing": func(t *testing.T, m string) {
-			must(t, os.Rename(m, m+".old"))
+			desiredtest.Must(t, os.Rename(m, m+".old"))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			m := filepath.Join(t.TempDir(), "m")
-			must(t, os.Mkdir(m, 0o755))
+			desiredtest.Must(t, os.Mkdir(m, 0o755))
 			write := func(n string) {
-				must(t, os.WriteFile(filepath.Join(m, n+".yaml"), []byte(named(n)), 0o644))
+				desiredtest.Must(t, os.WriteFile(filepath.Join(m, n+".yaml"), []byte(named(n)), 0o644))
 			}
 			d := NewDir(DirOptions{Path: m, Settle: settle, BootID: "boot", Expected: true})
 			load := func() *Snapshot {
 				s, err := d.Load(t.Context())
-				must(t, err)
+				desiredtest.Must(t, err)
 				return s
 			}
 			complete := func() *Snapshot {
@@ -57,7 +59,7 @@ func TestDirRefilled(t *testing.T) {
 				}
 				time.Sleep(settle / 2)
 			}
-			must(t, os.MkdirAll(m, 0o755))
+			desiredtest.Must(t, os.MkdirAll(m, 0o755))
 			for _, n := range []string{"a", "b"} {
 				write(n)
 				wrote := time.Now()

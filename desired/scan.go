@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/desired/trustedfile"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
@@ -31,7 +32,7 @@ const (
 // fileEntry is what one file said when it was last read.
 type fileEntry struct {
 	path     string
-	id       fileID
+	id       trustedfile.ID
 	policy   string // the digest of what it was judged by
 	entries  []Entry
 	problems []Problem
@@ -47,19 +48,12 @@ type fileEntry struct {
 	names map[string]bool
 }
 
-// fileID changes when a file is written or replaced.
-type fileID struct {
-	dev, ino     uint64
-	size         int64
-	mtime, ctime unix.Timespec
-}
-
 // scan reads what changed in the directory into d.files and reports what is
 // not a file it can read.
 func (d *Dir) scan(ctx context.Context, s *Snapshot, policyDigest string) (DirIdentity, error) {
 	// The one place where a link is followed out of the directory: whoever
 	// configured the path may have meant one, as git-sync and Kubernetes make.
-	top, err := OpenTrusted(d.opts.Path)
+	top, err := trustedfile.Open(d.opts.Path)
 	if err != nil {
 		return DirIdentity{}, err
 	}
@@ -161,7 +155,7 @@ func (sc *scanner) dir(dir *os.File, rel string, depth int, linked bool) error {
 	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
 		return fmt.Errorf("stat directory: %w", err)
 	}
-	if err := judge(path.Join(".", rel), &st, true); err != nil {
+	if err := trustedfile.Judge(path.Join(".", rel), &st, true); err != nil {
 		sc.problem(rel, "it can't be relied on: the directory %v", err)
 		return nil
 	}
@@ -263,11 +257,11 @@ func (sc *scanner) subdir(p string, depth int, linked bool) error {
 	var f *os.File
 	var err error
 	if linked {
-		f, err = openTrustedBelow(sc.top, p)
+		f, err = trustedfile.OpenBelow(sc.top, p)
 	} else {
 		f, err = sc.open(p, unix.O_RDONLY|unix.O_DIRECTORY)
 	}
-	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errDangling) && !sc.there(p) {
+	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, trustedfile.ErrDangling) && !sc.there(p) {
 		return nil // removed while we looked; the absence is seen next time too
 	}
 	if err != nil {
@@ -366,10 +360,10 @@ func (sc *scanner) file(p string) *fileEntry {
 	if err != nil {
 		return sc.unread(p, err)
 	}
-	id := idOf(st)
+	id := trustedfile.IDOf(st)
 	// What a link leads through may change without the file.
 	if sc.linked[p] {
-		f, err := openTrustedBelow(sc.top, p)
+		f, err := trustedfile.OpenBelow(sc.top, p)
 		if err != nil {
 			e := sc.unread(p, err)
 			e.problems[0].Message = fmt.Sprintf("the file can't be relied on: %v", sc.linkHint(p, err))
@@ -399,13 +393,13 @@ func (sc *scanner) file(p string) *fileEntry {
 		return sc.unread(p, err)
 	}
 	// And its identity: a link may lead elsewhere since the first look.
-	id = idOf(st)
-	if err := judge("the file", st, true); err != nil {
+	id = trustedfile.IDOf(st)
+	if err := trustedfile.Judge("the file", st, true); err != nil {
 		e := sc.badFile(p, id, "%v", err)
 		e.problems[0].Opaque = true
 		return e
 	}
-	release, writing := lease(f, st, sc.d.opts.Settle)
+	release, writing := trustedfile.Lease(f, st, sc.d.opts.Settle)
 	if writing {
 		return sc.unsettled(p, old, id)
 	}
@@ -434,32 +428,28 @@ func (sc *scanner) file(p string) *fileEntry {
 	return entry
 }
 
-func idOf(st *unix.Stat_t) fileID {
-	return fileID{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
-}
-
 // isStill says that the file of an entry is the one it was, in one system call:
 // most of ten thousand files are, each time that one of them changes. What else it
 // may be is found out with more care.
 func (e *fileEntry) isStill(top int, policy string) bool {
 	var st unix.Stat_t
-	return e != nil && !e.unsettled && e.policy == policy && unix.Fstatat(top, e.path, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && idOf(&st) == e.id
+	return e != nil && !e.unsettled && e.policy == policy && unix.Fstatat(top, e.path, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && trustedfile.IDOf(&st) == e.id
 }
 
-func (sc *scanner) badFile(p string, id fileID, format string, args ...any) *fileEntry {
+func (sc *scanner) badFile(p string, id trustedfile.ID, format string, args ...any) *fileEntry {
 	return &fileEntry{path: p, id: id, look: sc.d.looks, problems: []Problem{{Position: Position{File: p}, Message: fmt.Sprintf(format, args...)}}}
 }
 
 // unread is a file that the system refuses to read, or a link that leads to none. It
 // is tried again, since it looks the same when that is over.
 func (sc *scanner) unread(p string, err error) *fileEntry {
-	e := sc.badFile(p, fileID{}, "the file can't be read: %v", sc.linkHint(p, err))
+	e := sc.badFile(p, trustedfile.ID{}, "the file can't be read: %v", sc.linkHint(p, err))
 	e.unread, e.problems[0].Opaque = true, true
 	return e
 }
 
 // unsettled keeps what a file said before for as long as it is being written.
-func (sc *scanner) unsettled(p string, old *fileEntry, id fileID) *fileEntry {
+func (sc *scanner) unsettled(p string, old *fileEntry, id trustedfile.ID) *fileEntry {
 	e := &fileEntry{path: p, id: id, policy: sc.policy, look: sc.d.looks, unsettled: true}
 	if old == nil {
 		return e
@@ -480,22 +470,4 @@ func (sc *scanner) unsettled(p string, old *fileEntry, id fileID) *fileEntry {
 		}
 	}
 	return e
-}
-
-// lease keeps writers out of a file while it is read. writing says that
-// somebody has it open for writing: the kernel tells, exactly, by refusing a
-// read lease. Where there are no leases (another owner, a network filesystem) a
-// file is taken to be written as long as its last change is not settle ago.
-func lease(f *os.File, st *unix.Stat_t, settle time.Duration) (release func(), writing bool) {
-	fd := f.Fd()
-	_, err := unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_RDLCK)
-	switch {
-	case err == nil:
-		// A writer that comes meanwhile waits in its open until this.
-		return func() { _, _ = unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_UNLCK) }, false
-	case errors.Is(err, unix.EAGAIN):
-		return nil, true
-	}
-	age := time.Since(time.Unix(st.Mtim.Unix()))
-	return func() {}, age >= 0 && age < settle
 }

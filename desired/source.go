@@ -16,6 +16,7 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
+	"sandboxctl.dev/desired/trustedfile"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
@@ -171,7 +172,7 @@ func (d *Dir) Load(ctx context.Context) (*Snapshot, error) {
 	}
 	d.top = id
 	var unusable *policyError
-	var untrusted *UntrustedError
+	var untrusted *trustedfile.UntrustedError
 	switch {
 	case errors.As(err, &unusable):
 		d.incomplete(snap, ReasonPolicyUnusable, "%v; nothing is created, changed or stopped until it is mended", unusable.err)

@@ -5,7 +5,6 @@ package desired
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,151 +14,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/desired/desiredtest"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
-// stranger is a user that is neither root nor who runs the tests.
-const stranger = 54321
-
-// requireRoot skips a test that gives files to others, or fails it where it is
-// required.
-func requireRoot(t *testing.T) {
-	t.Helper()
-	switch {
-	case os.Geteuid() == 0:
-	case os.Getenv("SANDBOXCTL_E2E") == "require":
-		t.Fatal("only root may give files to others, and SANDBOXCTL_E2E=require")
-	default:
-		t.Skip("only root may give files to others")
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestOpenTrusted(t *testing.T) {
-	t.Parallel()
-	requireRoot(t)
-	for name, c := range map[string]struct {
-		spoil func(top string) error
-		path  string // below top, default d/e/file
-		want  string // "" opens it
-	}{
-		"all of root":              {nil, "", ""},
-		"a directory":              {nil, "d/e", ""},
-		"detours":                  {nil, "./d//e/../e/./file", ""},
-		"a file that others write": {func(top string) error { return os.Chmod(top+"/d/e/file", 0o664) }, "", "/d/e/file can be written by others (mode 0664)"},
-		"a file that all write":    {func(top string) error { return os.Chmod(top+"/d/e/file", 0o646) }, "", "/d/e/file can be written by others (mode 0646)"},
-		"a file of others":         {func(top string) error { return os.Chown(top+"/d/e/file", stranger, 0) }, "", "/d/e/file belongs to user 54321"},
-		"its directory":            {func(top string) error { return os.Chmod(top+"/d/e", 0o775) }, "", "/d/e can be written by others (mode 0775)"},
-		"a directory of others":    {func(top string) error { return os.Chown(top+"/d/e", stranger, 0) }, "", "/d/e belongs to user 54321"},
-		"far above":                {func(top string) error { return os.Chmod(top+"/d", 0o757) }, "", "/d can be written by others (mode 0757)"},
-		"far above, of others":     {func(top string) error { return os.Chown(top+"/d", stranger, 0) }, "", "/d belongs to user 54321"},
-		"sticky above":             {func(top string) error { return os.Chmod(top+"/d", 0o777|fs.ModeSticky) }, "", ""},
-		"sticky above, of others": {func(top string) error {
-			return errors.Join(os.Chmod(top+"/d", 0o777|fs.ModeSticky), os.Chown(top+"/d", stranger, 0))
-		}, "", "/d belongs to user 54321"},
-		"sticky itself":             {func(top string) error { return os.Chmod(top+"/d", 0o777|fs.ModeSticky) }, "d", "/d can be written by others (mode 1777)"},
-		"sticky itself, with a dot": {func(top string) error { return os.Chmod(top+"/d", 0o777|fs.ModeSticky) }, "d/.", "/d can be written by others (mode 1777)"},
-		"a group may read":          {func(top string) error { return os.Chown(top+"/d/e/file", 0, stranger) }, "", ""},
-		"a link":                    {func(top string) error { return os.Symlink("d/e", top+"/link") }, "link/file", ""},
-		"an absolute link":          {func(top string) error { return os.Symlink(top+"/d/e/file", top+"/link") }, "link", ""},
-		"a link of others": {func(top string) error {
-			return errors.Join(os.Symlink("d/e", top+"/link"), os.Lchown(top+"/link", stranger, 0))
-		}, "link/file", "/link is a link of user 54321"},
-		"a link into what is bad": {func(top string) error {
-			return errors.Join(os.Symlink("d/e/file", top+"/link"), os.Chmod(top+"/d", 0o777))
-		}, "link", "/d can be written by others (mode 0777)"},
-		"a link through what is bad": {func(top string) error {
-			return errors.Join(os.Mkdir(top+"/bad", 0o755), os.Chmod(top+"/bad", 0o777), os.Symlink("bad/../d/e/file", top+"/link"))
-		}, "link", "/bad can be written by others (mode 0777)"},
-		"a loop":          {func(top string) error { return os.Symlink("link", top+"/link") }, "link", "too many levels"},
-		"nothing":         {nil, "d/none", "no such file"},
-		"a dangling link": {func(top string) error { return os.Symlink("none", top+"/link") }, "link", "a link on the way leads to nothing"},
-		"through a file":  {nil, "d/e/file/x", "not a directory"},
-		"a fifo":          {func(top string) error { return unix.Mkfifo(top+"/fifo", 0o600) }, "fifo", "expected a regular file or a directory"},
-		"a link to a fifo": {func(top string) error {
-			return errors.Join(unix.Mkfifo(top+"/fifo", 0o600), os.Symlink("fifo", top+"/l"))
-		}, "l", "expected a regular file or a directory"},
-	} {
-		top := t.TempDir()
-		must(t, os.MkdirAll(top+"/d/e", 0o755))
-		must(t, os.WriteFile(top+"/d/e/file", []byte(name), 0o644))
-		if c.spoil != nil {
-			must(t, c.spoil(top))
-		}
-		if c.path == "" {
-			c.path = "d/e/file"
-		}
-		f, err := OpenTrusted(top + "/" + c.path)
-		if c.want != "" {
-			if err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("%s: %v, expected %q", name, err, c.want)
-			}
-			var u *UntrustedError
-			if said := strings.Contains(c.want, "54321") || strings.Contains(c.want, "others"); errors.As(err, &u) != said {
-				t.Errorf("%s: %T", name, err)
-			}
-			continue
-		}
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		if fi, err := f.Stat(); err != nil || !fi.IsDir() {
-			if b, err := io.ReadAll(f); err != nil || string(b) != name {
-				t.Errorf("%s: it holds %q %v", name, b, err)
-			}
-		}
-		f.Close()
-	}
-	if _, err := OpenTrusted("relative"); err == nil {
-		t.Error("a relative path is accepted")
-	}
-	if f, err := OpenTrusted("/"); err != nil {
-		t.Error(err)
-	} else {
-		f.Close()
-	}
-}
-
-// A path below a directory stays there.
-func TestOpenTrustedBelow(t *testing.T) {
-	t.Parallel()
-	top := t.TempDir()
-	must(t, os.MkdirAll(top+"/m/d", 0o755))
-	must(t, os.WriteFile(top+"/m/d/file", nil, 0o644))
-	must(t, os.WriteFile(top+"/secret", nil, 0o644))
-	for l, to := range map[string]string{"in": "d/file", "up": "../secret", "abs": top + "/secret", "round": "d/../d/file", "out": "../m/d/file"} {
-		must(t, os.Symlink(to, top+"/m/"+l))
-	}
-	dir, err := os.Open(top + "/m")
-	must(t, err)
-	defer dir.Close()
-	for p, want := range map[string]error{"in": nil, "round": nil, "d/file": nil, "up": unix.EXDEV, "abs": unix.EXDEV, "out": unix.EXDEV, "../secret": unix.EXDEV, "none": unix.ENOENT} {
-		f, err := openTrustedBelow(dir, p)
-		if !errors.Is(err, want) {
-			t.Errorf("%s: %v, expected %v", p, err, want)
-		}
-		if err == nil {
-			f.Close()
-		}
-	}
-	if _, err := dir.Stat(); err != nil {
-		t.Errorf("the directory was closed: %v", err)
-	}
-}
-
 func TestPolicyFile(t *testing.T) {
 	t.Parallel()
-	requireRoot(t)
+	desiredtest.RequireRoot(t)
 	top := t.TempDir()
 	path := filepath.Join(top, "d", "policy.yaml")
-	must(t, os.Mkdir(top+"/d", 0o755))
+	desiredtest.Must(t, os.Mkdir(top+"/d", 0o755))
 	f := NewPolicyFile(PolicyOptions{Path: path, Optional: true, Protected: []string{top + "/state"}})
 	expect := func(what, source, wantErr string) *HostPolicy {
 		t.Helper()
@@ -174,8 +38,8 @@ func TestPolicyFile(t *testing.T) {
 	}
 	write := func(lines string) {
 		t.Helper()
-		must(t, os.WriteFile(path+".new", []byte(policyHead+lines), 0o644))
-		must(t, os.Rename(path+".new", path))
+		desiredtest.Must(t, os.WriteFile(path+".new", []byte(policyHead+lines), 0o644))
+		desiredtest.Must(t, os.Rename(path+".new", path))
 	}
 	p := expect("no file", "built-in", "")
 	if _, err := p.AllowedRoot(VolumePath, "/srv/sandboxctl/x", true); err != nil {
@@ -201,7 +65,7 @@ func TestPolicyFile(t *testing.T) {
 		want        string
 	}{
 		"others write it":      {func() error { return os.Chmod(path, 0o666) }, func() error { return os.Chmod(path, 0o644) }, "can be written by others (mode 0666)"},
-		"it is others'":        {func() error { return os.Chown(path, stranger, 0) }, func() error { return os.Chown(path, 0, 0) }, "belongs to user 54321"},
+		"it is others'":        {func() error { return os.Chown(path, desiredtest.Stranger, 0) }, func() error { return os.Chown(path, 0, 0) }, "belongs to user 54321"},
 		"others write beside":  {func() error { return os.Chmod(top+"/d", 0o777) }, func() error { return os.Chmod(top+"/d", 0o755) }, "/d can be written by others (mode 0777)"},
 		"malformed":            {func() error { return os.WriteFile(path, []byte(policyHead+"hostPath: []\n"), 0o644) }, func() error { return os.WriteFile(path, []byte(policyHead), 0o644) }, path + ":3:1: hostPath: unknown field"},
 		"empty":                {func() error { return os.Truncate(path, 0) }, func() error { return os.WriteFile(path, []byte(policyHead), 0o644) }, "expected one document"},
@@ -210,23 +74,23 @@ func TestPolicyFile(t *testing.T) {
 		"a link to nothing":    {func() error { return errors.Join(os.Remove(path), os.Symlink("none", path)) }, func() error { return errors.Join(os.Remove(path), os.WriteFile(path, []byte(policyHead), 0o644)) }, "a link on the way leads to nothing"},
 		"larger than anything": {func() error { return os.Truncate(path, yamldoc.MaxFileBytes+1) }, func() error { return os.WriteFile(path, []byte(policyHead), 0o644) }, "at most 1048576 are allowed"},
 	} {
-		must(t, c.spoil())
+		desiredtest.Must(t, c.spoil())
 		expect(name, "", c.want)
-		must(t, c.mend())
+		desiredtest.Must(t, c.mend())
 		expect(name+", mended", path, "")
 	}
 	// Half of it is not believed.
 	w, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
-	must(t, err)
+	desiredtest.Must(t, err)
 	_, err = w.WriteString(policyHead + "fileAccess: [direct]\n")
-	must(t, err)
+	desiredtest.Must(t, err)
 	expect("half", "", "it is being written")
 	_, err = w.WriteString("hostPaths: []\n")
-	must(t, errors.Join(err, w.Close()))
+	desiredtest.Must(t, errors.Join(err, w.Close()))
 	if p := expect("whole", path, ""); len(p.HostPaths) != 0 || len(p.FileAccess) != 1 {
 		t.Errorf("%+v", p)
 	}
-	must(t, os.Remove(path))
+	desiredtest.Must(t, os.Remove(path))
 	expect("removed", "built-in", "")
 	f = NewPolicyFile(PolicyOptions{Path: path})
 	expect("removed, and meant", "", "no such file")
@@ -268,9 +132,9 @@ func TestDirPolicy(t *testing.T) {
 	src.policy = policyOf(t, "fileAccess: [proxy, direct]")
 	tr.expect(tr.settled(), "a beside direct", "")
 	w, err := os.OpenFile(filepath.Join(tr.top, "m", "direct.yaml"), os.O_WRONLY|os.O_APPEND, 0)
-	must(t, err)
+	desiredtest.Must(t, err)
 	_, err = w.WriteString("# more\n")
-	must(t, err)
+	desiredtest.Must(t, err)
 	tr.expect(tr.load(), "a beside direct", ReasonUnsettled)
 	src.policy = policyOf(t, "platforms: [systrap]")
 	s = tr.load()
@@ -278,7 +142,7 @@ func TestDirPolicy(t *testing.T) {
 	if len(s.Problems) != 1 || s.Problems[0].Name != "direct" {
 		t.Errorf("%+v", s.Problems)
 	}
-	must(t, w.Close())
+	desiredtest.Must(t, w.Close())
 	tr.expect(tr.settled(), "a beside", ReasonInvalidManifests)
 	// No policy: no manifest counts, and nothing is missing.
 	src.policy, src.err = nil, errors.New("read host policy: it is broken")
@@ -312,15 +176,15 @@ func TestDirPolicyKnown(t *testing.T) {
 // What others may write is not read, and nothing follows from its absence.
 func TestDirUntrusted(t *testing.T) {
 	t.Parallel()
-	requireRoot(t)
+	desiredtest.RequireRoot(t)
 	tr := newTree(t, DirOptions{})
 	m := filepath.Join(tr.top, "m")
 	tr.write("a.yaml", named("a"))
 	tr.write("sub/b.yaml", named("b"))
 	tr.write(".data/c.yaml", named("c"))
-	must(t, os.Symlink(".data/c.yaml", m+"/c.yaml"))
-	must(t, os.Symlink(".data", m+"/linked"))
-	must(t, os.Rename(m+"/linked", m+"/.linked"))
+	desiredtest.Must(t, os.Symlink(".data/c.yaml", m+"/c.yaml"))
+	desiredtest.Must(t, os.Symlink(".data", m+"/linked"))
+	desiredtest.Must(t, os.Rename(m+"/linked", m+"/.linked"))
 	tr.expect(tr.settled(), "a b c", "")
 	for name, c := range map[string]struct {
 		spoil, mend     func() error
@@ -328,14 +192,14 @@ func TestDirUntrusted(t *testing.T) {
 		wantFile, wants string
 	}{
 		"the directory":       {func() error { return os.Chmod(m, 0o775) }, func() error { return os.Chmod(m, 0o755) }, "", ReasonDirectoryUntrusted, "", "/m can be written by others (mode 0775)"},
-		"its owner":           {func() error { return os.Chown(m, stranger, 0) }, func() error { return os.Chown(m, 0, 0) }, "", ReasonDirectoryUntrusted, "", "/m belongs to user 54321"},
+		"its owner":           {func() error { return os.Chown(m, desiredtest.Stranger, 0) }, func() error { return os.Chown(m, 0, 0) }, "", ReasonDirectoryUntrusted, "", "/m belongs to user 54321"},
 		"sticky":              {func() error { return os.Chmod(m, 0o777|fs.ModeSticky) }, func() error { return os.Chmod(m, 0o755) }, "", ReasonDirectoryUntrusted, "", "/m can be written by others (mode 1777)"},
 		"above it":            {func() error { return os.Chmod(tr.top, 0o777) }, func() error { return os.Chmod(tr.top, 0o755) }, "", ReasonDirectoryUntrusted, "", "can be written by others (mode 0777)"},
 		"a file":              {func() error { return os.Chmod(m+"/a.yaml", 0o666) }, func() error { return os.Chmod(m+"/a.yaml", 0o644) }, "b c", ReasonInvalidManifests, "a.yaml", "the file can be written by others (mode 0666)"},
-		"the owner of a file": {func() error { return os.Chown(m+"/a.yaml", stranger, 0) }, func() error { return os.Chown(m+"/a.yaml", 0, 0) }, "b c", ReasonInvalidManifests, "a.yaml", "the file belongs to user 54321"},
+		"the owner of a file": {func() error { return os.Chown(m+"/a.yaml", desiredtest.Stranger, 0) }, func() error { return os.Chown(m+"/a.yaml", 0, 0) }, "b c", ReasonInvalidManifests, "a.yaml", "the file belongs to user 54321"},
 		"a directory below":   {func() error { return os.Chmod(m+"/sub", 0o777) }, func() error { return os.Chmod(m+"/sub", 0o755) }, "a c", ReasonInvalidManifests, "sub", "the directory sub can be written by others (mode 0777)"},
 		"behind a link":       {func() error { return os.Chmod(m+"/.data", 0o777) }, func() error { return os.Chmod(m+"/.data", 0o755) }, "a b", ReasonInvalidManifests, "c.yaml", "/.data can be written by others (mode 0777)"},
-		"a link":              {func() error { return os.Lchown(m+"/c.yaml", stranger, 0) }, func() error { return os.Lchown(m+"/c.yaml", 0, 0) }, "a b", ReasonInvalidManifests, "c.yaml", "/c.yaml is a link of user 54321"},
+		"a link":              {func() error { return os.Lchown(m+"/c.yaml", desiredtest.Stranger, 0) }, func() error { return os.Lchown(m+"/c.yaml", 0, 0) }, "a b", ReasonInvalidManifests, "c.yaml", "/c.yaml is a link of user 54321"},
 		"a linked directory": {
 			func() error {
 				return errors.Join(os.Rename(m+"/.linked", m+"/linked"), os.Remove(m+"/c.yaml"), os.Chmod(m+"/.data", 0o777))
@@ -346,7 +210,7 @@ func TestDirUntrusted(t *testing.T) {
 			"a b", ReasonInvalidManifests, "linked", "/.data can be written by others (mode 0777)",
 		},
 	} {
-		must(t, c.spoil())
+		desiredtest.Must(t, c.spoil())
 		s := tr.settled()
 		tr.expect(s, c.names, c.reason)
 		switch {
@@ -357,7 +221,7 @@ func TestDirUntrusted(t *testing.T) {
 		case len(s.Problems) != 1 || s.Problems[0].File != c.wantFile || !strings.Contains(s.Problems[0].Message, c.wants):
 			t.Errorf("%s: %+v", name, s.Problems)
 		}
-		must(t, c.mend())
+		desiredtest.Must(t, c.mend())
 		if s = tr.settled(); names(s) != "a b c" || !s.Complete {
 			t.Errorf("%s, mended: %q %s", name, names(s), s.Message)
 		}
@@ -370,13 +234,13 @@ func TestDirTrustedAgain(t *testing.T) {
 	tr := newTree(t, DirOptions{})
 	tr.write("a.yaml", named("a"))
 	m := filepath.Join(tr.top, "m")
-	must(t, os.Chmod(m, 0o777))
+	desiredtest.Must(t, os.Chmod(m, 0o777))
 	done := make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { done <- tr.dir.Run(ctx) }()
 	defer func() {
 		cancel()
-		must(t, <-done)
+		desiredtest.Must(t, <-done)
 	}()
 	told := func() {
 		t.Helper()
@@ -388,7 +252,7 @@ func TestDirTrustedAgain(t *testing.T) {
 	}
 	told() // the watch is there
 	tr.expect(tr.settled(), "", ReasonDirectoryUntrusted)
-	must(t, os.Chmod(m, 0o755))
+	desiredtest.Must(t, os.Chmod(m, 0o755))
 	told()
 	tr.expect(tr.settled(), "a", "")
 }

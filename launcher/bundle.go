@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/trustedfile"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/specfield"
 )
@@ -274,7 +275,7 @@ func checkProcess(p *specs.Process) error {
 // checkInPlace refuses a bundle that others could put another one in the place
 // of between the reading of its config.json and the opening of its root.
 func checkInPlace(d *os.File, dir string) error {
-	t, err := desired.OpenTrusted(dir)
+	t, err := trustedfile.Open(dir)
 	if err != nil {
 		return terminalf("open bundle: %w", err)
 	}

@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/trustedfile"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/hostfs"
 )
@@ -63,7 +63,7 @@ func (l *Launcher) own(st *setup) ([]hostfs.Own, error) {
 		own = append(own, hostfs.Own{Spot: s, Name: p})
 	}
 	for _, p := range append(l.programs(), st.trusted()...) {
-		for _, p := range desired.Way(p) {
+		for _, p := range trustedfile.Way(p) {
 			s, err := hostfs.SpotAt(p)
 			if err != nil {
 				return nil, err

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/trustedfile"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/cgroup"
@@ -311,7 +311,7 @@ func checkInvariants(ctx context.Context, store *actual.Store) []finding {
 
 // checkManifests looks at who may say what runs here.
 func (a *app) checkManifests() finding {
-	dir, err := desired.OpenTrusted(a.manifests)
+	dir, err := trustedfile.Open(a.manifests)
 	if errors.Is(err, fs.ErrNotExist) {
 		return finding{"manifests directory", levelWarning, a.manifests + " does not exist"}
 	}

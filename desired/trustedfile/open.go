@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package trustedfile
 
 import (
 	"errors"
@@ -22,7 +22,7 @@ type UntrustedError struct {
 
 func (e *UntrustedError) Error() string { return e.Path + " " + e.Why }
 
-// OpenTrusted opens the regular file or directory that an absolute path leads
+// Open opens the regular file or directory that an absolute path leads
 // to, to read it. It returns an UntrustedError if anybody but root and the user
 // of this program owns or may write it, a directory on the way to it, or a link
 // on the way: whoever could put something else in its place. A directory that
@@ -31,7 +31,7 @@ func (e *UntrustedError) Error() string { return e.Path + " " + e.Why }
 //
 // Each component is opened once, below the one before, and judged by its
 // descriptor: what is returned is what was judged.
-func OpenTrusted(p string) (*os.File, error) {
+func Open(p string) (*os.File, error) {
 	if !path.IsAbs(p) {
 		return nil, fmt.Errorf("open %s: expected an absolute path", p)
 	}
@@ -39,7 +39,7 @@ func OpenTrusted(p string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &trustedWalk{dirs: []*os.File{root}}
+	w := &walk{dirs: []*os.File{root}}
 	defer w.close()
 	if err := w.judge(root, false); err != nil {
 		return nil, err
@@ -47,29 +47,29 @@ func OpenTrusted(p string) (*os.File, error) {
 	return w.open(p)
 }
 
-// openTrustedBelow is OpenTrusted for a path below a directory that is trusted,
+// OpenBelow is Open for a path below a directory that is trusted,
 // which stays open. A link that leads out of it is EXDEV.
-func openTrustedBelow(dir *os.File, p string) (*os.File, error) {
-	w := &trustedWalk{dirs: []*os.File{dir}, beneath: true}
+func OpenBelow(dir *os.File, p string) (*os.File, error) {
+	w := &walk{dirs: []*os.File{dir}, beneath: true}
 	defer w.close()
 	return w.open(p)
 }
 
-// errDangling says that there is something, a link; that it leads nowhere is not
+// ErrDangling says that there is something, a link; that it leads nowhere is not
 // the same as nothing.
-var errDangling = errors.New("a link on the way leads to nothing")
+var ErrDangling = errors.New("a link on the way leads to nothing")
 
-// maxTrustedLinks bounds the links of one path, as the kernel does.
-const maxTrustedLinks = 40
+// maxLinks bounds the links of one path, as the kernel does.
+const maxLinks = 40
 
-// trustedWalk resolves one path by hand: the kernel judges no owners.
-type trustedWalk struct {
+// walk resolves one path by hand: the kernel judges no owners.
+type walk struct {
 	dirs    []*os.File // from where it began to where it is, without links
 	beneath bool       // it must not leave the first
 	links   int
 }
 
-func (w *trustedWalk) close() {
+func (w *walk) close() {
 	if w.beneath {
 		w.dirs = w.dirs[1:] // the first is the caller's
 	}
@@ -78,7 +78,7 @@ func (w *trustedWalk) close() {
 	}
 }
 
-func (w *trustedWalk) open(p string) (*os.File, error) {
+func (w *walk) open(p string) (*os.File, error) {
 	todo := strings.Split(p, "/")
 	for len(todo) > 0 {
 		name := todo[0]
@@ -95,7 +95,7 @@ func (w *trustedWalk) open(p string) (*os.File, error) {
 		f, st, err := w.step(name)
 		if err != nil {
 			if w.links > 0 && errors.Is(err, fs.ErrNotExist) {
-				err = fmt.Errorf("%w: %w", errDangling, err)
+				err = fmt.Errorf("%w: %w", ErrDangling, err)
 			}
 			return nil, &fs.PathError{Op: "open", Path: p, Err: err}
 		}
@@ -126,7 +126,7 @@ func (w *trustedWalk) open(p string) (*os.File, error) {
 }
 
 // step opens one component, which may be a link, and does not follow it.
-func (w *trustedWalk) step(name string) (*os.File, *unix.Stat_t, error) {
+func (w *walk) step(name string) (*os.File, *unix.Stat_t, error) {
 	at := w.dirs[len(w.dirs)-1]
 	fd, err := unix.Openat(int(at.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -141,7 +141,7 @@ func (w *trustedWalk) step(name string) (*os.File, *unix.Stat_t, error) {
 	return f, &st, nil
 }
 
-func (w *trustedWalk) up() error {
+func (w *walk) up() error {
 	n := len(w.dirs)
 	switch {
 	case n > 1:
@@ -155,11 +155,11 @@ func (w *trustedWalk) up() error {
 
 // follow returns where a link leads. Its mode says nothing: what counts is who
 // owns it, and the directory it is in.
-func (w *trustedWalk) follow(f *os.File, st *unix.Stat_t) (string, error) {
+func (w *walk) follow(f *os.File, st *unix.Stat_t) (string, error) {
 	if !trustedOwner(st) {
 		return "", &UntrustedError{f.Name(), fmt.Sprintf("is a link of user %d; expected one of root: make it anew", st.Uid)}
 	}
-	if w.links++; w.links > maxTrustedLinks {
+	if w.links++; w.links > maxLinks {
 		return "", &fs.PathError{Op: "open", Path: f.Name(), Err: unix.ELOOP}
 	}
 	b := make([]byte, unix.PathMax)
@@ -182,7 +182,7 @@ func (w *trustedWalk) follow(f *os.File, st *unix.Stat_t) (string, error) {
 }
 
 // finish judges what the path leads to and opens that very file to read.
-func (w *trustedWalk) finish(f *os.File) (*os.File, error) {
+func (w *walk) finish(f *os.File) (*os.File, error) {
 	if err := w.judge(f, true); err != nil {
 		return nil, err
 	}
@@ -201,17 +201,18 @@ func (w *trustedWalk) finish(f *os.File) (*os.File, error) {
 	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
-// judge says who else could change an open file or directory. last says that it
-// is what a path leads to, and not on the way there.
-func (w *trustedWalk) judge(f *os.File, last bool) error {
+// judge judges what is open.
+func (w *walk) judge(f *os.File, last bool) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return &fs.PathError{Op: "stat", Path: f.Name(), Err: err}
 	}
-	return judge(f.Name(), &st, last)
+	return Judge(f.Name(), &st, last)
 }
 
-func judge(name string, st *unix.Stat_t, last bool) error {
+// Judge says who else could change a file or directory, as Open does. last says that
+// it is what a path leads to, and not on the way there.
+func Judge(name string, st *unix.Stat_t, last bool) error {
 	switch {
 	case !trustedOwner(st):
 		return &UntrustedError{name, fmt.Sprintf("belongs to user %d, who decides what runs here as root; give it to root with chown", st.Uid)}

@@ -2,9 +2,9 @@
 
 //go:build !race
 
-package desired
+package desiredtest
 
 const (
-	slower    = 1
-	shapePart = 1
+	Slower    = 1
+	ShapePart = 1
 )
