@@ -79,6 +79,9 @@ func New(opts Options) (*Launcher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("detect cgroups: %w", err)
 	}
+	if opts.Store != nil {
+		host.Mark(opts.Store.Marker())
+	}
 	return &Launcher{opts: opts, store: opts.Store, sentry: sentryBinary{path: opts.SentryPath}, cgroups: host}, nil
 }
 
@@ -190,6 +193,11 @@ func (l *Launcher) intent(ctx context.Context, e *desired.Entry, restartToken st
 	if err != nil {
 		return nil, fmt.Errorf("encode spec: %w", err)
 	}
+	// Also with a record: one that was put back from a copy does not know what was
+	// started since.
+	if err := l.CheckStrays(name); err != nil {
+		return nil, err
+	}
 	in := actual.Intent{
 		Name: name, Spec: spec, SpecHash: e.Hash, SourceFile: e.Source.File, SourceDigest: e.Digest, RestartToken: restartToken,
 	}
@@ -197,9 +205,6 @@ func (l *Launcher) intent(ctx context.Context, e *desired.Entry, restartToken st
 		return nil, err
 	}
 	if old == nil {
-		if err := l.strays.check(l.store, name); err != nil {
-			return nil, err
-		}
 		if err := l.store.Claim(name); err != nil {
 			return nil, fmt.Errorf("claim name: %w", err)
 		}

@@ -81,11 +81,11 @@ func TestStrays(t *testing.T) {
 	if err := errors.Join(store.Claim("held"), os.WriteFile(filepath.Join(store.Path(), "sandboxes", "held", actual.RecordFile), []byte("{"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	found, err := FindMarked()
+	found, err := SearchHost()
 	if err != nil {
 		t.Fatal(err)
 	}
-	left, err := Strays(store, found)
+	left, err := found.Strays(store)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,16 +93,16 @@ func TestStrays(t *testing.T) {
 		t.Errorf("%+v", left)
 	}
 	for _, name := range []string{"recorded", "elsewhere", "unmarked", "creating", "nosuch"} {
-		if err := l.strays.check(store, name); err != nil {
+		if err := l.CheckStrays(name); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := l.strays.check(store, "stray"); !errors.Is(err, ErrUnknownProcess) || !strings.Contains(err.Error(), "doctor") {
+	if err := l.CheckStrays("stray"); !errors.Is(err, ErrUnknownProcess) || !strings.Contains(err.Error(), "doctor") {
 		t.Errorf("stray: %v", err)
 	}
 	// What this launcher has started it knows without a look.
 	l.strays.note("own", recorded)
-	if err := l.strays.check(store, "own"); !errors.Is(err, ErrUnknownProcess) {
+	if err := l.CheckStrays("own"); !errors.Is(err, ErrUnknownProcess) {
 		t.Errorf("own: %v", err)
 	}
 	p, err := actual.Open(stray)
@@ -116,7 +116,7 @@ func TestStrays(t *testing.T) {
 	if err := p.Wait(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.strays.check(store, "stray"); err != nil {
+	if err := l.CheckStrays("stray"); err != nil {
 		t.Errorf("one that has ended: %v", err)
 	}
 }
@@ -141,12 +141,12 @@ func TestMarkedDepth(t *testing.T) {
 		in.Close()
 		_ = cmd.Wait()
 	}()
-	found, err := FindMarked()
+	found, err := SearchHost()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range found {
-		if m := &found[i]; "--"+wire.FlagState+"="+m.State == state && m.Sandbox != "deep" {
+	for i := range found.processes {
+		if m := &found.processes[i]; "--"+wire.FlagState+"="+m.State == state && m.Sandbox != "deep" {
 			t.Errorf("%+v", m)
 		}
 	}

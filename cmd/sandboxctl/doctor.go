@@ -7,10 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -227,22 +225,19 @@ func (a *app) checkState(ctx context.Context) []finding {
 	return append(out, checkInvariants(ctx, store)...)
 }
 
-// checkStrays finds the sentries and gofers on this host that no state directory
-// knows: one that was removed takes all that is known of what runs with it.
+// checkStrays finds the sentries and gofers on this host, and what is in the cgroups
+// of sandboxes, that no state directory knows: one that was removed takes all that
+// is known of what runs with it.
 func (a *app) checkStrays() []finding {
-	found, err := launcher.FindMarked()
+	found, err := launcher.SearchHost()
 	if err != nil {
 		return []finding{{"processes", levelError, err.Error()}}
 	}
-	states := map[string][]launcher.Marked{}
-	for _, m := range found {
-		states[m.State] = append(states[m.State], m)
-	}
 	var out []finding
-	for _, path := range slices.Sorted(maps.Keys(states)) {
-		strays, why, err := straysOf(path, states[path])
+	for _, path := range found.States() {
+		strays, why, err := straysOf(path, found)
 		if err != nil {
-			out = append(out, finding{"processes", levelWarning, fmt.Sprintf("whether %d processes of the state directory %s are on record is not known: %v", len(states[path]), path, err)})
+			out = append(out, finding{"processes", levelWarning, fmt.Sprintf("whether the processes of the state directory %s are on record is not known: %v", path, err)})
 		}
 		level := levelWarning // another daemon's
 		if path == a.statePath() {
@@ -254,26 +249,28 @@ func (a *app) checkStrays() []finding {
 		}
 	}
 	if len(out) == 0 {
-		out = append(out, finding{"processes", levelOK, fmt.Sprintf("each of the %d sentries and gofers on this host is on record", len(found))})
+		out = append(out, finding{"processes", levelOK, fmt.Sprintf("each of the %d sentries and gofers on this host is on record", found.Processes())})
 	}
 	return out
 }
 
 // straysOf are those of the processes of a state directory that it does not know,
 // and why that is.
-func straysOf(path string, found []launcher.Marked) ([]launcher.Marked, string, error) {
+func straysOf(path string, found *launcher.Search) ([]launcher.Marked, string, error) {
 	store, err := actual.OpenStoreReadOnly(path)
 	if errors.Is(err, actual.ErrNoState) {
-		return found, "there is no state directory " + path, nil
+		all, err := found.Of(path)
+		return all, "there is no state directory " + path, err
 	}
 	if err != nil {
 		return nil, "", err
 	}
 	defer store.Close()
 	if store.Marker() != path {
-		return found, "the state directory " + path + " leads elsewhere now", nil
+		all, err := found.Of(path)
+		return all, "the state directory " + path + " leads elsewhere now", err
 	}
-	strays, err := launcher.Strays(store, found)
+	strays, err := found.Strays(store)
 	return strays, "it is not in the state directory " + path, err
 }
 

@@ -231,15 +231,14 @@ func (v *viewer) findStrays(w *world) ([]launcher.Marked, error) {
 	if !slices.ContainsFunc(w.in.Desired.Entries, func(e desired.Entry) bool { return !recorded[e.Sandbox.Metadata.Name] }) {
 		return nil, nil
 	}
-	found, err := launcher.FindMarked()
+	found, err := launcher.SearchHost()
 	if err != nil {
 		return nil, err
 	}
 	if v.store != nil {
-		return launcher.Strays(v.store, found)
+		return found.Strays(v.store)
 	}
-	at := v.a.statePath()
-	return slices.DeleteFunc(found, func(m launcher.Marked) bool { return m.State != at }), nil
+	return found.Of(v.a.statePath())
 }
 
 // examine finds the processes of names that are held, and adds them to their

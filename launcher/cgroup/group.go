@@ -21,6 +21,7 @@ import (
 // Group is the control groups of one sandbox.
 type Group struct {
 	dirs []*dir
+	mark string // of each directory that is made
 	// apply sets the limits of a group that was made here. It is safe to repeat.
 	apply func() error
 	// unset says that a directory was gone before its limits were set.
@@ -34,6 +35,7 @@ type dir struct {
 	name       string
 	parent     *os.File
 	self       *os.File
+	mark       string
 	// remake makes it again, nil if it was not made here.
 	remake func() (*dir, error)
 }

@@ -64,6 +64,7 @@ type Host struct {
 	v1 map[string]string // mount points of the v1 hierarchies of controllers
 	// hierarchies are the mount points of all v1 controllers.
 	hierarchies map[string]string
+	mark        string // that of groups made here, "" for none
 }
 
 // Detect finds the hierarchies that are mounted.
@@ -169,7 +170,7 @@ func (h *Host) Create(name string, asked, defaults Limits) (_ *Group, missing []
 	if !validName(name) {
 		return nil, nil, fmt.Errorf("create cgroup: %q is not a plain name", name)
 	}
-	g := &Group{}
+	g := &Group{mark: h.mark}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.discard())

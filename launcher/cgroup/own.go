@@ -4,11 +4,9 @@ package cgroup
 
 import (
 	"fmt"
-	"maps"
 	"os"
 	"path"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -28,13 +26,9 @@ func (h *Host) OwnOf(pid int, name string) (*Group, error) {
 	if place == "" {
 		return &Group{}, nil
 	}
-	mounts := append(slices.Collect(maps.Values(h.hierarchies)), h.v2)
-	slices.Sort(mounts)
 	var dirs []string
-	for _, m := range slices.Compact(mounts) {
-		if m != "" {
-			dirs = append(dirs, path.Join(m, string(place)))
-		}
+	for _, m := range h.mounts() {
+		dirs = append(dirs, path.Join(m, string(place)))
 	}
 	return h.OpenAt(place, dirs)
 }

@@ -25,16 +25,8 @@ func Own(name, uid string) Place { return Place(path.Join(parent, name+"-"+uid))
 // Find returns the directories that there are at a place, in every hierarchy and
 // sorted, whoever made them.
 func (h *Host) Find(p Place) ([]string, error) {
-	mounts := []string{h.v2}
-	for _, m := range h.hierarchies {
-		mounts = append(mounts, m)
-	}
-	slices.Sort(mounts)
 	var out []string
-	for _, m := range slices.Compact(mounts) {
-		if m == "" {
-			continue
-		}
+	for _, m := range h.mounts() {
 		d := path.Join(m, string(p))
 		switch _, err := os.Lstat(d); {
 		case err == nil:
@@ -104,7 +96,7 @@ func systemdPath(slice, prefix, name string) (string, error) {
 // that holds processes is somebody else's and is refused. What is asked for and
 // can't be had is an error. On error nothing is left but parent directories.
 func (h *Host) CreateAt(p Place, r *specs.LinuxResources) (_ *Group, err error) {
-	g := &Group{}
+	g := &Group{mark: h.mark}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.discard())

@@ -39,21 +39,22 @@ func (g *Group) trimmed() bool {
 
 // made adds a directory that make makes.
 func (g *Group) made(make func() (*dir, error)) error {
-	d, err := makeDir(make)
-	if err == nil {
+	d, err := makeDir(make, g.mark)
+	if d != nil {
 		g.dirs = append(g.dirs, d)
 	}
 	return err
 }
 
-// makeDir calls make until nobody removes what it needs while it runs.
-func makeDir(make func() (*dir, error)) (*dir, error) {
+// makeDir calls make until nobody removes what it needs while it runs. If it is
+// only the mark that fails, there is a directory to be removed.
+func makeDir(make func() (*dir, error), mark string) (*dir, error) {
 	deadline := time.Now().Add(trimTimeout)
 	for {
 		d, err := make()
 		if err == nil {
-			d.remake = make
-			return d, nil
+			d.remake, d.mark = make, mark
+			return d, d.setMark()
 		}
 		if !trimmed(err) || time.Now().After(deadline) {
 			return nil, err
@@ -70,14 +71,14 @@ func (d *dir) join(pid int) (again bool, err error) {
 		if !trimmed(err) || d.remake == nil || time.Now().After(deadline) {
 			return again, err
 		}
-		fresh, err := makeDir(d.remake)
-		if err != nil {
+		fresh, err := makeDir(d.remake, d.mark)
+		if fresh == nil {
 			return again, err
 		}
 		old := *d
 		*d = *fresh
 		again = true
-		if err := errors.Join(old.self.Close(), old.parent.Close()); err != nil {
+		if err := errors.Join(err, old.self.Close(), old.parent.Close()); err != nil {
 			return again, err
 		}
 	}

@@ -102,6 +102,11 @@ func (r *Runtime) Create(ctx context.Context, c Create) (err error) {
 	if err != nil {
 		return err
 	}
+	// Before there is a record: what lives of an id that was lost must not get a
+	// second container beside it.
+	if err := r.launcher.CheckStrays(c.ID); err != nil {
+		return err
+	}
 	hold, err := r.store.ClaimHeld(c.ID)
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%w: %s", ErrExist, c.ID)

@@ -1,0 +1,381 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/wire"
+)
+
+// roleMember is the role of a process that is in the cgroup of a sandbox and does
+// not say what it is.
+const roleMember = "process"
+
+// Marked is a live process that was started for a sandbox of a state directory. The
+// state directory may be gone: its arguments or its cgroup tell.
+type Marked struct {
+	Role     string // sentry, gofer or process
+	Sandbox  string
+	State    string // the path of the state directory when it was started
+	Identity actual.Identity
+}
+
+// String gives "sentry (pid 7)".
+func (m *Marked) String() string {
+	if m.Identity.PID == 0 {
+		return m.Role + " (in a pid namespace that is not seen from here)"
+	}
+	return fmt.Sprintf("%s (pid %d)", m.Role, m.Identity.PID)
+}
+
+// Search is what one look at this host has found of sandboxes, of any state
+// directory. Their arguments tell what sentries and gofers are. One that was taken
+// over can overwrite its arguments; it can't leave its cgroup.
+type Search struct {
+	host      host
+	processes []Marked        // that say it in their arguments
+	groups    []cgroup.Marked // what is in them is looked at when it matters
+}
+
+// host is how a Search looks at a host.
+type host struct {
+	pids     func() ([]int, error)
+	read     func(pid int, file string) ([]byte, error) // below /proc/PID
+	pidfd    func(pid int) (int, error)
+	identify func(pidfd, pid int) (actual.Identity, error)
+	groups   func() ([]cgroup.Marked, error)
+	members  func(*cgroup.Marked) ([]int, error)
+}
+
+func thisHost(groups *cgroup.Host) host {
+	return host{
+		pids: listPIDs, read: readProc,
+		pidfd:    func(pid int) (int, error) { return unix.PidfdOpen(pid, 0) },
+		identify: actual.Identify,
+		groups:   groups.Marked, members: (*cgroup.Marked).Members,
+	}
+}
+
+// SearchHost finds what lives of sandboxes, as daemons in this pid namespace have
+// started it.
+func SearchHost() (*Search, error) {
+	groups, err := cgroup.Detect()
+	if err != nil {
+		return nil, fmt.Errorf("detect cgroups: %w", err)
+	}
+	return search(thisHost(groups))
+}
+
+// search returns an error unless all could be looked at: what could not may live.
+func search(h host) (*Search, error) {
+	s := &Search{host: h}
+	pids, err := h.pids()
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	for _, pid := range pids {
+		m, ok, err := h.marked(pid)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			s.processes = append(s.processes, m)
+		}
+	}
+	if s.groups, err = h.groups(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Processes is how many sentries and gofers were found by their arguments.
+func (s *Search) Processes() int { return len(s.processes) }
+
+// States are the state directories that something was found of, sorted.
+func (s *Search) States() []string {
+	var out []string
+	for i := range s.processes {
+		out = append(out, s.processes[i].State)
+	}
+	for i := range s.groups {
+		out = append(out, s.groups[i].State)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// Of is all that lives of a state directory.
+func (s *Search) Of(state string) ([]Marked, error) {
+	return s.living(func(m *Marked) bool { return m.State == state },
+		func(g *cgroup.Marked) bool { return g.State == state })
+}
+
+// Strays are those that no record of the store knows, of sandboxes of its state
+// directory, as far as one can tell: what is under way is none, nor what has a
+// record that can't be read.
+func (s *Search) Strays(store *actual.Store) ([]Marked, error) {
+	return s.strays(store, func(string) bool { return true })
+}
+
+func (s *Search) strays(store *actual.Store, wanted func(name string) bool) ([]Marked, error) {
+	marker := store.Marker()
+	if !s.mentions(marker, wanted) {
+		return nil, nil // most starts: no record needs to be read
+	}
+	list, err := store.List()
+	if err != nil {
+		return nil, err
+	}
+	known := map[actual.Identity]bool{}
+	passed, groups := map[string]bool{}, map[string]bool{}
+	for _, r := range list.Records {
+		for _, id := range []*actual.Identity{r.Sentry, r.Gofer} {
+			if id != nil {
+				known[id.Bare()] = true
+			}
+		}
+		groups[r.Name+"-"+r.UID] = true
+		if r.Phase == actual.PhaseCreating {
+			passed[r.Name] = true
+		}
+	}
+	for _, h := range list.Held {
+		passed[h.Name] = true
+	}
+	return s.living(
+		func(m *Marked) bool {
+			return m.State == marker && wanted(m.Sandbox) && !passed[m.Sandbox] && !known[m.Identity.Bare()]
+		},
+		func(g *cgroup.Marked) bool {
+			return g.State == marker && wanted(g.Name) && !passed[g.Name] && !groups[g.Name+"-"+g.UID]
+		})
+}
+
+// mentions says whether anything was found of a state and of a name.
+func (s *Search) mentions(state string, wanted func(name string) bool) bool {
+	return slices.ContainsFunc(s.processes, func(m Marked) bool { return m.State == state && wanted(m.Sandbox) }) ||
+		slices.ContainsFunc(s.groups, func(g cgroup.Marked) bool { return g.State == state && wanted(g.Name) })
+}
+
+// living are the processes, and those in the groups, that have not ended since they
+// were found.
+func (s *Search) living(process func(*Marked) bool, group func(*cgroup.Marked) bool) ([]Marked, error) {
+	var out []Marked
+	for i := range s.processes {
+		m := &s.processes[i]
+		if !process(m) {
+			continue
+		}
+		if live, _ := Liveness(&m.Identity); live != actual.Dead {
+			out = append(out, *m)
+		}
+	}
+	for i := range s.groups {
+		g := &s.groups[i]
+		if !group(g) {
+			continue
+		}
+		members, err := s.host.inGroup(g)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range members {
+			if !slices.ContainsFunc(out, func(o Marked) bool { return o.Identity == m.Identity }) {
+				out = append(out, m)
+			}
+		}
+	}
+	return out, nil
+}
+
+// inGroup are the processes of a group that were not started by others in it.
+func (h *host) inGroup(g *cgroup.Marked) ([]Marked, error) {
+	pids, err := h.members(g)
+	if err != nil || len(pids) == 0 {
+		return nil, err
+	}
+	var out []Marked
+	for _, pid := range pids {
+		if pid == 0 {
+			out = append(out, Marked{Role: roleMember, Sandbox: g.Name, State: g.State})
+			continue
+		}
+		parent, err := h.status(pid, "PPid:")
+		if err != nil {
+			return nil, err
+		}
+		if n, err := strconv.Atoi(parent); err == nil && n != 0 && slices.Contains(pids, n) {
+			continue
+		}
+		m, ok, err := h.member(g, pid)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			out = append(out, m)
+		}
+	}
+	// The numbers were read before there were pidfds: whose number is not there any
+	// more has ended, and it may be another's by now.
+	again, err := h.members(g)
+	return slices.DeleteFunc(out, func(m Marked) bool { return !slices.Contains(again, m.Identity.PID) }), err
+}
+
+// member is one process of a group.
+func (h *host) member(g *cgroup.Marked, pid int) (Marked, bool, error) {
+	m := Marked{Role: roleMember, Sandbox: g.Name, State: g.State}
+	pidfd, err := h.pidfd(pid)
+	if err != nil {
+		return m, false, unlessEnded(err)
+	}
+	defer unix.Close(pidfd)
+	if cmdline, err := h.read(pid, "cmdline"); err == nil {
+		if says, ok := marks(cmdline); ok && says.Sandbox == g.Name && says.State == g.State {
+			m.Role = says.Role
+		}
+	}
+	if m.Identity, err = h.identify(pidfd, pid); err != nil {
+		return m, false, unlessEnded(err)
+	}
+	live, _ := Liveness(&m.Identity)
+	return m, live != actual.Dead, nil
+}
+
+// unlessEnded is the error of a look at a process, nil if it has ended.
+func unlessEnded(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return fmt.Errorf("look at a process: %w", err)
+}
+
+// marked looks at one process. The pidfd is older than the look at the arguments,
+// so that both are of the same process.
+func (h *host) marked(pid int) (Marked, bool, error) {
+	cmdline, err := h.read(pid, "cmdline")
+	if err != nil {
+		return Marked{}, false, unlessEnded(err)
+	}
+	if _, ok := marks(cmdline); !ok {
+		return Marked{}, false, nil
+	}
+	pidfd, err := h.pidfd(pid)
+	if err != nil {
+		return Marked{}, false, unlessEnded(err)
+	}
+	defer unix.Close(pidfd)
+	if cmdline, err = h.read(pid, "cmdline"); err != nil {
+		return Marked{}, false, unlessEnded(err)
+	}
+	m, ok := marks(cmdline)
+	if !ok {
+		return Marked{}, false, nil
+	}
+	// The processes that a sentry runs the application in look like it: they are
+	// not the first of their pid namespace. Those of a daemon in a container are
+	// deeper than ours.
+	ns, err := h.status(pid, "NSpid:")
+	if ids := strings.Fields(ns); err != nil || len(ids) != 2 || ids[1] != "1" {
+		return Marked{}, false, err
+	}
+	m.Identity, err = h.identify(pidfd, pid)
+	if err != nil {
+		return Marked{}, false, unlessEnded(err)
+	}
+	return m, true, nil
+}
+
+// marks reads the arguments of a sentry or gofer.
+func marks(cmdline []byte) (Marked, bool) {
+	// Almost no process is ours: its arguments are not worth to be split.
+	if !bytes.HasPrefix(cmdline, []byte(SentryName)) && !bytes.HasPrefix(cmdline, []byte(gofer.Argv0)) {
+		return Marked{}, false
+	}
+	args := strings.Split(strings.TrimSuffix(string(cmdline), "\x00"), "\x00")
+	var m Marked
+	switch args[0] {
+	case SentryName:
+		m.Role, m.Sandbox = roleSentry, args[len(args)-1]
+		for _, a := range args {
+			if v, ok := strings.CutPrefix(a, "--"+wire.FlagState+"="); ok {
+				m.State = v
+			}
+		}
+	case gofer.Argv0:
+		if len(args) == gofer.Args {
+			m.Role, m.Sandbox, m.State = roleGofer, args[2], args[3]
+		}
+	}
+	return m, m.State != "" && actual.ValidID(m.Sandbox)
+}
+
+// status is a line of /proc/PID/status without its key, "" if the process has
+// ended.
+func (h *host) status(pid int, key string) (string, error) {
+	b, err := h.read(pid, "status")
+	if err != nil {
+		return "", unlessEnded(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, key); ok {
+			return strings.TrimSpace(v), nil
+		}
+	}
+	return "", nil
+}
+
+// listPIDs does not use a pattern: a directory that can't be read would match
+// nothing, and a sandbox that lives would be started a second time.
+func listPIDs() ([]int, error) {
+	d, err := os.Open("/proc")
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	var out []int
+	for _, n := range names {
+		if pid, err := strconv.Atoi(n); err == nil {
+			out = append(out, pid)
+		}
+	}
+	return out, err
+}
+
+// readProc reads a file of a process. A start waits for this, once for each process
+// of the host: os.ReadFile makes more than twice as many system calls.
+func readProc(pid int, file string) ([]byte, error) {
+	name := "/proc/" + strconv.Itoa(pid) + "/" + file
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	defer unix.Close(fd)
+	var out []byte
+	var b [4096]byte
+	for {
+		n, err := unix.Read(fd, b[:])
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return nil, &os.PathError{Op: "read", Path: name, Err: err}
+		case n == 0:
+			return out, nil
+		default:
+			out = append(out, b[:n]...)
+		}
+	}
+}
