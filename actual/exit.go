@@ -108,15 +108,6 @@ func signalName(s unix.Signal) string {
 // Clean says that the application ended with exit code 0, which is no failure.
 func (e *Exit) Clean() bool { return e.Known && e.Code == 0 }
 
-// Reasons of an Exit that come from an exit record.
-const (
-	ReasonCompleted = "Completed" // exit code 0
-	ReasonError     = "Error"     // another exit code
-	ReasonSignaled  = "Signaled"  // a signal inside the sandbox
-	ReasonOOMKilled = "OOMKilled" // the kernel killed it for want of memory
-	ReasonCancelled = "Cancelled" // its start was cancelled: the reason for it was gone
-)
-
 // ReadExit returns the exit record of the attempt of rec, nil if its sentry has
 // left none.
 func (s *Store) ReadExit(rec *Record) (*Exit, error) { return s.readExit(rec, ExitFile) }

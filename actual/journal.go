@@ -39,7 +39,7 @@ type Event struct {
 	Type    string    `json:"type"`
 	Sandbox string    `json:"sandbox,omitempty"`
 	UID     string    `json:"uid,omitempty"`
-	Reason  string    `json:"reason"` // CamelCase
+	Reason  string    `json:"reason"` // of reasons.go
 	Message string    `json:"message"`
 	// Pass is the reconcile pass it came of, 0 if of none.
 	Pass uint64 `json:"pass,omitempty"`

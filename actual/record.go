@@ -110,10 +110,6 @@ type Record struct {
 	Completed bool `json:"completed,omitempty"`
 }
 
-// WarningStopFailed is the reason of a warning that says why a sandbox could not
-// be stopped or what it left could not be removed, the last time that was tried.
-const WarningStopFailed = "StopFailed"
-
 // SharedFile is a file of the host in a sandbox: the one that had the path when
 // the sandbox was started.
 type SharedFile struct {
@@ -155,7 +151,7 @@ type Container struct {
 
 // Warning is a condition that came up while a sandbox was created.
 type Warning struct {
-	Reason  string `json:"reason"` // CamelCase
+	Reason  string `json:"reason"` // of reasons.go
 	Message string `json:"message"`
 }
 
@@ -167,8 +163,7 @@ type Exit struct {
 	Known  bool `json:"known"`
 	Code   int  `json:"code"`
 	Signal int  `json:"signal,omitempty"`
-	// Reason is a CamelCase word: Completed, Error, Signaled, SentryKilled,
-	// GoferDied, CreateFailed, HostRebooted, …
+	// Reason is one of reasons.go, such as Completed, SentryKilled or CreateFailed.
 	Reason  string    `json:"reason"`
 	Message string    `json:"message,omitempty"`
 	At      time.Time `json:"at"`
@@ -182,8 +177,7 @@ type Exit struct {
 // Ending is the planner's order for a tear-down, written into the record
 // before anything is stopped so that a crash half-way is finished the same way.
 type Ending struct {
-	// Reason is a CamelCase word: Exited, SpecChanged, ManifestRemoved,
-	// Suspended, RestartRequested, GoferDied, …
+	// Reason is one of reasons.go, such as Exited or SpecChanged.
 	Reason string `json:"reason"`
 	// StopSignal and Grace: the application gets the signal and this much
 	// time before it is killed. A dead sandbox is only cleaned up.

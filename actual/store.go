@@ -34,14 +34,6 @@ const (
 	lockFile    = "daemon.lock"
 )
 
-// Reasons of a Held name.
-const (
-	HeldCorrupt    = "RecordCorrupt"    // content that can't be relied on
-	HeldNewer      = "RecordNewer"      // written by a later version
-	HeldUnreadable = "RecordUnreadable" // the system refused to read it
-	HeldForeign    = "NotASandbox"      // an entry this program did not make
-)
-
 // ErrNoState says that the state directory does not exist (yet).
 var ErrNoState = errors.New("no state directory")
 

@@ -64,7 +64,7 @@ func (r *Record) restartFollows(specHash string) bool {
 		return false
 	}
 	switch r.Ending.Reason {
-	case "SpecChanged", "Suspended", "ManifestRemoved", "Interrupted":
+	case ReasonSpecChanged, ReasonSuspended, ReasonManifestRemoved, ReasonInterrupted:
 		return false
 	}
 	return true
@@ -84,7 +84,7 @@ func (r *Record) Started(now time.Time) { r.Phase, r.StartedAt = PhaseRunning, n
 func (r *Record) Failed(message string, permanent bool, now time.Time) {
 	r.released()
 	r.Failures, r.CleanExits = r.Failures+1, 0
-	r.LastExit = &Exit{Reason: "CreateFailed", Message: message, At: now, Terminal: permanent}
+	r.LastExit = &Exit{Reason: ReasonCreateFailed, Message: message, At: now, Terminal: permanent}
 }
 
 // Cancelled says that a create was cancelled, and that nothing of it is left. It is

@@ -24,9 +24,6 @@ import (
 // what somebody else put there.
 const oldHooksFile = "hooks.json"
 
-// warningHookFailed is the reason of a recorded warning.
-const warningHookFailed = "HookFailed"
-
 // bundleHooks are the hooks of a manifest's bundle, which is owned by us and
 // which nobody else may write.
 type bundleHooks struct {
@@ -160,6 +157,6 @@ func (l *Launcher) dropOldHooks(name string, warn func(format string, args ...an
 
 func warnIn(rec *actual.Record) func(format string, args ...any) {
 	return func(format string, args ...any) {
-		rec.Warnings = append(rec.Warnings, actual.Warning{Reason: warningHookFailed, Message: printable(fmt.Sprintf(format, args...), 1000)})
+		rec.Warnings = append(rec.Warnings, actual.Warning{Reason: actual.WarningHookFailed, Message: printable(fmt.Sprintf(format, args...), 1000)})
 	}
 }

@@ -27,9 +27,9 @@ func (l *Launcher) createGroup(rec *actual.Record, st *setup) (*cgroup.Group, er
 		}
 		rec.Cgroups = group.Dirs()
 		for _, u := range unenforced {
-			reason := "ResourceNotEnforced"
+			reason := actual.WarningResourceNotEnforced
 			if u.Default {
-				reason = "DefaultNotEnforced"
+				reason = actual.WarningDefaultNotEnforced
 			}
 			l.opts.Log.Warn("limit not enforced", "sandbox", rec.Name, "resource", u.Resource, "reason", reason, "err", u.Why)
 			rec.Warnings = append(rec.Warnings, actual.Warning{Reason: reason, Message: u.Resource + ": " + u.Why})

@@ -10,39 +10,20 @@ import (
 	"sandboxctl.dev/desired"
 )
 
-// Reasons of events about operations.
-const (
-	EventStarted             = "Started"
-	EventStopped             = "Stopped"
-	EventRecovered           = "Recovered"
-	EventRemoved             = "Removed"
-	EventCancelled           = "Cancelled"
-	EventCreateFailed        = "CreateFailed"
-	EventDestroyFailed       = "DestroyFailed"
-	EventRemoveFailed        = "RemoveFailed"
-	EventRecordRecovered     = "RecordRecovered"
-	EventRecordRecoverFailed = "RecordRecoverFailed"
-	EventGuarded             = "RemovalHeld"
-	EventIncomplete          = "SourceIncomplete"
-	EventComplete            = "SourceComplete"
-	EventHeld                = "Held"
-	EventUnknown             = "ProcessUnknown"
-)
-
 func doneReason(a Action) string {
 	switch a.Op {
 	case OpCreate:
-		return EventStarted
+		return actual.EventStarted
 	case OpDestroy:
 		if a.Ending.Adopt {
-			return EventRecovered
+			return actual.EventRecovered
 		}
-		return EventStopped
+		return actual.EventStopped
 	case OpRecover:
-		return EventRecordRecovered
+		return actual.EventRecordRecovered
 	case OpForget:
 	}
-	return EventRemoved
+	return actual.EventRemoved
 }
 
 // doneMessage words an operation. last is the end of the sandbox on record, which
@@ -71,14 +52,14 @@ func doneMessage(r *result, last *actual.Exit) string {
 func failReason(a Action) string {
 	switch a.Op {
 	case OpCreate:
-		return EventCreateFailed
+		return actual.EventCreateFailed
 	case OpDestroy:
-		return EventDestroyFailed
+		return actual.EventDestroyFailed
 	case OpRecover:
-		return EventRecordRecoverFailed
+		return actual.EventRecordRecoverFailed
 	case OpForget:
 	}
-	return EventRemoveFailed
+	return actual.EventRemoveFailed
 }
 
 // announceUnclear makes events of sandboxes that can't be judged: nothing is
@@ -96,11 +77,11 @@ func (l *Loop) announceUnclear(have *actual.Snapshot) {
 		}
 	}
 	for i := range have.Held {
-		note(have.Held[i].Name, EventHeld, have.Held[i].Reason+": "+have.Held[i].Message)
+		note(have.Held[i].Name, actual.EventHeld, have.Held[i].Reason+": "+have.Held[i].Message)
 	}
 	for i := range have.Sandboxes {
 		if o := &have.Sandboxes[i]; unknown(o) {
-			note(o.Record.Name, EventUnknown, o.Why)
+			note(o.Record.Name, actual.EventProcessUnknown, o.Why)
 		}
 	}
 	l.unclear = now
@@ -113,7 +94,7 @@ func (l *Loop) announce(in Input, plan *Plan) {
 		l.guarded = g
 		if g {
 			l.opts.Log.Warn("removal held", keyPass, l.pass, keyReason, plan.Guard.Message)
-			l.event(actual.EventWarning, "", EventGuarded, plan.Guard.Message)
+			l.event(actual.EventWarning, "", actual.EventRemovalHeld, plan.Guard.Message)
 		}
 	}
 	reason := in.Desired.Reason
@@ -123,11 +104,11 @@ func (l *Loop) announce(in Input, plan *Plan) {
 	l.source = reason
 	if reason == "" {
 		l.opts.Log.Info("manifests complete", keyPass, l.pass)
-		l.event(actual.EventNormal, "", EventComplete, "the manifests can be read whole again")
+		l.event(actual.EventNormal, "", actual.EventSourceComplete, "the manifests can be read whole again")
 		return
 	}
 	l.opts.Log.Warn("manifests incomplete", keyReason, reason, keyError, in.Desired.Message, keyPass, l.pass)
-	l.event(actual.EventWarning, "", EventIncomplete, reason+": "+in.Desired.Message)
+	l.event(actual.EventWarning, "", actual.EventSourceIncomplete, reason+": "+in.Desired.Message)
 }
 
 func (l *Loop) event(typ, name, reason, message string) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
 )
 
@@ -47,7 +48,7 @@ func (c *computation) lost(name string, op *Operation) string {
 	// Its author has given it less time meanwhile. There is no way back from a stop
 	// otherwise: the application has been told.
 	if op.Op == OpDestroy && e != nil && op.Grace > gracePeriod(e) {
-		return ReasonSpecChanged
+		return actual.ReasonSpecChanged
 	}
 	return ""
 }
@@ -55,16 +56,16 @@ func (c *computation) lost(name string, op *Operation) string {
 func (c *computation) startLost(name string, op *Operation, e *desired.Entry) string {
 	switch {
 	case c.in.ordered(name), c.in.Desired.Removed(name, "") && (!c.guarded || c.approved(name)):
-		return ReasonManifestRemoved
+		return actual.ReasonManifestRemoved
 	case e == nil:
 		return ""
 	case e.Sandbox.Spec.Suspend:
-		return ReasonSuspended
+		return actual.ReasonSuspended
 	case op.Hash != e.Hash && !desired.HashMatches(op.Hash, e.Sandbox):
-		return ReasonSpecChanged
+		return actual.ReasonSpecChanged
 	}
 	if t := c.request(name); t != "" && t != op.Restart && !c.carriedOut(name, t) {
-		return ReasonRestartRequested
+		return actual.ReasonRestartRequested
 	}
 	return ""
 }

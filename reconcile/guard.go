@@ -132,7 +132,7 @@ func list(names []string) string {
 
 // removalBegun says whether the removal of a sandbox is under way.
 func removalBegun(rec *actual.Record) bool {
-	return rec.Ending != nil && rec.Ending.Reason == ReasonManifestRemoved &&
+	return rec.Ending != nil && rec.Ending.Reason == actual.ReasonManifestRemoved &&
 		(rec.Phase == actual.PhaseStopping || rec.Phase == actual.PhaseStopped)
 }
 

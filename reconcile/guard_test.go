@@ -32,7 +32,7 @@ func order(names ...string) []actual.Request {
 func finished(o actual.Observed) actual.Observed {
 	r := *o.Record
 	r.Phase, r.Completed, r.Sentry, r.Gofer = actual.PhaseStopped, true, nil, nil
-	r.Ending = &actual.Ending{Reason: reconcile.ReasonExited, Completed: true}
+	r.Ending = &actual.Ending{Reason: actual.ReasonExited, Completed: true}
 	r.LastExit = &actual.Exit{Known: true, Reason: actual.ReasonCompleted, At: now.Add(-time.Hour)}
 	return actual.Observed{Record: &r, Sentry: actual.None, Gofer: actual.None}
 }

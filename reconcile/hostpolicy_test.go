@@ -83,7 +83,7 @@ func TestPlanDenied(t *testing.T) {
 		"stopped, no policy":         {judged(denied(stopped(web, 1), due), nil), "", "Failed", "Ready=False/PolicyDenied Reconciling=False/Converged Stalled=True/PolicyDenied"},
 		"stopped, a restart":         {judged(request(denied(stopped(web, 1))), strict), "", "Failed", "Stalled=True/PolicyDenied"},
 		"stopped, allowed":           {judged(denied(stopped(web, 1), due), fine), "create web BackOff", "Pending", "Reconciling=True/BackOff"},
-		"rebooted":                   {judged(denied(stopped(web, 1), func(o *actual.Observed) { o.Record.Ending.Reason = reconcile.ReasonHostRebooted }), strict), "", "Failed", "Stalled=True/PolicyDenied"},
+		"rebooted":                   {judged(denied(stopped(web, 1), func(o *actual.Observed) { o.Record.Ending.Reason = actual.ReasonHostRebooted }), strict), "", "Failed", "Stalled=True/PolicyDenied"},
 		"its manifest is gone":       {judged(input(true, nil, running(web)), strict), "destroy web ManifestRemoved graceful", "Removing", "Reconciling=True/ManifestRemoved"},
 		"its manifest is, no policy": {judged(input(true, nil, running(web)), nil), "", "Running", "Stalled=True/PolicyDenied ManifestValid=False/SourceIncomplete"},
 		"new":                        {judged(input(true, []*desired.Entry{web}), fine), "create web New", "Pending", ""},

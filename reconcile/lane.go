@@ -6,6 +6,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"sandboxctl.dev/actual"
 )
 
 // Lane is a queue of actions with workers of its own: actions of one lane never
@@ -42,7 +44,7 @@ func laneOf(a *Action) Lane {
 		return LaneClean
 	}
 	switch a.Reason {
-	case ReasonNew, ReasonSpecChanged, ReasonRestartRequested, ReasonResumed:
+	case actual.ReasonNew, actual.ReasonSpecChanged, actual.ReasonRestartRequested, actual.ReasonResumed:
 		return LaneChange
 	}
 	return LaneRestart

@@ -284,7 +284,7 @@ func TestLoopHangingStarts(t *testing.T) {
 						t.Errorf("removed while its start hangs: %+v", after)
 					case name == "h2" && (after.SpecHash == before.SpecHash || after.Attempt != 2 || after.Failures != 0):
 						t.Errorf("edited while its start hangs: %+v", after)
-					case name == "h3" && (after.Phase != actual.PhaseStopped || after.LastExit.Reason != actual.ReasonCancelled || after.Ending.Reason != reconcile.ReasonSuspended || after.Failures != 0):
+					case name == "h3" && (after.Phase != actual.PhaseStopped || after.LastExit.Reason != actual.ReasonCancelled || after.Ending.Reason != actual.ReasonSuspended || after.Failures != 0):
 						t.Errorf("suspended while its start hangs: %+v %+v", after, after.LastExit)
 					case name == "h4" && (after.RestartToken != "t" || after.Attempt != 2):
 						t.Errorf("restarted while its start hangs: %+v", after)
@@ -309,7 +309,7 @@ func TestLoopHangingStarts(t *testing.T) {
 			})
 			n := 0
 			for _, r := range j.reasons {
-				if r == reconcile.EventCancelled {
+				if r == actual.EventCancelled {
 					n++
 				}
 			}

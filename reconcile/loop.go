@@ -463,7 +463,7 @@ func (l *Loop) workers(now time.Time) (free [laneCount]int, again time.Duration)
 
 // begin starts an operation.
 func (l *Loop) begin(ctx context.Context, a Action, now time.Time) {
-	if _, counted := l.removals[a.Name]; a.Reason == ReasonManifestRemoved && !a.Approved && !counted {
+	if _, counted := l.removals[a.Name]; a.Reason == actual.ReasonManifestRemoved && !a.Approved && !counted {
 		l.removals[a.Name] = now
 	}
 	ctx, cancel := operation.New(ctx, func() {
@@ -535,7 +535,7 @@ func (l *Loop) finish(r result) {
 	case errors.As(r.err, &cancelled):
 		delete(l.retries, a.Name)
 		l.opts.Log.Info(a.Op.String()+" cancelled", keySandbox, a.Name, keyReason, cancelled.Reason, keyTook, r.took, keyPass, l.pass)
-		l.event(actual.EventNormal, a.Name, EventCancelled, fmt.Sprintf("%s (%s) was cancelled: %s (took %s)", a.Op, a.Reason, cancelled.Reason, r.took.Round(time.Millisecond)))
+		l.event(actual.EventNormal, a.Name, actual.EventCancelled, fmt.Sprintf("%s (%s) was cancelled: %s (took %s)", a.Op, a.Reason, cancelled.Reason, r.took.Round(time.Millisecond)))
 		return
 	}
 	if a.Op == OpRecover && l.opts.Requests != nil {

@@ -107,7 +107,7 @@ func TestLoopBackoff(t *testing.T) {
 		time.Sleep(11 * time.Minute)
 		w.Kill("web", "gofer", -1)
 		synctest.Wait()
-		if r := w.Record("web"); r.Failures != 1 || r.LastExit.Reason != reconcile.ReasonGoferDied {
+		if r := w.Record("web"); r.Failures != 1 || r.LastExit.Reason != actual.ReasonGoferDied {
 			t.Errorf("after a long run: %+v", r)
 		}
 	})
@@ -196,7 +196,7 @@ func TestLoopFailingOperation(t *testing.T) {
 	})
 	found := false
 	for _, r := range j.reasons {
-		found = found || r == reconcile.EventDestroyFailed
+		found = found || r == actual.EventDestroyFailed
 	}
 	if !found {
 		t.Errorf("events: %v", j.reasons)
@@ -332,7 +332,7 @@ func TestLoopTellsUnclear(t *testing.T) {
 		}
 		told := 0
 		for _, r := range events.reasons {
-			if r == reconcile.EventHeld {
+			if r == actual.EventHeld {
 				told++
 			}
 		}

@@ -58,12 +58,12 @@ func (c *computation) needsNetwork(a *Action) bool {
 		return false
 	}
 	if holder := c.holderOf(name, a.Name); holder != "" {
-		a.Reason = ReasonNetworkInUse
+		a.Reason = actual.ReasonNetworkInUse
 		c.delay(*a, time.Time{}, "network namespace "+name+" is used by "+holder+"; it is started when that has ended")
 		return true
 	}
 	if n, known := c.in.Networks[name]; known && n.NotReady != "" {
-		a.Reason = ReasonNetworkNotReady
+		a.Reason = actual.ReasonNetworkNotReady
 		c.delay(*a, c.in.Now.Add(networkRetry), n.NotReady+"; it is started when that has changed")
 		return true
 	}
@@ -102,13 +102,10 @@ func (c *computation) networkReplaced(e *desired.Entry, rec *actual.Record) bool
 	}
 	if rec.Network == nil {
 		// An earlier version started it with loopback only, and said so.
-		return slices.ContainsFunc(rec.Warnings, func(w actual.Warning) bool { return w.Reason == warningUnconfigured })
+		return slices.ContainsFunc(rec.Warnings, func(w actual.Warning) bool { return w.Reason == actual.WarningNetworkUnconfigured })
 	}
 	return rec.Network.Inode != n.Inode
 }
-
-// warningUnconfigured is of records of earlier versions.
-const warningUnconfigured = "NetworkUnconfigured"
 
 // networkGone warns of a running sandbox whose network namespace was removed.
 func networkGone(in *Input, e *desired.Entry, rec *actual.Record) *actual.Warning {
@@ -121,12 +118,9 @@ func networkGone(in *Input, e *desired.Entry, rec *actual.Record) *actual.Warnin
 	case name == "" || !known:
 		return nil
 	case n.Inode == 0:
-		return &actual.Warning{Reason: WarningNetworkGone, Message: "network namespace " + name + " was removed; the sandbox is still in it, and is started again when there is a new one"}
+		return &actual.Warning{Reason: actual.WarningNetworkGone, Message: "network namespace " + name + " was removed; the sandbox is still in it, and is started again when there is a new one"}
 	case n.Inode != rec.Network.Inode && n.NotReady != "":
-		return &actual.Warning{Reason: WarningNetworkGone, Message: "network namespace " + name + " was made anew and the sandbox is still in the old one, until the new one is ready: " + n.NotReady}
+		return &actual.Warning{Reason: actual.WarningNetworkGone, Message: "network namespace " + name + " was made anew and the sandbox is still in the old one, until the new one is ready: " + n.NotReady}
 	}
 	return nil
 }
-
-// WarningNetworkGone is the reason of a warning about a running sandbox.
-const WarningNetworkGone = "NetworkGone"

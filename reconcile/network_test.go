@@ -36,7 +36,7 @@ func TestPlanNetwork(t *testing.T) {
 	ready := map[string]reconcile.Network{"bt1": {Inode: 1}, "bt2": {Inode: 2}}
 	oldOne, newOne := inNetns("old", "a", "bt1"), inNetns("new", "a", "bt1")
 	stopping := func(o actual.Observed) actual.Observed {
-		o.Record.Phase, o.Record.Ending = actual.PhaseStopping, &actual.Ending{Reason: reconcile.ReasonManifestRemoved}
+		o.Record.Phase, o.Record.Ending = actual.PhaseStopping, &actual.Ending{Reason: actual.ReasonManifestRemoved}
 		return o
 	}
 	freed := func(o actual.Observed) actual.Observed {

@@ -37,27 +37,6 @@ func (o Op) String() string {
 	return "none"
 }
 
-// Reasons of an Action, and of the Ending of a Destroy.
-const (
-	ReasonNew              = "New"              // wanted, and there is none
-	ReasonExited           = "Exited"           // its application ended
-	ReasonSentryKilled     = "SentryKilled"     // the sentry died without an exit record
-	ReasonGoferDied        = "GoferDied"        // the gofer died; the pair is torn down
-	ReasonHostRebooted     = "HostRebooted"     // its processes were of an earlier boot
-	ReasonInterrupted      = "Interrupted"      // an operation was cut short by a crash
-	ReasonSpecChanged      = "SpecChanged"      // its manifest changed
-	ReasonRestartRequested = "RestartRequested" // an operator asked
-	ReasonSuspended        = "Suspended"        // spec.suspend
-	ReasonResumed          = "Resumed"          // no longer spec.suspend
-	ReasonManifestRemoved  = "ManifestRemoved"  // its manifest is gone
-	ReasonBackOff          = "BackOff"          // the delay after a failure is over
-	ReasonAborted          = "Aborted"          // a create died before its record
-	ReasonNetworkInUse     = "NetworkInUse"     // another sandbox has its network namespace
-	ReasonNetworkNotReady  = "NetworkNotReady"  // its network namespace has no interface, or is missing
-	ReasonNetworkReplaced  = "NetworkReplaced"  // its network namespace was made anew
-	ReasonRecoverRequested = "RecoverRequested" // an operator asked, of a held record
-)
-
 // Policy is what the daemon allows.
 type Policy struct {
 	// A plan that would remove more than MaxRemoveShare of all sandboxes, and
@@ -231,7 +210,7 @@ func (c *computation) wanted(e *desired.Entry) {
 		return
 	}
 	c.created++
-	c.add(Action{Op: OpCreate, Name: name, Entry: e, RestartToken: c.request(name), Reason: ReasonNew})
+	c.add(Action{Op: OpCreate, Name: name, Entry: e, RestartToken: c.request(name), Reason: actual.ReasonNew})
 }
 
 // unwanted decides on a record without a manifest.
@@ -254,10 +233,10 @@ func (c *computation) unwanted(o *actual.Observed) {
 		return
 	}
 	if stoppedDead(o) {
-		c.add(Action{Op: OpForget, Name: rec.Name, Reason: ReasonManifestRemoved, Approved: approved})
+		c.add(Action{Op: OpForget, Name: rec.Name, Reason: actual.ReasonManifestRemoved, Approved: approved})
 		return
 	}
-	c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: ReasonManifestRemoved, Ending: c.stop(c.lastGood(rec), rec, ReasonManifestRemoved), Approved: approved})
+	c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: actual.ReasonManifestRemoved, Ending: c.stop(c.lastGood(rec), rec, actual.ReasonManifestRemoved), Approved: approved})
 }
 
 // lastGood is what is known of how a sandbox wants to be stopped.
@@ -272,7 +251,7 @@ func (c *computation) both(e *desired.Entry, o *actual.Observed) {
 	switch rec.Phase {
 	case actual.PhaseStopping:
 		// Begun and not finished: the same again, whatever is wanted since.
-		end := actual.Ending{Reason: ReasonInterrupted, Failures: rec.Failures, CleanExits: rec.CleanExits}
+		end := actual.Ending{Reason: actual.ReasonInterrupted, Failures: rec.Failures, CleanExits: rec.CleanExits}
 		if rec.Ending != nil {
 			end = *rec.Ending
 		}
@@ -295,19 +274,19 @@ func (c *computation) both(e *desired.Entry, o *actual.Observed) {
 		}
 		// Whether its application runs only its sentry can tell. If that can't
 		// be asked it starts over. It did not fail.
-		end := actual.Ending{Reason: ReasonInterrupted, Failures: rec.Failures, CleanExits: rec.CleanExits}
+		end := actual.Ending{Reason: actual.ReasonInterrupted, Failures: rec.Failures, CleanExits: rec.CleanExits}
 		if o.Sentry == actual.Alive && o.Gofer == actual.Alive {
 			end.Adopt = true
 			end.Finish = sameSpec(rec, e) && !e.Sandbox.Spec.Suspend && c.in.Denied[rec.Name] == "" && !c.restartWanted(rec)
 		}
-		c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: ReasonInterrupted, Ending: end})
+		c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: actual.ReasonInterrupted, Ending: end})
 	}
 }
 
 func (c *computation) interrupted(o *actual.Observed) {
 	c.add(Action{
-		Op: OpDestroy, Name: o.Record.Name, Reason: ReasonInterrupted,
-		Ending: actual.Ending{Reason: ReasonInterrupted, Failures: o.Record.Failures, CleanExits: o.Record.CleanExits},
+		Op: OpDestroy, Name: o.Record.Name, Reason: actual.ReasonInterrupted,
+		Ending: actual.Ending{Reason: actual.ReasonInterrupted, Failures: o.Record.Failures, CleanExits: o.Record.CleanExits},
 	})
 }
 
@@ -324,13 +303,13 @@ func (c *computation) running(e *desired.Entry, o *actual.Observed) {
 	var reason string
 	switch {
 	case spec.Suspend:
-		reason = ReasonSuspended
+		reason = actual.ReasonSuspended
 	case !sameSpec(rec, e):
-		reason = ReasonSpecChanged
+		reason = actual.ReasonSpecChanged
 	case c.restartWanted(rec):
-		reason = ReasonRestartRequested
+		reason = actual.ReasonRestartRequested
 	case c.networkReplaced(e, rec):
-		reason = ReasonNetworkReplaced
+		reason = actual.ReasonNetworkReplaced
 	default:
 		return
 	}
@@ -344,9 +323,9 @@ func (c *computation) stopped(e *desired.Entry, rec *actual.Record) {
 	create := Action{Op: OpCreate, Name: rec.Name, Entry: e}
 	switch {
 	case c.restartWanted(rec):
-		create.Reason, create.RestartToken = ReasonRestartRequested, c.request(rec.Name)
+		create.Reason, create.RestartToken = actual.ReasonRestartRequested, c.request(rec.Name)
 	case !sameSpec(rec, e):
-		create.Reason = ReasonSpecChanged
+		create.Reason = actual.ReasonSpecChanged
 	case rec.Completed || stalled(e, rec) != "":
 		return
 	default:
@@ -371,9 +350,9 @@ func (c *computation) stop(e *desired.Entry, rec *actual.Record, reason string) 
 		end.Grace = time.Duration(*e.Sandbox.Spec.TerminationGracePeriod)
 	}
 	switch reason {
-	case ReasonSuspended:
+	case actual.ReasonSuspended:
 		end.Failures, end.CleanExits = rec.Failures, rec.CleanExits
-	case ReasonSpecChanged, ReasonRestartRequested:
+	case actual.ReasonSpecChanged, actual.ReasonRestartRequested:
 		end.Replace = true
 	}
 	return end
@@ -384,7 +363,7 @@ func (c *computation) stop(e *desired.Entry, rec *actual.Record, reason string) 
 func (c *computation) aborted() {
 	for _, name := range c.in.Actual.Aborted {
 		if (c.in.Desired.Removed(name, "") || c.in.ordered(name)) && !c.in.Busy[name] {
-			c.add(Action{Op: OpForget, Name: name, Reason: ReasonAborted})
+			c.add(Action{Op: OpForget, Name: name, Reason: actual.ReasonAborted})
 		}
 	}
 	if len(c.in.Actual.Aborted) > 0 {
@@ -402,7 +381,7 @@ func (c *computation) held() {
 		if r.Kind != actual.RequestRecover || c.in.Busy[r.Name] || !isHeld(c.in.Actual, r.Name) || c.in.Tried[r.Name] == r.Token {
 			continue
 		}
-		c.add(Action{Op: OpRecover, Name: r.Name, Recover: r, Reason: ReasonRecoverRequested})
+		c.add(Action{Op: OpRecover, Name: r.Name, Recover: r, Reason: actual.ReasonRecoverRequested})
 		added = true
 	}
 	if added {
@@ -426,7 +405,7 @@ func cutShort(rec *actual.Record) bool {
 	case actual.PhaseCreating, actual.PhaseCreated, actual.PhaseStarting:
 		return true
 	case actual.PhaseStopping, actual.PhaseStopped:
-		return rec.Ending != nil && rec.Ending.Reason == ReasonInterrupted
+		return rec.Ending != nil && rec.Ending.Reason == actual.ReasonInterrupted
 	case actual.PhaseRunning:
 	}
 	return false

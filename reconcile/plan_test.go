@@ -43,7 +43,7 @@ func stopped(e *desired.Entry, failures int) actual.Observed {
 	o := running(e)
 	r := o.Record
 	r.Phase, r.Sentry, r.Gofer, r.Failures = actual.PhaseStopped, nil, nil, failures
-	r.Ending = &actual.Ending{Reason: reconcile.ReasonExited}
+	r.Ending = &actual.Ending{Reason: actual.ReasonExited}
 	r.LastExit = &actual.Exit{Known: true, Code: 1, Reason: actual.ReasonError, At: now.Add(-time.Second)}
 	o.Sentry, o.Gofer = actual.None, actual.None
 	return o
@@ -187,7 +187,7 @@ func TestPlan(t *testing.T) {
 		"absent, unsettled, stopped": {unsettled(input(true, nil, mod(stopped(eager, 1), func(*actual.Observed) {}))), ""},
 		"absent, unsettled, died":    {unsettled(input(true, nil, mod(running(web), exit(1)))), "destroy web Exited failures=1"},
 		"absent, removal begun before": {input(false, nil, mod(stopped(eager, 0), func(o *actual.Observed) {
-			o.Record.Ending.Reason = reconcile.ReasonManifestRemoved
+			o.Record.Ending.Reason = actual.ReasonManifestRemoved
 		})), ""},
 		"failed before": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { o.Sentry = actual.Dead; o.Record.Failures = 4 })), "destroy web SentryKilled failures=5"},
 		"failed after long": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
@@ -224,8 +224,8 @@ func TestPlan(t *testing.T) {
 		"refused":               {input(true, []*desired.Entry{web}, mod(stopped(web, 1), func(o *actual.Observed) { o.Record.LastExit = &actual.Exit{Terminal: true, At: now.Add(-time.Hour)} })), ""},
 		"completed":             {input(true, []*desired.Entry{web}, mod(stopped(web, 1), func(o *actual.Observed) { o.Record.Completed = true })), ""},
 		"completed, edited":     {input(true, []*desired.Entry{other}, mod(stopped(web, 1), func(o *actual.Observed) { o.Record.Completed = true })), "create web SpecChanged"},
-		"stopped for an edit":   {input(true, []*desired.Entry{other}, mod(stopped(web, 0), func(o *actual.Observed) { o.Record.Ending.Reason = reconcile.ReasonSpecChanged })), "create web SpecChanged"},
-		"resumed":               {input(true, []*desired.Entry{web}, mod(stopped(web, 2), func(o *actual.Observed) { o.Record.Ending.Reason = reconcile.ReasonSuspended })), "create web Resumed"},
+		"stopped for an edit":   {input(true, []*desired.Entry{other}, mod(stopped(web, 0), func(o *actual.Observed) { o.Record.Ending.Reason = actual.ReasonSpecChanged })), "create web SpecChanged"},
+		"resumed":               {input(true, []*desired.Entry{web}, mod(stopped(web, 2), func(o *actual.Observed) { o.Record.Ending.Reason = actual.ReasonSuspended })), "create web Resumed"},
 		"crashed in creating":   {input(true, []*desired.Entry{web}, mod(stopped(web, 2), phase(actual.PhaseCreating))), "destroy web Interrupted failures=2"},
 		"crashed in starting":   {input(true, []*desired.Entry{web}, mod(running(web), phase(actual.PhaseStarting))), "destroy web Interrupted adopt finish"},
 		"crashed, edited since": {input(true, []*desired.Entry{other}, mod(running(web), phase(actual.PhaseStarting))), "destroy web Interrupted adopt"},
@@ -233,9 +233,9 @@ func TestPlan(t *testing.T) {
 		"crashed, suspended":    {input(true, []*desired.Entry{suspended}, mod(running(suspended), phase(actual.PhaseStarting))), "destroy web Interrupted adopt"},
 		"crashed in stopping": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
 			o.Record.Phase = actual.PhaseStopping
-			o.Record.Ending = &actual.Ending{Reason: reconcile.ReasonSpecChanged, Grace: 1}
+			o.Record.Ending = &actual.Ending{Reason: actual.ReasonSpecChanged, Grace: 1}
 		})), "destroy web SpecChanged graceful"},
-		"after an interruption": {input(true, []*desired.Entry{web}, mod(stopped(web, 5), func(o *actual.Observed) { o.Record.Ending.Reason = reconcile.ReasonInterrupted })), "create web Interrupted"},
+		"after an interruption": {input(true, []*desired.Entry{web}, mod(stopped(web, 5), func(o *actual.Observed) { o.Record.Ending.Reason = actual.ReasonInterrupted })), "create web Interrupted"},
 	} {
 		if got := show(reconcile.Compute(c.in)); got != c.want {
 			t.Errorf("%s: %q, expected %q", name, got, c.want)
@@ -340,7 +340,7 @@ func TestGuard(t *testing.T) {
 	in = input(true, es[3:], os...)
 	for i := range 3 {
 		r := in.Actual.Sandboxes[i].Record
-		r.Phase, r.Ending = actual.PhaseStopping, &actual.Ending{Reason: reconcile.ReasonManifestRemoved}
+		r.Phase, r.Ending = actual.PhaseStopping, &actual.Ending{Reason: actual.ReasonManifestRemoved}
 		if got := show(reconcile.Compute(in)); strings.Contains(got, "guard") || strings.Count(got, "destroy") != 3 {
 			t.Errorf("with %d begun: %q", i+1, got)
 		}
@@ -389,7 +389,7 @@ func situation(t *rapid.T) reconcile.Input {
 				r.LastExit = &actual.Exit{Known: true, Reason: actual.ReasonError, At: now.Add(time.Duration(rapid.Int64Range(-1e12, 1e12).Draw(t, "at")))}
 			}
 			if r.Phase == actual.PhaseStopping || rapid.Bool().Draw(t, "ending") {
-				r.Ending = &actual.Ending{Reason: rapid.SampledFrom([]string{reconcile.ReasonExited, reconcile.ReasonManifestRemoved, reconcile.ReasonSpecChanged}).Draw(t, "why")}
+				r.Ending = &actual.Ending{Reason: rapid.SampledFrom([]string{actual.ReasonExited, actual.ReasonManifestRemoved, actual.ReasonSpecChanged}).Draw(t, "why")}
 			}
 			in.Actual.Sandboxes = append(in.Actual.Sandboxes, o)
 		}
@@ -461,7 +461,7 @@ func TestPlanProperties(t *testing.T) {
 			}
 			// No absence without completeness.
 			gone := in.Desired.Lookup(a.Name) == nil
-			if gone && !in.Desired.Complete && !ordered(&in, a.Name) && (a.Op == reconcile.OpForget || a.Op == reconcile.OpDestroy && a.Reason == reconcile.ReasonManifestRemoved && o.Record.Phase != actual.PhaseStopping) {
+			if gone && !in.Desired.Complete && !ordered(&in, a.Name) && (a.Op == reconcile.OpForget || a.Op == reconcile.OpDestroy && a.Reason == actual.ReasonManifestRemoved && o.Record.Phase != actual.PhaseStopping) {
 				t.Fatalf("%s %s: its absence is no evidence", a.Op, a.Name)
 			}
 			if a.Op == reconcile.OpCreate && a.Entry == nil {

@@ -18,18 +18,18 @@ func died(o *actual.Observed, bootID string) string {
 	case o.Record.BootID != bootID && (o.Exit == nil || o.Exit.Killed() || o.Exit.HostSignaled):
 		// A host that shuts down tells its processes to end before it kills them: a
 		// service that then ends with exit code 0 has not completed.
-		return ReasonHostRebooted
+		return actual.ReasonHostRebooted
 	case o.Record.BootID != bootID:
-		return ReasonExited // before the host went down
+		return actual.ReasonExited // before the host went down
 	case o.Sentry == actual.Dead && o.Gofer == actual.Dead && !o.GoferLeft && (o.Exit == nil || o.Exit.Killed()):
 		// A sentry that loses its gofer kills the application and ends.
-		return ReasonGoferDied
+		return actual.ReasonGoferDied
 	case o.Exit != nil:
-		return ReasonExited
+		return actual.ReasonExited
 	case o.Sentry != actual.Alive:
-		return ReasonSentryKilled
+		return actual.ReasonSentryKilled
 	}
-	return ReasonGoferDied
+	return actual.ReasonGoferDied
 }
 
 // ended is the order to clean up after a sandbox that has died, with what is
@@ -39,15 +39,15 @@ func ended(e *desired.Entry, o *actual.Observed, in *Input) actual.Ending {
 	reason := died(o, in.Actual.BootID)
 	end := actual.Ending{Reason: reason}
 	switch reason {
-	case ReasonHostRebooted:
+	case actual.ReasonHostRebooted:
 		// Not its fault: started again at once, and counted for nothing.
 		end.Failures, end.CleanExits = rec.Failures, rec.CleanExits
 		end.Exit = &actual.Exit{Reason: reason, Message: "the host was rebooted", At: in.Now}
 		return end
-	case ReasonExited:
+	case actual.ReasonExited:
 		x := *o.Exit
 		end.Exit = &x
-	case ReasonSentryKilled:
+	case actual.ReasonSentryKilled:
 		end.Exit = &actual.Exit{Reason: reason, Message: "the sentry was killed or crashed; the exit code is not known", At: in.Now}
 	default:
 		end.Exit = &actual.Exit{Reason: reason, Message: "the gofer was killed or crashed; the sandbox lost its files", At: in.Now}
@@ -87,16 +87,16 @@ func ended(e *desired.Entry, o *actual.Observed, in *Input) actual.Ending {
 func stalled(e *desired.Entry, rec *actual.Record) string {
 	switch {
 	case rec.LastExit != nil && rec.LastExit.Terminal:
-		return ReasonCreateRefused
+		return actual.ReasonCreateRefused
 	case e.Sandbox.Spec.Backoff.Limit > 0 && rec.Failures >= e.Sandbox.Spec.Backoff.Limit:
-		return ReasonBackoffLimitExceeded
+		return actual.ReasonBackoffLimitExceeded
 	}
 	return ""
 }
 
 // nextStart is when a stopped sandbox may be started.
 func nextStart(e *desired.Entry, rec *actual.Record, policy *desired.HostPolicy, now time.Time) time.Time {
-	if rec.LastExit == nil || startReason(rec) != ReasonBackOff {
+	if rec.LastExit == nil || startReason(rec) != actual.ReasonBackOff {
 		return now
 	}
 	delay := backoff(&e.Sandbox.Spec.Backoff, rec, policy.RestartFloor())
@@ -113,19 +113,19 @@ func nextStart(e *desired.Entry, rec *actual.Record, policy *desired.HostPolicy,
 // startReason is why a stopped sandbox is started: only one that stopped by
 // itself has a delay to wait for.
 func startReason(rec *actual.Record) string {
-	if rec.LastExit != nil && rec.LastExit.Reason == ReasonCreateFailed {
-		return ReasonBackOff
+	if rec.LastExit != nil && rec.LastExit.Reason == actual.ReasonCreateFailed {
+		return actual.ReasonBackOff
 	}
 	if rec.Ending == nil {
-		return ReasonBackOff
+		return actual.ReasonBackOff
 	}
 	switch rec.Ending.Reason {
-	case ReasonExited, ReasonSentryKilled, ReasonGoferDied:
-		return ReasonBackOff
-	case ReasonSuspended:
-		return ReasonResumed
-	case ReasonManifestRemoved:
-		return ReasonNew
+	case actual.ReasonExited, actual.ReasonSentryKilled, actual.ReasonGoferDied:
+		return actual.ReasonBackOff
+	case actual.ReasonSuspended:
+		return actual.ReasonResumed
+	case actual.ReasonManifestRemoved:
+		return actual.ReasonNew
 	}
 	return rec.Ending.Reason
 }

@@ -51,30 +51,6 @@ const (
 	False = "False"
 )
 
-// Reasons of conditions that are not reasons of an Action too.
-const (
-	ReasonRunning               = "Running"
-	ReasonCompleted             = "Completed"
-	ReasonFailed                = "Failed"
-	ReasonPending               = "Pending"
-	ReasonStarting              = "Starting"
-	ReasonStopping              = "Stopping"
-	ReasonConverged             = "Converged"
-	ReasonCreateFailed          = "CreateFailed"
-	ReasonCreateRefused         = "CreateRefused"
-	ReasonBackoffLimitExceeded  = "BackoffLimitExceeded"
-	ReasonApprovalNeeded        = "ApprovalNeeded"
-	ReasonSourceIncomplete      = "SourceIncomplete"
-	ReasonRecordHeld            = "RecordHeld"
-	ReasonProcessUnknown        = "ProcessUnknown"
-	ReasonManifestValid         = "Valid"
-	ReasonManifestInvalid       = "Invalid"
-	ReasonManifestMissing       = "Missing"
-	ReasonResourcesEnforced     = "Enforced"
-	ReasonResourcesNotEnforced  = "NotEnforced"
-	ReasonResourcesNotRequested = "NotRequested"
-)
-
 // Condition is one aspect of a status. Every type is always present, and its
 // status flips: a condition is never left over.
 type Condition struct {
@@ -281,8 +257,8 @@ func (v *view) judge(s *Status, o *actual.Observed, w *desired.Entry) {
 	r := o.Record
 	a := v.actions[r.Name]
 	ready := Condition{Type: CondReady, Status: False, LastTransitionTime: lastStop(r)}
-	reconciling := Condition{Type: CondReconciling, Status: False, Reason: ReasonConverged}
-	stall := Condition{Type: CondStalled, Status: False, Reason: ReasonConverged}
+	reconciling := Condition{Type: CondReconciling, Status: False, Reason: actual.ReasonConverged}
+	stall := Condition{Type: CondStalled, Status: False, Reason: actual.ReasonConverged}
 	doing := func(reason, msg string) {
 		reconciling.Status, reconciling.Reason, reconciling.Message = True, reason, msg
 	}
@@ -291,38 +267,38 @@ func (v *view) judge(s *Status, o *actual.Observed, w *desired.Entry) {
 	switch {
 	case unknown(o):
 		s.Phase = PhaseUnknown
-		ready.Reason, ready.Message = ReasonProcessUnknown, o.Why
-		stuck(ReasonProcessUnknown, "nothing is done while this is so: "+o.Why)
+		ready.Reason, ready.Message = actual.ReasonProcessUnknown, o.Why
+		stuck(actual.ReasonProcessUnknown, "nothing is done while this is so: "+o.Why)
 	case w == nil && v.guarded[r.Name]:
 		s.Phase = phaseOf(o)
 		ready.Reason = s.Phase
 		if r.Phase == actual.PhaseStopped {
 			ready.Message = describeExit(r.LastExit)
 		}
-		stuck(ReasonApprovalNeeded, v.plan.Guard.of(r.Name))
+		stuck(actual.ReasonApprovalNeeded, v.plan.Guard.of(r.Name))
 	case w == nil && v.in.gone(r):
 		s.Phase = PhaseRemoving
-		ready.Reason, ready.Message = ReasonManifestRemoved, stopTrouble(r)
+		ready.Reason, ready.Message = actual.ReasonManifestRemoved, stopTrouble(r)
 		msg := "it is being removed: its manifest is gone"
 		if ready.Message != "" {
 			msg += "; " + ready.Message
 		}
-		doing(ReasonManifestRemoved, msg)
+		doing(actual.ReasonManifestRemoved, msg)
 	case r.Phase == actual.PhaseRunning && o.Sentry == actual.Alive && o.Gofer == actual.Alive:
 		s.Phase = PhaseRunning
-		ready.Status, ready.Reason, ready.LastTransitionTime = True, ReasonRunning, r.StartedAt
+		ready.Status, ready.Reason, ready.LastTransitionTime = True, actual.ReasonRunning, r.StartedAt
 		if why := v.denied(r.Name); why != "" {
 			stuck(desired.ReasonPolicyDenied, "it runs on and will not be started again: "+why)
 		}
 		if a != nil {
 			doing(a.Reason, "it will be restarted or stopped: "+a.Reason)
-			if a.Reason == ReasonSpecChanged {
-				ready.Status, ready.Reason, ready.Message = False, ReasonSpecChanged, "it runs what its manifest said before the last change"
+			if a.Reason == actual.ReasonSpecChanged {
+				ready.Status, ready.Reason, ready.Message = False, actual.ReasonSpecChanged, "it runs what its manifest said before the last change"
 			}
 		}
 	case r.Phase == actual.PhaseStopping || r.Phase == actual.PhaseRunning:
 		s.Phase = PhaseStopping
-		ready.Reason = ReasonStopping
+		ready.Reason = actual.ReasonStopping
 		if a != nil {
 			ready.Message = a.Ending.Reason
 		} else if r.Ending != nil {
@@ -331,11 +307,11 @@ func (v *view) judge(s *Status, o *actual.Observed, w *desired.Entry) {
 		if why := stopTrouble(r); why != "" {
 			ready.Message += "; " + why
 		}
-		doing(ReasonStopping, ready.Message)
+		doing(actual.ReasonStopping, ready.Message)
 	case r.Phase != actual.PhaseStopped:
 		s.Phase = PhaseCreating
-		ready.Reason = ReasonStarting
-		doing(ReasonStarting, "")
+		ready.Reason = actual.ReasonStarting
+		doing(actual.ReasonStarting, "")
 	default:
 		v.judgeStopped(s, r, w, &ready, doing, stuck)
 	}
@@ -368,8 +344,8 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 	switch {
 	case w == nil:
 		s.Phase = PhasePending
-		ready.Reason, ready.Message = ReasonManifestMissing, "its manifest is missing and what is recorded of it can't be used"
-		stuck(ReasonManifestMissing, ready.Message)
+		ready.Reason, ready.Message = actual.ReasonManifestMissing, "its manifest is missing and what is recorded of it can't be used"
+		stuck(actual.ReasonManifestMissing, ready.Message)
 	case v.denied(r.Name) != "":
 		s.Phase = PhaseFailed
 		if succeeded(r) {
@@ -379,7 +355,7 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 		stuck(desired.ReasonPolicyDenied, "it is not started: "+v.denied(r.Name))
 	case w.Sandbox.Spec.Suspend:
 		s.Phase = PhaseSuspended
-		ready.Reason, ready.Message = ReasonSuspended, "spec.suspend is set"
+		ready.Reason, ready.Message = actual.ReasonSuspended, "spec.suspend is set"
 	case v.delayed[r.Name] != nil:
 		d := v.delayed[r.Name]
 		s.Phase, s.NextRetry = PhasePending, d.Until
@@ -387,14 +363,14 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 		doing(d.Reason, d.Why)
 	case v.actions[r.Name] != nil:
 		s.Phase = PhasePending
-		ready.Reason, ready.Message = ReasonPending, exit
+		ready.Reason, ready.Message = actual.ReasonPending, exit
 		doing(v.actions[r.Name].Reason, "")
 	case r.Completed:
 		s.Phase = PhaseFailed
-		ready.Reason, ready.Message = ReasonFailed, exit
+		ready.Reason, ready.Message = actual.ReasonFailed, exit
 		if succeeded(r) {
 			s.Phase = PhaseCompleted
-			ready.Reason = ReasonCompleted
+			ready.Reason = actual.ReasonCompleted
 		}
 	case stalled(w, r) != "":
 		s.Phase = PhaseFailed
@@ -402,22 +378,22 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 		stuck(ready.Reason, fmt.Sprintf("%d failures in a row, the last: %s; change the manifest or call `sandboxctl restart %s`", r.Failures, exit, r.Name))
 	case v.in.Busy[r.Name]:
 		s.Phase = PhaseCreating
-		ready.Reason = ReasonStarting
-		doing(ReasonStarting, "")
+		ready.Reason = actual.ReasonStarting
+		doing(actual.ReasonStarting, "")
 	default:
 		s.Phase = PhaseCrashLoopBackOff
 		s.NextRetry = nextStart(w, r, v.in.Desired.Policy, v.in.Now)
-		ready.Reason, ready.Message = ReasonBackOff, exit
-		if r.LastExit != nil && r.LastExit.Reason == ReasonCreateFailed {
-			ready.Reason = ReasonCreateFailed
+		ready.Reason, ready.Message = actual.ReasonBackOff, exit
+		if r.LastExit != nil && r.LastExit.Reason == actual.ReasonCreateFailed {
+			ready.Reason = actual.ReasonCreateFailed
 		}
 		in := s.NextRetry.Sub(v.in.Now).Round(time.Second / 10)
 		if r.Failures == 0 && r.CleanExits > 0 {
 			s.Phase = PhaseRestarting
-			doing(ReasonBackOff, fmt.Sprintf("it ended with exit code 0, which restartPolicy Always starts again; next start in %s", in))
+			doing(actual.ReasonBackOff, fmt.Sprintf("it ended with exit code 0, which restartPolicy Always starts again; next start in %s", in))
 			return
 		}
-		doing(ReasonBackOff, fmt.Sprintf("failure %d; next start in %s", r.Failures, in))
+		doing(actual.ReasonBackOff, fmt.Sprintf("failure %d; next start in %s", r.Failures, in))
 	}
 }
 
@@ -461,9 +437,9 @@ func describeExit(x *actual.Exit) string {
 func (v *view) pending(e *desired.Entry) Status {
 	name := e.Sandbox.Metadata.Name
 	s := Status{Name: name, Phase: PhasePending, Generation: 1, SourceFile: e.Source.File, SourceLine: e.Source.Line, SpecHash: e.Hash, Problems: v.problems[name]}
-	ready := Condition{Type: CondReady, Status: False, Reason: ReasonPending}
-	reconciling := Condition{Type: CondReconciling, Status: True, Reason: ReasonNew}
-	stall := Condition{Type: CondStalled, Status: False, Reason: ReasonConverged}
+	ready := Condition{Type: CondReady, Status: False, Reason: actual.ReasonPending}
+	reconciling := Condition{Type: CondReconciling, Status: True, Reason: actual.ReasonNew}
+	stall := Condition{Type: CondStalled, Status: False, Reason: actual.ReasonConverged}
 	if d := v.delayed[name]; d != nil {
 		s.NextRetry = d.Until
 		ready.Reason, ready.Message = d.Reason, d.Why
@@ -471,15 +447,15 @@ func (v *view) pending(e *desired.Entry) Status {
 	}
 	if v.actions[name] == nil && !v.in.Busy[name] && tooMany(v.in, 0) {
 		ready.Reason = desired.ReasonPolicyDenied
-		reconciling.Status, reconciling.Reason = False, ReasonConverged
+		reconciling.Status, reconciling.Reason = False, actual.ReasonConverged
 		stall.Status, stall.Reason = True, desired.ReasonPolicyDenied
 		stall.Message = fmt.Sprintf("the host policy (%s) allows at most %d sandboxes, and there are as many; remove another one", v.in.Desired.Policy.Source(), v.in.Desired.Policy.MaxSandboxes)
 		ready.Message = stall.Message
 	}
 	if e.Sandbox.Spec.Suspend {
 		s.Phase = PhaseSuspended
-		ready.Reason, ready.Message = ReasonSuspended, "spec.suspend is set"
-		reconciling.Status, reconciling.Reason = False, ReasonConverged
+		ready.Reason, ready.Message = actual.ReasonSuspended, "spec.suspend is set"
+		reconciling.Status, reconciling.Reason = False, actual.ReasonConverged
 	}
 	s.Conditions = []Condition{
 		ready, reconciling, stall, v.manifestCondition(name, e, false), resourcesCondition(nil, e),
@@ -497,14 +473,14 @@ func (v *view) held(h actual.Held, e *desired.Entry) Status {
 	if h.Reason == actual.HeldCorrupt || h.Reason == actual.HeldUnreadable {
 		msg += "; `sandboxctl recover " + h.Name + "` puts it right"
 	}
-	doing := Condition{Type: CondReconciling, Status: False, Reason: ReasonConverged}
+	doing := Condition{Type: CondReconciling, Status: False, Reason: actual.ReasonConverged}
 	if a := v.actions[h.Name]; a != nil || v.in.Busy[h.Name] {
-		doing.Status, doing.Reason = True, ReasonRecoverRequested
+		doing.Status, doing.Reason = True, actual.ReasonRecoverRequested
 	}
 	s.Conditions = []Condition{
-		{Type: CondReady, Status: False, Reason: ReasonRecordHeld, Message: msg},
+		{Type: CondReady, Status: False, Reason: actual.ReasonRecordHeld, Message: msg},
 		doing,
-		{Type: CondStalled, Status: True, Reason: ReasonRecordHeld, Message: msg},
+		{Type: CondStalled, Status: True, Reason: actual.ReasonRecordHeld, Message: msg},
 		v.manifestCondition(h.Name, e, v.in.Desired.Complete), resourcesCondition(nil, e),
 	}
 	return s
@@ -516,7 +492,7 @@ func (v *view) invalid(name string, ps []desired.Problem) Status {
 		Name: name, Phase: PhaseInvalid, SourceFile: ps[0].File, SourceLine: ps[0].Line, Problems: ps,
 		Conditions: []Condition{
 			{Type: CondReady, Status: False, Reason: problemReason(ps), Message: ps[0].Error()},
-			{Type: CondReconciling, Status: False, Reason: ReasonConverged},
+			{Type: CondReconciling, Status: False, Reason: actual.ReasonConverged},
 			{Type: CondStalled, Status: True, Reason: problemReason(ps), Message: ps[0].Error()},
 			v.manifestCondition(name, nil, false), resourcesCondition(nil, nil),
 		},
@@ -527,7 +503,7 @@ func (v *view) invalid(name string, ps []desired.Problem) Status {
 // the host policy does not allow.
 func problemReason(ps []desired.Problem) string {
 	if slices.ContainsFunc(ps, func(p desired.Problem) bool { return p.Reason != desired.ReasonPolicyDenied }) {
-		return ReasonManifestInvalid
+		return actual.ReasonManifestInvalid
 	}
 	return desired.ReasonPolicyDenied
 }
@@ -535,7 +511,7 @@ func problemReason(ps []desired.Problem) string {
 // manifestCondition describes the manifest of a name, e if it counts; gone says that
 // its absence does.
 func (v *view) manifestCondition(name string, e *desired.Entry, gone bool) Condition {
-	c := Condition{Type: CondManifestValid, Status: True, Reason: ReasonManifestValid}
+	c := Condition{Type: CondManifestValid, Status: True, Reason: actual.ReasonManifestValid}
 	ps := v.problems[name]
 	switch {
 	case len(ps) > 0:
@@ -544,32 +520,28 @@ func (v *view) manifestCondition(name string, e *desired.Entry, gone bool) Condi
 			c.Message += fmt.Sprintf(" (and %d more)", n)
 		}
 	case e == nil && gone:
-		c.Status, c.Reason = False, ReasonManifestMissing
+		c.Status, c.Reason = False, actual.ReasonManifestMissing
 	case e == nil && v.in.Desired.Complete:
-		c.Status, c.Reason = False, ReasonManifestMissing
+		c.Status, c.Reason = False, actual.ReasonManifestMissing
 		c.Message = "the file that defined it has a document of its name for another program; it keeps running: `sandboxctl delete " + name + "` removes it"
 	case e == nil:
-		c.Status, c.Reason, c.Message = False, ReasonSourceIncomplete, v.in.Desired.Reason+": "+v.in.Desired.Message
+		c.Status, c.Reason, c.Message = False, actual.ReasonSourceIncomplete, v.in.Desired.Reason+": "+v.in.Desired.Message
 	}
 	return c
 }
 
 func resourcesCondition(r *actual.Record, e *desired.Entry) Condition {
-	c := Condition{Type: CondResourcesEnforced, Status: True, Reason: ReasonResourcesEnforced}
+	c := Condition{Type: CondResourcesEnforced, Status: True, Reason: actual.ReasonResourcesEnforced}
 	if r != nil {
 		for _, w := range r.Warnings {
-			if w.Reason == WarningResourceNotEnforced {
-				c.Status, c.Reason, c.Message = False, ReasonResourcesNotEnforced, w.Message
+			if w.Reason == actual.WarningResourceNotEnforced {
+				c.Status, c.Reason, c.Message = False, actual.ReasonResourcesNotEnforced, w.Message
 				return c
 			}
 		}
 	}
 	if e == nil || e.Sandbox.Spec.Resources == (desired.Resources{}) {
-		c.Reason = ReasonResourcesNotRequested
+		c.Reason = actual.ReasonResourcesNotRequested
 	}
 	return c
 }
-
-// WarningResourceNotEnforced is the reason of a recorded warning that a limit
-// could not be set on this host.
-const WarningResourceNotEnforced = "ResourceNotEnforced"

@@ -19,7 +19,7 @@ func TestStatusStopFailed(t *testing.T) {
 	const why = "remove cgroup /x: /x/y holds processes 7"
 	for name, want := range map[string][]*desired.Entry{"removed": nil, "restarted": {web}} {
 		o := running(web)
-		o.Record.Phase, o.Record.Ending = actual.PhaseStopping, &actual.Ending{Reason: reconcile.ReasonManifestRemoved}
+		o.Record.Phase, o.Record.Ending = actual.PhaseStopping, &actual.Ending{Reason: actual.ReasonManifestRemoved}
 		o.Sentry, o.Gofer = actual.Dead, actual.Dead
 		for _, known := range []bool{false, true} {
 			if known {

@@ -285,10 +285,10 @@ func (d *daemon) announceWatch() {
 		return
 	}
 	d.degraded = why
-	e := actual.Event{Type: actual.EventWarning, Reason: "WatchDegraded", Message: why}
+	e := actual.Event{Type: actual.EventWarning, Reason: actual.EventWatchDegraded, Message: why}
 	level := slog.LevelWarn
 	if why == "" {
-		e = actual.Event{Type: actual.EventNormal, Reason: "WatchRestored", Message: "changes of the manifests are noticed at once again"}
+		e = actual.Event{Type: actual.EventNormal, Reason: actual.EventWatchRestored, Message: "changes of the manifests are noticed at once again"}
 		level = slog.LevelInfo
 	}
 	d.log.Log(context.Background(), level, "watch of the manifests", "reason", e.Reason, "message", e.Message)
@@ -303,10 +303,10 @@ func (d *daemon) announceDisk(why string) {
 		return
 	}
 	d.pressure = why
-	e := actual.Event{Type: actual.EventWarning, Reason: "DiskPressure", Message: why}
+	e := actual.Event{Type: actual.EventWarning, Reason: actual.EventDiskPressure, Message: why}
 	level := slog.LevelWarn
 	if why == "" {
-		e = actual.Event{Type: actual.EventNormal, Reason: "DiskPressureOver", Message: "the disk of the state directory has room again"}
+		e = actual.Event{Type: actual.EventNormal, Reason: actual.EventDiskPressureOver, Message: "the disk of the state directory has room again"}
 		level = slog.LevelInfo
 	}
 	d.log.Log(context.Background(), level, "disk of the state", "reason", e.Reason, "message", e.Message)

@@ -229,7 +229,7 @@ func headline(s *reconcile.Status) string {
 		{reconcile.CondResourcesEnforced, reconcile.False},
 	} {
 		if cond := s.Condition(c.typ); cond != nil && cond.Status == c.bad && cond.Message != "" {
-			if why := lastFailure(s); why != "" && c.typ == reconcile.CondReconciling && cond.Reason == reconcile.ReasonBackOff {
+			if why := lastFailure(s); why != "" && c.typ == reconcile.CondReconciling && cond.Reason == actual.ReasonBackOff {
 				return why + "; " + cond.Message
 			}
 			return cond.Message

@@ -250,7 +250,7 @@ func TestHeadline(t *testing.T) {
 	for want, x := range map[string]*actual.Exit{
 		"next start": nil, "Error (1); next start": {Reason: "Error", Code: 1, Known: true}, "CreateFailed: no; next start": {Reason: "CreateFailed", Message: "no"},
 	} {
-		waits := reconcile.Condition{Type: reconcile.CondReconciling, Status: reconcile.True, Reason: reconcile.ReasonBackOff, Message: "next start"}
+		waits := reconcile.Condition{Type: reconcile.CondReconciling, Status: reconcile.True, Reason: actual.ReasonBackOff, Message: "next start"}
 		if got := headline(&reconcile.Status{LastTermination: x, Conditions: []reconcile.Condition{waits}}); got != want {
 			t.Errorf("%q, expected %q", got, want)
 		}

@@ -63,7 +63,7 @@ func (a *app) printPlan(w *world, output string) error {
 	a.warnings(w)
 	if g := w.plan.Guard; g != nil {
 		for _, n := range g.Names {
-			lines = append(lines, planned{Op: "(held)", Name: n, Reason: reconcile.ReasonApprovalNeeded})
+			lines = append(lines, planned{Op: "(held)", Name: n, Reason: actual.ReasonApprovalNeeded})
 		}
 	}
 	if len(lines) == 0 {

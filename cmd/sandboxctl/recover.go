@@ -88,9 +88,9 @@ func (a *app) recover(ctx context.Context, name string, end bool, timeout time.D
 		return "", err
 	}
 	said, err := l.Recover(ctx, name, end)
-	event := actual.Event{Type: actual.EventNormal, Sandbox: name, Reason: reconcile.EventRecordRecovered, Message: said}
+	event := actual.Event{Type: actual.EventNormal, Sandbox: name, Reason: actual.EventRecordRecovered, Message: said}
 	if err != nil {
-		event.Type, event.Reason, event.Message = actual.EventWarning, reconcile.EventRecordRecoverFailed, err.Error()
+		event.Type, event.Reason, event.Message = actual.EventWarning, actual.EventRecordRecoverFailed, err.Error()
 	}
 	return said, errors.Join(err, journal.Append(event), journal.Close())
 }
@@ -118,7 +118,7 @@ func (a *app) askRecover(ctx context.Context, store *actual.Store, name string, 
 	for {
 		var outcome *actual.Event
 		err := events.Next(func(e actual.Event) error {
-			if e.Sandbox == name && (e.Reason == reconcile.EventRecordRecovered || e.Reason == reconcile.EventRecordRecoverFailed) {
+			if e.Sandbox == name && (e.Reason == actual.EventRecordRecovered || e.Reason == actual.EventRecordRecoverFailed) {
 				outcome = &e
 			}
 			return nil
@@ -126,10 +126,10 @@ func (a *app) askRecover(ctx context.Context, store *actual.Store, name string, 
 		switch {
 		case err != nil:
 			return "", err
-		case outcome != nil && outcome.Reason == reconcile.EventRecordRecoverFailed:
+		case outcome != nil && outcome.Reason == actual.EventRecordRecoverFailed:
 			return "", errors.New(outcome.Message)
 		case outcome != nil:
-			return strings.TrimPrefix(outcome.Message, reconcile.ReasonRecoverRequested+": "), nil
+			return strings.TrimPrefix(outcome.Message, actual.ReasonRecoverRequested+": "), nil
 		}
 		select {
 		case <-ctx.Done():

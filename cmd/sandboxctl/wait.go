@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
 )
@@ -126,7 +127,7 @@ func forReady(w *world, name string, s *reconcile.Status) (bool, error) {
 	}
 	for _, c := range []struct{ typ, bad string }{{reconcile.CondStalled, reconcile.True}, {reconcile.CondManifestValid, reconcile.False}} {
 		// A manifest that is missing only for now can come back.
-		if cond := s.Condition(c.typ); cond != nil && cond.Status == c.bad && cond.Reason != reconcile.ReasonSourceIncomplete {
+		if cond := s.Condition(c.typ); cond != nil && cond.Status == c.bad && cond.Reason != actual.ReasonSourceIncomplete {
 			return false, fmt.Errorf("%s: %s", cond.Reason, cond.Message)
 		}
 	}
@@ -165,7 +166,7 @@ func forDelete(_ *world, _ string, s *reconcile.Status) (bool, error) {
 	if s == nil {
 		return true, nil
 	}
-	if st := s.Condition(reconcile.CondStalled); st.Status == reconcile.True && st.Reason == reconcile.ReasonApprovalNeeded {
+	if st := s.Condition(reconcile.CondStalled); st.Status == reconcile.True && st.Reason == actual.ReasonApprovalNeeded {
 		return false, fmt.Errorf("%s: %s", st.Reason, st.Message)
 	}
 	return false, nil

@@ -128,7 +128,7 @@ func TestWaitNews(t *testing.T) {
 	loop := func(failures int, countdown string) *world {
 		s := waitStatus(reconcile.PhaseCrashLoopBackOff, 0)
 		s.Failures, s.LastTermination = failures, &actual.Exit{Known: true, Code: failures, Reason: "Error"}
-		s.Conditions = append(s.Conditions, reconcile.Condition{Type: reconcile.CondReconciling, Status: reconcile.True, Reason: reconcile.ReasonBackOff, Message: countdown})
+		s.Conditions = append(s.Conditions, reconcile.Condition{Type: reconcile.CondReconciling, Status: reconcile.True, Reason: actual.ReasonBackOff, Message: countdown})
 		return &world{statuses: []reconcile.Status{*s}, alive: true}
 	}
 	for _, w := range []*world{

@@ -321,7 +321,7 @@ func (w *world) onRecord(name string) bool {
 // removing says whether a sandbox is about to be removed, or being removed.
 func (w *world) removing(name string) bool {
 	rec := w.record(name)
-	return rec != nil && rec.Ending != nil && rec.Ending.Reason == reconcile.ReasonManifestRemoved || w.in.Busy[name] && rec != nil &&
+	return rec != nil && rec.Ending != nil && rec.Ending.Reason == actual.ReasonManifestRemoved || w.in.Busy[name] && rec != nil &&
 		slices.ContainsFunc(w.in.Actual.Requests, func(r actual.Request) bool { return r.Kind == actual.RequestRemove && r.Name == name })
 }
 

@@ -453,7 +453,7 @@ func (r *Runtime) poststop(ctx context.Context, cfg *specs.Spec, id, bundle stri
 
 // remove ends what is left of a container and removes it.
 func (r *Runtime) remove(ctx context.Context, id string) error {
-	if err := r.launcher.Destroy(ctx, id, actual.Ending{Reason: "Deleted"}); err != nil {
+	if err := r.launcher.Destroy(ctx, id, actual.Ending{Reason: actual.ReasonDeleted}); err != nil {
 		return err
 	}
 	return r.launcher.Forget(ctx, id)

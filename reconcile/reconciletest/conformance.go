@@ -103,7 +103,7 @@ func (c *conformance) create(variant string) {
 	c.must(c.h.Create(c.t.Context(), c.h.Entry("web", variant), ""))
 }
 
-var stop = actual.Ending{Reason: "Test", StopSignal: "SIGTERM", Grace: 5 * time.Second}
+var stop = actual.Ending{Reason: actual.ReasonRestartRequested, StopSignal: "SIGTERM", Grace: 5 * time.Second}
 
 func (c *conformance) destroy() {
 	c.t.Helper()
@@ -131,7 +131,7 @@ func life(t *testing.T, c *conformance) {
 	c.running("web")
 	c.destroy()
 	s := c.stopped()
-	if s.UID != r.UID || s.LastExit == nil || s.Ending == nil || s.Ending.Reason != "Test" {
+	if s.UID != r.UID || s.LastExit == nil || s.Ending == nil || s.Ending.Reason != actual.ReasonRestartRequested {
 		t.Errorf("stopped: %+v", s)
 	}
 	c.destroy() // again: nothing to do
@@ -200,7 +200,7 @@ func refused(t *testing.T, c *conformance) {
 	if err := c.h.Create(t.Context(), c.h.Bad("web"), ""); err == nil {
 		t.Error("what can't run was created")
 	}
-	if r := c.stopped(); r.LastExit == nil || r.LastExit.Reason != "CreateFailed" || r.LastExit.Message == "" || r.Failures != 1 {
+	if r := c.stopped(); r.LastExit == nil || r.LastExit.Reason != actual.ReasonCreateFailed || r.LastExit.Message == "" || r.Failures != 1 {
 		t.Errorf("refused: %+v %+v", r, r.LastExit)
 	}
 	c.create("a")
@@ -232,7 +232,7 @@ func cancelled(t *testing.T, c *conformance) {
 func reasonGone(t *testing.T, c *conformance) {
 	for i := range 8 {
 		ctx, cancel := operation.New(t.Context(), func() {})
-		timer := time.AfterFunc(time.Duration(i*i)*2*time.Millisecond, func() { cancel(&operation.Cancelled{Reason: "SpecChanged"}) })
+		timer := time.AfterFunc(time.Duration(i*i)*2*time.Millisecond, func() { cancel(&operation.Cancelled{Reason: actual.ReasonSpecChanged}) })
 		err := c.h.Create(ctx, c.h.Entry("web", "a"), "")
 		timer.Stop()
 		cancel(nil)
@@ -244,7 +244,7 @@ func reasonGone(t *testing.T, c *conformance) {
 			t.Fatalf("cancelled: %v", err)
 		default:
 			if o := c.look("web"); o != nil {
-				if r := c.stopped(); r.Failures != 0 || r.LastExit == nil || r.LastExit.Reason != actual.ReasonCancelled || r.Ending == nil || r.Ending.Reason != "SpecChanged" {
+				if r := c.stopped(); r.Failures != 0 || r.LastExit == nil || r.LastExit.Reason != actual.ReasonCancelled || r.Ending == nil || r.Ending.Reason != actual.ReasonSpecChanged {
 					t.Fatalf("cancelled: %+v %+v %+v", r, r.LastExit, r.Ending)
 				}
 			}
@@ -275,7 +275,7 @@ func daemonEnds(t *testing.T, c *conformance) {
 				t.Fatalf("at the end of the daemon: %+v", o.Record)
 			}
 		}
-		c.must(c.h.Destroy(t.Context(), "web", actual.Ending{Reason: "Interrupted", Adopt: true, Finish: true}))
+		c.must(c.h.Destroy(t.Context(), "web", actual.Ending{Reason: actual.ReasonInterrupted, Adopt: true, Finish: true}))
 		if c.look("web") != nil && c.look("web").Record.Phase == actual.PhaseStopped {
 			c.create("a")
 		} else if c.look("web") != nil {

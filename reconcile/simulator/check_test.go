@@ -172,7 +172,7 @@ func (c *checker) unjustified(h *host, in *reconcile.Input, a *reconcile.Action)
 			rec = in.Actual.Sandboxes[i].Record
 		}
 	}
-	removal := rec != nil && rec.Ending != nil && rec.Ending.Reason == reconcile.ReasonManifestRemoved
+	removal := rec != nil && rec.Ending != nil && rec.Ending.Reason == actual.ReasonManifestRemoved
 	switch a.Op {
 	case reconcile.OpForget:
 		// One that is stopped at its gate, whose launcher is dead, has done nothing
@@ -206,23 +206,23 @@ func (c *checker) needless(h *host, rec *actual.Record, a *reconcile.Action, rem
 	}
 	both := alive(rec.Sentry) && alive(rec.Gofer)
 	switch a.Reason {
-	case reconcile.ReasonManifestRemoved:
+	case actual.ReasonManifestRemoved:
 		if !removal && !c.absent(a.Name) {
 			return "I8: its manifest is there"
 		}
-	case reconcile.ReasonSpecChanged:
+	case actual.ReasonSpecChanged:
 		if !c.wished(a.Name, func(w *wish) bool { e := w.entry(); return e != nil && e.Hash != rec.SpecHash }) {
 			return "I7: its manifest has not changed"
 		}
-	case reconcile.ReasonSuspended:
+	case actual.ReasonSuspended:
 		if !c.wished(a.Name, func(w *wish) bool { e := w.entry(); return e != nil && e.Sandbox.Spec.Suspend }) {
 			return "I7: it is not suspended"
 		}
-	case reconcile.ReasonRestartRequested:
+	case actual.ReasonRestartRequested:
 		if !c.asked[a.Name] {
 			return "I7: nobody asked"
 		}
-	case reconcile.ReasonInterrupted:
+	case actual.ReasonInterrupted:
 		if both && rec.Phase == actual.PhaseRunning {
 			return "I7: it runs"
 		}
