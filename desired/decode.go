@@ -28,17 +28,23 @@ type Document struct {
 	hash, digest string // of a valid one
 }
 
-// Decode reads all documents of one manifest file, YAML or JSON. file is used
-// in positions only. The problems are all there are, in order of position.
-func Decode(file string, data []byte) ([]Document, []Problem) { return decode(file, data, nil, nil) }
-
-// DecodeFor is Decode on a host with a policy: what the policy does not allow
-// is a Problem with ReasonPolicyDenied.
-func DecodeFor(policy *HostPolicy, file string, data []byte) ([]Document, []Problem) {
-	return decode(file, data, policy, nil)
+// Decoder reads manifest files.
+type Decoder struct {
+	// Policy judges the manifests: what it does not allow is a Problem with
+	// ReasonPolicyDenied. Nil allows everything.
+	Policy Policy
+	// Known returns the entry that the same build of this program made of a
+	// document with the digest given, if that is on record. It may be nil.
+	Known func(digest string) *Entry
 }
 
-func decode(file string, data []byte, policy *HostPolicy, known func(digest string) *Entry) ([]Document, []Problem) {
+// Decode reads all documents of one manifest file, YAML or JSON, on a host without
+// a policy. file is used in positions only. The problems are all there are, in order
+// of position.
+func Decode(file string, data []byte) ([]Document, []Problem) { return Decoder{}.Decode(file, data) }
+
+// Decode reads all documents of one manifest file, as the function of this name.
+func (dec Decoder) Decode(file string, data []byte) ([]Document, []Problem) {
 	chunks, p := yamldoc.Chunks(file, data)
 	if (len(data) > yamldoc.MaxFileBytes || len(chunks) > yamldoc.MaxDocuments) && isForeignAtLength(data) {
 		// It is too much to be looked at, and nothing in it can be a manifest.
@@ -48,13 +54,14 @@ func decode(file string, data []byte, policy *HostPolicy, known func(digest stri
 	case p != nil:
 		return nil, []Problem{*p}
 	case len(chunks) == 0:
-		return nil, []Problem{{Position: Position{File: file, Line: 1, Column: 1}, Message: fmt.Sprintf("the file is empty; expected at least one document with %s (remove the file to remove its sandboxes)", manifestKinds.Wanted())}}
+		return nil, []Problem{{Position: Position{File: file, Line: 1, Column: 1}, Message: fmt.Sprintf("the file is empty; expected at least one document with %s (remove the file to remove its sandboxes)", ManifestKinds.Wanted())}}
 	case len(chunks) > yamldoc.MaxDocuments:
 		return nil, []Problem{{
 			Position: Position{File: file, Line: chunks[yamldoc.MaxDocuments].Line, Column: 1},
 			Message:  fmt.Sprintf("the file has more than %d documents; split it", yamldoc.MaxDocuments),
 		}}
 	}
+	known := dec.Known
 	if yamldoc.NodesAtMost(data) > yamldoc.MaxFileNodes {
 		// What is recalled is not counted, and who recalls nothing must come to
 		// the same result.
@@ -65,7 +72,7 @@ func decode(file string, data []byte, policy *HostPolicy, known func(digest stri
 	nodes := 0
 	for _, c := range chunks {
 		// What is denied is decoded all the same, to tell where.
-		if e := recall(known, file, c); e != nil && (policy == nil || len(policy.Check(e.Sandbox)) == 0) {
+		if e := recall(known, file, c); e != nil && (dec.Policy == nil || len(dec.Policy.Check(e.Sandbox)) == 0) {
 			docs = append(docs, Document{Sandbox: e.Sandbox, Name: e.Sandbox.Metadata.Name, Position: e.Source, hash: e.Hash, digest: e.Digest})
 			continue
 		}
@@ -76,7 +83,7 @@ func decode(file string, data []byte, policy *HostPolicy, known func(digest stri
 			})
 			break
 		}
-		doc, ps, n := decodeDocument(file, c, policy)
+		doc, ps, n := decodeDocument(file, c, dec.Policy)
 		nodes += n
 		docs = append(docs, doc)
 		problems = append(problems, ps...)
@@ -117,19 +124,19 @@ func duplicateProblem(at Position, name string, other Position) Problem {
 
 // decodeDocument decodes one document. nodes is what it cost: how many values the
 // parser made of it, or could have made of it if it failed.
-func decodeDocument(file string, c yamldoc.Chunk, policy *HostPolicy) (_ Document, _ []Problem, nodes int) {
+func decodeDocument(file string, c yamldoc.Chunk, policy Policy) (_ Document, _ []Problem, nodes int) {
 	doc := Document{Position: Position{File: file, Line: c.Line, Column: 1}}
 	if doc.Foreign, doc.Name, nodes = isForeign(c.Text); doc.Foreign != "" {
 		return doc, nil, nodes
 	}
-	d := yamldoc.Parse(file, c, manifestKinds.Wanted())
+	d := yamldoc.Parse(file, c, ManifestKinds.Wanted())
 	if !d.Parsed() {
 		doc.Name, doc.Guessed = guessName(c.Text), true
 		return doc, ofSandbox(d.Problems(), doc.Name), yamldoc.NodesAtMost(c.Text)
 	}
 	doc.Name, _ = d.Scalar("metadata", "name")
 	doc.Position = d.Position()
-	if kind := manifestKinds.Check(d); kind != nil {
+	if kind := ManifestKinds.Check(d); kind != nil {
 		doc.Sandbox = kind.read(d, policy)
 	}
 	if len(d.Problems()) > 0 {
@@ -142,7 +149,7 @@ func decodeDocument(file string, c yamldoc.Chunk, policy *HostPolicy) (_ Documen
 
 // readSandbox makes a manifest of a document of its kind. What it returns counts only
 // if there is no problem.
-func readSandbox(d *yamldoc.Doc, policy *HostPolicy) *Sandbox {
+func readSandbox(d *yamldoc.Doc, policy Policy) *Sandbox {
 	if len(d.Problems()) > 0 {
 		validateRest(d, policy)
 		return nil

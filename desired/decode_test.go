@@ -6,8 +6,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -373,42 +371,38 @@ func TestWithout(t *testing.T) {
 	}
 }
 
-// Every example is valid, the example policy allows all of them, and without a
-// policy all but the one that needs a namespace are allowed.
-func TestExamples(t *testing.T) {
-	t.Parallel()
-	text, err := os.ReadFile("../examples/policy.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	policy, problems := DecodePolicy("policy.yaml", text)
-	if policy == nil {
-		t.Fatal(problems)
-	}
-	files, err := filepath.Glob("../examples/manifests/*.yaml")
-	if err != nil || len(files) < 5 {
-		t.Fatalf("%v %v", files, err)
-	}
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, ps := DecodeFor(policy, f, b); len(ps) > 0 {
-			t.Errorf("%v", ps)
-		}
-		_, ps := DecodeFor(DefaultHostPolicy(), f, b)
-		if want := filepath.Base(f) == "networked.yaml"; len(ps) > 0 != want {
-			t.Errorf("without a policy file: %v", ps)
-		}
-	}
-}
-
 func BenchmarkDecode(b *testing.B) {
 	text := []byte(with("env: [{name: A, value: b}]", "volumes: [{name: a, mountPath: /a, hostPath: /b}]"))
 	for b.Loop() {
 		if _, ps := Decode("f", text); len(ps) > 0 {
 			b.Fatal(ps)
+		}
+	}
+}
+
+// A value of another shape is told with the one that is expected.
+func TestWrongShape(t *testing.T) {
+	t.Parallel()
+	for spec, want := range map[string]string{
+		`command: sleep 1`:                  `spec.command: expected a list, got "sleep 1"; for example command: [sleep, "1"]`,
+		`args: {a: b}`:                      `spec.args: expected a list, got an object; for example args: ["-v", "1"]`,
+		`env: {A: b}`:                       `spec.env: expected a list, got an object; for example env: [{name: KEY, value: text}]`,
+		`env: [A=b]`:                        `spec.env[0]: expected an object, got "A=b"; for example {name: KEY, value: text}`,
+		`volumes: ["/a:/b"]`:                `spec.volumes[0]: expected an object, got "/a:/b"; for example {name: data, mountPath: /data, hostPath: /srv/sandboxctl/data}`,
+		`volumes:`:                          `spec.volumes: expected a list, got nothing; for example volumes: [{name:`,
+		`user: 1000`:                        `spec.user: expected an object, got the number 1000; for example user: {uid: 1000, gid: 1000}`,
+		`user: {uid: 1, gid: 1, groups: 5}`: `spec.user.groups: expected a list, got the number 5; for example groups: [1000, 1001]`,
+		`resources: 256Mi`:                  `spec.resources: expected an object, got "256Mi"; for example resources: {cpu: 500m, memory: 256Mi, pids: 128}`,
+		`capabilities: [NET_RAW]`:           `spec.capabilities: expected an object, got a list; for example capabilities: {add: [NET_ADMIN], drop: [ALL]}`,
+		`network: host`:                     `spec.network: expected an object, got "host"; for example network: {mode: none}`,
+		`backoff: 1s`:                       `spec.backoff: expected an object, got "1s"; for example backoff: {initial: 1s, max: 5m}`,
+	} {
+		text := with(spec)
+		if strings.HasPrefix(spec, "command") {
+			text = strings.Replace(minimal, "command: [sh]", spec, 1)
+		}
+		if got := problems(t, text); !strings.Contains(got, want) {
+			t.Errorf("%s: got\n%s\nexpected\n%s", spec, got, want)
 		}
 	}
 }

@@ -16,6 +16,13 @@ const (
 	DefaultMinReadySeconds = 2
 )
 
+// DefaultCapabilities is what root of a sandbox may do inside its sandbox
+// unless its manifest says otherwise: the set container engines agree on.
+var DefaultCapabilities = []string{
+	"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
+	"CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
+}
+
 // Default fills in what the author left out. The process fields of a bundle
 // are the bundle's.
 func Default(s *Sandbox) {

@@ -30,7 +30,7 @@ func isForeign(text []byte) (what, name string, nodes int) {
 		if oursMistyped(version, kind) {
 			return "", "", 0
 		}
-		if manifestKinds.has(kind) {
+		if ManifestKinds.has(kind) {
 			name, nodes = nameIn(text)
 		}
 		return strings.TrimSpace(yamldoc.Clip(version) + " " + yamldoc.Clip(kind)), name, nodes

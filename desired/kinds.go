@@ -27,14 +27,14 @@ type KindInfo struct {
 	What   string
 	Schema *yamldoc.Schema
 	// read makes a manifest of a document that was compared with the schema.
-	read func(*yamldoc.Doc, *HostPolicy) *Sandbox
+	read func(*yamldoc.Doc, Policy) *Sandbox
 }
 
 // Kinds are those that may be in one place.
 type Kinds []KindInfo
 
-// manifestKinds are the kinds of documents that a manifests directory may hold.
-var manifestKinds = Kinds{{APIVersion, Kind, "a manifest with apiVersion, kind, metadata and spec", manifestSchema, readSandbox}}
+// ManifestKinds are the kinds of documents that a manifests directory may hold.
+var ManifestKinds = Kinds{{APIVersion, Kind, "a manifest with apiVersion, kind, metadata and spec", manifestSchema, readSandbox}}
 
 // Wanted is what a document begins with, for messages.
 func (ks Kinds) Wanted() string {

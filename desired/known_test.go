@@ -39,11 +39,11 @@ func TestKnown(t *testing.T) {
 		if e, err := Recall(canonical, docs[0].hash, docs[0].digest); err != nil || !reflect.DeepEqual(e.Sandbox, docs[0].Sandbox) || e.Hash != Hash(e.Sandbox) {
 			t.Errorf("%q: recalled %+v %v", text, e, err)
 		}
-		again, problems := decode("f.yaml", []byte(text), nil, known)
+		again, problems := (Decoder{Known: known}).Decode("f.yaml", []byte(text))
 		if len(problems) != 0 || !reflect.DeepEqual(again, docs) || asked > 0 != recalled || (again[0].Sandbox == docs[0].Sandbox) != recalled {
 			t.Errorf("%q: asked %d times, got %+v, expected %+v", text, asked, again, docs)
 		}
-		changed, problems := decode("f.yaml", []byte(text+"\n# changed\n"), nil, known)
+		changed, problems := (Decoder{Known: known}).Decode("f.yaml", []byte(text+"\n# changed\n"))
 		if len(problems) != 0 || changed[0].Sandbox == docs[0].Sandbox || changed[0].digest == docs[0].digest {
 			t.Errorf("%q: a changed text is taken for the recorded one", text)
 		}
@@ -56,12 +56,12 @@ func TestKnownBesideBroken(t *testing.T) {
 	docs, _ := Decode("f.yaml", []byte(minimal))
 	known := func(string) *Entry { return &Entry{Sandbox: docs[0].Sandbox, Hash: docs[0].hash} }
 	text := minimal + "---\nkind: Sandbox\nmetadata: {name: b}\n"
-	got, problems := decode("f.yaml", []byte(text), nil, func(d string) *Entry {
+	got, problems := (Decoder{Known: func(d string) *Entry {
 		if d == docs[0].digest {
 			return known(d)
 		}
 		return nil
-	})
+	}}).Decode("f.yaml", []byte(text))
 	want, wantProblems := Decode("f.yaml", []byte(text))
 	if !reflect.DeepEqual(got, want) || !reflect.DeepEqual(problems, wantProblems) || len(problems) == 0 {
 		t.Errorf("got %v %v, expected %v %v", got, problems, want, wantProblems)

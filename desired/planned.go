@@ -4,6 +4,7 @@ package desired
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -14,6 +15,9 @@ var planned = map[string][]string{
 	"spec.platform":     {"kvm", "ptrace"},
 	"spec.network.mode": {"bridge"},
 }
+
+// IsPlanned says whether a later version will take a value of an enumeration.
+func IsPlanned(field, value string) bool { return slices.Contains(planned[field], value) }
 
 // plannedFields are the fields that a later version will have, by the type they
 // will belong to, with what serves until then, if anything does.

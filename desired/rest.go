@@ -11,7 +11,7 @@ import (
 // validateRest validates what is left of a document without the fields that
 // have problems already, so that its author sees everything at once. The
 // result is never used.
-func validateRest(d *yamldoc.Doc, policy *HostPolicy) {
+func validateRest(d *yamldoc.Doc, policy Policy) {
 	bad := make(map[string]bool, len(d.Problems()))
 	for _, p := range d.Problems() {
 		bad[p.Field] = true

@@ -414,7 +414,7 @@ func (sc *scanner) file(p string) *fileEntry {
 		return sc.unsettled(p, old, id)
 	}
 	entry := &fileEntry{path: p, id: id, policy: sc.policy, look: sc.d.looks}
-	docs, problems := decode(p, b, sc.snap.Policy, sc.d.opts.Known)
+	docs, problems := Decoder{Policy: sc.snap.Policy, Known: sc.d.opts.Known}.Decode(p, b)
 	entry.problems, entry.foreign = problems, ForeignWarning(p, docs)
 	if len(problems) > 0 {
 		entry.names = mentioned(b)

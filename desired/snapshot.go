@@ -62,9 +62,17 @@ type Snapshot struct {
 	Message string
 	// Policy is what the manifests were judged by, nil if by none: then no
 	// policy was asked for, or Reason is ReasonPolicyUnusable.
-	Policy *HostPolicy
+	Policy Policy
 	// Digest changes whenever anything above does.
 	Digest string
+}
+
+// Bounds are those of the policy, none if there is none.
+func (s *Snapshot) Bounds() Bounds {
+	if s.Policy == nil {
+		return Bounds{}
+	}
+	return s.Policy.Bounds()
 }
 
 // Removed says that the author of the directory has removed the manifest of a

@@ -63,10 +63,10 @@ type DirOptions struct {
 	// program that looks only once the parsing of what did not change. It is
 	// called from several goroutines.
 	Known func(digest string) *Entry
-	// Policy returns what manifests may ask for (see PolicyFile.Load). It is
+	// Policy returns what manifests may ask for (see hostpolicy.File). It is
 	// called at every Load; while it fails no manifest counts. Without it
 	// everything is allowed.
-	Policy func() (*HostPolicy, error)
+	Policy func() (Policy, error)
 }
 
 // Dir is a directory of manifests. Load may be called at any time; Run tells
@@ -215,7 +215,7 @@ type policyError struct{ err error }
 func (e *policyError) Error() string { return e.err.Error() }
 
 // policy returns what manifests are judged by now, nil if by nothing.
-func (d *Dir) policy() (*HostPolicy, string, error) {
+func (d *Dir) policy() (Policy, string, error) {
 	if d.opts.Policy == nil {
 		return nil, "", nil
 	}

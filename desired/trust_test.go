@@ -12,104 +12,34 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"sandboxctl.dev/desired/desiredtest"
-	"sandboxctl.dev/desired/yamldoc"
 )
 
-func TestPolicyFile(t *testing.T) {
-	t.Parallel()
-	desiredtest.RequireRoot(t)
-	top := t.TempDir()
-	path := filepath.Join(top, "d", "policy.yaml")
-	desiredtest.Must(t, os.Mkdir(top+"/d", 0o755))
-	f := NewPolicyFile(PolicyOptions{Path: path, Optional: true, Protected: []string{top + "/state"}})
-	expect := func(what, source, wantErr string) *HostPolicy {
-		t.Helper()
-		p, err := f.Load()
-		switch {
-		case wantErr != "" && (err == nil || p != nil || !strings.Contains(err.Error(), wantErr)):
-			t.Errorf("%s: %v %v, expected %q", what, p, err, wantErr)
-		case wantErr == "" && (err != nil || p.Source() != source || p.Digest() == ""):
-			t.Errorf("%s: %+v %v, expected one from %s", what, p, err, source)
-		}
-		return p
+// accessPolicy allows the values of spec.fileAccess that are in it.
+type accessPolicy string
+
+func (p accessPolicy) Check(s *Sandbox) []FieldError {
+	if strings.Contains(string(p), s.Spec.FileAccess) {
+		return nil
 	}
-	write := func(lines string) {
-		t.Helper()
-		desiredtest.Must(t, os.WriteFile(path+".new", []byte(policyHead+lines), 0o644))
-		desiredtest.Must(t, os.Rename(path+".new", path))
-	}
-	p := expect("no file", "built-in", "")
-	if _, err := p.AllowedRoot(VolumePath, "/srv/sandboxctl/x", true); err != nil {
-		t.Error(err)
-	}
-	write("hostPaths: [{path: " + top + ", access: readWrite}]\n")
-	p = expect("a file", path, "")
-	if again := expect("the same", path, ""); again != p {
-		t.Error("nothing changed, and the policy is another")
-	}
-	for own, shared := range map[string]bool{"/other": true, "/state": false, "/state/x": false, "": false, "/d": false, "/d/policy.yaml": false} {
-		if _, err := p.AllowedRoot(VolumePath, top+own, true); (err == nil) != shared {
-			t.Errorf("%q: %v", own, err)
-		}
-	}
-	write("hostPaths: []\n")
-	if changed := expect("a change", path, ""); changed == p || changed.Digest() == p.Digest() || len(changed.HostPaths) != 0 {
-		t.Errorf("a change is not noticed: %+v", changed)
-	}
-	// Whatever is wrong allows nothing, and mended it counts again.
-	for name, c := range map[string]struct {
-		spoil, mend func() error
-		want        string
-	}{
-		"others write it":      {func() error { return os.Chmod(path, 0o666) }, func() error { return os.Chmod(path, 0o644) }, "can be written by others (mode 0666)"},
-		"it is others'":        {func() error { return os.Chown(path, desiredtest.Stranger, 0) }, func() error { return os.Chown(path, 0, 0) }, "belongs to user 54321"},
-		"others write beside":  {func() error { return os.Chmod(top+"/d", 0o777) }, func() error { return os.Chmod(top+"/d", 0o755) }, "/d can be written by others (mode 0777)"},
-		"malformed":            {func() error { return os.WriteFile(path, []byte(policyHead+"hostPath: []\n"), 0o644) }, func() error { return os.WriteFile(path, []byte(policyHead), 0o644) }, path + ":3:1: hostPath: unknown field"},
-		"empty":                {func() error { return os.Truncate(path, 0) }, func() error { return os.WriteFile(path, []byte(policyHead), 0o644) }, "expected one document"},
-		"a directory":          {func() error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o755)) }, func() error { return errors.Join(os.Remove(path), os.WriteFile(path, []byte(policyHead), 0o644)) }, "expected a regular file"},
-		"a fifo":               {func() error { return errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600)) }, func() error { return errors.Join(os.Remove(path), os.WriteFile(path, []byte(policyHead), 0o644)) }, "expected a regular file"},
-		"a link to nothing":    {func() error { return errors.Join(os.Remove(path), os.Symlink("none", path)) }, func() error { return errors.Join(os.Remove(path), os.WriteFile(path, []byte(policyHead), 0o644)) }, "a link on the way leads to nothing"},
-		"larger than anything": {func() error { return os.Truncate(path, yamldoc.MaxFileBytes+1) }, func() error { return os.WriteFile(path, []byte(policyHead), 0o644) }, "at most 1048576 are allowed"},
-	} {
-		desiredtest.Must(t, c.spoil())
-		expect(name, "", c.want)
-		desiredtest.Must(t, c.mend())
-		expect(name+", mended", path, "")
-	}
-	// Half of it is not believed.
-	w, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
-	desiredtest.Must(t, err)
-	_, err = w.WriteString(policyHead + "fileAccess: [direct]\n")
-	desiredtest.Must(t, err)
-	expect("half", "", "it is being written")
-	_, err = w.WriteString("hostPaths: []\n")
-	desiredtest.Must(t, errors.Join(err, w.Close()))
-	if p := expect("whole", path, ""); len(p.HostPaths) != 0 || len(p.FileAccess) != 1 {
-		t.Errorf("%+v", p)
-	}
-	desiredtest.Must(t, os.Remove(path))
-	expect("removed", "built-in", "")
-	f = NewPolicyFile(PolicyOptions{Path: path})
-	expect("removed, and meant", "", "no such file")
-	if f.Options().Path != path {
-		t.Error(f.Options())
-	}
+	return []FieldError{{Field: "spec.fileAccess", Message: "not allowed"}}
 }
+
+func (p accessPolicy) Source() string { return "a test" }
+func (p accessPolicy) Digest() string { return string(p) }
+func (p accessPolicy) Bounds() Bounds { return Bounds{} }
 
 // policySource is a policy that tests change.
 type policySource struct {
-	policy *HostPolicy
+	policy Policy
 	err    error
 }
 
-func (s *policySource) load() (*HostPolicy, error) { return s.policy, s.err }
+func (s *policySource) load() (Policy, error) { return s.policy, s.err }
 
 func TestDirPolicy(t *testing.T) {
 	t.Parallel()
-	src := &policySource{policy: DefaultHostPolicy()}
+	src := &policySource{policy: accessPolicy("proxy")}
 	tr := newTree(t, DirOptions{Policy: src.load})
 	direct := strings.Replace(with("fileAccess: direct"), "web", "direct", 1)
 	tr.write("a.yaml", named("a"))
@@ -120,23 +50,23 @@ func TestDirPolicy(t *testing.T) {
 		t.Errorf("%+v", s.Problems)
 	}
 	// What did not change is judged anew by another policy.
-	src.policy = policyOf(t, "fileAccess: [proxy, direct]")
+	src.policy = accessPolicy("proxy direct")
 	s = tr.settled()
 	tr.expect(s, "a beside direct", "")
 	if again := tr.load(); again != s {
 		t.Error("nothing changed, and the snapshot is another")
 	}
-	src.policy = policyOf(t, "fileAccess: [direct]")
+	src.policy = accessPolicy("direct")
 	tr.expect(tr.settled(), "direct", ReasonInvalidManifests)
 	// Also what is being written at that moment, which keeps what it said.
-	src.policy = policyOf(t, "fileAccess: [proxy, direct]")
+	src.policy = accessPolicy("proxy direct")
 	tr.expect(tr.settled(), "a beside direct", "")
 	w, err := os.OpenFile(filepath.Join(tr.top, "m", "direct.yaml"), os.O_WRONLY|os.O_APPEND, 0)
 	desiredtest.Must(t, err)
 	_, err = w.WriteString("# more\n")
 	desiredtest.Must(t, err)
 	tr.expect(tr.load(), "a beside direct", ReasonUnsettled)
-	src.policy = policyOf(t, "platforms: [systrap]")
+	src.policy = accessPolicy("proxy")
 	s = tr.load()
 	tr.expect(s, "a beside", ReasonUnsettled)
 	if len(s.Problems) != 1 || s.Problems[0].Name != "direct" {
@@ -154,23 +84,8 @@ func TestDirPolicy(t *testing.T) {
 	if left := tr.dir.untilRecheck(); left > policyRecheck {
 		t.Errorf("the policy is looked at again in %s only", left)
 	}
-	src.policy, src.err = policyOf(t, "fileAccess: [proxy, direct]"), nil
+	src.policy, src.err = accessPolicy("proxy direct"), nil
 	tr.expect(tr.settled(), "a beside direct", "")
-}
-
-// What is on record is judged as well: it is not parsed, and told with its place
-// all the same.
-func TestDirPolicyKnown(t *testing.T) {
-	t.Parallel()
-	text := with("fileAccess: direct")
-	docs, _ := Decode("f.yaml", []byte(text))
-	known := func(string) *Entry { return &Entry{Sandbox: docs[0].Sandbox, Hash: docs[0].hash} }
-	if _, ps := decode("f.yaml", []byte(text), policyOf(t, "fileAccess: [direct]"), known); len(ps) > 0 {
-		t.Error(ps)
-	}
-	if docs, ps := decode("f.yaml", []byte(text), DefaultHostPolicy(), known); len(ps) != 1 || ps[0].Line != 7 || docs[0].Sandbox != nil {
-		t.Errorf("%+v %v", docs, ps)
-	}
 }
 
 // What others may write is not read, and nothing follows from its absence.

@@ -69,12 +69,12 @@ var envName = pattern(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 // Validate returns what is wrong with a defaulted manifest: everything, or the
 // first yamldoc.MaxProblems things.
 func Validate(s *Sandbox) []FieldError {
-	v := &validator{}
+	v := &Validator{}
 	if s.APIVersion != APIVersion {
-		v.add("apiVersion", "expected %s, got %q", APIVersion, s.APIVersion)
+		v.Add("apiVersion", "expected %s, got %q", APIVersion, s.APIVersion)
 	}
 	if s.Kind != Kind {
-		v.add("kind", "expected %s, got %q", Kind, s.Kind)
+		v.Add("kind", "expected %s, got %q", Kind, s.Kind)
 	}
 	v.name("metadata.name", s.Metadata.Name)
 	v.words("metadata.labels", s.Metadata.Labels, "")
@@ -94,50 +94,56 @@ func Validate(s *Sandbox) []FieldError {
 	return v.errs
 }
 
-type validator struct{ errs []FieldError }
+// Validator collects what is wrong with the fields of a document, also of one of
+// another package's kinds.
+type Validator struct{ errs []FieldError }
 
-func (v *validator) full() bool { return len(v.errs) >= yamldoc.MaxProblems }
+// Errors are everything that was added.
+func (v *Validator) Errors() []FieldError { return v.errs }
 
-func (v *validator) add(field, format string, args ...any) {
+func (v *Validator) full() bool { return len(v.errs) >= yamldoc.MaxProblems }
+
+// Add adds one thing, unless there are more than anybody reads.
+func (v *Validator) Add(field, format string, args ...any) {
 	if v.full() {
 		return
 	}
 	v.errs = append(v.errs, FieldError{Field: field, Message: fmt.Sprintf(format, args...)})
 }
 
-func (v *validator) name(field, s string) {
+func (v *Validator) name(field, s string) {
 	if !ValidName(s) {
-		v.add(field, "expected a DNS label (at most 63 of a-z, 0-9 and -, beginning and ending with a letter or digit), got %q", yamldoc.Clip(s))
+		v.Add(field, "expected a DNS label (at most 63 of a-z, 0-9 and -, beginning and ending with a letter or digit), got %q", yamldoc.Clip(s))
 	}
 }
 
 // words checks names and values that are for readers: they are shown on
 // terminals, which obey control characters, but for those allowed.
-func (v *validator) words(field string, words map[string]string, allowed string) {
+func (v *Validator) words(field string, words map[string]string, allowed string) {
 	for _, k := range slices.Sorted(maps.Keys(words)) {
 		if k == "" || !yamldoc.Printable(k, "") {
-			v.add(yamldoc.Join(field, k), "expected a name without control characters, got %q", yamldoc.Clip(k))
+			v.Add(yamldoc.Join(field, k), "expected a name without control characters, got %q", yamldoc.Clip(k))
 		}
 		if !yamldoc.Printable(words[k], allowed) {
-			v.add(yamldoc.Join(field, k), "expected text without control characters, got %q", yamldoc.Clip(words[k]))
+			v.Add(yamldoc.Join(field, k), "expected text without control characters, got %q", yamldoc.Clip(words[k]))
 		}
 	}
 }
 
-// oneOf checks an enumeration.
-func (v *validator) oneOf(field, s string, allowed ...string) {
+// OneOf checks an enumeration.
+func (v *Validator) OneOf(field, s string, allowed ...string) {
 	if slices.Contains(allowed, s) || v.full() {
 		return
 	}
-	if slices.Contains(planned[field], s) {
-		v.add(field, "%s is not supported yet; expected %s", s, choice(allowed))
+	if IsPlanned(field, s) {
+		v.Add(field, "%s is not supported yet; expected %s", s, choice(allowed))
 		return
 	}
 	msg := fmt.Sprintf("expected %s, got %q", choice(allowed), yamldoc.Clip(s))
 	if n := yamldoc.Nearest(s, allowed); n != "" {
 		msg += fmt.Sprintf("; did you mean %q?", n)
 	}
-	v.add(field, "%s", msg)
+	v.Add(field, "%s", msg)
 }
 
 // choice names the values of an enumeration.
@@ -148,70 +154,70 @@ func choice(allowed []string) string {
 	return "one of " + strings.Join(allowed, ", ")
 }
 
-// hostPath checks a path on the host. What it leads to is checked when it is
+// HostPath checks a path on the host. What it leads to is checked when it is
 // opened, once, without following links.
-func (v *validator) hostPath(field, p string) {
+func (v *Validator) HostPath(field, p string) {
 	switch {
 	case !path.IsAbs(p):
-		v.add(field, "expected an absolute path, got %q", yamldoc.Clip(p))
+		v.Add(field, "expected an absolute path, got %q", yamldoc.Clip(p))
 	case path.Clean(p) != p:
-		v.add(field, "expected a path without \"..\", \".\" and double or trailing slashes, got %q; did you mean %q?", yamldoc.Clip(p), yamldoc.Clip(path.Clean(p)))
+		v.Add(field, "expected a path without \"..\", \".\" and double or trailing slashes, got %q; did you mean %q?", yamldoc.Clip(p), yamldoc.Clip(path.Clean(p)))
 	default:
 		v.pathText(field, p)
 	}
 }
 
 // pathText checks what holds for paths of the host and of the sandbox.
-func (v *validator) pathText(field, p string) {
+func (v *Validator) pathText(field, p string) {
 	longest := 0
 	for name := range strings.SplitSeq(p, "/") {
 		longest = max(longest, len(name))
 	}
 	switch {
 	case !yamldoc.Printable(p, ""):
-		v.add(field, "expected a path without control characters, got %q", yamldoc.Clip(p))
+		v.Add(field, "expected a path without control characters, got %q", yamldoc.Clip(p))
 	case len(p) >= unix.PathMax:
-		v.add(field, "the path has %d bytes, at most %d are possible", len(p), unix.PathMax-1)
+		v.Add(field, "the path has %d bytes, at most %d are possible", len(p), unix.PathMax-1)
 	case longest > unix.NAME_MAX:
-		v.add(field, "a name in the path has %d bytes, at most %d are possible", longest, unix.NAME_MAX)
+		v.Add(field, "a name in the path has %d bytes, at most %d are possible", longest, unix.NAME_MAX)
 	}
 }
 
-func (v *validator) root(s *Spec) {
+func (v *Validator) root(s *Spec) {
 	set := 0
 	if s.Root.Host != nil {
 		set++
 		if s.Overlay == OverlayNone {
-			v.add("spec.overlay", "none is not possible with root.host, which is read-only; use memory")
+			v.Add("spec.overlay", "none is not possible with root.host, which is read-only; use memory")
 		}
 	}
 	if s.Root.Dir != "" {
 		set++
-		v.hostPath("spec.root.dir", s.Root.Dir)
+		v.HostPath("spec.root.dir", s.Root.Dir)
 		if s.Root.Dir == "/" {
-			v.add("spec.root.dir", "the whole host is not a root; use root.host, or a directory with a root filesystem")
+			v.Add("spec.root.dir", "the whole host is not a root; use root.host, or a directory with a root filesystem")
 		}
 	}
 	if s.Root.Bundle != "" {
 		set++
-		v.hostPath("spec.root.bundle", s.Root.Bundle)
+		v.HostPath("spec.root.bundle", s.Root.Bundle)
 	}
 	if set != 1 {
-		v.add("spec.root", "expected exactly one of host, dir, bundle, got %d", set)
+		v.Add("spec.root", "expected exactly one of host, dir, bundle, got %d", set)
 	}
-	v.oneOf("spec.overlay", s.Overlay, OverlayMemory, OverlayNone)
+	v.OneOf("spec.overlay", s.Overlay, OverlayMemory, OverlayNone)
 }
 
-func (v *validator) process(s *Spec) {
+func (v *Validator) process(s *Spec) {
 	if s.Root.Bundle != "" {
 		v.bundleOwns(s)
 		return
 	}
 	switch {
 	case len(s.Command) == 0:
-		v.add("spec.command", "is missing: expected the program to run and its arguments")
+		v.Add("spec.command", "is missing: expected the program to run and its arguments")
 	case s.Command[0] == "":
-		v.add("spec.command[0]", "expected a program, got an empty string")
+		v.Add("spec.command[0]", "expected a program, got an empty string")
 	}
 	for i, a := range s.Command {
 		v.noNUL(fmt.Sprintf("spec.command[%d]", i), a)
@@ -222,20 +228,20 @@ func (v *validator) process(s *Spec) {
 	if path.IsAbs(s.WorkingDir) {
 		v.pathText("spec.workingDir", s.WorkingDir)
 	} else {
-		v.add("spec.workingDir", "expected an absolute path, got %q", yamldoc.Clip(s.WorkingDir))
+		v.Add("spec.workingDir", "expected an absolute path, got %q", yamldoc.Clip(s.WorkingDir))
 	}
 	v.user(s.User)
 	if !validHostname(s.Hostname) {
-		v.add("spec.hostname", "expected a host name (labels of a-z, 0-9 and -, separated by dots, at most 64 bytes), got %q", yamldoc.Clip(s.Hostname))
+		v.Add("spec.hostname", "expected a host name (labels of a-z, 0-9 and -, separated by dots, at most 64 bytes), got %q", yamldoc.Clip(s.Hostname))
 	}
 	v.env(s.Env)
 	if c := s.Capabilities; c != nil {
 		for i, n := range c.Add {
-			v.capability(fmt.Sprintf("spec.capabilities.add[%d]", i), n)
+			v.Capability(fmt.Sprintf("spec.capabilities.add[%d]", i), n)
 		}
 		for i, n := range c.Drop {
 			if !strings.EqualFold(n, "ALL") {
-				v.capability(fmt.Sprintf("spec.capabilities.drop[%d]", i), n)
+				v.Capability(fmt.Sprintf("spec.capabilities.drop[%d]", i), n)
 			}
 		}
 	}
@@ -244,13 +250,13 @@ func (v *validator) process(s *Spec) {
 
 // user refuses the id that is none: (uid_t)-1, which system calls take for
 // "leave it as it is".
-func (v *validator) user(u *User) {
+func (v *Validator) user(u *User) {
 	if u == nil {
 		return
 	}
 	check := func(field string, id uint32) {
 		if id == noID {
-			v.add(field, "expected a number from 0 to %d, got %d", uint32(noID-1), id)
+			v.Add(field, "expected a number from 0 to %d, got %d", uint32(noID-1), id)
 		}
 	}
 	check("spec.user.uid", u.UID)
@@ -264,7 +270,7 @@ const noID = 1<<32 - 1
 
 // bundleOwns refuses the fields that a bundle brings: which of two values
 // counts should never be a question.
-func (v *validator) bundleOwns(s *Spec) {
+func (v *Validator) bundleOwns(s *Spec) {
 	for _, f := range []struct {
 		name string
 		set  bool
@@ -279,14 +285,14 @@ func (v *validator) bundleOwns(s *Spec) {
 		{"rlimits", len(s.Rlimits) > 0},
 	} {
 		if f.set {
-			v.add("spec."+f.name, "can't be set with root.bundle: it comes from the bundle's config.json")
+			v.Add("spec."+f.name, "can't be set with root.bundle: it comes from the bundle's config.json")
 		}
 	}
 }
 
-func (v *validator) noNUL(field, s string) {
+func (v *Validator) noNUL(field, s string) {
 	if strings.ContainsRune(s, 0) {
-		v.add(field, "can't hold a NUL")
+		v.Add(field, "can't hold a NUL")
 	}
 }
 
@@ -302,15 +308,15 @@ func validHostname(s string) bool {
 	return true
 }
 
-func (v *validator) env(env []EnvVar) {
+func (v *Validator) env(env []EnvVar) {
 	seen := map[string]bool{}
 	for i, e := range env {
 		field := fmt.Sprintf("spec.env[%d].name", i)
 		switch {
 		case !envName().MatchString(e.Name):
-			v.add(field, "expected the name of an environment variable (letters, digits, _, - and ., not beginning with a digit), got %q", yamldoc.Clip(e.Name))
+			v.Add(field, "expected the name of an environment variable (letters, digits, _, - and ., not beginning with a digit), got %q", yamldoc.Clip(e.Name))
 		case seen[e.Name]:
-			v.add(field, "%s is given twice; remove one of them", e.Name)
+			v.Add(field, "%s is given twice; remove one of them", e.Name)
 		}
 		seen[e.Name] = true
 		v.noNUL(fmt.Sprintf("spec.env[%d].value", i), e.Value)
@@ -326,11 +332,12 @@ var capabilityNames = strings.Fields(`AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK
 // rlimitNames are Linux's.
 var rlimitNames = strings.Fields(`AS CORE CPU DATA FSIZE LOCKS MEMLOCK MSGQUEUE NICE NOFILE NPROC RSS RTPRIO RTTIME SIGPENDING STACK`)
 
-func (v *validator) capability(field, n string) {
+// Capability checks the name of a capability.
+func (v *Validator) Capability(field, n string) {
 	v.known(field, "capability", strings.TrimPrefix(strings.ToUpper(n), "CAP_"), n, capabilityNames)
 }
 
-func (v *validator) known(field, what, short, given string, names []string) {
+func (v *Validator) known(field, what, short, given string, names []string) {
 	if slices.Contains(names, short) || v.full() {
 		return
 	}
@@ -338,20 +345,20 @@ func (v *validator) known(field, what, short, given string, names []string) {
 	if n := yamldoc.Nearest(short, names); n != "" {
 		msg += fmt.Sprintf("; did you mean %q?", n)
 	}
-	v.add(field, "%s", msg)
+	v.Add(field, "%s", msg)
 }
 
-func (v *validator) rlimits(limits []Rlimit) {
+func (v *Validator) rlimits(limits []Rlimit) {
 	seen := map[string]bool{}
 	for i, r := range limits {
 		short := strings.TrimPrefix(strings.ToUpper(r.Type), "RLIMIT_")
 		v.known(fmt.Sprintf("spec.rlimits[%d].type", i), "resource limit", short, r.Type, rlimitNames)
 		if seen[short] {
-			v.add(fmt.Sprintf("spec.rlimits[%d].type", i), "%s is given twice; remove one of them", short)
+			v.Add(fmt.Sprintf("spec.rlimits[%d].type", i), "%s is given twice; remove one of them", short)
 		}
 		seen[short] = true
 		if r.Soft > r.Hard {
-			v.add(fmt.Sprintf("spec.rlimits[%d].soft", i), "expected at most the hard limit %d, got %d", r.Hard, r.Soft)
+			v.Add(fmt.Sprintf("spec.rlimits[%d].soft", i), "expected at most the hard limit %d, got %d", r.Hard, r.Soft)
 		}
 	}
 }
@@ -359,37 +366,37 @@ func (v *validator) rlimits(limits []Rlimit) {
 // reservedMounts are gVisor's own inside a sandbox.
 var reservedMounts = []string{"/proc", "/sys", "/dev"}
 
-func (v *validator) volumes(volumes []Volume) {
+func (v *Validator) volumes(volumes []Volume) {
 	names, paths := map[string]bool{}, map[string]bool{}
 	for i, vol := range volumes {
 		at := fmt.Sprintf("spec.volumes[%d]", i)
 		v.name(at+".name", vol.Name)
 		if names[vol.Name] {
-			v.add(at+".name", "volume %q is given twice; rename one of them", vol.Name)
+			v.Add(at+".name", "volume %q is given twice; rename one of them", vol.Name)
 		}
 		names[vol.Name] = true
 		v.mountPath(at+".mountPath", vol.MountPath)
 		if paths[vol.MountPath] {
-			v.add(at+".mountPath", "two volumes are mounted at %s; move one of them", vol.MountPath)
+			v.Add(at+".mountPath", "two volumes are mounted at %s; move one of them", vol.MountPath)
 		}
 		paths[vol.MountPath] = true
 		v.volumeOptions(at, vol.Options)
 		set := 0
 		if vol.HostPath != "" {
 			set++
-			v.hostPath(at+".hostPath", vol.HostPath)
+			v.HostPath(at+".hostPath", vol.HostPath)
 			if vol.HostPath == "/" {
-				v.add(at+".hostPath", "the whole host is not a volume; name the directory the sandbox needs")
+				v.Add(at+".hostPath", "the whole host is not a volume; name the directory the sandbox needs")
 			}
 		}
 		if vol.Tmpfs != nil {
 			set++
 			if vol.Tmpfs.Size < 0 {
-				v.add(at+".tmpfs.size", "expected a positive amount")
+				v.Add(at+".tmpfs.size", "expected a positive amount")
 			}
 		}
 		if set != 1 {
-			v.add(at, "expected exactly one of hostPath, tmpfs, got %d", set)
+			v.Add(at, "expected exactly one of hostPath, tmpfs, got %d", set)
 		}
 	}
 }
@@ -397,105 +404,107 @@ func (v *validator) volumes(volumes []Volume) {
 // VolumeOptions are what spec.volumes[].options may be: as those of mount(8).
 var VolumeOptions = []string{"noexec", "nosuid", "nodev", "noatime"}
 
-func (v *validator) volumeOptions(at string, options []string) {
+func (v *Validator) volumeOptions(at string, options []string) {
 	seen := map[string]bool{}
 	for i, o := range options {
 		field := fmt.Sprintf("%s.options[%d]", at, i)
 		switch {
 		case o == "ro" || o == "rro" || o == "rw":
-			v.add(field, "whether a volume may be written is said by readOnly: true or false")
+			v.Add(field, "whether a volume may be written is said by readOnly: true or false")
 		case seen[o]:
-			v.add(field, "%s is given twice; remove one of them", o)
+			v.Add(field, "%s is given twice; remove one of them", o)
 		default:
-			v.oneOf(field, o, VolumeOptions...)
+			v.OneOf(field, o, VolumeOptions...)
 		}
 		seen[o] = true
 	}
 }
 
-func (v *validator) mountPath(field, p string) {
+func (v *Validator) mountPath(field, p string) {
 	switch {
 	case !path.IsAbs(p) || path.Clean(p) != p:
-		v.add(field, "expected an absolute path without \"..\", \".\" and double or trailing slashes, got %q", yamldoc.Clip(p))
+		v.Add(field, "expected an absolute path without \"..\", \".\" and double or trailing slashes, got %q", yamldoc.Clip(p))
 	case p == "/":
-		v.add(field, "/ is the root filesystem; see spec.root")
+		v.Add(field, "/ is the root filesystem; see spec.root")
 	default:
 		v.pathText(field, p)
 		for _, r := range reservedMounts {
 			if p == r || strings.HasPrefix(p, r+"/") && p != "/dev/shm" {
-				v.add(field, "%s is the sandbox's own; choose another place", r)
+				v.Add(field, "%s is the sandbox's own; choose another place", r)
 			}
 		}
 	}
 }
 
-func (v *validator) surroundings(s *Spec) {
-	v.oneOf("spec.platform", s.Platform, PlatformSystrap)
-	v.oneOf("spec.fileAccess", s.FileAccess, FileAccessProxy, FileAccessDirect)
+func (v *Validator) surroundings(s *Spec) {
+	v.OneOf("spec.platform", s.Platform, PlatformSystrap)
+	v.OneOf("spec.fileAccess", s.FileAccess, FileAccessProxy, FileAccessDirect)
 	if m := s.IDMappings; m != nil {
 		v.idMap("spec.idMappings.uids", m.UIDs)
 		v.idMap("spec.idMappings.gids", m.GIDs)
 		if s.FileAccess == FileAccessDirect {
-			v.add("spec.idMappings", "is not possible with fileAccess direct: it is the gofer that maps; use proxy")
+			v.Add("spec.idMappings", "is not possible with fileAccess direct: it is the gofer that maps; use proxy")
 		}
 	}
-	v.oneOf("spec.network.mode", s.Network.Mode, NetworkNone, NetworkHost, NetworkNetns)
+	v.OneOf("spec.network.mode", s.Network.Mode, NetworkNone, NetworkHost, NetworkNetns)
 	switch n := s.Network.Netns; {
 	case s.Network.Mode == NetworkNetns:
-		v.netnsName("spec.network.netns", n)
+		v.NetnsName("spec.network.netns", n)
 	case n != "":
-		v.add("spec.network.netns", "is for network.mode netns only, which is %s", s.Network.Mode)
+		v.Add("spec.network.netns", "is for network.mode netns only, which is %s", s.Network.Mode)
 	}
-	v.resources("spec.resources", s.Resources)
+	v.Resources("spec.resources", s.Resources)
 }
 
-func (v *validator) netnsName(field, n string) {
+// NetnsName checks the name of a network namespace.
+func (v *Validator) NetnsName(field, n string) {
 	if n == "" || n == "." || n == ".." || len(n) > unix.NAME_MAX || strings.Contains(n, "/") || !yamldoc.Printable(n, "") {
-		v.add(field, "expected the name of a network namespace in /run/netns, as `ip netns` lists them, got %q", yamldoc.Clip(n))
+		v.Add(field, "expected the name of a network namespace in /run/netns, as `ip netns` lists them, got %q", yamldoc.Clip(n))
 	}
 }
 
-func (v *validator) resources(field string, r Resources) {
+// Resources checks limits of a sandbox.
+func (v *Validator) Resources(field string, r Resources) {
 	if r.CPU != 0 && r.CPU < MinCPU {
-		v.add(field+".cpu", "expected at least %s, got %s", CPU(MinCPU), r.CPU)
+		v.Add(field+".cpu", "expected at least %s, got %s", CPU(MinCPU), r.CPU)
 	}
 	if r.CPU > MaxCPU {
-		v.add(field+".cpu", "expected at most %s, got %s", CPU(MaxCPU), r.CPU)
+		v.Add(field+".cpu", "expected at most %s, got %s", CPU(MaxCPU), r.CPU)
 	}
 	if r.Memory != 0 && r.Memory < MinMemory {
-		v.add(field+".memory", "expected at least %s, which the sentry itself needs, got %s", Bytes(MinMemory), r.Memory)
+		v.Add(field+".memory", "expected at least %s, which the sentry itself needs, got %s", Bytes(MinMemory), r.Memory)
 	}
 	if r.PIDs != 0 && r.PIDs < MinPIDs {
-		v.add(field+".pids", "expected at least %d, which the sentry itself needs, got %d", MinPIDs, r.PIDs)
+		v.Add(field+".pids", "expected at least %d, which the sentry itself needs, got %d", MinPIDs, r.PIDs)
 	}
 	if r.PIDs > MaxPIDs {
-		v.add(field+".pids", "expected at most %d, got %d", MaxPIDs, r.PIDs)
+		v.Add(field+".pids", "expected at most %d, got %d", MaxPIDs, r.PIDs)
 	}
 }
 
 // maxIDMap is how many ranges the kernel takes.
 const maxIDMap = 340
 
-func (v *validator) idMap(field string, maps []IDMapping) {
+func (v *Validator) idMap(field string, maps []IDMapping) {
 	if len(maps) == 0 || len(maps) > maxIDMap {
-		v.add(field, "expected 1 to %d ranges {containerID, hostID, size}, got %d", maxIDMap, len(maps))
+		v.Add(field, "expected 1 to %d ranges {containerID, hostID, size}, got %d", maxIDMap, len(maps))
 		return
 	}
 	root := false
 	for i, a := range maps {
 		if a.Size == 0 || uint64(a.ContainerID)+uint64(a.Size) > noID || uint64(a.HostID)+uint64(a.Size) > noID {
-			v.add(fmt.Sprintf("%s[%d]", field, i), "expected a size of at least 1 and ids below %d", uint32(noID))
+			v.Add(fmt.Sprintf("%s[%d]", field, i), "expected a size of at least 1 and ids below %d", uint32(noID))
 			continue
 		}
 		root = root || a.ContainerID == 0
 		for j, b := range maps[:i] {
 			if overlap(a.ContainerID, a.Size, b.ContainerID, b.Size) || overlap(a.HostID, a.Size, b.HostID, b.Size) {
-				v.add(fmt.Sprintf("%s[%d]", field, i), "overlaps with %s[%d]", field, j)
+				v.Add(fmt.Sprintf("%s[%d]", field, i), "overlaps with %s[%d]", field, j)
 			}
 		}
 	}
 	if !root {
-		v.add(field, "0 must be mapped: files are served as root of the sandbox")
+		v.Add(field, "0 must be mapped: files are served as root of the sandbox")
 	}
 }
 
@@ -503,30 +512,31 @@ func overlap(a, sizeA, b, sizeB uint32) bool {
 	return uint64(a) < uint64(b)+uint64(sizeB) && uint64(b) < uint64(a)+uint64(sizeA)
 }
 
-func (v *validator) lifecycle(s *Spec) {
-	v.oneOf("spec.restartPolicy", s.RestartPolicy, RestartAlways, RestartOnFailure, RestartNever)
-	v.duration("spec.terminationGracePeriod", s.TerminationGracePeriod, maxGrace)
+func (v *Validator) lifecycle(s *Spec) {
+	v.OneOf("spec.restartPolicy", s.RestartPolicy, RestartAlways, RestartOnFailure, RestartNever)
+	v.Duration("spec.terminationGracePeriod", s.TerminationGracePeriod, maxGrace)
 	if n := s.MinReadySeconds; n != nil && (*n < 0 || *n > maxMinReady) {
-		v.add("spec.minReadySeconds", "expected 0 to %d, got %d", maxMinReady, *n)
+		v.Add("spec.minReadySeconds", "expected 0 to %d, got %d", maxMinReady, *n)
 	}
 	b := s.Backoff
-	v.duration("spec.backoff.initial", b.Initial, 24*time.Hour)
-	v.duration("spec.backoff.max", b.Max, 24*time.Hour)
-	v.duration("spec.backoff.resetAfter", b.ResetAfter, 0)
+	v.Duration("spec.backoff.initial", b.Initial, 24*time.Hour)
+	v.Duration("spec.backoff.max", b.Max, 24*time.Hour)
+	v.Duration("spec.backoff.resetAfter", b.ResetAfter, 0)
 	if b.Initial != nil && b.Max != nil && *b.Max < *b.Initial {
-		v.add("spec.backoff.max", "expected at least the initial delay %s, got %s", time.Duration(*b.Initial), time.Duration(*b.Max))
+		v.Add("spec.backoff.max", "expected at least the initial delay %s, got %s", time.Duration(*b.Initial), time.Duration(*b.Max))
 	}
 	if b.Limit < 0 {
-		v.add("spec.backoff.limit", "expected 0 (no limit) or more, got %d", b.Limit)
+		v.Add("spec.backoff.limit", "expected 0 (no limit) or more, got %d", b.Limit)
 	}
 }
 
-func (v *validator) duration(field string, d *Duration, most time.Duration) {
+// Duration checks a duration that may be left out; most is 0 if it may be any.
+func (v *Validator) Duration(field string, d *Duration, most time.Duration) {
 	switch {
 	case d == nil:
 	case *d < 0:
-		v.add(field, "expected 0s or more, got %s", time.Duration(*d))
+		v.Add(field, "expected 0s or more, got %s", time.Duration(*d))
 	case most > 0 && time.Duration(*d) > most:
-		v.add(field, "expected at most %s, got %s", most, time.Duration(*d))
+		v.Add(field, "expected at most %s, got %s", most, time.Duration(*d))
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/hostpolicy"
 )
 
 // A host policy that does not allow a sandbox, or can't be read, is no reason to end
@@ -32,7 +33,7 @@ func TestAdoptableDenied(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(cfg), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		l, err := New(Options{Policy: func() (*desired.HostPolicy, error) { return nil, errors.New("it is broken") }})
+		l, err := New(Options{Policy: func() (*hostpolicy.Policy, error) { return nil, errors.New("it is broken") }})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/desired/trustedfile"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/specfield"
@@ -30,7 +31,7 @@ const maxBundleConfig = 1 << 20
 // program can't honour is refused, never dropped in silence; annotations are
 // the exception, they are for others and never change what a sandbox may do.
 func (st *setup) fromBundle(dir string) error {
-	bundle, err := st.allow(desired.BundlePath, dir, true)
+	bundle, err := st.allow(hostpolicy.BundlePath, dir, true)
 	if err != nil {
 		return fmt.Errorf("spec.root.bundle: %w", err)
 	}
@@ -49,7 +50,7 @@ func (st *setup) fromConfig(dir string, cfg *specs.Spec) (err error) {
 	if err := st.allowProcess(cfg, dir); err != nil {
 		return terminalf("spec.root.bundle: read %s/config.json: %w", dir, err)
 	}
-	if st.root, err = st.allowInBundle(dir, cfg.Root.Path, desired.DirPath, cfg.Root.Readonly || st.overlay != desired.OverlayNone); err != nil {
+	if st.root, err = st.allowInBundle(dir, cfg.Root.Path, hostpolicy.DirPath, cfg.Root.Readonly || st.overlay != desired.OverlayNone); err != nil {
 		return fmt.Errorf("spec.root.bundle: read %s/config.json: root.path: %w", dir, err)
 	}
 	st.root.field, st.bundle = "spec.root.bundle: root.path", dir
@@ -90,7 +91,7 @@ func (st *setup) fromConfig(dir string, cfg *specs.Spec) (err error) {
 			return terminalf("spec.root.bundle: read %s/config.json: mounts[%d].%w", dir, i, err)
 		}
 		if isBind(m) {
-			src, err := st.allowInBundle(dir, m.Source, desired.VolumePath, o.readOnly)
+			src, err := st.allowInBundle(dir, m.Source, hostpolicy.VolumePath, o.readOnly)
 			if err != nil {
 				return fmt.Errorf("spec.root.bundle: read %s/config.json: mounts[%d].source: %w", dir, i, err)
 			}
@@ -111,7 +112,7 @@ func (st *setup) allowInBundle(bundle, path, kind string, readOnly bool) (source
 	}
 	path = filepath.Clean(path)
 	if below(path, bundle) {
-		kind = desired.BundlePath
+		kind = hostpolicy.BundlePath
 	}
 	return st.allow(kind, path, readOnly)
 }

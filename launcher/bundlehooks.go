@@ -16,7 +16,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/atomicfile"
-	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/hostpolicy"
 )
 
 // oldHooksFile is where versions before 3 of the record kept the poststop hooks.
@@ -122,11 +122,11 @@ func (l *Launcher) afterEnd(ctx context.Context, rec *actual.Record) error {
 
 // allowHooks says whether the policy lets the hooks of a bundle run as root on the
 // host.
-func allowHooks(policy *desired.HostPolicy, bundle string) error {
+func allowHooks(policy *hostpolicy.Policy, bundle string) error {
 	if !policy.Root.Hooks {
 		return fmt.Errorf("hooks: they run as root on the host, which the host policy (%s) does not allow; remove them, or have the administrator set root.hooks", policy.Source())
 	}
-	_, err := policy.AllowedRoot(desired.BundlePath, bundle, false)
+	_, err := policy.AllowedRoot(hostpolicy.BundlePath, bundle, false)
 	return err
 }
 

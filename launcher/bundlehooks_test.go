@@ -15,7 +15,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/hostpolicy"
 )
 
 // What runs as root when a sandbox has ended is on its checksummed record, and the
@@ -41,8 +41,8 @@ func TestOwedHooks(t *testing.T) {
 		}
 		return b
 	}
-	policy := func(lines string) func() (*desired.HostPolicy, error) {
-		return func() (*desired.HostPolicy, error) { return hostPolicy(t, lines), nil }
+	policy := func(lines string) func() (*hostpolicy.Policy, error) {
+		return func() (*hostpolicy.Policy, error) { return hostPolicy(t, lines), nil }
 	}
 	const bundles = "bundles: [{path: /srv/b, access: readOnly}]"
 	allowed := policy("root: {hooks: true, " + bundles + "}")
@@ -52,7 +52,7 @@ func TestOwedHooks(t *testing.T) {
 	cancel()
 	for name, c := range map[string]struct {
 		ctx     context.Context
-		policy  func() (*desired.HostPolicy, error)
+		policy  func() (*hostpolicy.Policy, error)
 		hooks   json.RawMessage
 		file    func() error
 		runs    bool
@@ -63,9 +63,9 @@ func TestOwedHooks(t *testing.T) {
 		"none":              {policy: allowed},
 		"owed":              {policy: allowed, hooks: hooks("/srv/b/x"), runs: true},
 		"not any more":      {policy: policy("root: {" + bundles + "}"), hooks: hooks("/srv/b/x"), warning: "hooks: they run as root on the host"},
-		"no policy file":    {policy: func() (*desired.HostPolicy, error) { return desired.DefaultHostPolicy(), nil }, hooks: hooks("/srv/b/x"), warning: "hooks: they run as root"},
+		"no policy file":    {policy: func() (*hostpolicy.Policy, error) { return hostpolicy.Default(), nil }, hooks: hooks("/srv/b/x"), warning: "hooks: they run as root"},
 		"another bundle":    {policy: allowed, hooks: hooks("/srv/c"), warning: "does not allow /srv/c"},
-		"broken policy":     {policy: func() (*desired.HostPolicy, error) { return nil, broken }, hooks: hooks("/srv/b/x"), err: broken, kept: true},
+		"broken policy":     {policy: func() (*hostpolicy.Policy, error) { return nil, broken }, hooks: hooks("/srv/b/x"), err: broken, kept: true},
 		"interrupted":       {ctx: cancelled, policy: allowed, hooks: hooks("/srv/b/x"), err: context.Canceled, kept: true},
 		"not understood":    {policy: allowed, hooks: json.RawMessage("{}"), warning: "can't be read"},
 		"a file":            {policy: allowed, file: func() error { return os.WriteFile(file, hooks("/srv/b/x"), 0o600) }, warning: "nothing says who wrote it"},

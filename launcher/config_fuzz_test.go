@@ -13,6 +13,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/hostpolicy"
 )
 
 // configs are config.json files to begin with: one that is in order, and the
@@ -94,7 +95,7 @@ func FuzzBundleConfig(f *testing.F) {
 		f.Add([]byte(c))
 	}
 	const allowed = "/srv/allowed"
-	policy, problems := desired.DecodePolicy("policy.yaml", []byte(`apiVersion: sandboxctl.dev/v1alpha1
+	policy, problems := hostpolicy.Decode("policy.yaml", []byte(`apiVersion: sandboxctl.dev/v1alpha1
 kind: HostPolicy
 hostPaths: [{path: /srv/allowed/data, access: readOnly}]
 root: {dirs: [], bundles: [{path: /srv/allowed/bundles, access: readWrite}]}

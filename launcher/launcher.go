@@ -12,6 +12,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher/cgroup"
 )
 
@@ -25,9 +26,9 @@ type Options struct {
 	// gofer.Argv0 (default: this one).
 	GoferPath string
 	// Policy returns what manifests may ask for at the moment of a Create
-	// (default: desired.DefaultHostPolicy). Containers of OCI clients, who are
+	// (default: hostpolicy.Default). Containers of OCI clients, who are
 	// root, are not judged by it.
-	Policy func() (*desired.HostPolicy, error)
+	Policy func() (*hostpolicy.Policy, error)
 	// BootTimeout bounds the time from the opening of the gates to the
 	// application's start (default 60 s: a loaded host is slow, not broken).
 	BootTimeout time.Duration
@@ -70,7 +71,7 @@ func New(opts Options) (*Launcher, error) {
 		opts.SentryLogLevel = "warning"
 	}
 	if opts.Policy == nil {
-		opts.Policy = func() (*desired.HostPolicy, error) { return desired.DefaultHostPolicy(), nil }
+		opts.Policy = func() (*hostpolicy.Policy, error) { return hostpolicy.Default(), nil }
 	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
@@ -134,7 +135,7 @@ func (l *Launcher) create(ctx context.Context, e *desired.Entry, restartToken st
 }
 
 // allowed returns the policy if it allows the manifest.
-func (l *Launcher) allowed(sb *desired.Sandbox) (*desired.HostPolicy, error) {
+func (l *Launcher) allowed(sb *desired.Sandbox) (*hostpolicy.Policy, error) {
 	policy, err := l.opts.Policy()
 	if err != nil {
 		return nil, err

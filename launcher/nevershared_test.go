@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/hostpolicy"
 )
 
 // inMountNS runs f on a thread with a mount namespace of its own.
@@ -48,7 +48,7 @@ func hook(program string, args ...string) *bundleHooks {
 }
 
 // in is the set-up with its paths in a directory.
-func (st *setup) in(in func(string) string, policy *desired.HostPolicy) *setup {
+func (st *setup) in(in func(string) string, policy *hostpolicy.Policy) *setup {
 	out := &setup{policy: policy, bundle: in(st.bundle)}
 	if st.hooks != nil {
 		h := st.hooks.Hooks.Poststop[0]
@@ -108,7 +108,7 @@ func TestServedNeverShared(t *testing.T) {
 					return err
 				}
 			}
-			policy, err := desired.NewPolicyFile(desired.PolicyOptions{
+			policy, err := hostpolicy.NewFile(hostpolicy.Options{
 				Path: filepath.Join(work, "policy.yaml"), Optional: true, Protected: []string{filepath.Join(work, "links/manifests"), store.Path()},
 			}).Load()
 			if err != nil {

@@ -12,11 +12,12 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/hostpolicy"
 )
 
-func hostPolicy(t *testing.T, lines string) *desired.HostPolicy {
+func hostPolicy(t *testing.T, lines string) *hostpolicy.Policy {
 	t.Helper()
-	p, problems := desired.DecodePolicy("policy.yaml", []byte("apiVersion: sandboxctl.dev/v1alpha1\nkind: HostPolicy\n"+lines))
+	p, problems := hostpolicy.Decode("policy.yaml", []byte("apiVersion: sandboxctl.dev/v1alpha1\nkind: HostPolicy\n"+lines))
 	if p == nil {
 		t.Fatal(problems)
 	}
@@ -92,9 +93,9 @@ func TestCreateDenied(t *testing.T) {
 	}
 	defer store.Close()
 	broken := errors.New("read host policy: it is broken")
-	for want, policy := range map[string]func() (*desired.HostPolicy, error){
+	for want, policy := range map[string]func() (*hostpolicy.Policy, error){
 		"spec.volumes[0].hostPath: the built-in host policy (/etc/sandboxctl/policy.yaml would change it) does not allow /home/x": nil,
-		broken.Error(): func() (*desired.HostPolicy, error) { return nil, broken },
+		broken.Error(): func() (*hostpolicy.Policy, error) { return nil, broken },
 	} {
 		l, err := New(Options{Store: store, SentryPath: "/nonexistent/sentry", Policy: policy})
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher/cgroup"
 )
 
@@ -18,7 +19,7 @@ import (
 type setup struct {
 	spec *specs.Spec
 	// policy is what manifests may ask for, nil for an OCI client, who is root.
-	policy *desired.HostPolicy
+	policy *hostpolicy.Policy
 	// root and volumes are the served trees; volumes are in the order of the
 	// bind mounts of spec.Mounts.
 	root    source
@@ -92,7 +93,7 @@ const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 // allows. It reads nothing but, for root.bundle, the bundle's config.json, which
 // it judges by the policy too. Without a policy, which is for who only compares,
 // everything is allowed.
-func fromManifest(sb *desired.Sandbox, policy *desired.HostPolicy) (*setup, error) {
+func fromManifest(sb *desired.Sandbox, policy *hostpolicy.Policy) (*setup, error) {
 	s := &sb.Spec
 	st := &setup{
 		policy:      policy,
@@ -119,7 +120,7 @@ func fromManifest(sb *desired.Sandbox, policy *desired.HostPolicy) (*setup, erro
 		st.root = source{host: true, readOnly: true, hostname: s.Hostname, resolver: resolver, user: s.User, maps: st.maps}
 	case s.Root.Dir != "":
 		var err error
-		if st.root, err = st.allow(desired.DirPath, s.Root.Dir, s.Overlay != desired.OverlayNone); err != nil {
+		if st.root, err = st.allow(hostpolicy.DirPath, s.Root.Dir, s.Overlay != desired.OverlayNone); err != nil {
 			return nil, fmt.Errorf("spec.root.dir: %w", err)
 		}
 		st.root.field = "spec.root.dir"
@@ -257,7 +258,7 @@ func (st *setup) addVolumes(volumes []desired.Volume) error {
 			st.spec.Mounts = append(st.spec.Mounts, specs.Mount{Destination: v.MountPath, Type: "tmpfs", Source: "tmpfs", Options: o.forSentry()})
 		case v.HostPath != "":
 			field := fmt.Sprintf("spec.volumes[%d].hostPath", i)
-			src, err := st.allow(desired.VolumePath, v.HostPath, v.ReadOnly)
+			src, err := st.allow(hostpolicy.VolumePath, v.HostPath, v.ReadOnly)
 			if err != nil {
 				return fmt.Errorf("%s: %w", field, err)
 			}

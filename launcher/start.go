@@ -20,6 +20,7 @@ import (
 	"sandboxctl.dev/actual/crashpoint"
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/wire"
 )
@@ -49,7 +50,7 @@ type launch struct {
 
 // start brings the sandbox of a record up: held processes, record, gates,
 // control server, application. On error the caller aborts.
-func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sandbox, policy *desired.HostPolicy, checkpoint string) error {
+func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sandbox, policy *hostpolicy.Policy, checkpoint string) error {
 	st, err := fromManifest(sb, policy)
 	if err != nil {
 		return err

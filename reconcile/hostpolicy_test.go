@@ -12,13 +12,14 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/reconciletest"
 )
 
-func hostPolicy(t testing.TB, lines string) *desired.HostPolicy {
+func hostPolicy(t testing.TB, lines string) *hostpolicy.Policy {
 	t.Helper()
-	p, problems := desired.DecodePolicy("policy.yaml", []byte("apiVersion: sandboxctl.dev/v1alpha1\nkind: HostPolicy\n"+lines))
+	p, problems := hostpolicy.Decode("policy.yaml", []byte("apiVersion: sandboxctl.dev/v1alpha1\nkind: HostPolicy\n"+lines))
 	if p == nil {
 		t.Fatal(problems)
 	}
@@ -27,9 +28,9 @@ func hostPolicy(t testing.TB, lines string) *desired.HostPolicy {
 
 // judged is an input whose source was read with a policy, nil for one that can't
 // be used.
-func judged(in reconcile.Input, p *desired.HostPolicy) reconcile.Input {
-	in.Desired.Policy = p
-	if p == nil {
+func judged(in reconcile.Input, p *hostpolicy.Policy) reconcile.Input {
+	if in.Desired.Policy = p; p == nil {
+		in.Desired.Policy = nil // and not an interface that holds nothing
 		in.Desired.Complete, in.Desired.Reason, in.Desired.Message = false, desired.ReasonPolicyUnusable, "the policy is broken"
 	}
 	in.Denied = reconcile.Denied(in.Desired, in.LastGood)
@@ -138,7 +139,7 @@ func TestPlanDenied(t *testing.T) {
 // policed is a world whose source has a policy.
 type policed struct {
 	*reconciletest.World
-	policy atomic.Pointer[desired.HostPolicy]
+	policy atomic.Pointer[hostpolicy.Policy]
 }
 
 func (p *policed) Load(ctx context.Context) (*desired.Snapshot, error) {
@@ -147,9 +148,11 @@ func (p *policed) Load(ctx context.Context) (*desired.Snapshot, error) {
 		return nil, err
 	}
 	out := *s
-	if out.Policy = p.policy.Load(); out.Policy == nil {
+	policy := p.policy.Load()
+	if policy == nil {
 		return &desired.Snapshot{Reason: desired.ReasonPolicyUnusable, Message: "the policy is broken", Digest: "broken"}, nil
 	}
+	out.Policy = policy
 	return &out, nil
 }
 

@@ -16,6 +16,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/reconciletest"
 )
@@ -183,7 +184,7 @@ func TestLoopPace(t *testing.T) {
 	var starts []time.Time
 	last := map[string]time.Time{}
 	inLoop(t, func(o *reconcile.Options) {
-		p := desired.DefaultHostPolicy()
+		p := hostpolicy.Default()
 		p.MinRestartDelay, p.MaxStartsPerSecond = new(desired.Duration(3*time.Second)), 5
 		o.Source, o.Workers = source{o.Source.(*reconciletest.World), func(s *desired.Snapshot) { s.Policy = p }}, 50
 	}, func(w *reconciletest.World, _ *reconcile.Loop, _ *atomic.Int64) {

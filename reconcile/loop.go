@@ -425,7 +425,7 @@ func (l *Loop) act(ctx context.Context, in Input, plan *Plan) time.Duration {
 			continue
 		}
 		if a.Op == OpCreate && a.Lane == LaneRestart {
-			if wait := l.starts.wait(in.Now, in.Desired.Policy.StartsPerSecond()); wait > 0 {
+			if wait := l.starts.wait(in.Now, in.Desired.Bounds().StartsPerSecond); wait > 0 {
 				next = min(next, wait)
 				continue
 			}

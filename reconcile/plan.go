@@ -141,8 +141,8 @@ type computation struct {
 // those that are there and those that are about to be. Which ones there is room
 // for is a matter of who was first: nothing that is there makes place.
 func tooMany(in *Input, more int) bool {
-	p := in.Desired.Policy
-	if p == nil || p.MaxSandboxes == 0 {
+	most := in.Desired.Bounds().MaxSandboxes
+	if most == 0 {
 		return false
 	}
 	n := len(in.Actual.Sandboxes) + len(in.Actual.Held) + more
@@ -151,7 +151,7 @@ func tooMany(in *Input, more int) bool {
 			n++
 		}
 	}
-	return n >= p.MaxSandboxes
+	return n >= most
 }
 
 func onRecord(a *actual.Snapshot, name string) bool {
@@ -329,7 +329,7 @@ func (c *computation) stopped(e *desired.Entry, rec *actual.Record) {
 	case rec.Completed || stalled(e, rec) != "":
 		return
 	default:
-		create.Due = nextStart(e, rec, c.in.Desired.Policy, c.in.Now)
+		create.Due = nextStart(e, rec, c.in.Desired.Bounds().RestartFloor, c.in.Now)
 		if create.Due.After(c.in.Now) {
 			c.wakeAt(create.Due)
 			return

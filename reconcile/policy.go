@@ -95,11 +95,11 @@ func stalled(e *desired.Entry, rec *actual.Record) string {
 }
 
 // nextStart is when a stopped sandbox may be started.
-func nextStart(e *desired.Entry, rec *actual.Record, policy *desired.HostPolicy, now time.Time) time.Time {
+func nextStart(e *desired.Entry, rec *actual.Record, floor time.Duration, now time.Time) time.Time {
 	if rec.LastExit == nil || startReason(rec) != actual.ReasonBackOff {
 		return now
 	}
-	delay := backoff(&e.Sandbox.Spec.Backoff, rec, policy.RestartFloor())
+	delay := backoff(&e.Sandbox.Spec.Backoff, rec, floor)
 	from := rec.LastExit.At
 	if from.After(now.Add(delay)) {
 		// The clock was set back by more than the delay. Nothing remembers since

@@ -382,7 +382,7 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 		doing(actual.ReasonStarting, "")
 	default:
 		s.Phase = PhaseCrashLoopBackOff
-		s.NextRetry = nextStart(w, r, v.in.Desired.Policy, v.in.Now)
+		s.NextRetry = nextStart(w, r, v.in.Desired.Bounds().RestartFloor, v.in.Now)
 		ready.Reason, ready.Message = actual.ReasonBackOff, exit
 		if r.LastExit != nil && r.LastExit.Reason == actual.ReasonCreateFailed {
 			ready.Reason = actual.ReasonCreateFailed
@@ -449,7 +449,7 @@ func (v *view) pending(e *desired.Entry) Status {
 		ready.Reason = desired.ReasonPolicyDenied
 		reconciling.Status, reconciling.Reason = False, actual.ReasonConverged
 		stall.Status, stall.Reason = True, desired.ReasonPolicyDenied
-		stall.Message = fmt.Sprintf("the host policy (%s) allows at most %d sandboxes, and there are as many; remove another one", v.in.Desired.Policy.Source(), v.in.Desired.Policy.MaxSandboxes)
+		stall.Message = fmt.Sprintf("the host policy (%s) allows at most %d sandboxes, and there are as many; remove another one", v.in.Desired.Policy.Source(), v.in.Desired.Bounds().MaxSandboxes)
 		ready.Message = stall.Message
 	}
 	if e.Sandbox.Spec.Suspend {

@@ -85,7 +85,7 @@ meant: the directory is made if need be, and what is not in it is removed.`,
 
 // readManifests reads and checks what -f names, by a host policy if there is one.
 // All problems are reported at once.
-func (a *app) readManifests(ctx context.Context, paths []string, policy *desired.HostPolicy) ([]manifest, error) {
+func (a *app) readManifests(ctx context.Context, paths []string, policy desired.Policy) ([]manifest, error) {
 	if len(paths) == 0 {
 		return nil, usagef("expected -f FILE, -f DIR or -f -")
 	}
@@ -106,7 +106,7 @@ func (a *app) readManifests(ctx context.Context, paths []string, policy *desired
 			return nil, err
 		}
 		f := in.path
-		docs, ps := desired.DecodeFor(policy, f, data)
+		docs, ps := desired.Decoder{Policy: policy}.Decode(f, data)
 		problems = append(problems, ps...)
 		a.noteForeign(f, docs)
 		texts := desired.Texts(data)

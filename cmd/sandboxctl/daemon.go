@@ -20,6 +20,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/reconcile"
@@ -167,7 +168,7 @@ type daemon struct {
 	journal  *actual.Journal
 	observer *actual.Observer
 	dir      *desired.Dir
-	policy   *desired.PolicyFile
+	policy   *hostpolicy.File
 	launcher *launcher.Launcher
 	loop     *reconcile.Loop
 	log      *slog.Logger
@@ -210,7 +211,7 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, sentry string, log 
 		return nil, err
 	}
 	var removals []time.Time
-	dirOpts := desired.DirOptions{Path: manifests, AllowEmpty: f.allowEmpty, PollEvery: f.pollEvery, BootID: boot, Policy: hostPolicy.Load}
+	dirOpts := desired.DirOptions{Path: manifests, AllowEmpty: f.allowEmpty, PollEvery: f.pollEvery, BootID: boot, Policy: hostPolicy.Policy}
 	list, err := store.List()
 	if err != nil {
 		return nil, err
@@ -317,7 +318,7 @@ func (d *daemon) announceDisk(why string) {
 
 // remember keeps what the source must know after a restart, and what manifests
 // are judged by.
-func (d *daemon) remember(removals []time.Time, policy *desired.HostPolicy) {
+func (d *daemon) remember(removals []time.Time, policy desired.Policy) {
 	m := d.dir.Memory()
 	digest := ""
 	if policy != nil {

@@ -23,7 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/invariants"
@@ -186,13 +186,13 @@ minRestartDelay: 0s
 }
 
 // allowing is such a policy for a launcher.
-func allowing(t *testing.T, dirs ...string) func() (*desired.HostPolicy, error) {
+func allowing(t *testing.T, dirs ...string) func() (*hostpolicy.Policy, error) {
 	t.Helper()
-	p, problems := desired.DecodePolicy("policy.yaml", []byte(policyFor(dirs...)))
+	p, problems := hostpolicy.Decode("policy.yaml", []byte(policyFor(dirs...)))
 	if p == nil {
 		t.Fatal(problems)
 	}
-	return func() (*desired.HostPolicy, error) { return p, nil }
+	return func() (*hostpolicy.Policy, error) { return p, nil }
 }
 
 // cleanUp ends everything a script has started, also when it failed, and then

@@ -65,7 +65,7 @@ func (a *app) edit(ctx context.Context, name string) (err error) {
 	}
 	defer func() { err = errors.Join(err, removeEdited(tmp)) }()
 	text, err := a.editText(ctx, filepath.Join(tmp, base), old, func(text []byte) error {
-		_, problems := desired.DecodeFor(policy, file, text)
+		_, problems := desired.Decoder{Policy: policy}.Decode(file, text)
 		if len(problems) > 0 {
 			return problemsError(problems)
 		}

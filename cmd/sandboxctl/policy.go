@@ -14,20 +14,21 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher/hostfs"
 )
 
 // policyFile is the host policy that this run judges by: the one that was asked
 // for, or the one the daemon uses, or the system's.
-func (a *app) policyFile(daemon *actual.DaemonInfo) *desired.PolicyFile {
-	opts := desired.PolicyOptions{Path: desired.DefaultPolicyPath, Optional: true, Protected: []string{a.manifests, a.state, defaultRuntimeRoot}}
+func (a *app) policyFile(daemon *actual.DaemonInfo) *hostpolicy.File {
+	opts := hostpolicy.Options{Path: hostpolicy.DefaultPath, Optional: true, Protected: []string{a.manifests, a.state, defaultRuntimeRoot}}
 	switch {
 	case a.policy != "":
 		opts.Path, opts.Optional = a.policy, false
 	case daemon != nil && daemon.HostPolicy.Path != "":
 		opts.Path, opts.Optional = daemon.HostPolicy.Path, daemon.HostPolicy.Optional
 	}
-	return desired.NewPolicyFile(opts)
+	return hostpolicy.NewFile(opts)
 }
 
 // readDaemon is what the last daemon said of itself, nil if nothing, and whether
@@ -47,7 +48,7 @@ func (a *app) readDaemon() (info *actual.DaemonInfo, alive bool) {
 }
 
 // hostPolicy is the policy to judge manifests by that are not in the directory.
-func (a *app) hostPolicy() (*desired.HostPolicy, error) {
+func (a *app) hostPolicy() (*hostpolicy.Policy, error) {
 	daemon, _ := a.readDaemon()
 	return a.policyFile(daemon).Load()
 }
@@ -61,12 +62,12 @@ func (v *viewer) notePolicy() {
 
 // policy is what the daemon judges by, also when it is another one than at the
 // last look.
-func (v *viewer) policy() (*desired.HostPolicy, error) {
+func (v *viewer) policy() (desired.Policy, error) {
 	f := v.a.policyFile(v.info)
 	if v.file == nil || v.file.Options().Path != f.Options().Path || v.file.Options().Optional != f.Options().Optional {
 		v.file = f
 	}
-	return v.file.Load()
+	return v.file.Policy()
 }
 
 // checkPolicy looks at the host policy.
@@ -106,7 +107,7 @@ func (a *app) checkPolicy() []finding {
 
 // neverShared says which paths that a policy allows show what is sandboxctl's own,
 // by a mount that their names don't tell of.
-func neverShared(p *desired.HostPolicy) (errs []error) {
+func neverShared(p *hostpolicy.Policy) (errs []error) {
 	table, err := hostfs.ReadTable()
 	if err != nil {
 		return []error{err}
@@ -131,7 +132,7 @@ func neverShared(p *desired.HostPolicy) (errs []error) {
 		spot, err := hostfs.SpotOf(f)
 		f.Close()
 		if err == nil {
-			_, err = table.Check(spot, allowed.Access == desired.AccessReadOnly, never)
+			_, err = table.Check(spot, allowed.Access == hostpolicy.AccessReadOnly, never)
 		}
 		errs = append(errs, err)
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/hostpolicy"
 )
 
 // app is one run of the program: its streams and what its global flags say.
@@ -66,7 +66,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetVersionTemplate("sandboxctl {{.Version}}\n")
 	root.PersistentFlags().StringVar(&a.manifests, "manifests", defaultManifests, "directory of manifests")
 	root.PersistentFlags().StringVar(&a.state, "state", defaultState, "directory of state")
-	root.PersistentFlags().StringVar(&a.policy, "policy", "", "host policy: what manifests may ask for (default: the daemon's, "+desired.DefaultPolicyPath+" if there is one)")
+	root.PersistentFlags().StringVar(&a.policy, "policy", "", "host policy: what manifests may ask for (default: the daemon's, "+hostpolicy.DefaultPath+" if there is one)")
 	root.AddCommand(
 		a.daemonCommand(), a.applyCommand(), a.deleteCommand(), a.diffCommand(), a.planCommand(), a.approveCommand(),
 		a.validateCommand(), a.getCommand(), a.describeCommand(), a.logsCommand(), a.execCommand(), a.psCommand(),

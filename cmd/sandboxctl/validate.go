@@ -62,7 +62,7 @@ func (a *app) validate(cmd *cobra.Command, args []string) ([]desired.Problem, in
 		return nil, 0, err
 	}
 	if len(args) == 0 {
-		opts := desired.DirOptions{Path: a.manifests, Once: true, Policy: func() (*desired.HostPolicy, error) { return policy, nil }}
+		opts := desired.DirOptions{Path: a.manifests, Once: true, Policy: func() (desired.Policy, error) { return policy, nil }}
 		if opts.BootID, err = actual.BootID(); err != nil {
 			return nil, 0, err
 		}
@@ -94,7 +94,7 @@ func (a *app) validate(cmd *cobra.Command, args []string) ([]desired.Problem, in
 			if err != nil {
 				return nil, 0, err
 			}
-			docs, ps := desired.DecodeFor(policy, f.path, data)
+			docs, ps := desired.Decoder{Policy: policy}.Decode(f.path, data)
 			a.noteForeign(f.path, docs)
 			problems = append(problems, ps...)
 			for i := range docs {

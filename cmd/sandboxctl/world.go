@@ -16,6 +16,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/reconcile"
 )
@@ -69,7 +70,7 @@ type viewer struct {
 	store *actual.Store // nil if there is no state yet
 	obs   *actual.Observer
 	dir   *desired.Dir
-	file  *desired.PolicyFile
+	file  *hostpolicy.File
 	info  *actual.DaemonInfo
 	alive bool
 	specs map[string]*actual.Record // of the last look, by digest of the manifest

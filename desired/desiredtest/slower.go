@@ -4,6 +4,7 @@
 
 package desiredtest
 
+// Nothing is slower, and each hard shape is read whole, without the race detector.
 const (
 	Slower    = 1
 	ShapePart = 1

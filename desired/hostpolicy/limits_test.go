@@ -1,31 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package hostpolicy
 
 import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"sandboxctl.dev/desired"
 )
 
 // What is in force where a policy file says something, and where it does not.
 func TestPolicyLimits(t *testing.T) {
 	t.Parallel()
-	const gi = Bytes(1 << 30)
+	const gi = desired.Bytes(1 << 30)
 	for name, c := range map[string]struct {
-		def, most, wantDef, wantMost Resources
-		memory                       Bytes
+		def, most, wantDef, wantMost desired.Resources
+		memory                       desired.Bytes
 	}{
-		"built-in":               {memory: 8 * gi, wantDef: Resources{Memory: 4 * gi, PIDs: 2048}, wantMost: Resources{Memory: 8 * gi, PIDs: 8192}},
-		"tiny host":              {memory: 48 << 20, wantDef: Resources{Memory: 32 << 20, PIDs: 2048}, wantMost: Resources{Memory: 48 << 20, PIDs: 8192}},
-		"unknown memory":         {wantDef: Resources{PIDs: 2048}, wantMost: Resources{PIDs: 8192}},
-		"low most":               {memory: 8 * gi, most: Resources{CPU: 500, Memory: gi, PIDs: 100}, wantDef: Resources{CPU: 500, Memory: gi, PIDs: 100}, wantMost: Resources{CPU: 500, Memory: gi, PIDs: 100}},
-		"high most":              {memory: 8 * gi, most: Resources{Memory: 64 * gi, PIDs: 100000}, wantDef: Resources{Memory: 4 * gi, PIDs: 2048}, wantMost: Resources{Memory: 64 * gi, PIDs: 100000}},
-		"low default":            {memory: 8 * gi, def: Resources{CPU: 250, Memory: gi, PIDs: 100}, wantDef: Resources{CPU: 250, Memory: gi, PIDs: 100}, wantMost: Resources{CPU: 250, Memory: 8 * gi, PIDs: 8192}},
-		"default above the most": {memory: 8 * gi, def: Resources{Memory: 9 * gi, PIDs: 10000}, wantDef: Resources{Memory: 9 * gi, PIDs: 10000}, wantMost: Resources{Memory: 9 * gi, PIDs: 10000}},
-		"both":                   {memory: 8 * gi, def: Resources{Memory: gi, PIDs: 100}, most: Resources{Memory: 2 * gi, PIDs: 200}, wantDef: Resources{Memory: gi, PIDs: 100}, wantMost: Resources{Memory: 2 * gi, PIDs: 200}},
+		"built-in":               {memory: 8 * gi, wantDef: desired.Resources{Memory: 4 * gi, PIDs: 2048}, wantMost: desired.Resources{Memory: 8 * gi, PIDs: 8192}},
+		"tiny host":              {memory: 48 << 20, wantDef: desired.Resources{Memory: 32 << 20, PIDs: 2048}, wantMost: desired.Resources{Memory: 48 << 20, PIDs: 8192}},
+		"unknown memory":         {wantDef: desired.Resources{PIDs: 2048}, wantMost: desired.Resources{PIDs: 8192}},
+		"low most":               {memory: 8 * gi, most: desired.Resources{CPU: 500, Memory: gi, PIDs: 100}, wantDef: desired.Resources{CPU: 500, Memory: gi, PIDs: 100}, wantMost: desired.Resources{CPU: 500, Memory: gi, PIDs: 100}},
+		"high most":              {memory: 8 * gi, most: desired.Resources{Memory: 64 * gi, PIDs: 100000}, wantDef: desired.Resources{Memory: 4 * gi, PIDs: 2048}, wantMost: desired.Resources{Memory: 64 * gi, PIDs: 100000}},
+		"low default":            {memory: 8 * gi, def: desired.Resources{CPU: 250, Memory: gi, PIDs: 100}, wantDef: desired.Resources{CPU: 250, Memory: gi, PIDs: 100}, wantMost: desired.Resources{CPU: 250, Memory: 8 * gi, PIDs: 8192}},
+		"default above the most": {memory: 8 * gi, def: desired.Resources{Memory: 9 * gi, PIDs: 10000}, wantDef: desired.Resources{Memory: 9 * gi, PIDs: 10000}, wantMost: desired.Resources{Memory: 9 * gi, PIDs: 10000}},
+		"both":                   {memory: 8 * gi, def: desired.Resources{Memory: gi, PIDs: 100}, most: desired.Resources{Memory: 2 * gi, PIDs: 200}, wantDef: desired.Resources{Memory: gi, PIDs: 100}, wantMost: desired.Resources{Memory: 2 * gi, PIDs: 200}},
 	} {
-		p := &HostPolicy{DefaultResources: c.def, MaxResources: c.most}
+		p := &Policy{DefaultResources: c.def, MaxResources: c.most}
 		p.fillLimits(c.memory)
 		if p.DefaultResources != c.wantDef || p.MaxResources != c.wantMost || p.LogSize != BuiltInLogSize {
 			t.Errorf("%s: %+v %+v %v, expected %+v %+v", name, p.DefaultResources, p.MaxResources, p.LogSize, c.wantDef, c.wantMost)
@@ -36,17 +38,17 @@ func TestPolicyLimits(t *testing.T) {
 // Nobody has to write a policy or a limit to have one.
 func TestDefaultPolicyLimits(t *testing.T) {
 	t.Parallel()
-	for name, p := range map[string]*HostPolicy{"built-in": DefaultHostPolicy(), "an empty file": policyOf(t), "a file about something else": policyOf(t, "capabilities: [BPF]")} {
+	for name, p := range map[string]*Policy{"built-in": Default(), "an empty file": policyOf(t), "a file about something else": policyOf(t, "capabilities: [BPF]")} {
 		d, m := p.DefaultResources, p.MaxResources
-		if d.PIDs < MinPIDs || d.Memory < MinMemory || m.PIDs < d.PIDs || m.Memory < d.Memory || m.Memory > hostMemory() || p.LogSize <= 0 {
+		if d.PIDs < desired.MinPIDs || d.Memory < desired.MinMemory || m.PIDs < d.PIDs || m.Memory < d.Memory || m.Memory > hostMemory() || p.LogSize <= 0 {
 			t.Errorf("%s: default %+v, at most %+v, logs %v", name, d, m, p.LogSize)
 		}
-		for asked, ok := range map[Resources]bool{
+		for asked, ok := range map[desired.Resources]bool{
 			{}: true, {PIDs: 64}: true, {Memory: 64 << 20}: true, {PIDs: m.PIDs}: true, {Memory: m.Memory}: true, {CPU: 4000}: true,
-			{PIDs: m.PIDs + 1}: false, {Memory: m.Memory + 1}: false, {Memory: 1 << 60, PIDs: MaxPIDs}: false,
+			{PIDs: m.PIDs + 1}: false, {Memory: m.Memory + 1}: false, {Memory: 1 << 60, PIDs: desired.MaxPIDs}: false,
 		} {
-			s := &Sandbox{Metadata: Metadata{Name: "web"}, Spec: Spec{Root: Root{Host: &HostRoot{}}, Resources: asked}}
-			Default(s)
+			s := &desired.Sandbox{Metadata: desired.Metadata{Name: "web"}, Spec: desired.Spec{Root: desired.Root{Host: &desired.HostRoot{}}, Resources: asked}}
+			desired.Default(s)
 			if errs := p.Check(s); (len(errs) == 0) != ok {
 				t.Errorf("%s: %+v: %v", name, asked, errs)
 			}
@@ -72,7 +74,7 @@ func TestDecodePolicyLimits(t *testing.T) {
 		"defaultResources: {memory: lots}":                                 "memory",
 		"defaultResource: {memory: 1Gi}":                                   "defaultResources",
 	} {
-		p, problems := DecodePolicy("policy.yaml", []byte(policyHead+text))
+		p, problems := Decode("policy.yaml", []byte(policyHead+text))
 		if got := fmt.Sprint(problems); (p != nil) != (want == "") || !strings.Contains(got, want) {
 			t.Errorf("%q: %v, expected %q", text, problems, want)
 		}

@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package hostpolicy
 
 import (
 	"strings"
 	"testing"
+
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/desiredtest"
 )
 
 const policyHead = "apiVersion: sandboxctl.dev/v1alpha1\nkind: HostPolicy\n"
 
-func policyOf(t *testing.T, lines ...string) *HostPolicy {
+func policyOf(t *testing.T, lines ...string) *Policy {
 	t.Helper()
-	p, problems := DecodePolicy("policy.yaml", []byte(policyHead+strings.Join(lines, "\n")))
+	p, problems := Decode("policy.yaml", []byte(policyHead+strings.Join(lines, "\n")))
 	if p == nil {
 		t.Fatal(problems)
 	}
@@ -70,31 +73,31 @@ func TestPolicyCheck(t *testing.T) {
 		"cpu":                         {"maxResources: {cpu: 1500m}", "resources: {cpu: 2}", "f.yaml:7:15: spec.resources.cpu: the host policy policy.yaml allows at most 1500m; ask for less"},
 		"pids":                        {"maxResources: {pids: 100}", "resources: {pids: 101}", "f.yaml:7:15: spec.resources.pids: the host policy policy.yaml allows at most 100; ask for less"},
 	} {
-		text := minimal
+		text := desiredtest.Minimal
 		switch root, rest, _ := strings.Cut(c.spec, "\n"); {
 		case strings.HasPrefix(root, "root: {bundle"):
-			text = strings.Replace(minimal, "root: {host: {}}\n  command: [sh]", root, 1)
+			text = strings.Replace(desiredtest.Minimal, "root: {host: {}}\n  command: [sh]", root, 1)
 		case strings.HasPrefix(root, "root:"):
-			text = strings.Replace(minimal, "root: {host: {}}", root, 1)
+			text = strings.Replace(desiredtest.Minimal, "root: {host: {}}", root, 1)
 			if rest != "" {
 				text += "  " + rest + "\n"
 			}
 		case root != "":
-			text = with(root)
+			text = desiredtest.With(root)
 		}
-		docs, ps := DecodeFor(policyOf(t, c.policy), "f.yaml", []byte(text))
+		docs, ps := (desired.Decoder{Policy: policyOf(t, c.policy)}).Decode("f.yaml", []byte(text))
 		switch {
 		case c.want == "":
 			if len(ps) > 0 || docs[0].Sandbox == nil {
 				t.Errorf("%s: %v", name, ps)
 			}
-		case len(ps) != 1 || ps[0].Reason != ReasonPolicyDenied || docs[0].Sandbox != nil || ps[0].Name != "web":
+		case len(ps) != 1 || ps[0].Reason != desired.ReasonPolicyDenied || docs[0].Sandbox != nil || ps[0].Name != "web":
 			t.Errorf("%s: %+v", name, ps)
 		case !strings.HasPrefix(ps[0].Error(), c.want):
 			t.Errorf("%s: %s\nexpected %s", name, ps[0], c.want)
 		}
 		// Without a policy nothing of it is a problem.
-		if _, ps := Decode("f.yaml", []byte(text)); len(ps) > 0 {
+		if _, ps := desired.Decode("f.yaml", []byte(text)); len(ps) > 0 {
 			t.Errorf("%s, without a policy: %v", name, ps)
 		}
 	}
@@ -104,11 +107,11 @@ func TestPolicyCheck(t *testing.T) {
 func TestPolicyCheckAll(t *testing.T) {
 	t.Parallel()
 	p := policyOf(t)
-	text := with("fileAccess: direct", "network: {mode: host}", "volumes: [{name: a, mountPath: /a, hostPath: /home/x}, {name: A, mountPath: /b, hostPath: /home/y}]", "resources: {cpus: 1}")
-	_, ps := DecodeFor(p, "f.yaml", []byte(text))
+	text := desiredtest.With("fileAccess: direct", "network: {mode: host}", "volumes: [{name: a, mountPath: /a, hostPath: /home/x}, {name: A, mountPath: /b, hostPath: /home/y}]", "resources: {cpus: 1}")
+	_, ps := (desired.Decoder{Policy: p}).Decode("f.yaml", []byte(text))
 	denied, other := 0, 0
 	for _, p := range ps {
-		if p.Reason == ReasonPolicyDenied {
+		if p.Reason == desired.ReasonPolicyDenied {
 			denied++
 		} else {
 			other++
@@ -125,15 +128,15 @@ func TestDecodePolicy(t *testing.T) {
 		"":                   "p:1:1: expected one document of kind HostPolicy, got 0",
 		"kind: HostPolicy\n": "p:1:1: apiVersion: is missing",
 		"apiVersion: sandboxctl.dev/v2\nkind: HostPolicy\n": `p:1:13: apiVersion: expected sandboxctl.dev/v1alpha1, got "sandboxctl.dev/v2"`,
-		minimal:                                                         `p:2:7: kind: expected HostPolicy, got "Sandbox"`,
-		policyHead + "---\n" + policyHead:                               "p:3:1: expected one document of kind HostPolicy, got 2",
-		policyHead + "hostPath: []\n":                                   `p:3:1: hostPath: unknown field "hostPath"; did you mean "hostPaths"?`,
-		policyHead + "netns: []\n":                                      `p:3:1: netns: unknown field "netns" here; it belongs to network`,
-		policyHead + "hostPaths: [{path: /a}]\n":                        "p:3:13: hostPaths[0].access: is missing: expected readOnly or readWrite",
-		policyHead + "hostPaths: [{path: /a, access: rw}]\n":            `p:3:24: hostPaths[0].access: expected one of readOnly, readWrite, got "rw"`,
-		policyHead + "hostPaths: [{path: a, access: readOnly}]\n":       `p:3:14: hostPaths[0].path: expected an absolute path, got "a"`,
-		policyHead + "hostPaths: [{path: /, access: readOnly}]\n":       "p:3:14: hostPaths[0].path: the whole host can't be allowed",
-		policyHead + "hostPaths: [{path: /a/../b, access: readOnly}]\n": `p:3:14: hostPaths[0].path: expected a path without`,
+		desiredtest.Minimal:                                                                          `p:2:7: kind: expected HostPolicy, got "Sandbox"`,
+		policyHead + "---\n" + policyHead:                                                            "p:3:1: expected one document of kind HostPolicy, got 2",
+		policyHead + "hostPath: []\n":                                                                `p:3:1: hostPath: unknown field "hostPath"; did you mean "hostPaths"?`,
+		policyHead + "netns: []\n":                                                                   `p:3:1: netns: unknown field "netns" here; it belongs to network`,
+		policyHead + "hostPaths: [{path: /a}]\n":                                                     "p:3:13: hostPaths[0].access: is missing: expected readOnly or readWrite",
+		policyHead + "hostPaths: [{path: /a, access: rw}]\n":                                         `p:3:24: hostPaths[0].access: expected one of readOnly, readWrite, got "rw"`,
+		policyHead + "hostPaths: [{path: a, access: readOnly}]\n":                                    `p:3:14: hostPaths[0].path: expected an absolute path, got "a"`,
+		policyHead + "hostPaths: [{path: /, access: readOnly}]\n":                                    "p:3:14: hostPaths[0].path: the whole host can't be allowed",
+		policyHead + "hostPaths: [{path: /a/../b, access: readOnly}]\n":                              `p:3:14: hostPaths[0].path: expected a path without`,
 		policyHead + "root: {dirs: [{path: /a, access: readOnly}, {path: /a, access: readWrite}]}\n": "p:3:46: root.dirs[1].path: /a is given twice",
 		policyHead + "hostPaths: [{path: /a, access: readWrite}, {path: /a/b, access: readOnly}]\n":  "p:3:57: hostPaths[1].access: /a/b is below /a, which may be written, this with it",
 		policyHead + "network: {netns: [a/b]}\n":                                                     "p:3:19: network.netns[0]: expected the name of a network namespace",
@@ -147,13 +150,13 @@ func TestDecodePolicy(t *testing.T) {
 		policyHead + "rootUser: [true\n":                                                             "p:2:1: not YAML",
 		policyHead + "\x00":                                                                          "p:3:1: expected UTF-8 text",
 	} {
-		p, problems := DecodePolicy("p", []byte(text))
+		p, problems := Decode("p", []byte(text))
 		if p != nil || len(problems) == 0 || !strings.HasPrefix(problems[0].Error(), want) {
 			t.Errorf("%q: %v\nexpected %s", text, problems, want)
 		}
 	}
 	// What is left out is as it is without a file; what is empty is empty.
-	def, some := DefaultHostPolicy(), policyOf(t, "capabilities: [BPF]")
+	def, some := Default(), policyOf(t, "capabilities: [BPF]")
 	if len(some.HostPaths) != 1 || some.HostPaths[0] != def.HostPaths[0] || !*some.Root.Host || !*some.RootUser || len(some.Root.Dirs) != 1 || len(some.Platforms) != 1 || len(some.FileAccess) != 1 {
 		t.Errorf("%+v", some)
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package hostpolicy
 
 import (
 	"errors"
@@ -27,7 +27,7 @@ func TestPolicyProtectsSwapped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := NewPolicyFile(PolicyOptions{Path: file, Protected: []string{link}})
+	f := NewFile(Options{Path: file, Protected: []string{link}})
 	allowed := func(path string) (bool, string) {
 		t.Helper()
 		p, err := f.Load()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package hostpolicy
 
 import (
 	"crypto/sha256"
@@ -16,22 +16,23 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/trustedfile"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
-// PolicyFile is the file of the host policy. It is looked at again whenever the
+// File is the file of the host policy. It is looked at again whenever the
 // policy is asked for. It is safe for concurrent use.
-type PolicyFile struct {
-	opts PolicyOptions
+type File struct {
+	opts Options
 
 	mu     sync.Mutex
 	id     trustedfile.ID
-	policy *HostPolicy
+	policy *Policy
 }
 
-// PolicyOptions configure a PolicyFile.
-type PolicyOptions struct {
+// Options configure a File.
+type Options struct {
 	// Path of the file; it may be a symbolic link.
 	Path string
 	// Optional says that without the file the built-in policy counts. Otherwise
@@ -46,22 +47,22 @@ type PolicyOptions struct {
 // tell whether somebody is writing.
 const policySettle = 100 * time.Millisecond
 
-// NewPolicyFile returns the file. Nothing is read yet.
-func NewPolicyFile(opts PolicyOptions) *PolicyFile { return &PolicyFile{opts: opts} }
+// NewFile returns the file. Nothing is read yet.
+func NewFile(opts Options) *File { return &File{opts: opts} }
 
 // Options are what the file was made with.
-func (f *PolicyFile) Options() PolicyOptions { return f.opts }
+func (f *File) Options() Options { return f.opts }
 
 // Load returns the policy that the file holds now. Whatever is wrong with the
 // file is an error, and then nothing may be allowed: who wrote half of a policy,
 // or can write all of it, must not decide.
-func (f *PolicyFile) Load() (*HostPolicy, error) {
+func (f *File) Load() (*Policy, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	file, err := trustedfile.Open(f.opts.Path)
 	if f.opts.Optional && errors.Is(err, fs.ErrNotExist) && !errors.Is(err, trustedfile.ErrDangling) {
 		f.policy, f.id = nil, trustedfile.ID{}
-		return DefaultHostPolicy().protecting(f.protected()), nil
+		return Default().protecting(f.protected()), nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read host policy: %w", err)
@@ -89,7 +90,7 @@ func (f *PolicyFile) Load() (*HostPolicy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read host policy %s: %w", f.opts.Path, err)
 	}
-	p, problems := DecodePolicy(f.opts.Path, b)
+	p, problems := Decode(f.opts.Path, b)
 	if len(problems) > 0 {
 		errs := make([]error, len(problems))
 		for i := range problems {
@@ -101,9 +102,18 @@ func (f *PolicyFile) Load() (*HostPolicy, error) {
 	return f.policy, nil
 }
 
+// Policy is Load for those who only judge manifests.
+func (f *File) Policy() (desired.Policy, error) {
+	p, err := f.Load()
+	if err != nil {
+		return nil, err // not a nil *Policy, which would be no policy to compare with
+	}
+	return p, nil
+}
+
 // protected are the directories and files that are sandboxctl's own now: a link may
 // have been swapped since the policy was read.
-func (f *PolicyFile) protected() []string {
+func (f *File) protected() []string {
 	var out []string
 	for _, own := range append([]string{f.opts.Path}, f.opts.Protected...) {
 		out = append(out, own)
@@ -113,7 +123,7 @@ func (f *PolicyFile) protected() []string {
 }
 
 // protecting returns the policy with other paths that are never shared.
-func (p *HostPolicy) protecting(paths []string) *HostPolicy {
+func (p *Policy) protecting(paths []string) *Policy {
 	if slices.Equal(p.protected, paths) {
 		return p
 	}
@@ -125,25 +135,25 @@ func (p *HostPolicy) protecting(paths []string) *HostPolicy {
 	return &q
 }
 
-// DecodePolicy reads a host policy as strictly as manifests are read. file is
+// Decode reads a host policy as strictly as manifests are read. file is
 // used in positions only. The policy is nil if there are problems.
-func DecodePolicy(file string, data []byte) (*HostPolicy, []Problem) {
+func Decode(file string, data []byte) (*Policy, []desired.Problem) {
 	chunks, bad := yamldoc.Chunks(file, data)
 	switch {
 	case bad != nil:
-		return nil, []Problem{*bad}
+		return nil, []desired.Problem{*bad}
 	case len(chunks) != 1:
 		line := 1
 		if len(chunks) > 1 {
 			line = chunks[1].Line
 		}
-		return nil, []Problem{{Position: Position{File: file, Line: line, Column: 1}, Message: fmt.Sprintf("expected one document of kind %s, got %d", PolicyKind, len(chunks))}}
+		return nil, []desired.Problem{{Position: desired.Position{File: file, Line: line, Column: 1}, Message: fmt.Sprintf("expected one document of kind %s, got %d", desired.PolicyKind, len(chunks))}}
 	}
-	d := yamldoc.Parse(file, chunks[0], policyKinds.Wanted())
+	d := yamldoc.Parse(file, chunks[0], Kinds.Wanted())
 	if d.Parsed() {
-		policyKinds.Check(d)
+		Kinds.Check(d)
 	}
-	p := new(HostPolicy)
+	p := new(Policy)
 	if len(d.Problems()) == 0 {
 		if err := d.Decode(p); err != nil {
 			d.Report("", "", err.Error())

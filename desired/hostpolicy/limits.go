@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package hostpolicy
 
-import "golang.org/x/sys/unix"
+import (
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/desired"
+)
 
 // What a sandbox may have by a host policy that does not say otherwise. Nobody
 // has to write a limit for a fork bomb or a leak to stay in its sandbox.
@@ -12,26 +16,26 @@ const (
 	BuiltInPIDs    = 2048
 	BuiltInMaxPIDs = 8192
 	// BuiltInLogSize is where a log file is rotated.
-	BuiltInLogSize = Bytes(10 << 20)
+	BuiltInLogSize = desired.Bytes(10 << 20)
 
-	minLogSize = Bytes(64 << 10)
-	maxLogSize = Bytes(1 << 40)
+	minLogSize = desired.Bytes(64 << 10)
+	maxLogSize = desired.Bytes(1 << 40)
 )
 
 // hostMemory is the memory of this host. Zero, if it is not known, is no limit.
-func hostMemory() Bytes {
+func hostMemory() desired.Bytes {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
 		return 0
 	}
-	return Bytes(info.Totalram*uint64(info.Unit)) &^ (1<<20 - 1) // for messages
+	return desired.Bytes(info.Totalram*uint64(info.Unit)) &^ (1<<20 - 1) // for messages
 }
 
 // fillLimits gives the limits that a file left out: of memory half of the host's
 // for a sandbox that does not ask, and all of it for one that does.
-func (p *HostPolicy) fillLimits(memory Bytes) {
+func (p *Policy) fillLimits(memory desired.Bytes) {
 	d, m := &p.DefaultResources, &p.MaxResources
-	fillLimit(&d.Memory, &m.Memory, max(memory/2, min(memory, MinMemory)), memory)
+	fillLimit(&d.Memory, &m.Memory, max(memory/2, min(memory, desired.MinMemory)), memory)
 	fillLimit(&d.PIDs, &m.PIDs, BuiltInPIDs, BuiltInMaxPIDs)
 	// There is no built-in limit of processors: the kernel shares them fairly.
 	fillLimit(&d.CPU, &m.CPU, 0, 0)
@@ -56,29 +60,29 @@ func fillLimit[T ~int64](def, most *T, builtIn, builtInMost T) {
 }
 
 // policyLimits judges what a file says, before anything is filled in.
-func (v *validator) policyLimits(p *HostPolicy) {
-	v.resources("maxResources", p.MaxResources)
-	v.resources("defaultResources", p.DefaultResources)
+func (v *validator) policyLimits(p *Policy) {
+	v.Resources("maxResources", p.MaxResources)
+	v.Resources("defaultResources", p.DefaultResources)
 	d, m := p.DefaultResources, p.MaxResources
 	const more = "is more than maxResources allows; expected at most %s"
 	if m.CPU != 0 && d.CPU > m.CPU {
-		v.add("defaultResources.cpu", more, m.CPU)
+		v.Add("defaultResources.cpu", more, m.CPU)
 	}
 	if m.Memory != 0 && d.Memory > m.Memory {
-		v.add("defaultResources.memory", more, m.Memory)
+		v.Add("defaultResources.memory", more, m.Memory)
 	}
 	if m.PIDs != 0 && d.PIDs > m.PIDs {
-		v.add("defaultResources.pids", "is more than maxResources allows; expected at most %d", m.PIDs)
+		v.Add("defaultResources.pids", "is more than maxResources allows; expected at most %d", m.PIDs)
 	}
 	if p.LogSize != 0 && (p.LogSize < minLogSize || p.LogSize > maxLogSize) {
-		v.add("logSize", "expected %s to %s, got %s", minLogSize, maxLogSize, p.LogSize)
+		v.Add("logSize", "expected %s to %s, got %s", minLogSize, maxLogSize, p.LogSize)
 	}
 }
 
 // CheckResources returns what is asked for and more than the policy allows. It
 // is for a bundle, which the policy has not seen as a manifest.
-func (p *HostPolicy) CheckResources(field string, r Resources) []FieldError {
-	v := &policyCheck{p: p}
+func (p *Policy) CheckResources(field string, r desired.Resources) []desired.FieldError {
+	v := &check{p: p}
 	v.resources(field, r)
-	return v.errs
+	return v.Errors()
 }

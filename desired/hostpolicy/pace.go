@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package hostpolicy
 
-import "time"
+import (
+	"time"
+
+	"sandboxctl.dev/desired"
+)
 
 // Bounds of a host policy that does not say otherwise.
 const (
@@ -13,7 +17,7 @@ const (
 )
 
 // fillPace gives the bounds that a file left out their defaults.
-func (p *HostPolicy) fillPace() {
+func (p *Policy) fillPace() {
 	orDuration(&p.MinRestartDelay, DefaultMinRestartDelay)
 	orDuration(&p.MaxStartTime, DefaultMaxStartTime)
 	orDuration(&p.MaxHookTime, DefaultMaxHookTime)
@@ -23,42 +27,34 @@ func (p *HostPolicy) fillPace() {
 }
 
 // pace checks the bounds of starts, hooks and restarts.
-func (v *validator) pace(p *HostPolicy) {
+func (v *validator) pace(p *Policy) {
 	if p.MaxStartsPerSecond < 0 || p.MaxStartsPerSecond > 1000 {
-		v.add("maxStartsPerSecond", "expected 1 to 1000, got %d", p.MaxStartsPerSecond)
+		v.Add("maxStartsPerSecond", "expected 1 to 1000, got %d", p.MaxStartsPerSecond)
 	}
-	v.duration("minRestartDelay", p.MinRestartDelay, time.Hour)
+	v.Duration("minRestartDelay", p.MinRestartDelay, time.Hour)
 	for _, d := range []struct {
 		field string
-		d     *Duration
+		d     *desired.Duration
 	}{{"maxStartTime", p.MaxStartTime}, {"maxHookTime", p.MaxHookTime}} {
-		v.duration(d.field, d.d, 24*time.Hour)
+		v.Duration(d.field, d.d, 24*time.Hour)
 		if d.d != nil && *d.d >= 0 && time.Duration(*d.d) < time.Second {
-			v.add(d.field, "expected at least 1s, got %s", time.Duration(*d.d))
+			v.Add(d.field, "expected at least 1s, got %s", time.Duration(*d.d))
 		}
 	}
 }
 
-// RestartFloor is the least delay after a failure. A nil policy has none.
-func (p *HostPolicy) RestartFloor() time.Duration {
-	if p == nil || p.MinRestartDelay == nil {
-		return 0
+// Bounds are what the policy says about all sandboxes together.
+func (p *Policy) Bounds() desired.Bounds {
+	b := desired.Bounds{MaxSandboxes: p.MaxSandboxes, StartsPerSecond: p.MaxStartsPerSecond}
+	if p.MinRestartDelay != nil {
+		b.RestartFloor = time.Duration(*p.MinRestartDelay)
 	}
-	return time.Duration(*p.MinRestartDelay)
-}
-
-// StartsPerSecond bounds the starts that nobody asked for; 0 is no bound, as of a
-// nil policy.
-func (p *HostPolicy) StartsPerSecond() int {
-	if p == nil {
-		return 0
-	}
-	return p.MaxStartsPerSecond
+	return b
 }
 
 // StartTime and HookTime bound a start and the hooks of one point. A nil policy
 // has the default ones.
-func (p *HostPolicy) StartTime() time.Duration {
+func (p *Policy) StartTime() time.Duration {
 	if p == nil || p.MaxStartTime == nil {
 		return DefaultMaxStartTime
 	}
@@ -66,9 +62,16 @@ func (p *HostPolicy) StartTime() time.Duration {
 }
 
 // HookTime bounds the hooks of one point, see StartTime.
-func (p *HostPolicy) HookTime() time.Duration {
+func (p *Policy) HookTime() time.Duration {
 	if p == nil || p.MaxHookTime == nil {
 		return DefaultMaxHookTime
 	}
 	return time.Duration(*p.MaxHookTime)
+}
+
+func orDuration(p **desired.Duration, def time.Duration) {
+	if *p == nil {
+		d := desired.Duration(def)
+		*p = &d
+	}
 }

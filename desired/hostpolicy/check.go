@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package hostpolicy
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/yamldoc"
+)
+
+// within says whether a clean path is dir or below it.
+func pathWithin(p, dir string) bool {
+	return p == dir || strings.HasPrefix(p, strings.TrimSuffix(dir, "/")+"/")
+}
+
+// find returns the allowed path of a list that covers a path, the one that
+// allows most, nil if none does.
+func find(list []AllowedPath, p string) *AllowedPath {
+	var best *AllowedPath
+	for i := range list {
+		a := &list[i]
+		if pathWithin(p, a.Path) && (best == nil || a.Access == AccessReadWrite && best.Access == AccessReadOnly) {
+			best = a
+		}
+	}
+	return best
+}
+
+func paths(list []AllowedPath) string {
+	if len(list) == 0 {
+		return "none"
+	}
+	out := make([]string, len(list))
+	for i, a := range list {
+		out[i] = a.Path
+		if a.Access == AccessReadOnly {
+			out[i] += " (read-only)"
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
+// Kinds of paths that a policy allows.
+const (
+	VolumePath = "hostPaths"
+	DirPath    = "root.dirs"
+	BundlePath = "root.bundles"
+)
+
+func (p *Policy) list(kind string) []AllowedPath {
+	switch kind {
+	case VolumePath:
+		return p.HostPaths
+	case DirPath:
+		return p.Root.Dirs
+	}
+	return p.Root.Bundles
+}
+
+// AllowedRoot returns the path of the policy that allows a clean path of the
+// host to be shared, as one of the kinds above, to read or to write. The path is
+// opened below that, following nothing. The error says what is allowed and what
+// to do.
+func (p *Policy) AllowedRoot(kind, hostPath string, write bool) (string, error) {
+	for _, own := range p.protected {
+		if pathWithin(hostPath, own) || pathWithin(own, hostPath) {
+			return "", fmt.Errorf("%s is never shared with a sandbox: %s is sandboxctl's own; name another directory", yamldoc.Clip(hostPath), own)
+		}
+	}
+	a := find(p.list(kind), hostPath)
+	switch {
+	case a == nil:
+		return "", fmt.Errorf("%s does not allow %s; allowed: %s; move it there, or have the administrator add it to %s", p.where(), yamldoc.Clip(hostPath), paths(p.list(kind)), kind)
+	case write && a.Access != AccessReadWrite && kind == VolumePath:
+		return "", fmt.Errorf("%s allows %s to be read only; set readOnly: true, or have the administrator set access: readWrite", p.where(), a.Path)
+	case write && a.Access != AccessReadWrite:
+		return "", fmt.Errorf("%s allows %s to be read only; use overlay: memory, or have the administrator set access: readWrite", p.where(), a.Path)
+	}
+	return a.Path, nil
+}
+
+// CapabilityAllowed says whether a capability may be given to an application.
+func (p *Policy) CapabilityAllowed(name string) bool {
+	n := capabilityName(name)
+	return slices.Contains(desired.DefaultCapabilities, n) || slices.ContainsFunc(p.Capabilities, func(c string) bool {
+		return strings.EqualFold(c, "ALL") || capabilityName(c) == n
+	})
+}
+
+func capabilityName(n string) string { return "CAP_" + strings.TrimPrefix(strings.ToUpper(n), "CAP_") }
+
+// Check returns everything that a defaulted manifest asks for and the policy
+// does not allow. What a bundle asks for is not in the manifest: it is judged
+// when the bundle is read.
+func (p *Policy) Check(s *desired.Sandbox) []desired.FieldError {
+	v := &check{p: p}
+	v.root(&s.Spec)
+	for i, vol := range s.Spec.Volumes {
+		if vol.HostPath != "" && path.IsAbs(vol.HostPath) {
+			v.allowed(fmt.Sprintf("spec.volumes[%d].hostPath", i), VolumePath, vol.HostPath, !vol.ReadOnly)
+		}
+	}
+	v.network(&s.Spec.Network)
+	if c := s.Spec.Capabilities; c != nil {
+		for i, n := range c.Add {
+			if !p.CapabilityAllowed(n) {
+				v.Add(fmt.Sprintf("spec.capabilities.add[%d]", i), "%s does not allow %s; allowed besides the default ones: %s; remove it, or have the administrator add it to capabilities", p.where(), yamldoc.Clip(n), listed(p.Capabilities))
+			}
+		}
+	}
+	v.oneOf("spec.platform", "platforms", s.Spec.Platform, p.Platforms)
+	v.oneOf("spec.fileAccess", "fileAccess", s.Spec.FileAccess, p.FileAccess)
+	v.user(&s.Spec)
+	v.ids(s.Spec.IDMappings)
+	v.resources("spec.resources", s.Spec.Resources)
+	return v.Errors()
+}
+
+type check struct {
+	desired.Validator
+	p *Policy
+}
+
+func listed(list []string) string {
+	if len(list) == 0 {
+		return "none"
+	}
+	return strings.Join(list, ", ")
+}
+
+func (v *check) allowed(field, kind, hostPath string, write bool) {
+	if _, err := v.p.AllowedRoot(kind, hostPath, write); err != nil {
+		v.Add(field, "%v", err)
+	}
+}
+
+func (v *check) root(s *desired.Spec) {
+	if s.Root.Host != nil && !*v.p.Root.Host {
+		v.Add("spec.root.host", "%s does not allow a view of the host; use root.dir, or have the administrator set root.host", v.p.where())
+	}
+	write := s.Overlay == desired.OverlayNone
+	if s.Root.Dir != "" {
+		v.allowed("spec.root.dir", DirPath, s.Root.Dir, write)
+	}
+	if s.Root.Bundle != "" {
+		v.allowed("spec.root.bundle", BundlePath, s.Root.Bundle, write)
+	}
+}
+
+func (v *check) network(n *desired.Network) {
+	switch n.Mode {
+	case desired.NetworkHost:
+		if !v.p.Network.Host {
+			v.Add("spec.network.mode", "%s does not allow the host's network; use none, or have the administrator set network.host", v.p.where())
+		}
+	case desired.NetworkNetns:
+		if allowed := v.p.Network.Netns; !slices.Contains(allowed, "*") && !slices.Contains(allowed, n.Netns) {
+			v.Add("spec.network.netns", "%s does not allow the network namespace %q; allowed: %s; use another one, or have the administrator add it to network.netns", v.p.where(), yamldoc.Clip(n.Netns), listed(allowed))
+		}
+	}
+}
+
+func (v *check) oneOf(field, of, s string, allowed []string) {
+	if !slices.Contains(allowed, s) {
+		v.Add(field, "%s does not allow %s; allowed: %s; use one of these, or have the administrator add it to %s", v.p.where(), yamldoc.Clip(s), listed(allowed), of)
+	}
+}
+
+// user: the default is root; the user of a bundle is judged when it is read.
+func (v *check) user(s *desired.Spec) {
+	if *v.p.RootUser || s.Root.Bundle != "" {
+		return
+	}
+	if s.User == nil || s.User.UID == 0 {
+		v.Add("spec.user", "%s does not allow applications to run as root of their sandbox; set user: {uid, gid} to others than 0, or have the administrator set rootUser", v.p.where())
+	}
+}
+
+func (v *check) ids(m *desired.IDMappings) {
+	lowest := v.p.MinHostID
+	if lowest == 0 {
+		return
+	}
+	if m == nil {
+		v.Add("spec.idMappings", "is missing: %s wants sandboxes to act on files as ids of the host from %d; map them there", v.p.where(), lowest)
+		return
+	}
+	for _, l := range []struct {
+		field string
+		maps  []desired.IDMapping
+	}{{"spec.idMappings.uids", m.UIDs}, {"spec.idMappings.gids", m.GIDs}} {
+		for i, r := range l.maps {
+			if r.HostID < lowest {
+				v.Add(fmt.Sprintf("%s[%d].hostID", l.field, i), "%s allows ids of the host from %d, got %d; map to others", v.p.where(), lowest, r.HostID)
+			}
+		}
+	}
+}
+
+func (v *check) resources(field string, r desired.Resources) {
+	m := v.p.MaxResources
+	for _, l := range []struct {
+		field     string
+		got, most int64
+		text      string
+	}{
+		{"cpu", int64(r.CPU), int64(m.CPU), m.CPU.String()},
+		{"memory", int64(r.Memory), int64(m.Memory), m.Memory.String()},
+		{"pids", r.PIDs, m.PIDs, fmt.Sprint(m.PIDs)},
+	} {
+		if l.most != 0 && l.got > l.most {
+			v.Add(field+"."+l.field, "%s allows at most %s; ask for less, or have the administrator raise maxResources.%s", v.p.where(), l.text, l.field)
+		}
+	}
+}

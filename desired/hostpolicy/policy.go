@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package hostpolicy
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/yamldoc"
+)
+
+// DefaultPath is where the host policy is looked for.
+const DefaultPath = "/etc/sandboxctl/policy.yaml"
+
+// SharedDir is the one directory that manifests may share without a policy
+// file. It is the administrator's to make.
+const SharedDir = "/srv/sandboxctl"
+
+// Policy is what the administrator of a host lets manifests ask for. It
+// covers every field of a manifest that reaches beyond the sandbox; what is in
+// no field here is a matter of the sandbox alone.
+//
+// A field that the file leaves out is as it is without a file (see
+// Default): an empty list allows nothing.
+type Policy struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	// HostPaths are the directories (or files) of which spec.volumes[].hostPath
+	// and the bind mounts of bundles may be, with what is below them.
+	HostPaths []AllowedPath `json:"hostPaths,omitempty"`
+	Root      RootPolicy    `json:"root,omitzero"`
+	Network   NetworkPolicy `json:"network,omitzero"`
+	// Capabilities may be added to desired.DefaultCapabilities; ALL is any.
+	Capabilities []string `json:"capabilities,omitempty"`
+	Platforms    []string `json:"platforms,omitempty"`
+	FileAccess   []string `json:"fileAccess,omitempty"`
+	// RootUser says whether applications may run as user 0 of their sandbox.
+	RootUser *bool `json:"rootUser,omitempty"`
+	// MinHostID, if not 0, makes spec.idMappings necessary and is the lowest id
+	// of the host that they may map to: no sandbox acts on files as a user of
+	// the host then.
+	MinHostID uint32 `json:"minHostID,omitempty"`
+	// DefaultResources are the limits of a sandbox that does not ask for its own,
+	// MaxResources the most that it may ask for.
+	DefaultResources desired.Resources `json:"defaultResources,omitzero"`
+	MaxResources     desired.Resources `json:"maxResources,omitzero"`
+	// LogSize is the size at which a log file of a sandbox is rotated.
+	LogSize desired.Bytes `json:"logSize,omitempty"`
+	// MaxSandboxes is how many sandboxes there may be; 0 is any number.
+	MaxSandboxes int `json:"maxSandboxes,omitempty"`
+	// MinRestartDelay is the least delay after a failure, whatever spec.backoff says.
+	MinRestartDelay *desired.Duration `json:"minRestartDelay,omitempty"`
+	// MaxStartsPerSecond bounds the starts that nobody asked for, of all sandboxes
+	// together.
+	MaxStartsPerSecond int `json:"maxStartsPerSecond,omitempty"`
+	// MaxStartTime bounds a start, with its hooks or the restore of a checkpoint.
+	MaxStartTime *desired.Duration `json:"maxStartTime,omitempty"`
+	// MaxHookTime bounds the hooks that a bundle has for one point of its life,
+	// together, whatever their own timeouts are.
+	MaxHookTime *desired.Duration `json:"maxHookTime,omitempty"`
+
+	from      string // the file, "" for none
+	digest    string
+	protected []string
+	own       string // tells one list of protected paths from another
+}
+
+// schema is what there is to say about the types of a policy.
+var schema = desired.SchemaOf(yamldoc.Schema{
+	Type: reflect.TypeFor[Policy](),
+	Required: map[reflect.Type]map[string]string{
+		reflect.TypeFor[Policy]():      {"apiVersion": desired.APIVersion, "kind": desired.PolicyKind},
+		reflect.TypeFor[AllowedPath](): {"path": "an absolute path of the host", "access": AccessReadOnly + " or " + AccessReadWrite},
+	},
+	Examples: map[reflect.Type]string{
+		reflect.TypeFor[AllowedPath]():   `{path: /srv/sandboxctl, access: readOnly}`,
+		reflect.TypeFor[RootPolicy]():    `{dirs: [{path: /srv/sandboxctl, access: readOnly}]}`,
+		reflect.TypeFor[NetworkPolicy](): `{netns: [shop]}`,
+	},
+	ListExamples: map[string]string{
+		"netns":        `[shop]`,
+		"capabilities": `[NET_ADMIN]`,
+		"platforms":    `[systrap]`,
+		"fileAccess":   `[proxy]`,
+	},
+})
+
+// Kinds are the kinds of documents that a policy file may hold.
+var Kinds = desired.Kinds{{APIVersion: desired.APIVersion, Kind: desired.PolicyKind, What: "a document of kind " + desired.PolicyKind, Schema: schema}}
+
+// Values of AllowedPath.Access.
+const (
+	AccessReadOnly  = "readOnly"
+	AccessReadWrite = "readWrite"
+)
+
+// AllowedPath is a path of the host, with everything below it, and what may be
+// done there.
+type AllowedPath struct {
+	Path   string `json:"path"`
+	Access string `json:"access"`
+}
+
+// RootPolicy says what spec.root may be.
+type RootPolicy struct {
+	Host *bool `json:"host,omitempty"` // root.host
+	// Dirs and Bundles are where root.dir and root.bundle may be; readOnly
+	// refuses overlay none, which writes there.
+	Dirs    []AllowedPath `json:"dirs,omitempty"`
+	Bundles []AllowedPath `json:"bundles,omitempty"`
+	// Hooks lets bundles have hooks, which run as root on the host.
+	Hooks bool `json:"hooks,omitempty"`
+}
+
+// NetworkPolicy says what spec.network may be. mode none always may.
+type NetworkPolicy struct {
+	// Host allows mode host: every port of the host, those below 1024 too.
+	Host bool `json:"host,omitempty"`
+	// Netns are the names in /run/netns for mode netns; "*" is any.
+	Netns []string `json:"netns,omitempty"`
+}
+
+// Default is the policy of a host without a policy file: programs of
+// the host and what the administrator put into SharedDir, no network but its
+// own loopback, every file operation through a gofer.
+func Default() *Policy {
+	p := &Policy{APIVersion: desired.APIVersion, Kind: desired.PolicyKind, digest: "built-in"}
+	p.fill()
+	return p
+}
+
+// fill gives the fields that a file left out their defaults.
+func (p *Policy) fill() {
+	shared := []AllowedPath{{SharedDir, AccessReadWrite}}
+	yes := true
+	for _, l := range []*[]AllowedPath{&p.HostPaths, &p.Root.Dirs, &p.Root.Bundles} {
+		if *l == nil {
+			*l = shared
+		}
+	}
+	if p.Root.Host == nil {
+		p.Root.Host = &yes
+	}
+	if p.RootUser == nil {
+		p.RootUser = &yes
+	}
+	if p.Platforms == nil {
+		p.Platforms = []string{desired.PlatformSystrap}
+	}
+	if p.FileAccess == nil {
+		p.FileAccess = []string{desired.FileAccessProxy}
+	}
+	p.fillLimits(hostMemory())
+	p.fillPace()
+}
+
+// Source is the file that the policy is from, or "built-in".
+func (p *Policy) Source() string {
+	if p.from == "" {
+		return "built-in"
+	}
+	return p.from
+}
+
+// Digest changes whenever the policy does, or what is never shared.
+func (p *Policy) Digest() string { return p.digest + p.own }
+
+// Protected are the paths that are never shared with a sandbox, with every link
+// that leads to them. A directory may have other paths too, by bind mounts: who
+// shares one compares what it is.
+func (p *Policy) Protected() []string { return slices.Clone(p.protected) }
+
+// where tells an author where what is allowed is written down.
+func (p *Policy) where() string {
+	if p.from == "" {
+		return "the built-in host policy (" + DefaultPath + " would change it)"
+	}
+	return "the host policy " + p.from
+}
+
+// Validate returns everything that is wrong with a policy.
+func (p *Policy) Validate() []desired.FieldError {
+	v := &validator{}
+	if p.APIVersion != desired.APIVersion {
+		v.Add("apiVersion", "expected %s, got %q", desired.APIVersion, yamldoc.Clip(p.APIVersion))
+	}
+	if p.Kind != desired.PolicyKind {
+		v.Add("kind", "expected %s, got %q", desired.PolicyKind, yamldoc.Clip(p.Kind))
+	}
+	v.allowedPaths("hostPaths", p.HostPaths)
+	v.allowedPaths("root.dirs", p.Root.Dirs)
+	v.allowedPaths("root.bundles", p.Root.Bundles)
+	for i, n := range p.Network.Netns {
+		if n != "*" {
+			v.NetnsName(fmt.Sprintf("network.netns[%d]", i), n)
+		}
+	}
+	for i, n := range p.Capabilities {
+		if !strings.EqualFold(n, "ALL") {
+			v.Capability(fmt.Sprintf("capabilities[%d]", i), n)
+		}
+	}
+	for i, n := range p.Platforms {
+		// A policy may allow already what no manifest can ask for yet.
+		if !desired.IsPlanned("spec.platform", n) {
+			v.OneOf(fmt.Sprintf("platforms[%d]", i), n, desired.PlatformSystrap)
+		}
+	}
+	for i, n := range p.FileAccess {
+		v.OneOf(fmt.Sprintf("fileAccess[%d]", i), n, desired.FileAccessProxy, desired.FileAccessDirect)
+	}
+	v.policyLimits(p)
+	if p.MaxSandboxes < 0 {
+		v.Add("maxSandboxes", "expected 0 (any number) or more, got %d", p.MaxSandboxes)
+	}
+	v.pace(p)
+	return v.Errors()
+}
+
+// validator adds the checks of a policy to those of manifests.
+type validator struct{ desired.Validator }
+
+func (v *validator) allowedPaths(field string, list []AllowedPath) {
+	seen := map[string]bool{}
+	for i, a := range list {
+		at := fmt.Sprintf("%s[%d]", field, i)
+		v.HostPath(at+".path", a.Path)
+		if a.Path == "/" {
+			v.Add(at+".path", "the whole host can't be allowed; name the directories that sandboxes need")
+		}
+		if seen[a.Path] {
+			v.Add(at+".path", "%s is given twice; remove one of them", yamldoc.Clip(a.Path))
+		}
+		seen[a.Path] = true
+		v.OneOf(at+".access", a.Access, AccessReadOnly, AccessReadWrite)
+		for _, b := range list {
+			// It would not be read-only: who has the outer one writes it.
+			if a.Access == AccessReadOnly && b.Access == AccessReadWrite && a.Path != b.Path && pathWithin(a.Path, b.Path) {
+				v.Add(at+".access", "%s is below %s, which may be written, this with it; expected readWrite for both, or paths that do not hold each other", yamldoc.Clip(a.Path), yamldoc.Clip(b.Path))
+			}
+		}
+	}
+}

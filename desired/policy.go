@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package desired
+
+import "time"
+
+// Policy judges what manifests may ask for. Package hostpolicy has the one of a host.
+type Policy interface {
+	// Check returns everything that a defaulted manifest asks for and the policy
+	// does not allow.
+	Check(*Sandbox) []FieldError
+	// Source says where the policy is written down.
+	Source() string
+	// Digest changes whenever the policy does.
+	Digest() string
+	// Bounds are what the policy says about all sandboxes together.
+	Bounds() Bounds
+}
+
+// Bounds are what a host policy says about all sandboxes together. The zero value
+// bounds nothing.
+type Bounds struct {
+	// MaxSandboxes is how many there may be.
+	MaxSandboxes int
+	// StartsPerSecond bounds the starts that nobody asked for.
+	StartsPerSecond int
+	// RestartFloor is the least delay after a failure.
+	RestartFloor time.Duration
+}
