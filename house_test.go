@@ -112,6 +112,36 @@ func files(t *testing.T) []string {
 // planner are the files that must not know what time it is.
 var planner = regexp.MustCompile(`^(reconcile/(plan|policy|guard|status)|actual/transition)\.go$`)
 
+// readers are the files that may look into a message: gVisor answers with text
+// alone, and this is where it becomes an error with a type.
+var readers = map[string]bool{"launcher/control.go": true}
+
+// readsMessage says whether a call looks for something in the text of an error.
+func readsMessage(call *ast.CallExpr) bool {
+	fn, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok {
+		return false
+	}
+	x, ok := fn.X.(*ast.Ident)
+	if !ok || x.Name != "strings" || !regexp.MustCompile(`^(Contains|HasPrefix|HasSuffix|Cut|Index|EqualFold|Replace)`).MatchString(fn.Sel.Name) {
+		return false
+	}
+	found := false
+	for _, a := range call.Args {
+		ast.Inspect(a, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.CallExpr:
+				s, ok := n.Fun.(*ast.SelectorExpr)
+				found = found || ok && s.Sel.Name == "Error" && len(n.Args) == 0
+			case *ast.SelectorExpr:
+				found = found || n.Sel.Name == "Message"
+			}
+			return true
+		})
+	}
+	return found
+}
+
 // breaches of one file: calls that must not be where they are.
 func breaches(path, src string) ([]string, error) {
 	fset := token.NewFileSet()
@@ -122,6 +152,9 @@ func breaches(path, src string) ([]string, error) {
 	var out []string
 	isTest := strings.HasSuffix(path, "_test.go") || strings.HasPrefix(path, "reconcile/reconciletest/")
 	ast.Inspect(f, func(n ast.Node) bool {
+		if call, ok := n.(*ast.CallExpr); ok && !isTest && readsMessage(call) && !readers[path] {
+			out = append(out, fset.Position(call.Pos()).String()+": the text of an error decides; give it a type or a field")
+		}
 		sel, ok := n.(*ast.SelectorExpr)
 		if !ok {
 			return true
@@ -177,6 +210,7 @@ func TestSafetyRules(t *testing.T) {
 	for path, code := range map[string]string{
 		"launcher/x.go": "unix.Kill(1, 9)", "reconcile/plan.go": "time.Now()", "actual/transition.go": "time.Now()", "actual/x.go": "os.WriteFile(a, b, 0)",
 		"gofer/x.go": "unix.PidfdSendSignal(1, 9, nil, 0)", "desired/x.go": "os.IsNotExist(err)",
+		"desired/y.go": `strings.HasPrefix(e.Message, "is missing")`, "reconcile/y.go": `strings.Contains(err.Error(), "x")`,
 	} {
 		if got, err := breaches(path, "package x\nfunc f() { "+code+" }"); err != nil || len(got) != 1 {
 			t.Errorf("%s in %s is not seen: %v %v", code, path, got, err)

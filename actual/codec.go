@@ -103,34 +103,22 @@ func upgrade(body []byte) ([]byte, error) {
 	if v.Version > RecordVersion {
 		return nil, fmt.Errorf("%w (%d, this program knows %d)", ErrNewerRecord, v.Version, RecordVersion)
 	}
-	if v.Version == 1 {
-		// 2 has fields that 1 had not; nothing is other than it was.
-		var err error
-		if body, err = setVersion(body, 2); err != nil {
-			return nil, err
-		}
-		v.Version = 2
-	}
-	if v.Version == 2 {
-		// As before: 3 only adds fields.
-		var err error
-		if body, err = setVersion(body, 3); err != nil {
-			return nil, err
-		}
-		v.Version = 3
-	}
-	if v.Version != RecordVersion {
-		return nil, fmt.Errorf("version %d is unknown", v.Version)
-	}
-	return body, nil
-}
-
-func setVersion(body []byte, version int) ([]byte, error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(body, &fields); err != nil {
 		return nil, err
 	}
-	fields["version"] = json.RawMessage(strconv.Itoa(version))
+	switch v.Version {
+	case 1, 2:
+		// 2 only added fields. 3 adds some, and has the version of the sentry apart
+		// from its path. Both are in quotes, before and after.
+		if path, version, ok := strings.Cut(string(fields["sentryBinary"]), " (gVisor "); ok {
+			fields["sentryBinary"] = json.RawMessage(path + `"`)
+			fields["gvisor"] = json.RawMessage(`"` + strings.Replace(version, ")", "", 1))
+		}
+	default:
+		return nil, fmt.Errorf("version %d is unknown", v.Version)
+	}
+	fields["version"] = json.RawMessage(strconv.Itoa(RecordVersion))
 	return json.Marshal(fields)
 }
 

@@ -26,6 +26,13 @@ func realRecord(t *testing.T) []byte {
 	if r, err := DecodeRecord(b); err != nil || r.Phase != PhaseRunning || r.Sentry == nil || len(r.Cgroups) == 0 {
 		t.Fatalf("testdata/real.json is not the record of a running sandbox: %+v %v", r, err)
 	}
+	// Version 2 had both in one field.
+	r, err := DecodeRecord(b)
+	must(t, err)
+	const version = "v0.0.0-20260905035102-160fafc42237"
+	if r.SentryBinary != "/opt/sandboxctl/sandboxctl-sentry" || r.GVisor != version || r.Runtime() != "/opt/sandboxctl/sandboxctl-sentry (gVisor "+version+")" {
+		t.Fatalf("sentry %q, version %q: %s", r.SentryBinary, r.GVisor, r.Runtime())
+	}
 	return b
 }
 

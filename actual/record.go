@@ -73,8 +73,9 @@ type Record struct {
 	BootID string    `json:"bootID,omitempty"`
 	Sentry *Identity `json:"sentry,omitempty"`
 	Gofer  *Identity `json:"gofer,omitempty"`
-	// SentryBinary is the path and build of the sentry that runs it.
+	// SentryBinary is the path of the sentry that runs it, GVisor its version.
 	SentryBinary string `json:"sentryBinary,omitempty"`
+	GVisor       string `json:"gvisor,omitempty"`
 	// Cgroups are the cgroup directories made for this sandbox.
 	Cgroups []string `json:"cgroups,omitempty"`
 	// CgroupPlace is where an OCI client wanted them, below the root of every
@@ -108,6 +109,14 @@ type Record struct {
 	// Completed says the run-to-completion is over for SpecHash: it is not
 	// started again although its manifest is still there.
 	Completed bool `json:"completed,omitempty"`
+}
+
+// Runtime describes the sentry that runs it, "" if there has been none.
+func (r *Record) Runtime() string {
+	if r.GVisor == "" {
+		return r.SentryBinary
+	}
+	return r.SentryBinary + " (gVisor " + r.GVisor + ")"
 }
 
 // SharedFile is a file of the host in a sandbox: the one that had the path when

@@ -25,7 +25,7 @@ func validateRest(d *yamldoc.Doc, policy Policy) {
 	}
 	Default(sb)
 	for _, e := range Validate(sb) {
-		if !touches(bad, e.Field) && !(strings.HasPrefix(e.Message, "is missing") && besides(bad, e.Field)) {
+		if !touches(bad, e.Field) && !(e.Missing && besides(bad, e.Field)) {
 			d.Report(e.Field, "", e.Message)
 		}
 	}

@@ -21,6 +21,9 @@ import (
 type FieldError struct {
 	Field   string // path, as in spec.volumes[1].hostPath
 	Message string
+	// Missing says that a field which is needed is not there. It may have been
+	// misspelt.
+	Missing bool
 }
 
 // Smallest limits that make sense. The sentry is inside the limits of its
@@ -109,6 +112,12 @@ func (v *Validator) Add(field, format string, args ...any) {
 		return
 	}
 	v.errs = append(v.errs, FieldError{Field: field, Message: fmt.Sprintf(format, args...)})
+}
+
+func (v *Validator) missing(field, want string) {
+	if !v.full() {
+		v.errs = append(v.errs, FieldError{Field: field, Message: "is missing: expected " + want, Missing: true})
+	}
 }
 
 func (v *Validator) name(field, s string) {
@@ -215,7 +224,7 @@ func (v *Validator) process(s *Spec) {
 	}
 	switch {
 	case len(s.Command) == 0:
-		v.Add("spec.command", "is missing: expected the program to run and its arguments")
+		v.missing("spec.command", "the program to run and its arguments")
 	case s.Command[0] == "":
 		v.Add("spec.command[0]", "expected a program, got an empty string")
 	}

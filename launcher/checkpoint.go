@@ -193,12 +193,11 @@ func describe(rec *actual.Record, st *setup) (*CheckpointInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, version, ok := strings.Cut(rec.SentryBinary, "(gVisor ")
-	if !ok {
-		return nil, fmt.Errorf("its record does not name its sentry's version: %q", rec.SentryBinary)
+	if rec.GVisor == "" {
+		return nil, errors.New("its record does not name its sentry's version")
 	}
 	return &CheckpointInfo{
-		Version: checkpointVersion, Name: rec.Name, TakenAt: time.Now().UTC(), GVisor: strings.TrimSuffix(version, ")"), Arch: runtime.GOARCH,
+		Version: checkpointVersion, Name: rec.Name, TakenAt: time.Now().UTC(), GVisor: rec.GVisor, Arch: runtime.GOARCH,
 		CPUFeatures: features, Network: st.network(), Overlay: st.overlay, Mounts: st.mountConfs(), Spec: st.spec,
 	}, nil
 }

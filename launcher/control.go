@@ -43,6 +43,11 @@ func (e *RemoteError) Error() string {
 	return printable(said, 2000)
 }
 
+// NotFound says whether there is no such command. gVisor answers with text alone.
+func (e *RemoteError) NotFound() bool {
+	return strings.Contains(e.Message, unix.ENOENT.Error()) || strings.Contains(e.Message, "not found")
+}
+
 // Control is a connection to the control server of one sentry. It speaks
 // gVisor's urpc (JSON over a unix stream socket, descriptors beside it) with
 // deadlines and a cap on the size of answers, which gVisor's own client, made

@@ -375,7 +375,7 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 		return nil, err
 	}
 	defer bin.Close()
-	rec.SentryBinary = l.sentry.path + " (gVisor " + version + ")"
+	rec.SentryBinary, rec.GVisor = l.sentry.path, version
 
 	files, err := openSources(st.sources(), &toGofer, &toSentry)
 	if err != nil {

@@ -23,6 +23,8 @@ type Guard struct {
 	// are long enough ago; zero if never.
 	Until   time.Time `json:"until,omitzero"`
 	Message string    `json:"message"`
+	// recent says that some of Gone are gone already.
+	recent bool
 }
 
 // guard decides whether the removals of this plan wait for approval.
@@ -59,7 +61,7 @@ func (c *computation) guard() {
 		return
 	}
 	c.guarded = true
-	g := Guard{Gone: vanished + len(recent), Total: there}
+	g := Guard{Gone: vanished + len(recent), Total: there, recent: len(recent) > 0}
 	for i := range c.in.Actual.Sandboxes {
 		o := &c.in.Actual.Sandboxes[i]
 		if rec := o.Record; c.in.gone(rec) && !removalBegun(rec) && !c.in.explicit(o) && !c.approved(rec.Name) {
@@ -78,7 +80,7 @@ func (c *computation) guard() {
 			break
 		}
 	}
-	g.Message = g.describe(g.Names, len(recent) > 0)
+	g.Message = g.describe(g.Names)
 	c.plan.Guard = &g
 }
 
@@ -96,13 +98,13 @@ func (c *computation) recent() []time.Time {
 }
 
 // describe says what is on hold, why, and until when.
-func (g *Guard) describe(names []string, within bool) string {
+func (g *Guard) describe(names []string) string {
 	them, they, are, keep := "it", "it", "is", "keeps"
 	if len(names) > 1 {
 		them, they, are, keep = "them", "they", "are", "keep"
 	}
 	why := fmt.Sprintf("the manifests of %d of %d sandboxes are missing", g.Gone, g.Total)
-	if within {
+	if g.recent {
 		why = fmt.Sprintf("%d sandboxes would be gone within one minute", g.Gone)
 	}
 	end := fmt.Sprintf("otherwise %s %s running until the manifests are back", they, keep)
@@ -110,11 +112,6 @@ func (g *Guard) describe(names []string, within bool) string {
 		end = fmt.Sprintf("otherwise %s %s removed at %s", they, are, g.Until.Format(time.TimeOnly))
 	}
 	return fmt.Sprintf("removal of %s is on hold: %s; `sandboxctl approve` removes %s now, %s", list(names), why, them, end)
-}
-
-// of is the message for one of the names.
-func (g *Guard) of(name string) string {
-	return g.describe([]string{name}, strings.Contains(g.Message, "within one minute"))
 }
 
 // list gives names for a sentence, the first few of many.

@@ -225,7 +225,7 @@ func (v *view) recorded(o *actual.Observed, e *desired.Entry) Status {
 	s := Status{
 		Name: r.Name, UID: r.UID, Generation: r.Generation, ObservedGeneration: r.Generation, RestartCount: r.Restarts,
 		Failures: r.Failures, LastTermination: r.LastExit, CreatedAt: r.CreatedAt, StartedAt: r.StartedAt,
-		SourceFile: r.SourceFile, SpecHash: r.SpecHash, Runtime: r.SentryBinary, Warnings: r.Warnings, Attempt: r.Attempt,
+		SourceFile: r.SourceFile, SpecHash: r.SpecHash, Runtime: r.Runtime(), Warnings: r.Warnings, Attempt: r.Attempt,
 		Problems: v.problems[r.Name],
 	}
 	if o.Sentry == actual.Alive {
@@ -275,7 +275,7 @@ func (v *view) judge(s *Status, o *actual.Observed, w *desired.Entry) {
 		if r.Phase == actual.PhaseStopped {
 			ready.Message = describeExit(r.LastExit)
 		}
-		stuck(actual.ReasonApprovalNeeded, v.plan.Guard.of(r.Name))
+		stuck(actual.ReasonApprovalNeeded, v.plan.Guard.describe([]string{r.Name}))
 	case w == nil && v.in.gone(r):
 		s.Phase = PhaseRemoving
 		ready.Reason, ready.Message = actual.ReasonManifestRemoved, stopTrouble(r)

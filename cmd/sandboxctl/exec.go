@@ -256,7 +256,7 @@ func execError(command string, err error) error {
 		return err
 	}
 	code := exitCannotRun
-	if strings.Contains(remote.Message, "no such file or directory") || strings.Contains(remote.Message, "not found") {
+	if remote.NotFound() {
 		code = exitNotFound
 	}
 	return &exitError{code: code, err: fmt.Errorf("exec %s: %s", command, clean(remote.Message))}
