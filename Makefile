@@ -60,7 +60,7 @@ e2e: build ## the scripts on real sandboxes only (SCRIPT=name for one)
 .PHONY: reaction
 reaction: build ## how soon a change is acted on among 10 000 manifests, and the daemon's memory
 	$(TESTENV) SANDBOXCTL_REACTION=10000 $(GO) test -count=1 -v -timeout 20m ./cmd/sandboxctl -run TestReaction
-	$(TESTENV) SANDBOXCTL_REACTION=10000 $(GO) test -count=1 -v -timeout 20m ./desired -run TestManyFiles
+	$(TESTENV) SANDBOXCTL_REACTION=10000 $(GO) test -count=1 -v -timeout 20m ./desired/manifestdir -run TestManyFiles
 
 .PHONY: racer
 racer: build ## swap the sources of volumes for links while sandboxes start, RACER (60s) each

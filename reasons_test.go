@@ -96,7 +96,7 @@ func TestReasonsExplained(t *testing.T) {
 	}{
 		"Phases":     {"Phase", []string{"reconcile/status.go"}},
 		"Conditions": {"Cond", []string{"reconcile/status.go"}},
-		"Reasons":    {"Reason|Warning|Held", []string{"actual/reasons.go", "desired/source.go"}},
+		"Reasons":    {"Reason|Warning|Held", []string{"actual/reasons.go", "desired/snapshot.go"}},
 		"Events":     {"Event", []string{"actual/reasons.go"}},
 	} {
 		code := map[string]string{}

@@ -28,6 +28,11 @@ type Document struct {
 	hash, digest string // of a valid one
 }
 
+// Entry is what a valid document says.
+func (d *Document) Entry() Entry {
+	return Entry{Sandbox: d.Sandbox, Hash: d.hash, Source: d.Position, Digest: d.digest}
+}
+
 // Decoder reads manifest files.
 type Decoder struct {
 	// Policy judges the manifests: what it does not allow is a Problem with
@@ -107,7 +112,7 @@ func duplicates(docs []Document) []Problem {
 			continue
 		}
 		if p, ok := first[d.Name]; ok {
-			out = append(out, duplicateProblem(d.Position, d.Name, p))
+			out = append(out, DuplicateProblem(d.Position, d.Name, p))
 			continue
 		}
 		first[d.Name] = d.Position
@@ -115,7 +120,8 @@ func duplicates(docs []Document) []Problem {
 	return out
 }
 
-func duplicateProblem(at Position, name string, other Position) Problem {
+// DuplicateProblem tells of two definitions of one name.
+func DuplicateProblem(at Position, name string, other Position) Problem {
 	return Problem{
 		Position: at, Name: name, Field: "metadata.name",
 		Message: fmt.Sprintf("sandbox %q is also defined at %s; a name may be defined once, remove one of them", name, other),

@@ -115,6 +115,10 @@ func nameIn(text []byte) (name string, nodes int) {
 	return name, yamldoc.Values(root)
 }
 
+// IgnoreFile says, in the syntax of gitignore, which files of its directory and those
+// below are not manifests.
+const IgnoreFile = ".sandboxctlignore"
+
 // ForeignWarning tells of the documents of a file that are for other programs, nil if
 // there are none.
 func ForeignWarning(file string, docs []Document) *Warning {
@@ -129,7 +133,7 @@ func ForeignWarning(file string, docs []Document) *Warning {
 				what = append(what, d.Foreign)
 			}
 			if d.Name != "" {
-				w.names = append(w.names, d.Name)
+				w.Names = append(w.Names, d.Name)
 			}
 		}
 	}

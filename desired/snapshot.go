@@ -3,10 +3,30 @@
 package desired
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"slices"
 
 	"sandboxctl.dev/desired/yamldoc"
 )
+
+// Reasons why a Snapshot is not complete.
+const (
+	ReasonDirectoryMissing    = "DirectoryMissing"
+	ReasonDirectoryUnreadable = "DirectoryUnreadable"
+	ReasonDirectoryReplaced   = "DirectoryReplaced" // by one that holds no manifest
+	ReasonInvalidManifests    = "InvalidManifests"
+	ReasonUnsettled           = "Unsettled" // something is changing right now
+	// Others could change what the directory says.
+	ReasonDirectoryUntrusted = "DirectoryUntrusted"
+	// What manifests may ask for can't be told.
+	ReasonPolicyUnusable = "PolicyUnusable"
+)
+
+// ReasonPolicyDenied is the reason of a Problem, and of a sandbox, that the host
+// policy does not allow.
+const ReasonPolicyDenied = "PolicyDenied"
 
 // Entry is one valid sandbox of a snapshot.
 type Entry struct {
@@ -35,7 +55,8 @@ type Warning struct {
 	Position
 	Message string `json:"message"`
 
-	names []string // of the documents it is about
+	// Names are those of the documents it is about.
+	Names []string `json:"-"`
 }
 
 // Error gives "file:line:column: message".
@@ -90,7 +111,7 @@ func (s *Snapshot) Removed(name, file string) bool {
 // name that is for another program: one word of it may be mistyped.
 func (s *Snapshot) disowned(name, file string) bool {
 	for i := range s.Warnings {
-		if w := &s.Warnings[i]; w.File == file && slices.Contains(w.names, name) {
+		if w := &s.Warnings[i]; w.File == file && slices.Contains(w.Names, name) {
 			return true
 		}
 	}
@@ -112,4 +133,40 @@ func (s *Snapshot) Lookup(name string) *Entry {
 		return &s.Entries[lo]
 	}
 	return nil
+}
+
+// FileFor returns the manifest file that defines a name, and whether one does;
+// otherwise where a new manifest of that name belongs.
+func FileFor(s *Snapshot, name string) (file string, defined bool) {
+	if e := s.Lookup(name); e != nil {
+		return e.Source.File, true
+	}
+	for _, p := range s.Problems {
+		if p.Name == name && p.File != "" {
+			return p.File, true
+		}
+	}
+	return name + ".yaml", false
+}
+
+// Seal sets the Digest of a snapshot that is complete.
+func (s *Snapshot) Seal() {
+	policy := ""
+	if s.Policy != nil {
+		policy = s.Policy.Digest()
+	}
+	h := sha256.New()
+	fmt.Fprintf(h, "%s\x00", policy)
+	fmt.Fprintf(h, "%t\x00%s\x00%s\x00%q\x00", s.Complete, s.Reason, s.Message, s.Gone)
+	for i := range s.Entries {
+		e := &s.Entries[i]
+		fmt.Fprintf(h, "%s\x00%s\x00%p\x00", e.Hash, e.Source, e.Sandbox)
+	}
+	for _, p := range s.Problems {
+		fmt.Fprintf(h, "%s\x00%s\x00", p.Name, p.Error())
+	}
+	for _, w := range s.Warnings {
+		fmt.Fprintf(h, "%s\x00%q\x00", w.Error(), w.Names)
+	}
+	s.Digest = hex.EncodeToString(h.Sum(nil))
 }

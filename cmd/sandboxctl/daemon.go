@@ -21,6 +21,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/desired/manifestdir"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/reconcile"
@@ -167,7 +168,7 @@ type daemon struct {
 	store    *actual.Store
 	journal  *actual.Journal
 	observer *actual.Observer
-	dir      *desired.Dir
+	dir      *manifestdir.Dir
 	policy   *hostpolicy.File
 	launcher *launcher.Launcher
 	loop     *reconcile.Loop
@@ -178,7 +179,7 @@ type daemon struct {
 	pressure string // what is not done for want of room, as was told last
 
 	info   actual.DaemonInfo
-	memory desired.Memory
+	memory manifestdir.Memory
 	kept   bool // info and memory are on disk
 	out    *app
 }
@@ -211,7 +212,7 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, sentry string, log 
 		return nil, err
 	}
 	var removals []time.Time
-	dirOpts := desired.DirOptions{Path: manifests, AllowEmpty: f.allowEmpty, PollEvery: f.pollEvery, BootID: boot, Policy: hostPolicy.Policy}
+	dirOpts := manifestdir.Options{Path: manifests, AllowEmpty: f.allowEmpty, PollEvery: f.pollEvery, BootID: boot, Policy: hostPolicy.Policy}
 	list, err := store.List()
 	if err != nil {
 		return nil, err
@@ -231,7 +232,7 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, sentry string, log 
 			dirOpts.Memory = nil
 		}
 	}
-	d.dir = desired.NewDir(dirOpts)
+	d.dir = manifestdir.New(dirOpts)
 	policy := reconcile.DefaultPolicy()
 	policy.AllowMassDelete = f.allowMassDelete
 	if d.info, err = describeDaemon(manifests, policy); err != nil {

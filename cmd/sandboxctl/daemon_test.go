@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/manifestdir"
 )
 
 // What could not be written down is written at the next pass, also if nothing has
@@ -22,7 +22,7 @@ func TestRememberAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	d := &daemon{store: store, dir: desired.NewDir(desired.DirOptions{Path: t.TempDir()}), log: slog.New(slog.DiscardHandler)}
+	d := &daemon{store: store, dir: manifestdir.New(manifestdir.Options{Path: t.TempDir()}), log: slog.New(slog.DiscardHandler)}
 	file := filepath.Join(store.Path(), "daemon.json")
 	for i, removals := range [][]time.Time{nil, {time.Now()}, {time.Now().Add(time.Second)}} {
 		_ = os.Remove(file)

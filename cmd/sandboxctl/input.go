@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/manifestdir"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
@@ -39,7 +40,7 @@ func expand(p string) ([]input, error) {
 		return []input{{path: p}}, nil
 	}
 	var out []input
-	var rules desired.IgnoreRules
+	var rules manifestdir.IgnoreRules
 	err = filepath.WalkDir(p, func(f string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -59,7 +60,7 @@ func expand(p string) ([]input, error) {
 				return err
 			}
 			rules = append(rules, more...)
-		case desired.IsManifestName(f):
+		case manifestdir.IsManifestName(f):
 			out = append(out, input{path: f, dir: p})
 		}
 		return nil
@@ -74,7 +75,7 @@ func expand(p string) ([]input, error) {
 }
 
 // ignoreRules reads the ignore file of a directory below top, if there is one.
-func ignoreRules(top, rel string) (desired.IgnoreRules, error) {
+func ignoreRules(top, rel string) (manifestdir.IgnoreRules, error) {
 	root, err := os.OpenRoot(top)
 	if err != nil {
 		return nil, err
@@ -88,14 +89,14 @@ func ignoreRules(top, rel string) (desired.IgnoreRules, error) {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(top, rel, desired.IgnoreFile), err)
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, desired.MaxIgnoreBytes))
+	b, err := io.ReadAll(io.LimitReader(f, manifestdir.MaxIgnoreBytes))
 	if err != nil {
 		return nil, err
 	}
 	if rel == "." {
 		rel = ""
 	}
-	return desired.ParseIgnore(rel, string(b)), nil
+	return manifestdir.ParseIgnore(rel, string(b)), nil
 }
 
 // readInput reads one input. What was named may be a pipe, which may be slow: the

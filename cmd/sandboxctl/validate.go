@@ -9,6 +9,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/manifestdir"
 )
 
 func (a *app) validateCommand() *cobra.Command {
@@ -62,7 +63,7 @@ func (a *app) validate(cmd *cobra.Command, args []string) ([]desired.Problem, in
 		return nil, 0, err
 	}
 	if len(args) == 0 {
-		opts := desired.DirOptions{Path: a.manifests, Once: true, Policy: func() (desired.Policy, error) { return policy, nil }}
+		opts := manifestdir.Options{Path: a.manifests, Once: true, Policy: func() (desired.Policy, error) { return policy, nil }}
 		if opts.BootID, err = actual.BootID(); err != nil {
 			return nil, 0, err
 		}
@@ -70,7 +71,7 @@ func (a *app) validate(cmd *cobra.Command, args []string) ([]desired.Problem, in
 		// With what the daemon remembers: a directory that is not mounted looks like any
 		// empty one.
 		opts.Memory = a.memoryOf(daemon)
-		snap, err := desired.NewDir(opts).Load(cmd.Context())
+		snap, err := manifestdir.New(opts).Load(cmd.Context())
 		if err != nil {
 			return nil, 0, err
 		}

@@ -17,6 +17,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/desired/manifestdir"
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/reconcile"
 )
@@ -69,7 +70,7 @@ type viewer struct {
 	a     *app
 	store *actual.Store // nil if there is no state yet
 	obs   *actual.Observer
-	dir   *desired.Dir
+	dir   *manifestdir.Dir
 	file  *hostpolicy.File
 	info  *actual.DaemonInfo
 	alive bool
@@ -97,22 +98,22 @@ func (a *app) newViewerBy(policy bool) (*viewer, error) {
 	if err != nil {
 		return nil, errors.Join(err, v.close())
 	}
-	opts := desired.DirOptions{Path: a.manifests, Once: true, BootID: boot, Known: v.known, Policy: v.policy}
+	opts := manifestdir.Options{Path: a.manifests, Once: true, BootID: boot, Known: v.known, Policy: v.policy}
 	if !policy {
 		opts.Policy = nil
 	}
 	v.notePolicy()
 	opts.Memory = a.memoryOf(v.info)
-	v.dir = desired.NewDir(opts)
+	v.dir = manifestdir.New(opts)
 	return v, nil
 }
 
 // memoryOf is what a daemon remembers of the manifests directory, nil if nothing.
-func (a *app) memoryOf(daemon *actual.DaemonInfo) *desired.Memory {
+func (a *app) memoryOf(daemon *actual.DaemonInfo) *manifestdir.Memory {
 	if daemon == nil || len(daemon.Memory) == 0 || daemon.ManifestsDir != a.manifests {
 		return nil
 	}
-	m := new(desired.Memory)
+	m := new(manifestdir.Memory)
 	if err := json.Unmarshal(daemon.Memory, m); err != nil {
 		// As for the daemon: what it knew is lost, and no more.
 		fmt.Fprintf(a.stderr, "warning: read memory of the daemon: %s\n", clean(err.Error()))

@@ -12,6 +12,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/manifestdir"
 	"sandboxctl.dev/reconcile"
 )
 
@@ -23,7 +24,7 @@ type daemon struct {
 	store  *store
 	source *source
 	info   actual.DaemonInfo
-	memory desired.Memory
+	memory manifestdir.Memory
 }
 
 // startDaemon starts one. It does nothing before it is told to.
@@ -113,12 +114,12 @@ func (d *daemon) remember(removals []time.Time) {
 	}
 }
 
-// source makes the calls of desired.Dir.
+// source makes the calls of manifestdir.Dir.
 type source struct {
 	h        *host
 	t        *task
 	files    map[string]*manifestText
-	memory   desired.Memory
+	memory   manifestdir.Memory
 	expected bool
 	first    time.Time
 	seen     map[string]bool
@@ -205,10 +206,10 @@ func (s *source) identify(dir *inode, incomplete func(string)) {
 	same := m.Ino == dir.id
 	switch {
 	case len(s.files) > 0:
-		*m = desired.Memory{DirIdentity: desired.DirIdentity{Ino: dir.id}, BootID: s.h.boot}
+		*m = manifestdir.Memory{Identity: manifestdir.Identity{Ino: dir.id}, BootID: s.h.boot}
 	case m.Ino == 0 && !s.expected, same && m.Emptied:
 	case same:
-		*m = desired.Memory{DirIdentity: desired.DirIdentity{Ino: dir.id}, BootID: s.h.boot, Emptied: true}
+		*m = manifestdir.Memory{Identity: manifestdir.Identity{Ino: dir.id}, BootID: s.h.boot, Emptied: true}
 	default:
 		incomplete(desired.ReasonDirectoryReplaced)
 	}

@@ -1,24 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package manifestdir
 
 import (
 	"errors"
 	"os"
 	"testing"
 	"time"
+
+	"sandboxctl.dev/desired"
 )
 
 // A log in the manifests directory wakes nobody when it is written, and a file of any
 // name does that a manifest is a link to.
 func TestWatchBeside(t *testing.T) {
 	t.Parallel()
-	v := &scenery{newTree(t, DirOptions{PollEvery: time.Hour})}
+	v := &scenery{newTree(t, Options{PollEvery: time.Hour})}
 	v.write("a.yaml", named("a"))
 	v.write("daemon.log", "")
 	v.watching()
-	whole := func(want string) func(*Snapshot) bool {
-		return func(s *Snapshot) bool { return names(s) == want && s.Complete }
+	whole := func(want string) func(*desired.Snapshot) bool {
+		return func(s *desired.Snapshot) bool { return names(s) == want && s.Complete }
 	}
 	v.eventually("start", whole("a"))
 	write := func(p, text string) {
@@ -52,7 +54,7 @@ func TestWatchBeside(t *testing.T) {
 	v.ln("text.txt", "c.yaml")
 	v.eventually("a link", whole("a b c"))
 	write("text.txt", "  suspend: true\n")
-	v.eventually("what a link leads to", func(s *Snapshot) bool {
+	v.eventually("what a link leads to", func(s *desired.Snapshot) bool {
 		e := s.Lookup("c")
 		return e != nil && e.Sandbox.Spec.Suspend
 	})

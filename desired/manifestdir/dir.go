@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package manifestdir
 
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,29 +14,13 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
+	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/trustedfile"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
-// Reasons why a Snapshot is not complete.
-const (
-	ReasonDirectoryMissing    = "DirectoryMissing"
-	ReasonDirectoryUnreadable = "DirectoryUnreadable"
-	ReasonDirectoryReplaced   = "DirectoryReplaced" // by one that holds no manifest
-	ReasonInvalidManifests    = "InvalidManifests"
-	ReasonUnsettled           = "Unsettled" // something is changing right now
-	// Others could change what the directory says.
-	ReasonDirectoryUntrusted = "DirectoryUntrusted"
-	// What manifests may ask for can't be told.
-	ReasonPolicyUnusable = "PolicyUnusable"
-)
-
-// ReasonPolicyDenied is the reason of a Problem, and of a sandbox, that the host
-// policy does not allow.
-const ReasonPolicyDenied = "PolicyDenied"
-
-// DirOptions configure a Dir. The zero value of a duration is its default.
-type DirOptions struct {
+// Options configure a Dir. The zero value of a duration is its default.
+type Options struct {
 	// Path of the manifests directory; it may be a symbolic link.
 	Path string
 	// Memory from an earlier run, nil if there was none.
@@ -62,17 +44,17 @@ type DirOptions struct {
 	// document with the digest given, if that is on record. It spares a
 	// program that looks only once the parsing of what did not change. It is
 	// called from several goroutines.
-	Known func(digest string) *Entry
+	Known func(digest string) *desired.Entry
 	// Policy returns what manifests may ask for (see hostpolicy.File). It is
 	// called at every Load; while it fails no manifest counts. Without it
 	// everything is allowed.
-	Policy func() (Policy, error)
+	Policy func() (desired.Policy, error)
 }
 
 // Dir is a directory of manifests. Load may be called at any time; Run tells
 // when it is worth it.
 type Dir struct {
-	opts    DirOptions
+	opts    Options
 	changes chan struct{}
 	dirty   chan struct{}
 	// newWatcher is fsnotify's; tests make it fail.
@@ -81,11 +63,11 @@ type Dir struct {
 	mu     sync.Mutex
 	files  map[string]*fileEntry // by path relative to the directory
 	memory Memory
-	last   *Snapshot
+	last   *desired.Snapshot
 	first  time.Time // of the first look that listed the directory
 	// doubt: the directory was away, or another one, a moment ago; arrival is when
 	// something came since, and filled how many files there were then.
-	top     DirIdentity // at the last look
+	top     Identity // at the last look
 	doubt   bool
 	arrival time.Time
 	filled  int
@@ -102,8 +84,8 @@ type Dir struct {
 	degraded   string
 }
 
-// NewDir returns a source of the directory. Nothing is read yet.
-func NewDir(opts DirOptions) *Dir {
+// New returns a source of the directory. Nothing is read yet.
+func New(opts Options) *Dir {
 	opts.Settle = cmp.Or(opts.Settle, 100*time.Millisecond)
 	opts.PollEvery = cmp.Or(opts.PollEvery, 10*time.Second)
 	d := &Dir{
@@ -135,7 +117,7 @@ func (d *Dir) Memory() Memory {
 	return d.memory
 }
 
-// Expect sets DirOptions.Expected, for who learns it later.
+// Expect sets Options.Expected, for who learns it later.
 func (d *Dir) Expect(manifests bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -152,7 +134,7 @@ func (d *Dir) Degraded() string {
 // Load reads the directory. Files that did not change since the last call are
 // not read again, and if nothing changed the same Snapshot is returned. It
 // never fails: what is wrong is in the Snapshot.
-func (d *Dir) Load(ctx context.Context) (*Snapshot, error) {
+func (d *Dir) Load(ctx context.Context) (*desired.Snapshot, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if ctx.Err() != nil {
@@ -160,8 +142,8 @@ func (d *Dir) Load(ctx context.Context) (*Snapshot, error) {
 	}
 	d.recheck, d.pending = time.Time{}, false
 	d.looks++
-	snap := &Snapshot{Complete: true}
-	var id DirIdentity
+	snap := &desired.Snapshot{Complete: true}
+	var id Identity
 	policy, policyDigest, err := d.policy()
 	if err == nil {
 		snap.Policy = policy
@@ -175,18 +157,18 @@ func (d *Dir) Load(ctx context.Context) (*Snapshot, error) {
 	var untrusted *trustedfile.UntrustedError
 	switch {
 	case errors.As(err, &unusable):
-		d.incomplete(snap, ReasonPolicyUnusable, "%v; nothing is created, changed or stopped until it is mended", unusable.err)
+		d.incomplete(snap, desired.ReasonPolicyUnusable, "%v; nothing is created, changed or stopped until it is mended", unusable.err)
 		d.lookAgain(time.Now().Add(policyRecheck))
 	case errors.As(err, &untrusted):
-		d.incomplete(snap, ReasonDirectoryUntrusted, "the manifests directory can't be relied on: %v; nothing new is created and nothing stopped until then", untrusted)
+		d.incomplete(snap, desired.ReasonDirectoryUntrusted, "the manifests directory can't be relied on: %v; nothing new is created and nothing stopped until then", untrusted)
 	case errors.Is(err, fs.ErrNotExist):
-		d.incomplete(snap, ReasonDirectoryMissing, "the manifests directory %s does not exist; nothing is stopped because of it", d.opts.Path)
+		d.incomplete(snap, desired.ReasonDirectoryMissing, "the manifests directory %s does not exist; nothing is stopped because of it", d.opts.Path)
 	case err != nil:
-		d.incomplete(snap, ReasonDirectoryUnreadable, "the manifests directory can't be read: %v; nothing is stopped because of it", err)
+		d.incomplete(snap, desired.ReasonDirectoryUnreadable, "the manifests directory can't be read: %v; nothing is stopped because of it", err)
 	default:
 		d.identify(snap, id)
 	}
-	if err != nil || snap.Reason == ReasonDirectoryReplaced {
+	if err != nil || snap.Reason == desired.ReasonDirectoryReplaced {
 		d.doubt, d.arrival, d.filled = true, time.Now(), 0
 	}
 	if err == nil {
@@ -194,11 +176,11 @@ func (d *Dir) Load(ctx context.Context) (*Snapshot, error) {
 		// the records have what is needed to go on.
 		d.resolve(snap)
 	}
-	if snap.Reason != ReasonDirectoryReplaced && err == nil {
+	if snap.Reason != desired.ReasonDirectoryReplaced && err == nil {
 		d.settle(snap)
 	}
 	d.believe(snap)
-	snap.Digest = digest(snap, policyDigest)
+	snap.Seal()
 	if d.last != nil && d.last.Digest == snap.Digest {
 		return d.last, nil
 	}
@@ -215,7 +197,7 @@ type policyError struct{ err error }
 func (e *policyError) Error() string { return e.err.Error() }
 
 // policy returns what manifests are judged by now, nil if by nothing.
-func (d *Dir) policy() (Policy, string, error) {
+func (d *Dir) policy() (desired.Policy, string, error) {
 	if d.opts.Policy == nil {
 		return nil, "", nil
 	}
@@ -226,24 +208,24 @@ func (d *Dir) policy() (Policy, string, error) {
 	return p, p.Digest(), nil
 }
 
-func (d *Dir) incomplete(s *Snapshot, reason, format string, args ...any) {
-	d.pending = d.pending || reason != ReasonInvalidManifests
+func (d *Dir) incomplete(s *desired.Snapshot, reason, format string, args ...any) {
+	d.pending = d.pending || reason != desired.ReasonInvalidManifests
 	if s.Complete {
 		s.Complete, s.Reason, s.Message = false, reason, fmt.Sprintf(format, args...)
 	}
 }
 
 // resolve makes the entries of the snapshot out of the files.
-func (d *Dir) resolve(s *Snapshot) {
-	byName := map[string]*Entry{}
-	twice := map[string]Position{}
+func (d *Dir) resolve(s *desired.Snapshot) {
+	byName := map[string]*desired.Entry{}
+	twice := map[string]desired.Position{}
 	for _, f := range d.sorted() {
 		s.Problems = append(s.Problems, f.problems...)
 		if f.foreign != nil {
 			s.Warnings = append(s.Warnings, *f.foreign)
 		}
 		if f.unsettled {
-			d.incomplete(s, ReasonUnsettled, "%s is being written", f.path)
+			d.incomplete(s, desired.ReasonUnsettled, "%s is being written", f.path)
 		}
 		for i := range f.entries {
 			e := &f.entries[i]
@@ -251,9 +233,9 @@ func (d *Dir) resolve(s *Snapshot) {
 			if other, ok := byName[name]; ok {
 				if _, reported := twice[name]; !reported {
 					twice[name] = other.Source
-					s.Problems = append(s.Problems, duplicateProblem(other.Source, name, e.Source))
+					s.Problems = append(s.Problems, desired.DuplicateProblem(other.Source, name, e.Source))
 				}
-				s.Problems = append(s.Problems, duplicateProblem(e.Source, name, other.Source))
+				s.Problems = append(s.Problems, desired.DuplicateProblem(e.Source, name, other.Source))
 				continue
 			}
 			byName[name] = e
@@ -266,11 +248,11 @@ func (d *Dir) resolve(s *Snapshot) {
 			s.Entries = append(s.Entries, *e)
 		}
 	}
-	slices.SortFunc(s.Entries, func(a, b Entry) int { return cmp.Compare(a.Sandbox.Metadata.Name, b.Sandbox.Metadata.Name) })
+	slices.SortFunc(s.Entries, func(a, b desired.Entry) int { return cmp.Compare(a.Sandbox.Metadata.Name, b.Sandbox.Metadata.Name) })
 	yamldoc.SortProblems(s.Problems)
 	if n := len(s.Problems); n > 0 {
 		first := s.Problems[0]
-		d.incomplete(s, ReasonInvalidManifests, "%s in the manifests, the first: %s; a sandbox whose manifest is missing keeps running if one of these files may define it", count(n, "problem"), first.Error())
+		d.incomplete(s, desired.ReasonInvalidManifests, "%s in the manifests, the first: %s; a sandbox whose manifest is missing keeps running if one of these files may define it", count(n, "problem"), first.Error())
 	}
 }
 
@@ -296,36 +278,4 @@ func (d *Dir) sorted() []*fileEntry {
 	}
 	slices.SortFunc(out, func(a, b *fileEntry) int { return cmp.Compare(a.path, b.path) })
 	return out
-}
-
-// digest changes whenever a snapshot does.
-func digest(s *Snapshot, policy string) string {
-	h := sha256.New()
-	fmt.Fprintf(h, "%s\x00", policy)
-	fmt.Fprintf(h, "%t\x00%s\x00%s\x00%q\x00", s.Complete, s.Reason, s.Message, s.Gone)
-	for i := range s.Entries {
-		e := &s.Entries[i]
-		fmt.Fprintf(h, "%s\x00%s\x00%p\x00", e.Hash, e.Source, e.Sandbox)
-	}
-	for _, p := range s.Problems {
-		fmt.Fprintf(h, "%s\x00%s\x00", p.Name, p.Error())
-	}
-	for _, w := range s.Warnings {
-		fmt.Fprintf(h, "%s\x00%q\x00", w.Error(), w.names)
-	}
-	return hex.EncodeToString(h.Sum(nil))
-}
-
-// FileFor returns the manifest file that defines a name, and whether one does;
-// otherwise where a new manifest of that name belongs.
-func FileFor(s *Snapshot, name string) (file string, defined bool) {
-	if e := s.Lookup(name); e != nil {
-		return e.Source.File, true
-	}
-	for _, p := range s.Problems {
-		if p.Name == name && p.File != "" {
-			return p.File, true
-		}
-	}
-	return name + ".yaml", false
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package manifestdir
 
 import (
 	"context"
@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/desired"
 )
 
 // repository makes the directory a checkout, with the branches sh and edited, and
@@ -201,7 +203,7 @@ func TestSourceLimits(t *testing.T) {
 			// The watches are made anew, and there are none to be had.
 			d.must(errors.Join(os.Rename(d.m, d.m+"2"), os.Rename(d.m+"2", d.m)))
 			d.must(errors.Join(os.Rename(d.m, d.m+"2"), os.Mkdir(d.m, 0o755)))
-			d.noticed(ReasonDirectoryReplaced)
+			d.noticed(desired.ReasonDirectoryReplaced)
 			if why := d.dir.Degraded(); !strings.Contains(why, "inotify") {
 				d.t.Errorf("degraded: %q", why)
 			}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package manifestdir
 
 import (
 	"errors"
@@ -15,7 +15,7 @@ import (
 // taken for what the link leads to now.
 func TestDirLinkSwapped(t *testing.T) {
 	t.Parallel()
-	tr := newTree(t, DirOptions{Once: true})
+	tr := newTree(t, Options{Once: true})
 	m := filepath.Join(tr.top, "m")
 	for i, version := range []string{"zero", "one"} {
 		tr.write(fmt.Sprintf("..%d/web.yaml", i), strings.Replace(minimal, "[sh]", "["+version+"]", 1))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package manifestdir
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/trustedfile"
 )
 
@@ -18,7 +19,7 @@ import (
 const refill = 20
 
 // refilled waits until a directory that was away is filled.
-func (d *Dir) refilled(s *Snapshot, now time.Time) {
+func (d *Dir) refilled(s *desired.Snapshot, now time.Time) {
 	if !d.doubt || d.opts.Once {
 		return
 	}
@@ -30,7 +31,7 @@ func (d *Dir) refilled(s *Snapshot, now time.Time) {
 		d.doubt = false
 		return
 	}
-	d.incomplete(s, ReasonUnsettled, "the manifests directory came back a moment ago, and may not be whole yet")
+	d.incomplete(s, desired.ReasonUnsettled, "the manifests directory came back a moment ago, and may not be whole yet")
 	d.lookAgain(now.Add(left))
 }
 
@@ -48,13 +49,13 @@ type absence struct {
 
 // settle believes an absence only when it was seen twice, Settle apart:
 // editors and sync tools take a file away for a moment to put it back.
-func (d *Dir) settle(s *Snapshot) {
+func (d *Dir) settle(s *desired.Snapshot) {
 	now := time.Now()
 	if d.first.IsZero() {
 		d.first = now
 	}
 	if left := d.opts.Settle - now.Sub(d.first); left > 0 && !d.opts.Once {
-		d.incomplete(s, ReasonUnsettled, "the manifests directory was looked at for the first time a moment ago")
+		d.incomplete(s, desired.ReasonUnsettled, "the manifests directory was looked at for the first time a moment ago")
 		d.lookAgain(now.Add(left))
 	}
 	present := make(map[string]sighting, len(s.Entries))
@@ -89,7 +90,7 @@ func (d *Dir) settle(s *Snapshot) {
 		case there || d.holds(n):
 			delete(d.missing, n)
 		case left > 0:
-			d.incomplete(s, ReasonUnsettled, "the manifest of %s disappeared a moment ago", strings.TrimPrefix(n, "/"))
+			d.incomplete(s, desired.ReasonUnsettled, "the manifest of %s disappeared a moment ago", strings.TrimPrefix(n, "/"))
 			d.lookAgain(now.Add(left))
 		default:
 			gone = append(gone, n)
@@ -126,7 +127,7 @@ func (d *Dir) holds(n string) bool {
 // not there any more: it names it, it defined it, it came or changed since the name
 // was seen last, so that the manifest may have been moved there, or nobody can tell
 // what it is.
-func (d *Dir) mayDefine(s *Snapshot, name string, last sighting) bool {
+func (d *Dir) mayDefine(s *desired.Snapshot, name string, last sighting) bool {
 	for i := range s.Problems {
 		p := &s.Problems[i]
 		if p.Opaque || p.Name == name || p.File == last.file {
@@ -141,9 +142,9 @@ func (d *Dir) mayDefine(s *Snapshot, name string, last sighting) bool {
 
 // believe keeps which absences are believed although files have problems, for as
 // long as these files are what they are.
-func (d *Dir) believe(s *Snapshot) {
+func (d *Dir) believe(s *desired.Snapshot) {
 	if len(s.Problems) == 0 {
-		if s.Reason != ReasonUnsettled {
+		if s.Reason != desired.ReasonUnsettled {
 			d.memory.Broken, d.memory.Gone = nil, nil
 		}
 		return

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package manifestdir
 
 import (
 	"context"
@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/desired"
 )
 
 // asNobody runs f on a thread of its own that the filesystem takes for another
@@ -39,7 +41,7 @@ func asNobody(t *testing.T, f func()) {
 func TestDirRefused(t *testing.T) {
 	t.Parallel()
 	for what, path := range map[string]string{"the file": "m/a.yaml", "a directory below": "m/sub", "the directory": "m"} {
-		tr := newTree(t, DirOptions{PollEvery: 50 * time.Millisecond})
+		tr := newTree(t, Options{PollEvery: 50 * time.Millisecond})
 		tr.write("a.yaml", named("a"))
 		tr.write("sub/b.yaml", named("b"))
 		tr.must(os.Chmod(tr.top, 0o755))
@@ -54,7 +56,7 @@ func TestDirRefused(t *testing.T) {
 			}
 		})
 		tr.watching()
-		tr.eventually(what+" is read again", func(s *Snapshot) bool { return names(s) == "a b" && s.Complete })
+		tr.eventually(what+" is read again", func(s *desired.Snapshot) bool { return names(s) == "a b" && s.Complete })
 	}
 }
 
@@ -62,7 +64,7 @@ func TestDirRefused(t *testing.T) {
 // can tell; it holds up nobody, and is read when the lease is gone.
 func TestDirLeased(t *testing.T) {
 	t.Parallel()
-	tr := newTree(t, DirOptions{})
+	tr := newTree(t, Options{})
 	tr.write("a.yaml", named("a"))
 	tr.settled()
 	tr.write("a.yaml", manifestOf("a", "edited"))
@@ -78,7 +80,7 @@ func TestDirLeased(t *testing.T) {
 	defer signal.Reset(unix.SIGIO)
 	began := time.Now()
 	s := tr.load()
-	tr.expect(s, "a", ReasonUnsettled)
+	tr.expect(s, "a", desired.ReasonUnsettled)
 	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("it held the look up for %s", took)
 	}

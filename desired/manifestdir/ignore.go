@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package manifestdir
 
 import (
 	"errors"
@@ -13,12 +13,9 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/format/gitignore"
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/trustedfile"
 )
-
-// IgnoreFile says, in the syntax of gitignore, which files of its directory and those
-// below are not manifests.
-const IgnoreFile = ".sandboxctlignore"
 
 // Limits of an ignore file: every pattern costs each name something.
 const (
@@ -32,14 +29,14 @@ var errWriting = errors.New("it is being written")
 // looked at. A file that can't be relied on is a problem: without it other files count,
 // and with it others do not.
 func (sc *scanner) readIgnore(rel string) {
-	p := path.Join(rel, IgnoreFile)
+	p := path.Join(rel, desired.IgnoreFile)
 	if !sc.there(p) {
 		return
 	}
 	text, err := sc.readSmall(p)
 	switch {
 	case errors.Is(err, errWriting):
-		sc.d.incomplete(sc.snap, ReasonUnsettled, "%s is being written", p)
+		sc.d.incomplete(sc.snap, desired.ReasonUnsettled, "%s is being written", p)
 		sc.d.lookAgain(time.Now().Add(sc.d.opts.Settle / 5))
 		text = sc.d.ignores[p]
 	case err != nil:

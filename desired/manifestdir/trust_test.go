@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package manifestdir
 
 import (
 	"context"
@@ -12,41 +12,42 @@ import (
 	"testing"
 	"time"
 
+	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/desiredtest"
 )
 
 // accessPolicy allows the values of spec.fileAccess that are in it.
 type accessPolicy string
 
-func (p accessPolicy) Check(s *Sandbox) []FieldError {
+func (p accessPolicy) Check(s *desired.Sandbox) []desired.FieldError {
 	if strings.Contains(string(p), s.Spec.FileAccess) {
 		return nil
 	}
-	return []FieldError{{Field: "spec.fileAccess", Message: "not allowed"}}
+	return []desired.FieldError{{Field: "spec.fileAccess", Message: "not allowed"}}
 }
 
-func (p accessPolicy) Source() string { return "a test" }
-func (p accessPolicy) Digest() string { return string(p) }
-func (p accessPolicy) Bounds() Bounds { return Bounds{} }
+func (p accessPolicy) Source() string         { return "a test" }
+func (p accessPolicy) Digest() string         { return string(p) }
+func (p accessPolicy) Bounds() desired.Bounds { return desired.Bounds{} }
 
 // policySource is a policy that tests change.
 type policySource struct {
-	policy Policy
+	policy desired.Policy
 	err    error
 }
 
-func (s *policySource) load() (Policy, error) { return s.policy, s.err }
+func (s *policySource) load() (desired.Policy, error) { return s.policy, s.err }
 
 func TestDirPolicy(t *testing.T) {
 	t.Parallel()
 	src := &policySource{policy: accessPolicy("proxy")}
-	tr := newTree(t, DirOptions{Policy: src.load})
+	tr := newTree(t, Options{Policy: src.load})
 	direct := strings.Replace(with("fileAccess: direct"), "web", "direct", 1)
 	tr.write("a.yaml", named("a"))
 	tr.write("direct.yaml", direct+"---\n"+named("beside"))
 	s := tr.settled()
-	tr.expect(s, "a beside", ReasonInvalidManifests)
-	if len(s.Problems) != 1 || s.Problems[0].Name != "direct" || s.Problems[0].Reason != ReasonPolicyDenied || s.Problems[0].Position != (Position{File: "direct.yaml", Line: 7, Column: 3}) || s.Policy != src.policy {
+	tr.expect(s, "a beside", desired.ReasonInvalidManifests)
+	if len(s.Problems) != 1 || s.Problems[0].Name != "direct" || s.Problems[0].Reason != desired.ReasonPolicyDenied || s.Problems[0].Position != (desired.Position{File: "direct.yaml", Line: 7, Column: 3}) || s.Policy != src.policy {
 		t.Errorf("%+v", s.Problems)
 	}
 	// What did not change is judged anew by another policy.
@@ -57,7 +58,7 @@ func TestDirPolicy(t *testing.T) {
 		t.Error("nothing changed, and the snapshot is another")
 	}
 	src.policy = accessPolicy("direct")
-	tr.expect(tr.settled(), "direct", ReasonInvalidManifests)
+	tr.expect(tr.settled(), "direct", desired.ReasonInvalidManifests)
 	// Also what is being written at that moment, which keeps what it said.
 	src.policy = accessPolicy("proxy direct")
 	tr.expect(tr.settled(), "a beside direct", "")
@@ -65,19 +66,19 @@ func TestDirPolicy(t *testing.T) {
 	desiredtest.Must(t, err)
 	_, err = w.WriteString("# more\n")
 	desiredtest.Must(t, err)
-	tr.expect(tr.load(), "a beside direct", ReasonUnsettled)
+	tr.expect(tr.load(), "a beside direct", desired.ReasonUnsettled)
 	src.policy = accessPolicy("proxy")
 	s = tr.load()
-	tr.expect(s, "a beside", ReasonUnsettled)
+	tr.expect(s, "a beside", desired.ReasonUnsettled)
 	if len(s.Problems) != 1 || s.Problems[0].Name != "direct" {
 		t.Errorf("%+v", s.Problems)
 	}
 	desiredtest.Must(t, w.Close())
-	tr.expect(tr.settled(), "a beside", ReasonInvalidManifests)
+	tr.expect(tr.settled(), "a beside", desired.ReasonInvalidManifests)
 	// No policy: no manifest counts, and nothing is missing.
 	src.policy, src.err = nil, errors.New("read host policy: it is broken")
 	s = tr.settled()
-	tr.expect(s, "", ReasonPolicyUnusable)
+	tr.expect(s, "", desired.ReasonPolicyUnusable)
 	if s.Policy != nil || !strings.Contains(s.Message, "it is broken") {
 		t.Errorf("%+v", s)
 	}
@@ -92,7 +93,7 @@ func TestDirPolicy(t *testing.T) {
 func TestDirUntrusted(t *testing.T) {
 	t.Parallel()
 	desiredtest.RequireRoot(t)
-	tr := newTree(t, DirOptions{})
+	tr := newTree(t, Options{})
 	m := filepath.Join(tr.top, "m")
 	tr.write("a.yaml", named("a"))
 	tr.write("sub/b.yaml", named("b"))
@@ -106,15 +107,15 @@ func TestDirUntrusted(t *testing.T) {
 		names, reason   string
 		wantFile, wants string
 	}{
-		"the directory":       {func() error { return os.Chmod(m, 0o775) }, func() error { return os.Chmod(m, 0o755) }, "", ReasonDirectoryUntrusted, "", "/m can be written by others (mode 0775)"},
-		"its owner":           {func() error { return os.Chown(m, desiredtest.Stranger, 0) }, func() error { return os.Chown(m, 0, 0) }, "", ReasonDirectoryUntrusted, "", "/m belongs to user 54321"},
-		"sticky":              {func() error { return os.Chmod(m, 0o777|fs.ModeSticky) }, func() error { return os.Chmod(m, 0o755) }, "", ReasonDirectoryUntrusted, "", "/m can be written by others (mode 1777)"},
-		"above it":            {func() error { return os.Chmod(tr.top, 0o777) }, func() error { return os.Chmod(tr.top, 0o755) }, "", ReasonDirectoryUntrusted, "", "can be written by others (mode 0777)"},
-		"a file":              {func() error { return os.Chmod(m+"/a.yaml", 0o666) }, func() error { return os.Chmod(m+"/a.yaml", 0o644) }, "b c", ReasonInvalidManifests, "a.yaml", "the file can be written by others (mode 0666)"},
-		"the owner of a file": {func() error { return os.Chown(m+"/a.yaml", desiredtest.Stranger, 0) }, func() error { return os.Chown(m+"/a.yaml", 0, 0) }, "b c", ReasonInvalidManifests, "a.yaml", "the file belongs to user 54321"},
-		"a directory below":   {func() error { return os.Chmod(m+"/sub", 0o777) }, func() error { return os.Chmod(m+"/sub", 0o755) }, "a c", ReasonInvalidManifests, "sub", "the directory sub can be written by others (mode 0777)"},
-		"behind a link":       {func() error { return os.Chmod(m+"/.data", 0o777) }, func() error { return os.Chmod(m+"/.data", 0o755) }, "a b", ReasonInvalidManifests, "c.yaml", "/.data can be written by others (mode 0777)"},
-		"a link":              {func() error { return os.Lchown(m+"/c.yaml", desiredtest.Stranger, 0) }, func() error { return os.Lchown(m+"/c.yaml", 0, 0) }, "a b", ReasonInvalidManifests, "c.yaml", "/c.yaml is a link of user 54321"},
+		"the directory":       {func() error { return os.Chmod(m, 0o775) }, func() error { return os.Chmod(m, 0o755) }, "", desired.ReasonDirectoryUntrusted, "", "/m can be written by others (mode 0775)"},
+		"its owner":           {func() error { return os.Chown(m, desiredtest.Stranger, 0) }, func() error { return os.Chown(m, 0, 0) }, "", desired.ReasonDirectoryUntrusted, "", "/m belongs to user 54321"},
+		"sticky":              {func() error { return os.Chmod(m, 0o777|fs.ModeSticky) }, func() error { return os.Chmod(m, 0o755) }, "", desired.ReasonDirectoryUntrusted, "", "/m can be written by others (mode 1777)"},
+		"above it":            {func() error { return os.Chmod(tr.top, 0o777) }, func() error { return os.Chmod(tr.top, 0o755) }, "", desired.ReasonDirectoryUntrusted, "", "can be written by others (mode 0777)"},
+		"a file":              {func() error { return os.Chmod(m+"/a.yaml", 0o666) }, func() error { return os.Chmod(m+"/a.yaml", 0o644) }, "b c", desired.ReasonInvalidManifests, "a.yaml", "the file can be written by others (mode 0666)"},
+		"the owner of a file": {func() error { return os.Chown(m+"/a.yaml", desiredtest.Stranger, 0) }, func() error { return os.Chown(m+"/a.yaml", 0, 0) }, "b c", desired.ReasonInvalidManifests, "a.yaml", "the file belongs to user 54321"},
+		"a directory below":   {func() error { return os.Chmod(m+"/sub", 0o777) }, func() error { return os.Chmod(m+"/sub", 0o755) }, "a c", desired.ReasonInvalidManifests, "sub", "the directory sub can be written by others (mode 0777)"},
+		"behind a link":       {func() error { return os.Chmod(m+"/.data", 0o777) }, func() error { return os.Chmod(m+"/.data", 0o755) }, "a b", desired.ReasonInvalidManifests, "c.yaml", "/.data can be written by others (mode 0777)"},
+		"a link":              {func() error { return os.Lchown(m+"/c.yaml", desiredtest.Stranger, 0) }, func() error { return os.Lchown(m+"/c.yaml", 0, 0) }, "a b", desired.ReasonInvalidManifests, "c.yaml", "/c.yaml is a link of user 54321"},
 		"a linked directory": {
 			func() error {
 				return errors.Join(os.Rename(m+"/.linked", m+"/linked"), os.Remove(m+"/c.yaml"), os.Chmod(m+"/.data", 0o777))
@@ -122,7 +123,7 @@ func TestDirUntrusted(t *testing.T) {
 			func() error {
 				return errors.Join(os.Rename(m+"/linked", m+"/.linked"), os.Symlink(".data/c.yaml", m+"/c.yaml"), os.Chmod(m+"/.data", 0o755))
 			},
-			"a b", ReasonInvalidManifests, "linked", "/.data can be written by others (mode 0777)",
+			"a b", desired.ReasonInvalidManifests, "linked", "/.data can be written by others (mode 0777)",
 		},
 	} {
 		desiredtest.Must(t, c.spoil())
@@ -146,7 +147,7 @@ func TestDirUntrusted(t *testing.T) {
 // A directory that was made safe again is noticed by itself.
 func TestDirTrustedAgain(t *testing.T) {
 	t.Parallel()
-	tr := newTree(t, DirOptions{})
+	tr := newTree(t, Options{})
 	tr.write("a.yaml", named("a"))
 	m := filepath.Join(tr.top, "m")
 	desiredtest.Must(t, os.Chmod(m, 0o777))
@@ -166,7 +167,7 @@ func TestDirTrustedAgain(t *testing.T) {
 		}
 	}
 	told() // the watch is there
-	tr.expect(tr.settled(), "", ReasonDirectoryUntrusted)
+	tr.expect(tr.settled(), "", desired.ReasonDirectoryUntrusted)
 	desiredtest.Must(t, os.Chmod(m, 0o755))
 	told()
 	tr.expect(tr.settled(), "a", "")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package manifestdir
 
 import (
 	"os"
@@ -30,7 +30,7 @@ func TestDirBrokenBesides(t *testing.T) {
 	for name, breakIt := range broken {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			v := &scenery{newTree(t, DirOptions{})}
+			v := &scenery{newTree(t, Options{})}
 			for _, n := range []string{"a", "b", "c"} {
 				v.write(n+".yaml", named(n))
 			}
@@ -52,7 +52,7 @@ func TestDirBrokenBesides(t *testing.T) {
 			}
 			// Others see the same, and a daemon that comes after.
 			mem := v.dir.Memory()
-			s, err := NewDir(DirOptions{Path: v.at(""), Once: true, BootID: "boot", Memory: &mem, Expected: true}).Load(t.Context())
+			s, err := New(Options{Path: v.at(""), Once: true, BootID: "boot", Memory: &mem, Expected: true}).Load(t.Context())
 			if err != nil || !s.Removed("a", "a.yaml") || s.Removed("b", "b.yaml") || s.Removed("zz", "") {
 				t.Errorf("at one look: %+v %v", s, err)
 			}
@@ -91,7 +91,7 @@ func TestDirBrokenAbout(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			v := &scenery{newTree(t, DirOptions{PollEvery: settle})}
+			v := &scenery{newTree(t, Options{PollEvery: settle})}
 			v.write("other.yaml", named("other"))
 			v.settled()
 			c.before(v)
@@ -111,7 +111,7 @@ func TestDirBrokenAbout(t *testing.T) {
 // What is remembered of broken files is bounded.
 func TestDirManyBroken(t *testing.T) {
 	t.Parallel()
-	v := &scenery{newTree(t, DirOptions{})}
+	v := &scenery{newTree(t, Options{})}
 	v.write("a.yaml", named("a"))
 	for i := range maxBroken + 1 {
 		v.must(os.WriteFile(filepath.Join(v.at(""), strings.Repeat("b", i%100+1)+string(rune('a'+i/100))+".yaml"), nil, 0o644))

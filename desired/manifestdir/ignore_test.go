@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package manifestdir
 
 import (
 	"os"
@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/desiredtest"
 )
 
@@ -56,14 +57,14 @@ func TestIgnoreAsGit(t *testing.T) {
 				desiredtest.Must(t, os.WriteFile(filepath.Join(top, f), []byte("x: [\n"), 0o644))
 			}
 			for dir, text := range ignore {
-				for _, n := range []string{IgnoreFile, ".gitignore"} {
+				for _, n := range []string{desired.IgnoreFile, ".gitignore"} {
 					desiredtest.Must(t, os.WriteFile(filepath.Join(top, dir, n), []byte(text), 0o644))
 				}
 			}
 			git := exec.CommandContext(t.Context(), "git", "init", "-q")
 			git.Dir = top
 			desiredtest.Must(t, git.Run())
-			s, err := NewDir(DirOptions{Path: top, Once: true}).Load(t.Context())
+			s, err := New(Options{Path: top, Once: true}).Load(t.Context())
 			desiredtest.Must(t, err)
 			read := map[string]bool{}
 			for _, p := range s.Problems {
@@ -84,22 +85,25 @@ func TestIgnoreAsGit(t *testing.T) {
 func TestIgnoreFileBad(t *testing.T) {
 	t.Parallel()
 	for name, do := range map[string]func(v *scenery){
-		"a link to nothing": func(v *scenery) { v.ln("nowhere", IgnoreFile) },
-		"a link out":        func(v *scenery) { v.ln("/etc/hostname", IgnoreFile) },
-		"a directory":       func(v *scenery) { v.mkdir(IgnoreFile) },
-		"others'":           func(v *scenery) { v.write(IgnoreFile, "*\n"); v.must(os.Chmod(v.at(IgnoreFile), 0o666)) },
-		"large":             func(v *scenery) { v.write(IgnoreFile, strings.Repeat("#", MaxIgnoreBytes+1)+"\n*\n") },
-		"many":              func(v *scenery) { v.write(IgnoreFile, strings.Repeat("*\n", maxPatterns+1)) },
+		"a link to nothing": func(v *scenery) { v.ln("nowhere", desired.IgnoreFile) },
+		"a link out":        func(v *scenery) { v.ln("/etc/hostname", desired.IgnoreFile) },
+		"a directory":       func(v *scenery) { v.mkdir(desired.IgnoreFile) },
+		"others'": func(v *scenery) {
+			v.write(desired.IgnoreFile, "*\n")
+			v.must(os.Chmod(v.at(desired.IgnoreFile), 0o666))
+		},
+		"large": func(v *scenery) { v.write(desired.IgnoreFile, strings.Repeat("#", MaxIgnoreBytes+1)+"\n*\n") },
+		"many":  func(v *scenery) { v.write(desired.IgnoreFile, strings.Repeat("*\n", maxPatterns+1)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			v := &scenery{newTree(t, DirOptions{})}
+			v := &scenery{newTree(t, Options{})}
 			v.write("a.yaml", named("a"))
 			v.settled()
 			do(v)
 			s := v.settled()
-			v.expect(s, "a", ReasonInvalidManifests)
-			if len(s.Problems) != 1 || s.Problems[0].File != IgnoreFile {
+			v.expect(s, "a", desired.ReasonInvalidManifests)
+			if len(s.Problems) != 1 || s.Problems[0].File != desired.IgnoreFile {
 				t.Errorf("problems: %v", s.Problems)
 			}
 		})
@@ -110,20 +114,20 @@ func TestIgnoreFileBad(t *testing.T) {
 // ignore file changes nothing.
 func TestIgnoreChanges(t *testing.T) {
 	t.Parallel()
-	v := &scenery{newTree(t, DirOptions{PollEvery: time.Hour})}
+	v := &scenery{newTree(t, Options{PollEvery: time.Hour})}
 	v.write("a.yaml", named("a"))
 	v.write("sub/b.yaml", named("b"))
 	v.write("sub/.keep", "")
 	v.watching()
-	is := func(want string) func(*Snapshot) bool {
-		return func(s *Snapshot) bool { return names(s) == want && s.Complete }
+	is := func(want string) func(*desired.Snapshot) bool {
+		return func(s *desired.Snapshot) bool { return names(s) == want && s.Complete }
 	}
 	v.eventually("start", is("a b"))
-	v.write(IgnoreFile, "sub/\n")
+	v.write(desired.IgnoreFile, "sub/\n")
 	v.eventually("ignored", is("a"))
-	v.write(IgnoreFile, "*\n!a.yaml\n")
+	v.write(desired.IgnoreFile, "*\n!a.yaml\n")
 	v.eventually("other words", is("a"))
-	f, err := os.OpenFile(v.at(IgnoreFile), os.O_WRONLY|os.O_TRUNC, 0)
+	f, err := os.OpenFile(v.at(desired.IgnoreFile), os.O_WRONLY|os.O_TRUNC, 0)
 	v.must(err)
 	for _, part := range []string{"a", ".yaml", "\n!a.", "yaml\nsub\n"} {
 		_, err := f.WriteString(part)
@@ -134,6 +138,6 @@ func TestIgnoreChanges(t *testing.T) {
 	}
 	v.must(f.Close())
 	v.eventually("whole", is("a"))
-	v.rm(IgnoreFile)
+	v.rm(desired.IgnoreFile)
 	v.eventually("removed", is("a b"))
 }

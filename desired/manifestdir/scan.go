@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package manifestdir
 
 import (
 	"context"
@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/trustedfile"
 	"sandboxctl.dev/desired/yamldoc"
 )
@@ -34,9 +35,9 @@ type fileEntry struct {
 	path     string
 	id       trustedfile.ID
 	policy   string // the digest of what it was judged by
-	entries  []Entry
-	problems []Problem
-	foreign  *Warning // of documents for other programs
+	entries  []desired.Entry
+	problems []desired.Problem
+	foreign  *desired.Warning // of documents for other programs
 	// unsettled says that somebody had it open for writing: entries are those
 	// of before.
 	unsettled bool
@@ -50,35 +51,35 @@ type fileEntry struct {
 
 // scan reads what changed in the directory into d.files and reports what is
 // not a file it can read.
-func (d *Dir) scan(ctx context.Context, s *Snapshot, policyDigest string) (DirIdentity, error) {
+func (d *Dir) scan(ctx context.Context, s *desired.Snapshot, policyDigest string) (Identity, error) {
 	// The one place where a link is followed out of the directory: whoever
 	// configured the path may have meant one, as git-sync and Kubernetes make.
 	top, err := trustedfile.Open(d.opts.Path)
 	if err != nil {
-		return DirIdentity{}, err
+		return Identity{}, err
 	}
 	defer top.Close()
 	id, err := statDir(int(top.Fd()))
 	if err != nil {
-		return DirIdentity{}, err
+		return Identity{}, err
 	}
-	sc := &scanner{ctx: ctx, d: d, snap: s, policy: policyDigest, top: top, seen: map[[2]uint64]string{}, linked: map[string]bool{}, dirs: map[string]DirIdentity{}}
+	sc := &scanner{ctx: ctx, d: d, snap: s, policy: policyDigest, top: top, seen: map[[2]uint64]string{}, linked: map[string]bool{}, dirs: map[string]Identity{}}
 	if err := sc.dir(top, "", 0, false); err != nil {
-		return DirIdentity{}, err
+		return Identity{}, err
 	}
 	files := sc.files()
 	if err := ctx.Err(); err != nil {
-		return DirIdentity{}, err // some were not looked at
+		return Identity{}, err // some were not looked at
 	}
 	d.files, d.links, d.rules = files, len(sc.linked) > 0, sc.rules
 	d.identifyBelow(sc, id)
 	// A directory that was swapped while it was read is none.
 	again, err := os.Stat(d.opts.Path)
 	if err != nil {
-		return DirIdentity{}, err
+		return Identity{}, err
 	}
 	if now, err := top.Stat(); err != nil || !os.SameFile(again, now) {
-		d.incomplete(s, ReasonUnsettled, "the manifests directory was replaced while it was read")
+		d.incomplete(s, desired.ReasonUnsettled, "the manifests directory was replaced while it was read")
 		d.lookAgain(time.Now().Add(d.opts.Settle))
 	}
 	return id, nil
@@ -88,7 +89,7 @@ func (d *Dir) scan(ctx context.Context, s *Snapshot, policyDigest string) (DirId
 type scanner struct {
 	ctx   context.Context //nolint:containedctx // of the one walk
 	d     *Dir
-	snap  *Snapshot
+	snap  *desired.Snapshot
 	top   *os.File
 	paths []string // of the manifest files
 	// linked are those of paths that a link leads to.
@@ -97,7 +98,7 @@ type scanner struct {
 	// seen are the directories that have been entered, by device and inode:
 	// links that lead back would multiply without end.
 	seen  map[[2]uint64]string
-	dirs  map[string]DirIdentity // those below the top, by path
+	dirs  map[string]Identity // those below the top, by path
 	rules IgnoreRules
 }
 
@@ -137,7 +138,7 @@ func (sc *scanner) files() map[string]*fileEntry {
 
 // problem reports what is not a file that can be read: it may define any sandbox.
 func (sc *scanner) problem(file, format string, args ...any) {
-	sc.snap.Problems = append(sc.snap.Problems, Problem{Position: Position{File: file}, Message: fmt.Sprintf(format, args...), Opaque: true})
+	sc.snap.Problems = append(sc.snap.Problems, desired.Problem{Position: desired.Position{File: file}, Message: fmt.Sprintf(format, args...), Opaque: true})
 }
 
 // dir walks one directory. Names that begin with a dot are not looked at:
@@ -414,15 +415,15 @@ func (sc *scanner) file(p string) *fileEntry {
 		return sc.unsettled(p, old, id)
 	}
 	entry := &fileEntry{path: p, id: id, policy: sc.policy, look: sc.d.looks}
-	docs, problems := Decoder{Policy: sc.snap.Policy, Known: sc.d.opts.Known}.Decode(p, b)
-	entry.problems, entry.foreign = problems, ForeignWarning(p, docs)
+	docs, problems := desired.Decoder{Policy: sc.snap.Policy, Known: sc.d.opts.Known}.Decode(p, b)
+	entry.problems, entry.foreign = problems, desired.ForeignWarning(p, docs)
 	if len(problems) > 0 {
 		entry.names = mentioned(b)
 		entry.problems[0].Opaque = len(b) > yamldoc.MaxFileBytes
 	}
 	for _, doc := range docs {
 		if doc.Sandbox != nil {
-			entry.entries = append(entry.entries, Entry{Sandbox: doc.Sandbox, Hash: doc.hash, Source: doc.Position, Digest: doc.digest})
+			entry.entries = append(entry.entries, doc.Entry())
 		}
 	}
 	return entry
@@ -437,7 +438,7 @@ func (e *fileEntry) isStill(top int, policy string) bool {
 }
 
 func (sc *scanner) badFile(p string, id trustedfile.ID, format string, args ...any) *fileEntry {
-	return &fileEntry{path: p, id: id, look: sc.d.looks, problems: []Problem{{Position: Position{File: p}, Message: fmt.Sprintf(format, args...)}}}
+	return &fileEntry{path: p, id: id, look: sc.d.looks, problems: []desired.Problem{{Position: desired.Position{File: p}, Message: fmt.Sprintf(format, args...)}}}
 }
 
 // unread is a file that the system refuses to read, or a link that leads to none. It
@@ -463,7 +464,7 @@ func (sc *scanner) unsettled(p string, old *fileEntry, id trustedfile.ID) *fileE
 	for _, old := range old.entries {
 		errs := sc.snap.Policy.Check(old.Sandbox)
 		for _, err := range errs {
-			e.problems = append(slices.Clip(e.problems), Problem{Position: old.Source, Name: old.Sandbox.Metadata.Name, Field: err.Field, Reason: ReasonPolicyDenied, Message: err.Message})
+			e.problems = append(slices.Clip(e.problems), desired.Problem{Position: old.Source, Name: old.Sandbox.Metadata.Name, Field: err.Field, Reason: desired.ReasonPolicyDenied, Message: err.Message})
 		}
 		if len(errs) == 0 {
 			e.entries = append(e.entries, old)

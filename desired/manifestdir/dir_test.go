@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package manifestdir
 
 import (
 	"context"
@@ -16,7 +16,15 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/desired"
+
+	"sandboxctl.dev/desired/desiredtest"
 )
+
+const minimal = desiredtest.Minimal
+
+func with(lines ...string) string { return desiredtest.With(lines...) }
 
 const settle = 20 * time.Millisecond
 
@@ -27,13 +35,13 @@ type tree struct {
 	dir *Dir
 }
 
-func newTree(t *testing.T, opts DirOptions) *tree {
+func newTree(t *testing.T, opts Options) *tree {
 	t.Helper()
 	top := t.TempDir()
 	tr := &tree{t: t, top: top}
 	tr.must(os.Mkdir(filepath.Join(top, "m"), 0o755))
 	opts.Path, opts.Settle, opts.BootID = filepath.Join(top, "m"), settle, "boot"
-	tr.dir = NewDir(opts)
+	tr.dir = New(opts)
 	return tr
 }
 
@@ -55,7 +63,7 @@ func (tr *tree) write(name, text string) {
 	tr.must(os.Rename(p+".tmp", p))
 }
 
-func (tr *tree) load() *Snapshot {
+func (tr *tree) load() *desired.Snapshot {
 	tr.t.Helper()
 	s, err := tr.dir.Load(tr.t.Context())
 	tr.must(err)
@@ -63,12 +71,12 @@ func (tr *tree) load() *Snapshot {
 }
 
 // settled loads until nothing is on its way any more.
-func (tr *tree) settled() *Snapshot {
+func (tr *tree) settled() *desired.Snapshot {
 	tr.t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for {
 		s := tr.load()
-		if s.Reason != ReasonUnsettled {
+		if s.Reason != desired.ReasonUnsettled {
 			return s
 		}
 		if time.Now().After(deadline) {
@@ -78,7 +86,7 @@ func (tr *tree) settled() *Snapshot {
 	}
 }
 
-func names(s *Snapshot) string {
+func names(s *desired.Snapshot) string {
 	var out []string
 	for i := range s.Entries {
 		out = append(out, s.Entries[i].Sandbox.Metadata.Name)
@@ -86,7 +94,7 @@ func names(s *Snapshot) string {
 	return strings.Join(out, " ")
 }
 
-func (tr *tree) expect(s *Snapshot, wantNames, wantReason string) {
+func (tr *tree) expect(s *desired.Snapshot, wantNames, wantReason string) {
 	tr.t.Helper()
 	if names(s) != wantNames || s.Reason != wantReason || s.Complete != (wantReason == "") {
 		tr.t.Errorf("names %q reason %q complete %v (%s), expected %q %q", names(s), s.Reason, s.Complete, s.Message, wantNames, wantReason)
@@ -95,7 +103,7 @@ func (tr *tree) expect(s *Snapshot, wantNames, wantReason string) {
 
 func TestDirFiles(t *testing.T) {
 	t.Parallel()
-	tr := newTree(t, DirOptions{})
+	tr := newTree(t, Options{})
 	tr.write("a.yaml", named("a"))
 	tr.write("sub/deeper/b.yml", named("b")+"---\n"+named("c"))
 	tr.write("d.json", `{"apiVersion":"sandboxctl.dev/v1alpha1","kind":"Sandbox","metadata":{"name":"d"},"spec":{"root":{"host":{}},"command":["a"]}}`)
@@ -110,17 +118,17 @@ func TestDirFiles(t *testing.T) {
 	if again := tr.load(); again != s {
 		t.Error("nothing changed, and the snapshot is another")
 	}
-	if f, ok := FileFor(s, "c"); f != "sub/deeper/b.yml" || !ok {
+	if f, ok := desired.FileFor(s, "c"); f != "sub/deeper/b.yml" || !ok {
 		t.Errorf("file of c: %s", f)
 	}
-	if f, ok := FileFor(s, "new"); f != "new.yaml" || ok {
+	if f, ok := desired.FileFor(s, "new"); f != "new.yaml" || ok {
 		t.Errorf("file of new: %s", f)
 	}
 }
 
 func TestDirNotFiles(t *testing.T) {
 	t.Parallel()
-	tr := newTree(t, DirOptions{})
+	tr := newTree(t, Options{})
 	tr.write("a.yaml", named("a"))
 	m := filepath.Join(tr.top, "m")
 	tr.must(unix.Mkfifo(filepath.Join(m, "fifo.yaml"), 0o600))
@@ -137,7 +145,7 @@ func TestDirNotFiles(t *testing.T) {
 	defer unix.Close(fd)
 	tr.must(unix.Bind(fd, &unix.SockaddrUnix{Name: filepath.Join(m, "s.yaml")}))
 	s := tr.settled()
-	tr.expect(s, "a", ReasonInvalidManifests)
+	tr.expect(s, "a", desired.ReasonInvalidManifests)
 	var told []string
 	for _, p := range s.Problems {
 		told = append(told, p.File)
@@ -154,13 +162,13 @@ func TestDirNotFiles(t *testing.T) {
 // once, and the link is what is wrong.
 func TestDirLinksBack(t *testing.T) {
 	t.Parallel()
-	tr := newTree(t, DirOptions{})
+	tr := newTree(t, Options{})
 	tr.write("a.yaml", named("a"))
 	for i := range 20 {
 		tr.must(os.Symlink(".", filepath.Join(tr.top, "m", fmt.Sprintf("link%d", i))))
 	}
 	s := tr.settled()
-	tr.expect(s, "a", ReasonInvalidManifests)
+	tr.expect(s, "a", desired.ReasonInvalidManifests)
 	if len(s.Problems) != 20 || !strings.Contains(s.Problems[0].Error(), "link0: it is the directory . again; remove the link") {
 		t.Errorf("%d problems, the first: %v", len(s.Problems), s.Problems[0])
 	}
@@ -169,7 +177,7 @@ func TestDirLinksBack(t *testing.T) {
 // Whoever ends the program does not wait for the end of a walk.
 func TestDirCancelled(t *testing.T) {
 	t.Parallel()
-	tr := newTree(t, DirOptions{})
+	tr := newTree(t, Options{})
 	tr.write("a.yaml", named("a"))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -181,12 +189,12 @@ func TestDirCancelled(t *testing.T) {
 
 func TestDirDuplicates(t *testing.T) {
 	t.Parallel()
-	tr := newTree(t, DirOptions{})
+	tr := newTree(t, Options{})
 	tr.write("a.yaml", named("x"))
 	tr.write("b.yaml", named("x"))
 	tr.write("c.yaml", named("c"))
 	s := tr.settled()
-	tr.expect(s, "c", ReasonInvalidManifests)
+	tr.expect(s, "c", desired.ReasonInvalidManifests)
 	if len(s.Problems) != 2 || !strings.Contains(s.Problems[0].Error(), "b.yaml") || !strings.Contains(s.Problems[1].Error(), "a.yaml") {
 		t.Errorf("each names the other: %v", s.Problems)
 	}
@@ -195,19 +203,19 @@ func TestDirDuplicates(t *testing.T) {
 // An absence counts when it has lasted, a presence at once.
 func TestDirAbsenceWaits(t *testing.T) {
 	t.Parallel()
-	tr := newTree(t, DirOptions{})
+	tr := newTree(t, Options{})
 	tr.write("a.yaml", named("a"))
 	tr.write("b.yaml", named("b"))
 	tr.settled()
 	tr.write("c.yaml", named("c"))
 	tr.expect(tr.load(), "a b c", "")
 	tr.must(os.Remove(filepath.Join(tr.top, "m", "a.yaml")))
-	tr.expect(tr.load(), "b c", ReasonUnsettled)
+	tr.expect(tr.load(), "b c", desired.ReasonUnsettled)
 	// Back within the time, as an editor does it: never absent.
 	tr.write("a.yaml", named("a"))
 	tr.expect(tr.load(), "a b c", "")
 	tr.must(os.Remove(filepath.Join(tr.top, "m", "a.yaml")))
-	tr.expect(tr.load(), "b c", ReasonUnsettled)
+	tr.expect(tr.load(), "b c", desired.ReasonUnsettled)
 	time.Sleep(settle)
 	tr.expect(tr.load(), "b c", "")
 }
@@ -216,23 +224,23 @@ func TestDirAbsenceWaits(t *testing.T) {
 // being mended, perhaps.
 func TestDirAbsenceOfNamelessWaits(t *testing.T) {
 	t.Parallel()
-	tr := newTree(t, DirOptions{})
+	tr := newTree(t, Options{})
 	tr.write("a.yaml", named("a"))
 	tr.write("b.yaml", named("b"))
 	tr.settled()
 	tr.write("a.yaml", "")
-	tr.expect(tr.load(), "b", ReasonInvalidManifests)
+	tr.expect(tr.load(), "b", desired.ReasonInvalidManifests)
 	time.Sleep(settle)
-	tr.expect(tr.load(), "b", ReasonInvalidManifests)
+	tr.expect(tr.load(), "b", desired.ReasonInvalidManifests)
 	tr.must(os.Remove(filepath.Join(tr.top, "m", "a.yaml")))
-	tr.expect(tr.load(), "b", ReasonUnsettled)
+	tr.expect(tr.load(), "b", desired.ReasonUnsettled)
 	tr.write("a.yaml", named("a"))
 	tr.expect(tr.load(), "a b", "")
 	tr.write("a.yaml", "")
-	tr.expect(tr.load(), "b", ReasonInvalidManifests)
+	tr.expect(tr.load(), "b", desired.ReasonInvalidManifests)
 	time.Sleep(settle)
 	tr.must(os.Remove(filepath.Join(tr.top, "m", "a.yaml")))
-	tr.expect(tr.load(), "b", ReasonUnsettled)
+	tr.expect(tr.load(), "b", desired.ReasonUnsettled)
 	time.Sleep(settle)
 	tr.expect(tr.load(), "b", "")
 }
@@ -241,10 +249,10 @@ func TestDirAbsenceOfNamelessWaits(t *testing.T) {
 // first; a program that looks once must.
 func TestDirFirstLook(t *testing.T) {
 	t.Parallel()
-	tr := newTree(t, DirOptions{})
+	tr := newTree(t, Options{})
 	tr.write("a.yaml", named("a"))
-	tr.expect(tr.load(), "a", ReasonUnsettled)
-	once := newTree(t, DirOptions{Once: true})
+	tr.expect(tr.load(), "a", desired.ReasonUnsettled)
+	once := newTree(t, Options{Once: true})
 	once.write("a.yaml", named("a"))
 	once.expect(once.load(), "a", "")
 }
@@ -252,14 +260,14 @@ func TestDirFirstLook(t *testing.T) {
 // A file that somebody has open for writing keeps what it said before.
 func TestDirBeingWritten(t *testing.T) {
 	t.Parallel()
-	tr := newTree(t, DirOptions{})
+	tr := newTree(t, Options{})
 	tr.write("a.yaml", named("a"))
 	first := tr.settled()
 	p := filepath.Join(tr.top, "m", "a.yaml")
 	f, err := os.OpenFile(p, os.O_WRONLY|os.O_TRUNC, 0)
 	tr.must(err)
 	s := tr.load()
-	tr.expect(s, "a", ReasonUnsettled)
+	tr.expect(s, "a", desired.ReasonUnsettled)
 	if s.Lookup("a").Hash != first.Lookup("a").Hash {
 		t.Error("half a file is believed")
 	}
@@ -289,31 +297,31 @@ func TestDirDisasters(t *testing.T) {
 		want string
 		undo func(tr *tree)
 	}{
-		"removed": {func(tr *tree) { tr.must(os.RemoveAll(m(tr))) }, ReasonDirectoryMissing, nil},
-		"renamed": {func(tr *tree) { tr.must(os.Rename(m(tr), m(tr)+"2")) }, ReasonDirectoryMissing, func(tr *tree) { tr.must(os.Rename(m(tr)+"2", m(tr))) }},
+		"removed": {func(tr *tree) { tr.must(os.RemoveAll(m(tr))) }, desired.ReasonDirectoryMissing, nil},
+		"renamed": {func(tr *tree) { tr.must(os.Rename(m(tr), m(tr)+"2")) }, desired.ReasonDirectoryMissing, func(tr *tree) { tr.must(os.Rename(m(tr)+"2", m(tr))) }},
 		"swapped for an empty one": {func(tr *tree) {
 			tr.must(os.Rename(m(tr), m(tr)+"2"))
 			tr.must(os.Mkdir(m(tr), 0o755))
-		}, ReasonDirectoryReplaced, func(tr *tree) {
+		}, desired.ReasonDirectoryReplaced, func(tr *tree) {
 			tr.must(os.Remove(m(tr)))
 			tr.must(os.Rename(m(tr)+"2", m(tr)))
 		}},
 		"a file in its place": {func(tr *tree) {
 			tr.must(os.Rename(m(tr), m(tr)+"2"))
 			tr.must(os.WriteFile(m(tr), nil, 0o600))
-		}, ReasonDirectoryUnreadable, func(tr *tree) {
+		}, desired.ReasonDirectoryUnreadable, func(tr *tree) {
 			tr.must(os.Remove(m(tr)))
 			tr.must(os.Rename(m(tr)+"2", m(tr)))
 		}},
 		"a dangling link in its place": {func(tr *tree) {
 			tr.must(os.Rename(m(tr), m(tr)+"2"))
 			tr.must(os.Symlink("nowhere", m(tr)))
-		}, ReasonDirectoryMissing, func(tr *tree) {
+		}, desired.ReasonDirectoryMissing, func(tr *tree) {
 			tr.must(os.Remove(m(tr)))
 			tr.must(os.Rename(m(tr)+"2", m(tr)))
 		}},
 	} {
-		tr := newTree(t, DirOptions{})
+		tr := newTree(t, Options{})
 		tr.write("a.yaml", named("a"))
 		tr.settled()
 		c.do(tr)
@@ -323,7 +331,7 @@ func TestDirDisasters(t *testing.T) {
 		tr.expect(tr.settled(), "", c.want)
 		// Another daemon, that knows what this one remembered.
 		mem := tr.dir.Memory()
-		next := NewDir(DirOptions{Path: m(tr), Memory: &mem, BootID: "boot", Once: true})
+		next := New(Options{Path: m(tr), Memory: &mem, BootID: "boot", Once: true})
 		if s, err := next.Load(t.Context()); err != nil || s.Reason != c.want {
 			t.Errorf("%s, after a restart: %s %v", name, s.Reason, err)
 		}
@@ -338,7 +346,7 @@ func TestDirDisasters(t *testing.T) {
 // other at its word.
 func TestDirEmptied(t *testing.T) {
 	t.Parallel()
-	tr := newTree(t, DirOptions{})
+	tr := newTree(t, Options{})
 	tr.write("a.yaml", named("a"))
 	tr.settled()
 	tr.must(os.Remove(filepath.Join(tr.top, "m", "a.yaml")))
@@ -350,7 +358,7 @@ func TestDirEmptied(t *testing.T) {
 	mem.Ino++
 	mem.Emptied = false
 	for _, allow := range []bool{false, true} {
-		d := NewDir(DirOptions{Path: filepath.Join(tr.top, "m"), Memory: &mem, BootID: "boot", Once: true, AllowEmpty: allow})
+		d := New(Options{Path: filepath.Join(tr.top, "m"), Memory: &mem, BootID: "boot", Once: true, AllowEmpty: allow})
 		if s, err := d.Load(t.Context()); err != nil || s.Complete != allow {
 			t.Errorf("allow %v: %+v %v", allow, s, err)
 		}
@@ -385,7 +393,7 @@ func inMountNS(t *testing.T, f func()) {
 // Something is mounted over the directory: the kernel tells nobody.
 func TestDirMountedOver(t *testing.T) {
 	t.Parallel()
-	tr := newTree(t, DirOptions{})
+	tr := newTree(t, Options{})
 	tr.write("a.yaml", named("a"))
 	m := filepath.Join(tr.top, "m")
 	inMountNS(t, func() {
@@ -395,7 +403,7 @@ func TestDirMountedOver(t *testing.T) {
 		if tr.dir.identity() == before {
 			t.Error("the poll does not notice a mount")
 		}
-		tr.expect(tr.settled(), "", ReasonDirectoryReplaced)
+		tr.expect(tr.settled(), "", desired.ReasonDirectoryReplaced)
 		tr.must(unix.Unmount(m, 0))
 		tr.expect(tr.settled(), "a", "")
 		// The same directory bound to itself is another mount, and holds the
@@ -420,7 +428,7 @@ func (tr *tree) watching() {
 }
 
 // eventually loads on every change until ok, as the loop does.
-func (tr *tree) eventually(what string, ok func(*Snapshot) bool) time.Duration {
+func (tr *tree) eventually(what string, ok func(*desired.Snapshot) bool) time.Duration {
 	tr.t.Helper()
 	start := time.Now()
 	deadline := time.After(20 * time.Second)
@@ -440,10 +448,10 @@ func (tr *tree) eventually(what string, ok func(*Snapshot) bool) time.Duration {
 // Everything that is done to a directory is noticed, without a poll.
 func TestWatch(t *testing.T) {
 	t.Parallel()
-	tr := newTree(t, DirOptions{PollEvery: time.Hour})
+	tr := newTree(t, Options{PollEvery: time.Hour})
 	tr.watching()
-	is := func(want string) func(*Snapshot) bool {
-		return func(s *Snapshot) bool { return names(s) == want && s.Reason == "" }
+	is := func(want string) func(*desired.Snapshot) bool {
+		return func(s *desired.Snapshot) bool { return names(s) == want && s.Reason == "" }
 	}
 	m := filepath.Join(tr.top, "m")
 	tr.eventually("start", is(""))
@@ -468,11 +476,11 @@ func TestWatch(t *testing.T) {
 
 	// The directory is moved away, comes back, is replaced.
 	tr.must(os.Rename(m, m+"2"))
-	tr.eventually("moved away", func(s *Snapshot) bool { return s.Reason == ReasonDirectoryMissing })
+	tr.eventually("moved away", func(s *desired.Snapshot) bool { return s.Reason == desired.ReasonDirectoryMissing })
 	tr.must(os.Rename(m+"2", m))
 	tr.eventually("back", is("bb vim"))
 	tr.must(os.RemoveAll(m))
-	tr.eventually("removed", func(s *Snapshot) bool { return s.Reason == ReasonDirectoryMissing })
+	tr.eventually("removed", func(s *desired.Snapshot) bool { return s.Reason == desired.ReasonDirectoryMissing })
 	tr.must(os.Mkdir(m, 0o755))
 	tr.write("x.yaml", named("x"))
 	tr.eventually("made anew", is("x"))
@@ -491,10 +499,10 @@ func TestWatchLinks(t *testing.T) {
 	}
 	tr.must(os.Symlink("v1", filepath.Join(top, "link")))
 	tr.must(os.Symlink("link", filepath.Join(top, "m")))
-	tr.dir = NewDir(DirOptions{Path: filepath.Join(top, "m"), Settle: settle, PollEvery: time.Hour, BootID: "boot"})
+	tr.dir = New(Options{Path: filepath.Join(top, "m"), Settle: settle, PollEvery: time.Hour, BootID: "boot"})
 	tr.watching()
-	is := func(want string) func(*Snapshot) bool {
-		return func(s *Snapshot) bool { return names(s) == want && s.Reason == "" }
+	is := func(want string) func(*desired.Snapshot) bool {
+		return func(s *desired.Snapshot) bool { return names(s) == want && s.Reason == "" }
 	}
 	tr.eventually("start", is("v1"))
 	tr.must(os.Symlink("v2", filepath.Join(top, "next")))
@@ -511,7 +519,7 @@ func TestWatchLinks(t *testing.T) {
 	}
 	tr.must(os.Symlink("..1", filepath.Join(k, "..data")))
 	tr.must(os.Symlink("..data/a.yaml", filepath.Join(k, "a.yaml")))
-	kt := &tree{t: t, top: top, dir: NewDir(DirOptions{Path: k, Settle: settle, PollEvery: time.Hour, BootID: "boot"})}
+	kt := &tree{t: t, top: top, dir: New(Options{Path: k, Settle: settle, PollEvery: time.Hour, BootID: "boot"})}
 	kt.watching()
 	kt.eventually("..data", is("k1"))
 	tr.must(os.Symlink("..2", filepath.Join(k, "..data_tmp")))
@@ -522,24 +530,24 @@ func TestWatchLinks(t *testing.T) {
 // Without inotify the poll finds everything, and it is said.
 func TestWatchPollOnly(t *testing.T) {
 	t.Parallel()
-	tr := newTree(t, DirOptions{PollEvery: 20 * time.Millisecond})
+	tr := newTree(t, Options{PollEvery: 20 * time.Millisecond})
 	tr.dir.newWatcher = func() (*fsnotify.Watcher, error) { return nil, unix.EMFILE }
 	tr.watching()
 	tr.write("a.yaml", named("a"))
-	is := func(s *Snapshot) bool { return s.Lookup("a") != nil && s.Complete }
+	is := func(s *desired.Snapshot) bool { return s.Lookup("a") != nil && s.Complete }
 	tr.eventually("a file", is)
 	if !strings.Contains(tr.dir.Degraded(), "inotify") {
 		t.Errorf("degraded: %q", tr.dir.Degraded())
 	}
 	tr.must(os.Remove(filepath.Join(tr.top, "m", "a.yaml")))
-	tr.eventually("its removal", func(s *Snapshot) bool { return len(s.Entries) == 0 && s.Complete })
+	tr.eventually("its removal", func(s *desired.Snapshot) bool { return len(s.Entries) == 0 && s.Complete })
 }
 
 // The queue of notifications overflowed: anything may have changed, so it is
 // looked at, and the watches are made anew.
 func TestWatchOverflow(t *testing.T) {
 	t.Parallel()
-	tr := newTree(t, DirOptions{PollEvery: time.Hour})
+	tr := newTree(t, Options{PollEvery: time.Hour})
 	watchers := make(chan *fsnotify.Watcher, 2)
 	tr.dir.newWatcher = func() (*fsnotify.Watcher, error) {
 		w, err := fsnotify.NewWatcher()
@@ -562,7 +570,7 @@ func TestWatchOverflow(t *testing.T) {
 // 10 000 files: a change is noticed at once, and an unchanged look is cheap. With
 // SANDBOXCTL_REACTION set, a hundred changes are.
 func TestManyFiles(t *testing.T) {
-	tr := newTree(t, DirOptions{PollEvery: time.Hour})
+	tr := newTree(t, Options{PollEvery: time.Hour})
 	n, changes := 10000, 10
 	if testing.Short() {
 		n = 1000
@@ -577,7 +585,7 @@ func TestManyFiles(t *testing.T) {
 		tr.write(file(i, "sh"))
 	}
 	tr.watching()
-	first := tr.eventually("all", func(s *Snapshot) bool { return len(s.Entries) == n && s.Complete })
+	first := tr.eventually("all", func(s *desired.Snapshot) bool { return len(s.Entries) == n && s.Complete })
 	start := time.Now()
 	tr.load()
 	unchanged := time.Since(start)
@@ -591,7 +599,7 @@ func TestManyFiles(t *testing.T) {
 		} else {
 			tr.must(os.WriteFile(filepath.Join(tr.top, "m", name), []byte(text), 0o644))
 		}
-		tr.eventually(name, func(s *Snapshot) bool {
+		tr.eventually(name, func(s *desired.Snapshot) bool {
 			e := s.Lookup(fmt.Sprintf("s%d", i*n/changes))
 			return e != nil && e.Sandbox.Spec.Command[0] == "edited"
 		})
@@ -612,7 +620,7 @@ func BenchmarkLoad50(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	d := NewDir(DirOptions{Path: top, Once: true})
+	d := New(Options{Path: top, Once: true})
 	for b.Loop() {
 		if _, err := d.Load(b.Context()); err != nil {
 			b.Fatal(err)
@@ -634,7 +642,7 @@ func TestUnprintableNames(t *testing.T) {
 			if err := errors.Join(os.Mkdir(filepath.Join(dir, "real"), 0o700), put(dir)); err != nil {
 				t.Fatal(err)
 			}
-			snap, err := NewDir(DirOptions{Path: dir, Once: true}).Load(t.Context())
+			snap, err := New(Options{Path: dir, Once: true}).Load(t.Context())
 			if err != nil || snap.Complete || len(snap.Problems) != 1 || !strings.Contains(snap.Problems[0].Message, "not printable UTF-8") {
 				t.Errorf("%s %q: %+v %v", name, bad, snap, err)
 			}
@@ -651,7 +659,7 @@ func BenchmarkLoadUnchanged(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	d := NewDir(DirOptions{Path: top, Once: true})
+	d := New(Options{Path: top, Once: true})
 	for b.Loop() {
 		if err := os.Chmod(file(7), []os.FileMode{0o600, 0o644}[b.N%2]); err != nil {
 			b.Fatal(err)

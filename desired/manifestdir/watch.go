@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package manifestdir
 
 import (
 	"context"
@@ -16,6 +16,8 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/desired"
 )
 
 // maxLinks bounds the chain of links to the directory.
@@ -248,7 +250,7 @@ func (w *watch) fail(err error) {
 // concerns says whether an event is about the directory or the way to it, and
 // not about its neighbours.
 func (w *watch) concerns(ev fsnotify.Event) bool {
-	if ev.Op == fsnotify.Write && !IsManifestName(ev.Name) && filepath.Base(ev.Name) != IgnoreFile && !w.d.hasLinks() {
+	if ev.Op == fsnotify.Write && !IsManifestName(ev.Name) && filepath.Base(ev.Name) != desired.IgnoreFile && !w.d.hasLinks() {
 		return false // a log, perhaps the one of this program
 	}
 	return w.way[ev.Name] || ev.Name == w.top || strings.HasPrefix(ev.Name, w.top+"/")
@@ -265,7 +267,7 @@ func (w *watch) mustRearm(ev fsnotify.Event) bool {
 	}
 	base := filepath.Base(ev.Name)
 	if strings.HasPrefix(base, ".") {
-		return strings.HasPrefix(base, "..") || base == IgnoreFile // ..data
+		return strings.HasPrefix(base, "..") || base == desired.IgnoreFile // ..data
 	}
 	if filepath.Ext(base) == "" {
 		return true // perhaps a directory

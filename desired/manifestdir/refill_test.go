@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package manifestdir
 
 import (
 	"os"
@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/desiredtest"
 )
 
@@ -32,13 +33,13 @@ func TestDirRefilled(t *testing.T) {
 			write := func(n string) {
 				desiredtest.Must(t, os.WriteFile(filepath.Join(m, n+".yaml"), []byte(named(n)), 0o644))
 			}
-			d := NewDir(DirOptions{Path: m, Settle: settle, BootID: "boot", Expected: true})
-			load := func() *Snapshot {
+			d := New(Options{Path: m, Settle: settle, BootID: "boot", Expected: true})
+			load := func() *desired.Snapshot {
 				s, err := d.Load(t.Context())
 				desiredtest.Must(t, err)
 				return s
 			}
-			complete := func() *Snapshot {
+			complete := func() *desired.Snapshot {
 				t.Helper()
 				for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(settle / 4) {
 					if s := load(); s.Complete {

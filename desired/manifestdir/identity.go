@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package manifestdir
 
 import (
 	"errors"
@@ -12,10 +12,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/desired"
 )
 
-// DirIdentity tells directories apart, also where one is mounted over another.
-type DirIdentity struct {
+// Identity tells directories apart, also where one is mounted over another.
+type Identity struct {
 	Dev   uint64 `json:"dev,omitempty"`
 	Ino   uint64 `json:"ino,omitempty"`
 	Mount uint64 `json:"mount,omitempty"`
@@ -28,13 +30,13 @@ type DirIdentity struct {
 // directory that was emptied from one that was swapped or unmounted.
 type Memory struct {
 	// The directory that last held a manifest.
-	DirIdentity
+	Identity
 	BootID string `json:"bootID,omitempty"`
 	// Emptied says that it was then seen empty, itself: that is its author's
 	// wish, and stays so.
 	Emptied bool `json:"emptied,omitempty"`
 	// Dirs are the directories below it that last held a manifest, by path.
-	Dirs map[string]DirIdentity `json:"dirs,omitempty"`
+	Dirs map[string]Identity `json:"dirs,omitempty"`
 	// Broken are the files that had problems at the last look, each with its
 	// identity. Gone are the sandboxes whose manifests were removed since these
 	// files are as they are.
@@ -44,19 +46,19 @@ type Memory struct {
 
 // Equal says whether two memories are the same.
 func (m *Memory) Equal(o *Memory) bool {
-	return m.DirIdentity == o.DirIdentity && m.BootID == o.BootID && m.Emptied == o.Emptied &&
+	return m.Identity == o.Identity && m.BootID == o.BootID && m.Emptied == o.Emptied &&
 		maps.Equal(m.Dirs, o.Dirs) && slices.Equal(m.Broken, o.Broken) && slices.Equal(m.Gone, o.Gone)
 }
 
 // maxDirs bounds the directories below the top, and with them the memory.
 const maxDirs = 2000
 
-func statDir(fd int) (DirIdentity, error) {
+func statDir(fd int) (Identity, error) {
 	var st unix.Statx_t
 	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_INO|unix.STATX_MNT_ID|unix.STATX_BTIME, &st); err != nil {
-		return DirIdentity{}, fmt.Errorf("stat directory: %w", err)
+		return Identity{}, fmt.Errorf("stat directory: %w", err)
 	}
-	id := DirIdentity{Dev: unix.Mkdev(st.Dev_major, st.Dev_minor), Ino: st.Ino, Mount: st.Mnt_id}
+	id := Identity{Dev: unix.Mkdev(st.Dev_major, st.Dev_minor), Ino: st.Ino, Mount: st.Mnt_id}
 	if st.Mask&unix.STATX_BTIME != 0 {
 		id.Birth = st.Btime.Sec*1e9 + int64(st.Btime.Nsec)
 	}
@@ -65,7 +67,7 @@ func statDir(fd int) (DirIdentity, error) {
 
 // isStill compares a directory with what is remembered of it. Mount ids mean
 // nothing in another boot.
-func (d *Dir) isStill(was, id DirIdentity) bool {
+func (d *Dir) isStill(was, id Identity) bool {
 	return was.Dev == id.Dev && was.Ino == id.Ino && (was.Birth == id.Birth || was.Birth == 0 || id.Birth == 0) &&
 		(d.memory.BootID != d.opts.BootID || was.Mount == 0 || was.Mount == id.Mount)
 }
@@ -84,29 +86,29 @@ func (d *Dir) any(is func(*fileEntry) bool) bool {
 }
 
 // identify compares the directory with the one that is remembered.
-func (d *Dir) identify(s *Snapshot, id DirIdentity) {
+func (d *Dir) identify(s *desired.Snapshot, id Identity) {
 	m := &d.memory
-	same := d.isStill(m.DirIdentity, id)
+	same := d.isStill(m.Identity, id)
 	switch {
 	case d.any((*fileEntry).defines):
 		// It holds manifests: whatever it was before, it is the one now. That
 		// a swap took too much away is the deletion guard's to judge.
-		m.DirIdentity, m.BootID, m.Emptied = id, d.opts.BootID, false
+		m.Identity, m.BootID, m.Emptied = id, d.opts.BootID, false
 	case m.Ino == 0 && !d.opts.Expected, same && m.Emptied:
 		// Never held anything, or was emptied before by its author.
 	case (same || m.Ino == 0) && d.any((*fileEntry).concerns):
 		// What is there can't be read now.
 	case same || d.opts.AllowEmpty:
-		m.DirIdentity, m.BootID, m.Emptied = id, d.opts.BootID, true
+		m.Identity, m.BootID, m.Emptied = id, d.opts.BootID, true
 	default:
-		d.incomplete(s, ReasonDirectoryReplaced,
+		d.incomplete(s, desired.ReasonDirectoryReplaced,
 			"the manifests directory %s is another one than before and holds no manifest; no sandbox is stopped because of it: mount the disk that belongs there, or, if the directory is meant to be new, `sandboxctl apply --new-directory` puts a manifest into it", d.opts.Path)
 	}
 }
 
 // identifyBelow compares the directories below the top with those that are
 // remembered: a volume of manifests that is not mounted leaves an empty directory.
-func (d *Dir) identifyBelow(sc *scanner, top DirIdentity) {
+func (d *Dir) identifyBelow(sc *scanner, top Identity) {
 	holding := map[string]bool{}
 	occupied := map[string]bool{}
 	for _, f := range d.files {
@@ -117,8 +119,8 @@ func (d *Dir) identifyBelow(sc *scanner, top DirIdentity) {
 	}
 	// A tree that was replaced as a whole, by one that holds manifests, is the one
 	// now with all that is below it.
-	swapped := map[string]bool{"": d.memory.Ino != 0 && !d.isStill(d.memory.DirIdentity, top) && d.any((*fileEntry).defines)}
-	keep := map[string]DirIdentity{}
+	swapped := map[string]bool{"": d.memory.Ino != 0 && !d.isStill(d.memory.Identity, top) && d.any((*fileEntry).defines)}
+	keep := map[string]Identity{}
 	now := time.Now()
 	for _, p := range slices.Sorted(maps.Keys(d.memory.Dirs)) {
 		was := d.memory.Dirs[p]
@@ -189,5 +191,5 @@ func (sc *scanner) there(p string) bool {
 
 // told says whether something is wrong with a path already.
 func (sc *scanner) told(p string) bool {
-	return slices.ContainsFunc(sc.snap.Problems, func(x Problem) bool { return x.File == p })
+	return slices.ContainsFunc(sc.snap.Problems, func(x desired.Problem) bool { return x.File == p })
 }

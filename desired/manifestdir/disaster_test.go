@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package manifestdir
 
 import (
 	"context"
@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/desired"
 )
 
 // A disaster is something that happens to a directory of manifests whose
@@ -50,7 +52,7 @@ type scene struct {
 	dir *Dir
 
 	mu    sync.Mutex
-	last  *Snapshot
+	last  *desired.Snapshot
 	seen  int // snapshots that were judged
 	fresh chan struct{}
 }
@@ -90,7 +92,7 @@ func (x *disaster) run(t *testing.T, hammer bool) {
 	}
 	// An absence counts after a time that no tool takes to put a file back, not on
 	// a machine that is busy either; it is waited for in none of these.
-	d.dir = NewDir(DirOptions{Path: d.m, Settle: 5 * time.Second, PollEvery: poll, BootID: "boot", Once: true})
+	d.dir = New(Options{Path: d.m, Settle: 5 * time.Second, PollEvery: poll, BootID: "boot", Once: true})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -136,7 +138,7 @@ func (d *scene) look(ctx context.Context, hammer bool, resync time.Duration) {
 	}
 }
 
-func (d *scene) judge(s *Snapshot) {
+func (d *scene) judge(s *desired.Snapshot) {
 	for name := range keep {
 		switch e := s.Lookup(name); {
 		case s.Removed(name, keep[name]):
@@ -156,7 +158,7 @@ func (d *scene) judge(s *Snapshot) {
 }
 
 // until waits for a snapshot, that comes of itself.
-func (d *scene) until(what string, ok func(s *Snapshot) bool) {
+func (d *scene) until(what string, ok func(s *desired.Snapshot) bool) {
 	d.t.Helper()
 	deadline := time.After(60 * time.Second)
 	for {
@@ -177,14 +179,14 @@ func (d *scene) until(what string, ok func(s *Snapshot) bool) {
 // noticed waits until the directory is said to be incomplete for a reason.
 func (d *scene) noticed(reason string) {
 	d.t.Helper()
-	d.until(reason, func(s *Snapshot) bool { return s.Reason == reason })
+	d.until(reason, func(s *desired.Snapshot) bool { return s.Reason == reason })
 }
 
 // whole waits until the directory is complete and says of a, b and c what is
 // given.
 func (d *scene) whole(a, b, c string) {
 	d.t.Helper()
-	d.until("whole", func(s *Snapshot) bool {
+	d.until("whole", func(s *desired.Snapshot) bool {
 		if !s.Complete {
 			return false
 		}
@@ -231,7 +233,7 @@ func (d *scene) fill(dir, version string) {
 // problem waits until a file is said to be wrong.
 func (d *scene) problem(text string) {
 	d.t.Helper()
-	d.until("a problem", func(s *Snapshot) bool {
+	d.until("a problem", func(s *desired.Snapshot) bool {
 		for _, p := range s.Problems {
 			if strings.Contains(p.Error(), text) {
 				return true
@@ -357,21 +359,21 @@ const often = 50 * time.Millisecond
 var disasters = []disaster{
 	{name: "directory removed and made anew", do: func(d *scene) {
 		d.must(os.RemoveAll(d.m))
-		d.noticed(ReasonDirectoryMissing)
+		d.noticed(desired.ReasonDirectoryMissing)
 		d.must(os.Mkdir(d.m, 0o755))
-		d.noticed(ReasonDirectoryReplaced)
+		d.noticed(desired.ReasonDirectoryReplaced)
 		d.fill(d.m, "edited")
 		d.whole("edited", "edited", "edited")
 	}},
 	{name: "directory renamed away and back", do: func(d *scene) {
 		d.must(os.Rename(d.m, d.m+"2"))
-		d.noticed(ReasonDirectoryMissing)
+		d.noticed(desired.ReasonDirectoryMissing)
 		d.must(os.Rename(d.m+"2", d.m))
 		d.whole("sh", "sh", "sh")
 	}},
 	{name: "directory renamed away and another in its place", do: func(d *scene) {
 		d.must(errors.Join(os.Rename(d.m, d.m+"2"), os.Mkdir(d.m, 0o755)))
-		d.noticed(ReasonDirectoryReplaced)
+		d.noticed(desired.ReasonDirectoryReplaced)
 		d.must(errors.Join(os.Remove(d.m), os.Rename(d.m+"2", d.m)))
 		d.whole("sh", "sh", "sh")
 	}},
@@ -386,33 +388,33 @@ var disasters = []disaster{
 	}},
 	{name: "a file in the place of the directory", do: func(d *scene) {
 		d.must(errors.Join(os.Rename(d.m, d.m+"2"), os.WriteFile(d.m, nil, 0o600)))
-		d.noticed(ReasonDirectoryUnreadable)
+		d.noticed(desired.ReasonDirectoryUnreadable)
 		d.must(errors.Join(os.Remove(d.m), os.Rename(d.m+"2", d.m)))
 		d.whole("sh", "sh", "sh")
 	}},
 	{name: "a loop of links in the place of the directory", do: func(d *scene) {
 		d.must(errors.Join(os.Rename(d.m, d.m+"2"), os.Symlink("m", d.m)))
-		d.noticed(ReasonDirectoryUnreadable)
+		d.noticed(desired.ReasonDirectoryUnreadable)
 		d.must(errors.Join(os.Remove(d.m), os.Rename(d.m+"2", d.m)))
 		d.whole("sh", "sh", "sh")
 	}},
 	{name: "parent renamed away and back", do: func(d *scene) {
 		p := filepath.Dir(d.m)
 		d.must(os.Rename(p, p+"2"))
-		d.noticed(ReasonDirectoryMissing)
+		d.noticed(desired.ReasonDirectoryMissing)
 		d.must(os.Rename(p+"2", p))
 		d.whole("sh", "sh", "sh")
 	}, poll: often},
 	{name: "parent removed and made anew", do: func(d *scene) {
 		p := filepath.Dir(d.m)
 		d.must(os.RemoveAll(p))
-		d.noticed(ReasonDirectoryMissing)
+		d.noticed(desired.ReasonDirectoryMissing)
 		d.fill(d.m, "edited")
 		d.whole("edited", "edited", "edited")
 	}, poll: often},
 	{name: "tmpfs mounted over the directory", do: func(d *scene) {
 		d.must(unix.Mount("tmpfs", d.m, "tmpfs", 0, "size=1m,mode=755"))
-		d.noticed(ReasonDirectoryReplaced)
+		d.noticed(desired.ReasonDirectoryReplaced)
 		d.must(unix.Unmount(d.m, unix.MNT_DETACH))
 		d.whole("sh", "sh", "sh")
 	}, poll: often, root: true},
@@ -425,11 +427,11 @@ var disasters = []disaster{
 		// What is below it is empty, as mount points are.
 		d.must(unix.Mount("tmpfs", filepath.Dir(d.m), "tmpfs", 0, "size=1m,mode=755"))
 		d.must(os.Mkdir(d.m, 0o755))
-		d.noticed(ReasonDirectoryReplaced)
+		d.noticed(desired.ReasonDirectoryReplaced)
 		d.must(unix.Mount(v, d.m, "", unix.MS_BIND, ""))
 		d.whole("edited", "edited", "edited")
 		d.must(unix.Unmount(d.m, unix.MNT_DETACH))
-		d.noticed(ReasonDirectoryReplaced)
+		d.noticed(desired.ReasonDirectoryReplaced)
 		d.must(unix.Unmount(filepath.Dir(d.m), unix.MNT_DETACH))
 		d.whole("edited", "edited", "edited")
 		d.must(unix.Unmount(d.m, unix.MNT_DETACH))
@@ -481,7 +483,7 @@ var disasters = []disaster{
 		swap("m2")
 		d.whole("edited", "edited", "edited")
 		swap("nowhere")
-		d.noticed(ReasonDirectoryMissing)
+		d.noticed(desired.ReasonDirectoryMissing)
 		swap("m1")
 		d.whole("sh", "sh", "sh")
 		for i := range 51 {
@@ -611,7 +613,7 @@ var disasters = []disaster{
 		// It is absent then, for as long as that is: nothing is stopped before the
 		// absence has lasted.
 		d.must(errors.Join(os.Rename(d.at("a.yaml"), d.at("kept")), os.Mkdir(d.at("a.yaml"), 0o755)))
-		d.noticed(ReasonUnsettled)
+		d.noticed(desired.ReasonUnsettled)
 		d.must(errors.Join(os.Remove(d.at("a.yaml")), os.Rename(d.at("kept"), d.at("a.yaml"))))
 		d.whole("sh", "sh", "sh")
 	}},
@@ -626,7 +628,7 @@ var disasters = []disaster{
 		for i := range 1000 {
 			d.must(os.WriteFile(d.at(fmt.Sprintf("f%d.yaml", i)), []byte(named(fmt.Sprintf("f%d", i))), 0o644))
 		}
-		d.until("all of them", func(s *Snapshot) bool { return len(s.Entries) == 1003 && s.Complete })
+		d.until("all of them", func(s *desired.Snapshot) bool { return len(s.Entries) == 1003 && s.Complete })
 		for i := range 1000 {
 			d.must(os.Remove(d.at(fmt.Sprintf("f%d.yaml", i))))
 		}

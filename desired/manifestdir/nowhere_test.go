@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package manifestdir
 
 import (
 	"errors"
@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/desired"
 )
 
 // vanishing is a change of a directory in which a.yaml defines a, sub/b.yaml b and
@@ -185,7 +187,7 @@ func TestDirVanishing(t *testing.T) {
 }
 
 func (c *vanishing) run(t *testing.T, restart bool) {
-	v := &scenery{newTree(t, DirOptions{PollEvery: settle})}
+	v := &scenery{newTree(t, Options{PollEvery: settle})}
 	for n, f := range keep {
 		v.write(strings.Replace(f, "sub/c", "sub/deep/c", 1), named(n))
 	}
@@ -196,7 +198,7 @@ func (c *vanishing) run(t *testing.T, restart bool) {
 		mem := v.dir.Memory()
 		opts := v.dir.opts
 		opts.Memory, opts.Expected = &mem, true
-		v.dir = NewDir(opts)
+		v.dir = New(opts)
 	}
 	for began := time.Now(); time.Since(began) < 5*settle; time.Sleep(settle / 4) {
 		s := v.load()
@@ -207,13 +209,13 @@ func (c *vanishing) run(t *testing.T, restart bool) {
 		}
 	}
 	s := v.settled()
-	v.expect(s, names(s), ReasonInvalidManifests)
+	v.expect(s, names(s), desired.ReasonInvalidManifests)
 	if len(s.Problems) == 0 || s.Problems[0].File != c.told || !strings.Contains(s.Problems[0].Message, c.says) {
 		t.Errorf("told: %v, expected %s: … %s", s.Problems, c.told, c.says)
 	}
 	// Somebody who only looks is told the same.
 	mem := v.dir.Memory()
-	once, err := NewDir(DirOptions{Path: v.at(""), Once: true, BootID: "boot", Memory: &mem, Expected: true}).Load(t.Context())
+	once, err := New(Options{Path: v.at(""), Once: true, BootID: "boot", Memory: &mem, Expected: true}).Load(t.Context())
 	if err != nil || len(once.Problems) != len(s.Problems) || once.Problems[0].Error() != s.Problems[0].Error() {
 		t.Errorf("at one look: %+v %v", once, err)
 	}
@@ -242,7 +244,7 @@ func TestDirRemovals(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			v := &scenery{newTree(t, DirOptions{})}
+			v := &scenery{newTree(t, Options{})}
 			v.write("kept.yaml", named("kept"))
 			v.write("a.yaml", named("a"))
 			if strings.Contains(name, "director") {
