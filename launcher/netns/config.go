@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -188,26 +189,38 @@ func routeOf(r *netlink.Route) (*Route, error) {
 }
 
 // Take has the kernel no longer answer for the addresses of what is lent: the
-// sandbox does. Those of IPv6 are removed, and the routes with them.
+// sandbox does. Link-local ones are removed, and their routes with them.
 func (n *Namespace) Take(c *Config) error {
 	return n.eachLent(c, func(h *netlink.Handle, link *Link, l netlink.Link) error {
+		already, err := silenced(h)
+		if err != nil {
+			return err
+		}
 		for _, p := range link.Addresses {
-			if err := takeAddress(h, l, p); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-				return fmt.Errorf("remove address %s from %s: %w", p, link.Name, err)
+			err := take(func() error {
+				if stays(p) {
+					return silence(h, l, p, already[p.Addr()])
+				}
+				return unlessNone(h.AddrDel(l, &netlink.Addr{IPNet: ipNet(p)}))
+			})
+			if err != nil {
+				return fmt.Errorf("take address %s from %s: %w", p, link.Name, err)
 			}
+		}
+		if !slices.ContainsFunc(link.Addresses, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+			return nil
+		}
+		if err := take(func() error { return deafen(h, link.Index) }); err != nil {
+			return fmt.Errorf("take multicast from %s: %w", link.Name, err)
 		}
 		return nil
 	})
 }
 
-func takeAddress(h *netlink.Handle, l netlink.Link, p netip.Prefix) error {
+// take is one step of Take.
+func take(step func() error) error {
 	crashpoint.Before(crashpoint.NetworkTake)
-	var err error
-	if stays(p) {
-		err = silence(h, p.Addr())
-	} else {
-		err = h.AddrDel(l, &netlink.Addr{IPNet: ipNet(p)})
-	}
+	err := step()
 	crashpoint.After(crashpoint.NetworkTake)
 	return err
 }
@@ -228,18 +241,8 @@ func (n *Namespace) Return(c *Config) error {
 	}
 	return n.eachLent(c, func(h *netlink.Handle, link *Link, l netlink.Link) error {
 		for _, p := range link.Addresses {
-			addr := &netlink.Addr{IPNet: ipNet(p)}
-			if p.Addr().Is6() {
-				addr.Flags = unix.IFA_F_NODAD // it was in use until now
-			}
-			if err := putBack(func() error { return h.AddrReplace(l, addr) }); err != nil {
+			if err := serve(h, l, p); err != nil {
 				return fmt.Errorf("put address %s back on %s: %w", p, link.Name, err)
-			}
-			if !stays(p) {
-				continue
-			}
-			if err := putBack(func() error { return serve(h, p.Addr(), link.Index) }); err != nil {
-				return fmt.Errorf("serve address %s on %s again: %w", p, link.Name, err)
 			}
 		}
 		// Those without a gateway first: the others lead over them.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -220,11 +221,16 @@ func TestReturnElsewhere(t *testing.T) {
 func localTable(t *testing.T, n *Namespace) (out []string) {
 	t.Helper()
 	n.must(t, func(h *netlink.Handle) error {
-		routes, err := h.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
-		for _, r := range routes {
-			out = append(out, fmt.Sprintf("%s type %d proto %d scope %d src %s link %d", r.Dst, r.Type, r.Protocol, r.Scope, r.Src, r.LinkIndex))
+		for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+			routes, err := h.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
+			if err != nil {
+				return err
+			}
+			for _, r := range routes {
+				out = append(out, fmt.Sprintf("%s type %d proto %d scope %d src %s link %d metric %d", r.Dst, r.Type, r.Protocol, r.Scope, r.Src, r.LinkIndex, r.Priority))
+			}
 		}
-		return err
+		return nil
 	})
 	slices.Sort(out)
 	return out
@@ -236,7 +242,7 @@ func echoes(t *testing.T, from *Namespace, to string) bool {
 	var err error
 	if derr := from.Do(func() error {
 		var c net.Conn
-		if c, err = net.DialTimeout("tcp", to+":9", time.Second); err == nil {
+		if c, err = net.DialTimeout("tcp", net.JoinHostPort(to, "9"), time.Second); err == nil {
 			c.Close()
 		}
 		return nil
@@ -247,82 +253,245 @@ func echoes(t *testing.T, from *Namespace, to string) bool {
 	return errors.Is(err, unix.ECONNREFUSED)
 }
 
-// echoesSoon is echoes for an interface that may still be coming up.
-func echoesSoon(t *testing.T, from *Namespace, to string) bool {
-	t.Helper()
-	for range 15 {
-		if echoes(t, from, to) {
+// soon waits for something that an interface which is coming up will do.
+func soon(what func() bool) bool {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if what() {
 			return true
 		}
 	}
 	return false
 }
 
-// While an address is lent it is on its interface, where the client's programs
-// look for it, and the kernel answers for it in no way: also where it forwards.
-// Then all is as it was.
-func TestLentAddressStays(t *testing.T) {
-	t.Parallel()
-	inner, outer := newNamespace(t), newNamespace(t)
+// pair is two namespaces with an interface between them: eth0 of the inner one has
+// the addresses given.
+func pair(t *testing.T, gateway string, addresses ...string) (inner, outer *Namespace) {
+	t.Helper()
+	inner, outer = newNamespace(t), newNamespace(t)
 	outer.must(t, func(h *netlink.Handle) error {
 		eth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "out"}, PeerName: "eth0", PeerNamespace: netlink.NsFd(inner.f.Fd())}
 		if err := h.LinkAdd(eth); err != nil {
 			return err
 		}
-		return errors.Join(h.AddrAdd(eth, addr(t, "10.9.1.1/24")), h.LinkSetUp(eth))
+		return errors.Join(h.AddrAdd(eth, addr(t, gateway)), h.LinkSetUp(eth))
 	})
 	inner.must(t, func(h *netlink.Handle) error {
+		l, err := h.LinkByName("eth0")
+		for _, a := range addresses {
+			err = errors.Join(err, h.AddrAdd(l, addr(t, a)))
+		}
+		return errors.Join(err, h.LinkSetUp(l))
+	})
+	return inner, outer
+}
+
+// onEth0 are the addresses of an interface that are not link-local, as its client's
+// programs see them.
+func onEth0(t *testing.T, n *Namespace) (out []string) {
+	t.Helper()
+	n.must(t, func(h *netlink.Handle) error {
 		l, err := h.LinkByName("eth0")
 		if err != nil {
 			return err
 		}
-		return errors.Join(h.AddrAdd(l, addr(t, "10.9.1.2/24")), h.AddrAdd(l, addr(t, "10.9.1.3/32")), h.LinkSetUp(l))
+		addrs, err := h.AddrList(l, netlink.FAMILY_ALL)
+		for _, a := range addrs {
+			if !a.IP.IsLinkLocalUnicast() {
+				out = append(out, a.IPNet.String())
+			}
+		}
+		return err
 	})
-	if err := inner.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0) }); err != nil {
+	slices.Sort(out)
+	return out
+}
+
+// While an address is lent it is on its interface, where the client's programs
+// look for it, and the kernel answers for it in no way: also where it forwards, and
+// also not to who asks for its hardware address by IPv6. Then all is as it was.
+func TestLentAddressStays(t *testing.T) {
+	t.Parallel()
+	for what, c := range map[string]struct {
+		gateway   string
+		addresses []string // sorted; the first can be reached
+	}{
+		"v4":        {"10.9.1.1/24", []string{"10.9.1.2/24", "10.9.1.3/32"}},
+		"v6":        {"fd00:9:1::1/64", []string{"fd00:9:1::2/64", "fd00:9:1::3/128"}},
+		"global v6": {"2001:db8:9::1/48", []string{"2001:db8:9::2/48"}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			inner, outer := pair(t, c.gateway, c.addresses...)
+			if err := inner.Do(func() error {
+				return errors.Join(os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0), os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0))
+			}); err != nil {
+				t.Fatal(err)
+			}
+			first := netip.MustParsePrefix(c.addresses[0]).Addr().String()
+			if !soon(func() bool { return echoes(t, outer, first) }) {
+				t.Fatalf("nobody answers at %s before it is lent", first)
+			}
+			served := func() bool { // all of them, and its own; that takes IPv6 a moment
+				lines := strings.Join(localTable(t, inner), "\n")
+				if !linkLocal.MatchString(lines) {
+					return false
+				}
+				for _, a := range c.addresses {
+					p := netip.MustParsePrefix(a)
+					if !strings.Contains(lines, fmt.Sprintf("%s/%d type %d ", p.Addr(), p.Addr().BitLen(), unix.RTN_LOCAL)) {
+						return false
+					}
+				}
+				return true
+			}
+			if !soon(served) {
+				t.Fatalf("not served: %v", localTable(t, inner))
+			}
+			before := localTable(t, inner)
+			cfg, err := inner.Scrape()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				if err := inner.Take(cfg); err != nil {
+					t.Fatal(err)
+				}
+			}
+			forget(t, outer)
+			for _, a := range c.addresses {
+				if ip := netip.MustParsePrefix(a).Addr().String(); echoes(t, outer, ip) {
+					t.Errorf("the kernel answers at %s while it is lent", ip)
+				}
+			}
+			if strings.Contains(first, ":") {
+				if known := forget(t, outer); slices.Contains(known, first) {
+					t.Errorf("the kernel told its hardware address for %s", first)
+				}
+			}
+			if left, err := inner.Scrape(); err != nil || left.Lent() {
+				t.Errorf("it can be lent twice: %+v %v", left, err)
+			}
+			if got := onEth0(t, inner); !slices.Equal(got, c.addresses) {
+				t.Errorf("the interface has %v, expected what it had, %v", got, c.addresses)
+			}
+			for range 2 {
+				if err := inner.Return(cfg); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !soon(func() bool { return slices.Equal(before, localTable(t, inner)) }) {
+				t.Errorf("the kernel serves\n%s,\nbefore it was\n%s", strings.Join(localTable(t, inner), "\n"), strings.Join(before, "\n"))
+			}
+			if !soon(func() bool { return echoes(t, outer, first) }) {
+				t.Error("nobody answers after the end")
+			}
+		})
+	}
+}
+
+var linkLocal = regexp.MustCompile(`fe80::[0-9a-f:]+/128 type 2 `)
+
+// forget removes all neighbors that a namespace has found, and returns them.
+func forget(t *testing.T, n *Namespace) (known []string) {
+	t.Helper()
+	n.must(t, func(h *netlink.Handle) error {
+		l, err := h.LinkByName("out")
+		if err != nil {
+			return err
+		}
+		neighbors, err := h.NeighList(l.Attrs().Index, netlink.FAMILY_ALL)
+		for _, n := range neighbors {
+			if len(n.HardwareAddr) > 0 {
+				known = append(known, n.IP.String())
+			}
+			if derr := h.NeighDel(&n); derr != nil && !errors.Is(derr, unix.ENOENT) {
+				err = errors.Join(err, derr)
+			}
+		}
+		return err
+	})
+	return known
+}
+
+// An address that the kernel still looks for at its neighbors when it is lent is not
+// served by it when it has found nobody.
+func TestLentTentative(t *testing.T) {
+	t.Parallel()
+	inner, outer := pair(t, "fd00:9:2::1/64", "fd00:9:2::2/64")
+	cfg := &Config{}
+	if !soon(func() bool {
+		var err error
+		if cfg, err = inner.Scrape(); err != nil {
+			t.Fatal(err)
+		}
+		return cfg.Lent()
+	}) {
+		t.Fatal("nothing to lend")
+	}
+	if err := inner.Take(cfg); err != nil {
 		t.Fatal(err)
+	}
+	// Longer than the kernel looks: the gateway's own address is served by then.
+	if !soon(func() bool {
+		return strings.Contains(strings.Join(localTable(t, outer), "\n"), "fd00:9:2::1/128 type 2 ")
+	}) {
+		t.Fatal("the other end does not come up")
+	}
+	if lines := strings.Join(localTable(t, inner), "\n"); strings.Contains(lines, "fd00:9:2::2/128 type 2 ") {
+		t.Errorf("the kernel serves it:\n%s", lines)
+	}
+	if err := inner.Return(cfg); err != nil {
+		t.Fatal(err)
+	}
+	if !soon(func() bool { return echoes(t, outer, "fd00:9:2::2") }) {
+		t.Error("nobody answers after the end")
+	}
+}
+
+// A launcher that died at any step of Take or of Return, and another one that returns
+// all: what was is there again.
+func TestReturnAfterSomeSteps(t *testing.T) {
+	t.Parallel()
+	inner, _ := pair(t, "fd00:9:3::1/64", "fd00:9:3::2/64", "10.9.3.2/24")
+	if !soon(func() bool {
+		lines := strings.Join(localTable(t, inner), "\n")
+		return linkLocal.MatchString(lines) && strings.Contains(lines, "fd00:9:3::2/128 type 2 ")
+	}) {
+		t.Fatal("not served")
 	}
 	before := localTable(t, inner)
 	cfg, err := inner.Scrape()
 	if err != nil {
 		t.Fatal(err)
 	}
-	both := []string{"10.9.1.2", "10.9.1.3"}
-	for _, a := range both {
-		if a != "10.9.1.3" && !echoesSoon(t, outer, a) {
-			t.Fatalf("nobody answers at %s before it is lent", a)
-		}
+	a := netip.MustParsePrefix("fd00:9:3::2/64")
+	steps := map[string]func(h *netlink.Handle, l netlink.Link) error{
+		"nothing was taken":           func(*netlink.Handle, netlink.Link) error { return nil },
+		"the blackhole alone":         func(h *netlink.Handle, _ netlink.Link) error { return h.RouteReplace(blackhole(a.Addr())) },
+		"an address, not multicast":   func(h *netlink.Handle, l netlink.Link) error { return silence(h, l, a, false) },
+		"multicast alone":             func(h *netlink.Handle, l netlink.Link) error { return deafen(h, l.Attrs().Index) },
+		"an address that was removed": func(h *netlink.Handle, l netlink.Link) error { return h.AddrDel(l, &netlink.Addr{IPNet: ipNet(a)}) },
+		"the blackhole was put back": func(h *netlink.Handle, _ netlink.Link) error {
+			return errors.Join(inner.Take(cfg), h.RouteDel(blackhole(a.Addr())))
+		},
+		"the address is gone by then": func(h *netlink.Handle, l netlink.Link) error {
+			return errors.Join(inner.Take(cfg), h.AddrDel(l, &netlink.Addr{IPNet: ipNet(a)}))
+		},
 	}
-	for range 2 {
-		if err := inner.Take(cfg); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, a := range both {
-		if echoes(t, outer, a) {
-			t.Errorf("the kernel answers at %s while it is lent", a)
-		}
-	}
-	inner.must(t, func(h *netlink.Handle) error {
-		l, err := h.LinkByName("eth0")
-		if err != nil {
-			return err
-		}
-		addrs, err := h.AddrList(l, netlink.FAMILY_V4)
-		if len(addrs) != 2 {
-			t.Errorf("the interface has %v, expected what it had", addrs)
-		}
-		return err
-	})
-	for range 2 {
+	for what, step := range steps {
+		inner.must(t, func(h *netlink.Handle) error {
+			l, err := h.LinkByName("eth0")
+			if err != nil {
+				return err
+			}
+			return step(h, l)
+		})
 		if err := inner.Return(cfg); err != nil {
-			t.Fatal(err)
+			t.Errorf("%s: %v", what, err)
 		}
-	}
-	if after := localTable(t, inner); !slices.Equal(before, after) {
-		t.Errorf("the kernel serves\n%s,\nbefore it was\n%s", strings.Join(after, "\n"), strings.Join(before, "\n"))
-	}
-	if !echoesSoon(t, outer, "10.9.1.2") {
-		t.Error("nobody answers after the end")
+		if !soon(func() bool { return slices.Equal(before, localTable(t, inner)) }) {
+			t.Errorf("%s: the kernel serves\n%s,\nbefore it was\n%s", what, strings.Join(localTable(t, inner), "\n"), strings.Join(before, "\n"))
+		}
 	}
 }
 
