@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"sandboxctl.dev/actual"
@@ -40,6 +41,9 @@ type Options struct {
 	// LogSpace is how many bytes the logs of all sandboxes may take together
 	// (default: a tenth of the disk, see actual.Disk).
 	LogSpace uint64
+	// KeepDeleted is how long the logs of deleted sandboxes are kept (default: not
+	// at all).
+	KeepDeleted time.Duration
 	// SentryLogLevel is gVisor's log level in sentry.log: warning (default),
 	// info or debug.
 	SentryLogLevel string
@@ -54,6 +58,8 @@ type Launcher struct {
 	sentry  sentryBinary
 	cgroups *cgroup.Host
 	strays  strays
+	// trimming is held while logs are measured and dropped.
+	trimming sync.Mutex
 }
 
 // New returns a launcher.
@@ -310,6 +316,10 @@ func (l *Launcher) Forget(_ context.Context, name string) error {
 		}
 		if err := l.proveDead(rec); err != nil {
 			return fmt.Errorf("forget sandbox %s: %w", name, err)
+		}
+		if err := l.keepLogs(rec); err != nil {
+			// Logs hold no removal up: they go with the rest.
+			l.opts.Log.Warn("logs of a deleted sandbox are not kept", "sandbox", name, "err", err)
 		}
 	}
 	if err := l.store.Remove(name); err != nil {

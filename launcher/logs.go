@@ -140,14 +140,18 @@ type Logs struct {
 
 // OpenLogs opens the logs of an attempt. fs.ErrNotExist if there are none.
 func OpenLogs(store *actual.Store, name string, attempt int64) (*Logs, error) {
-	dir, err := store.Dir(name)
+	return openLogs(store, &logTree{sandbox: name}, attempt)
+}
+
+// OpenDeletedLogs opens the logs of an attempt of a deleted sandbox.
+func OpenDeletedLogs(store *actual.Store, d *actual.Deleted, attempt int64) (*Logs, error) {
+	return openLogs(store, &logTree{sandbox: d.Name, deleted: d}, attempt)
+}
+
+func openLogs(store *actual.Store, t *logTree, attempt int64) (*Logs, error) {
+	all, err := t.open(store)
 	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	all, err := untrusted.OpenDir(int(dir.Fd()), LogDir)
-	if err != nil {
-		return nil, fmt.Errorf("open logs of %s: %w", name, err)
+		return nil, fmt.Errorf("open logs of %s: %w", t.sandbox, err)
 	}
 	num := attemptDir(attempt)
 	d, err := untrusted.OpenDir(int(all.Fd()), num)
@@ -162,7 +166,7 @@ func OpenLogs(store *actual.Store, name string, attempt int64) (*Logs, error) {
 	}
 	all.Close()
 	if err != nil {
-		return nil, fmt.Errorf("open logs of %s: %w", name, err)
+		return nil, fmt.Errorf("open logs of %s: %w", t.sandbox, err)
 	}
 	return &Logs{untrusted.NewFS(d), appLog, sentryLog}, nil
 }

@@ -10,9 +10,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/untrusted"
 )
 
@@ -32,71 +34,108 @@ func (l *Launcher) room() error {
 	return disk.Full()
 }
 
+// logTree is the logs of all attempts of a sandbox, deleted or not.
+type logTree struct {
+	sandbox string
+	attempt int64           // the last one
+	deleted *actual.Deleted // nil if it is on record
+}
+
 // logFile is a log that can be dropped.
 type logFile struct {
-	sandbox, attempt, name string
-	bytes                  uint64
-	changed                int64
-	rank                   int
+	tree    *logTree
+	attempt int64
+	name    string
+	bytes   uint64
+	changed int64
+	rank    int
 }
 
 // Ranks of logs, in the order in which they are dropped.
 const (
 	rankForeign  = iota // no log: a gofer that was taken over made it
+	rankDeleted         // of a deleted sandbox
 	rankPrevious        // of an attempt before
 	rankRotated         // the older file of the current attempt
 	rankCurrent         // not dropped
 )
 
+// maxDeletedLogs is how much the logs of all deleted sandboxes may take together.
+const maxDeletedLogs = 64 << 20
+
 // TrimLogs removes logs while the logs of all sandboxes take more than they may,
-// or the disk has less free space than logs leave: those of runs before the
-// current one first, the oldest first, then the older halves of the current ones.
-// It needs no room on the disk. It returns how many bytes were freed.
+// or the disk has less free space than logs leave: those of deleted sandboxes
+// first, then those of runs before the current one, the oldest first, then the
+// older halves of the current ones. Logs of deleted sandboxes are removed as well
+// when their time is over or they are too many. It needs no room on the disk. It
+// returns how many bytes were freed.
 func (l *Launcher) TrimLogs() (freed uint64, err error) {
+	list, err := l.store.List()
+	if err != nil {
+		return 0, err
+	}
+	trees := make([]*logTree, len(list.Records))
+	for i, rec := range list.Records {
+		trees[i] = &logTree{sandbox: rec.Name, attempt: rec.Attempt}
+	}
+	return l.trim(trees)
+}
+
+// trim is TrimLogs of these sandboxes and the deleted ones.
+func (l *Launcher) trim(trees []*logTree) (freed uint64, err error) {
+	l.trimming.Lock()
+	defer l.trimming.Unlock()
 	disk, err := l.store.Disk()
 	if err != nil {
 		return 0, err
 	}
-	files, err := l.logFiles()
-	if err != nil {
-		return 0, err
-	}
-	var sum uint64
+	deleted, err := l.expireDeleted(time.Now())
+	errs := []error{err}
+	files := l.logFiles(append(trees, deleted...))
+	var sum, kept uint64
 	for i := range files {
 		sum += files[i].bytes
+		if files[i].rank == rankDeleted {
+			kept += files[i].bytes
+		}
 	}
 	most := disk.MostLogs()
 	if l.opts.LogSpace > 0 {
 		most = l.opts.LogSpace
 	}
-	slices.SortFunc(files, func(a, b logFile) int {
-		return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.changed, b.changed), strings.Compare(a.sandbox, b.sandbox), strings.Compare(a.name, b.name))
-	})
-	var errs []error
+	slices.SortFunc(files, dropOrder)
 	for i := range files {
 		f := &files[i]
 		enough := sum-freed <= most && (disk.Total == 0 || disk.Free+freed >= disk.LeastFreeForLogs())
-		if f.rank == rankCurrent || enough && f.rank != rankForeign {
-			break
+		switch {
+		case f.rank == rankForeign, f.rank == rankDeleted && kept > maxDeletedLogs:
+		case enough, f.rank == rankCurrent:
+			return freed, errors.Join(errs...)
 		}
 		if err := l.dropLog(f); err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		freed += f.bytes
+		if f.rank == rankDeleted {
+			kept -= f.bytes
+		}
 	}
 	return freed, errors.Join(errs...)
 }
 
-// logFiles lists the logs of all sandboxes on record.
-func (l *Launcher) logFiles() ([]logFile, error) {
-	list, err := l.store.List()
-	if err != nil {
-		return nil, err
-	}
+// dropOrder is the order in which logs are dropped: of deleted sandboxes those of
+// the one first that was deleted first.
+func dropOrder(a, b logFile) int {
+	return cmp.Or(cmp.Compare(a.rank, b.rank), a.tree.deletedAt().Compare(b.tree.deletedAt()), cmp.Compare(a.changed, b.changed),
+		strings.Compare(a.tree.sandbox, b.tree.sandbox), cmp.Compare(a.attempt, b.attempt), strings.Compare(a.name, b.name))
+}
+
+// logFiles lists the logs of sandboxes.
+func (l *Launcher) logFiles(trees []*logTree) []logFile {
 	var out []logFile
-	for _, rec := range list.Records {
-		err := l.eachAttempt(rec.Name, func(attempt string, dir *os.File) error {
+	for _, t := range trees {
+		err := l.eachAttempt(t, func(attempt string, dir *os.File) error {
 			n, err := strconv.ParseInt(attempt, 10, 64)
 			if err != nil {
 				return nil //nolint:nilerr // of an earlier version: the next attempt removes it
@@ -107,11 +146,13 @@ func (l *Launcher) logFiles() ([]logFile, error) {
 				if unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
 					continue // removed meanwhile
 				}
-				f := logFile{rec.Name, attempt, name, uint64(st.Blocks) * 512, st.Mtim.Sec, rankCurrent}
+				f := logFile{t, n, name, uint64(st.Blocks) * 512, st.Mtim.Sec, rankCurrent}
 				switch {
-				case st.Mode&unix.S_IFMT != unix.S_IFREG || !isLog(name):
+				case !isLogFile(name, &st):
 					f.rank = rankForeign
-				case n < rec.Attempt:
+				case t.deleted != nil:
+					f.rank = rankDeleted
+				case n < t.attempt:
 					f.rank = rankPrevious
 				case strings.HasSuffix(name, ".1"):
 					f.rank = rankRotated
@@ -122,10 +163,14 @@ func (l *Launcher) logFiles() ([]logFile, error) {
 		})
 		if err != nil {
 			// It hides no other.
-			l.opts.Log.Warn("logs not measured", "sandbox", rec.Name, "err", err)
+			l.opts.Log.Warn("logs not measured", "sandbox", t.sandbox, "err", err)
 		}
 	}
-	return out, nil
+	return out
+}
+
+func isLogFile(name string, st *unix.Stat_t) bool {
+	return st.Mode&unix.S_IFMT == unix.S_IFREG && isLog(name)
 }
 
 func isLog(name string) bool {
@@ -136,14 +181,34 @@ func isLog(name string) bool {
 	return false
 }
 
-// eachAttempt calls fn with the log directory of each attempt of a sandbox.
-func (l *Launcher) eachAttempt(name string, fn func(attempt string, dir *os.File) error) error {
-	dir, err := l.store.Dir(name)
+// open opens the directory of the logs of all attempts.
+func (t *logTree) open(store *actual.Store) (*os.File, error) {
+	if t.deleted != nil {
+		dir, err := store.OpenDeletedDir()
+		if err != nil {
+			return nil, err
+		}
+		defer dir.Close()
+		return untrusted.OpenDir(int(dir.Fd()), t.deleted.Entry())
+	}
+	dir, err := store.Dir(t.sandbox)
 	if err != nil {
-		return ignoreMissing(err)
+		return nil, err
 	}
 	defer dir.Close()
-	all, err := untrusted.OpenDir(int(dir.Fd()), LogDir)
+	return untrusted.OpenDir(int(dir.Fd()), LogDir)
+}
+
+func (t *logTree) deletedAt() time.Time {
+	if t.deleted == nil {
+		return time.Time{}
+	}
+	return t.deleted.At
+}
+
+// eachAttempt calls fn with the log directory of each attempt of a sandbox.
+func (l *Launcher) eachAttempt(t *logTree, fn func(attempt string, dir *os.File) error) error {
+	all, err := t.open(l.store)
 	if err != nil {
 		return ignoreMissing(err)
 	}
@@ -170,19 +235,19 @@ func ignoreMissing(err error) error {
 // dropLog removes one log. Who has it open goes on with a file that has no name.
 func (l *Launcher) dropLog(f *logFile) error {
 	dropped := false
-	err := l.eachAttempt(f.sandbox, func(attempt string, dir *os.File) error {
-		if attempt != f.attempt || dropped {
+	err := l.eachAttempt(f.tree, func(attempt string, dir *os.File) error {
+		if attempt != attemptDir(f.attempt) || dropped {
 			return nil
 		}
 		dropped = true
 		err := unix.Unlinkat(int(dir.Fd()), f.name, 0)
 		if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) {
-			return l.store.Discard(dir, f.name, f.sandbox)
+			return l.store.Discard(dir, f.name, f.tree.sandbox)
 		}
 		return ignoreMissing(err)
 	})
 	if err != nil {
-		return fmt.Errorf("drop log %q of %s: %w", f.name, f.sandbox, err)
+		return fmt.Errorf("drop log %q of %s: %w", f.name, f.tree.sandbox, err)
 	}
 	return nil
 }

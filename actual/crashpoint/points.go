@@ -147,6 +147,9 @@ const (
 	ControlRemove Point = "control-remove"
 	// CopyRemove removes the second copy of the record (actual/damaged.go).
 	CopyRemove Point = "copy-remove"
+	// LogKeep moves the logs of a sandbox that is being removed to those of deleted
+	// sandboxes (actual/deleted.go).
+	LogKeep Point = "log-keep"
 	// TrashMove moves a sandbox's directory into the trash (actual/remove.go).
 	TrashMove Point = "trash-move"
 	// TreeUnlink removes a file of it (actual/untrusted/remove.go).

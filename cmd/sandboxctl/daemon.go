@@ -35,6 +35,7 @@ type daemonFlags struct {
 	allowMassDelete bool
 	workers         int
 	logSpace        string
+	keepDeleted     time.Duration
 	resync          time.Duration
 	pollEvery       time.Duration
 	logFormat       string
@@ -68,6 +69,7 @@ say, 1 if not (see ` + "`sandboxctl get`" + ` for why).`,
 	fl.BoolVar(&f.allowMassDelete, "allow-mass-delete", false, "remove any number of sandboxes without approval")
 	fl.IntVar(&f.workers, "workers", 4, "operations at the same time, of each kind: starts after a failure, starts that somebody asked for, clean-up")
 	fl.StringVar(&f.logSpace, "log-space", "", "how much the logs of all sandboxes may take together, such as 500Mi (default: a tenth of the disk, at most 4Gi)")
+	fl.DurationVar(&f.keepDeleted, "keep-deleted-logs", time.Hour, "how long the logs of deleted sandboxes can be read (0: not at all); 64Mi and 100 sandboxes at most")
 	fl.DurationVar(&f.resync, "resync", 30*time.Second, "look at everything at least this often")
 	fl.DurationVar(&f.pollEvery, "poll", 10*time.Second, "look this often whether the manifests directory is still the same (without inotify: what is in it)")
 	fl.StringVar(&f.logFormat, "log-format", "text", "log on stderr as text or json")
@@ -98,6 +100,9 @@ func (f *daemonFlags) check() error {
 	}
 	if f.workers < 1 || f.resync < time.Second || f.pollEvery < 100*time.Millisecond {
 		return usagef("expected --workers of at least 1, --resync of at least 1s and --poll of at least 100ms")
+	}
+	if f.keepDeleted < 0 {
+		return usagef("--keep-deleted-logs: expected a duration such as 1h, or 0, got %s", f.keepDeleted)
 	}
 	return nil
 }
@@ -156,6 +161,9 @@ func (a *app) daemon(ctx context.Context, f *daemonFlags) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.journal.Close()) }()
 	d.unswept = busy > 0
+	if _, err := d.launcher.TrimLogs(); err != nil {
+		log.Warn("old logs not removed", "err", err)
+	}
 	err = d.run(ctx, f.once)
 	// Who still uses the store keeps it, and the lock, until the end of the process:
 	// no other daemon begins before.
@@ -202,7 +210,8 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, sentry string, log 
 		}
 	}
 	l, err := launcher.New(launcher.Options{
-		Store: store, SentryPath: sentry, Policy: hostPolicy.Load, SentryLogLevel: f.sentryLog, LogSpace: uint64(space), Log: log,
+		Store: store, SentryPath: sentry, Policy: hostPolicy.Load, SentryLogLevel: f.sentryLog, LogSpace: uint64(space),
+		KeepDeleted: f.keepDeleted, Log: log,
 	})
 	if err != nil {
 		return nil, err

@@ -7,9 +7,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"slices"
-	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,6 +18,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/gofer/sandboxlog"
 	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/reconcile"
 )
 
 type logsFlags struct {
@@ -24,89 +26,237 @@ type logsFlags struct {
 	previous   bool
 	sentry     bool
 	timestamps bool
+	prefix     bool
 	tail       int
 	since      string
+	after      time.Time // since, as a time
 }
 
 func (a *app) logsCommand() *cobra.Command {
 	var f logsFlags
+	var sel selection
 	cmd := &cobra.Command{
-		Use:   "logs NAME",
-		Short: "Print what a sandbox has written",
+		Use:   "logs NAME... | -l LABEL=VALUE",
+		Short: "Print what sandboxes have written",
 		Long: `Print what the application of a sandbox has written to its standard output and
 error: of its current run, or of the one before with --previous. The log does not
-pass through the daemon and survives it.`,
+pass through the daemon and survives it.
+
+Of several sandboxes each line begins with [NAME].
+
+The logs of a deleted sandbox can be read for an hour, or as long as
+` + "`daemon --keep-deleted-logs`" + ` says; a note on standard error tells that it is
+deleted. Where there is a new sandbox of that name, and it has not been
+restarted, they are the run before the current one: --previous.
+
+With -f it ends when the sandbox is deleted, or its job has finished, or it has
+failed and is not started again.`,
 		Example: `  sandboxctl logs web
-  sandboxctl logs -f --tail 10 web
-  sandboxctl logs --since 1d --timestamps web
+  sandboxctl logs -f --tail 10 web db
+  sandboxctl logs -l app=shop --since 1d --timestamps
   sandboxctl logs --previous web`,
-		Args:              exactArgs("NAME"),
-		ValidArgsFunction: a.completeNames,
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.logs(cmd.Context(), args[0], &f) },
+		ValidArgsFunction: a.completeLogs,
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if f.after, err = sinceTime(f.since, time.Now()); err != nil {
+				return err
+			}
+			names, err := a.named(cmd.Context(), &sel, args, false)
+			if err != nil {
+				return err
+			}
+			return a.logs(cmd.Context(), names, &f)
+		},
 	}
+	sel.add(cmd)
 	fl := cmd.Flags()
 	fl.BoolVarP(&f.follow, "follow", "f", false, "go on with what is written, also after a restart")
 	fl.BoolVarP(&f.previous, "previous", "p", false, "the run before the current one")
 	fl.BoolVar(&f.sentry, "sentry", false, "what gVisor's sentry has to say, instead of the application")
 	fl.BoolVar(&f.timestamps, "timestamps", false, "print the time of each line")
-	fl.IntVar(&f.tail, "tail", -1, "only the last N lines (-1: all)")
+	fl.BoolVar(&f.prefix, "prefix", false, "begin each line with the sandbox's name (always done for several)")
+	fl.IntVar(&f.tail, "tail", -1, "only the last N lines of each sandbox (-1: all)")
 	fl.StringVar(&f.since, "since", "", "only lines younger than this: 5m, 1d, or a time such as 2006-01-02T15:04")
 	return cmd
 }
 
-func (a *app) logs(ctx context.Context, name string, f *logsFlags) error {
-	since, err := sinceTime(f.since, time.Now())
-	if err != nil {
-		return err
-	}
+// logs prints the logs of the sandboxes, one after the other, or all at the same
+// time if they are followed. One that has none keeps no other from being printed.
+func (a *app) logs(ctx context.Context, names []string, f *logsFlags) error {
 	store, err := a.openStore()
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	rec, err := loadRecord(store, name)
-	if err != nil {
-		return err
+	var out, notes sync.Mutex
+	one := func(name string) error {
+		w := io.Writer(a.stdout)
+		if f.prefix || len(names) > 1 {
+			lines := &prefixWriter{mu: &out, w: a.stdout, prefix: "[" + name + "] "}
+			defer lines.Close()
+			w = lines
+		}
+		r := &logReader{store: store, name: name, flags: f, p: &logPrinter{
+			out: bufio.NewWriter(w), timestamps: f.timestamps, terminal: isTerminal(a.stdout), since: f.after,
+		}}
+		r.note = func(text string) {
+			notes.Lock()
+			defer notes.Unlock()
+			fmt.Fprintln(a.stderr, "note: "+text)
+		}
+		r.stalled = func(ctx context.Context) (string, error) { return a.stalled(ctx, name) }
+		return r.print(ctx)
 	}
-	attempt := rec.Attempt
-	if f.previous {
-		attempt--
-		if attempt < 1 {
-			return fmt.Errorf("logs of %s: there is no run before the current one", name)
+	errs := make([]error, len(names))
+	var wg sync.WaitGroup
+	for i, n := range names {
+		if !f.follow {
+			errs[i] = one(n)
+			continue
+		}
+		wg.Go(func() { errs[i] = one(n) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// logReader prints the logs of one sandbox.
+type logReader struct {
+	store *actual.Store
+	name  string
+	flags *logsFlags
+	p     *logPrinter
+	note  func(text string)
+	// stalled says why a stopped sandbox is not started again, "" if it may be.
+	stalled func(ctx context.Context) (string, error)
+}
+
+// logRun is a run of a sandbox of some name whose logs may be there.
+type logRun struct {
+	uid     string // of the sandbox on record
+	attempt int64
+	deleted *actual.Deleted // what it is a run of, if that is not on record any more
+}
+
+// runs are the runs of all sandboxes of the name, the last one first: two of each
+// have logs.
+func (r *logReader) runs() ([]logRun, error) {
+	rec, held, err := r.store.Get(r.name)
+	if err != nil {
+		return nil, err
+	}
+	if held != nil {
+		return nil, heldError(held)
+	}
+	var runs []logRun
+	if rec != nil {
+		runs = append(runs, logRun{rec.UID, rec.Attempt, nil})
+		if rec.Attempt > 1 {
+			runs = append(runs, logRun{rec.UID, rec.Attempt - 1, nil})
 		}
 	}
-	logs, err := launcher.OpenLogs(store, name, attempt)
+	deleted, err := r.store.ListDeleted()
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range deleted {
+		if d.Name != r.name {
+			continue
+		}
+		runs = append(runs, logRun{"", d.Attempt, d})
+		if d.Attempt > 1 {
+			runs = append(runs, logRun{"", d.Attempt - 1, d})
+		}
+	}
+	if len(runs) == 0 {
+		return nil, noSandbox(r.name)
+	}
+	return runs, nil
+}
+
+// run is the run that is asked for.
+func (r *logReader) run() (logRun, error) {
+	runs, err := r.runs()
+	if err != nil {
+		return logRun{}, err
+	}
+	i := 0
+	if r.flags.previous {
+		i = 1
+	}
+	if i >= len(runs) {
+		return logRun{}, fmt.Errorf("logs of %s: there is no run before the current one", r.name)
+	}
+	run := runs[i]
+	if run.deleted != nil {
+		which := "its last run"
+		if run.attempt != run.deleted.Attempt {
+			which = "the run before its last one"
+		}
+		who := "sandbox " + r.name
+		if runs[0].deleted == nil {
+			who = "an earlier " + who
+		}
+		r.note(fmt.Sprintf("%s was deleted %s ago; these are the logs of %s", who, age(run.deleted.At, time.Now()), which))
+	}
+	return run, nil
+}
+
+func (r *logReader) open(run logRun) (*launcher.Logs, error) {
+	if run.deleted != nil {
+		return launcher.OpenDeletedLogs(r.store, run.deleted, run.attempt)
+	}
+	return launcher.OpenLogs(r.store, r.name, run.attempt)
+}
+
+// openRun opens the logs of the run that is asked for.
+func (r *logReader) openRun() (run logRun, logs *launcher.Logs, err error) {
+	// Again, if it is deleted between the two steps.
+	for range 2 {
+		if run, err = r.run(); err != nil {
+			return run, nil, err
+		}
+		if logs, err = r.open(run); !errors.Is(err, fs.ErrNotExist) {
+			return run, logs, err
+		}
+	}
+	return run, nil, err
+}
+
+func (r *logReader) print(ctx context.Context) error {
+	run, logs, err := r.openRun()
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("logs of %s: it has not run yet", name)
+		if run.deleted != nil || r.flags.previous {
+			return fmt.Errorf("logs of %s: none are kept of that run", r.name)
+		}
+		return fmt.Errorf("logs of %s: it has not run yet", r.name)
 	}
 	if err != nil {
 		return err
 	}
-	p := &logPrinter{out: bufio.NewWriter(a.stdout), timestamps: f.timestamps, terminal: isTerminal(a.stdout), since: since}
-	fo := f.open(logs)
+	fo := r.flags.open(logs)
 	defer func() { fo.Close(); logs.Close() }()
-	if err := fo.Next(p.keep(f.tail)); err != nil {
-		return fmt.Errorf("logs of %s: %w", name, err)
+	if err := fo.Next(r.p.keep(r.flags.tail)); err != nil {
+		return fmt.Errorf("logs of %s: %w", r.name, err)
 	}
-	if err := p.flush(); err != nil || !f.follow || f.previous {
+	if err := r.p.flush(); err != nil || !r.flags.follow || r.flags.previous || run.deleted != nil {
 		return err
 	}
 	for {
-		next, err := a.followLogs(ctx, store, name, attempt, fo, p)
-		if err != nil || next == attempt {
+		next, err := r.follow(ctx, run, fo)
+		if err != nil || next == run.attempt {
 			return err
 		}
-		more, err := launcher.OpenLogs(store, name, next)
+		more, err := launcher.OpenLogs(r.store, r.name, next)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // it is just being created
 		}
 		if err != nil {
 			return err
 		}
-		attempt = next
+		run.attempt = next
 		fo.Close()
 		logs.Close()
-		logs, fo = more, f.open(more)
+		logs, fo = more, r.flags.open(more)
 	}
 }
 
@@ -117,37 +267,86 @@ func (f *logsFlags) open(l *launcher.Logs) *sandboxlog.Follower {
 	return l.App()
 }
 
-// followLogs prints what a run writes until the next has begun, whose attempt it
+// follow prints what a run writes until the next has begun, whose attempt it
 // returns. It returns the same attempt when no other is to be expected: the
-// sandbox was removed, or is a job that has finished, or the caller has had
-// enough.
-func (a *app) followLogs(ctx context.Context, store *actual.Store, name string, attempt int64, fo *sandboxlog.Follower, p *logPrinter) (int64, error) {
+// sandbox was deleted, also if another one has its name since, or is a job that
+// has finished or will not be started again, or the caller has had enough.
+func (r *logReader) follow(ctx context.Context, run logRun, fo *sandboxlog.Follower) (int64, error) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
+	var judged *actual.Record
 	for {
 		select {
 		case <-ctx.Done():
-			return attempt, nil
+			return run.attempt, nil
 		case <-tick.C:
 		}
 		// Looked at first: what is written before its end is printed after.
-		rec, _, err := store.Get(name)
+		rec, held, err := r.store.Get(r.name)
 		if err != nil {
-			return attempt, err
+			return run.attempt, err
 		}
-		if err := fo.Next(p.print); err != nil {
-			return attempt, fmt.Errorf("logs of %s: %w", name, err)
+		if err := fo.Next(r.p.print); err != nil {
+			return run.attempt, fmt.Errorf("logs of %s: %w", r.name, err)
 		}
-		if err := p.out.Flush(); err != nil {
-			return attempt, err
+		if err := r.p.out.Flush(); err != nil {
+			return run.attempt, err
 		}
 		switch {
-		case rec == nil, rec.Attempt == attempt && rec.Phase == actual.PhaseStopped && rec.Completed:
-			return attempt, nil
-		case rec.Attempt != attempt:
+		case held != nil: // whatever is wrong with its record, it may go on
+		case rec == nil, rec.UID != run.uid, rec.Attempt == run.attempt && rec.Phase == actual.PhaseStopped && rec.Completed:
+			return run.attempt, nil
+		case rec.Attempt != run.attempt:
 			return rec.Attempt, nil
+		case rec.Phase == actual.PhaseStopped && rec != judged: // once for each record: it reads the manifests
+			judged = rec
+			if why, err := r.stalled(ctx); err != nil || why != "" {
+				if why != "" {
+					r.note(r.name + " has stopped, and is not started again: " + why)
+				}
+				return run.attempt, err
+			}
 		}
 	}
+}
+
+// stalled says why nothing is done for a sandbox, "" if something is or may be. A
+// manifest that is missing for now can come back.
+func (a *app) stalled(ctx context.Context, name string) (string, error) {
+	w, err := a.once(ctx)
+	if err != nil {
+		return "", err
+	}
+	s := w.status(name)
+	if s == nil {
+		return "", nil
+	}
+	c := s.Condition(reconcile.CondStalled)
+	if c.Status != reconcile.True || c.Reason == reconcile.ReasonSourceIncomplete {
+		return "", nil
+	}
+	return c.Reason, nil
+}
+
+// completeLogs completes the names of sandboxes on record and of deleted ones whose
+// logs are kept.
+func (a *app) completeLogs(cmd *cobra.Command, args []string, to string) ([]string, cobra.ShellCompDirective) {
+	names, directive := a.completeMore(cmd, args, to)
+	store, err := actual.OpenStoreReadOnly(a.state)
+	if err != nil {
+		return names, directive
+	}
+	defer store.Close()
+	deleted, err := store.ListDeleted()
+	if err != nil {
+		return names, directive
+	}
+	for _, d := range deleted {
+		if !slices.Contains(names, d.Name) && !slices.Contains(args, d.Name) {
+			names = append(names, d.Name)
+		}
+	}
+	return names, directive
 }
 
 // loadRecord returns the record of a name for a verb that needs one.
@@ -157,98 +356,13 @@ func loadRecord(store *actual.Store, name string) (*actual.Record, error) {
 	case err != nil:
 		return nil, err
 	case held != nil:
-		return nil, fmt.Errorf("sandbox %s: %s: %s", name, held.Reason, held.Message)
+		return nil, heldError(held)
 	case rec == nil:
-		return nil, fmt.Errorf("no sandbox %q; see `sandboxctl get`", name)
+		return nil, noSandbox(name)
 	}
 	return rec, nil
 }
 
-// logPrinter prints entries, the last few or all.
-type logPrinter struct {
-	out        *bufio.Writer
-	timestamps bool
-	terminal   bool
-	since      time.Time
-	ring       []sandboxlog.Entry
-	held       int  // whole lines in ring
-	partial    bool // the line is not at its end
-	stream     sandboxlog.Stream
-	coloured   bool // something in the line may be in force beyond it
-}
+func heldError(h *actual.Held) error { return fmt.Errorf("sandbox %s: %s: %s", h.Name, h.Reason, h.Message) }
 
-// keep returns a function that holds back all but the last tail lines until
-// flush; a negative tail prints at once.
-func (p *logPrinter) keep(tail int) func(sandboxlog.Entry) error {
-	if tail < 0 {
-		return p.print
-	}
-	return func(e sandboxlog.Entry) error {
-		if tail == 0 || e.At.Before(p.since) {
-			return nil
-		}
-		e.Text = append([]byte(nil), e.Text...)
-		p.ring = append(p.ring, e)
-		lines := p.held + 1 // with the one that e ends or is in
-		if e.Full {
-			p.held++
-		}
-		if lines > tail {
-			// The oldest line, with all of its parts.
-			first := slices.IndexFunc(p.ring, func(e sandboxlog.Entry) bool { return e.Full })
-			p.ring = p.ring[first+1:]
-			p.held--
-		}
-		return nil
-	}
-}
-
-func (p *logPrinter) flush() error {
-	for _, e := range p.ring {
-		if err := p.print(e); err != nil {
-			return err
-		}
-	}
-	p.ring, p.held = nil, 0
-	p.plain()
-	return p.out.Flush()
-}
-
-func (p *logPrinter) print(e sandboxlog.Entry) error {
-	if e.At.Before(p.since) {
-		return nil
-	}
-	if p.partial && e.Stream != p.stream {
-		// The other stream's unfinished line is not this one's beginning.
-		p.plain()
-		p.out.WriteByte('\n')
-		p.partial = false
-	}
-	p.stream = e.Stream
-	if p.timestamps && !p.partial {
-		p.out.WriteString(e.At.Format(sandboxlog.TimeFormat))
-		p.out.WriteByte(' ')
-	}
-	if p.terminal {
-		text := cleanLine(string(e.Text))
-		p.coloured = p.coloured || strings.Contains(text, "\x1b[")
-		p.out.WriteString(text)
-	} else {
-		p.out.Write(e.Text)
-	}
-	p.partial = !e.Full
-	if !e.Full {
-		return nil
-	}
-	p.plain()
-	return p.out.WriteByte('\n')
-}
-
-// plain ends the colours of a line: one that conceals must not conceal what
-// comes after it.
-func (p *logPrinter) plain() {
-	if p.coloured {
-		p.out.WriteString("\x1b[0m")
-		p.coloured = false
-	}
-}
+func noSandbox(name string) error { return fmt.Errorf("no sandbox %q; see `sandboxctl get`", name) }

@@ -130,7 +130,13 @@ func completeValues(cmd *cobra.Command, flag string, values ...string) {
 // is one of a name is found out then.
 func (a *app) named(ctx context.Context, s *selection, args []string, all bool) ([]string, error) {
 	if s.labels == "" && len(args) > 0 {
-		return slices.Compact(slices.Clone(args)), nil
+		var names []string
+		for _, n := range args {
+			if !slices.Contains(names, n) {
+				names = append(names, n)
+			}
+		}
+		return names, nil
 	}
 	if s.labels == "" && all {
 		return nil, nil

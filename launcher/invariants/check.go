@@ -36,6 +36,8 @@ const (
 	LeftDirectory Kind = "LeftDirectory"
 	// LeftTrash is something in the trash.
 	LeftTrash Kind = "LeftTrash"
+	// LeftForeign is something beside the logs of deleted sandboxes.
+	LeftForeign Kind = "LeftForeign"
 	// LeftMount is a mount in the state directory, or over it.
 	LeftMount Kind = "LeftMount"
 	// LeftNetwork is a network that a stopped sandbox did not give back.
@@ -201,6 +203,9 @@ func (v *view) files() {
 	}
 	for _, n := range v.tree.trash {
 		v.add(LeftTrash, "trash/%s", n)
+	}
+	for _, p := range v.tree.foreign {
+		v.add(LeftForeign, "%s is not the logs of a deleted sandbox", p)
 	}
 }
 

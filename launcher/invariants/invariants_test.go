@@ -154,6 +154,17 @@ func TestFiles(t *testing.T) {
 		w.expect(Options{}, want)
 		w.expect(Options{Settled: true}, want)
 	}
+	// The logs of a deleted sandbox are where they should be, anything else there is
+	// not.
+	for path, want := range map[string][]Kind{
+		"deleted/web.3.1764186227000000000/3/app.log": nil, "deleted/gone.1.5/1/app.log.1": nil,
+		"deleted/web.3.1764186227000000000": {LeftForeign}, "deleted/web.3.x/3/app.log": {LeftForeign}, "deleted/web/3/app.log": {LeftForeign},
+		"deleted/web.03.5/app.log": {LeftForeign}, "deleted/notes": {LeftForeign}, "deleted/gone.1.5/1/" + tmp: {LeftTemp},
+	} {
+		w := newWorld(t)
+		w.write(path)
+		w.expect(Options{}, want...)
+	}
 	// One with something in it is held, and told with the records.
 	w := newWorld(t)
 	must(t, os.Mkdir(w.path("sandboxes/other"), 0o700))

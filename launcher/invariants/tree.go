@@ -28,6 +28,7 @@ type tree struct {
 	info    fs.FileInfo
 	temps   []string
 	trash   []string
+	foreign []string        // in the directory of kept logs, and none of them
 	sockets map[string]bool // sandboxes with a control socket
 	files   map[inode]file
 	root    *os.Root
@@ -36,7 +37,8 @@ type tree struct {
 // file is one in the directory of a sandbox.
 type file struct{ path, sandbox string }
 
-// How much is looked at: a state directory is sandboxes/NAME/logs/ATTEMPT/FILE, and
+// How much is looked at: a state directory is sandboxes/NAME/logs/ATTEMPT/FILE and
+// deleted/ENTRY/ATTEMPT/FILE, and
 // what is in the directory of an attempt a gofer has put there, which can be
 // anything.
 const (
@@ -111,6 +113,11 @@ func (t *tree) take(p string, st *unix.Stat_t) {
 	if path.Dir(p) == actual.TrashDir {
 		t.trash = append(t.trash, path.Base(p))
 	}
+	if path.Dir(p) == actual.DeletedDir {
+		if _, ok := actual.ParseDeleted(path.Base(p)); !ok || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			t.foreign = append(t.foreign, p)
+		}
+	}
 	name := sandboxOf(p)
 	if name == "" {
 		return
@@ -130,6 +137,11 @@ func sandboxOf(p string) string {
 	}
 	switch parts[0] {
 	case actual.SandboxesDir:
+		return parts[1]
+	case actual.DeletedDir:
+		if d, ok := actual.ParseDeleted(parts[1]); ok {
+			return d.Name
+		}
 		return parts[1]
 	case actual.TrashDir:
 		// NAME.RANDOM; ids of containers may have dots.

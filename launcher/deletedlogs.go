@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/untrusted"
+)
+
+// keepLogs keeps the logs of a sandbox that is about to be removed, for
+// Options.KeepDeleted. Not if the disk is short of room: who deletes a sandbox may
+// want to free its logs. Not if there is anything but logs, which a gofer that was
+// taken over has made: that goes into the trash.
+func (l *Launcher) keepLogs(rec *actual.Record) error {
+	if l.opts.KeepDeleted <= 0 {
+		return nil
+	}
+	disk, err := l.store.Disk()
+	if err != nil || disk.Pressure() != "" {
+		return err
+	}
+	some, err := l.onlyLogs(&logTree{sandbox: rec.Name})
+	if err != nil || !some {
+		return err
+	}
+	d := &actual.Deleted{Name: rec.Name, Attempt: rec.Attempt, At: time.Now()}
+	if err := l.store.KeepDeleted(d, LogDir); err != nil {
+		return err
+	}
+	// Now, and not with the next sweep: sandboxes can be made and deleted faster.
+	_, err = l.trim(nil)
+	return err
+}
+
+// errForeign says that a log directory has something in it that is no log.
+var errForeign = errors.New("there are other things than logs in its log directory")
+
+// onlyLogs says whether a sandbox has logs. It is an error if it has anything
+// else in its log directory.
+func (l *Launcher) onlyLogs(t *logTree) (some bool, err error) {
+	err = l.eachAttempt(t, func(_ string, dir *os.File) error {
+		names, err := untrusted.List(int(dir.Fd()), maxLogEntries)
+		for _, n := range names {
+			var st unix.Stat_t
+			if err := unix.Fstatat(int(dir.Fd()), n, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+				return err
+			}
+			if !isLogFile(n, &st) {
+				return errForeign
+			}
+			some = true
+		}
+		return err
+	})
+	return some, err
+}
+
+// expireDeleted removes the logs of deleted sandboxes whose time is over, that are
+// too many, or that are empty. It returns what is left. Where the clock was set
+// back, what was deleted later than now is kept as long again at most.
+func (l *Launcher) expireDeleted(now time.Time) ([]*logTree, error) {
+	list, err := l.store.ListDeleted()
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	dir, err := l.store.OpenDeletedDir()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	var left []*logTree
+	var errs []error
+	for i, d := range list {
+		t := &logTree{sandbox: d.Name, attempt: d.Attempt, deleted: d}
+		if now.Sub(d.At).Abs() <= l.opts.KeepDeleted && i < actual.MaxDeleted {
+			if some, err := l.onlyLogs(t); some || err != nil {
+				left = append(left, t)
+				continue
+			}
+		}
+		errs = append(errs, l.store.Discard(dir, d.Entry(), d.Name))
+	}
+	return left, errors.Join(errs...)
+}

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/gofer/sandboxlog"
+)
+
+// keeper is a launcher that keeps the logs of deleted sandboxes.
+func keeper(t *testing.T, keep time.Duration) *Launcher {
+	t.Helper()
+	store, err := actual.OpenStore(filepath.Join(t.TempDir(), "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	l, err := New(Options{Store: store, KeepDeleted: keep})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+const linePrefix = "2026-01-02T03:04:05Z stdout F "
+
+// stopped makes a sandbox that has stopped, with a log of each of two attempts. It
+// returns its log directory.
+func stopped(t *testing.T, l *Launcher, name, text string, size int64) string {
+	t.Helper()
+	if err := l.store.Claim(name); err != nil {
+		t.Fatal(err)
+	}
+	rec := &actual.Record{Version: actual.RecordVersion, Name: name, UID: "0123", Attempt: 2, Phase: actual.PhaseStopped}
+	if err := l.store.Put(rec); err != nil {
+		t.Fatal(err)
+	}
+	logs := filepath.Join(l.store.Path(), actual.SandboxesDir, name, LogDir)
+	for i, attempt := range []string{"1", "2"} {
+		p := filepath.Join(logs, attempt, appLog)
+		body := make([]byte, size)
+		copy(body, fmt.Sprintf("%s%s %d\n", linePrefix, text, i+1))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o700), os.WriteFile(p, body, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return logs
+}
+
+func forget(t *testing.T, l *Launcher, name string) {
+	t.Helper()
+	if err := l.Forget(t.Context(), name); err != nil {
+		t.Fatal(err)
+	}
+	if rec, held, err := l.store.Get(name); rec != nil || held != nil || err != nil {
+		t.Errorf("%s is still on record: %v %v %v", name, rec, held, err)
+	}
+}
+
+// kept are the names whose logs are kept, the last deleted first.
+func kept(t *testing.T, l *Launcher) []string {
+	t.Helper()
+	list, err := l.store.ListDeleted()
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := []string{}
+	for _, d := range list {
+		names = append(names, d.Name)
+	}
+	return names
+}
+
+func readLog(t *testing.T, l *Launcher, d *actual.Deleted, attempt int64) string {
+	t.Helper()
+	logs, err := OpenDeletedLogs(l.store, d, attempt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer logs.Close()
+	var out strings.Builder
+	fo := logs.App()
+	defer fo.Close()
+	if err := fo.Next(func(e sandboxlog.Entry) error { out.Write(e.Text); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
+// The logs of both runs of a deleted sandbox can be read, also beside those of one
+// that had its name before; their time is bounded, whatever the clock does.
+func TestKeepDeleted(t *testing.T) {
+	t.Parallel()
+	l := keeper(t, time.Hour)
+	for _, text := range []string{"old", "new"} {
+		stopped(t, l, "web", text, 4096)
+		forget(t, l, "web")
+	}
+	list, err := l.store.ListDeleted()
+	if err != nil || len(list) != 2 {
+		t.Fatalf("%v %v", list, err)
+	}
+	for i, text := range []string{"new", "old"} {
+		for attempt := int64(1); attempt <= 2; attempt++ {
+			if got, want := readLog(t, l, list[i], attempt), fmt.Sprintf("%s %d", text, attempt); got != want {
+				t.Errorf("%q, expected %q", got, want)
+			}
+		}
+	}
+	// The next sandbox of that name has nothing of it.
+	logs := stopped(t, l, "web", "next", 4096)
+	if got := entries(t, logs); !slices.Equal(got, []string{"1", "2"}) {
+		t.Errorf("%q", got)
+	}
+
+	for what, c := range map[string]struct {
+		moved time.Duration // of the clock since it was deleted
+		kept  bool
+	}{
+		"soon":              {59 * time.Minute, true},
+		"later":             {61 * time.Minute, false},
+		"clock set back":    {-time.Minute, true},
+		"clock of long ago": {-50 * 365 * 24 * time.Hour, false},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			l := keeper(t, time.Hour)
+			stopped(t, l, "web", "x", 4096)
+			forget(t, l, "web")
+			list, err := l.store.ListDeleted()
+			if err != nil || len(list) != 1 {
+				t.Fatalf("%v %v", list, err)
+			}
+			left, err := l.expireDeleted(list[0].At.Add(c.moved))
+			if err != nil || (len(left) > 0) != c.kept || (len(kept(t, l)) > 0) != c.kept {
+				t.Errorf("%v %v, expected kept: %v", left, err, c.kept)
+			}
+		})
+	}
+}
+
+// Nobody fills the disk by deleting: what is kept has a bound in bytes and in
+// number, counts among all logs, and is dropped before those of any sandbox.
+func TestKeepDeletedBounds(t *testing.T) {
+	t.Parallel()
+	t.Run("number", func(t *testing.T) {
+		t.Parallel()
+		l := keeper(t, time.Hour)
+		for i := range actual.MaxDeleted + 3 {
+			stopped(t, l, fmt.Sprintf("n%d", i), "x", 100)
+			forget(t, l, fmt.Sprintf("n%d", i))
+		}
+		got := kept(t, l)
+		if len(got) > actual.MaxDeleted+1 || slices.Contains(got, "n0") || got[0] != fmt.Sprintf("n%d", actual.MaxDeleted+2) {
+			t.Errorf("%d: %v", len(got), got)
+		}
+	})
+	t.Run("bytes", func(t *testing.T) {
+		t.Parallel()
+		l := keeper(t, time.Hour)
+		for _, n := range []string{"a", "b", "c"} {
+			stopped(t, l, n, n, 12<<20)
+			forget(t, l, n)
+		}
+		// 72 MiB are 8 too many: the older run of the one that was deleted first.
+		list, err := l.store.ListDeleted()
+		if err != nil || len(list) != 3 || readLog(t, l, list[2], 1)+readLog(t, l, list[2], 2) != "a 2" || readLog(t, l, list[0], 1) != "c 1" {
+			t.Errorf("%v %v", list, err)
+		}
+		// One alone that is too large keeps its last run.
+		stopped(t, l, "big", "big", 40<<20)
+		forget(t, l, "big")
+		list, err = l.store.ListDeleted()
+		if err != nil || list[0].Name != "big" || readLog(t, l, list[0], 2) != "big 2" {
+			t.Errorf("%v %v", list, err)
+		}
+		left, err := l.expireDeleted(time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var sum uint64
+		for _, f := range l.logFiles(left) {
+			sum += f.bytes
+		}
+		if sum > maxDeletedLogs || sum < 40<<20 {
+			t.Errorf("%d bytes are kept", sum)
+		}
+	})
+	t.Run("all logs", func(t *testing.T) {
+		t.Parallel()
+		l := keeper(t, time.Hour)
+		stopped(t, l, "gone", "x", 64<<10)
+		forget(t, l, "gone")
+		own := stopped(t, l, "web", "x", 64<<10)
+		// Older than what is kept.
+		at := time.Now().Add(-time.Hour)
+		if err := os.Chtimes(filepath.Join(own, "1", appLog), at, at); err != nil {
+			t.Fatal(err)
+		}
+		l.opts.LogSpace = 128 << 10
+		if freed, err := l.TrimLogs(); err != nil || freed != 128<<10 {
+			t.Errorf("%d %v", freed, err)
+		}
+		if got := len(entries(t, own)); got != 2 {
+			t.Errorf("%d attempts of a sandbox are left", got)
+		}
+		if _, err := l.TrimLogs(); err != nil {
+			t.Fatal(err)
+		}
+		if got := kept(t, l); len(got) > 0 {
+			t.Errorf("%v: nothing is left of it", got)
+		}
+	})
+	t.Run("off", func(t *testing.T) {
+		t.Parallel()
+		l := keeper(t, time.Hour)
+		stopped(t, l, "before", "x", 100)
+		forget(t, l, "before")
+		l.opts.KeepDeleted = 0
+		stopped(t, l, "web", "x", 100)
+		forget(t, l, "web")
+		if _, err := l.TrimLogs(); err != nil {
+			t.Fatal(err)
+		}
+		if got := kept(t, l); len(got) > 0 {
+			t.Errorf("%v", got)
+		}
+	})
+}
+
+// What a gofer that was taken over has put there is not kept, and what can't be
+// kept is no reason not to delete.
+func TestKeepDeletedHostile(t *testing.T) {
+	t.Parallel()
+	for what, plant := range map[string]func(logs string) error{
+		"fifo":        func(p string) error { return unix.Mkfifo(p+"/2/x", 0o600) },
+		"fifo log":    func(p string) error { return errors.Join(os.Remove(p+"/2/app.log"), unix.Mkfifo(p+"/2/app.log", 0o600)) },
+		"link":        func(p string) error { return os.Symlink("/etc/passwd", p+"/2/sentry.log") },
+		"tree":        func(p string) error { return os.MkdirAll(p+"/1/a/b", 0o700) },
+		"other file":  func(p string) error { return os.WriteFile(p+"/1/core", make([]byte, 1<<20), 0o600) },
+		"no logs":     func(p string) error { return errors.Join(os.RemoveAll(p), os.Mkdir(p, 0o700)) },
+		"nothing":     os.RemoveAll,
+		"logs a file": func(p string) error { return errors.Join(os.RemoveAll(p), os.WriteFile(p, nil, 0o600)) },
+		"kept a file": func(p string) error {
+			return os.WriteFile(filepath.Join(p, "../../..", actual.DeletedDir), nil, 0o600)
+		},
+		"kept a link": func(p string) error { return os.Symlink("/tmp", filepath.Join(p, "../../..", actual.DeletedDir)) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			l := keeper(t, time.Hour)
+			if err := plant(stopped(t, l, "web", "x", 100)); err != nil {
+				t.Fatal(err)
+			}
+			forget(t, l, "web")
+			if got := entries(t, filepath.Join(l.store.Path(), actual.TrashDir)); len(got) > 0 {
+				t.Errorf("in the trash: %v", got)
+			}
+			got, err := os.ReadDir(filepath.Join(l.store.Path(), actual.DeletedDir))
+			if len(got) > 0 && !strings.HasPrefix(what, "kept") || err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+				t.Errorf("%v %v", got, err)
+			}
+		})
+	}
+}
