@@ -178,6 +178,10 @@ type Exit struct {
 	At      time.Time `json:"at"`
 	// Terminal says that trying again with the same spec can't help.
 	Terminal bool `json:"terminal,omitempty"`
+	// Unfit says that something on the host or in the root must be changed first:
+	// the command, a source of a volume. It is tried again, in case somebody does,
+	// and nobody needs to wait for that.
+	Unfit bool `json:"unfit,omitempty"`
 	// HostSignaled says that the application ended after the host had told its
 	// sentry to end. It is what a look says of a sandbox, and no part of the record.
 	HostSignaled bool `json:"-"`

@@ -199,7 +199,7 @@ func readBundleConfig(bundle source) (*specs.Spec, error) {
 	dir := bundle.path
 	d, err := bundle.open()
 	if err != nil {
-		return nil, fmt.Errorf("open bundle %s: %w", dir, err)
+		return nil, fmt.Errorf("open bundle %s: %w", dir, unfitIf(err))
 	}
 	defer d.Close()
 	if err := checkInPlace(d, dir); err != nil {
@@ -207,7 +207,7 @@ func readBundleConfig(bundle source) (*specs.Spec, error) {
 	}
 	f, err := openBeneath(int(d.Fd()), "config.json", unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
-		return nil, fmt.Errorf("open %s/config.json: %w", dir, err)
+		return nil, fmt.Errorf("open %s/config.json: %w", dir, unfitIf(err))
 	}
 	defer f.Close()
 	info, err := f.Stat()

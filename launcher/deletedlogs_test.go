@@ -245,8 +245,10 @@ func TestKeepDeletedBounds(t *testing.T) {
 func TestKeepDeletedHostile(t *testing.T) {
 	t.Parallel()
 	for what, plant := range map[string]func(logs string) error{
-		"fifo":        func(p string) error { return unix.Mkfifo(p+"/2/x", 0o600) },
-		"fifo log":    func(p string) error { return errors.Join(os.Remove(p+"/2/app.log"), unix.Mkfifo(p+"/2/app.log", 0o600)) },
+		"fifo": func(p string) error { return unix.Mkfifo(p+"/2/x", 0o600) },
+		"fifo log": func(p string) error {
+			return errors.Join(os.Remove(p+"/2/app.log"), unix.Mkfifo(p+"/2/app.log", 0o600))
+		},
 		"link":        func(p string) error { return os.Symlink("/etc/passwd", p+"/2/sentry.log") },
 		"tree":        func(p string) error { return os.MkdirAll(p+"/1/a/b", 0o700) },
 		"other file":  func(p string) error { return os.WriteFile(p+"/1/core", make([]byte, 1<<20), 0o600) },

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -33,6 +35,27 @@ func (e *terminalError) Permanent() bool { return true }
 
 func terminalf(format string, args ...any) error {
 	return &terminalError{fmt.Errorf(format, args...)}
+}
+
+// unfitError is an error that lasts until somebody changes the host or the root of
+// the sandbox. It is tried again: what is missing may be made or mounted.
+type unfitError struct{ err error }
+
+func (e *unfitError) Error() string { return e.err.Error() }
+func (e *unfitError) Unwrap() error { return e.err }
+
+// Unfit says so.
+func (e *unfitError) Unfit() bool { return true }
+
+// unfitIf marks an error to open what a manifest names if it says that it is not
+// there, or is not what it should be.
+func unfitIf(err error) error {
+	for _, errno := range []error{unix.ENOENT, unix.ENOTDIR, unix.EISDIR, unix.EACCES, unix.ENAMETOOLONG} {
+		if errors.Is(err, errno) {
+			return &unfitError{err}
+		}
+	}
+	return err
 }
 
 // doing words what a call to the sentry is for, for an error.

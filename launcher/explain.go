@@ -24,16 +24,22 @@ type CommandError struct {
 	text string
 	// NotFound says that the command is not there, as opposed to unfit.
 	NotFound bool
-	cause    error
+	// other says that nobody knows whether it lasts.
+	other bool
+	cause error
 }
 
 func (e *CommandError) Error() string { return e.text }
 func (e *CommandError) Unwrap() error { return e.cause }
 
+// Unfit says whether it lasts until somebody changes the root or the manifest.
+func (e *CommandError) Unfit() bool { return !e.other }
+
 // What gVisor says, see user.ResolveExecutablePath and loader.Load.
 var (
 	notInPath    = regexp.MustCompile(`error finding executable "(.*)" in PATH \[(.*)\]: (.*)$`)
 	notLoaded    = regexp.MustCompile(`failed to load (.*): ([^:]+)$`)
+	noMadeDir    = regexp.MustCompile(`failed to create process working directory "(.*?)": (?:.*: )?([^:]*)$`)
 	noWorkingDir = regexp.MustCompile(`failed to find initial working directory "(.*)": (.*)$`)
 )
 
@@ -56,10 +62,14 @@ func explainCommand(err error, peek func(path string) []byte) error {
 	case noWorkingDir.MatchString(said):
 		m := noWorkingDir.FindStringSubmatch(said)
 		e.text = fmt.Sprintf("working directory not found in the sandbox: %s (%s)", m[1], m[2])
+	case noMadeDir.MatchString(said):
+		m := noMadeDir.FindStringSubmatch(said)
+		e.text = fmt.Sprintf("working directory not found in the sandbox, and it can't be made: %s (%s)", m[1], m[2])
 	case notLoaded.MatchString(said):
 		m := notLoaded.FindStringSubmatch(said)
 		e.explainFile(m[1], m[2], peek)
 	default:
+		e.other = true
 		said = strings.TrimPrefix(said, "starting sandbox: ")
 		e.text = "the application can't be started: " + strings.TrimPrefix(said, "creating process: ")
 	}
@@ -97,6 +107,7 @@ func (e *CommandError) explainFile(file, why string, peek func(string) []byte) {
 	case unix.ENOEXEC.Error():
 		e.text = fmt.Sprintf("%s can't be executed in the sandbox: it is neither a program for this processor nor a script with a #! line", file)
 	default:
+		e.other = why != unix.ENOTDIR.Error() && why != unix.ELOOP.Error() && why != unix.ENAMETOOLONG.Error()
 		e.text = fmt.Sprintf("%s can't be executed in the sandbox: %s", file, why)
 	}
 }

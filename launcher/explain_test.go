@@ -12,6 +12,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/operation"
 )
 
 // Why a command can't be started is said in users' words.
@@ -33,8 +35,11 @@ func TestExplainCommand(t *testing.T) {
 		"loader":              {load + "no such file or directory", "\x7fELF...", "the dynamic loader", true},
 		"mode":                {load + "permission denied", "#!/bin/sh\n", "chmod +x", false},
 		"no program":          {load + "exec format error", "echo hi\n", "neither a program for this processor nor a script", false},
+		"below a file":        {load + "not a directory", "", "/f/x can't be executed in the sandbox: not a directory", false},
 		"something else":      {load + "input/output error", "", "/f/x can't be executed", false},
 		"working directory":   {`starting sandbox: creating process: failed to find initial working directory "/w": no such file or directory`, "", "working directory not found in the sandbox: /w", false},
+		"made directory":      {`starting sandbox: failed to create process working directory "/v/w": failed to create directory "/v/w": read-only file system`, "", "can't be made: /v/w (read-only file system)", false},
+		"not a directory":     {`starting sandbox: failed to create process working directory "/v/f": not a directory`, "", "can't be made: /v/f (not a directory)", false},
 		"none of these":       {"starting sandbox: creating process: it rains", "", "the application can't be started: it rains", false},
 		"escapes in a script": {load + "no such file or directory", "#!/\x1b[2Jx\n", "interpreter not found in the sandbox: / [2Jx", true},
 	} {
@@ -47,6 +52,10 @@ func TestExplainCommand(t *testing.T) {
 		e, ok := errors.AsType[*CommandError](err)
 		if !ok || !strings.Contains(e.Error(), c.want) || e.NotFound != c.notFound {
 			t.Errorf("%s: %v", name, err)
+		}
+		// What is not known may come right by itself.
+		if unknown := name == "none of these" || name == "something else"; operation.Unfit(err) == unknown {
+			t.Errorf("%s: unfit: %v", name, !unknown)
 		}
 		if strings.ContainsAny(err.Error(), "\x1b\n") {
 			t.Errorf("%s: %q", name, err)

@@ -101,7 +101,7 @@ func detach(s source) (*tree, error) {
 	path := s.path
 	src, err := s.open()
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, err)
+		return nil, fmt.Errorf("open %s: %w", path, unfitIf(err))
 	}
 	defer src.Close()
 	info, err := src.Stat()

@@ -75,6 +75,13 @@ func Permanent(err error) bool {
 	return errors.As(err, &p) && p.Permanent()
 }
 
+// Unfit says whether an error lasts until somebody changes the host or the root of
+// the sandbox: the chain of the error has a method Unfit that says so.
+func Unfit(err error) bool {
+	var u interface{ Unfit() bool }
+	return errors.As(err, &u) && u.Unfit()
+}
+
 // CancelReason is why an operation was cancelled, "" if it was not.
 func CancelReason(ctx context.Context) string {
 	if c, ok := errors.AsType[*Cancelled](context.Cause(ctx)); ok {

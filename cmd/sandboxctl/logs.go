@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 	"sync"
@@ -89,7 +88,7 @@ func (a *app) logs(ctx context.Context, names []string, f *logsFlags) error {
 	defer store.Close()
 	var out, notes sync.Mutex
 	one := func(name string) error {
-		w := io.Writer(a.stdout)
+		w := a.stdout
 		if f.prefix || len(names) > 1 {
 			lines := &prefixWriter{mu: &out, w: a.stdout, prefix: "[" + name + "] "}
 			defer lines.Close()
@@ -322,7 +321,7 @@ func (a *app) stalled(ctx context.Context, name string) (string, error) {
 		return "", nil
 	}
 	c := s.Condition(reconcile.CondStalled)
-	if c.Status != reconcile.True || c.Reason == reconcile.ReasonSourceIncomplete {
+	if c.Status != reconcile.True || c.Reason == actual.ReasonSourceIncomplete {
 		return "", nil
 	}
 	return c.Reason, nil
@@ -349,20 +348,8 @@ func (a *app) completeLogs(cmd *cobra.Command, args []string, to string) ([]stri
 	return names, directive
 }
 
-// loadRecord returns the record of a name for a verb that needs one.
-func loadRecord(store *actual.Store, name string) (*actual.Record, error) {
-	rec, held, err := store.Get(name)
-	switch {
-	case err != nil:
-		return nil, err
-	case held != nil:
-		return nil, heldError(held)
-	case rec == nil:
-		return nil, noSandbox(name)
-	}
-	return rec, nil
+func heldError(h *actual.Held) error {
+	return fmt.Errorf("sandbox %s: %s: %s", h.Name, h.Reason, h.Message)
 }
-
-func heldError(h *actual.Held) error { return fmt.Errorf("sandbox %s: %s: %s", h.Name, h.Reason, h.Message) }
 
 func noSandbox(name string) error { return fmt.Errorf("no sandbox %q; see `sandboxctl get`", name) }

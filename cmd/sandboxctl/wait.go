@@ -131,6 +131,9 @@ func forReady(w *world, name string, s *reconcile.Status) (bool, error) {
 			return false, fmt.Errorf("%s: %s", cond.Reason, cond.Message)
 		}
 	}
+	if err := unfit(name, s); err != nil {
+		return false, err
+	}
 	switch s.Phase {
 	case reconcile.PhaseCompleted, reconcile.PhaseSuspended:
 		return true, nil
@@ -139,6 +142,15 @@ func forReady(w *world, name string, s *reconcile.Status) (bool, error) {
 		return false, fmt.Errorf("%s: %s", ready.Reason, ready.Message)
 	}
 	return s.Condition(reconcile.CondReady).Status == reconcile.True && w.lasted(name, s), nil
+}
+
+// unfit is the error for one who waits for a sandbox that can't be started until
+// somebody changes the host or its root. It is tried again after its back-off.
+func unfit(name string, s *reconcile.Status) error {
+	if s.Phase != reconcile.PhaseCrashLoopBackOff || s.LastTermination == nil || !s.LastTermination.Unfit {
+		return nil
+	}
+	return fmt.Errorf("%s: %s; when that is mended, `sandboxctl restart %s` tries at once", s.LastTermination.Reason, clean(s.LastTermination.Message), name)
 }
 
 // missing is the error for one who waits for a sandbox that does not exist. While
@@ -185,6 +197,9 @@ func forCompleted(w *world, name string, s *reconcile.Status) (bool, error) {
 	if s.Phase == reconcile.PhaseFailed {
 		ready := s.Condition(reconcile.CondReady)
 		return false, fmt.Errorf("%s: %s", ready.Reason, ready.Message)
+	}
+	if err := unfit(name, s); err != nil {
+		return false, err
 	}
 	if e := w.entry(name); e != nil && e.Sandbox.Spec.RestartPolicy == desired.RestartAlways {
 		return false, errors.New("it has restartPolicy Always and never completes; use restartPolicy Never or OnFailure")
