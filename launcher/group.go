@@ -142,7 +142,7 @@ func (l *Launcher) UpdateContainer(_ context.Context, rec *actual.Record, r *spe
 		return fmt.Errorf("update container %s: %w", rec.Name, err)
 	}
 	defer group.Close()
-	if err := l.cgroups.Set(group, r); err != nil {
+	if err := group.Set(r); err != nil {
 		return fmt.Errorf("update container %s: %w", rec.Name, err)
 	}
 	cfg, err := l.ContainerSpec(rec.Name)

@@ -70,10 +70,10 @@ const (
 	// LogRemove moves the logs of an attempt long ago into the trash
 	// (actual/remove.go).
 	LogRemove Point = "log-remove"
-	// CgroupParent makes the cgroup of all sandboxes (launcher/cgroup/group.go).
+	// CgroupParent makes a cgroup that a sandbox's is in (launcher/cgroup/place.go).
 	CgroupParent Point = "cgroup-parent"
 	// CgroupCreate makes one directory of a sandbox's cgroup
-	// (launcher/cgroup/group.go).
+	// (launcher/cgroup/place.go).
 	CgroupCreate Point = "cgroup-create"
 	// CgroupLimit sets one limit (launcher/cgroup/host.go).
 	CgroupLimit Point = "cgroup-limit"

@@ -37,7 +37,7 @@ type change struct {
 // Set sets the resources of a container. What is asked for and can't be had
 // is an error that names it, but for rules of devices without cgroup v1. On error
 // the group has the limits that it had.
-func (h *Host) Set(g *Group, r *specs.LinuxResources) error {
+func (g *Group) Set(r *specs.LinuxResources) error {
 	if r == nil {
 		return nil
 	}
@@ -48,9 +48,14 @@ func (h *Host) Set(g *Group, r *specs.LinuxResources) error {
 	if err != nil {
 		return err
 	}
+	return g.set(settings, r.Unified)
+}
+
+// set writes settings, and cgroup2's files by name.
+func (g *Group) set(settings []setting, byName map[string]string) error {
 	var changes []change
 	for i := range settings {
-		w, err := g.locate(h, &settings[i])
+		w, err := g.locate(&settings[i])
 		if err != nil {
 			return err
 		}
@@ -58,7 +63,7 @@ func (h *Host) Set(g *Group, r *specs.LinuxResources) error {
 			changes = append(changes, *w)
 		}
 	}
-	unified, err := g.unified(r.Unified)
+	unified, err := g.unified(byName)
 	if err != nil {
 		return err
 	}
@@ -86,12 +91,11 @@ func (g *Group) checkUsage(m *specs.LinuxMemory) error {
 
 // locate finds the file of a setting. It returns nil for an optional one that the
 // host has no file for.
-func (g *Group) locate(h *Host, s *setting) (*change, error) {
-	d, file, value := g.of(h, s.controller), s.v1, s.value1
-	if d == nil {
-		if d = g.dir(""); d != nil {
-			file, value = s.v2, s.value2
-		}
+func (g *Group) locate(s *setting) (*change, error) {
+	d, file := g.holder(s.controller, s.v1, s.v2)
+	value, onV2 := s.value1, d != nil && d == g.v2()
+	if onV2 {
+		value = s.value2
 	}
 	switch {
 	case d == nil && s.optional, file == "" && s.optional:
@@ -107,7 +111,7 @@ func (g *Group) locate(h *Host, s *setting) (*change, error) {
 		}
 		return nil, fmt.Errorf("set %s: this host does not have the %s controller, or not this setting, in %s: %w", file, s.controller, d.path, err)
 	}
-	if d.controller == "" && s.from != nil {
+	if onV2 && s.from != nil {
 		var err error
 		if value, err = s.from(d); err != nil {
 			return nil, err
@@ -123,26 +127,12 @@ func (s *setting) name() string {
 	return s.v2
 }
 
-// of returns the directory of a v1 controller, which may share one with others.
-func (g *Group) of(h *Host, controller string) *dir {
-	mount, ok := h.hierarchies[controller]
-	if !ok {
-		return nil
-	}
-	for _, d := range g.dirs {
-		if strings.HasPrefix(d.path, mount+"/") && d.controller != "" {
-			return d
-		}
-	}
-	return nil
-}
-
 // unified are cgroup2's files by name.
 func (g *Group) unified(values map[string]string) ([]change, error) {
 	if len(values) == 0 {
 		return nil, nil
 	}
-	d := g.dir("")
+	d := g.v2()
 	if d == nil {
 		return nil, errors.New("set resources.unified: this host has no cgroup2 hierarchy")
 	}

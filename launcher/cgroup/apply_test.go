@@ -57,9 +57,9 @@ func realGroup(t *testing.T, parentLimits, own string) (*Host, *Group) {
 }
 
 // bandwidth is the quota and the period in force, -1 for no quota.
-func bandwidth(t *testing.T, g *Group, h *Host) (quota, period int64) {
+func bandwidth(t *testing.T, g *Group) (quota, period int64) {
 	t.Helper()
-	if d := g.of(h, cpuController); d != nil {
+	if d := g.dir(cpuController); d != nil {
 		quota, qerr := readInt(d.fd(), "cpu.cfs_quota_us")
 		period, perr := readInt(d.fd(), "cpu.cfs_period_us")
 		if qerr != nil || perr != nil {
@@ -67,7 +67,7 @@ func bandwidth(t *testing.T, g *Group, h *Host) (quota, period int64) {
 		}
 		return quota, period
 	}
-	s, err := readFile(g.dir("").fd(), "cpu.max")
+	s, err := readFile(g.v2().fd(), "cpu.max")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func TestUpdateBandwidth(t *testing.T) {
 	seed := time.Now().UnixNano()
 	rng := rand.New(rand.NewPCG(uint64(seed), 0))
 	for i := range 300 {
-		q0, p0 := bandwidth(t, g, h)
+		q0, p0 := bandwidth(t, g)
 		period := 1000 + rng.Int64N(999_000)
 		quota := max(1000, rng.Int64N(period/2+1))
 		c := &specs.LinuxCPU{}
@@ -100,10 +100,10 @@ func TestUpdateBandwidth(t *testing.T) {
 			c.Quota, want[0] = new(quota), quota
 		}
 		fits := want[0]*100000 <= want[1]*50000
-		err := h.Set(g, &specs.LinuxResources{CPU: c})
-		q, p := bandwidth(t, g, h)
+		err := g.Set(&specs.LinuxResources{CPU: c})
+		q, p := bandwidth(t, g)
 		switch {
-		case !fits && h.v2 != "" && g.of(h, cpuController) == nil:
+		case !fits && h.v2 != "" && g.dir(cpuController) == nil:
 			// v2 takes what a parent does not allow, and the parent's limit holds.
 		case fits && (err != nil || [2]int64{q, p} != want):
 			t.Fatalf("seed %d, step %d: from %d/%d with %v/%v: %d/%d, %v", seed, i, q0, p0, c.Quota, c.Period, q, p, err)
@@ -112,16 +112,16 @@ func TestUpdateBandwidth(t *testing.T) {
 		}
 	}
 	// No limit is asked for by name only.
-	if err := h.Set(g, resources(t, `{"cpu":{"quota":-1}}`)); err != nil {
+	if err := g.Set(resources(t, `{"cpu":{"quota":-1}}`)); err != nil {
 		t.Fatal(err)
 	}
-	if q, _ := bandwidth(t, g, h); q != -1 {
+	if q, _ := bandwidth(t, g); q != -1 {
 		t.Errorf("quota %d, expected none", q)
 	}
-	if err := h.Set(g, resources(t, `{"cpu":{"period":50000}}`)); err != nil {
+	if err := g.Set(resources(t, `{"cpu":{"period":50000}}`)); err != nil {
 		t.Fatal(err)
 	}
-	if q, p := bandwidth(t, g, h); q != -1 || p != 50000 {
+	if q, p := bandwidth(t, g); q != -1 || p != 50000 {
 		t.Errorf("%d/%d, expected no quota in 50000", q, p)
 	}
 }
@@ -129,7 +129,7 @@ func TestUpdateBandwidth(t *testing.T) {
 // A limit that depends on another one is raised and lowered with it; a burst never
 // exceeds the quota on the way.
 func TestUpdateDependent(t *testing.T) {
-	h, g := realGroup(t, `{}`, `{"memory":{"limit":67108864},"cpu":{"quota":50000,"period":100000}}`)
+	_, g := realGroup(t, `{}`, `{"memory":{"limit":67108864},"cpu":{"quota":50000,"period":100000}}`)
 	for _, step := range []string{
 		`{"memory":{"limit":134217728}}`,
 		`{"memory":{"limit":67108864,"swap":67108864}}`,
@@ -147,11 +147,11 @@ func TestUpdateDependent(t *testing.T) {
 		r := resources(t, step)
 		if r.Memory != nil && r.Memory.Swap != nil {
 			// Kernels without accounting of swap have no file for it.
-			if _, err := g.locate(h, &setting{controller: memoryController, v1: "memory.memsw.limit_in_bytes", v2: "memory.swap.max"}); err != nil {
+			if _, err := g.locate(&setting{controller: memoryController, v1: "memory.memsw.limit_in_bytes", v2: "memory.swap.max"}); err != nil {
 				continue
 			}
 		}
-		if err := h.Set(g, r); err != nil {
+		if err := g.Set(r); err != nil {
 			t.Errorf("%s: %v", step, err)
 		}
 	}
@@ -159,7 +159,7 @@ func TestUpdateDependent(t *testing.T) {
 
 // An update of which something can't be had changes nothing.
 func TestUpdateUndone(t *testing.T) {
-	h, g := realGroup(t, `{"cpu":{"quota":50000,"period":100000}}`, `{"cpu":{"quota":20000,"period":100000},"pids":{"limit":300}}`)
+	_, g := realGroup(t, `{"cpu":{"quota":50000,"period":100000}}`, `{"cpu":{"quota":20000,"period":100000},"pids":{"limit":300}}`)
 	for name, text := range map[string]string{
 		"more than the parent has": `{"pids":{"limit":400},"cpu":{"shares":77,"quota":90000}}`,
 		"no such processor":        `{"pids":{"limit":400},"cpu":{"quota":30000,"cpus":"9999"}}`,
@@ -168,11 +168,11 @@ func TestUpdateUndone(t *testing.T) {
 		"a device that is none":    `{"pids":{"limit":400},"cpu":{"quota":30000},"rdma":{"nosuch0":{"hcaHandles":3}}}`,
 		"realtime":                 `{"cpu":{"quota":30000,"realtimeRuntime":999999999}}`,
 	} {
-		err := h.Set(g, resources(t, text))
-		if err == nil && name == "more than the parent has" && g.of(h, cpuController) == nil {
+		err := g.Set(resources(t, text))
+		if err == nil && name == "more than the parent has" && g.dir(cpuController) == nil {
 			continue // v2 takes it
 		}
-		quota, period := bandwidth(t, g, h)
+		quota, period := bandwidth(t, g)
 		if _, pids := g.Limits(); err == nil || quota != 20000 || period != 100000 || pids != 300 {
 			t.Errorf("%s: %v; quota %d/%d, %d processes, expected 20000/100000 and 300 as before", name, err, quota, period, pids)
 		}
@@ -180,7 +180,7 @@ func TestUpdateUndone(t *testing.T) {
 }
 
 // fakeGroup is a group of cgroup2 on plain files.
-func fakeGroup(t *testing.T, files map[string]string) (*Host, *Group, string) {
+func fakeGroup(t *testing.T, files map[string]string) (*Group, string) {
 	t.Helper()
 	v2 := t.TempDir()
 	write(t, v2, "cgroup.controllers", "cpu memory pids\n")
@@ -190,13 +190,13 @@ func fakeGroup(t *testing.T, files map[string]string) (*Host, *Group, string) {
 	for f, text := range files {
 		write(t, dir, f, text)
 	}
-	h := &Host{v2: v2, hierarchies: map[string]string{}}
+	h := &Host{v2: v2, v1: map[string]string{}}
 	g, err := h.CreateAt("g", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { g.Close() })
-	return h, g, dir
+	return g, dir
 }
 
 // On cgroup2 a file holds what v1 has two for: what is not given stays.
@@ -238,8 +238,8 @@ func TestUpdateV2(t *testing.T) {
 		if c.memory != "" {
 			files["memory.max"] = c.memory
 		}
-		h, g, dir := fakeGroup(t, files)
-		err := h.Set(g, resources(t, c.ask))
+		g, dir := fakeGroup(t, files)
+		err := g.Set(resources(t, c.ask))
 		if c.err == "" && err != nil || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
 			t.Errorf("%s: %v, expected %q", c.ask, err, c.err)
 		}

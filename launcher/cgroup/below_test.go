@@ -47,7 +47,7 @@ func TestRemoveBelow(t *testing.T) {
 			}
 		}
 		// A group without processors holds nobody.
-		if cpuset := h.hierarchies[cpusetController]; cpuset == "" || !strings.HasPrefix(d, cpuset+"/") {
+		if cpuset := h.v1[cpusetController]; cpuset == "" || !strings.HasPrefix(d, cpuset+"/") {
 			held[filepath.Join(d, "a/b")] = sleeper(t, filepath.Join(d, "a/b"))
 		}
 	}
@@ -149,7 +149,7 @@ func TestRemoveDeep(t *testing.T) {
 // stop is called: a systemd at its worst.
 func trim(h *Host, p Place) (stop func()) {
 	mounts := []string{h.v2}
-	for _, m := range h.hierarchies {
+	for _, m := range h.v1 {
 		mounts = append(mounts, m)
 	}
 	done, over := make(chan struct{}), make(chan struct{})
@@ -205,7 +205,7 @@ func TestTrimmed(t *testing.T) {
 		err = g.Add(cmd.Process.Pid)
 		pids, perr := g.PIDs()
 		_, limit := g.Limits()
-		quota, _ := bandwidth(t, g, h)
+		quota, _ := bandwidth(t, g)
 		if err != nil || perr != nil || len(pids) != 1 || limit != 77 || quota != 50000 {
 			t.Errorf("%d: %v %v: processes %v, limit %d, quota %d", i, err, perr, pids, limit, quota)
 		}

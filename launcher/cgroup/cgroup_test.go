@@ -19,15 +19,18 @@ const (
 	mountsV2     = "30 24 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
 	mountsHybrid = "31 30 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n32 30 0:28 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n" +
 		"33 30 0:29 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n34 30 0:30 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
-	mountsV1 = "31 30 0:27 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n32 30 0:28 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+	// Nothing that a limit needs.
+	mountsFreezer = "34 30 0:30 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n31 30 0:27 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer\n"
+	mountsV1      = "31 30 0:27 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n32 30 0:28 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
 )
 
 func TestDetect(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		mountsV2: "v2 /sys/fs/cgroup map[]", "": "none  map[]", "garbage\n1 2\n - \n": "none  map[]",
-		mountsHybrid: "hybrid /sys/fs/cgroup/unified map[cpu:/sys/fs/cgroup/cpu memory:/sys/fs/cgroup/memory pids:/sys/fs/cgroup/pids]",
-		mountsV1:     "v1  map[cpu:/sys/fs/cgroup/cpu,cpuacct memory:/sys/fs/cgroup/memory]",
+		mountsHybrid:  "hybrid /sys/fs/cgroup/unified map[cpu:/sys/fs/cgroup/cpu memory:/sys/fs/cgroup/memory pids:/sys/fs/cgroup/pids]",
+		mountsFreezer: "v2 /sys/fs/cgroup/unified map[freezer:/sys/fs/cgroup/freezer]",
+		mountsV1:      "v1  map[cpu:/sys/fs/cgroup/cpu,cpuacct cpuacct:/sys/fs/cgroup/cpu,cpuacct memory:/sys/fs/cgroup/memory]",
 	} {
 		h, err := detect(strings.NewReader(text))
 		if err != nil {
@@ -211,10 +214,58 @@ func TestOpenOwn(t *testing.T) {
 			t.Errorf("%q is opened", bad)
 		}
 	}
-	h.hierarchies = map[string]string{"cpu": cpu, "memory": cpu, "freezer": pids}
+	h.v1 = map[string]string{"cpu": cpu, "memory": cpu, "freezer": pids}
 	found, err := h.Find(Own("web", "2"))
 	if err != nil || len(found) != 2 {
 		t.Errorf("%v, %v: expected those of both hierarchies", found, err)
+	}
+}
+
+// A hierarchy of v1 with several controllers is one directory for all of them,
+// whichever name comes first, however the group is opened.
+func TestSharedHierarchy(t *testing.T) {
+	t.Parallel()
+	for _, shared := range [][]string{
+		{"blkio", "cpu", "cpuacct", "memory", "pids"}, {"cpu", "cpuacct", "devices", "memory", "pids"}, {"memory", "cpu", "pids", "cpuacct"},
+	} {
+		m := t.TempDir()
+		h := &Host{v1: map[string]string{}}
+		for _, c := range shared {
+			h.v1[c] = m
+		}
+		group := filepath.Join(m, parent, "web-1")
+		for file, text := range map[string]string{
+			"cgroup.procs": "", "cpu.cfs_period_us": "0", "cpu.cfs_quota_us": "0", "memory.limit_in_bytes": "0", "memory.usage_in_bytes": "4096",
+			"memory.oom_control": "oom_kill_disable 0\noom_kill 2\n", "pids.max": "0", "pids.current": "3", "cpuacct.usage": "7",
+		} {
+			write(t, group, file, text)
+		}
+		made, missing, err := h.Create("web-1", Limits{CPU: 500, Memory: 64 << 20, PIDs: 99}, Limits{})
+		if err != nil || len(missing) > 0 {
+			t.Fatalf("%v: %v %v", shared, missing, err)
+		}
+		defer made.Close()
+		for file, want := range map[string]string{"cpu.cfs_quota_us": "50000", "cpu.cfs_period_us": "100000", "memory.limit_in_bytes": "67108864", "pids.max": "99"} {
+			if got := content(t, group, file); got != want {
+				t.Errorf("%v: %s is %q, expected %q", shared, file, got, want)
+			}
+		}
+		for name, open := range map[string]func() (*Group, error){
+			"recorded": func() (*Group, error) { return h.Open(made.Dirs()) },
+			"own":      func() (*Group, error) { return h.OpenOwn("web-1") },
+			"at":       func() (*Group, error) { return h.OpenAt(Own("web", "1"), made.Dirs()) },
+		} {
+			g, err := open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer g.Close()
+			memory, pids := g.Limits()
+			kills, err := g.OOMKills()
+			if got := fmt.Sprint(len(g.Dirs()), g.Stats(), memory, pids, kills, err); got != "1 {4096 7 3} 67108864 99 2 <nil>" {
+				t.Errorf("%v, %s: %s", shared, name, got)
+			}
+		}
 	}
 }
 

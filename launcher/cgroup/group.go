@@ -30,68 +30,23 @@ type Group struct {
 
 // dir is one directory of a group.
 type dir struct {
-	controller string // "" is cgroup2
-	path       string
-	name       string
-	parent     *os.File
-	self       *os.File
-	mark       string
+	controllers []string // of its v1 hierarchy; cgroup2 has none here
+	path        string
+	name        string
+	parent      *os.File
+	self        *os.File
+	mark        string
 	// remake makes it again, nil if it was not made here.
 	remake func() (*dir, error)
 }
 
-// add makes a directory, and the parent of all sandboxes if need be.
-func (g *Group) add(mount, controller, name string) error {
-	return g.made(func() (*dir, error) { return makeOwn(mount, controller, name) })
-}
-
-func makeOwn(mount, controller, name string) (*dir, error) {
-	p := path.Join(mount, parent)
-	crashpoint.Before(crashpoint.CgroupParent)
-	err := unix.Mkdir(p, 0o755)
-	crashpoint.After(crashpoint.CgroupParent)
-	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return nil, fmt.Errorf("create cgroup %s: %w", p, err)
-	}
-	pf, err := openDir(unix.AT_FDCWD, p)
-	if err != nil {
-		return nil, fmt.Errorf("open cgroup %s: %w", p, err)
-	}
-	// One that is there was left by an attempt that was cut short.
-	crashpoint.Before(crashpoint.CgroupCreate)
-	err = unix.Mkdirat(int(pf.Fd()), name, 0o755)
-	crashpoint.After(crashpoint.CgroupCreate)
-	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return nil, errors.Join(fmt.Errorf("create cgroup %s/%s: %w", p, name, err), pf.Close())
-	}
-	return newDir(pf, p, controller, name)
-}
-
-// open opens a directory that was made before.
-func (g *Group) open(mount, controller, name string) error {
-	p := path.Join(mount, parent)
-	pf, err := openDir(unix.AT_FDCWD, p)
-	if err != nil {
-		return err
-	}
-	return g.adopt(pf, p, controller, name)
-}
-
-func (g *Group) adopt(pf *os.File, p, controller, name string) error {
-	d, err := newDir(pf, p, controller, name)
-	if err == nil {
-		g.dirs = append(g.dirs, d)
-	}
-	return err
-}
-
 // newDir takes over the descriptor of the parent.
-func newDir(pf *os.File, p, controller, name string) (*dir, error) {
+func newDir(pf *os.File, p, name string, controllers []string) (*dir, error) {
 	sf, err := openDir(int(pf.Fd()), name)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open cgroup %s/%s: %w", p, name, err), pf.Close())
 	}
-	return &dir{controller: controller, path: path.Join(p, name), name: name, parent: pf, self: sf}, nil
+	return &dir{controllers: controllers, path: path.Join(p, name), name: name, parent: pf, self: sf}, nil
 }
 
 func openDir(at int, name string) (*os.File, error) {
@@ -102,22 +57,43 @@ func openDir(at int, name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// dir returns the directory of a v1 controller, or with "" that of cgroup2.
+// dir returns the directory of a v1 controller, which may share one with others.
 func (g *Group) dir(controller string) *dir {
 	for _, d := range g.dirs {
-		if d.controller == controller {
+		if slices.Contains(d.controllers, controller) {
 			return d
 		}
 	}
 	return nil
 }
 
-// holder returns the directory that accounts for a controller.
-func (g *Group) holder(controller string) *dir {
-	if d := g.dir(controller); d != nil {
-		return d
+// v2 returns the directory of cgroup2.
+func (g *Group) v2() *dir {
+	for _, d := range g.dirs {
+		if len(d.controllers) == 0 {
+			return d
+		}
 	}
-	return g.dir("")
+	return nil
+}
+
+// holder returns the directory that accounts for a controller, and which of the
+// two files is the one there.
+func (g *Group) holder(controller, v1, v2 string) (d *dir, file string) {
+	if d := g.dir(controller); d != nil {
+		return d, v1
+	}
+	return g.v2(), v2
+}
+
+// read reads a number that a controller has; ok says whether it is known.
+func (g *Group) read(controller, v1, v2 string) (n int64, ok bool) {
+	d, file := g.holder(controller, v1, v2)
+	if d == nil {
+		return 0, false
+	}
+	n, err := readInt(d.fd(), file)
+	return n, err == nil
 }
 
 func (d *dir) fd() int { return int(d.self.Fd()) }
@@ -137,26 +113,26 @@ func (d *dir) setIfThere(file, value string) error {
 	return nil
 }
 
-// limit sets the limit of one controller.
-func (d *dir) limit(controller string, v int64) error {
-	v2 := d.controller == ""
-	switch controller {
+// settings are the files of a limit.
+func (l limit) settings() []setting {
+	n := strconv.FormatInt(l.value, 10)
+	switch l.controller {
 	case cpuController:
-		quota := strconv.FormatInt(v*cpuPeriod/1000, 10)
-		if v2 {
-			return d.set("cpu.max", quota+" "+strconv.Itoa(cpuPeriod))
+		quota, period := strconv.FormatInt(l.value*cpuPeriod/1000, 10), strconv.Itoa(cpuPeriod)
+		return []setting{
+			{controller: l.controller, v1: "cpu.cfs_period_us", value1: period, optional: true},
+			{controller: l.controller, v1: "cpu.cfs_quota_us", v2: "cpu.max", value1: quota, value2: quota + " " + period},
 		}
-		return errors.Join(d.set("cpu.cfs_period_us", strconv.Itoa(cpuPeriod)), d.set("cpu.cfs_quota_us", quota))
 	case memoryController:
-		n := strconv.FormatInt(v, 10)
-		if v2 {
-			// No swap: a limit that swaps is none. All die together, since half
-			// a sandbox is none either.
-			return errors.Join(d.set("memory.max", n), d.setIfThere("memory.swap.max", "0"), d.setIfThere("memory.oom.group", "1"))
+		return []setting{
+			{controller: l.controller, v1: "memory.limit_in_bytes", v2: "memory.max", value1: n, value2: n},
+			// No swap: a limit that swaps is none.
+			{controller: l.controller, v1: "memory.memsw.limit_in_bytes", v2: "memory.swap.max", value1: n, value2: "0", optional: true},
+			// All die together, since half a sandbox is none either.
+			{controller: l.controller, v2: "memory.oom.group", value2: "1", optional: true},
 		}
-		return errors.Join(d.set("memory.limit_in_bytes", n), d.setIfThere("memory.memsw.limit_in_bytes", n))
 	}
-	return d.set("pids.max", strconv.FormatInt(v, 10))
+	return []setting{{controller: l.controller, v1: "pids.max", v2: "pids.max", value1: n, value2: n}}
 }
 
 // Dirs are the directories, for a record.
@@ -171,7 +147,7 @@ func (g *Group) Dirs() []string {
 // CloneFD is a descriptor of the cgroup2 group, for a process to be born into
 // it. It stays the group's.
 func (g *Group) CloneFD() (fd int, ok bool) {
-	if d := g.dir(""); d != nil {
+	if d := g.v2(); d != nil {
 		return d.fd(), true
 	}
 	return -1, false
@@ -225,7 +201,7 @@ func (g *Group) PIDs() ([]int, error) {
 // Kill kills every process in the cgroup2 group, if there is one. No pid is
 // involved, so nobody else can be hit.
 func (g *Group) Kill() error {
-	d := g.dir("")
+	d := g.v2()
 	if d == nil {
 		return nil
 	}
@@ -238,13 +214,9 @@ func (g *Group) Kill() error {
 
 // OOMKills is how often the kernel killed in the group for want of memory.
 func (g *Group) OOMKills() (int64, error) {
-	d := g.holder(memoryController)
+	d, file := g.holder(memoryController, "memory.oom_control", "memory.events")
 	if d == nil {
 		return 0, nil
-	}
-	file := "memory.oom_control"
-	if d.controller == "" {
-		file = "memory.events"
 	}
 	n, err := readKey(d.fd(), file, "oom_kill")
 	if errors.Is(err, os.ErrNotExist) {
@@ -263,31 +235,21 @@ type Stats struct {
 // Stats reads what the kernel accounts to the group.
 func (g *Group) Stats() Stats {
 	s := Stats{-1, -1, -1}
-	get := func(to *int64, controller string, v1, v2 func(fd int) (int64, error)) {
-		d := g.holder(controller)
-		if acct := g.dir("cpuacct"); acct != nil && controller == cpuController {
-			d = acct // a hierarchy of its own
+	if n, ok := g.read(memoryController, "memory.usage_in_bytes", "memory.current"); ok {
+		s.MemoryBytes = n
+	}
+	if n, ok := g.read(pidsController, "pids.current", "pids.current"); ok {
+		s.PIDs = n
+	}
+	if d := g.dir("cpuacct"); d != nil {
+		if n, err := readInt(d.fd(), "cpuacct.usage"); err == nil {
+			s.CPUNanos = n
 		}
-		if d == nil {
-			return
-		}
-		read := v1
-		if d.controller == "" {
-			read = v2
-		}
-		if n, err := read(d.fd()); err == nil {
-			*to = n
+	} else if d := g.v2(); d != nil {
+		if us, err := readKey(d.fd(), "cpu.stat", "usage_usec"); err == nil {
+			s.CPUNanos = us * 1000
 		}
 	}
-	file := func(name string) func(int) (int64, error) {
-		return func(fd int) (int64, error) { return readInt(fd, name) }
-	}
-	get(&s.MemoryBytes, memoryController, file("memory.usage_in_bytes"), file("memory.current"))
-	get(&s.PIDs, pidsController, file("pids.current"), file("pids.current"))
-	get(&s.CPUNanos, cpuController, file("cpuacct.usage"), func(fd int) (int64, error) {
-		us, err := readKey(fd, "cpu.stat", "usage_usec")
-		return us * 1000, err
-	})
 	return s
 }
 

@@ -60,11 +60,9 @@ func (l Limits) of(controller string) int64 {
 
 // Host knows the cgroup hierarchies of a host.
 type Host struct {
-	v2 string            // mount point of cgroup2, "" if there is none
-	v1 map[string]string // mount points of the v1 hierarchies of controllers
-	// hierarchies are the mount points of all v1 controllers.
-	hierarchies map[string]string
-	mark        string // that of groups made here, "" for none
+	v2   string            // mount point of cgroup2, "" if there is none
+	v1   map[string]string // mount points of the hierarchies of v1 controllers
+	mark string            // that of groups made here, "" for none
 }
 
 // Detect finds the hierarchies that are mounted.
@@ -78,7 +76,7 @@ func Detect() (*Host, error) {
 }
 
 func detect(mountinfo io.Reader) (*Host, error) {
-	h := &Host{v1: map[string]string{}, hierarchies: map[string]string{}}
+	h := &Host{v1: map[string]string{}}
 	sc := bufio.NewScanner(mountinfo)
 	for sc.Scan() {
 		// ID PARENT DEV ROOT MOUNTPOINT OPTIONS [TAGS...] - TYPE SOURCE SUPEROPTIONS
@@ -95,10 +93,7 @@ func detect(mountinfo io.Reader) (*Host, error) {
 			}
 		case "cgroup":
 			for c := range strings.SplitSeq(rf[2], ",") {
-				if slices.Contains(known, c) && h.hierarchies[c] == "" {
-					h.hierarchies[c] = point
-				}
-				if slices.Contains(controllers, c) && h.v1[c] == "" {
+				if slices.Contains(known, c) && h.v1[c] == "" {
 					h.v1[c] = point
 				}
 			}
@@ -112,12 +107,13 @@ func detect(mountinfo io.Reader) (*Host, error) {
 
 // Version words what there is: v2, v1, hybrid or none.
 func (h *Host) Version() string {
+	v1 := slices.ContainsFunc(controllers, func(c string) bool { return h.v1[c] != "" })
 	switch {
-	case h.v2 != "" && len(h.v1) > 0:
+	case h.v2 != "" && v1:
 		return "hybrid"
 	case h.v2 != "":
 		return "v2"
-	case len(h.v1) > 0:
+	case v1:
 		return "v1"
 	}
 	return "none"
@@ -176,8 +172,9 @@ func (h *Host) Create(name string, asked, defaults Limits) (_ *Group, missing []
 			err = errors.Join(err, g.discard())
 		}
 	}()
+	p := Place(path.Join(parent, name))
 	if h.v2 != "" {
-		if err := g.add(h.v2, "", name); err != nil {
+		if err := h.add(g, h.v2, p); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -190,9 +187,9 @@ func (h *Host) Create(name string, asked, defaults Limits) (_ *Group, missing []
 		if l.value == 0 {
 			continue
 		}
-		why, err := h.prepare(g, name, c)
+		why, err := h.prepare(g, p, c)
 		if err == nil && why == "" {
-			err = h.setLimit(g, l)
+			err = g.setLimit(l)
 		}
 		switch {
 		case err != nil && g.trimmed():
@@ -210,7 +207,7 @@ func (h *Host) Create(name string, asked, defaults Limits) (_ *Group, missing []
 		}
 		limited = append(limited, l)
 	}
-	g.apply = func() error { return h.setAgain(g, limited) }
+	g.apply = func() error { return h.setAgain(g, p, limited) }
 	return g, missing, nil
 }
 
@@ -223,35 +220,35 @@ type limit struct {
 
 // prepare makes what the limit of a controller needs. It returns why this host has
 // no such limits, or "".
-func (h *Host) prepare(g *Group, name, c string) (why string, err error) {
+func (h *Host) prepare(g *Group, p Place, c string) (why string, err error) {
 	if why := h.missing(c); why != "" {
 		return why, nil
 	}
 	if h.onV2(c) {
-		return h.delegate(c), nil
+		return h.delegate(p, c), nil
 	}
-	return "", g.add(h.v1[c], c, name)
+	return "", h.add(g, h.v1[c], p)
 }
 
-func (h *Host) setLimit(g *Group, l limit) error {
+func (g *Group) setLimit(l limit) error {
 	crashpoint.Before(crashpoint.CgroupLimit)
-	err := g.holder(l.controller).limit(l.controller, l.value)
+	err := g.set(l.settings(), nil)
 	crashpoint.After(crashpoint.CgroupLimit)
 	return err
 }
 
 // setAgain sets the limits of a group that was made again. Whoever removed it may
 // have removed its parent, too.
-func (h *Host) setAgain(g *Group, limits []limit) error {
+func (h *Host) setAgain(g *Group, p Place, limits []limit) error {
 	for _, l := range limits {
 		var err error
 		if h.onV2(l.controller) {
-			if why := h.delegate(l.controller); why != "" {
+			if why := h.delegate(p, l.controller); why != "" {
 				err = errors.New(why)
 			}
 		}
 		if err == nil {
-			err = h.setLimit(g, l)
+			err = g.setLimit(l)
 		}
 		if err != nil && !l.isDefault {
 			return err
@@ -260,47 +257,49 @@ func (h *Host) setAgain(g *Group, limits []limit) error {
 	return nil
 }
 
-// delegate makes a cgroup2 controller available to the groups of sandboxes. It
-// returns why that is not possible, or "".
-func (h *Host) delegate(c string) string {
-	for _, at := range []string{h.v2, path.Join(h.v2, parent)} {
-		file := path.Join(at, "cgroup.subtree_control")
-		b, err := os.ReadFile(file)
-		if err != nil {
-			return fmt.Sprintf("read %s: %v", file, err)
+// delegate makes a cgroup2 controller available to a place. It returns why that is
+// not possible, or "".
+func (h *Host) delegate(p Place, c string) string {
+	at := h.v2
+	enable := func(dir *os.File, next string) error {
+		on, err := readFile(int(dir.Fd()), subtreeControl)
+		if err == nil && !slices.Contains(strings.Fields(on), c) {
+			err = writeFile(int(dir.Fd()), subtreeControl, "+"+c)
 		}
-		if slices.Contains(strings.Fields(string(b)), c) {
-			continue
+		switch {
+		case errors.Is(err, unix.EBUSY):
+			return fmt.Errorf("%s has processes of its own, so that it can't hand the %s controller down", at, c)
+		case err != nil:
+			return fmt.Errorf("enable the %s controller in %s: %w", c, at, err)
 		}
-		if err := writeFile(unix.AT_FDCWD, file, "+"+c); err != nil {
-			if errors.Is(err, unix.EBUSY) {
-				return fmt.Sprintf("%s has processes of its own, so that it can't hand the %s controller down", at, c)
-			}
-			return fmt.Sprintf("enable the %s controller in %s: %v", c, at, err)
-		}
+		at = path.Join(at, next)
+		return nil
+	}
+	dir, _, err := walkTo(h.v2, p, enable)
+	if err == nil {
+		err = enable(dir, "")
+		dir.Close()
+	}
+	if err != nil {
+		return err.Error()
 	}
 	return ""
 }
+
+// subtreeControl is the file of the controllers that groups below have.
+const subtreeControl = "cgroup.subtree_control"
 
 // Open returns the group of directories that were recorded. What is not there
 // any more is left out. A path that this host's Create could not have made is
 // an error: a damaged record must not name the group of something else.
 func (h *Host) Open(dirs []string) (*Group, error) {
-	g := &Group{}
-	for _, p := range dirs {
-		mount, name := path.Split(p)
-		mount = path.Dir(path.Clean(mount)) // without "sandboxctl"
-		controller, known := h.controllerOf(mount)
-		if !known || !validName(name) || path.Join(mount, parent, name) != p {
-			return nil, errors.Join(fmt.Errorf("open cgroup: %q is not one of a sandbox", p), g.Close())
-		}
-		switch err := g.open(mount, controller, name); {
-		case errors.Is(err, os.ErrNotExist):
-		case err != nil:
-			return nil, errors.Join(fmt.Errorf("open cgroup: %w", err), g.Close())
-		}
+	if len(dirs) == 0 {
+		return &Group{}, nil
 	}
-	return g, nil
+	if !validName(path.Base(dirs[0])) {
+		return nil, fmt.Errorf("open cgroup: %q is not one of a sandbox", dirs[0])
+	}
+	return h.OpenAt(Place(path.Join(parent, path.Base(dirs[0]))), dirs)
 }
 
 // NameOf is the name of the group that a path of /proc/PID/cgroup is of, "" if
@@ -318,34 +317,7 @@ func (h *Host) OpenOwn(name string) (*Group, error) {
 	if !validName(name) {
 		return nil, fmt.Errorf("open cgroup: %q is not a plain name", name)
 	}
-	g := &Group{}
-	mounts := map[string]string{} // and the first controller there
-	for _, c := range controllers {
-		if m := h.v1[c]; m != "" && mounts[m] == "" {
-			mounts[m] = c
-		}
-	}
-	if h.v2 != "" {
-		mounts[h.v2] = ""
-	}
-	for m, c := range mounts {
-		if err := g.open(m, c, name); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, errors.Join(fmt.Errorf("open cgroup: %w", err), g.Close())
-		}
-	}
-	return g, nil
-}
-
-func (h *Host) controllerOf(mount string) (string, bool) {
-	if mount == h.v2 && mount != "" {
-		return "", true
-	}
-	for _, c := range controllers {
-		if h.v1[c] == mount && mount != "" {
-			return c, true
-		}
-	}
-	return "", false
+	return h.openAll(Place(path.Join(parent, name)))
 }
 
 func validName(s string) bool {

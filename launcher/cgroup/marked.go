@@ -176,7 +176,7 @@ func addMembers(out *[]int, group *os.File, at string, depth int) error {
 
 // mounts are the mount points of all hierarchies, each once.
 func (h *Host) mounts() []string {
-	out := slices.AppendSeq([]string{h.v2}, maps.Values(h.hierarchies))
+	out := slices.AppendSeq([]string{h.v2}, maps.Values(h.v1))
 	slices.Sort(out)
 	return slices.DeleteFunc(slices.Compact(out), func(m string) bool { return m == "" })
 }

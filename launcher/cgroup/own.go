@@ -5,7 +5,6 @@ package cgroup
 import (
 	"fmt"
 	"os"
-	"path"
 	"regexp"
 	"strconv"
 	"strings"
@@ -26,11 +25,7 @@ func (h *Host) OwnOf(pid int, name string) (*Group, error) {
 	if place == "" {
 		return &Group{}, nil
 	}
-	var dirs []string
-	for _, m := range h.mounts() {
-		dirs = append(dirs, path.Join(m, string(place)))
-	}
-	return h.OpenAt(place, dirs)
+	return h.openAll(place)
 }
 
 // ownPlace is the place that /proc/PID/cgroup names for the sandbox, "" if none.

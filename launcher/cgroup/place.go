@@ -13,6 +13,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/crashpoint"
 )
 
 // Place is where an OCI client wants the group of a container: a path below the
@@ -102,26 +104,16 @@ func (h *Host) CreateAt(p Place, r *specs.LinuxResources) (_ *Group, err error) 
 			err = errors.Join(err, g.discard())
 		}
 	}()
-	if h.v2 != "" {
-		if err := g.addAt(h.v2, "", p); err != nil {
-			return nil, err
-		}
-	}
-	for _, c := range slices.Sorted(maps.Keys(h.hierarchies)) {
-		if slices.ContainsFunc(g.dirs, func(d *dir) bool { return d.path == path.Join(h.hierarchies[c], string(p)) }) {
-			continue // cpu and cpuacct are one directory often
-		}
-		if err := g.addAt(h.hierarchies[c], c, p); err != nil {
+	for _, m := range h.mounts() {
+		if err := h.add(g, m, p); err != nil {
 			return nil, err
 		}
 	}
 	g.apply = func() error {
-		if h.v2 != "" {
-			if err := h.delegateTo(p); err != nil {
-				return err
-			}
+		if err := h.delegateAll(p); err != nil {
+			return err
 		}
-		return h.Set(g, r)
+		return g.Set(r)
 	}
 	if err := g.apply(); err != nil {
 		if !g.trimmed() {
@@ -132,46 +124,71 @@ func (h *Host) CreateAt(p Place, r *specs.LinuxResources) (_ *Group, err error) 
 	return g, nil
 }
 
-// addAt makes the directory of a place in one hierarchy.
-func (g *Group) addAt(mount, controller string, p Place) error {
-	return g.made(func() (*dir, error) { return makeAt(mount, controller, p) })
+// add makes the directory of a place in one hierarchy, unless the group has it.
+func (h *Host) add(g *Group, mount string, p Place) error {
+	full := path.Join(mount, string(p))
+	if slices.ContainsFunc(g.dirs, func(d *dir) bool { return d.path == full }) {
+		return nil
+	}
+	controllers := h.controllersOf(mount)
+	return g.made(func() (*dir, error) {
+		d, err := makeAt(mount, p, controllers)
+		if err != nil {
+			return nil, fmt.Errorf("create cgroup %s: %w", full, err)
+		}
+		return d, nil
+	})
 }
 
-func makeAt(mount, controller string, p Place) (*dir, error) {
+// controllersOf are the v1 controllers of a hierarchy, none if it is cgroup2.
+func (h *Host) controllersOf(mount string) []string {
+	var out []string
+	for _, c := range slices.Sorted(maps.Keys(h.v1)) {
+		if h.v1[c] == mount {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+func makeAt(mount string, p Place, controllers []string) (*dir, error) {
+	cpuset := slices.Contains(controllers, cpusetController)
 	at, name, err := walkTo(mount, p, func(dir *os.File, c string) error {
-		if err := unix.Mkdirat(int(dir.Fd()), c, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+		crashpoint.Before(crashpoint.CgroupParent)
+		err := unix.Mkdirat(int(dir.Fd()), c, 0o755)
+		crashpoint.After(crashpoint.CgroupParent)
+		if err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
 		}
-		if controller == cpusetController {
+		if cpuset {
 			return inheritCpuset(dir, c)
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("create cgroup %s: %w", path.Join(mount, string(p)), err)
+		return nil, err
 	}
-	existed := false
-	if err := unix.Mkdirat(int(at.Fd()), name, 0o755); errors.Is(err, unix.EEXIST) {
-		existed = true
-	} else if err != nil {
-		return nil, errors.Join(fmt.Errorf("create cgroup %s: %w", path.Join(mount, string(p)), err), at.Close())
-	}
-	if controller == cpusetController {
-		if err := inheritCpuset(at, name); err != nil {
-			return nil, errors.Join(fmt.Errorf("create cgroup %s: %w", path.Join(mount, string(p)), err), at.Close())
-		}
-	}
+	crashpoint.Before(crashpoint.CgroupCreate)
+	err = unix.Mkdirat(int(at.Fd()), name, 0o755)
+	crashpoint.After(crashpoint.CgroupCreate)
+	existed := errors.Is(err, unix.EEXIST)
 	if existed {
+		err = nil
+	}
+	if err == nil && cpuset {
+		err = inheritCpuset(at, name)
+	}
+	if err == nil && existed {
 		// Left by an attempt that was cut short, or in use.
-		procs, err := readFile(int(at.Fd()), path.Join(name, "cgroup.procs"))
-		if err == nil && procs != "" {
+		var procs string
+		if procs, err = readFile(int(at.Fd()), path.Join(name, "cgroup.procs")); err == nil && procs != "" {
 			err = errors.New("it is there already, with processes in it")
 		}
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("create cgroup %s: %w", path.Join(mount, string(p)), err), at.Close())
-		}
 	}
-	return newDir(at, path.Join(mount, path.Dir(string(p))), controller, name)
+	if err != nil {
+		return nil, errors.Join(err, at.Close())
+	}
+	return newDir(at, path.Join(mount, path.Dir(string(p))), name, controllers)
 }
 
 // walkTo opens the parent directory of a place, following no link, and returns
@@ -219,29 +236,18 @@ func inheritCpuset(parentDir *os.File, name string) error {
 	return nil
 }
 
-// delegateTo makes the controllers of cgroup2 available to a place, as far as
+// delegateAll makes the controllers of cgroup2 available to a place, as far as
 // that is possible: Set says what is missing.
-func (h *Host) delegateTo(p Place) error {
+func (h *Host) delegateAll(p Place) error {
+	if h.v2 == "" {
+		return nil
+	}
 	b, err := os.ReadFile(path.Join(h.v2, "cgroup.controllers"))
 	if err != nil {
 		return fmt.Errorf("read cgroup controllers: %w", err)
 	}
-	at, _, err := walkTo(h.v2, p, func(dir *os.File, c string) error {
-		for controller := range strings.FieldsSeq(string(b)) {
-			// A group with processes of its own can't hand it down.
-			_ = writeFile(int(dir.Fd()), "cgroup.subtree_control", "+"+controller)
-		}
-		if err := unix.Mkdirat(int(dir.Fd()), c, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
-			return err
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("create cgroup %s: %w", path.Join(h.v2, string(p)), err)
-	}
-	defer at.Close()
-	for controller := range strings.FieldsSeq(string(b)) {
-		_ = writeFile(int(at.Fd()), "cgroup.subtree_control", "+"+controller)
+	for c := range strings.FieldsSeq(string(b)) {
+		_ = h.delegate(p, c)
 	}
 	return nil
 }
@@ -251,29 +257,29 @@ func (h *Host) OpenAt(p Place, dirs []string) (*Group, error) {
 	g := &Group{}
 	for _, d := range dirs {
 		mount, ok := strings.CutSuffix(d, "/"+string(p))
-		controller, known := h.hierarchyOf(mount)
-		if !ok || !known {
+		if !ok || !slices.Contains(h.mounts(), mount) {
 			return nil, errors.Join(fmt.Errorf("open cgroup: %q is not one of %s", d, p), g.Close())
 		}
 		at, name, err := walkTo(mount, p, func(*os.File, string) error { return nil })
+		var opened *dir
 		if err == nil {
-			err = g.adopt(at, path.Dir(d), controller, name)
+			opened, err = newDir(at, path.Dir(d), name, h.controllersOf(mount))
 		}
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
+		switch {
+		case err == nil:
+			g.dirs = append(g.dirs, opened)
+		case !errors.Is(err, os.ErrNotExist):
 			return nil, errors.Join(fmt.Errorf("open cgroup %s: %w", d, err), g.Close())
 		}
 	}
 	return g, nil
 }
 
-func (h *Host) hierarchyOf(mount string) (controller string, ok bool) {
-	if mount != "" && mount == h.v2 {
-		return "", true
+// openAll opens what there is of the group of a place in every hierarchy.
+func (h *Host) openAll(p Place) (*Group, error) {
+	var dirs []string
+	for _, m := range h.mounts() {
+		dirs = append(dirs, path.Join(m, string(p)))
 	}
-	for _, c := range slices.Sorted(maps.Keys(h.hierarchies)) {
-		if mount != "" && h.hierarchies[c] == mount {
-			return c, true
-		}
-	}
-	return "", false
+	return h.OpenAt(p, dirs)
 }

@@ -73,7 +73,7 @@ func TestSet(t *testing.T) {
 	for f := range want {
 		write(t, g, f, "")
 	}
-	h := &Host{v2: v2, hierarchies: map[string]string{}}
+	h := &Host{v2: v2, v1: map[string]string{}}
 	r := resources(t, allResources)
 	r.Unified = map[string]string{"memory.high": "77"}
 	group, err := h.CreateAt("a/b", r)
@@ -89,7 +89,7 @@ func TestSet(t *testing.T) {
 		t.Errorf("limits are %d and %d", memory, pids)
 	}
 	for _, bad := range []string{"../x", "cgroup.procs", "a/b", ""} {
-		if err := h.Set(group, &specs.LinuxResources{Unified: map[string]string{bad: "1"}}); err == nil {
+		if err := group.Set(&specs.LinuxResources{Unified: map[string]string{bad: "1"}}); err == nil {
 			t.Errorf("unified %q is written", bad)
 		}
 	}
@@ -104,7 +104,7 @@ func TestSet(t *testing.T) {
 	}
 
 	v1 := t.TempDir()
-	h = &Host{hierarchies: map[string]string{}}
+	h = &Host{v1: map[string]string{}}
 	files := map[string]map[string]string{
 		"memory":  {"memory.limit_in_bytes": "1048576", "memory.memsw.limit_in_bytes": "2097152", "memory.soft_limit_in_bytes": "4096"},
 		"cpu":     {"cpu.shares": "1024", "cpu.cfs_quota_us": "50000", "cpu.cfs_period_us": "100000"},
@@ -114,14 +114,14 @@ func TestSet(t *testing.T) {
 		"hugetlb": {"hugetlb.2MB.limit_in_bytes": "3"},
 	}
 	for c, fs := range files {
-		h.hierarchies[c] = filepath.Join(v1, c)
+		h.v1[c] = filepath.Join(v1, c)
 		write(t, filepath.Join(v1, c, "x"), "cgroup.procs", "")
 		for f := range fs {
 			write(t, filepath.Join(v1, c), f, "0-1\n")
 			write(t, filepath.Join(v1, c, "x"), f, "")
 		}
 	}
-	h.hierarchies["cpuacct"] = h.hierarchies["cpu"]
+	h.v1["cpuacct"] = h.v1["cpu"]
 	group, err = h.CreateAt("x", resources(t, allResources))
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +143,7 @@ func TestSet(t *testing.T) {
 func TestCreateAtRefused(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
-	h := &Host{hierarchies: map[string]string{"pids": root}}
+	h := &Host{v1: map[string]string{"pids": root}}
 	write(t, filepath.Join(root, "taken"), "cgroup.procs", "1\n")
 	if _, err := h.CreateAt("taken", nil); err == nil || !strings.Contains(err.Error(), "with processes in it") {
 		t.Errorf("taken: %v", err)

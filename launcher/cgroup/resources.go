@@ -304,16 +304,8 @@ func blockSettings(b *specs.LinuxBlockIO) []setting {
 // Limits are the limits in force, as far as they are known: 0 is none.
 func (g *Group) Limits() (memory, pids int64) {
 	read := func(controller, v1, v2 string) int64 {
-		d := g.holder(controller)
-		if d == nil {
-			return 0
-		}
-		file := v1
-		if d.controller == "" {
-			file = v2
-		}
 		// "max", and v1's huge number, are none.
-		if n, err := readInt(d.fd(), file); err == nil && n < 1<<62 {
+		if n, ok := g.read(controller, v1, v2); ok && n < 1<<62 {
 			return n
 		}
 		return 0
