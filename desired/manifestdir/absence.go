@@ -14,25 +14,42 @@ import (
 	"sandboxctl.dev/desired/trustedfile"
 )
 
-// refill is for how many times Settle nothing may come to a directory that was
-// away before it is taken to be whole: a copy or a checkout fills it file by file.
-const refill = 20
+// absences say which manifests their author has removed. They have no clock and read
+// nothing: each look at the directory is told to them, with its time.
+type absences struct {
+	wait time.Duration // how long an absence must last to be believed
+	once bool          // the first look is believed as it is
 
-// refilled waits until a directory that was away is filled.
-func (d *Dir) refilled(s *desired.Snapshot, now time.Time) {
-	if !d.doubt || d.opts.Once {
-		return
-	}
-	if n := len(d.files); n != d.filled {
-		d.arrival, d.filled = now, n
-	}
-	left := refill*d.opts.Settle - now.Sub(d.arrival)
-	if left <= 0 {
-		d.doubt = false
-		return
-	}
-	d.incomplete(s, desired.ReasonUnsettled, "the manifests directory came back a moment ago, and may not be whole yet")
-	d.lookAgain(now.Add(left))
+	first time.Time // of the first look that listed the directory
+	// doubt: the directory was away, or another one, a moment ago. arrival is when
+	// something came since, and filled how many files there were then.
+	doubt   bool
+	arrival time.Time
+	filled  int
+	seen    map[string]sighting // names of the last look that are still wanted, and /files that may be of any
+	missing map[string]absence  // names that were there before
+	broken  []string            // see Memory.Broken
+	gone    []string            // see Memory.Gone
+}
+
+func newAbsences(wait time.Duration, once bool) *absences {
+	return &absences{wait: wait, once: once, seen: map[string]sighting{}, missing: map[string]absence{}}
+}
+
+// look is what one look at the directory has found.
+type look struct {
+	number   int
+	files    map[string]*fileEntry
+	entries  []desired.Entry
+	problems []desired.Problem
+	// pending says that something else in it must last to be believed.
+	pending bool
+}
+
+// delay is why a look is not believed yet, and until when.
+type delay struct {
+	why   string
+	until time.Time
 }
 
 // sighting is where and when a name was last seen.
@@ -47,67 +64,119 @@ type absence struct {
 	last  sighting
 }
 
-// settle believes an absence only when it was seen twice, Settle apart:
-// editors and sync tools take a file away for a moment to put it back.
-func (d *Dir) settle(s *desired.Snapshot) {
-	now := time.Now()
-	if d.first.IsZero() {
-		d.first = now
-	}
-	if left := d.opts.Settle - now.Sub(d.first); left > 0 && !d.opts.Once {
-		d.incomplete(s, desired.ReasonUnsettled, "the manifests directory was looked at for the first time a moment ago")
-		d.lookAgain(now.Add(left))
-	}
-	present := make(map[string]sighting, len(s.Entries))
-	for i := range s.Entries {
-		e := &s.Entries[i]
-		present[e.Sandbox.Metadata.Name] = sighting{e.Source.File, d.looks}
-		delete(d.missing, e.Sandbox.Metadata.Name)
-	}
-	d.refilled(s, now)
-	for _, p := range s.Problems {
-		if p.Name != "" {
-			present[p.Name] = sighting{p.File, d.looks}
-		} else if p.File != "" {
-			// It may be anybody's. No name has a slash.
-			present["/"+p.File] = sighting{p.File, d.looks}
+// refill is for how many times the wait nothing may come to a directory that was
+// away before it is taken to be whole: a copy or a checkout fills it file by file.
+const refill = 20
+
+// away says that the directory can't be read, or is another one.
+func (a *absences) away(now time.Time) { a.doubt, a.arrival, a.filled = true, now, 0 }
+
+// settle takes in a look that listed the directory. An absence is believed only when
+// it was seen twice, some time apart: editors and sync tools take a file away for a
+// moment to put it back.
+func (a *absences) settle(l *look, now time.Time) (delays []delay) {
+	later := func(left time.Duration, why string) {
+		if left > 0 {
+			delays = append(delays, delay{why, now.Add(left)})
 		}
 	}
-	for n, last := range d.seen {
-		if d.holds(n) {
-			present[n] = last // mended, perhaps
-		}
-		_, there := present[n]
-		if _, waiting := d.missing[n]; !there && !waiting {
-			d.missing[n] = absence{since: now, last: last}
-		}
+	if a.first.IsZero() {
+		a.first = now
 	}
-	d.seen = present
+	if !a.once {
+		later(a.wait-now.Sub(a.first), "the manifests directory was looked at for the first time a moment ago")
+		later(a.refilling(len(l.files), now), "the manifests directory came back a moment ago, and may not be whole yet")
+	}
+	a.look(l, now)
 	var gone []string
-	for n, a := range d.missing {
-		_, there := present[n]
-		switch left := d.opts.Settle - now.Sub(a.since); {
-		case there || d.holds(n):
-			delete(d.missing, n)
+	for n, m := range a.missing {
+		_, there := a.seen[n]
+		switch left := a.wait - now.Sub(m.since); {
+		case there || l.holds(n):
+			delete(a.missing, n)
 		case left > 0:
-			d.incomplete(s, desired.ReasonUnsettled, "the manifest of %s disappeared a moment ago", strings.TrimPrefix(n, "/"))
-			d.lookAgain(now.Add(left))
+			later(left, fmt.Sprintf("the manifest of %s disappeared a moment ago", strings.TrimPrefix(n, "/")))
 		default:
 			gone = append(gone, n)
 		}
 	}
-	for _, n := range gone {
-		if d.pending && len(s.Problems) > 0 {
-			continue // until it can be told whether a problem may be about it
-		}
-		if name := n; !strings.HasPrefix(n, "/") && len(s.Problems) > 0 && !d.mayDefine(s, name, d.missing[n].last) {
-			if len(d.memory.Gone) >= maxGone {
-				d.memory.Gone = nil // those have been removed long since
-			}
-			d.memory.Gone = append(slices.Clip(d.memory.Gone), name)
-		}
-		delete(d.missing, n)
+	if len(l.problems) > 0 && (l.pending || len(delays) > 0) {
+		return delays // until it can be told whether a problem may be about what is gone
 	}
+	for _, n := range gone {
+		if len(l.problems) > 0 && !strings.HasPrefix(n, "/") && !l.mayDefine(n, a.missing[n].last) {
+			if len(a.gone) >= maxGone {
+				a.gone = nil // those have been removed long since
+			}
+			a.gone = append(slices.Clip(a.gone), n)
+		}
+		delete(a.missing, n)
+	}
+	return delays
+}
+
+// refilling is how long a directory that was away is still waited for.
+func (a *absences) refilling(files int, now time.Time) time.Duration {
+	if !a.doubt {
+		return 0
+	}
+	if files != a.filled {
+		a.arrival, a.filled = now, files
+	}
+	left := refill*a.wait - now.Sub(a.arrival)
+	a.doubt = left > 0
+	return left
+}
+
+// look notes what is there, and since when that is missing which was there before.
+func (a *absences) look(l *look, now time.Time) {
+	present := make(map[string]sighting, len(l.entries))
+	for i := range l.entries {
+		e := &l.entries[i]
+		present[e.Sandbox.Metadata.Name] = sighting{e.Source.File, l.number}
+		delete(a.missing, e.Sandbox.Metadata.Name)
+	}
+	for _, p := range l.problems {
+		if p.Name != "" {
+			present[p.Name] = sighting{p.File, l.number}
+		} else if p.File != "" {
+			// It may be anybody's. No name has a slash.
+			present["/"+p.File] = sighting{p.File, l.number}
+		}
+	}
+	for n, last := range a.seen {
+		if l.holds(n) {
+			present[n] = last // mended, perhaps
+		}
+		_, there := present[n]
+		if _, waiting := a.missing[n]; !there && !waiting {
+			a.missing[n] = absence{since: now, last: last}
+		}
+	}
+	a.seen = present
+}
+
+// holds says whether n, as kept in seen, is a file that is there.
+func (l *look) holds(n string) bool {
+	path, ok := strings.CutPrefix(n, "/")
+	return ok && l.files[path] != nil
+}
+
+// mayDefine says whether something that has a problem may be about a name that is
+// not there any more: it names it, it defined it, it came or changed since the name
+// was seen last, so that the manifest may have been moved there, or nobody can tell
+// what it is.
+func (l *look) mayDefine(name string, last sighting) bool {
+	for i := range l.problems {
+		p := &l.problems[i]
+		if p.Opaque || p.Name == name || p.File == last.file {
+			return true
+		}
+		if f := l.files[p.File]; f != nil && (f.look > last.look || f.names[name]) {
+			return true
+		}
+	}
+	return false
 }
 
 // What is remembered of files with problems is bounded: beyond it, nothing counts
@@ -117,70 +186,48 @@ const (
 	maxGone   = 4000
 )
 
-// holds says whether n, as kept in seen, is a file that is there.
-func (d *Dir) holds(n string) bool {
-	path, ok := strings.CutPrefix(n, "/")
-	return ok && d.files[path] != nil
-}
-
-// mayDefine says whether something that has a problem may be about a name that is
-// not there any more: it names it, it defined it, it came or changed since the name
-// was seen last, so that the manifest may have been moved there, or nobody can tell
-// what it is.
-func (d *Dir) mayDefine(s *desired.Snapshot, name string, last sighting) bool {
-	for i := range s.Problems {
-		p := &s.Problems[i]
-		if p.Opaque || p.Name == name || p.File == last.file {
-			return true
+// believe returns which absences are believed although files have problems, for as
+// long as these files are what they are. Without problems it forgets them, unless
+// the look is unsettled.
+func (a *absences) believe(l *look, unsettled bool) []string {
+	if len(l.problems) == 0 {
+		if !unsettled {
+			a.broken, a.gone = nil, nil
 		}
-		if f := d.files[p.File]; f != nil && (f.look > last.look || f.names[name]) {
-			return true
-		}
-	}
-	return false
-}
-
-// believe keeps which absences are believed although files have problems, for as
-// long as these files are what they are.
-func (d *Dir) believe(s *desired.Snapshot) {
-	if len(s.Problems) == 0 {
-		if s.Reason != desired.ReasonUnsettled {
-			d.memory.Broken, d.memory.Gone = nil, nil
-		}
-		return
+		return nil
 	}
 	broken := map[string]bool{}
 	opaque := false
-	for i := range s.Problems {
-		p := &s.Problems[i]
+	for i := range l.problems {
+		p := &l.problems[i]
 		opaque = opaque || p.Opaque
 		id := trustedfile.ID{}
-		if f := d.files[p.File]; f != nil {
+		if f := l.files[p.File]; f != nil {
 			id = f.id
 		}
 		broken[fmt.Sprint(p.File, " ", id)] = true
 	}
-	was := d.memory.Broken
-	now := slices.Sorted(maps.Keys(broken))
-	for _, f := range now {
+	was := a.broken
+	a.broken = slices.Sorted(maps.Keys(broken))
+	for _, f := range a.broken {
 		if _, same := slices.BinarySearch(was, f); !same || opaque {
 			// What it says now may be about any of them.
-			d.memory.Gone = nil
+			a.gone = nil
 		}
 	}
-	d.memory.Broken = now
-	if len(now) > maxBroken {
-		d.memory.Broken, d.memory.Gone = nil, nil
+	if len(a.broken) > maxBroken {
+		a.broken, a.gone = nil, nil
 	}
-	gone := slices.DeleteFunc(slices.Clone(d.memory.Gone), func(n string) bool {
-		_, there := d.seen[n]
+	gone := slices.DeleteFunc(slices.Clone(a.gone), func(n string) bool {
+		_, there := a.seen[n]
 		return there
 	})
 	slices.Sort(gone)
-	d.memory.Gone = slices.Compact(gone)
-	if !d.pending {
-		s.Gone = d.memory.Gone
+	a.gone = slices.Compact(gone)
+	if l.pending {
+		return nil
 	}
+	return a.gone
 }
 
 // mentioned are the values of what is called name in a text, whether or not it can

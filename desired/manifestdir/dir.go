@@ -60,21 +60,14 @@ type Dir struct {
 	// newWatcher is fsnotify's; tests make it fail.
 	newWatcher func() (*fsnotify.Watcher, error)
 
-	mu     sync.Mutex
-	files  map[string]*fileEntry // by path relative to the directory
-	memory Memory
-	last   *desired.Snapshot
-	first  time.Time // of the first look that listed the directory
-	// doubt: the directory was away, or another one, a moment ago; arrival is when
-	// something came since, and filled how many files there were then.
+	mu      sync.Mutex
+	files   map[string]*fileEntry // by path relative to the directory
+	memory  Memory
+	last    *desired.Snapshot
+	absent  *absences
 	top     Identity // at the last look
-	doubt   bool
-	arrival time.Time
-	filled  int
-	looks   int                 // at the directory, since the start
-	seen    map[string]sighting // names of the last Load that are still wanted, and /files that may be of any
-	missing map[string]absence  // names that were there before
-	pending bool                // something that the last Load saw must last to be believed
+	looks   int      // at the directory, since the start
+	pending bool     // something that the last Load saw must last to be believed
 	// dirMissing are the remembered directories that are not there, since when.
 	dirMissing map[string]time.Time
 	rules      IgnoreRules       // of the last look
@@ -93,8 +86,7 @@ func New(opts Options) *Dir {
 		changes: make(chan struct{}, 1),
 		dirty:   make(chan struct{}, 1),
 		files:   map[string]*fileEntry{},
-		seen:    map[string]sighting{},
-		missing: map[string]absence{},
+		absent:  newAbsences(opts.Settle, opts.Once),
 
 		dirMissing: map[string]time.Time{},
 		ignores:    map[string]string{},
@@ -103,6 +95,7 @@ func New(opts Options) *Dir {
 	}
 	if opts.Memory != nil {
 		d.memory = *opts.Memory
+		d.absent.broken, d.absent.gone = d.memory.Broken, d.memory.Gone
 	}
 	return d
 }
@@ -168,24 +161,38 @@ func (d *Dir) Load(ctx context.Context) (*desired.Snapshot, error) {
 	default:
 		d.identify(snap, id)
 	}
-	if err != nil || snap.Reason == desired.ReasonDirectoryReplaced {
-		d.doubt, d.arrival, d.filled = true, time.Now(), 0
-	}
-	if err == nil {
-		// Otherwise what the files said is not what the directory says now;
-		// the records have what is needed to go on.
-		d.resolve(snap)
-	}
-	if snap.Reason != desired.ReasonDirectoryReplaced && err == nil {
-		d.settle(snap)
-	}
-	d.believe(snap)
+	d.judge(snap, err != nil)
 	snap.Seal()
 	if d.last != nil && d.last.Digest == snap.Digest {
 		return d.last, nil
 	}
 	d.last = snap
 	return snap, nil
+}
+
+// judge finds out what is in the directory and which absences are believed. away says
+// that it could not be read.
+func (d *Dir) judge(s *desired.Snapshot, away bool) {
+	now := time.Now()
+	replaced := s.Reason == desired.ReasonDirectoryReplaced
+	if away || replaced {
+		d.absent.away(now)
+	}
+	if !away {
+		// Otherwise what the files said is not what the directory says now;
+		// the records have what is needed to go on.
+		d.resolve(s)
+	}
+	l := &look{number: d.looks, files: d.files, entries: s.Entries, problems: s.Problems, pending: d.pending}
+	if !away && !replaced {
+		for _, w := range d.absent.settle(l, now) {
+			d.incomplete(s, desired.ReasonUnsettled, "%s", w.why)
+			d.lookAgain(w.until)
+		}
+		l.pending = d.pending
+	}
+	s.Gone = d.absent.believe(l, s.Reason == desired.ReasonUnsettled)
+	d.memory.Broken, d.memory.Gone = d.absent.broken, d.absent.gone
 }
 
 // policyRecheck is how soon a policy that can't be used is looked at again.
