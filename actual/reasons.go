@@ -86,6 +86,7 @@ const (
 	EventRemoved             = "Removed"
 	EventCancelled           = "Cancelled"
 	EventCreateFailed        = "CreateFailed"
+	EventResumeFailed        = "ResumeFailed"
 	EventDestroyFailed       = "DestroyFailed"
 	EventRemoveFailed        = "RemoveFailed"
 	EventRecordRecovered     = "RecordRecovered"

@@ -203,11 +203,6 @@ type Ending struct {
 	// CleanExits becomes Record.CleanExits.
 	CleanExits int  `json:"cleanExits,omitempty"`
 	Completed  bool `json:"completed,omitempty"`
-	// Adopt is for a create that was cut short: if its application turns out to
-	// run, the record says so and nothing is stopped. With Finish one that has
-	// not been started yet is started. Neither is kept on record.
-	Adopt  bool `json:"-"`
-	Finish bool `json:"-"`
 	// Replace says that the sandbox is stopped to be started anew: that is not
 	// begun where there is no room for the new one.
 	Replace bool `json:"-"`

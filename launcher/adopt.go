@@ -21,14 +21,35 @@ const (
 	startInFlight = time.Second
 )
 
-// adopt goes on with a create that was cut short after its gates were opened. It
-// reports whether the record is of a running application now: one that was
-// started already is left as it is, and with finish one that was not is started.
-// If neither can be told, or done, nothing has changed and it starts over.
+// Resume finishes a create that was cut short after its gates were opened, or
+// destroys what there is of it; see reconcile.Launcher.
+func (l *Launcher) Resume(ctx context.Context, name string, start bool, end actual.Ending) error {
+	if err := l.resume(ctx, name, start, end); err != nil {
+		return fmt.Errorf("resume sandbox %s: %w", name, err)
+	}
+	return nil
+}
+
+func (l *Launcher) resume(ctx context.Context, name string, start bool, end actual.Ending) error {
+	rec, err := l.load(name)
+	if err != nil {
+		return err
+	}
+	if rec != nil && rec.Phase != actual.PhaseStopped && rec.Phase != actual.PhaseStopping {
+		if adopted, err := l.adopt(ctx, rec, start); adopted || err != nil {
+			return err
+		}
+	}
+	return l.destroy(ctx, name, end)
+}
+
+// adopt reports whether the record is of a running application now: one that was
+// started already is left as it is, and with start one that was not is started.
+// If neither can be told, or done, nothing has changed.
 //
 // A sentry takes one start, whoever asks for it: asking again can't have the
 // application run twice.
-func (l *Launcher) adopt(ctx context.Context, rec *actual.Record, finish bool) (bool, error) {
+func (l *Launcher) adopt(ctx context.Context, rec *actual.Record, start bool) (bool, error) {
 	outer := ctx
 	ctx, cancel := context.WithTimeout(outer, l.opts.BootTimeout)
 	defer cancel()
@@ -36,7 +57,7 @@ func (l *Launcher) adopt(ctx context.Context, rec *actual.Record, finish bool) (
 	if !ok {
 		return false, nil
 	}
-	if !finish {
+	if !start {
 		st = nil
 	}
 	state, err := l.appState(ctx, rec, startInFlight, func(state int) bool { return state != wire.StateCreating || st != nil })

@@ -46,11 +46,6 @@ func (l *Launcher) destroy(ctx context.Context, name string, end actual.Ending) 
 		// A create that died before its record: only the directory is there.
 		return nil
 	}
-	if end.Adopt && old.Phase != actual.PhaseStopped && old.Phase != actual.PhaseStopping {
-		if adopted, err := l.adopt(ctx, old, end.Finish); adopted || err != nil {
-			return err
-		}
-	}
 	if end.Replace {
 		// What comes after could not be started.
 		if err := l.room(); err != nil {

@@ -14,10 +14,9 @@ func doneReason(a Action) string {
 	switch a.Op {
 	case OpCreate:
 		return actual.EventStarted
+	case OpResume:
+		return actual.EventRecovered
 	case OpDestroy:
-		if a.Ending.Adopt {
-			return actual.EventRecovered
-		}
 		return actual.EventStopped
 	case OpRecover:
 		return actual.EventRecordRecovered
@@ -32,7 +31,7 @@ func doneReason(a Action) string {
 func doneMessage(r *result, last *actual.Exit) string {
 	msg := r.action.Reason
 	x := r.action.Ending.Exit
-	if r.action.Op == OpDestroy && !r.action.Ending.Adopt && last != nil {
+	if r.action.Op == OpDestroy && last != nil {
 		x = last
 	}
 	if x != nil {
@@ -53,6 +52,8 @@ func failReason(a Action) string {
 	switch a.Op {
 	case OpCreate:
 		return actual.EventCreateFailed
+	case OpResume:
+		return actual.EventResumeFailed
 	case OpDestroy:
 		return actual.EventDestroyFailed
 	case OpRecover:

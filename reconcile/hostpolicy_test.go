@@ -76,7 +76,7 @@ func TestPlanDenied(t *testing.T) {
 		"died":                   {judged(denied(running(web), dead), strict), "destroy web SentryKilled failures=1", "Stopping", ""},
 		"died, no policy":        {judged(denied(running(web), dead), nil), "destroy web SentryKilled failures=1", "Stopping", ""},
 		"begun to stop":          {judged(denied(running(web), phase(actual.PhaseStopping)), nil), "destroy web Interrupted", "Stopping", ""},
-		"interrupted":            {judged(denied(running(web), phase(actual.PhaseStarting)), nil), "destroy web Interrupted adopt", "Creating", ""},
+		"interrupted":            {judged(denied(running(web), phase(actual.PhaseStarting)), nil), "resume web Interrupted", "Creating", ""},
 		"stopped":                {judged(denied(stopped(web, 1), due), strict), "", "Failed", "Ready=False/PolicyDenied Reconciling=False/Converged Stalled=True/PolicyDenied ManifestValid=False/PolicyDenied"},
 		"completed": {judged(denied(stopped(web, 0), func(o *actual.Observed) {
 			o.Record.Completed, o.Record.LastExit.Known, o.Record.LastExit.Code = true, true, 0

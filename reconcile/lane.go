@@ -38,8 +38,8 @@ func laneOf(a *Action) Lane {
 	switch {
 	case graceful(a):
 		return LaneStop
-	case a.Op == OpDestroy && a.Ending.Adopt:
-		return LaneRestart // it resumes a start
+	case a.Op == OpResume:
+		return LaneRestart // a start that is resumed
 	case a.Op != OpCreate:
 		return LaneClean
 	}

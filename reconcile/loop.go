@@ -504,6 +504,8 @@ func (l *Loop) work(ctx context.Context, a Action) {
 		switch a.Op {
 		case OpCreate:
 			return l.opts.Launcher.Create(ctx, a.Entry, a.RestartToken)
+		case OpResume:
+			return l.opts.Launcher.Resume(ctx, a.Name, a.Start, a.Ending)
 		case OpDestroy:
 			return l.opts.Launcher.Destroy(ctx, a.Name, a.Ending)
 		case OpRecover:

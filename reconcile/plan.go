@@ -17,6 +17,7 @@ type Op int
 // The operations.
 const (
 	OpCreate Op = iota + 1
+	OpResume
 	OpDestroy
 	OpForget
 	OpRecover
@@ -27,6 +28,8 @@ func (o Op) String() string {
 	switch o {
 	case OpCreate:
 		return "create"
+	case OpResume:
+		return "resume"
 	case OpDestroy:
 		return "destroy"
 	case OpForget:
@@ -106,8 +109,11 @@ type Action struct {
 	Due time.Time
 	// Entry is what to create.
 	Entry *desired.Entry
-	// Ending is how to destroy.
+	// Ending is how to destroy, also what can't be resumed.
 	Ending actual.Ending
+	// Start says of a resumed create that its application is to be started, if it
+	// has not been.
+	Start bool
 	// RestartToken is the request that a create carries out.
 	RestartToken string
 	// Recover is the request that a recovery carries out.
@@ -261,7 +267,7 @@ func (c *computation) both(e *desired.Entry, o *actual.Observed) {
 		c.running(e, o)
 	case actual.PhaseStopped:
 		if anyAlive(o) {
-			c.interrupted(o)
+			c.interrupted(OpDestroy, rec, false)
 			return
 		}
 		c.stopped(e, rec)
@@ -272,21 +278,20 @@ func (c *computation) both(e *desired.Entry, o *actual.Observed) {
 			c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: died(o, c.in.Actual.BootID), Ending: ended(e, o, &c.in)})
 			return
 		}
+		if o.Sentry != actual.Alive || o.Gofer != actual.Alive {
+			c.interrupted(OpDestroy, rec, false)
+			return
+		}
 		// Whether its application runs only its sentry can tell. If that can't
 		// be asked it starts over. It did not fail.
-		end := actual.Ending{Reason: actual.ReasonInterrupted, Failures: rec.Failures, CleanExits: rec.CleanExits}
-		if o.Sentry == actual.Alive && o.Gofer == actual.Alive {
-			end.Adopt = true
-			end.Finish = sameSpec(rec, e) && !e.Sandbox.Spec.Suspend && c.in.Denied[rec.Name] == "" && !c.restartWanted(rec)
-		}
-		c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: actual.ReasonInterrupted, Ending: end})
+		c.interrupted(OpResume, rec, sameSpec(rec, e) && !e.Sandbox.Spec.Suspend && c.in.Denied[rec.Name] == "" && !c.restartWanted(rec))
 	}
 }
 
-func (c *computation) interrupted(o *actual.Observed) {
+func (c *computation) interrupted(op Op, rec *actual.Record, start bool) {
 	c.add(Action{
-		Op: OpDestroy, Name: o.Record.Name, Reason: actual.ReasonInterrupted,
-		Ending: actual.Ending{Reason: actual.ReasonInterrupted, Failures: o.Record.Failures, CleanExits: o.Record.CleanExits},
+		Op: op, Name: rec.Name, Reason: actual.ReasonInterrupted, Start: start,
+		Ending: actual.Ending{Reason: actual.ReasonInterrupted, Failures: rec.Failures, CleanExits: rec.CleanExits},
 	})
 }
 

@@ -72,11 +72,8 @@ func show(p reconcile.Plan) string {
 		if a.Ending.CleanExits > 0 {
 			s += fmt.Sprintf(" clean=%d", a.Ending.CleanExits)
 		}
-		if a.Ending.Adopt {
-			s += " adopt"
-		}
-		if a.Ending.Finish {
-			s += " finish"
+		if a.Start {
+			s += " start"
 		}
 		if a.Ending.Completed {
 			s += " completed"
@@ -227,10 +224,10 @@ func TestPlan(t *testing.T) {
 		"stopped for an edit":   {input(true, []*desired.Entry{other}, mod(stopped(web, 0), func(o *actual.Observed) { o.Record.Ending.Reason = actual.ReasonSpecChanged })), "create web SpecChanged"},
 		"resumed":               {input(true, []*desired.Entry{web}, mod(stopped(web, 2), func(o *actual.Observed) { o.Record.Ending.Reason = actual.ReasonSuspended })), "create web Resumed"},
 		"crashed in creating":   {input(true, []*desired.Entry{web}, mod(stopped(web, 2), phase(actual.PhaseCreating))), "destroy web Interrupted failures=2"},
-		"crashed in starting":   {input(true, []*desired.Entry{web}, mod(running(web), phase(actual.PhaseStarting))), "destroy web Interrupted adopt finish"},
-		"crashed, edited since": {input(true, []*desired.Entry{other}, mod(running(web), phase(actual.PhaseStarting))), "destroy web Interrupted adopt"},
+		"crashed in starting":   {input(true, []*desired.Entry{web}, mod(running(web), phase(actual.PhaseStarting))), "resume web Interrupted start"},
+		"crashed, edited since": {input(true, []*desired.Entry{other}, mod(running(web), phase(actual.PhaseStarting))), "resume web Interrupted"},
 		"crashed, gofer dead":   {input(true, []*desired.Entry{web}, mod(mod(running(web), phase(actual.PhaseStarting)), func(o *actual.Observed) { o.Gofer = actual.Dead })), "destroy web Interrupted"},
-		"crashed, suspended":    {input(true, []*desired.Entry{suspended}, mod(running(suspended), phase(actual.PhaseStarting))), "destroy web Interrupted adopt"},
+		"crashed, suspended":    {input(true, []*desired.Entry{suspended}, mod(running(suspended), phase(actual.PhaseStarting))), "resume web Interrupted"},
 		"crashed in stopping": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
 			o.Record.Phase = actual.PhaseStopping
 			o.Record.Ending = &actual.Ending{Reason: actual.ReasonSpecChanged, Grace: 1}
@@ -453,10 +450,19 @@ func TestPlanProperties(t *testing.T) {
 				t.Fatalf("%s %s: a process of it is unknown", a.Op, a.Name)
 			}
 			alive := o.Sentry == actual.Alive || o.Gofer == actual.Alive
-			if alive && a.Op != reconcile.OpDestroy {
+			resumed := a.Op == reconcile.OpResume
+			if alive && !resumed && a.Op != reconcile.OpDestroy {
 				t.Fatalf("%s %s: it is alive", a.Op, a.Name)
 			}
-			if a.Op != reconcile.OpDestroy && o.Record.Phase != actual.PhaseStopped {
+			// What is resumed is a start that was cut short and has both its processes.
+			if whole := o.Sentry == actual.Alive && o.Gofer == actual.Alive; resumed && (!whole || o.Exit != nil ||
+				!slices.Contains([]actual.Phase{actual.PhaseCreating, actual.PhaseCreated, actual.PhaseStarting}, o.Record.Phase)) {
+				t.Fatalf("resume %s: it is %s: %+v", a.Name, o.Record.Phase, o)
+			}
+			if a.Start && !resumed {
+				t.Fatalf("%s %s starts something", a.Op, a.Name)
+			}
+			if !resumed && a.Op != reconcile.OpDestroy && o.Record.Phase != actual.PhaseStopped {
 				t.Fatalf("%s %s: it is %s", a.Op, a.Name, o.Record.Phase)
 			}
 			// No absence without completeness.

@@ -21,7 +21,7 @@ type Observer interface {
 	Observe(ctx context.Context) (*actual.Snapshot, error)
 }
 
-// Launcher carries out the three operations. Each is idempotent, safe to
+// Launcher carries out the four operations. Each is idempotent, safe to
 // repeat after a crash at any step, and called for one name by one worker at
 // a time. An error whose chain has a `Permanent() bool` method returning true
 // can't be cured by trying the same spec again.
@@ -32,6 +32,11 @@ type Launcher interface {
 	// out. On error nothing is left running and the record, when one could be
 	// written, is Stopped with LastExit CreateFailed and Failures counted.
 	Create(ctx context.Context, e *desired.Entry, restartToken string) error
+	// Resume finishes a Create that was cut short after its gates were opened. If
+	// the application turns out to run, the record says so; with start it is
+	// started if it was not. Where neither can be told or done, what there is of
+	// the sandbox is destroyed with end.
+	Resume(ctx context.Context, name string, start bool, end actual.Ending) error
 	// Destroy stops the sandbox gracefully, proves both processes dead,
 	// releases everything but the record and logs, and leaves the record
 	// Stopped. Unknown processes are never killed: an error says so.

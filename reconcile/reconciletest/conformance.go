@@ -18,6 +18,7 @@ import (
 // Operations are those of reconcile.Launcher.
 type Operations interface {
 	Create(ctx context.Context, e *desired.Entry, restartToken string) error
+	Resume(ctx context.Context, name string, start bool, end actual.Ending) error
 	Destroy(ctx context.Context, name string, end actual.Ending) error
 	Forget(ctx context.Context, name string) error
 }
@@ -275,7 +276,7 @@ func daemonEnds(t *testing.T, c *conformance) {
 				t.Fatalf("at the end of the daemon: %+v", o.Record)
 			}
 		}
-		c.must(c.h.Destroy(t.Context(), "web", actual.Ending{Reason: actual.ReasonInterrupted, Adopt: true, Finish: true}))
+		c.must(c.h.Resume(t.Context(), "web", true, actual.Ending{Reason: actual.ReasonInterrupted}))
 		if c.look("web") != nil && c.look("web").Record.Phase == actual.PhaseStopped {
 			c.create("a")
 		} else if c.look("web") != nil {

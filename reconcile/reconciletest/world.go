@@ -467,6 +467,11 @@ func (w *World) failCreate(r actual.Record, err error) error {
 	return err
 }
 
+// Resume implements reconcile.Launcher. No sentry can be asked here.
+func (w *World) Resume(ctx context.Context, name string, _ bool, end actual.Ending) error {
+	return w.Destroy(ctx, name, end)
+}
+
 // Destroy implements reconcile.Launcher.
 func (w *World) Destroy(ctx context.Context, name string, how actual.Ending) error {
 	end, err := w.begin(name)

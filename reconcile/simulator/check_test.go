@@ -190,7 +190,7 @@ func (c *checker) unjustified(h *host, in *reconcile.Input, a *reconcile.Action)
 		if rec != nil && rec.Completed && rec.SpecHash == a.Entry.Hash && !c.asked[a.Name] {
 			return "it ran to its end"
 		}
-	case reconcile.OpDestroy:
+	case reconcile.OpResume, reconcile.OpDestroy:
 		return c.needless(h, rec, a, removal)
 	}
 	return ""

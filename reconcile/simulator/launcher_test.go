@@ -370,6 +370,11 @@ func (o *op) abort(create context.Context, rec *actual.Record, cause error) erro
 	return o.store.put(o.t, rec)
 }
 
+// Resume implements reconcile.Launcher. The sentry is not asked.
+func (l *launcher) Resume(ctx context.Context, name string, _ bool, end actual.Ending) error {
+	return l.Destroy(ctx, name, end)
+}
+
 // Destroy implements reconcile.Launcher.
 func (l *launcher) Destroy(ctx context.Context, name string, end actual.Ending) error {
 	o := l.begin("destroy", name)
