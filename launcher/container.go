@@ -213,7 +213,18 @@ func (l *Launcher) startContainer(ctx context.Context, id string, img *checkpoin
 	if err != nil {
 		return err
 	}
-	if err := l.startApp(ctx, &rec, st, c, img); err != nil {
+	// As long as the start of a manifest's may take, and not as one call of a sentry
+	// that has started: a loaded host is slow, not broken.
+	timeout := l.opts.BootTimeout + st.startTimeout()
+	if img != nil {
+		timeout += img.timeout()
+	}
+	starting, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not started after %s", timeout))
+	defer cancel()
+	if err := l.startApp(starting, &rec, st, c, img); err != nil {
+		if cause := context.Cause(starting); cause != nil {
+			err = errors.Join(cause, err)
+		}
 		return l.explain(ctx, err, &rec)
 	}
 	rec.Started(time.Now())

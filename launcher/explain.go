@@ -40,6 +40,7 @@ var (
 	notInPath    = regexp.MustCompile(`error finding executable "(.*)" in PATH \[(.*)\]: (.*)$`)
 	notLoaded    = regexp.MustCompile(`failed to load (.*): ([^:]+)$`)
 	noMadeDir    = regexp.MustCompile(`failed to create process working directory "(.*?)": (?:.*: )?([^:]*)$`)
+	noProcess    = regexp.MustCompile(`(^|: )try again$`) // kernel.UserCounters
 	noWorkingDir = regexp.MustCompile(`failed to find initial working directory "(.*)": (.*)$`)
 )
 
@@ -59,6 +60,10 @@ func explainCommand(err error, peek func(path string) []byte) error {
 	case notInPath.MatchString(said):
 		m := notInPath.FindStringSubmatch(said)
 		e.explainPath(m[1], m[2], m[3])
+	case noProcess.MatchString(said):
+		e.other = true
+		e.text = "no process can be started in the sandbox: its user has as many as the limit NPROC allows; end some of them, restart the sandbox, " +
+			"or run the command as another user (exec --user); resources.pids or rlimits in the manifest set the limit"
 	case noWorkingDir.MatchString(said):
 		m := noWorkingDir.FindStringSubmatch(said)
 		e.text = fmt.Sprintf("working directory not found in the sandbox: %s (%s)", m[1], m[2])
