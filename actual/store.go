@@ -22,6 +22,7 @@ import (
 
 	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/dirfd"
 )
 
 // Names below the state directory.
@@ -369,19 +370,13 @@ const openTries = 100
 // openDir opens a directory below dir without following a link.
 func openDir(dir int, name string) (*os.File, error) {
 	for try := 0; ; try++ {
-		fd, err := unix.Openat2(dir, name, &unix.OpenHow{
-			Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
-			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
-		})
-		switch {
-		case err == nil:
-			return os.NewFile(uintptr(fd), name), nil
-		case try < openTries && (errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR)):
+		d, err := dirfd.Open(dir, name, unix.O_RDONLY|unix.O_DIRECTORY, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
+		if try < openTries && errors.Is(err, unix.EXDEV) {
 			// It was moved out of dir, into the trash, while the kernel looked
 			// it up. The next look finds that there is none.
 			continue
 		}
-		return nil, err
+		return d, err
 	}
 }
 

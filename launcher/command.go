@@ -10,6 +10,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/dirfd"
 )
 
 // checkCommand says in advance that a container's command is not in its root,
@@ -70,9 +72,9 @@ func missing(root int, p string) bool {
 	if leavesPrograms(path.Clean(p)) {
 		return false
 	}
-	fd, err := unix.Openat2(root, strings.TrimLeft(p, "/"), &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+	f, err := dirfd.Open(root, strings.TrimLeft(p, "/"), unix.O_PATH, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
 	if err == nil {
-		unix.Close(fd)
+		f.Close()
 	}
 	return errors.Is(err, unix.ENOENT)
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/dirfd"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/hostfs"
 )
@@ -30,12 +31,12 @@ func openBeneath(dir int, name string, flags uint64) (*os.File, error) {
 
 func openAt2(dir int, path string, flags, resolve uint64) (*os.File, error) {
 	for {
-		fd, err := unix.Openat2(dir, path, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: resolve})
+		f, err := dirfd.Open(dir, path, flags, resolve)
 		switch {
 		case err == nil:
-			return os.NewFile(uintptr(fd), path), nil
-		case errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN):
-			continue // EAGAIN: a rename elsewhere raced with the resolution
+			return f, nil
+		case errors.Is(err, unix.EAGAIN):
+			continue // renames elsewhere race with the resolution, again and again
 		case errors.Is(err, unix.ELOOP):
 			return nil, terminalf("%w: a component is a symbolic link, which could be changed to lead elsewhere; name the real path", err)
 		case errors.Is(err, unix.ENOSYS):

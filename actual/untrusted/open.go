@@ -11,6 +11,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/dirfd"
 )
 
 // ErrNotRegular says that a name is there and is not a regular file with that
@@ -21,14 +23,12 @@ var ErrNotRegular = errors.New("not a regular file")
 // The name is one component. What it is gets looked at before it is opened: to
 // open a fifo can block, to open a device can do anything.
 func OpenRegular(dir int, name string) (*os.File, error) {
-	pinned, err := unix.Openat2(dir, name, &unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
-	})
+	file, err := dirfd.Open(dir, name, unix.O_PATH|unix.O_NOFOLLOW, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_MAGICLINKS|unix.RESOLVE_NO_XDEV)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
-	defer unix.Close(pinned)
+	defer file.Close()
+	pinned := int(file.Fd())
 	var st unix.Stat_t
 	if err := unix.Fstat(pinned, &st); err != nil {
 		return nil, &fs.PathError{Op: "stat", Path: name, Err: err}
@@ -72,14 +72,11 @@ func kind(mode uint32) string {
 // OpenDir opens the directory name below dir, of the same filesystem, without
 // following a link.
 func OpenDir(dir int, name string) (*os.File, error) {
-	fd, err := unix.Openat2(dir, name, &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
-	})
+	d, err := dirfd.Open(dir, name, unix.O_RDONLY|unix.O_DIRECTORY, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS|unix.RESOLVE_NO_XDEV)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
-	return os.NewFile(uintptr(fd), name), nil
+	return d, nil
 }
 
 // List returns the names of up to max entries of a directory. A descriptor of

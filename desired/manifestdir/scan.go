@@ -22,6 +22,7 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/trustedfile"
 	"sandboxctl.dev/desired/yamldoc"
+	"sandboxctl.dev/dirfd"
 )
 
 // Limits of a manifests directory.
@@ -278,9 +279,6 @@ func (sc *scanner) unreadable(dir string, err error) {
 	sc.d.lookAgain(time.Now().Add(sc.d.opts.PollEvery))
 }
 
-// maxTries bounds how often an open is tried again.
-const maxTries = 128
-
 // open opens a path below the directory. Links are followed as long as they
 // stay inside of it: the way Kubernetes and git-sync publish files. One that
 // leads out could name any file of the host in an error message.
@@ -289,21 +287,7 @@ func (sc *scanner) open(p string, flags uint64) (*os.File, error) {
 		// A fifo or terminal among the manifests must not block or be taken.
 		flags |= unix.O_NONBLOCK | unix.O_NOCTTY
 	}
-	for try := 0; ; try++ {
-		fd, err := unix.Openat2(int(sc.top.Fd()), p, &unix.OpenHow{
-			Flags:   flags | unix.O_CLOEXEC,
-			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
-		})
-		// Something on the way was renamed meanwhile; or somebody has a lease on
-		// the file, for as long as that is.
-		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) && try < maxTries {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		return os.NewFile(uintptr(fd), p), nil
-	}
+	return dirfd.Open(int(sc.top.Fd()), p, flags, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_MAGICLINKS)
 }
 
 func (sc *scanner) stat(p string) (*unix.Stat_t, error) {
