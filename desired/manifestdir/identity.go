@@ -153,7 +153,7 @@ func (d *Dir) identifyBelow(sc *scanner, top Identity) {
 			}
 			// Longer than the absence of a manifest must last: what comes meanwhile in
 			// its place, and is empty, is no evidence.
-			if !d.opts.Once && now.Sub(since) < 2*d.opts.Settle {
+			if !(d.opts.Once && d.looks == 1) && now.Sub(since) < 2*d.opts.Settle {
 				keep[p] = was
 				d.lookAgain(since.Add(2 * d.opts.Settle))
 			}

@@ -51,3 +51,30 @@ func TestDirLinkSwapped(t *testing.T) {
 		}
 	}
 }
+
+// A directory below is replaced, and looked at between its going and the coming of
+// the other: that moment is no removal, whoever looks.
+func TestDirBelowReplacedBetweenLooks(t *testing.T) {
+	t.Parallel()
+	for _, once := range []bool{false, true} {
+		for name, replace := range map[string]func(at string) error{
+			"by a link to an empty one": func(at string) error {
+				return errors.Join(os.Mkdir(filepath.Dir(at)+"/.empty", 0o755), os.Symlink(".empty", at))
+			},
+			"by an empty one": func(at string) error { return os.Mkdir(at, 0o755) },
+		} {
+			tr := newTree(t, Options{Once: once})
+			tr.write("a.yaml", named("a"))
+			tr.write("sub/c.yaml", named("c"))
+			tr.expect(tr.settled(), "a c", "")
+			sub := filepath.Join(tr.top, "m", "sub")
+			tr.must(os.Rename(sub, filepath.Join(tr.top, "m", ".sub")))
+			tr.load()
+			tr.must(replace(sub))
+			s := tr.settled()
+			if s.Removed("c", "sub/c.yaml") || len(s.Problems) != 1 || !strings.Contains(s.Problems[0].Message, "another directory than before") {
+				t.Errorf("%s, once %t: %+v", name, once, s)
+			}
+		}
+	}
+}
