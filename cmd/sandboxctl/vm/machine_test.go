@@ -47,6 +47,12 @@ type machine struct {
 // Other disks are vdb, vdc, …
 func powerOn(t *testing.T, disks ...*disk) *machine {
 	t.Helper()
+	return powerOnWith(t, "", disks...)
+}
+
+// powerOnWith adds something to the kernel's command line.
+func powerOnWith(t *testing.T, kernelArgs string, disks ...*disk) *machine {
+	t.Helper()
 	m := &machine{t: t, ended: make(chan struct{}), console: filepath.Join(t.TempDir(), "console.log")}
 	// Every file is handed over open: there is no path that could be left behind.
 	var files []*os.File
@@ -65,7 +71,7 @@ func powerOn(t *testing.T, disks ...*disk) *machine {
 		"-kernel", filepath.Join(imageDir, "vmlinuz"), "-initrd", filepath.Join(imageDir, "initrd"),
 		// A panic is the end of the machine, not a machine that hangs. The
 		// modules are for hardware that it has not and take seconds to load.
-		"-append", "root=/dev/vda rw console=ttyS0 quiet panic=-1 module_blacklist=kvm,kvm_amd,kvm_intel,ghash_clmulni_intel,aesni_intel,sha512_ssse3,crc32_pclmul,crct10dif_pclmul",
+		"-append", "root=/dev/vda rw console=ttyS0 quiet panic=-1 module_blacklist=kvm,kvm_amd,kvm_intel,ghash_clmulni_intel,aesni_intel,sha512_ssse3,crc32_pclmul,crct10dif_pclmul " + kernelArgs,
 		"-serial", "file:" + m.console,
 	}
 	root, err := os.Open("/proc/self/fd/" + strconv.Itoa(int(rootImage.Fd())))
