@@ -94,6 +94,7 @@ const (
 	EventRemovalHeld         = "RemovalHeld"
 	EventSourceIncomplete    = "SourceIncomplete"
 	EventSourceComplete      = "SourceComplete"
+	EventFileIgnored         = "FileIgnored" // it is for another program
 	EventHeld                = "Held"
 	EventProcessUnknown      = "ProcessUnknown"
 	EventWatchDegraded       = "WatchDegraded" // changes are noticed late

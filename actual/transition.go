@@ -135,11 +135,18 @@ func (e *Ending) exit(seen Outcome, now time.Time) *Exit {
 		exit.Message = fmt.Sprintf("killed: it did not end within %s of %s, its terminationGracePeriod", e.Grace, e.StopSignal)
 	}
 	if seen.OOM && !exit.Known {
-		// The kernel ends the whole sandbox, by SIGKILL.
-		exit.Known, exit.Code, exit.Signal = true, 128+int(unix.SIGKILL), int(unix.SIGKILL)
-		exit.Reason, exit.Message = ReasonOOMKilled, "the sandbox used more memory than its limit: resources.memory, or the default of the host policy"
+		exit = OOMKilled(exit.At)
 	}
 	return &exit
+}
+
+// OOMKilled is the end of a sandbox that the kernel killed for want of memory. It
+// kills the whole sandbox, by SIGKILL.
+func OOMKilled(at time.Time) Exit {
+	return Exit{
+		Known: true, Code: 128 + int(unix.SIGKILL), Signal: int(unix.SIGKILL), At: at, Reason: ReasonOOMKilled,
+		Message: "the sandbox used more memory than its limit: resources.memory, or the default of the host policy",
+	}
 }
 
 // released says that nothing is left of a sandbox on the host.

@@ -92,10 +92,14 @@ func (l *Launcher) FrozenBy(rec *actual.Record) string {
 }
 
 func (l *Launcher) openGroup(rec *actual.Record, dirs []string) (*cgroup.Group, error) {
+	return openGroup(l.cgroups, rec, dirs)
+}
+
+func openGroup(host *cgroup.Host, rec *actual.Record, dirs []string) (*cgroup.Group, error) {
 	if rec.CgroupPlace != "" {
-		return l.cgroups.OpenAt(cgroup.Place(rec.CgroupPlace), dirs)
+		return host.OpenAt(cgroup.Place(rec.CgroupPlace), dirs)
 	}
-	return l.cgroups.Open(dirs)
+	return host.Open(dirs)
 }
 
 // leftGroup is openGroup for what is to be removed. A create that died before it

@@ -88,9 +88,41 @@ func (l *Loop) announceUnclear(have *actual.Snapshot) {
 	l.unclear = now
 }
 
+// maxForeign is how many files for other programs are announced in one pass: a
+// checkout may be full of them.
+const maxForeign = 20
+
+// announceForeign makes an event of each file that came among the manifests and is for
+// another program: whoever put a sandbox into it, with a mistake in its apiVersion,
+// would wait for it in vain.
+func (l *Loop) announceForeign(in *desired.Snapshot) {
+	now := map[string]bool{}
+	news := 0
+	for _, w := range in.Warnings {
+		if now[w.File] = true; l.foreign[w.File] {
+			continue
+		}
+		if news++; news <= maxForeign {
+			l.opts.Log.Warn("file ignored", keyReason, actual.EventFileIgnored, keyError, w.Error(), keyPass, l.pass)
+			l.event(actual.EventWarning, "", actual.EventFileIgnored, w.Error())
+		}
+	}
+	if news > maxForeign {
+		l.event(actual.EventWarning, "", actual.EventFileIgnored, fmt.Sprintf("%d more files are for other programs; see `sandboxctl validate`", news-maxForeign))
+	}
+	if !in.Complete {
+		// What can't be read now is not told again when it can.
+		for file := range l.foreign {
+			now[file] = true
+		}
+	}
+	l.foreign = now
+}
+
 // announce makes events of what changed between passes for the whole.
 func (l *Loop) announce(in Input, plan *Plan) {
 	l.announceUnclear(in.Actual)
+	l.announceForeign(in.Desired)
 	if g := plan.Guard != nil; g != l.guarded {
 		l.guarded = g
 		if g {

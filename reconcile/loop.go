@@ -91,6 +91,7 @@ type Loop struct {
 	pass     uint64
 	took     atomic.Int64 // the last pass, ns
 	guarded  bool
+	foreign  map[string]bool   // files for other programs that were announced
 	source   string            // the last reason of an incomplete source, for events
 	unclear  map[string]string // sandboxes that nothing is done about, and why
 }

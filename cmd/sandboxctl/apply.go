@@ -315,6 +315,9 @@ func (a *app) openManifests(ctx context.Context, ms []manifest, flags applyFlags
 	if err != nil {
 		return nil, nil, fmt.Errorf("open manifests directory: %w", err)
 	}
+	if !flags.dryRun {
+		a.noteNotRunning(w)
+	}
 	return dir, w.in.Desired, nil
 }
 

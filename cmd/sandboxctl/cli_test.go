@@ -147,7 +147,7 @@ func TestExitCodes(t *testing.T) {
 		{"delete nosuch", exitFailure, "", "nosuch"},
 		{"restart", exitUsage, "", "expected a NAME"},
 		{"apply", exitUsage, "", "expected -f FILE"},
-		{"apply -f -", exitOK, "sandbox/web unchanged", ""},
+		{"apply -f -", exitOK, "sandbox/web unchanged", "note: the daemon is not running"},
 		{"version -o xml", exitUsage, "", `got "xml"`},
 		{"", exitOK, "Usage:", ""},
 	} {

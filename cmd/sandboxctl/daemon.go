@@ -74,6 +74,9 @@ say, 1 if not (see ` + "`sandboxctl get`" + ` for why).`,
 	fl.DurationVar(&f.pollEvery, "poll", 10*time.Second, "look this often whether the manifests directory is still the same (without inotify: what is in it)")
 	fl.StringVar(&f.logFormat, "log-format", "text", "log on stderr as text or json")
 	fl.StringVar(&f.logLevel, "log-level", "info", "log level: debug, info, warn or error")
+	completeValues(cmd, "sentry-log-level", "warning", "info", "debug")
+	completeValues(cmd, "log-format", "text", "json")
+	completeValues(cmd, "log-level", "debug", "info", "warn", "error")
 	return cmd
 }
 

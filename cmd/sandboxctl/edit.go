@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -22,28 +23,50 @@ import (
 
 func (a *app) editCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "edit NAME",
-		Short: "Edit the manifest of a sandbox",
+		Use:   "edit NAME...",
+		Short: "Edit the manifests of sandboxes",
 		Long: `Open the manifest file of a sandbox in $VISUAL, $EDITOR or vi. What was saved is
 checked and then put in its place, whole; if anything is wrong with it, the
 editor is opened again with the problems at the top. Nothing changes if nothing
-was saved, or the file was emptied.`,
-		Example:           "  sandboxctl edit web\n  EDITOR='code --wait' sandboxctl edit web",
-		Args:              exactArgs("NAME"),
-		ValidArgsFunction: a.completeNames,
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.edit(cmd.Context(), args[0]) },
+was saved, or the file was emptied. The files of several sandboxes are opened one
+after the other, each once; if the editor fails, the others are not opened.`,
+		Example:           "  sandboxctl edit web\n  EDITOR='code --wait' sandboxctl edit web db",
+		ValidArgsFunction: a.completeMore,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("expected a NAME")
+			}
+			return a.editAll(cmd.Context(), args)
+		},
 	}
 }
 
-func (a *app) edit(ctx context.Context, name string) (err error) {
+func (a *app) editAll(ctx context.Context, names []string) error {
 	w, err := a.onceSettled(ctx)
 	if err != nil {
 		return err
 	}
-	file, defined := desired.FileFor(w.in.Desired, name)
-	if !defined {
-		return w.noSuch(name)
+	type edit struct{ name, file string }
+	var edits []edit
+	for _, n := range names {
+		file, defined := desired.FileFor(w.in.Desired, n)
+		if !defined {
+			return w.noSuch(n)
+		}
+		if !slices.ContainsFunc(edits, func(e edit) bool { return e.file == file }) {
+			edits = append(edits, edit{n, file})
+		}
 	}
+	for _, e := range edits {
+		if err := a.edit(ctx, e.name, e.file); err != nil {
+			return err
+		}
+	}
+	a.noteNotRunning(w)
+	return nil
+}
+
+func (a *app) edit(ctx context.Context, name, file string) (err error) {
 	dir, err := os.Open(path.Join(a.manifests, path.Dir(file)))
 	if err != nil {
 		return fmt.Errorf("edit %s: %w", name, err)
@@ -86,7 +109,6 @@ func (a *app) edit(ctx context.Context, name string) (err error) {
 		return fmt.Errorf("edit %s: %w", name, err)
 	}
 	fmt.Fprintf(a.stdout, "sandbox/%s edited (%s)\n", name, file)
-	a.noteNotRunning(w)
 	return nil
 }
 

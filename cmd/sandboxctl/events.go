@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,21 +16,25 @@ func (a *app) eventsCommand() *cobra.Command {
 	var (
 		output, since string
 		watch         bool
+		sel           selection
 	)
 	cmd := &cobra.Command{
-		Use:   "events [NAME]",
+		Use:   "events [NAME]... | -l LABEL=VALUE",
 		Short: "Show what happened",
-		Long:  "Show what the daemon has done and what happened to it, oldest first, for all sandboxes or one.",
+		Long:  "Show what the daemon has done and what happened to it, oldest first, for all sandboxes or some.",
 		Example: `  sandboxctl events
-  sandboxctl events web --since 1h
+  sandboxctl events web db --since 1h
   sandboxctl events -w -o json`,
-		Args:              atMostOneName,
-		ValidArgsFunction: a.completeNames,
+		ValidArgsFunction: a.completeMore,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if output != "" && output != "json" {
 				return usagef("-o: expected json, got %q", output)
 			}
 			from, err := sinceTime(since, time.Now())
+			if err != nil {
+				return err
+			}
+			names, err := a.named(cmd.Context(), &sel, args, true)
 			if err != nil {
 				return err
 			}
@@ -41,7 +46,7 @@ func (a *app) eventsCommand() *cobra.Command {
 			r := store.ReadEvents()
 			defer r.Close()
 			show := func(e actual.Event) error {
-				if (len(args) == 1 && e.Sandbox != args[0]) || e.At.Before(from) {
+				if (names != nil && !slices.Contains(names, e.Sandbox)) || e.At.Before(from) {
 					return nil
 				}
 				if output == "json" {
@@ -71,6 +76,7 @@ func (a *app) eventsCommand() *cobra.Command {
 			}
 		},
 	}
+	sel.add(cmd)
 	cmd.Flags().StringVarP(&output, "output", "o", "", "json: one event a line")
 	cmd.Flags().StringVar(&since, "since", "", "only events younger than this: 5m, 1d, or a time such as 2006-01-02T15:04")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on and print what happens")

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -66,6 +67,9 @@ it.`,
 }
 
 func (a *app) exec(ctx context.Context, name string, argv []string, f *execFlags) error {
+	if end := slices.Index(argv, "--"); end > 0 && a.allNames(argv[:end]) {
+		return usagef("exec runs a command in one sandbox, got %d (%s %s); call it once for each", end+1, name, strings.Join(argv[:end], " "))
+	}
 	if argv[0] == "--" {
 		argv = argv[1:]
 	}
@@ -92,8 +96,15 @@ func (a *app) exec(ctx context.Context, name string, argv []string, f *execFlags
 	if err := f.apply(&args); err != nil {
 		return err
 	}
-	x := &execution{a: a, store: store, name: name, c: c, args: args, tty: f.tty, input: f.interactive}
+	x := &execution{a: a, store: store, name: name, rec: rec, c: c, args: args, tty: f.tty, input: f.interactive}
 	return x.run(ctx)
+}
+
+// allNames says whether there is a sandbox of each name: what is before a "--" may
+// also be a command and its arguments.
+func (a *app) allNames(names []string) bool {
+	have, _ := a.completeMore(nil, nil, "")
+	return !slices.ContainsFunc(names, func(n string) bool { return !slices.Contains(have, n) })
 }
 
 // execution is one command in a sandbox that this program represents: it ends
@@ -102,6 +113,7 @@ type execution struct {
 	a     *app
 	store *actual.Store
 	name  string
+	rec   *actual.Record
 	c     *launcher.Control
 	args  wire.ExecArgs
 	tty   bool
@@ -234,12 +246,32 @@ func (f *execFlags) apply(args *wire.ExecArgs) error {
 // the exit code a shell would.
 func (x *execution) failed(ctx context.Context, err error) error {
 	if errors.Is(err, launcher.ErrSentryClosed) {
-		return fmt.Errorf("the sandbox ended while the command was running (out of memory?); see `sandboxctl describe %s`", x.name)
+		return x.ended(ctx)
 	}
 	if !x.oci {
 		err = x.c.ExplainCommand(ctx, err)
 	}
 	return execError(x.args.Argv[0], err)
+}
+
+// ended words why the sandbox ended under a command: as its status does.
+func (x *execution) ended(ctx context.Context) error {
+	var exit *actual.Exit
+	if x.rec != nil {
+		exit = launcher.Fate(ctx, x.store, x.rec)
+	}
+	switch {
+	case exit == nil:
+		return fmt.Errorf("the sandbox ended while the command was running; see `sandboxctl describe %s`", x.name)
+	case exit.Reason == actual.ReasonOOMKilled:
+		// A command that the kernel kills has this exit code too.
+		return &exitError{code: exit.Code, err: fmt.Errorf("out of memory, the sandbox ended while the command was running (%s): %s", exit.Reason, exit.Message)}
+	}
+	why := exit.Reason
+	if exit.Message != "" {
+		why += ": " + clean(exit.Message)
+	}
+	return fmt.Errorf("the sandbox ended while the command was running: %s", why)
 }
 
 // execError gives an error the exit code of a command that can't be run.

@@ -39,6 +39,8 @@ type objectList struct {
 	Kind       string            `json:"kind"`
 	Items      []object          `json:"items"`
 	Summary    reconcile.Summary `json:"summary"`
+	// Warnings are of files that belong to no sandbox, if all are listed.
+	Warnings []desired.Warning `json:"warnings,omitempty"`
 }
 
 func (a *app) getCommand() *cobra.Command {
@@ -112,6 +114,9 @@ func (a *app) printGet(w *world, names []string, output string) error {
 			return show(a.stdout, w.object(statuses[0]))
 		}
 		list := objectList{APIVersion: desired.APIVersion, Kind: desired.Kind + "List", Items: []object{}, Summary: w.summary}
+		if names == nil {
+			list.Warnings = w.in.Desired.Warnings
+		}
 		for i := range statuses {
 			list.Items = append(list.Items, w.object(statuses[i]))
 		}

@@ -105,8 +105,12 @@ func (a *app) ociExec(ctx context.Context, f *ociFlags, r *oci.Runtime, e *ociEx
 	case p.Terminal && !isTerminal(a.stdin):
 		return usagef("-t needs a terminal on standard input, or --console-socket")
 	}
+	rec, _, err := r.Store().Get(id)
+	if err != nil {
+		return err
+	}
 	x := &execution{
-		a: a, store: r.Store(), name: id, c: c, args: args, tty: p.Terminal, input: true, oci: true,
+		a: a, store: r.Store(), name: id, rec: rec, c: c, args: args, tty: p.Terminal, input: true, oci: true,
 		begun: func(pid int32) error { return e.begun(ctx, c, pid) },
 	}
 	return x.run(ctx)

@@ -77,6 +77,7 @@ func (a *app) rootCommand() *cobra.Command {
 	)
 	root.AddCommand(a.pointers()...)
 	completeOutputs(root)
+	a.completeSelectors(root)
 	root.InitDefaultCompletionCmd()
 	if cmd, _, err := root.Find([]string{"completion"}); err == nil {
 		cmd.Example = `  source <(sandboxctl completion bash)
@@ -150,13 +151,6 @@ func onlyFiles(cmd *cobra.Command, args []string) error {
 func noArgs(_ *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return usagef("unexpected argument %q", args[0])
-	}
-	return nil
-}
-
-func atMostOneName(_ *cobra.Command, args []string) error {
-	if len(args) > 1 {
-		return usagef("expected at most one NAME, got %d", len(args))
 	}
 	return nil
 }

@@ -118,6 +118,29 @@ func completeOutputs(root *cobra.Command) {
 	}
 }
 
+// completeSelectors completes -l of all verbs with the labels that manifests have.
+func (a *app) completeSelectors(root *cobra.Command) {
+	for _, cmd := range root.Commands() {
+		if cmd.Flags().Lookup("selector") == nil {
+			continue
+		}
+		_ = cmd.RegisterFlagCompletionFunc("selector", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+			w, err := a.once(cmd.Context())
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			var labels []string
+			for i := range w.in.Desired.Entries {
+				for k, v := range w.in.Desired.Entries[i].Sandbox.Metadata.Labels {
+					labels = append(labels, k+"="+v)
+				}
+			}
+			slices.Sort(labels)
+			return slices.Compact(labels), cobra.ShellCompDirectiveNoFileComp
+		})
+	}
+}
+
 // completeValues completes a flag with one of a few values.
 func completeValues(cmd *cobra.Command, flag string, values ...string) {
 	// It fails only if there is no such flag, which TestCompleteOutputs would show.

@@ -26,30 +26,30 @@ started. Exit code 1 if there is any.`,
 		Example: `  sandboxctl validate web.yaml
   sandboxctl validate -o json manifests/`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			problems, sandboxes, err := a.validate(cmd, append(args, files...))
+			if output != "" && output != "json" {
+				return usagef("-o: expected json, got %q", output)
+			}
+			v, err := a.validate(cmd, append(args, files...))
 			if err != nil {
 				return err
 			}
-			switch output {
-			case "":
-				if len(problems) > 0 {
-					return problemsError(problems)
-				}
-				fmt.Fprintf(a.stdout, "%d sandboxes are valid\n", sandboxes)
-				return nil
-			case "json":
-				if problems == nil {
-					problems = []desired.Problem{}
-				}
-				if err := printJSON(a.stdout, problems); err != nil {
+			if output == "json" {
+				if err := printJSON(a.stdout, v); err != nil {
 					return err
 				}
-				if len(problems) > 0 {
+				if len(v.Problems) > 0 {
 					return &exitError{code: exitFailure}
 				}
 				return nil
 			}
-			return usagef("-o: expected json, got %q", output)
+			for _, w := range v.Warnings {
+				fmt.Fprintf(a.stderr, "warning: %s\n", clean(w.Error()))
+			}
+			if len(v.Problems) > 0 {
+				return problemsError(v.Problems)
+			}
+			fmt.Fprintf(a.stdout, "%d sandboxes are valid\n", v.Sandboxes)
+			return nil
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "json")
@@ -57,15 +57,23 @@ started. Exit code 1 if there is any.`,
 	return cmd
 }
 
-func (a *app) validate(cmd *cobra.Command, args []string) ([]desired.Problem, int, error) {
+// validation is what is said of manifests.
+type validation struct {
+	Sandboxes int               `json:"sandboxes"`
+	Problems  []desired.Problem `json:"problems"`
+	Warnings  []desired.Warning `json:"warnings"`
+}
+
+func (a *app) validate(cmd *cobra.Command, args []string) (*validation, error) {
 	policy, err := a.hostPolicy()
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
+	v := &validation{Problems: []desired.Problem{}, Warnings: []desired.Warning{}}
 	if len(args) == 0 {
 		opts := manifestdir.Options{Path: a.manifests, Once: true, Policy: func() (desired.Policy, error) { return policy, nil }}
 		if opts.BootID, err = actual.BootID(); err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		daemon, _ := a.readDaemon()
 		// With what the daemon remembers: a directory that is not mounted looks like any
@@ -73,37 +81,36 @@ func (a *app) validate(cmd *cobra.Command, args []string) ([]desired.Problem, in
 		opts.Memory = a.memoryOf(daemon)
 		snap, err := manifestdir.New(opts).Load(cmd.Context())
 		if err != nil {
-			return nil, 0, err
-		}
-		for _, w := range snap.Warnings {
-			fmt.Fprintf(a.stderr, "warning: %s\n", clean(w.Error()))
+			return nil, err
 		}
 		if snap.Reason != "" && snap.Reason != desired.ReasonInvalidManifests {
-			return nil, 0, fmt.Errorf("validate %s: %s", a.manifests, snap.Message)
+			return nil, fmt.Errorf("validate %s: %s", a.manifests, snap.Message)
 		}
-		return snap.Problems, len(snap.Entries), nil
+		v.Sandboxes = len(snap.Entries)
+		v.Problems, v.Warnings = append(v.Problems, snap.Problems...), append(v.Warnings, snap.Warnings...)
+		return v, nil
 	}
-	var problems []desired.Problem
-	n := 0
 	for _, arg := range args {
 		files, err := expand(arg)
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		for _, f := range files {
 			data, err := a.readInput(cmd.Context(), f)
 			if err != nil {
-				return nil, 0, err
+				return nil, err
 			}
 			docs, ps := desired.Decoder{Policy: policy}.Decode(f.path, data)
-			a.noteForeign(f.path, docs)
-			problems = append(problems, ps...)
+			if w := desired.ForeignWarning(f.path, docs); w != nil {
+				v.Warnings = append(v.Warnings, *w)
+			}
+			v.Problems = append(v.Problems, ps...)
 			for i := range docs {
 				if docs[i].Foreign == "" {
-					n++
+					v.Sandboxes++
 				}
 			}
 		}
 	}
-	return problems, n, nil
+	return v, nil
 }

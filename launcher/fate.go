@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"context"
+	"time"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/launcher/cgroup"
+)
+
+// How long Fate waits for a daemon to find out, and how often it looks.
+const (
+	fatePatience = 3 * time.Second
+	fateEvery    = 20 * time.Millisecond
+)
+
+// Fate is how the run of a record ended whose sentry has closed the connection, nil
+// if nobody knows. The kernel counts a kill for want of memory before the sentry is
+// gone; everything else is the daemon's to find out. A container has none.
+func Fate(ctx context.Context, store *actual.Store, rec *actual.Record) *actual.Exit {
+	ctx, cancel := context.WithTimeout(ctx, fatePatience)
+	defer cancel()
+	host, err := cgroup.Detect()
+	if err != nil {
+		return nil
+	}
+	for {
+		if group, err := openGroup(host, rec, rec.Cgroups); err == nil {
+			n, err := group.OOMKills()
+			group.Close()
+			if err == nil && n > 0 {
+				exit := actual.OOMKilled(time.Now())
+				return &exit
+			}
+		}
+		if rec.Container != nil {
+			return nil
+		}
+		now, held, err := store.Get(rec.Name)
+		if err != nil || held != nil {
+			return nil
+		}
+		if exit, known := fate(rec, now); known {
+			return exit
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(fateEvery):
+		}
+	}
+}
+
+// fate is what a later record says of the end of a run. known says that more will
+// not be known.
+func fate(rec, now *actual.Record) (exit *actual.Exit, known bool) {
+	switch {
+	case now == nil, now.UID != rec.UID:
+		return &actual.Exit{Reason: actual.ReasonManifestRemoved}, true // with all that was known of it
+	case now.Attempt == rec.Attempt && now.Phase == actual.PhaseStopped, now.Attempt == rec.Attempt+1 && now.Phase != actual.PhaseStopped:
+		return now.LastExit, true
+	case now.Attempt > rec.Attempt:
+		return nil, true // it has ended once more
+	case now.Phase == actual.PhaseStopping && now.Ending != nil && now.Ending.Exit == nil:
+		// It was ended on purpose.
+		return &actual.Exit{Reason: now.Ending.Reason}, true
+	}
+	return nil, false
+}
