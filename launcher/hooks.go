@@ -133,7 +133,7 @@ func waitGroup(ctx context.Context, cmd *exec.Cmd, pidfd int) error {
 	select {
 	case <-ended:
 	case <-ctx.Done():
-		if err := killGroup(pidfd); err != nil {
+		if err := killGroup(cmd.Process.Pid); err != nil {
 			return errors.Join(fmt.Errorf("kill: %w", err), cmd.Wait())
 		}
 		<-ended

@@ -211,22 +211,6 @@ func (c *child) abandon() error {
 	return errors.Join(append(errs, c.pidfd.Close())...)
 }
 
-// signalProcessGroup is PIDFD_SIGNAL_PROCESS_GROUP (Linux 6.9).
-const signalProcessGroup = 1 << 2
-
-// killGroup kills the process group that the process of a pidfd leads; before
-// Linux 6.9 that process alone.
-func killGroup(pidfd int) error {
-	err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, signalProcessGroup)
-	if errors.Is(err, unix.EINVAL) {
-		err = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
-	}
-	if errors.Is(err, unix.ESRCH) {
-		return nil
-	}
-	return err
-}
-
 func retryEINTR(f func() error) error {
 	for {
 		if err := f(); !errors.Is(err, unix.EINTR) {
