@@ -41,7 +41,7 @@ run: build ## converge the examples in a scratch directory and show them
 .PHONY: test
 test: setup build ## everything: build, lint, unit tests and real sandboxes, race detector on
 	@.ci/step lint  make --no-print-directory lint
-	@.ci/step race  make --no-print-directory race
+	@.ci/beside '.ci/vm-image $(BIN)/vm || :' .ci/step race make --no-print-directory race
 	@.ci/step sim   $(GO) test -count=1 ./reconcile/simulator
 	@.ci/step fuzz  make --no-print-directory fuzz FUZZTIME=10000x
 	@.ci/step budget make --no-print-directory budget
@@ -111,8 +111,8 @@ vuln: $(TOOLS)/.built ## known vulnerabilities (needs the Go vulnerability datab
 	$(TOOLS)/govulncheck $(PACKAGES)
 
 .PHONY: fuzz
-fuzz: ## every fuzz target, FUZZTIME (500000x) executions each
-	@.ci/fuzz $(FUZZTIME)
+fuzz: build ## every fuzz target, FUZZTIME (500000x) executions each
+	@$(TESTENV) .ci/fuzz $(FUZZTIME)
 
 .PHONY: sim
 sim: ## the simulator: STEPS (100000000) or SECONDS of it from SEED on; with EVENTS replay the one run of SEED

@@ -108,6 +108,7 @@ tail -c 8 /proc/$(systemctl show -P MainPID sandboxctl)/exe | grep -q upgraded`)
 	}
 	m.clean("reboot")
 	m.limits("service")
+	m.outOfMemory("service")
 	m.runWithin("sandboxctl delete service polite job && { sandboxctl approve || :; } && sandboxctl wait service polite job --for=delete --timeout 4m", settleDeadline)
 	m.clean("delete")
 }
@@ -237,4 +238,19 @@ pwd; cat cpu.max memory.max`, s.SentryPID, s.GoferPID))
 	if !strings.HasPrefix(out, "/sys/fs/cgroup/sandboxctl/") || !strings.HasSuffix(out, "\n90000 100000\n268435456") {
 		m.t.Errorf("limits of %s: %s", name, out)
 	}
+}
+
+// outOfMemory has a sandbox use more memory than its limit: it is killed, says
+// so, and is started again.
+func (m *machine) outOfMemory(name string) {
+	m.t.Helper()
+	before := m.sandboxes()[name]
+	m.run("sandboxctl exec " + name + ` -- perl -e '$x = "a" x 600_000_000; sleep 9' || :`)
+	m.until(name+" runs again", func() error {
+		s := m.sandboxes()[name]
+		if s.Phase != "Running" || s.RestartCount != before.RestartCount+1 || s.LastTermination.Reason != "OOMKilled" {
+			return fmt.Errorf("it is %+v", s)
+		}
+		return nil
+	})
 }
