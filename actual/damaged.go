@@ -21,8 +21,8 @@ import (
 // back from it, if the processes it names are the ones that live.
 const copyFile = "meta.running.json"
 
-// damagedDir is where damaged records are kept for whoever wants to know what
-// happened to them.
+// damagedDir keeps damaged records, so that a person can find out what happened
+// to them.
 const damagedDir = "damaged"
 
 // errNoRecord says that a sandbox has everything but a record.

@@ -37,7 +37,7 @@ func (s *Store) ClaimHeld(name string) (*Hold, error) {
 		h, err := s.tryHold(name)
 		switch {
 		case errors.Is(err, unix.EWOULDBLOCK):
-			// Whoever holds a directory without a record is creating.
+			// A directory without a record is locked by a create.
 			return nil, fmt.Errorf("claim %s: %w", name, fs.ErrExist)
 		case errors.Is(err, fs.ErrNotExist):
 			continue // removed between the two

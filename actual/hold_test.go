@@ -78,7 +78,7 @@ func TestHold(t *testing.T) {
 	if _, err := other.ClaimHeld("web"); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("claim of what is held: %v", err)
 	}
-	// Whoever waits gets it when it is released.
+	// The one that waits gets it when it is released.
 	got := make(chan error, 1)
 	go func() {
 		h, err := other.Hold(context.WithoutCancel(t.Context()), "web")

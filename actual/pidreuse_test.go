@@ -73,7 +73,7 @@ func TestPIDReuse(t *testing.T) {
 }
 
 func inside(what string) error {
-	// procfs shows the numbers of the namespace of whoever mounts it.
+	// procfs shows the pids of the namespace of the process that mounts it.
 	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
 		return errCannot{fmt.Errorf("make mounts private: %w", err)}
 	}

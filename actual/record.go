@@ -61,8 +61,8 @@ type Record struct {
 	// directory.
 	SourceFile string `json:"sourceFile,omitempty"`
 	// SourceDigest identifies the text of the manifest document and the build
-	// of the program that made Spec of it; whoever meets the same text in the
-	// same build need not parse it.
+	// of the program that made Spec of it. The same build need not parse the same
+	// text again.
 	SourceDigest string `json:"sourceDigest,omitempty"`
 	// Container is set for a container of an OCI client, which has no manifest.
 	Container *Container `json:"container,omitempty"`

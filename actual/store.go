@@ -83,8 +83,8 @@ func idOf(st *unix.Stat_t) fileID {
 }
 
 // OpenStore opens the state directory at path, which it creates (0700) if
-// need be. It refuses one that others may write: whoever can write records
-// could have root signal and remove things.
+// need be. It refuses one that others may write: a user who can write records
+// could have root signal processes and remove files.
 func OpenStore(path string) (*Store, error) {
 	crashpoint.Before(crashpoint.StateDirectory)
 	err := atomicfile.MkdirAll(path, 0o700)
@@ -96,8 +96,9 @@ func OpenStore(path string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Whoever made the directories in it may have been killed before this, and
-	// nothing in a directory survives a power cut that the directory does not.
+	// The program that made the directories may have been killed before it synced
+	// them, and nothing in a directory survives a power cut that the directory
+	// itself does not survive.
 	if err := unix.Fsync(int(s.root.Fd())); err != nil {
 		return nil, errors.Join(fmt.Errorf("create state directory %s: sync: %w", path, err), s.Close())
 	}

@@ -36,7 +36,7 @@ type Config struct {
 	// SentryFD is a pidfd of the sentry. The gofer leaves when it is readable.
 	SentryFD int `json:"sentryFD"`
 	// LeftFD is the file where the gofer, when it leaves because of that,
-	// writes Left: it tells whoever finds both dead who was first.
+	// writes Left: where both are found dead, it tells which one ended first.
 	LeftFD int    `json:"leftFD"`
 	Left   string `json:"left"`
 	// Mounts are the served trees: the root first, then the volumes in the

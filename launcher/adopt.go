@@ -47,7 +47,7 @@ func (l *Launcher) resume(ctx context.Context, name string, start bool, end actu
 // started already is left as it is, and with start one that was not is started.
 // If neither can be told, or done, nothing has changed.
 //
-// A sentry takes one start, whoever asks for it: asking again can't have the
+// A sentry starts its application once: a second request can't have the
 // application run twice.
 func (l *Launcher) adopt(ctx context.Context, rec *actual.Record, start bool) (bool, error) {
 	outer := ctx
@@ -103,7 +103,7 @@ func (l *Launcher) adopt(ctx context.Context, rec *actual.Record, start bool) (b
 	return true, nil
 }
 
-// adoptable says whether the create of a record can be gone on with: nobody knows
+// adoptable says whether the create of a record can be resumed: it is not known
 // which of its hooks have run. The set-up is that of one whose start needs nothing
 // but the sentry's answer, nil of others: a network that may have been taken and a
 // checkpoint are for a new start.

@@ -286,9 +286,8 @@ func (c *Control) Execute(ctx context.Context, args wire.ExecArgs, files ...*os.
 	for i := range files {
 		args.GuestFDs[i] = i
 	}
-	// What is sent to a sentry that does not read stays open until it does:
-	// whoever waits for the end of our output would wait for the sandbox's. One
-	// that is stopped is given none.
+	// Files that are sent to a sentry stay open until it reads them: a reader of our
+	// output would wait for the end of the sandbox. A stopped sentry is sent none.
 	var err error
 	if c.session, err = c.openSession(ctx); err != nil {
 		return 0, err

@@ -69,7 +69,7 @@ func say(text string) func(*net.UnixConn, string) {
 }
 
 // A sentry that is stopped is given no descriptors: they would stay open in its
-// queue, and whoever reads our output would wait for it.
+// queue, and a reader of our output would wait for it.
 func TestExecuteOnStopped(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

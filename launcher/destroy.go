@@ -73,8 +73,8 @@ func (l *Launcher) bringDown(ctx context.Context, rec *actual.Record, end actual
 		return err
 	}
 	if err := context.Cause(ctx); err != nil {
-		// Whoever ends this program did not ask for a kill: the next one goes
-		// on with the stop, from the record.
+		// The end of this program is no reason for a kill: the next daemon resumes
+		// the stop from the record.
 		return fmt.Errorf("wait for the application to leave: %w", err)
 	}
 	if err := l.reapPair(ctx, rec); err != nil {

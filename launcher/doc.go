@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package launcher makes, stops and talks to one sandbox: a sentry and its
-// gofer, born and buried together.
+// Package launcher creates, stops and talks to one sandbox: a sentry and its
+// gofer, which are started and ended together.
 //
 // The order of Create is what makes it safe to kill at any moment. The record
 // says Creating before anything exists. Both processes are started held: each
@@ -15,8 +15,8 @@
 // death is proven, and only then are their cgroups, sockets and files removed.
 // A process whose state is unknown stops it with an error.
 //
-// A create that was cut short after the gates were opened is gone on with: its
-// sentry is asked how far the application is, and takes one start, whoever asks.
+// A create that was cut short after the gates were opened is resumed: its sentry
+// tells how far the application is, and starts it at most once.
 //
 // Nothing of a host path reaches the sentry or the gofer. What they serve is
 // opened here, once, without following links, and handed over as descriptors.

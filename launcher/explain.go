@@ -218,7 +218,7 @@ func readBeginning(tree, rest string) ([]byte, error) {
 		defer below.Close()
 		f = below
 	}
-	// A fifo of the host would be taken from whoever reads it.
+	// To open a FIFO of the host would take data from its reader.
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		return nil, errors.Join(errors.New("no regular file"), err)
 	}

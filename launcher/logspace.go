@@ -232,7 +232,7 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// dropLog removes one log. Who has it open goes on with a file that has no name.
+// dropLog removes one log. A process that has it open keeps a file without a name.
 func (l *Launcher) dropLog(f *logFile) error {
 	dropped := false
 	err := l.eachAttempt(f.tree, func(attempt string, dir *os.File) error {

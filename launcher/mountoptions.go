@@ -92,7 +92,7 @@ func recursiveFlag(option string) string {
 }
 
 // parseMountOptions reads the options of a mount of config.json. Those that can't
-// be honoured are refused: whoever asks for one relies on it.
+// be honoured are refused: the author of the mount relies on them.
 func parseMountOptions(m *specs.Mount, client bool) (o mountOptions, err error) {
 	bind := isBind(*m)
 	o.single = slices.Contains(m.Options, "bind") && !slices.Contains(m.Options, "rbind")

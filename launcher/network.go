@@ -15,7 +15,7 @@ import (
 	"sandboxctl.dev/launcher/wire"
 )
 
-// openNetns opens the namespace that the sentry is to be born into, nil if that
+// openNetns opens the namespace that the sentry is started in, nil if that
 // is a new one or the host's. A path that leads to the host's own namespace is
 // the host's network by another name.
 func (st *setup) openNetns() (*netns.Namespace, error) {

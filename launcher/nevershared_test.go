@@ -61,7 +61,7 @@ func (st *setup) in(in func(string) string, policy *hostpolicy.Policy) *setup {
 	return out
 }
 
-// Every tree is compared with what is never shared, whoever named it: volumes,
+// Every tree is compared with what is never shared, wherever it is named: volumes,
 // roots, bundles and the view of the host.
 func TestServedNeverShared(t *testing.T) {
 	t.Parallel()

@@ -27,7 +27,7 @@ func racerTime(t *testing.T, short time.Duration) time.Duration {
 	return d
 }
 
-// Whoever may write below an allowed path swaps directories and files there for
+// A user who may write below an allowed path swaps directories and files there for
 // links that lead out of it, as fast as two processors can. What is opened is
 // what was there, or nothing.
 func TestRacerOpen(t *testing.T) {

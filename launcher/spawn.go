@@ -35,8 +35,8 @@ type spawn struct {
 	fds   *donation
 	gate  *os.File         // write end of the gate, taken over
 	err   *os.File         // stderr, not taken over
-	group int              // descriptor of a v2 cgroup to be born into, or -1
-	netns *netns.Namespace // to be born into; nil leaves it to attr
+	group int              // descriptor of a v2 cgroup to start in, or -1
+	netns *netns.Namespace // to start in; nil leaves it to attr
 }
 
 // newGate makes a start gate, gives its read end to the child and returns the

@@ -77,8 +77,8 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	defer end()
 	ctx, cancel := context.WithTimeoutCause(outer, timeout, fmt.Errorf("not started after %s", timeout))
 	defer cancel()
-	// From the opening of the gates on, whoever reads the record must reckon
-	// with a running application.
+	// Once the gates open, a reader of the record must assume that the application
+	// may be running.
 	b, err := l.boot(ctx, &launch{rec: rec, st: st, phase: actual.PhaseStarting, oomScore: new(SandboxOOMScore)})
 	if err != nil {
 		return err
@@ -247,8 +247,8 @@ func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup, 
 	// A short job may be over, and its sentry gone, before the answer was
 	// sent: the exit record tells.
 	if sentryDied(ctx, rec, time.Second) {
-		// One that can't be read now tells later, to whoever observes it: a job that
-		// may have ended well is not run again on that account.
+		// An exit record that can't be read now may be readable later: a job that may
+		// have ended well is not run again for that.
 		if exit, xerr := l.store.ReadExit(rec); xerr != nil || exit != nil {
 			return nil
 		}
@@ -534,8 +534,8 @@ func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []i
 		flagInt(wire.FlagGateFD, gateFD), flagInt(wire.FlagExitFD, exitFD),
 		"--" + wire.FlagUID + "=" + rec.UID, "--" + wire.FlagAttempt + "=" + strconv.FormatInt(rec.Attempt, 10),
 		"--" + wire.FlagState + "=" + l.store.Marker(),
-		// Whoever started it for an OCI client reaps it, and takes its exit code
-		// for the application's.
+		// The parent that reaps it for an OCI client takes its exit code for the
+		// application's.
 		"--" + wire.FlagAppStatus + "=" + strconv.FormatBool(rec.Container != nil),
 		"--" + wire.FlagNobody + "=" + strconv.FormatBool(!st.hostUserns()), "--" + wire.FlagLogLevel + "=" + l.opts.SentryLogLevel,
 		// gVisor's configuration: everything that is not its default.

@@ -50,8 +50,8 @@ func laneOf(a *Action) Lane {
 	return LaneRestart
 }
 
-// queue remembers in which order actions became due. Whoever is served goes to the
-// end: each other name is served at most once before one that waits.
+// queue remembers in which order actions became due. A name that is served goes to
+// the end: each other name is served at most once before one that waits.
 type queue struct {
 	tickets map[string]uint64 // by name
 	last    uint64

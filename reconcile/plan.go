@@ -87,7 +87,7 @@ type Input struct {
 
 // Plan is what there is to do now.
 type Plan struct {
-	// Actions are sorted by name, at most one a name.
+	// Actions are sorted by name, at most one per name.
 	Actions []Action
 	// Delayed are actions that can't be begun yet, of other names.
 	Delayed []Delayed
@@ -226,7 +226,7 @@ func (c *computation) unwanted(o *actual.Observed) {
 		return
 	}
 	if !c.in.gone(rec) {
-		// Absence is not evidence: it goes on with its last good manifest. But
+		// Absence is not evidence: it keeps its last good manifest. But
 		// nothing is started that may have been deleted, where that will be
 		// known in a moment or was known before.
 		if e := c.in.LastGood[rec.Name]; e != nil && !(stoppedDead(o) && (removalBegun(rec) || c.in.Desired.Reason == desired.ReasonUnsettled)) {
@@ -382,7 +382,7 @@ func (c *computation) held() {
 	added := false
 	for i := range c.in.Actual.Requests {
 		r := &c.in.Actual.Requests[i]
-		// One request is one try, whatever came of it: whoever asked looks.
+		// One request is one try, whatever its outcome: the person who asked reads it.
 		if r.Kind != actual.RequestRecover || c.in.Busy[r.Name] || !isHeld(c.in.Actual, r.Name) || c.in.Tried[r.Name] == r.Token {
 			continue
 		}

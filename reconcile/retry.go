@@ -44,7 +44,7 @@ func (r *Retry) delays(a *Action, now time.Time) bool {
 	case r.Op != a.Op, a.Entry != nil && r.Hash != a.Entry.Hash:
 		return false
 	case a.RestartToken != "" && a.RestartToken != r.Restart:
-		return false // whoever asked wants it now; once, if it can't even be recorded
+		return false // a person wants it now; once, if it can't even be recorded
 	case r.Permanent:
 		return true
 	}

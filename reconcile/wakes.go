@@ -10,9 +10,9 @@ const (
 	maxRest  = time.Second
 )
 
-// rest is how long to wait between two passes for the same reason. Whoever writes into
-// a watched directory all the time, as a log there does, costs a part of one processor
-// then and not all of it.
+// rest is how long to wait between two passes for the same reason. A program that
+// writes into a watched directory all the time, as a log there does, then costs a part
+// of one processor and not all of it.
 func (l *Loop) rest() time.Duration {
 	if l.opts.Rest <= 0 {
 		return 0

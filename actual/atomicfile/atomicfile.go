@@ -273,7 +273,7 @@ func createTemp(dir int, name string, mode fs.FileMode) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Not left to the umask of whoever runs this.
+	// The umask of this process must not decide.
 	if err := unix.Fchmod(fd, uint32(mode.Perm())); err != nil {
 		unix.Close(fd)
 		return nil, errors.Join(err, ignoreMissing(unix.Unlinkat(dir, name, 0)))

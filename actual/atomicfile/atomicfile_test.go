@@ -431,7 +431,7 @@ func TestSweepBesideWriters(t *testing.T) {
 	expectNames(t, dir, "f")
 }
 
-// Whoever is last wins, and nobody ever sees anything but a whole file.
+// The last writer wins, and a reader only ever sees a whole file.
 func TestConcurrentWriters(t *testing.T) {
 	t.Parallel()
 	_, dir := tempDir(t)

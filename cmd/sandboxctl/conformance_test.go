@@ -239,7 +239,7 @@ func b2i(b bool) int {
 	return 0
 }
 
-// Whoever ends the daemon did not ask for the application to be killed in its
+// The end of the daemon is no reason to kill the application in its
 // grace period: the stop stays on record, for the next daemon.
 func TestStopInterrupted(t *testing.T) {
 	requireHost(t)

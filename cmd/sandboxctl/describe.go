@@ -163,7 +163,7 @@ func describe(out io.Writer, w *world, s *reconcile.Status, events []actual.Even
 }
 
 // replacedFiles says of which volumes the file of the host is another one than at
-// the start: the sandbox goes on with the old one.
+// the start: the sandbox keeps the old one.
 func (w *world) replacedFiles(name string) (out []string) {
 	for i := range w.in.Actual.Sandboxes {
 		o := &w.in.Actual.Sandboxes[i]

@@ -205,7 +205,7 @@ func (a *app) checkState(ctx context.Context) []finding {
 	if w.alive {
 		out = append(out, finding{"daemon", levelOK, fmt.Sprintf("pid %d, version %s", w.daemon.Process.PID, w.daemon.Version)})
 	} else {
-		out = append(out, finding{"daemon", levelWarning, "not running: nothing is converged"})
+		out = append(out, finding{"daemon", levelWarning, "not running: manifests are not applied until it starts"})
 	}
 	switch {
 	case w.summary.Complete:

@@ -79,6 +79,6 @@ func (a *app) eventsCommand() *cobra.Command {
 	sel.add(cmd)
 	cmd.Flags().StringVarP(&output, "output", "o", "", "json: one event a line")
 	cmd.Flags().StringVar(&since, "since", "", "only events younger than this: 5m, 1d, or a time such as 2006-01-02T15:04")
-	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on and print what happens")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "keep printing events as they happen")
 	return cmd
 }

@@ -61,7 +61,7 @@ func TestInheritedByDaemon(t *testing.T) {
 				must(t, unix.Prlimit(id.PID, unix.RLIMIT_CPU, nil, &cpu))
 				// Where the hard limit can't be raised, the soft one is as high as it.
 				if size.Cur != size.Max || cpu.Cur != cpu.Max {
-					t.Errorf("pid %d has the limits of whoever started the daemon: %v %v", id.PID, size, cpu)
+					t.Errorf("pid %d has the limits of the shell that started the daemon: %v %v", id.PID, size, cpu)
 				}
 			}
 		})

@@ -49,7 +49,7 @@ func listener(t *testing.T, outer *netns.Namespace) (hear func(want string)) {
 	}
 }
 
-// Whoever needs a network namespace waits for it: that another sandbox which has it
+// A sandbox that needs a network namespace waits for it: that another sandbox which has it
 // ends, that it is made, that it gets an interface. Nobody is left without network.
 func TestNetnsMoves(t *testing.T) {
 	requireHost(t)

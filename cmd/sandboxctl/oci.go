@@ -70,7 +70,7 @@ func (a *app) ociCommand() *cobra.Command {
 	fl.StringVar(&f.logFormat, "log-format", "text", "of --log: text or json")
 	fl.StringVar(&f.sentry, "sentry", "", "sentry binary (default: sandboxctl-sentry beside this program)")
 	fl.BoolVar(&f.debug, "debug", false, "have the sentry log more")
-	fl.Bool("systemd-cgroup", false, "taken for runc's sake; cgroups are made without systemd")
+	fl.Bool("systemd-cgroup", false, "accepted for compatibility with runc; cgroups are made without systemd")
 	takenStrings(fl, "criu", "rootless")
 	cmd.AddCommand(
 		a.ociCreateCommand(f), a.ociStartCommand(f), a.ociRunCommand(f), a.ociStateCommand(f), a.ociListCommand(f),
@@ -84,13 +84,13 @@ func (a *app) ociCommand() *cobra.Command {
 // takenStrings are flags of runc's for what a sandbox does not have.
 func takenStrings(fl *pflag.FlagSet, names ...string) {
 	for _, n := range names {
-		fl.String(n, "", "taken for runc's sake")
+		fl.String(n, "", "accepted for compatibility with runc; ignored")
 	}
 }
 
 func takenBools(fl *pflag.FlagSet, names ...string) {
 	for _, n := range names {
-		fl.Bool(n, false, "taken for runc's sake")
+		fl.Bool(n, false, "accepted for compatibility with runc; ignored")
 	}
 }
 

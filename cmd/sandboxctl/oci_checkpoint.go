@@ -15,7 +15,7 @@ func imageFlags(cmd *cobra.Command, image *string) {
 	fl := cmd.Flags()
 	fl.StringVar(image, "image-path", "checkpoint", "directory of the checkpoint")
 	takenStrings(fl, "work-path", "manage-cgroups-mode")
-	fl.StringArray("empty-ns", nil, "taken for runc's sake")
+	fl.StringArray("empty-ns", nil, "accepted for compatibility with runc; ignored")
 	takenBools(fl, "tcp-established", "ext-unix-sk", "shell-job", "file-locks", "auto-dedup")
 }
 
@@ -37,8 +37,8 @@ running.`,
 		},
 	}
 	imageFlags(cmd, &image)
-	cmd.Flags().BoolVar(&leave, "leave-running", false, "let the container go on")
-	cmd.Flags().Int("status-fd", -1, "taken for runc's sake")
+	cmd.Flags().BoolVar(&leave, "leave-running", false, "do not stop the container")
+	cmd.Flags().Int("status-fd", -1, "accepted for compatibility with runc; ignored")
 	return cmd
 }
 

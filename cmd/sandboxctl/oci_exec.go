@@ -228,8 +228,8 @@ func processFile(p *specs.Process) (*os.File, error) {
 	return f, nil
 }
 
-// detachExec starts this program again, to wait for the command in the place of
-// whoever reaps it: an OCI client takes that process for the command.
+// detachExec starts this program again. That process waits for the command, and an
+// OCI client takes it for the command.
 func (a *app) detachExec(f *ociFlags, e *ociExec, id string, argv []string, p *specs.Process, more []*os.File) error {
 	if err := launcher.PrepareProcess(); err != nil {
 		return err

@@ -128,7 +128,7 @@ func (a *app) ociWaitCommand(f *ociFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:     "wait ID",
 		Short:   "Wait for the end of a container",
-		Long:    "Wait for the end of a container, whoever started it, and print the exit code of its application (128 and the signal if one ended it).",
+		Long:    "Wait until a container ends and print the exit code of its application (128+N if signal N ended it). Any program may have started the container.",
 		Example: "  sandboxctl oci wait web",
 		Args:    exactArgs("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {

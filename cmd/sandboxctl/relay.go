@@ -39,8 +39,8 @@ func newRelay() (*relay, error) {
 	return r, err
 }
 
-// blockingPipe makes a pipe that blocks: whether an end does is shared with
-// whoever it is given to.
+// blockingPipe makes a pipe that blocks. A process that is given an end shares its
+// O_NONBLOCK flag with us.
 func blockingPipe() (r, w *os.File, err error) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
@@ -89,7 +89,7 @@ func (r *relay) feed(pipe *os.File, stream io.Reader) (ended chan struct{}) {
 }
 
 // wanted is a stream that ends when nobody reads a pipe any more: what comes
-// afterwards is left to whoever reads the stream next.
+// afterwards is left in the stream, for its next reader.
 type wanted struct {
 	rawStream
 	pipe int

@@ -305,7 +305,7 @@ func TestRelayNonblocking(t *testing.T) {
 	must(t, errors.Join(inR.Close(), outR.Close(), outW.Close()))
 }
 
-// What a command does not read is left to whoever reads the stream next.
+// What a command does not read is left to the next reader of the stream.
 func TestRelayInputLeft(t *testing.T) {
 	t.Parallel()
 	pr, pw, err := blockingPipe()

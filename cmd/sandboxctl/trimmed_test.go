@@ -12,7 +12,7 @@ import (
 )
 
 // On a host with systemd a cgroup that it does not know goes when it is empty,
-// also between its creation and the first process. Whoever removes them here does
+// also between its creation and the first process. The goroutine that removes them here does
 // it all the time, with every group of the containers in every hierarchy and the
 // one above.
 func TestTrimmedCgroups(t *testing.T) {

@@ -4,5 +4,5 @@
 // the policy, its file, its defaults, and the judgement of a manifest by it.
 //
 // A file that is wrong in any way, half written, or that others could change is an
-// error, and then nothing is allowed: whoever wrote half of a policy must not decide.
+// error, and then nothing is allowed: half of a policy must not decide.
 package hostpolicy

@@ -174,7 +174,7 @@ func TestDirLinksBack(t *testing.T) {
 	}
 }
 
-// Whoever ends the program does not wait for the end of a walk.
+// The end of the program does not wait for the end of a walk.
 func TestDirCancelled(t *testing.T) {
 	t.Parallel()
 	tr := newTree(t, Options{})

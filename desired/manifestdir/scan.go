@@ -53,8 +53,8 @@ type fileEntry struct {
 // scan reads what changed in the directory into d.files and reports what is
 // not a file it can read.
 func (d *Dir) scan(ctx context.Context, s *desired.Snapshot, policyDigest string) (Identity, error) {
-	// The one place where a link is followed out of the directory: whoever
-	// configured the path may have meant one, as git-sync and Kubernetes make.
+	// The one place where a link is followed out of the directory: the configured
+	// path may be a link, as git-sync and Kubernetes make.
 	top, err := trustedfile.Open(d.opts.Path)
 	if err != nil {
 		return Identity{}, err

@@ -25,7 +25,7 @@ func (e *UntrustedError) Error() string { return e.Path + " " + e.Why }
 // Open opens the regular file or directory that an absolute path leads
 // to, to read it. It returns an UntrustedError if anybody but root and the user
 // of this program owns or may write it, a directory on the way to it, or a link
-// on the way: whoever could put something else in its place. A directory that
+// on the way: that user could put something else in its place. A directory that
 // anybody may write is all right on the way if it is sticky, as /tmp: only the
 // owner of an entry can rename it there.
 //

@@ -16,8 +16,8 @@ const maxBelow = 32
 
 // emptied removes the groups below one, which root has made there: the kernel
 // removes no group with others below it. It returns who is still in the group or
-// below it, "" if nobody is. No process is signalled: whoever is in a group of v1
-// was moved there by somebody else.
+// below it, "" if no process is. No process is signalled: somebody else moved it
+// there, if the group is one of v1.
 func emptied(group *os.File, at string, depth int) (holder string) {
 	if procs, err := readFile(int(group.Fd()), "cgroup.procs"); err == nil && procs != "" {
 		holder = fmt.Sprintf("%s holds processes %s", at, strings.Join(strings.Fields(procs), ", "))

@@ -4,8 +4,8 @@
 // and to find and kill whatever is left of it.
 //
 // Every sandbox gets a group below "sandboxctl" in the cgroup2 hierarchy where
-// there is one, with or without controllers: a process can be born into it and
-// all of it killed at once. Limits go there if the controllers are there, else
+// there is one, with or without controllers: a process can be cloned into it, and
+// all of its processes be killed at once. Limits go there if the controllers are there, else
 // into the v1 hierarchies cpu, memory and pids. A limit that the host can't
 // enforce is reported, not an error: the caller decides what that means.
 //

@@ -19,7 +19,7 @@ var freezers = []struct{ self, file, thawed string }{
 
 // FrozenBy returns the group that keeps every process of this one from running:
 // itself or one above it. "" if there is none. A process that is started in a
-// frozen group never gets as far as its program, and whoever started it waits.
+// frozen group never executes its program, and its parent waits for that.
 func (g *Group) FrozenBy() (string, error) {
 	for _, d := range g.dirs {
 		for p := d.path; p != "/" && p != "."; p = path.Dir(p) {

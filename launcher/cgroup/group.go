@@ -144,8 +144,8 @@ func (g *Group) Dirs() []string {
 	return out
 }
 
-// CloneFD is a descriptor of the cgroup2 group, for a process to be born into
-// it. It stays the group's.
+// CloneFD is a descriptor of the cgroup2 group, for clone3 with CLONE_INTO_CGROUP.
+// The group keeps it and closes it.
 func (g *Group) CloneFD() (fd int, ok bool) {
 	if d := g.v2(); d != nil {
 		return d.fd(), true

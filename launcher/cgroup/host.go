@@ -237,8 +237,8 @@ func (g *Group) setLimit(l limit) error {
 	return err
 }
 
-// setAgain sets the limits of a group that was made again. Whoever removed it may
-// have removed its parent, too.
+// setAgain sets the limits of a group that was made again. Its parent may have been
+// removed with it.
 func (h *Host) setAgain(g *Group, p Place, limits []limit) error {
 	for _, l := range limits {
 		var err error

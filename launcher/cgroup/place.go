@@ -25,7 +25,7 @@ type Place string
 func Own(name, uid string) Place { return Place(path.Join(parent, name+"-"+uid)) }
 
 // Find returns the directories that there are at a place, in every hierarchy and
-// sorted, whoever made them.
+// sorted, also those that another program made.
 func (h *Host) Find(p Place) ([]string, error) {
 	var out []string
 	for _, m := range h.mounts() {

@@ -12,8 +12,8 @@ import (
 )
 
 // A directory of a group that holds no process yet may be removed by somebody else
-// at any moment: systemd does so with groups that it does not know. Whoever makes a
-// group makes it again then, until a process is in it.
+// at any moment: systemd does so with groups that it does not know. We make such a
+// group again until a process is in it.
 
 // trimTimeout is how long a directory is made again and again.
 const trimTimeout = 10 * time.Second

@@ -106,8 +106,8 @@ func Check(ctx context.Context, store *actual.Store, opts Options) ([]Violation,
 	return slices.DeleteFunc(found, func(v Violation) bool { return transient(v) && !slices.Contains(again, v) }), nil
 }
 
-// Duplicates is the part of Check that costs least: the sentries and gofers that
-// are one too many now. For whoever watches while operations are under way.
+// Duplicates is the cheapest part of Check: the sentries and gofers that are one too
+// many now. It may be called while operations are under way.
 func Duplicates(store *actual.Store) ([]Violation, error) {
 	v, err := begin(store, Options{})
 	if err != nil {
@@ -164,7 +164,7 @@ func begin(store *actual.Store, opts Options) (_ *view, err error) {
 	if v.procs, err = findProcesses(v.tree); err != nil {
 		return nil, err
 	}
-	// After the processes: whoever was past its gate by then is on record now.
+	// After the processes: a process that was past its gate by then is recorded now.
 	if v.list, err = store.List(); err != nil {
 		v.procs.close()
 		return nil, err
@@ -365,8 +365,8 @@ func (v *view) groups(store *actual.Store) error {
 	return nil
 }
 
-// members checks that whoever is in the cgroup of a sandbox is of its two
-// processes.
+// members checks that every process in the cgroup of a sandbox belongs to its sentry
+// or gofer.
 func (v *view) members(r *actual.Record, dirs []string) {
 	if v.underWay(r.Name) {
 		return

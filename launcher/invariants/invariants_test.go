@@ -232,7 +232,7 @@ func TestOrphans(t *testing.T) {
 	w.expect(Options{Settled: true})
 }
 
-// The state directory may have another name for whoever started the process.
+// The state directory may have another name in the process that started it.
 func TestOtherName(t *testing.T) {
 	requireRoot(t)
 	w := newWorld(t)
@@ -331,7 +331,7 @@ func requireRoot(t *testing.T) {
 
 // A cgroup is told by its name: that of a stopped sandbox, one that is not on
 // its sandbox's record, that of one in the trash, and that of one that the
-// caller knows of. Whoever is in it must be of the sandbox's processes.
+// caller knows of. Every process in it must belong to the sandbox.
 func TestCgroups(t *testing.T) {
 	requireRoot(t)
 	host, err := cgroup.Detect()

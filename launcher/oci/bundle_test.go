@@ -204,7 +204,7 @@ func TestWritePIDFile(t *testing.T) {
 			path := filepath.Join(dir, "pid")
 			tc.make(t, path)
 			before, berr := os.Lstat(path)
-			// Whoever reads meanwhile keeps what was there whole.
+			// A reader keeps the whole of what was there.
 			old, oerr := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 			if oerr == nil {
 				defer old.Close()

@@ -221,7 +221,7 @@ func TestList(t *testing.T) {
 	if err := r.store.Claim("aborted"); err != nil {
 		t.Fatal(err)
 	}
-	// Its owner is whoever has the directory, with or without a name.
+	// Its owner is the owner of the directory, with or without a name.
 	if os.Geteuid() == 0 {
 		if err := os.Chown(filepath.Join(r.root, "sandboxes", "b"), 4000000, -1); err != nil {
 			t.Fatal(err)
@@ -563,7 +563,7 @@ func TestWait(t *testing.T) {
 	}
 }
 
-// The state of a daemon is no state of containers: whoever gives one for the other
+// The state of a daemon is no state of containers: a user who gives one for the other
 // ends and removes nothing of it.
 func TestDaemonsState(t *testing.T) {
 	t.Parallel()

@@ -22,7 +22,7 @@ const (
 	gateNone gate = iota // not a process of a sandbox
 	gateHeld
 	gateOpen
-	gateEOF // whoever held it has died
+	gateEOF // the process that held it has died
 )
 
 // proc is a process. It stays what it is when its number is given again: a

@@ -75,7 +75,7 @@ func (c *canaries) add() int {
 // whether that came about: others start processes too.
 func (c *canaries) recycle(pid int) bool {
 	c.t.Helper()
-	// The number is free when whoever inherited the process has collected it.
+	// The pid is free when the parent that inherited the process has reaped it.
 	for range 200 {
 		if _, err := os.Stat("/proc/" + strconv.Itoa(pid)); err != nil {
 			break

@@ -264,7 +264,7 @@ func (in *injector) listen() {
 		}
 		n = seccompNotif{}
 		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(in.listener), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&n))); errno != 0 {
-			continue // whoever asked was killed
+			continue // the process that asked was killed
 		}
 		r := seccompResp{id: n.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
 		if errno := in.decide(&n); errno != 0 {

@@ -47,7 +47,7 @@ func TestStoppedProcess(t *testing.T) {
 		}
 	})
 
-	// Whoever asks it is told, at the deadline.
+	// A client is told, at the deadline.
 	type answer struct {
 		verb, out string
 		err       error

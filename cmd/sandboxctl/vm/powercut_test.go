@@ -69,7 +69,7 @@ type powerHost struct {
 	job                       int
 
 	cuts, kept, lost, acknowledged, cutOff int
-	// images of the disks at the last cut, for whoever looks for what went wrong.
+	// images of the disks at the last cut, to find out what went wrong.
 	images map[string][]byte
 }
 
