@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
 )
 
 // A program that uses files in every way does the same in a volume as on the
@@ -29,27 +30,30 @@ func TestFileOperations(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	dirs := map[string]string{}
-	for _, n := range []string{"host", "gofer"} {
-		dirs[n] = filepath.Join(h.work, n)
-		must(t, os.Mkdir(dirs[n], 0o755))
-	}
-	want, err := exec.Command(prog, dirs["host"]).CombinedOutput()
+	onHost := filepath.Join(h.work, "host")
+	must(t, os.Mkdir(onHost, 0o755))
+	want, err := exec.Command(prog, onHost).CombinedOutput()
 	if err != nil {
 		t.Fatalf("on the host: %v\n%s", err, want)
 	}
-	left := treeOf(t, dirs["host"])
-	h.drop("gofer", fmt.Sprintf("  command: [/bin/busybox, sleep, \"1000\"]\n  volumes: [{name: v, mountPath: /mnt, hostPath: %s}]\n", dirs["gofer"]))
-	h.until("gofer", func() bool {
-		rec, _, _ := h.store.Get("gofer")
-		return rec != nil && rec.Phase == actual.PhaseRunning
-	})
-	got, err := h.command("exec", "gofer", "--", "/bin/fileops", "/mnt").CombinedOutput()
-	if err != nil {
-		t.Errorf("in the sandbox: %v", err)
+	left := treeOf(t, onHost)
+	for _, access := range []string{desired.FileAccessProxy, desired.FileAccessDirect} {
+		t.Run(access, func(t *testing.T) {
+			dir := filepath.Join(h.work, access)
+			must(t, os.Mkdir(dir, 0o755))
+			h.drop(access, fmt.Sprintf("  command: [/bin/busybox, sleep, \"1000\"]\n  fileAccess: %s\n  volumes: [{name: v, mountPath: /mnt, hostPath: %s}]\n", access, dir))
+			h.until(access, func() bool {
+				rec, _, _ := h.store.Get(access)
+				return rec != nil && rec.Phase == actual.PhaseRunning
+			})
+			got, err := h.command("exec", access, "--", "/bin/fileops", "/mnt").CombinedOutput()
+			if err != nil {
+				t.Errorf("in the sandbox: %v", err)
+			}
+			compareLines(t, "printed", string(want), string(got))
+			compareLines(t, "left", left, treeOf(t, dir))
+		})
 	}
-	compareLines(t, "printed", string(want), string(got))
-	compareLines(t, "left", left, treeOf(t, dirs["gofer"]))
 }
 
 func compareLines(t *testing.T, what, want, got string) {

@@ -20,18 +20,19 @@ import (
 
 // errnos are what the system calls of the daemon may fail with.
 var errnos = map[string][]unix.Errno{
-	"openat":            {unix.EMFILE, unix.ENOSPC, unix.EIO, unix.EPERM, unix.ENOMEM, unix.EINTR},
+	"openat":            {unix.EMFILE, unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.EPERM, unix.ENOMEM, unix.EINTR},
 	"openat2":           {unix.EMFILE, unix.EIO, unix.EPERM, unix.ENOMEM, unix.EAGAIN, unix.EINTR},
-	"write":             {unix.ENOSPC, unix.EIO, unix.EINTR},
-	"pwrite64":          {unix.ENOSPC, unix.EIO, unix.EINTR},
-	"fsync":             {unix.EIO, unix.ENOSPC, unix.EINTR},
-	"renameat":          {unix.ENOSPC, unix.EIO, unix.EPERM, unix.ENOMEM},
-	"renameat2":         {unix.ENOSPC, unix.EIO, unix.EPERM, unix.ENOMEM},
-	"mkdirat":           {unix.ENOSPC, unix.EIO, unix.EPERM, unix.ENOMEM},
+	"write":             {unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.EINTR},
+	"pwrite64":          {unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.EINTR},
+	"fsync":             {unix.EIO, unix.ENOSPC, unix.EDQUOT, unix.EINTR},
+	"renameat":          {unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.EPERM, unix.ENOMEM},
+	"renameat2":         {unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.EPERM, unix.ENOMEM},
+	"mkdirat":           {unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.EPERM, unix.ENOMEM},
 	"unlinkat":          {unix.EIO, unix.EPERM, unix.ENOMEM},
 	"ftruncate":         {unix.EIO, unix.EPERM, unix.EINTR},
 	"fchmod":            {unix.EIO, unix.EPERM},
 	"fchown":            {unix.EIO, unix.EPERM},
+	"fsetxattr":         {unix.ENOSPC, unix.EIO, unix.ENOMEM},
 	"fcntl":             {unix.EMFILE, unix.EPERM, unix.ENOMEM},
 	"open_tree":         {unix.EMFILE, unix.EPERM, unix.ENOMEM},
 	"move_mount":        {unix.EPERM, unix.ENOMEM},
@@ -250,6 +251,7 @@ var absorbed = []struct {
 	{"pwrite64|ftruncate", "/daemon.lock$", 0},
 	// What frees something, and the daemon's own file, is written over the reserve.
 	{"open.*|write|fsync|renameat2", "/s/(sandboxes/[^/]*/)?(meta.json|daemon.json|.sandboxctl-tmp[^/]*)$", unix.ENOSPC},
+	{"open.*|write|fsync|renameat2", "/s/(sandboxes/[^/]*/)?(meta.json|daemon.json|.sandboxctl-tmp[^/]*)$", unix.EDQUOT},
 	// Of a sandbox that was stopped on purpose, whose exit code is of no account.
 	{"open.*", "/exit.json$|/gofer-exit.json$", 0},
 }

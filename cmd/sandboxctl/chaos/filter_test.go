@@ -48,6 +48,7 @@ var calls = []call{
 	{"fsync", unix.SYS_FSYNC},
 	{"renameat", unix.SYS_RENAMEAT},
 	{"renameat2", unix.SYS_RENAMEAT2},
+	{"fsetxattr", unix.SYS_FSETXATTR},
 	{"mkdirat", unix.SYS_MKDIRAT},
 	{"unlinkat", unix.SYS_UNLINKAT},
 	{"ftruncate", unix.SYS_FTRUNCATE},
