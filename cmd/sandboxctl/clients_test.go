@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -158,7 +159,12 @@ func removeGroups(t *testing.T, name string) {
 			return nil
 		})
 		for _, dir := range slices.Backward(dirs) {
-			if err := unix.Rmdir(dir); err != nil {
+			// podman does not wait for the end of its conmon, which is in there too.
+			err := unix.Rmdir(dir)
+			for end := time.Now().Add(30 * time.Second); errors.Is(err, unix.EBUSY) && time.Now().Before(end); err = unix.Rmdir(dir) {
+				time.Sleep(10 * time.Millisecond)
+			}
+			if err != nil {
 				t.Errorf("cgroup %s is left: %v", dir, err)
 			}
 		}
