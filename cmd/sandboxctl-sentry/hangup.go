@@ -33,8 +33,12 @@ func hangUp(k *kernel.Kernel, command *kernel.ThreadGroup) {
 	m.signal(linux.SIGCONT) // one that is stopped gets nothing else
 	again := time.NewTicker(hangUpPoll)
 	defer again.Stop()
-	for begin := time.Now(); m.live() && time.Since(begin) < hangUpLimit; <-again.C {
+	for begin := time.Now(); time.Since(begin) < hangUpLimit; <-again.C {
+		// Also when all have ended: the last may have forked before its signal came.
 		m.grow()
+		if !m.live() {
+			return
+		}
 		if time.Since(begin) > hangUpGrace {
 			m.signal(linux.SIGKILL)
 		}
