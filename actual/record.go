@@ -76,6 +76,9 @@ type Record struct {
 	// SentryBinary is the path of the sentry that runs it, GVisor its version.
 	SentryBinary string `json:"sentryBinary,omitempty"`
 	GVisor       string `json:"gvisor,omitempty"`
+	// Init says whether process 1 of the sandbox is an init process of ours, InitOwn,
+	// or why not. It is empty if the sandbox was started before there was one.
+	Init string `json:"init,omitempty"`
 	// Cgroups are the cgroup directories made for this sandbox.
 	Cgroups []string `json:"cgroups,omitempty"`
 	// CgroupPlace is where an OCI client wanted them, below the root of every
@@ -118,6 +121,9 @@ func (r *Record) Runtime() string {
 	}
 	return r.SentryBinary + " (gVisor " + r.GVisor + ")"
 }
+
+// InitOwn is Record.Init of a sandbox whose process 1 is our init process.
+const InitOwn = "sandboxctl-init"
 
 // SharedFile is a file of the host in a sandbox: the one that had the path when
 // the sandbox was started.

@@ -282,7 +282,7 @@ func TestHashCovers(t *testing.T) {
 		return Hash(docs[0].Sandbox)
 	}
 	base := hash(minimal)
-	for _, same := range []string{"suspend: true", "restartPolicy: Never", "backoff: {initial: 5s}", "stopSignal: SIGINT", "terminationGracePeriod: 1s", "overlay: memory", "hostname: web", "platform: systrap"} {
+	for _, same := range []string{"suspend: true", "restartPolicy: Never", "backoff: {initial: 5s}", "stopSignal: SIGINT", "terminationGracePeriod: 1s", "overlay: memory", "hostname: web", "platform: systrap", "init: true"} {
 		if hash(with(same)) != base {
 			t.Errorf("%s changes the hash", same)
 		}
@@ -290,7 +290,7 @@ func TestHashCovers(t *testing.T) {
 	seen := map[string]string{base: "minimal"}
 	for _, other := range []string{
 		"hostname: x", "args: [a]", "workingDir: /tmp", "user: {uid: 1, gid: 1}", "env: [{name: A, value: b}]", "fileAccess: direct",
-		"resources: {cpu: 1}", "capabilities: {drop: [ALL]}", "rlimits: [{type: CPU, soft: 1, hard: 1}]", "network: {mode: host}",
+		"resources: {cpu: 1}", "capabilities: {drop: [ALL]}", "init: false", "rlimits: [{type: CPU, soft: 1, hard: 1}]", "network: {mode: host}",
 		"volumes: [{name: a, mountPath: /a, tmpfs: {}}]",
 	} {
 		h := hash(with(other))

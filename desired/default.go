@@ -36,6 +36,9 @@ func Default(s *Sandbox) {
 		sp.StopSignal = DefaultStopSignal
 	}
 	orDuration(&sp.TerminationGracePeriod, DefaultGracePeriod)
+	if sp.Init != nil && *sp.Init {
+		sp.Init = nil // as it was before there was the field: the hash is the same
+	}
 	if sp.MinReadySeconds == nil {
 		n := DefaultMinReadySeconds
 		sp.MinReadySeconds = &n

@@ -30,14 +30,17 @@ type Metadata struct {
 // one exists. A field that is not here is refused, never ignored; what this
 // version cannot do yet is named in planned.go.
 type Spec struct {
-	Root         Root          `json:"root"`
-	Overlay      string        `json:"overlay,omitempty"`
-	Command      []string      `json:"command,omitempty"`
-	Args         []string      `json:"args,omitempty"`
-	Env          []EnvVar      `json:"env,omitempty"`
-	WorkingDir   string        `json:"workingDir,omitempty"`
-	User         *User         `json:"user,omitempty"`
-	Terminal     bool          `json:"terminal,omitempty"`
+	Root       Root     `json:"root"`
+	Overlay    string   `json:"overlay,omitempty"`
+	Command    []string `json:"command,omitempty"`
+	Args       []string `json:"args,omitempty"`
+	Env        []EnvVar `json:"env,omitempty"`
+	WorkingDir string   `json:"workingDir,omitempty"`
+	User       *User    `json:"user,omitempty"`
+	Terminal   bool     `json:"terminal,omitempty"`
+	// Init says whether process 1 of the sandbox is an init process of ours, unless
+	// the application is one; nil is true.
+	Init         *bool         `json:"init,omitempty"`
 	Hostname     string        `json:"hostname,omitempty"`
 	Capabilities *Capabilities `json:"capabilities,omitempty"`
 	Rlimits      []Rlimit      `json:"rlimits,omitempty"`

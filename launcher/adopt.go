@@ -184,6 +184,11 @@ func (l *Launcher) startAgain(ctx context.Context, rec *actual.Record, st *setup
 	if err := l.setNetwork(ctx, rec, st, c, false); err != nil {
 		return wire.StateInvalid, errors.Join(err, c.Close())
 	}
+	report, err := l.openStartReport(rec.Name, st)
+	if err != nil {
+		return wire.StateInvalid, errors.Join(err, c.Close())
+	}
+	defer report.Close()
 	// A start that is under way leaves this one without an answer: the state
 	// tells. The end of the connection ends the goroutine.
 	answer := make(chan error, 1)
@@ -200,5 +205,11 @@ func (l *Launcher) startAgain(ctx context.Context, rec *actual.Record, st *setup
 			return false
 		}
 	})
+	if err == nil && refused == nil && state != wire.StateCreating && report != nil {
+		// It has ended with nothing if this start was not the first.
+		if err = st.waitStart(ctx, report); errors.Is(err, errNotReported) {
+			err = nil
+		}
+	}
 	return state, errors.Join(err, refused, c.Close())
 }

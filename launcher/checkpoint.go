@@ -55,6 +55,8 @@ type CheckpointInfo struct {
 	Network string `json:"network"`
 	Overlay string `json:"overlay"`
 	Mounts  string `json:"mounts"`
+	// Init is that of the record.
+	Init string `json:"init,omitempty"`
 	// Spec is what the sentry was told.
 	Spec *specs.Spec `json:"spec"`
 	// StateBytes is the size of the state file.
@@ -198,7 +200,7 @@ func describe(rec *actual.Record, st *setup) (*CheckpointInfo, error) {
 	}
 	return &CheckpointInfo{
 		Version: checkpointVersion, Name: rec.Name, TakenAt: time.Now().UTC(), GVisor: rec.GVisor, Arch: runtime.GOARCH,
-		CPUFeatures: features, Network: st.network(), Overlay: st.overlay, Mounts: st.mountConfs(), Spec: st.spec,
+		CPUFeatures: features, Network: st.network(), Overlay: st.overlay, Mounts: st.mountConfs(), Init: rec.Init, Spec: st.spec,
 	}, nil
 }
 

@@ -62,6 +62,7 @@ func connect(ctx context.Context, store *actual.Store, rec *actual.Record) (*Con
 		c.Close()
 		return nil, err
 	}
+	c.init = rec.Init == actual.InitOwn
 	return c, nil
 }
 

@@ -4,6 +4,7 @@ package launcher
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -57,6 +59,8 @@ type Control struct {
 	id        string
 	preserved []*os.File
 	session   *os.File // of what Execute has started, nil before
+	// init says that the application is not process 1 but its first child.
+	init bool
 }
 
 // dialControl connects to the control socket in the directory of descriptor dir.
@@ -229,11 +233,35 @@ func (c *Control) Restore(ctx context.Context, state *os.File) error {
 // Signal sends a signal to the application: to its init, or to all of its
 // processes.
 func (c *Control) Signal(ctx context.Context, sig unix.Signal, all bool) error {
+	if c.init && (sig == unix.SIGSTOP || all && sig != unix.SIGKILL) {
+		return c.signalBeside(ctx, sig, all)
+	}
 	args := wire.SignalArgs{CID: c.id, Signo: int32(sig)}
 	if all {
 		args.Mode = wire.SignalAllProcesses
 	}
 	return c.call(ctx, wire.MethodSignal, args, nil)
+}
+
+// signalBeside is Signal without the init process: it can't pass a stop on, and of
+// what goes to all it would pass on a second one.
+func (c *Control) signalBeside(ctx context.Context, sig unix.Signal, all bool) error {
+	ps, err := c.Processes(ctx)
+	if err != nil {
+		return err
+	}
+	ps = slices.DeleteFunc(ps, func(p wire.Process) bool { return p.PID == 1 || !all && p.PPID != 1 })
+	slices.SortFunc(ps, func(a, b wire.Process) int { return cmp.Compare(a.PID, b.PID) })
+	for _, p := range ps {
+		var gone *RemoteError // it has ended meanwhile
+		if err := c.SignalPID(ctx, sig, p.PID); err != nil && !(all && errors.As(err, &gone)) {
+			return err
+		}
+		if !all {
+			return nil // orphans are younger
+		}
+	}
+	return nil
 }
 
 // SignalPID sends a signal to one process of the sandbox, as numbered in the

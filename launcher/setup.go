@@ -61,6 +61,10 @@ type setup struct {
 	hooks *bundleHooks
 	// startHooks run in the sandbox, before its application.
 	startHooks *bundleHooks
+	// init is Record.Init of a start with this set-up.
+	init string
+	// restores says that the init process is in a checkpoint.
+	restores bool
 }
 
 // source is one tree to serve: a host path, or the generated host root.
@@ -137,6 +141,7 @@ func fromManifest(sb *desired.Sandbox, policy *hostpolicy.Policy) (*setup, error
 	if err := st.addVolumes(s.Volumes); err != nil {
 		return nil, err
 	}
+	st.chooseInit(s.Init)
 	return st, nil
 }
 

@@ -63,7 +63,10 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		}
 		defer img.close()
 		timeout += img.timeout()
+		// What is in it has an init process or not, whatever the manifest says now.
+		st.init, st.restores = img.info.Init, true
 	}
+	rec.Init = st.init
 	// Not before the checkpoint is compared: it was described without.
 	if err := st.resolveMountPoints(); err != nil {
 		return err
@@ -223,11 +226,11 @@ func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup, 
 	if err := l.setNetwork(ctx, rec, st, c, img != nil); err != nil {
 		return err
 	}
-	hooks, err := l.openStartHooks(rec.Name, st)
+	report, err := l.openStartReport(rec.Name, st)
 	if err != nil {
 		return err
 	}
-	defer hooks.Close()
+	defer report.Close()
 	if img != nil {
 		operation.Waits(ctx)
 		err = c.Restore(ctx, img.state)
@@ -235,9 +238,15 @@ func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup, 
 		crashpoint.Before(crashpoint.StartRoot)
 		err = c.StartRoot(ctx)
 		crashpoint.After(crashpoint.StartRoot)
-		if err == nil && hooks != nil {
-			operation.Waits(ctx)
-			return waitStartHooks(ctx, hooks)
+		if report != nil && (err == nil || errors.Is(err, ErrSentryClosed)) {
+			if st.startHooks != nil {
+				operation.Waits(ctx)
+			}
+			// Also of one that was over before the sentry could answer.
+			rerr := st.waitStart(ctx, report)
+			if err == nil || rerr != nil && !errors.Is(rerr, errNotReported) {
+				return rerr
+			}
 		}
 	}
 	var remote *RemoteError
@@ -485,7 +494,7 @@ func spawnGofer(path string, la *launch, sentry *child, cfg *gofer.Config, dir i
 // descriptors it names. ready is the read end of start-sync.
 func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []int, d *donation) (args []string, ready *os.File, err error) {
 	rec, st := la.rec, la.st
-	guestSpec, hookArgs, err := l.guestSpec(st, rec.Name, dir, len(stdioFDs), d)
+	guestSpec, firstArgs, err := l.guestSpec(st, rec.Name, dir, len(stdioFDs), d)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -561,7 +570,7 @@ func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []i
 			args = append(args, fmt.Sprintf("--pass-fd=%d:%d", fd, i))
 		}
 	}
-	args = append(args, hookArgs...)
+	args = append(args, firstArgs...)
 	total, err := totalMemory()
 	if err != nil {
 		return nil, nil, errors.Join(err, ready.Close())

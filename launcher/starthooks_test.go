@@ -17,14 +17,15 @@ import (
 
 // What the sandbox says of its hooks is the sandbox's word: bounded, harmless to
 // a terminal, and never taken for more than that it has failed.
-func TestWaitStartHooks(t *testing.T) {
+func TestWaitStart(t *testing.T) {
 	t.Parallel()
+	st := &setup{startHooks: &bundleHooks{}}
 	for said, want := range map[string]string{
 		guest.Passed:                    "",
 		"":                              "ended before",
 		"no \x1b[31m":                   "no  [31m",
 		guest.Passed + "no application": "no application",
-		strings.Repeat("x", 5000):       strings.Repeat("x", maxStartHooksReport),
+		strings.Repeat("x", 5000):       strings.Repeat("x", maxStartReport),
 	} {
 		dir, err := os.Open(t.TempDir())
 		if err != nil {
@@ -35,17 +36,17 @@ func TestWaitStartHooks(t *testing.T) {
 		var w *os.File
 		for range 2 {
 			w.Close()
-			if w, err = makeStartHooksPipe(int(dir.Fd())); err != nil {
+			if w, err = makeStartReport(int(dir.Fd())); err != nil {
 				t.Fatal(err)
 			}
 		}
-		r, err := openStartHooksPipe(int(dir.Fd()), os.O_RDONLY)
+		r, err := openStartReportIn(int(dir.Fd()), os.O_RDONLY)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer r.Close()
 		ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, errors.New("out of time"))
-		if err := waitStartHooks(ctx, r); err == nil || !strings.Contains(err.Error(), "out of time") {
+		if err := st.waitStart(ctx, r); err == nil || !strings.Contains(err.Error(), "out of time") {
 			t.Errorf("an open pipe: %v", err)
 		}
 		cancel()
@@ -53,11 +54,11 @@ func TestWaitStartHooks(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.Close()
-		err = waitStartHooks(t.Context(), r)
+		err = st.waitStart(t.Context(), r)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%.20q: %v, expected %.20q", said, err, want)
 		}
-		if err != nil && len(err.Error()) > maxStartHooksReport+10 {
+		if err != nil && len(err.Error()) > maxStartReport+10 {
 			t.Errorf("%d bytes", len(err.Error()))
 		}
 	}

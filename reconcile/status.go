@@ -84,6 +84,8 @@ type Status struct {
 	SourceLine         int          `json:"sourceLine,omitempty"`
 	SpecHash           string       `json:"specHash,omitempty"`
 	Runtime            string       `json:"runtime,omitempty"`
+	// Init says whether process 1 of the sandbox is an init process, or why not.
+	Init string `json:"init,omitempty"`
 	// Problems are those of its manifest.
 	Problems []desired.Problem `json:"problems,omitempty"`
 	Warnings []actual.Warning  `json:"warnings,omitempty"`
@@ -225,7 +227,7 @@ func (v *view) recorded(o *actual.Observed, e *desired.Entry) Status {
 	s := Status{
 		Name: r.Name, UID: r.UID, Generation: r.Generation, ObservedGeneration: r.Generation, RestartCount: r.Restarts,
 		Failures: r.Failures, LastTermination: r.LastExit, CreatedAt: r.CreatedAt, StartedAt: r.StartedAt,
-		SourceFile: r.SourceFile, SpecHash: r.SpecHash, Runtime: r.Runtime(), Warnings: r.Warnings, Attempt: r.Attempt,
+		SourceFile: r.SourceFile, SpecHash: r.SpecHash, Runtime: r.Runtime(), Init: r.Init, Warnings: r.Warnings, Attempt: r.Attempt,
 		Problems: v.problems[r.Name],
 	}
 	if o.Sentry == actual.Alive {

@@ -121,6 +121,7 @@ func describe(out io.Writer, w *world, s *reconcile.Status, events []actual.Even
 	line("Sentry", "%s", processText(s.SentryPID))
 	line("Gofer", "%s", processText(s.GoferPID))
 	line("Runtime", "%s", s.Runtime)
+	line("Init", "%s", initText(s.Init))
 	fmt.Fprintln(tw, "\nConditions:\t")
 	fmt.Fprintln(tw, "  TYPE\tSTATUS\tREASON\tSINCE\tMESSAGE")
 	for _, c := range s.Conditions {
@@ -215,4 +216,12 @@ func processText(pid int) string {
 		return "not running"
 	}
 	return fmt.Sprintf("pid %d", pid)
+}
+
+// initText says what process 1 of a sandbox is.
+func initText(s string) string {
+	if s == actual.InitOwn {
+		return s + " is process 1 and starts the application"
+	}
+	return s
 }

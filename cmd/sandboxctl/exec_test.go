@@ -47,7 +47,7 @@ func (h *host) commands() (out []string) {
 		if p.State == "" {
 			h.b.Errorf("process %d has no state", p.PID)
 		}
-		if p.PID != 1 && p.State != "Z" {
+		if p.PID > 2 && p.State != "Z" { // 1 is the init process, 2 the application
 			out = append(out, p.Cmd)
 		}
 	}

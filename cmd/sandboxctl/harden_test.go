@@ -191,6 +191,7 @@ var wantModes = []string{
 	"d 0700 0 sandboxes/NAME",
 	"s 0755 0 sandboxes/NAME/control.sock",
 	"- 0600 0 sandboxes/NAME/exit.json",
+	"p 0600 0 sandboxes/NAME/startreport",
 	"- 0600 0 sandboxes/NAME/gofer-exit.json",
 	"d 0700 0 sandboxes/NAME/logs",
 	"d 0700 0 sandboxes/NAME/logs/N",

@@ -189,11 +189,17 @@ func stubSentry() int {
 		if err != nil {
 			return wire.ExitBootFailed
 		}
-		go stubServe(c, f["name"], leave)
+		go stubServe(c, f["name"], leave, func() {
+			// As the init process does.
+			if fd, err := strconv.Atoi(strings.TrimSuffix(f["pass-fd"], ":3")); err == nil {
+				_, _ = unix.Write(fd, []byte{6})
+				_ = unix.Close(fd)
+			}
+		})
 	}
 }
 
-func stubServe(c net.Conn, mode string, leave func(uint32)) {
+func stubServe(c net.Conn, mode string, leave func(uint32), started func()) {
 	defer c.Close()
 	dec := json.NewDecoder(c)
 	for {
@@ -231,6 +237,7 @@ func stubServe(c net.Conn, mode string, leave func(uint32)) {
 				_, _ = io.WriteString(c, `{"success":false,"err":"no \u001b[31msuch file"}`)
 				continue
 			}
+			started()
 		}
 		_, _ = io.WriteString(c, `{"success":true,"err":"","result":null}`)
 		if req.Method == wire.MethodSignal && mode != stubStubborn {

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/pidone"
+)
+
+func TestChooseInit(t *testing.T) {
+	t.Parallel()
+	yes, no := true, false
+	for name, c := range map[string]struct {
+		change func(*desired.Spec)
+		want   string
+	}{
+		"nothing said": {nil, actual.InitOwn},
+		"asked for":    {func(s *desired.Spec) { s.Init = &yes }, actual.InitOwn},
+		"refused":      {func(s *desired.Spec) { s.Init = &no }, "none: spec.init is false"},
+		"an init":      {func(s *desired.Spec) { s.Command = []string{"/usr/bin/tini", "--", "app"} }, "none: the command is an init process"},
+		"by a variable": {func(s *desired.Spec) {
+			s.Command, s.Env = []string{"$(I)"}, []desired.EnvVar{{Name: "I", Value: "dumb-init"}}
+		}, "none: the command is an init process"},
+		"one process":   {func(s *desired.Spec) { s.Rlimits = []desired.Rlimit{{Type: "nproc", Soft: 1, Hard: 9}} }, "none: rlimits allow one process"},
+		"two processes": {func(s *desired.Spec) { s.Rlimits = []desired.Rlimit{{Type: "nproc", Soft: 2, Hard: 9}} }, actual.InitOwn},
+		"a terminal":    {func(s *desired.Spec) { s.Terminal = true }, actual.InitOwn},
+	} {
+		st, err := fromManifest(manifest(c.change), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.init != c.want || st.reports() != (c.want == actual.InitOwn) {
+			t.Errorf("%s: %q, expected %q", name, st.init, c.want)
+		}
+	}
+	// An OCI client's container has none, whatever it runs.
+	bundle := t.TempDir()
+	if err := os.Mkdir(bundle+"/r", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	st, err := fromContainer(&specs.Spec{Version: specs.Version, Root: &specs.Root{Path: "r"}, Process: &specs.Process{Args: []string{"sh"}, Cwd: "/"}}, bundle)
+	if err != nil || st.init != "" || st.reports() {
+		t.Errorf("%+v %v", st, err)
+	}
+}
+
+// The init process has the profile of its bundle: it is not used where it would be
+// killed by it, or be refused what it needs.
+func TestInitSeccomp(t *testing.T) {
+	t.Parallel()
+	rule := func(action specs.LinuxSeccompAction, names ...string) specs.LinuxSyscall {
+		return specs.LinuxSyscall{Names: names, Action: action}
+	}
+	all := rule(specs.ActAllow, pidone.SystemCalls...)
+	conditional := rule(specs.ActAllow, "vfork")
+	conditional.Args = []specs.LinuxSeccompArg{{Index: 0}}
+	for name, c := range map[string]struct {
+		profile *specs.LinuxSeccomp
+		refused string
+	}{
+		"none":              {nil, ""},
+		"allows all":        {&specs.LinuxSeccomp{DefaultAction: specs.ActAllow}, ""},
+		"denies all":        {&specs.LinuxSeccomp{DefaultAction: specs.ActErrno}, "access"},
+		"kills":             {&specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{rule(specs.ActKill, "x", "kill")}}, "kill"},
+		"allows its own":    {&specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Syscalls: []specs.LinuxSyscall{all}}, ""},
+		"and then denies":   {&specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Syscalls: []specs.LinuxSyscall{all, rule(specs.ActErrno, "wait4")}}, "wait4"},
+		"only on condition": {&specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Syscalls: []specs.LinuxSyscall{rule(specs.ActAllow, slices.DeleteFunc(slices.Clone(pidone.SystemCalls), func(s string) bool { return s == "vfork" })...), conditional}}, "vfork"},
+	} {
+		if got := refusedCall(c.profile); got != c.refused {
+			t.Errorf("%s: %q, expected %q", name, got, c.refused)
+		}
+	}
+}
+
+// Nobody who has the file of the init process can change it, and each sandbox has
+// its own.
+func TestInitFile(t *testing.T) {
+	t.Parallel()
+	p := &specs.Process{Args: []string{"sh", "-c", "x"}, Cwd: "/", Env: []string{"PATH=/a:/b"}}
+	open := func() *os.File {
+		var d donation
+		fd, first, err := giveInit(p, &d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = d.close() })
+		if fd != firstDonated || !slices.Equal(first.Args, []string{pidone.Name, "sh", "-c", "x"}) || !slices.Equal(first.Env, p.Env) || len(p.Args) != 3 {
+			t.Errorf("%d %+v %+v", fd, first, p)
+		}
+		return d.files[0]
+	}
+	f, other := open(), open()
+	b, err := io.ReadAll(f)
+	if err != nil || !slices.Equal(b, pidone.Program([]string{"/a/sh", "/b/sh"})) {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+	if _, err := f.Write([]byte("x")); !errors.Is(err, unix.EBADF) {
+		t.Errorf("write: %v", err)
+	}
+	w, err := os.OpenFile(fdPath(f), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if _, err := w.Write([]byte("x")); !errors.Is(err, unix.EPERM) {
+		t.Errorf("write to it opened anew: %v", err)
+	}
+	if err := w.Truncate(0); !errors.Is(err, unix.EPERM) {
+		t.Errorf("truncate: %v", err)
+	}
+	a, _ := f.Stat()
+	if o, _ := other.Stat(); os.SameFile(a, o) {
+		t.Error("two sandboxes have one file")
+	}
+}
+
+func TestCommandFiles(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ command, cwd, env, want string }{
+		{"/bin/sh", "/x", "PATH=/a", "/bin/sh"},
+		{"./run", "/srv/app", "PATH=/a", "/srv/app/run"},
+		{"bin/../run", "/", "", "/run"},
+		{"run", "/x", "PATH=/a:rel::/b/", "/a/run /b/run"},
+		{"run", "/x", "HOME=/h", ""},
+	} {
+		p := &specs.Process{Args: []string{c.command}, Cwd: c.cwd, Env: []string{"A=b", c.env}}
+		if got := strings.Join(commandFiles(p), " "); got != c.want {
+			t.Errorf("%+v: %s", c, got)
+		}
+	}
+}
+
+// What the init process reports is told in the words that gVisor's error is.
+func TestInitFailure(t *testing.T) {
+	t.Parallel()
+	p := &specs.Process{Args: []string{"run"}, Cwd: "/", Env: []string{"PATH=/a:/b"}}
+	named := &specs.Process{Args: []string{"/a/run"}, Cwd: "/"}
+	for _, c := range []struct {
+		f    pidone.Failure
+		p    *specs.Process
+		want string
+	}{
+		{pidone.Failure{Errno: unix.ENOENT, File: -1}, p, "command not found in the sandbox: run (PATH /a:/b)"},
+		{pidone.Failure{Errno: unix.EACCES, File: -1}, p, "command can't be executed in the sandbox: run (permission denied)"},
+		{pidone.Failure{Errno: unix.ENOENT, File: -1}, named, "command not found in the sandbox: /a/run"},
+		{pidone.Failure{Errno: unix.EACCES, File: -1}, named, "/a/run can't be executed in the sandbox: it is a directory"},
+		{pidone.Failure{Errno: unix.ENOEXEC, File: 1}, p, "/b/run can't be executed in the sandbox: it is neither"},
+		{pidone.Failure{Errno: unix.ENOEXEC, File: 7}, p, "command can't be executed in the sandbox: run (exec format error)"},
+		{pidone.Failure{Errno: unix.EAGAIN, NoChild: true, File: -1}, p, "the application can't be started: no process for it: resource temporarily unavailable"},
+	} {
+		err := explainCommand(initFailure(&c.f, c.p), func(string) []byte { return nil })
+		if !strings.HasPrefix(err.Error(), c.want) {
+			t.Errorf("%+v: %v", c.f, err)
+		}
+	}
+}

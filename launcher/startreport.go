@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/launcher/guest"
+	"sandboxctl.dev/launcher/pidone"
+)
+
+// startReport, a pipe in a sandbox's directory, is written by the program that
+// starts the application in the sandbox, if there is one: the init process, or the
+// one that runs the startContainer hooks. It ends when the application runs. It has
+// a name because the process that creates a container is not the one that starts it,
+// and a daemon may finish what another one began.
+const startReport = "startreport"
+
+// maxStartReport bounds what the sandbox can say there, in bytes.
+const maxStartReport = 4096
+
+// errNotReported says that the report ended before it said anything.
+var errNotReported = errors.New("the sandbox ended before its application was started")
+
+// reports says whether a start is reported.
+func (st *setup) reports() bool {
+	return st.startHooks != nil || st.init == actual.InitOwn && !st.restores
+}
+
+// guestSpec returns a copy of the spec for the sentry and its further arguments. With
+// hooks or an init process, the first program of the sandbox is not the application
+// but one that the sentry is given as a descriptor.
+func (l *Launcher) guestSpec(st *setup, name string, dir, guestFD int, d *donation) (*specs.Spec, []string, error) {
+	spec := *st.spec
+	if !st.reports() {
+		if st.init == actual.InitOwn {
+			// gVisor compares it with that of the checkpoint.
+			spec.Process = withInit(st.spec.Process)
+		}
+		return &spec, nil, nil
+	}
+	w, err := makeStartReport(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	reportFD := d.give(w)
+	var execFD int
+	if st.startHooks != nil {
+		execFD, spec.Process, err = l.giveStartHooks(st, name, guestFD, d)
+	} else {
+		guestFD = pidone.ReportFD
+		execFD, spec.Process, err = giveInit(st.spec.Process, d)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return &spec, []string{flagInt("exec-fd", execFD), fmt.Sprintf("--pass-fd=%d:%d", reportFD, guestFD)}, nil
+}
+
+// makeStartReport returns the write end.
+func makeStartReport(dir int) (*os.File, error) {
+	if err := unix.Unlinkat(dir, startReport, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return nil, fmt.Errorf("remove old pipe for the report of the start: %w", err)
+	}
+	if err := unix.Mkfifoat(dir, startReport, 0o600); err != nil {
+		return nil, fmt.Errorf("create pipe for the report of the start: %w", err)
+	}
+	// It opens for writing only while somebody reads.
+	r, err := openStartReportIn(dir, unix.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return openStartReportIn(dir, unix.O_WRONLY)
+}
+
+func openStartReportIn(dir, flags int) (*os.File, error) {
+	fd, err := unix.Openat(dir, startReport, flags|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open pipe for the report of the start: %w", err)
+	}
+	return os.NewFile(uintptr(fd), startReport), nil
+}
+
+// openStartReport returns the read end, nil if nobody reports.
+func (l *Launcher) openStartReport(name string, st *setup) (*os.File, error) {
+	if !st.reports() {
+		return nil, nil
+	}
+	dir, err := l.store.Dir(name)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return openStartReportIn(int(dir.Fd()), unix.O_RDONLY)
+}
+
+// waitStart waits until the application runs. It fails with the words of the sandbox
+// if it does not.
+func (st *setup) waitStart(ctx context.Context, r *os.File) error {
+	said, err := readReport(ctx, r)
+	if err != nil {
+		return err
+	}
+	if st.startHooks != nil {
+		switch why, passed := strings.CutPrefix(said, guest.Passed); {
+		case why != "":
+			return errors.New(printable(why, maxStartReport))
+		case !passed:
+			return errors.New("the sandbox ended before its startContainer hooks had run")
+		}
+		return nil
+	}
+	failure, ok := pidone.ReadReport([]byte(said))
+	switch {
+	case !ok:
+		return errNotReported
+	case failure != nil:
+		return initFailure(failure, st.spec.Process)
+	}
+	return nil
+}
+
+// readReport reads to the end of the pipe.
+func readReport(ctx context.Context, r *os.File) (string, error) {
+	var said strings.Builder
+	buf := make([]byte, maxStartReport)
+	for said.Len() < maxStartReport {
+		fds := []unix.PollFd{{Fd: int32(r.Fd()), Events: unix.POLLIN}}
+		if err := pollContext(ctx, fds); err != nil {
+			return "", fmt.Errorf("wait for the start of the application: %w", err)
+		}
+		n, err := r.Read(buf[:maxStartReport-said.Len()])
+		said.Write(buf[:n])
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return "", fmt.Errorf("wait for the start of the application: %w", err)
+		}
+	}
+	return said.String(), nil
+}
