@@ -155,8 +155,9 @@ func TestAttacks(t *testing.T) {
 	if err == nil || cmd.ProcessState.ExitCode() != 1 {
 		t.Fatalf("%v: %s", err, out)
 	}
-	var problems []desired.Problem
-	h.must(json.Unmarshal(out, &problems))
+	var report struct{ Problems []desired.Problem }
+	h.must(json.Unmarshal(out, &report))
+	problems := report.Problems
 	if i := bytes.IndexFunc(bytes.ReplaceAll(out, []byte{'\n'}, nil), isObeyed); i >= 0 {
 		t.Errorf("what is printed is obeyed by a terminal: %q", out[max(0, i-100):i+10])
 	}

@@ -429,12 +429,17 @@ func (c *chaos) sentryLogs(name string) string {
 	return b.String()
 }
 
-// get checks that the program agrees that all is converged.
+// get checks that the program agrees that all is converged. A manifest that was
+// removed a moment ago may have been read by the daemon before: its sandbox then
+// comes up and is removed.
 func (c *chaos) get() {
-	out, err := c.run("get", "-o", "json")
-	if err != nil || !strings.Contains(out, `"converged": true`) {
-		c.t.Errorf("get: %v\n%s", err, out)
-	}
+	c.until("get says that all is converged", func() error {
+		out, err := c.run("get", "-o", "json")
+		if err != nil || !strings.Contains(out, `"converged": true`) {
+			return fmt.Errorf("%v\n%s", err, out)
+		}
+		return nil
+	})
 }
 
 // nothingInManifests checks that programs that were killed have left nothing

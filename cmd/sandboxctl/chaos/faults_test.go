@@ -246,7 +246,7 @@ var absorbed = []struct {
 	// The trash is emptied again soon; what lasts is told.
 	{"unlinkat|renameat.*|open.*|getdents64|newfstatat|statx|ioctl|fstat.*|fchmod.*", "/s/trash(/|$)", 0},
 	// How much logs take is asked again in the next pass.
-	{"open.*|newfstatat|statx|getdents64", "/logs(/[^/]*)*$", 0},
+	{"open.*|newfstatat|statx|getdents64", "/(logs|s/deleted)(/[^/]*)*$", 0},
 	// The kernel says who holds the lock; its text is for people.
 	{"pwrite64|ftruncate", "/daemon.lock$", 0},
 	// What frees something, and the daemon's own file, is written over the reserve.
