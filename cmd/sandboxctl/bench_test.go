@@ -221,11 +221,15 @@ func BenchmarkStart(b *testing.B) {
 	h := benchHost(b)
 	run := runsc(b)
 	bundle := h.bundle("start", "/bin/busybox", "echo", "up")
-	var ours, theirs []time.Duration
+	var ours, noInit, theirs []time.Duration
 	for i := range pairs {
 		name := fmt.Sprintf("s%d", i)
-		at := h.drop(name, "  command: [/bin/busybox, echo, up]\n  restartPolicy: Never\n")
+		spec := "  command: [/bin/busybox, echo, up]\n  restartPolicy: Never\n"
+		at := h.drop(name, spec)
 		ours = append(ours, h.firstLine(name, 1).Sub(at))
+		h.clear()
+		at = h.drop(name+"n", spec+"  init: false\n")
+		noInit = append(noInit, h.firstLine(name+"n", 1).Sub(at))
 		h.clear()
 
 		cmd := exec.Command(run, h.runscArgs("run", "--bundle", bundle, name)...)
@@ -239,6 +243,7 @@ func BenchmarkStart(b *testing.B) {
 		h.must(cmd.Wait())
 	}
 	report(b, "start", median(ours), median(theirs))
+	b.ReportMetric(ms(median(noInit)), "ms-no-init")
 }
 
 func report(b *testing.B, what string, ours, theirs time.Duration) {
