@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -30,10 +31,19 @@ func stubSentry() int {
 	fd := map[string]int{}
 	for _, a := range os.Args[1:] {
 		k, v, _ := strings.Cut(strings.TrimLeft(a, "-"), "=")
-		if n, err := strconv.Atoi(v); err == nil {
+		// Descriptors for the guest are told as HOST:GUEST.
+		host, _, _ := strings.Cut(v, ":")
+		if n, err := strconv.Atoi(host); err == nil {
 			fd[k] = n
 		}
 	}
+	started := sync.OnceFunc(func() {
+		// The report that an init process makes.
+		if report, ok := fd["pass-fd"]; ok {
+			_, _ = unix.Write(report, []byte{6})
+			_ = unix.Close(report)
+		}
+	})
 	var b [1]byte
 	if n, err := unix.Read(fd[wire.FlagGateFD], b[:]); err != nil || n != 1 {
 		return wire.ExitGateClosed
@@ -48,20 +58,23 @@ func stubSentry() int {
 	for err == nil {
 		var c net.Conn
 		if c, err = l.Accept(); err == nil {
-			go stubServe(c)
+			go stubServe(c, started)
 		}
 	}
 	return wire.ExitBootFailed
 }
 
 // stubServe agrees to everything.
-func stubServe(c net.Conn) {
+func stubServe(c net.Conn, started func()) {
 	defer c.Close()
 	dec := json.NewDecoder(c)
 	for {
-		var req json.RawMessage
+		var req struct{ Method string }
 		if dec.Decode(&req) != nil {
 			return
+		}
+		if req.Method == wire.MethodStartRoot {
+			started()
 		}
 		if _, err := io.WriteString(c, `{"success":true,"err":"","result":null}`); err != nil {
 			return
