@@ -646,7 +646,8 @@ func openExit(dir int, name string) (*os.File, error) {
 	}
 	// Room for what will be written: a job that has ended on a full disk must not
 	// be run again. The size stays 0, which says that it has not ended.
-	err = unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, actual.MaxExit)
+	// Filesystems in memory give up at any signal, and Go's scheduler sends some.
+	err = retryEINTR(func() error { return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, actual.MaxExit) })
 	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("create exit record: %w", err)
