@@ -92,9 +92,9 @@ func (l *Loop) announceUnclear(have *actual.Snapshot) {
 // checkout may be full of them.
 const maxForeign = 20
 
-// announceForeign makes an event of each file that came among the manifests and is for
-// another program: whoever put a sandbox into it, with a mistake in its apiVersion,
-// would wait for it in vain.
+// announceForeign makes an event of each new file among the manifests that is for
+// another program. Its author may have meant a sandbox and have made a mistake in its
+// apiVersion: without the event that sandbox would just not appear.
 func (l *Loop) announceForeign(in *desired.Snapshot) {
 	now := map[string]bool{}
 	news := 0

@@ -53,7 +53,7 @@ func TestDirLinkSwapped(t *testing.T) {
 }
 
 // A directory below is replaced, and looked at between its going and the coming of
-// the other: that moment is no removal, whoever looks.
+// the other: that moment is no removal, for any reader.
 func TestDirBelowReplacedBetweenLooks(t *testing.T) {
 	t.Parallel()
 	for _, once := range []bool{false, true} {
