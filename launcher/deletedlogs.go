@@ -15,9 +15,9 @@ import (
 )
 
 // keepLogs keeps the logs of a sandbox that is about to be removed, for
-// Options.KeepDeleted. Not if the disk is short of room: who deletes a sandbox may
-// want to free its logs. Not if there is anything but logs, which a gofer that was
-// taken over has made: that goes into the trash.
+// Options.KeepDeleted. If the disk is short of room, none are kept: the user may delete
+// the sandbox to free them. If there is anything but logs, which only a gofer that was
+// taken over can make, it goes into the trash.
 func (l *Launcher) keepLogs(rec *actual.Record) error {
 	if l.opts.KeepDeleted <= 0 {
 		return nil

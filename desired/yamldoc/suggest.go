@@ -12,8 +12,8 @@ import (
 	"sync"
 )
 
-// unknown words the error for a key that is not a field, with what its author
-// may have meant. parent is the path of the object.
+// unknown describes the error for a key that is not a field, with the field that its
+// author may have meant. parent is the path of the object.
 func (s *Schema) unknown(t reflect.Type, key, path, parent string) string {
 	if s.Unknown != nil {
 		if msg, ok := s.Unknown(t, key, path, parent); ok {
