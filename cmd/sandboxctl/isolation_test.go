@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +34,7 @@ var updateIsolation = flag.Bool("update-isolation", false, "write the lists of w
 
 const (
 	capsNone   = "0000000000000000"
+	capsAll    = "all"
 	capsReader = "0000000000000006" // DAC_OVERRIDE, DAC_READ_SEARCH
 	capsWriter = "000000000000001f" // and CHOWN, FOWNER, FSETID
 	capsDirect = "000000000008001f" // and SYS_PTRACE
@@ -46,6 +48,7 @@ type kind struct {
 	root, spec           string
 	sentryUID            string
 	sentryCaps, ownUser  string
+	sentryBound          string
 	goferUID, goferCaps  string
 	sharedNet, container bool
 }
@@ -57,10 +60,10 @@ func kinds(h *host, netnsName string) map[string]kind {
 	const memory, none = "  overlay: memory\n", "  overlay: none\n"
 	const mapped = "  idMappings: {uids: [{containerID: 0, hostID: 100000, size: 10000}], gids: [{containerID: 0, hostID: 100000, size: 10000}]}\n"
 	jailed := func(root, spec, goferCaps string) kind {
-		return kind{root: root, spec: spec, sentryUID: "65534", sentryCaps: capsNone, ownUser: "own", goferUID: "0", goferCaps: goferCaps}
+		return kind{root: root, spec: spec, sentryUID: "65534", sentryCaps: capsNone, sentryBound: capsAll, ownUser: "own", goferUID: "0", goferCaps: goferCaps}
 	}
 	onHost := func(root, spec, sentryCaps, goferCaps string) kind {
-		return kind{root: root, spec: spec, sentryUID: "0", sentryCaps: sentryCaps, ownUser: "host", goferUID: "0", goferCaps: goferCaps}
+		return kind{root: root, spec: spec, sentryUID: "0", sentryCaps: sentryCaps, sentryBound: sentryCaps, ownUser: "host", goferUID: "0", goferCaps: goferCaps}
 	}
 	dir := "{dir: " + h.work + "/rootfs}"
 	// One that writes to its root has one of its own.
@@ -161,7 +164,7 @@ func TestIsolation(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build probe: %v\n%s", err, out)
 	}
-	w := &isolation{h: h, bait: h.bait(t), kinds: kinds(h, name), inner: inner, netns: name, facts: map[string][]string{}}
+	w := &isolation{h: h, bait: h.bait(t), kinds: kinds(h, name), inner: inner, netns: name, allCaps: allCaps(t), facts: map[string][]string{}}
 	w.probeArgs, err = json.Marshal(w.bait)
 	must(t, err)
 	w.writeBundles(t)
@@ -199,6 +202,16 @@ func TestIsolation(t *testing.T) {
 	}
 }
 
+// allCaps formats all capabilities of this kernel as /proc/PID/status does.
+func allCaps(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("/proc/sys/kernel/cap_last_cap")
+	must(t, err)
+	last, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	must(t, err)
+	return fmt.Sprintf("%016x", uint64(1)<<(last+1)-1)
+}
+
 // isolation is one run of the test.
 type isolation struct {
 	h         *host
@@ -207,7 +220,9 @@ type isolation struct {
 	kinds     map[string]kind
 	inner     *netns.Namespace
 	netns     string
-	facts     map[string][]string
+	// allCaps is a set of all capabilities of this kernel, as it prints it.
+	allCaps string
+	facts   map[string][]string
 }
 
 // command is the manifest's: a bundle has its own.
