@@ -70,7 +70,7 @@ racer: build ## swap the sources of volumes for links while sandboxes start, RAC
 crash: build ## kill the daemon at every moment of every operation, as root (about ten minutes)
 	SANDBOXCTL_CRASH=all $(TESTENV) $(GO) test -count=1 -timeout 60m ./cmd/sandboxctl -run 'TestCrash$$' -v | grep -v '^=== \|--- PASS'
 
-# Tests that take minutes and hours in full; docs/development.md says how to
+# Tests that take minutes and hours in full; docs/internals/development.md says how to
 # repeat what they find.
 HURT := $(TESTENV) $(GO) test -count=1 -v -timeout 24h ./cmd/sandboxctl/chaos
 
@@ -91,7 +91,7 @@ powercut: setup build ## power cuts of that machine while manifests change: CUTS
 	CUTS=$(or $(CUTS),50) .ci/vm $(BIN) powercut
 
 .PHONY: validate
-validate: build ## the OCI runtime validation suite, as root; docs/conformance.md has its results
+validate: build ## the OCI runtime validation suite, as root; docs/internals/conformance.md has its results
 	@.ci/validate $(BIN)
 
 $(TOOLS)/.built: .ci/tools/go.mod .ci/tools/go.sum
@@ -124,7 +124,7 @@ budget: ## what reading a hostile manifest may cost, without the race detector
 	$(GO) test -count=1 -run '^TestBudget$$' ./desired
 
 .PHONY: bench
-bench: build $(TOOLS)/.built ## benchmarks; docs/performance.md says what they mean
+bench: build $(TOOLS)/.built ## benchmarks; docs/internals/performance.md says what they mean
 	@.ci/bench $(BIN) $(TOOLS)
 
 .PHONY: cover

@@ -38,8 +38,8 @@ func TestClaims(t *testing.T) {
 		path, id    string
 		cells, rows int
 	}{
-		{"docs/threat-model.md", `[A-Z]{3}-[0-9]{2}`, 5, 35},
-		{"docs/fault-catalogue.md", `[A-Z][0-9]+`, 4, 60},
+		{"docs/internals/threat-model.md", `[A-Z]{3}-[0-9]{2}`, 5, 35},
+		{"docs/internals/fault-catalogue.md", `[A-Z][0-9]+`, 4, 60},
 	} {
 		rows := claims(t, doc.path, doc.id)
 		if len(rows) < doc.rows {

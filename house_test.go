@@ -291,7 +291,7 @@ func TestOneGVisor(t *testing.T) {
 // The documentation names every example.
 func TestDocs(t *testing.T) {
 	t.Parallel()
-	manifest, err := os.ReadFile("docs/manifest.md")
+	manifest, err := os.ReadFile("docs/reference/manifest.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -301,39 +301,92 @@ func TestDocs(t *testing.T) {
 	}
 	for _, e := range examples {
 		if !strings.Contains(string(manifest), filepath.Base(e)) {
-			t.Errorf("docs/manifest.md does not name %s", e)
+			t.Errorf("docs/reference/manifest.md does not name %s", e)
 		}
 	}
 }
 
-var link = regexp.MustCompile(`\]\(([^)#:]+)\)`)
+var (
+	link    = regexp.MustCompile(`\]\(([^)#: ]*)(#[^) ]+)?\)`)
+	heading = regexp.MustCompile(`(?m)^#+ (.+)$`)
+	noSlug  = regexp.MustCompile(`[^a-z0-9 _-]`)
+)
 
-// TestLinks follows every relative link of the documentation.
+// pages are the documentation.
+func pages(t *testing.T) []string {
+	t.Helper()
+	out := []string{"README.md", "ARCHITECTURE.md", "CHANGELOG.md"}
+	err := filepath.WalkDir("docs", func(p string, _ fs.DirEntry, err error) error {
+		if strings.HasSuffix(p, ".md") {
+			out = append(out, p)
+		}
+		return err
+	})
+	if err != nil || len(out) < 20 {
+		t.Fatalf("%d pages, %v", len(out), err)
+	}
+	return out
+}
+
+// anchors are the headings of a page as links write them.
+func anchors(text string) map[string]bool {
+	out := map[string]bool{}
+	for _, m := range heading.FindAllStringSubmatch(text, -1) {
+		out["#"+strings.ReplaceAll(noSlug.ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-")] = true
+	}
+	return out
+}
+
+// deadLinks are the relative links of a page that lead to no file or no heading.
+func deadLinks(path, text string) (dead []string, n int) {
+	for _, m := range link.FindAllStringSubmatch(text, -1) {
+		n++
+		target, there := path, text
+		if m[1] != "" {
+			target = filepath.Join(filepath.Dir(path), m[1])
+			if _, err := os.Stat(target); err != nil {
+				dead = append(dead, err.Error())
+				continue
+			}
+			b, _ := os.ReadFile(target) // a directory has no headings
+			there = string(b)
+		}
+		if m[2] != "" && !anchors(there)[m[2]] {
+			dead = append(dead, target+" has no heading "+m[2])
+		}
+	}
+	return dead, n
+}
+
+// TestLinks follows every relative link of the documentation, and holds that the
+// index names every page.
 func TestLinks(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob("docs/*.md")
+	index, err := os.ReadFile("docs/README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	below, err := filepath.Glob("docs/*/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	for _, f := range append(append(files, below...), "README.md", "ARCHITECTURE.md", "CHANGELOG.md") {
+	links := 0
+	for _, f := range pages(t) {
 		text, err := os.ReadFile(f)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
-			n++
-			if _, err := os.Stat(filepath.Join(filepath.Dir(f), m[1])); err != nil {
-				t.Errorf("%s: %v", f, err)
-			}
+		dead, n := deadLinks(f, string(text))
+		links += n
+		for _, d := range dead {
+			t.Errorf("%s: %s", f, d)
+		}
+		name, below := strings.CutPrefix(f, "docs/")
+		if below && name != "README.md" && !strings.HasPrefix(name, "internals/adr/") && !strings.Contains(string(index), "]("+name+")") {
+			t.Errorf("docs/README.md does not name %s", name)
 		}
 	}
-	if n < 10 {
-		t.Errorf("only %d links were found", n)
+	if links < 100 {
+		t.Errorf("only %d links were found", links)
+	}
+	if dead, n := deadLinks("docs/x.md", "# A b\n[a](#a-b) [b](#b) [c](no.md) [d](https://x.org/) [e](no)"); n != 4 || len(dead) != 3 {
+		t.Errorf("dead links are not seen: %d links, %q", n, dead)
 	}
 }
 
@@ -388,11 +441,11 @@ var (
 	scriptOf  = regexp.MustCompile("`([a-z_]+\\.txtar)`")
 )
 
-// TestParity: whatever docs/reference-parity.md names exists, every weakness is
+// TestParity: whatever docs/internals/reference-parity.md names exists, every weakness is
 // there, and has a test.
 func TestParity(t *testing.T) {
 	t.Parallel()
-	b, err := os.ReadFile("docs/reference-parity.md")
+	b, err := os.ReadFile("docs/internals/reference-parity.md")
 	if err != nil {
 		t.Fatal(err)
 	}

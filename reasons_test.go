@@ -81,11 +81,11 @@ func differences(code map[string]string, page map[string]bool) []string {
 	return out
 }
 
-// docs/status.md explains every phase, condition, reason and event that there is,
+// docs/reference/status.md explains every phase, condition, reason and event that there is,
 // and none that there is not.
 func TestReasonsExplained(t *testing.T) {
 	t.Parallel()
-	b, err := os.ReadFile("docs/status.md")
+	b, err := os.ReadFile("docs/reference/status.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +104,7 @@ func TestReasonsExplained(t *testing.T) {
 			maps.Copy(code, constants(t, f, regexp.MustCompile("^("+of.prefix+")[A-Z]")))
 		}
 		for _, d := range differences(code, explained(text, section)) {
-			t.Errorf("docs/status.md, %s: %s", section, d)
+			t.Errorf("docs/reference/status.md, %s: %s", section, d)
 		}
 	}
 	// It can fail, in both directions.

@@ -3,7 +3,7 @@
 package actual
 
 // Every reason that a record, an event, a condition or an operation can have is
-// here, and in docs/status.md. Why the directory of manifests can't be relied on is
+// here, and in docs/reference/status.md. Why the directory of manifests can't be relied on is
 // in desired, which knows nothing of this package. No other file spells one out.
 
 // Reasons of operations, and of the Ending of a Destroy.

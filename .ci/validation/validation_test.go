@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package validation has the programs of the OCI runtime validation suite judge
-// a runtime, and compares their results with docs/conformance.md, which is the
+// a runtime, and compares their results with docs/internals/conformance.md, which is the
 // table of what is expected: a result that is worse fails, and so does one that
 // is better, or the table would not stay true.
 //
@@ -37,7 +37,7 @@ var (
 )
 
 const (
-	table = "../../docs/conformance.md"
+	table = "../../docs/internals/conformance.md"
 	// timeout is for one program. The longest that ends well needs 40 s.
 	timeout = 2 * time.Minute
 	// tries is how often a program runs, from the second time on by itself, until

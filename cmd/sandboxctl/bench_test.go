@@ -24,7 +24,7 @@ import (
 
 // The benchmarks compare with runsc of the same gVisor, which `make bench`
 // builds: each figure is the median of runs that alternate, since the machine
-// is never quiet. docs/performance.md says what they mean.
+// is never quiet. docs/internals/performance.md says what they mean.
 
 // host is a daemon on a scratch directory.
 type host struct {

@@ -20,7 +20,7 @@ import (
 )
 
 // Real clients drive the OCI runtime, operation by operation, as their users
-// do. docs/oci.md lists what they do here.
+// do. docs/reference/oci.md lists what they do here.
 
 // step is one operation of a client: a shell command, its exit code, and what
 // it prints.

@@ -26,7 +26,7 @@ import (
 // processes outside, in every kind of sandbox there is. It is held against lists
 // of what is allowed, in testdata/isolation: common.txt for all, and one a kind
 // for what is particular to it. Everything that is not listed is a hole until
-// somebody has looked at it. docs/isolation.md says the same in words.
+// somebody has looked at it. docs/internals/isolation.md says the same in words.
 
 // updateIsolation writes the lists from what is seen. Whoever uses it answers
 // for every line.

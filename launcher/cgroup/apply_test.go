@@ -290,7 +290,7 @@ func setLeaf(v reflect.Value, path []string) {
 	}
 }
 
-// Every resource that docs/spec-fields.md says is honoured is a setting of some
+// Every resource that docs/reference/spec-fields.md says is honoured is a setting of some
 // file, or an error: none is passed over.
 func TestEveryResource(t *testing.T) {
 	t.Parallel()

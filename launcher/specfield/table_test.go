@@ -14,7 +14,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-var update = flag.Bool("update", false, "write the table into docs/spec-fields.md")
+var update = flag.Bool("update", false, "write the table into docs/reference/spec-fields.md")
 
 // leaves are the paths of all fields of a type that hold a value, without those
 // below a path that stop accepts.
@@ -128,7 +128,7 @@ func markdown() string {
 // The documentation says what is done.
 func TestDocumented(t *testing.T) {
 	t.Parallel()
-	const file = "../../docs/spec-fields.md"
+	const file = "../../docs/reference/spec-fields.md"
 	b, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)

@@ -14,7 +14,7 @@ import (
 // documents whose blocks of commands are run in the machine, in this order. The
 // first sets up what the others need, the last takes it away.
 var documents = []string{
-	"guide/install.md", "guide/troubleshooting.md", "network.md", "oci.md",
+	"guide/install.md", "guide/troubleshooting.md", "guide/network.md", "reference/oci.md",
 	"guide/backup.md", "guide/upgrade.md", "guide/uninstall.md",
 }
 
