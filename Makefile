@@ -106,6 +106,10 @@ lint: $(TOOLS)/.built ## golangci-lint, gofumpt, go vet, a tidy go.mod
 	@test -z "$$($(TOOLS)/gofumpt -l . | tee /dev/stderr)" || { echo 'run: $(TOOLS)/gofumpt -w .' >&2; exit 1; }
 	$(TOOLS)/golangci-lint run
 
+.PHONY: reference
+reference: build ## write what docs/reference says of fields, verbs, reasons and events, from the code
+	$(TESTENV) $(GO) test -count=1 . ./launcher/specfield ./cmd/sandboxctl -run 'TestReference$$|TestDocumented$$|TestVerbsReference$$' -update
+
 .PHONY: vuln
 vuln: $(TOOLS)/.built ## known vulnerabilities (needs the Go vulnerability database)
 	$(TOOLS)/govulncheck $(PACKAGES)

@@ -332,9 +332,13 @@ func pages(t *testing.T) []string {
 func anchors(text string) map[string]bool {
 	out := map[string]bool{}
 	for _, m := range heading.FindAllStringSubmatch(text, -1) {
-		out["#"+strings.ReplaceAll(noSlug.ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-")] = true
+		out[anchor(m[1])] = true
 	}
 	return out
+}
+
+func anchor(heading string) string {
+	return "#" + strings.ReplaceAll(noSlug.ReplaceAllString(strings.ToLower(heading), ""), " ", "-")
 }
 
 // deadLinks are the relative links of a page that lead to no file or no heading.

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"sandboxctl.dev/reconcile"
 )
 
 // constants are the values of the constants of a file whose names begin with one of
@@ -111,6 +113,18 @@ func TestReasonsExplained(t *testing.T) {
 	page := explained("# x\n## Reasons\n| reason | meaning |\n| --- | --- |\n| `A`, `B` | `C` |\n## Events\n| `D` | |\n", "Reasons")
 	if got := differences(map[string]string{"A": "ReasonA", "D": "ReasonD"}, page); len(got) != 2 {
 		t.Errorf("D and B are not seen: %v", got)
+	}
+}
+
+// Verbs take every phase: `wait --for=phase=NAME`.
+func TestPhases(t *testing.T) {
+	t.Parallel()
+	code, listed := constants(t, "reconcile/status.go", regexp.MustCompile("^Phase[A-Z]")), map[string]bool{}
+	for _, p := range reconcile.Phases {
+		listed[p] = true
+	}
+	for _, d := range differences(code, listed) {
+		t.Errorf("reconcile.Phases: %s", d)
 	}
 }
 

@@ -3,102 +3,193 @@
 package actual
 
 // Every reason that a record, an event, a condition or an operation can have is
-// here, and in docs/reference/status.md. Why the directory of manifests can't be relied on is
-// in desired, which knows nothing of this package. No other file spells one out.
+// here. No other file spells one out. Why the directory of manifests can't be relied
+// on is in desired, which does not import this package.
+//
+// The comments are the tables of docs/reference/status.md: write it with
+// `make reference`.
 
-// Reasons of operations, and of the Ending of a Destroy.
+// Why an operation is begun.
 const (
-	ReasonNew              = "New"              // wanted, and there is none
-	ReasonExited           = "Exited"           // its application ended
-	ReasonSentryKilled     = "SentryKilled"     // the sentry died without an exit record
-	ReasonGoferDied        = "GoferDied"        // the gofer died; the pair is torn down
-	ReasonHostRebooted     = "HostRebooted"     // its processes were of an earlier boot
-	ReasonInterrupted      = "Interrupted"      // an operation was cut short by a crash
-	ReasonSpecChanged      = "SpecChanged"      // its manifest changed
-	ReasonRestartRequested = "RestartRequested" // an operator asked
-	ReasonSuspended        = "Suspended"        // spec.suspend
-	ReasonResumed          = "Resumed"          // no longer spec.suspend
-	ReasonManifestRemoved  = "ManifestRemoved"  // its manifest is gone
-	ReasonBackOff          = "BackOff"          // the delay after a failure is over
-	ReasonAborted          = "Aborted"          // a create died before its record
-	ReasonNetworkInUse     = "NetworkInUse"     // another sandbox has its network namespace
-	ReasonNetworkNotReady  = "NetworkNotReady"  // its network namespace has no interface, or is missing
-	ReasonNetworkReplaced  = "NetworkReplaced"  // its network namespace was made anew
-	ReasonRecoverRequested = "RecoverRequested" // an operator asked, of a held record
-	ReasonDeleted          = "Deleted"          // an OCI client deleted its container
+	// The manifest is new, or the sandbox is missing.
+	ReasonNew = "New"
+	// Its application ended.
+	ReasonExited = "Exited"
+	// The sentry died without an exit record: killed from outside, or crashed.
+	ReasonSentryKilled = "SentryKilled"
+	// The gofer died; the pair was ended.
+	ReasonGoferDied = "GoferDied"
+	// Its processes were of an earlier boot. It is started again at once; no failure is
+	// counted.
+	ReasonHostRebooted = "HostRebooted"
+	// An operation was cut short by the end of the daemon. It is resumed if its application
+	// runs or can still be started, and done again otherwise; no failure is counted.
+	ReasonInterrupted = "Interrupted"
+	// Its manifest changed.
+	ReasonSpecChanged = "SpecChanged"
+	// Somebody called `sandboxctl restart` or `restore`.
+	ReasonRestartRequested = "RestartRequested"
+	// `spec.suspend` is set.
+	ReasonSuspended = "Suspended"
+	// `spec.suspend` is no longer set.
+	ReasonResumed = "Resumed"
+	// Its manifest is gone from a directory that can be relied on, or `sandboxctl delete`
+	// was called.
+	ReasonManifestRemoved = "ManifestRemoved"
+	// The delay after a failure is over, or not yet.
+	ReasonBackOff = "BackOff"
+	// A create died before its record was written; its empty directory is removed.
+	ReasonAborted = "Aborted"
+	// Another sandbox has its network namespace. It is started when that one has ended.
+	ReasonNetworkInUse = "NetworkInUse"
+	// Its network namespace is missing, or has no interface that is up and has an address.
+	// It is started when there is one.
+	ReasonNetworkNotReady = "NetworkNotReady"
+	// Its network namespace was made anew. It is started again, in the new one.
+	ReasonNetworkReplaced = "NetworkReplaced"
+	// Somebody called `sandboxctl recover` for a quarantined record.
+	ReasonRecoverRequested = "RecoverRequested"
+	// An OCI client deleted its container.
+	ReasonDeleted = "Deleted"
 )
 
-// Reasons of an Exit that are not those of an operation too.
+// How a run ended. Some of the reasons above say this too.
 const (
-	ReasonCompleted    = "Completed"    // exit code 0
-	ReasonError        = "Error"        // another exit code
-	ReasonSignaled     = "Signaled"     // a signal inside the sandbox
-	ReasonOOMKilled    = "OOMKilled"    // the kernel killed it for want of memory
-	ReasonCancelled    = "Cancelled"    // its start was cancelled: the reason for it was gone
-	ReasonCreateFailed = "CreateFailed" // it could not be started
+	// Its application ended with exit code 0.
+	ReasonCompleted = "Completed"
+	// Its application ended with another exit code.
+	ReasonError = "Error"
+	// A signal inside the sandbox ended its application.
+	ReasonSignaled = "Signaled"
+	// It used more memory than `resources.memory` allows, and the kernel killed it: exit
+	// code 137.
+	ReasonOOMKilled = "OOMKilled"
+	// Its start was cancelled, because meanwhile its manifest was removed, changed or
+	// suspended, or a restart was asked for; no failure is counted.
+	ReasonCancelled = "Cancelled"
+	// It could not be started; this is tried again after the back-off.
+	ReasonCreateFailed = "CreateFailed"
 )
 
-// Reasons of conditions that are not those of an operation or an Exit too.
+// More reasons of conditions.
 const (
-	ReasonRunning               = "Running"
-	ReasonFailed                = "Failed"
-	ReasonPending               = "Pending"
-	ReasonStarting              = "Starting"
-	ReasonStopping              = "Stopping"
-	ReasonConverged             = "Converged"
-	ReasonCreateRefused         = "CreateRefused"
-	ReasonBackoffLimitExceeded  = "BackoffLimitExceeded"
-	ReasonApprovalNeeded        = "ApprovalNeeded"
-	ReasonSourceIncomplete      = "SourceIncomplete"
-	ReasonRecordHeld            = "RecordHeld"
-	ReasonProcessUnknown        = "ProcessUnknown"
-	ReasonManifestValid         = "Valid"
-	ReasonManifestInvalid       = "Invalid"
-	ReasonManifestMissing       = "Missing"
-	ReasonResourcesEnforced     = "Enforced"
-	ReasonResourcesNotEnforced  = "NotEnforced"
+	// It runs.
+	ReasonRunning = "Running"
+	// It ended with a failure and is not started again.
+	ReasonFailed = "Failed"
+	// It is wanted, and its start has not begun.
+	ReasonPending = "Pending"
+	// It is being started.
+	ReasonStarting = "Starting"
+	// It is being stopped.
+	ReasonStopping = "Stopping"
+	// There is nothing to do.
+	ReasonConverged = "Converged"
+	// It can't be started as its manifest is. This is not tried again until the manifest
+	// changes or somebody calls `sandboxctl restart`.
+	ReasonCreateRefused = "CreateRefused"
+	// `backoff.limit` failures in a row: edit the manifest or call `sandboxctl restart`.
+	ReasonBackoffLimitExceeded = "BackoffLimitExceeded"
+	// Its removal waits for approval: see [removing sandboxes](../guide/operating.md#removing-sandboxes).
+	ReasonApprovalNeeded = "ApprovalNeeded"
+	// The manifests directory can't be relied on, see below. It runs on by its recorded
+	// manifest.
+	ReasonSourceIncomplete = "SourceIncomplete"
+	// Its record can't be acted on, see below.
+	ReasonRecordHeld = "RecordHeld"
+	// The system did not tell whether a process lives.
+	ReasonProcessUnknown = "ProcessUnknown"
+	// Its manifest is valid, and the host policy allows it.
+	ReasonManifestValid = "Valid"
+	// Its manifest has problems.
+	ReasonManifestInvalid = "Invalid"
+	// It has no manifest.
+	ReasonManifestMissing = "Missing"
+	// `spec.resources` are in force.
+	ReasonResourcesEnforced = "Enforced"
+	// `spec.resources` are not in force: the host lacks the controller that the message
+	// names.
+	ReasonResourcesNotEnforced = "NotEnforced"
+	// The manifest has no `spec.resources`.
 	ReasonResourcesNotRequested = "NotRequested"
 )
 
-// Reasons of warnings.
+// Recorded warnings. They are in the `warnings` of a status.
 const (
-	WarningHookFailed          = "HookFailed"          // a hook that changes nothing else
-	WarningStopFailed          = "StopFailed"          // it could not be stopped, or what it left not be removed
-	WarningResourceNotEnforced = "ResourceNotEnforced" // a limit could not be set on this host
-	WarningDefaultNotEnforced  = "DefaultNotEnforced"  // nor a default limit of the host policy
-	WarningNetworkGone         = "NetworkGone"         // its network namespace was removed
-	WarningNetworkUnconfigured = "NetworkUnconfigured" // of records of earlier versions
+	// A poststart or poststop hook of the bundle failed, which changes nothing else.
+	WarningHookFailed = "HookFailed"
+	// It could not be stopped, or what it left could not be removed, and why. This is tried
+	// again; the reason is in the messages of `Ready` and `Reconciling`.
+	WarningStopFailed = "StopFailed"
+	// A limit of `spec.resources` could not be set on this host.
+	WarningResourceNotEnforced = "ResourceNotEnforced"
+	// This host can't set a default limit of the host policy.
+	WarningDefaultNotEnforced = "DefaultNotEnforced"
+	// Its network namespace was removed, or made anew and is not ready; it runs on in the
+	// old one.
+	WarningNetworkGone = "NetworkGone"
+	// On records of earlier versions: it was started without its network. It is started
+	// again when there is one.
+	WarningNetworkUnconfigured = "NetworkUnconfigured"
 )
 
-// Reasons of a Held name.
+// Why a record can't be acted on. What runs is left running, and no second one is
+// started.
 const (
-	HeldCorrupt    = "RecordCorrupt"    // content that can't be relied on
-	HeldNewer      = "RecordNewer"      // written by a later version
-	HeldUnreadable = "RecordUnreadable" // the system refused to read it
-	HeldForeign    = "NotASandbox"      // an entry this program did not make
+	// It is damaged, missing, or not ours.
+	HeldCorrupt = "RecordCorrupt"
+	// A later version wrote it: use that version.
+	HeldNewer = "RecordNewer"
+	// The system refused to read it; this is tried again.
+	HeldUnreadable = "RecordUnreadable"
+	// An entry of the state directory that this program did not make, or a container of an
+	// OCI client.
+	HeldForeign = "NotASandbox"
 )
 
 // Reasons of events.
 const (
-	EventStarted             = "Started"
-	EventStopped             = "Stopped"
-	EventRecovered           = "Recovered" // what a killed daemon was doing was finished or undone
-	EventRemoved             = "Removed"
-	EventCancelled           = "Cancelled"
-	EventCreateFailed        = "CreateFailed"
-	EventResumeFailed        = "ResumeFailed"
-	EventDestroyFailed       = "DestroyFailed"
-	EventRemoveFailed        = "RemoveFailed"
-	EventRecordRecovered     = "RecordRecovered"
+	// A sandbox was started.
+	EventStarted = "Started"
+	// A sandbox was stopped.
+	EventStopped = "Stopped"
+	// What a killed daemon was doing was finished or undone.
+	EventRecovered = "Recovered"
+	// A sandbox was removed.
+	EventRemoved = "Removed"
+	// An operation was ended because the reason for it was gone.
+	EventCancelled = "Cancelled"
+	// A start failed, and why; it is tried again.
+	EventCreateFailed = "CreateFailed"
+	// A start that a killed daemon had begun could not be resumed; it is done again.
+	EventResumeFailed = "ResumeFailed"
+	// A stop failed, and why; it is tried again.
+	EventDestroyFailed = "DestroyFailed"
+	// The removal of what is left of a stopped sandbox failed, and why; it is tried again.
+	EventRemoveFailed = "RemoveFailed"
+	// `sandboxctl recover` put a sandbox right.
+	EventRecordRecovered = "RecordRecovered"
+	// `sandboxctl recover` did not, and why.
 	EventRecordRecoverFailed = "RecordRecoverFailed"
-	EventRemovalHeld         = "RemovalHeld"
-	EventSourceIncomplete    = "SourceIncomplete"
-	EventSourceComplete      = "SourceComplete"
-	EventFileIgnored         = "FileIgnored" // it is for another program
-	EventHeld                = "Held"
-	EventProcessUnknown      = "ProcessUnknown"
-	EventWatchDegraded       = "WatchDegraded" // changes are noticed late
-	EventWatchRestored       = "WatchRestored"
-	EventDiskPressure        = "DiskPressure"
-	EventDiskPressureOver    = "DiskPressureOver"
+	// A removal waits for approval.
+	EventRemovalHeld = "RemovalHeld"
+	// The manifests directory can't be relied on.
+	EventSourceIncomplete = "SourceIncomplete"
+	// The manifests directory can be relied on again.
+	EventSourceComplete = "SourceComplete"
+	// A file among the manifests is for another program. Told once, for at most 20 files at
+	// a time.
+	EventFileIgnored = "FileIgnored"
+	// A record can't be acted on.
+	EventHeld = "Held"
+	// The system did not tell whether a process lives.
+	EventProcessUnknown = "ProcessUnknown"
+	// Changes of the manifests are noticed late.
+	EventWatchDegraded = "WatchDegraded"
+	// Changes of the manifests are noticed at once again.
+	EventWatchRestored = "WatchRestored"
+	// The disk of the state is short of room: see [a full disk](../guide/operating.md#a-full-disk).
+	EventDiskPressure = "DiskPressure"
+	// There is room again.
+	EventDiskPressureOver = "DiskPressureOver"
 )

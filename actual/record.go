@@ -166,27 +166,32 @@ type Container struct {
 
 // Warning is a condition that came up while a sandbox was created.
 type Warning struct {
-	Reason  string `json:"reason"` // of reasons.go
+	// One of the recorded warnings.
+	Reason string `json:"reason"`
+	// The reason in a sentence.
 	Message string `json:"message"`
 }
 
 // Exit is how a run ended.
 type Exit struct {
-	// Code is the application's exit code, 0 to 255, or 128 plus Signal when
-	// a signal ended it. Known says whether code and signal are; without an
-	// exit record (the sentry was killed) they are not.
-	Known  bool `json:"known"`
-	Code   int  `json:"code"`
-	Signal int  `json:"signal,omitempty"`
-	// Reason is one of reasons.go, such as Completed, SentryKilled or CreateFailed.
-	Reason  string    `json:"reason"`
-	Message string    `json:"message,omitempty"`
-	At      time.Time `json:"at"`
-	// Terminal says that trying again with the same spec can't help.
+	// Whether code and signal are known. Without an exit record (the sentry was killed)
+	// they are not.
+	Known bool `json:"known"`
+	// The application's exit code, 0 to 255, or 128 plus the signal that ended it.
+	Code int `json:"code"`
+	// The signal that ended it.
+	Signal int `json:"signal,omitempty"`
+	// One of the reasons, such as `Completed`, `SentryKilled` or `CreateFailed`.
+	Reason string `json:"reason"`
+	// The reason in a sentence.
+	Message string `json:"message,omitempty"`
+	// When.
+	At time.Time `json:"at"`
+	// Trying again with the same spec can't help.
 	Terminal bool `json:"terminal,omitempty"`
-	// Unfit says that something on the host or in the root must be changed first:
-	// the command, a source of a volume. It is tried again, in case somebody does,
-	// and nobody needs to wait for that.
+	// Something on the host or in the root must be changed first: the command, a source of
+	// a volume. The start is tried again, in case somebody does; a verb that waits does not
+	// wait for that.
 	Unfit bool `json:"unfit,omitempty"`
 	// HostSignaled says that the application ended after the host had told its
 	// sentry to end. It is what a look says of a sandbox, and no part of the record.

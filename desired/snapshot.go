@@ -11,22 +11,33 @@ import (
 	"sandboxctl.dev/desired/yamldoc"
 )
 
-// Reasons why a Snapshot is not complete.
+// Why the manifests directory is not complete. Nothing is stopped because of what is
+// not in it. (The comments are a table of docs/reference/status.md.)
 const (
-	ReasonDirectoryMissing    = "DirectoryMissing"
+	// It is not there: mount it, or make it.
+	ReasonDirectoryMissing = "DirectoryMissing"
+	// It can't be listed.
 	ReasonDirectoryUnreadable = "DirectoryUnreadable"
-	ReasonDirectoryReplaced   = "DirectoryReplaced" // by one that holds no manifest
-	ReasonInvalidManifests    = "InvalidManifests"
-	ReasonUnsettled           = "Unsettled" // something is changing right now
-	// Others could change what the directory says.
+	// Another directory is in its place and holds no manifest: mount the right one, put a
+	// manifest there, or start the daemon with `--allow-empty`.
+	ReasonDirectoryReplaced = "DirectoryReplaced"
+	// A file has problems: `sandboxctl validate` lists them.
+	ReasonInvalidManifests = "InvalidManifests"
+	// Something is being written, or disappeared a moment ago.
+	ReasonUnsettled = "Unsettled"
+	// Others than root could write it, or a directory above: `chown root`, `chmod go-w`.
 	ReasonDirectoryUntrusted = "DirectoryUntrusted"
-	// What manifests may ask for can't be told.
+	// The host policy can't be read, or others than root could write it. Nothing is created,
+	// changed or stopped.
 	ReasonPolicyUnusable = "PolicyUnusable"
 )
 
-// ReasonPolicyDenied is the reason of a Problem, and of a sandbox, that the host
-// policy does not allow.
-const ReasonPolicyDenied = "PolicyDenied"
+// Of a problem, and of a sandbox.
+const (
+	// The host policy does not allow what the manifest asks for: what runs is left
+	// running, and nothing is started.
+	ReasonPolicyDenied = "PolicyDenied"
+)
 
 // Entry is one valid sandbox of a snapshot.
 type Entry struct {
@@ -53,6 +64,7 @@ type Problem = yamldoc.Problem
 // Warning is something to know of a file that keeps nothing from being done.
 type Warning struct {
 	Position
+	// What there is to know.
 	Message string `json:"message"`
 
 	// Names are those of the documents it is about.

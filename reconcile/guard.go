@@ -13,16 +13,17 @@ import (
 
 // Guard is a removal that is too large to be carried out unasked.
 type Guard struct {
-	// Names are the sandboxes whose removal is on hold.
+	// The sandboxes whose removal is on hold.
 	Names []string `json:"names"`
-	// Gone is how many sandboxes would be gone within a minute, Total how many there
-	// are.
-	Gone  int `json:"gone"`
+	// How many sandboxes would be gone within one minute.
+	Gone int `json:"gone"`
+	// How many sandboxes there are.
 	Total int `json:"total"`
-	// Until is when the removal is carried out all the same, because those before it
-	// are long enough ago; zero if never.
-	Until   time.Time `json:"until,omitzero"`
-	Message string    `json:"message"`
+	// When the removal is carried out without approval, because those before it are long
+	// enough ago; missing if never.
+	Until time.Time `json:"until,omitzero"`
+	// All of this in a sentence.
+	Message string `json:"message"`
 	// recent says that some of Gone are gone already.
 	recent bool
 }

@@ -13,36 +13,58 @@ import (
 	"sandboxctl.dev/desired"
 )
 
+// The comments of phases, conditions and the fields below are tables of
+// docs/reference/status.md: write it with `make reference`.
+
 // Phases, one word for a table. Conditions tell the rest.
 const (
-	PhasePending          = "Pending"          // wanted, not begun
-	PhaseCreating         = "Creating"         // being started
-	PhaseRunning          = "Running"          // sentry and gofer are alive
-	PhaseStopping         = "Stopping"         // being stopped
-	PhaseCrashLoopBackOff = "CrashLoopBackOff" // waiting after a failure
-	PhaseRestarting       = "Restarting"       // waiting after an exit with code 0
-	PhaseCompleted        = "Completed"        // ran to its end, exit code 0
-	PhaseFailed           = "Failed"           // ran to its end, or can't be started
-	PhaseSuspended        = "Suspended"        // spec.suspend
-	PhaseRemoving         = "Removing"         // its manifest is gone
-	PhaseHeld             = "Held"             // its record can't be acted on
-	PhaseInvalid          = "Invalid"          // its manifest has never been valid
-	PhaseUnknown          = "Unknown"          // a process of it can't be judged
+	// It is wanted, and its start has not begun.
+	PhasePending = "Pending"
+	// It is being started.
+	PhaseCreating = "Creating"
+	// Sentry and gofer are alive.
+	PhaseRunning = "Running"
+	// It is being stopped, or it is dead and not yet cleaned up.
+	PhaseStopping = "Stopping"
+	// It waits after a failure; `describe` says how long.
+	PhaseCrashLoopBackOff = "CrashLoopBackOff"
+	// It ended with exit code 0 and waits for its next start, which `restartPolicy: Always`
+	// wants. This is not a failure.
+	PhaseRestarting = "Restarting"
+	// It ran to its end, with exit code 0.
+	PhaseCompleted = "Completed"
+	// It ran to its end with another exit code, or can't be started.
+	PhaseFailed = "Failed"
+	// `spec.suspend` is set.
+	PhaseSuspended = "Suspended"
+	// Its manifest is gone, and so will the sandbox be.
+	PhaseRemoving = "Removing"
+	// Its record can't be acted on; what runs is left running.
+	PhaseHeld = "Held"
+	// Its manifest has never been valid.
+	PhaseInvalid = "Invalid"
+	// One of its processes is neither proven alive nor proven dead; nothing is done.
+	PhaseUnknown = "Unknown"
 )
 
 // Phases are all of them.
 var Phases = []string{
-	PhasePending, PhaseCreating, PhaseRunning, PhaseStopping, PhaseCrashLoopBackOff, PhaseCompleted, PhaseFailed, PhaseSuspended,
-	PhaseRemoving, PhaseHeld, PhaseInvalid, PhaseUnknown,
+	PhasePending, PhaseCreating, PhaseRunning, PhaseStopping, PhaseCrashLoopBackOff, PhaseRestarting, PhaseCompleted, PhaseFailed,
+	PhaseSuspended, PhaseRemoving, PhaseHeld, PhaseInvalid, PhaseUnknown,
 }
 
 // Condition types.
 const (
-	CondReady             = "Ready"             // the sandbox runs what its manifest says
-	CondReconciling       = "Reconciling"       // something is being done, or will be soon
-	CondStalled           = "Stalled"           // nothing will be done without somebody's help
-	CondManifestValid     = "ManifestValid"     // the manifest in the directory can be read
-	CondResourcesEnforced = "ResourcesEnforced" // spec.resources are in force
+	// It runs what its manifest says.
+	CondReady = "Ready"
+	// Something is being done, or will be soon.
+	CondReconciling = "Reconciling"
+	// Nothing will be done without somebody's help; the message says what helps.
+	CondStalled = "Stalled"
+	// Its manifest in the directory can be read, and the host policy allows it.
+	CondManifestValid = "ManifestValid"
+	// `spec.resources` are in force.
+	CondResourcesEnforced = "ResourcesEnforced"
 )
 
 // Values of Condition.Status.
@@ -54,42 +76,65 @@ const (
 // Condition is one aspect of a status. Every type is always present, and its
 // status flips: a condition is never left over.
 type Condition struct {
-	Type    string `json:"type"`
-	Status  string `json:"status"`
-	Reason  string `json:"reason"`
+	// One of the conditions.
+	Type string `json:"type"`
+	// `True` or `False`.
+	Status string `json:"status"`
+	// One of the reasons.
+	Reason string `json:"reason"`
+	// The reason in a sentence.
 	Message string `json:"message,omitempty"`
-	// LastTransitionTime is derived from recorded times; zero if unknown.
+	// Since when it has this status, as far as the record tells.
 	LastTransitionTime time.Time `json:"lastTransitionTime,omitzero"`
 }
 
 // Status is what is shown of one sandbox.
 type Status struct {
-	Name  string `json:"name"`
-	UID   string `json:"uid,omitempty"`
+	// The name of the sandbox.
+	Name string `json:"name"`
+	// Its id; a sandbox that was removed and created again has another one.
+	UID string `json:"uid,omitempty"`
+	// One of the phases.
 	Phase string `json:"phase"`
-	// Generation is that of the manifest, ObservedGeneration that of what
-	// runs or ran last: they differ while a change is carried out.
-	Generation         int64        `json:"generation,omitempty"`
-	ObservedGeneration int64        `json:"observedGeneration,omitempty"`
-	Conditions         []Condition  `json:"conditions"`
-	RestartCount       int64        `json:"restartCount"`
-	Failures           int          `json:"failures,omitempty"`
-	NextRetry          time.Time    `json:"nextRetry,omitzero"`
-	LastTermination    *actual.Exit `json:"lastTermination,omitempty"`
-	SentryPID          int          `json:"sentryPID,omitempty"`
-	GoferPID           int          `json:"goferPID,omitempty"`
-	CreatedAt          time.Time    `json:"createdAt,omitzero"`
-	StartedAt          time.Time    `json:"startedAt,omitzero"`
-	SourceFile         string       `json:"sourceFile,omitempty"`
-	SourceLine         int          `json:"sourceLine,omitempty"`
-	SpecHash           string       `json:"specHash,omitempty"`
-	Runtime            string       `json:"runtime,omitempty"`
-	// Init says whether process 1 of the sandbox is an init process, or why not.
+	// Counts the changes of the manifest.
+	Generation int64 `json:"generation,omitempty"`
+	// The generation of what runs or ran last. It differs from `generation` while a change
+	// is carried out.
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// One object for each condition.
+	Conditions []Condition `json:"conditions"`
+	// How often it was started again after its application had ended.
+	RestartCount int64 `json:"restartCount"`
+	// How many failures in a row there were.
+	Failures int `json:"failures,omitempty"`
+	// When the next start is tried.
+	NextRetry time.Time `json:"nextRetry,omitzero"`
+	// How the last run ended.
+	LastTermination *actual.Exit `json:"lastTermination,omitempty"`
+	// The process id of the sentry.
+	SentryPID int `json:"sentryPID,omitempty"`
+	// The process id of the gofer.
+	GoferPID int `json:"goferPID,omitempty"`
+	// When its record was made.
+	CreatedAt time.Time `json:"createdAt,omitzero"`
+	// When what runs was started.
+	StartedAt time.Time `json:"startedAt,omitzero"`
+	// The file of its manifest.
+	SourceFile string `json:"sourceFile,omitempty"`
+	// The line where its manifest begins.
+	SourceLine int `json:"sourceLine,omitempty"`
+	// The hash of the fields whose change restarts it.
+	SpecHash string `json:"specHash,omitempty"`
+	// The version of the sentry that it runs on.
+	Runtime string `json:"runtime,omitempty"`
+	// Whether process 1 of the sandbox is an init process, or why not.
 	Init string `json:"init,omitempty"`
-	// Problems are those of its manifest.
+	// What is wrong with its manifest.
 	Problems []desired.Problem `json:"problems,omitempty"`
-	Warnings []actual.Warning  `json:"warnings,omitempty"`
-	Attempt  int64             `json:"attempt,omitempty"`
+	// Recorded warnings.
+	Warnings []actual.Warning `json:"warnings,omitempty"`
+	// Counts its starts, failed ones included.
+	Attempt int64 `json:"attempt,omitempty"`
 }
 
 // Condition returns the condition of a type.
@@ -104,18 +149,24 @@ func (s *Status) Condition(typ string) *Condition {
 
 // Summary is the state of the whole directory.
 type Summary struct {
-	// Converged: everything is as the manifests say, and they can be read.
+	// Everything is as the manifests say, and all of them can be read.
 	Converged bool `json:"converged"`
-	Sandboxes int  `json:"sandboxes"`
-	Ready     int  `json:"ready"`
-	// Complete, Reason and Message are the source's.
-	Complete bool   `json:"complete"`
-	Reason   string `json:"reason,omitempty"`
-	Message  string `json:"message,omitempty"`
-	Guard    *Guard `json:"guard,omitempty"`
-	// DiskPressure says what is not done for want of room on the disk of the state.
-	DiskPressure string            `json:"diskPressure,omitempty"`
-	Problems     []desired.Problem `json:"problems,omitempty"`
+	// How many sandboxes there are.
+	Sandboxes int `json:"sandboxes"`
+	// How many of them are ready.
+	Ready int `json:"ready"`
+	// The manifests directory can be relied on.
+	Complete bool `json:"complete"`
+	// Why it can't.
+	Reason string `json:"reason,omitempty"`
+	// The reason in a sentence.
+	Message string `json:"message,omitempty"`
+	// Removals that wait for approval.
+	Guard *Guard `json:"guard,omitempty"`
+	// What is not done for want of room on the disk of the state.
+	DiskPressure string `json:"diskPressure,omitempty"`
+	// What is wrong with files and with the directory.
+	Problems []desired.Problem `json:"problems,omitempty"`
 }
 
 // Statuses words an input and its plan, for every name that is wanted, on

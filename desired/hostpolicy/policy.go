@@ -25,41 +25,54 @@ const SharedDir = "/srv/sandboxctl"
 //
 // A field that the file leaves out is as it is without a file (see
 // Default): an empty list allows nothing.
+//
+// The comments of the fields are the table of docs/reference/policy.md.
 type Policy struct {
+	// `sandboxctl.dev/v1alpha1`.
 	APIVersion string `json:"apiVersion"`
-	Kind       string `json:"kind"`
-	// HostPaths are the directories (or files) of which spec.volumes[].hostPath
-	// and the bind mounts of bundles may be, with what is below them.
+	// `HostPolicy`.
+	Kind string `json:"kind"`
+	// Directories or files that `volumes[].hostPath` and the bind mounts of bundles may
+	// name, with everything below them. Default: `/srv/sandboxctl`, `readWrite`.
 	HostPaths []AllowedPath `json:"hostPaths,omitempty"`
-	Root      RootPolicy    `json:"root,omitzero"`
-	Network   NetworkPolicy `json:"network,omitzero"`
-	// Capabilities may be added to desired.DefaultCapabilities; ALL is any.
+	// What `spec.root` may be.
+	Root RootPolicy `json:"root,omitzero"`
+	// What `spec.network` may be; `mode: none` is always allowed.
+	Network NetworkPolicy `json:"network,omitzero"`
+	// What manifests and bundles may add to the default capabilities; `ALL` is any.
+	// Default: none.
 	Capabilities []string `json:"capabilities,omitempty"`
-	Platforms    []string `json:"platforms,omitempty"`
-	FileAccess   []string `json:"fileAccess,omitempty"`
-	// RootUser says whether applications may run as user 0 of their sandbox.
+	// Values of `spec.platform`.
+	Platforms []string `json:"platforms,omitempty"`
+	// Values of `spec.fileAccess`.
+	FileAccess []string `json:"fileAccess,omitempty"`
+	// Applications may run as user 0 of their sandbox.
 	RootUser *bool `json:"rootUser,omitempty"`
-	// MinHostID, if not 0, makes spec.idMappings necessary and is the lowest id
-	// of the host that they may map to: no sandbox acts on files as a user of
-	// the host then.
+	// If set, every sandbox must have `idMappings`, to ids of the host from here on: no
+	// sandbox then acts on files as a user of the host. Default: not set.
 	MinHostID uint32 `json:"minHostID,omitempty"`
-	// DefaultResources are the limits of a sandbox that does not ask for its own,
-	// MaxResources the most that it may ask for.
+	// The limits of a sandbox whose manifest or bundle asks for none: `cpu`, `memory`,
+	// `pids`. Default: half of the host's memory, 2048 pids; `maxResources` where that is
+	// less.
 	DefaultResources desired.Resources `json:"defaultResources,omitzero"`
-	MaxResources     desired.Resources `json:"maxResources,omitzero"`
-	// LogSize is the size at which a log file of a sandbox is rotated.
+	// The most that a manifest or bundle may ask for: `cpu`, `memory`, `pids`. Default: the
+	// host's memory, 8192 pids.
+	MaxResources desired.Resources `json:"maxResources,omitzero"`
+	// The size at which a log file of a sandbox is rotated; two are kept.
 	LogSize desired.Bytes `json:"logSize,omitempty"`
-	// MaxSandboxes is how many sandboxes there may be; 0 is any number.
+	// How many sandboxes there may be, stopped ones included; what is there makes no room
+	// for what is new. Default: any number.
 	MaxSandboxes int `json:"maxSandboxes,omitempty"`
-	// MinRestartDelay is the least delay after a failure, whatever spec.backoff says.
+	// The least delay after a failure, whatever `spec.backoff` says.
 	MinRestartDelay *desired.Duration `json:"minRestartDelay,omitempty"`
-	// MaxStartsPerSecond bounds the starts that nobody asked for, of all sandboxes
-	// together.
+	// 1 to 1000: starts that nobody asked for (after an exit, a failure, a reboot) in any
+	// second, of all sandboxes together.
 	MaxStartsPerSecond int `json:"maxStartsPerSecond,omitempty"`
-	// MaxStartTime bounds a start, with its hooks or the restore of a checkpoint.
+	// How long one start may take, with its hooks or the restore of a checkpoint; then it
+	// is a failed start.
 	MaxStartTime *desired.Duration `json:"maxStartTime,omitempty"`
-	// MaxHookTime bounds the hooks that a bundle has for one point of its life,
-	// together, whatever their own timeouts are.
+	// How long the hooks that a bundle has for one point of its life may take together,
+	// whatever their own timeouts are; then they are killed.
 	MaxHookTime *desired.Duration `json:"maxHookTime,omitempty"`
 
 	from      string // the file, "" for none
@@ -100,26 +113,33 @@ const (
 // AllowedPath is a path of the host, with everything below it, and what may be
 // done there.
 type AllowedPath struct {
-	Path   string `json:"path"`
+	// An absolute path of the host.
+	Path string `json:"path"`
+	// `readOnly` wants `readOnly: true` of a volume, and no `overlay: none` of a root.
 	Access string `json:"access"`
 }
 
 // RootPolicy says what spec.root may be.
 type RootPolicy struct {
-	Host *bool `json:"host,omitempty"` // root.host
-	// Dirs and Bundles are where root.dir and root.bundle may be; readOnly
-	// refuses overlay none, which writes there.
-	Dirs    []AllowedPath `json:"dirs,omitempty"`
+	// `root.host` is allowed.
+	Host *bool `json:"host,omitempty"`
+	// What `root.dir` may name, with everything below. `overlay: none` writes there.
+	// Default: `/srv/sandboxctl`, `readWrite`.
+	Dirs []AllowedPath `json:"dirs,omitempty"`
+	// What `root.bundle` may name, with everything below. Default: `/srv/sandboxctl`,
+	// `readWrite`.
 	Bundles []AllowedPath `json:"bundles,omitempty"`
-	// Hooks lets bundles have hooks, which run as root on the host.
+	// Bundles may have hooks that run as root on the host. Those that run in the sandbox
+	// (`startContainer`) are always allowed. Default: `false`.
 	Hooks bool `json:"hooks,omitempty"`
 }
 
 // NetworkPolicy says what spec.network may be. mode none always may.
 type NetworkPolicy struct {
-	// Host allows mode host: every port of the host, those below 1024 too.
+	// `mode: host` is allowed: everything that the host reaches, and all of its ports,
+	// those below 1024 too. Default: `false`.
 	Host bool `json:"host,omitempty"`
-	// Netns are the names in /run/netns for mode netns; "*" is any.
+	// Names for `mode: netns`; `"*"` is any. Default: none.
 	Netns []string `json:"netns,omitempty"`
 }
 

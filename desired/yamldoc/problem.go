@@ -8,11 +8,14 @@ import (
 	"slices"
 )
 
-// Position is a place in a file. Line and Column count from 1, 0 means unknown.
+// Position is a place in a file.
 type Position struct {
-	File   string `json:"file"`
-	Line   int    `json:"line,omitempty"`
-	Column int    `json:"column,omitempty"`
+	// The file.
+	File string `json:"file"`
+	// The line, from 1; 0 means unknown.
+	Line int `json:"line,omitempty"`
+	// The column, from 1; 0 means unknown.
+	Column int `json:"column,omitempty"`
 }
 
 // String gives file:line:column, as compilers print it.
@@ -29,13 +32,13 @@ func (p Position) String() string {
 // Problem is one thing wrong with a file or a document in it.
 type Problem struct {
 	Position
-	// Name is what the document is about, "" when it cannot be told.
+	// The sandbox that the document is about, if that can be told.
 	Name string `json:"name,omitempty"`
-	// Field is the path of the field, as in spec.volumes[1].hostPath.
+	// The path of the field, as in `spec.volumes[1].hostPath`.
 	Field string `json:"field,omitempty"`
-	// Reason is one word (CamelCase) for programs, "" for most problems.
+	// `PolicyDenied`, or nothing.
 	Reason string `json:"reason,omitempty"`
-	// Message says what is wrong, what was expected and what to do.
+	// What is wrong, what was expected and what to do.
 	Message string `json:"message"`
 
 	// Limit says that a limit was exceeded. The rest of such a file is not worth
