@@ -10,6 +10,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -107,7 +108,7 @@ func (l *Launcher) adopt(ctx context.Context, rec *actual.Record, start bool) (b
 // which of its hooks have run. The set-up is that of one whose start needs nothing
 // but the sentry's answer, nil of others: a network that may have been taken and a
 // checkpoint are for a new start.
-func (l *Launcher) adoptable(rec *actual.Record) (*setup, bool) {
+func (l *Launcher) adoptable(rec *actual.Record) (*setup.Setup, bool) {
 	if rec.Container != nil || rec.Sentry == nil {
 		return nil, false
 	}
@@ -116,7 +117,7 @@ func (l *Launcher) adoptable(rec *actual.Record) (*setup, bool) {
 		return nil, false
 	}
 	policy, err := l.allowed(e.Sandbox)
-	var st *setup
+	var st *setup.Setup
 	if err == nil {
 		st, err = fromManifest(e.Sandbox, policy)
 	}
@@ -125,13 +126,13 @@ func (l *Launcher) adoptable(rec *actual.Record) (*setup, bool) {
 		st, err = fromManifest(e.Sandbox, nil)
 	}
 	switch {
-	case err != nil || st.hooks != nil || st.startHooks != nil:
+	case err != nil || st.Hooks != nil || st.StartHooks != nil:
 		return nil, false
 	case denied:
 		return nil, true // what runs is left running, but not started
 	}
 	checkpoint, err := l.requested(rec.Name, rec.RestartToken)
-	if err != nil || checkpoint != "" || st.lends {
+	if err != nil || checkpoint != "" || st.Passthrough {
 		return nil, true
 	}
 	return st, true
@@ -176,7 +177,7 @@ func (l *Launcher) askState(ctx context.Context, rec *actual.Record) (int, error
 }
 
 // startAgain starts an application that was not, or whose start is under way.
-func (l *Launcher) startAgain(ctx context.Context, rec *actual.Record, st *setup) (int, error) {
+func (l *Launcher) startAgain(ctx context.Context, rec *actual.Record, st *setup.Setup) (int, error) {
 	c, err := l.connect(ctx, rec)
 	if err != nil {
 		return wire.StateInvalid, err
@@ -207,7 +208,7 @@ func (l *Launcher) startAgain(ctx context.Context, rec *actual.Record, st *setup
 	})
 	if err == nil && refused == nil && state != wire.StateCreating && report != nil {
 		// It has ended with nothing if this start was not the first.
-		if err = st.waitStart(ctx, report); errors.Is(err, errNotReported) {
+		if err = waitStart(ctx, st, report); errors.Is(err, errNotReported) {
 			err = nil
 		}
 	}

@@ -16,7 +16,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/atomicfile"
-	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/launcher/setup"
 )
 
 // oldHooksFile is where versions before 3 of the record kept the poststop hooks.
@@ -24,44 +24,30 @@ import (
 // what somebody else put there.
 const oldHooksFile = "hooks.json"
 
-// bundleHooks are the hooks of a manifest's bundle, which is owned by us and
-// which nobody else may write.
-type bundleHooks struct {
-	Bundle      string            `json:"bundle"`
-	Hooks       *specs.Hooks      `json:"hooks"`
-	Annotations map[string]string `json:"annotations,omitempty"`
-	// env is the application's. It is not on record.
-	env []string
-}
-
-func (h *bundleHooks) state(name string, status specs.ContainerState, pid int) specs.State {
-	return specs.State{Version: specs.Version, ID: name, Status: status, Pid: pid, Bundle: h.Bundle, Annotations: h.Annotations}
-}
-
 // set is the hooks of one point. They don't have the score of the daemon, which
 // spares it.
-func (h *bundleHooks) set(kind string, hooks []specs.Hook, limit time.Duration) HookSet {
-	return HookSet{Kind: kind, Hooks: hooks, Env: h.environment(kind), OOMScore: new(SandboxOOMScore), Limit: limit}
+func hookSet(h *setup.Hooks, kind string, hooks []specs.Hook, limit time.Duration) HookSet {
+	return HookSet{Kind: kind, Hooks: hooks, Env: hookEnv(h, kind), OOMScore: new(SandboxOOMScore), Limit: limit}
 }
 
 // environment is that of hooks without one of their own. Those of the container
 // have the application's, as with runc. Those of the runtime have the search path
 // of the daemon and nothing else of it.
-func (h *bundleHooks) environment(kind string) []string {
+func hookEnv(h *setup.Hooks, kind string) []string {
 	if kind == "createContainer" {
-		return h.env
+		return h.Env
 	}
 	if path := os.Getenv("PATH"); path != "" {
 		return []string{"PATH=" + path}
 	}
-	return []string{defaultPath}
+	return []string{setup.DefaultPath}
 }
 
 // beforeStart runs the hooks that come between the sandbox and its application.
 // One that fails fails the start. The poststop hooks are on record before: the
 // bundle may be another one when the sandbox ends.
-func (l *Launcher) beforeStart(ctx context.Context, rec *actual.Record, h *bundleHooks, limit time.Duration) error {
-	owed, err := json.Marshal(&bundleHooks{Bundle: h.Bundle, Hooks: &specs.Hooks{Poststop: h.Hooks.Poststop}, Annotations: h.Annotations})
+func (l *Launcher) beforeStart(ctx context.Context, rec *actual.Record, h *setup.Hooks, limit time.Duration) error {
+	owed, err := json.Marshal(&setup.Hooks{Bundle: h.Bundle, Hooks: &specs.Hooks{Poststop: h.Hooks.Poststop}, Annotations: h.Annotations})
 	if err != nil {
 		return fmt.Errorf("encode hooks: %w", err)
 	}
@@ -69,9 +55,9 @@ func (l *Launcher) beforeStart(ctx context.Context, rec *actual.Record, h *bundl
 	if err := l.store.Put(rec); err != nil {
 		return fmt.Errorf("record hooks: %w", err)
 	}
-	state := h.state(rec.Name, specs.StateCreated, rec.Sentry.PID)
+	state := h.State(rec.Name, specs.StateCreated, rec.Sentry.PID)
 	//nolint:staticcheck // Prestart is deprecated in the spec and still in bundles
-	for _, set := range []HookSet{h.set("prestart", h.Hooks.Prestart, limit), h.set("createRuntime", h.Hooks.CreateRuntime, limit), h.set("createContainer", h.Hooks.CreateContainer, limit)} {
+	for _, set := range []HookSet{hookSet(h, "prestart", h.Hooks.Prestart, limit), hookSet(h, "createRuntime", h.Hooks.CreateRuntime, limit), hookSet(h, "createContainer", h.Hooks.CreateContainer, limit)} {
 		if err := set.Run(ctx, state); err != nil {
 			return err
 		}
@@ -81,8 +67,8 @@ func (l *Launcher) beforeStart(ctx context.Context, rec *actual.Record, h *bundl
 
 // afterStart runs the hooks of a running application. One that fails is a
 // warning in the record.
-func afterStart(ctx context.Context, rec *actual.Record, h *bundleHooks, limit time.Duration) {
-	h.set("poststart", h.Hooks.Poststart, limit).RunAll(ctx, h.state(rec.Name, specs.StateRunning, rec.Sentry.PID), warnIn(rec))
+func afterStart(ctx context.Context, rec *actual.Record, h *setup.Hooks, limit time.Duration) {
+	hookSet(h, "poststart", h.Hooks.Poststart, limit).RunAll(ctx, h.State(rec.Name, specs.StateRunning, rec.Sentry.PID), warnIn(rec))
 }
 
 // afterEnd runs the hooks that follow the end of a sandbox that got as far as
@@ -94,7 +80,7 @@ func (l *Launcher) afterEnd(ctx context.Context, rec *actual.Record) error {
 	if len(rec.Hooks) == 0 {
 		return l.dropOldHooks(rec.Name, warn)
 	}
-	var h bundleHooks
+	var h setup.Hooks
 	if err := json.Unmarshal(rec.Hooks, &h); err != nil || h.Hooks == nil {
 		warn("poststop hooks were not run: the record of them can't be read: %v", err)
 		rec.Hooks = nil
@@ -104,7 +90,7 @@ func (l *Launcher) afterEnd(ctx context.Context, rec *actual.Record) error {
 	if err != nil {
 		return fmt.Errorf("run poststop hooks: %w", err)
 	}
-	if err := allowHooks(policy, h.Bundle); err != nil {
+	if err := setup.AllowHooks(policy, h.Bundle); err != nil {
 		warn("poststop hooks were not run: %v", err)
 		rec.Hooks = nil
 		return nil
@@ -112,22 +98,12 @@ func (l *Launcher) afterEnd(ctx context.Context, rec *actual.Record) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return fmt.Errorf("run poststop hooks: %w", cause)
 	}
-	h.set("poststop", h.Hooks.Poststop, policy.HookTime()).RunAll(ctx, h.state(rec.Name, specs.StateStopped, 0), warn)
+	hookSet(&h, "poststop", h.Hooks.Poststop, policy.HookTime()).RunAll(ctx, h.State(rec.Name, specs.StateStopped, 0), warn)
 	if cause := context.Cause(ctx); cause != nil {
 		return fmt.Errorf("run poststop hooks: %w", cause)
 	}
 	rec.Hooks = nil
 	return nil
-}
-
-// allowHooks says whether the policy lets the hooks of a bundle run as root on the
-// host.
-func allowHooks(policy *hostpolicy.Policy, bundle string) error {
-	if !policy.Root.Hooks {
-		return fmt.Errorf("hooks: they run as root on the host, which the host policy (%s) does not allow; remove them, or have the administrator set root.hooks", policy.Source())
-	}
-	_, err := policy.AllowedRoot(hostpolicy.BundlePath, bundle, false)
-	return err
 }
 
 // dropOldHooks removes the hooks that an earlier version wrote into a file of their

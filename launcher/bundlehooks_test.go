@@ -16,6 +16,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/launcher/setup"
 )
 
 // What runs as root when a sandbox has ended is on its checksummed record, and the
@@ -33,7 +34,7 @@ func TestOwedHooks(t *testing.T) {
 	}
 	ran := filepath.Join(top, "ran")
 	hooks := func(bundle string) json.RawMessage {
-		b, err := json.Marshal(&bundleHooks{Bundle: bundle, Hooks: &specs.Hooks{Poststop: []specs.Hook{
+		b, err := json.Marshal(&setup.Hooks{Bundle: bundle, Hooks: &specs.Hooks{Poststop: []specs.Hook{
 			{Path: "/bin/sh", Args: []string{"sh", "-c", "echo ran >> " + ran}, Env: []string{"PATH=/bin:/usr/bin"}},
 		}}})
 		if err != nil {

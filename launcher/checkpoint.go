@@ -22,6 +22,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/setup"
 )
 
 // Files of a checkpoint. The description is written last: a directory without
@@ -175,7 +176,7 @@ func syncState(state *os.File) (int64, error) {
 }
 
 // setupOf is the set-up of what is on record.
-func setupOf(store *actual.Store, rec *actual.Record) (*setup, error) {
+func setupOf(store *actual.Store, rec *actual.Record) (*setup.Setup, error) {
 	if rec.Container != nil {
 		cfg, err := containerSpec(store, rec.Name)
 		if err != nil {
@@ -190,7 +191,7 @@ func setupOf(store *actual.Store, rec *actual.Record) (*setup, error) {
 	return fromManifest(e.Sandbox, nil)
 }
 
-func describe(rec *actual.Record, st *setup) (*CheckpointInfo, error) {
+func describe(rec *actual.Record, st *setup.Setup) (*CheckpointInfo, error) {
 	features, err := cpuFeatures()
 	if err != nil {
 		return nil, err
@@ -200,7 +201,7 @@ func describe(rec *actual.Record, st *setup) (*CheckpointInfo, error) {
 	}
 	return &CheckpointInfo{
 		Version: checkpointVersion, Name: rec.Name, TakenAt: time.Now().UTC(), GVisor: rec.GVisor, Arch: runtime.GOARCH,
-		CPUFeatures: features, Network: st.network(), Overlay: st.overlay, Mounts: st.mountConfs(), Init: rec.Init, Spec: st.spec,
+		CPUFeatures: features, Network: st.Network(), Overlay: st.Overlay, Mounts: st.MountConfs(), Init: rec.Init, Spec: st.Spec,
 	}, nil
 }
 

@@ -14,23 +14,24 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/setup"
 )
 
-func sampleSetup() *setup {
-	return &setup{
-		overlay: "memory", limits: cgroup.Limits{Memory: 1 << 30},
-		spec: &specs.Spec{
+func sampleSetup() *setup.Setup {
+	return &setup.Setup{
+		Overlay: "memory", Limits: cgroup.Limits{Memory: 1 << 30},
+		Spec: &specs.Spec{
 			Root: &specs.Root{Path: "/"}, Hostname: "h",
 			Process: &specs.Process{Args: []string{"a", "b"}, Cwd: "/", Env: []string{"A=b"}, Capabilities: &specs.LinuxCapabilities{Bounding: []string{"CAP_KILL"}}},
-			Mounts:  defaultMounts(),
+			Mounts:  setup.DefaultMounts(),
 		},
 	}
 }
 
-func sampleInfo(st *setup) *CheckpointInfo {
+func sampleInfo(st *setup.Setup) *CheckpointInfo {
 	return &CheckpointInfo{
 		Version: checkpointVersion, GVisor: "v1", Arch: runtime.GOARCH, CPUFeatures: []string{"sse", "avx"},
-		Network: st.network(), Overlay: st.overlay, Mounts: st.mountConfs(), Spec: st.spec,
+		Network: st.Network(), Overlay: st.Overlay, Mounts: st.MountConfs(), Spec: st.Spec,
 	}
 }
 
@@ -39,32 +40,32 @@ func sampleInfo(st *setup) *CheckpointInfo {
 func TestObstacles(t *testing.T) {
 	t.Parallel()
 	features := []string{"sse", "avx", "avx2"}
-	for want, change := range map[string]func(st *setup, c *CheckpointInfo){
-		"": func(st *setup, _ *CheckpointInfo) {
-			st.spec.Hostname, st.spec.Process.Env, st.limits = "other", nil, cgroup.Limits{}
-			st.spec.Mounts[0], st.spec.Mounts[1] = st.spec.Mounts[1], st.spec.Mounts[0]
-			st.spec.Linux = &specs.Linux{}
+	for want, change := range map[string]func(st *setup.Setup, c *CheckpointInfo){
+		"": func(st *setup.Setup, _ *CheckpointInfo) {
+			st.Spec.Hostname, st.Spec.Process.Env, st.Limits = "other", nil, cgroup.Limits{}
+			st.Spec.Mounts[0], st.Spec.Mounts[1] = st.Spec.Mounts[1], st.Spec.Mounts[0]
+			st.Spec.Linux = &specs.Linux{}
 		},
-		`version was "v0" and is "v1"`:           func(_ *setup, c *CheckpointInfo) { c.GVisor = "v0" },
-		`architecture was "s390x"`:               func(_ *setup, c *CheckpointInfo) { c.Arch = "s390x" },
-		"this processor lacks avx512f, sve":      func(_ *setup, c *CheckpointInfo) { c.CPUFeatures = append(c.CPUFeatures, "avx512f", "sve") },
-		"checkpoint of version 9":                func(_ *setup, c *CheckpointInfo) { c.Version = 9 },
-		"checkpoint of version 1":                func(_ *setup, c *CheckpointInfo) { c.Spec = nil },
-		`the network was "none" and is "host"`:   func(st *setup, _ *CheckpointInfo) { st.hostNetwork = true },
-		`the overlay was "memory" and is "none"`: func(st *setup, _ *CheckpointInfo) { st.overlay = "none" },
-		`process.args was ["a","b"] and is none`: func(st *setup, _ *CheckpointInfo) { st.spec.Process.Args = nil },
-		"process.capabilities":                   func(st *setup, _ *CheckpointInfo) { st.spec.Process.Capabilities.Bounding = nil },
-		"process.terminal":                       func(st *setup, _ *CheckpointInfo) { st.spec.Process.Terminal = true },
-		"process.user":                           func(st *setup, _ *CheckpointInfo) { st.spec.Process.User.UID = 1 },
-		"process.noNewPrivileges":                func(st *setup, _ *CheckpointInfo) { st.spec.Process.NoNewPrivileges = true },
-		"root.readonly":                          func(st *setup, _ *CheckpointInfo) { st.spec.Root.Readonly = true },
-		"linux.seccomp":                          func(st *setup, _ *CheckpointInfo) { st.spec.Linux = &specs.Linux{Seccomp: &specs.LinuxSeccomp{}} },
-		"linux.maskedPaths":                      func(st *setup, _ *CheckpointInfo) { st.spec.Linux = &specs.Linux{MaskedPaths: []string{"/x"}} },
-		"there was a mount at /sys":              func(st *setup, _ *CheckpointInfo) { st.spec.Mounts = st.spec.Mounts[:4] },
-		"there was no mount at /x": func(st *setup, _ *CheckpointInfo) {
-			st.spec.Mounts = append(st.spec.Mounts, specs.Mount{Destination: "/x"})
+		`version was "v0" and is "v1"`:           func(_ *setup.Setup, c *CheckpointInfo) { c.GVisor = "v0" },
+		`architecture was "s390x"`:               func(_ *setup.Setup, c *CheckpointInfo) { c.Arch = "s390x" },
+		"this processor lacks avx512f, sve":      func(_ *setup.Setup, c *CheckpointInfo) { c.CPUFeatures = append(c.CPUFeatures, "avx512f", "sve") },
+		"checkpoint of version 9":                func(_ *setup.Setup, c *CheckpointInfo) { c.Version = 9 },
+		"checkpoint of version 1":                func(_ *setup.Setup, c *CheckpointInfo) { c.Spec = nil },
+		`the network was "none" and is "host"`:   func(st *setup.Setup, _ *CheckpointInfo) { st.HostNetwork = true },
+		`the overlay was "memory" and is "none"`: func(st *setup.Setup, _ *CheckpointInfo) { st.Overlay = "none" },
+		`process.args was ["a","b"] and is none`: func(st *setup.Setup, _ *CheckpointInfo) { st.Spec.Process.Args = nil },
+		"process.capabilities":                   func(st *setup.Setup, _ *CheckpointInfo) { st.Spec.Process.Capabilities.Bounding = nil },
+		"process.terminal":                       func(st *setup.Setup, _ *CheckpointInfo) { st.Spec.Process.Terminal = true },
+		"process.user":                           func(st *setup.Setup, _ *CheckpointInfo) { st.Spec.Process.User.UID = 1 },
+		"process.noNewPrivileges":                func(st *setup.Setup, _ *CheckpointInfo) { st.Spec.Process.NoNewPrivileges = true },
+		"root.readonly":                          func(st *setup.Setup, _ *CheckpointInfo) { st.Spec.Root.Readonly = true },
+		"linux.seccomp":                          func(st *setup.Setup, _ *CheckpointInfo) { st.Spec.Linux = &specs.Linux{Seccomp: &specs.LinuxSeccomp{}} },
+		"linux.maskedPaths":                      func(st *setup.Setup, _ *CheckpointInfo) { st.Spec.Linux = &specs.Linux{MaskedPaths: []string{"/x"}} },
+		"there was a mount at /sys":              func(st *setup.Setup, _ *CheckpointInfo) { st.Spec.Mounts = st.Spec.Mounts[:4] },
+		"there was no mount at /x": func(st *setup.Setup, _ *CheckpointInfo) {
+			st.Spec.Mounts = append(st.Spec.Mounts, specs.Mount{Destination: "/x"})
 		},
-		"the mount at /proc was": func(st *setup, _ *CheckpointInfo) { st.spec.Mounts[0].Options = nil },
+		"the mount at /proc was": func(st *setup.Setup, _ *CheckpointInfo) { st.Spec.Mounts[0].Options = nil },
 	} {
 		info, st := sampleInfo(sampleSetup()), sampleSetup()
 		change(st, info)
@@ -74,7 +75,7 @@ func TestObstacles(t *testing.T) {
 	}
 	// All at once.
 	info, st := sampleInfo(sampleSetup()), sampleSetup()
-	info.GVisor, st.spec.Process.Cwd, st.overlay = "v0", "/x", "none"
+	info.GVisor, st.Spec.Process.Cwd, st.Overlay = "v0", "/x", "none"
 	if got := info.obstacles(st, "v1", features); len(got) != 3 {
 		t.Errorf("%q", got)
 	}

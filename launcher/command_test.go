@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"sandboxctl.dev/launcher/setup"
 )
 
 // root is a tree with bin/tool, and sbin as a link to it in the terms of the
@@ -72,17 +74,17 @@ func TestMakeMountPoints(t *testing.T) {
 	if err := os.WriteFile(file, []byte("x"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	st := &setup{root: source{path: root, readOnly: true}, spec: &specs.Spec{Mounts: []specs.Mount{
+	st := &setup.Setup{Root: setup.Source{Path: root, ReadOnly: true}, Spec: &specs.Spec{Mounts: []specs.Mount{
 		{Destination: "/proc", Type: "proc"}, {Destination: "/a/b/c", Type: "tmpfs"}, {Destination: "/proc/x", Type: "tmpfs"},
 	}}}
-	st.addBind("/etc/hosts", source{path: file, readOnly: true})
-	st.addBind("/data", source{path: host})
-	st.addBind("/bin/tool", source{path: file, readOnly: true})
+	st.AddBind("/etc/hosts", setup.Source{Path: file, ReadOnly: true})
+	st.AddBind("/data", setup.Source{Path: host})
+	st.AddBind("/bin/tool", setup.Source{Path: file, ReadOnly: true})
 	// In the place of masked files, whose source is nowhere on the host.
-	st.addBind("/bin/masked", source{readOnly: true, empty: true})
-	st.addBind("/not/there", source{readOnly: true, empty: true})
+	st.AddBind("/bin/masked", setup.Source{ReadOnly: true, Empty: true})
+	st.AddBind("/not/there", setup.Source{ReadOnly: true, Empty: true})
 	for range 2 {
-		if err := st.makeMountPoints(); err != nil {
+		if err := makeMountPoints(st); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -94,8 +96,8 @@ func TestMakeMountPoints(t *testing.T) {
 	if _, err := os.Lstat(filepath.Join(root, "proc/x")); err == nil {
 		t.Error("a mount point is made below another mount")
 	}
-	st.addBind("/out/escape", source{path: host, readOnly: true})
-	if err := st.makeMountPoints(); err == nil {
+	st.AddBind("/out/escape", setup.Source{Path: host, ReadOnly: true})
+	if err := makeMountPoints(st); err == nil {
 		if _, err := os.Lstat(filepath.Join(host, "escape")); err == nil {
 			t.Error("a link led out of the root")
 		}

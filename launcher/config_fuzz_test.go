@@ -14,6 +14,7 @@ import (
 
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/launcher/setup"
 )
 
 // configs are config.json files to begin with: one that is in order, and the
@@ -51,37 +52,37 @@ func limited(t *testing.T, size int, fn func()) {
 
 // checkSetup fails the test if a set-up tells the sentry something of the host or
 // hands it something that nobody asked for.
-func checkSetup(t *testing.T, st *setup) {
+func checkSetup(t *testing.T, st *setup.Setup) {
 	t.Helper()
-	s := st.spec
+	s := st.Spec
 	if s.Process == nil || len(s.Process.Args) == 0 || s.Process.Args[0] == "" || !filepath.IsAbs(s.Process.Cwd) || s.Root.Path != "/" {
 		t.Fatalf("%+v", s.Process)
 	}
 	if len(s.Annotations) > 0 || s.Hooks != nil || len(s.Linux.Namespaces) > 0 || len(s.Linux.UIDMappings) > 0 || s.Linux.CgroupsPath != "" {
 		t.Fatalf("passed on: %+v", s)
 	}
-	if st.limits.CPU < 0 || st.limits.Memory < 0 || st.limits.PIDs < 0 {
-		t.Fatalf("limits: %+v", st.limits)
+	if st.Limits.CPU < 0 || st.Limits.Memory < 0 || st.Limits.PIDs < 0 {
+		t.Fatalf("limits: %+v", st.Limits)
 	}
-	if !filepath.IsAbs(st.root.path) || filepath.Clean(st.root.path) != st.root.path {
-		t.Fatalf("root %q", st.root.path)
+	if !filepath.IsAbs(st.Root.Path) || filepath.Clean(st.Root.Path) != st.Root.Path {
+		t.Fatalf("root %q", st.Root.Path)
 	}
 	binds := 0
 	for _, m := range s.Mounts {
 		if !filepath.IsAbs(m.Destination) || strings.Contains(m.Destination, "..") {
 			t.Fatalf("mounted at %q", m.Destination)
 		}
-		if !isBind(m) {
+		if !setup.IsBind(m) {
 			continue
 		}
-		v := st.volumes[binds]
+		v := st.Volumes[binds]
 		binds++
-		if !strings.HasPrefix(m.Source, "/volume/") || !v.empty && (!filepath.IsAbs(v.path) || filepath.Clean(v.path) != v.path) {
+		if !strings.HasPrefix(m.Source, "/volume/") || !v.Empty && (!filepath.IsAbs(v.Path) || filepath.Clean(v.Path) != v.Path) {
 			t.Fatalf("%+v is %+v", m, v)
 		}
 	}
-	if binds != len(st.volumes) {
-		t.Fatalf("%d bind mounts, %d volumes", binds, len(st.volumes))
+	if binds != len(st.Volumes) {
+		t.Fatalf("%d bind mounts, %d volumes", binds, len(st.Volumes))
 	}
 	if _, err := json.Marshal(s); err != nil {
 		t.Fatal(err)
@@ -105,26 +106,26 @@ root: {dirs: [], bundles: [{path: /srv/allowed/bundles, access: readWrite}]}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		b = b[:min(len(b), maxBundleConfig)]
-		st := &setup{overlay: desired.OverlayMemory, policy: policy}
+		st := &setup.Setup{Overlay: desired.OverlayMemory, Policy: policy}
 		var err error
 		limited(t, len(b), func() {
 			var cfg *specs.Spec
-			if cfg, err = decodeBundleConfig(b); err == nil {
-				err = st.fromConfig(allowed+"/bundles/b", cfg)
+			if cfg, err = setup.DecodeBundleConfig(b); err == nil {
+				err = st.FromConfig(allowed+"/bundles/b", cfg)
 			}
 		})
 		if err != nil {
 			return
 		}
 		checkSetup(t, st)
-		if st.hooks != nil {
+		if st.Hooks != nil {
 			t.Fatal("hooks that the policy does not allow")
 		}
-		for i, s := range st.sources() {
-			if !strings.HasPrefix(s.path+"/", allowed+"/") || s.allowed == "" || !strings.HasPrefix(s.path+"/", s.allowed+"/") {
+		for i, s := range st.Sources() {
+			if !strings.HasPrefix(s.Path+"/", allowed+"/") || s.Allowed == "" || !strings.HasPrefix(s.Path+"/", s.Allowed+"/") {
 				t.Fatalf("source %d: %+v", i, s)
 			}
-			if !s.readOnly && !strings.HasPrefix(s.path+"/", allowed+"/bundles/") {
+			if !s.ReadOnly && !strings.HasPrefix(s.Path+"/", allowed+"/bundles/") {
 				t.Fatalf("source %d is writable: %+v", i, s)
 			}
 		}
@@ -155,7 +156,7 @@ func FuzzContainerConfig(f *testing.F) {
 		if err := json.Unmarshal(b, &cfg); err != nil {
 			return
 		}
-		var st *setup
+		var st *setup.Setup
 		var err error
 		limited(t, len(b), func() {
 			if err = checkNamespaces(&cfg); err == nil {
@@ -169,28 +170,4 @@ func FuzzContainerConfig(f *testing.F) {
 			t.Fatalf("%d descriptors, before there were %d", n, files)
 		}
 	})
-}
-
-// Limits that do not fit into a number are no negative ones.
-func TestMilliCPU(t *testing.T) {
-	t.Parallel()
-	const most = 1<<63 - 1
-	for _, c := range []struct {
-		quota  int64
-		period uint64
-		want   int64
-	}{
-		{50000, 100000, 500},
-		{200000, 100000, 2000},
-		{1, 1 << 63, desired.MinCPU},
-		{1, 1<<64 - 1, desired.MinCPU},
-		{most, 1, desired.MaxCPU},
-		{most, 1<<64 - 1, 499},
-		{most / 1000, 1, desired.MaxCPU},
-		{most/1000 + 1, 1, desired.MaxCPU},
-	} {
-		if got := milliCPU(c.quota, c.period); got != c.want {
-			t.Errorf("%d of %d: %d, expected %d", c.quota, c.period, got, c.want)
-		}
-	}
 }

@@ -68,14 +68,14 @@ func (l *Launcher) createContainer(ctx context.Context, c *Container) (*actual.R
 	if err != nil {
 		return nil, err
 	}
-	if err := checkCommand(c.Spec, st.root.path); err != nil {
+	if err := checkCommand(c.Spec, st.Root.Path); err != nil {
 		return nil, err
 	}
-	if err := st.checkCopyUp(); err != nil {
+	if err := checkCopyUp(st); err != nil {
 		return nil, err
 	}
-	if st.root.readOnly {
-		if err := st.makeMountPoints(); err != nil {
+	if st.Root.ReadOnly {
+		if err := makeMountPoints(st); err != nil {
 			return nil, err
 		}
 	}
@@ -215,7 +215,7 @@ func (l *Launcher) startContainer(ctx context.Context, id string, img *checkpoin
 	}
 	// As long as the start of a manifest's may take, and not as one call of a sentry
 	// that has started: a loaded host is slow, not broken.
-	timeout := l.opts.BootTimeout + st.startTimeout()
+	timeout := l.opts.BootTimeout + st.StartTimeout()
 	if img != nil {
 		timeout += img.timeout()
 	}

@@ -4,10 +4,10 @@ package launcher
 
 import (
 	"errors"
-	"fmt"
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -24,18 +24,7 @@ var (
 	ErrStuck = errors.New("process does not die")
 )
 
-// terminalError is an error that trying the same spec again can't cure.
-type terminalError struct{ err error }
-
-func (e *terminalError) Error() string { return e.err.Error() }
-func (e *terminalError) Unwrap() error { return e.err }
-
-// Terminal tells the reconcile loop not to retry before the spec changes.
-func (e *terminalError) Permanent() bool { return true }
-
-func terminalf(format string, args ...any) error {
-	return &terminalError{fmt.Errorf(format, args...)}
-}
+func terminalf(format string, args ...any) error { return operation.Permanentf(format, args...) }
 
 // unfitError is an error that lasts until somebody changes the host or the root of
 // the sandbox. It is tried again: what is missing may be made or mounted.

@@ -9,6 +9,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -23,21 +24,14 @@ func ExecArgs(rec *actual.Record, argv []string) (wire.ExecArgs, error) {
 	if err != nil {
 		return wire.ExecArgs{}, fmt.Errorf("read defaults of %s: %w", rec.Name, err)
 	}
-	p := *st.spec.Process
+	p := *st.Spec.Process
 	p.Args = argv
-	return processArgs(&p, false), nil
+	return st.Exec(&p), nil
 }
 
 // ContainerExecArgs starts one more process in the container of cfg, as its OCI
 // description says.
 func ContainerExecArgs(cfg *specs.Spec, p *specs.Process) wire.ExecArgs {
-	return processArgs(p, rawSockets(cfg))
-}
-
-func processArgs(p *specs.Process, raw bool) wire.ExecArgs {
-	return wire.ExecArgs{
-		Argv: p.Args, Envv: p.Env, WorkingDirectory: p.Cwd,
-		KUID: p.User.UID, KGID: p.User.GID, ExtraKGIDs: p.User.AdditionalGids,
-		NoNewPrivileges: p.NoNewPrivileges, Capabilities: taskCapabilities(settable(p.Capabilities), raw), StdioIsPty: p.Terminal,
-	}
+	st := setup.Setup{RawSockets: setup.RawSockets(cfg)}
+	return st.Exec(p)
 }

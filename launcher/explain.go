@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -160,23 +161,23 @@ func (c *Control) peek(ctx context.Context, p string) []byte {
 // peek returns the beginning of a file of a sandbox that has not been started, as
 // its application would see it: below the volume or the root that it is in, links
 // followed inside of that.
-func (st *setup) peek(p string) []byte {
-	from, rest := st.root, path.Clean(p)
-	if from.host {
-		from.path = "/"
+func peek(st *setup.Setup, p string) []byte {
+	from, rest := st.Root, path.Clean(p)
+	if from.Host {
+		from.Path = "/"
 		if !showsHost(rest) {
-			from.path = ""
+			from.Path = ""
 		}
 	}
 	longest := ""
 	i := 0
-	for _, m := range st.spec.Mounts {
+	for _, m := range st.Spec.Mounts {
 		below := p == m.Destination || strings.HasPrefix(p, strings.TrimSuffix(m.Destination, "/")+"/")
-		bind := m.Type == "bind" && i < len(st.volumes)
+		bind := m.Type == "bind" && i < len(st.Volumes)
 		if below && len(m.Destination) >= len(longest) {
-			longest, from = m.Destination, source{}
+			longest, from = m.Destination, setup.Source{}
 			if bind {
-				from = st.volumes[i]
+				from = st.Volumes[i]
 			}
 			rest = strings.TrimPrefix(p, m.Destination)
 		}
@@ -184,10 +185,10 @@ func (st *setup) peek(p string) []byte {
 			i++
 		}
 	}
-	if from.path == "" {
+	if from.Path == "" {
 		return nil
 	}
-	b, err := readBeginning(from.path, strings.Trim(rest, "/"))
+	b, err := readBeginning(from.Path, strings.Trim(rest, "/"))
 	if err != nil {
 		return nil
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/operation"
+	"sandboxctl.dev/launcher/setup"
 )
 
 // Why a command can't be started is said in users' words.
@@ -91,23 +92,23 @@ func TestPeek(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	st := &setup{spec: &specs.Spec{Mounts: []specs.Mount{
+	st := &setup.Setup{Spec: &specs.Spec{Mounts: []specs.Mount{
 		{Destination: "/proc", Type: "proc"}, {Destination: "/v", Type: "bind"}, {Destination: "/v/tmp", Type: "tmpfs"}, {Destination: "/file", Type: "bind"},
-	}}, root: source{path: root}, volumes: []source{{path: volume}, {path: volume + "/b"}}}
+	}}, Root: setup.Source{Path: root}, Volumes: []setup.Source{{Path: volume}, {Path: volume + "/b"}}}
 	for p, want := range map[string]string{
 		"/bin/a": "in the root", "/v/b": "in the volume", "/v/sub/c": "deeper", "/v/inside": "deeper", "/file": "in the volume", "/v/../bin/a": "",
 		"/v/out": "", "/v/fifo": "", "/v/none": "", "/v/sub": "", "/v": "", "/": "", "/proc/version": "", "/v/tmp/b": "", "/vb": "",
 		"/v/long": strings.Repeat("x", maxInterpreterLine),
 	} {
-		if got := string(st.peek(p)); got != want {
+		if got := string(peek(st, p)); got != want {
 			t.Errorf("%s: %.40q, expected %.40q", p, got, want)
 		}
 	}
-	st = &setup{spec: &specs.Spec{}, root: source{host: true}}
-	if got := st.peek("/usr/bin/env"); len(got) == 0 {
+	st = &setup.Setup{Spec: &specs.Spec{}, Root: setup.Source{Host: true}}
+	if got := peek(st, "/usr/bin/env"); len(got) == 0 {
 		t.Error("nothing of the host's programs")
 	}
-	if got := st.peek("/etc/passwd"); got != nil {
+	if got := peek(st, "/etc/passwd"); got != nil {
 		t.Errorf("the host's own passwd: %q", got)
 	}
 }

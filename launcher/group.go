@@ -12,16 +12,17 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/specfield"
 )
 
 // createGroup makes the cgroup of what is on record: where the client of a
 // container wants it, or among those of all sandboxes. On error nothing of it is
 // left.
-func (l *Launcher) createGroup(rec *actual.Record, st *setup) (*cgroup.Group, error) {
+func (l *Launcher) createGroup(rec *actual.Record, st *setup.Setup) (*cgroup.Group, error) {
 	own := rec.Name + "-" + rec.UID
 	if rec.Container == nil {
-		group, unenforced, err := l.cgroups.Create(own, st.limits, st.defaults)
+		group, unenforced, err := l.cgroups.Create(own, st.Limits, st.Defaults)
 		if err != nil {
 			return nil, err
 		}
@@ -36,11 +37,11 @@ func (l *Launcher) createGroup(rec *actual.Record, st *setup) (*cgroup.Group, er
 		}
 		return group, nil
 	}
-	place, err := cgroup.ParsePlace(st.cgroupsPath, own)
+	place, err := cgroup.ParsePlace(st.CgroupsPath, own)
 	if err != nil {
 		return nil, err
 	}
-	group, err := l.cgroups.CreateAt(place, st.resources)
+	group, err := l.cgroups.CreateAt(place, st.Resources)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"sandboxctl.dev/launcher/setup"
 )
 
 func TestHidden(t *testing.T) {
@@ -78,23 +80,23 @@ func TestHidden(t *testing.T) {
 			continue
 		}
 		var got []string
-		volumes := st.volumes
-		for _, m := range st.spec.Mounts {
-			if !isBind(m) {
+		volumes := st.Volumes
+		for _, m := range st.Spec.Mounts {
+			if !setup.IsBind(m) {
 				got = append(got, m.Destination+" "+m.Type)
 				continue
 			}
 			v := volumes[0]
 			volumes = volumes[1:]
-			if v.empty {
-				v.path = "empty"
+			if v.Empty {
+				v.Path = "empty"
 			}
-			if v.readOnly != slices.Contains(m.Options, "ro") {
+			if v.ReadOnly != slices.Contains(m.Options, "ro") {
 				t.Errorf("%s: %s: gofer and sentry are told different things", name, m.Destination)
 			}
-			got = append(got, fmt.Sprintf("%s=%s ro=%t", m.Destination, v.path, v.readOnly))
+			got = append(got, fmt.Sprintf("%s=%s ro=%t", m.Destination, v.Path, v.ReadOnly))
 		}
-		if text := strings.Join(got, ", "); text != want.want || st.root.readOnly != want.root || st.spec.Root.Readonly != want.root {
+		if text := strings.Join(got, ", "); text != want.want || st.Root.ReadOnly != want.root || st.Spec.Root.Readonly != want.root {
 			t.Errorf("%s:\n%s,\nexpected\n%s", name, text, want.want)
 		}
 	}

@@ -17,7 +17,9 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"golang.org/x/sys/unix"
+
 	"sandboxctl.dev/actual/operation"
+	"sandboxctl.dev/launcher/setup"
 )
 
 // script is a hook that runs shell commands.
@@ -86,16 +88,16 @@ func TestHookArgsAndEnv(t *testing.T) {
 func TestBundleHookEnvironment(t *testing.T) {
 	t.Setenv("SANDBOXCTL_TEST_OF_HOOKS", "leaked")
 	t.Setenv("PATH", "/the/path")
-	h := &bundleHooks{env: []string{"FROM=container"}}
+	h := &setup.Hooks{Env: []string{"FROM=container"}}
 	for kind, want := range map[string]string{
 		"prestart": "PATH=/the/path", "createRuntime": "PATH=/the/path", "createContainer": "FROM=container", "poststart": "PATH=/the/path", "poststop": "PATH=/the/path",
 	} {
-		if got := h.set(kind, nil, 0).Env; len(got) != 1 || got[0] != want {
+		if got := hookSet(h, kind, nil, 0).Env; len(got) != 1 || got[0] != want {
 			t.Errorf("%s: %q, expected %q", kind, got, want)
 		}
 	}
 	t.Setenv("PATH", "")
-	if got := h.set("poststop", nil, 0).Env; len(got) != 1 || got[0] != defaultPath {
+	if got := hookSet(h, "poststop", nil, 0).Env; len(got) != 1 || got[0] != setup.DefaultPath {
 		t.Errorf("without one: %q", got)
 	}
 }

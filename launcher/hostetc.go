@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/setup"
 )
 
 // hostEtc are patterns for the parts of /etc that programs below /usr have links
@@ -168,14 +169,14 @@ func secretName(name string) bool {
 
 // addUser lets the user of a sandbox have a name and a home directory: programs
 // ask for both.
-func addUser(t *gofer.Tree, s source) (passwd, group string) {
+func addUser(t *gofer.Tree, s setup.Source) (passwd, group string) {
 	passwd = "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n" +
 		"www-data:x:33:33:www-data:/var/www:/usr/sbin/nologin\n"
 	group = "root:x:0:\ndaemon:x:1:\ntty:x:5:\nwww-data:x:33:\n"
-	if u := s.user; u != nil {
+	if u := s.User; u != nil {
 		if !slices.Contains([]uint32{0, 1, 33, nobodyID}, u.UID) {
 			passwd += fmt.Sprintf("user:x:%d:%d:user:/home/user:/bin/sh\n", u.UID, u.GID)
-			if s.maps.maps(u.UID, u.GID) {
+			if s.Maps.Maps(u.UID, u.GID) {
 				t.Dirs = append(t.Dirs, gofer.Dir{Path: "home/user", Mode: 0o700})
 				t.Owners = append(t.Owners, gofer.Owner{Path: "home/user", UID: u.UID, GID: u.GID})
 			} else {

@@ -15,6 +15,7 @@ import (
 
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/setup"
 )
 
 // etcOf makes an /etc of files "PATH MODE [UID]", directories that end in a
@@ -111,10 +112,10 @@ func TestHostEtc(t *testing.T) {
 // Every user of a host root has a name and a home directory.
 func TestHostUser(t *testing.T) {
 	t.Parallel()
-	maps := &idMaps{uids: []specs.LinuxIDMapping{idRange(0, 100000, 2000)}, gids: []specs.LinuxIDMapping{idRange(0, 100000, 2000)}}
+	maps := &setup.IDMaps{UIDs: []specs.LinuxIDMapping{idRange(0, 100000, 2000)}, GIDs: []specs.LinuxIDMapping{idRange(0, 100000, 2000)}}
 	for name, c := range map[string]struct {
 		user          *desired.User
-		maps          *idMaps
+		maps          *setup.IDMaps
 		passwd, group string
 		home          string
 	}{
@@ -131,7 +132,7 @@ func TestHostUser(t *testing.T) {
 		"group not mapped":    {&desired.User{UID: 1000, GID: 3000}, maps, "user:x:1000:", "user:x:3000:\n", "[{home/user 511}] []"},
 	} {
 		tree := &gofer.Tree{}
-		passwd, group := addUser(tree, source{user: c.user, maps: c.maps})
+		passwd, group := addUser(tree, setup.Source{User: c.user, Maps: c.maps})
 		if !strings.Contains(passwd, c.passwd) || c.passwd == "" && strings.Contains(passwd, "user:") {
 			t.Errorf("%s: passwd %q", name, passwd)
 		}

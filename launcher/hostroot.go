@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/setup"
 )
 
 // hostDirs are the directories of the host that a host root shows: programs
@@ -22,7 +23,7 @@ const hostRootField = "spec.root.host"
 // hostTree describes the root of `root.host`: a tmpfs with read-only mounts of
 // the host's programs, a generated /etc and empty standard directories. Its
 // mounts are given to the gofer, and returned.
-func hostTree(s source, m *gofer.Mount, toGofer *donation) (binds []*tree, err error) {
+func hostTree(s setup.Source, m *gofer.Mount, toGofer *donation) (binds []*tree, err error) {
 	m.Tree = &gofer.Tree{Dirs: []gofer.Dir{
 		{Path: "dev", Mode: 0o755},
 		{Path: "etc", Mode: 0o755},
@@ -72,7 +73,7 @@ func addHost(t *gofer.Tree, path, name string, toGofer *donation, binds *[]*tree
 		t.Links = append(t.Links, gofer.Link{Path: name, Target: target})
 		return nil
 	}
-	bind, err := detach(source{path: path, readOnly: true, field: hostRootField})
+	bind, err := detach(setup.Source{Path: path, ReadOnly: true, Field: hostRootField})
 	if err != nil {
 		return err
 	}
@@ -82,25 +83,25 @@ func addHost(t *gofer.Tree, path, name string, toGofer *donation, binds *[]*tree
 }
 
 // addEtc generates the files of /etc that must not be the host's own.
-func addEtc(t *gofer.Tree, s source) error {
+func addEtc(t *gofer.Tree, s setup.Source) error {
 	passwd, group := addUser(t, s)
 	for name, content := range map[string]string{
 		"passwd":        passwd,
 		"group":         group,
 		"nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
-		"hostname":      s.hostname + "\n",
-		"hosts":         "127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 " + s.hostname + "\n",
+		"hostname":      s.Hostname + "\n",
+		"hosts":         "127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 " + s.Hostname + "\n",
 		"os-release":    osRelease(),
 	} {
 		t.Files = append(t.Files, gofer.File{Path: "etc/" + name, Mode: 0o644, Content: content})
 	}
-	if s.resolver == "" {
+	if s.Resolver == "" {
 		// Nothing is reachable, so no resolver: a lookup fails at once instead
 		// of waiting for a time-out.
 		t.Files = append(t.Files, gofer.File{Path: "etc/resolv.conf", Mode: 0o644})
 		return nil
 	}
-	b, err := os.ReadFile(s.resolver)
+	b, err := os.ReadFile(s.Resolver)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read resolver configuration: %w", err)
 	}

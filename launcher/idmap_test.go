@@ -15,41 +15,12 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/launcher/setup"
 )
 
 func idRange(inside, outside, size uint32) specs.LinuxIDMapping {
 	return specs.LinuxIDMapping{ContainerID: inside, HostID: outside, Size: size}
-}
-
-func TestCheckIDMap(t *testing.T) {
-	t.Parallel()
-	many := make([]specs.LinuxIDMapping, maxIDMap+1)
-	for _, c := range []struct {
-		maps []specs.LinuxIDMapping
-		want string
-	}{
-		{[]specs.LinuxIDMapping{idRange(0, 100000, 65536)}, ""},
-		{[]specs.LinuxIDMapping{idRange(1, 200000, 9), idRange(0, 1000, 1)}, ""},
-		{nil, "expected 1 to 340 ranges, got 0"},
-		{many, "got 341"},
-		{[]specs.LinuxIDMapping{idRange(0, 1, 0)}, "at least one id"},
-		{[]specs.LinuxIDMapping{idRange(0, 1<<32-2, 2)}, "within 0 to 4294967294"},
-		{[]specs.LinuxIDMapping{idRange(1<<32-1, 0, 1)}, "within 0 to"},
-		{[]specs.LinuxIDMapping{idRange(0, 10, 10), idRange(9, 100, 2)}, "m[1]: it overlaps with m[0]"},
-		{[]specs.LinuxIDMapping{idRange(0, 10, 10), idRange(20, 19, 2)}, "overlaps"},
-		{[]specs.LinuxIDMapping{idRange(1, 1, 1)}, "0 must be mapped"},
-	} {
-		err := checkIDMap("m", c.maps)
-		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%v: %v, expected %q", c.maps, err, c.want)
-		}
-	}
-	if id, ok := hostID([]specs.LinuxIDMapping{idRange(0, 5, 1), idRange(10, 100, 5)}, 14); id != 104 || !ok {
-		t.Errorf("14 is %d on the host", id)
-	}
-	if _, ok := hostID([]specs.LinuxIDMapping{idRange(10, 100, 5)}, 15); ok {
-		t.Error("an id that is not mapped is one on the host")
-	}
 }
 
 func TestContainerMaps(t *testing.T) {
@@ -70,7 +41,7 @@ func TestContainerMaps(t *testing.T) {
 		{specs.Linux{}, "/etc/passwd", true, "it is not a namespace"},
 		{specs.Linux{}, "/nosuch", true, "no such file"},
 	} {
-		_, err := containerMaps(&c.linux, c.path, c.userns)
+		_, err := setup.ContainerMaps(&c.linux, c.path, c.userns, mapsOf)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v, expected %q", c, err, c.want)
 		}
@@ -83,10 +54,10 @@ func TestMapsOf(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("making a user namespace with mappings needs root")
 	}
-	want := &idMaps{[]specs.LinuxIDMapping{idRange(0, 300000, 1000), idRange(5000, 400000, 1)}, []specs.LinuxIDMapping{idRange(0, 350000, 10)}}
+	want := &setup.IDMaps{UIDs: []specs.LinuxIDMapping{idRange(0, 300000, 1000), idRange(5000, 400000, 1)}, GIDs: []specs.LinuxIDMapping{idRange(0, 350000, 10)}}
 	cmd := exec.Command("sleep", "1000")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	want.apply(cmd.SysProcAttr)
+	mapUsers(want, cmd.SysProcAttr)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

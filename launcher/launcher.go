@@ -15,6 +15,7 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/setup"
 )
 
 // Options configure a Launcher. The zero value of a duration means its default.
@@ -172,7 +173,7 @@ func (l *Launcher) requested(name, token string) (string, error) {
 }
 
 // openChecked opens a checkpoint that can be restored into the set-up.
-func (l *Launcher) openChecked(ctx context.Context, st *setup, path string) (*checkpointImage, error) {
+func (l *Launcher) openChecked(ctx context.Context, st *setup.Setup, path string) (*checkpointImage, error) {
 	bin, version, err := l.sentry.open(ctx)
 	if err != nil {
 		return nil, err

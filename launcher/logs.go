@@ -16,6 +16,7 @@ import (
 	"sandboxctl.dev/actual/crashpoint"
 	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/gofer/sandboxlog"
+	"sandboxctl.dev/launcher/setup"
 )
 
 // LogDir is the directory of a sandbox's logs, in its own directory. Only root
@@ -44,7 +45,7 @@ func attemptDir(attempt int64) string { return strconv.FormatInt(attempt, 10) }
 
 // prepareLogs makes the log directory of an attempt and removes those of attempts
 // before the last. The caller closes it.
-func (l *Launcher) prepareLogs(dir *os.File, rec *actual.Record, maps *idMaps) (*os.File, error) {
+func (l *Launcher) prepareLogs(dir *os.File, rec *actual.Record, maps *setup.IDMaps) (*os.File, error) {
 	all, err := l.makeDir(dir, LogDir, rec.Name, false)
 	if err != nil {
 		return nil, err
@@ -59,7 +60,7 @@ func (l *Launcher) prepareLogs(dir *os.File, rec *actual.Record, maps *idMaps) (
 		return nil, err
 	}
 	// The gofer writes there.
-	uid, gid := maps.owner()
+	uid, gid := maps.Owner()
 	crashpoint.Before(crashpoint.LogOwner)
 	err = logs.Chown(uid, gid)
 	crashpoint.After(crashpoint.LogOwner)

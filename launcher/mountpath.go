@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/launcher/setup"
 )
 
 // maxMountLinks bounds the links on the way to a mount point, as the kernel does.
@@ -20,11 +22,11 @@ const maxMountLinks = 40
 // other mounts lead, as runc does. The sentry follows links by itself, but can't
 // make a mount point where one leads nowhere: /etc/resolv.conf of a root in which
 // systemd-resolved is not running, for one.
-func (st *setup) resolveMountPoints() error {
-	trees := containerTrees{served: st.servedAt(), open: map[*source]*os.File{}}
+func resolveMountPoints(st *setup.Setup) error {
+	trees := containerTrees{served: st.ServedAt(), open: map[*setup.Source]*os.File{}}
 	defer trees.close()
-	for i := range st.spec.Mounts {
-		m := &st.spec.Mounts[i]
+	for i := range st.Spec.Mounts {
+		m := &st.Spec.Mounts[i]
 		// A mount does not stand in its own way.
 		trees.but = filepath.Clean(m.Destination)
 		dest, err := trees.resolve(m.Destination)
@@ -42,9 +44,9 @@ func (st *setup) resolveMountPoints() error {
 
 // containerTrees are the trees of the host in a container, by their mount points.
 type containerTrees struct {
-	served map[string]*source
+	served map[string]*setup.Source
 	but    string
-	open   map[*source]*os.File
+	open   map[*setup.Source]*os.File
 }
 
 func (c *containerTrees) close() {
@@ -91,7 +93,7 @@ func (c *containerTrees) readlink(p string) (string, error) {
 		tree, ok = c.served[at]
 	}
 	rel := strings.TrimPrefix(strings.TrimPrefix(p, at), "/")
-	if tree == nil || tree.empty || tree.host || rel == "" {
+	if tree == nil || tree.Empty || tree.Host || rel == "" {
 		return "", nil
 	}
 	dir := c.dir(tree)
@@ -115,11 +117,11 @@ func (c *containerTrees) readlink(p string) (string, error) {
 }
 
 // dir is the open top of a tree, nil if it can't be opened.
-func (c *containerTrees) dir(tree *source) *os.File {
+func (c *containerTrees) dir(tree *setup.Source) *os.File {
 	if f := c.open[tree]; f != nil {
 		return f
 	}
-	f, err := tree.open()
+	f, err := openSource(tree)
 	if err != nil {
 		return nil
 	}

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"sandboxctl.dev/launcher/setup"
 )
 
 // A mount point that is a link is where the link leads, in the container, also if
@@ -64,11 +66,11 @@ func TestResolveMountPoints(t *testing.T) {
 		"/etc/self/x":          "error: links lead in a circle",
 		"/up":                  "error: it leads to the root",
 	} {
-		st := &setup{root: source{path: filepath.Join(dir, "root")}, spec: &specs.Spec{Mounts: []specs.Mount{{Destination: "/tmp", Type: "tmpfs"}}}}
-		st.addBind("/vol", source{path: filepath.Join(dir, "vol")})
-		st.addBind(dest, source{path: dir})
-		err := st.resolveMountPoints()
-		last := st.spec.Mounts[len(st.spec.Mounts)-1]
+		st := &setup.Setup{Root: setup.Source{Path: filepath.Join(dir, "root")}, Spec: &specs.Spec{Mounts: []specs.Mount{{Destination: "/tmp", Type: "tmpfs"}}}}
+		st.AddBind("/vol", setup.Source{Path: filepath.Join(dir, "vol")})
+		st.AddBind(dest, setup.Source{Path: dir})
+		err := resolveMountPoints(st)
+		last := st.Spec.Mounts[len(st.Spec.Mounts)-1]
 		if msg, fails := strings.CutPrefix(want, "error: "); fails {
 			if err == nil || !strings.Contains(err.Error(), msg) {
 				t.Errorf("%s: %v, expected %q", dest, err, msg)
@@ -76,14 +78,14 @@ func TestResolveMountPoints(t *testing.T) {
 		} else if err != nil || last.Destination != want {
 			t.Errorf("%s: %s, expected %s; %v", dest, last.Destination, want, err)
 		}
-		if st.spec.Mounts[0].Destination != "/tmp" || st.spec.Mounts[1].Destination != "/vol" {
-			t.Errorf("%s: %+v", dest, st.spec.Mounts)
+		if st.Spec.Mounts[0].Destination != "/tmp" || st.Spec.Mounts[1].Destination != "/vol" {
+			t.Errorf("%s: %+v", dest, st.Spec.Mounts)
 		}
 	}
 	// In a view of the host there is nothing to look up.
-	st := &setup{root: source{host: true}, spec: &specs.Spec{}}
-	st.addBind("/etc/resolv.conf", source{path: dir})
-	if err := st.resolveMountPoints(); err != nil || st.spec.Mounts[0].Destination != "/etc/resolv.conf" {
-		t.Errorf("%v %+v", err, st.spec.Mounts)
+	st := &setup.Setup{Root: setup.Source{Host: true}, Spec: &specs.Spec{}}
+	st.AddBind("/etc/resolv.conf", setup.Source{Path: dir})
+	if err := resolveMountPoints(st); err != nil || st.Spec.Mounts[0].Destination != "/etc/resolv.conf" {
+		t.Errorf("%v %+v", err, st.Spec.Mounts)
 	}
 }

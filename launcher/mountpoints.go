@@ -9,28 +9,30 @@ import (
 	"os"
 	"path"
 	"strings"
+
+	"sandboxctl.dev/launcher/setup"
 )
 
 // makeMountPoints makes what a container mounts on and its root does not have,
 // as runc does: in a root that is served read-only nobody could do it later. The
 // root belongs to the client, who could make them too; no link is followed out
 // of it.
-func (st *setup) makeMountPoints() error {
-	root, err := os.OpenRoot(st.root.path)
+func makeMountPoints(st *setup.Setup) error {
+	root, err := os.OpenRoot(st.Root.Path)
 	if err != nil {
 		return fmt.Errorf("open root: %w", err)
 	}
 	defer root.Close()
 	volume := 0
-	for _, m := range st.spec.Mounts {
+	for _, m := range st.Spec.Mounts {
 		dir := true
-		if isBind(m) {
-			if dir, err = st.volumes[volume].isDir(); err != nil {
+		if setup.IsBind(m) {
+			if dir, err = isDir(&st.Volumes[volume]); err != nil {
 				return fmt.Errorf("look at mount source: %w", err)
 			}
 			volume++
 		}
-		if st.onMount(m.Destination) {
+		if st.OnMount(m.Destination) {
 			continue // gVisor makes it, in what is mounted there
 		}
 		if err := makeMountPoint(root, strings.TrimLeft(path.Clean(m.Destination), "/"), dir); err != nil {
@@ -42,9 +44,9 @@ func (st *setup) makeMountPoints() error {
 
 // checkCopyUp refuses a tmpfs that is to have a copy of what is under it, if there
 // is something: it would be missing.
-func (st *setup) checkCopyUp() error {
-	for _, dest := range st.copyUp {
-		root, err := os.OpenRoot(st.root.path)
+func checkCopyUp(st *setup.Setup) error {
+	for _, dest := range st.CopyUp {
+		root, err := os.OpenRoot(st.Root.Path)
 		if err != nil {
 			return fmt.Errorf("open root: %w", err)
 		}
@@ -57,25 +59,15 @@ func (st *setup) checkCopyUp() error {
 	return nil
 }
 
-func (s *source) isDir() (bool, error) {
-	if s.empty {
+func isDir(s *setup.Source) (bool, error) {
+	if s.Empty {
 		return false, nil
 	}
-	info, err := os.Stat(s.path)
+	info, err := os.Stat(s.Path)
 	if err != nil {
 		return false, err
 	}
 	return info.IsDir(), nil
-}
-
-// onMount says whether a path is below another mount.
-func (st *setup) onMount(dest string) bool {
-	for _, m := range st.spec.Mounts {
-		if strings.HasPrefix(path.Clean(dest), path.Clean(m.Destination)+"/") {
-			return true
-		}
-	}
-	return false
 }
 
 func makeMountPoint(root *os.Root, name string, dir bool) error {

@@ -14,6 +14,7 @@ import (
 	"sandboxctl.dev/dirfd"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/hostfs"
+	"sandboxctl.dev/launcher/setup"
 )
 
 // openNoLinks opens an absolute host path of which no component may be a
@@ -64,18 +65,18 @@ var refusedFS = map[int64]string{
 // open opens the source, following nothing. One that a policy allows is opened
 // below the path of the policy: who may write there, and swaps a directory for a
 // link or "..", never leads out of it.
-func (s *source) open() (*os.File, error) {
-	if s.allowed == "" {
-		return openNoLinks(s.path, unix.O_PATH)
+func openSource(s *setup.Source) (*os.File, error) {
+	if s.Allowed == "" {
+		return openNoLinks(s.Path, unix.O_PATH)
 	}
-	root, err := openNoLinks(s.allowed, unix.O_PATH)
+	root, err := openNoLinks(s.Allowed, unix.O_PATH)
 	if errors.Is(err, unix.ENOENT) {
-		return nil, fmt.Errorf("%w: the host policy allows %s, which has to be made first", err, s.allowed)
+		return nil, fmt.Errorf("%w: the host policy allows %s, which has to be made first", err, s.Allowed)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open %s of the host policy: %w", s.allowed, err)
+		return nil, fmt.Errorf("open %s of the host policy: %w", s.Allowed, err)
 	}
-	rel := strings.TrimPrefix(strings.TrimPrefix(s.path, s.allowed), "/")
+	rel := strings.TrimPrefix(strings.TrimPrefix(s.Path, s.Allowed), "/")
 	if rel == "" {
 		return root, nil
 	}
@@ -98,9 +99,9 @@ type tree struct {
 // detach returns a detached private mount of a directory or regular file,
 // without set-user-ID and devices, read-only if asked. What is mounted below a
 // directory comes along.
-func detach(s source) (*tree, error) {
-	path := s.path
-	src, err := s.open()
+func detach(s setup.Source) (*tree, error) {
+	path := s.Path
+	src, err := openSource(&s)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, unfitIf(err))
 	}
@@ -119,7 +120,7 @@ func detach(s source) (*tree, error) {
 	if name, bad := refusedFS[fs.Type]; bad {
 		return nil, terminalf("open %s: it is on %s, which is never shared with a sandbox", path, name)
 	}
-	t := &tree{isDir: info.IsDir(), readOnly: s.readOnly, field: s.field}
+	t := &tree{isDir: info.IsDir(), readOnly: s.ReadOnly, field: s.Field}
 	if t.spot, err = hostfs.SpotOf(src); err != nil {
 		return nil, err
 	}
@@ -132,7 +133,7 @@ func detach(s source) (*tree, error) {
 	}
 	flags := uint(unix.AT_EMPTY_PATH | unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
 	attrFlags := uint(unix.AT_EMPTY_PATH)
-	if t.isDir && !s.options.single {
+	if t.isDir && !s.Options.Single {
 		flags |= unix.AT_RECURSIVE
 		attrFlags |= unix.AT_RECURSIVE
 	}
@@ -142,12 +143,12 @@ func detach(s source) (*tree, error) {
 	}
 	t.mount = os.NewFile(uintptr(fd), path)
 	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV, Propagation: unix.MS_PRIVATE}
-	if s.readOnly {
+	if s.ReadOnly {
 		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
 	}
-	if s.options.atime != 0 {
+	if s.Options.Atime != 0 {
 		attr.Attr_clr = unix.MOUNT_ATTR__ATIME
-		attr.Attr_set |= s.options.atime
+		attr.Attr_set |= s.Options.Atime
 	}
 	if err := unix.MountSetattr(fd, "", attrFlags, attr); err != nil {
 		return nil, errors.Join(fmt.Errorf("restrict mount of %s: %w", path, err), t.mount.Close())
@@ -166,13 +167,13 @@ type served struct {
 // openSources opens every served tree and gives it, with one end of its lisafs
 // connection, to the gofer. On error everything opened is owned by the two
 // donations.
-func openSources(sources []source, toGofer, toSentry *donation) (*served, error) {
+func openSources(sources []setup.Source, toGofer, toSentry *donation) (*served, error) {
 	out := &served{}
 	for _, s := range sources {
-		m := gofer.Mount{FD: -1, ReadOnly: s.readOnly, Empty: s.empty, NoDevices: s.options.noDev}
+		m := gofer.Mount{FD: -1, ReadOnly: s.ReadOnly, Empty: s.Empty, NoDevices: s.Options.NoDev}
 		switch {
-		case s.empty:
-		case s.host:
+		case s.Empty:
+		case s.Host:
 			trees, err := hostTree(s, &m, toGofer)
 			if err != nil {
 				return nil, fmt.Errorf("prepare host root: %w", err)
@@ -181,7 +182,7 @@ func openSources(sources []source, toGofer, toSentry *donation) (*served, error)
 		default:
 			t, err := detach(s)
 			if err != nil {
-				return nil, inField(s.field, err)
+				return nil, inField(s.Field, err)
 			}
 			m.FD, m.IsDir = toGofer.give(t.mount), t.isDir
 			out.trees = append(out.trees, t)

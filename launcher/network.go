@@ -12,18 +12,19 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/netns"
+	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/wire"
 )
 
 // openNetns opens the namespace that the sentry is started in, nil if that
 // is a new one or the host's. A path that leads to the host's own namespace is
 // the host's network by another name.
-func (st *setup) openNetns() (*netns.Namespace, error) {
-	if st.netns == "" {
+func openNetns(st *setup.Setup) (*netns.Namespace, error) {
+	if st.NetNS == "" {
 		return nil, nil
 	}
-	ns, err := netns.Open(st.netns)
-	if err != nil && st.policy != nil {
+	ns, err := netns.Open(st.NetNS)
+	if err != nil && st.Policy != nil {
 		err = fmt.Errorf("spec.network.netns: %w", err)
 	}
 	if errors.Is(err, netns.ErrNotNamespace) {
@@ -35,10 +36,10 @@ func (st *setup) openNetns() (*netns.Namespace, error) {
 	own, err := ns.IsOwn()
 	if err == nil && own {
 		field := ""
-		if st.policy != nil {
+		if st.Policy != nil {
 			field = "spec.network.netns: "
 		}
-		err = terminalf("%sjoin network namespace %s: it is the host's own; ask for the host's network instead", field, st.netns)
+		err = terminalf("%sjoin network namespace %s: it is the host's own; ask for the host's network instead", field, st.NetNS)
 	}
 	if err != nil {
 		ns.Close()
@@ -50,11 +51,11 @@ func (st *setup) openNetns() (*netns.Namespace, error) {
 // setNetwork tells the sentry what its network stack has: loopback, and the
 // interfaces that are in its namespace by now.
 // restore says that it gets them for the state of a checkpoint.
-func (l *Launcher) setNetwork(ctx context.Context, rec *actual.Record, st *setup, c *Control, restore bool) error {
-	if st.hostNetwork {
+func (l *Launcher) setNetwork(ctx context.Context, rec *actual.Record, st *setup.Setup, c *Control, restore bool) error {
+	if st.HostNetwork {
 		return nil
 	}
-	if !st.lends {
+	if !st.Passthrough {
 		args := wire.Loopback()
 		args.IsRestore = restore
 		return c.SetNetwork(ctx, args)
@@ -65,7 +66,7 @@ func (l *Launcher) setNetwork(ctx context.Context, rec *actual.Record, st *setup
 	return nil
 }
 
-func (l *Launcher) lendNetwork(ctx context.Context, rec *actual.Record, st *setup, c *Control, restore bool) error {
+func (l *Launcher) lendNetwork(ctx context.Context, rec *actual.Record, st *setup.Setup, c *Control, restore bool) error {
 	// The namespace of the process itself: nothing can have been put in the
 	// place of the path since.
 	p, err := actual.Open(*rec.Sentry)
@@ -90,7 +91,7 @@ func (l *Launcher) lendNetwork(ctx context.Context, rec *actual.Record, st *setu
 	if !cfg.Lent() {
 		if rec.Container == nil {
 			// It was ready a moment ago. Loopback alone would be all it ever has.
-			return errors.New(notReady(st.netns))
+			return errors.New(notReady(st.NetNS))
 		}
 		return c.SetNetwork(ctx, args)
 	}
@@ -148,11 +149,11 @@ func notReady(name string) string {
 
 // recordNetwork writes down what is about to be taken out of a namespace that
 // outlives the sandbox.
-func (l *Launcher) recordNetwork(rec *actual.Record, st *setup, ns *netns.Namespace, cfg *netns.Config) error {
-	if st.netns == "" {
+func (l *Launcher) recordNetwork(rec *actual.Record, st *setup.Setup, ns *netns.Namespace, cfg *netns.Config) error {
+	if st.NetNS == "" {
 		return nil
 	}
-	n := &actual.Network{Path: st.netns}
+	n := &actual.Network{Path: st.NetNS}
 	var err error
 	if n.Inode, err = ns.Inode(); err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/launcher/setup"
 )
 
 // inMountNS runs f on a thread with a mount namespace of its own.
@@ -43,20 +44,20 @@ func inMountNS(t *testing.T, f func() error) {
 }
 
 // hook is a bundle with one hook.
-func hook(program string, args ...string) *bundleHooks {
-	return &bundleHooks{Hooks: &specs.Hooks{Poststop: []specs.Hook{{Path: program, Args: args}}}}
+func hook(program string, args ...string) *setup.Hooks {
+	return &setup.Hooks{Hooks: &specs.Hooks{Poststop: []specs.Hook{{Path: program, Args: args}}}}
 }
 
-// in is the set-up with its paths in a directory.
-func (st *setup) in(in func(string) string, policy *hostpolicy.Policy) *setup {
-	out := &setup{policy: policy, bundle: in(st.bundle)}
-	if st.hooks != nil {
-		h := st.hooks.Hooks.Poststop[0]
+// moved is the set-up with its paths in a directory.
+func moved(st *setup.Setup, in func(string) string, policy *hostpolicy.Policy) *setup.Setup {
+	out := &setup.Setup{Policy: policy, Bundle: in(st.Bundle)}
+	if st.Hooks != nil {
+		h := st.Hooks.Hooks.Poststop[0]
 		args := make([]string, len(h.Args))
 		for i, a := range h.Args {
 			args[i] = in(a)
 		}
-		out.hooks = hook(in(h.Path), args...)
+		out.Hooks = hook(in(h.Path), args...)
 	}
 	return out
 }
@@ -67,24 +68,24 @@ func TestServedNeverShared(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		bindAt string // where the state is seen, too
-		serve  source
+		serve  setup.Source
 		want   string
-		st     setup
+		st     setup.Setup
 	}{
-		"a volume":              {"WORK/allowed/v", source{path: "WORK/allowed/v", field: "spec.volumes[0].hostPath"}, "spec.volumes[0].hostPath: open WORK/allowed/v: it is part of WORK/state", setup{}},
-		"a root":                {"WORK/allowed/v", source{path: "WORK/allowed", readOnly: true, field: "spec.root.dir"}, "spec.root.dir: open WORK/allowed: WORK/allowed/v is mounted there, and it is part of WORK/state", setup{}},
-		"an allowed path":       {"WORK/allowed/v", source{path: "WORK/allowed/v", allowed: "WORK/allowed", readOnly: true, field: "f"}, "f: open", setup{}},
-		"the view of the host":  {"/usr/share", source{host: true, readOnly: true}, "spec.root.host: open /usr: /usr/share is mounted there, and it is part of WORK/state", setup{}},
-		"the host without it":   {"", source{host: true, readOnly: true}, "", setup{}},
-		"a volume of others":    {"WORK/allowed/v", source{path: "WORK/other", field: "f"}, "", setup{}},
-		"another policy's link": {"WORK/allowed/v", source{path: "WORK/links", field: "f"}, "f: open WORK/links: it holds WORK/links/manifests", setup{}},
-		"its own bundle":        {"", source{path: "WORK/other", field: "f"}, "f: open WORK/other: it holds WORK/other/config.json, which no sandbox may write", setup{bundle: "WORK/other"}},
-		"its own bundle, read":  {"", source{path: "WORK/other", field: "f", readOnly: true}, "", setup{bundle: "WORK/other"}},
-		"beside its bundle":     {"", source{path: "WORK/allowed", field: "f"}, "", setup{bundle: "WORK/other"}},
-		"the program of a hook": {"", source{path: "WORK/other", field: "f"}, "it holds WORK/other/hook, which no sandbox may write", setup{hooks: hook("WORK/other/hook")}},
-		"the script of a hook":  {"", source{path: "WORK/other", field: "f"}, "it holds WORK/other/hook, which no sandbox may write", setup{hooks: hook("/bin/sh", "sh", "WORK/other/hook")}},
-		"what a hook writes":    {"", source{path: "WORK/other", field: "f"}, "", setup{hooks: hook("/bin/touch", "touch", "WORK/other/hook")}},
-		"a hook elsewhere":      {"", source{path: "WORK/other", field: "f"}, "", setup{hooks: hook("/bin/sh", "sh", "-c", "exit 0")}},
+		"a volume":              {"WORK/allowed/v", setup.Source{Path: "WORK/allowed/v", Field: "spec.volumes[0].hostPath"}, "spec.volumes[0].hostPath: open WORK/allowed/v: it is part of WORK/state", setup.Setup{}},
+		"a root":                {"WORK/allowed/v", setup.Source{Path: "WORK/allowed", ReadOnly: true, Field: "spec.root.dir"}, "spec.root.dir: open WORK/allowed: WORK/allowed/v is mounted there, and it is part of WORK/state", setup.Setup{}},
+		"an allowed path":       {"WORK/allowed/v", setup.Source{Path: "WORK/allowed/v", Allowed: "WORK/allowed", ReadOnly: true, Field: "f"}, "f: open", setup.Setup{}},
+		"the view of the host":  {"/usr/share", setup.Source{Host: true, ReadOnly: true}, "spec.root.host: open /usr: /usr/share is mounted there, and it is part of WORK/state", setup.Setup{}},
+		"the host without it":   {"", setup.Source{Host: true, ReadOnly: true}, "", setup.Setup{}},
+		"a volume of others":    {"WORK/allowed/v", setup.Source{Path: "WORK/other", Field: "f"}, "", setup.Setup{}},
+		"another policy's link": {"WORK/allowed/v", setup.Source{Path: "WORK/links", Field: "f"}, "f: open WORK/links: it holds WORK/links/manifests", setup.Setup{}},
+		"its own bundle":        {"", setup.Source{Path: "WORK/other", Field: "f"}, "f: open WORK/other: it holds WORK/other/config.json, which no sandbox may write", setup.Setup{Bundle: "WORK/other"}},
+		"its own bundle, read":  {"", setup.Source{Path: "WORK/other", Field: "f", ReadOnly: true}, "", setup.Setup{Bundle: "WORK/other"}},
+		"beside its bundle":     {"", setup.Source{Path: "WORK/allowed", Field: "f"}, "", setup.Setup{Bundle: "WORK/other"}},
+		"the program of a hook": {"", setup.Source{Path: "WORK/other", Field: "f"}, "it holds WORK/other/hook, which no sandbox may write", setup.Setup{Hooks: hook("WORK/other/hook")}},
+		"the script of a hook":  {"", setup.Source{Path: "WORK/other", Field: "f"}, "it holds WORK/other/hook, which no sandbox may write", setup.Setup{Hooks: hook("/bin/sh", "sh", "WORK/other/hook")}},
+		"what a hook writes":    {"", setup.Source{Path: "WORK/other", Field: "f"}, "", setup.Setup{Hooks: hook("/bin/touch", "touch", "WORK/other/hook")}},
+		"a hook elsewhere":      {"", setup.Source{Path: "WORK/other", Field: "f"}, "", setup.Setup{Hooks: hook("/bin/sh", "sh", "-c", "exit 0")}},
 	} {
 		inMountNS(t, func() error {
 			work, err := filepath.EvalSymlinks(t.TempDir())
@@ -115,15 +116,15 @@ func TestServedNeverShared(t *testing.T) {
 				return err
 			}
 			s := c.serve
-			s.path, s.allowed = in(s.path), in(s.allowed)
+			s.Path, s.Allowed = in(s.Path), in(s.Allowed)
 			var toGofer, toSentry donation
 			defer func() { _ = errors.Join(toGofer.close(), toSentry.close()) }()
 			l := &Launcher{store: store, opts: Options{SentryPath: filepath.Join(work, "bin/sentry")}}
-			files, err := openSources([]source{s}, &toGofer, &toSentry)
+			files, err := openSources([]setup.Source{s}, &toGofer, &toSentry)
 			if err != nil {
 				return err
 			}
-			never, _, err := l.checkServed(files.trees, c.st.in(in, policy))
+			never, _, err := l.checkServed(files.trees, moved(&c.st, in, policy))
 			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), in(c.want)) {
 				t.Errorf("%s: %v, expected %q", name, err, in(c.want))
 			}
@@ -131,7 +132,7 @@ func TestServedNeverShared(t *testing.T) {
 				t.Errorf("%s: the gofer is told of %+v only", name, never)
 			}
 			// Who is root may have everything, but for the kernel's filesystems.
-			if _, _, err := l.checkServed(files.trees, &setup{}); err != nil {
+			if _, _, err := l.checkServed(files.trees, &setup.Setup{}); err != nil {
 				t.Errorf("%s: without a policy: %v", name, err)
 			}
 			return nil

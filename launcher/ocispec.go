@@ -3,108 +3,13 @@
 package launcher
 
 import (
-	"errors"
-	"fmt"
 	"path/filepath"
-	"regexp"
-	"slices"
-	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"sandboxctl.dev/desired"
-	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/netns"
-	"sandboxctl.dev/launcher/specfield"
 )
-
-// fromContainer decides the set-up of a container from the config.json of its
-// bundle. Its author is root, who could do everything that is asked for here
-// without this program: paths may lead through links and namespaces may be the
-// host's, unlike those of a manifest.
-func fromContainer(cfg *specs.Spec, bundle string) (*setup, error) {
-	if err := checkContainer(cfg); err != nil {
-		return nil, terminalf("read %s/config.json: %w", bundle, err)
-	}
-	root, err := realPath(bundle, cfg.Root.Path)
-	if err != nil {
-		return nil, terminalf("resolve root.path: %w", err)
-	}
-	st := &setup{
-		root:    source{path: root, readOnly: cfg.Root.Readonly},
-		overlay: desired.OverlayNone,
-	}
-	p := *cfg.Process
-	// They are the host's, and the sentry has none.
-	p.ApparmorProfile, p.SelinuxLabel, p.OOMScoreAdj = "", "", nil
-	p.Capabilities = settable(p.Capabilities)
-	st.spec = &specs.Spec{
-		Version:  specs.Version,
-		Process:  &p,
-		Root:     &specs.Root{Path: "/", Readonly: cfg.Root.Readonly},
-		Hostname: cfg.Hostname, Domainname: cfg.Domainname,
-		Linux: &specs.Linux{},
-	}
-	if err := st.addStartHooks(cfg, bundle); err != nil {
-		return nil, terminalf("read %s/config.json: %w", bundle, err)
-	}
-	st.hostNetwork = true
-	if cfg.Linux != nil {
-		st.spec.Linux.Devices, st.spec.Linux.Sysctl = cfg.Linux.Devices, cfg.Linux.Sysctl
-		if err := st.useSeccomp(cfg.Linux.Seccomp); err != nil {
-			return nil, terminalf("read %s/config.json: %w", bundle, err)
-		}
-		st.spec.Linux.MaskedPaths, st.spec.Linux.ReadonlyPaths = cfg.Linux.MaskedPaths, cfg.Linux.ReadonlyPaths
-		st.bundleLimits(cfg.Linux.Resources)
-		st.cgroupsPath, st.resources = cfg.Linux.CgroupsPath, cfg.Linux.Resources
-		userns, usernsPath := false, ""
-		for _, ns := range cfg.Linux.Namespaces {
-			if ns.Type == specs.UserNamespace {
-				userns, usernsPath = true, ns.Path
-			}
-			if ns.Type == specs.NetworkNamespace {
-				// A hook may put interfaces into a namespace that is new.
-				st.hostNetwork, st.netns, st.lends = false, ns.Path, true
-			}
-		}
-		if st.maps, err = containerMaps(cfg.Linux, usernsPath, userns); err != nil {
-			return nil, terminalf("read %s/config.json: %w", bundle, err)
-		}
-	}
-	st.rawSockets = rawSockets(cfg)
-	if cfg.Linux != nil {
-		st.masked, st.readonly = outermost(cfg.Linux.MaskedPaths), cfg.Linux.ReadonlyPaths
-	}
-	for i, m := range cfg.Mounts {
-		if isMasked(m.Destination, st.masked) {
-			continue
-		}
-		o, err := parseMountOptions(&m, true)
-		if err != nil {
-			return nil, terminalf("read %s/config.json: mounts[%d].%w", bundle, i, err)
-		}
-		if !isBind(m) {
-			if o.copyUp {
-				st.copyUp = append(st.copyUp, m.Destination)
-			}
-			st.spec.Mounts = append(st.spec.Mounts, o.own(m))
-			continue
-		}
-		src, err := realPath(bundle, m.Source)
-		if err != nil {
-			return nil, terminalf("resolve mounts[%d].source: %w", i, err)
-		}
-		st.addBind(m.Destination, source{path: src, readOnly: o.readOnly, options: o})
-	}
-	if err := st.resolveMountPoints(); err != nil {
-		return nil, terminalf("%w", err)
-	}
-	if err := st.hide(); err != nil {
-		return nil, terminalf("%w", err)
-	}
-	return st, nil
-}
 
 // realPath resolves a path of a bundle, links included.
 func realPath(bundle, p string) (string, error) {
@@ -112,79 +17,6 @@ func realPath(bundle, p string) (string, error) {
 		p = filepath.Join(bundle, p)
 	}
 	return filepath.EvalSymlinks(p)
-}
-
-// ociVersions are the versions of the specification that config.json may be of.
-var ociVersions = regexp.MustCompile(`^1\.[0-9]+\.[0-9]+([-+].*)?$`)
-
-// checkContainer refuses what can't be honoured and would change what the
-// container is. What gVisor does not need or have is passed over, as its own
-// runtime does: profiles of the host's security modules, and joining namespaces
-// whose contents are the sentry's own.
-func checkContainer(c *specs.Spec) error {
-	switch {
-	case !ociVersions.MatchString(c.Version):
-		return fmt.Errorf("ociVersion: expected 1.x.y, got %q", c.Version)
-	case c.Root == nil || c.Root.Path == "":
-		return fmt.Errorf("root.path: expected a path")
-	case len(c.Mounts) > maxMounts:
-		return fmt.Errorf("mounts: expected at most %d, got %d", maxMounts, len(c.Mounts))
-	}
-	if err := specfield.Check(c, specfield.Runtime); err != nil {
-		return err
-	}
-	if err := checkProcess(c.Process); err != nil {
-		return err
-	}
-	for i, m := range c.Mounts {
-		switch {
-		case !filepath.IsAbs(m.Destination) || strings.Contains(m.Destination, ".."):
-			return fmt.Errorf("mounts[%d].destination: expected an absolute path without \"..\", got %q", i, m.Destination)
-		case isBind(m) && m.Source == "":
-			return fmt.Errorf("mounts[%d].source: expected a path", i)
-		case !isBind(m) && !slices.Contains(filesystems, m.Type):
-			return fmt.Errorf("mounts[%d].type: expected bind or one of %s, got %q", i, strings.Join(filesystems, ", "), m.Type)
-		}
-	}
-	if err := checkCapabilities(c.Process.Capabilities); err != nil {
-		return err
-	}
-	if l := c.Linux; l != nil {
-		seen := map[specs.LinuxNamespaceType]bool{}
-		for i, ns := range l.Namespaces {
-			if seen[ns.Type] {
-				return fmt.Errorf("linux.namespaces[%d]: %s is there twice", i, ns.Type)
-			}
-			seen[ns.Type] = true
-		}
-		if p := strings.TrimPrefix(l.RootfsPropagation, "r"); !slices.Contains([]string{"", "shared", "slave", "private", "unbindable"}, p) {
-			return fmt.Errorf("linux.rootfsPropagation: expected shared, slave, private or unbindable, got %q", l.RootfsPropagation)
-		}
-		if err := errors.Join(checkHidden(l), cgroup.CheckPIDs(l.Resources)); err != nil {
-			return err
-		}
-		for i, d := range l.Devices {
-			if err := checkDevice(&d); err != nil {
-				return fmt.Errorf("linux.devices[%d].%w", i, err)
-			}
-		}
-	}
-	return nil
-}
-
-// checkDevice refuses a device that the sandbox can't have. It gets a node that
-// leads to gVisor's own device of that number, if there is one: those that
-// gVisor would pass on to the host's hardware are not for this program.
-func checkDevice(d *specs.LinuxDevice) error {
-	switch {
-	case !strings.HasPrefix(d.Path, "/dev/") || strings.Contains(d.Path, ".."):
-		return fmt.Errorf("path: expected a path below /dev, got %q", d.Path)
-	case strings.HasPrefix(d.Path, "/dev/vfio") || strings.HasPrefix(d.Path, "/dev/accel"):
-		return fmt.Errorf("path: %s is a device of the host, which no sandbox gets", d.Path)
-	case !slices.Contains([]string{"c", "u", "b", "p"}, d.Type):
-		return fmt.Errorf("type: expected c, u, b or p, got %q", d.Type)
-	}
-	return nil
 }
 
 var namespaceKinds = map[specs.LinuxNamespaceType]int{

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/setup"
 )
 
 // stdio are the application's descriptors: 0 to 2, and those from 3 on.
@@ -29,7 +30,7 @@ func (s *stdio) give(d *donation) (fds []int) {
 // it has streams of its own, and the pipe of the sentry's own, and gives their read ends and the log
 // directory to the gofer.
 func (l *Launcher) openOutput(la *launch, toGofer *donation) (_ *gofer.Logs, _ *stdio, sentryErr *os.File, err error) {
-	logs := &gofer.Logs{AppName: appLog, SentryName: sentryLog, MaxBytes: limit(l.opts.LogMaxBytes, la.st.logSize), StdoutFD: -1, StderrFD: -1}
+	logs := &gofer.Logs{AppName: appLog, SentryName: sentryLog, MaxBytes: setup.Limit(l.opts.LogMaxBytes, la.st.LogSize), StdoutFD: -1, StderrFD: -1}
 	disk, err := l.store.Disk()
 	if err != nil {
 		return nil, nil, nil, err
@@ -50,7 +51,7 @@ func (l *Launcher) openOutput(la *launch, toGofer *donation) (_ *gofer.Logs, _ *
 		}
 	}()
 	pipes := []*int{&logs.SentryFD, &logs.StdoutFD, &logs.StderrFD}
-	terminal := la.streams == nil && la.st.spec.Process.Terminal
+	terminal := la.streams == nil && la.st.Spec.Process.Terminal
 	if la.streams != nil || terminal {
 		pipes = pipes[:1]
 	}

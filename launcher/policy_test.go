@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 )
@@ -66,12 +67,11 @@ func TestBundlePolicy(t *testing.T) {
 			policy = ""
 		}
 		_, err := fromManifest(manifest(func(s *desired.Spec) { s.Root = desired.Root{Bundle: dir}; s.Command = nil }), hostPolicy(t, policy))
-		var term *terminalError
 		switch {
 		case c.want == "" && err != nil:
 			t.Errorf("%s: %v", name, err)
-		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || !errors.As(err, &term)):
-			t.Errorf("%s: %v, expected a terminal error with %q", name, err, c.want)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || !operation.Permanent(err)):
+			t.Errorf("%s: %v, expected a permanent error with %q", name, err, c.want)
 		}
 	}
 	// Who may write above it could put another one there between two looks.
@@ -103,8 +103,7 @@ func TestCreateDenied(t *testing.T) {
 		}
 		sb := manifest(func(s *desired.Spec) { s.Volumes = []desired.Volume{{Name: "a", MountPath: "/a", HostPath: "/home/x"}} })
 		err = l.Create(t.Context(), &desired.Entry{Sandbox: sb, Hash: desired.Hash(sb)}, "")
-		var term *terminalError
-		if err == nil || !strings.Contains(err.Error(), want) || errors.As(err, &term) {
+		if err == nil || !strings.Contains(err.Error(), want) || operation.Permanent(err) {
 			t.Errorf("%v, expected %q, not for ever", err, want)
 		}
 		if list, err := store.List(); err != nil || len(list.Records)+len(list.Held)+len(list.Aborted) > 0 {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/setup"
 )
 
 // ErrNotRestorable says that a restore would fail; what it is joined with says
@@ -41,7 +42,7 @@ func CheckRestoreContainer(ctx context.Context, cfg *specs.Spec, bundle, path, s
 	return checkRestore(ctx, st, path, sentryPath)
 }
 
-func checkRestore(ctx context.Context, st *setup, path, sentryPath string) error {
+func checkRestore(ctx context.Context, st *setup.Setup, path, sentryPath string) error {
 	img, err := openCheckpoint(path)
 	if err != nil {
 		return err
@@ -56,7 +57,7 @@ func checkRestore(ctx context.Context, st *setup, path, sentryPath string) error
 
 // preflight says why a restore into the set-up would fail: every reason at
 // once, nil if there is none.
-func (i *checkpointImage) preflight(st *setup, version string) error {
+func (i *checkpointImage) preflight(st *setup.Setup, version string) error {
 	features, err := cpuFeatures()
 	if err != nil {
 		return err
@@ -77,7 +78,7 @@ func (i *checkpointImage) preflight(st *setup, version string) error {
 
 // obstacles are the reasons why a restore would fail on a host with a sentry of
 // the version and a processor with the features.
-func (c *CheckpointInfo) obstacles(st *setup, version string, features []string) []string {
+func (c *CheckpointInfo) obstacles(st *setup.Setup, version string, features []string) []string {
 	if c.Version != checkpointVersion || c.Spec == nil || c.Spec.Process == nil || c.Spec.Root == nil {
 		return []string{fmt.Sprintf("it is a checkpoint of version %d, this program knows %d", c.Version, checkpointVersion)}
 	}
@@ -98,10 +99,10 @@ func (c *CheckpointInfo) obstacles(st *setup, version string, features []string)
 	if c.Arch == runtime.GOARCH && len(missing) > 0 {
 		out = append(out, "this processor lacks "+strings.Join(missing, ", "))
 	}
-	differ("the network", c.Network, st.network())
-	differ("the overlay", c.Overlay, st.overlay)
+	differ("the network", c.Network, st.Network())
+	differ("the overlay", c.Overlay, st.Overlay)
 	// What gVisor compares too, after it has started everything.
-	then, now := c.Spec, st.spec
+	then, now := c.Spec, st.Spec
 	differ("root.readonly", then.Root.Readonly, now.Root.Readonly)
 	out = append(out, mountObstacles(then.Mounts, now.Mounts)...)
 	p, q := then.Process, now.Process

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/launcher/setup"
 )
 
 // racerTime is how long racers run: `make racer` sets it.
@@ -78,8 +80,8 @@ func TestRacerOpen(t *testing.T) {
 	// Where the machine is slow, until both have been seen.
 	for began := time.Now(); time.Since(began) < length || (opened == 0 || refused == 0) && time.Since(began) < time.Minute; {
 		for _, p := range []string{"a", "a/sub", "file"} {
-			s := source{path: in(p), allowed: root}
-			f, err := s.open()
+			s := setup.Source{Path: in(p), Allowed: root}
+			f, err := openSource(&s)
 			if err != nil {
 				if !errors.Is(err, unix.ELOOP) && !errors.Is(err, unix.ENOTDIR) {
 					t.Fatalf("%s: %v", p, err)

@@ -13,7 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/setup"
 )
 
 func manifest(change func(*desired.Spec)) *desired.Sandbox {
@@ -43,28 +45,28 @@ func TestSetup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := st.spec.Process
-	if !slices.Equal(p.Args, []string{"sh", "-c", "x"}) || !slices.Equal(p.Env, []string{"A=b", defaultPath}) || p.Cwd != "/" {
+	p := st.Spec.Process
+	if !slices.Equal(p.Args, []string{"sh", "-c", "x"}) || !slices.Equal(p.Env, []string{"A=b", setup.DefaultPath}) || p.Cwd != "/" {
 		t.Errorf("%+v", p)
 	}
 	if got := fmt.Sprint(p.Capabilities.Bounding, p.Rlimits); got != "[CAP_KILL CAP_NET_BIND_SERVICE] [{RLIMIT_NOFILE 2 1}]" {
 		t.Error(got)
 	}
-	if st.mountConfs() != "lisafs:memory,lisafs:none,lisafs:none" || len(st.volumes) != 2 || !st.volumes[0].readOnly || st.volumes[1].readOnly || !st.root.readOnly {
-		t.Errorf("%s %+v", st.mountConfs(), st.sources())
+	if st.MountConfs() != "lisafs:memory,lisafs:none,lisafs:none" || len(st.Volumes) != 2 || !st.Volumes[0].ReadOnly || st.Volumes[1].ReadOnly || !st.Root.ReadOnly {
+		t.Errorf("%s %+v", st.MountConfs(), st.Sources())
 	}
 	// No path of the host is in what the sentry is told.
-	for _, m := range st.spec.Mounts {
+	for _, m := range st.Spec.Mounts {
 		if strings.Contains(m.Source, "srv") {
 			t.Errorf("%+v", m)
 		}
 	}
-	if st.hostUserns() {
+	if st.HostUserns() {
 		t.Error("it is in the host's user namespace for nothing")
 	}
 	st, err = fromManifest(manifest(func(s *desired.Spec) { s.User = &desired.User{UID: 1, GID: 2} }), nil)
-	if err != nil || len(st.spec.Process.Capabilities.Effective) > 0 || len(st.spec.Process.Capabilities.Bounding) == 0 {
-		t.Errorf("a user has capabilities: %+v %v", st.spec.Process.Capabilities, err)
+	if err != nil || len(st.Spec.Process.Capabilities.Effective) > 0 || len(st.Spec.Process.Capabilities.Bounding) == 0 {
+		t.Errorf("a user has capabilities: %+v %v", st.Spec.Process.Capabilities, err)
 	}
 }
 
@@ -80,7 +82,7 @@ func TestBundle(t *testing.T) {
 		}
 		return dir
 	}
-	load := func(dir string) (*setup, error) {
+	load := func(dir string) (*setup.Setup, error) {
 		return fromManifest(manifest(func(s *desired.Spec) { s.Root = desired.Root{Bundle: dir}; s.Command = nil }), nil)
 	}
 	dir := write(good)
@@ -88,10 +90,10 @@ func TestBundle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if st.root.path != dir+"/rootfs" || len(st.volumes) != 1 || st.volumes[0].path != dir+"/data" || !st.volumes[0].readOnly || st.limits.Memory != 100000000 {
+	if st.Root.Path != dir+"/rootfs" || len(st.Volumes) != 1 || st.Volumes[0].Path != dir+"/data" || !st.Volumes[0].ReadOnly || st.Limits.Memory != 100000000 {
 		t.Errorf("%+v", st)
 	}
-	if len(st.spec.Annotations) > 0 {
+	if len(st.Spec.Annotations) > 0 {
 		t.Error("annotations are passed on")
 	}
 	for name, c := range map[string]struct{ old, new, want string }{
@@ -105,9 +107,8 @@ func TestBundle(t *testing.T) {
 		"not JSON":   {`"hostname"`, `hostname`, "config.json"},
 	} {
 		_, err := load(write(strings.Replace(good, c.old, c.new, 1)))
-		var term *terminalError
-		if err == nil || !strings.Contains(err.Error(), c.want) || !errors.As(err, &term) {
-			t.Errorf("%s: %v, expected a terminal error with %q", name, err, c.want)
+		if err == nil || !strings.Contains(err.Error(), c.want) || !operation.Permanent(err) {
+			t.Errorf("%s: %v, expected a permanent error with %q", name, err, c.want)
 		}
 	}
 	// Not followed, not waited for.
@@ -141,7 +142,7 @@ func TestDetachRefuses(t *testing.T) {
 		dir + "/link": "symbolic link", dir + "/link/x": "symbolic link", dir + "/none": "no such file", dir + "/fifo": "expected a directory or a regular file",
 		"/proc": "never shared", "/proc/self/root": "symbolic link", "/sys/kernel": "never shared", "/dev/null": "expected a directory or a regular file",
 	} {
-		tree, err := detach(source{path: path, readOnly: true})
+		tree, err := detach(setup.Source{Path: path, ReadOnly: true})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, expected %q", path, err, want)
 		}
@@ -149,7 +150,7 @@ func TestDetachRefuses(t *testing.T) {
 			tree.mount.Close()
 		}
 	}
-	tree, err := detach(source{path: dir + "/real", readOnly: true})
+	tree, err := detach(setup.Source{Path: dir + "/real", ReadOnly: true})
 	if err != nil || !tree.isDir {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/crashpoint"
 	"sandboxctl.dev/launcher/netns"
+	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -227,12 +228,12 @@ const childNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC
 // namespace, where it drops all but those itself; otherwise it becomes nobody
 // in a user namespace of its own, and the capabilities it enters its chroot
 // with were never good for anything outside of it.
-func sentryAttr(st *setup) *syscall.SysProcAttr {
+func sentryAttr(st *setup.Setup) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Cloneflags: childNamespaces | unix.CLONE_NEWCGROUP}
-	if !st.hostNetwork && st.netns == "" {
+	if !st.HostNetwork && st.NetNS == "" {
 		attr.Cloneflags |= unix.CLONE_NEWNET
 	}
-	if st.hostUserns() {
+	if st.HostUserns() {
 		return attr
 	}
 	attr.Cloneflags |= unix.CLONE_NEWUSER
@@ -253,7 +254,7 @@ func sentryAttr(st *setup) *syscall.SysProcAttr {
 // where ids stay as they are: a gofer that was taken over has power over the
 // files of the ids that are mapped, and none that the kernel grants to the host's
 // root only (file handles, mounts, modules, the host's namespaces).
-func goferAttr(maps *idMaps) (*syscall.SysProcAttr, error) {
+func goferAttr(maps *setup.IDMaps) (*syscall.SysProcAttr, error) {
 	if maps == nil {
 		var err error
 		if maps, err = identityMaps(); err != nil {
@@ -261,6 +262,6 @@ func goferAttr(maps *idMaps) (*syscall.SysProcAttr, error) {
 		}
 	}
 	attr := &syscall.SysProcAttr{Cloneflags: childNamespaces | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP}
-	maps.apply(attr)
+	mapUsers(maps, attr)
 	return attr, nil
 }

@@ -13,6 +13,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/specfield"
 )
 
@@ -114,13 +115,13 @@ func fieldsBase(t *testing.T) (*specs.Spec, string) {
 // accepted. No other field is.
 func TestSpecFields(t *testing.T) {
 	t.Parallel()
-	build := map[specfield.Way]func(*specs.Spec, string) (*setup, error){
-		specfield.Bundle: func(c *specs.Spec, dir string) (*setup, error) {
-			st := &setup{overlay: desired.OverlayMemory}
-			if err := st.fromConfig(dir, c); err != nil {
+	build := map[specfield.Way]func(*specs.Spec, string) (*setup.Setup, error){
+		specfield.Bundle: func(c *specs.Spec, dir string) (*setup.Setup, error) {
+			st := &setup.Setup{Overlay: desired.OverlayMemory}
+			if err := st.FromConfig(dir, c); err != nil {
 				return nil, err
 			}
-			return st, st.hideInBundle()
+			return st, hideInBundle(st)
 		},
 		specfield.Runtime: fromContainer,
 	}

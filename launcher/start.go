@@ -22,6 +22,7 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -33,7 +34,7 @@ const (
 // launch is one attempt to bring a sandbox up.
 type launch struct {
 	rec *actual.Record
-	st  *setup
+	st  *setup.Setup
 	// phase is what the record says before the gates are opened.
 	phase actual.Phase
 	// streams are the application's, if somebody else reads and writes them;
@@ -55,7 +56,7 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	if err != nil {
 		return err
 	}
-	timeout := l.opts.BootTimeout + min(st.startTimeout(), policy.HookTime())
+	timeout := l.opts.BootTimeout + min(st.StartTimeout(), policy.HookTime())
 	var img *checkpointImage
 	if checkpoint != "" {
 		if img, err = l.openChecked(ctx, st, checkpoint); err != nil {
@@ -64,14 +65,14 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		defer img.close()
 		timeout += img.timeout()
 		// What is in it has an init process or not, whatever the manifest says now.
-		st.init, st.restores = img.info.Init, true
+		st.Init, st.Restores = img.info.Init, true
 	}
-	rec.Init = st.init
+	rec.Init = st.Init
 	// Not before the checkpoint is compared: it was described without.
-	if err := st.resolveMountPoints(); err != nil {
+	if err := resolveMountPoints(st); err != nil {
 		return err
 	}
-	if err := st.hideInBundle(); err != nil {
+	if err := hideInBundle(st); err != nil {
 		return err
 	}
 	// Hooks, and the size of a checkpoint, are for the author of the manifest to
@@ -87,9 +88,9 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		return err
 	}
 	defer b.close()
-	if st.hooks != nil {
+	if st.Hooks != nil {
 		// They have timeouts of their own.
-		if err := l.beforeStart(outer, rec, st.hooks, policy.HookTime()); err != nil {
+		if err := l.beforeStart(outer, rec, st.Hooks, policy.HookTime()); err != nil {
 			return err
 		}
 		fresh, done := context.WithTimeoutCause(outer, timeout, fmt.Errorf("not started after %s", timeout))
@@ -98,16 +99,16 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	}
 	if err := l.startApp(ctx, rec, st, b.control, img); err != nil {
 		if img == nil {
-			err = explainCommand(err, st.peek)
+			err = explainCommand(err, func(p string) []byte { return peek(st, p) })
 		}
 		return l.explain(ctx, err, rec)
 	}
 	rec.Started(time.Now())
-	if st.hooks != nil {
+	if st.Hooks != nil {
 		if err := l.store.Put(rec); err != nil {
 			return fmt.Errorf("record start: %w", err)
 		}
-		afterStart(outer, rec, st.hooks, policy.HookTime())
+		afterStart(outer, rec, st.Hooks, policy.HookTime())
 	}
 	return l.recordStart(rec)
 }
@@ -146,7 +147,7 @@ func (l *Launcher) boot(ctx context.Context, la *launch) (*booted, error) {
 	}
 	defer dir.Close()
 	la.state = l.store.Marker()
-	if la.logs, err = l.prepareLogs(dir, rec, la.st.maps); err != nil {
+	if la.logs, err = l.prepareLogs(dir, rec, la.st.Maps); err != nil {
 		return nil, err
 	}
 	defer la.logs.Close()
@@ -222,7 +223,7 @@ func (l *Launcher) spawnRecorded(ctx context.Context, la *launch, dir int) (*pai
 
 // startApp starts the application, or with a checkpoint lets the one in it go
 // on.
-func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup, c *Control, img *checkpointImage) error {
+func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup.Setup, c *Control, img *checkpointImage) error {
 	if err := l.setNetwork(ctx, rec, st, c, img != nil); err != nil {
 		return err
 	}
@@ -239,11 +240,11 @@ func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup, 
 		err = c.StartRoot(ctx)
 		crashpoint.After(crashpoint.StartRoot)
 		if report != nil && (err == nil || errors.Is(err, ErrSentryClosed)) {
-			if st.startHooks != nil {
+			if st.StartHooks != nil {
 				operation.Waits(ctx)
 			}
 			// Also of one that was over before the sentry could answer.
-			rerr := st.waitStart(ctx, report)
+			rerr := waitStart(ctx, st, report)
 			if err == nil || rerr != nil && !errors.Is(rerr, errNotReported) {
 				return rerr
 			}
@@ -386,7 +387,7 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 	defer bin.Close()
 	rec.SentryBinary, rec.GVisor = l.sentry.path, version
 
-	files, err := openSources(st.sources(), &toGofer, &toSentry)
+	files, err := openSources(st.Sources(), &toGofer, &toSentry)
 	if err != nil {
 		return nil, err
 	}
@@ -402,7 +403,7 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 	defer sentryErr.Close()
 
 	stdioFDs := stdio.give(&toSentry)
-	ns, err := st.openNetns()
+	ns, err := openNetns(st)
 	if err != nil {
 		return nil, err
 	}
@@ -410,7 +411,7 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 		defer ns.Close()
 	}
 	attr := sentryAttr(st)
-	if st.spec.Process.Terminal {
+	if st.Spec.Process.Terminal {
 		// The sentry's controlling terminal becomes the application's.
 		attr.Setctty, attr.Ctty = true, stdioFDs[0]
 	}
@@ -432,7 +433,7 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 		return nil, errors.Join(err, ready.Close())
 	}
 	p.gofer, err = spawnGofer(l.opts.GoferPath, la, p.sentry, &gofer.Config{
-		Mounts: files.mounts, DirectFS: st.directFS, Logs: *logs, NeverShared: never, Overlays: overlays,
+		Mounts: files.mounts, DirectFS: st.DirectFS, Logs: *logs, NeverShared: never, Overlays: overlays,
 	}, dir, &toGofer, cgroupFD)
 	if err != nil {
 		return nil, errors.Join(err, p.sentry.abandon(), ready.Close())
@@ -478,7 +479,7 @@ func spawnGofer(path string, la *launch, sentry *child, cfg *gofer.Config, dir i
 		return nil, errors.Join(err, gate.Close())
 	}
 	defer stderr.Close()
-	attr, err := goferAttr(la.st.maps)
+	attr, err := goferAttr(la.st.Maps)
 	if err != nil {
 		return nil, errors.Join(err, gate.Close())
 	}
@@ -500,7 +501,7 @@ func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []i
 	}
 	// Not in the set-up, which is compared with that of a checkpoint: one that was
 	// taken before there were defaults stays good.
-	guestSpec.Process = withDefaultRlimits(guestSpec.Process, st.guestTasks())
+	guestSpec.Process = setup.WithDefaultRlimits(guestSpec.Process, st.GuestTasks())
 	spec, err := json.Marshal(guestSpec)
 	if err != nil {
 		return nil, nil, fmt.Errorf("encode spec: %w", err)
@@ -535,7 +536,7 @@ func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []i
 	d.giveFD(again, "pipe")
 
 	overlay := "none"
-	if st.overlay == desired.OverlayMemory {
+	if st.Overlay == desired.OverlayMemory {
 		overlay = "root:memory"
 	}
 	args = []string{
@@ -546,19 +547,19 @@ func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []i
 		// The parent that reaps it for an OCI client takes its exit code for the
 		// application's.
 		"--" + wire.FlagAppStatus + "=" + strconv.FormatBool(rec.Container != nil),
-		"--" + wire.FlagNobody + "=" + strconv.FormatBool(!st.hostUserns()), "--" + wire.FlagLogLevel + "=" + l.opts.SentryLogLevel,
+		"--" + wire.FlagNobody + "=" + strconv.FormatBool(!st.HostUserns()), "--" + wire.FlagLogLevel + "=" + l.opts.SentryLogLevel,
 		// gVisor's configuration: everything that is not its default.
-		"--root=/", "--platform=systrap", "--network=" + st.network(), "--directfs=" + strconv.FormatBool(st.directFS),
-		"--overlay2=" + overlay, "--ignore-cgroups=true", "--oci-seccomp=true", "--net-raw=" + strconv.FormatBool(st.rawSockets),
-		"boot", "--bundle=/", "--gofer-mount-confs=" + st.mountConfs(),
+		"--root=/", "--platform=systrap", "--network=" + st.Network(), "--directfs=" + strconv.FormatBool(st.DirectFS),
+		"--overlay2=" + overlay, "--ignore-cgroups=true", "--oci-seccomp=true", "--net-raw=" + strconv.FormatBool(st.RawSockets),
+		"boot", "--bundle=/", "--gofer-mount-confs=" + st.MountConfs(),
 		flagInt("spec-fd", specFD), flagInt("controller-fd", controlFD), flagInt("start-sync-fd", readyFD),
 		// Applying capabilities in the process saves gVisor a re-exec, which
 		// would have to be told not to wait at the gate again.
 		"--setup-root", "--apply-caps=true",
 	}
-	if len(st.errnos) > 0 {
+	if len(st.Errnos) > 0 {
 		// Before the verb.
-		args = slices.Insert(args, 1, "--"+wire.FlagErrnos+"="+joinUints(st.errnos))
+		args = slices.Insert(args, 1, "--"+wire.FlagErrnos+"="+setup.JoinUints(st.Errnos))
 	}
 	for _, fd := range sockets {
 		args = append(args, flagInt("io-fds", fd))
@@ -576,11 +577,11 @@ func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []i
 		return nil, nil, errors.Join(err, ready.Close())
 	}
 	mem := total
-	if m := limit(st.limits.Memory, st.defaults.Memory); m > 0 && uint64(m) < mem {
+	if m := setup.Limit(st.Limits.Memory, st.Defaults.Memory); m > 0 && uint64(m) < mem {
 		mem = uint64(m)
 	}
 	args = append(args, "--total-host-memory="+strconv.FormatUint(total, 10), "--total-memory="+strconv.FormatUint(mem, 10),
-		flagInt("cpu-num", cpus(limit(st.limits.CPU, st.defaults.CPU))), rec.Name)
+		flagInt("cpu-num", cpus(setup.Limit(st.Limits.CPU, st.Defaults.CPU))), rec.Name)
 	return args, ready, nil
 }
 

@@ -10,16 +10,15 @@ import (
 	"testing"
 	"time"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
-
 	"sandboxctl.dev/launcher/guest"
+	"sandboxctl.dev/launcher/setup"
 )
 
 // What the sandbox says of its hooks is the sandbox's word: bounded, harmless to
 // a terminal, and never taken for more than that it has failed.
 func TestWaitStart(t *testing.T) {
 	t.Parallel()
-	st := &setup{startHooks: &bundleHooks{}}
+	st := &setup.Setup{StartHooks: &setup.Hooks{}}
 	for said, want := range map[string]string{
 		guest.Passed:                    "",
 		"":                              "ended before",
@@ -46,7 +45,7 @@ func TestWaitStart(t *testing.T) {
 		}
 		defer r.Close()
 		ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, errors.New("out of time"))
-		if err := st.waitStart(ctx, r); err == nil || !strings.Contains(err.Error(), "out of time") {
+		if err := waitStart(ctx, st, r); err == nil || !strings.Contains(err.Error(), "out of time") {
 			t.Errorf("an open pipe: %v", err)
 		}
 		cancel()
@@ -54,25 +53,12 @@ func TestWaitStart(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.Close()
-		err = st.waitStart(t.Context(), r)
+		err = waitStart(t.Context(), st, r)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%.20q: %v, expected %.20q", said, err, want)
 		}
 		if err != nil && len(err.Error()) > maxStartReport+10 {
 			t.Errorf("%d bytes", len(err.Error()))
 		}
-	}
-}
-
-func TestStartTimeout(t *testing.T) {
-	t.Parallel()
-	ten := 10
-	st := &setup{}
-	if st.startTimeout() != 0 {
-		t.Error("no hooks need no time")
-	}
-	cfg := &specs.Spec{Hooks: &specs.Hooks{StartContainer: []specs.Hook{{Path: "/a", Timeout: &ten}, {Path: "/b"}}}}
-	if err := st.addStartHooks(cfg, "/b"); err != nil || st.startTimeout() != 10*time.Second+guest.DefaultTimeout {
-		t.Errorf("%s %v", st.startTimeout(), err)
 	}
 }

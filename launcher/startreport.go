@@ -16,6 +16,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher/guest"
 	"sandboxctl.dev/launcher/pidone"
+	"sandboxctl.dev/launcher/setup"
 )
 
 // startReport, a pipe in a sandbox's directory, is written by the program that
@@ -31,20 +32,15 @@ const maxStartReport = 4096
 // errNotReported says that the report ended before it said anything.
 var errNotReported = errors.New("the sandbox ended before its application was started")
 
-// reports says whether a start is reported.
-func (st *setup) reports() bool {
-	return st.startHooks != nil || st.init == actual.InitOwn && !st.restores
-}
-
 // guestSpec returns a copy of the spec for the sentry and its further arguments. With
 // hooks or an init process, the first program of the sandbox is not the application
 // but one that the sentry is given as a descriptor.
-func (l *Launcher) guestSpec(st *setup, name string, dir, guestFD int, d *donation) (*specs.Spec, []string, error) {
-	spec := *st.spec
-	if !st.reports() {
-		if st.init == actual.InitOwn {
+func (l *Launcher) guestSpec(st *setup.Setup, name string, dir, guestFD int, d *donation) (*specs.Spec, []string, error) {
+	spec := *st.Spec
+	if !st.Reports() {
+		if st.Init == actual.InitOwn {
 			// gVisor compares it with that of the checkpoint.
-			spec.Process = withInit(st.spec.Process)
+			spec.Process = setup.WithInit(st.Spec.Process)
 		}
 		return &spec, nil, nil
 	}
@@ -54,11 +50,11 @@ func (l *Launcher) guestSpec(st *setup, name string, dir, guestFD int, d *donati
 	}
 	reportFD := d.give(w)
 	var execFD int
-	if st.startHooks != nil {
+	if st.StartHooks != nil {
 		execFD, spec.Process, err = l.giveStartHooks(st, name, guestFD, d)
 	} else {
 		guestFD = pidone.ReportFD
-		execFD, spec.Process, err = giveInit(st.spec.Process, d)
+		execFD, spec.Process, err = giveInit(st.Spec.Process, d)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -92,8 +88,8 @@ func openStartReportIn(dir, flags int) (*os.File, error) {
 }
 
 // openStartReport returns the read end, nil if nobody reports.
-func (l *Launcher) openStartReport(name string, st *setup) (*os.File, error) {
-	if !st.reports() {
+func (l *Launcher) openStartReport(name string, st *setup.Setup) (*os.File, error) {
+	if !st.Reports() {
 		return nil, nil
 	}
 	dir, err := l.store.Dir(name)
@@ -106,12 +102,12 @@ func (l *Launcher) openStartReport(name string, st *setup) (*os.File, error) {
 
 // waitStart waits until the application runs. It fails with the words of the sandbox
 // if it does not.
-func (st *setup) waitStart(ctx context.Context, r *os.File) error {
+func waitStart(ctx context.Context, st *setup.Setup, r *os.File) error {
 	said, err := readReport(ctx, r)
 	if err != nil {
 		return err
 	}
-	if st.startHooks != nil {
+	if st.StartHooks != nil {
 		switch why, passed := strings.CutPrefix(said, guest.Passed); {
 		case why != "":
 			return errors.New(printable(why, maxStartReport))
@@ -125,7 +121,7 @@ func (st *setup) waitStart(ctx context.Context, r *os.File) error {
 	case !ok:
 		return errNotReported
 	case failure != nil:
-		return initFailure(failure, st.spec.Process)
+		return initFailure(failure, st.Spec.Process)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ package operation
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -66,6 +67,19 @@ func CleanUp(ctx context.Context) context.Context {
 // Shutdown says whether the daemon ends.
 func Shutdown(ctx context.Context) bool {
 	return errors.Is(context.Cause(ctx), ErrShutdown) || errors.Is(context.Cause(CleanUp(ctx)), ErrShutdown)
+}
+
+// permanentError is an error that trying the same again can't cure.
+type permanentError struct{ error }
+
+func (e *permanentError) Unwrap() error { return e.error }
+
+// Permanent tells the reconcile loop not to retry before the spec changes.
+func (e *permanentError) Permanent() bool { return true }
+
+// Permanentf is fmt.Errorf for an error that trying the same again can't cure.
+func Permanentf(format string, args ...any) error {
+	return &permanentError{fmt.Errorf(format, args...)}
 }
 
 // Permanent says whether trying the same again can't help: the chain of the error

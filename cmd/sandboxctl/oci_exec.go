@@ -23,6 +23,7 @@ import (
 
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/oci"
+	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -199,7 +200,7 @@ func (e *ociExec) addCaps(p *specs.Process) error {
 	}
 	for _, n := range e.caps {
 		n = strings.ToUpper(n)
-		if !slices.Contains(launcher.CapabilityNames(), n) {
+		if !slices.Contains(setup.CapabilityNames(), n) {
 			return usagef("--cap: expected a capability such as CAP_NET_ADMIN, got %q", n)
 		}
 		// Ambient, and inheritable for that: a command that is not root's keeps it.

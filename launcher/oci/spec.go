@@ -6,7 +6,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 
-	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/setup"
 )
 
 // ExampleSpec is the config.json of a shell in the directory rootfs.
@@ -47,10 +47,10 @@ func Features() *features.Features {
 		OCIVersionMin: "1.0.0",
 		OCIVersionMax: specs.Version,
 		Hooks:         []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"},
-		MountOptions:  launcher.MountOptionNames(),
+		MountOptions:  setup.MountOptionNames(),
 		Linux: &features.Linux{
 			Namespaces:   []string{"cgroup", "ipc", "mount", "network", "pid", "user", "uts"},
-			Capabilities: launcher.CapabilityNames(),
+			Capabilities: setup.CapabilityNames(),
 			Cgroup:       &features.Cgroup{V1: yes, V2: yes, Systemd: no, SystemdUser: no, Rdma: no},
 			Seccomp:      &features.Seccomp{Enabled: yes},
 			Apparmor:     &features.Apparmor{Enabled: no},

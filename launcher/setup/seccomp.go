@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package setup
 
 import (
 	"fmt"
@@ -129,8 +129,8 @@ func (a *seccompAnswer) translate(errnos []uint) specs.LinuxSeccompAction {
 	}
 }
 
-// joinUints are numbers with commas between them.
-func joinUints(numbers []uint) string {
+// JoinUints are numbers with commas between them.
+func JoinUints(numbers []uint) string {
 	text := make([]string, len(numbers))
 	for i, n := range numbers {
 		text[i] = strconv.FormatUint(uint64(n), 10)
@@ -139,11 +139,11 @@ func joinUints(numbers []uint) string {
 }
 
 // useSeccomp takes the profile of a config.json.
-func (st *setup) useSeccomp(s *specs.LinuxSeccomp) error {
+func (st *Setup) useSeccomp(s *specs.LinuxSeccomp) error {
 	p, err := translateSeccomp(s)
 	if err != nil {
 		return err
 	}
-	st.spec.Linux.Seccomp, st.errnos = p.spec, p.errnos
+	st.Spec.Linux.Seccomp, st.Errnos = p.spec, p.errnos
 	return nil
 }

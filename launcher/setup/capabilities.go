@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package setup
 
 import (
 	"fmt"
@@ -9,6 +9,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -66,9 +67,9 @@ func settable(c *specs.LinuxCapabilities) *specs.LinuxCapabilities {
 	return &out
 }
 
-// rawSockets says whether a container may have raw sockets: those of gVisor's own
+// RawSockets says whether a container may have raw sockets: those of gVisor's own
 // network stack. Of the host's they would be the host's.
-func rawSockets(cfg *specs.Spec) bool {
+func RawSockets(cfg *specs.Spec) bool {
 	c := cfg.Process.Capabilities
 	if c == nil || !slices.Contains(c.Bounding, "CAP_"+netRaw) || cfg.Linux == nil {
 		return false
@@ -99,3 +100,25 @@ func capabilityMask(names []string, raw bool) uint64 {
 	}
 	return m
 }
+
+func capabilities(c *desired.Capabilities) *specs.LinuxCapabilities {
+	set := slices.Clone(desired.DefaultCapabilities)
+	if c != nil {
+		for _, d := range c.Drop {
+			if strings.EqualFold(d, "ALL") {
+				set = nil
+				break
+			}
+			set = slices.DeleteFunc(set, func(n string) bool { return n == capName(d) })
+		}
+		for _, a := range c.Add {
+			if n := capName(a); !slices.Contains(set, n) {
+				set = append(set, n)
+			}
+		}
+	}
+	slices.Sort(set)
+	return &specs.LinuxCapabilities{Bounding: set, Effective: set, Permitted: set}
+}
+
+func capName(n string) string { return "CAP_" + strings.TrimPrefix(strings.ToUpper(n), "CAP_") }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package setup
 
 import (
 	"strings"
@@ -62,7 +62,7 @@ func expandProcess(s *desired.Spec) (args, env []string) {
 		hasPath = hasPath || e.Name == "PATH"
 	}
 	if !hasPath {
-		env = append(env, defaultPath)
+		env = append(env, DefaultPath)
 	}
 	for _, a := range s.Command {
 		args = append(args, expand(a, lookup))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package setup
 
 import (
 	"fmt"
@@ -11,43 +11,47 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mountOptions are what the options of a mount ask for.
-type mountOptions struct {
-	readOnly, noExec, noSUID, noDev, noATime bool
-	// single leaves out what is mounted below the source of a bind mount.
-	single bool
-	// copyUp asks for a copy of the directory under a tmpfs.
-	copyUp bool
-	// atime are the attributes of the host's mount that say when times of access
+// MountOptions are what the options of a mount ask for.
+type MountOptions struct {
+	ReadOnly bool `json:"readOnly,omitempty"`
+	NoExec   bool `json:"noExec,omitempty"`
+	NoSUID   bool `json:"noSUID,omitempty"`
+	NoDev    bool `json:"noDev,omitempty"`
+	NoATime  bool `json:"noATime,omitempty"`
+	// Single leaves out what is mounted below the source of a bind mount.
+	Single bool `json:"single,omitempty"`
+	// CopyUp asks for a copy of the directory under a tmpfs.
+	CopyUp bool `json:"copyUp,omitempty"`
+	// Atime are the attributes of the host's mount that say when times of access
 	// are written.
-	atime uint64
-	// data is for the filesystem.
-	data []string
+	Atime uint64 `json:"atime,omitempty"`
+	// Data is for the filesystem.
+	Data []string `json:"data,omitempty"`
 }
 
 // The names of options, but for an "r" in front, which makes them recursive: that
 // is what all of them are here.
-var mountFlags = map[string]func(*mountOptions){
-	"ro":     func(o *mountOptions) { o.readOnly = true },
-	"rw":     func(o *mountOptions) { o.readOnly = false },
-	"noexec": func(o *mountOptions) { o.noExec = true },
-	"exec":   func(o *mountOptions) { o.noExec = false },
-	"nosuid": func(o *mountOptions) { o.noSUID = true },
-	"suid":   func(o *mountOptions) { o.noSUID = false },
-	"nodev":  func(o *mountOptions) { o.noDev = true },
-	"dev":    func(o *mountOptions) { o.noDev = false },
-	"noatime": func(o *mountOptions) {
-		o.noATime, o.atime = true, o.atime&unix.MOUNT_ATTR_NODIRATIME|unix.MOUNT_ATTR_NOATIME
+var mountFlags = map[string]func(*MountOptions){
+	"ro":     func(o *MountOptions) { o.ReadOnly = true },
+	"rw":     func(o *MountOptions) { o.ReadOnly = false },
+	"noexec": func(o *MountOptions) { o.NoExec = true },
+	"exec":   func(o *MountOptions) { o.NoExec = false },
+	"nosuid": func(o *MountOptions) { o.NoSUID = true },
+	"suid":   func(o *MountOptions) { o.NoSUID = false },
+	"nodev":  func(o *MountOptions) { o.NoDev = true },
+	"dev":    func(o *MountOptions) { o.NoDev = false },
+	"noatime": func(o *MountOptions) {
+		o.NoATime, o.Atime = true, o.Atime&unix.MOUNT_ATTR_NODIRATIME|unix.MOUNT_ATTR_NOATIME
 	},
-	"atime":    func(o *mountOptions) { o.noATime, o.atime = false, o.atime&unix.MOUNT_ATTR_NODIRATIME },
-	"relatime": func(o *mountOptions) { o.noATime, o.atime = false, o.atime&unix.MOUNT_ATTR_NODIRATIME },
-	"strictatime": func(o *mountOptions) {
-		o.noATime, o.atime = false, o.atime&unix.MOUNT_ATTR_NODIRATIME|unix.MOUNT_ATTR_STRICTATIME
+	"atime":    func(o *MountOptions) { o.NoATime, o.Atime = false, o.Atime&unix.MOUNT_ATTR_NODIRATIME },
+	"relatime": func(o *MountOptions) { o.NoATime, o.Atime = false, o.Atime&unix.MOUNT_ATTR_NODIRATIME },
+	"strictatime": func(o *MountOptions) {
+		o.NoATime, o.Atime = false, o.Atime&unix.MOUNT_ATTR_NODIRATIME|unix.MOUNT_ATTR_STRICTATIME
 	},
-	"nodiratime": func(o *mountOptions) { o.atime |= unix.MOUNT_ATTR_NODIRATIME },
-	"diratime":   func(o *mountOptions) { o.atime &^= unix.MOUNT_ATTR_NODIRATIME },
-	"private":    func(*mountOptions) {},
-	"unbindable": func(*mountOptions) {}, // a sandbox can't bind what is outside of it
+	"nodiratime": func(o *MountOptions) { o.Atime |= unix.MOUNT_ATTR_NODIRATIME },
+	"diratime":   func(o *MountOptions) { o.Atime &^= unix.MOUNT_ATTR_NODIRATIME },
+	"private":    func(*MountOptions) {},
+	"unbindable": func(*MountOptions) {}, // a sandbox can't bind what is outside of it
 }
 
 // Options that are what a mount has anyway.
@@ -93,9 +97,9 @@ func recursiveFlag(option string) string {
 
 // parseMountOptions reads the options of a mount of config.json. Those that can't
 // be honoured are refused: the author of the mount relies on them.
-func parseMountOptions(m *specs.Mount, client bool) (o mountOptions, err error) {
-	bind := isBind(*m)
-	o.single = slices.Contains(m.Options, "bind") && !slices.Contains(m.Options, "rbind")
+func parseMountOptions(m *specs.Mount, client bool) (o MountOptions, err error) {
+	bind := IsBind(*m)
+	o.Single = slices.Contains(m.Options, "bind") && !slices.Contains(m.Options, "rbind")
 	for _, opt := range m.Options {
 		key, _, _ := strings.Cut(opt, "=")
 		flag := opt
@@ -112,39 +116,39 @@ func parseMountOptions(m *specs.Mount, client bool) (o mountOptions, err error) 
 			// For a filesystem, which a bind mount has already: the kernel looks at
 			// none of these either, and clients do give them.
 		case !bind && m.Type == "tmpfs" && opt == "tmpcopyup" && client:
-			o.copyUp = true
+			o.CopyUp = true
 		case !bind && slices.Contains(filesystemOptions[m.Type], key):
-			o.data = append(o.data, opt)
+			o.Data = append(o.Data, opt)
 		default:
-			return o, fmt.Errorf("options: %q can't be honoured for a mount of type %s; remove it", printable(opt, 60), mountType(m))
+			return o, fmt.Errorf("options: %.60q can't be honoured for a mount of type %s; remove it", opt, mountType(m))
 		}
 	}
 	return o, nil
 }
 
 func mountType(m *specs.Mount) string {
-	if isBind(*m) {
+	if IsBind(*m) {
 		return "bind"
 	}
 	return m.Type
 }
 
 // forSentry are the options in the sentry's words.
-func (o *mountOptions) forSentry() (out []string) {
+func (o *MountOptions) forSentry() (out []string) {
 	for _, f := range []struct {
 		set  bool
 		name string
-	}{{o.readOnly, "ro"}, {o.noExec, "noexec"}, {o.noSUID, "nosuid"}, {o.noATime, "noatime"}} {
+	}{{o.ReadOnly, "ro"}, {o.NoExec, "noexec"}, {o.NoSUID, "nosuid"}, {o.NoATime, "noatime"}} {
 		if f.set {
 			out = append(out, f.name)
 		}
 	}
-	return append(out, o.data...)
+	return append(out, o.Data...)
 }
 
 // own makes a mount of one of the sentry's filesystems. It has no devices but the
 // sentry's, so that nodev is nothing to ask for.
-func (o *mountOptions) own(m specs.Mount) specs.Mount {
+func (o *MountOptions) own(m specs.Mount) specs.Mount {
 	m.Options = o.forSentry()
 	return m
 }

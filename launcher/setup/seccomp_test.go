@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package setup
 
 import (
 	"fmt"
@@ -94,7 +94,7 @@ func TestTranslateSeccompRefused(t *testing.T) {
 		if _, err := translateSeccomp(s); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, expected %q", err, want)
 		}
-		if _, err := fromContainer(container(func(c *specs.Spec) { c.Linux.Seccomp = s }), "/"); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := fromContainer(container(func(c *specs.Spec) { c.Linux.Seccomp = s })); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("of a container: %v, expected %q", err, want)
 		}
 	}

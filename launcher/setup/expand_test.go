@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package setup
 
 import (
 	"slices"
@@ -59,7 +59,7 @@ func TestExpandProcess(t *testing.T) {
 	if want := []string{"db", "-c", "echo pg://db/x $(SELF):x $(NOPE) $(HOST)"}; !slices.Equal(args, want) {
 		t.Errorf("args %q, expected %q", args, want)
 	}
-	if want := []string{"LATE=$(HOST)", "HOST=db", "URL=pg://db/x", "COPY=pg://db/x $(HOST)", "SELF=$(SELF):x", defaultPath}; !slices.Equal(env, want) {
+	if want := []string{"LATE=$(HOST)", "HOST=db", "URL=pg://db/x", "COPY=pg://db/x $(HOST)", "SELF=$(SELF):x", DefaultPath}; !slices.Equal(env, want) {
 		t.Errorf("env %q, expected %q", env, want)
 	}
 	if _, env = expandProcess(&desired.Spec{Env: []desired.EnvVar{{Name: "PATH", Value: "/opt"}}}); !slices.Equal(env, []string{"PATH=/opt"}) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package setup
 
 import (
 	"fmt"
@@ -27,7 +27,7 @@ func TestDefaultRlimits(t *testing.T) {
 		"its own size": {[]specs.POSIXRlimit{{Type: "RLIMIT_FSIZE", Soft: 1, Hard: 1}}, "[{RLIMIT_FSIZE 1 1} " + files + "]"},
 	} {
 		p := &specs.Process{Rlimits: c.in}
-		if got := fmt.Sprint(withDefaultRlimits(p, 0).Rlimits); got != c.want {
+		if got := fmt.Sprint(WithDefaultRlimits(p, 0).Rlimits); got != c.want {
 			t.Errorf("%s: %s, expected %s", name, got, c.want)
 		}
 		if len(p.Rlimits) != len(c.in) {
@@ -41,17 +41,17 @@ func TestDefaultRlimits(t *testing.T) {
 func TestGuestTasks(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ asked, def, want int64 }{{0, 0, 0}, {0, 2048, 960}, {0, 64, 16}, {0, 200, 50}, {0, 8192, 4032}, {100, 2048, 0}, {100, 0, 0}} {
-		st := &setup{limits: cgroup.Limits{PIDs: c.asked}, defaults: cgroup.Limits{PIDs: c.def}}
-		if got := st.guestTasks(); got != uint64(c.want) {
+		st := &Setup{Limits: cgroup.Limits{PIDs: c.asked}, Defaults: cgroup.Limits{PIDs: c.def}}
+		if got := st.GuestTasks(); got != uint64(c.want) {
 			t.Errorf("%d asked, %d by default: %d, expected %d", c.asked, c.def, got, c.want)
 		}
 	}
 	p := &specs.Process{}
-	if got := withDefaultRlimits(p, 7).Rlimits; len(got) != 3 || got[2] != (specs.POSIXRlimit{Type: "RLIMIT_NPROC", Soft: 7, Hard: 7}) {
+	if got := WithDefaultRlimits(p, 7).Rlimits; len(got) != 3 || got[2] != (specs.POSIXRlimit{Type: "RLIMIT_NPROC", Soft: 7, Hard: 7}) {
 		t.Errorf("%v", got)
 	}
 	p.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NPROC", Soft: 1, Hard: 2}}
-	if got := withDefaultRlimits(p, 7).Rlimits; len(got) != 3 || got[0].Hard != 2 {
+	if got := WithDefaultRlimits(p, 7).Rlimits; len(got) != 3 || got[0].Hard != 2 {
 		t.Errorf("its own limit was replaced: %v", got)
 	}
 }

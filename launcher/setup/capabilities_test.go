@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package setup
 
 import (
 	"reflect"
@@ -34,11 +34,11 @@ func TestAmbientCapabilities(t *testing.T) {
 		}
 	}
 	caps := &specs.LinuxCapabilities{Bounding: all, Permitted: all, Ambient: all}
-	st, err := fromContainer(container(func(c *specs.Spec) { c.Process.Capabilities = caps }), "/")
-	if err != nil || len(st.spec.Process.Capabilities.Ambient) > 0 || len(st.spec.Process.Capabilities.Bounding) != 2 || len(caps.Ambient) != 2 {
-		t.Errorf("a container has %+v, %v", st.spec.Process.Capabilities, err)
+	st, err := fromContainer(container(func(c *specs.Spec) { c.Process.Capabilities = caps }))
+	if err != nil || len(st.Spec.Process.Capabilities.Ambient) > 0 || len(st.Spec.Process.Capabilities.Bounding) != 2 || len(caps.Ambient) != 2 {
+		t.Errorf("a container has %+v, %v", st.Spec.Process.Capabilities, err)
 	}
-	if got := ContainerExecArgs(container(nil), &specs.Process{Capabilities: caps}).Capabilities; got.AmbientCaps != 0 || got.PermittedCaps != 1|1<<5 {
+	if got := st.Exec(&specs.Process{Capabilities: caps}).Capabilities; got.AmbientCaps != 0 || got.PermittedCaps != 1|1<<5 {
 		t.Errorf("a command has %+v", got)
 	}
 }
@@ -55,11 +55,19 @@ func TestRawSocketsOfCommands(t *testing.T) {
 			c.Linux.Namespaces = nil // the host's network
 		}),
 	} {
-		if got := ContainerExecArgs(cfg, p).Capabilities; *got != want {
+		st, err := fromContainer(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := st.Exec(p).Capabilities; *got != want {
 			t.Errorf("%+v, expected %+v", *got, want)
 		}
 	}
-	if got := ContainerExecArgs(container(nil), p).Capabilities; got.EffectiveCaps != 0 {
+	st, err := fromContainer(container(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := st.Exec(p).Capabilities; got.EffectiveCaps != 0 {
 		t.Errorf("%+v where the application has none", *got)
 	}
 }

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package setup
+
+import (
+	"fmt"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"sandboxctl.dev/actual/operation"
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/launcher/cgroup"
+)
+
+// DefaultPath is where programs are looked for if nothing else is said.
+const DefaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// FromManifest decides the set-up of a valid, defaulted manifest that the policy
+// allows. It touches nothing; readBundle returns the config.json of a bundle, which
+// the policy judges too. A nil policy allows everything; only callers that compare
+// set-ups pass nil.
+func FromManifest(sb *desired.Sandbox, policy *hostpolicy.Policy, readBundle func(*Source) (*specs.Spec, error)) (*Setup, error) {
+	s := &sb.Spec
+	st := &Setup{
+		Policy:      policy,
+		Overlay:     s.Overlay,
+		HostNetwork: s.Network.Mode == desired.NetworkHost,
+		DirectFS:    s.FileAccess == desired.FileAccessDirect,
+		Maps:        manifestMaps(s.IDMappings),
+		Limits:      limitsOf(s.Resources),
+	}
+	if policy != nil {
+		st.Defaults, st.LogSize = limitsOf(policy.DefaultResources), int64(policy.LogSize)
+	}
+	resolver := ""
+	switch s.Network.Mode {
+	case desired.NetworkHost:
+		resolver = "/etc/resolv.conf"
+	case desired.NetworkNetns:
+		st.NetNS, st.Passthrough = desired.NetnsPath(s.Network.Netns), true
+		// As for the programs that `ip netns exec` runs in it.
+		resolver = "/etc/netns/" + s.Network.Netns + "/resolv.conf"
+	}
+	switch {
+	case s.Root.Host != nil:
+		st.Root = Source{Host: true, ReadOnly: true, Hostname: s.Hostname, Resolver: resolver, User: s.User, Maps: st.Maps}
+	case s.Root.Dir != "":
+		var err error
+		if st.Root, err = st.allow(hostpolicy.DirPath, s.Root.Dir, s.Overlay != desired.OverlayNone); err != nil {
+			return nil, fmt.Errorf("spec.root.dir: %w", err)
+		}
+		st.Root.Field = "spec.root.dir"
+	case s.Root.Bundle != "":
+		if err := st.fromBundle(s.Root.Bundle, readBundle); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, operation.Permanentf("build spec: no root")
+	}
+	if st.Spec == nil {
+		st.Spec = processSpec(sb)
+	}
+	if err := st.addVolumes(s.Volumes); err != nil {
+		return nil, err
+	}
+	st.chooseInit(s.Init)
+	return st, nil
+}
+
+func limitsOf(r desired.Resources) cgroup.Limits {
+	return cgroup.Limits{CPU: int64(r.CPU), Memory: int64(r.Memory), PIDs: r.PIDs}
+}
+
+// processSpec is the OCI spec of a manifest whose process fields are its own.
+func processSpec(sb *desired.Sandbox) *specs.Spec {
+	s := &sb.Spec
+	args, env := expandProcess(s)
+	p := &specs.Process{
+		Args:         args,
+		Cwd:          s.WorkingDir,
+		Env:          env,
+		Terminal:     s.Terminal,
+		Capabilities: capabilities(s.Capabilities),
+		// The guest's own no_new_privs stays off: setuid programs inside a
+		// sandbox change nothing outside of it.
+	}
+	if s.User != nil {
+		p.User = specs.User{UID: s.User.UID, GID: s.User.GID, AdditionalGids: s.User.Groups}
+		if s.User.UID != 0 {
+			// Only root starts with capabilities in effect, as after a setuid
+			// from root; the bounding set is the same.
+			p.Capabilities = &specs.LinuxCapabilities{Bounding: p.Capabilities.Bounding}
+		}
+	}
+	for _, r := range s.Rlimits {
+		p.Rlimits = append(p.Rlimits, specs.POSIXRlimit{Type: rlimitName(r.Type), Soft: r.Soft, Hard: r.Hard})
+	}
+	return &specs.Spec{
+		Version:  specs.Version,
+		Process:  p,
+		Root:     &specs.Root{Path: "/"},
+		Hostname: s.Hostname,
+		Mounts:   DefaultMounts(),
+		Linux:    &specs.Linux{},
+	}
+}
+
+// DefaultMounts are the guest's virtual filesystems; gVisor implements all of
+// them itself.
+func DefaultMounts() []specs.Mount {
+	return []specs.Mount{
+		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec"}},
+		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid"}},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec"}},
+		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "mode=1777"}},
+		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "ro"}},
+	}
+}
+
+// addVolumes appends the manifest's volumes to the spec's mounts, and the
+// host's trees to what is served.
+func (st *Setup) addVolumes(volumes []desired.Volume) error {
+	for i, v := range volumes {
+		switch {
+		case v.Tmpfs != nil:
+			opts := []string{"nosuid", "mode=1777"}
+			if v.Tmpfs.Size > 0 {
+				opts = append(opts, fmt.Sprintf("size=%d", int64(v.Tmpfs.Size)))
+			}
+			if v.ReadOnly {
+				opts = append(opts, "ro")
+			}
+			o, err := parseMountOptions(&specs.Mount{Type: "tmpfs", Options: append(opts, v.Options...)}, false)
+			if err != nil {
+				return operation.Permanentf("spec.volumes[%d].%w", i, err)
+			}
+			st.Spec.Mounts = append(st.Spec.Mounts, specs.Mount{Destination: v.MountPath, Type: "tmpfs", Source: "tmpfs", Options: o.forSentry()})
+		case v.HostPath != "":
+			field := fmt.Sprintf("spec.volumes[%d].hostPath", i)
+			src, err := st.allow(hostpolicy.VolumePath, v.HostPath, v.ReadOnly)
+			if err != nil {
+				return fmt.Errorf("%s: %w", field, err)
+			}
+			src.Field = field
+			if src.Options, err = parseMountOptions(&specs.Mount{Type: "bind", Options: v.Options}, false); err != nil {
+				return operation.Permanentf("spec.volumes[%d].%w", i, err)
+			}
+			if src.Options.NoDev && st.DirectFS {
+				return operation.Permanentf("spec.volumes[%d].options: with fileAccess direct nobody hides device nodes; use proxy, or remove nodev", i)
+			}
+			st.AddBind(v.MountPath, src)
+		}
+	}
+	return nil
+}

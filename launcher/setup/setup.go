@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package setup
+
+import (
+	"fmt"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"sandboxctl.dev/actual/operation"
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/launcher/cgroup"
+)
+
+// Setup is everything about a sandbox that is decided before anything is touched:
+// what the sentry is told and what the gofer serves.
+type Setup struct {
+	Spec *specs.Spec `json:"spec"`
+	// Policy is what manifests may ask for, nil for an OCI client, who is root. It
+	// is that of the moment of a start and no part of what is written down.
+	Policy *hostpolicy.Policy `json:"-"`
+	// Root and Volumes are the served trees; Volumes are in the order of the bind
+	// mounts of Spec.Mounts.
+	Root    Source   `json:"root"`
+	Volumes []Source `json:"volumes,omitempty"`
+	// Overlay is where writes to the root go: desired.OverlayMemory or None.
+	Overlay     string `json:"overlay"`
+	HostNetwork bool   `json:"hostNetwork,omitempty"`
+	// NetNS is the path of the network namespace to join; "" makes a new one.
+	NetNS string `json:"netns,omitempty"`
+	// Passthrough says that the namespace may have interfaces when the application
+	// starts, and not only loopback.
+	Passthrough bool `json:"passthrough,omitempty"`
+	// RawSockets lets the application keep CAP_NET_RAW, which gVisor takes away
+	// from it otherwise.
+	RawSockets bool `json:"rawSockets,omitempty"`
+	DirectFS   bool `json:"directFS,omitempty"`
+	// Maps are the id mappings of the gofer; nil leaves ids as they are.
+	Maps   *IDMaps       `json:"idMaps,omitempty"`
+	Limits cgroup.Limits `json:"limits"`
+	// Defaults are the limits of what Limits leave open.
+	Defaults cgroup.Limits `json:"defaults"`
+	// LogSize is the size at which a log file is rotated, 0 for the default.
+	LogSize int64 `json:"logSize,omitempty"`
+	// CopyUp are the tmpfs mounts that an OCI client wants filled with what the
+	// root has there.
+	CopyUp []string `json:"copyUp,omitempty"`
+	// CgroupsPath and Resources are those of a container.
+	CgroupsPath string                `json:"cgroupsPath,omitempty"`
+	Resources   *specs.LinuxResources `json:"resources,omitempty"`
+	// Errnos are the errors of the profile in Spec.Linux.Seccomp.
+	Errnos []uint `json:"errnos,omitempty"`
+	// Masked and Readonly are linux.maskedPaths, without those in others, and
+	// linux.readonlyPaths.
+	Masked   []string `json:"maskedPaths,omitempty"`
+	Readonly []string `json:"readonlyPaths,omitempty"`
+	// Bundle is that of a manifest, "" if it has none.
+	Bundle string `json:"bundle,omitempty"`
+	// Hooks are those of a manifest's bundle that run on the host, nil if it has
+	// none.
+	Hooks *Hooks `json:"hooks,omitempty"`
+	// StartHooks run in the sandbox, before its application.
+	StartHooks *Hooks `json:"startHooks,omitempty"`
+	// Init is Record.Init of a start with this set-up.
+	Init string `json:"init,omitempty"`
+	// Restores says that the init process is in a checkpoint.
+	Restores bool `json:"restores,omitempty"`
+}
+
+// Source is one tree to serve: a host path, or the generated host root.
+type Source struct {
+	Path string `json:"path,omitempty"` // host path; "" with Host set
+	// Field is where it is asked for, in the manifest or in the config.json of its
+	// bundle, "" if its author is root.
+	Field string `json:"field,omitempty"`
+	// Allowed is the path of the host policy that Path is opened below, "" if
+	// nobody restricts it.
+	Allowed  string `json:"allowed,omitempty"`
+	Host     bool   `json:"host,omitempty"` // the generated view of the host
+	ReadOnly bool   `json:"readOnly,omitempty"`
+	// Options are the other ones of its mount.
+	Options MountOptions `json:"options"`
+	// Empty says that it is an empty file, in the place of a masked one. It is
+	// nowhere on the host.
+	Empty bool `json:"empty,omitempty"`
+	// Hostname and Resolver, the file of the host that becomes resolv.conf, shape
+	// the generated /etc of a host root; the user and the mappings its home
+	// directory.
+	Hostname string        `json:"hostname,omitempty"`
+	Resolver string        `json:"resolver,omitempty"`
+	User     *desired.User `json:"user,omitempty"`
+	Maps     *IDMaps       `json:"idMaps,omitempty"`
+}
+
+// Limit is the limit in force of those that were asked for and the defaults.
+func Limit(asked, def int64) int64 {
+	if asked > 0 {
+		return asked
+	}
+	return def
+}
+
+// allow makes a source of a host path, which is opened below the path of the
+// policy that allows it.
+func (st *Setup) allow(kind, path string, readOnly bool) (Source, error) {
+	s := Source{Path: path, ReadOnly: readOnly}
+	if st.Policy == nil {
+		return s, nil
+	}
+	var err error
+	if s.Allowed, err = st.Policy.AllowedRoot(kind, path, !readOnly); err != nil {
+		return s, operation.Permanentf("%w", err)
+	}
+	return s, nil
+}
+
+// AddBind serves a tree at dest. The sentry is given a name that says nothing of
+// the host: it gets the tree over lisafs and has no use for a path.
+func (st *Setup) AddBind(dest string, src Source) {
+	st.Spec.Mounts = append(st.Spec.Mounts, specs.Mount{
+		Destination: dest, Type: "bind",
+		Source:  fmt.Sprintf("/volume/%d", len(st.Volumes)),
+		Options: src.bindOptions(),
+	})
+	st.Volumes = append(st.Volumes, src)
+}
+
+func (s *Source) bindOptions() []string {
+	o, mode := s.Options, "rw"
+	if s.ReadOnly {
+		mode = "ro"
+	}
+	o.ReadOnly = false
+	return append([]string{"rbind", mode}, o.forSentry()...)
+}
+
+// HostUserns says whether the sentry must stay in the host's user namespace:
+// it needs capabilities over the host's network or files.
+func (st *Setup) HostUserns() bool { return st.HostNetwork || st.DirectFS }
+
+// Network is gVisor's name of the kind of network.
+func (st *Setup) Network() string {
+	switch {
+	case st.HostNetwork:
+		return "host"
+	case st.Passthrough:
+		return "sandbox"
+	}
+	return "none"
+}
+
+// Sources are the served trees, root first.
+func (st *Setup) Sources() []Source { return append([]Source{st.Root}, st.Volumes...) }
+
+// MountConfs is gVisor's --gofer-mount-confs: one LOWER:UPPER a served tree.
+func (st *Setup) MountConfs() string {
+	confs := []string{"lisafs:none"}
+	if st.Overlay == desired.OverlayMemory {
+		confs[0] = "lisafs:memory"
+	}
+	for range st.Volumes {
+		confs = append(confs, "lisafs:none")
+	}
+	return strings.Join(confs, ",")
+}
