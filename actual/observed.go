@@ -73,3 +73,11 @@ type Request struct {
 	// At is when the removal of a sandbox was ordered.
 	At time.Time `json:"at,omitzero"`
 }
+
+// ID is the token of the request, "" if there is none.
+func (r *Request) ID() string {
+	if r == nil {
+		return ""
+	}
+	return r.Token
+}

@@ -106,8 +106,8 @@ func (l *Launcher) adopt(ctx context.Context, rec *actual.Record, start bool) (b
 
 // adoptable says whether the create of a record can be resumed: it is not known
 // which of its hooks have run. The set-up is that of one whose start needs nothing
-// but the sentry's answer, nil of others: a network that may have been taken and a
-// checkpoint are for a new start.
+// but the sentry's answer, nil of others: a network that may have been taken is for
+// a new start.
 func (l *Launcher) adoptable(rec *actual.Record) (*setup.Setup, bool) {
 	if rec.Container != nil || rec.Sentry == nil {
 		return nil, false
@@ -131,8 +131,7 @@ func (l *Launcher) adoptable(rec *actual.Record) (*setup.Setup, bool) {
 	case denied:
 		return nil, true // what runs is left running, but not started
 	}
-	checkpoint, err := l.requested(rec.Name, rec.RestartToken)
-	if err != nil || checkpoint != "" || st.Passthrough {
+	if st.Passthrough {
 		return nil, true
 	}
 	return st, true

@@ -95,15 +95,15 @@ func New(opts Options) (*Launcher, error) {
 
 // Create makes a sandbox of the entry and returns when its application was
 // started; see reconcile.Launcher.
-func (l *Launcher) Create(ctx context.Context, e *desired.Entry, restartToken string) error {
+func (l *Launcher) Create(ctx context.Context, e *desired.Entry, restart *actual.Request) error {
 	name := e.Sandbox.Metadata.Name
-	if err := l.create(ctx, e, restartToken); err != nil {
+	if err := l.create(ctx, e, restart); err != nil {
 		return fmt.Errorf("create sandbox %s: %w", name, err)
 	}
 	return nil
 }
 
-func (l *Launcher) create(ctx context.Context, e *desired.Entry, restartToken string) error {
+func (l *Launcher) create(ctx context.Context, e *desired.Entry, restart *actual.Request) error {
 	if err := l.room(); err != nil {
 		return err
 	}
@@ -113,16 +113,16 @@ func (l *Launcher) create(ctx context.Context, e *desired.Entry, restartToken st
 	if err != nil {
 		return err
 	}
-	checkpoint, err := l.requested(e.Sandbox.Metadata.Name, restartToken)
-	if err != nil {
-		return err
-	}
-	rec, err := l.intent(ctx, e, restartToken)
+	rec, err := l.intent(ctx, e, restart.ID())
 	if err != nil {
 		return err
 	}
 	if err := l.store.Put(rec); err != nil {
 		return fmt.Errorf("record intent: %w", err)
+	}
+	checkpoint := ""
+	if restart != nil {
+		checkpoint = restart.Checkpoint
 	}
 	if err = l.start(ctx, rec, e.Sandbox, policy, checkpoint); err == nil {
 		return nil
@@ -152,24 +152,6 @@ func (l *Launcher) allowed(sb *desired.Sandbox) (*hostpolicy.Policy, error) {
 		errs = append(errs, fmt.Errorf("%s: %s", e.Field, e.Message))
 	}
 	return policy, errors.Join(errs...)
-}
-
-// requested is the checkpoint that the restart request of a token names, "" if
-// it names none.
-func (l *Launcher) requested(name, token string) (string, error) {
-	if token == "" {
-		return "", nil
-	}
-	requests, err := l.store.Requests()
-	if err != nil {
-		return "", fmt.Errorf("read request: %w", err)
-	}
-	for i := range requests {
-		if r := &requests[i]; r.Kind == actual.RequestRestart && r.Name == name && r.Token == token {
-			return r.Checkpoint, nil
-		}
-	}
-	return "", nil
 }
 
 // openChecked opens a checkpoint that can be restored into the set-up.

@@ -323,7 +323,7 @@ func (l *Loop) operations() map[string]Operation {
 	}
 	out := make(map[string]Operation, len(l.jobs))
 	for name, j := range l.jobs {
-		op := Operation{Op: j.action.Op, Restart: j.action.RestartToken, Grace: j.action.Ending.Grace, Cancelled: j.cancelled}
+		op := Operation{Op: j.action.Op, Restart: j.action.Request.ID(), Grace: j.action.Ending.Grace, Cancelled: j.cancelled}
 		if e := j.action.Entry; e != nil {
 			op.Hash, op.Netns = e.Hash, netnsOf(e)
 		}
@@ -504,13 +504,13 @@ func (l *Loop) work(ctx context.Context, a Action) {
 		}()
 		switch a.Op {
 		case OpCreate:
-			return l.opts.Launcher.Create(ctx, a.Entry, a.RestartToken)
+			return l.opts.Launcher.Create(ctx, a.Entry, a.Request)
 		case OpResume:
 			return l.opts.Launcher.Resume(ctx, a.Name, a.Start, a.Ending)
 		case OpDestroy:
 			return l.opts.Launcher.Destroy(ctx, a.Name, a.Ending)
 		case OpRecover:
-			said, err = l.opts.Recoverer.Recover(ctx, a.Name, a.Recover.End)
+			said, err = l.opts.Recoverer.Recover(ctx, a.Name, a.Request.End)
 			return err
 		default:
 			return l.opts.Launcher.Forget(ctx, a.Name)
@@ -543,8 +543,8 @@ func (l *Loop) finish(r result) {
 	}
 	if a.Op == OpRecover && l.opts.Requests != nil {
 		// It may be that it can't be dropped now.
-		l.spent[a.Name] = a.Recover.Token
-		if err := l.opts.Requests.DropRequest(*a.Recover); err != nil {
+		l.spent[a.Name] = a.Request.Token
+		if err := l.opts.Requests.DropRequest(*a.Request); err != nil {
 			l.opts.Log.Warn("request not dropped", keyError, err)
 		}
 	}

@@ -107,7 +107,7 @@ func TestLoopRestoreInterrupted(t *testing.T) {
 		})
 		var tokens []string
 		w.SetHook(nil)
-		w.OnCreate = func(token string) { tokens = append(tokens, token) }
+		w.OnCreate = func(r *actual.Request) { tokens = append(tokens, r.ID()) }
 		run(func() {
 			time.Sleep(time.Minute)
 			synctest.Wait()

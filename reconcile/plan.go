@@ -114,10 +114,10 @@ type Action struct {
 	// Start says of a resumed create that its application is to be started, if it
 	// has not been.
 	Start bool
-	// RestartToken is the request that a create carries out.
-	RestartToken string
-	// Recover is the request that a recovery carries out.
-	Recover *actual.Request
+	// Request is what an operator asked for and the action carries out, whole: a
+	// restart, with its checkpoint, or a recovery. What happens to the request
+	// meanwhile does not change what was decided.
+	Request *actual.Request
 	Reason  string
 	// Approved says of a removal that it is no accident: an operator has ordered or
 	// approved it, or the sandbox is a job that has finished.
@@ -216,7 +216,7 @@ func (c *computation) wanted(e *desired.Entry) {
 		return
 	}
 	c.created++
-	c.add(Action{Op: OpCreate, Name: name, Entry: e, RestartToken: c.request(name), Reason: actual.ReasonNew})
+	c.add(Action{Op: OpCreate, Name: name, Entry: e, Request: c.request(name), Reason: actual.ReasonNew})
 }
 
 // unwanted decides on a record without a manifest.
@@ -284,7 +284,7 @@ func (c *computation) both(e *desired.Entry, o *actual.Observed) {
 		}
 		// Whether its application runs only its sentry can tell. If that can't
 		// be asked it starts over. It did not fail.
-		c.interrupted(OpResume, rec, sameSpec(rec, e) && !e.Sandbox.Spec.Suspend && c.in.Denied[rec.Name] == "" && !c.restartWanted(rec))
+		c.interrupted(OpResume, rec, sameSpec(rec, e) && !e.Sandbox.Spec.Suspend && c.in.Denied[rec.Name] == "" && !c.restartWanted(rec) && !c.restores(rec))
 	}
 }
 
@@ -328,7 +328,7 @@ func (c *computation) stopped(e *desired.Entry, rec *actual.Record) {
 	create := Action{Op: OpCreate, Name: rec.Name, Entry: e}
 	switch {
 	case c.restartWanted(rec):
-		create.Reason, create.RestartToken = actual.ReasonRestartRequested, c.request(rec.Name)
+		create.Reason, create.Request = actual.ReasonRestartRequested, c.request(rec.Name)
 	case !sameSpec(rec, e):
 		create.Reason = actual.ReasonSpecChanged
 	case rec.Completed || stalled(e, rec) != "":
@@ -341,8 +341,8 @@ func (c *computation) stopped(e *desired.Entry, rec *actual.Record) {
 		}
 		create.Reason = startReason(rec)
 	}
-	if create.RestartToken == "" && cutShort(rec) && rec.RestartToken == c.request(rec.Name) {
-		create.RestartToken = rec.RestartToken // the restart was not carried out
+	if create.Request == nil && cutShort(rec) && rec.RestartToken == c.request(rec.Name).ID() {
+		create.Request = c.request(rec.Name) // the restart was not carried out
 	}
 	c.add(create)
 }
@@ -386,7 +386,7 @@ func (c *computation) held() {
 		if r.Kind != actual.RequestRecover || c.in.Busy[r.Name] || !isHeld(c.in.Actual, r.Name) || c.in.Tried[r.Name] == r.Token {
 			continue
 		}
-		c.add(Action{Op: OpRecover, Name: r.Name, Recover: r, Reason: actual.ReasonRecoverRequested})
+		c.add(Action{Op: OpRecover, Name: r.Name, Request: r, Reason: actual.ReasonRecoverRequested})
 		added = true
 	}
 	if added {
@@ -399,8 +399,15 @@ func (c *computation) sort() {
 }
 
 func (c *computation) restartWanted(rec *actual.Record) bool {
-	t := c.request(rec.Name)
+	t := c.request(rec.Name).ID()
 	return t != "" && t != rec.RestartToken
+}
+
+// restores says whether the create on record was to restore a checkpoint, which is
+// for a new start.
+func (c *computation) restores(rec *actual.Record) bool {
+	r := c.request(rec.Name)
+	return r != nil && r.Token == rec.RestartToken && r.Checkpoint != ""
 }
 
 // cutShort says whether the last create on record is not over: it is under way, or
@@ -416,14 +423,14 @@ func cutShort(rec *actual.Record) bool {
 	return false
 }
 
-// request is the token of the restart request for a name, or "".
-func (c *computation) request(name string) string {
+// request is the restart request for a name, nil if there is none.
+func (c *computation) request(name string) *actual.Request {
 	for i := range c.in.Actual.Requests {
 		if r := &c.in.Actual.Requests[i]; r.Kind == actual.RequestRestart && r.Name == name {
-			return r.Token
+			return r
 		}
 	}
-	return ""
+	return nil
 }
 
 func isHeld(a *actual.Snapshot, name string) bool {

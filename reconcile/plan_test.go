@@ -81,7 +81,7 @@ func show(p reconcile.Plan) string {
 		if a.Ending.Grace > 0 {
 			s += " graceful"
 		}
-		if a.RestartToken != "" {
+		if a.Request != nil && a.Op == reconcile.OpCreate {
 			s += " token"
 		}
 		out = append(out, s)
@@ -266,8 +266,8 @@ func TestPlan(t *testing.T) {
 	plan := reconcile.Compute(in)
 	if got := show(plan); got != "recover web RecoverRequested; destroy x ManifestRemoved graceful" && got != "recover web RecoverRequested; destroy x ManifestRemoved graceful; guard [x]" {
 		t.Errorf("recovery asked of one that is held, one that is not and none: %q", got)
-	} else if plan.Actions[0].Recover.Token != "t" {
-		t.Errorf("the request: %+v", plan.Actions[0].Recover)
+	} else if plan.Actions[0].Request.Token != "t" {
+		t.Errorf("the request: %+v", plan.Actions[0].Request)
 	}
 	in.Busy = map[string]bool{"web": true, "x": true}
 	if got := show(reconcile.Compute(in)); got != "" {

@@ -28,10 +28,11 @@ type Observer interface {
 type Launcher interface {
 	// Create makes a sandbox of the entry from a record that is absent or
 	// Stopped (or Creating with dead processes, after a crash), and returns
-	// once the application was started. restartToken is recorded as carried
-	// out. On error nothing is left running and the record, when one could be
+	// once the application was started. restart is the request to restart that
+	// it carries out, nil if none: its token is recorded, and its checkpoint, if
+	// it names one, is restored. On error nothing is left running and the record, when one could be
 	// written, is Stopped with LastExit CreateFailed and Failures counted.
-	Create(ctx context.Context, e *desired.Entry, restartToken string) error
+	Create(ctx context.Context, e *desired.Entry, restart *actual.Request) error
 	// Resume finishes a Create that was cut short after its gates were opened. If
 	// the application turns out to run, the record says so; with start it is
 	// started if it was not. Where neither can be told or done, what there is of

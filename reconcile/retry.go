@@ -29,7 +29,7 @@ func (r *Retry) failed(a *Action, permanent bool, message string, now time.Time)
 		*r = Retry{Op: a.Op}
 	}
 	r.Failures++
-	r.Restart, r.Permanent, r.Message = a.RestartToken, permanent, message
+	r.Restart, r.Permanent, r.Message = a.Request.ID(), permanent, message
 	if a.Entry != nil {
 		r.Hash = a.Entry.Hash
 	}
@@ -43,7 +43,7 @@ func (r *Retry) delays(a *Action, now time.Time) bool {
 	switch {
 	case r.Op != a.Op, a.Entry != nil && r.Hash != a.Entry.Hash:
 		return false
-	case a.RestartToken != "" && a.RestartToken != r.Restart:
+	case a.Request != nil && a.Request.Token != r.Restart:
 		return false // a person wants it now; once, if it can't even be recorded
 	case r.Permanent:
 		return true

@@ -178,7 +178,7 @@ func TestMisbehaviour(t *testing.T) {
 			opts.BootTimeout = 2 * time.Second // some are heard of no sooner
 			h := realHost(t, opts)
 			for range 2 {
-				err := h.Create(t.Context(), h.Entry(name, "a"), "")
+				err := h.Create(t.Context(), h.Entry(name, "a"), nil)
 				if err == nil {
 					t.Fatal("it was created")
 				}
@@ -214,7 +214,7 @@ func TestStubborn(t *testing.T) {
 		known bool
 		least time.Duration
 	}{stubGood: {known: true}, stubStubborn: {least: 300 * time.Millisecond}} {
-		must(t, h.Create(t.Context(), h.Entry(name, "a"), ""))
+		must(t, h.Create(t.Context(), h.Entry(name, "a"), nil))
 		began := time.Now()
 		must(t, h.Destroy(t.Context(), name, actual.Ending{Reason: "Test", StopSignal: "SIGTERM", Grace: max(c.least, time.Minute*time.Duration(b2i(c.known)))}))
 		if took := time.Since(began); took < c.least {
@@ -244,7 +244,7 @@ func b2i(b bool) int {
 func TestStopInterrupted(t *testing.T) {
 	requireHost(t)
 	h := realHost(t, stubOptions(t))
-	must(t, h.Create(t.Context(), h.Entry(stubStubborn, "a"), ""))
+	must(t, h.Create(t.Context(), h.Entry(stubStubborn, "a"), nil))
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	end := actual.Ending{Reason: "Test", StopSignal: "SIGTERM", Grace: time.Hour}
@@ -267,7 +267,7 @@ func TestStopInterrupted(t *testing.T) {
 func TestAnotherBoot(t *testing.T) {
 	requireHost(t)
 	h := realHost(t, stubOptions(t))
-	must(t, h.Create(t.Context(), h.Entry(stubGood, "a"), ""))
+	must(t, h.Create(t.Context(), h.Entry(stubGood, "a"), nil))
 	must(t, h.Destroy(t.Context(), stubGood, actual.Ending{Reason: "Test"}))
 	s, err := h.Observe(t.Context())
 	must(t, err)
@@ -279,7 +279,7 @@ func TestAnotherBoot(t *testing.T) {
 	must(t, err)
 	must(t, errors.Join(store.Put(&rec), store.Close()))
 	must(t, h.Destroy(t.Context(), stubGood, actual.Ending{Reason: "HostRebooted"}))
-	must(t, h.Create(t.Context(), h.Entry(stubGood, "a"), ""))
+	must(t, h.Create(t.Context(), h.Entry(stubGood, "a"), nil))
 	must(t, h.Destroy(t.Context(), stubGood, actual.Ending{Reason: "Test"}))
 	must(t, h.Forget(t.Context(), stubGood))
 	must(t, h.Check())

@@ -26,7 +26,7 @@ func TestHostileGofer(t *testing.T) {
 	for attempt := range 3 {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
-		must(t, h.Create(ctx, h.Entry(stubPlants, "a"), ""))
+		must(t, h.Create(ctx, h.Entry(stubPlants, "a"), nil))
 		// It is done with its traps when the last of them is there.
 		trap := filepath.Join(store.Path(), "sandboxes", stubPlants, launcher.LogDir, strconv.Itoa(attempt+1), "a\n\x1b[2J")
 		for _, err := os.Lstat(trap); err != nil; _, err = os.Lstat(trap) {

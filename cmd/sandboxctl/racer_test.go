@@ -130,7 +130,7 @@ func raced(t *testing.T, l *launcher.Launcher, store *actual.Store, in func(stri
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	err := l.Create(ctx, e, "")
+	err := l.Create(ctx, e, nil)
 	rec, _, gerr := store.Get("raced")
 	must(t, gerr)
 	said := ""

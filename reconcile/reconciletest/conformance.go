@@ -17,7 +17,7 @@ import (
 
 // Operations are those of reconcile.Launcher.
 type Operations interface {
-	Create(ctx context.Context, e *desired.Entry, restartToken string) error
+	Create(ctx context.Context, e *desired.Entry, restart *actual.Request) error
 	Resume(ctx context.Context, name string, start bool, end actual.Ending) error
 	Destroy(ctx context.Context, name string, end actual.Ending) error
 	Forget(ctx context.Context, name string) error
@@ -101,7 +101,7 @@ func (c *conformance) stopped() *actual.Record {
 
 func (c *conformance) create(variant string) {
 	c.t.Helper()
-	c.must(c.h.Create(c.t.Context(), c.h.Entry("web", variant), ""))
+	c.must(c.h.Create(c.t.Context(), c.h.Entry("web", variant), nil))
 }
 
 var stop = actual.Ending{Reason: actual.ReasonRestartRequested, StopSignal: "SIGTERM", Grace: 5 * time.Second}
@@ -149,7 +149,7 @@ func life(t *testing.T, c *conformance) {
 func overLive(t *testing.T, c *conformance) {
 	c.create("a")
 	r := c.running("web")
-	if err := c.h.Create(t.Context(), c.h.Entry("web", "b"), ""); err == nil {
+	if err := c.h.Create(t.Context(), c.h.Entry("web", "b"), nil); err == nil {
 		t.Error("a second sandbox of the name was made")
 	}
 	if now := c.running("web"); now.Attempt != r.Attempt || *now.Sentry != *r.Sentry {
@@ -198,7 +198,7 @@ func dies(what string) func(*testing.T, *conformance) {
 }
 
 func refused(t *testing.T, c *conformance) {
-	if err := c.h.Create(t.Context(), c.h.Bad("web"), ""); err == nil {
+	if err := c.h.Create(t.Context(), c.h.Bad("web"), nil); err == nil {
 		t.Error("what can't run was created")
 	}
 	if r := c.stopped(); r.LastExit == nil || r.LastExit.Reason != actual.ReasonCreateFailed || r.LastExit.Message == "" || r.Failures != 1 {
@@ -214,7 +214,7 @@ func refused(t *testing.T, c *conformance) {
 func cancelled(t *testing.T, c *conformance) {
 	for i := range 8 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i*i)*2*time.Millisecond)
-		err := c.h.Create(ctx, c.h.Entry("web", "a"), "")
+		err := c.h.Create(ctx, c.h.Entry("web", "a"), nil)
 		cancel()
 		if err != nil {
 			if o := c.look("web"); o != nil && (o.Sentry == actual.Alive || o.Gofer == actual.Alive) {
@@ -234,7 +234,7 @@ func reasonGone(t *testing.T, c *conformance) {
 	for i := range 8 {
 		ctx, cancel := operation.New(t.Context(), func() {})
 		timer := time.AfterFunc(time.Duration(i*i)*2*time.Millisecond, func() { cancel(&operation.Cancelled{Reason: actual.ReasonSpecChanged}) })
-		err := c.h.Create(ctx, c.h.Entry("web", "a"), "")
+		err := c.h.Create(ctx, c.h.Entry("web", "a"), nil)
 		timer.Stop()
 		cancel(nil)
 		var cancelled *operation.Cancelled
@@ -264,7 +264,7 @@ func daemonEnds(t *testing.T, c *conformance) {
 		parent, end := context.WithCancelCause(t.Context())
 		ctx, cancel := operation.New(parent, func() {})
 		timer := time.AfterFunc(time.Duration(i*i)*2*time.Millisecond, func() { end(operation.ErrShutdown) })
-		err := c.h.Create(ctx, c.h.Entry("web", "a"), "")
+		err := c.h.Create(ctx, c.h.Entry("web", "a"), nil)
 		timer.Stop()
 		end(operation.ErrShutdown)
 		cancel(nil)
@@ -300,7 +300,7 @@ func many(t *testing.T, c *conformance) {
 			c.must(<-errs)
 		}
 	}
-	each(func(n string) error { return c.h.Create(t.Context(), c.h.Entry(n, "a"), "") })
+	each(func(n string) error { return c.h.Create(t.Context(), c.h.Entry(n, "a"), nil) })
 	for i := range 4 {
 		c.running(fmt.Sprintf("s%d", i))
 	}
@@ -310,7 +310,7 @@ func many(t *testing.T, c *conformance) {
 }
 
 func token(t *testing.T, c *conformance) {
-	c.must(c.h.Create(t.Context(), c.h.Entry("web", "a"), "first"))
+	c.must(c.h.Create(t.Context(), c.h.Entry("web", "a"), &actual.Request{Kind: actual.RequestRestart, Name: "web", Token: "first"}))
 	if r := c.running("web"); r.RestartToken != "first" {
 		t.Errorf("token: %q", r.RestartToken)
 	}

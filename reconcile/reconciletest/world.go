@@ -47,7 +47,7 @@ type World struct {
 	// Took delays each operation. Set it before the first.
 	Took time.Duration
 	// OnCreate is told the request of each create, if set.
-	OnCreate func(token string)
+	OnCreate func(restart *actual.Request)
 	// OnStart is called in each create whose processes are on record, if set, with
 	// the context of the operation. It may take as long as it likes. An error fails
 	// the create.
@@ -375,7 +375,7 @@ func (w *World) put(r actual.Record) {
 var ErrCrash = errors.New("the daemon died")
 
 // Create implements reconcile.Launcher.
-func (w *World) Create(ctx context.Context, e *desired.Entry, token string) error {
+func (w *World) Create(ctx context.Context, e *desired.Entry, restart *actual.Request) error {
 	name := e.Sandbox.Metadata.Name
 	end, err := w.begin(name)
 	if err != nil {
@@ -383,7 +383,7 @@ func (w *World) Create(ctx context.Context, e *desired.Entry, token string) erro
 	}
 	defer end()
 	if w.OnCreate != nil {
-		w.OnCreate(token)
+		w.OnCreate(restart)
 	}
 	sleep(ctx, w.Took)
 	if err := w.step("create", name, "claim"); err != nil {
@@ -403,7 +403,7 @@ func (w *World) Create(ctx context.Context, e *desired.Entry, token string) erro
 		return err
 	}
 	r := *actual.NextAttempt(old, actual.Intent{
-		Name: name, UID: w.newUID(), BootID: w.boot, Spec: spec, SpecHash: e.Hash, SourceFile: e.Source.File, RestartToken: token,
+		Name: name, UID: w.newUID(), BootID: w.boot, Spec: spec, SpecHash: e.Hash, SourceFile: e.Source.File, RestartToken: restart.ID(),
 	}, time.Now())
 	w.put(r)
 	if err := w.step("create", name, "spawn"); err != nil {

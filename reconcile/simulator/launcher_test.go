@@ -47,12 +47,12 @@ func (l *launcher) begin(what, name string) *op {
 }
 
 // Create implements reconcile.Launcher.
-func (l *launcher) Create(ctx context.Context, e *desired.Entry, token string) error {
+func (l *launcher) Create(ctx context.Context, e *desired.Entry, restart *actual.Request) error {
 	o := l.begin("create", e.Sandbox.Metadata.Name)
 	if !l.p.dead {
 		l.h.stats.Creates++
 	}
-	err := o.create(ctx, e, token)
+	err := o.create(ctx, e, restart.ID())
 	if err != nil && !l.p.dead {
 		l.h.note("%s failed: %v", o.t.name, err)
 	}
@@ -60,11 +60,6 @@ func (l *launcher) Create(ctx context.Context, e *desired.Entry, token string) e
 }
 
 func (o *op) create(ctx context.Context, e *desired.Entry, token string) error {
-	if token != "" {
-		if _, err := o.store.requests(o.t); err != nil {
-			return fmt.Errorf("read request: %w", err)
-		}
-	}
 	rec, err := o.intent(ctx, e, token)
 	if err != nil {
 		return err
