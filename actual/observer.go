@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,7 +43,7 @@ func (o *Observer) Exits() <-chan struct{} { return o.exits }
 
 // Observe returns what is true now. It fails only if the state directory
 // can't be listed; whatever is wrong with one sandbox is said of that one.
-func (o *Observer) Observe(context.Context) (*Snapshot, error) {
+func (o *Observer) Observe(ctx context.Context) (*Snapshot, error) {
 	boot, err := BootID()
 	if err != nil {
 		return nil, err
@@ -74,12 +75,15 @@ func (o *Observer) Observe(context.Context) (*Snapshot, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.gen++
+	twins, cancel := context.WithTimeout(ctx, twinPatience)
+	defer cancel()
 	for i, rec := range list.Records {
 		s := &snap.Sandboxes[i]
 		s.Record = rec
 		s.Sentry, s.Why = o.look(rec.Sentry, "sentry", s.Why)
 		s.Gofer, s.Why = o.look(rec.Gofer, "gofer", s.Why)
 		if s.Sentry == Dead {
+			o.awaitTwin(twins, s)
 			o.endOf(s)
 		}
 	}
@@ -89,6 +93,22 @@ func (o *Observer) Observe(context.Context) (*Snapshot, error) {
 		}
 	}
 	return snap, nil
+}
+
+// twinPatience bounds how long a look waits for gofers that are about to end.
+const twinPatience = 500 * time.Millisecond
+
+// awaitTwin waits until the gofer of a sentry that has died is dead too, if that
+// takes a moment only. A gofer that is killed closes its connections before it counts
+// as dead: its sentry, which ends by that, may be seen dead first and would be taken
+// for the one that was killed.
+func (o *Observer) awaitTwin(ctx context.Context, s *Observed) {
+	if s.Gofer != Alive || s.Record.Phase != PhaseRunning {
+		return
+	}
+	if o.handles[*s.Record.Gofer].p.Wait(ctx) == nil {
+		s.Gofer, s.Why = o.look(s.Record.Gofer, "gofer", s.Why)
+	}
 }
 
 // endOf reads what the processes of a dead sandbox have left. Only now: while

@@ -32,9 +32,12 @@ func TestParseStat(t *testing.T) {
 }
 
 // child starts a process that lives until its input ends.
-func child(t *testing.T) (*exec.Cmd, Identity) {
+func child(t *testing.T, command ...string) (*exec.Cmd, Identity) {
 	t.Helper()
-	cmd := exec.Command("cat")
+	if len(command) == 0 {
+		command = []string{"cat"}
+	}
+	cmd := exec.Command(command[0], command[1:]...)
 	in, err := cmd.StdinPipe()
 	must(t, err)
 	must(t, cmd.Start())
@@ -128,6 +131,43 @@ func TestReap(t *testing.T) {
 		t.Error("reaped twice")
 	}
 	cmd.Wait()
+}
+
+// A gofer that is still ending when its sentry is dead is waited for, so that it is
+// known which of them was killed; one that stays is not waited for twice as long
+// because there are two.
+func TestObserverTwins(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	boot, err := BootID()
+	must(t, err)
+	gone, dead := child(t)
+	must(t, gone.Process.Kill())
+	_ = gone.Wait()
+	for name, seconds := range map[string]string{"ends": "0.2", "stays": "100", "stays-too": "100"} {
+		r := sample(name)
+		_, gofer := child(t, "sleep", seconds)
+		r.BootID, r.Phase, r.Sentry, r.Gofer = boot, PhaseRunning, &dead, &gofer
+		put(t, s, r)
+	}
+	o := NewObserver(s)
+	defer o.Close()
+	began := time.Now()
+	snap, err := o.Observe(t.Context())
+	must(t, err)
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	for i := range snap.Sandboxes {
+		w := &snap.Sandboxes[i]
+		want := Alive
+		if w.Record.Name == "ends" {
+			want = Dead
+		}
+		if w.Sentry != Dead || w.Gofer != want {
+			t.Errorf("%s: sentry %v, gofer %v, expected Dead and %v", w.Record.Name, w.Sentry, w.Gofer, want)
+		}
+	}
 }
 
 func TestObserver(t *testing.T) {
