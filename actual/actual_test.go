@@ -123,6 +123,42 @@ func TestRecordUpgrade(t *testing.T) {
 	}
 }
 
+// Exits of older records keep what they say of trying again.
+func TestRecordUpgradeExits(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		exits             string
+		last, ending, bad bool
+	}{
+		"last":       {`"lastExit":{"known":false,"code":0,"reason":"CreateFailed","at":"2026-01-02T03:04:05Z","terminal":true}`, true, false, false},
+		"ending":     {`"ending":{"reason":"Exited","exit":{"known":false,"code":0,"reason":"CreateFailed","at":"2026-01-02T03:04:05Z","terminal":true}}`, false, true, false},
+		"not":        {`"lastExit":{"known":true,"code":1,"reason":"Error","at":"2026-01-02T03:04:05Z"},"ending":{"reason":"Exited"}`, false, false, false},
+		"null":       {`"lastExit":null,"ending":null`, false, false, false},
+		"null below": {`"ending":{"reason":"Exited","exit":null}`, false, false, false},
+		"no object":  {`"lastExit":[1]`, false, false, true},
+	} {
+		for v := 1; v < RecordVersion; v++ {
+			r, err := DecodeRecord(reseal(fmt.Sprintf(`{"version":%d,"name":"web","uid":"u","phase":"Stopped",%s}`, v, c.exits)))
+			if c.bad {
+				if err == nil {
+					t.Errorf("%s, version %d: no error", name, v)
+				}
+				continue
+			}
+			if err != nil {
+				t.Errorf("%s, version %d: %v", name, v, err)
+				continue
+			}
+			if got := r.LastExit != nil && r.LastExit.Permanent; got != c.last {
+				t.Errorf("%s, version %d: last exit permanent %t", name, v, got)
+			}
+			if got := r.Ending != nil && r.Ending.Exit != nil && r.Ending.Exit.Permanent; got != c.ending {
+				t.Errorf("%s, version %d: ending permanent %t", name, v, got)
+			}
+		}
+	}
+}
+
 // reseal makes a file with a right checksum of a wrong body.
 func reseal(body string) []byte {
 	return fmt.Appendf(nil, "%s%08x%s%s%s", head, checksum([]byte(body)), mid, body, tail)

@@ -109,8 +109,14 @@ func upgrade(body []byte) ([]byte, error) {
 	}
 	switch v.Version {
 	case 1, 2:
-		// 2 only added fields. 3 adds some, and has the version of the sentry apart
-		// from its path. Both are in quotes, before and after.
+		// 2 only added fields. 3 adds some, calls an exit permanent that was terminal, and
+		// has the version of the sentry apart from its path. Both are in quotes, before
+		// and after.
+		for _, path := range [][]string{{"lastExit"}, {"ending", "exit"}} {
+			if err := renameField(fields, path, "terminal", "permanent"); err != nil {
+				return nil, err
+			}
+		}
 		if path, version, ok := strings.Cut(string(fields["sentryBinary"]), " (gVisor "); ok {
 			fields["sentryBinary"] = json.RawMessage(path + `"`)
 			fields["gvisor"] = json.RawMessage(`"` + strings.Replace(version, ")", "", 1))
@@ -120,6 +126,30 @@ func upgrade(body []byte) ([]byte, error) {
 	}
 	fields["version"] = json.RawMessage(strconv.Itoa(RecordVersion))
 	return json.Marshal(fields)
+}
+
+// renameField renames a field of an object below others, if they are there.
+func renameField(fields map[string]json.RawMessage, path []string, from, to string) error {
+	if len(path) == 0 {
+		if v, ok := fields[from]; ok {
+			fields[to] = v
+			delete(fields, from)
+		}
+		return nil
+	}
+	var below map[string]json.RawMessage
+	if len(fields[path[0]]) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(fields[path[0]], &below); err != nil || below == nil {
+		return err
+	}
+	if err := renameField(below, path[1:], from, to); err != nil {
+		return err
+	}
+	b, err := json.Marshal(below)
+	fields[path[0]] = b
+	return err
 }
 
 // checkRecord refuses what must never be written or believed.

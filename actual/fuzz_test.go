@@ -129,7 +129,7 @@ func FuzzDecodeExit(f *testing.F) {
 		if x == nil {
 			return
 		}
-		if x.Code < 0 || x.Code > 255 || !x.Known || x.Terminal || x.Signal < 0 || x.Signal > 127 || strings.ContainsFunc(x.Message+x.Reason, unicode.IsControl) {
+		if x.Code < 0 || x.Code > 255 || !x.Known || x.Permanent || x.Signal < 0 || x.Signal > 127 || strings.ContainsFunc(x.Message+x.Reason, unicode.IsControl) {
 			t.Fatalf("accepted %+v", x)
 		}
 		for _, at := range []time.Time{x.At, x.At.Local(), x.At.In(time.FixedZone("", 14*3600))} {

@@ -47,8 +47,8 @@ const (
 	ReasonNetworkNotReady = "NetworkNotReady"
 	// Its network namespace was made anew. It is started again, in the new one.
 	ReasonNetworkReplaced = "NetworkReplaced"
-	// Somebody called `sandboxctl recover` for a quarantined record.
-	ReasonRecoverRequested = "RecoverRequested"
+	// Somebody called `sandboxctl repair` for a quarantined record.
+	ReasonRepairRequested = "RepairRequested"
 	// An OCI client deleted its container.
 	ReasonDeleted = "Deleted"
 )
@@ -96,7 +96,7 @@ const (
 	// manifest.
 	ReasonSourceIncomplete = "SourceIncomplete"
 	// Its record can't be acted on, see below.
-	ReasonRecordHeld = "RecordHeld"
+	ReasonRecordQuarantined = "RecordQuarantined"
 	// The system did not tell whether a process lives.
 	ReasonProcessUnknown = "ProcessUnknown"
 	// Its manifest is valid, and the host policy allows it.
@@ -167,12 +167,12 @@ const (
 	EventDestroyFailed = "DestroyFailed"
 	// The removal of what is left of a stopped sandbox failed, and why; it is tried again.
 	EventRemoveFailed = "RemoveFailed"
-	// `sandboxctl recover` put a sandbox right.
-	EventRecordRecovered = "RecordRecovered"
-	// `sandboxctl recover` did not, and why.
-	EventRecordRecoverFailed = "RecordRecoverFailed"
+	// `sandboxctl repair` put a sandbox right.
+	EventRecordRepaired = "RecordRepaired"
+	// `sandboxctl repair` did not, and why.
+	EventRecordRepairFailed = "RecordRepairFailed"
 	// A removal waits for approval.
-	EventRemovalHeld = "RemovalHeld"
+	EventApprovalNeeded = "ApprovalNeeded"
 	// The manifests directory can't be relied on.
 	EventSourceIncomplete = "SourceIncomplete"
 	// The manifests directory can be relied on again.
@@ -181,7 +181,7 @@ const (
 	// a time.
 	EventFileIgnored = "FileIgnored"
 	// A record can't be acted on.
-	EventHeld = "Held"
+	EventRecordQuarantined = "RecordQuarantined"
 	// The system did not tell whether a process lives.
 	EventProcessUnknown = "ProcessUnknown"
 	// Changes of the manifests are noticed late.

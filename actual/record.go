@@ -188,11 +188,11 @@ type Exit struct {
 	// When.
 	At time.Time `json:"at"`
 	// Trying again with the same spec can't help.
-	Terminal bool `json:"terminal,omitempty"`
+	Permanent bool `json:"permanent,omitempty"`
 	// Something on the host or in the root must be changed first: the command, a source of
 	// a volume. The start is tried again, in case somebody does; a verb that waits does not
 	// wait for that.
-	Unfit bool `json:"unfit,omitempty"`
+	PreconditionFailed bool `json:"preconditionFailed,omitempty"`
 	// HostSignaled says that the application ended after the host had told its
 	// sentry to end. It is what a look says of a sandbox, and no part of the record.
 	HostSignaled bool `json:"-"`

@@ -84,7 +84,7 @@ func (r *Record) Started(now time.Time) { r.Phase, r.StartedAt = PhaseRunning, n
 func (r *Record) Failed(message string, permanent bool, now time.Time) {
 	r.released()
 	r.Failures, r.CleanExits = r.Failures+1, 0
-	r.LastExit = &Exit{Reason: ReasonCreateFailed, Message: message, At: now, Terminal: permanent}
+	r.LastExit = &Exit{Reason: ReasonCreateFailed, Message: message, At: now, Permanent: permanent}
 }
 
 // Cancelled says that a create was cancelled, and that nothing of it is left. It is

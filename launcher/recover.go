@@ -21,7 +21,7 @@ import (
 func (l *Launcher) Recover(ctx context.Context, name string, end bool) (string, error) {
 	said, err := l.recover(ctx, name, end)
 	if err != nil {
-		return "", fmt.Errorf("recover sandbox %s: %w", name, err)
+		return "", fmt.Errorf("repair sandbox %s: %w", name, err)
 	}
 	return said, nil
 }
@@ -32,7 +32,7 @@ func (l *Launcher) recover(ctx context.Context, name string, end bool) (string, 
 	case err != nil:
 		return "", err
 	case held == nil:
-		return "", terminalf("its record is not held: there is nothing to recover")
+		return "", terminalf("its record is not quarantined: there is nothing to repair")
 	case held.Reason == actual.HeldNewer:
 		return "", terminalf("%s: %s; use the version of this program that wrote it", held.Reason, held.Message)
 	case held.Reason == actual.HeldForeign:
@@ -50,7 +50,7 @@ func (l *Launcher) recover(ctx context.Context, name string, end bool) (string, 
 	case e.Gap == "":
 		return l.putBack(e)
 	case len(e.Processes) > 0:
-		return "", terminalf("%s live, and the record can't be put back: %s; `sandboxctl recover --end %s` ends them and frees the name", e.List(), e.Gap, name)
+		return "", terminalf("%s live, and the record can't be put back: %s; `sandboxctl repair --end %s` ends them and frees the name", e.List(), e.Gap, name)
 	}
 	if err := l.end(ctx, e); err != nil {
 		return "", err
@@ -75,7 +75,7 @@ func (l *Launcher) putBack(e *Evidence) (string, error) {
 	if err := l.store.Put(e.Copy); err != nil {
 		return "", err
 	}
-	said := e.List() + " go on, the record is put back from its second copy"
+	said := e.List() + " keep running, and the record is restored from its second copy"
 	if kept != "" {
 		said += "; the damaged one is kept as " + kept
 	}

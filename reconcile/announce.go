@@ -19,7 +19,7 @@ func doneReason(a Action) string {
 	case OpDestroy:
 		return actual.EventStopped
 	case OpRecover:
-		return actual.EventRecordRecovered
+		return actual.EventRecordRepaired
 	case OpForget:
 	}
 	return actual.EventRemoved
@@ -57,7 +57,7 @@ func failReason(a Action) string {
 	case OpDestroy:
 		return actual.EventDestroyFailed
 	case OpRecover:
-		return actual.EventRecordRecoverFailed
+		return actual.EventRecordRepairFailed
 	case OpForget:
 	}
 	return actual.EventRemoveFailed
@@ -78,7 +78,7 @@ func (l *Loop) announceUnclear(have *actual.Snapshot) {
 		}
 	}
 	for i := range have.Held {
-		note(have.Held[i].Name, actual.EventHeld, have.Held[i].Reason+": "+have.Held[i].Message)
+		note(have.Held[i].Name, actual.EventRecordQuarantined, have.Held[i].Reason+": "+have.Held[i].Message)
 	}
 	for i := range have.Sandboxes {
 		if o := &have.Sandboxes[i]; unknown(o) {
@@ -126,8 +126,8 @@ func (l *Loop) announce(in Input, plan *Plan) {
 	if g := plan.Guard != nil; g != l.guarded {
 		l.guarded = g
 		if g {
-			l.opts.Log.Warn("removal held", keyPass, l.pass, keyReason, plan.Guard.Message)
-			l.event(actual.EventWarning, "", actual.EventRemovalHeld, plan.Guard.Message)
+			l.opts.Log.Warn("removal needs approval", keyPass, l.pass, keyReason, plan.Guard.Message)
+			l.event(actual.EventWarning, "", actual.EventApprovalNeeded, plan.Guard.Message)
 		}
 	}
 	reason := in.Desired.Reason

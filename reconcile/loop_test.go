@@ -221,7 +221,7 @@ func TestLoopTerminal(t *testing.T) {
 		w.Want(reconciletest.Entry("web", "bad", nil))
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if r := w.Record("web"); r.Attempt != 1 || !r.LastExit.Terminal {
+		if r := w.Record("web"); r.Attempt != 1 || !r.LastExit.Permanent {
 			t.Errorf("%+v", r)
 		}
 		w.Want(reconciletest.Entry("web", "good", nil))
@@ -332,7 +332,7 @@ func TestLoopTellsUnclear(t *testing.T) {
 		}
 		told := 0
 		for _, r := range events.reasons {
-			if r == actual.EventHeld {
+			if r == actual.EventRecordQuarantined {
 				told++
 			}
 		}

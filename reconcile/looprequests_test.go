@@ -173,7 +173,7 @@ func TestLoopRecover(t *testing.T) {
 		if rec.tried() != "[false true]" || w.Requests() != 0 {
 			t.Errorf("tried %v, %d requests wait", rec.tried(), w.Requests())
 		}
-		if got := fmt.Sprint(events.reasons); got != "[Held RecordRecoverFailed RecordRecovered Started]" && got != "[SourceComplete Held RecordRecoverFailed RecordRecovered Started]" {
+		if got := fmt.Sprint(events.reasons); got != "[RecordQuarantined RecordRepairFailed RecordRepaired Started]" && got != "[SourceComplete RecordQuarantined RecordRepairFailed RecordRepaired Started]" {
 			t.Errorf("events %s", got)
 		}
 	})

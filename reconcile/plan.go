@@ -35,7 +35,7 @@ func (o Op) String() string {
 	case OpForget:
 		return "forget"
 	case OpRecover:
-		return "recover"
+		return "repair"
 	}
 	return "none"
 }
@@ -386,7 +386,7 @@ func (c *computation) held() {
 		if r.Kind != actual.RequestRecover || c.in.Busy[r.Name] || !isHeld(c.in.Actual, r.Name) || c.in.Tried[r.Name] == r.Token {
 			continue
 		}
-		c.add(Action{Op: OpRecover, Name: r.Name, Request: r, Reason: actual.ReasonRecoverRequested})
+		c.add(Action{Op: OpRecover, Name: r.Name, Request: r, Reason: actual.ReasonRepairRequested})
 		added = true
 	}
 	if added {

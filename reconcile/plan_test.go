@@ -218,7 +218,7 @@ func TestPlan(t *testing.T) {
 		"clock set back a bit":  {input(true, []*desired.Entry{web}, mod(stopped(web, 9), func(o *actual.Observed) { o.Record.LastExit.At = now.Add(time.Minute) })), "wake"},
 		"limit reached":         {input(true, []*desired.Entry{limited}, stopped(limited, 3)), ""},
 		"limit reached, edited": {input(true, []*desired.Entry{other}, stopped(limited, 3)), "create web SpecChanged"},
-		"refused":               {input(true, []*desired.Entry{web}, mod(stopped(web, 1), func(o *actual.Observed) { o.Record.LastExit = &actual.Exit{Terminal: true, At: now.Add(-time.Hour)} })), ""},
+		"refused":               {input(true, []*desired.Entry{web}, mod(stopped(web, 1), func(o *actual.Observed) { o.Record.LastExit = &actual.Exit{Permanent: true, At: now.Add(-time.Hour)} })), ""},
 		"completed":             {input(true, []*desired.Entry{web}, mod(stopped(web, 1), func(o *actual.Observed) { o.Record.Completed = true })), ""},
 		"completed, edited":     {input(true, []*desired.Entry{other}, mod(stopped(web, 1), func(o *actual.Observed) { o.Record.Completed = true })), "create web SpecChanged"},
 		"stopped for an edit":   {input(true, []*desired.Entry{other}, mod(stopped(web, 0), func(o *actual.Observed) { o.Record.Ending.Reason = actual.ReasonSpecChanged })), "create web SpecChanged"},
@@ -264,7 +264,7 @@ func TestPlan(t *testing.T) {
 		{Kind: actual.RequestRecover, Name: "web", Token: "t"}, {Kind: actual.RequestRecover, Name: "x", Token: "u"}, {Kind: actual.RequestRecover, Name: "gone", Token: "v"},
 	}
 	plan := reconcile.Compute(in)
-	if got := show(plan); got != "recover web RecoverRequested; destroy x ManifestRemoved graceful" && got != "recover web RecoverRequested; destroy x ManifestRemoved graceful; guard [x]" {
+	if got := show(plan); got != "repair web RepairRequested; destroy x ManifestRemoved graceful" && got != "repair web RepairRequested; destroy x ManifestRemoved graceful; guard [x]" {
 		t.Errorf("recovery asked of one that is held, one that is not and none: %q", got)
 	} else if plan.Actions[0].Request.Token != "t" {
 		t.Errorf("the request: %+v", plan.Actions[0].Request)

@@ -86,7 +86,7 @@ func ended(e *desired.Entry, o *actual.Observed, in *Input) actual.Ending {
 // by itself, or "".
 func stalled(e *desired.Entry, rec *actual.Record) string {
 	switch {
-	case rec.LastExit != nil && rec.LastExit.Terminal:
+	case rec.LastExit != nil && rec.LastExit.Permanent:
 		return actual.ReasonCreateRefused
 	case e.Sandbox.Spec.Backoff.Limit > 0 && rec.Failures >= e.Sandbox.Spec.Backoff.Limit:
 		return actual.ReasonBackoffLimitExceeded

@@ -40,7 +40,7 @@ const (
 	// Its manifest is gone, and so will the sandbox be.
 	PhaseRemoving = "Removing"
 	// Its record can't be acted on; what runs is left running.
-	PhaseHeld = "Held"
+	PhaseQuarantined = "Quarantined"
 	// Its manifest has never been valid.
 	PhaseInvalid = "Invalid"
 	// One of its processes is neither proven alive nor proven dead; nothing is done.
@@ -50,7 +50,7 @@ const (
 // Phases are all of them.
 var Phases = []string{
 	PhasePending, PhaseCreating, PhaseRunning, PhaseStopping, PhaseCrashLoopBackOff, PhaseRestarting, PhaseCompleted, PhaseFailed,
-	PhaseSuspended, PhaseRemoving, PhaseHeld, PhaseInvalid, PhaseUnknown,
+	PhaseSuspended, PhaseRemoving, PhaseQuarantined, PhaseInvalid, PhaseUnknown,
 }
 
 // Condition types.
@@ -518,22 +518,22 @@ func (v *view) pending(e *desired.Entry) Status {
 
 // held words a name whose record can't be acted on.
 func (v *view) held(h actual.Held, e *desired.Entry) Status {
-	s := Status{Name: h.Name, Phase: PhaseHeld, Problems: v.problems[h.Name]}
+	s := Status{Name: h.Name, Phase: PhaseQuarantined, Problems: v.problems[h.Name]}
 	if e != nil {
 		s.SourceFile, s.SourceLine = e.Source.File, e.Source.Line
 	}
 	msg := h.Reason + ": " + h.Message + "; what runs is left running and nothing is started"
 	if h.Reason == actual.HeldCorrupt || h.Reason == actual.HeldUnreadable {
-		msg += "; `sandboxctl recover " + h.Name + "` puts it right"
+		msg += "; `sandboxctl repair " + h.Name + "` puts it right"
 	}
 	doing := Condition{Type: CondReconciling, Status: False, Reason: actual.ReasonConverged}
 	if a := v.actions[h.Name]; a != nil || v.in.Busy[h.Name] {
-		doing.Status, doing.Reason = True, actual.ReasonRecoverRequested
+		doing.Status, doing.Reason = True, actual.ReasonRepairRequested
 	}
 	s.Conditions = []Condition{
-		{Type: CondReady, Status: False, Reason: actual.ReasonRecordHeld, Message: msg},
+		{Type: CondReady, Status: False, Reason: actual.ReasonRecordQuarantined, Message: msg},
 		doing,
-		{Type: CondStalled, Status: True, Reason: actual.ReasonRecordHeld, Message: msg},
+		{Type: CondStalled, Status: True, Reason: actual.ReasonRecordQuarantined, Message: msg},
 		v.manifestCondition(h.Name, e, v.in.Desired.Complete), resourcesCondition(nil, e),
 	}
 	return s

@@ -228,7 +228,7 @@ func decide(snap *desired.Snapshot, m *manifest, dir *os.File) (*change, error) 
 	}
 	docs, _ := desired.Decode(own, old)
 	if len(docs) == 0 {
-		return nil, fmt.Errorf("apply %s: what %s holds now can't be told apart, and may define other sandboxes; mend or remove it first", name, own)
+		return nil, fmt.Errorf("apply %s: %s can't be read as manifests now, and may define other sandboxes; correct or remove it first", name, own)
 	}
 	if len(docs) > 1 || (len(docs) == 1 && docs[0].Name != name && docs[0].Name != "") {
 		return nil, fmt.Errorf("apply %s: %s also defines other sandboxes; edit that file", name, own)

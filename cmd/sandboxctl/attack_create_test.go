@@ -245,8 +245,8 @@ func TestAttacksOnHost(t *testing.T) {
 			continue
 		}
 		tr := traps[what]
-		if x.Reason != "CreateFailed" || !strings.Contains(x.Message, tr.want) || x.Terminal == tr.mayHeal {
-			t.Errorf("%s: terminal %v: %q, expected %q", what, x.Terminal, x.Message, tr.want)
+		if x.Reason != "CreateFailed" || !strings.Contains(x.Message, tr.want) || x.Permanent == tr.mayHeal {
+			t.Errorf("%s: permanent %v: %q, expected %q", what, x.Permanent, x.Message, tr.want)
 		}
 		if strings.Contains(what, "bundle") && !strings.HasPrefix(x.Message, "spec.root.bundle: ") || strings.Contains(what, "netns") && !strings.HasPrefix(x.Message, "spec.network.netns: ") {
 			t.Errorf("%s: no field: %q", what, x.Message)

@@ -19,7 +19,7 @@ func (a *app) checkpointCommand() *cobra.Command {
 		Short: "Save the state of a running sandbox",
 		Long: `Save the state of a running sandbox, all of its processes and memory, in a
 directory, which is made if it is not there and must not hold a checkpoint. The
-sandbox stands still meanwhile and goes on afterwards. Files of the host that it
+sandbox is paused meanwhile and resumes afterwards. Files of the host that it
 uses (root.dir, hostPath volumes) are not in it.
 
 The state holds every secret that the sandbox holds: keep the directory private.`,
@@ -59,9 +59,9 @@ func (a *app) restoreCommand() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "restore NAME DIR",
-		Short: "Have a sandbox go on from a checkpoint",
+		Short: "Restart a sandbox from a checkpoint",
 		Long: `Ask the daemon to restart a sandbox from a checkpoint instead of afresh: it stops
-gracefully if it runs, and goes on where the checkpoint was taken. Whether that
+gracefully if it runs, and resumes where the checkpoint was taken. Whether that
 can work is checked first: the manifest, the version of gVisor and the features
 of the processor must be those of the checkpoint. With --dry-run nothing else is
 done.

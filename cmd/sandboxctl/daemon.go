@@ -51,7 +51,7 @@ func (a *app) daemonCommand() *cobra.Command {
 
 The daemon starts, restarts and stops sandboxes until what runs is what the
 manifests directory says. It can be stopped, killed and upgraded at any time:
-sandboxes go on running without it and the next daemon takes them over.
+sandboxes keep running without it and the next daemon adopts them.
 
 With --once it converges and ends: exit code 0 if everything is as the manifests
 say, 1 if not (see ` + "`sandboxctl get`" + ` for why).`,
@@ -232,7 +232,7 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, sentry string, log 
 	dirOpts.Expected = len(list.Records)+len(list.Held) > 0
 	old, _, err := store.DaemonInfo()
 	if err != nil {
-		log.Warn("what the last daemon knew is lost", "err", err)
+		log.Warn("what the last daemon has written down can't be read", "err", err)
 	}
 	if old != nil {
 		removals = old.Removals
@@ -240,7 +240,7 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, sentry string, log 
 	if old != nil && old.ManifestsDir == manifests && len(old.Memory) > 0 {
 		dirOpts.Memory = &d.memory
 		if err := json.Unmarshal(old.Memory, &d.memory); err != nil {
-			log.Warn("what the last daemon knew is lost", "err", err)
+			log.Warn("what the last daemon has written down can't be read", "err", err)
 			dirOpts.Memory = nil
 		}
 	}
@@ -389,7 +389,7 @@ func (d *daemon) run(ctx context.Context, once bool) error {
 	defer stop()
 	if !once {
 		err := d.loop.Run(ctx)
-		d.log.Info("daemon stopped; sandboxes go on running")
+		d.log.Info("daemon stopped; sandboxes keep running")
 		return err
 	}
 	summary, err := d.loop.Once(ctx)

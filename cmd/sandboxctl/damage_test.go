@@ -194,7 +194,7 @@ func TestDamagedRecords(t *testing.T) {
 	for i := range list.Items {
 		phases[list.Items[i].Status.Phase]++
 	}
-	if phases[reconcile.PhaseHeld] != len(held) || phases[reconcile.PhaseRunning] != 2 || len(list.Items) != len(held)+2 {
+	if phases[reconcile.PhaseQuarantined] != len(held) || phases[reconcile.PhaseRunning] != 2 || len(list.Items) != len(held)+2 {
 		t.Errorf("phases %v, expected %d held and 2 running", phases, len(held))
 	}
 	if log, err := os.ReadFile(h.daemon.Stderr.(*os.File).Name()); err != nil || bytes.Contains(log, []byte("panic")) {

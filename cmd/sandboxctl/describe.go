@@ -100,7 +100,7 @@ func describe(out io.Writer, w *world, s *reconcile.Status, events []actual.Even
 	}
 	line("Created", "%s", timeText(s.CreatedAt, w.in.Now))
 	line("Started", "%s", timeText(s.StartedAt, w.in.Now))
-	if s.Phase != reconcile.PhaseHeld { // whose record would say
+	if s.Phase != reconcile.PhaseQuarantined { // whose record would say
 		line("Restarts", "%d (attempt %d, failures in a row %d)", s.RestartCount, s.Attempt, s.Failures)
 	}
 	if !s.NextRetry.IsZero() {
@@ -131,7 +131,7 @@ func describe(out io.Writer, w *world, s *reconcile.Status, events []actual.Even
 		return err
 	}
 	if len(s.Problems) > 0 {
-		fmt.Fprintln(out, "\nProblems of the manifest (what ran before goes on running):")
+		fmt.Fprintln(out, "\nProblems of the manifest (what ran before keeps running):")
 		for _, p := range s.Problems {
 			fmt.Fprintf(out, "  %s\n", clean(p.Error()))
 		}
@@ -183,18 +183,18 @@ func (w *world) replacedFiles(name string) (out []string) {
 	return out
 }
 
-// evidenceText says what is known of a sandbox whose record is held, and what
-// recover would make of it.
+// evidenceText says what is known of a sandbox whose record is quarantined, and what
+// repair would make of it.
 func evidenceText(h *actual.Held, e *launcher.Evidence) string {
 	switch {
 	case h.Reason != actual.HeldCorrupt && h.Reason != actual.HeldUnreadable:
-		return e.List() + " of it found alive; recover is not for this"
+		return e.List() + " of it found alive; repair is not for this"
 	case e.Gap == "":
-		return e.List() + " live, and agree with the second copy of the record: recover puts it back"
+		return e.List() + " live, and agree with the second copy of the record: repair restores it from there"
 	case len(e.Processes) == 0:
-		return "nothing of it lives: recover sets what is left aside"
+		return "none of its processes lives: repair moves what is left to damaged/"
 	}
-	return e.List() + " live; the record can't be put back: " + e.Gap + "; recover --end ends them"
+	return e.List() + " live; the record can't be restored: " + e.Gap + "; repair --end ends them"
 }
 
 func sourceText(s *reconcile.Status) string {

@@ -68,9 +68,9 @@ failed and is not started again.`,
 	}
 	sel.add(cmd)
 	fl := cmd.Flags()
-	fl.BoolVarP(&f.follow, "follow", "f", false, "go on with what is written, also after a restart")
+	fl.BoolVarP(&f.follow, "follow", "f", false, "follow what is written, also after a restart")
 	fl.BoolVarP(&f.previous, "previous", "p", false, "the run before the current one")
-	fl.BoolVar(&f.sentry, "sentry", false, "what gVisor's sentry has to say, instead of the application")
+	fl.BoolVar(&f.sentry, "sentry", false, "the log of gVisor's sentry instead of the application's")
 	fl.BoolVar(&f.timestamps, "timestamps", false, "print the time of each line")
 	fl.BoolVar(&f.prefix, "prefix", false, "begin each line with the sandbox's name (always done for several)")
 	fl.IntVar(&f.tail, "tail", -1, "only the last N lines of each sandbox (-1: all)")

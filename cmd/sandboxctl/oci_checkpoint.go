@@ -46,8 +46,8 @@ func (a *app) ociRestoreCommand(f *ociFlags) *cobra.Command {
 	c := &createFlags{}
 	cmd := &cobra.Command{
 		Use:   "restore ID",
-		Short: "Create a container and have it go on from a checkpoint",
-		Long: `Create a container of a bundle and have it go on from a checkpoint, as ` + "`run`" + ` starts
+		Short: "Create a container and resume it from a checkpoint",
+		Long: `Create a container of a bundle and resume it from a checkpoint, as ` + "`run`" + ` starts
 it afresh. Before anything is created it is checked whether that can work: mounts,
 process and security settings of the bundle, the version of gVisor and the
 features of the processor must be those of the checkpoint.`,

@@ -155,7 +155,7 @@ func (a *app) ociPauseCommand(f *ociFlags) *cobra.Command {
 
 func (a *app) ociResumeCommand(f *ociFlags) *cobra.Command {
 	return &cobra.Command{
-		Use: "resume ID", Short: "Let a paused container go on", Long: "Let the processes of a paused container go on.",
+		Use: "resume ID", Short: "Resume a paused container", Long: "Resume all processes of a paused container.",
 		Example: "  sandboxctl oci resume web", Args: exactArgs("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(f, func(r *oci.Runtime) error { return r.Resume(cmd.Context(), args[0]) })

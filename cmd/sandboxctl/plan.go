@@ -22,8 +22,8 @@ func (a *app) planCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan",
 		Short: "Show what the daemon would do now",
-		Long: `Show what the daemon would do now, computed as the daemon computes it, and why
-something is held. Nothing is done.`,
+		Long: `Show what the daemon would do now, computed as the daemon computes it, and
+what waits for approval. Nothing is done.`,
 		Example: `  sandboxctl plan
   sandboxctl plan -o json`,
 		Args: noArgs,
@@ -63,7 +63,7 @@ func (a *app) printPlan(w *world, output string) error {
 	a.warnings(w)
 	if g := w.plan.Guard; g != nil {
 		for _, n := range g.Names {
-			lines = append(lines, planned{Op: "(held)", Name: n, Reason: actual.ReasonApprovalNeeded})
+			lines = append(lines, planned{Op: "(pending approval)", Name: n, Reason: actual.ReasonApprovalNeeded})
 		}
 	}
 	if len(lines) == 0 {
@@ -83,7 +83,7 @@ func (a *app) warnings(w *world) {
 		fmt.Fprintf(a.stderr, "warning: %s: %s\n", w.summary.Reason, clean(w.summary.Message))
 	}
 	if w.plan.Guard != nil {
-		fmt.Fprintf(a.stderr, "warning: RemovalHeld: %s\n", w.plan.Guard.Message)
+		fmt.Fprintf(a.stderr, "warning: "+actual.EventApprovalNeeded+": %s\n", w.plan.Guard.Message)
 	}
 	if !w.alive && (len(w.plan.Actions) > 0 || len(w.statuses) > 0) {
 		fmt.Fprintln(a.stderr, "warning: the daemon is not running; changes take effect when it starts (systemctl start sandboxctl)")
@@ -100,7 +100,7 @@ func (a *app) warnings(w *world) {
 func (a *app) approveCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "approve",
-		Short: "Approve a removal that is held",
+		Short: "Approve removals that wait for it",
 		Long: `Approve the removal of the sandboxes whose manifests are missing, when there are
 so many of them that the daemon asks first. Exactly those are approved that
 ` + "`sandboxctl plan`" + ` shows now.`,

@@ -21,6 +21,7 @@ func (a *app) pointers() (out []*cobra.Command) {
 		"pause":   "`sandboxctl stop NAME` ends a sandbox and keeps its manifest; `sandboxctl checkpoint` keeps its memory too",
 		"update":  "`sandboxctl edit NAME`, or change the manifest and `sandboxctl apply -f FILE`",
 		"cp":      "pipe through exec: `tar c DIR | sandboxctl exec -i NAME -- tar x -C /`",
+		"recover": "`sandboxctl repair NAME`",
 		"status":  "see `sandboxctl get`, and `sandboxctl doctor` for the host",
 	} {
 		out = append(out, &cobra.Command{

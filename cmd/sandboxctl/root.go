@@ -71,7 +71,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.daemonCommand(), a.applyCommand(), a.deleteCommand(), a.diffCommand(), a.planCommand(), a.approveCommand(),
 		a.validateCommand(), a.getCommand(), a.describeCommand(), a.logsCommand(), a.execCommand(), a.psCommand(),
 		a.statsCommand(), a.eventsCommand(), a.killCommand(), a.restartCommand(), a.waitCommand(), a.doctorCommand(),
-		a.checkpointCommand(), a.restoreCommand(), a.recoverCommand(),
+		a.checkpointCommand(), a.restoreCommand(), a.repairCommand(),
 		a.stopCommand(), a.startCommand(), a.editCommand(),
 		a.ociCommand(), a.versionCommand(),
 	)

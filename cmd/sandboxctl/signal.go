@@ -85,7 +85,7 @@ limit. A completed sandbox runs again.`,
 					return err
 				}
 				fmt.Fprintf(a.stdout, "sandbox/%s restart requested\n", n)
-				if st := w.status(n).Condition(reconcile.CondStalled); st.Status == reconcile.True && (st.Reason == actual.ReasonRecordHeld || st.Reason == desired.ReasonPolicyDenied) {
+				if st := w.status(n).Condition(reconcile.CondStalled); st.Status == reconcile.True && (st.Reason == actual.ReasonRecordQuarantined || st.Reason == desired.ReasonPolicyDenied) {
 					// A restart does not help with these.
 					fmt.Fprintf(a.stderr, "note: it waits: %s: %s\n", st.Reason, clean(st.Message))
 				}

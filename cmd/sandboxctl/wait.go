@@ -147,7 +147,7 @@ func forReady(w *world, name string, s *reconcile.Status) (bool, error) {
 // unfit is the error for one who waits for a sandbox that can't be started until
 // somebody changes the host or its root. It is tried again after its back-off.
 func unfit(name string, s *reconcile.Status) error {
-	if s.Phase != reconcile.PhaseCrashLoopBackOff || s.LastTermination == nil || !s.LastTermination.Unfit {
+	if s.Phase != reconcile.PhaseCrashLoopBackOff || s.LastTermination == nil || !s.LastTermination.PreconditionFailed {
 		return nil
 	}
 	return fmt.Errorf("%s: %s; when that is mended, `sandboxctl restart %s` tries at once", s.LastTermination.Reason, clean(s.LastTermination.Message), name)

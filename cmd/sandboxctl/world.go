@@ -255,10 +255,10 @@ func (v *viewer) examine(ctx context.Context, w *world) error {
 	}
 	var err error
 	if w.evidence, err = launcher.Examine(ctx, v.store, names...); err != nil {
-		return fmt.Errorf("look for the processes of what is held: %w", err)
+		return fmt.Errorf("look for the processes of quarantined records: %w", err)
 	}
 	for i := range w.statuses {
-		if s := &w.statuses[i]; s.Phase == reconcile.PhaseHeld {
+		if s := &w.statuses[i]; s.Phase == reconcile.PhaseQuarantined {
 			s.SentryPID, s.GoferPID = w.evidence[s.Name].SentryPID(), w.evidence[s.Name].GoferPID()
 		}
 	}

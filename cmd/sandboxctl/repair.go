@@ -16,26 +16,26 @@ import (
 	"sandboxctl.dev/reconcile"
 )
 
-func (a *app) recoverCommand() *cobra.Command {
+func (a *app) repairCommand() *cobra.Command {
 	var (
 		end     bool
 		timeout time.Duration
 	)
 	cmd := &cobra.Command{
-		Use:   "recover NAME",
-		Short: "Put a sandbox right whose record is held",
-		Long: `Put a sandbox right whose record is damaged, missing or can't be read.
+		Use:   "repair NAME",
+		Short: "Repair a sandbox whose record is quarantined",
+		Long: `Repair a sandbox whose record is damaged, missing or can't be read.
 
-If everything that lives of it agrees with the second copy of the record, the
-record is put back and the sandbox goes on. If nothing of it lives, what is left
-is set aside, and the daemon creates it anew if it is wanted. Otherwise nothing
-is done and it is said why. describe NAME tells which it will be. With --end what
-lives is ended in any case, and what is left is set aside.
+If its processes live and agree with the second copy of the record, the record is
+restored from that copy and the sandbox keeps running. If none of them lives, what is
+left is moved to damaged/, and the daemon starts the sandbox afresh if a manifest
+wants it. Otherwise nothing is done, and the error says why. describe NAME tells
+which it will be. With --end the processes are ended in any case.
 
 What was damaged is kept below the state directory, in damaged/.`,
 		Example: `  sandboxctl describe web
-  sandboxctl recover web
-  sandboxctl recover --end web`,
+  sandboxctl repair web
+  sandboxctl repair --end web`,
 		Args:              exactArgs("NAME"),
 		ValidArgsFunction: a.completeHeld,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -47,25 +47,25 @@ What was damaged is kept below the state directory, in damaged/.`,
 			switch {
 			case s == nil:
 				return w.noSuch(args[0])
-			case s.Phase != reconcile.PhaseHeld:
-				return fmt.Errorf("recover %s: its record is not held (it is %s): there is nothing to recover", s.Name, s.Phase)
+			case s.Phase != reconcile.PhaseQuarantined:
+				return fmt.Errorf("repair %s: its record is not quarantined (the sandbox is %s): there is nothing to repair", s.Name, s.Phase)
 			}
-			said, err := a.recover(cmd.Context(), s.Name, end, timeout)
+			said, err := a.repair(cmd.Context(), s.Name, end, timeout)
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.stdout, "sandbox/%s recovered: %s\n", s.Name, clean(said))
+			fmt.Fprintf(a.stdout, "sandbox/%s repaired: %s\n", s.Name, clean(said))
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&end, "end", false, "end what lives of it and begin anew, also if the record could be put back")
+	cmd.Flags().BoolVar(&end, "end", false, "end its processes and start it afresh, even if the record could be restored")
 	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait for the daemon")
 	return cmd
 }
 
-// recover has the daemon recover a name, or does it itself if there is none: one
+// repair has the daemon repair a name, or does it itself if there is none: one
 // of them holds the lock.
-func (a *app) recover(ctx context.Context, name string, end bool, timeout time.Duration) (string, error) {
+func (a *app) repair(ctx context.Context, name string, end bool, timeout time.Duration) (string, error) {
 	store, err := a.openStore()
 	if err != nil {
 		return "", err
@@ -73,7 +73,7 @@ func (a *app) recover(ctx context.Context, name string, end bool, timeout time.D
 	defer store.Close()
 	switch err := store.Lock(); {
 	case errors.Is(err, actual.ErrLocked):
-		return a.askRecover(ctx, store, name, end, timeout)
+		return a.askRepair(ctx, store, name, end, timeout)
 	case err != nil:
 		return "", err
 	}
@@ -88,16 +88,16 @@ func (a *app) recover(ctx context.Context, name string, end bool, timeout time.D
 		return "", err
 	}
 	said, err := l.Recover(ctx, name, end)
-	event := actual.Event{Type: actual.EventNormal, Sandbox: name, Reason: actual.EventRecordRecovered, Message: said}
+	event := actual.Event{Type: actual.EventNormal, Sandbox: name, Reason: actual.EventRecordRepaired, Message: said}
 	if err != nil {
-		event.Type, event.Reason, event.Message = actual.EventWarning, actual.EventRecordRecoverFailed, err.Error()
+		event.Type, event.Reason, event.Message = actual.EventWarning, actual.EventRecordRepairFailed, err.Error()
 	}
 	return said, errors.Join(err, journal.Append(event), journal.Close())
 }
 
-// askRecover leaves a request and waits for what comes of it, which is told in
+// askRepair leaves a request and waits for what comes of it, which is told in
 // the events.
-func (a *app) askRecover(ctx context.Context, store *actual.Store, name string, end bool, timeout time.Duration) (string, error) {
+func (a *app) askRepair(ctx context.Context, store *actual.Store, name string, end bool, timeout time.Duration) (string, error) {
 	token, err := actual.NewUID()
 	if err != nil {
 		return "", err
@@ -111,14 +111,14 @@ func (a *app) askRecover(ctx context.Context, store *actual.Store, name string, 
 	if err := store.PutRequest(r); err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("recover %s: the daemon has not carried it out within %s", name, timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("repair %s: the daemon has not carried it out within %s", name, timeout))
 	defer cancel()
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	for {
 		var outcome *actual.Event
 		err := events.Next(func(e actual.Event) error {
-			if e.Sandbox == name && (e.Reason == actual.EventRecordRecovered || e.Reason == actual.EventRecordRecoverFailed) {
+			if e.Sandbox == name && (e.Reason == actual.EventRecordRepaired || e.Reason == actual.EventRecordRepairFailed) {
 				outcome = &e
 			}
 			return nil
@@ -126,10 +126,10 @@ func (a *app) askRecover(ctx context.Context, store *actual.Store, name string, 
 		switch {
 		case err != nil:
 			return "", err
-		case outcome != nil && outcome.Reason == actual.EventRecordRecoverFailed:
+		case outcome != nil && outcome.Reason == actual.EventRecordRepairFailed:
 			return "", errors.New(outcome.Message)
 		case outcome != nil:
-			return strings.TrimPrefix(outcome.Message, actual.ReasonRecoverRequested+": "), nil
+			return strings.TrimPrefix(outcome.Message, actual.ReasonRepairRequested+": "), nil
 		}
 		select {
 		case <-ctx.Done():
