@@ -69,6 +69,7 @@ func TestDirections(t *testing.T) {
 		"./launcher/cgroup":   `^sandboxctl\.dev/(launcher/cgroup|actual/crashpoint$)|^golang\.org/x/sys/|^github\.com/opencontainers/runtime-spec/`,
 		"./launcher/hostfs":   `^sandboxctl\.dev/(launcher/hostfs$|gofer$|gofer/(sandboxlog|hostfiles)$|actual/crashpoint$)|^golang\.org/x/|^gvisor\.dev/gvisor/|^github\.com/moby/sys/mountinfo$`,
 		"./launcher/guest":    `^sandboxctl\.dev/launcher/guest|^golang\.org/x/sys/|^github\.com/opencontainers/runtime-spec/`,
+		"./launcher/proc":     `^sandboxctl\.dev/(launcher/(proc|netns|wire)$|actual|dirfd$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
 		"./launcher/netns":    `^sandboxctl\.dev/(launcher/(netns|wire)|actual/crashpoint$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
 		"./launcher":          `^sandboxctl\.dev/(launcher|desired|actual|gofer|dirfd$)|^golang\.org/x/|^gvisor\.dev/gvisor/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|go-git/|jbenet/go-context/|moby/sys|opencontainers/runtime-spec|vishvananda)|^gopkg\.in/warnings`,
 		// It looks, and can't start or signal anybody by itself but through these.
@@ -195,9 +196,9 @@ func breaches(path, src string) ([]string, error) {
 		bad := false
 		switch name {
 		case "unix.Kill", "syscall.Kill", "unix.Tgkill":
-			bad = path != "launcher/killgroup.go"
+			bad = path != "launcher/proc/group.go"
 		case "unix.PidfdSendSignal":
-			bad = path != "actual/process.go" && path != "launcher/spawn.go"
+			bad = path != "actual/process.go" && path != "launcher/proc/gated.go"
 		case "unix.Openat2":
 			bad = !isTest && path != "dirfd/dirfd.go"
 		case "os.WriteFile", "os.Create", "os.Rename", "os.RemoveAll":

@@ -5,6 +5,7 @@ package launcher
 import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher/setup"
@@ -23,10 +24,10 @@ func fromContainer(cfg *specs.Spec, bundle string) (*setup.Setup, error) {
 		return nil, err
 	}
 	if err := resolveMountPoints(st); err != nil {
-		return nil, terminalf("%w", err)
+		return nil, operation.Permanentf("%w", err)
 	}
 	if err := hide(st); err != nil {
-		return nil, terminalf("%w", err)
+		return nil, operation.Permanentf("%w", err)
 	}
 	return st, nil
 }

@@ -11,6 +11,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired/trustedfile"
 	"sandboxctl.dev/launcher/setup"
 )
@@ -24,7 +25,7 @@ func readBundleConfig(bundle *setup.Source) (*specs.Spec, error) {
 	dir := bundle.Path
 	d, err := openSource(bundle)
 	if err != nil {
-		return nil, fmt.Errorf("open bundle %s: %w", dir, unfitIf(err))
+		return nil, fmt.Errorf("open bundle %s: %w", dir, operation.UnfitPath(err))
 	}
 	defer d.Close()
 	if err := checkInPlace(d, dir); err != nil {
@@ -32,7 +33,7 @@ func readBundleConfig(bundle *setup.Source) (*specs.Spec, error) {
 	}
 	f, err := openBeneath(int(d.Fd()), "config.json", unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
-		return nil, fmt.Errorf("open %s/config.json: %w", dir, unfitIf(err))
+		return nil, fmt.Errorf("open %s/config.json: %w", dir, operation.UnfitPath(err))
 	}
 	defer f.Close()
 	info, err := f.Stat()
@@ -43,11 +44,11 @@ func readBundleConfig(bundle *setup.Source) (*specs.Spec, error) {
 	// manifest: nobody else may have written it.
 	for _, f := range []*os.File{d, f} {
 		if err := checkOwned(f); err != nil {
-			return nil, terminalf("read %s/config.json: %w", dir, err)
+			return nil, operation.Permanentf("read %s/config.json: %w", dir, err)
 		}
 	}
 	if !info.Mode().IsRegular() || info.Size() > maxBundleConfig {
-		return nil, terminalf("read %s/config.json: expected a regular file of at most %d bytes", dir, maxBundleConfig)
+		return nil, operation.Permanentf("read %s/config.json: expected a regular file of at most %d bytes", dir, maxBundleConfig)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxBundleConfig))
 	if err != nil {
@@ -55,7 +56,7 @@ func readBundleConfig(bundle *setup.Source) (*specs.Spec, error) {
 	}
 	cfg, err := setup.DecodeBundleConfig(b)
 	if err != nil {
-		return nil, terminalf("read %s/config.json: %w", dir, err)
+		return nil, operation.Permanentf("read %s/config.json: %w", dir, err)
 	}
 	return cfg, nil
 }
@@ -65,7 +66,7 @@ func readBundleConfig(bundle *setup.Source) (*specs.Spec, error) {
 func checkInPlace(d *os.File, dir string) error {
 	t, err := trustedfile.Open(dir)
 	if err != nil {
-		return terminalf("open bundle: %w", err)
+		return operation.Permanentf("open bundle: %w", err)
 	}
 	defer t.Close()
 	a, aerr := d.Stat()

@@ -16,6 +16,8 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/actual/untrusted"
+	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
 )
 
@@ -27,7 +29,7 @@ const oldHooksFile = "hooks.json"
 // set is the hooks of one point. They don't have the score of the daemon, which
 // spares it.
 func hookSet(h *setup.Hooks, kind string, hooks []specs.Hook, limit time.Duration) HookSet {
-	return HookSet{Kind: kind, Hooks: hooks, Env: hookEnv(h, kind), OOMScore: new(SandboxOOMScore), Limit: limit}
+	return HookSet{Kind: kind, Hooks: hooks, Env: hookEnv(h, kind), OOMScore: new(proc.SandboxOOMScore), Limit: limit}
 }
 
 // environment is that of hooks without one of their own. Those of the container
@@ -133,6 +135,6 @@ func (l *Launcher) dropOldHooks(name string, warn func(format string, args ...an
 
 func warnIn(rec *actual.Record) func(format string, args ...any) {
 	return func(format string, args ...any) {
-		rec.Warnings = append(rec.Warnings, actual.Warning{Reason: actual.WarningHookFailed, Message: printable(fmt.Sprintf(format, args...), 1000)})
+		rec.Warnings = append(rec.Warnings, actual.Warning{Reason: actual.WarningHookFailed, Message: untrusted.Line(fmt.Sprintf(format, args...), 1000)})
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/gofer/sandboxlog"
 )
 
@@ -79,11 +80,11 @@ func lastWords(tail string) string {
 			line = string(e.Text)
 		}
 		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
-			return printable(line, 300) // and not the end of its stack trace
+			return untrusted.Line(line, 300) // and not the end of its stack trace
 		}
 		if line != "" && !logLine.MatchString(line) {
 			last = line
 		}
 	}
-	return printable(last, 300)
+	return untrusted.Line(last, 300)
 }

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -42,7 +43,7 @@ type RemoteError struct{ Message string }
 func (e *RemoteError) Error() string {
 	// What follows is the stack of the sentry.
 	said, _, _ := strings.Cut(e.Message, ": goroutine ")
-	return printable(said, 2000)
+	return untrusted.Line(said, 2000)
 }
 
 // NotFound says whether there is no such command. gVisor answers with text alone.

@@ -14,6 +14,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/crashpoint"
 	"sandboxctl.dev/actual/operation"
+	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/desired"
 )
 
@@ -102,7 +103,7 @@ func (l *Launcher) recordTrouble(name string, why error) error {
 	if err != nil || rec == nil {
 		return err
 	}
-	trouble := actual.Warning{Reason: actual.WarningStopFailed, Message: printable(why.Error(), 1000)}
+	trouble := actual.Warning{Reason: actual.WarningStopFailed, Message: untrusted.Line(why.Error(), 1000)}
 	if slices.Contains(rec.Warnings, trouble) {
 		return nil
 	}

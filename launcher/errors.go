@@ -5,9 +5,6 @@ package launcher
 import (
 	"errors"
 
-	"golang.org/x/sys/unix"
-
-	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -23,29 +20,6 @@ var (
 	// ErrStuck: a process outlived SIGKILL for longer than the deadline.
 	ErrStuck = errors.New("process does not die")
 )
-
-func terminalf(format string, args ...any) error { return operation.Permanentf(format, args...) }
-
-// unfitError is an error that lasts until somebody changes the host or the root of
-// the sandbox. It is tried again: what is missing may be made or mounted.
-type unfitError struct{ err error }
-
-func (e *unfitError) Error() string { return e.err.Error() }
-func (e *unfitError) Unwrap() error { return e.err }
-
-// Unfit says so.
-func (e *unfitError) Unfit() bool { return true }
-
-// unfitIf marks an error to open what a manifest names if it says that it is not
-// there, or is not what it should be.
-func unfitIf(err error) error {
-	for _, errno := range []error{unix.ENOENT, unix.ENOTDIR, unix.EISDIR, unix.EACCES, unix.ENAMETOOLONG} {
-		if errors.Is(err, errno) {
-			return &unfitError{err}
-		}
-	}
-	return err
-}
 
 // doing words what a call to the sentry is for, for an error.
 func doing(method string) string {

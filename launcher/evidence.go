@@ -360,5 +360,5 @@ func startedAs(args []string) (uid string, attempt int64) {
 	if len(uid) > 64 {
 		uid = ""
 	}
-	return printable(uid, 64), attempt
+	return untrusted.Line(uid, 64), attempt
 }

@@ -15,6 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/untrusted"
+	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/wire"
 )
@@ -79,7 +81,7 @@ func explainCommand(err error, peek func(path string) []byte) error {
 		said = strings.TrimPrefix(said, "starting sandbox: ")
 		e.text = "the application can't be started: " + strings.TrimPrefix(said, "creating process: ")
 	}
-	e.text = printable(e.text, 1000)
+	e.text = untrusted.Line(e.text, 1000)
 	return e
 }
 
@@ -136,7 +138,7 @@ func (c *Control) ExplainCommand(ctx context.Context, err error) error {
 
 // peek returns the beginning of a file in the sandbox.
 func (c *Control) peek(ctx context.Context, p string) []byte {
-	r, w, err := pipe()
+	r, w, err := proc.Pipe()
 	if err != nil {
 		return nil
 	}
@@ -223,7 +225,7 @@ func readBeginning(tree, rest string) ([]byte, error) {
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		return nil, errors.Join(errors.New("no regular file"), err)
 	}
-	file, err := os.Open(fdPath(f))
+	file, err := os.Open(proc.FDPath(f))
 	if err != nil {
 		return nil, err
 	}

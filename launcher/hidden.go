@@ -12,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
 )
 
@@ -100,6 +101,6 @@ func find(served map[string]*setup.Source, p string) (found setup.Source, mode u
 	if err := unix.Fstatat(int(f.Fd()), "", &stat, unix.AT_EMPTY_PATH); err != nil {
 		return setup.Source{}, 0, err
 	}
-	path, err := os.Readlink(fdPath(f))
+	path, err := os.Readlink(proc.FDPath(f))
 	return setup.Source{Path: path, Allowed: tree.Allowed, Field: tree.Field, Options: tree.Options}, stat.Mode & unix.S_IFMT, err
 }

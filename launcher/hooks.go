@@ -9,14 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
-	"syscall"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/launcher/guest"
+	"sandboxctl.dev/launcher/proc"
 )
 
 // HookSet is the hooks of one point of a container's life, under its name in the
@@ -93,21 +92,7 @@ func (s HookSet) runHook(ctx context.Context, h *specs.Hook, state []byte) error
 	cmd.Stdin = bytes.NewReader(state)
 	var said guest.Output
 	cmd.Stdout, cmd.Stderr = &said, &said
-	// A group of its own, to be killed whole.
-	pidfd := -1
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, PidFD: &pidfd}
-	// A child of the hook that keeps its output open is not waited for.
-	cmd.WaitDelay = time.Second
-	oneStart.Lock()
-	err := cmd.Start()
-	oneStart.Unlock()
-	if err == nil {
-		if s.OOMScore != nil {
-			// One that is over already has none any more.
-			_ = setOOMScore(cmd.Process.Pid, *s.OOMScore)
-		}
-		err = waitGroup(ctx, cmd, pidfd)
-	}
+	err := proc.RunGroup(ctx, cmd, s.OOMScore)
 	switch {
 	case err == nil || errors.Is(err, exec.ErrWaitDelay):
 		return nil
@@ -115,28 +100,4 @@ func (s HookSet) runHook(ctx context.Context, h *specs.Hook, state []byte) error
 		return fmt.Errorf("%s: %w", h.Path, context.Cause(ctx))
 	}
 	return fmt.Errorf("%s: %w, output: %s", h.Path, err, said.String())
-}
-
-// waitGroup waits for a command that leads a process group. When ctx is done it
-// kills the group.
-func waitGroup(ctx context.Context, cmd *exec.Cmd, pidfd int) error {
-	if pidfd < 0 {
-		return errors.Join(errors.New("the kernel gives no pidfd"), cmd.Process.Kill(), cmd.Wait())
-	}
-	defer unix.Close(pidfd)
-	// It stays a zombie, and with it the group what it is, until Wait.
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = retryEINTR(func() error { return unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED|unix.WNOWAIT, nil) })
-	}()
-	select {
-	case <-ended:
-	case <-ctx.Done():
-		if err := killGroup(cmd.Process.Pid); err != nil {
-			return errors.Join(fmt.Errorf("kill: %w", err), cmd.Wait())
-		}
-		<-ended
-	}
-	return cmd.Wait()
 }

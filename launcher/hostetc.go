@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
 )
 
@@ -36,7 +37,7 @@ const maxHostEtc = 20_000
 
 // addHostEtc shows the parts of the directory etc, which is /etc, that hostEtc
 // names.
-func addHostEtc(t *gofer.Tree, etc string, toGofer *donation, binds *[]*tree) error {
+func addHostEtc(t *gofer.Tree, etc string, toGofer *proc.Donation, binds *[]*tree) error {
 	for _, pattern := range hostEtc {
 		found, err := filepath.Glob(filepath.Join(etc, pattern))
 		if err != nil {
@@ -65,7 +66,7 @@ func addHostEtc(t *gofer.Tree, etc string, toGofer *donation, binds *[]*tree) er
 // addPublic shows a path of the host at name, if every user of the host may read
 // it. A directory is shown as a whole if that holds for all that is in it, and
 // otherwise piece by piece: the gofer is root, and would serve the rest too.
-func addPublic(t *gofer.Tree, path, name string, toGofer *donation, binds *[]*tree) error {
+func addPublic(t *gofer.Tree, path, name string, toGofer *proc.Donation, binds *[]*tree) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !isPublic(info) {
 		return nil

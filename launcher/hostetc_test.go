@@ -15,6 +15,7 @@ import (
 
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
 )
 
@@ -82,12 +83,12 @@ func TestHostEtc(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			shown := &gofer.Tree{}
-			var d donation
+			var d proc.Donation
 			var binds []*tree
 			if err := addHostEtc(shown, etcOf(t, c.etc...), &d, &binds); err != nil {
 				t.Fatal(err)
 			}
-			defer d.close()
+			defer d.Close()
 			var got []string
 			for _, b := range shown.Binds {
 				p := b.Path

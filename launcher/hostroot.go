@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
 )
 
@@ -23,7 +24,7 @@ const hostRootField = "spec.root.host"
 // hostTree describes the root of `root.host`: a tmpfs with read-only mounts of
 // the host's programs, a generated /etc and empty standard directories. Its
 // mounts are given to the gofer, and returned.
-func hostTree(s setup.Source, m *gofer.Mount, toGofer *donation) (binds []*tree, err error) {
+func hostTree(s setup.Source, m *gofer.Mount, toGofer *proc.Donation) (binds []*tree, err error) {
 	m.Tree = &gofer.Tree{Dirs: []gofer.Dir{
 		{Path: "dev", Mode: 0o755},
 		{Path: "etc", Mode: 0o755},
@@ -57,7 +58,7 @@ func hostTree(s setup.Source, m *gofer.Mount, toGofer *donation) (binds []*tree,
 // addHost shows a path of the host at name: a link as the same link (as /bin on
 // a host with a merged /usr), anything else as a read-only mount. What the host
 // does not have is left out.
-func addHost(t *gofer.Tree, path, name string, toGofer *donation, binds *[]*tree) error {
+func addHost(t *gofer.Tree, path, name string, toGofer *proc.Donation, binds *[]*tree) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -77,7 +78,7 @@ func addHost(t *gofer.Tree, path, name string, toGofer *donation, binds *[]*tree
 	if err != nil {
 		return err
 	}
-	t.Binds = append(t.Binds, gofer.Bind{Path: name, FD: toGofer.give(bind.mount), IsDir: bind.isDir})
+	t.Binds = append(t.Binds, gofer.Bind{Path: name, FD: toGofer.Give(bind.mount), IsDir: bind.isDir})
 	*binds = append(*binds, bind)
 	return nil
 }

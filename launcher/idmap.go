@@ -15,6 +15,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/launcher/setup"
 )
 
@@ -122,7 +123,7 @@ func parseIDMap(s string) ([]specs.LinuxIDMapping, error) {
 	for line := range strings.Lines(s) {
 		f := strings.Fields(line)
 		if len(f) != 3 {
-			return nil, fmt.Errorf("expected three numbers, got %q", printable(line, 80))
+			return nil, fmt.Errorf("expected three numbers, got %q", untrusted.Line(line, 80))
 		}
 		var n [3]uint32
 		for i := range f {

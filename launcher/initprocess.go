@@ -12,23 +12,24 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/launcher/pidone"
+	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
 )
 
 // giveInit has the sentry start the init process, which starts the application.
 // It is a file of this sandbox alone, in memory, that nobody can change.
-func giveInit(p *specs.Process, d *donation) (fd int, _ *specs.Process, err error) {
-	program, err := memfd(pidone.Name, pidone.Program(commandFiles(p)))
+func giveInit(p *specs.Process, d *proc.Donation) (fd int, _ *specs.Process, err error) {
+	program, err := proc.MemFile(pidone.Name, pidone.Program(commandFiles(p)))
 	if err != nil {
 		return 0, nil, err
 	}
 	defer program.Close()
 	// gVisor takes no other than one that is open for reading only.
-	readOnly, err := os.OpenFile(fdPath(program), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	readOnly, err := os.OpenFile(proc.FDPath(program), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, nil, fmt.Errorf("open init process: %w", err)
 	}
-	return d.give(readOnly), setup.WithInit(p), nil
+	return d.Give(readOnly), setup.WithInit(p), nil
 }
 
 // commandFiles are the files that the command of a process may be, as gVisor looks

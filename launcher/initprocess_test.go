@@ -16,6 +16,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/pidone"
+	"sandboxctl.dev/launcher/proc"
 )
 
 func TestChooseInit(t *testing.T) {
@@ -61,16 +62,16 @@ func TestInitFile(t *testing.T) {
 	t.Parallel()
 	p := &specs.Process{Args: []string{"sh", "-c", "x"}, Cwd: "/", Env: []string{"PATH=/a:/b"}}
 	open := func() *os.File {
-		var d donation
+		var d proc.Donation
 		fd, first, err := giveInit(p, &d)
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = d.close() })
-		if fd != firstDonated || !slices.Equal(first.Args, []string{pidone.Name, "sh", "-c", "x"}) || !slices.Equal(first.Env, p.Env) || len(p.Args) != 3 {
+		t.Cleanup(func() { _ = d.Close() })
+		if fd != proc.FirstDonated || !slices.Equal(first.Args, []string{pidone.Name, "sh", "-c", "x"}) || !slices.Equal(first.Env, p.Env) || len(p.Args) != 3 {
 			t.Errorf("%d %+v %+v", fd, first, p)
 		}
-		return d.files[0]
+		return d.Descriptors()[0]
 	}
 	f, other := open(), open()
 	b, err := io.ReadAll(f)
@@ -80,7 +81,7 @@ func TestInitFile(t *testing.T) {
 	if _, err := f.Write([]byte("x")); !errors.Is(err, unix.EBADF) {
 		t.Errorf("write: %v", err)
 	}
-	w, err := os.OpenFile(fdPath(f), os.O_RDWR, 0)
+	w, err := os.OpenFile(proc.FDPath(f), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

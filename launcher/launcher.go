@@ -12,6 +12,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/operation"
+	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher/cgroup"
@@ -278,7 +279,7 @@ func (l *Launcher) abort(create context.Context, rec *actual.Record, cause error
 	if reason := operation.CancelReason(create); reason != "" {
 		rec.Cancelled(reason, time.Now())
 	} else {
-		rec.Failed(printable(cause.Error(), 1000), operation.Permanent(cause), time.Now())
+		rec.Failed(untrusted.Line(cause.Error(), 1000), operation.Permanent(cause), time.Now())
 		rec.LastExit.PreconditionFailed = operation.Unfit(cause)
 	}
 	if err := l.store.PutUrgent(rec); err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/launcher/setup"
 )
 
@@ -34,7 +35,7 @@ func resolveMountPoints(st *setup.Setup) error {
 			return fmt.Errorf("mount point %s: %w", m.Destination, err)
 		}
 		if dest == "/" && trees.but != "/" {
-			return terminalf("mount point %s: it leads to the root of the sandbox, which can't be mounted over", m.Destination)
+			return operation.Permanentf("mount point %s: it leads to the root of the sandbox, which can't be mounted over", m.Destination)
 		}
 		trees.served[dest] = trees.served[trees.but]
 		m.Destination = dest
@@ -72,7 +73,7 @@ func (c *containerTrees) resolve(p string) (string, error) {
 			continue
 		}
 		if links++; links > maxMountLinks {
-			return "", terminalf("%w: links lead in a circle, or there are more than %d", unix.ELOOP, maxMountLinks)
+			return "", operation.Permanentf("%w: links lead in a circle, or there are more than %d", unix.ELOOP, maxMountLinks)
 		}
 		if path.IsAbs(target) {
 			at = "/"

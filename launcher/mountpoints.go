@@ -10,6 +10,7 @@ import (
 	"path"
 	"strings"
 
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/launcher/setup"
 )
 
@@ -53,7 +54,7 @@ func checkCopyUp(st *setup.Setup) error {
 		entries, err := fs.ReadDir(root.FS(), strings.TrimLeft(path.Clean(dest), "/"))
 		root.Close()
 		if err == nil && len(entries) > 0 {
-			return terminalf("mounts: tmpcopyup can't be honoured for %s: the root has files there, and they would be missing; use notmpcopyup", dest)
+			return operation.Permanentf("mounts: tmpcopyup can't be honoured for %s: the root has files there, and they would be missing; use notmpcopyup", dest)
 		}
 	}
 	return nil

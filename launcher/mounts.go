@@ -11,9 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/dirfd"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/hostfs"
+	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
 )
 
@@ -39,7 +41,7 @@ func openAt2(dir int, path string, flags, resolve uint64) (*os.File, error) {
 		case errors.Is(err, unix.EAGAIN):
 			continue // renames elsewhere race with the resolution, again and again
 		case errors.Is(err, unix.ELOOP):
-			return nil, terminalf("%w: a component is a symbolic link, which could be changed to lead elsewhere; name the real path", err)
+			return nil, operation.Permanentf("%w: a component is a symbolic link, which could be changed to lead elsewhere; name the real path", err)
 		case errors.Is(err, unix.ENOSYS):
 			return nil, fmt.Errorf("%w: openat2 needs Linux 5.6 or later", err)
 		default:
@@ -103,7 +105,7 @@ func detach(s setup.Source) (*tree, error) {
 	path := s.Path
 	src, err := openSource(&s)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, unfitIf(err))
+		return nil, fmt.Errorf("open %s: %w", path, operation.UnfitPath(err))
 	}
 	defer src.Close()
 	info, err := src.Stat()
@@ -111,14 +113,14 @@ func detach(s setup.Source) (*tree, error) {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	if !info.IsDir() && !info.Mode().IsRegular() {
-		return nil, terminalf("open %s: expected a directory or a regular file, it is a %s", path, info.Mode().Type())
+		return nil, operation.Permanentf("open %s: expected a directory or a regular file, it is a %s", path, info.Mode().Type())
 	}
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(int(src.Fd()), &fs); err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	if name, bad := refusedFS[fs.Type]; bad {
-		return nil, terminalf("open %s: it is on %s, which is never shared with a sandbox", path, name)
+		return nil, operation.Permanentf("open %s: it is on %s, which is never shared with a sandbox", path, name)
 	}
 	t := &tree{isDir: info.IsDir(), readOnly: s.ReadOnly, field: s.Field}
 	if t.spot, err = hostfs.SpotOf(src); err != nil {
@@ -167,7 +169,7 @@ type served struct {
 // openSources opens every served tree and gives it, with one end of its lisafs
 // connection, to the gofer. On error everything opened is owned by the two
 // donations.
-func openSources(sources []setup.Source, toGofer, toSentry *donation) (*served, error) {
+func openSources(sources []setup.Source, toGofer, toSentry *proc.Donation) (*served, error) {
 	out := &served{}
 	for _, s := range sources {
 		m := gofer.Mount{FD: -1, ReadOnly: s.ReadOnly, Empty: s.Empty, NoDevices: s.Options.NoDev}
@@ -184,15 +186,15 @@ func openSources(sources []setup.Source, toGofer, toSentry *donation) (*served, 
 			if err != nil {
 				return nil, inField(s.Field, err)
 			}
-			m.FD, m.IsDir = toGofer.give(t.mount), t.isDir
+			m.FD, m.IsDir = toGofer.Give(t.mount), t.isDir
 			out.trees = append(out.trees, t)
 		}
-		a, b, err := socketPair()
+		a, b, err := proc.SocketPair()
 		if err != nil {
 			return nil, err
 		}
-		m.SocketFD = toGofer.give(a)
-		out.sockets = append(out.sockets, toSentry.give(b))
+		m.SocketFD = toGofer.Give(a)
+		out.sockets = append(out.sockets, toSentry.Give(b))
 		out.mounts = append(out.mounts, m)
 	}
 	return out, nil

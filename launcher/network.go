@@ -10,6 +10,7 @@ import (
 	"io/fs"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/netns"
 	"sandboxctl.dev/launcher/setup"
@@ -28,7 +29,7 @@ func openNetns(st *setup.Setup) (*netns.Namespace, error) {
 		err = fmt.Errorf("spec.network.netns: %w", err)
 	}
 	if errors.Is(err, netns.ErrNotNamespace) {
-		return nil, terminalf("%w", err)
+		return nil, operation.Permanentf("%w", err)
 	}
 	if err != nil {
 		return nil, err
@@ -39,7 +40,7 @@ func openNetns(st *setup.Setup) (*netns.Namespace, error) {
 		if st.Policy != nil {
 			field = "spec.network.netns: "
 		}
-		err = terminalf("%sjoin network namespace %s: it is the host's own; ask for the host's network instead", field, st.NetNS)
+		err = operation.Permanentf("%sjoin network namespace %s: it is the host's own; ask for the host's network instead", field, st.NetNS)
 	}
 	if err != nil {
 		ns.Close()

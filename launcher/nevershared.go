@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired/trustedfile"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/hostfs"
@@ -35,7 +36,7 @@ func (l *Launcher) checkServed(trees []*tree, st *setup.Setup) (never []gofer.Pl
 		seen, err := table.Check(t.spot, t.readOnly, never)
 		var refused *hostfs.Refusal
 		if errors.As(err, &refused) && refused.Kernel {
-			err = terminalf("%w", err)
+			err = operation.Permanentf("%w", err)
 		}
 		if err != nil {
 			return nil, nil, inField(t.field, err)

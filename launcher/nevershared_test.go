@@ -15,6 +15,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
 )
 
@@ -117,8 +118,8 @@ func TestServedNeverShared(t *testing.T) {
 			}
 			s := c.serve
 			s.Path, s.Allowed = in(s.Path), in(s.Allowed)
-			var toGofer, toSentry donation
-			defer func() { _ = errors.Join(toGofer.close(), toSentry.close()) }()
+			var toGofer, toSentry proc.Donation
+			defer func() { _ = errors.Join(toGofer.Close(), toSentry.Close()) }()
 			l := &Launcher{store: store, opts: Options{SentryPath: filepath.Join(work, "bin/sentry")}}
 			files, err := openSources([]setup.Source{s}, &toGofer, &toSentry)
 			if err != nil {

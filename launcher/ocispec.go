@@ -8,6 +8,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/launcher/netns"
 )
 
@@ -34,20 +35,20 @@ func checkNamespaces(c *specs.Spec) error {
 	for i, ns := range c.Linux.Namespaces {
 		want, known := namespaceKinds[ns.Type]
 		if !known {
-			return terminalf("linux.namespaces[%d].type: %q is not a kind of namespace", i, ns.Type)
+			return operation.Permanentf("linux.namespaces[%d].type: %q is not a kind of namespace", i, ns.Type)
 		}
 		if ns.Path == "" {
 			continue
 		}
 		if !filepath.IsAbs(ns.Path) {
-			return terminalf("linux.namespaces[%d].path: expected an absolute path, got %q", i, ns.Path)
+			return operation.Permanentf("linux.namespaces[%d].path: expected an absolute path, got %q", i, ns.Path)
 		}
 		kind, err := netns.Kind(ns.Path)
 		if err != nil {
-			return terminalf("linux.namespaces[%d].path: %w", i, err)
+			return operation.Permanentf("linux.namespaces[%d].path: %w", i, err)
 		}
 		if kind != want {
-			return terminalf("linux.namespaces[%d].path: %s is not a %s namespace", i, ns.Path, ns.Type)
+			return operation.Permanentf("linux.namespaces[%d].path: %s is not a %s namespace", i, ns.Path, ns.Type)
 		}
 	}
 	return nil

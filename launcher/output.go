@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
 )
 
@@ -19,9 +20,9 @@ type stdio struct {
 }
 
 // give returns the numbers that they have in the sentry.
-func (s *stdio) give(d *donation) (fds []int) {
+func (s *stdio) give(d *proc.Donation) (fds []int) {
 	for _, f := range append([]*os.File{s.in, s.out, s.err}, s.more...) {
-		fds = append(fds, d.give(f))
+		fds = append(fds, d.Give(f))
 	}
 	return fds
 }
@@ -29,7 +30,7 @@ func (s *stdio) give(d *donation) (fds []int) {
 // openOutput makes the pipes or the terminal of the application's output, unless
 // it has streams of its own, and the pipe of the sentry's own, and gives their read ends and the log
 // directory to the gofer.
-func (l *Launcher) openOutput(la *launch, toGofer *donation) (_ *gofer.Logs, _ *stdio, sentryErr *os.File, err error) {
+func (l *Launcher) openOutput(la *launch, toGofer *proc.Donation) (_ *gofer.Logs, _ *stdio, sentryErr *os.File, err error) {
 	logs := &gofer.Logs{AppName: appLog, SentryName: sentryLog, MaxBytes: setup.Limit(l.opts.LogMaxBytes, la.st.LogSize), StdoutFD: -1, StderrFD: -1}
 	disk, err := l.store.Disk()
 	if err != nil {
@@ -40,7 +41,7 @@ func (l *Launcher) openOutput(la *launch, toGofer *donation) (_ *gofer.Logs, _ *
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	logs.DirFD = toGofer.give(tree)
+	logs.DirFD = toGofer.Give(tree)
 
 	var writers []*os.File
 	defer func() {
@@ -56,12 +57,12 @@ func (l *Launcher) openOutput(la *launch, toGofer *donation) (_ *gofer.Logs, _ *
 		pipes = pipes[:1]
 	}
 	for _, fd := range pipes {
-		r, w, err := pipe()
+		r, w, err := proc.Pipe()
 		if err != nil {
 			return nil, nil, nil, err
 		}
 		writers = append(writers, w)
-		*fd = toGofer.give(r)
+		*fd = toGofer.Give(r)
 	}
 	if la.streams != nil {
 		s, err := la.streams.dup()

@@ -15,6 +15,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/setup"
 )
@@ -162,5 +163,5 @@ func text(v any) string {
 	if err != nil || string(b) == "null" || string(b) == "[]" || string(b) == "{}" {
 		return "none"
 	}
-	return printable(string(b), 200)
+	return untrusted.Line(string(b), 200)
 }

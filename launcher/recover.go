@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/launcher/cgroup"
 )
 
@@ -32,11 +33,11 @@ func (l *Launcher) recover(ctx context.Context, name string, end bool) (string, 
 	case err != nil:
 		return "", err
 	case held == nil:
-		return "", terminalf("its record is not quarantined: there is nothing to repair")
+		return "", operation.Permanentf("its record is not quarantined: there is nothing to repair")
 	case held.Reason == actual.HeldNewer:
-		return "", terminalf("%s: %s; use the version of this program that wrote it", held.Reason, held.Message)
+		return "", operation.Permanentf("%s: %s; use the version of this program that wrote it", held.Reason, held.Message)
 	case held.Reason == actual.HeldForeign:
-		return "", terminalf("%s: %s; this program did not make it, and does not remove it", held.Reason, held.Message)
+		return "", operation.Permanentf("%s: %s; this program did not make it, and does not remove it", held.Reason, held.Message)
 	}
 	found, err := Examine(ctx, l.store, name)
 	if err != nil {
@@ -50,7 +51,7 @@ func (l *Launcher) recover(ctx context.Context, name string, end bool) (string, 
 	case e.Gap == "":
 		return l.putBack(e)
 	case len(e.Processes) > 0:
-		return "", terminalf("%s live, and the record can't be put back: %s; `sandboxctl repair --end %s` ends them and frees the name", e.List(), e.Gap, name)
+		return "", operation.Permanentf("%s live, and the record can't be put back: %s; `sandboxctl repair --end %s` ends them and frees the name", e.List(), e.Gap, name)
 	}
 	if err := l.end(ctx, e); err != nil {
 		return "", err

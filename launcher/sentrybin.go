@@ -18,6 +18,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/untrusted"
+	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -87,15 +89,13 @@ func (b *sentryBinary) check(ctx context.Context, f *os.File) (string, error) {
 	if b.version != "" && b.checked == id {
 		return b.version, nil
 	}
-	v, err := handshake(ctx, fdPath(f))
+	v, err := handshake(ctx, proc.FDPath(f))
 	if err != nil {
 		return "", err
 	}
 	b.checked, b.version = id, v
 	return v, nil
 }
-
-func fdPath(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) }
 
 // handshake asks the binary for its protocol version. It runs code of the
 // binary, so it is given nothing: no environment, no input, no descriptors.
@@ -107,22 +107,19 @@ func handshake(ctx context.Context, path string) (version string, err error) {
 	cmd.Env = []string{}
 	var out, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &stderr
-	oneStart.Lock()
-	err = cmd.Start()
-	oneStart.Unlock()
-	if err == nil {
+	if err = proc.StartCommand(cmd); err == nil {
 		err = cmd.Wait()
 	}
 	if err != nil {
 		if errors.Is(err, fs.ErrPermission) {
 			return "", fmt.Errorf("run it: %w; is it executable, and its filesystem not mounted noexec?", err)
 		}
-		return "", fmt.Errorf("run it: %w: %s", err, printable(stderr.String(), 200))
+		return "", fmt.Errorf("run it: %w: %s", err, untrusted.Line(stderr.String(), 200))
 	}
 	rest, ok := strings.CutPrefix(out.String(), wire.HandshakePrefix)
 	protocol, gvisor, ok2 := strings.Cut(strings.TrimSpace(rest), " gvisor=")
 	if !ok || !ok2 {
-		return "", fmt.Errorf("it answered %q; expected a sandboxctl-sentry", printable(out.String(), 100))
+		return "", fmt.Errorf("it answered %q; expected a sandboxctl-sentry", untrusted.Line(out.String(), 100))
 	}
 	if n, err := strconv.Atoi(protocol); err != nil || n != wire.Protocol {
 		return "", fmt.Errorf("it speaks protocol %s, this sandboxctl speaks %d; install both from the same release", protocol, wire.Protocol)

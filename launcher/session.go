@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"time"
 
+	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -20,7 +21,7 @@ import (
 // ends, however it does. It returns nil for a sentry of an earlier release, which
 // can't.
 func (c *Control) openSession(ctx context.Context) (*os.File, error) {
-	ours, theirs, err := socketPair()
+	ours, theirs, err := proc.SocketPair()
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +71,7 @@ func (c *Control) ProcessTable(ctx context.Context) ([]wire.Process, error) {
 // states returns the states of the sandbox's processes by pid. It is empty for a
 // sentry of an earlier release, which does not tell.
 func (c *Control) states(ctx context.Context) (wire.States, error) {
-	ours, theirs, err := socketPair()
+	ours, theirs, err := proc.SocketPair()
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/operation"
+	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/setup"
 )
@@ -173,7 +174,7 @@ func TestDetachRefuses(t *testing.T) {
 
 func TestPrintable(t *testing.T) {
 	t.Parallel()
-	if got := printable("a\x1b[2Jb\n\u009bc"+strings.Repeat("x", 50), 20); strings.ContainsAny(got, "\x1b\n\u009b") || len(got) > 24 {
+	if got := untrusted.Line("a\x1b[2Jb\n\u009bc"+strings.Repeat("x", 50), 20); strings.ContainsAny(got, "\x1b\n\u009b") || len(got) > 24 {
 		t.Errorf("%q", got)
 	}
 }

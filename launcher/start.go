@@ -22,6 +22,7 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/wire"
 )
@@ -49,7 +50,7 @@ type launch struct {
 	state string
 }
 
-// start brings the sandbox of a record up: held processes, record, gates,
+// start brings the sandbox of a record up: gated processes, record, gates,
 // control server, application. On error the caller aborts.
 func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sandbox, policy *hostpolicy.Policy, checkpoint string) error {
 	st, err := fromManifest(sb, policy)
@@ -83,7 +84,7 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	defer cancel()
 	// Once the gates open, a reader of the record must assume that the application
 	// may be running.
-	b, err := l.boot(ctx, &launch{rec: rec, st: st, phase: actual.PhaseStarting, oomScore: new(SandboxOOMScore)})
+	b, err := l.boot(ctx, &launch{rec: rec, st: st, phase: actual.PhaseStarting, oomScore: new(proc.SandboxOOMScore)})
 	if err != nil {
 		return err
 	}
@@ -137,7 +138,7 @@ func (b *booted) close() {
 	_ = b.control.Close() // nothing is in flight
 }
 
-// boot brings a sandbox up as far as its control server: held processes,
+// boot brings a sandbox up as far as its control server: gated processes,
 // record, gates.
 func (l *Launcher) boot(ctx context.Context, la *launch) (*booted, error) {
 	rec := la.rec
@@ -167,7 +168,7 @@ func (l *Launcher) boot(ctx context.Context, la *launch) (*booted, error) {
 	return b, nil
 }
 
-// spawnRecorded starts both processes in their cgroup, held, and writes them
+// spawnRecorded starts both processes in their cgroup, gated, and writes them
 // into the record.
 func (l *Launcher) spawnRecorded(ctx context.Context, la *launch, dir int) (*pair, error) {
 	rec := la.rec
@@ -201,19 +202,19 @@ func (l *Launcher) spawnRecorded(ctx context.Context, la *launch, dir int) (*pai
 	if err != nil {
 		return nil, err
 	}
-	for _, c := range []*child{p.sentry, p.gofer} {
-		if err := group.Add(c.pid); err != nil {
+	for _, c := range []*proc.Child{p.sentry, p.gofer} {
+		if err := group.Add(c.PID); err != nil {
 			return nil, errors.Join(fmt.Errorf("join cgroup: %w", err), p.abandon())
 		}
 	}
 	// Before the gates are open: processes that they start inherit it.
 	if la.oomScore != nil {
-		if err := errors.Join(setOOMScore(p.sentry.pid, *la.oomScore), setOOMScore(p.gofer.pid, *la.oomScore)); err != nil {
+		if err := errors.Join(p.sentry.SetOOMScore(*la.oomScore), p.gofer.SetOOMScore(*la.oomScore)); err != nil {
 			return nil, errors.Join(err, p.abandon())
 		}
 	}
-	rec.Spawned(la.phase, p.sentry.identity, p.gofer.identity)
-	l.strays.note(rec.Name, p.sentry.identity, p.gofer.identity)
+	rec.Spawned(la.phase, p.sentry.Identity, p.gofer.Identity)
+	l.strays.note(rec.Name, p.sentry.Identity, p.gofer.Identity)
 	if err := l.store.Put(rec); err != nil {
 		rec.Sentry, rec.Gofer = nil, nil
 		return nil, errors.Join(fmt.Errorf("record processes: %w", err), p.abandon())
@@ -268,33 +269,29 @@ func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup.S
 
 // pair is a sentry and its gofer while they are being started.
 type pair struct {
-	sentry, gofer *child
+	sentry, gofer *proc.Child
 	ready         *os.File // start-sync: one byte says the control server is up
 }
 
 func (p *pair) close() {
-	for _, c := range []*child{p.sentry, p.gofer} {
-		if c.gate != nil {
-			c.gate.Close()
-		}
-		c.pidfd.Close()
-	}
+	p.sentry.Close()
+	p.gofer.Close()
 	p.ready.Close()
 }
 
 func (p *pair) open() error {
 	crashpoint.Before(crashpoint.GoferGate)
-	err := p.gofer.open(gofer.GateOpen)
+	err := p.gofer.Open(gofer.GateOpen)
 	crashpoint.After(crashpoint.GoferGate)
 	crashpoint.Before(crashpoint.SentryGate)
-	err = errors.Join(err, p.sentry.open(wire.GateOpen))
+	err = errors.Join(err, p.sentry.Open(wire.GateOpen))
 	crashpoint.After(crashpoint.SentryGate)
 	return err
 }
 
 // abandon kills both before they are on record.
 func (p *pair) abandon() error {
-	return errors.Join(p.sentry.abandon(), p.gofer.abandon(), p.ready.Close())
+	return errors.Join(p.sentry.Abandon(), p.gofer.Abandon(), p.ready.Close())
 }
 
 // connect waits for the sentry's control server and connects to it, and to
@@ -308,8 +305,8 @@ func (p *pair) connect(ctx context.Context, dir int, name string) (*Control, err
 		return nil, err
 	}
 	pid, err := c.PeerPID()
-	if err == nil && pid != p.sentry.pid {
-		err = fmt.Errorf("control socket is served by pid %d, expected the sentry, pid %d", pid, p.sentry.pid)
+	if err == nil && pid != p.sentry.PID {
+		err = fmt.Errorf("control socket is served by pid %d, expected the sentry, pid %d", pid, p.sentry.PID)
 	}
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
@@ -321,10 +318,10 @@ func (p *pair) connect(ctx context.Context, dir int, name string) (*Control, err
 func (p *pair) waitReady(ctx context.Context) error {
 	fds := []unix.PollFd{
 		{Fd: int32(p.ready.Fd()), Events: unix.POLLIN},
-		{Fd: int32(p.sentry.pidfd.Fd()), Events: unix.POLLIN},
-		{Fd: int32(p.gofer.pidfd.Fd()), Events: unix.POLLIN},
+		{Fd: int32(p.sentry.PIDFD.Fd()), Events: unix.POLLIN},
+		{Fd: int32(p.gofer.PIDFD.Fd()), Events: unix.POLLIN},
 	}
-	if err := pollContext(ctx, fds); err != nil {
+	if err := proc.Poll(ctx, fds); err != nil {
 		return fmt.Errorf("wait for control server: %w", err)
 	}
 	if fds[0].Revents&unix.POLLIN != 0 {
@@ -355,30 +352,11 @@ func sentryDied(ctx context.Context, rec *actual.Record, within time.Duration) b
 	return p.Wait(ctx) == nil
 }
 
-// pollSlice is how long a poll may keep ctx from being seen.
-const pollSlice = 100 // ms
-
-// pollContext blocks until one of the descriptors is ready or ctx is done.
-func pollContext(ctx context.Context, fds []unix.PollFd) error {
-	for {
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
-		n, err := unix.Poll(fds, pollSlice)
-		switch {
-		case n > 0:
-			return nil
-		case err != nil && !errors.Is(err, unix.EINTR):
-			return fmt.Errorf("poll: %w", err)
-		}
-	}
-}
-
-// spawnPair starts the sentry and the gofer, both held.
+// spawnPair starts the sentry and the gofer, both gated.
 func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int) (_ *pair, err error) {
 	rec, st := la.rec, la.st
-	var toSentry, toGofer donation
-	defer func() { err = errors.Join(err, toSentry.close(), toGofer.close()) }()
+	var toSentry, toGofer proc.Donation
+	defer func() { err = errors.Join(err, toSentry.Close(), toGofer.Close()) }()
 
 	bin, version, err := l.sentry.open(ctx)
 	if err != nil {
@@ -415,7 +393,7 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 		// The sentry's controlling terminal becomes the application's.
 		attr.Setctty, attr.Ctty = true, stdioFDs[0]
 	}
-	sentryGate, gateFD, err := newGate(&toSentry)
+	sentryGate, gateFD, err := proc.NewGate(&toSentry)
 	if err != nil {
 		return nil, err
 	}
@@ -425,8 +403,8 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 	}
 	p := &pair{ready: ready}
 	crashpoint.Before(crashpoint.SentrySpawn)
-	p.sentry, err = startHeld(spawn{
-		path: l.sentry.path, bin: bin, args: args, attr: attr, fds: &toSentry, gate: sentryGate, err: sentryErr, group: cgroupFD, netns: ns,
+	p.sentry, err = proc.StartGated(proc.Program{
+		Path: l.sentry.path, Binary: bin, Args: args, Attr: attr, Donation: &toSentry, Gate: sentryGate, Stderr: sentryErr, CgroupFD: cgroupFD, Netns: ns,
 	})
 	crashpoint.After(crashpoint.SentrySpawn)
 	if err != nil {
@@ -436,19 +414,19 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 		Mounts: files.mounts, DirectFS: st.DirectFS, Logs: *logs, NeverShared: never, Overlays: overlays,
 	}, dir, &toGofer, cgroupFD)
 	if err != nil {
-		return nil, errors.Join(err, p.sentry.abandon(), ready.Close())
+		return nil, errors.Join(err, p.sentry.Abandon(), ready.Close())
 	}
 	return p, nil
 }
 
 // spawnGofer starts the gofer: this program again, under another name.
-func spawnGofer(path string, la *launch, sentry *child, cfg *gofer.Config, dir int, fds *donation, cgroupFD int) (*child, error) {
+func spawnGofer(path string, la *launch, sentry *proc.Child, cfg *gofer.Config, dir int, fds *proc.Donation, cgroupFD int) (*proc.Child, error) {
 	rec := la.rec
-	dup, err := unix.FcntlInt(sentry.pidfd.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	dup, err := unix.FcntlInt(sentry.PIDFD.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("duplicate pidfd of sentry: %w", err)
 	}
-	cfg.SentryFD = fds.giveFD(dup, "pidfd of sentry")
+	cfg.SentryFD = fds.GiveFD(dup, "pidfd of sentry")
 	left, err := actual.EncodeExit(actual.ExitRecord{UID: rec.UID, Attempt: rec.Attempt})
 	if err != nil {
 		return nil, err
@@ -457,8 +435,8 @@ func spawnGofer(path string, la *launch, sentry *child, cfg *gofer.Config, dir i
 	if err != nil {
 		return nil, err
 	}
-	cfg.LeftFD, cfg.Left = fds.give(exit), string(left)
-	gate, gateFD, err := newGate(fds)
+	cfg.LeftFD, cfg.Left = fds.Give(exit), string(left)
+	gate, gateFD, err := proc.NewGate(fds)
 	if err != nil {
 		return nil, err
 	}
@@ -467,11 +445,11 @@ func spawnGofer(path string, la *launch, sentry *child, cfg *gofer.Config, dir i
 	if err := cfg.Encode(&b); err != nil {
 		return nil, errors.Join(err, gate.Close())
 	}
-	conf, err := memfd("gofer configuration", b.Bytes())
+	conf, err := proc.MemFile("gofer configuration", b.Bytes())
 	if err != nil {
 		return nil, errors.Join(err, gate.Close())
 	}
-	argv := gofer.Argv(fds.give(conf), rec.Name, la.state)
+	argv := gofer.Argv(fds.Give(conf), rec.Name, la.state)
 	crashpoint.Before(crashpoint.GoferLog)
 	stderr, err := createLog(la.logs, goferLog)
 	crashpoint.After(crashpoint.GoferLog)
@@ -484,8 +462,8 @@ func spawnGofer(path string, la *launch, sentry *child, cfg *gofer.Config, dir i
 		return nil, errors.Join(err, gate.Close())
 	}
 	crashpoint.Before(crashpoint.GoferSpawn)
-	c, err := startHeld(spawn{
-		path: path, args: argv, attr: attr, fds: fds, gate: gate, err: stderr, group: cgroupFD,
+	c, err := proc.StartGated(proc.Program{
+		Path: path, Args: argv, Attr: attr, Donation: fds, Gate: gate, Stderr: stderr, CgroupFD: cgroupFD,
 	})
 	crashpoint.After(crashpoint.GoferSpawn)
 	return c, err
@@ -493,7 +471,7 @@ func spawnGofer(path string, la *launch, sentry *child, cfg *gofer.Config, dir i
 
 // sentryArgs builds the command line of the boot process and gives it the
 // descriptors it names. ready is the read end of start-sync.
-func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []int, d *donation) (args []string, ready *os.File, err error) {
+func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []int, d *proc.Donation) (args []string, ready *os.File, err error) {
 	rec, st := la.rec, la.st
 	guestSpec, firstArgs, err := l.guestSpec(st, rec.Name, dir, len(stdioFDs), d)
 	if err != nil {
@@ -506,26 +484,26 @@ func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []i
 	if err != nil {
 		return nil, nil, fmt.Errorf("encode spec: %w", err)
 	}
-	specFile, err := memfd("spec", spec)
+	specFile, err := proc.MemFile("spec", spec)
 	if err != nil {
 		return nil, nil, err
 	}
-	specFD := d.give(specFile)
+	specFD := d.Give(specFile)
 	control, err := bindControl(dir)
 	if err != nil {
 		return nil, nil, err
 	}
-	controlFD := d.give(control)
+	controlFD := d.Give(control)
 	exit, err := openExit(dir, actual.ExitFile)
 	if err != nil {
 		return nil, nil, err
 	}
-	exitFD := d.give(exit)
-	ready, w, err := pipe()
+	exitFD := d.Give(exit)
+	ready, w, err := proc.Pipe()
 	if err != nil {
 		return nil, nil, err
 	}
-	readyFD := d.give(w)
+	readyFD := d.Give(w)
 	// It writes there when its control server is up, and would end if nobody
 	// could read that any more: it holds a read end itself, so that it outlives
 	// a launcher which dies meanwhile.
@@ -533,7 +511,7 @@ func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []i
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("duplicate pipe: %w", err), ready.Close())
 	}
-	d.giveFD(again, "pipe")
+	d.GiveFD(again, "pipe")
 
 	overlay := "none"
 	if st.Overlay == desired.OverlayMemory {
@@ -648,7 +626,7 @@ func openExit(dir int, name string) (*os.File, error) {
 	// Room for what will be written: a job that has ended on a full disk must not
 	// be run again. The size stays 0, which says that it has not ended.
 	// Filesystems in memory give up at any signal, and Go's scheduler sends some.
-	err = retryEINTR(func() error { return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, actual.MaxExit) })
+	err = proc.RetryEINTR(func() error { return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, actual.MaxExit) })
 	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("create exit record: %w", err)

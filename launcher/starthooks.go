@@ -9,12 +9,13 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"sandboxctl.dev/launcher/guest"
+	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
 )
 
 // giveStartHooks has the sentry start this program, from a descriptor, for the
 // hooks. It becomes the application, which has no access to it or to the pipe then.
-func (l *Launcher) giveStartHooks(st *setup.Setup, name string, reportFD int, d *donation) (fd int, _ *specs.Process, err error) {
+func (l *Launcher) giveStartHooks(st *setup.Setup, name string, reportFD int, d *proc.Donation) (fd int, _ *specs.Process, err error) {
 	p := *st.Spec.Process
 	if p.Args, err = guest.Argv(&guest.Config{
 		ReportFD: reportFD,
@@ -27,5 +28,5 @@ func (l *Launcher) giveStartHooks(st *setup.Setup, name string, reportFD int, d 
 	if err != nil {
 		return 0, nil, fmt.Errorf("open own program: %w", err)
 	}
-	return d.give(self), &p, nil
+	return d.Give(self), &p, nil
 }

@@ -14,8 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/launcher/guest"
 	"sandboxctl.dev/launcher/pidone"
+	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
 )
 
@@ -35,7 +37,7 @@ var errNotReported = errors.New("the sandbox ended before its application was st
 // guestSpec returns a copy of the spec for the sentry and its further arguments. With
 // hooks or an init process, the first program of the sandbox is not the application
 // but one that the sentry is given as a descriptor.
-func (l *Launcher) guestSpec(st *setup.Setup, name string, dir, guestFD int, d *donation) (*specs.Spec, []string, error) {
+func (l *Launcher) guestSpec(st *setup.Setup, name string, dir, guestFD int, d *proc.Donation) (*specs.Spec, []string, error) {
 	spec := *st.Spec
 	if !st.Reports() {
 		if st.Init == actual.InitOwn {
@@ -48,7 +50,7 @@ func (l *Launcher) guestSpec(st *setup.Setup, name string, dir, guestFD int, d *
 	if err != nil {
 		return nil, nil, err
 	}
-	reportFD := d.give(w)
+	reportFD := d.Give(w)
 	var execFD int
 	if st.StartHooks != nil {
 		execFD, spec.Process, err = l.giveStartHooks(st, name, guestFD, d)
@@ -110,7 +112,7 @@ func waitStart(ctx context.Context, st *setup.Setup, r *os.File) error {
 	if st.StartHooks != nil {
 		switch why, passed := strings.CutPrefix(said, guest.Passed); {
 		case why != "":
-			return errors.New(printable(why, maxStartReport))
+			return errors.New(untrusted.Line(why, maxStartReport))
 		case !passed:
 			return errors.New("the sandbox ended before its startContainer hooks had run")
 		}
@@ -132,7 +134,7 @@ func readReport(ctx context.Context, r *os.File) (string, error) {
 	buf := make([]byte, maxStartReport)
 	for said.Len() < maxStartReport {
 		fds := []unix.PollFd{{Fd: int32(r.Fd()), Events: unix.POLLIN}}
-		if err := pollContext(ctx, fds); err != nil {
+		if err := proc.Poll(ctx, fds); err != nil {
 			return "", fmt.Errorf("wait for the start of the application: %w", err)
 		}
 		n, err := r.Read(buf[:maxStartReport-said.Len()])

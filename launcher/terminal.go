@@ -8,6 +8,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/launcher/proc"
 )
 
 // newTerminal makes a terminal for an application that nobody sits at: what it
@@ -53,12 +55,12 @@ func setTerminal(fd int) error {
 
 // ownTerminal makes the terminal of an application that has no client. The gofer
 // reads its master side as it reads a pipe.
-func ownTerminal(toGofer *donation) (masterFD int, _ *stdio, err error) {
+func ownTerminal(toGofer *proc.Donation) (masterFD int, _ *stdio, err error) {
 	master, slave, err := newTerminal()
 	if err != nil {
 		return -1, nil, err
 	}
-	masterFD = toGofer.give(master)
+	masterFD = toGofer.Give(master)
 	defer slave.Close()
 	s, err := (&streams{files: [3]*os.File{slave, slave, slave}}).dup()
 	return masterFD, s, err

@@ -14,6 +14,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
 )
 
@@ -84,24 +85,23 @@ func startInGoferNamespace(t *testing.T) string {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	var d donation
-	gate, _, err := newGate(&d)
+	var d proc.Donation
+	gate, _, err := proc.NewGate(&d)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := startHeld(spawn{
-		path: "/bin/sh", args: []string{"sh", "-c", "exec >&2; cat /proc/self/uid_map /proc/self/gid_map; readlink /proc/self/ns/user"},
-		attr: attr, fds: &d, gate: gate, err: out, group: -1,
+	c, err := proc.StartGated(proc.Program{
+		Path: "/bin/sh", Args: []string{"sh", "-c", "exec >&2; cat /proc/self/uid_map /proc/self/gid_map; readlink /proc/self/ns/user"},
+		Attr: attr, Donation: &d, Gate: gate, Stderr: out, CgroupFD: -1,
 	})
 	if err != nil {
 		return err.Error()
 	}
 	var info unix.Siginfo
-	if err := retryEINTR(func() error { return unix.Waitid(unix.P_PIDFD, int(c.pidfd.Fd()), &info, unix.WEXITED, nil) }); err != nil {
+	if err := proc.RetryEINTR(func() error { return unix.Waitid(unix.P_PIDFD, int(c.PIDFD.Fd()), &info, unix.WEXITED, nil) }); err != nil {
 		t.Fatal(err)
 	}
-	c.gate.Close()
-	c.pidfd.Close()
+	c.Close()
 	b, err := os.ReadFile(out.Name())
 	if err != nil {
 		t.Fatal(err)

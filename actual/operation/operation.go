@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrShutdown is the cause of an operation's end when the daemon ends. A launcher
@@ -87,6 +89,26 @@ func Permanentf(format string, args ...any) error {
 func Permanent(err error) bool {
 	var p interface{ Permanent() bool }
 	return errors.As(err, &p) && p.Permanent()
+}
+
+// unfitError is an error that lasts until somebody changes the host or the root of
+// the sandbox. It is tried again: what is missing may be made or mounted.
+type unfitError struct{ error }
+
+func (e *unfitError) Unwrap() error { return e.error }
+
+// Unfit says so.
+func (e *unfitError) Unfit() bool { return true }
+
+// UnfitPath marks an error to open what a manifest names if it says that it is not
+// there, or is not what it should be; it returns others as they are.
+func UnfitPath(err error) error {
+	for _, errno := range []error{unix.ENOENT, unix.ENOTDIR, unix.EISDIR, unix.EACCES, unix.ENAMETOOLONG} {
+		if errors.Is(err, errno) {
+			return &unfitError{err}
+		}
+	}
+	return err
 }
 
 // Unfit says whether an error lasts until somebody changes the host or the root of

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/desired"
 )
 
@@ -254,7 +255,7 @@ func TestAttacksOnHost(t *testing.T) {
 		if o.Status.SourceFile != name+".yaml" || o.Status.SourceLine != 2 {
 			t.Errorf("%s: %s:%d", what, o.Status.SourceFile, o.Status.SourceLine)
 		}
-		if strings.IndexFunc(x.Message, isObeyed) >= 0 || strings.Contains(x.Message, "canary\n") || o.Status.SentryPID != 0 {
+		if strings.IndexFunc(x.Message, untrusted.Obeyed) >= 0 || strings.Contains(x.Message, "canary\n") || o.Status.SentryPID != 0 {
 			t.Errorf("%s: %+v", what, o.Status)
 		}
 	}

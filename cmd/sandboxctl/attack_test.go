@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
 )
@@ -158,7 +159,7 @@ func TestAttacks(t *testing.T) {
 	var report struct{ Problems []desired.Problem }
 	h.must(json.Unmarshal(out, &report))
 	problems := report.Problems
-	if i := bytes.IndexFunc(bytes.ReplaceAll(out, []byte{'\n'}, nil), isObeyed); i >= 0 {
+	if i := bytes.IndexFunc(bytes.ReplaceAll(out, []byte{'\n'}, nil), untrusted.Obeyed); i >= 0 {
 		t.Errorf("what is printed is obeyed by a terminal: %q", out[max(0, i-100):i+10])
 	}
 	first := map[string]*desired.Problem{}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/desired"
 )
 
@@ -59,7 +60,7 @@ func quote(s string) string {
 		switch {
 		case r == '"' || r == '\\':
 			b.WriteString(`\` + string(r))
-		case r < ' ' || r >= 0x7f && r < 0xa0 || isObeyed(r):
+		case r < ' ' || r >= 0x7f && r < 0xa0 || untrusted.Obeyed(r):
 			fmt.Fprintf(&b, `\u%04x`, r)
 		default:
 			b.WriteRune(r)
@@ -106,7 +107,7 @@ func (l *attackList) paths(allowed string) {
 		l.add("root.bundle, "+name, "spec.root.bundle", 6, append(slices.Clone(attackHead[:5]), "  root: {bundle: "+q+"}")...)
 		l.spec("hostPath, "+name, "spec.volumes[0].hostPath", "volumes: [{name: v, mountPath: /mnt, readOnly: true, hostPath: "+q+"}]")
 		l.spec("mountPath, "+name, "spec.volumes[0].mountPath", "volumes: [{name: v, tmpfs: {}, mountPath: "+q+"}]")
-		if !strings.HasPrefix(p, "/") || strings.IndexFunc(p, isObeyed) >= 0 || len(p) > 255 {
+		if !strings.HasPrefix(p, "/") || strings.IndexFunc(p, untrusted.Obeyed) >= 0 || len(p) > 255 {
 			l.spec("workingDir, "+name, "spec.workingDir", "workingDir: "+q)
 		}
 		if name != "home" && name != "variable" {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/gofer/sandboxlog"
 )
 
@@ -89,10 +90,10 @@ func FuzzOutput(f *testing.F) {
 		if err := table(&out, []string{"A", "B"}, [][]string{{clean(a), clean(b)}}); err != nil {
 			t.Fatal(err)
 		}
-		if lines := strings.Split(out.String(), "\n"); len(lines) != 3 || strings.IndexFunc(strings.Join(lines, ""), isObeyed) >= 0 {
+		if lines := strings.Split(out.String(), "\n"); len(lines) != 3 || strings.IndexFunc(strings.Join(lines, ""), untrusted.Obeyed) >= 0 {
 			t.Fatalf("%q", out.String())
 		}
-		if s := cleanLines(a + "\n" + b); strings.IndexFunc(strings.ReplaceAll(s, "\n", ""), isObeyed) >= 0 {
+		if s := cleanLines(a + "\n" + b); strings.IndexFunc(strings.ReplaceAll(s, "\n", ""), untrusted.Obeyed) >= 0 {
 			t.Fatalf("%q", s)
 		}
 		a, b = strings.ToValidUTF8(a, "?"), strings.ToValidUTF8(b, "?")
@@ -102,7 +103,7 @@ func FuzzOutput(f *testing.F) {
 			if err := show(); err != nil {
 				t.Fatal(err)
 			}
-			if i := strings.IndexFunc(strings.ReplaceAll(out.String(), "\n", ""), isObeyed); i >= 0 {
+			if i := strings.IndexFunc(strings.ReplaceAll(out.String(), "\n", ""), untrusted.Obeyed); i >= 0 {
 				t.Fatalf("%q", out.String())
 			}
 			var back map[string]any

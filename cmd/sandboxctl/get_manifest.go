@@ -11,6 +11,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
 )
@@ -79,7 +80,7 @@ func restyle(n *yaml.Node) error {
 		if err != nil {
 			return fmt.Errorf("encode manifest: %w", err)
 		}
-		if bytes.ContainsAny(alone[:1], `"'`) || strings.ContainsFunc(n.Value, func(r rune) bool { return isObeyed(r) && r != '\n' }) {
+		if bytes.ContainsAny(alone[:1], `"'`) || strings.ContainsFunc(n.Value, func(r rune) bool { return untrusted.Obeyed(r) && r != '\n' }) {
 			n.Style = yaml.DoubleQuotedStyle
 		}
 	}

@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/proc"
 )
 
 // intruderEnv makes the test program an intruder: it tries to reach every path
@@ -334,14 +334,14 @@ func TestHardened(t *testing.T) {
 		for name, rec := range running {
 			for _, p := range append([]int{rec.Gofer.PID}, family(t, rec.Sentry.PID)...) {
 				b, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", p))
-				if got := strings.TrimSpace(string(b)); err != nil || got != strconv.Itoa(launcher.SandboxOOMScore) {
-					t.Errorf("%s: OOM score of %d is %s (%v), expected %d", name, p, got, err, launcher.SandboxOOMScore)
+				if got := strings.TrimSpace(string(b)); err != nil || got != strconv.Itoa(proc.SandboxOOMScore) {
+					t.Errorf("%s: OOM score of %d is %s (%v), expected %d", name, p, got, err, proc.SandboxOOMScore)
 				}
 			}
 		}
 		b, err := os.ReadFile(filepath.Join(bundle, "seen"))
 		must(t, err)
-		if want := fmt.Sprintf("%d 0022 ", launcher.SandboxOOMScore); string(b) != want {
+		if want := fmt.Sprintf("%d 0022 ", proc.SandboxOOMScore); string(b) != want {
 			t.Errorf("the hook has %q, expected %q", b, want)
 		}
 	})

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
@@ -152,7 +153,7 @@ func TestErrorsAreClean(t *testing.T) {
 				t.Errorf("%q succeeds", args)
 			}
 			for l := range strings.Lines(out.String() + errs.String()) {
-				if i := strings.IndexFunc(strings.TrimSuffix(l, "\n"), isObeyed); i >= 0 {
+				if i := strings.IndexFunc(strings.TrimSuffix(l, "\n"), untrusted.Obeyed); i >= 0 {
 					t.Errorf("%q: %q", args, l)
 				}
 			}

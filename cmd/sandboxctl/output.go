@@ -12,11 +12,12 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 	"sigs.k8s.io/yaml"
+
+	"sandboxctl.dev/actual/untrusted"
 )
 
 // table prints aligned columns.
@@ -109,13 +110,13 @@ func encodeJSON(w io.Writer, v any, indent string) error {
 
 // escaped replaces what JSON leaves as it is in strings and a terminal obeys.
 func escaped(b []byte) []byte {
-	if bytes.IndexFunc(b, isObeyed) < 0 {
+	if bytes.IndexFunc(b, untrusted.Obeyed) < 0 {
 		return b
 	}
 	out := make([]byte, 0, len(b)+100)
 	for len(b) > 0 {
 		r, n := utf8.DecodeRune(b)
-		if isObeyed(r) && r != '\n' {
+		if untrusted.Obeyed(r) && r != '\n' {
 			out = fmt.Appendf(out, "\\u%04x", r)
 		} else {
 			out = append(out, b[:n]...)
@@ -123,13 +124,6 @@ func escaped(b []byte) []byte {
 		b = b[n:]
 	}
 	return out
-}
-
-// isObeyed says whether a terminal does something else with a character than to
-// show it: control characters, those that end lines for some, and those that
-// change the direction of what follows.
-func isObeyed(r rune) bool {
-	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029'
 }
 
 func printYAML(w io.Writer, v any) error {
@@ -162,7 +156,7 @@ func age(t, now time.Time) string {
 // terminal, where control characters would be obeyed.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
-		if isObeyed(r) {
+		if untrusted.Obeyed(r) {
 			return ' '
 		}
 		return r

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package proc
 
 import (
 	"os"
@@ -28,23 +28,22 @@ func TestChildrenInheritNothing(t *testing.T) {
 			return
 		}
 		defer out.Close()
-		var d donation
-		gate, _, err := newGate(&d)
+		var d Donation
+		gate, _, err := NewGate(&d)
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		c, err := startHeld(spawn{path: "/bin/sh", args: []string{"sh", "-c", script}, attr: attr, fds: &d, gate: gate, err: out, group: -1})
+		c, err := StartGated(Program{Path: "/bin/sh", Args: []string{"sh", "-c", script}, Attr: attr, Donation: &d, Gate: gate, Stderr: out, CgroupFD: -1})
 		if err != nil {
 			t.Error(err)
 			return
 		}
 		var info unix.Siginfo
-		if err := retryEINTR(func() error { return unix.Waitid(unix.P_PIDFD, int(c.pidfd.Fd()), &info, unix.WEXITED, nil) }); err != nil {
+		if err := RetryEINTR(func() error { return unix.Waitid(unix.P_PIDFD, int(c.PIDFD.Fd()), &info, unix.WEXITED, nil) }); err != nil {
 			t.Error(err)
 		}
-		c.gate.Close()
-		c.pidfd.Close()
+		c.Close()
 	}
 	const rounds, lookers = 60, 3
 	var wg sync.WaitGroup

@@ -1,41 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package proc
 
 import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
-	"unicode"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
 
-// firstDonated is the number of the first donated descriptor: 0 to 2 are
+// FirstDonated is the number of the first donated descriptor: 0 to 2 are
 // stdio.
-const firstDonated = 3
+const FirstDonated = 3
 
-// donation owns the descriptors one child will inherit, in order, and closes
+// Donation owns the descriptors one child will inherit, in order, and closes
 // all of them, whatever happens. A descriptor forgotten here would be a leak
 // in the daemon; one inherited by accident a hole in the jail.
-type donation struct {
+type Donation struct {
 	files []*os.File
 }
 
-// give takes over f and returns its number in the child.
-func (d *donation) give(f *os.File) int {
+// Give takes over f and returns its number in the child.
+func (d *Donation) Give(f *os.File) int {
 	d.files = append(d.files, f)
-	return firstDonated + len(d.files) - 1
+	return FirstDonated + len(d.files) - 1
 }
 
-// giveFD is give for a raw descriptor.
-func (d *donation) giveFD(fd int, name string) int {
-	return d.give(os.NewFile(uintptr(fd), name))
+// GiveFD is give for a raw descriptor.
+func (d *Donation) GiveFD(fd int, name string) int {
+	return d.Give(os.NewFile(uintptr(fd), name))
 }
 
-// close closes every descriptor; the child has its own copies.
-func (d *donation) close() error {
+// Descriptors are the files given, in order, still the donation's.
+func (d *Donation) Descriptors() []*os.File { return d.files }
+
+// Close closes every descriptor; the child has its own copies.
+func (d *Donation) Close() error {
 	var errs []error
 	for _, f := range d.files {
 		errs = append(errs, f.Close())
@@ -44,8 +46,8 @@ func (d *donation) close() error {
 	return errors.Join(errs...)
 }
 
-// socketPair returns the two ends of a stream socket pair.
-func socketPair() (a, b *os.File, err error) {
+// SocketPair returns the two ends of a stream socket pair.
+func SocketPair() (a, b *os.File, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("create socket pair: %w", err)
@@ -53,10 +55,10 @@ func socketPair() (a, b *os.File, err error) {
 	return os.NewFile(uintptr(fds[0]), "socket pair"), os.NewFile(uintptr(fds[1]), "socket pair"), nil
 }
 
-// pipe returns a pipe whose ends are close-on-exec and blocking: whether a
+// Pipe returns a pipe whose ends are close-on-exec and blocking: whether a
 // descriptor blocks is a property of the open file and would be shared with
 // the child.
-func pipe() (r, w *os.File, err error) {
+func Pipe() (r, w *os.File, err error) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
 		return nil, nil, fmt.Errorf("create pipe: %w", err)
@@ -64,9 +66,9 @@ func pipe() (r, w *os.File, err error) {
 	return os.NewFile(uintptr(fds[0]), "pipe"), os.NewFile(uintptr(fds[1]), "pipe"), nil
 }
 
-// memfd returns an anonymous file with the content, sealed so that neither
+// MemFile returns an anonymous file with the content, sealed so that neither
 // side can change what the other has checked.
-func memfd(name string, content []byte) (*os.File, error) {
+func MemFile(name string, content []byte) (*os.File, error) {
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_NOEXEC_SEAL)
 	if errors.Is(err, unix.EINVAL) { // MFD_NOEXEC_SEAL is of Linux 6.3
 		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
@@ -87,17 +89,6 @@ func memfd(name string, content []byte) (*os.File, error) {
 	return f, nil
 }
 
-// printable makes text from a sandbox or its processes fit for one line of a
-// log or terminal: control characters would be obeyed there.
-func printable(s string, max int) string {
-	s = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029' {
-			return ' '
-		}
-		return r
-	}, strings.TrimSpace(s))
-	if len(s) > max {
-		s = strings.ToValidUTF8(s[:max], "") + "…"
-	}
-	return s
-}
+// FDPath is a path under which this process, or a child that inherits no other file
+// there, reaches what the descriptor refers to.
+func FDPath(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) }
