@@ -529,11 +529,8 @@ func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []i
 		// gVisor's configuration: everything that is not its default.
 		"--root=/", "--platform=systrap", "--network=" + st.Network(), "--directfs=" + strconv.FormatBool(st.DirectFS),
 		"--overlay2=" + overlay, "--ignore-cgroups=true", "--oci-seccomp=true", "--net-raw=" + strconv.FormatBool(st.RawSockets),
-		"boot", "--bundle=/", "--gofer-mount-confs=" + st.MountConfs(),
+		wire.VerbBoot, "--gofer-mount-confs=" + st.MountConfs(),
 		flagInt("spec-fd", specFD), flagInt("controller-fd", controlFD), flagInt("start-sync-fd", readyFD),
-		// Applying capabilities in the process saves gVisor a re-exec, which
-		// would have to be told not to wait at the gate again.
-		"--setup-root", "--apply-caps=true",
 	}
 	if len(st.Errnos) > 0 {
 		// Before the verb.

@@ -10,7 +10,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"os"
@@ -19,11 +18,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/google/subcommands"
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/log"
-	"gvisor.dev/gvisor/runsc/cmd/sentry/sentrycmd"
-	"gvisor.dev/gvisor/runsc/cmd/util"
 	"gvisor.dev/gvisor/runsc/config"
 	"gvisor.dev/gvisor/runsc/flag"
 
@@ -70,12 +66,6 @@ func run(argv []string) int {
 		fmt.Printf("%s%d gvisor=%s\n", wire.HandshakePrefix, wire.Protocol, gvisorVersion())
 		return wire.ExitOK
 	}
-	// The boot process runs itself as "umount --sync-fd=3 /proc" to unmount
-	// procfs after it has dropped the capability to do so.
-	if len(argv) > 1 && argv[1] == (&sentrycmd.Umount{}).Name() {
-		return umount(argv[2:])
-	}
-
 	var opts options
 	flags := flag.NewFlagSet("sandboxctl-sentry", flag.ContinueOnError)
 	flags.SetOutput(os.Stderr)
@@ -92,8 +82,7 @@ func run(argv []string) int {
 	if err := flags.Parse(argv[1:]); err != nil {
 		return wire.ExitUsage
 	}
-	boot := &sentrycmd.Boot{}
-	if flags.Arg(0) != boot.Name() || opts.gateFD < 0 {
+	if flags.Arg(0) != wire.VerbBoot || opts.gateFD < 0 {
 		fmt.Fprintln(os.Stderr, "sandboxctl-sentry is started by sandboxctl, not by hand; `sandboxctl-sentry version` prints its version")
 		return wire.ExitUsage
 	}
@@ -107,16 +96,15 @@ func run(argv []string) int {
 	case "debug":
 		log.SetLevel(log.Debug)
 	}
-	return bootSentry(boot, &opts, flags)
+	return bootSentry(&opts, flags)
 }
 
 // bootSentry waits at the gate, runs the sandbox to its end and leaves the
 // exit record.
-func bootSentry(boot *sentrycmd.Boot, opts *options, flags *flag.FlagSet) int {
-	bootFlags := flag.NewFlagSet(boot.Name(), flag.ContinueOnError)
-	bootFlags.SetOutput(os.Stderr)
-	boot.SetFlags(bootFlags)
-	if err := bootFlags.Parse(flags.Args()[1:]); err != nil {
+func bootSentry(opts *options, flags *flag.FlagSet) int {
+	sandbox, err := parseBootFlags(flags.Args()[1:])
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "boot: %v\n", err)
 		return wire.ExitUsage
 	}
 	conf, err := config.NewFromFlags(flags)
@@ -124,8 +112,6 @@ func bootSentry(boot *sentrycmd.Boot, opts *options, flags *flag.FlagSet) int {
 		fmt.Fprintf(os.Stderr, "configure sentry: %v\n", err)
 		return wire.ExitUsage
 	}
-	util.ErrorLogger = os.Stderr
-
 	// The time zone is read from the host on first use, which the seccomp
 	// filter would kill.
 	_ = time.Local.String()
@@ -162,9 +148,9 @@ func bootSentry(boot *sentrycmd.Boot, opts *options, flags *flag.FlagSet) int {
 	// ended by itself: a host that shuts down sends them.
 	told := make(chan os.Signal, 1)
 	signal.Notify(told, unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT)
-	var status unix.WaitStatus
-	if code := boot.Execute(context.Background(), bootFlags, conf, &status); code != subcommands.ExitSuccess {
-		fmt.Fprintf(os.Stderr, "boot sentry: exit status %d\n", code)
+	status, err := bootSandbox(conf, sandbox, func() {})
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%v\n", err)
 		return wire.ExitBootFailed
 	}
 	if opts.exitFD >= 0 {
@@ -212,14 +198,4 @@ func becomeNobody() error {
 		return fmt.Errorf("set dumpable: %w", err)
 	}
 	return nil
-}
-
-func umount(args []string) int {
-	cmd := &sentrycmd.Umount{}
-	flags := flag.NewFlagSet(cmd.Name(), flag.ContinueOnError)
-	cmd.SetFlags(flags)
-	if err := flags.Parse(args); err != nil {
-		return wire.ExitUsage
-	}
-	return int(cmd.Execute(context.Background(), flags))
 }

@@ -165,7 +165,7 @@ func TestBinary(t *testing.T) {
 		}
 	}
 	// A launcher that dies before it has opened the gate leaves nothing.
-	cmd := exec.Command(path, "--gate-fd=3", "boot", "x")
+	cmd := exec.Command(path, "--gate-fd=3", "boot", "--spec-fd=4", "--controller-fd=5", "--start-sync-fd=6", "x")
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

@@ -3,7 +3,7 @@
 #include "textflag.h"
 
 // This is the text of the init process. It does not run where the linker put it:
-// elf.go copies it into a file, which the sentry executes as process 1 of a
+// onepage copies it into a file, which the sentry executes as process 1 of a
 // sandbox. It must not refer to anything but itself.
 //
 // It is called with
@@ -11,7 +11,7 @@
 //	argv: Name, then the command line of the application
 //	envp: the environment of the application
 //	descriptor 3: where it reports, see report.go
-//	in the file: the files to try for the application, see elf.go
+//	in the file: the files to try for the application, see program.go
 //
 // Registers that outlive a system call (the kernel changes AX, CX and R11):
 //
@@ -32,7 +32,7 @@
 
 // The file, by the distance from its beginning.
 #define MEMSZ 104   // p_memsz of its first segment
-#define FILES 2048  // elf.go: files
+#define FILES 2048  // onepage.Data
 
 #define REPORT_FD 3
 
@@ -341,7 +341,7 @@ exit:
 	SYSCALL
 	JMP  exit
 
-	// The end, which elf.go looks for.
+	// The end, which onepage looks for.
 	LONG $0x0b0f0b0f
 	LONG $0x74696e69
 	LONG $0x646e652d

@@ -4,9 +4,5 @@
 
 package pidone
 
-import "debug/elf"
-
-const machine = elf.EM_NONE
-
 // instructions returns nil: nobody has written it for this processor.
 func instructions() []byte { return nil }

@@ -41,6 +41,9 @@ const (
 // Nobody is the user and group id of a sentry in a user namespace of its own.
 const Nobody = 65534
 
+// VerbBoot follows the flags of the sentry binary and precedes those of the boot.
+const VerbBoot = "boot"
+
 // GateOpen is the byte that opens a start gate.
 const GateOpen = 'g'
 
