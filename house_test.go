@@ -64,7 +64,7 @@ func TestDirections(t *testing.T) {
 		"./desired/...":       `^sandboxctl\.dev/(desired|dirfd$)|^golang\.org/x/sys/|^github\.com/moby/sys/signal$|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|go-git/|jbenet/go-context/)|^gopkg\.in/warnings|^golang\.org/x/net/context`,
 		"./reconcile/...":     `^sandboxctl\.dev/(reconcile|desired|actual|dirfd$)|^github\.com/moby/sys/signal$|^golang\.org/x/sys/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|go-git/|jbenet/go-context/)|^gopkg\.in/warnings|^golang\.org/x/net/context`,
 		"./gofer/...":         `^sandboxctl\.dev/(gofer|actual/crashpoint$)|^golang\.org/x/|^gvisor\.dev/gvisor/|^github\.com/moby/sys/mountinfo$`,
-		"./launcher/setup":    `^sandboxctl\.dev/(launcher/(setup|cgroup|guest|pidone|specfield|wire)$|desired|dirfd$|actual)|^golang\.org/x/|^github\.com/(opencontainers/runtime-spec|moby/sys/signal)|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml`,
+		"./launcher/setup":    `^sandboxctl\.dev/(launcher/(setup|cgroup|guest|onepage|pidone|specfield|wire)$|desired|dirfd$|actual)|^golang\.org/x/|^github\.com/(opencontainers/runtime-spec|moby/sys/signal)|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml`,
 		"./launcher/wire":     `^sandboxctl\.dev/launcher/wire`,
 		"./launcher/cgroup":   `^sandboxctl\.dev/(launcher/cgroup|actual/crashpoint$)|^golang\.org/x/sys/|^github\.com/opencontainers/runtime-spec/`,
 		"./launcher/hostfs":   `^sandboxctl\.dev/(launcher/hostfs$|gofer$|gofer/(sandboxlog|hostfiles)$|actual/crashpoint$)|^golang\.org/x/|^gvisor\.dev/gvisor/|^github\.com/moby/sys/mountinfo$`,
