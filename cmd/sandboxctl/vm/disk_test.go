@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 )
@@ -44,8 +45,10 @@ type write struct {
 	data   []byte
 }
 
-// sector is what a disk writes whole or not at all.
-const sector = 512
+// block is what a disk writes whole or not at all, in bytes. ext4 counts on that for
+// its own blocks: the checksum of its superblock is in another sector of 512 bytes
+// than the rest of it, and a superblock torn between them is never mounted again.
+const block = 4096
 
 // newDisk is a disk with an empty filesystem.
 func newDisk(t *testing.T, size int64) *disk {
@@ -54,7 +57,7 @@ func newDisk(t *testing.T, size int64) *disk {
 	must(t, os.WriteFile(image, nil, 0o600))
 	must(t, os.Truncate(image, size))
 	// The journal is as small as it can be, so that it wraps around.
-	out, err := exec.Command("mkfs.ext4", "-q", "-F", "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0", image).CombinedOutput()
+	out, err := exec.Command("mkfs.ext4", "-q", "-F", "-b", strconv.Itoa(block), "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0", image).CombinedOutput()
 	if err != nil {
 		t.Fatalf("mkfs.ext4: %v\n%s", err, out)
 	}
@@ -122,7 +125,7 @@ func (d *disk) cut(r *rand.Rand) (kept, lost int) {
 		kept++
 		n := len(w.data)
 		if r.IntN(4) == 0 { // torn
-			n = sector * r.IntN(n/sector+1)
+			n = block * r.IntN(n/block+1)
 		}
 		copy(d.durable[w.offset:], w.data[:n])
 	}
