@@ -29,10 +29,10 @@ setup: ## install what testing needs and is not there
 	@.ci/step setup .ci/setup test
 
 .PHONY: build
-build: ## build both programs into bin/, after installing what that needs
+build: ## build the three programs into bin/, after installing what that needs
 	@mkdir -p $(BIN)
 	@.ci/setup build
-	@.ci/step build $(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/ ./cmd/sandboxctl ./cmd/sandboxctl-sentry
+	@.ci/step build $(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/ ./cmd/sandboxctl ./cmd/sandboxctl-gofer ./cmd/sandboxctl-sentry
 
 .PHONY: run
 run: build ## converge the examples in a scratch directory and show them

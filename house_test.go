@@ -31,27 +31,65 @@ func deps(t *testing.T, pkgs ...string) []string {
 	return strings.Fields(string(out))
 }
 
-// lightSentry are the packages below gVisor's heavy trees that come with the
-// gofer's file server and cost nothing.
-var lightSentry = []string{"gvisor.dev/gvisor/pkg/sentry/devices/nvproxy/nvconf"}
-
-var heavy = regexp.MustCompile(`^gvisor\.dev/gvisor/(pkg/sentry|runsc/boot|runsc/specutils|runsc/cgroup|runsc/cmd|runsc/container|runsc/sandbox)(/|$)`)
-
-// forbiddenIn returns the packages that must not be linked.
-func forbiddenIn(list []string, bad *regexp.Regexp, except ...string) []string {
-	return slices.DeleteFunc(slices.Clone(list), func(p string) bool { return !bad.MatchString(p) || slices.Contains(except, p) })
+// The programs of a release, and what none of their code may lead to. Each is
+// started for a purpose of its own, often, and is no larger than that needs.
+var programs = []struct {
+	pkg string
+	// allowed are the packages that it may link beside the standard library;
+	// empty allows all but those that are denied.
+	allowed, denied string
+	// must is a package without which the program would not be itself: a test that
+	// looks at the wrong list does not see it.
+	must string
+}{
+	{
+		pkg:    "./cmd/sandboxctl",
+		denied: `^gvisor\.dev/|^sandboxctl\.dev/gofer/(server|hostfiles)$|^sandboxctl\.dev/cmd/sandboxctl-|/testscript$`,
+		must:   "github.com/spf13/cobra",
+	},
+	{
+		// What a hostile sandbox speaks to: the file server and nothing of the product.
+		pkg: "./cmd/sandboxctl-gofer",
+		allowed: `^sandboxctl\.dev/(cmd/sandboxctl-gofer|gofer|gofer/(server|hostfiles|sandboxlog)|launcher/wire|actual/crashpoint)$|^github\.com/moby/sys/mountinfo$|` +
+			`^golang\.org/x/(sys/unix|exp/constraints|time/rate|sync/errgroup)$|^gvisor\.dev/gvisor/(pkg|runsc/fsgofer)/`,
+		denied: `^gvisor\.dev/gvisor/(pkg/(sentry|tcpip)|runsc/(boot|specutils|cgroup|cmd|container|sandbox|config))(/|$)`,
+		must:   "gvisor.dev/gvisor/pkg/lisafs",
+	},
+	{
+		pkg:    "./cmd/sandboxctl-sentry",
+		denied: `^sandboxctl\.dev/(desired|reconcile|gofer|cmd/sandboxctl$|launcher$|launcher/(oci|cgroup|guest|netns)$)|^github\.com/(spf13|fsnotify|vishvananda/netns)|^go\.yaml\.in/|^sigs\.k8s\.io/`,
+		must:   "gvisor.dev/gvisor/pkg/sentry/kernel",
+	},
 }
 
-// sandboxctl is started often and stays small: it never links the sentry.
-func TestLight(t *testing.T) {
+// TestPrograms holds what is linked into each of the three programs.
+func TestPrograms(t *testing.T) {
 	t.Parallel()
-	if got := forbiddenIn(deps(t, "./cmd/sandboxctl"), heavy, lightSentry...); len(got) > 0 {
-		t.Errorf("sandboxctl links %v", got)
+	for _, p := range programs {
+		list := deps(t, p.pkg)
+		if !slices.Contains(list, p.must) {
+			t.Errorf("%s does not link %s: this test does not see what is linked", p.pkg, p.must)
+		}
+		for _, q := range programs {
+			allowed, denied := regexp.MustCompile(q.allowed), regexp.MustCompile(q.denied)
+			wrong := slices.DeleteFunc(slices.Clone(list), func(d string) bool {
+				return isStandard(d) || allowed.MatchString(d) && !denied.MatchString(d)
+			})
+			switch {
+			case p.pkg == q.pkg && len(wrong) > 0:
+				t.Errorf("%s links %v", p.pkg, wrong)
+			case p.pkg != q.pkg && len(wrong) == 0:
+				// The rules can fail: each program breaks those of the others.
+				t.Errorf("%s keeps the rules of %s", p.pkg, q.pkg)
+			}
+		}
 	}
-	// The rule can fail: the sentry binary breaks it.
-	if len(forbiddenIn(deps(t, "./cmd/sandboxctl-sentry"), heavy, lightSentry...)) == 0 {
-		t.Error("the sentry binary has no sentry, or this test sees nothing")
-	}
+}
+
+// isStandard says whether a package is of Go's standard library.
+func isStandard(pkg string) bool {
+	first, _, _ := strings.Cut(pkg, "/")
+	return !strings.Contains(first, ".") || strings.HasPrefix(pkg, "vendor/")
 }
 
 func TestDirections(t *testing.T) {
@@ -63,25 +101,25 @@ func TestDirections(t *testing.T) {
 		"./actual/...":        `^sandboxctl\.dev/(actual|dirfd$)|^golang\.org/x/sys/`,
 		"./desired/...":       `^sandboxctl\.dev/(desired|dirfd$)|^golang\.org/x/sys/|^github\.com/moby/sys/signal$|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|go-git/|jbenet/go-context/)|^gopkg\.in/warnings|^golang\.org/x/net/context`,
 		"./reconcile/...":     `^sandboxctl\.dev/(reconcile|desired|actual|dirfd$)|^github\.com/moby/sys/signal$|^golang\.org/x/sys/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|go-git/|jbenet/go-context/)|^gopkg\.in/warnings|^golang\.org/x/net/context`,
+		"./gofer":             `^sandboxctl\.dev/gofer$|^golang\.org/x/sys/|^github\.com/moby/sys/mountinfo$`,
 		"./gofer/...":         `^sandboxctl\.dev/(gofer|actual/crashpoint$)|^golang\.org/x/|^gvisor\.dev/gvisor/|^github\.com/moby/sys/mountinfo$`,
 		"./launcher/setup":    `^sandboxctl\.dev/(launcher/(setup|cgroup|guest|onepage|pidone|specfield|wire)$|desired|dirfd$|actual)|^golang\.org/x/|^github\.com/(opencontainers/runtime-spec|moby/sys/signal)|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml`,
 		"./launcher/wire":     `^sandboxctl\.dev/launcher/wire`,
 		"./launcher/cgroup":   `^sandboxctl\.dev/(launcher/cgroup|actual/crashpoint$)|^golang\.org/x/sys/|^github\.com/opencontainers/runtime-spec/`,
-		"./launcher/hostfs":   `^sandboxctl\.dev/(launcher/hostfs$|gofer$|gofer/(sandboxlog|hostfiles)$|actual/crashpoint$)|^golang\.org/x/|^gvisor\.dev/gvisor/|^github\.com/moby/sys/mountinfo$`,
+		"./launcher/hostfs":   `^sandboxctl\.dev/(launcher/hostfs|gofer)$|^golang\.org/x/sys/|^github\.com/moby/sys/mountinfo$`,
 		"./launcher/guest":    `^sandboxctl\.dev/launcher/guest|^golang\.org/x/sys/|^github\.com/opencontainers/runtime-spec/`,
 		"./launcher/proc":     `^sandboxctl\.dev/(launcher/(proc|netns|wire)$|actual|dirfd$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
 		"./launcher/netns":    `^sandboxctl\.dev/(launcher/(netns|wire)|actual/crashpoint$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
-		"./launcher":          `^sandboxctl\.dev/(launcher|desired|actual|gofer|dirfd$)|^golang\.org/x/|^gvisor\.dev/gvisor/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|go-git/|jbenet/go-context/|moby/sys|opencontainers/runtime-spec|vishvananda)|^gopkg\.in/warnings`,
+		"./launcher":          `^sandboxctl\.dev/(launcher|desired|actual|gofer|dirfd$)|^golang\.org/x/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|go-git/|jbenet/go-context/|moby/sys|opencontainers/runtime-spec|vishvananda)|^gopkg\.in/warnings`,
 		// It looks, and can't start or signal anybody by itself but through these.
-		"./launcher/invariants": `^sandboxctl\.dev/(launcher|desired|actual|gofer|dirfd$)|^golang\.org/x/|^gvisor\.dev/gvisor/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|go-git/|jbenet/go-context/|moby/sys|opencontainers/runtime-spec|vishvananda)|^gopkg\.in/warnings`,
+		"./launcher/invariants": `^sandboxctl\.dev/(launcher|desired|actual|gofer|dirfd$)|^golang\.org/x/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|go-git/|jbenet/go-context/|moby/sys|opencontainers/runtime-spec|vishvananda)|^gopkg\.in/warnings`,
 		"./cmd/sandboxctl":      `.`,
 		"./gofer/sandboxlog":    `^sandboxctl\.dev/gofer/sandboxlog|^golang\.org/x/sys/`,
 	} {
 		re := regexp.MustCompile(allowed)
 		for _, d := range deps(t, pkg) {
-			first, _, _ := strings.Cut(d, "/")
-			if !strings.Contains(first, ".") || strings.HasPrefix(d, "vendor/") || strings.Contains(d, "/internal/") {
-				continue // the standard library
+			if isStandard(d) || strings.Contains(d, "/internal/") {
+				continue
 			}
 			if !re.MatchString(d) {
 				t.Errorf("%s depends on %s", pkg, d)

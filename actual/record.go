@@ -73,8 +73,11 @@ type Record struct {
 	BootID string    `json:"bootID,omitempty"`
 	Sentry *Identity `json:"sentry,omitempty"`
 	Gofer  *Identity `json:"gofer,omitempty"`
-	// SentryBinary is the path of the sentry that runs it, GVisor its version.
+	// SentryBinary and GoferBinary are the paths of the programs that run it, GVisor
+	// the version of both. GoferBinary is empty if the sandbox was started when
+	// sandboxctl itself was the gofer.
 	SentryBinary string `json:"sentryBinary,omitempty"`
+	GoferBinary  string `json:"goferBinary,omitempty"`
 	GVisor       string `json:"gvisor,omitempty"`
 	// Init says whether process 1 of the sandbox is an init process of ours, InitOwn,
 	// or why not. It is empty if the sandbox was started before there was one.

@@ -14,8 +14,15 @@ import (
 	"strings"
 )
 
-// Argv0 is the name a process must be started under to be a gofer.
+// Argv0 is the file name of the program, and the name that every gofer is started
+// under: those who read the process list tell a gofer by it, whatever its
+// executable is called. Until version 3 of the record that was sandboxctl itself.
 const Argv0 = "sandboxctl-gofer"
+
+// Protocol is the version of the command line, of Config, and of what a gofer is
+// to do with it. The program prints it for `version`; the launcher refuses one
+// that speaks another.
+const Protocol = 1
 
 // Args is how many arguments a gofer has.
 const Args = 4
@@ -26,6 +33,13 @@ const Args = 4
 func Argv(configFD int, sandbox, state string) []string {
 	return []string{Argv0, strconv.Itoa(configFD), sandbox, state}
 }
+
+// Exit codes of a gofer.
+const (
+	ExitOK         = 0
+	ExitFailed     = 1  // set-up failed; stderr says why
+	ExitGateClosed = 90 // the launcher died before it opened the gate
+)
 
 // Config tells a gofer everything it needs. Every FD is a descriptor number in
 // the gofer; each is donated for exactly this use.
@@ -146,7 +160,9 @@ func (c *Config) Encode(w io.Writer) error {
 	return nil
 }
 
-func readConfig(fd int) (*Config, error) {
+// ReadConfig reads the configuration from a descriptor, and closes it: who takes
+// the process over later must not find it.
+func ReadConfig(fd int) (*Config, error) {
 	f := os.NewFile(uintptr(fd), "gofer configuration")
 	if f == nil {
 		return nil, fmt.Errorf("read gofer configuration: no descriptor %d", fd)

@@ -11,12 +11,32 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestCanRun(t *testing.T) {
+	t.Parallel()
+	err := CanRun()
+	if (err != nil) != withCgo {
+		t.Errorf("cgo %v: %v", withCgo, err)
+	}
+	if err != nil && !strings.Contains(err.Error(), "CGO_ENABLED=0") {
+		t.Errorf("it does not say what to do: %v", err)
+	}
+}
+
+func TestArgv(t *testing.T) {
+	t.Parallel()
+	if got := Argv(7, "web", "/state"); len(got) != Args || got[0] != Argv0 || got[1] != "7" || got[2] != "web" || got[3] != "/state" {
+		t.Errorf("%q", got)
 	}
 }
 
@@ -53,18 +73,20 @@ func TestConfig(t *testing.T) {
 	must(t, os.WriteFile(p, []byte(encode(t, want)), 0o600))
 	f, err := os.Open(p)
 	must(t, err)
-	fd, err := dup(f)
+	// A copy, for somebody who closes it by number.
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	must(t, err)
-	got, err := readConfig(fd)
+	must(t, f.Close())
+	got, err := ReadConfig(fd)
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v %v, expected %+v", got, err, want)
 	}
 	// Nobody who takes this process over later finds it.
-	if _, err := readConfig(fd); err == nil {
+	if _, err := ReadConfig(fd); err == nil {
 		t.Error("the descriptor is still open")
 	}
 	for _, fd := range []int{-1, 1 << 20} {
-		if _, err := readConfig(fd); err == nil {
+		if _, err := ReadConfig(fd); err == nil {
 			t.Errorf("descriptor %d is read", fd)
 		}
 	}
@@ -206,4 +228,41 @@ func FuzzConfig(f *testing.F) {
 			t.Fatalf("%s comes back as %s: %v", again, back, err)
 		}
 	})
+}
+
+// shape lists the fields of a type as JSON has them, and their kinds.
+func shape(typ reflect.Type) string {
+	switch typ.Kind() {
+	case reflect.Pointer:
+		return shape(typ.Elem())
+	case reflect.Slice:
+		return "[" + shape(typ.Elem()) + "]"
+	case reflect.Struct:
+		var fields []string
+		for f := range typ.Fields() {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			fields = append(fields, name+" "+shape(f.Type))
+		}
+		return "{" + strings.Join(fields, ", ") + "}"
+	default:
+		return typ.Kind().String()
+	}
+}
+
+// The launcher and the gofer may come from different builds: a configuration that
+// has changed without its version would be refused, or acted on wrongly, when a
+// sandbox starts. Whoever changes it gives it a new version, and writes both here.
+func TestProtocol(t *testing.T) {
+	t.Parallel()
+	const mount = "{socketFD int, fd int, isDir bool, tree {dirs [{path string, mode uint32}], owners [{path string, uid uint32, gid uint32}], " +
+		"files [{path string, mode uint32, content string}], links [{path string, target string}], binds [{path string, fd int, isDir bool}]}, " +
+		"empty bool, noDevices bool, readOnly bool}"
+	const logs = "{dirFD int, appName string, stdoutFD int, stderrFD int, sentryName string, sentryFD int, maxBytes int64, leastFree uint64}"
+	versions := map[int]string{
+		1: "{gateFD int, sentryFD int, leftFD int, left string, mounts [" + mount + "], directFS bool, logs " + logs +
+			", neverShared [{device string, path string, name string, writes bool}], overlays [string]}",
+	}
+	if got := shape(reflect.TypeFor[Config]()); got != versions[Protocol] {
+		t.Errorf("the configuration of protocol %d is\n%s\nexpected\n%s", Protocol, got, versions[Protocol])
+	}
 }

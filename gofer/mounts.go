@@ -4,13 +4,10 @@ package gofer
 
 import (
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
-	"golang.org/x/sys/unix"
 )
 
 // RefusedTypes are filesystems that are windows on the kernel: serving one to a
@@ -18,60 +15,6 @@ import (
 var RefusedTypes = []string{
 	"proc", "sysfs", "cgroup", "cgroup2", "debugfs", "tracefs", "securityfs", "bpf", "devpts", "nsfs",
 	"devtmpfs", "configfs", "efivarfs", "pstore", "binfmt_misc", "fusectl", "mqueue", "autofs",
-}
-
-// checkMounts refuses to serve what this process must not have in its jail. By
-// now its mounts are the jail and the served trees, whatever came along below
-// these, and nothing else: it is these that are judged. Before that it could
-// only be told by paths, which somebody who may write there swaps meanwhile.
-// proc is a descriptor of the host's procfs, which is in no mount any more.
-func checkMounts(proc int, cfg *Config) error {
-	fd, err := unix.Openat(proc, "thread-self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("list mounts: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "mountinfo")
-	defer f.Close()
-	return judgeMounts(f, cfg)
-}
-
-// judgeMounts finds what must not be served in a list of mounts such as
-// mountinfo. A list that can't be read, or has no root, is refused as
-// well: nothing can be told of what is served.
-func judgeMounts(list io.Reader, cfg *Config) error {
-	mounts, err := mountinfo.GetMountsFromReader(list, nil)
-	if err != nil {
-		return fmt.Errorf("list mounts: %w", err)
-	}
-	root := false
-	for _, m := range mounts {
-		root = root || m.Mountpoint == "/"
-		if why := cfg.forbids(m); why != "" {
-			return fmt.Errorf("refuse the mount at %s of what is to be served: %s", m.Mountpoint, why)
-		}
-	}
-	if !root {
-		return fmt.Errorf("list mounts: there is no root")
-	}
-	return nil
-}
-
-// forbids says why a mount must not be in the jail, "" if it may.
-func (c *Config) forbids(m *mountinfo.Info) string {
-	if slices.Contains(RefusedTypes, m.FSType) {
-		return m.FSType + " is never shared with a sandbox"
-	}
-	device, readOnly := Device(m), IsReadOnly(m)
-	for i := range c.NeverShared {
-		if why := c.NeverShared[i].Forbids(device, m.Root, readOnly); why != "" {
-			return why
-		}
-	}
-	// What the layers of an overlay are can only be looked up on the host.
-	if len(c.NeverShared) > 0 && m.FSType == "overlay" && !slices.Contains(c.Overlays, device) {
-		return "it is an overlay that was mounted a moment ago; try again"
-	}
-	return ""
 }
 
 // Device is the filesystem of a mount.

@@ -23,11 +23,8 @@ import (
 type Options struct {
 	// Store keeps the records; its lock is held by this process.
 	Store *actual.Store
-	// SentryPath is the sentry binary (see FindSentry).
-	SentryPath string
-	// GoferPath is the program that becomes a gofer when it is started under
-	// gofer.Argv0 (default: this one).
-	GoferPath string
+	// SentryPath and GoferPath are the programs of each sandbox (see FindProgram).
+	SentryPath, GoferPath string
 	// Policy returns what manifests may ask for at the moment of a Create
 	// (default: hostpolicy.Default). Containers of OCI clients, who are
 	// root, are not judged by it.
@@ -57,7 +54,8 @@ type Options struct {
 type Launcher struct {
 	opts    Options
 	store   *actual.Store
-	sentry  sentryBinary
+	sentry  *companion
+	gofer   *companion
 	cgroups *cgroup.Host
 	strays  strays
 	// trimming is held while logs are measured and dropped.
@@ -71,9 +69,6 @@ func New(opts Options) (*Launcher, error) {
 	}
 	if opts.KillTimeout == 0 {
 		opts.KillTimeout = 30 * time.Second
-	}
-	if opts.GoferPath == "" {
-		opts.GoferPath = "/proc/self/exe"
 	}
 	if opts.SentryLogLevel == "" {
 		opts.SentryLogLevel = "warning"
@@ -91,7 +86,10 @@ func New(opts Options) (*Launcher, error) {
 	if opts.Store != nil {
 		host.Mark(opts.Store.Marker())
 	}
-	return &Launcher{opts: opts, store: opts.Store, sentry: sentryBinary{path: opts.SentryPath}, cgroups: host}, nil
+	return &Launcher{
+		opts: opts, store: opts.Store, cgroups: host,
+		sentry: &companion{name: SentryName, path: opts.SentryPath}, gofer: &companion{name: GoferName, path: opts.GoferPath},
+	}, nil
 }
 
 // Create makes a sandbox of the entry and returns when its application was

@@ -80,8 +80,10 @@ func (l *Launcher) programs() []string {
 	if self, err := os.Executable(); err == nil {
 		out = append(out, strings.TrimSuffix(self, " (deleted)"))
 	}
-	if l.opts.SentryPath != "" {
-		out = append(out, l.opts.SentryPath)
+	for _, c := range []*companion{l.sentry, l.gofer} {
+		if c.path != "" {
+			out = append(out, c.path)
+		}
 	}
 	return out
 }

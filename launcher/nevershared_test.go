@@ -120,7 +120,7 @@ func TestServedNeverShared(t *testing.T) {
 			s.Path, s.Allowed = in(s.Path), in(s.Allowed)
 			var toGofer, toSentry proc.Donation
 			defer func() { _ = errors.Join(toGofer.Close(), toSentry.Close()) }()
-			l := &Launcher{store: store, opts: Options{SentryPath: filepath.Join(work, "bin/sentry")}}
+			l := &Launcher{store: store, sentry: &companion{path: filepath.Join(work, "bin/sentry")}, gofer: &companion{path: filepath.Join(work, "bin/gofer")}}
 			files, err := openSources([]setup.Source{s}, &toGofer, &toSentry)
 			if err != nil {
 				return err

@@ -49,7 +49,7 @@ func checkRestore(ctx context.Context, st *setup.Setup, path, sentryPath string)
 		return err
 	}
 	defer img.close()
-	version, err := CheckSentry(ctx, sentryPath)
+	version, err := CheckProgram(ctx, SentryName, sentryPath)
 	if err != nil {
 		return err
 	}

@@ -358,12 +358,12 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 	var toSentry, toGofer proc.Donation
 	defer func() { err = errors.Join(err, toSentry.Close(), toGofer.Close()) }()
 
-	bin, version, err := l.sentry.open(ctx)
+	sentryBin, goferBin, err := l.openPrograms(ctx, rec)
 	if err != nil {
 		return nil, err
 	}
-	defer bin.Close()
-	rec.SentryBinary, rec.GVisor = l.sentry.path, version
+	defer sentryBin.Close()
+	defer goferBin.Close()
 
 	files, err := openSources(st.Sources(), &toGofer, &toSentry)
 	if err != nil {
@@ -404,13 +404,13 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 	p := &pair{ready: ready}
 	crashpoint.Before(crashpoint.SentrySpawn)
 	p.sentry, err = proc.StartGated(proc.Program{
-		Path: l.sentry.path, Binary: bin, Args: args, Attr: attr, Donation: &toSentry, Gate: sentryGate, Stderr: sentryErr, CgroupFD: cgroupFD, Netns: ns,
+		Path: l.sentry.path, Binary: sentryBin, Args: args, Attr: attr, Donation: &toSentry, Gate: sentryGate, Stderr: sentryErr, CgroupFD: cgroupFD, Netns: ns,
 	})
 	crashpoint.After(crashpoint.SentrySpawn)
 	if err != nil {
 		return nil, errors.Join(err, ready.Close())
 	}
-	p.gofer, err = spawnGofer(l.opts.GoferPath, la, p.sentry, &gofer.Config{
+	p.gofer, err = spawnGofer(goferBin, la, p.sentry, &gofer.Config{
 		Mounts: files.mounts, DirectFS: st.DirectFS, Logs: *logs, NeverShared: never, Overlays: overlays,
 	}, dir, &toGofer, cgroupFD)
 	if err != nil {
@@ -419,8 +419,25 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 	return p, nil
 }
 
-// spawnGofer starts the gofer: this program again, under another name.
-func spawnGofer(path string, la *launch, sentry *proc.Child, cfg *gofer.Config, dir int, fds *proc.Donation, cgroupFD int) (*proc.Child, error) {
+// openPrograms opens the programs of a sandbox, and writes down which they are.
+func (l *Launcher) openPrograms(ctx context.Context, rec *actual.Record) (sentry, gofer *os.File, err error) {
+	sentry, version, err := l.sentry.open(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	gofer, goferVersion, err := l.gofer.open(ctx)
+	if err != nil {
+		return nil, nil, errors.Join(err, sentry.Close())
+	}
+	if err := SameGVisor(version, goferVersion); err != nil {
+		return nil, nil, errors.Join(err, sentry.Close(), gofer.Close())
+	}
+	rec.SentryBinary, rec.GoferBinary, rec.GVisor = l.sentry.path, l.gofer.path, version
+	return sentry, gofer, nil
+}
+
+// spawnGofer starts the gofer.
+func spawnGofer(bin *os.File, la *launch, sentry *proc.Child, cfg *gofer.Config, dir int, fds *proc.Donation, cgroupFD int) (*proc.Child, error) {
 	rec := la.rec
 	dup, err := unix.FcntlInt(sentry.PIDFD.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
@@ -463,7 +480,7 @@ func spawnGofer(path string, la *launch, sentry *proc.Child, cfg *gofer.Config, 
 	}
 	crashpoint.Before(crashpoint.GoferSpawn)
 	c, err := proc.StartGated(proc.Program{
-		Path: path, Args: argv, Attr: attr, Donation: fds, Gate: gate, Stderr: stderr, CgroupFD: cgroupFD,
+		Path: bin.Name(), Binary: bin, Args: argv, Attr: attr, Donation: fds, Gate: gate, Stderr: stderr, CgroupFD: cgroupFD,
 	})
 	crashpoint.After(crashpoint.GoferSpawn)
 	return c, err

@@ -15,7 +15,7 @@ import (
 
 // giveStartHooks has the sentry start this program, from a descriptor, for the
 // hooks. It becomes the application, which has no access to it or to the pipe then.
-func (l *Launcher) giveStartHooks(st *setup.Setup, name string, reportFD int, d *proc.Donation) (fd int, _ *specs.Process, err error) {
+func giveStartHooks(st *setup.Setup, name string, reportFD int, d *proc.Donation) (fd int, _ *specs.Process, err error) {
 	p := *st.Spec.Process
 	if p.Args, err = guest.Argv(&guest.Config{
 		ReportFD: reportFD,
@@ -24,7 +24,7 @@ func (l *Launcher) giveStartHooks(st *setup.Setup, name string, reportFD int, d 
 	}, p.Args); err != nil {
 		return 0, nil, err
 	}
-	self, err := os.Open(l.opts.GoferPath)
+	self, err := os.Open("/proc/self/exe")
 	if err != nil {
 		return 0, nil, fmt.Errorf("open own program: %w", err)
 	}

@@ -53,7 +53,7 @@ func (l *Launcher) guestSpec(st *setup.Setup, name string, dir, guestFD int, d *
 	reportFD := d.Give(w)
 	var execFD int
 	if st.StartHooks != nil {
-		execFD, spec.Process, err = l.giveStartHooks(st, name, guestFD, d)
+		execFD, spec.Process, err = giveStartHooks(st, name, guestFD, d)
 	} else {
 		guestFD = pidone.ReportFD
 		execFD, spec.Process, err = giveInit(st.Spec.Process, d)

@@ -108,23 +108,23 @@ const (
 
 // Of a gofer's start, in its own process.
 const (
-	// GoferRelease waits at the start gate until that is open (gofer/main.go).
+	// GoferRelease waits at the start gate until that is open (gofer/server/main.go).
 	GoferRelease Point = "gofer.release"
-	// GoferPrivate makes its mounts private (gofer/jail.go).
+	// GoferPrivate makes its mounts private (gofer/server/jail.go).
 	GoferPrivate Point = "gofer.private"
-	// GoferRoot attaches the new root (gofer/jail.go).
+	// GoferRoot attaches the new root (gofer/server/jail.go).
 	GoferRoot Point = "gofer.root"
-	// GoferTree attaches one served tree (gofer/jail.go).
+	// GoferTree attaches one served tree (gofer/server/jail.go).
 	GoferTree Point = "gofer.tree"
-	// GoferPivot makes it the root (gofer/jail.go).
+	// GoferPivot makes it the root (gofer/server/jail.go).
 	GoferPivot Point = "gofer.pivot"
-	// GoferDetach gives the host's tree up (gofer/jail.go).
+	// GoferDetach gives the host's tree up (gofer/server/jail.go).
 	GoferDetach Point = "gofer.detach"
-	// GoferReadOnly makes the jail read-only (gofer/jail.go).
+	// GoferReadOnly makes the jail read-only (gofer/server/jail.go).
 	GoferReadOnly Point = "gofer.read-only"
-	// GoferPrivileges gives privileges up (gofer/main.go).
+	// GoferPrivileges gives privileges up (gofer/server/main.go).
 	GoferPrivileges Point = "gofer.privileges"
-	// GoferServe starts to serve one tree (gofer/main.go).
+	// GoferServe starts to serve one tree (gofer/server/main.go).
 	GoferServe Point = "gofer.serve"
 )
 

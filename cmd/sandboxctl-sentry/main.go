@@ -30,20 +30,6 @@ func main() {
 	os.Exit(run(os.Args))
 }
 
-// gvisorVersion is the version of the gVisor module in this binary.
-func gvisorVersion() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, m := range info.Deps {
-		if m.Path == "gvisor.dev/gvisor" {
-			return m.Version
-		}
-	}
-	return "unknown"
-}
-
 // options are our own flags; gVisor's are in its config.
 type options struct {
 	gateFD   int
@@ -63,7 +49,7 @@ func run(argv []string) int {
 	log.SetLevel(log.Warning)
 
 	if len(argv) == 2 && argv[1] == "version" {
-		fmt.Printf("%s%d gvisor=%s\n", wire.HandshakePrefix, wire.Protocol, gvisorVersion())
+		fmt.Println(wire.Handshake("sandboxctl-sentry", wire.Protocol, wire.GVisorVersion()))
 		return wire.ExitOK
 	}
 	var opts options

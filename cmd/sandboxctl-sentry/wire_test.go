@@ -156,7 +156,8 @@ func TestBinary(t *testing.T) {
 	}
 	path := filepath.Join(bin, "sandboxctl-sentry")
 	out, err := exec.Command(path, "version").Output()
-	if err != nil || !strings.HasPrefix(string(out), wire.HandshakePrefix) || !strings.Contains(string(out), "gvisor=v0") {
+	protocol, gvisor, ok := wire.ParseHandshake("sandboxctl-sentry", string(out))
+	if err != nil || !ok || protocol != wire.Protocol || !strings.HasPrefix(gvisor, "v0") {
 		t.Errorf("version: %q %v", out, err)
 	}
 	for _, args := range [][]string{nil, {"boot"}, {"nonsense"}, {"--nonsense"}} {

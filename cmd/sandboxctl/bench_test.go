@@ -278,6 +278,30 @@ func BenchmarkRestart(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
+// BenchmarkVersion: how soon `version` says which one it is, and how soon it has
+// asked sentry and gofer.
+func BenchmarkVersion(b *testing.B) {
+	var first, all []time.Duration
+	for range pairs {
+		cmd := exec.Command(filepath.Join(binDir, "sandboxctl"), "version")
+		out, err := cmd.StdoutPipe()
+		must(b, err)
+		at := time.Now()
+		must(b, cmd.Start())
+		r := bufio.NewReader(out)
+		_, err = r.ReadString('\n')
+		must(b, err)
+		first = append(first, time.Since(at))
+		_, err = io.Copy(io.Discard, r)
+		must(b, err)
+		must(b, cmd.Wait())
+		all = append(all, time.Since(at))
+	}
+	b.ReportMetric(ms(median(first)), "ms-first-line")
+	b.ReportMetric(ms(median(all)), "ms")
+	b.ReportMetric(0, "ns/op")
+}
+
 const fifty = 50
 
 // BenchmarkFifty: what 50 sandboxes cost, and what the verbs take with them.

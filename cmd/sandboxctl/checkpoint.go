@@ -89,7 +89,7 @@ fresh one follows after the backoff.`,
 			if e.Sandbox.Spec.Suspend {
 				return fmt.Errorf("restore %s: its manifest suspends it; set spec.suspend to false first", name)
 			}
-			path, err := launcher.FindSentry(sentry)
+			path, err := launcher.FindProgram(launcher.SentryName, sentry)
 			if err != nil {
 				return err
 			}

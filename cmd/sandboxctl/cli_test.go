@@ -24,7 +24,7 @@ import (
 	"sandboxctl.dev/reconcile"
 )
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

@@ -58,7 +58,7 @@ func TestConformance(t *testing.T) {
 	t.Run("gVisor", func(t *testing.T) {
 		requireHost(t)
 		reconciletest.Conformance(t, func(t *testing.T) *reconciletest.Host {
-			return realHost(t, launcher.Options{SentryPath: filepath.Join(binDir, launcher.SentryName), GoferPath: filepath.Join(binDir, "sandboxctl")})
+			return realHost(t, launcher.Options{SentryPath: filepath.Join(binDir, launcher.SentryName), GoferPath: filepath.Join(binDir, launcher.GoferName)})
 		})
 	})
 }
@@ -69,7 +69,7 @@ func stubOptions(t *testing.T) launcher.Options {
 	self, err := os.Executable()
 	must(t, err)
 	// Long enough for four at once on a machine that does other things.
-	return launcher.Options{SentryPath: self, BootTimeout: 20 * time.Second}
+	return launcher.Options{SentryPath: self, GoferPath: self, BootTimeout: 20 * time.Second}
 }
 
 // realHost is a launcher on a state directory of its own. What is on the host

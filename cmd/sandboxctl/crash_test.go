@@ -441,39 +441,52 @@ func bystanders(t *testing.T) {
 // A release build has no crash points: no function of theirs, no name and not the
 // variable that arms them. In a build with the tag all of it is seen.
 func TestCrashPointsAbsent(t *testing.T) {
-	dir := t.TempDir()
-	// With its symbols, which the programs that are shipped do not have.
-	release := filepath.Join(dir, "sandboxctl")
-	cmd := exec.Command("go", "build", "-trimpath", "-o", dir, ".")
+	// With their symbols, which the programs that are shipped do not have.
+	release := t.TempDir()
+	cmd := exec.Command("go", "build", "-trimpath", "-o", release, ".", "../sandboxctl-gofer")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	tagged, err := crashable()
 	must(t, err)
+	const variable = "SANDBOXCTL_CRASHPOINTS"
 	want := append(slices.DeleteFunc(crashPoints(t), func(p string) bool {
 		return !strings.ContainsAny(p, "-.") // a common word tells nothing
-	}), "SANDBOXCTL_CRASHPOINTS")
+	}), variable)
 	if len(want) < 40 {
 		t.Fatalf("only %d names to look for", len(want))
 	}
-	for _, c := range []struct {
-		program string
-		has     bool
-	}{{release, false}, {filepath.Join(binDir, "sandboxctl"), false}, {filepath.Join(binDir, launcher.SentryName), false}, {tagged, true}} {
-		b, err := os.ReadFile(c.program)
+	found := map[string]bool{}
+	look := func(program string, armed bool) {
+		b, err := os.ReadFile(program)
 		must(t, err)
 		for _, s := range want {
-			if bytes.Contains(b, []byte(s)) != c.has {
-				t.Errorf("%s: has %q: %v, expected %v", c.program, s, !c.has, c.has)
+			has := bytes.Contains(b, []byte(s))
+			found[s] = found[s] || has && armed
+			if has && !armed || s == variable && has != armed {
+				t.Errorf("%s: has %q: %v", program, s, has)
 			}
 		}
 	}
-	for program, has := range map[string]bool{release: false, tagged: true} {
+	symbols := func(program string, armed bool) {
 		out, err := exec.Command("go", "tool", "nm", program).Output()
 		must(t, err)
-		if strings.Contains(string(out), "actual/crashpoint.") != has {
-			t.Errorf("%s: has a symbol of crash points: %v, expected %v", program, !has, has)
+		if strings.Contains(string(out), "actual/crashpoint.") != armed {
+			t.Errorf("%s: has a symbol of crash points: %v, expected %v", program, !armed, armed)
+		}
+	}
+	for _, name := range []string{"sandboxctl", launcher.GoferName} {
+		for dir, armed := range map[string]bool{release: false, filepath.Dir(tagged): true} {
+			look(filepath.Join(dir, name), armed)
+			symbols(filepath.Join(dir, name), armed)
+		}
+		look(filepath.Join(binDir, name), false)
+	}
+	look(filepath.Join(binDir, launcher.SentryName), false)
+	for _, s := range want {
+		if !found[s] {
+			t.Errorf("%q is in no program with crash points", s)
 		}
 	}
 }

@@ -28,14 +28,14 @@ import (
 // crashDir is where crashable has built, for TestMain to remove.
 var crashDir string
 
-// crashable builds the program with its crash points, once.
+// crashable builds the program and its gofer with their crash points, once.
 var crashable = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "sandboxctl-crash-")
 	if err != nil {
 		return "", err
 	}
 	crashDir = dir
-	cmd := exec.Command("go", "build", "-trimpath", "-tags", "crashpoints", "-o", dir, ".")
+	cmd := exec.Command("go", "build", "-trimpath", "-tags", "crashpoints", "-o", dir, ".", "../sandboxctl-gofer")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build with crash points: %w\n%s", err, out)

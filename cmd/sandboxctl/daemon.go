@@ -29,7 +29,7 @@ import (
 
 type daemonFlags struct {
 	once            bool
-	sentry          string
+	programs        programFlags
 	sentryLog       string
 	allowEmpty      bool
 	allowMassDelete bool
@@ -63,7 +63,7 @@ say, 1 if not (see ` + "`sandboxctl get`" + ` for why).`,
 	}
 	fl := cmd.Flags()
 	fl.BoolVar(&f.once, "once", false, "converge, then end")
-	fl.StringVar(&f.sentry, "sentry", "", "sentry binary (default: sandboxctl-sentry beside this program)")
+	f.programs.register(fl)
 	fl.StringVar(&f.sentryLog, "sentry-log-level", "warning", "what sentries log: warning, info or debug")
 	fl.BoolVar(&f.allowEmpty, "allow-empty", false, "believe a manifests directory that was replaced by an empty one")
 	fl.BoolVar(&f.allowMassDelete, "allow-mass-delete", false, "remove any number of sandboxes without approval")
@@ -125,8 +125,8 @@ func (a *app) daemon(ctx context.Context, f *daemonFlags) (err error) {
 	if err := gofer.CanRun(); err != nil {
 		return err
 	}
-	sentry, err := launcher.FindSentry(f.sentry)
-	if err != nil {
+	opts := launcher.Options{SentryLogLevel: f.sentryLog, KeepDeleted: f.keepDeleted, Log: log}
+	if opts.SentryPath, opts.GoferPath, err = f.programs.find(); err != nil {
 		return err
 	}
 	if err := launcher.PrepareProcess(); err != nil {
@@ -158,7 +158,7 @@ func (a *app) daemon(ctx context.Context, f *daemonFlags) (err error) {
 	if err != nil {
 		log.Warn("temporary files not removed", "err", err)
 	}
-	d, err := a.newDaemon(f, store, sentry, log)
+	d, err := a.newDaemon(f, store, opts, log)
 	if err != nil {
 		return err
 	}
@@ -195,7 +195,7 @@ type daemon struct {
 	out    *app
 }
 
-func (a *app) newDaemon(f *daemonFlags, store *actual.Store, sentry string, log *slog.Logger) (*daemon, error) {
+func (a *app) newDaemon(f *daemonFlags, store *actual.Store, opts launcher.Options, log *slog.Logger) (*daemon, error) {
 	manifests, err := filepath.Abs(a.manifests)
 	if err != nil {
 		return nil, fmt.Errorf("find manifests directory: %w", err)
@@ -212,10 +212,8 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, sentry string, log 
 			return nil, usagef("--log-space: %v", err)
 		}
 	}
-	l, err := launcher.New(launcher.Options{
-		Store: store, SentryPath: sentry, Policy: hostPolicy.Load, SentryLogLevel: f.sentryLog, LogSpace: uint64(space),
-		KeepDeleted: f.keepDeleted, Log: log,
-	})
+	opts.Store, opts.Policy, opts.LogSpace = store, hostPolicy.Load, uint64(space)
+	l, err := launcher.New(opts)
 	if err != nil {
 		return nil, err
 	}

@@ -39,7 +39,8 @@ const (
 )
 
 func (a *app) doctorCommand() *cobra.Command {
-	var output, sentry string
+	var output string
+	var programs programFlags
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check this host and what runs on it",
@@ -48,7 +49,7 @@ what runs. Nothing is changed. Exit code 1 if there is an error.`,
 		Example: "  sandboxctl doctor",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			findings := a.checkHost(cmd.Context(), sentry)
+			findings := a.checkHost(cmd.Context(), &programs)
 			findings = append(findings, a.checkState(cmd.Context())...)
 			findings = append(findings, a.checkStrays()...)
 			findings = append(findings, a.checkManifests())
@@ -83,7 +84,7 @@ what runs. Nothing is changed. Exit code 1 if there is an error.`,
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "json")
-	cmd.Flags().StringVar(&sentry, "sentry", "", "sentry binary (default: sandboxctl-sentry beside this program)")
+	programs.register(cmd.Flags())
 	return cmd
 }
 
@@ -95,7 +96,7 @@ func check(name, good string, err error) finding {
 	return finding{name, levelOK, good}
 }
 
-func (a *app) checkHost(ctx context.Context, sentry string) []finding {
+func (a *app) checkHost(ctx context.Context, programs *programFlags) []finding {
 	var out []finding
 	var uts unix.Utsname
 	if err := unix.Uname(&uts); err == nil {
@@ -105,12 +106,8 @@ func (a *app) checkHost(ctx context.Context, sentry string) []finding {
 		out = append(out, finding{"user", levelError, "not root: the daemon must be"})
 	}
 	out = append(out, check("build", "without cgo", gofer.CanRun()), checkIdentity(), checkMountAPI())
-	path, err := launcher.FindSentry(sentry)
-	version := ""
-	if err == nil {
-		version, err = launcher.CheckSentry(ctx, path)
-	}
-	out = append(out, check("sentry", "gVisor "+version+", "+path, err))
+	sentry, goferProgram := programs.check(ctx)
+	out = append(out, check("sentry", sentry.String(), sentry.err), check("gofer", goferProgram.String(), goferProgram.err))
 	out = append(out, checkNamespaces(ctx))
 	return append(out, checkCgroups()...)
 }

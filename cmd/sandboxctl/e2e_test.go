@@ -30,7 +30,7 @@ import (
 	"sandboxctl.dev/reconcile"
 )
 
-// binDir holds the two real binaries. `make` names the ones it has built;
+// binDir holds the three real binaries. `make` names the ones it has built;
 // without it they are built here.
 var binDir string
 
@@ -63,7 +63,7 @@ func TestMain(m *testing.M) {
 				return 1, err
 			}
 			defer os.RemoveAll(dir)
-			cmd := exec.Command("go", "build", "-trimpath", "-o", dir, ".", "../sandboxctl-sentry")
+			cmd := exec.Command("go", "build", "-trimpath", "-o", dir, ".", "../sandboxctl-gofer", "../sandboxctl-sentry")
 			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 			if out, err := cmd.CombinedOutput(); err != nil {
 				return 1, fmt.Errorf("build: %w\n%s", err, out)

@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/guest"
 )
 
@@ -26,12 +25,7 @@ const (
 )
 
 func main() {
-	// The gofer is this program under another name. It goes first: it must
-	// have started nothing and parsed nothing when it gives up its privileges.
-	switch os.Args[0] {
-	case gofer.Argv0:
-		os.Exit(gofer.Main(os.Args))
-	case guest.Argv0:
+	if os.Args[0] == guest.Argv0 {
 		os.Exit(guest.Main(context.Background(), os.Args))
 	}
 	ctx, stop := interruptible()

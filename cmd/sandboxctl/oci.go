@@ -35,8 +35,9 @@ const ociVerb = "oci"
 
 // ociFlags are the flags before an OCI verb, runc's.
 type ociFlags struct {
-	root, log, logFormat, sentry string
-	debug                        bool
+	root, log, logFormat string
+	programs             programFlags
+	debug                bool
 }
 
 const ociLong = `Be an OCI runtime: create, start and delete the containers of OCI bundles, with
@@ -68,7 +69,7 @@ func (a *app) ociCommand() *cobra.Command {
 	fl.StringVar(&f.root, "root", defaultRuntimeRoot, "directory of the containers' state")
 	fl.StringVar(&f.log, "log", "", "append errors to this file as well")
 	fl.StringVar(&f.logFormat, "log-format", "text", "of --log: text or json")
-	fl.StringVar(&f.sentry, "sentry", "", "sentry binary (default: sandboxctl-sentry beside this program)")
+	f.programs.register(fl)
 	fl.BoolVar(&f.debug, "debug", false, "have the sentry log more")
 	fl.Bool("systemd-cgroup", false, "accepted for compatibility with runc; cgroups are made without systemd")
 	takenStrings(fl, "criu", "rootless")
@@ -140,7 +141,7 @@ func (a *app) openRuntime(f *ociFlags) (*oci.Runtime, error) {
 	if err := gofer.CanRun(); err != nil {
 		return nil, err
 	}
-	sentry, err := launcher.FindSentry(f.sentry)
+	sentry, goferPath, err := f.programs.find()
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +150,7 @@ func (a *app) openRuntime(f *ociFlags) (*oci.Runtime, error) {
 		level = "debug"
 	}
 	return oci.Open(oci.Options{
-		Root: f.root, SentryPath: sentry, SentryLogLevel: level,
+		Root: f.root, SentryPath: sentry, GoferPath: goferPath, SentryLogLevel: level,
 		Warn: func(format string, args ...any) {
 			fmt.Fprintf(a.stderr, "sandboxctl: warning: %s\n", clean(fmt.Sprintf(format, args...)))
 		},

@@ -245,7 +245,7 @@ func (a *app) detachExec(f *ociFlags, e *ociExec, id string, argv []string, p *s
 	}
 	defer r.Close()
 	args := []string{
-		"oci", "--root", f.root, "--sentry", f.sentry, "exec",
+		"oci", "--root", f.root, "--sentry", f.programs.sentry, "--gofer", f.programs.gofer, "exec",
 		"--preserve-fds", strconv.Itoa(len(more)), "--started-fd", strconv.Itoa(3 + len(more)),
 	}
 	extra := append(slices.Clone(more), w)

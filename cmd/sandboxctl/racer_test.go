@@ -88,7 +88,7 @@ func TestRacer(t *testing.T) {
 	must(t, err)
 	defer store.Close()
 	l, err := launcher.New(launcher.Options{
-		Store: store, SentryPath: filepath.Join(binDir, launcher.SentryName), GoferPath: filepath.Join(binDir, "sandboxctl"), Policy: allowing(t, root),
+		Store: store, SentryPath: filepath.Join(binDir, launcher.SentryName), GoferPath: filepath.Join(binDir, launcher.GoferName), Policy: allowing(t, root),
 	})
 	must(t, err)
 	ran, refused := 0, 0

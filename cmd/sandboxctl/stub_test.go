@@ -46,12 +46,18 @@ const (
 // stub runs this process as a sentry or gofer if it was started as one.
 func stub() (code int, is bool) {
 	switch os.Args[0] {
-	case launcher.SentryName:
-		return stubSentry(), true
-	case gofer.Argv0:
-		return stubGofer(), true
+	case launcher.SentryName, launcher.GoferName:
+	default:
+		return 0, false
 	}
-	return 0, false
+	switch {
+	case len(os.Args) == 2 && os.Args[1] == "version":
+		fmt.Println(wire.Handshake(os.Args[0], map[string]int{launcher.SentryName: wire.Protocol, launcher.GoferName: gofer.Protocol}[os.Args[0]], "stub"))
+		return 0, true
+	case os.Args[0] == launcher.SentryName:
+		return stubSentry(), true
+	}
+	return stubGofer(), true
 }
 
 func gate(fd int) bool {
@@ -130,10 +136,6 @@ func stubFlags() map[string]string {
 }
 
 func stubSentry() int {
-	if len(os.Args) == 2 && os.Args[1] == "version" {
-		fmt.Printf("%s%d gvisor=stub\n", wire.HandshakePrefix, wire.Protocol)
-		return 0
-	}
 	f := stubFlags()
 	num := func(name string) int {
 		n, err := strconv.Atoi(f[name])

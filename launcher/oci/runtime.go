@@ -54,8 +54,9 @@ type Runtime struct {
 
 // Options configure a Runtime.
 type Options struct {
-	Root       string // state directory, created if need be
-	SentryPath string
+	Root string // state directory, created if need be
+	// SentryPath and GoferPath are the programs of each container.
+	SentryPath, GoferPath string
 	// SentryLogLevel: warning (default), info or debug.
 	SentryLogLevel string
 	// Warn is told what went wrong and is no reason to fail.
@@ -68,7 +69,7 @@ func Open(opts Options) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := launcher.New(launcher.Options{Store: store, SentryPath: opts.SentryPath, SentryLogLevel: opts.SentryLogLevel})
+	l, err := launcher.New(launcher.Options{Store: store, SentryPath: opts.SentryPath, GoferPath: opts.GoferPath, SentryLogLevel: opts.SentryLogLevel})
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}

@@ -7,10 +7,6 @@ package wire
 // another one.
 const Protocol = 3
 
-// HandshakePrefix begins the single line that `sandboxctl-sentry version`
-// prints: "sandboxctl-sentry protocol=N gvisor=VERSION".
-const HandshakePrefix = "sandboxctl-sentry protocol="
-
 // Flags of the sentry binary that come before gVisor's own.
 const (
 	// FlagGateFD is the read end of the start gate: the process does nothing

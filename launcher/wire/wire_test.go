@@ -143,7 +143,24 @@ func TestNames(t *testing.T) {
 		}
 		codes[c] = true
 	}
-	if strings.TrimRight(HandshakePrefix, "=") == HandshakePrefix || strings.ContainsRune(HandshakePrefix, '\n') || Protocol < 1 {
-		t.Errorf("handshake %q%d", HandshakePrefix, Protocol)
+}
+
+func TestHandshake(t *testing.T) {
+	t.Parallel()
+	line := Handshake("sandboxctl-x", 7, "v1.2-3")
+	if n, v, ok := ParseHandshake("sandboxctl-x", line+"\n"); n != 7 || v != "v1.2-3" || !ok {
+		t.Errorf("%q is %d %q %v", line, n, v, ok)
+	}
+	for _, bad := range []string{
+		"", "\n", "sandboxctl-x", "sandboxctl-x protocol=7", "sandboxctl-x protocol= gvisor=v1", "sandboxctl-x protocol=7 gvisor=", "sandboxctl-x protocol=x gvisor=v1",
+		"sandboxctl-y protocol=7 gvisor=v1", " sandboxctl-x protocol=7 gvisor=v1", "sandboxctl-xy protocol=7 gvisor=v1", "sandboxctl-x protocol=7 gvisor=v1 more",
+		"sandboxctl-x protocol=7 gvisor=v1\nmore", "usage: sandboxctl-x protocol=7 gvisor=v1", "sandboxctl-x protocol=99999999999999999999 gvisor=v1",
+	} {
+		if n, v, ok := ParseHandshake("sandboxctl-x", bad); ok {
+			t.Errorf("%q is %d %q", bad, n, v)
+		}
+	}
+	if GVisorVersion() == "" {
+		t.Error("no version of gVisor, and not that it is unknown")
 	}
 }

@@ -98,6 +98,7 @@ func newLane(t *testing.T) *lane {
 	t.Helper()
 	self, err := os.Executable()
 	must(t, err)
+	must(t, keepVersion(t.Context()))
 	l := &lane{world: newWorld(t, "--resync", "1s", "--poll", "200ms", "--sentry", self)}
 	l.put(l.name("keep"), l.manifest(l.name("keep"), 0, ""))
 	l.start()

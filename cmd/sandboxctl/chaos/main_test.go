@@ -26,7 +26,7 @@ import (
 	"sandboxctl.dev/launcher/invariants"
 )
 
-// binDir holds the two real binaries.
+// binDir holds the three real binaries.
 var binDir string
 
 func TestMain(m *testing.M) {
@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 				return 1, err
 			}
 			defer os.RemoveAll(dir)
-			cmd := exec.Command("go", "build", "-trimpath", "-o", dir, "..", "../../sandboxctl-sentry")
+			cmd := exec.Command("go", "build", "-trimpath", "-o", dir, "..", "../../sandboxctl-gofer", "../../sandboxctl-sentry")
 			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 			if out, err := cmd.CombinedOutput(); err != nil {
 				return 1, fmt.Errorf("build: %w\n%s", err, out)

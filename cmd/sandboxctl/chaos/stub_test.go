@@ -3,17 +3,20 @@
 package chaos
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -22,10 +25,45 @@ import (
 // kind as that which the daemon's children inherit, and the kernel allows one
 // in a process. The gofers are real.
 
+// The version that a stub says it has is that of the real gofer, or no sandbox would
+// be started with both. It is kept in a file beside this binary: a program that is
+// asked for its version is told nothing, not even by its environment.
+func versionFile() (string, error) {
+	self, err := os.Executable()
+	return self + ".gvisor", err
+}
+
+func stubVersion() (string, error) {
+	path, err := versionFile()
+	if err != nil {
+		return "", err
+	}
+	b, err := os.ReadFile(path)
+	return string(b), err
+}
+
+// keepVersion writes that file, for the stubs that this process starts.
+func keepVersion(ctx context.Context) error {
+	gvisor, err := launcher.CheckProgram(ctx, launcher.GoferName, filepath.Join(binDir, launcher.GoferName))
+	if err != nil {
+		return err
+	}
+	path, err := versionFile()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(gvisor), 0o600)
+}
+
 // stubSentry follows the launch protocol and runs nothing.
 func stubSentry() int {
 	if len(os.Args) == 2 && os.Args[1] == "version" {
-		fmt.Printf("%s%d gvisor=stub\n", wire.HandshakePrefix, wire.Protocol)
+		gvisor, err := stubVersion()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		fmt.Println(wire.Handshake(launcher.SentryName, wire.Protocol, gvisor))
 		return 0
 	}
 	fd := map[string]int{}

@@ -81,7 +81,7 @@ done`)
 	m.limits("service")
 	m.run(`set -e
 cd /usr/local/bin
-for f in sandboxctl sandboxctl-sentry; do cp $f .$f.new; printf upgraded >>.$f.new; mv .$f.new $f; done
+for f in sandboxctl sandboxctl-gofer sandboxctl-sentry; do cp $f .$f.new; printf upgraded >>.$f.new; mv .$f.new $f; done
 systemctl restart sandboxctl
 tail -c 8 /proc/$(systemctl show -P MainPID sandboxctl)/exe | grep -q upgraded`)
 	same("upgrade")

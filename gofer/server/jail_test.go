@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package gofer
+package server
 
 import (
 	"errors"
@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/gofer"
 )
 
 // The first thread stays the main goroutine's: it is what /proc shows of this
@@ -137,18 +139,18 @@ func TestTree(t *testing.T) {
 			return
 		}
 		defer unix.Close(root)
-		m := &Mount{FD: -1, Tree: &Tree{
-			Dirs: []Dir{{"etc", 0o755}, {"etc/ssl", 0o700}, {"tmp", 0o1777}, {"etc", 0o711}, {"over", 0o755}},
-			Files: []File{
-				{"etc/passwd", 0o644, "root\n"},
-				{"etc/empty", 0o600, ""},
-				{"big", 0o444, strings.Repeat("0123456789", 100_000)},
+		m := &gofer.Mount{FD: -1, Tree: &gofer.Tree{
+			Dirs: []gofer.Dir{{Path: "etc", Mode: 0o755}, {Path: "etc/ssl", Mode: 0o700}, {Path: "tmp", Mode: 0o1777}, {Path: "etc", Mode: 0o711}, {Path: "over", Mode: 0o755}},
+			Files: []gofer.File{
+				{Path: "etc/passwd", Mode: 0o644, Content: "root\n"},
+				{Path: "etc/empty", Mode: 0o600, Content: ""},
+				{Path: "big", Mode: 0o444, Content: strings.Repeat("0123456789", 100_000)},
 			},
-			Links: []Link{{"bin", "usr/bin"}, {"etc/out", "/secret"}, {"etc/dangling", "../../../.."}},
-			Binds: []Bind{
-				{"usr", detached(t, host+"/d", unix.MOUNT_ATTR_RDONLY), true},
-				{"over", detached(t, host+"/d/sub", unix.MOUNT_ATTR_RDONLY), true},
-				{"etc/one", detached(t, host+"/file", unix.MOUNT_ATTR_RDONLY), false},
+			Links: []gofer.Link{{Path: "bin", Target: "usr/bin"}, {Path: "etc/out", Target: "/secret"}, {Path: "etc/dangling", Target: "../../../.."}},
+			Binds: []gofer.Bind{
+				{Path: "usr", FD: detached(t, host+"/d", unix.MOUNT_ATTR_RDONLY), IsDir: true},
+				{Path: "over", FD: detached(t, host+"/d/sub", unix.MOUNT_ATTR_RDONLY), IsDir: true},
+				{Path: "etc/one", FD: detached(t, host+"/file", unix.MOUNT_ATTR_RDONLY), IsDir: false},
 			},
 		}}
 		err = errors.Join(moveMount(root, unix.AT_FDCWD, at), attach(root, "m0", m))
@@ -202,19 +204,19 @@ func TestTreeFails(t *testing.T) {
 	inMountNS(t, func() {
 		n := 0
 		for name, c := range map[string]struct {
-			tree *Tree
+			tree *gofer.Tree
 			want error
 		}{
-			"a file twice":        {&Tree{Files: []File{{"f", 0o644, "1"}, {"f", 0o644, "2"}}}, unix.EEXIST},
-			"a link twice":        {&Tree{Links: []Link{{"l", "a"}, {"l", "b"}}}, unix.EEXIST},
-			"a link on a file":    {&Tree{Files: []File{{"f", 0o644, ""}}, Links: []Link{{"f", "a"}}}, unix.EEXIST},
-			"a bind on a file":    {&Tree{Files: []File{{"f", 0o644, ""}}, Binds: []Bind{{"f", detached(t, host+"/file", 0), false}}}, unix.EEXIST},
-			"no parent":           {&Tree{Dirs: []Dir{{"a/b", 0o755}}}, unix.ENOENT},
-			"a file as parent":    {&Tree{Files: []File{{"f", 0o644, ""}, {"f/g", 0o644, ""}}}, unix.ENOTDIR},
-			"no descriptor":       {&Tree{Binds: []Bind{{"b", 1 << 20, true}}}, unix.EBADF},
-			"no detached mount":   {&Tree{Binds: []Bind{{"b", 0, true}}}, unix.EINVAL},
-			"a file on directory": {&Tree{Binds: []Bind{{"b", detached(t, host+"/file", 0), true}}}, unix.EINVAL},
-			"a directory on file": {&Tree{Binds: []Bind{{"b", detached(t, host+"/d", 0), false}}}, unix.EINVAL},
+			"a file twice":        {&gofer.Tree{Files: []gofer.File{{Path: "f", Mode: 0o644, Content: "1"}, {Path: "f", Mode: 0o644, Content: "2"}}}, unix.EEXIST},
+			"a link twice":        {&gofer.Tree{Links: []gofer.Link{{Path: "l", Target: "a"}, {Path: "l", Target: "b"}}}, unix.EEXIST},
+			"a link on a file":    {&gofer.Tree{Files: []gofer.File{{Path: "f", Mode: 0o644, Content: ""}}, Links: []gofer.Link{{Path: "f", Target: "a"}}}, unix.EEXIST},
+			"a bind on a file":    {&gofer.Tree{Files: []gofer.File{{Path: "f", Mode: 0o644, Content: ""}}, Binds: []gofer.Bind{{Path: "f", FD: detached(t, host+"/file", 0), IsDir: false}}}, unix.EEXIST},
+			"no parent":           {&gofer.Tree{Dirs: []gofer.Dir{{Path: "a/b", Mode: 0o755}}}, unix.ENOENT},
+			"a file as parent":    {&gofer.Tree{Files: []gofer.File{{Path: "f", Mode: 0o644, Content: ""}, {Path: "f/g", Mode: 0o644, Content: ""}}}, unix.ENOTDIR},
+			"no descriptor":       {&gofer.Tree{Binds: []gofer.Bind{{Path: "b", FD: 1 << 20, IsDir: true}}}, unix.EBADF},
+			"no detached mount":   {&gofer.Tree{Binds: []gofer.Bind{{Path: "b", FD: 0, IsDir: true}}}, unix.EINVAL},
+			"a file on directory": {&gofer.Tree{Binds: []gofer.Bind{{Path: "b", FD: detached(t, host+"/file", 0), IsDir: true}}}, unix.EINVAL},
+			"a directory on file": {&gofer.Tree{Binds: []gofer.Bind{{Path: "b", FD: detached(t, host+"/d", 0), IsDir: false}}}, unix.EINVAL},
 		} {
 			root, err := newTmpfs(0)
 			dir := filepath.Join(at, fmt.Sprint(n))
@@ -223,7 +225,7 @@ func TestTreeFails(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			if err := attach(root, "m0", &Mount{FD: -1, Tree: c.tree}); !errors.Is(err, c.want) {
+			if err := attach(root, "m0", &gofer.Mount{FD: -1, Tree: c.tree}); !errors.Is(err, c.want) {
 				t.Errorf("%s: %v, expected %v", name, err, c.want)
 			}
 			unix.Close(root)
@@ -242,8 +244,8 @@ func TestEnterJail(t *testing.T) {
 	inMountNS(t, func() {
 		dirFD, fileFD := detached(t, host+"/d", 0), detached(t, host+"/file", unix.MOUNT_ATTR_RDONLY)
 		was := []string{identity(dirFD), identity(fileFD)}
-		cfg := &Config{Mounts: []Mount{
-			{FD: -1, Tree: &Tree{Dirs: []Dir{{"etc", 0o755}}, Files: []File{{"etc/passwd", 0o644, "root\n"}}, Links: []Link{{"up", "../../../.."}}}},
+		cfg := &gofer.Config{Mounts: []gofer.Mount{
+			{FD: -1, Tree: &gofer.Tree{Dirs: []gofer.Dir{{Path: "etc", Mode: 0o755}}, Files: []gofer.File{{Path: "etc/passwd", Mode: 0o644, Content: "root\n"}}, Links: []gofer.Link{{Path: "up", Target: "../../../.."}}}},
 			{FD: dirFD, IsDir: true},
 			{FD: fileFD},
 			{FD: -1, Empty: true, ReadOnly: true},
@@ -332,8 +334,8 @@ func mounts(t *testing.T) []string {
 
 func TestJailFails(t *testing.T) {
 	t.Parallel()
-	for name, m := range map[string]Mount{
-		"no descriptor": {FD: 1 << 20, IsDir: true}, "no mount": {FD: 0, IsDir: true}, "a tree that can't be": {FD: -1, Tree: &Tree{Dirs: []Dir{{"a/b", 0o755}}}},
+	for name, m := range map[string]gofer.Mount{
+		"no descriptor": {FD: 1 << 20, IsDir: true}, "no mount": {FD: 0, IsDir: true}, "a tree that can't be": {FD: -1, Tree: &gofer.Tree{Dirs: []gofer.Dir{{Path: "a/b", Mode: 0o755}}}},
 	} {
 		inMountNS(t, func() {
 			m := m
@@ -349,7 +351,7 @@ func TestJailFails(t *testing.T) {
 					return
 				}
 			}
-			if err := enterJail(&Config{Mounts: []Mount{m}}); err == nil || !strings.Contains(err.Error(), "attach mount 0") {
+			if err := enterJail(&gofer.Config{Mounts: []gofer.Mount{m}}); err == nil || !strings.Contains(err.Error(), "attach mount 0") {
 				t.Errorf("%s: %v", name, err)
 			}
 		})

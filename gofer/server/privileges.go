@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package gofer
+package server
 
 import (
 	"fmt"
@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/runsc/fsgofer/filter"
+
+	"sandboxctl.dev/gofer"
 )
 
 // readerCaps is all a gofer needs whose every mount is read-only.
@@ -20,7 +22,7 @@ const writerCaps = readerCaps | 1<<unix.CAP_CHOWN | 1<<unix.CAP_FOWNER | 1<<unix
 
 // dropPrivileges takes every capability but those of file service from every
 // thread, forbids to gain any, and installs the seccomp filter.
-func dropPrivileges(cfg *Config) error {
+func dropPrivileges(cfg *gofer.Config) error {
 	keep := uint64(readerCaps)
 	for _, m := range cfg.Mounts {
 		if !m.ReadOnly {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package gofer
+package server
 
 import (
 	"fmt"
@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/gofer/sandboxlog"
 )
 
@@ -33,9 +34,9 @@ func asFile(t *testing.T, path string, attrs uint64) *os.File {
 func serve(t *testing.T, host string, readOnly bool) served {
 	t.Helper()
 	return served{
-		mounts: []Mount{
-			{FD: -1, ReadOnly: true, Tree: &Tree{
-				Dirs: []Dir{{"etc", 0o755}}, Files: []File{{"etc/passwd", 0o644, "root\n"}}, Binds: []Bind{{"usr", fdFirst, true}},
+		mounts: []gofer.Mount{
+			{FD: -1, ReadOnly: true, Tree: &gofer.Tree{
+				Dirs: []gofer.Dir{{Path: "etc", Mode: 0o755}}, Files: []gofer.File{{Path: "etc/passwd", Mode: 0o644, Content: "root\n"}}, Binds: []gofer.Bind{{Path: "usr", FD: fdFirst, IsDir: true}},
 			}},
 			{FD: fdFirst + 1, IsDir: true, ReadOnly: readOnly},
 			{FD: fdFirst + 2, ReadOnly: true},
@@ -106,7 +107,7 @@ func TestGofer(t *testing.T) {
 				must(t, f.Close())
 			}
 			must(t, g.sentry.in.Close())
-			if code := g.exit(); code != ExitOK {
+			if code := g.exit(); code != gofer.ExitOK {
 				t.Errorf("exit code %d\n%s", code, g.stderr.String())
 			}
 			if got := g.log("1.log"); !strings.HasSuffix(got, " stdout F last words\n") {
@@ -160,15 +161,15 @@ func TestGoferEnds(t *testing.T) {
 		code int
 		left string
 	}{
-		"gate closed":  {func(g *goferUnderTest) { g.gate.Close() }, ExitGateClosed, ""},
-		"another byte": {func(g *goferUnderTest) { g.gate.WriteString("x"); g.gate.Close() }, ExitGateClosed, ""},
+		"gate closed":  {func(g *goferUnderTest) { g.gate.Close() }, gofer.ExitGateClosed, ""},
+		"another byte": {func(g *goferUnderTest) { g.gate.WriteString("x"); g.gate.Close() }, gofer.ExitGateClosed, ""},
 		"sentry is dead": {func(g *goferUnderTest) {
 			g.sentry.in.Close()
 			g.sentry.cmd.Wait()
 			g.open()
-		}, ExitOK, "left"},
+		}, gofer.ExitOK, "left"},
 		// Somebody else holds the pipes: it does not wait for them for ever.
-		"pipes are held": {func(g *goferUnderTest) { g.open(); g.jailed(); g.sentry.in.Close() }, ExitOK, "left"},
+		"pipes are held": {func(g *goferUnderTest) { g.open(); g.jailed(); g.sentry.in.Close() }, gofer.ExitOK, "left"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -180,7 +181,7 @@ func TestGoferEnds(t *testing.T) {
 			if b, err := os.ReadFile(g.left); err != nil || string(b) != c.left {
 				t.Errorf("its mark is %q %v, expected %q", b, err, c.left)
 			}
-			if c.code == ExitGateClosed && list(g.logs) != "" {
+			if c.code == gofer.ExitGateClosed && list(g.logs) != "" {
 				t.Errorf("it has written %s", list(g.logs))
 			}
 		})
@@ -194,7 +195,7 @@ func TestGoferFails(t *testing.T) {
 	s.mounts[1].FD = 1 << 20
 	g := startGofer(t, s)
 	g.open()
-	if code := g.exit(); code != ExitFailed || !strings.Contains(g.stderr.String(), "gofer: attach mount 1") {
+	if code := g.exit(); code != gofer.ExitFailed || !strings.Contains(g.stderr.String(), "gofer: attach mount 1") {
 		t.Errorf("exit code %d\n%s", code, g.stderr.String())
 	}
 	bin, err := program()
@@ -203,19 +204,19 @@ func TestGoferFails(t *testing.T) {
 		argv []string
 		want string
 	}{
-		{[]string{Argv0}, "not by hand"},
-		{[]string{Argv0, "3"}, "not by hand"},
-		{[]string{Argv0, "3", "web"}, "not by hand"},
-		{[]string{Argv0, "3", "web", "/s", "more"}, "not by hand"},
-		{[]string{Argv0, "x", "web", "/s"}, "configuration descriptor"},
-		{[]string{Argv0, "-1", "web", "/s"}, "no descriptor -1"},
-		{[]string{Argv0, "777", "web", "/s"}, "bad file descriptor"},
-		{[]string{Argv0, "0", "web", "/s"}, "EOF"}, // nothing is in it
+		{[]string{gofer.Argv0}, "not by hand"},
+		{[]string{gofer.Argv0, "3"}, "not by hand"},
+		{[]string{gofer.Argv0, "3", "web"}, "not by hand"},
+		{[]string{gofer.Argv0, "3", "web", "/s", "more"}, "not by hand"},
+		{[]string{gofer.Argv0, "x", "web", "/s"}, "configuration descriptor"},
+		{[]string{gofer.Argv0, "-1", "web", "/s"}, "no descriptor -1"},
+		{[]string{gofer.Argv0, "777", "web", "/s"}, "bad file descriptor"},
+		{[]string{gofer.Argv0, "0", "web", "/s"}, "EOF"}, // nothing is in it
 	} {
 		cmd := exec.Command(bin)
 		cmd.Args = c.argv
 		out, err := cmd.CombinedOutput()
-		if cmd.ProcessState.ExitCode() != ExitFailed || !strings.Contains(string(out), c.want) {
+		if cmd.ProcessState.ExitCode() != gofer.ExitFailed || !strings.Contains(string(out), c.want) {
 			t.Errorf("%q: %v\n%s", c.argv, err, out)
 		}
 	}
@@ -303,7 +304,7 @@ func TestGoferLogs(t *testing.T) {
 	for _, f := range g.out {
 		must(t, f.Close())
 	}
-	if code := g.exit(); code != ExitOK {
+	if code := g.exit(); code != gofer.ExitOK {
 		t.Errorf("exit code %d\n%s", code, g.stderr.String())
 	}
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package gofer
+package server
 
 import (
 	"bytes"
@@ -20,11 +20,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/gofer"
 )
 
 // The test binary is also a gofer, and the processes of childMain.
 func TestMain(m *testing.M) {
-	if os.Args[0] == Argv0 {
+	if os.Args[0] == gofer.Argv0 {
 		os.Exit(Main(os.Args))
 	}
 	if what := os.Getenv(childEnv); what != "" {
@@ -42,7 +44,7 @@ var builtDir string
 // program is a build of this test binary that can give up its privileges: with
 // the race detector it is built with cgo, and can't.
 var program = sync.OnceValues(func() (string, error) {
-	if CanRun() == nil {
+	if gofer.CanRun() == nil {
 		return os.Executable()
 	}
 	dir, err := os.MkdirTemp("", "gofer-test-")
@@ -58,21 +60,10 @@ var program = sync.OnceValues(func() (string, error) {
 	return dir + "/gofer.test", nil
 })
 
-func TestCanRun(t *testing.T) {
-	t.Parallel()
-	err := CanRun()
-	if (err != nil) != withCgo {
-		t.Errorf("cgo %v: %v", withCgo, err)
-	}
-	if err != nil && !strings.Contains(err.Error(), "CGO_ENABLED=0") {
-		t.Errorf("it does not say what to do: %v", err)
-	}
-}
-
-func TestArgv(t *testing.T) {
-	t.Parallel()
-	if got := Argv(7, "web", "/state"); len(got) != Args || got[0] != Argv0 || got[1] != "7" || got[2] != "web" || got[3] != "/state" {
-		t.Errorf("%q", got)
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -214,7 +205,7 @@ type goferUnderTest struct {
 
 // served is what a gofer under test serves and where it writes.
 type served struct {
-	mounts   []Mount
+	mounts   []gofer.Mount
 	files    []*os.File // what the mounts need, numbered from fdFirst
 	logs     *os.File   // directory
 	maxBytes int64
@@ -265,9 +256,9 @@ func startGofer(t *testing.T, s served) *goferUnderTest {
 		s.mounts[i].SocketFD = fdFirst + len(s.files) + i
 		files = append(files, theirs)
 	}
-	cfg := &Config{
+	cfg := &gofer.Config{
 		GateFD: fdGate, SentryFD: fdSentry, LeftFD: fdLeft, Left: "left", Mounts: s.mounts,
-		Logs: Logs{DirFD: fdLogs, AppName: "1.log", StdoutFD: fdStdout, StderrFD: fdStderr, SentryName: "1.sentry.log", SentryFD: fdSentryLog, MaxBytes: s.maxBytes},
+		Logs: gofer.Logs{DirFD: fdLogs, AppName: "1.log", StdoutFD: fdStdout, StderrFD: fdStderr, SentryName: "1.sentry.log", SentryFD: fdSentryLog, MaxBytes: s.maxBytes},
 	}
 	conf, err := os.CreateTemp(t.TempDir(), "config")
 	must(t, err)
@@ -277,7 +268,7 @@ func startGofer(t *testing.T, s served) *goferUnderTest {
 
 	ctx, cancel := context.WithCancel(context.Background())
 	g.cmd = exec.CommandContext(ctx, bin)
-	g.cmd.Args = Argv(fdConfig, "web", "/state")
+	g.cmd.Args = gofer.Argv(fdConfig, "web", "/state")
 	g.cmd.Env, g.cmd.Dir = []string{}, "/"
 	g.cmd.ExtraFiles = append([]*os.File{conf}, files...)
 	g.cmd.Stderr = &g.stderr
@@ -308,7 +299,7 @@ func socketPair() (a, b *os.File, err error) {
 // open opens the gate.
 func (g *goferUnderTest) open() {
 	g.t.Helper()
-	_, err := g.gate.Write([]byte{GateOpen})
+	_, err := g.gate.Write([]byte{gofer.GateOpen})
 	must(g.t, errors.Join(err, g.gate.Close()))
 }
 

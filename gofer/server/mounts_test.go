@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package gofer
+package server
 
 import (
 	"errors"
@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/gofer"
 )
 
 // What came along below a served tree is judged by the mount itself: no path
@@ -39,7 +41,7 @@ func TestJailRefusesKernelFilesystems(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			err = enterJail(&Config{Mounts: []Mount{{FD: fd, IsDir: true}}})
+			err = enterJail(&gofer.Config{Mounts: []gofer.Mount{{FD: fd, IsDir: true}}})
 			switch {
 			case typ == "tmpfs" && err != nil:
 				t.Error(err)
@@ -53,8 +55,8 @@ func TestJailRefusesKernelFilesystems(t *testing.T) {
 func TestJudgeMounts(t *testing.T) {
 	t.Parallel()
 	const root = "29 1 0:26 / / ro - tmpfs none ro\n"
-	cfg := &Config{
-		NeverShared: []Place{
+	cfg := &gofer.Config{
+		NeverShared: []gofer.Place{
 			{Device: "8:1", Path: "/var/lib/s b", Name: "/var/lib/s b"},
 			{Device: "8:1", Path: "/usr/bin/sandboxctl", Name: "/usr/bin/sandboxctl", Writes: true},
 		},
@@ -127,9 +129,9 @@ func TestJailRefusesNeverShared(t *testing.T) {
 				return
 			}
 			device := fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))
-			err = enterJail(&Config{
-				Mounts:      []Mount{{FD: fd, IsDir: c.serve != "fs/state/file"}},
-				NeverShared: []Place{{Device: device, Path: "/state", Name: "the state"}},
+			err = enterJail(&gofer.Config{
+				Mounts:      []gofer.Mount{{FD: fd, IsDir: c.serve != "fs/state/file"}},
+				NeverShared: []gofer.Place{{Device: device, Path: "/state", Name: "the state"}},
 			})
 			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%s: %v, expected %q", name, err, c.want)

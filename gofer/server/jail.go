@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package gofer
+package server
 
 import (
 	"errors"
@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/gofer/hostfiles"
 )
 
@@ -27,7 +28,7 @@ func mountPoint(i int) string { return "/m" + strconv.Itoa(i) }
 
 // enterJail makes a tmpfs with the served trees the root of this process and
 // forgets everything else. The caller must be alone in its mount namespace.
-func enterJail(cfg *Config) error {
+func enterJail(cfg *gofer.Config) error {
 	// Private, so that nothing done here reaches the host and no later mount
 	// of the host reaches this process.
 	crashpoint.Before(crashpoint.GoferPrivate)
@@ -107,7 +108,7 @@ func enterJail(cfg *Config) error {
 }
 
 // attach puts one served tree at name below dir and closes its descriptors.
-func attach(dir int, name string, m *Mount) error {
+func attach(dir int, name string, m *gofer.Mount) error {
 	if m.Empty {
 		return writeNew(dir, name, 0o444, "")
 	}
@@ -133,7 +134,7 @@ func attach(dir int, name string, m *Mount) error {
 }
 
 // buildTree fills the tmpfs of descriptor fs.
-func buildTree(fs int, t *Tree) error {
+func buildTree(fs int, t *gofer.Tree) error {
 	for _, d := range t.Dirs {
 		if err := unix.Mkdirat(fs, d.Path, d.Mode); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("make directory %s: %w", d.Path, err)

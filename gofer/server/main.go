@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package gofer
+package server
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -17,15 +16,9 @@ import (
 	"gvisor.dev/gvisor/pkg/unet"
 
 	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/gofer/hostfiles"
 	"sandboxctl.dev/gofer/sandboxlog"
-)
-
-// Exit codes of a gofer.
-const (
-	ExitOK         = 0
-	ExitFailed     = 1  // set-up failed; stderr says why
-	ExitGateClosed = 90 // the launcher died before it opened the gate
 )
 
 // drainTimeout bounds how long a gofer outlives its sentry to write what is
@@ -33,47 +26,37 @@ const (
 // immediate unless the disk hangs.
 const drainTimeout = time.Second
 
-// CanRun says why this build of the program can't be a gofer, nil if it can: a
-// process gives up its privileges on all of its threads at once, which Go does
-// only where no thread is C's.
-func CanRun() error {
-	if withCgo {
-		return errors.New("this program was built with cgo, so its gofers can't give up their privileges; build it with CGO_ENABLED=0 (make build)")
-	}
-	return nil
-}
-
 // Main runs a gofer to its end and returns its exit code. argv is of the form
-// of Argv. It must be called before anything else of the program has started a
+// of gofer.Argv. It must be called before anything else of the program has started a
 // goroutine.
 func Main(argv []string) int {
 	// A hostile sentry decides what the server logs, and what goes wrong in
 	// the set-up is returned as an error.
 	log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: io.Discard}})
 
-	if len(argv) != Args {
+	if len(argv) != gofer.Args {
 		fmt.Fprintln(os.Stderr, "a gofer is started by sandboxctl, not by hand")
-		return ExitFailed
+		return gofer.ExitFailed
 	}
 	fd, err := strconv.Atoi(argv[1])
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "gofer: configuration descriptor: %v\n", err)
-		return ExitFailed
+		return gofer.ExitFailed
 	}
-	cfg, err := readConfig(fd)
+	cfg, err := gofer.ReadConfig(fd)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "gofer: %v\n", err)
-		return ExitFailed
+		return gofer.ExitFailed
 	}
 	crashpoint.Before(crashpoint.GoferRelease)
 	if !waitGate(cfg.GateFD) {
-		return ExitGateClosed
+		return gofer.ExitGateClosed
 	}
 	crashpoint.After(crashpoint.GoferRelease)
 	logs, err := prepare(cfg)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "gofer: %v\n", err)
-		return ExitFailed
+		return gofer.ExitFailed
 	}
 	// Set-up garbage is a large part of an idle gofer's memory.
 	debug.FreeOSMemory()
@@ -85,7 +68,7 @@ func Main(argv []string) int {
 	// wording of a reason.
 	_, _ = unix.Write(cfg.LeftFD, []byte(cfg.Left))
 	logs.drain(drainTimeout)
-	return ExitOK
+	return gofer.ExitOK
 }
 
 // waitGate blocks until the launcher has recorded this process and opened the
@@ -95,7 +78,7 @@ func waitGate(fd int) bool {
 	defer gate.Close()
 	var b [1]byte
 	_, err := io.ReadFull(gate, b[:])
-	return err == nil && b[0] == GateOpen
+	return err == nil && b[0] == gofer.GateOpen
 }
 
 // waitProcess blocks until the process of the pidfd is dead. A zombie is dead.
@@ -111,7 +94,7 @@ func waitProcess(pidfd int) {
 }
 
 // prepare jails the process and starts to serve.
-func prepare(cfg *Config) (*logging, error) {
+func prepare(cfg *gofer.Config) (*logging, error) {
 	if err := enterJail(cfg); err != nil {
 		return nil, err
 	}
@@ -144,7 +127,7 @@ func prepare(cfg *Config) (*logging, error) {
 }
 
 // connect makes the lisafs connections, one a mount, not yet answering.
-func connect(cfg *Config) (*lisafs.Server, []*lisafs.Connection, error) {
+func connect(cfg *gofer.Config) (*lisafs.Server, []*lisafs.Connection, error) {
 	server := lisafs.NewServer()
 	conns := make([]*lisafs.Connection, 0, len(cfg.Mounts))
 	for i, m := range cfg.Mounts {
@@ -167,7 +150,7 @@ type logging struct {
 	pumps []*sandboxlog.Pump
 }
 
-func openLogs(cfg *Logs) (*logging, error) {
+func openLogs(cfg *gofer.Logs) (*logging, error) {
 	l := &logging{}
 	app := sandboxlog.NewWriter(cfg.DirFD, cfg.AppName, cfg.MaxBytes)
 	sentry := sandboxlog.NewWriter(cfg.DirFD, cfg.SentryName, cfg.MaxBytes)

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/untrusted"
+	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/proc"
+	"sandboxctl.dev/launcher/wire"
+)
+
+// Names of the programs that are installed beside sandboxctl and started for each
+// sandbox.
+const (
+	SentryName = "sandboxctl-sentry"
+	GoferName  = gofer.Argv0
+)
+
+// protocols are the versions of these programs that this one can work with.
+var protocols = map[string]int{SentryName: wire.Protocol, GoferName: gofer.Protocol}
+
+// handshakeTimeout bounds `sandboxctl-sentry version`.
+const handshakeTimeout = 20 * time.Second
+
+// FindProgram returns the path of one of these programs: explicit if that is not
+// empty, else the one beside this program.
+func FindProgram(name, explicit string) (string, error) {
+	if explicit != "" {
+		return filepath.Abs(explicit)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find %s: %w", name, err)
+	}
+	path := filepath.Join(filepath.Dir(self), name)
+	if _, err := os.Stat(path); err != nil {
+		_, kind, _ := strings.Cut(name, "-")
+		return "", fmt.Errorf("find %s: it must be in the directory of sandboxctl; install both from the same release, or name it with --%s: %w", name, kind, err)
+	}
+	return path, nil
+}
+
+// CheckProgram asks the program of a name at a path for its version, and returns
+// that of gVisor in it.
+func CheckProgram(ctx context.Context, name, path string) (string, error) {
+	c := &companion{name: name, path: path}
+	f, v, err := c.open(ctx)
+	if err != nil {
+		return "", err
+	}
+	return v, f.Close()
+}
+
+// SameGVisor refuses a gofer and a sentry of different versions of gVisor: what
+// they speak with each other is gVisor's own and changes with it.
+func SameGVisor(sentry, gofer string) error {
+	if sentry != gofer {
+		return fmt.Errorf("%s has gVisor %s and %s has %s; install both from the same release", SentryName, sentry, GoferName, gofer)
+	}
+	return nil
+}
+
+// companion is one of these programs. It is checked when it changes on disk.
+type companion struct {
+	name string
+	path string
+
+	mu      sync.Mutex
+	checked fileID
+	version string
+}
+
+// fileID tells versions of a file apart.
+type fileID struct {
+	dev, ino     uint64
+	size         int64
+	mtime, ctime unix.Timespec
+}
+
+// open returns the binary as a descriptor to execute, and its version. What is
+// checked and what is executed are the same file, also when an upgrade
+// replaces the path in between.
+func (c *companion) open(ctx context.Context) (*os.File, string, error) {
+	fd, err := unix.Open(c.path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, "", fmt.Errorf("open %s: %w", c.path, err)
+	}
+	f := os.NewFile(uintptr(fd), c.path)
+	v, err := c.check(ctx, f)
+	if err != nil {
+		return nil, "", errors.Join(fmt.Errorf("check %s: %w", c.path, err), f.Close())
+	}
+	return f, v, nil
+}
+
+func (c *companion) check(ctx context.Context, f *os.File) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return "", err
+	}
+	id := fileID{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.version != "" && c.checked == id {
+		return c.version, nil
+	}
+	v, err := handshake(ctx, c.name, proc.FDPath(f))
+	if err != nil {
+		return "", err
+	}
+	c.checked, c.version = id, v
+	return v, nil
+}
+
+// handshake asks the program for its protocol version. It runs code of the
+// program, so it is given nothing: no environment, no input, no descriptors.
+func handshake(ctx context.Context, name, path string) (gvisor string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, "version")
+	cmd.Args[0] = name
+	cmd.Env = []string{}
+	var out, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	if err = proc.StartCommand(cmd); err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			return "", fmt.Errorf("run it: %w; is it executable, and its filesystem not mounted noexec?", err)
+		}
+		return "", fmt.Errorf("run it: %w: %s", err, untrusted.Line(stderr.String(), 200))
+	}
+	protocol, gvisor, ok := wire.ParseHandshake(name, out.String())
+	if !ok {
+		return "", fmt.Errorf("it answered %q; expected a %s", untrusted.Line(out.String(), 100), name)
+	}
+	if protocol != protocols[name] {
+		return "", fmt.Errorf("it speaks protocol %d, this sandboxctl speaks %d; install both from the same release", protocol, protocols[name])
+	}
+	return gvisor, nil
+}
