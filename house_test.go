@@ -109,6 +109,7 @@ func TestDirections(t *testing.T) {
 		"./launcher/hostfs":   `^sandboxctl\.dev/(launcher/hostfs|gofer)$|^golang\.org/x/sys/|^github\.com/moby/sys/mountinfo$`,
 		"./launcher/guest":    `^sandboxctl\.dev/launcher/guest|^golang\.org/x/sys/|^github\.com/opencontainers/runtime-spec/`,
 		"./launcher/proc":     `^sandboxctl\.dev/(launcher/(proc|netns|wire)$|actual|dirfd$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
+		"./launcher/sentry":   `^sandboxctl\.dev/(launcher/(sentry|proc|netns|wire)$|gofer/sandboxlog$|actual|dirfd$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
 		"./launcher/netns":    `^sandboxctl\.dev/(launcher/(netns|wire)|actual/crashpoint$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
 		"./launcher":          `^sandboxctl\.dev/(launcher|desired|actual|gofer|dirfd$)|^golang\.org/x/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|go-git/|jbenet/go-context/|moby/sys|opencontainers/runtime-spec|vishvananda)|^gopkg\.in/warnings`,
 		// It looks, and can't start or signal anybody by itself but through these.
@@ -181,7 +182,7 @@ var planner = regexp.MustCompile(`^(reconcile/(plan|policy|guard|status)|actual/
 
 // readers are the files that may look into a message: gVisor answers with text
 // alone, and this is where it becomes an error with a type.
-var readers = map[string]bool{"launcher/control.go": true}
+var readers = map[string]bool{"launcher/sentry/control.go": true}
 
 // readsMessage says whether a call looks for something in the text of an error.
 func readsMessage(call *ast.CallExpr) bool {

@@ -243,3 +243,24 @@ func Reap(pidfd int) bool {
 		return err == nil && info.Signo != 0
 	}
 }
+
+// ErrUnknownProcess says that a recorded process is neither proven alive nor proven
+// dead. It is not signalled and its sandbox not removed.
+var ErrUnknownProcess = errors.New("state of a recorded process is unknown")
+
+// LivenessOf looks at one recorded process, None for nil. The error says why it is
+// Unknown.
+func LivenessOf(id *Identity) (Liveness, error) {
+	if id == nil {
+		return None, nil
+	}
+	p, err := Open(*id)
+	switch {
+	case errors.Is(err, ErrGone):
+		return Dead, nil
+	case err != nil:
+		return Unknown, err
+	}
+	defer p.Close()
+	return p.Alive(), nil
+}

@@ -10,6 +10,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/wire"
 )
@@ -145,7 +146,7 @@ func (l *Launcher) appState(ctx context.Context, rec *actual.Record, patience ti
 	for {
 		state, err := l.askState(ctx, rec)
 		switch {
-		case errors.Is(err, ErrNotRunning), errors.Is(err, ErrUnknownProcess):
+		case errors.Is(err, sentry.ErrNotRunning), errors.Is(err, actual.ErrUnknownProcess):
 			return wire.StateInvalid, err
 		case err == nil && enough(state):
 			return state, nil
@@ -164,10 +165,10 @@ func (l *Launcher) appState(ctx context.Context, rec *actual.Record, patience ti
 
 func (l *Launcher) askState(ctx context.Context, rec *actual.Record) (int, error) {
 	// Both: without its gofer a sentry is about to end.
-	if live, err := Liveness(rec.Gofer); live != actual.Alive {
-		return wire.StateInvalid, errors.Join(ErrNotRunning, err)
+	if live, err := actual.LivenessOf(rec.Gofer); live != actual.Alive {
+		return wire.StateInvalid, errors.Join(sentry.ErrNotRunning, err)
 	}
-	c, err := l.connect(ctx, rec)
+	c, err := sentry.ConnectTo(ctx, l.store, rec)
 	if err != nil {
 		return wire.StateInvalid, err
 	}
@@ -177,7 +178,7 @@ func (l *Launcher) askState(ctx context.Context, rec *actual.Record) (int, error
 
 // startAgain starts an application that was not, or whose start is under way.
 func (l *Launcher) startAgain(ctx context.Context, rec *actual.Record, st *setup.Setup) (int, error) {
-	c, err := l.connect(ctx, rec)
+	c, err := sentry.ConnectTo(ctx, l.store, rec)
 	if err != nil {
 		return wire.StateInvalid, err
 	}

@@ -22,6 +22,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
 )
 
@@ -77,7 +78,7 @@ func Checkpoint(ctx context.Context, store *actual.Store, name, path string, lea
 }
 
 func checkpoint(ctx context.Context, store *actual.Store, name, path string, leave bool) (info *CheckpointInfo, err error) {
-	c, rec, err := Connect(ctx, store, name)
+	c, rec, err := sentry.Connect(ctx, store, name)
 	if err != nil {
 		return nil, err
 	}

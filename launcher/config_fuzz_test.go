@@ -171,3 +171,18 @@ func FuzzContainerConfig(f *testing.F) {
 		}
 	})
 }
+
+// openFiles is how many descriptors this process has.
+func openFiles(tb testing.TB) int {
+	tb.Helper()
+	d, err := os.Open("/proc/self/fd")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return len(names)
+}

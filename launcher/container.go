@@ -16,6 +16,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/launcher/sentry"
 )
 
 // ErrNotCreated says that a container is not in the state it must be started from.
@@ -196,8 +197,8 @@ func (l *Launcher) startContainer(ctx context.Context, id string, img *checkpoin
 	if err != nil {
 		return err
 	}
-	c, err := l.connect(ctx, old)
-	if errors.Is(err, ErrNotRunning) {
+	c, err := sentry.ConnectTo(ctx, l.store, old)
+	if errors.Is(err, sentry.ErrNotRunning) {
 		return fmt.Errorf("%w: its sentry has ended", ErrNotCreated)
 	}
 	if err != nil {

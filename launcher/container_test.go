@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/launcher/sentry"
 )
 
 // deafSentry is a process that listens where a sentry does and answers nothing.
@@ -66,7 +67,7 @@ func TestStartContainerDeadline(t *testing.T) {
 	if err := store.Claim("c"); err != nil {
 		t.Fatal(err)
 	}
-	self := deafSentry(t, filepath.Join(store.Path(), "sandboxes", "c", ControlSocket))
+	self := deafSentry(t, filepath.Join(store.Path(), "sandboxes", "c", sentry.ControlSocket))
 	c := &Container{ID: "c", Bundle: t.TempDir(), Spec: &specs.Spec{
 		Version: "1.0.2", Root: &specs.Root{Path: t.TempDir()}, Process: &specs.Process{Args: []string{"x"}, Cwd: "/"}, Linux: &specs.Linux{},
 	}}
@@ -83,7 +84,7 @@ func TestStartContainerDeadline(t *testing.T) {
 	}
 	began := time.Now()
 	err = l.StartContainer(t.Context(), "c")
-	if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "not started after 400ms") || took < limit || took > defaultCallTimeout {
+	if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "not started after 400ms") || took < limit || took > sentry.CallTimeout {
 		t.Errorf("after %s: %v, expected that it ends after %s", took, err, limit)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/sentry"
 )
 
 // goferGrace is how long a gofer may take to leave after its sentry, to write
@@ -140,7 +141,7 @@ func (l *Launcher) stopApp(ctx context.Context, rec *actual.Record, end actual.E
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("%w: sentry (pid %d): %w", ErrUnknownProcess, rec.Sentry.PID, err)
+		return false, fmt.Errorf("%w: sentry (pid %d): %w", actual.ErrUnknownProcess, rec.Sentry.PID, err)
 	}
 	defer sentry.Close()
 	if sentry.Alive() != actual.Alive {
@@ -163,7 +164,7 @@ func (l *Launcher) stopApp(ctx context.Context, rec *actual.Record, end actual.E
 }
 
 func (l *Launcher) signalApp(ctx context.Context, rec *actual.Record, sig unix.Signal) error {
-	c, err := l.connect(ctx, rec)
+	c, err := sentry.ConnectTo(ctx, l.store, rec)
 	if err != nil {
 		return err
 	}
@@ -203,7 +204,7 @@ func (l *Launcher) kill(ctx context.Context, rec *actual.Record, what string, id
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %s (pid %d): %w", ErrUnknownProcess, what, id.PID, err)
+		return fmt.Errorf("%w: %s (pid %d): %w", actual.ErrUnknownProcess, what, id.PID, err)
 	}
 	defer p.Close()
 	if grace > 0 && waitDead(ctx, p, grace) {
@@ -273,7 +274,7 @@ func (l *Launcher) release(ctx context.Context, rec *actual.Record) error {
 	}
 	defer dir.Close()
 	crashpoint.Before(crashpoint.ControlRemove)
-	err = unix.Unlinkat(int(dir.Fd()), ControlSocket, 0)
+	err = unix.Unlinkat(int(dir.Fd()), sentry.ControlSocket, 0)
 	crashpoint.After(crashpoint.ControlRemove)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove control socket: %w", err)
@@ -313,7 +314,7 @@ func (l *Launcher) explain(ctx context.Context, cause error, rec *actual.Record)
 	}
 	defer logs.Close()
 	for _, s := range []struct{ who, file string }{{"gofer", goferLog}, {"sentry", sentryLog}} {
-		if said := lastWords(logs.tail(s.file, 64<<10)); said != "" {
+		if said := sentry.LastLogLine(logs.tail(s.file, 64<<10)); said != "" {
 			cause = fmt.Errorf("%w; the %s said: %s", cause, s.who, said)
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -169,7 +170,7 @@ func (e *Evidence) compare(ctx context.Context, store *actual.Store) string {
 			return fmt.Sprintf("the sentry was started as attempt %d of %s, expected attempt %d of %s", f.Attempt, f.UID, c.Attempt, c.UID)
 		}
 	}
-	conn, err := connect(ctx, store, c)
+	conn, err := sentry.ConnectTo(ctx, store, c)
 	if err != nil {
 		return err.Error()
 	}

@@ -13,6 +13,7 @@ import (
 
 	"sandboxctl.dev/launcher/pidone"
 	"sandboxctl.dev/launcher/proc"
+	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
 )
 
@@ -66,11 +67,11 @@ func initFailure(f *pidone.Failure, p *specs.Process) error {
 	files := commandFiles(p)
 	switch {
 	case f.NoChild:
-		return &RemoteError{Message: fmt.Sprintf("no process for it: %v", f.Errno)}
+		return &sentry.RemoteError{Message: fmt.Sprintf("no process for it: %v", f.Errno)}
 	case f.File >= 0 && f.File < len(files):
-		return &RemoteError{Message: fmt.Sprintf("failed to load %s: %v", files[f.File], f.Errno)}
+		return &sentry.RemoteError{Message: fmt.Sprintf("failed to load %s: %v", files[f.File], f.Errno)}
 	case strings.Contains(p.Args[0], "/"):
-		return &RemoteError{Message: fmt.Sprintf("failed to load %s: %v", files[0], f.Errno)}
+		return &sentry.RemoteError{Message: fmt.Sprintf("failed to load %s: %v", files[0], f.Errno)}
 	}
-	return &RemoteError{Message: fmt.Sprintf("error finding executable %q in PATH %v: %v", p.Args[0], commandPath(p), f.Errno)}
+	return &sentry.RemoteError{Message: fmt.Sprintf("error finding executable %q in PATH %v: %v", p.Args[0], commandPath(p), f.Errno)}
 }

@@ -17,6 +17,7 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/pidone"
 	"sandboxctl.dev/launcher/proc"
+	"sandboxctl.dev/launcher/sentry"
 )
 
 func TestChooseInit(t *testing.T) {
@@ -132,7 +133,7 @@ func TestInitFailure(t *testing.T) {
 		{pidone.Failure{Errno: unix.ENOEXEC, File: 7}, p, "command can't be executed in the sandbox: run (exec format error)"},
 		{pidone.Failure{Errno: unix.EAGAIN, NoChild: true, File: -1}, p, "the application can't be started: no process for it: resource temporarily unavailable"},
 	} {
-		err := explainCommand(initFailure(&c.f, c.p), func(string) []byte { return nil })
+		err := sentry.ExplainCommand(initFailure(&c.f, c.p), func(string) []byte { return nil })
 		if !strings.HasPrefix(err.Error(), c.want) {
 			t.Errorf("%+v: %v", c.f, err)
 		}

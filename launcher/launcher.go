@@ -231,31 +231,15 @@ func (l *Launcher) proveDead(rec *actual.Record) error {
 		what string
 		id   *actual.Identity
 	}{{"sentry", rec.Sentry}, {"gofer", rec.Gofer}} {
-		switch live, err := Liveness(p.id); live {
+		switch live, err := actual.LivenessOf(p.id); live {
 		case actual.Dead, actual.None:
 		case actual.Alive:
 			return fmt.Errorf("its %s (pid %d) is alive", p.what, p.id.PID)
 		default:
-			return fmt.Errorf("%w: %s (pid %d): %w", ErrUnknownProcess, p.what, p.id.PID, err)
+			return fmt.Errorf("%w: %s (pid %d): %w", actual.ErrUnknownProcess, p.what, p.id.PID, err)
 		}
 	}
 	return nil
-}
-
-// Liveness looks at one recorded process. The error says why it is Unknown.
-func Liveness(id *actual.Identity) (actual.Liveness, error) {
-	if id == nil {
-		return actual.None, nil
-	}
-	p, err := actual.Open(*id)
-	switch {
-	case errors.Is(err, actual.ErrGone):
-		return actual.Dead, nil
-	case err != nil:
-		return actual.Unknown, err
-	}
-	defer p.Close()
-	return p.Alive(), nil
 }
 
 // abort undoes a create that failed or was cancelled: nothing is left running, and

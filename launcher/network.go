@@ -13,6 +13,7 @@ import (
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/netns"
+	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/wire"
 )
@@ -52,7 +53,7 @@ func openNetns(st *setup.Setup) (*netns.Namespace, error) {
 // setNetwork tells the sentry what its network stack has: loopback, and the
 // interfaces that are in its namespace by now.
 // restore says that it gets them for the state of a checkpoint.
-func (l *Launcher) setNetwork(ctx context.Context, rec *actual.Record, st *setup.Setup, c *Control, restore bool) error {
+func (l *Launcher) setNetwork(ctx context.Context, rec *actual.Record, st *setup.Setup, c *sentry.Control, restore bool) error {
 	if st.HostNetwork {
 		return nil
 	}
@@ -67,7 +68,7 @@ func (l *Launcher) setNetwork(ctx context.Context, rec *actual.Record, st *setup
 	return nil
 }
 
-func (l *Launcher) lendNetwork(ctx context.Context, rec *actual.Record, st *setup.Setup, c *Control, restore bool) error {
+func (l *Launcher) lendNetwork(ctx context.Context, rec *actual.Record, st *setup.Setup, c *sentry.Control, restore bool) error {
 	// The namespace of the process itself: nothing can have been put in the
 	// place of the path since.
 	p, err := actual.Open(*rec.Sentry)

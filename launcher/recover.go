@@ -170,7 +170,7 @@ func (l *Launcher) groupOf(name, role string, id *actual.Identity) (*cgroup.Grou
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s (pid %d): %w", ErrUnknownProcess, role, id.PID, err)
+		return nil, fmt.Errorf("%w: %s (pid %d): %w", actual.ErrUnknownProcess, role, id.PID, err)
 	}
 	defer p.Close()
 	group, err := l.cgroups.OwnOf(id.PID, name)

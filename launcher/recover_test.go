@@ -61,7 +61,7 @@ func act(t *testing.T, file string, args ...string) *actor {
 
 func (a *actor) alive(t *testing.T) bool {
 	t.Helper()
-	live, err := Liveness(&a.id)
+	live, err := actual.LivenessOf(&a.id)
 	if live == actual.Unknown {
 		t.Fatal(err)
 	}

@@ -179,7 +179,7 @@ func (s *Search) living(process func(*Marked) bool, group func(*cgroup.Marked) b
 		if !process(m) {
 			continue
 		}
-		if live, _ := Liveness(&m.Identity); live != actual.Dead {
+		if live, _ := actual.LivenessOf(&m.Identity); live != actual.Dead {
 			out = append(out, *m)
 		}
 	}
@@ -250,7 +250,7 @@ func (h *host) member(g *cgroup.Marked, pid int) (Marked, bool, error) {
 	if m.Identity, err = h.identify(pidfd, pid); err != nil {
 		return m, false, unlessEnded(err)
 	}
-	live, _ := Liveness(&m.Identity)
+	live, _ := actual.LivenessOf(&m.Identity)
 	return m, live != actual.Dead, nil
 }
 

@@ -144,7 +144,7 @@ func TestStraysByGroup(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"stray", "restored"} {
-		if err := l.CheckStrays(name); !errors.Is(err, ErrUnknownProcess) || !strings.Contains(err.Error(), "its process (pid ") {
+		if err := l.CheckStrays(name); !errors.Is(err, actual.ErrUnknownProcess) || !strings.Contains(err.Error(), "its process (pid ") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -157,7 +157,7 @@ func TestStraysByGroup(t *testing.T) {
 	if err := errors.Join(p.Signal(unix.SIGKILL), p.Wait(t.Context())); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.CheckStrays("stray"); !errors.Is(err, ErrUnknownProcess) {
+	if err := l.CheckStrays("stray"); !errors.Is(err, actual.ErrUnknownProcess) {
 		t.Errorf("with its child: %v", err)
 	}
 }
@@ -327,7 +327,7 @@ func TestStrayOfAnotherNamespace(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.strays.found, l.strays.at = s, time.Now()
-	if err := l.CheckStrays("web"); !errors.Is(err, ErrUnknownProcess) || !strings.Contains(err.Error(), "in a pid namespace that is not seen from here") {
+	if err := l.CheckStrays("web"); !errors.Is(err, actual.ErrUnknownProcess) || !strings.Contains(err.Error(), "in a pid namespace that is not seen from here") {
 		t.Error(err)
 	}
 }

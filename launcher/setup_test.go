@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/operation"
-	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/setup"
 )
@@ -169,27 +168,5 @@ func TestDetachRefuses(t *testing.T) {
 	var a, b unix.Stat_t
 	if err := errors.Join(unix.Fstat(int(f.Fd()), &a), unix.Fstat(up, &b)); err != nil || a.Ino != b.Ino {
 		t.Errorf("\"..\" leads out of a detached mount: %v", err)
-	}
-}
-
-func TestPrintable(t *testing.T) {
-	t.Parallel()
-	if got := untrusted.Line("a\x1b[2Jb\n\u009bc"+strings.Repeat("x", 50), 20); strings.ContainsAny(got, "\x1b\n\u009b") || len(got) > 24 {
-		t.Errorf("%q", got)
-	}
-}
-
-func TestLastWords(t *testing.T) {
-	t.Parallel()
-	for tail, want := range map[string]string{
-		"":       "",
-		"a\nb\n": "b",
-		"2026-01-02T03:04:05.000000006Z stderr F FATAL ERROR: no such file\n2026-01-02T03:04:05.000000006Z stderr F W1123 18:00:00.000 1 x.go:1] watchdog\n": "FATAL ERROR: no such file",
-		"W1123 18:00:00.000 1 x.go:1] only this\n": "",
-		"a\x1b[2Jb\n": "a [2Jb",
-	} {
-		if got := lastWords(tail); got != want {
-			t.Errorf("%q: got %q, expected %q", tail, got, want)
-		}
 	}
 }

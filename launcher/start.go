@@ -23,13 +23,9 @@ import (
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/proc"
+	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/wire"
-)
-
-// Files of a sandbox's directory, beside meta.json.
-const (
-	ControlSocket = "control.sock" // where the sentry of a live one listens
 )
 
 // launch is one attempt to bring a sandbox up.
@@ -100,7 +96,7 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	}
 	if err := l.startApp(ctx, rec, st, b.control, img); err != nil {
 		if img == nil {
-			err = explainCommand(err, func(p string) []byte { return peek(st, p) })
+			err = sentry.ExplainCommand(err, func(p string) []byte { return peek(st, p) })
 		}
 		return l.explain(ctx, err, rec)
 	}
@@ -130,7 +126,7 @@ func (l *Launcher) recordStart(rec *actual.Record) error {
 // booted is a sandbox whose application has not been started.
 type booted struct {
 	pair    *pair
-	control *Control
+	control *sentry.Control
 }
 
 func (b *booted) close() {
@@ -224,7 +220,7 @@ func (l *Launcher) spawnRecorded(ctx context.Context, la *launch, dir int) (*pai
 
 // startApp starts the application, or with a checkpoint lets the one in it go
 // on.
-func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup.Setup, c *Control, img *checkpointImage) error {
+func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup.Setup, c *sentry.Control, img *checkpointImage) error {
 	if err := l.setNetwork(ctx, rec, st, c, img != nil); err != nil {
 		return err
 	}
@@ -240,7 +236,7 @@ func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup.S
 		crashpoint.Before(crashpoint.StartRoot)
 		err = c.StartRoot(ctx)
 		crashpoint.After(crashpoint.StartRoot)
-		if report != nil && (err == nil || errors.Is(err, ErrSentryClosed)) {
+		if report != nil && (err == nil || errors.Is(err, sentry.ErrClosed)) {
 			if st.StartHooks != nil {
 				operation.Waits(ctx)
 			}
@@ -251,7 +247,7 @@ func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup.S
 			}
 		}
 	}
-	var remote *RemoteError
+	var remote *sentry.RemoteError
 	if err == nil || errors.As(err, &remote) {
 		return err
 	}
@@ -296,22 +292,11 @@ func (p *pair) abandon() error {
 
 // connect waits for the sentry's control server and connects to it, and to
 // nobody else.
-func (p *pair) connect(ctx context.Context, dir int, name string) (*Control, error) {
+func (p *pair) connect(ctx context.Context, dir int, name string) (*sentry.Control, error) {
 	if err := p.waitReady(ctx); err != nil {
 		return nil, err
 	}
-	c, err := dialControl(ctx, dir, name)
-	if err != nil {
-		return nil, err
-	}
-	pid, err := c.PeerPID()
-	if err == nil && pid != p.sentry.PID {
-		err = fmt.Errorf("control socket is served by pid %d, expected the sentry, pid %d", pid, p.sentry.PID)
-	}
-	if err != nil {
-		return nil, errors.Join(err, c.Close())
-	}
-	return c, nil
+	return sentry.Dial(ctx, dir, name, p.sentry.PID)
 }
 
 // waitReady waits for the sentry's control server.
@@ -506,7 +491,7 @@ func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []i
 		return nil, nil, err
 	}
 	specFD := d.Give(specFile)
-	control, err := bindControl(dir)
+	control, err := sentry.BindControl(dir)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -594,32 +579,6 @@ func totalMemory() (uint64, error) {
 		return 0, fmt.Errorf("get memory size: %w", err)
 	}
 	return info.Totalram * uint64(info.Unit), nil
-}
-
-// bindControl binds the control socket. It listens in the sentry, which may be
-// in another network namespace: a socket on a path is reached all the same.
-func bindControl(dir int) (*os.File, error) {
-	crashpoint.Before(crashpoint.ControlUnlink)
-	err := unix.Unlinkat(dir, ControlSocket, 0)
-	crashpoint.After(crashpoint.ControlUnlink)
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return nil, fmt.Errorf("remove old control socket: %w", err)
-	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("create control socket: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), ControlSocket)
-	// By descriptor, so that the length of the state path does not matter
-	// (sun_path holds 108 bytes). The directory is 0700.
-	addr := &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(dir) + "/" + ControlSocket}
-	crashpoint.Before(crashpoint.ControlBind)
-	err = unix.Bind(fd, addr)
-	crashpoint.After(crashpoint.ControlBind)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("bind control socket: %w", err), f.Close())
-	}
-	return f, nil
 }
 
 // openExit creates an empty exit record for the process that will fill it. It is

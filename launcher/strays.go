@@ -40,7 +40,7 @@ func (s *strays) check(store *actual.Store, groups *cgroup.Host, name string) er
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, id := range s.started[name] {
-		if live, err := Liveness(&id); live == actual.Alive || live == actual.Unknown {
+		if live, err := actual.LivenessOf(&id); live == actual.Alive || live == actual.Unknown {
 			return strayError(name, fmt.Sprintf("a process (pid %d)", id.PID), err)
 		}
 	}
@@ -55,7 +55,7 @@ func (s *strays) check(store *actual.Store, groups *cgroup.Host, name string) er
 	if err != nil || len(left) == 0 {
 		return err
 	}
-	_, err = Liveness(&left[0].Identity)
+	_, err = actual.LivenessOf(&left[0].Identity)
 	return strayError(name, "its "+left[0].String(), err)
 }
 
@@ -65,7 +65,7 @@ func (l *Launcher) CheckStrays(name string) error { return l.strays.check(l.stor
 
 func strayError(name, what string, why error) error {
 	err := fmt.Errorf("%w: %s lives and there is no record of %s that knows it: was the state directory removed, replaced or not mounted? "+
-		"Put it back, or end the process; `sandboxctl doctor` lists all of them", ErrUnknownProcess, what, name)
+		"Put it back, or end the process; `sandboxctl doctor` lists all of them", actual.ErrUnknownProcess, what, name)
 	if why != nil {
 		err = fmt.Errorf("%w (%w)", err, why)
 	}

@@ -97,12 +97,12 @@ func TestStrays(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := l.CheckStrays("stray"); !errors.Is(err, ErrUnknownProcess) || !strings.Contains(err.Error(), "doctor") {
+	if err := l.CheckStrays("stray"); !errors.Is(err, actual.ErrUnknownProcess) || !strings.Contains(err.Error(), "doctor") {
 		t.Errorf("stray: %v", err)
 	}
 	// What this launcher has started it knows without a look.
 	l.strays.note("own", recorded)
-	if err := l.CheckStrays("own"); !errors.Is(err, ErrUnknownProcess) {
+	if err := l.CheckStrays("own"); !errors.Is(err, actual.ErrUnknownProcess) {
 		t.Errorf("own: %v", err)
 	}
 	p, err := actual.Open(stray)

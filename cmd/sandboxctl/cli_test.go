@@ -20,6 +20,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/wire"
 	"sandboxctl.dev/reconcile"
 )
@@ -423,7 +424,7 @@ func TestExecCodes(t *testing.T) {
 	for msg, code := range map[string]int{
 		"no such file or directory": exitNotFound, `executable "x" not found in $PATH`: exitNotFound, "permission denied": exitCannotRun, "": exitCannotRun,
 	} {
-		err := execError("sh", fmt.Errorf("more: %w", &launcher.RemoteError{Message: msg + "\x1b[2J"}))
+		err := execError("sh", fmt.Errorf("more: %w", &sentry.RemoteError{Message: msg + "\x1b[2J"}))
 		var e *exitError
 		if !errors.As(err, &e) || e.code != code || strings.Contains(e.Error(), "\x1b") || !strings.Contains(e.Error(), "exec sh") {
 			t.Errorf("%q: %v", msg, err)

@@ -19,7 +19,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/reconcile"
 )
 
@@ -46,7 +45,7 @@ func canary(t *testing.T) actual.Identity {
 
 func mustLive(t *testing.T, what string, id *actual.Identity) {
 	t.Helper()
-	if live, err := launcher.Liveness(id); live != actual.Alive {
+	if live, err := actual.LivenessOf(id); live != actual.Alive {
 		t.Errorf("%s (pid %d) was ended: %v", what, id.PID, err)
 	}
 }

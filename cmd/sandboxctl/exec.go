@@ -17,6 +17,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -84,7 +85,7 @@ func (a *app) exec(ctx context.Context, name string, argv []string, f *execFlags
 		return err
 	}
 	defer store.Close()
-	c, rec, err := launcher.Connect(ctx, store, name)
+	c, rec, err := sentry.Connect(ctx, store, name)
 	if err != nil {
 		return err
 	}
@@ -114,7 +115,7 @@ type execution struct {
 	store *actual.Store
 	name  string
 	rec   *actual.Record
-	c     *launcher.Control
+	c     *sentry.Control
 	args  wire.ExecArgs
 	tty   bool
 	// input passes standard input on.
@@ -245,7 +246,7 @@ func (f *execFlags) apply(args *wire.ExecArgs) error {
 // failed words why a command could not be started, or what became of it, and gives
 // the exit code a shell would.
 func (x *execution) failed(ctx context.Context, err error) error {
-	if errors.Is(err, launcher.ErrSentryClosed) {
+	if errors.Is(err, sentry.ErrClosed) {
 		return x.ended(ctx)
 	}
 	if !x.oci {
@@ -276,14 +277,14 @@ func (x *execution) ended(ctx context.Context) error {
 
 // execError gives an error the exit code of a command that can't be run.
 func execError(command string, err error) error {
-	if e, ok := errors.AsType[*launcher.CommandError](err); ok {
+	if e, ok := errors.AsType[*sentry.CommandError](err); ok {
 		code := exitCannotRun
 		if e.NotFound {
 			code = exitNotFound
 		}
 		return &exitError{code: code, err: e}
 	}
-	var remote *launcher.RemoteError
+	var remote *sentry.RemoteError
 	if !errors.As(err, &remote) {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/sentry"
 )
 
 // listen is signal.Notify without the signals that the caller of this program
@@ -96,7 +96,7 @@ func (x *execution) forwardSignals(ctx context.Context, pid int32, signals chan 
 // signal sends a signal to the command. What ends it goes to all of its process
 // group: a shell waits for its children, or would leave them behind.
 func (x *execution) signal(ctx context.Context, pid int32, sig unix.Signal) {
-	x.connected(ctx, func(c *launcher.Control) error {
+	x.connected(ctx, func(c *sentry.Control) error {
 		if sig == unix.SIGUSR1 || sig == unix.SIGUSR2 {
 			return c.SignalPID(ctx, sig, pid)
 		}
@@ -106,13 +106,13 @@ func (x *execution) signal(ctx context.Context, pid int32, sig unix.Signal) {
 
 // signalForeground signals what the command has in the foreground of its terminal.
 func (x *execution) signalForeground(ctx context.Context, pid int32, sig unix.Signal) {
-	x.connected(ctx, func(c *launcher.Control) error { return c.SignalForeground(ctx, sig, pid) })
+	x.connected(ctx, func(c *sentry.Control) error { return c.SignalForeground(ctx, sig, pid) })
 }
 
 // connected calls f with a connection of its own: the other one waits for the
 // command. There is no error to tell: the command may have ended meanwhile.
-func (x *execution) connected(ctx context.Context, f func(*launcher.Control) error) {
-	c, _, err := launcher.Connect(ctx, x.store, x.name)
+func (x *execution) connected(ctx context.Context, f func(*sentry.Control) error) {
+	c, _, err := sentry.Connect(ctx, x.store, x.name)
 	if err != nil {
 		return
 	}

@@ -23,6 +23,7 @@ import (
 
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/oci"
+	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/wire"
 )
@@ -179,7 +180,7 @@ func (e *ociExec) addUser(p *specs.Process) error {
 
 // begun writes the pid file: this process ends as the command does. A command
 // that nobody could find is ended.
-func (e *ociExec) begun(ctx context.Context, c *launcher.Control, pid int32) error {
+func (e *ociExec) begun(ctx context.Context, c *sentry.Control, pid int32) error {
 	if e.pidFile == "" {
 		return nil
 	}
@@ -313,7 +314,7 @@ const execStarted = "started"
 
 // execDetached runs a command on our own streams or on a terminal that is sent
 // away, tells when it runs, and ends as it does.
-func (a *app) execDetached(ctx context.Context, r *oci.Runtime, id string, e *ociExec, c *launcher.Control, args wire.ExecArgs) error {
+func (a *app) execDetached(ctx context.Context, r *oci.Runtime, id string, e *ociExec, c *sentry.Control, args wire.ExecArgs) error {
 	started := os.NewFile(uintptr(e.started), "started")
 	if started == nil {
 		return usagef("--started-fd: no such descriptor")
@@ -351,7 +352,7 @@ func (a *app) execDetached(ctx context.Context, r *oci.Runtime, id string, e *oc
 	return exitStatus(status)
 }
 
-func (a *app) executeOn(ctx context.Context, e *ociExec, c *launcher.Control, args wire.ExecArgs, relayed *relay) (int32, error) {
+func (a *app) executeOn(ctx context.Context, e *ociExec, c *sentry.Control, args wire.ExecArgs, relayed *relay) (int32, error) {
 	if !args.StdioIsPty {
 		streams, err := relayed.streams(a)
 		if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -33,7 +33,7 @@ T (stopped), t (traced) or Z (has ended; its parent has not asked how).`,
 				return err
 			}
 			shown := 0
-			return a.eachRunning(cmd.Context(), &sel, args, func(c *launcher.Control, name string) error {
+			return a.eachRunning(cmd.Context(), &sel, args, func(c *sentry.Control, name string) error {
 				ps, err := c.ProcessTable(cmd.Context())
 				if err != nil {
 					return fmt.Errorf("ps of %s: %w", name, err)
@@ -150,7 +150,7 @@ func (a *app) usages(cmd *cobra.Command, names []string) ([]usage, error) {
 	}
 	for _, rec := range list.Records {
 		u, err := a.usage(cmd, store, rec.Name)
-		if errors.Is(err, launcher.ErrNotRunning) {
+		if errors.Is(err, sentry.ErrNotRunning) {
 			continue
 		}
 		if err != nil {
@@ -163,7 +163,7 @@ func (a *app) usages(cmd *cobra.Command, names []string) ([]usage, error) {
 }
 
 func (a *app) usage(cmd *cobra.Command, store *actual.Store, name string) (*usage, error) {
-	c, rec, err := launcher.Connect(cmd.Context(), store, name)
+	c, rec, err := sentry.Connect(cmd.Context(), store, name)
 	if err != nil {
 		return nil, err
 	}

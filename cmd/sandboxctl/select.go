@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/sentry"
 )
 
 // selection says which sandboxes a verb is for: those that are named, or those
@@ -173,7 +173,7 @@ func (a *app) named(ctx context.Context, s *selection, args []string, all bool) 
 
 // eachRunning calls f with a connection to each sandbox that is named or selected,
 // also if it fails for one.
-func (a *app) eachRunning(ctx context.Context, s *selection, args []string, f func(c *launcher.Control, name string) error) error {
+func (a *app) eachRunning(ctx context.Context, s *selection, args []string, f func(c *sentry.Control, name string) error) error {
 	names, err := a.named(ctx, s, args, false)
 	if err != nil {
 		return err
@@ -185,7 +185,7 @@ func (a *app) eachRunning(ctx context.Context, s *selection, args []string, f fu
 	defer store.Close()
 	var errs []error
 	for _, n := range names {
-		c, _, err := launcher.Connect(ctx, store, n)
+		c, _, err := sentry.Connect(ctx, store, n)
 		if err == nil {
 			err = errors.Join(f(c, n), c.Close())
 		}

@@ -11,7 +11,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
-	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/reconcile"
 )
 
@@ -34,7 +34,7 @@ restartPolicy. To keep a sandbox stopped, ` + "`stop` or `delete`" + ` it.`,
 			if err != nil {
 				return err
 			}
-			return a.eachRunning(cmd.Context(), &sel, args, func(c *launcher.Control, _ string) error {
+			return a.eachRunning(cmd.Context(), &sel, args, func(c *sentry.Control, _ string) error {
 				return c.Signal(cmd.Context(), sig, all)
 			})
 		},

@@ -22,6 +22,7 @@ import (
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/sentry"
 )
 
 // This test binary is also whatever process a violation needs: it waits until
@@ -174,7 +175,7 @@ func TestFiles(t *testing.T) {
 func TestSocket(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.write("sandboxes/web/" + launcher.ControlSocket)
+	w.write("sandboxes/web/" + sentry.ControlSocket)
 	w.expect(Options{}, LeftSocket)
 	w.rec.Phase = actual.PhaseRunning
 	w.put()

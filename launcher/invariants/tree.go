@@ -17,7 +17,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/actual/untrusted"
-	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/sentry"
 )
 
 type inode struct{ dev, ino uint64 }
@@ -123,7 +123,7 @@ func (t *tree) take(p string, st *unix.Stat_t) {
 		return
 	}
 	t.files[inode{st.Dev, st.Ino}] = file{p, name}
-	if path.Base(p) == launcher.ControlSocket && path.Base(path.Dir(p)) == name {
+	if path.Base(p) == sentry.ControlSocket && path.Base(path.Dir(p)) == name {
 		t.sockets[name] = true
 	}
 }

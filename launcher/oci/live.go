@@ -12,12 +12,13 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/specfield"
 	"sandboxctl.dev/launcher/wire"
 )
 
 // connect returns a control connection to a container that is started.
-func (r *Runtime) connect(ctx context.Context, id string) (*launcher.Control, *actual.Record, error) {
+func (r *Runtime) connect(ctx context.Context, id string) (*sentry.Control, *actual.Record, error) {
 	st, rec, err := r.look(id)
 	if err != nil {
 		return nil, nil, err
@@ -25,8 +26,8 @@ func (r *Runtime) connect(ctx context.Context, id string) (*launcher.Control, *a
 	if st != StatusRunning && st != StatusPaused {
 		return nil, nil, fmt.Errorf("%w: %s is %s", ErrNotRunning, id, st)
 	}
-	c, _, err := launcher.Connect(ctx, r.store, id)
-	if errors.Is(err, launcher.ErrNotRunning) {
+	c, _, err := sentry.Connect(ctx, r.store, id)
+	if errors.Is(err, sentry.ErrNotRunning) {
 		return nil, nil, ErrNotRunning
 	}
 	return c, rec, err
@@ -34,7 +35,7 @@ func (r *Runtime) connect(ctx context.Context, id string) (*launcher.Control, *a
 
 // Exec returns a connection to a container, for one more process in it, and what
 // it is to be. A container that is paused is refused, unless the process may wait.
-func (r *Runtime) Exec(ctx context.Context, id string, p *specs.Process, mayWait bool) (*launcher.Control, wire.ExecArgs, error) {
+func (r *Runtime) Exec(ctx context.Context, id string, p *specs.Process, mayWait bool) (*sentry.Control, wire.ExecArgs, error) {
 	if err := specfield.CheckProcess(p); err != nil {
 		return nil, wire.ExecArgs{}, err
 	}

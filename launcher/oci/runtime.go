@@ -19,6 +19,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/sentry"
 )
 
 // Errors that clients tell apart by their text, which is runc's.
@@ -245,7 +246,7 @@ func status(rec *actual.Record) (string, error) {
 	if rec.Phase == actual.PhaseCreating {
 		return StatusCreating, nil
 	}
-	live, err := launcher.Liveness(rec.Sentry)
+	live, err := actual.LivenessOf(rec.Sentry)
 	switch {
 	case live == actual.Dead || live == actual.None:
 		return StatusStopped, nil
@@ -380,8 +381,8 @@ func (r *Runtime) signal(ctx context.Context, st string, rec *actual.Record, sig
 			}
 			return fmt.Errorf("signal container %s: the cgroup %s is frozen; thaw it first", rec.Name, by)
 		}
-		c, _, err := launcher.Connect(ctx, r.store, rec.Name)
-		if errors.Is(err, launcher.ErrNotRunning) {
+		c, _, err := sentry.Connect(ctx, r.store, rec.Name)
+		if errors.Is(err, sentry.ErrNotRunning) {
 			return ErrNotRunning
 		}
 		if err != nil {

@@ -19,7 +19,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/launcher"
 )
 
 // runtime is a Runtime on a state directory of its own. Its sentry is none:
@@ -375,7 +374,7 @@ func TestDelete(t *testing.T) {
 		if tc.sentry == live && tc.force {
 			want = actual.Dead
 		}
-		if got, err := launcher.Liveness(live); got != want {
+		if got, err := actual.LivenessOf(live); got != want {
 			t.Errorf("%s: the process is %v, %v, expected %v", tc.name, got, err, want)
 		}
 	}
@@ -585,7 +584,7 @@ func TestDaemonsState(t *testing.T) {
 	if names := r.names(t); !slices.Equal(names, []string{"web"}) {
 		t.Errorf("there are %v", names)
 	}
-	if l, err := launcher.Liveness(live); l != actual.Alive {
+	if l, err := actual.LivenessOf(live); l != actual.Alive {
 		t.Errorf("its process is %v: %v", l, err)
 	}
 	// The other way round.

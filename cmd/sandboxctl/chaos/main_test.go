@@ -395,7 +395,7 @@ func (w *world) twins() map[string]twin {
 }
 
 func alive(id *actual.Identity) bool {
-	live, _ := launcher.Liveness(id)
+	live, _ := actual.LivenessOf(id)
 	return live == actual.Alive
 }
 

@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package sentry
 
 import (
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path"
 	"regexp"
 	"strings"
 
@@ -17,7 +14,6 @@ import (
 
 	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/launcher/proc"
-	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -47,12 +43,12 @@ var (
 	noWorkingDir = regexp.MustCompile(`failed to find initial working directory "(.*)": (.*)$`)
 )
 
-// maxInterpreterLine is how much of a script Linux looks at.
-const maxInterpreterLine = 256
+// MaxInterpreterLine is how much of a script Linux looks at.
+const MaxInterpreterLine = 256
 
-// explainCommand words the error of a command that was not started. peek returns
+// ExplainCommand words the error of a command that was not started. peek returns
 // the beginning of a file of the sandbox, nil if it can't be read.
-func explainCommand(err error, peek func(path string) []byte) error {
+func ExplainCommand(err error, peek func(path string) []byte) error {
 	var remote *RemoteError
 	if !errors.As(err, &remote) {
 		return err
@@ -133,7 +129,7 @@ func firstWord(b []byte) []byte {
 // ExplainCommand words the error of Execute. It reads the beginning of the command
 // where that helps.
 func (c *Control) ExplainCommand(ctx context.Context, err error) error {
-	return explainCommand(err, func(p string) []byte { return c.peek(ctx, p) })
+	return ExplainCommand(err, func(p string) []byte { return c.peek(ctx, p) })
 }
 
 // peek returns the beginning of a file in the sandbox.
@@ -143,7 +139,7 @@ func (c *Control) peek(ctx context.Context, p string) []byte {
 		return nil
 	}
 	defer r.Close()
-	err = c.call(ctx, wire.MethodRead, wire.ReadArgs{ContainerID: c.id, Path: p, Size: maxInterpreterLine}, nil, w)
+	err = c.call(ctx, wire.MethodRead, wire.ReadArgs{ContainerID: c.id, Path: p, Size: MaxInterpreterLine}, nil, w)
 	w.Close()
 	if err != nil {
 		return nil
@@ -152,83 +148,10 @@ func (c *Control) peek(ctx context.Context, p string) []byte {
 	if err := unix.SetNonblock(int(r.Fd()), true); err != nil {
 		return nil
 	}
-	b := make([]byte, maxInterpreterLine)
+	b := make([]byte, MaxInterpreterLine)
 	n, err := unix.Read(int(r.Fd()), b)
 	if err != nil {
 		return nil
 	}
 	return b[:n]
-}
-
-// peek returns the beginning of a file of a sandbox that has not been started, as
-// its application would see it: below the volume or the root that it is in, links
-// followed inside of that.
-func peek(st *setup.Setup, p string) []byte {
-	from, rest := st.Root, path.Clean(p)
-	if from.Host {
-		from.Path = "/"
-		if !showsHost(rest) {
-			from.Path = ""
-		}
-	}
-	longest := ""
-	i := 0
-	for _, m := range st.Spec.Mounts {
-		below := p == m.Destination || strings.HasPrefix(p, strings.TrimSuffix(m.Destination, "/")+"/")
-		bind := m.Type == "bind" && i < len(st.Volumes)
-		if below && len(m.Destination) >= len(longest) {
-			longest, from = m.Destination, setup.Source{}
-			if bind {
-				from = st.Volumes[i]
-			}
-			rest = strings.TrimPrefix(p, m.Destination)
-		}
-		if bind {
-			i++
-		}
-	}
-	if from.Path == "" {
-		return nil
-	}
-	b, err := readBeginning(from.Path, strings.Trim(rest, "/"))
-	if err != nil {
-		return nil
-	}
-	return b
-}
-
-// showsHost says whether root.host shows a path as the host has it.
-func showsHost(p string) bool {
-	for _, d := range hostDirs {
-		if strings.HasPrefix(p, "/"+d+"/") {
-			return true
-		}
-	}
-	return false
-}
-
-func readBeginning(tree, rest string) ([]byte, error) {
-	f, err := openAt2(unix.AT_FDCWD, tree, unix.O_PATH, unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	if rest != "" {
-		below, err := openAt2(int(f.Fd()), rest, unix.O_PATH, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
-		if err != nil {
-			return nil, err
-		}
-		defer below.Close()
-		f = below
-	}
-	// To open a FIFO of the host would take data from its reader.
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(errors.New("no regular file"), err)
-	}
-	file, err := os.Open(proc.FDPath(f))
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	return io.ReadAll(io.LimitReader(file, maxInterpreterLine))
 }

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package sentry
 
 import (
-	"bytes"
 	"context"
 	"net"
 	"os"
 	"runtime"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -39,8 +37,8 @@ func controlPair(tb testing.TB) (*Control, *net.UnixConn) {
 	return &Control{conn: conns[0], id: "web"}, conns[1]
 }
 
-// openFiles is how many descriptors this process has.
-func openFiles(tb testing.TB) int {
+// OpenFiles is how many descriptors this process has.
+func OpenFiles(tb testing.TB) int {
 	tb.Helper()
 	d, err := os.Open("/proc/self/fd")
 	if err != nil {
@@ -143,7 +141,7 @@ func manyEntries(head, tail string, size int) string {
 
 // Descriptors that a sentry sends with its answer are not taken.
 func TestControlDescriptors(t *testing.T) {
-	before := openFiles(t)
+	before := OpenFiles(t)
 	for range 50 {
 		c, sentry := controlPair(t)
 		go sendHostile(sentry, []byte(`{"success":true,"result":[]}`), 1, []int{0, 1, 2, 0, 1, 2})
@@ -153,10 +151,10 @@ func TestControlDescriptors(t *testing.T) {
 		c.Close()
 	}
 	deadline := time.Now().Add(60 * time.Second)
-	for openFiles(t) > before && time.Now().Before(deadline) {
+	for OpenFiles(t) > before && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)
 	}
-	if n := openFiles(t); n > before {
+	if n := OpenFiles(t); n > before {
 		t.Errorf("%d descriptors, before there were %d", n, before)
 	}
 }
@@ -179,7 +177,7 @@ func FuzzControlReply(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, which byte, piece uint16, descriptors bool, answer []byte) {
 		answer = answer[:min(len(answer), 1<<20)]
-		files, routines := openFiles(t), runtime.NumGoroutine()
+		files, routines := OpenFiles(t), runtime.NumGoroutine()
 		c, sentry := controlPair(t)
 		var fds []int
 		if descriptors {
@@ -209,9 +207,9 @@ func FuzzControlReply(f *testing.F) {
 		c.Close()
 		<-done
 		// What ends by itself may need a moment to do so.
-		for deadline := time.Now().Add(60 * time.Second); openFiles(t) > files || runtime.NumGoroutine() > routines; time.Sleep(50 * time.Microsecond) {
+		for deadline := time.Now().Add(60 * time.Second); OpenFiles(t) > files || runtime.NumGoroutine() > routines; time.Sleep(50 * time.Microsecond) {
 			if time.Now().After(deadline) {
-				t.Fatalf("%d descriptors and %d goroutines, before there were %d and %d", openFiles(t), runtime.NumGoroutine(), files, routines)
+				t.Fatalf("%d descriptors and %d goroutines, before there were %d and %d", OpenFiles(t), runtime.NumGoroutine(), files, routines)
 			}
 		}
 	})
@@ -225,39 +223,9 @@ func FuzzLastWords(f *testing.F) {
 	f.Add("I0102 x\nE \u009b2J \u202e")
 	f.Add(strings.Repeat("x", 5000) + "\n\n")
 	f.Fuzz(func(t *testing.T, tail string) {
-		s := lastWords(tail)
+		s := LastLogLine(tail)
 		if len(s) > 1000 || strings.ContainsFunc(s, unicode.IsControl) {
 			t.Fatalf("%q of %q", s, tail)
-		}
-	})
-}
-
-// The mappings of a process are the kernel's, of a namespace that may be
-// anybody's.
-func FuzzParseIDMap(f *testing.F) {
-	f.Add("0 0 4294967295\n")
-	f.Add("         0     100000      65536\n     65536 1 1\n")
-	f.Add("0 0\n")
-	f.Add("-1 0 1\n")
-	f.Add("0 0 99999999999\n")
-	f.Fuzz(func(t *testing.T, s string) {
-		maps, err := parseIDMap(s)
-		if err != nil {
-			if strings.ContainsFunc(err.Error(), unicode.IsControl) {
-				t.Fatalf("%q", err)
-			}
-			return
-		}
-		var b bytes.Buffer
-		for _, m := range maps {
-			for _, n := range []uint32{m.ContainerID, m.HostID, m.Size} {
-				b.WriteString(" " + strconv.FormatUint(uint64(n), 10))
-			}
-			b.WriteByte('\n')
-		}
-		again, err := parseIDMap(b.String())
-		if err != nil || len(again) != len(maps) {
-			t.Fatalf("%v: %v", again, err)
 		}
 	})
 }

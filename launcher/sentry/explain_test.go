@@ -1,21 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package sentry
 
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
-
 	"sandboxctl.dev/actual/operation"
-	"sandboxctl.dev/launcher/setup"
 )
 
 // Why a command can't be started is said in users' words.
@@ -48,7 +42,7 @@ func TestExplainCommand(t *testing.T) {
 		"too many, at a start": {"starting sandbox: creating process: try again", "", "no process can be started in the sandbox", false},
 		"no such limit":        {load + "please try again", "", "/f/x can't be executed in the sandbox: please try again", false},
 	} {
-		err := explainCommand(fmt.Errorf("start: %w", &RemoteError{Message: c.said}), func(p string) []byte {
+		err := ExplainCommand(fmt.Errorf("start: %w", &RemoteError{Message: c.said}), func(p string) []byte {
 			if p != "/f/x" || c.file == "" {
 				return nil
 			}
@@ -67,48 +61,7 @@ func TestExplainCommand(t *testing.T) {
 			t.Errorf("%s: %q", name, err)
 		}
 	}
-	if other := errors.New("other"); explainCommand(other, nil) != other {
+	if other := errors.New("other"); ExplainCommand(other, nil) != other {
 		t.Error("another error is not left as it is")
-	}
-}
-
-// The file of a command is found where its application would find it, and nothing
-// else is opened.
-func TestPeek(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	root, volume := filepath.Join(dir, "root"), filepath.Join(dir, "volume")
-	for file, text := range map[string]string{
-		root + "/bin/a": "in the root", root + "/v/b": "hidden by the volume", volume + "/b": "in the volume", volume + "/sub/c": "deeper", dir + "/secret": "outside",
-	} {
-		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o644)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	err := errors.Join(
-		os.Symlink("../secret", volume+"/out"), os.Symlink("/sub/c", volume+"/inside"), unix.Mkfifo(volume+"/fifo", 0o600),
-		os.WriteFile(volume+"/long", []byte(strings.Repeat("x", 1000)), 0o644),
-	)
-	if err != nil {
-		t.Fatal(err)
-	}
-	st := &setup.Setup{Spec: &specs.Spec{Mounts: []specs.Mount{
-		{Destination: "/proc", Type: "proc"}, {Destination: "/v", Type: "bind"}, {Destination: "/v/tmp", Type: "tmpfs"}, {Destination: "/file", Type: "bind"},
-	}}, Root: setup.Source{Path: root}, Volumes: []setup.Source{{Path: volume}, {Path: volume + "/b"}}}
-	for p, want := range map[string]string{
-		"/bin/a": "in the root", "/v/b": "in the volume", "/v/sub/c": "deeper", "/v/inside": "deeper", "/file": "in the volume", "/v/../bin/a": "",
-		"/v/out": "", "/v/fifo": "", "/v/none": "", "/v/sub": "", "/v": "", "/": "", "/proc/version": "", "/v/tmp/b": "", "/vb": "",
-		"/v/long": strings.Repeat("x", maxInterpreterLine),
-	} {
-		if got := string(peek(st, p)); got != want {
-			t.Errorf("%s: %.40q, expected %.40q", p, got, want)
-		}
-	}
-	st = &setup.Setup{Spec: &specs.Spec{}, Root: setup.Source{Host: true}}
-	if got := peek(st, "/usr/bin/env"); len(got) == 0 {
-		t.Error("nothing of the host's programs")
-	}
-	if got := peek(st, "/etc/passwd"); got != nil {
-		t.Errorf("the host's own passwd: %q", got)
 	}
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package sentry
 
 import (
 	"context"
@@ -91,7 +91,7 @@ func (c *Control) states(ctx context.Context) (wire.States, error) {
 	}
 	defer func() { _ = conn.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-	if err := conn.SetReadDeadline(time.Now().Add(defaultCallTimeout)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(CallTimeout)); err != nil {
 		return nil, fmt.Errorf("read states of processes: %w", err)
 	}
 	var states wire.States

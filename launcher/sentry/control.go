@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package sentry
 
 import (
 	"bytes"
@@ -32,9 +32,9 @@ const (
 	maxObjects   = 16 << 10
 )
 
-// defaultCallTimeout applies when the context has no deadline: a hung sentry
+// CallTimeout applies when the context of a call has no deadline: a hung sentry
 // must not hang its caller.
-const defaultCallTimeout = 10 * time.Second
+const CallTimeout = 10 * time.Second
 
 // RemoteError is an error that the sentry answered with. Message is the sentry's
 // and not to be trusted with a terminal or a log; Error makes it fit for both.
@@ -120,7 +120,7 @@ type reply struct {
 func (c *Control) call(ctx context.Context, method string, arg, result any, files ...*os.File) error {
 	deadline, ok := ctx.Deadline()
 	if !ok {
-		deadline = time.Now().Add(defaultCallTimeout)
+		deadline = time.Now().Add(CallTimeout)
 	}
 	return c.callUntil(ctx, deadline, method, arg, result, files...)
 }
@@ -192,7 +192,7 @@ func (c *Control) roundTrip(method string, arg, result any, files []*os.File) er
 func orClosed(err error) error {
 	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, unix.EPIPE, unix.ECONNRESET} {
 		if errors.Is(err, e) {
-			return fmt.Errorf("%w: %w", ErrSentryClosed, err)
+			return fmt.Errorf("%w: %w", ErrClosed, err)
 		}
 	}
 	return err
