@@ -14,7 +14,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -88,6 +87,7 @@ func run(argv []string) int {
 // bootSentry waits at the gate, runs the sandbox to its end and leaves the
 // exit record.
 func bootSentry(opts *options, flags *flag.FlagSet) int {
+	deferGC()
 	sandbox, err := parseBootFlags(flags.Args()[1:])
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "boot: %v\n", err)
@@ -108,8 +108,6 @@ func bootSentry(opts *options, flags *flag.FlagSet) int {
 			return wire.ExitBootFailed
 		}
 	}
-	// Heaps of idle sandboxes are most of what a host full of them holds.
-	debug.SetGCPercent(75)
 	if !waitGate(opts.gateFD) {
 		return wire.ExitGateClosed
 	}
@@ -134,7 +132,7 @@ func bootSentry(opts *options, flags *flag.FlagSet) int {
 	// ended by itself: a host that shuts down sends them.
 	told := make(chan os.Signal, 1)
 	signal.Notify(told, unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT)
-	status, err := bootSandbox(conf, sandbox, func() {})
+	status, err := bootSandbox(conf, sandbox, settleHeap)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%v\n", err)
 		return wire.ExitBootFailed
