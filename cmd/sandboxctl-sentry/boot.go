@@ -12,7 +12,6 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/cpuid"
 	"gvisor.dev/gvisor/pkg/fd"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/log"
@@ -87,7 +86,6 @@ func bootSandbox(conf *config.Config, b *bootFlags, started func()) (unix.WaitSt
 		return 0, fmt.Errorf("the host has pages of %d bytes, gVisor was built for %d", n, hostarch.PageSize)
 	}
 	debug.SetTraceback(conf.Traceback)
-	cpuid.Initialize()
 	ring0.InitDefault()
 	args := boot.Args{
 		ID: b.id, Conf: conf, ControllerFD: b.controllerFD, ExecFD: b.execFD,

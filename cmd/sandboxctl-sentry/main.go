@@ -18,10 +18,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/cpuid"
 	"gvisor.dev/gvisor/pkg/log"
+	"gvisor.dev/gvisor/pkg/sentry/seccheck"
 	"gvisor.dev/gvisor/runsc/config"
 	"gvisor.dev/gvisor/runsc/flag"
 
+	"sandboxctl.dev/cmd/sandboxctl-sentry/filters"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -108,6 +111,7 @@ func bootSentry(opts *options, flags *flag.FlagSet) int {
 			return wire.ExitBootFailed
 		}
 	}
+	prepare(conf)
 	if !waitGate(opts.gateFD) {
 		return wire.ExitGateClosed
 	}
@@ -150,6 +154,16 @@ func bootSentry(opts *options, flags *flag.FlagSet) int {
 		return 128 + int(status.Signal())
 	}
 	return status.ExitStatus()
+}
+
+// prepare does what needs nothing of the sandbox and touches nothing of the host,
+// while the launcher writes its record.
+func prepare(conf *config.Config) {
+	if err := filters.Use(conf.Network == config.NetworkHost, conf.EnableRaw, conf.DirectFS); err != nil {
+		log.Warningf("No precompiled seccomp program: %v", err) // gVisor compiles one
+	}
+	seccheck.Initialize()
+	cpuid.Initialize()
 }
 
 // waitGate blocks until the launcher has written this process's identity to

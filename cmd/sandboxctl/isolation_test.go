@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -195,6 +196,7 @@ func TestIsolation(t *testing.T) {
 				w.compare(t, name)
 			}
 			w.laws(t, name)
+			w.precompiled(t, name)
 		})
 	}
 	if *updateIsolation {
@@ -312,6 +314,19 @@ func (w *isolation) record(t *testing.T, name string) *actual.Record {
 		return rec != nil && rec.Phase == actual.PhaseRunning
 	})
 	return rec
+}
+
+// precompiled says that there was a seccomp program for this kind of sentry: gVisor
+// logs it if it has to compile one.
+func (w *isolation) precompiled(t *testing.T, name string) {
+	t.Helper()
+	if w.kinds[name].container || runtime.GOARCH != "amd64" {
+		return // nobody has generated those of other processors
+	}
+	out, err := w.h.command("logs", "--sentry", name).CombinedOutput()
+	if err != nil || strings.Contains(string(out), "slows down sandbox startup") {
+		t.Errorf("log of the sentry: %v\n%s", err, out)
+	}
 }
 
 // look collects the facts of a kind.
