@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/moby/sys/capability"
+
 	"sandboxctl.dev/desired/yamldoc"
 )
 
@@ -131,18 +133,22 @@ func (v *Validator) env(env []EnvVar) {
 	}
 }
 
-// capabilityNames are Linux's.
-var capabilityNames = strings.Fields(`AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN
-	DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE MKNOD
-	NET_ADMIN NET_BIND_SERVICE NET_BROADCAST NET_RAW PERFMON SETFCAP SETGID SETPCAP SETUID SYS_ADMIN SYS_BOOT SYS_CHROOT
-	SYS_MODULE SYS_NICE SYS_PACCT SYS_PTRACE SYS_RAWIO SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG SYSLOG WAKE_ALARM`)
+// CapabilityNames are Linux's capabilities without CAP_, each at the place of its
+// number. This kernel is not asked which it has: a manifest is valid or not
+// wherever it is read.
+var CapabilityNames = sync.OnceValue(func() (names []string) {
+	for _, c := range capability.ListKnown() {
+		names = append(names, strings.ToUpper(c.String()))
+	}
+	return names
+})
 
 // rlimitNames are Linux's.
 var rlimitNames = strings.Fields(`AS CORE CPU DATA FSIZE LOCKS MEMLOCK MSGQUEUE NICE NOFILE NPROC RSS RTPRIO RTTIME SIGPENDING STACK`)
 
 // Capability checks the name of a capability.
 func (v *Validator) Capability(field, n string) {
-	v.known(field, "capability", strings.TrimPrefix(strings.ToUpper(n), "CAP_"), n, capabilityNames)
+	v.known(field, "capability", strings.TrimPrefix(strings.ToUpper(n), "CAP_"), n, CapabilityNames())
 }
 
 func (v *Validator) known(field, what, short, given string, names []string) {

@@ -10,32 +10,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/launcher/proc"
+	"sandboxctl.dev/launcher/pty"
 )
 
 // newTerminal makes a terminal for an application that nobody sits at: what it
 // writes goes into a log, so that a newline stays one, and what it reads is not
 // there. It has the size that programs take for granted.
 func newTerminal() (master, slave *os.File, err error) {
-	m, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("make terminal: %w", err)
+	if master, slave, err = pty.Open(); err != nil {
+		return nil, nil, err
 	}
-	master = os.NewFile(uintptr(m), "terminal")
-	fail := func(what string, err error) (*os.File, *os.File, error) {
-		return nil, nil, errors.Join(fmt.Errorf("%s terminal: %w", what, err), master.Close())
-	}
-	if err := unix.IoctlSetPointerInt(m, unix.TIOCSPTLCK, 0); err != nil {
-		return fail("unlock", err)
-	}
-	// By descriptor: which devpts is mounted at /dev/pts does not matter.
-	s, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(m), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
-	if errno != 0 {
-		return fail("open", errno)
-	}
-	slave = os.NewFile(s, "terminal")
-	if err := setTerminal(int(s)); err != nil {
-		err = errors.Join(err, slave.Close())
-		return fail("set up", err)
+	if err := setTerminal(int(slave.Fd())); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("set up terminal: %w", err), slave.Close(), master.Close())
 	}
 	return master, slave, nil
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/containerd/console"
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/launcher/pty"
 )
 
 // errTerminalClosed ends a command whose terminal is no more.
@@ -31,16 +33,16 @@ func (x *execution) onTerminal(ctx context.Context, cancel context.CancelCauseFu
 	if err != nil {
 		return 0, fmt.Errorf("open terminal: %w", err)
 	}
-	pty, path, err := console.NewPty()
+	master, tty, err := pty.Open()
 	if err != nil {
-		return 0, fmt.Errorf("create terminal: %w", err)
+		return 0, err
 	}
-	defer pty.Close()
-	tty, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY, 0)
+	defer master.Close()
+	theirs, err := console.ConsoleFromFile(master)
+	if err == nil {
+		err = matchTerminal(theirs, ours)
+	}
 	if err != nil {
-		return 0, fmt.Errorf("open terminal: %w", err)
-	}
-	if err := matchTerminal(pty, ours); err != nil {
 		return 0, errors.Join(err, tty.Close())
 	}
 	signals := x.listen()
@@ -61,16 +63,16 @@ func (x *execution) onTerminal(ctx context.Context, cancel context.CancelCauseFu
 			err = errors.Join(err, fmt.Errorf("reset terminal: %w", rerr))
 		}
 	}()
-	defer x.a.resize(ours, pty)()
+	defer x.a.resize(ours, theirs)()
 
 	r, err := newRelay()
 	if err != nil {
 		return 0, err
 	}
-	if err := r.terminal(pty, x.a.stdout); err != nil {
+	if err := r.terminal(theirs, x.a.stdout); err != nil {
 		return 0, err
 	}
-	keys := &keyboard{pty: pty, signal: func(sig unix.Signal) { x.signalForeground(ctx, pid, sig) }}
+	keys := &keyboard{pty: theirs, signal: func(sig unix.Signal) { x.signalForeground(ctx, pid, sig) }}
 	go func() {
 		// A terminal never ends but for good.
 		_, _ = io.Copy(keys, reader(in))

@@ -144,7 +144,7 @@ func TestParseBytes(t *testing.T) {
 			t.Errorf("%s: %d, %v", in, n, err)
 		}
 	}
-	for _, in := range []string{"", "-2", "lots", "m", "1mm", "1.5g", "9223372036854775807k", "0x10", "1 m"} {
+	for _, in := range []string{"", "-2", "lots", "m", "1mm", "1.5g", "9223372036854775807k", "8388608t", "0x10", "1 m"} {
 		if n, err := parseBytes(in); err == nil {
 			t.Errorf("%q: %d", in, n)
 		}

@@ -27,7 +27,13 @@ const (
 func TestDetect(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		mountsV2: "v2 /sys/fs/cgroup map[]", "": "none  map[]", "garbage\n1 2\n - \n": "none  map[]",
+		mountsV2: "v2 /sys/fs/cgroup map[]", "": "none  map[]",
+		// The kernel escapes what would end a field.
+		`34 30 0:30 / /sys/fs/c\040g\011r\134oup rw - cgroup2 cgroup2 rw` + "\n":                                "v2 /sys/fs/c g\tr\\oup map[]",
+		`31 30 0:27 / /mnt/a\040b rw shared:9 master:3 - cgroup cgroup rw,cpu` + "\n" + mountsV2:                "hybrid /sys/fs/cgroup map[cpu:/mnt/a b]",
+		"31 30 0:27 / /one rw - cgroup cgroup rw,cpu\n32 30 0:27 / /two rw - cgroup cgroup rw,cpu\n" + mountsV2: "hybrid /sys/fs/cgroup map[cpu:/one]",
+		"31 30 0:27 / /sys/fs/cgroup/systemd rw - cgroup systemd rw,name=systemd\n" + mountsV2:                  "v2 /sys/fs/cgroup map[]",
+		"31 30 0:27 / /sys/fs/cgroup rw - tmpfs cgroup2 rw,cpu\n":                                               "none  map[]",
 		mountsHybrid:  "hybrid /sys/fs/cgroup/unified map[cpu:/sys/fs/cgroup/cpu memory:/sys/fs/cgroup/memory pids:/sys/fs/cgroup/pids]",
 		mountsFreezer: "v2 /sys/fs/cgroup/unified map[freezer:/sys/fs/cgroup/freezer]",
 		mountsV1:      "v1  map[cpu:/sys/fs/cgroup/cpu,cpuacct cpuacct:/sys/fs/cgroup/cpu,cpuacct memory:/sys/fs/cgroup/memory]",
@@ -38,6 +44,17 @@ func TestDetect(t *testing.T) {
 		}
 		if got := fmt.Sprint(h.Version(), " ", h.v2, " ", h.v1); got != want {
 			t.Errorf("%q, expected %q", got, want)
+		}
+	}
+}
+
+// A list that can't be read is not one without hierarchies: sandboxes would be
+// started without their limits.
+func TestDetectUnreadable(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"garbage\n", "1 2\n", " - \n", "34 30 0:30 / /sys/fs/cgroup rw cgroup2 cgroup2 rw\n", mountsV2 + "34 30 x / /y rw - cgroup2 cgroup2 rw\n"} {
+		if h, err := detect(strings.NewReader(text)); err == nil {
+			t.Errorf("%q is %s", text, h.Version())
 		}
 	}
 }

@@ -3,7 +3,7 @@
 package cgroup
 
 import (
-	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/crashpoint"
@@ -75,32 +76,22 @@ func Detect() (*Host, error) {
 	return detect(f)
 }
 
-func detect(mountinfo io.Reader) (*Host, error) {
+func detect(list io.Reader) (*Host, error) {
+	mounts, err := mountinfo.GetMountsFromReader(list, mountinfo.FSTypeFilter("cgroup", "cgroup2"))
+	if err != nil {
+		return nil, fmt.Errorf("read mounts: %w", err)
+	}
 	h := &Host{v1: map[string]string{}}
-	sc := bufio.NewScanner(mountinfo)
-	for sc.Scan() {
-		// ID PARENT DEV ROOT MOUNTPOINT OPTIONS [TAGS...] - TYPE SOURCE SUPEROPTIONS
-		left, right, ok := strings.Cut(sc.Text(), " - ")
-		lf, rf := strings.Fields(left), strings.Fields(right)
-		if !ok || len(lf) < 6 || len(rf) < 3 {
+	for _, m := range mounts {
+		if m.FSType == "cgroup2" {
+			h.v2 = cmp.Or(h.v2, m.Mountpoint)
 			continue
 		}
-		point := lf[4]
-		switch rf[0] {
-		case "cgroup2":
-			if h.v2 == "" {
-				h.v2 = point
-			}
-		case "cgroup":
-			for c := range strings.SplitSeq(rf[2], ",") {
-				if slices.Contains(known, c) && h.v1[c] == "" {
-					h.v1[c] = point
-				}
+		for c := range strings.SplitSeq(m.VFSOptions, ",") {
+			if slices.Contains(known, c) {
+				h.v1[c] = cmp.Or(h.v1[c], m.Mountpoint)
 			}
 		}
-	}
-	if err := sc.Err(); err != nil {
-		return nil, fmt.Errorf("read mounts: %w", err)
 	}
 	return h, nil
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
+
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher/cgroup"
 )
@@ -379,17 +381,13 @@ func (v *view) members(r *actual.Record, dirs []string) {
 }
 
 func (v *view) mounts(path string) error {
-	b, err := os.ReadFile("/proc/self/mountinfo")
+	below, err := mountinfo.GetMounts(mountinfo.PrefixFilter(v.tree.path))
 	if err != nil {
 		return fmt.Errorf("read mounts: %w", err)
 	}
-	for line := range strings.Lines(string(b)) {
-		f := strings.Fields(line)
-		if len(f) < 5 {
-			continue
-		}
-		if point := unescape(f[4]); strings.HasPrefix(point, v.tree.path+"/") {
-			v.add(LeftMount, "something is mounted at %s", point)
+	for _, m := range below {
+		if m.Mountpoint != v.tree.path {
+			v.add(LeftMount, "something is mounted at %s", m.Mountpoint)
 		}
 	}
 	info, err := os.Stat(path)

@@ -180,11 +180,3 @@ func trashed(store *actual.Store, name string) *actual.Record {
 	}
 	return r
 }
-
-// unescape undoes the octal escapes of mountinfo.
-func unescape(s string) string {
-	for _, e := range []struct{ code, char string }{{`\040`, " "}, {`\011`, "\t"}, {`\012`, "\n"}, {`\134`, `\`}} {
-		s = strings.ReplaceAll(s, e.code, e.char)
-	}
-	return s
-}

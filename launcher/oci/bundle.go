@@ -14,11 +14,11 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/containerd/console"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/launcher/pty"
 )
 
 // maxConfig bounds config.json and process.json.
@@ -105,21 +105,16 @@ func OpenTerminal(socket string, size *specs.Box) (slave *os.File, err error) {
 // openTerminal makes a terminal, gives its master side away and returns the
 // other.
 func (c *Create) openTerminal(size *specs.Box) (slave *os.File, err error) {
-	master, path, err := console.NewPty()
+	master, slave, err := pty.Open()
 	if err != nil {
-		return nil, fmt.Errorf("make terminal: %w", err)
+		return nil, err
 	}
 	defer master.Close()
 	if size != nil {
 		if err := setSize(master, size); err != nil {
-			return nil, err
+			return nil, errors.Join(err, slave.Close())
 		}
 	}
-	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open terminal %s: %w", path, err)
-	}
-	slave = os.NewFile(uintptr(fd), path)
 	dup, err := unix.FcntlInt(master.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("duplicate terminal: %w", err), slave.Close())
@@ -139,11 +134,11 @@ func (c *Create) openTerminal(size *specs.Box) (slave *os.File, err error) {
 	return slave, nil
 }
 
-func setSize(master console.Console, size *specs.Box) error {
+func setSize(master *os.File, size *specs.Box) error {
 	if size.Height > math.MaxUint16 || size.Width > math.MaxUint16 {
 		return fmt.Errorf("process.consoleSize: expected at most %d, got %d by %d", math.MaxUint16, size.Width, size.Height)
 	}
-	if err := master.Resize(console.WinSize{Height: uint16(size.Height), Width: uint16(size.Width)}); err != nil {
+	if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: uint16(size.Height), Col: uint16(size.Width)}); err != nil {
 		return fmt.Errorf("set size of terminal: %w", err)
 	}
 	return nil

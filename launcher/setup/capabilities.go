@@ -13,16 +13,10 @@ import (
 	"sandboxctl.dev/launcher/wire"
 )
 
-// capabilityBits are the numbers of Linux's capabilities, in order from 0.
-var capabilityBits = strings.Fields(`CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP
-	LINUX_IMMUTABLE NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT
-	SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE
-	AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE`)
-
 // CapabilityNames are the capabilities this program knows, as OCI writes them.
 func CapabilityNames() []string {
-	out := make([]string, len(capabilityBits))
-	for i, n := range capabilityBits {
+	out := slices.Clone(desired.CapabilityNames())
+	for i, n := range out {
 		out[i] = "CAP_" + n
 	}
 	return out
@@ -92,10 +86,8 @@ func capabilityMask(names []string, raw bool) uint64 {
 	var m uint64
 	for _, n := range names {
 		n = strings.TrimPrefix(strings.ToUpper(n), "CAP_")
-		for bit, name := range capabilityBits {
-			if n == name && (raw || n != netRaw) {
-				m |= 1 << bit
-			}
+		if bit := slices.Index(desired.CapabilityNames(), n); bit >= 0 && (raw || n != netRaw) {
+			m |= 1 << bit
 		}
 	}
 	return m
