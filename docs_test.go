@@ -7,6 +7,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/hostpolicy"
 )
 
 // claims are the rows of the tables of a document: id, cells, and the last cell,
@@ -70,6 +73,51 @@ func TestClaims(t *testing.T) {
 					t.Errorf("%s: %s: %v", doc.path, cells[0], err)
 				}
 			}
+		}
+	}
+}
+
+var yamlBlock = regexp.MustCompile("(?ms)^```yaml\n(.*?)^```$")
+
+// yamlProblems are those of a block of a page: a document, or a part of a spec.
+func yamlProblems(block string) (problems []desired.Problem) {
+	switch {
+	case strings.Contains(block, "kind: "+desired.PolicyKind):
+		_, problems = hostpolicy.Decode("policy.yaml", []byte(block))
+	case strings.Contains(block, "apiVersion:"):
+		_, problems = desired.Decode("block.yaml", []byte(block))
+	default:
+		head := "apiVersion: " + desired.APIVersion + "\nkind: " + desired.Kind + "\nmetadata: {name: web}\nspec:\n  root: {host: {}}\n"
+		if !strings.Contains(block, "  command:") {
+			head += "  command: [sleep, infinity]\n"
+		}
+		_, problems = desired.Decode("block.yaml", []byte(head+block))
+	}
+	return problems
+}
+
+// What the documentation shows can be copied.
+func TestYAMLBlocks(t *testing.T) {
+	t.Parallel()
+	n := 0
+	for _, f := range pages(t) {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range yamlBlock.FindAllStringSubmatch(string(text), -1) {
+			n++
+			for _, p := range yamlProblems(b[1]) {
+				t.Errorf("%s: %s in\n%s", f, p.Error(), b[1])
+			}
+		}
+	}
+	if n < 4 {
+		t.Errorf("only %d blocks were found", n)
+	}
+	for _, bad := range []string{"  comand: [x]\n", "apiVersion: x\nkind: HostPolicy\n", "apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {}\n"} {
+		if len(yamlProblems(bad)) == 0 {
+			t.Errorf("%q is taken for valid", bad)
 		}
 	}
 }

@@ -12,7 +12,8 @@ import (
 )
 
 // documents whose blocks of commands are run in the machine, in this order. The
-// first sets up what the others need, the last takes it away.
+// first sets up what the others need, the last takes it away. Those of all other
+// pages change nothing outside of a scratch directory: TestDocsBlocks runs them.
 var documents = []string{
 	"guide/install.md", "guide/troubleshooting.md", "guide/network.md", "reference/oci.md",
 	"guide/backup.md", "guide/upgrade.md", "guide/uninstall.md",
