@@ -108,7 +108,7 @@ func (l *Loop) announceForeign(in *desired.Snapshot) {
 		}
 	}
 	if news > maxForeign {
-		l.event(actual.EventWarning, "", actual.EventFileIgnored, fmt.Sprintf("%d more files are for other programs; see `sandboxctl validate`", news-maxForeign))
+		l.event(actual.EventWarning, "", actual.EventFileIgnored, fmt.Sprintf("files for other programs that are not listed here: %d; see `sandboxctl validate`", news-maxForeign))
 	}
 	if !in.Complete {
 		// What can't be read now is not told again when it can.

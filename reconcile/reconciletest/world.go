@@ -25,6 +25,7 @@ type World struct {
 	mu       sync.Mutex
 	want     map[string]*desired.Entry
 	complete bool
+	warnings []desired.Warning
 	digest   int
 	records  map[string]*actual.Record
 	procs    map[int]bool // alive
@@ -194,6 +195,15 @@ func (w *World) Kill(name, what string, code int) {
 
 func key(r *actual.Record) string { return fmt.Sprintf("%s/%d", r.UID, r.Attempt) }
 
+// Warn sets what the manifests directory warns of.
+func (w *World) Warn(warnings ...desired.Warning) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.warnings = warnings
+	w.digest++
+	w.notify()
+}
+
 // Reboot ends every process and begins another boot.
 func (w *World) Reboot() {
 	w.mu.Lock()
@@ -212,6 +222,7 @@ func (w *World) Load(context.Context) (*desired.Snapshot, error) {
 		s.Reason, s.Message = desired.ReasonDirectoryMissing, "gone"
 		return s, nil
 	}
+	s.Warnings = slices.Clone(w.warnings)
 	for _, e := range w.want {
 		s.Entries = append(s.Entries, *e)
 	}
