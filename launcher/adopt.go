@@ -97,6 +97,14 @@ func (l *Launcher) adopt(ctx context.Context, rec *actual.Record, start bool) (b
 			return false, nil // it starts over
 		}
 	}
+	if state != wire.StateStopped {
+		switch failed, err := l.startFailed(ctx, rec); {
+		case err != nil:
+			return false, fmt.Errorf("ask whether the application was started: %w", err)
+		case failed:
+			return false, nil // it starts over, and says why it can't
+		}
+	}
 	done := *rec
 	done.Started(time.Now())
 	if err := l.recordStart(&done); err != nil {

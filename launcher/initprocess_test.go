@@ -3,12 +3,14 @@
 package launcher
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -136,6 +138,51 @@ func TestInitFailure(t *testing.T) {
 		err := sentry.ExplainCommand(initFailure(&c.f, c.p), func(string) []byte { return nil })
 		if !strings.HasPrefix(err.Error(), c.want) {
 			t.Errorf("%+v: %v", c.f, err)
+		}
+	}
+}
+
+// A launcher that dies after it has read a failure, and before it has recorded it,
+// leaves it for the next one.
+func TestInitReport(t *testing.T) {
+	t.Parallel()
+	for said, c := range map[string]struct{ failed, ok, again bool }{
+		"\x06":             {false, true, false},
+		"\x15\x02\xff\xff": {true, true, true},
+		"\x15\x0b\xfe\xff": {true, true, true},
+		"\x15\x08\x00\x00": {true, true, true},
+		"nonsense":         {false, false, false},
+		"":                 {false, false, false},
+	} {
+		dir, err := os.Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dir.Close()
+		kept, w, err := makeStartReport(int(dir.Fd()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer kept.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		if _, _, err := initReport(ctx, kept); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("before it says anything: %v", err)
+		}
+		cancel()
+		if _, err := w.WriteString(said); err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		for i, ok := range []bool{c.ok, c.again, c.again} {
+			r, err := openStartReportIn(int(dir.Fd()), unix.O_RDONLY)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f, got, err := initReport(t.Context(), r)
+			r.Close()
+			if err != nil || got != ok || (f != nil) != (ok && c.failed) {
+				t.Errorf("%q, look %d: %+v %v %v", said, i, f, got, err)
+			}
 		}
 	}
 }

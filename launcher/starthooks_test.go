@@ -32,16 +32,13 @@ func TestWaitStart(t *testing.T) {
 		}
 		defer dir.Close()
 		// Twice: the pipe of the attempt before is in the way.
-		var w *os.File
+		var r, w *os.File
 		for range 2 {
+			r.Close()
 			w.Close()
-			if w, err = makeStartReport(int(dir.Fd())); err != nil {
+			if r, w, err = makeStartReport(int(dir.Fd())); err != nil {
 				t.Fatal(err)
 			}
-		}
-		r, err := openStartReportIn(int(dir.Fd()), os.O_RDONLY)
-		if err != nil {
-			t.Fatal(err)
 		}
 		defer r.Close()
 		ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, errors.New("out of time"))

@@ -46,15 +46,20 @@ func (l *Launcher) guestSpec(st *setup.Setup, name string, dir, guestFD int, d *
 		}
 		return &spec, nil, nil
 	}
-	w, err := makeStartReport(dir)
+	r, w, err := makeStartReport(dir)
 	if err != nil {
 		return nil, nil, err
 	}
 	reportFD := d.Give(w)
 	var execFD int
 	if st.StartHooks != nil {
-		execFD, spec.Process, err = giveStartHooks(st, name, guestFD, d)
+		if err = r.Close(); err == nil {
+			execFD, spec.Process, err = giveStartHooks(st, name, guestFD, d)
+		}
 	} else {
+		// The sentry reads nothing there. It keeps the report for a launcher that comes
+		// after this one has died: a pipe without a reader takes nothing.
+		d.Give(r)
 		guestFD = pidone.ReportFD
 		execFD, spec.Process, err = giveInit(st.Spec.Process, d)
 	}
@@ -64,21 +69,22 @@ func (l *Launcher) guestSpec(st *setup.Setup, name string, dir, guestFD int, d *
 	return &spec, []string{flagInt("exec-fd", execFD), fmt.Sprintf("--pass-fd=%d:%d", reportFD, guestFD)}, nil
 }
 
-// makeStartReport returns the write end.
-func makeStartReport(dir int) (*os.File, error) {
+// makeStartReport returns both ends.
+func makeStartReport(dir int) (r, w *os.File, err error) {
 	if err := unix.Unlinkat(dir, startReport, 0); err != nil && !errors.Is(err, unix.ENOENT) {
-		return nil, fmt.Errorf("remove old pipe for the report of the start: %w", err)
+		return nil, nil, fmt.Errorf("remove old pipe for the report of the start: %w", err)
 	}
 	if err := unix.Mkfifoat(dir, startReport, 0o600); err != nil {
-		return nil, fmt.Errorf("create pipe for the report of the start: %w", err)
+		return nil, nil, fmt.Errorf("create pipe for the report of the start: %w", err)
 	}
 	// It opens for writing only while somebody reads.
-	r, err := openStartReportIn(dir, unix.O_RDONLY)
-	if err != nil {
-		return nil, err
+	if r, err = openStartReportIn(dir, unix.O_RDONLY); err != nil {
+		return nil, nil, err
 	}
-	defer r.Close()
-	return openStartReportIn(dir, unix.O_WRONLY)
+	if w, err = openStartReportIn(dir, unix.O_WRONLY); err != nil {
+		return nil, nil, errors.Join(err, r.Close())
+	}
+	return r, w, nil
 }
 
 func openStartReportIn(dir, flags int) (*os.File, error) {
@@ -105,11 +111,11 @@ func (l *Launcher) openStartReport(name string, st *setup.Setup) (*os.File, erro
 // waitStart waits until the application runs. It fails with the words of the sandbox
 // if it does not.
 func waitStart(ctx context.Context, st *setup.Setup, r *os.File) error {
-	said, err := readReport(ctx, r)
-	if err != nil {
-		return err
-	}
 	if st.StartHooks != nil {
+		said, err := readReport(ctx, r)
+		if err != nil {
+			return err
+		}
 		switch why, passed := strings.CutPrefix(said, guest.Passed); {
 		case why != "":
 			return errors.New(untrusted.Line(why, maxStartReport))
@@ -118,14 +124,72 @@ func waitStart(ctx context.Context, st *setup.Setup, r *os.File) error {
 		}
 		return nil
 	}
-	failure, ok := pidone.ReadReport([]byte(said))
+	failure, ok, err := initReport(ctx, r)
 	switch {
+	case err != nil:
+		return err
 	case !ok:
 		return errNotReported
 	case failure != nil:
 		return initFailure(failure, st.Spec.Process)
 	}
 	return nil
+}
+
+// startFailed says whether the init process of a sandbox has reported that it can't
+// execute the application. It waits until it has tried.
+func (l *Launcher) startFailed(ctx context.Context, rec *actual.Record) (bool, error) {
+	if rec.Init != actual.InitOwn {
+		return false, nil
+	}
+	dir, err := l.store.Dir(rec.Name)
+	if err != nil {
+		return false, err
+	}
+	defer dir.Close()
+	r, err := openStartReportIn(int(dir.Fd()), unix.O_RDONLY)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil // restored from a checkpoint: it runs
+	}
+	if err != nil {
+		return false, err
+	}
+	defer r.Close()
+	failure, _, err := initReport(ctx, r)
+	return failure != nil, err
+}
+
+// initReport waits for the report of an init process; ok is false if there is none
+// any more. A failure stays in the pipe: this launcher may die before it is on record.
+func initReport(ctx context.Context, r *os.File) (failure *pidone.Failure, ok bool, err error) {
+	copied, w, err := proc.Pipe()
+	if err != nil {
+		return nil, false, err
+	}
+	defer copied.Close()
+	defer w.Close()
+	for {
+		n, err := unix.Tee(int(r.Fd()), int(w.Fd()), maxStartReport, unix.SPLICE_F_NONBLOCK)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			err = proc.Poll(ctx, []unix.PollFd{{Fd: int32(r.Fd()), Events: unix.POLLIN}})
+		case errors.Is(err, unix.EINTR):
+			err = context.Cause(ctx)
+		case err == nil && n == 0:
+			return nil, false, nil
+		case err == nil:
+			b := make([]byte, n)
+			if _, err = io.ReadFull(copied, b); err == nil {
+				if failure, ok = pidone.ReadReport(b); failure == nil {
+					_, err = r.Read(b)
+				}
+			}
+			return failure, ok, err
+		}
+		if err != nil {
+			return nil, false, fmt.Errorf("wait for the start of the application: %w", err)
+		}
+	}
 }
 
 // readReport reads to the end of the pipe.

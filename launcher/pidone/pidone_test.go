@@ -93,6 +93,20 @@ func (p *initProcess) end(t *testing.T) (string, syscall.WaitStatus) {
 	return string(b), st.Sys().(syscall.WaitStatus)
 }
 
+// waits waits until the process waits for signals.
+func (p *initProcess) waits(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", p.Pid))
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("it is in %q: %v", b, err)
+		}
+		if strings.HasPrefix(string(b), fmt.Sprint(unix.SYS_RT_SIGTIMEDWAIT)+" ") {
+			return
+		}
+	}
+}
+
 // read reads a line of the application.
 func (p *initProcess) read(t *testing.T) string {
 	t.Helper()
@@ -308,15 +322,22 @@ func TestFailures(t *testing.T) {
 			t.Parallel()
 			p := run(t, 0, c.try, "name")
 			got, ok := p.started(t)
-			said, status := p.end(t)
 			if c.want == nil {
+				said, status := p.end(t)
 				if got != nil || !ok || said != "ran\n" || status != 0 {
 					t.Errorf("%+v %v %q %#x", got, ok, said, status)
 				}
 				return
 			}
-			if !ok || got == nil || *got != *c.want || status != 127<<8 {
-				t.Errorf("%+v %v, status %#x, expected %+v", got, ok, status, c.want)
+			if !ok || got == nil || *got != *c.want {
+				t.Errorf("%+v %v, expected %+v", got, ok, c.want)
+			}
+			p.waits(t)
+			if err := p.Signal(unix.SIGTERM); err != nil {
+				t.Error(err)
+			}
+			if said, status := p.end(t); said != "" || status != 127<<8 {
+				t.Errorf("%q, status %#x", said, status)
 			}
 		})
 	}
@@ -336,7 +357,7 @@ func TestNoChild(t *testing.T) {
 	if err := os.WriteFile(file, Program(sh), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", "exec 3>&1; cd /; exec prlimit --nproc=1 setpriv --reuid 54321 --clear-groups "+file+" sh -c true")
+	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", "exec 3>&1; cd /; exec prlimit --nproc=1 setpriv --reuid 54321 --clear-groups "+file+" sh -c true >/dev/null")
 	if err := os.Chmod(filepath.Dir(file), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -345,10 +366,21 @@ func TestNoChild(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	out, err := cmd.Output()
+	stdout, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := io.ReadAll(stdout)
 	if f, ok := ReadReport(out); !ok || f == nil || !f.NoChild || f.Errno != unix.EAGAIN {
 		t.Errorf("%q %v: %+v", out, err, f)
 	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Wait() // it was killed
 }
 
 // Where nobody reads the report the application runs, and has no signal of that.

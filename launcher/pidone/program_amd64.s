@@ -331,6 +331,26 @@ report:
 	LEAQ RESULT(BX), SI
 	MOVQ $4, DX
 	SYSCALL
+	TESTQ AX, AX
+	JLE  unheard
+	MOVQ $CLOSE, AX
+	MOVQ $REPORT_FD, DI
+	SYSCALL
+	// The report is gone when this process is, and with it the difference to an
+	// application that ended with 127. It may be for a launcher that has not been
+	// started yet: wait until one has read it and ends the sandbox.
+wait:
+	MOVQ $RT_SIGTIMEDWAIT, AX
+	LEAQ ALL(BX), DI
+	LEAQ INFO(BX), SI
+	MOVQ $0, DX         // for ever
+	MOVQ $8, R10
+	SYSCALL
+	CMPQ AX, $SIGCHLD   // of the child that could not execute it
+	JEQ  wait
+	TESTQ AX, AX
+	JLE  wait           // interrupted
+unheard:
 	MOVQ $127, DI
 	JMP  exit
 

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sandboxctl.dev/actual"
+)
+
+// A command that can't be executed is told as such whenever the daemon dies in its
+// start: not as an application that has ended with exit code 127.
+func TestCrashStartFailed(t *testing.T) {
+	requireHost(t)
+	_, err := crashable()
+	must(t, err)
+	for _, at := range []moment{{"after", "sentry-gate", 1}, {"before", "start-root", 1}, {"after", "start-root", 1}, {"before", "kill-sentry", 1}, {"after", "kill-sentry", 1}} {
+		for what, c := range map[string]struct{ command, policy, want string }{
+			"missing":     {"/bin/nosuch", "Always", "command not found in the sandbox: /bin/nosuch"},
+			"not in PATH": {"nosuch", "OnFailure", "command not found in the sandbox: nosuch"},
+			"mode":        {"/bin/text", "Never", "its mode forbids it"},
+			"interpreter": {"/bin/script", "Never", "/no/interpreter"},
+			"directory":   {"/bin/", "Always", "directory"},
+		} {
+			t.Run(at.when+" "+at.point+"/"+what, func(t *testing.T) {
+				t.Parallel()
+				w := newCrashWorld(t)
+				must(t, os.WriteFile(w.path("root/bin/text"), []byte("text"), 0o644))
+				must(t, os.WriteFile(w.path("root/bin/script"), []byte("#!/no/interpreter\n"), 0o755))
+				w.manifest("web", "  command: ["+c.command+"]\n  restartPolicy: "+c.policy+"\n  backoff: {initial: 1h, max: 1h}\n")
+				if _, killed := w.armed(at, false); !killed {
+					t.Fatal("the daemon was not killed")
+				}
+				for range 2 {
+					cmd, out := w.once(filepath.Join(binDir, "sandboxctl"))
+					if err := cmd.Wait(); err == nil {
+						t.Fatalf("converged\n%s", out)
+					}
+				}
+				rec := w.rec()
+				if rec == nil || rec.LastExit == nil || rec.LastExit.Code != 0 || !strings.Contains(rec.LastExit.Message, c.want) {
+					t.Errorf("on record: %+v", rec.LastExit)
+				}
+				if rec.Failures != 1 || rec.Phase != actual.PhaseStopped || rec.Completed {
+					t.Errorf("%d failures, phase %s, completed %v", rec.Failures, rec.Phase, rec.Completed)
+				}
+				events, err := exec.Command(filepath.Join(binDir, "sandboxctl"), "--manifests", w.path("m"), "--state", w.path("s"), "events", "-o", "json").Output()
+				must(t, err)
+				if !strings.Contains(string(events), c.want) || strings.Contains(string(events), "exit code 127") {
+					t.Errorf("events:\n%s", events)
+				}
+			})
+		}
+	}
+}
