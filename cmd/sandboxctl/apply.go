@@ -50,9 +50,12 @@ an owner. No daemon is needed; one that runs acts at once.
 
 If the directory that held the manifests is gone, or another one is in its place,
 sandboxes that run are not defined any more. --new-directory says that this is
-meant: the directory is made if need be, and what is not in it is removed.`,
+meant: the directory is made if need be, and what is not in it is removed. That is
+an order like "delete": it needs no approval, however many they are. --dry-run
+shows which ones.`,
 		Example: `  sandboxctl apply -f web.yaml
-  sandboxctl apply -f web.yaml --new-directory
+  sandboxctl apply -f manifests/ --new-directory --dry-run
+  sandboxctl apply -f manifests/ --new-directory
   sandboxctl apply -f manifests/ --dry-run
   generate | sandboxctl apply -f - --wait --timeout 30s`,
 		Args: onlyFiles,
@@ -168,10 +171,11 @@ type applyFlags struct {
 
 func (a *app) apply(ctx context.Context, ms []manifest, flags applyFlags) error {
 	dryRun := flags.dryRun
-	dir, snap, err := a.openManifests(ctx, ms, flags)
+	dir, w, err := a.openManifests(ctx, ms, flags)
 	if err != nil {
 		return err
 	}
+	snap := w.in.Desired
 	var changes []change
 	for i := range ms {
 		c, err := decide(snap, &ms[i], dir)
@@ -195,16 +199,70 @@ func (a *app) apply(ctx context.Context, ms []manifest, flags applyFlags) error 
 		}
 		fmt.Fprintf(a.stdout, "sandbox/%s %s%s\n", c.name, c.verb, suffix)
 	}
+	var removals error
+	if flags.newDirectory {
+		removals = a.removeOthers(w, ms, dryRun)
+	}
 	if dir == nil {
-		return nil
+		return removals
 	}
 	defer dir.Close()
 	if dryRun {
-		return nil
+		return removals
 	}
 	// Of earlier programs like this one that were killed.
 	_, err = atomicfile.SweepTemps(dir)
-	return err
+	return errors.Join(removals, err)
+}
+
+// removeOthers orders the removal of what a new manifests directory does not define.
+// The manifests are written by then: whoever is killed in between has ordered nothing,
+// and what vanished is judged as any other removal.
+func (a *app) removeOthers(w *world, ms []manifest, dryRun bool) error {
+	suffix := ""
+	switch {
+	case dryRun:
+		suffix = " (dry run)"
+	case !w.alive:
+		suffix = " when the daemon starts"
+	}
+	names, kept := w.leftOut(ms)
+	if len(kept) > 0 {
+		fmt.Fprintf(a.stderr, "warning: not removed: %s; while files of the directory can't be read, what it defines can't be told (see `sandboxctl validate`)\n", strings.Join(kept, ", "))
+	}
+	var errs []error
+	for _, name := range names {
+		if !dryRun {
+			if _, err := a.orderRemoval(name); err != nil {
+				errs = append(errs, fmt.Errorf("remove %s: %w", name, err))
+				continue
+			}
+		}
+		fmt.Fprintf(a.stdout, "sandbox/%s will be removed%s\n", name, suffix)
+	}
+	return errors.Join(errs...)
+}
+
+// leftOut are the sandboxes on record that neither the manifests define nor the
+// directory; kept are those that a file may define which can't be read now.
+func (w *world) leftOut(ms []manifest) (out, kept []string) {
+	in := w.in.Desired
+	empty := in.Reason == desired.ReasonDirectoryMissing || in.Reason == desired.ReasonDirectoryReplaced
+	for i := range w.in.Actual.Sandboxes {
+		switch rec := w.in.Actual.Sandboxes[i].Record; {
+		case among(ms, rec.Name) || in.Lookup(rec.Name) != nil:
+		case empty || in.Removed(rec.Name, rec.SourceFile):
+			out = append(out, rec.Name)
+		default:
+			kept = append(kept, rec.Name)
+		}
+	}
+	return out, kept
+}
+
+// among says whether the manifests define a name.
+func among(ms []manifest, name string) bool {
+	return slices.ContainsFunc(ms, func(m manifest) bool { return m.name() == name })
 }
 
 // decide finds the file of a manifest, and refuses one that is not ours.
@@ -287,7 +345,7 @@ func (a *app) countermand(name string) error {
 // another one that is empty, and sandboxes are on record that would not be defined any
 // more, somebody has to say that this is meant: a disk may not be mounted, and a
 // directory with one manifest would read as the wish to remove all others.
-func (a *app) openManifests(ctx context.Context, ms []manifest, flags applyFlags) (*os.File, *desired.Snapshot, error) {
+func (a *app) openManifests(ctx context.Context, ms []manifest, flags applyFlags) (*os.File, *world, error) {
 	w, err := a.onceSettled(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -310,7 +368,7 @@ func (a *app) openManifests(ctx context.Context, ms []manifest, flags applyFlags
 	}
 	dir, err := os.Open(a.manifests)
 	if errors.Is(err, fs.ErrNotExist) && flags.dryRun {
-		return nil, w.in.Desired, nil
+		return nil, w, nil
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("open manifests directory: %w", err)
@@ -318,20 +376,17 @@ func (a *app) openManifests(ctx context.Context, ms []manifest, flags applyFlags
 	if !flags.dryRun {
 		a.noteNotRunning(w)
 	}
-	return dir, w.in.Desired, nil
+	return dir, w, nil
 }
 
 // forgets says whether there are sandboxes on record besides those of the manifests.
 func (w *world) forgets(ms []manifest) bool {
-	given := func(name string) bool {
-		return slices.ContainsFunc(ms, func(m manifest) bool { return m.name() == name })
-	}
 	for i := range w.in.Actual.Sandboxes {
-		if !given(w.in.Actual.Sandboxes[i].Record.Name) {
+		if !among(ms, w.in.Actual.Sandboxes[i].Record.Name) {
 			return true
 		}
 	}
-	return slices.ContainsFunc(w.in.Actual.Held, func(h actual.Held) bool { return !given(h.Name) })
+	return slices.ContainsFunc(w.in.Actual.Held, func(h actual.Held) bool { return !among(ms, h.Name) })
 }
 
 // onceSettled is once, but for a file that is being written just then.
