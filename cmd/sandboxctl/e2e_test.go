@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -119,6 +120,25 @@ func TestScript(t *testing.T) {
 	})
 }
 
+// Whatever a script waits for may take SANDBOXCTL_PATIENCE times as long: a deadline is
+// the default of the verb, or counted in $MINUTE. Short ones are meant to run out.
+func TestScriptsArePatient(t *testing.T) {
+	t.Parallel()
+	fixed := regexp.MustCompile(`--timeout[ =]([0-9]{2,}s|[0-9]+[mh])\b|\btimeout [0-9]{2,} |seq [0-9]{2,}\)`)
+	files, err := filepath.Glob("testdata/script/*.txtar")
+	must(t, err)
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		must(t, err)
+		for i, line := range strings.Split(string(b), "\n") {
+			// Two hundred of something is no wait.
+			if fixed.MatchString(line) && !strings.Contains(line, "& done; wait") {
+				t.Errorf("%s:%d: a wait that is not counted in $MINUTE: %s", f, i+1, strings.TrimSpace(line))
+			}
+		}
+	}
+}
+
 const (
 	keyDaemon = "daemon"
 	keyState  = "state"
@@ -151,6 +171,10 @@ func setupScript(env *testscript.Env) error {
 	env.Setenv("R", r)
 	env.Setenv("LOG", work+"/log.json")
 	env.Setenv("API", "sandboxctl.dev/v1alpha1")
+	// How long verbs wait if they are not told, and what scripts wait themselves, in
+	// seconds.
+	env.Setenv("SANDBOXCTL_TIMEOUT", patience(time.Minute).String())
+	env.Setenv("MINUTE", strconv.Itoa(int(patience(time.Minute).Seconds())))
 	if err := os.MkdirAll(filepath.Join(work, "manifests"), 0o755); err != nil {
 		return err
 	}
@@ -346,7 +370,7 @@ func run(ts *testscript.TestScript, args []string) (string, error) {
 // scriptEnv is the environment of a script's programs.
 func scriptEnv(ts *testscript.TestScript) []string {
 	env := os.Environ()
-	for _, k := range []string{"PATH", "SANDBOXCTL_MANIFESTS", "SANDBOXCTL_STATE", "SANDBOXCTL_POLICY", "M", "S"} {
+	for _, k := range []string{"PATH", "SANDBOXCTL_MANIFESTS", "SANDBOXCTL_STATE", "SANDBOXCTL_POLICY", "SANDBOXCTL_TIMEOUT", "MINUTE", "M", "S"} {
 		env = append(env, k+"="+ts.Getenv(k))
 	}
 	return env
