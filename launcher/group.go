@@ -41,7 +41,7 @@ func (l *Launcher) createGroup(rec *actual.Record, st *setup.Setup) (*cgroup.Gro
 	if err != nil {
 		return nil, err
 	}
-	group, err := l.cgroups.CreateAt(place, st.Resources)
+	group, err := l.cgroups.CreateAt(own, place, st.Resources)
 	if err != nil {
 		return nil, err
 	}

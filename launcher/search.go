@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -43,7 +44,9 @@ func (m *Marked) String() string {
 
 // Search is what one look at this host has found of sandboxes, of any state
 // directory. Their arguments tell what sentries and gofers are. One that was taken
-// over can overwrite its arguments; it can't leave its cgroup.
+// over can overwrite its arguments; it can't leave its cgroup. Where cgroups carry no
+// marks, what is in the cgroup of a sandbox and says nothing is of any state directory
+// that does not know the sandbox.
 type Search struct {
 	host      host
 	processes []Marked        // that say it in their arguments
@@ -56,7 +59,7 @@ type host struct {
 	read     func(pid int, file string) ([]byte, error) // below /proc/PID
 	pidfd    func(pid int) (int, error)
 	identify func(pidfd, pid int) (actual.Identity, error)
-	groups   func() ([]cgroup.Marked, error)
+	groups   func(memberships []string) ([]cgroup.Marked, error)
 	members  func(*cgroup.Marked) ([]int, error)
 }
 
@@ -86,6 +89,7 @@ func search(h host) (*Search, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
 	}
+	memberships := map[string]bool{} // most processes are in the same few
 	for _, pid := range pids {
 		m, ok, err := h.marked(pid)
 		if err != nil {
@@ -94,8 +98,13 @@ func search(h host) (*Search, error) {
 		if ok {
 			s.processes = append(s.processes, m)
 		}
+		in, err := h.read(pid, "cgroup")
+		if err := unlessEnded(err); err != nil {
+			return nil, err
+		}
+		memberships[string(in)] = true
 	}
-	if s.groups, err = h.groups(); err != nil {
+	if s.groups, err = h.groups(slices.Collect(maps.Keys(memberships))); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -114,13 +123,13 @@ func (s *Search) States() []string {
 		out = append(out, s.groups[i].State)
 	}
 	slices.Sort(out)
-	return slices.Compact(out)
+	return slices.DeleteFunc(slices.Compact(out), func(state string) bool { return state == "" })
 }
 
 // Of is all that lives of a state directory.
 func (s *Search) Of(state string) ([]Marked, error) {
 	return s.living(func(m *Marked) bool { return m.State == state },
-		func(g *cgroup.Marked) bool { return g.State == state })
+		func(g *cgroup.Marked) bool { return ofState(g, state) })
 }
 
 // Strays are those that no record of the store knows, of sandboxes of its state
@@ -160,15 +169,18 @@ func (s *Search) strays(store *actual.Store, wanted func(name string) bool) ([]M
 			return m.State == marker && wanted(m.Sandbox) && !passed[m.Sandbox] && !known[m.Identity.Bare()]
 		},
 		func(g *cgroup.Marked) bool {
-			return g.State == marker && wanted(g.Name) && !passed[g.Name] && !groups[g.Name+"-"+g.UID]
+			return ofState(g, marker) && wanted(g.Name) && !passed[g.Name] && !groups[g.Name+"-"+g.UID]
 		})
 }
 
 // mentions says whether anything was found of a state and of a name.
 func (s *Search) mentions(state string, wanted func(name string) bool) bool {
 	return slices.ContainsFunc(s.processes, func(m Marked) bool { return m.State == state && wanted(m.Sandbox) }) ||
-		slices.ContainsFunc(s.groups, func(g cgroup.Marked) bool { return g.State == state && wanted(g.Name) })
+		slices.ContainsFunc(s.groups, func(g cgroup.Marked) bool { return ofState(&g, state) && wanted(g.Name) })
 }
+
+// ofState says whether a group is, or may be, of a sandbox of a state directory.
+func ofState(g *cgroup.Marked, state string) bool { return g.State == state || g.State == "" }
 
 // living are the processes, and those in the groups, that have not ended since they
 // were found.
@@ -193,7 +205,10 @@ func (s *Search) living(process func(*Marked) bool, group func(*cgroup.Marked) b
 			return nil, err
 		}
 		for _, m := range members {
-			if !slices.ContainsFunc(out, func(o Marked) bool { return o.Identity == m.Identity }) {
+			same := func(o Marked) bool { return o.Identity == m.Identity }
+			// In a group without a mark, one that says in its arguments what it is has
+			// been judged by them.
+			if !slices.ContainsFunc(out, same) && !(g.State == "" && slices.ContainsFunc(s.processes, same)) {
 				out = append(out, m)
 			}
 		}
@@ -256,7 +271,7 @@ func (h *host) member(g *cgroup.Marked, pid int) (Marked, bool, error) {
 
 // unlessEnded is the error of a look at a process, nil if it has ended.
 func unlessEnded(err error) error {
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 		return nil
 	}
 	return fmt.Errorf("look at a process: %w", err)

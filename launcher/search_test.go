@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -196,6 +197,8 @@ func fakeHost(state string, self actual.Identity) host {
 		pids: func() ([]int, error) { return []int{1, self.PID}, nil },
 		read: func(pid int, file string) ([]byte, error) {
 			switch {
+			case file == "cgroup":
+				return []byte("0::/\n"), nil
 			case file == "status":
 				return fmt.Appendf(nil, "PPid:\t1\nNSpid:\t%d\t1\n", pid), nil
 			case pid == self.PID:
@@ -205,8 +208,10 @@ func fakeHost(state string, self actual.Identity) host {
 		},
 		pidfd:    func(int) (int, error) { return unix.PidfdOpen(self.PID, 0) },
 		identify: func(int, int) (actual.Identity, error) { return self, nil },
-		groups:   func() ([]cgroup.Marked, error) { return []cgroup.Marked{{Name: "web", UID: "1", State: state}}, nil },
-		members:  func(*cgroup.Marked) ([]int, error) { return []int{self.PID}, nil },
+		groups: func([]string) ([]cgroup.Marked, error) {
+			return []cgroup.Marked{{Name: "web", UID: "1", State: state}}, nil
+		},
+		members: func(*cgroup.Marked) ([]int, error) { return []int{self.PID}, nil },
 	}
 }
 
@@ -259,6 +264,7 @@ func TestSearchErrors(t *testing.T) {
 			h.pids = func() ([]int, error) { return failing(fail, was) }
 		},
 		"cmdline": func(h *host, fail func() error) { h.failRead("cmdline", fail) },
+		"cgroup":  func(h *host, fail func() error) { h.failRead("cgroup", fail) },
 		"status":  func(h *host, fail func() error) { h.failRead("status", fail) },
 		"pidfd": func(h *host, fail func() error) {
 			was := h.pidfd
@@ -269,7 +275,9 @@ func TestSearchErrors(t *testing.T) {
 		},
 		"groups": func(h *host, fail func() error) {
 			was := h.groups
-			h.groups = func() ([]cgroup.Marked, error) { return failing(fail, was) }
+			h.groups = func(in []string) ([]cgroup.Marked, error) {
+				return failing(fail, func() ([]cgroup.Marked, error) { return was(in) })
+			}
 		},
 		"members": func(h *host, fail func() error) {
 			was := h.members
@@ -337,6 +345,57 @@ func BenchmarkSearch(b *testing.B) {
 	for b.Loop() {
 		if _, err := SearchHost(); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// Where groups carry no marks, as in a user namespace or of an earlier version, what
+// hides its arguments in the group of a sandbox may be of any state that does not know
+// the sandbox; what says whose it is, is of that one.
+func TestStraysUnmarked(t *testing.T) {
+	t.Parallel()
+	l, _, _ := logsHost(t)
+	mine := l.store.Marker()
+	for name, args := range map[string][]string{
+		"hidden": nil, "recorded": nil, "speaks": {"--" + wire.FlagState + "=" + mine, "speaks"}, "theirs": {"--" + wire.FlagState + "=" + mine + "x", "theirs"},
+	} {
+		uid, err := actual.NewUID()
+		if err != nil {
+			t.Fatal(err)
+		}
+		group := ownGroup(t, "", name, uid)
+		if args == nil {
+			silent(t, group)
+		} else if err := group.Add(pretend(t, false, args...).PID); err != nil {
+			t.Fatal(err)
+		}
+		if name == "recorded" {
+			rec := actual.Record{Name: name, Version: actual.RecordVersion, UID: uid, Attempt: 1, Phase: actual.PhaseStopped}
+			if err := errors.Join(l.store.Claim(name), l.store.Put(&rec)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for name, want := range map[string]string{"hidden": "its process (pid ", "speaks": "its sentry (pid ", "theirs": "", "recorded": "", "nosuch": ""} {
+		err := l.CheckStrays(name)
+		if want == "" && err != nil || want != "" && (!errors.Is(err, actual.ErrUnknownProcess) || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	found, err := SearchHost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if slices.Contains(found.States(), "") {
+		t.Errorf("states %q", found.States())
+	}
+	left, err := found.Strays(l.store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range left {
+		if m.Sandbox == "hidden" && m.State != "" || m.Sandbox == "theirs" || m.Sandbox == "recorded" {
+			t.Errorf("%+v", m)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -231,7 +232,11 @@ func (a *app) checkStrays() []finding {
 		return []finding{{"processes", levelError, err.Error()}}
 	}
 	var out []finding
-	for _, path := range found.States() {
+	paths := found.States()
+	if !slices.Contains(paths, a.statePath()) {
+		paths = append(paths, a.statePath())
+	}
+	for _, path := range paths {
 		strays, why, err := straysOf(path, found)
 		if err != nil {
 			out = append(out, finding{"processes", levelWarning, fmt.Sprintf("whether the processes of the state directory %s are on record is not known: %v", path, err)})
@@ -242,6 +247,9 @@ func (a *app) checkStrays() []finding {
 		}
 		for i := range strays {
 			m := &strays[i]
+			if m.State == "" && path != a.statePath() {
+				continue // nothing says whose it is: it is told once
+			}
 			out = append(out, finding{"processes", level, fmt.Sprintf("the %s of %s lives and no record knows it: %s; put the state directory back, or end the process", m, m.Sandbox, why)})
 		}
 	}

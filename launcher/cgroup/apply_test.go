@@ -37,7 +37,7 @@ func realGroup(t *testing.T, parentLimits, own string) (*Host, *Group) {
 		place Place
 		text  string
 	}{{top, parentLimits}, {top + "/c", own}} {
-		group, err := h.CreateAt(g.place, resources(t, g.text))
+		group, err := h.CreateAt("c-"+someUID, g.place, resources(t, g.text))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -196,7 +196,7 @@ func fakeGroup(t *testing.T, files map[string]string) (*Group, string) {
 		write(t, dir, f, text)
 	}
 	h := &Host{v2: v2, v1: map[string]string{}}
-	g, err := h.CreateAt("g", nil)
+	g, err := h.CreateAt("c-"+someUID, "g", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -194,7 +194,7 @@ func TestTrimmed(t *testing.T) {
 	stop := trim(h, p)
 	defer stop()
 	for i := range 40 {
-		g, err := h.CreateAt(p, resources(t, `{"pids":{"limit":77},"cpu":{"quota":50000,"period":100000}}`))
+		g, err := h.CreateAt("c-"+someUID, p, resources(t, `{"pids":{"limit":77},"cpu":{"quota":50000,"period":100000}}`))
 		if err != nil {
 			t.Fatalf("%d: %v", i, err)
 		}

@@ -157,7 +157,7 @@ func (h *Host) Create(name string, asked, defaults Limits) (_ *Group, missing []
 	if !validName(name) {
 		return nil, nil, fmt.Errorf("create cgroup: %q is not a plain name", name)
 	}
-	g := &Group{mark: h.mark}
+	g := &Group{mark: h.markOf(name)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.discard())

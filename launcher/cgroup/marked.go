@@ -16,16 +16,25 @@ import (
 )
 
 // markName is the extended attribute of a group that holds the path of the state
-// directory it was made for. A process can overwrite its arguments, but it can't
-// leave its group or change this: only root of the host can.
+// directory it was made for, a zero byte, and the name and uid of its sandbox. A
+// process can overwrite its arguments, but it can't leave its group or change this:
+// only root of the host can.
 const markName = "trusted.sandboxctl.state"
 
-// maxMark is the longest path that is read from a mark.
-const maxMark = unix.PathMax
+// maxMark is the longest mark that is read.
+const maxMark = unix.PathMax + 1 + 255
 
 // Mark has every group that is made from now on carry the path of a state
 // directory.
 func (h *Host) Mark(state string) { h.mark = state }
+
+// markOf is the mark of the group of a sandbox, which own names as splitOwn reads it.
+func (h *Host) markOf(own string) string {
+	if h.mark == "" {
+		return ""
+	}
+	return h.mark + "\x00" + own
+}
 
 // setMark marks a directory. A host where root may not do that (in a user
 // namespace) has groups without marks: what the arguments of processes say is left.
@@ -40,35 +49,51 @@ func (d *dir) setMark() error {
 	return fmt.Errorf("mark cgroup %s: %w", d.path, err)
 }
 
-// Marked is a group that carries a mark, whether or not a record knows it.
+// Marked is the group of a sandbox, whether or not a record knows it.
 type Marked struct {
 	Name, UID string // of its sandbox
-	State     string // the path of the state directory
-	dirs      []string
+	// State is the path of the state directory, "" if the group has no mark: this
+	// host has none, or an earlier version has made it.
+	State string
+	dirs  []string
 }
 
 // String is the first directory of the group.
 func (m *Marked) String() string { return m.dirs[0] }
 
-// Marked lists the groups of sandboxes that carry a mark, sorted. It looks where
-// groups are unless an OCI client asks for another place.
-func (h *Host) Marked() ([]Marked, error) {
-	found := map[string]*Marked{}
+// Marked lists the groups of sandboxes, sorted: those that are where groups are unless
+// an OCI client asks for another place, and those at any place that carry a mark and
+// that a live process is in, or below. memberships are what /proc/PID/cgroup says of
+// processes.
+func (h *Host) Marked(memberships []string) ([]Marked, error) {
+	l := lookup{found: map[string]*Marked{}, seen: map[string]bool{}}
 	for _, mount := range h.mounts() {
-		if err := addMarked(found, path.Join(mount, parent)); err != nil {
+		if err := l.below(path.Join(mount, parent)); err != nil {
 			return nil, fmt.Errorf("look for cgroups: %w", err)
 		}
 	}
-	var out []Marked
-	for _, name := range slices.Sorted(maps.Keys(found)) {
-		if m := found[name]; m.State != "" {
-			out = append(out, *m)
+	for _, m := range memberships {
+		for line := range strings.Lines(m) {
+			if err := l.above(h.member(line)); err != nil {
+				return nil, fmt.Errorf("look for cgroups of processes: %w", err)
+			}
 		}
+	}
+	var out []Marked
+	for _, own := range slices.Sorted(maps.Keys(l.found)) {
+		out = append(out, *l.found[own])
 	}
 	return out, nil
 }
 
-func addMarked(found map[string]*Marked, at string) error {
+// lookup is what has been found so far.
+type lookup struct {
+	found map[string]*Marked // by name and uid
+	seen  map[string]bool    // directories
+}
+
+// below adds the groups in a directory.
+func (l *lookup) below(at string) error {
 	d, err := openDir(unix.AT_FDCWD, at)
 	if trimmed(err) {
 		return nil // no sandbox has had a group in this hierarchy
@@ -82,24 +107,72 @@ func addMarked(found map[string]*Marked, at string) error {
 		return err
 	}
 	for _, n := range names {
-		name, id, ok := splitOwn(n)
-		if !ok {
-			continue
-		}
-		m := found[n]
-		if m == nil {
-			m = &Marked{Name: name, UID: id}
-			found[n] = m
-		}
-		p := path.Join(at, n)
-		m.dirs = append(m.dirs, p)
-		if m.State == "" {
-			if m.State, err = readMark(p); err != nil {
-				return err
-			}
+		if err := l.add(path.Join(at, n), n); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// above adds a group of a hierarchy, and those that it is below.
+func (l *lookup) above(mount, group string) error {
+	for ; mount != "" && group != "/" && group != "."; group = path.Dir(group) {
+		at := path.Join(mount, group)
+		if l.seen[at] {
+			return nil // and what is above it
+		}
+		if err := l.add(at, ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add adds the group at a directory if it has a mark, or else if own is the name of
+// the group of a sandbox.
+func (l *lookup) add(at, own string) error {
+	l.seen[at] = true
+	mark, err := readMark(at)
+	if err != nil {
+		return err
+	}
+	state, owner, _ := strings.Cut(mark, "\x00")
+	if owner != "" {
+		own = owner
+	}
+	name, id, ok := splitOwn(own)
+	if !ok {
+		return nil
+	}
+	m := l.found[own]
+	if m == nil {
+		m = &Marked{Name: name, UID: id}
+		l.found[own] = m
+	}
+	m.dirs = append(m.dirs, at)
+	if m.State == "" {
+		m.State = state
+	}
+	return nil
+}
+
+// member reads a line of /proc/PID/cgroup: where its hierarchy is mounted, "" if it is
+// not, and the group of the process in it.
+func (h *Host) member(line string) (mount, group string) {
+	_, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
+	controllers, group, ok := strings.Cut(rest, ":")
+	if !ok || !path.IsAbs(group) || strings.HasPrefix(group, "/..") {
+		return "", "" // of another cgroup namespace: it is not below what is mounted
+	}
+	if controllers == "" {
+		return h.v2, path.Clean(group)
+	}
+	for c := range strings.SplitSeq(controllers, ",") {
+		if mount := h.v1[c]; mount != "" {
+			return mount, path.Clean(group)
+		}
+	}
+	return "", ""
 }
 
 // splitOwn splits the name of a group into that of its sandbox and its uid.

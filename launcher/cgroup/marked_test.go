@@ -47,7 +47,7 @@ func gone(t *testing.T, g *Group) {
 
 func ofName(t *testing.T, h *Host, name string) []Marked {
 	t.Helper()
-	all, err := h.Marked()
+	all, err := h.Marked(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func TestMarked(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone(t, limited)
-	container, err := h.CreateAt(Place(parent+"/"+own("-container")), nil)
+	container, err := h.CreateAt(own("-container"), Place(parent+"/"+own("-container")), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,10 +103,11 @@ func TestMarked(t *testing.T) {
 	}
 }
 
-// What has no mark, or a name that is none of a sandbox's group, is nobody's.
+// What has no mark is of no state that is known; a name that is none of a sandbox's
+// group is nobody's.
 func TestMarkedOthers(t *testing.T) {
 	h, name := markedHost(t)
-	h.Mark("") // as an earlier version
+	h.Mark("") // as an earlier version, or on a host that has no marks
 	for _, n := range []string{name + "-" + someUID, name, someUID, "-" + someUID, name + "-" + someUID[1:]} {
 		g, _, err := h.Create(n, Limits{}, Limits{PIDs: 100})
 		if err != nil {
@@ -114,14 +115,109 @@ func TestMarkedOthers(t *testing.T) {
 		}
 		gone(t, g)
 	}
-	all, err := h.Marked()
+	all, err := h.Marked(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	unmarked := 0
 	for _, m := range all {
-		if m.Name == name || strings.Contains(m.String(), name) || m.Name == "" {
+		switch {
+		case m.Name == name && m.UID == someUID && m.State == "":
+			unmarked++
+		case m.Name == name || strings.Contains(m.String(), name) || m.Name == "":
 			t.Errorf("%+v", m)
 		}
+	}
+	if unmarked != 1 {
+		t.Errorf("%d groups without a mark, expected 1", unmarked)
+	}
+}
+
+// A group at any place is found by the processes in it, also by those that are in one
+// hierarchy only, or in a group below it. Who has a place without a mark is nobody.
+func TestMarkedAnywhere(t *testing.T) {
+	h, name := markedHost(t)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	top := Place(name + "-clients")
+	t.Cleanup(func() {
+		for _, m := range h.mounts() {
+			for _, p := range []string{"deep/er", "deep", ""} {
+				_ = unix.Rmdir(filepath.Join(m, string(top), p)) // of one hierarchy or all
+			}
+		}
+	})
+	for what, c := range map[string]struct {
+		place  Place
+		below  string
+		one    bool // the process is in one hierarchy only
+		marked bool
+	}{
+		"a client's":        {place: top + "/a", marked: true},
+		"deep":              {place: top + "/deep/er/b", marked: true},
+		"in a group below":  {place: top + "/c", below: "x/y", marked: true},
+		"one hierarchy":     {place: top + "/d", one: true, marked: true},
+		"as another's name": {place: top + "/" + Place(name) + "-other-" + Place(strings.Repeat("f", 32)), marked: true},
+		"a unit of systemd": {place: top + "/libpod-0123.scope", marked: true},
+		"no mark":           {place: top + "/e"},
+		"no mark, our name": {place: top + "/" + Place(name) + "-" + someUID},
+	} {
+		own := name + "-" + someUID
+		h.Mark("/state of " + t.Name())
+		if !c.marked {
+			h.Mark("")
+		}
+		g, err := h.CreateAt(own, c.place, nil)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		dirs := g.Dirs()
+		if c.one {
+			dirs = dirs[len(dirs)-1:]
+		}
+		var memberships []string
+		var want []int
+		for i, d := range dirs {
+			at := d
+			if _, err := os.Stat(filepath.Join(d, "cpuset.cpus")); err != nil || h.v1[cpusetController] == "" {
+				at = filepath.Join(d, c.below) // a new group of v1's cpuset takes nobody
+			}
+			must(os.MkdirAll(at, 0o755))
+			pid, err := strconv.Atoi(sleeper(t, at))
+			must(err)
+			want = append(want, pid)
+			b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+			must(err)
+			if i == 0 {
+				memberships = append(memberships, string(b))
+			}
+		}
+		found, err := h.Marked(append(memberships, "", "nonsense\n", "0::/../outside\n", "1:nosuch:/x\n", "0::relative\n"))
+		must(err)
+		found = slices.DeleteFunc(found, func(m Marked) bool { return !strings.Contains(m.String(), string(top)) })
+		switch {
+		case !c.marked && len(found) > 0, c.marked && (len(found) != 1 || found[0].Name != name || found[0].UID != someUID || found[0].State != h.mark):
+			t.Errorf("%s: %+v", what, found)
+		case c.marked:
+			pids, err := found[0].Members()
+			if err != nil || len(pids) == 0 || !slices.Contains(want, pids[0]) {
+				t.Errorf("%s: members %v %v, expected of %v", what, pids, err, want)
+			}
+		}
+		for _, pid := range want {
+			p, err := os.FindProcess(pid)
+			must(err)
+			must(p.Kill())
+			_, err = p.Wait()
+			must(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		must(errors.Join(g.Remove(ctx), g.Close()))
+		cancel()
 	}
 }
 
@@ -190,7 +286,7 @@ func TestMarkedErrors(t *testing.T) {
 			if err := c.hurt(root, at); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := h.Marked(); (err != nil) != c.list {
+			if _, err := h.Marked(nil); (err != nil) != c.list {
 				t.Errorf("list: %v", err)
 			}
 			m := Marked{Name: "web", UID: someUID, dirs: []string{at}}

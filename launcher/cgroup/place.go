@@ -97,8 +97,8 @@ func systemdPath(slice, prefix, name string) (string, error) {
 // what it uses is accounted also without limits, and sets its resources. A group
 // that holds processes is somebody else's and is refused. What is asked for and
 // can't be had is an error. On error nothing is left but parent directories.
-func (h *Host) CreateAt(p Place, r *specs.LinuxResources) (_ *Group, err error) {
-	g := &Group{mark: h.mark}
+func (h *Host) CreateAt(own string, p Place, r *specs.LinuxResources) (_ *Group, err error) {
+	g := &Group{mark: h.markOf(own)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.discard())

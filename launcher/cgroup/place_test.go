@@ -76,7 +76,7 @@ func TestSet(t *testing.T) {
 	h := &Host{v2: v2, v1: map[string]string{}}
 	r := resources(t, allResources)
 	r.Unified = map[string]string{"memory.high": "77"}
-	group, err := h.CreateAt("a/b", r)
+	group, err := h.CreateAt("c-"+someUID, "a/b", r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestSet(t *testing.T) {
 		}
 	}
 	h.v1["cpuacct"] = h.v1["cpu"]
-	group, err = h.CreateAt("x", resources(t, allResources))
+	group, err = h.CreateAt("c-"+someUID, "x", resources(t, allResources))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,11 +145,11 @@ func TestCreateAtRefused(t *testing.T) {
 	root := t.TempDir()
 	h := &Host{v1: map[string]string{"pids": root}}
 	write(t, filepath.Join(root, "taken"), "cgroup.procs", "1\n")
-	if _, err := h.CreateAt("taken", nil); err == nil || !strings.Contains(err.Error(), "with processes in it") {
+	if _, err := h.CreateAt("c-"+someUID, "taken", nil); err == nil || !strings.Contains(err.Error(), "with processes in it") {
 		t.Errorf("taken: %v", err)
 	}
 	write(t, filepath.Join(root, "free"), "cgroup.procs", "")
-	if _, err := h.CreateAt("free", resources(t, `{"memory":{"limit":4096}}`)); err == nil || !strings.Contains(err.Error(), "memory.limit_in_bytes: this host has no cgroup hierarchy for it") {
+	if _, err := h.CreateAt("c-"+someUID, "free", resources(t, `{"memory":{"limit":4096}}`)); err == nil || !strings.Contains(err.Error(), "memory.limit_in_bytes: this host has no cgroup hierarchy for it") {
 		t.Errorf("missing: %v", err)
 	}
 	if _, err := settingsOf(resources(t, `{"memory":{"limit":4096,"swap":100}}`)); err == nil {
