@@ -49,7 +49,11 @@ func (l *Launcher) onlyLogs(t *logTree) (some bool, err error) {
 		names, err := untrusted.List(int(dir.Fd()), maxLogEntries)
 		for _, n := range names {
 			var st unix.Stat_t
-			if err := unix.Fstatat(int(dir.Fd()), n, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			err := unix.Fstatat(int(dir.Fd()), n, &st, unix.AT_SYMLINK_NOFOLLOW)
+			if errors.Is(err, unix.ENOENT) {
+				continue // dropped meanwhile
+			}
+			if err != nil {
 				return err
 			}
 			if !isLogFile(n, &st) {

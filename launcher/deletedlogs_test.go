@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -276,4 +278,67 @@ func TestKeepDeletedHostile(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Several remove old logs at a time, and sandboxes go meanwhile: what another one has
+// taken is told by nobody.
+func TestRemoversOfLogs(t *testing.T) {
+	t.Parallel()
+	first := keeper(t, time.Hour)
+	var said lockedBuffer
+	launchers := []*Launcher{first}
+	for range 3 {
+		l, err := New(Options{Store: first.store, KeepDeleted: time.Hour, LogSpace: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		launchers = append(launchers, l)
+	}
+	for _, l := range launchers {
+		l.opts.LogSpace, l.opts.Log = 1, slog.New(slog.NewTextHandler(&said, nil))
+	}
+	const rounds = 60
+	for i := range rounds {
+		stopped(t, first, fmt.Sprintf("s%d", i), "text", 100)
+	}
+	var all sync.WaitGroup
+	for n, l := range launchers {
+		all.Go(func() {
+			for i := range rounds {
+				if i%len(launchers) == n {
+					if err := l.Forget(t.Context(), fmt.Sprintf("s%d", i)); err != nil {
+						t.Errorf("forget: %v", err)
+					}
+				}
+				if _, err := l.TrimLogs(); err != nil {
+					t.Errorf("trim: %v", err)
+				}
+				if _, err := first.store.SweepTrash(); err != nil {
+					t.Errorf("sweep: %v", err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if said.String() != "" {
+		t.Error(said.String())
+	}
+}
+
+// lockedBuffer is a buffer that several write to.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }

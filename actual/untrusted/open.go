@@ -83,12 +83,15 @@ func OpenDir(dir int, name string) (*os.File, error) {
 // its own is used: the offset of dir is the caller's.
 func List(dir int, max int) ([]string, error) {
 	d, err := OpenDir(dir, ".")
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil // it has been removed
+	}
 	if err != nil {
 		return nil, err
 	}
 	defer d.Close()
 	names, err := d.Readdirnames(max)
-	if errors.Is(err, io.EOF) {
+	if errors.Is(err, io.EOF) || errors.Is(err, unix.ENOENT) {
 		err = nil
 	}
 	return names, err

@@ -134,7 +134,8 @@ func (r *Remover) round(d *os.File, name string) (taken int, left []error, err e
 			}
 		}
 		switch {
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, io.EOF), errors.Is(err, unix.ENOENT):
+			// Somebody else who removes the same may have removed the directory.
 			return taken, left, nil
 		case err != nil:
 			return taken, left, err
