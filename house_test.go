@@ -4,7 +4,6 @@
 package house_test
 
 import (
-	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -462,45 +461,21 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// names are the tests and the exported names of this project: TestX, pkg.Name
-// and pkg.Type.Method.
+// names are the tests of this project.
 func names(t *testing.T) map[string]bool {
 	t.Helper()
 	out := map[string]bool{}
 	for _, path := range files(t) {
+		if !strings.HasSuffix(path, "_test.go") {
+			continue
+		}
 		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
 		if err != nil {
 			t.Fatal(err)
 		}
-		pkg := f.Name.Name + "."
 		for _, d := range f.Decls {
-			switch d := d.(type) {
-			case *ast.FuncDecl:
-				switch {
-				case strings.HasSuffix(path, "_test.go"):
-					out[d.Name.Name] = true
-				case d.Recv == nil:
-					out[pkg+d.Name.Name] = true
-				default:
-					typ := d.Recv.List[0].Type
-					if star, ok := typ.(*ast.StarExpr); ok {
-						typ = star.X
-					}
-					if id, ok := typ.(*ast.Ident); ok {
-						out[pkg+id.Name+"."+d.Name.Name] = true
-					}
-				}
-			case *ast.GenDecl:
-				for _, s := range d.Specs {
-					switch s := s.(type) {
-					case *ast.TypeSpec:
-						out[pkg+s.Name.Name] = true
-					case *ast.ValueSpec:
-						for _, id := range s.Names {
-							out[pkg+id.Name] = true
-						}
-					}
-				}
+			if fn, ok := d.(*ast.FuncDecl); ok {
+				out[fn.Name.Name] = true
 			}
 		}
 	}
@@ -509,46 +484,5 @@ func names(t *testing.T) map[string]bool {
 
 var (
 	proofName = regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9]+)`")
-	codeName  = regexp.MustCompile("`([a-z]+\\.[A-Z][A-Za-z.]+)`")
 	scriptOf  = regexp.MustCompile("`([a-z_]+\\.txtar)`")
 )
-
-// TestParity: whatever docs/internals/reference-parity.md names exists, every weakness is
-// there, and has a test.
-func TestParity(t *testing.T) {
-	t.Parallel()
-	b, err := os.ReadFile("docs/internals/reference-parity.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	have := names(t)
-	for _, re := range []*regexp.Regexp{proofName, codeName} {
-		for _, m := range re.FindAllStringSubmatch(string(b), -1) {
-			if !have[m[1]] {
-				t.Errorf("there is no %s", m[1])
-			}
-		}
-	}
-	for _, m := range scriptOf.FindAllStringSubmatch(string(b), -1) {
-		if _, err := os.Stat("cmd/sandboxctl/testdata/script/" + m[1]); err != nil {
-			t.Error(err)
-		}
-	}
-	rows := 0
-	for line := range strings.Lines(string(b)) {
-		cells := strings.Split(strings.Trim(line, "| \n"), " | ")
-		if len(cells) != 4 || !regexp.MustCompile(`^r?[0-9]+$`).MatchString(cells[0]) {
-			continue
-		}
-		rows++
-		if want := fmt.Sprint(rows); cells[0] != want && cells[0] != fmt.Sprintf("r%d", rows-56) {
-			t.Errorf("row %s, expected %s", cells[0], want)
-		}
-		if !proofName.MatchString(cells[3]) && !scriptOf.MatchString(cells[3]) {
-			t.Errorf("row %s has no test", cells[0])
-		}
-	}
-	if rows != 61 {
-		t.Errorf("%d weaknesses, expected 56 and five of runsc", rows)
-	}
-}
