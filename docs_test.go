@@ -122,3 +122,34 @@ func TestYAMLBlocks(t *testing.T) {
 		}
 	}
 }
+
+var hop = regexp.MustCompile("(?m)^\\| ([0-9]) \\| `([a-z0-9_/.-]+\\.go)` \\| `(\\w+)` \\|")
+
+// TestWalks: the walks of ARCHITECTURE.md name functions that are in their files,
+// count their hops, and each hop is another file.
+func TestWalks(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile("ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	walks, seen := 0, map[string]bool{}
+	last := 0
+	for _, m := range hop.FindAllStringSubmatch(string(b), -1) {
+		n := int(m[1][0] - '0')
+		if n == 1 {
+			walks, seen, last = walks+1, map[string]bool{}, 0
+		}
+		if n != last+1 || seen[m[2]] {
+			t.Errorf("ARCHITECTURE.md, walk %d: hop %d in %s follows hop %d", walks, n, m[2], last)
+		}
+		last, seen[m[2]] = n, true
+		src, err := os.ReadFile(m[2])
+		if err != nil || !regexp.MustCompile(`(?m)^func (\(\w+ \*?\w+\) )?`+m[3]+`\(`).Match(src) {
+			t.Errorf("ARCHITECTURE.md, walk %d: %s has no function %s (moved? name its new file)", walks, m[2], m[3])
+		}
+	}
+	if walks != 4 {
+		t.Errorf("%d walks, expected 4", walks)
+	}
+}
