@@ -45,7 +45,7 @@ const (
 	// Its network namespace is missing, or has no interface that is up and has an address.
 	// It is started when there is one.
 	ReasonNetworkNotReady = "NetworkNotReady"
-	// Its network namespace was made anew. It is started again, in the new one.
+	// Its network namespace was made again. It is started again, in the new one.
 	ReasonNetworkReplaced = "NetworkReplaced"
 	// Somebody called `sandboxctl repair` for a quarantined record.
 	ReasonRepairRequested = "RepairRequested"
@@ -125,7 +125,7 @@ const (
 	WarningResourceNotEnforced = "ResourceNotEnforced"
 	// This host can't set a default limit of the host policy.
 	WarningDefaultNotEnforced = "DefaultNotEnforced"
-	// Its network namespace was removed, or made anew and is not ready; it runs on in the
+	// Its network namespace was removed, or made again and is not ready; it runs on in the
 	// old one.
 	WarningNetworkGone = "NetworkGone"
 	// On records of earlier versions: it was started without its network. It is started

@@ -163,7 +163,7 @@ type Summary struct {
 	Message string `json:"message,omitempty"`
 	// Removals that wait for approval.
 	Guard *Guard `json:"guard,omitempty"`
-	// What is not done for want of room on the disk of the state.
+	// What is not done because the disk of the state is short of room.
 	DiskPressure string `json:"diskPressure,omitempty"`
 	// What is wrong with files and with the directory.
 	Problems []desired.Problem `json:"problems,omitempty"`
