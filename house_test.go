@@ -43,13 +43,13 @@ var programs = []struct {
 }{
 	{
 		pkg:    "./cmd/sandboxctl",
-		denied: `^gvisor\.dev/|^sandboxctl\.dev/gofer/(server|hostfiles)$|^sandboxctl\.dev/cmd/sandboxctl-|/testscript$`,
+		denied: `^gvisor\.dev/|^sandboxctl\.dev/gofer/(server|server/filters|hostfiles)$|^sandboxctl\.dev/precompiled|^sandboxctl\.dev/cmd/sandboxctl-|/testscript$`,
 		must:   "github.com/spf13/cobra",
 	},
 	{
 		// What a hostile sandbox speaks to: the file server and nothing of the product.
 		pkg: "./cmd/sandboxctl-gofer",
-		allowed: `^sandboxctl\.dev/(cmd/sandboxctl-gofer|gofer|gofer/(server|hostfiles|sandboxlog)|launcher/wire|actual/crashpoint)$|^github\.com/moby/sys/mountinfo$|` +
+		allowed: `^sandboxctl\.dev/(cmd/sandboxctl-gofer|gofer|gofer/(server|server/filters|hostfiles|sandboxlog)|precompiled|launcher/wire|actual/crashpoint)$|^github\.com/moby/sys/mountinfo$|` +
 			`^golang\.org/x/(sys/unix|exp/constraints|time/rate|sync/errgroup)$|^gvisor\.dev/gvisor/(pkg|runsc/fsgofer)/`,
 		denied: `^gvisor\.dev/gvisor/(pkg/(sentry|tcpip)|runsc/(boot|specutils|cgroup|cmd|container|sandbox|config))(/|$)`,
 		must:   "gvisor.dev/gvisor/pkg/lisafs",
@@ -100,8 +100,9 @@ func TestDirections(t *testing.T) {
 		"./actual/...":        `^sandboxctl\.dev/(actual|dirfd$)|^golang\.org/x/sys/`,
 		"./desired/...":       `^sandboxctl\.dev/(desired|dirfd$)|^golang\.org/x/sys/|^github\.com/moby/sys/(signal|capability)$|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|go-git/|jbenet/go-context/)|^gopkg\.in/warnings|^golang\.org/x/net/context`,
 		"./reconcile/...":     `^sandboxctl\.dev/(reconcile|desired|actual|dirfd$)|^github\.com/moby/sys/(signal|capability)$|^golang\.org/x/sys/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|go-git/|jbenet/go-context/)|^gopkg\.in/warnings|^golang\.org/x/net/context`,
+		"./precompiled":       `^sandboxctl\.dev/precompiled$|^golang\.org/x/|^gvisor\.dev/gvisor/pkg/`,
 		"./gofer":             `^sandboxctl\.dev/gofer$|^golang\.org/x/sys/|^github\.com/moby/sys/mountinfo$`,
-		"./gofer/...":         `^sandboxctl\.dev/(gofer|actual/crashpoint$)|^golang\.org/x/|^gvisor\.dev/gvisor/|^github\.com/moby/sys/mountinfo$`,
+		"./gofer/...":         `^sandboxctl\.dev/(gofer|precompiled$|actual/crashpoint$)|^golang\.org/x/|^gvisor\.dev/gvisor/|^github\.com/moby/sys/mountinfo$`,
 		"./launcher/setup":    `^sandboxctl\.dev/(launcher/(setup|cgroup|guest|onepage|pidone|specfield|wire)$|desired|dirfd$|actual)|^golang\.org/x/|^github\.com/(opencontainers/runtime-spec|moby/sys/)|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml`,
 		"./launcher/wire":     `^sandboxctl\.dev/launcher/wire`,
 		"./launcher/cgroup":   `^sandboxctl\.dev/(launcher/cgroup|actual/crashpoint$)|^golang\.org/x/sys/|^github\.com/(moby/sys/mountinfo$|opencontainers/runtime-spec/)`,

@@ -8,9 +8,11 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/runsc/fsgofer/filter"
 
 	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/gofer/server/filters"
 )
 
 // readerCaps is all a gofer needs whose every mount is read-only.
@@ -36,7 +38,11 @@ func dropPrivileges(cfg *gofer.Config) error {
 		return fmt.Errorf("set no_new_privs: %w", errno)
 	}
 	// LisafsNeeded also with DirectFS: the log writer renames and truncates.
-	if err := filter.Install(filter.Options{DirectFS: cfg.DirectFS, LisafsNeeded: true}); err != nil {
+	opt := filter.Options{DirectFS: cfg.DirectFS, LisafsNeeded: true}
+	if err := filters.Use(opt); err != nil {
+		log.Warningf("No precompiled seccomp program: %v", err) // gVisor compiles one
+	}
+	if err := filter.Install(opt); err != nil {
 		return fmt.Errorf("install seccomp filter: %w", err)
 	}
 	return nil

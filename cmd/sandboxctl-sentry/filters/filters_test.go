@@ -10,9 +10,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"gvisor.dev/gvisor/pkg/seccomp/precompiledseccomp"
+	"gvisor.dev/gvisor/runsc/boot/filter"
+
+	"sandboxctl.dev/precompiled"
 )
 
 // The programs are what gVisor would compile for the sentry, instruction by
@@ -35,7 +39,7 @@ func TestPrograms(t *testing.T) {
 	if !bytes.Equal(got, programs) {
 		t.Error("programs.json is not what this gVisor compiles; run `go generate ./cmd/sandboxctl-sentry/filters` and commit it")
 	}
-	if n := bytes.Count(got, []byte("\n")); n != 6 {
+	if n := bytes.Count(got, []byte("\n")); n != 7 {
 		t.Errorf("%d programs", n)
 	}
 }
@@ -46,7 +50,7 @@ func TestFind(t *testing.T) {
 	seen := map[string]bool{}
 	for i := range 8 {
 		hostNetwork, rawSockets, directFS := i&1 != 0, i&2 != 0, i&4 != 0
-		p, err := find(hostNetwork, rawSockets, directFS)
+		p, err := precompiled.Find(programs, kind(hostNetwork, rawSockets, directFS))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -72,19 +76,23 @@ func TestFind(t *testing.T) {
 	}
 }
 
-func TestDecode(t *testing.T) {
-	t.Parallel()
-	for _, line := range []string{"", "{", `{"code":"!"}`, `{"code":5}`, `{"vars":{"a":["x"]}}`} {
-		if p, err := decode([]byte(line)); err == nil {
-			t.Errorf("%q: %+v", line, p)
-		}
-	}
-}
-
-// Programs that are for process 1 are not used in another one.
+// gVisor gets the program in process 1, for which it was compiled, and in no other.
 func TestUse(t *testing.T) {
 	t.Parallel()
-	if err := Use(false, false, false); err == nil {
-		t.Error("used")
+	err := Use(false, false, false)
+	if n := len(filter.ListPrecompiled()); os.Getpid() == 1 && (err != nil || n != 1) || os.Getpid() != 1 && (err == nil || n != 0) {
+		t.Fatalf("process %d: %d programs, %v", os.Getpid(), n, err)
+	}
+	if os.Getpid() == 1 {
+		return
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestUse$")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+	if uid := os.Geteuid(); uid != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: uid, Size: 1}}
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
