@@ -54,11 +54,33 @@ func TestLockedBy(t *testing.T) {
 		t.Errorf("pid %d, expected %d", pid, os.Getpid())
 	}
 	const other = "1: POSIX  ADVISORY  WRITE 7 fd:01:12 0 EOF\n2: FLOCK  ADVISORY  READ 8 fd:01:12 0 EOF\n3: -> FLOCK  ADVISORY  WRITE 9 fd:01:12 0 EOF\n4: FLOCK  ADVISORY  WRITE 10 fd:01:13 0 EOF\n5: FLOCK  ADVISORY  WRITE 0 fd:01:12 0 EOF\nx\n"
-	if pid := lockHolder(other, unix.Mkdev(0xfd, 1), 12); pid != 0 {
+	here := func(_ int, dev string) bool { return dev == "fd:01" }
+	if pid := lockHolder(other, 12, here); pid != 0 {
 		t.Errorf("pid %d", pid)
 	}
-	if pid := lockHolder(other+"6: FLOCK  ADVISORY  WRITE 11 fd:01:12 0 EOF", unix.Mkdev(0xfd, 1), 12); pid != 11 {
+	if pid := lockHolder(other+"6: FLOCK  ADVISORY  WRITE 11 fd:01:12 0 EOF", 12, here); pid != 11 {
 		t.Errorf("pid %d, expected 11", pid)
+	}
+}
+
+// Where the kernel lists another device than the filesystem tells, the holder is the
+// one that has the directory open.
+func TestLockedByOpenFile(t *testing.T) {
+	t.Parallel()
+	dir, err := os.Open(t.TempDir())
+	must(t, err)
+	defer dir.Close()
+	var st unix.Stat_t
+	must(t, unix.Fstat(int(dir.Fd()), &st))
+	if !hasOpen(os.Getpid(), &st) {
+		t.Error("it is not found that this process has it open")
+	}
+	elsewhere := st
+	elsewhere.Dev++
+	other := st
+	other.Ino++
+	if hasOpen(os.Getpid(), &elsewhere) || hasOpen(os.Getpid(), &other) || hasOpen(1<<22+1, &st) {
+		t.Error("what is not open is found")
 	}
 }
 
