@@ -52,6 +52,8 @@ type Snapshot struct {
 	// DiskPressure says what is not done for want of room on the disk of the
 	// state, "" if there is enough.
 	DiskPressure string
+	// DiskFull says why nothing can be started, "" if something can.
+	DiskFull string
 }
 
 // Request is something an operator asked of the daemon through a file in

@@ -63,6 +63,10 @@ func (o *Observer) Observe(ctx context.Context) (*Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
+	full := ""
+	if err := disk.Full(); err != nil {
+		full = err.Error()
+	}
 	snap := &Snapshot{
 		Sandboxes: make([]Observed, len(list.Records)),
 		Held:      list.Held,
@@ -71,6 +75,7 @@ func (o *Observer) Observe(ctx context.Context) (*Snapshot, error) {
 		BootID:    boot,
 
 		DiskPressure: disk.Pressure(),
+		DiskFull:     full,
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()

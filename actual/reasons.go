@@ -45,6 +45,9 @@ const (
 	// Its network namespace is missing, or has no interface that is up and has an address.
 	// It is started when there is one.
 	ReasonNetworkNotReady = "NetworkNotReady"
+	// The disk of the state has no room. Nothing is started, and nothing is stopped that
+	// is to be started again, until there is some.
+	ReasonDiskPressure = "DiskPressure"
 	// Its network namespace was made again. It is started again, in the new one.
 	ReasonNetworkReplaced = "NetworkReplaced"
 	// Somebody called `sandboxctl repair` for a quarantined record.

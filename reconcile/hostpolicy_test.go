@@ -15,6 +15,7 @@ import (
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/reconciletest"
+	"sandboxctl.dev/reconcile/view"
 )
 
 func hostPolicy(t testing.TB, lines string) *hostpolicy.Policy {
@@ -33,7 +34,7 @@ func judged(in reconcile.Input, p *hostpolicy.Policy) reconcile.Input {
 		in.Desired.Policy = nil // and not an interface that holds nothing
 		in.Desired.Complete, in.Desired.Reason, in.Desired.Message = false, desired.ReasonPolicyUnusable, "the policy is broken"
 	}
-	in.Denied = reconcile.Denied(in.Desired, in.LastGood)
+	in.Denied = view.Denied(in.Desired, in.LastGood)
 	return in
 }
 
@@ -103,7 +104,7 @@ func TestPlanDenied(t *testing.T) {
 		}(), hostPolicy(t, "maxSandboxes: 1")), "", "Pending", "Ready=False/PolicyDenied Reconciling=False/Converged Stalled=True/PolicyDenied ManifestValid=True/Valid"},
 		"no room beside the busy": {judged(func() reconcile.Input {
 			in := input(true, []*desired.Entry{web})
-			in.Busy = map[string]bool{"other": true}
+			in.Operations = map[string]reconcile.Operation{"other": {}}
 			return in
 		}(), hostPolicy(t, "maxSandboxes: 1")), "", "Pending", "Stalled=True/PolicyDenied"},
 		"room":         {judged(input(true, []*desired.Entry{web}, running(direct)), hostPolicy(t, "maxSandboxes: 2")), "destroy direct ManifestRemoved graceful; create web New", "Pending", "Stalled=False/Converged"},
@@ -162,9 +163,10 @@ func TestLoopPolicyUnusable(t *testing.T) {
 	t.Parallel()
 	var p *policed
 	inLoop(t, func(o *reconcile.Options) {
-		p = &policed{World: o.Source.(*reconciletest.World)}
+		v := o.View.(*view.View)
+		p = &policed{World: v.Source.(*reconciletest.World)}
 		p.policy.Store(hostPolicy(t, ""))
-		o.Source, o.Resync = p, time.Second
+		v.Source, o.Resync = p, time.Second
 	}, func(w *reconciletest.World, _ *reconcile.Loop, _ *atomic.Int64) {
 		w.Want(reconciletest.Entry("a", "a", nil))
 		w.Want(reconciletest.Entry("b", "a", nil))

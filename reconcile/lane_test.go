@@ -19,6 +19,7 @@ import (
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/reconciletest"
+	"sandboxctl.dev/reconcile/view"
 )
 
 // eager restarts without a delay.
@@ -65,12 +66,12 @@ func crashLoops(t *testing.T, loops, quiet, workers int, took time.Duration, gap
 	}
 	line := &reconciletest.Line{}
 	l := reconcile.New(reconcile.Options{
-		Source: w, Observer: w, Launcher: w, Policy: reconcile.DefaultPolicy(), Workers: workers, Wakes: []<-chan struct{}{w.Changes()}, OnPass: func(in reconcile.Input, plan reconcile.Plan) {
+		View: &view.View{Source: w, Observer: w, Policy: reconcile.DefaultPolicy()}, Launcher: w, Workers: workers, Wakes: []<-chan struct{}{w.Changes()}, OnPass: func(in reconcile.Input, plan reconcile.Plan) {
 			due := make([]reconciletest.Due, len(plan.Actions))
 			for i, a := range plan.Actions {
 				due[i] = reconciletest.Due{Name: a.Name, Lane: int(a.Lane)}
 			}
-			line.Pass(due, in.Busy)
+			line.Pass(due, in.Operations)
 		},
 	})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -109,7 +110,7 @@ func TestLineCanFail(t *testing.T) {
 	line := &reconciletest.Line{}
 	due := []reconciletest.Due{{Name: "a"}, {Name: "z"}}
 	for range 3 {
-		line.Pass(due, map[string]bool{"a": true})
+		line.Pass(due, map[string]reconcile.Operation{"a": {}})
 		line.Pass(due[1:], nil)
 	}
 	if line.Wrong() == "" {
@@ -186,7 +187,8 @@ func TestLoopPace(t *testing.T) {
 	inLoop(t, func(o *reconcile.Options) {
 		p := hostpolicy.Default()
 		p.MinRestartDelay, p.MaxStartsPerSecond = new(desired.Duration(3*time.Second)), 5
-		o.Source, o.Workers = source{o.Source.(*reconciletest.World), func(s *desired.Snapshot) { s.Policy = p }}, 50
+		v := o.View.(*view.View)
+		v.Source, o.Workers = source{v.Source.(*reconciletest.World), func(s *desired.Snapshot) { s.Policy = p }}, 50
 	}, func(w *reconciletest.World, _ *reconcile.Loop, _ *atomic.Int64) {
 		w.OnStart = func(_ context.Context, name string) error {
 			mu.Lock()
@@ -376,7 +378,7 @@ func TestLoopShutdownSoon(t *testing.T) {
 				hangs.Store(true)
 				hang(w, tells, func(string) bool { return hangs.Load() })
 				run := func() (context.CancelFunc, chan error) {
-					l := reconcile.New(reconcile.Options{Source: w, Observer: w, Launcher: w, Policy: reconcile.DefaultPolicy(), Wakes: []<-chan struct{}{w.Changes()}})
+					l := reconcile.New(reconcile.Options{View: &view.View{Source: w, Observer: w, Policy: reconcile.DefaultPolicy()}, Launcher: w, Wakes: []<-chan struct{}{w.Changes()}})
 					ctx, cancel := context.WithCancel(t.Context())
 					done := make(chan error, 1)
 					go func() { done <- l.Run(ctx) }()
@@ -420,7 +422,7 @@ func TestLoopShutdownLeaves(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := reconciletest.New()
-		l := reconcile.New(reconcile.Options{Source: w, Observer: w, Launcher: deaf{w}, Policy: reconcile.DefaultPolicy(), Wakes: []<-chan struct{}{w.Changes()}})
+		l := reconcile.New(reconcile.Options{View: &view.View{Source: w, Observer: w, Policy: reconcile.DefaultPolicy()}, Launcher: deaf{w}, Wakes: []<-chan struct{}{w.Changes()}})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- l.Run(ctx) }()

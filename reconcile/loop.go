@@ -41,18 +41,16 @@ type Events interface {
 
 // Options configure a Loop.
 type Options struct {
-	Source   Source
-	Observer Observer
+	View     View
 	Launcher Launcher
 	// Recoverer carries out requests to recover; without one they wait.
 	Recoverer Recoverer
 	Requests  Requests
 	// LastExit is the last exit on record of a name, if set; nil if there is none.
 	LastExit func(name string) *actual.Exit
-	// Network looks at the network namespace of a name, if set.
-	Network func(name string) Network
+	// Publish tells other programs what the loop does and waits for, if set.
+	Publish func(Progress) error
 	Events  Events
-	Policy  Policy
 	// Wakes are what may have changed; any of them starts a pass.
 	Wakes []<-chan struct{}
 	// Workers is how many operations of each lane run at once (default 4).
@@ -80,14 +78,13 @@ type Loop struct {
 	done     chan result
 	waits    chan string     // names whose operation has begun to wait
 	ended    chan struct{}   // closed when nobody listens to workers any more
-	busy     map[string]bool // the names of jobs
-	jobs     map[string]*job
+	jobs     map[string]*job // by name
 	queue    queue
 	starts   pace
 	removals map[string]time.Time // that nobody approved, of the last removalWindow
-	retries  map[string]*Retry
-	spent    map[string]string // tokens of requests to recover that were tried, by name
-	lastGood map[string]cachedEntry
+	progress Progress             // one operation for each job
+	news     bool                 // progress that was not published
+	quiet    time.Time            // until when nothing is published
 	pass     uint64
 	took     atomic.Int64 // the last pass, ns
 	guarded  bool
@@ -106,18 +103,11 @@ type result struct {
 
 // job is an operation under way.
 type job struct {
-	action    Action
-	began     time.Time
-	cancel    context.CancelCauseFunc
-	cancelled bool
+	action Action
+	began  time.Time
+	cancel context.CancelCauseFunc
 	// waits says that it holds no worker: it waits for what others decide.
 	waits bool
-}
-
-// cachedEntry is a decoded recorded manifest.
-type cachedEntry struct {
-	rec   *actual.Record
-	entry *desired.Entry
 }
 
 // New returns a loop.
@@ -136,7 +126,8 @@ func New(opts Options) *Loop {
 	}
 	l := &Loop{
 		opts: opts, wake: make(chan struct{}, 1), done: make(chan result), waits: make(chan string), ended: make(chan struct{}),
-		busy: map[string]bool{}, jobs: map[string]*job{}, removals: map[string]time.Time{}, retries: map[string]*Retry{}, spent: map[string]string{}, lastGood: map[string]cachedEntry{},
+		jobs: map[string]*job{}, removals: map[string]time.Time{}, news: true,
+		progress: Progress{Operations: map[string]Operation{}, Retries: map[string]Retry{}, Tried: map[string]string{}},
 	}
 	for i, at := range opts.Removals {
 		l.removals[fmt.Sprintf("/%d", i)] = at // whose they were does not matter
@@ -168,7 +159,7 @@ func (l *Loop) Once(ctx context.Context) (Summary, error) {
 	// still holds failed a moment ago.
 	return l.run(ctx, func(s Summary) bool {
 		settled := s.Reason != desired.ReasonUnsettled || time.Since(began) > settleTimeout
-		return len(l.busy) == 0 && settled
+		return len(l.jobs) == 0 && settled
 	})
 }
 
@@ -293,43 +284,68 @@ func (l *Loop) drain(cancel context.CancelCauseFunc) error {
 // Unfinished are the names whose operations had not ended when Run did.
 func (l *Loop) Unfinished() []string { return slices.Sorted(maps.Keys(l.jobs)) }
 
-// look makes the input of a pass.
+// look makes the input of a pass, and its plan.
 func (l *Loop) look(ctx context.Context) (Input, Plan, error) {
 	l.pass++
-	want, err := l.opts.Source.Load(ctx)
+	in, err := l.opts.View.Gather(ctx, l.progress, l.recentRemovals())
 	if err != nil {
-		return Input{}, Plan{}, fmt.Errorf("load manifests: %w", err)
-	}
-	have, err := l.opts.Observer.Observe(ctx)
-	if err != nil {
-		return Input{}, Plan{}, fmt.Errorf("observe sandboxes: %w", err)
-	}
-	lastGood := l.recorded(want, have)
-	in := Input{
-		Desired: want, Actual: have, LastGood: lastGood, Denied: Denied(want, lastGood),
-		Busy: l.busy, Operations: l.operations(), Retries: l.retries, Tried: l.spent,
-		Now: time.Now(), Policy: l.opts.Policy, Removals: l.recentRemovals(),
-	}
-	if l.opts.Network != nil {
-		in.Networks = Networks(want, l.opts.Network)
+		return Input{}, Plan{}, err
 	}
 	return in, Compute(in), nil
 }
 
-// operations are the jobs, for the planner.
-func (l *Loop) operations() map[string]Operation {
-	if len(l.jobs) == 0 {
-		return nil
+// quietFactor is how many times as long as it took to publish nothing more is
+// published: that takes a twentieth of the time at most.
+const quietFactor = 20
+
+// publish tells others of the progress if it has changed, and returns when it is to
+// be called again at the latest. now says that it can't wait.
+func (l *Loop) publish(now bool) time.Duration {
+	if !l.news || l.opts.Publish == nil {
+		return l.opts.Resync
 	}
-	out := make(map[string]Operation, len(l.jobs))
-	for name, j := range l.jobs {
-		op := Operation{Op: j.action.Op, Restart: j.action.Request.ID(), Grace: j.action.Ending.Grace, Cancelled: j.cancelled}
-		if e := j.action.Entry; e != nil {
-			op.Hash, op.Netns = e.Hash, netnsOf(e)
+	began := time.Now()
+	if left := l.quiet.Sub(began); left > 0 && !now {
+		return left
+	}
+	err := l.opts.Publish(l.progress)
+	l.quiet = time.Now().Add(quietFactor * time.Since(began))
+	if err != nil {
+		l.opts.Log.Warn("other programs can't be told what is under way", keyError, err)
+		l.quiet = l.quiet.Add(lookAgain)
+		return lookAgain
+	}
+	l.news = false
+	return l.opts.Resync
+}
+
+// forgetRetries drops what failed and is not to be done any more.
+func (l *Loop) forgetRetries(plan *Plan) {
+	if len(l.progress.Retries) == 0 {
+		return
+	}
+	planned := map[string]bool{}
+	for i := range plan.Actions {
+		planned[plan.Actions[i].Name] = true
+	}
+	for i := range plan.Delayed {
+		planned[plan.Delayed[i].Name] = true
+	}
+	for name := range l.progress.Retries {
+		if !planned[name] && l.jobs[name] == nil {
+			delete(l.progress.Retries, name)
+			l.news = true
 		}
-		out[name] = op
 	}
-	return out
+}
+
+// operationOf is what the planner is told of an action under way.
+func operationOf(a *Action) Operation {
+	op := Operation{Op: a.Op, Restart: a.Request.ID(), Grace: a.Ending.Grace}
+	if a.Entry != nil {
+		op.Hash, op.Netns = a.Entry.Hash, netnsOf(a.Entry)
+	}
+	return op
 }
 
 // recentRemovals drops what is too long ago to count, and gives the rest, the
@@ -347,68 +363,12 @@ func (l *Loop) recentRemovals() []time.Time {
 	return out
 }
 
-// recorded decodes the manifests of records that the source does not have.
-func (l *Loop) recorded(want *desired.Snapshot, have *actual.Snapshot) map[string]*desired.Entry {
-	var out map[string]*desired.Entry
-	for i := range have.Sandboxes {
-		rec := have.Sandboxes[i].Record
-		if want.Lookup(rec.Name) != nil {
-			continue
-		}
-		c, ok := l.lastGood[rec.Name]
-		if !ok || c.rec != rec {
-			c = cachedEntry{rec: rec, entry: Recorded(rec)}
-			l.lastGood[rec.Name] = c
-		}
-		if out == nil {
-			out = map[string]*desired.Entry{}
-		}
-		out[rec.Name] = c.entry
-	}
-	return out
-}
-
-// Recorded is the manifest of a record, nil if it can't be used any more.
-func Recorded(rec *actual.Record) *desired.Entry {
-	e, err := desired.FromCanonical(rec.Spec, rec.SourceFile)
-	if err != nil {
-		return nil
-	}
-	return e
-}
-
-// Denied says which of the recorded manifests the host policy does not allow by
-// what the source was read with (see Input.Denied).
-func Denied(want *desired.Snapshot, lastGood map[string]*desired.Entry) map[string]string {
-	if want.Policy == nil && want.Reason != desired.ReasonPolicyUnusable {
-		return nil
-	}
-	out := map[string]string{}
-	for name, e := range lastGood {
-		switch {
-		case want.Policy == nil:
-			out[name] = want.Message
-		case e != nil:
-			if errs := want.Policy.Check(e.Sandbox); len(errs) > 0 {
-				out[name] = errs[0].Field + ": " + errs[0].Message
-			}
-		}
-	}
-	return out
-}
-
-// LastGood decodes the manifests of the records that the source does not have,
-// for a program that computes one plan.
-func LastGood(want *desired.Snapshot, have *actual.Snapshot) map[string]*desired.Entry {
-	l := &Loop{lastGood: map[string]cachedEntry{}}
-	return l.recorded(want, have)
-}
-
 // act cancels and starts what the plan says, as far as there are workers. It
 // returns how long nothing more can be due.
 func (l *Loop) act(ctx context.Context, in Input, plan *Plan) time.Duration {
 	l.announce(in, plan)
 	l.dropRequests(in)
+	l.forgetRetries(plan)
 	next := l.opts.Resync
 	if !plan.Wake.IsZero() {
 		next = min(next, plan.Wake.Sub(in.Now))
@@ -417,6 +377,7 @@ func (l *Loop) act(ctx context.Context, in Input, plan *Plan) time.Duration {
 		l.cancel(c)
 	}
 	free, again := l.workers(in.Now)
+	var start []func()
 	for _, a := range l.queue.order(plan.Actions) {
 		if a.Op == OpRecover && l.opts.Recoverer == nil {
 			continue
@@ -432,7 +393,12 @@ func (l *Loop) act(ctx context.Context, in Input, plan *Plan) time.Duration {
 			}
 		}
 		free[a.Lane]--
-		l.begin(ctx, a, in.Now)
+		start = append(start, l.begin(ctx, a, in.Now))
+	}
+	// Before they begin: who sees what they do must know that somebody does it.
+	next = min(next, l.publish(len(start) > 0))
+	for _, f := range start {
+		f()
 	}
 	return max(next, time.Millisecond)
 }
@@ -462,8 +428,8 @@ func (l *Loop) workers(now time.Time) (free [laneCount]int, again time.Duration)
 	return free, again
 }
 
-// begin starts an operation.
-func (l *Loop) begin(ctx context.Context, a Action, now time.Time) {
+// begin notes that an operation is under way, and returns what starts it.
+func (l *Loop) begin(ctx context.Context, a Action, now time.Time) func() {
 	if _, counted := l.removals[a.Name]; a.Reason == actual.ReasonManifestRemoved && !a.Approved && !counted {
 		l.removals[a.Name] = now
 	}
@@ -474,19 +440,22 @@ func (l *Loop) begin(ctx context.Context, a Action, now time.Time) {
 		}
 	})
 	l.queue.served(a.Name)
-	l.busy[a.Name] = true
+	l.news = true
+	l.progress.Operations[a.Name] = operationOf(&a)
 	l.jobs[a.Name] = &job{action: a, began: now, cancel: cancel}
 	l.opts.Log.Info(a.Op.String(), keySandbox, a.Name, keyReason, a.Reason, keyPass, l.pass)
-	go l.work(ctx, a)
+	return func() { go l.work(ctx, a) }
 }
 
 // cancel ends an operation that has lost its reason.
 func (l *Loop) cancel(c Cancel) {
 	j := l.jobs[c.Name]
-	if j == nil || j.cancelled {
+	op := l.progress.Operations[c.Name]
+	if j == nil || op.Cancelled {
 		return
 	}
-	j.cancelled = true
+	op.Cancelled, l.news = true, true
+	l.progress.Operations[c.Name] = op
 	l.opts.Log.Info("cancel "+j.action.Op.String(), keySandbox, c.Name, keyReason, c.Reason, keyPass, l.pass)
 	j.cancel(&operation.Cancelled{Reason: c.Reason})
 }
@@ -529,36 +498,36 @@ func (l *Loop) finish(r result) {
 		j.cancel(nil)
 	}
 	delete(l.jobs, a.Name)
-	delete(l.busy, a.Name)
+	delete(l.progress.Operations, a.Name)
+	l.news = true
 	var cancelled *operation.Cancelled
 	switch {
 	case errors.Is(r.err, operation.ErrShutdown):
 		l.opts.Log.Info(a.Op.String()+" left to the next daemon", keySandbox, a.Name, keyReason, a.Reason, keyTook, r.took)
 		return
 	case errors.As(r.err, &cancelled):
-		delete(l.retries, a.Name)
+		delete(l.progress.Retries, a.Name)
 		l.opts.Log.Info(a.Op.String()+" cancelled", keySandbox, a.Name, keyReason, cancelled.Reason, keyTook, r.took, keyPass, l.pass)
 		l.event(actual.EventNormal, a.Name, actual.EventCancelled, fmt.Sprintf("%s (%s) was cancelled: %s (took %s)", a.Op, a.Reason, cancelled.Reason, r.took.Round(time.Millisecond)))
 		return
 	}
 	if a.Op == OpRecover && l.opts.Requests != nil {
 		// It may be that it can't be dropped now.
-		l.spent[a.Name] = a.Request.Token
+		l.progress.Tried[a.Name] = a.Request.Token
 		if err := l.opts.Requests.DropRequest(*a.Request); err != nil {
 			l.opts.Log.Warn("request not dropped", keyError, err)
 		}
 	}
 	if r.err == nil {
-		delete(l.retries, a.Name)
+		delete(l.progress.Retries, a.Name)
 		l.opts.Log.Info(a.Op.String()+" done", keySandbox, a.Name, keyReason, a.Reason, keyTook, r.took, keyPass, l.pass)
 		l.event(actual.EventNormal, a.Name, doneReason(a), doneMessage(&r, l.lastExit(a.Name)))
 		return
 	}
 	if a.Op != OpRecover { // which is tried once for each request
-		if l.retries[a.Name] == nil {
-			l.retries[a.Name] = &Retry{}
-		}
-		l.retries[a.Name].failed(&a, operation.Permanent(r.err), r.err.Error(), time.Now())
+		again := l.progress.Retries[a.Name]
+		again.failed(&a, operation.Permanent(r.err), r.err.Error(), time.Now())
+		l.progress.Retries[a.Name] = again
 	}
 	l.opts.Log.Error(a.Op.String()+" failed, will retry", keySandbox, a.Name, keyReason, a.Reason, keyError, r.err, keyPass, l.pass)
 	l.event(actual.EventWarning, a.Name, failReason(a), r.err.Error())
@@ -579,7 +548,7 @@ func (l *Loop) dropRequests(in Input) {
 	}
 	waiting := map[string]bool{}
 	for _, r := range in.Actual.Requests {
-		spent := r.Kind == actual.RequestRecover && l.spent[r.Name] == r.Token
+		spent := r.Kind == actual.RequestRecover && l.progress.Tried[r.Name] == r.Token
 		if spent {
 			waiting[r.Name] = true
 		}
@@ -589,7 +558,9 @@ func (l *Loop) dropRequests(in Input) {
 			}
 		}
 	}
-	maps.DeleteFunc(l.spent, func(name, _ string) bool { return !waiting[name] })
+	before := len(l.progress.Tried)
+	maps.DeleteFunc(l.progress.Tried, func(name, _ string) bool { return !waiting[name] })
+	l.news = l.news || len(l.progress.Tried) < before
 }
 
 func requestDone(in Input, r actual.Request) bool {

@@ -16,6 +16,7 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/reconciletest"
+	"sandboxctl.dev/reconcile/view"
 )
 
 // journal keeps events in memory.
@@ -33,7 +34,7 @@ func inLoop(t *testing.T, change func(*reconcile.Options), f func(w *reconcilete
 		w := reconciletest.New()
 		var passes atomic.Int64
 		opts := reconcile.Options{
-			Source: w, Observer: w, Launcher: w, Requests: w, Policy: reconcile.DefaultPolicy(),
+			View: &view.View{Source: w, Observer: w, Policy: reconcile.DefaultPolicy()}, Launcher: w, Requests: w,
 			Wakes: []<-chan struct{}{w.Changes()}, OnPass: func(reconcile.Input, reconcile.Plan) { passes.Add(1) },
 		}
 		if change != nil {
@@ -397,7 +398,7 @@ func TestLoopShutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := reconciletest.New()
 		w.Took = 5 * time.Second
-		l := reconcile.New(reconcile.Options{Source: w, Observer: w, Launcher: w, Policy: reconcile.DefaultPolicy(), Workers: 1, ShutdownGrace: 10 * time.Second})
+		l := reconcile.New(reconcile.Options{View: &view.View{Source: w, Observer: w, Policy: reconcile.DefaultPolicy()}, Launcher: w, Workers: 1, ShutdownGrace: 10 * time.Second})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		w.Want(reconciletest.Entry("a", "x", nil))
@@ -427,7 +428,7 @@ func TestLoopOnce(t *testing.T) {
 		w := reconciletest.New()
 		w.Took = time.Second
 		once := func() (reconcile.Summary, error) {
-			return reconcile.New(reconcile.Options{Source: w, Observer: w, Launcher: w, Requests: w, Policy: reconcile.DefaultPolicy()}).Once(t.Context())
+			return reconcile.New(reconcile.Options{View: &view.View{Source: w, Observer: w, Policy: reconcile.DefaultPolicy()}, Launcher: w, Requests: w}).Once(t.Context())
 		}
 		for i := range 8 {
 			w.Want(reconciletest.Entry(fmt.Sprintf("s%d", i), "a", nil))
@@ -485,7 +486,7 @@ func chaos(t *testing.T, seed uint64) {
 		done = make(chan error, 1)
 		policy := reconcile.DefaultPolicy()
 		policy.AllowMassDelete = true
-		l := reconcile.New(reconcile.Options{Source: w, Observer: w, Launcher: w, Requests: w, Policy: policy, Wakes: []<-chan struct{}{w.Changes()}})
+		l := reconcile.New(reconcile.Options{View: &view.View{Source: w, Observer: w, Policy: policy}, Launcher: w, Requests: w, Wakes: []<-chan struct{}{w.Changes()}})
 		go func() { done <- l.Run(ctx) }()
 	}
 	stop := func() {

@@ -15,6 +15,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/reconciletest"
+	"sandboxctl.dev/reconcile/view"
 )
 
 // Requests are carried out and dropped, also those that ask for nothing.
@@ -79,7 +80,7 @@ func TestLoopRestoreInterrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := reconciletest.New()
 		run := func(f func()) {
-			l := reconcile.New(reconcile.Options{Source: w, Observer: w, Launcher: w, Requests: w, Policy: reconcile.DefaultPolicy(), Wakes: []<-chan struct{}{w.Changes()}, ShutdownGrace: 5 * time.Minute})
+			l := reconcile.New(reconcile.Options{View: &view.View{Source: w, Observer: w, Policy: reconcile.DefaultPolicy()}, Launcher: w, Requests: w, Wakes: []<-chan struct{}{w.Changes()}, ShutdownGrace: 5 * time.Minute})
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error, 1)
 			go func() { done <- l.Run(ctx) }()

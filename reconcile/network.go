@@ -18,9 +18,6 @@ type Network struct {
 	NotReady string
 }
 
-// networkRetry is how often a sandbox that waits for its network looks again.
-const networkRetry = 2 * time.Second
-
 // Networks looks at the network namespaces that manifests name. Those of a snapshot
 // without any cost nothing.
 func Networks(want *desired.Snapshot, look func(name string) Network) map[string]Network {
@@ -64,7 +61,8 @@ func (c *computation) needsNetwork(a *Action) bool {
 	}
 	if n, known := c.in.Networks[name]; known && n.NotReady != "" {
 		a.Reason = actual.ReasonNetworkNotReady
-		c.delay(*a, c.in.Now.Add(networkRetry), n.NotReady+"; it is started when that has changed")
+		c.delay(*a, time.Time{}, n.NotReady+"; it is started when that has changed")
+		c.wakeAt(c.in.Now.Add(lookAgain))
 		return true
 	}
 	return false

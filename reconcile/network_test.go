@@ -16,6 +16,7 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/reconciletest"
+	"sandboxctl.dev/reconcile/view"
 )
 
 func inNetns(name, command, netns string) *desired.Entry {
@@ -122,7 +123,7 @@ func TestLoopNetwork(t *testing.T) {
 		networks["bt1"] = n
 	}
 	inLoop(t, func(o *reconcile.Options) {
-		o.Network = func(name string) reconcile.Network {
+		o.View.(*view.View).Network = func(name string) reconcile.Network {
 			mu.Lock()
 			defer mu.Unlock()
 			return networks[name]

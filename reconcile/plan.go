@@ -23,6 +23,17 @@ const (
 	OpRecover
 )
 
+// MarshalText and UnmarshalText are for Progress.
+func (o Op) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
+
+// UnmarshalText reads the word of an operation; one that is not known is none.
+func (o *Op) UnmarshalText(b []byte) error {
+	for *o = OpRecover; *o > 0 && o.String() != string(b); *o-- {
+		continue
+	}
+	return nil
+}
+
 // String gives the word of an operation.
 func (o Op) String() string {
 	switch o {
@@ -69,14 +80,7 @@ type Input struct {
 	// while it can't be told what it allows, all of them; with why. What runs of
 	// them goes on, and nothing of them is started.
 	Denied map[string]string
-	// Busy are names with an operation under way; they are left alone, but for
-	// those of Operations that have lost their reason.
-	Busy       map[string]bool
-	Operations map[string]Operation
-	// Retries are operations that failed, by name; Tried the tokens of requests to
-	// recover that were tried.
-	Retries map[string]*Retry
-	Tried   map[string]string
+	Progress
 	// Networks are the network namespaces that manifests name.
 	Networks map[string]Network
 	Now      time.Time
@@ -152,7 +156,7 @@ func tooMany(in *Input, more int) bool {
 		return false
 	}
 	n := len(in.Actual.Sandboxes) + len(in.Actual.Held) + more
-	for name := range in.Busy {
+	for name := range in.Operations {
 		if !onRecord(in.Actual, name) {
 			n++
 		}
@@ -184,21 +188,12 @@ func (c *computation) merge() {
 	}
 }
 
-// add plans an action, unless it failed a moment ago.
+// add plans an action, or delays it if something is in its way now.
 func (c *computation) add(a Action) {
 	a.Lane = laneOf(&a)
-	if c.needsNetwork(&a) {
-		return
+	if !c.failedBefore(&a) && !c.needsRoom(&a) && !c.needsNetwork(&a) {
+		c.plan.Actions = append(c.plan.Actions, a)
 	}
-	if r := c.in.Retries[a.Name]; r != nil && r.delays(&a, c.in.Now) {
-		until := r.Due
-		if r.Permanent {
-			until = time.Time{}
-		}
-		c.delay(a, until, r.Message)
-		return
-	}
-	c.plan.Actions = append(c.plan.Actions, a)
 }
 
 func (c *computation) wakeAt(t time.Time) {
@@ -212,7 +207,7 @@ func (c *computation) wanted(e *desired.Entry) {
 	name := e.Sandbox.Metadata.Name
 	// A record that can't be read may be the only pointer to a live sandbox of
 	// the name: no second one beside it.
-	if c.in.Busy[name] || isHeld(c.in.Actual, name) || e.Sandbox.Spec.Suspend || tooMany(&c.in, c.created) {
+	if c.in.busy(name) || isHeld(c.in.Actual, name) || e.Sandbox.Spec.Suspend || tooMany(&c.in, c.created) {
 		return
 	}
 	c.created++
@@ -222,7 +217,7 @@ func (c *computation) wanted(e *desired.Entry) {
 // unwanted decides on a record without a manifest.
 func (c *computation) unwanted(o *actual.Observed) {
 	rec := o.Record
-	if c.in.Busy[rec.Name] || unknown(o) {
+	if c.in.busy(rec.Name) || unknown(o) {
 		return
 	}
 	if !c.in.gone(rec) {
@@ -251,7 +246,7 @@ func (c *computation) lastGood(rec *actual.Record) *desired.Entry { return c.in.
 // both decides on a name with a manifest and a record.
 func (c *computation) both(e *desired.Entry, o *actual.Observed) {
 	rec := o.Record
-	if c.in.Busy[rec.Name] || unknown(o) {
+	if c.in.busy(rec.Name) || unknown(o) {
 		return
 	}
 	switch rec.Phase {
@@ -335,10 +330,6 @@ func (c *computation) stopped(e *desired.Entry, rec *actual.Record) {
 		return
 	default:
 		create.Due = nextStart(e, rec, c.in.Desired.Bounds().RestartFloor, c.in.Now)
-		if create.Due.After(c.in.Now) {
-			c.wakeAt(create.Due)
-			return
-		}
 		create.Reason = startReason(rec)
 	}
 	if create.Request == nil && cutShort(rec) && rec.RestartToken == c.request(rec.Name).ID() {
@@ -367,7 +358,7 @@ func (c *computation) stop(e *desired.Entry, rec *actual.Record, reason string) 
 // name is wanted: its create takes the directory over.
 func (c *computation) aborted() {
 	for _, name := range c.in.Actual.Aborted {
-		if (c.in.Desired.Removed(name, "") || c.in.ordered(name)) && !c.in.Busy[name] {
+		if (c.in.Desired.Removed(name, "") || c.in.ordered(name)) && !c.in.busy(name) {
 			c.add(Action{Op: OpForget, Name: name, Reason: actual.ReasonAborted})
 		}
 	}
@@ -383,7 +374,7 @@ func (c *computation) held() {
 	for i := range c.in.Actual.Requests {
 		r := &c.in.Actual.Requests[i]
 		// One request is one try, whatever its outcome: the person who asked reads it.
-		if r.Kind != actual.RequestRecover || c.in.Busy[r.Name] || !isHeld(c.in.Actual, r.Name) || c.in.Tried[r.Name] == r.Token {
+		if r.Kind != actual.RequestRecover || c.in.busy(r.Name) || !isHeld(c.in.Actual, r.Name) || c.in.Tried[r.Name] == r.Token {
 			continue
 		}
 		c.add(Action{Op: OpRecover, Name: r.Name, Request: r, Reason: actual.ReasonRepairRequested})

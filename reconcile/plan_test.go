@@ -15,6 +15,7 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/reconciletest"
+	"sandboxctl.dev/reconcile/view"
 )
 
 var now = time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC)
@@ -57,7 +58,7 @@ func input(complete bool, want []*desired.Entry, have ...actual.Observed) reconc
 	for _, e := range want {
 		in.Desired.Entries = append(in.Desired.Entries, *e)
 	}
-	in.LastGood = reconcile.LastGood(in.Desired, in.Actual)
+	in.LastGood = view.LastGood(in.Desired, in.Actual)
 	return in
 }
 
@@ -269,7 +270,7 @@ func TestPlan(t *testing.T) {
 	} else if plan.Actions[0].Request.Token != "t" {
 		t.Errorf("the request: %+v", plan.Actions[0].Request)
 	}
-	in.Busy = map[string]bool{"web": true, "x": true}
+	in.Operations = map[string]reconcile.Operation{"web": {}, "x": {}}
 	if got := show(reconcile.Compute(in)); got != "" {
 		t.Errorf("recovery under way: %q", got)
 	}
@@ -352,7 +353,7 @@ func TestGuard(t *testing.T) {
 func situation(t *rapid.T) reconcile.Input {
 	in := reconcile.Input{
 		Desired: &desired.Snapshot{Complete: rapid.Bool().Draw(t, "complete")},
-		Actual:  &actual.Snapshot{BootID: boot}, Now: now, Policy: reconcile.DefaultPolicy(), Busy: map[string]bool{},
+		Actual:  &actual.Snapshot{BootID: boot}, Now: now, Policy: reconcile.DefaultPolicy(), Progress: reconcile.Progress{Operations: map[string]reconcile.Operation{}},
 	}
 	if !in.Desired.Complete {
 		in.Desired.Reason = desired.ReasonInvalidManifests
@@ -394,10 +395,10 @@ func situation(t *rapid.T) reconcile.Input {
 			in.Actual.Requests = append(in.Actual.Requests, actual.Request{Kind: actual.RequestRemove, Name: n, Token: "t", At: now})
 		}
 		if rapid.IntRange(0, 9).Draw(t, "busy") == 0 {
-			in.Busy[n] = true
+			in.Operations[n] = reconcile.Operation{}
 		}
 	}
-	in.LastGood = reconcile.LastGood(in.Desired, in.Actual)
+	in.LastGood = view.LastGood(in.Desired, in.Actual)
 	return in
 }
 
@@ -422,7 +423,7 @@ func TestPlanProperties(t *testing.T) {
 				t.Fatalf("%s after %s", a.Name, last)
 			}
 			last = a.Name
-			if in.Busy[a.Name] {
+			if _, busy := in.Operations[a.Name]; busy {
 				t.Fatalf("%s is busy", a.Name)
 			}
 			for _, h := range in.Actual.Held {

@@ -4,6 +4,7 @@ package reconcile
 
 import (
 	"context"
+	"time"
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
@@ -19,6 +20,13 @@ type Source interface {
 // Observer gives actual state.
 type Observer interface {
 	Observe(ctx context.Context) (*actual.Snapshot, error)
+}
+
+// View gathers what there is (see package view).
+type View interface {
+	// Gather makes an input of what there is now, and of what the loop knows
+	// besides: its progress and its last removals.
+	Gather(ctx context.Context, p Progress, removals []time.Time) (Input, error)
 }
 
 // Launcher carries out the four operations. Each is idempotent, safe to

@@ -2,20 +2,32 @@
 
 package reconcile
 
-import "time"
+import (
+	"strings"
+	"time"
+
+	"sandboxctl.dev/actual"
+)
 
 // Retry is an operation that failed. It keeps the operation from being tried again
 // at once, and is lost with the daemon, which costs one early try.
 type Retry struct {
-	Op       Op
-	Failures int
-	Due      time.Time // when it may be tried again
-	Hash     string    // of the spec
-	Restart  string    // the token of the restart that it was, "" if it was none
+	Op       Op        `json:"op"`
+	Failures int       `json:"failures"`
+	Due      time.Time `json:"due"`               // when it may be tried again
+	Hash     string    `json:"hash,omitempty"`    // of the spec
+	Restart  string    `json:"restart,omitempty"` // the token of the restart that it was, "" if it was none
 	// Permanent says that trying the same spec again can't help.
-	Permanent bool
-	Message   string
+	Permanent bool   `json:"permanent,omitempty"`
+	Message   string `json:"message"`
 }
+
+// maxRetryMessage bounds a message: there may be one for each sandbox.
+const maxRetryMessage = 500
+
+// lookAgain is how often the loop looks at what an action waits for, if nothing
+// tells of it.
+const lookAgain = 2 * time.Second
 
 // Delays of operations that failed without leaving it in the record.
 const (
@@ -29,7 +41,7 @@ func (r *Retry) failed(a *Action, permanent bool, message string, now time.Time)
 		*r = Retry{Op: a.Op}
 	}
 	r.Failures++
-	r.Restart, r.Permanent, r.Message = a.Request.ID(), permanent, message
+	r.Restart, r.Permanent, r.Message = a.Request.ID(), permanent, strings.ToValidUTF8(message[:min(len(message), maxRetryMessage)], "")
 	if a.Entry != nil {
 		r.Hash = a.Entry.Hash
 	}
@@ -59,8 +71,63 @@ type Delayed struct {
 
 	// Until is when it can; zero if that depends on something else.
 	Until time.Time
-	// Why is what it waits for, in words.
+	// Why is what it waits for, or what failed the last time, in words; "" if it
+	// only waits for its time.
 	Why string
+	// Permanent says that trying again can't help: somebody must change something.
+	Permanent bool
+}
+
+// failedBefore delays what has failed, or what ended by itself, and is to be tried
+// again later: until the time that follows from the record, or from the last try of
+// this daemon, whichever is later.
+func (c *computation) failedBefore(a *Action) bool {
+	until, why := a.Due, ""
+	if r, failed := c.in.Retries[a.Name]; failed && r.delays(a, c.in.Now) {
+		if r.Permanent {
+			c.plan.Delayed = append(c.plan.Delayed, Delayed{Action: *a, Why: r.Message, Permanent: true})
+			return true
+		}
+		why = r.Message
+		if r.Due.After(until) {
+			until = r.Due
+		}
+	}
+	if !until.After(c.in.Now) {
+		return false
+	}
+	c.delay(*a, until, why)
+	return true
+}
+
+// needsRoom delays what takes room on the disk of the state while there is none: a
+// start, and the stop of what could not be started again.
+func (c *computation) needsRoom(a *Action) bool {
+	if c.in.Actual.DiskFull == "" || a.Op != OpCreate && !(a.Op == OpDestroy && a.Ending.Replace) {
+		return false
+	}
+	a.Reason = actual.ReasonDiskPressure
+	c.delay(*a, time.Time{}, c.in.Actual.DiskFull)
+	c.wakeAt(c.in.Now.Add(lookAgain))
+	return true
+}
+
+// Describe says what a delayed action waits for, and until when.
+func (d *Delayed) Describe(now time.Time) string {
+	var out string
+	switch {
+	case d.Permanent:
+		out = "trying again can't help"
+	case !d.Until.IsZero():
+		out = "next try in " + d.Until.Sub(now).Round(time.Second/10).String()
+	}
+	switch {
+	case d.Why == "":
+		return out
+	case out == "":
+		return d.Why
+	}
+	return out + "; the last try failed: " + d.Why
 }
 
 // delay keeps an action back.

@@ -231,7 +231,7 @@ func Summarize(in Input, plan Plan, statuses []Status) Summary {
 			settled = false
 		}
 	}
-	s.Converged = settled && len(plan.Actions) == 0 && len(plan.Delayed) == 0 && len(in.Busy) == 0 && plan.Guard == nil &&
+	s.Converged = settled && len(plan.Actions) == 0 && len(plan.Delayed) == 0 && len(in.Operations) == 0 && plan.Guard == nil &&
 		in.Desired.Complete && len(in.Desired.Problems) == 0
 	return s
 }
@@ -332,11 +332,7 @@ func (v *view) judge(s *Status, o *actual.Observed, w *desired.Entry) {
 	case w == nil && v.in.gone(r):
 		s.Phase = PhaseRemoving
 		ready.Reason, ready.Message = actual.ReasonManifestRemoved, stopTrouble(r)
-		msg := "it is being removed: its manifest is gone"
-		if ready.Message != "" {
-			msg += "; " + ready.Message
-		}
-		doing(actual.ReasonManifestRemoved, msg)
+		doing(actual.ReasonManifestRemoved, joined("it is being removed: its manifest is gone", ready.Message, v.waits(s)))
 	case r.Phase == actual.PhaseRunning && o.Sentry == actual.Alive && o.Gofer == actual.Alive:
 		s.Phase = PhaseRunning
 		ready.Status, ready.Reason, ready.LastTransitionTime = True, actual.ReasonRunning, r.StartedAt
@@ -344,7 +340,7 @@ func (v *view) judge(s *Status, o *actual.Observed, w *desired.Entry) {
 			stuck(desired.ReasonPolicyDenied, "it runs on and will not be started again: "+why)
 		}
 		if a != nil {
-			doing(a.Reason, "it will be restarted or stopped: "+a.Reason)
+			doing(a.Reason, joined("it will be restarted or stopped: "+a.Reason, v.waits(s)))
 			if a.Reason == actual.ReasonSpecChanged {
 				ready.Status, ready.Reason, ready.Message = False, actual.ReasonSpecChanged, "it runs what its manifest said before the last change"
 			}
@@ -357,18 +353,32 @@ func (v *view) judge(s *Status, o *actual.Observed, w *desired.Entry) {
 		} else if r.Ending != nil {
 			ready.Message = r.Ending.Reason
 		}
-		if why := stopTrouble(r); why != "" {
-			ready.Message += "; " + why
-		}
-		doing(actual.ReasonStopping, ready.Message)
+		ready.Message = joined(ready.Message, stopTrouble(r))
+		doing(actual.ReasonStopping, joined(ready.Message, v.waits(s)))
 	case r.Phase != actual.PhaseStopped:
 		s.Phase = PhaseCreating
 		ready.Reason = actual.ReasonStarting
-		doing(actual.ReasonStarting, "")
+		doing(actual.ReasonStarting, v.waits(s))
 	default:
 		v.judgeStopped(s, r, w, &ready, doing, stuck)
 	}
 	s.Conditions = append(s.Conditions, ready, reconciling, stall)
+}
+
+// waits says what the next operation on a sandbox waits for, "" if for nothing, and
+// notes until when.
+func (v *view) waits(s *Status) string {
+	d := v.delayed[s.Name]
+	if d == nil {
+		return ""
+	}
+	s.NextRetry = d.Until
+	return d.Describe(v.in.Now)
+}
+
+// joined makes one message of those that are not empty.
+func joined(parts ...string) string {
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), "; ")
 }
 
 // stopTrouble says what keeps a sandbox from being stopped, "" if nothing is known
@@ -409,12 +419,15 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 	case w.Sandbox.Spec.Suspend:
 		s.Phase = PhaseSuspended
 		ready.Reason, ready.Message = actual.ReasonSuspended, "spec.suspend is set"
-	case v.delayed[r.Name] != nil:
-		d := v.delayed[r.Name]
-		s.Phase, s.NextRetry = PhasePending, d.Until
-		ready.Reason, ready.Message = d.Reason, d.Why
-		doing(d.Reason, d.Why)
-	case v.actions[r.Name] != nil:
+	case v.delayed[r.Name] != nil && v.delayed[r.Name].Permanent:
+		s.Phase = PhaseFailed
+		ready.Reason, ready.Message = actual.ReasonCreateRefused, v.waits(s)
+		stuck(ready.Reason, refused(s.Name, ready.Message))
+	case v.delayed[r.Name] != nil && v.delayed[r.Name].Reason != actual.ReasonBackOff:
+		s.Phase = PhasePending
+		ready.Reason, ready.Message = v.delayed[r.Name].Reason, v.waits(s)
+		doing(ready.Reason, ready.Message)
+	case v.delayed[r.Name] == nil && v.actions[r.Name] != nil:
 		s.Phase = PhasePending
 		ready.Reason, ready.Message = actual.ReasonPending, exit
 		doing(v.actions[r.Name].Reason, "")
@@ -429,25 +442,39 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 		s.Phase = PhaseFailed
 		ready.Reason, ready.Message = stalled(w, r), exit
 		stuck(ready.Reason, fmt.Sprintf("%d failures in a row, the last: %s; change the manifest or call `sandboxctl restart %s`", r.Failures, exit, r.Name))
-	case v.in.Busy[r.Name]:
+	case v.in.busy(r.Name):
 		s.Phase = PhaseCreating
 		ready.Reason = actual.ReasonStarting
 		doing(actual.ReasonStarting, "")
 	default:
 		s.Phase = PhaseCrashLoopBackOff
-		s.NextRetry = nextStart(w, r, v.in.Desired.Bounds().RestartFloor, v.in.Now)
+		why := ""
+		if d := v.delayed[r.Name]; d != nil {
+			s.NextRetry, why = d.Until, d.Why
+		}
 		ready.Reason, ready.Message = actual.ReasonBackOff, exit
 		if r.LastExit != nil && r.LastExit.Reason == actual.ReasonCreateFailed {
 			ready.Reason = actual.ReasonCreateFailed
 		}
-		in := s.NextRetry.Sub(v.in.Now).Round(time.Second / 10)
+		start := "next start when its manifest can be read"
+		if !s.NextRetry.IsZero() {
+			start = "next start in " + s.NextRetry.Sub(v.in.Now).Round(time.Second/10).String()
+		}
+		if why != "" && ready.Reason != actual.ReasonCreateFailed { // which says it
+			start += "; the last try failed: " + why
+		}
 		if r.Failures == 0 && r.CleanExits > 0 {
 			s.Phase = PhaseRestarting
-			doing(actual.ReasonBackOff, fmt.Sprintf("it ended with exit code 0, which restartPolicy Always starts again; next start in %s", in))
+			doing(actual.ReasonBackOff, "it ended with exit code 0, which restartPolicy Always starts again; "+start)
 			return
 		}
-		doing(actual.ReasonBackOff, fmt.Sprintf("failure %d; next start in %s", r.Failures, in))
+		doing(actual.ReasonBackOff, fmt.Sprintf("failure %d; %s", r.Failures, start))
 	}
+}
+
+// refused says what helps against a start that was refused.
+func refused(name, why string) string {
+	return why + "; change the manifest or call `sandboxctl restart " + name + "`"
 }
 
 // phaseOf words a sandbox whose removal waits for approval.
@@ -494,11 +521,15 @@ func (v *view) pending(e *desired.Entry) Status {
 	reconciling := Condition{Type: CondReconciling, Status: True, Reason: actual.ReasonNew}
 	stall := Condition{Type: CondStalled, Status: False, Reason: actual.ReasonConverged}
 	if d := v.delayed[name]; d != nil {
-		s.NextRetry = d.Until
-		ready.Reason, ready.Message = d.Reason, d.Why
-		reconciling.Reason, reconciling.Message = d.Reason, d.Why
+		ready.Reason, ready.Message = d.Reason, v.waits(&s)
+		reconciling.Reason, reconciling.Message = d.Reason, ready.Message
+		if d.Permanent {
+			s.Phase, ready.Reason = PhaseFailed, actual.ReasonCreateRefused
+			reconciling = Condition{Type: CondReconciling, Status: False, Reason: actual.ReasonConverged}
+			stall = Condition{Type: CondStalled, Status: True, Reason: actual.ReasonCreateRefused, Message: refused(name, ready.Message)}
+		}
 	}
-	if v.actions[name] == nil && !v.in.Busy[name] && tooMany(v.in, 0) {
+	if v.actions[name] == nil && !v.in.busy(name) && tooMany(v.in, 0) {
 		ready.Reason = desired.ReasonPolicyDenied
 		reconciling.Status, reconciling.Reason = False, actual.ReasonConverged
 		stall.Status, stall.Reason = True, desired.ReasonPolicyDenied
@@ -527,7 +558,7 @@ func (v *view) held(h actual.Held, e *desired.Entry) Status {
 		msg += "; `sandboxctl repair " + h.Name + "` puts it right"
 	}
 	doing := Condition{Type: CondReconciling, Status: False, Reason: actual.ReasonConverged}
-	if a := v.actions[h.Name]; a != nil || v.in.Busy[h.Name] {
+	if a := v.actions[h.Name]; a != nil || v.in.busy(h.Name) {
 		doing.Status, doing.Reason = True, actual.ReasonRepairRequested
 	}
 	s.Conditions = []Condition{

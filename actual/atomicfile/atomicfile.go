@@ -44,7 +44,19 @@ func Write(dir *os.File, name string, data []byte, mode fs.FileMode) error {
 	if err := checkTarget(int(dir.Fd()), name); err != nil {
 		return fmt.Errorf("replace %s: %w", name, err)
 	}
-	return write(dir, name, data, mode, 0)
+	return write(dir, name, data, mode, 0, true)
+}
+
+// Publish is Write for content that need not survive a power cut, which may leave a
+// part of it. Readers see the old content or the new all the same.
+func Publish(dir *os.File, name string, data []byte, mode fs.FileMode) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	if err := checkTarget(int(dir.Fd()), name); err != nil {
+		return fmt.Errorf("replace %s: %w", name, err)
+	}
+	return write(dir, name, data, mode, 0, false)
 }
 
 // Create is Write for a name that must not exist yet: fs.ErrExist otherwise.
@@ -52,10 +64,10 @@ func Create(dir *os.File, name string, data []byte, mode fs.FileMode) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	return write(dir, name, data, mode, unix.RENAME_NOREPLACE)
+	return write(dir, name, data, mode, unix.RENAME_NOREPLACE, true)
 }
 
-func write(dir *os.File, name string, data []byte, mode fs.FileMode, renameFlags uint) (err error) {
+func write(dir *os.File, name string, data []byte, mode fs.FileMode, renameFlags uint, durable bool) (err error) {
 	fd := int(dir.Fd())
 	f, tmp, err := newTemp(fd, mode)
 	if err != nil {
@@ -71,7 +83,7 @@ func write(dir *os.File, name string, data []byte, mode fs.FileMode, renameFlags
 	crashpoint.Before(crashpoint.FileWrite)
 	_, werr := f.Write(data)
 	crashpoint.After(crashpoint.FileWrite)
-	if werr == nil {
+	if werr == nil && durable {
 		crashpoint.Before(crashpoint.FileSync)
 		werr = f.Sync()
 		crashpoint.After(crashpoint.FileSync)
@@ -84,6 +96,9 @@ func write(dir *os.File, name string, data []byte, mode fs.FileMode, renameFlags
 	crashpoint.After(crashpoint.FileRename)
 	if err != nil {
 		return fmt.Errorf("replace %s: %w", name, err)
+	}
+	if !durable {
+		return nil
 	}
 	return syncDir(dir, name)
 }

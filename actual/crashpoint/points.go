@@ -29,6 +29,8 @@ const (
 	JournalRotate Point = "journal-rotate"
 	// DaemonInfo writes what the daemon says of itself (actual/daemon.go).
 	DaemonInfo Point = "daemon-info"
+	// ProgressPut writes what the daemon does and waits for (actual/progress.go).
+	ProgressPut Point = "progress-put"
 	// RequestDrop removes a request that has been carried out (actual/request.go).
 	RequestDrop Point = "request-drop"
 )

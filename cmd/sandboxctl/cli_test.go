@@ -449,21 +449,6 @@ func TestNoSuch(t *testing.T) {
 	}
 }
 
-func TestUnderWay(t *testing.T) {
-	t.Parallel()
-	have := &actual.Snapshot{}
-	for _, p := range []actual.Phase{actual.PhaseCreating, actual.PhaseStarting, actual.PhaseRunning, actual.PhaseStopping, actual.PhaseStopped} {
-		have.Sandboxes = append(have.Sandboxes, actual.Observed{Record: &actual.Record{Name: string(p), Phase: p}})
-	}
-	got := underWay(have)
-	for i := range have.Sandboxes {
-		p := have.Sandboxes[i].Record.Phase
-		if want := p != actual.PhaseRunning && p != actual.PhaseStopped; got[string(p)] != want {
-			t.Errorf("%s: %v", p, got[string(p)])
-		}
-	}
-}
-
 func TestExpand(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

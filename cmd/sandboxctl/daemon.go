@@ -25,6 +25,7 @@ import (
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/reconcile"
+	"sandboxctl.dev/reconcile/view"
 )
 
 type daemonFlags struct {
@@ -185,9 +186,11 @@ type daemon struct {
 	loop     *reconcile.Loop
 	log      *slog.Logger
 	resync   time.Duration
-	unswept  bool   // temporary files were left that may be nobody's
-	degraded string // why changes are noticed late, as was told last
-	pressure string // what is not done for want of room, as was told last
+	full     chan struct{} // the disk has become full: what can be dropped is
+	noRoom   bool          // the disk is full
+	unswept  bool          // temporary files were left that may be nobody's
+	degraded string        // why changes are noticed late, as was told last
+	pressure string        // what is not done for want of room, as was told last
 
 	info   actual.DaemonInfo
 	memory manifestdir.Memory
@@ -217,7 +220,7 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, opts launcher.Optio
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{store: store, launcher: l, observer: actual.NewObserver(store), policy: hostPolicy, log: log, out: a, resync: f.resync}
+	d := &daemon{store: store, launcher: l, observer: actual.NewObserver(store), policy: hostPolicy, log: log, out: a, resync: f.resync, full: make(chan struct{}, 1)}
 	if d.journal, err = store.OpenJournal(); err != nil {
 		return nil, err
 	}
@@ -250,7 +253,8 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, opts launcher.Optio
 	}
 	d.info.HostPolicy = actual.PolicyRef{Path: hostPolicy.Options().Path, Optional: hostPolicy.Options().Optional}
 	d.loop = reconcile.New(reconcile.Options{
-		Source: d.dir, Observer: d.observer, Launcher: l, Recoverer: l, Requests: store, Events: d.journal, Policy: policy,
+		View:     &view.View{Source: d.dir, Observer: d.observer, Network: lookAtNetwork, Policy: policy},
+		Launcher: l, Recoverer: l, Requests: store, Events: d.journal, Publish: d.publish,
 		LastExit: func(name string) *actual.Exit {
 			rec, _, err := store.Get(name)
 			if err != nil || rec == nil {
@@ -258,16 +262,25 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, opts launcher.Optio
 			}
 			return rec.LastExit
 		},
-		Network: lookAtNetwork, Workers: f.workers, Resync: f.resync, Rest: 25 * time.Millisecond, Log: log,
+		Workers: f.workers, Resync: f.resync, Rest: 25 * time.Millisecond, Log: log,
 		Wakes: []<-chan struct{}{d.dir.Changes(), d.observer.Exits()},
 		OnPass: func(in reconcile.Input, _ reconcile.Plan) {
 			d.remember(in.Removals, in.Desired.Policy)
 			d.announceWatch()
-			d.announceDisk(in.Actual.DiskPressure)
+			d.announceDisk(in.Actual)
 		},
 		Removals: removals,
 	})
 	return d, nil
+}
+
+// publish has other programs know what the loop does and waits for.
+func (d *daemon) publish(p reconcile.Progress) error {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return fmt.Errorf("encode progress: %w", err)
+	}
+	return d.store.PutProgress(&actual.Progress{Process: d.info.Process, State: b})
 }
 
 // describeDaemon is what other programs can read of this one.
@@ -310,7 +323,16 @@ func (d *daemon) announceWatch() {
 }
 
 // announceDisk tells when room begins to be short, and when that is over.
-func (d *daemon) announceDisk(why string) {
+func (d *daemon) announceDisk(have *actual.Snapshot) {
+	if full := have.DiskFull != ""; full != d.noRoom {
+		if d.noRoom = full; full {
+			select {
+			case d.full <- struct{}{}:
+			default: // it is about to be looked at
+			}
+		}
+	}
+	why := have.DiskPressure
 	if (why == "") == (d.pressure == "") {
 		return
 	}
@@ -418,21 +440,22 @@ func (d *daemon) sweep(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-every.C:
-			// Freed first, so that there is room for the reserve.
-			_, err := d.launcher.TrimLogs()
-			err = errors.Join(err, d.store.FillReserve(), d.store.SweepRequests())
-			var terr error
-			for more := true; more && terr == nil && ctx.Err() == nil; {
-				more, terr = d.store.SweepTrash()
-			}
-			err = errors.Join(err, terr)
-			if d.unswept {
-				busy, serr := d.store.SweepTemps()
-				d.unswept, err = busy > 0 || serr != nil, errors.Join(err, serr)
-			}
-			if err != nil {
-				d.log.Warn("not everything that is left over was removed", "err", err)
-			}
+		case <-d.full:
+		}
+		// Freed first, so that there is room for the reserve.
+		_, err := d.launcher.TrimLogs()
+		err = errors.Join(err, d.store.FillReserve(), d.store.SweepRequests())
+		var terr error
+		for more := true; more && terr == nil && ctx.Err() == nil; {
+			more, terr = d.store.SweepTrash()
+		}
+		err = errors.Join(err, terr)
+		if d.unswept {
+			busy, serr := d.store.SweepTemps()
+			d.unswept, err = busy > 0 || serr != nil, errors.Join(err, serr)
+		}
+		if err != nil {
+			d.log.Warn("not everything that is left over was removed", "err", err)
 		}
 	}
 }

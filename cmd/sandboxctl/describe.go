@@ -104,7 +104,11 @@ func describe(out io.Writer, w *world, s *reconcile.Status, events []actual.Even
 		line("Restarts", "%d (attempt %d, failures in a row %d)", s.RestartCount, s.Attempt, s.Failures)
 	}
 	if !s.NextRetry.IsZero() {
-		line("Next start", "in %s", s.NextRetry.Sub(w.in.Now).Round(time.Second/10))
+		what := "Next start"
+		if s.SentryPID != 0 || s.Phase == reconcile.PhaseRemoving || s.Phase == reconcile.PhaseStopping {
+			what = "Next try"
+		}
+		line(what, "in %s", s.NextRetry.Sub(w.in.Now).Round(time.Second/10))
 	}
 	if x := s.LastTermination; x != nil {
 		how := exitText(x)

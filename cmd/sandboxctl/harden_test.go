@@ -184,6 +184,7 @@ var wantModes = []string{
 	"- 0600 0 daemon.json",
 	"- 0600 0 daemon.lock",
 	"- 0600 0 events.jsonl",
+	"- 0600 0 progress.json",
 	"d 0700 0 requests",
 	"d 0700 0 reserve",
 	"- 0600 0 reserve/slot-N",

@@ -3,9 +3,13 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
+
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/reconcile"
 )
@@ -15,6 +19,10 @@ type planned struct {
 	Op     string `json:"op"`
 	Name   string `json:"name"`
 	Reason string `json:"reason"`
+	// WaitsFor says what it can't be begun before, Until when that is, if that is
+	// known.
+	WaitsFor string    `json:"waitsFor,omitempty"`
+	Until    time.Time `json:"until,omitzero"`
 }
 
 func (a *app) planCommand() *cobra.Command {
@@ -22,8 +30,9 @@ func (a *app) planCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan",
 		Short: "Show what the daemon would do now",
-		Long: `Show what the daemon would do now, computed as the daemon computes it, and
-what waits for approval. Nothing is done.`,
+		Long: `Show what the daemon would do now, computed as the daemon computes it: what it can
+begin, what waits, for what and until when, which operations it cancels, and what
+waits for approval. Nothing is done.`,
 		Example: `  sandboxctl plan
   sandboxctl plan -o json`,
 		Args: noArgs,
@@ -45,8 +54,12 @@ func (a *app) printPlan(w *world, output string) error {
 		lines = append(lines, planned{Op: act.Op.String(), Name: act.Name, Reason: act.Reason})
 	}
 	for _, d := range w.plan.Delayed {
-		lines = append(lines, planned{Op: "(waits)", Name: d.Name, Reason: d.Reason})
+		lines = append(lines, planned{Op: d.Op.String(), Name: d.Name, Reason: d.Reason, WaitsFor: d.Describe(w.in.Now), Until: d.Until})
 	}
+	for _, c := range w.plan.Cancel {
+		lines = append(lines, planned{Op: "cancel", Name: c.Name, Reason: c.Reason})
+	}
+	slices.SortStableFunc(lines, func(a, b planned) int { return cmp.Compare(a.Name, b.Name) })
 	doc := struct {
 		Actions []planned         `json:"actions"`
 		Summary reconcile.Summary `json:"summary"`
@@ -72,9 +85,9 @@ func (a *app) printPlan(w *world, output string) error {
 	}
 	rows := make([][]string, len(lines))
 	for i, l := range lines {
-		rows[i] = []string{l.Op, l.Name, l.Reason}
+		rows[i] = []string{l.Op, l.Name, l.Reason, clean(l.WaitsFor)}
 	}
-	return table(a.stdout, []string{"OPERATION", "NAME", "REASON"}, rows)
+	return table(a.stdout, []string{"OPERATION", "NAME", "REASON", "WAITS FOR"}, rows)
 }
 
 // warnings says on stderr what is the matter with the whole.

@@ -20,6 +20,7 @@ import (
 	"sandboxctl.dev/desired/manifestdir"
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/reconcile"
+	"sandboxctl.dev/reconcile/view"
 )
 
 // world is what a verb sees: desired and actual state, and the plan that the
@@ -71,6 +72,7 @@ type viewer struct {
 	store *actual.Store // nil if there is no state yet
 	obs   *actual.Observer
 	dir   *manifestdir.Dir
+	view  view.View
 	file  *hostpolicy.File
 	info  *actual.DaemonInfo
 	alive bool
@@ -105,6 +107,12 @@ func (a *app) newViewerBy(policy bool) (*viewer, error) {
 	v.notePolicy()
 	opts.Memory = a.memoryOf(v.info)
 	v.dir = manifestdir.New(opts)
+	v.view = view.View{Source: v, Observer: v, Network: lookAtNetwork, Policy: reconcile.DefaultPolicy()}
+	if v.info != nil && len(v.info.Policy) > 0 {
+		if err := json.Unmarshal(v.info.Policy, &v.view.Policy); err != nil {
+			return nil, errors.Join(fmt.Errorf("read policy of the daemon: %w", err), v.close())
+		}
+	}
 	return v, nil
 }
 
@@ -171,45 +179,61 @@ func (v *viewer) known(digest string) *desired.Entry {
 	return e
 }
 
-// look computes what the daemon computes. The records come first: they spare
-// the parsing of the manifests that they are of.
-func (v *viewer) look(ctx context.Context) (*world, error) {
-	have := &actual.Snapshot{}
+// Observe implements reconcile.Observer, also where there is no state yet.
+func (v *viewer) Observe(ctx context.Context) (*actual.Snapshot, error) {
+	if v.store == nil {
+		return &actual.Snapshot{}, nil
+	}
+	return v.obs.Observe(ctx)
+}
+
+// Load implements reconcile.Source. What is on record spares the parsing of the
+// manifests that it is of.
+func (v *viewer) Load(ctx context.Context) (*desired.Snapshot, error) {
+	list := &actual.Listing{}
 	if v.store != nil {
 		var err error
-		if have, err = v.obs.Observe(ctx); err != nil {
+		if list, err = v.store.List(); err != nil {
 			return nil, err
 		}
 	}
-	v.specs = make(map[string]*actual.Record, len(have.Sandboxes))
-	for i := range have.Sandboxes {
-		if rec := have.Sandboxes[i].Record; rec.SourceDigest != "" {
+	v.specs = make(map[string]*actual.Record, len(list.Records))
+	for _, rec := range list.Records {
+		if rec.SourceDigest != "" {
 			v.specs[rec.SourceDigest] = rec
 		}
 	}
-	v.dir.Expect(len(have.Sandboxes)+len(have.Held) > 0)
-	want, err := v.dir.Load(ctx)
+	v.dir.Expect(len(list.Records)+len(list.Held) > 0)
+	return v.dir.Load(ctx)
+}
+
+// progress is what the daemon has published of what it does, nil if nothing.
+func (v *viewer) progress() []byte {
+	if v.store == nil {
+		return nil
+	}
+	b, err := v.store.Progress()
 	if err != nil {
-		return nil, err
+		fmt.Fprintf(v.a.stderr, "warning: %s\n", clean(err.Error()))
 	}
-	policy := reconcile.DefaultPolicy()
-	if v.info != nil && len(v.info.Policy) > 0 {
-		if err := json.Unmarshal(v.info.Policy, &policy); err != nil {
-			return nil, fmt.Errorf("read policy of the daemon: %w", err)
-		}
-	}
-	networks := reconcile.Networks(want, lookAtNetwork)
+	return b
+}
+
+// look computes what the daemon computes.
+func (v *viewer) look(ctx context.Context) (_ *world, err error) {
 	w := &world{daemon: v.info, alive: v.alive}
-	lastGood := reconcile.LastGood(want, have)
-	w.in = reconcile.Input{
-		Desired: want, Actual: have, LastGood: lastGood, Denied: reconcile.Denied(want, lastGood), Now: time.Now(), Policy: policy, Networks: networks,
-	}
+	var removals []time.Time
 	if v.info != nil {
-		w.in.Removals = v.info.Removals
+		removals = v.info.Removals
 	}
 	if v.alive {
-		// What a live daemon is in the middle of is not interrupted.
-		w.in.Busy = underWay(have)
+		w.in, err = v.view.Beside(ctx, v.progress, removals)
+	} else {
+		// What the next daemon does: it knows of no operation and of no failure.
+		w.in, err = v.view.Gather(ctx, reconcile.Progress{}, removals)
+	}
+	if err != nil {
+		return nil, err
 	}
 	w.plan = reconcile.Compute(w.in)
 	w.statuses = reconcile.Statuses(w.in, w.plan)
@@ -265,20 +289,6 @@ func (v *viewer) examine(ctx context.Context, w *world) error {
 	return nil
 }
 
-// underWay are the sandboxes that the daemon has an operation on, as far as
-// their records tell.
-func underWay(have *actual.Snapshot) map[string]bool {
-	busy := map[string]bool{}
-	for i := range have.Sandboxes {
-		switch rec := have.Sandboxes[i].Record; rec.Phase {
-		case actual.PhaseRunning, actual.PhaseStopped:
-		default:
-			busy[rec.Name] = true
-		}
-	}
-	return busy
-}
-
 func lookAtNetwork(name string) reconcile.Network {
 	inode, why := launcher.LookAtNetwork(name)
 	return reconcile.Network{Inode: inode, NotReady: why}
@@ -323,8 +333,14 @@ func (w *world) onRecord(name string) bool {
 // removing says whether a sandbox is about to be removed, or being removed.
 func (w *world) removing(name string) bool {
 	rec := w.record(name)
-	return rec != nil && rec.Ending != nil && rec.Ending.Reason == actual.ReasonManifestRemoved || w.in.Busy[name] && rec != nil &&
+	return rec != nil && rec.Ending != nil && rec.Ending.Reason == actual.ReasonManifestRemoved || w.busy(name) && rec != nil &&
 		slices.ContainsFunc(w.in.Actual.Requests, func(r actual.Request) bool { return r.Kind == actual.RequestRemove && r.Name == name })
+}
+
+// busy says whether the daemon has an operation on a name.
+func (w *world) busy(name string) bool {
+	_, busy := w.in.Operations[name]
+	return busy
 }
 
 // unread says whether it can't be told what a manifest file says now.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"sync"
+
+	"sandboxctl.dev/reconcile"
 )
 
 // Line checks the order in which a loop begins what is due: from the moment at which
@@ -39,7 +41,7 @@ func (l *Line) Reset() {
 
 // Pass notes a pass that has planned the actions. Those whose names are busy after
 // it have begun.
-func (l *Line) Pass(actions []Due, busy map[string]bool) {
+func (l *Line) Pass(actions []Due, busy map[string]reconcile.Operation) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.begun == nil {
@@ -49,7 +51,7 @@ func (l *Line) Pass(actions []Due, busy map[string]bool) {
 		if l.begun[a.Lane] == nil {
 			l.begun[a.Lane] = map[string]int{}
 		}
-		if busy[a.Name] {
+		if _, begun := busy[a.Name]; begun {
 			l.begun[a.Lane][a.Name]++
 		}
 	}
@@ -64,7 +66,7 @@ func (l *Line) Pass(actions []Due, busy map[string]bool) {
 				l.wrong = fmt.Sprintf("%s began %d times while %s was due", other, ahead, a.Name)
 			}
 		}
-		if !busy[a.Name] {
+		if _, begun := busy[a.Name]; !begun {
 			due[a.Name] = p
 		}
 	}

@@ -149,7 +149,7 @@ func (c *checker) plan(h *host, in *reconcile.Input, plan *reconcile.Plan) {
 	for i, a := range plan.Actions {
 		due[i] = reconciletest.Due{Name: a.Name, Lane: int(a.Lane)}
 	}
-	c.line.Pass(due, in.Busy)
+	c.line.Pass(due, in.Operations)
 	if wrong := c.line.Wrong(); wrong != "" {
 		h.breach("I5: %s", wrong)
 	}

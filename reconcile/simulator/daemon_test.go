@@ -14,6 +14,7 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/manifestdir"
 	"sandboxctl.dev/reconcile"
+	"sandboxctl.dev/reconcile/view"
 )
 
 // daemon is the running one: the real loop over the models.
@@ -76,9 +77,9 @@ func (h *host) runDaemon(ctx context.Context, p *program) error {
 		return errDead
 	}
 	p.observer = &observer{h: h, t: d.t, store: s, handles: map[actual.Identity]*handle{}}
-	opts.Source, opts.Observer, opts.Requests = d.source, p.observer, d
+	opts.View = &view.View{Source: d.source, Observer: p.observer, Policy: reconcile.DefaultPolicy()}
+	opts.Requests = d
 	opts.Launcher = &launcher{h: h, p: p, store: s}
-	opts.Policy = reconcile.DefaultPolicy()
 	h.check.line.Reset()
 	opts.Workers = 2
 	opts.Wakes = []<-chan struct{}{p.changes}
