@@ -82,9 +82,9 @@ const (
 	// CgroupAdd moves a process into one directory (launcher/cgroup/group.go).
 	CgroupAdd Point = "cgroup-add"
 	// ControlUnlink removes the control socket of an attempt before
-	// (launcher/start.go).
+	// (launcher/sentry/socket.go).
 	ControlUnlink Point = "control-unlink"
-	// ControlBind makes the control socket (launcher/start.go).
+	// ControlBind makes the control socket (launcher/sentry/socket.go).
 	ControlBind Point = "control-bind"
 	// ExitFile creates the exit record that a sentry or a gofer will fill
 	// (launcher/start.go).
@@ -102,7 +102,7 @@ const (
 	// NetworkTake has the kernel no longer serve an address of a lent interface
 	// (launcher/netns/config.go).
 	NetworkTake Point = "network-take"
-	// SetNetwork tells the sentry what its network is (launcher/control.go).
+	// SetNetwork tells the sentry what its network is (launcher/sentry/control.go).
 	SetNetwork Point = "set-network"
 	// StartRoot starts the application (launcher/start.go).
 	StartRoot Point = "start-root"
