@@ -12,6 +12,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/untrusted"
+	"sandboxctl.dev/gofer/sandboxlog"
 )
 
 // keepLogs keeps the logs of a sandbox that is about to be removed, for
@@ -31,7 +32,7 @@ func (l *Launcher) keepLogs(rec *actual.Record) error {
 		return err
 	}
 	d := &actual.Deleted{Name: rec.Name, Attempt: rec.Attempt, At: time.Now()}
-	if err := l.store.KeepDeleted(d, LogDir); err != nil {
+	if err := l.store.KeepDeleted(d, sandboxlog.Dir); err != nil {
 		return err
 	}
 	// Now, and not with the next sweep: sandboxes can be made and deleted faster.
@@ -46,7 +47,7 @@ var errForeign = errors.New("there are other things than logs in its log directo
 // else in its log directory.
 func (l *Launcher) onlyLogs(t *logTree) (some bool, err error) {
 	err = l.eachAttempt(t, func(_ string, dir *os.File) error {
-		names, err := untrusted.List(int(dir.Fd()), maxLogEntries)
+		names, err := untrusted.List(int(dir.Fd()), sandboxlog.MaxEntries)
 		for _, n := range names {
 			var st unix.Stat_t
 			err := unix.Fstatat(int(dir.Fd()), n, &st, unix.AT_SYMLINK_NOFOLLOW)

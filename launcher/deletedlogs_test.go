@@ -49,7 +49,7 @@ func stopped(t *testing.T, l *Launcher, name, text string, size int64) string {
 	if err := l.store.Put(rec); err != nil {
 		t.Fatal(err)
 	}
-	logs := filepath.Join(l.store.Path(), actual.SandboxesDir, name, LogDir)
+	logs := filepath.Join(l.store.Path(), actual.SandboxesDir, name, sandboxlog.Dir)
 	for i, attempt := range []string{"1", "2"} {
 		p := filepath.Join(logs, attempt, appLog)
 		body := make([]byte, size)

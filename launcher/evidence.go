@@ -20,6 +20,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/gofer/sandboxlog"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/wire"
@@ -201,7 +202,7 @@ func addFiles(dir *os.File, name string, files map[inode]string, dirs map[string
 	}
 	// What a gofer was given is not walked: it may be anything. Its directory is
 	// enough, which it holds.
-	logs, err := untrusted.OpenDir(int(dir.Fd()), LogDir)
+	logs, err := untrusted.OpenDir(int(dir.Fd()), sandboxlog.Dir)
 	if err != nil {
 		return nil //nolint:nilerr // it has not run yet
 	}
@@ -211,7 +212,7 @@ func addFiles(dir *os.File, name string, files map[inode]string, dirs map[string
 
 // addEntries adds the entries of a directory that only root can write.
 func addEntries(dir *os.File, name string, files map[inode]string, devs map[uint64]bool) error {
-	names, err := untrusted.List(int(dir.Fd()), maxLogEntries)
+	names, err := untrusted.List(int(dir.Fd()), sandboxlog.MaxEntries)
 	if err != nil {
 		return err
 	}
@@ -362,4 +363,33 @@ func startedAs(args []string) (uid string, attempt int64) {
 		uid = ""
 	}
 	return untrusted.Line(uid, 64), attempt
+}
+
+// Unknown says why nobody knows what lives of the sandbox, nil if the processes that
+// were found are all.
+func (e *Evidence) Unknown() error {
+	if e.unseen == nil {
+		return nil
+	}
+	return fmt.Errorf("what lives of it can't be told: %w; try again, or move what is in the place of its directory away by hand when nothing of it runs", e.unseen)
+}
+
+// leaves is a record of what a sandbox leaves on the host besides the groups its
+// processes are in: the copy, if it is of what lived. nil if that is not known.
+func (e *Evidence) leaves() *actual.Record {
+	if e.Copy == nil || e.Copy.Container != nil || !e.isOf(e.Copy.Name+"-"+e.Copy.UID) {
+		return nil
+	}
+	rec := *e.Copy
+	return &rec
+}
+
+// isOf says whether no process that was found is in another group.
+func (e *Evidence) isOf(group string) bool {
+	for i := range e.Processes {
+		if g := e.Processes[i].Cgroup; g != "" && g != group {
+			return false
+		}
+	}
+	return true
 }

@@ -15,11 +15,9 @@ import (
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/operation"
-	"sandboxctl.dev/launcher/setup"
 )
 
 // script is a hook that runs shell commands.
@@ -80,25 +78,6 @@ func TestHookArgsAndEnv(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "exit status 1, output: "+tc.want) {
 			t.Errorf("%q %q: got %v, expected %s", tc.args, tc.env, err, tc.want)
 		}
-	}
-}
-
-// Hooks of a manifest's bundle see nothing of the daemon but its search path, those
-// of the container its environment.
-func TestBundleHookEnvironment(t *testing.T) {
-	t.Setenv("SANDBOXCTL_TEST_OF_HOOKS", "leaked")
-	t.Setenv("PATH", "/the/path")
-	h := &setup.Hooks{Env: []string{"FROM=container"}}
-	for kind, want := range map[string]string{
-		"prestart": "PATH=/the/path", "createRuntime": "PATH=/the/path", "createContainer": "FROM=container", "poststart": "PATH=/the/path", "poststop": "PATH=/the/path",
-	} {
-		if got := hookSet(h, kind, nil, 0).Env; len(got) != 1 || got[0] != want {
-			t.Errorf("%s: %q, expected %q", kind, got, want)
-		}
-	}
-	t.Setenv("PATH", "")
-	if got := hookSet(h, "poststop", nil, 0).Env; len(got) != 1 || got[0] != setup.DefaultPath {
-		t.Errorf("without one: %q", got)
 	}
 }
 

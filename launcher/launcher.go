@@ -212,6 +212,10 @@ func (l *Launcher) intent(ctx context.Context, e *desired.Entry, restartToken st
 	return actual.NextAttempt(old, in, time.Now()), nil
 }
 
+// CheckStrays returns an error if something lives of a name and no record knows it,
+// or if that can't be told.
+func (l *Launcher) CheckStrays(name string) error { return l.strays.check(l.store, l.cgroups, name) }
+
 // load returns the record of a name, nil if there is none.
 func (l *Launcher) load(name string) (*actual.Record, error) {
 	rec, held, err := l.store.Get(name)

@@ -19,12 +19,6 @@ import (
 	"sandboxctl.dev/launcher/setup"
 )
 
-// LogDir is the directory of a sandbox's logs, in its own directory. Only root
-// may write it. In it each attempt has a directory of its own, which is given to
-// the attempt's gofer. A gofer can be taken over, so what is in there is read and
-// removed as untrusted, and no later attempt uses it.
-const LogDir = "logs"
-
 // Files in the log directory of an attempt.
 const (
 	appLog    = "app.log"    // what the application writes
@@ -36,17 +30,12 @@ const (
 // the one before, for `logs --previous`.
 const keepAttempts = 2
 
-// maxLogEntries bounds how much of a log directory is looked at. The one of all
-// attempts has three entries, unless an earlier version made it, which gave it to
-// gofers.
-const maxLogEntries = 256
-
 func attemptDir(attempt int64) string { return strconv.FormatInt(attempt, 10) }
 
 // prepareLogs makes the log directory of an attempt and removes those of attempts
 // before the last. The caller closes it.
 func (l *Launcher) prepareLogs(dir *os.File, rec *actual.Record, maps *setup.IDMaps) (*os.File, error) {
-	all, err := l.makeDir(dir, LogDir, rec.Name, false)
+	all, err := l.makeDir(dir, sandboxlog.Dir, rec.Name, false)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +85,7 @@ func (l *Launcher) makeDir(dir *os.File, entry, name string, isNew bool) (*os.Fi
 // dropLogs removes the logs of attempts before the last, and what an earlier
 // version has left. A new attempt does not depend on it.
 func (l *Launcher) dropLogs(all *os.File, rec *actual.Record) {
-	names, err := untrusted.List(int(all.Fd()), maxLogEntries)
+	names, err := untrusted.List(int(all.Fd()), sandboxlog.MaxEntries)
 	for _, n := range names {
 		num, _, _ := strings.Cut(n, ".") // an earlier version had N.log
 		if a, err := strconv.ParseInt(num, 10, 64); err == nil && a > rec.Attempt-keepAttempts && a < rec.Attempt {
@@ -125,7 +114,7 @@ func cloneLogDir(logs *os.File) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("clone log directory: %w", err)
 	}
-	tree := os.NewFile(uintptr(fd), LogDir)
+	tree := os.NewFile(uintptr(fd), sandboxlog.Dir)
 	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC, Propagation: unix.MS_PRIVATE}
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, attr); err != nil {
 		return nil, errors.Join(fmt.Errorf("restrict log directory: %w", err), tree.Close())

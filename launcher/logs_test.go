@@ -36,7 +36,7 @@ func logsHost(t *testing.T) (l *Launcher, dir *os.File, path string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { dir.Close() })
-	return l, dir, filepath.Join(store.Path(), "sandboxes", "web", LogDir)
+	return l, dir, filepath.Join(store.Path(), "sandboxes", "web", sandboxlog.Dir)
 }
 
 func webAttempt(n int64) *actual.Record { return &actual.Record{Name: "web", Attempt: n} }

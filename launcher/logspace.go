@@ -16,6 +16,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/untrusted"
+	"sandboxctl.dev/gofer/sandboxlog"
 )
 
 // room says why nothing can be created on the disk of the state, nil if something
@@ -140,7 +141,7 @@ func (l *Launcher) logFiles(trees []*logTree) []logFile {
 			if err != nil {
 				return nil //nolint:nilerr // of an earlier version: the next attempt removes it
 			}
-			names, err := untrusted.List(int(dir.Fd()), maxLogEntries)
+			names, err := untrusted.List(int(dir.Fd()), sandboxlog.MaxEntries)
 			for _, name := range names {
 				var st unix.Stat_t
 				if unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
@@ -196,7 +197,7 @@ func (t *logTree) open(store *actual.Store) (*os.File, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	return untrusted.OpenDir(int(dir.Fd()), LogDir)
+	return untrusted.OpenDir(int(dir.Fd()), sandboxlog.Dir)
 }
 
 func (t *logTree) deletedAt() time.Time {
@@ -213,7 +214,7 @@ func (l *Launcher) eachAttempt(t *logTree, fn func(attempt string, dir *os.File)
 		return ignoreMissing(err)
 	}
 	defer all.Close()
-	names, err := untrusted.List(int(all.Fd()), maxLogEntries)
+	names, err := untrusted.List(int(all.Fd()), sandboxlog.MaxEntries)
 	for _, n := range names {
 		d, derr := untrusted.OpenDir(int(all.Fd()), n)
 		if derr != nil {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/gofer/sandboxlog"
 )
 
 // manyLogs is a store of sandboxes that have run twice, with logs of 64 KiB each. The
@@ -40,7 +41,7 @@ func manyLogs(t *testing.T, space uint64) (*Launcher, string) {
 			t.Fatal(err)
 		}
 		for _, f := range []string{"1/app.log", "1/app.log.1", "2/app.log", "2/app.log.1", "2/sentry.log"} {
-			p := filepath.Join(store.Path(), "sandboxes", name, LogDir, f)
+			p := filepath.Join(store.Path(), "sandboxes", name, sandboxlog.Dir, f)
 			at := time.Now().Add(-time.Duration(i) * time.Hour)
 			if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o700), os.WriteFile(p, make([]byte, 64<<10), 0o600), os.Chtimes(p, at, at)); err != nil {
 				t.Fatal(err)
@@ -55,9 +56,9 @@ func logsLeft(t *testing.T, sandboxes string) []string {
 	t.Helper()
 	var out []string
 	err := filepath.WalkDir(sandboxes, func(p string, e fs.DirEntry, err error) error {
-		if err == nil && !e.IsDir() && strings.Contains(p, "/"+LogDir+"/") {
+		if err == nil && !e.IsDir() && strings.Contains(p, "/"+sandboxlog.Dir+"/") {
 			rel, _ := filepath.Rel(sandboxes, p)
-			out = append(out, strings.Replace(rel, "/"+LogDir, "", 1))
+			out = append(out, strings.Replace(rel, "/"+sandboxlog.Dir, "", 1))
 		}
 		return err
 	})
@@ -109,7 +110,7 @@ func TestTrimForeign(t *testing.T) {
 	t.Parallel()
 	l, dir := manyLogs(t, 1<<40)
 	before := logsLeft(t, dir)
-	at := filepath.Join(dir, "old", LogDir, "2")
+	at := filepath.Join(dir, "old", sandboxlog.Dir, "2")
 	for what, plant := range map[string]func(p string) error{
 		"fifo": func(p string) error { return unix.Mkfifo(p, 0o600) },
 		"tree": func(p string) error {

@@ -45,8 +45,8 @@ func (l *Launcher) recover(ctx context.Context, name string, end bool) (string, 
 	}
 	e := found[name]
 	switch {
-	case e.unseen != nil:
-		return "", e.unknown()
+	case e.Unknown() != nil:
+		return "", e.Unknown()
 	case end:
 	case e.Gap == "":
 		return l.putBack(e)
@@ -104,8 +104,8 @@ func (l *Launcher) end(ctx context.Context, e *Evidence) error {
 		errs   []error
 		groups []*cgroup.Group
 	)
-	if e.unseen != nil {
-		return e.unknown()
+	if err := e.Unknown(); err != nil {
+		return err
 	}
 	for i := range e.Processes {
 		f := &e.Processes[i]
@@ -135,8 +135,8 @@ func (l *Launcher) end(ctx context.Context, e *Evidence) error {
 	}
 	if left, err := Examine(ctx, l.store, e.Name); err != nil {
 		return err
-	} else if left := left[e.Name]; left.unseen != nil {
-		return left.unknown()
+	} else if left := left[e.Name]; left.Unknown() != nil {
+		return left.Unknown()
 	} else if len(left.Processes) > 0 {
 		return fmt.Errorf("%s live on", left.List())
 	}
@@ -155,11 +155,6 @@ func (l *Launcher) end(ctx context.Context, e *Evidence) error {
 	}
 	// Last: with it goes the copy that says what else there is to do.
 	return l.release(ctx, rec)
-}
-
-// unknown is the error for a sandbox whose files can't be looked at.
-func (e *Evidence) unknown() error {
-	return fmt.Errorf("what lives of it can't be told: %w; try again, or move what is in the place of its directory away by hand when nothing of it runs", e.unseen)
 }
 
 // groupOf opens the cgroup of a process that is alive, if it is the sandbox's own;
@@ -189,24 +184,4 @@ func (l *Launcher) removeGroup(ctx context.Context, group *cgroup.Group) error {
 	ctx, cancel := context.WithTimeout(ctx, l.opts.KillTimeout)
 	defer cancel()
 	return errors.Join(group.Kill(), group.Remove(ctx), group.Close())
-}
-
-// leaves is a record of what a sandbox leaves on the host besides the groups its
-// processes are in: the copy, if it is of what lived. nil if that is not known.
-func (e *Evidence) leaves() *actual.Record {
-	if e.Copy == nil || e.Copy.Container != nil || !e.isOf(e.Copy.Name+"-"+e.Copy.UID) {
-		return nil
-	}
-	rec := *e.Copy
-	return &rec
-}
-
-// isOf says whether no process that was found is in another group.
-func (e *Evidence) isOf(group string) bool {
-	for i := range e.Processes {
-		if g := e.Processes[i].Cgroup; g != "" && g != group {
-			return false
-		}
-	}
-	return true
 }

@@ -17,7 +17,6 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/gofer"
-	"sandboxctl.dev/launcher/cgroup"
 )
 
 // actor is a process that calls itself something and has a file open.
@@ -206,43 +205,6 @@ func TestRecoverForgedPids(t *testing.T) {
 		if said, err := l.Recover(t.Context(), "web", end); err == nil || !canary.alive(t) {
 			t.Errorf("%q %v, alive %v", said, err, canary.alive(t))
 		}
-	}
-}
-
-// The words of a sentry, which may have been taken over, are read and not
-// believed.
-func TestEvidenceWords(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		args    string
-		uid     string
-		attempt int64
-	}{
-		{"sandboxctl-sentry --exit-uid=ab --exit-attempt=7 boot", "ab", 7},
-		{"sandboxctl-sentry", "", 0},
-		{"sandboxctl-sentry --exit-uid=" + strings.Repeat("a", 65) + " --exit-attempt=99999999999999999999", "", 0},
-		{"sandboxctl-sentry --exit-uid=\x1b[31m --exit-attempt=-1", " [31m", -1},
-	} {
-		if uid, attempt := startedAs(strings.Split(c.args, " ")); uid != c.uid || attempt != c.attempt {
-			t.Errorf("%q: %q %d, expected %q %d", c.args, uid, attempt, c.uid, c.attempt)
-		}
-	}
-	for p, want := range map[string]string{
-		"/sandboxctl/web-0": "web-0", "/a/b/sandboxctl/web-0": "web-0", "/": "", "/sandboxctl": "", "/other/web-0": "", "/sandboxctl/web-0/deeper": "", "": "",
-	} {
-		if got := cgroup.NameOf(p); got != want {
-			t.Errorf("%q: %q, expected %q", p, got, want)
-		}
-	}
-	uid := strings.Repeat("0a", 16)
-	copied := &actual.Record{Name: "web", UID: uid, SpecHash: "copy"}
-	e := &Evidence{Name: "web", Copy: copied, Processes: []Found{{Cgroup: "web-" + uid}}}
-	if rec := e.leaves(); rec == nil || rec.SpecHash != "copy" {
-		t.Errorf("its own copy is not used: %+v", rec)
-	}
-	e.Processes[0].Cgroup = "web-" + strings.Repeat("1", 32)
-	if rec := e.leaves(); rec != nil {
-		t.Errorf("the copy of another is used: %+v", rec)
 	}
 }
 

@@ -85,7 +85,7 @@ func ownGroup(t *testing.T, state, name, uid string) *cgroup.Group {
 // another state's, on record, held, under way, or has ended, keeps nobody.
 func TestStraysByGroup(t *testing.T) {
 	t.Parallel()
-	l, _, _ := logsHost(t)
+	l := newStrayHost(t)
 	store := l.store
 	uids := map[string]string{}
 	in := func(name, state string) actual.Identity {
@@ -166,7 +166,7 @@ func TestStraysByGroup(t *testing.T) {
 // A sentry that says in its arguments what it is, is told as one, and once.
 func TestStraysOnce(t *testing.T) {
 	t.Parallel()
-	l, _, _ := logsHost(t)
+	l := newStrayHost(t)
 	uid, err := actual.NewUID()
 	if err != nil {
 		t.Fatal(err)
@@ -326,7 +326,7 @@ func (h *host) failRead(what string, fail func() error) {
 // nobody who could be judged.
 func TestStrayOfAnotherNamespace(t *testing.T) {
 	t.Parallel()
-	l, _, _ := logsHost(t)
+	l := newStrayHost(t)
 	h := fakeHost(l.store.Marker(), actual.Identity{})
 	h.pids = func() ([]int, error) { return nil, nil }
 	h.members = func(*cgroup.Marked) ([]int, error) { return []int{0}, nil }

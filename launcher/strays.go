@@ -59,10 +59,6 @@ func (s *strays) check(store *actual.Store, groups *cgroup.Host, name string) er
 	return strayError(name, "its "+left[0].String(), err)
 }
 
-// CheckStrays returns an error if something lives of a name and no record knows it,
-// or if that can't be told.
-func (l *Launcher) CheckStrays(name string) error { return l.strays.check(l.store, l.cgroups, name) }
-
 func strayError(name, what string, why error) error {
 	err := fmt.Errorf("%w: %s lives and there is no record of %s that knows it: was the state directory removed, replaced or not mounted? "+
 		"Put it back, or end the process; `sandboxctl doctor` lists all of them", actual.ErrUnknownProcess, what, name)

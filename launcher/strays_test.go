@@ -15,6 +15,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -53,11 +54,38 @@ func pretend(t *testing.T, deep bool, args ...string) actual.Identity {
 	return id
 }
 
+// strayHost is a store with one sandbox, and what looks for strays of it.
+type strayHost struct {
+	store   *actual.Store
+	strays  strays
+	cgroups *cgroup.Host
+}
+
+func newStrayHost(t *testing.T) *strayHost {
+	t.Helper()
+	store, err := actual.OpenStore(filepath.Join(t.TempDir(), "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	if err := store.Claim("web"); err != nil {
+		t.Fatal(err)
+	}
+	host, err := cgroup.Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	host.Mark(store.Marker())
+	return &strayHost{store: store, cgroups: host}
+}
+
+func (h *strayHost) CheckStrays(name string) error { return h.strays.check(h.store, h.cgroups, name) }
+
 // A name is not created while something of it lives that no record knows; what is
 // another's, is on record, or ends, keeps nobody.
 func TestStrays(t *testing.T) {
 	t.Parallel()
-	l, _, _ := logsHost(t)
+	l := newStrayHost(t)
 	store := l.store
 	flag := "--" + wire.FlagState + "="
 	mine := flag + store.Marker()

@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/gofer/sandboxlog"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/wire"
 	"sandboxctl.dev/reconcile"
@@ -316,7 +316,7 @@ func TestLogs(t *testing.T) {
 	if code := c.run("logs", "web"); code != exitFailure || !strings.Contains(c.err.String(), "has not run yet") {
 		t.Errorf("%d %s", code, c.err.String())
 	}
-	logs := filepath.Join(c.state, "sandboxes", "web", launcher.LogDir, "1")
+	logs := filepath.Join(c.state, "sandboxes", "web", sandboxlog.Dir, "1")
 	must(t, os.MkdirAll(logs, 0o700))
 	at := someTime.Format("2006-01-02T15:04:05.000000000Z07:00")
 	must(t, os.WriteFile(filepath.Join(logs, "app.log"), []byte(at+" stdout F one\n"+at+" stderr F two\n"), 0o600))

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/gofer/sandboxlog"
 )
 
 // A gofer that was taken over leaves traps where its logs were: its sandbox can be
@@ -28,7 +28,7 @@ func TestHostileGofer(t *testing.T) {
 		defer cancel()
 		must(t, h.Create(ctx, h.Entry(stubPlants, "a"), nil))
 		// It is done with its traps when the last of them is there.
-		trap := filepath.Join(store.Path(), "sandboxes", stubPlants, launcher.LogDir, strconv.Itoa(attempt+1), "a\n\x1b[2J")
+		trap := filepath.Join(store.Path(), "sandboxes", stubPlants, sandboxlog.Dir, strconv.Itoa(attempt+1), "a\n\x1b[2J")
 		for _, err := os.Lstat(trap); err != nil; _, err = os.Lstat(trap) {
 			must(t, context.Cause(ctx))
 			time.Sleep(time.Millisecond)

@@ -18,6 +18,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/gofer/sandboxlog"
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/reconcile/reconciletest"
 )
@@ -143,7 +144,7 @@ func raced(t *testing.T, l *launcher.Launcher, store *actual.Store, in func(stri
 	}
 	must(t, l.Destroy(ctx, "raced", actual.Ending{Reason: "TestOver"}))
 	if err == nil {
-		b, rerr := os.ReadFile(filepath.Join(store.Path(), "sandboxes", "raced", launcher.LogDir, strconv.FormatInt(rec.Attempt, 10), "app.log"))
+		b, rerr := os.ReadFile(filepath.Join(store.Path(), "sandboxes", "raced", sandboxlog.Dir, strconv.FormatInt(rec.Attempt, 10), "app.log"))
 		must(t, rerr)
 		said = string(b)
 	}
