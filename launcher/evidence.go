@@ -22,6 +22,7 @@ import (
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/gofer/sandboxlog"
 	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/wire"
 )
@@ -253,7 +254,7 @@ func belongs(proc string, files map[inode]string, dirs map[string]place) (_ *Fou
 	f := &Found{Cgroup: groupOf(proc)}
 	args := strings.Split(string(cmdline), "\x00")
 	switch {
-	case args[0] == SentryName:
+	case args[0] == companion.SentryName:
 		f.Role = roleSentry
 		f.UID, f.Attempt = startedAs(args)
 	case args[0] == gofer.Argv0:

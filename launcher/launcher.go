@@ -16,6 +16,7 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/setup"
 )
 
@@ -54,8 +55,8 @@ type Options struct {
 type Launcher struct {
 	opts    Options
 	store   *actual.Store
-	sentry  *companion
-	gofer   *companion
+	sentry  *companion.Program
+	gofer   *companion.Program
 	cgroups *cgroup.Host
 	strays  strays
 	// trimming is held while logs are measured and dropped.
@@ -88,7 +89,7 @@ func New(opts Options) (*Launcher, error) {
 	}
 	return &Launcher{
 		opts: opts, store: opts.Store, cgroups: host,
-		sentry: &companion{name: SentryName, path: opts.SentryPath}, gofer: &companion{name: GoferName, path: opts.GoferPath},
+		sentry: &companion.Program{Name: companion.SentryName, Path: opts.SentryPath}, gofer: &companion.Program{Name: companion.GoferName, Path: opts.GoferPath},
 	}, nil
 }
 
@@ -155,7 +156,7 @@ func (l *Launcher) allowed(sb *desired.Sandbox) (*hostpolicy.Policy, error) {
 
 // openChecked opens a checkpoint that can be restored into the set-up.
 func (l *Launcher) openChecked(ctx context.Context, st *setup.Setup, path string) (*checkpointImage, error) {
-	bin, version, err := l.sentry.open(ctx)
+	bin, version, err := l.sentry.Open(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired/trustedfile"
 	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/hostfs"
 	"sandboxctl.dev/launcher/setup"
 )
@@ -80,9 +81,9 @@ func (l *Launcher) programs() []string {
 	if self, err := os.Executable(); err == nil {
 		out = append(out, strings.TrimSuffix(self, " (deleted)"))
 	}
-	for _, c := range []*companion{l.sentry, l.gofer} {
-		if c.path != "" {
-			out = append(out, c.path)
+	for _, c := range []*companion.Program{l.sentry, l.gofer} {
+		if c.Path != "" {
+			out = append(out, c.Path)
 		}
 	}
 	return out

@@ -15,6 +15,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
 )
@@ -120,7 +121,7 @@ func TestServedNeverShared(t *testing.T) {
 			s.Path, s.Allowed = in(s.Path), in(s.Allowed)
 			var toGofer, toSentry proc.Donation
 			defer func() { _ = errors.Join(toGofer.Close(), toSentry.Close()) }()
-			l := &Launcher{store: store, sentry: &companion{path: filepath.Join(work, "bin/sentry")}, gofer: &companion{path: filepath.Join(work, "bin/gofer")}}
+			l := &Launcher{store: store, sentry: &companion.Program{Path: filepath.Join(work, "bin/sentry")}, gofer: &companion.Program{Path: filepath.Join(work, "bin/gofer")}}
 			files, err := openSources([]setup.Source{s}, &toGofer, &toSentry)
 			if err != nil {
 				return err

@@ -17,6 +17,7 @@ import (
 
 	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/setup"
 )
 
@@ -49,7 +50,7 @@ func checkRestore(ctx context.Context, st *setup.Setup, path, sentryPath string)
 		return err
 	}
 	defer img.close()
-	version, err := CheckProgram(ctx, SentryName, sentryPath)
+	version, err := companion.Check(ctx, companion.SentryName, sentryPath)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/companion"
 )
 
 // actor is a process that calls itself something and has a file open.
@@ -91,7 +92,7 @@ func heldStore(t *testing.T, name string) (*actual.Store, string) {
 func TestRecoverStrangers(t *testing.T) {
 	t.Parallel()
 	store, dir := heldStore(t, "web")
-	sentry := act(t, filepath.Join(dir, "exit.json"), SentryName, "1000")
+	sentry := act(t, filepath.Join(dir, "exit.json"), companion.SentryName, "1000")
 	goferLog := filepath.Join(dir, "logs", "gofer.log")
 	if err := os.Mkdir(filepath.Dir(goferLog), 0o700); err != nil {
 		t.Fatal(err)
@@ -102,9 +103,9 @@ func TestRecoverStrangers(t *testing.T) {
 	}
 	strangers := map[string]*actor{
 		"a reader of its log":        act(t, filepath.Join(dir, "exit.json"), "sleep", "1000"),
-		"the sentry of another":      act(t, filepath.Join(t.TempDir(), "exit.json"), SentryName, "1000"),
-		"a sentry with nothing open": act(t, "", SentryName, "1000"),
-		"one that is called like it": act(t, filepath.Join(dir, "exit.json"), SentryName+"x", "1000"),
+		"the sentry of another":      act(t, filepath.Join(t.TempDir(), "exit.json"), companion.SentryName, "1000"),
+		"a sentry with nothing open": act(t, "", companion.SentryName, "1000"),
+		"one that is called like it": act(t, filepath.Join(dir, "exit.json"), companion.SentryName+"x", "1000"),
 	}
 	ls, err := New(Options{Store: store, KillTimeout: time.Minute})
 	if err != nil {
@@ -218,7 +219,7 @@ func TestRecoverOtherNamespace(t *testing.T) {
 		"the same one":       `mkdir "$1/../other" && mount --bind "$1/../other" "$1"`,
 	} {
 		store, dir := heldStore(t, "web")
-		stranger, said := actSaying(t, SentryName, mount+` && mkdir "$1/web" && exec 3>"$1/web/exit.json" && echo ready && read x`, filepath.Dir(dir))
+		stranger, said := actSaying(t, companion.SentryName, mount+` && mkdir "$1/web" && exec 3>"$1/web/exit.json" && echo ready && read x`, filepath.Dir(dir))
 		if said != "ready" {
 			t.Fatalf("%s: %q", what, said)
 		}
@@ -285,7 +286,7 @@ func TestRecoverUnseen(t *testing.T) {
 		"a link": func(dir string) error { return os.Symlink(dir+".moved", dir) },
 	} {
 		store, dir := heldStore(t, "web")
-		sentry := act(t, filepath.Join(dir, "exit.json"), SentryName, "1000")
+		sentry := act(t, filepath.Join(dir, "exit.json"), companion.SentryName, "1000")
 		if err := errors.Join(os.Rename(dir, dir+".moved"), replace(dir)); err != nil {
 			t.Fatal(err)
 		}

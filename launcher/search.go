@@ -18,6 +18,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -316,13 +317,13 @@ func (h *host) marked(pid int) (Marked, bool, error) {
 // marks reads the arguments of a sentry or gofer.
 func marks(cmdline []byte) (Marked, bool) {
 	// Almost no process is ours: its arguments are not worth to be split.
-	if !bytes.HasPrefix(cmdline, []byte(SentryName)) && !bytes.HasPrefix(cmdline, []byte(gofer.Argv0)) {
+	if !bytes.HasPrefix(cmdline, []byte(companion.SentryName)) && !bytes.HasPrefix(cmdline, []byte(gofer.Argv0)) {
 		return Marked{}, false
 	}
 	args := strings.Split(strings.TrimSuffix(string(cmdline), "\x00"), "\x00")
 	var m Marked
 	switch args[0] {
-	case SentryName:
+	case companion.SentryName:
 		m.Role, m.Sandbox = roleSentry, args[len(args)-1]
 		for _, a := range args {
 			if v, ok := strings.CutPrefix(a, "--"+wire.FlagState+"="); ok {

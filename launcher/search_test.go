@@ -20,6 +20,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -202,7 +203,7 @@ func fakeHost(state string, self actual.Identity) host {
 			case file == "status":
 				return fmt.Appendf(nil, "PPid:\t1\nNSpid:\t%d\t1\n", pid), nil
 			case pid == self.PID:
-				return []byte(SentryName + "\x00--" + wire.FlagState + "=" + state + "\x00web\x00"), nil
+				return []byte(companion.SentryName + "\x00--" + wire.FlagState + "=" + state + "\x00web\x00"), nil
 			}
 			return []byte("init\x00"), nil
 		},

@@ -22,6 +22,7 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
@@ -389,7 +390,7 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 	p := &pair{ready: ready}
 	crashpoint.Before(crashpoint.SentrySpawn)
 	p.sentry, err = proc.StartGated(proc.Program{
-		Path: l.sentry.path, Binary: sentryBin, Args: args, Attr: attr, Donation: &toSentry, Gate: sentryGate, Stderr: sentryErr, CgroupFD: cgroupFD, Netns: ns,
+		Path: l.sentry.Path, Binary: sentryBin, Args: args, Attr: attr, Donation: &toSentry, Gate: sentryGate, Stderr: sentryErr, CgroupFD: cgroupFD, Netns: ns,
 	})
 	crashpoint.After(crashpoint.SentrySpawn)
 	if err != nil {
@@ -406,18 +407,18 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 
 // openPrograms opens the programs of a sandbox, and writes down which they are.
 func (l *Launcher) openPrograms(ctx context.Context, rec *actual.Record) (sentry, gofer *os.File, err error) {
-	sentry, version, err := l.sentry.open(ctx)
+	sentry, version, err := l.sentry.Open(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	gofer, goferVersion, err := l.gofer.open(ctx)
+	gofer, goferVersion, err := l.gofer.Open(ctx)
 	if err != nil {
 		return nil, nil, errors.Join(err, sentry.Close())
 	}
-	if err := SameGVisor(version, goferVersion); err != nil {
+	if err := companion.SameGVisor(version, goferVersion); err != nil {
 		return nil, nil, errors.Join(err, sentry.Close(), gofer.Close())
 	}
-	rec.SentryBinary, rec.GoferBinary, rec.GVisor = l.sentry.path, l.gofer.path, version
+	rec.SentryBinary, rec.GoferBinary, rec.GVisor = l.sentry.Path, l.gofer.Path, version
 	return sentry, gofer, nil
 }
 
@@ -520,7 +521,7 @@ func (l *Launcher) sentryArgs(la *launch, dir, gateFD int, sockets, stdioFDs []i
 		overlay = "root:memory"
 	}
 	args = []string{
-		SentryName,
+		companion.SentryName,
 		flagInt(wire.FlagGateFD, gateFD), flagInt(wire.FlagExitFD, exitFD),
 		"--" + wire.FlagUID + "=" + rec.UID, "--" + wire.FlagAttempt + "=" + strconv.FormatInt(rec.Attempt, 10),
 		"--" + wire.FlagState + "=" + l.store.Marker(),

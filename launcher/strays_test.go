@@ -16,6 +16,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -29,7 +30,7 @@ func pretend(t *testing.T, deep bool, args ...string) actual.Identity {
 		script = "unshare --pid --fork --kill-child sh -c 'exec \"$@\"' sh sh -c 'read x'; :"
 	}
 	cmd := &exec.Cmd{
-		Path: "/bin/sh", Args: append([]string{SentryName, "-c", script + "; :", "sh"}, args...),
+		Path: "/bin/sh", Args: append([]string{companion.SentryName, "-c", script + "; :", "sh"}, args...),
 		SysProcAttr: &syscall.SysProcAttr{PidFD: &pidfd, Cloneflags: unix.CLONE_NEWPID},
 	}
 	in, err := cmd.StdinPipe()
@@ -157,7 +158,7 @@ func TestMarkedDepth(t *testing.T) {
 	pretend(t, true, state, "deep")
 	// Its child has another name; the point is that a process that is not the first
 	// of a namespace directly below ours is passed over.
-	cmd := &exec.Cmd{Path: "/bin/sh", Args: []string{SentryName, "-c", "read x; :", "sh", state, "flat"}}
+	cmd := &exec.Cmd{Path: "/bin/sh", Args: []string{companion.SentryName, "-c", "read x; :", "sh", state, "flat"}}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -188,14 +189,14 @@ func TestMarks(t *testing.T) {
 	if m, ok := marks(line(gofer.Argv(7, "web", "/s")...)); !ok || m.Role != roleGofer || m.Sandbox != "web" || m.State != "/s" {
 		t.Errorf("gofer: %+v", m)
 	}
-	if m, ok := marks(line(SentryName, "--exit-fd=3", state, "boot", "web")); !ok || m.Role != roleSentry || m.Sandbox != "web" || m.State != "/s" {
+	if m, ok := marks(line(companion.SentryName, "--exit-fd=3", state, "boot", "web")); !ok || m.Role != roleSentry || m.Sandbox != "web" || m.State != "/s" {
 		t.Errorf("sentry: %+v", m)
 	}
 	for _, bad := range [][]byte{
 		nil,
 		{0},
-		line("sh"), line(SentryName), line(SentryName, "web"), line(gofer.Argv0, "7", "web"), line(gofer.Argv0, "7", "../web", "/s"),
-		line(SentryName, state, "a\nb"), line(SentryName, state, ""), line(SentryName+"x", state, "web"), line(gofer.Argv0, "7", "web", ""),
+		line("sh"), line(companion.SentryName), line(companion.SentryName, "web"), line(gofer.Argv0, "7", "web"), line(gofer.Argv0, "7", "../web", "/s"),
+		line(companion.SentryName, state, "a\nb"), line(companion.SentryName, state, ""), line(companion.SentryName+"x", state, "web"), line(gofer.Argv0, "7", "web", ""),
 	} {
 		if m, ok := marks(bad); ok {
 			t.Errorf("%q is %+v", bad, m)

@@ -11,6 +11,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/companion"
 )
 
 func (a *app) checkpointCommand() *cobra.Command {
@@ -89,7 +90,7 @@ fresh one follows after the backoff.`,
 			if e.Sandbox.Spec.Suspend {
 				return fmt.Errorf("restore %s: its manifest suspends it; set spec.suspend to false first", name)
 			}
-			path, err := launcher.FindProgram(launcher.SentryName, sentry)
+			path, err := companion.Find(companion.SentryName, sentry)
 			if err != nil {
 				return err
 			}

@@ -17,6 +17,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/invariants"
 	"sandboxctl.dev/reconcile/reconciletest"
 )
@@ -58,7 +59,7 @@ func TestConformance(t *testing.T) {
 	t.Run("gVisor", func(t *testing.T) {
 		requireHost(t)
 		reconciletest.Conformance(t, func(t *testing.T) *reconciletest.Host {
-			return realHost(t, launcher.Options{SentryPath: filepath.Join(binDir, launcher.SentryName), GoferPath: filepath.Join(binDir, launcher.GoferName)})
+			return realHost(t, launcher.Options{SentryPath: filepath.Join(binDir, companion.SentryName), GoferPath: filepath.Join(binDir, companion.GoferName)})
 		})
 	})
 }

@@ -26,7 +26,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/gofer"
-	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/companion"
 )
 
 // crashScenario is an operation that a daemon is killed in.
@@ -420,7 +420,7 @@ func bystanders(t *testing.T) {
 	t.Helper()
 	sleep, err := exec.LookPath("sleep")
 	must(t, err)
-	for _, argv0 := range []string{"sleep", launcher.SentryName, gofer.Argv0, "sandboxctl"} {
+	for _, argv0 := range []string{"sleep", companion.SentryName, gofer.Argv0, "sandboxctl"} {
 		cmd := exec.Command(sleep)
 		cmd.Args = []string{argv0, "100000"}
 		must(t, cmd.Start())
@@ -476,14 +476,14 @@ func TestCrashPointsAbsent(t *testing.T) {
 			t.Errorf("%s: has a symbol of crash points: %v, expected %v", program, !armed, armed)
 		}
 	}
-	for _, name := range []string{"sandboxctl", launcher.GoferName} {
+	for _, name := range []string{"sandboxctl", companion.GoferName} {
 		for dir, armed := range map[string]bool{release: false, filepath.Dir(tagged): true} {
 			look(filepath.Join(dir, name), armed)
 			symbols(filepath.Join(dir, name), armed)
 		}
 		look(filepath.Join(binDir, name), false)
 	}
-	look(filepath.Join(binDir, launcher.SentryName), false)
+	look(filepath.Join(binDir, companion.SentryName), false)
 	for _, s := range want {
 		if !found[s] {
 			t.Errorf("%q is in no program with crash points", s)

@@ -21,6 +21,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/invariants"
 	"sandboxctl.dev/launcher/netns"
 )
@@ -160,7 +161,7 @@ func (w *crashWorld) once(program string, env ...string) (*exec.Cmd, *strings.Bu
 	w.Helper()
 	ctx, cancel := context.WithTimeout(w.Context(), 2*time.Minute)
 	w.Cleanup(cancel)
-	cmd := exec.CommandContext(ctx, program, "--manifests", w.path("m"), "--state", w.path("s"), "--policy", w.path("policy.yaml"), "daemon", "--once", "--sentry", filepath.Join(binDir, launcher.SentryName))
+	cmd := exec.CommandContext(ctx, program, "--manifests", w.path("m"), "--state", w.path("s"), "--policy", w.path("policy.yaml"), "daemon", "--once", "--sentry", filepath.Join(binDir, companion.SentryName))
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, env...)
 	out := &strings.Builder{}
 	cmd.Stderr = out

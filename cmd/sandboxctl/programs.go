@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/companion"
 )
 
 // programFlags name the programs that are started for each sandbox.
@@ -23,10 +23,10 @@ func (p *programFlags) register(fl *pflag.FlagSet) {
 
 // find returns the paths of both programs.
 func (p *programFlags) find() (sentry, gofer string, err error) {
-	if sentry, err = launcher.FindProgram(launcher.SentryName, p.sentry); err != nil {
+	if sentry, err = companion.Find(companion.SentryName, p.sentry); err != nil {
 		return "", "", err
 	}
-	gofer, err = launcher.FindProgram(launcher.GoferName, p.gofer)
+	gofer, err = companion.Find(companion.GoferName, p.gofer)
 	return sentry, gofer, err
 }
 
@@ -47,17 +47,17 @@ func (p *program) String() string {
 // as long to start as everything else together.
 func (p *programFlags) check(ctx context.Context) (sentry, gofer program) {
 	one := func(name, explicit string) (out program) {
-		if out.path, out.err = launcher.FindProgram(name, explicit); out.err == nil {
-			out.gvisor, out.err = launcher.CheckProgram(ctx, name, out.path)
+		if out.path, out.err = companion.Find(name, explicit); out.err == nil {
+			out.gvisor, out.err = companion.Check(ctx, name, out.path)
 		}
 		return out
 	}
 	var both sync.WaitGroup
-	both.Go(func() { sentry = one(launcher.SentryName, p.sentry) })
-	both.Go(func() { gofer = one(launcher.GoferName, p.gofer) })
+	both.Go(func() { sentry = one(companion.SentryName, p.sentry) })
+	both.Go(func() { gofer = one(companion.GoferName, p.gofer) })
 	both.Wait()
 	if sentry.err == nil && gofer.err == nil {
-		gofer.err = launcher.SameGVisor(sentry.gvisor, gofer.gvisor)
+		gofer.err = companion.SameGVisor(sentry.gvisor, gofer.gvisor)
 	}
 	return sentry, gofer
 }

@@ -20,6 +20,7 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/gofer/sandboxlog"
 	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/reconcile/reconciletest"
 )
 
@@ -89,7 +90,7 @@ func TestRacer(t *testing.T) {
 	must(t, err)
 	defer store.Close()
 	l, err := launcher.New(launcher.Options{
-		Store: store, SentryPath: filepath.Join(binDir, launcher.SentryName), GoferPath: filepath.Join(binDir, launcher.GoferName), Policy: allowing(t, root),
+		Store: store, SentryPath: filepath.Join(binDir, companion.SentryName), GoferPath: filepath.Join(binDir, companion.GoferName), Policy: allowing(t, root),
 	})
 	must(t, err)
 	ran, refused := 0, 0

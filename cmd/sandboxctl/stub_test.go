@@ -18,7 +18,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/gofer"
-	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -46,15 +46,15 @@ const (
 // stub runs this process as a sentry or gofer if it was started as one.
 func stub() (code int, is bool) {
 	switch os.Args[0] {
-	case launcher.SentryName, launcher.GoferName:
+	case companion.SentryName, companion.GoferName:
 	default:
 		return 0, false
 	}
 	switch {
 	case len(os.Args) == 2 && os.Args[1] == "version":
-		fmt.Println(wire.Handshake(os.Args[0], map[string]int{launcher.SentryName: wire.Protocol, launcher.GoferName: gofer.Protocol}[os.Args[0]], "stub"))
+		fmt.Println(wire.Handshake(os.Args[0], map[string]int{companion.SentryName: wire.Protocol, companion.GoferName: gofer.Protocol}[os.Args[0]], "stub"))
 		return 0, true
-	case os.Args[0] == launcher.SentryName:
+	case os.Args[0] == companion.SentryName:
 		return stubSentry(), true
 	}
 	return stubGofer(), true

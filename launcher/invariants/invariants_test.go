@@ -20,8 +20,8 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/gofer"
-	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/sentry"
 )
 
@@ -29,7 +29,7 @@ import (
 // its standard input ends.
 func TestMain(m *testing.M) {
 	switch os.Args[0] {
-	case launcher.SentryName, gofer.Argv0, "stranger":
+	case companion.SentryName, gofer.Argv0, "stranger":
 		if len(os.Args) > 1 && os.Args[1] == "fork" {
 			// A sentry has processes that look like it.
 			c := exec.Command("/proc/self/exe")
@@ -208,7 +208,7 @@ func TestRecords(t *testing.T) {
 // now, unless it is on record.
 func TestOrphans(t *testing.T) {
 	t.Parallel()
-	for _, argv0 := range []string{launcher.SentryName, gofer.Argv0} {
+	for _, argv0 := range []string{companion.SentryName, gofer.Argv0} {
 		w := newWorld(t)
 		cmd := w.start(argv0, w.write("sandboxes/web/exit.json"))
 		w.expect(Options{}, OrphanProcess)
@@ -229,7 +229,7 @@ func TestOrphans(t *testing.T) {
 	w.expect(Options{Settled: true})
 	// Nor is a sentry of another state directory.
 	other := newWorld(t)
-	other.start(launcher.SentryName, other.write("sandboxes/web/exit.json"))
+	other.start(companion.SentryName, other.write("sandboxes/web/exit.json"))
 	w.expect(Options{Settled: true})
 }
 
@@ -240,7 +240,7 @@ func TestOtherName(t *testing.T) {
 	file := w.write("sandboxes/web/exit.json")
 	other := t.TempDir()
 	must(t, unix.Mount(w.store.Path(), other, "", unix.MS_BIND, ""))
-	w.start(launcher.SentryName, filepath.Join(other, "sandboxes/web/exit.json"))
+	w.start(companion.SentryName, filepath.Join(other, "sandboxes/web/exit.json"))
 	must(t, unix.Unmount(other, unix.MNT_DETACH))
 	w.expect(Options{}, OrphanProcess)
 	// Another file may get the inode of one that has been removed since the walk.
@@ -261,7 +261,7 @@ func TestNoOrphans(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	file := w.write("sandboxes/web/exit.json")
-	sentry, gof := w.start(launcher.SentryName, file), w.start(gofer.Argv0, file)
+	sentry, gof := w.start(companion.SentryName, file), w.start(gofer.Argv0, file)
 	w.rec.Phase = actual.PhaseCreating
 	w.put()
 	w.expect(Options{})
@@ -282,9 +282,9 @@ func TestDuplicates(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	file := w.write("sandboxes/web/exit.json")
-	first := w.start(launcher.SentryName, file)
+	first := w.start(companion.SentryName, file)
 	w.start(gofer.Argv0, file)
-	w.start(launcher.SentryName, file)
+	w.start(companion.SentryName, file)
 	w.rec.Phase, w.rec.Sentry = actual.PhaseCreating, identify(t, first.Process.Pid)
 	w.put()
 	w.expect(Options{}, DuplicateProcess)
@@ -295,7 +295,7 @@ func TestChildren(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	file := w.write("sandboxes/web/exit.json")
-	sentry, gof := w.start(launcher.SentryName, file, "fork"), w.start(gofer.Argv0, file)
+	sentry, gof := w.start(companion.SentryName, file, "fork"), w.start(gofer.Argv0, file)
 	w.rec.Phase, w.rec.Sentry, w.rec.Gofer = actual.PhaseRunning, identify(t, sentry.Process.Pid), identify(t, gof.Process.Pid)
 	w.put()
 	w.expect(Options{Settled: true})
@@ -305,7 +305,7 @@ func TestChildren(t *testing.T) {
 func TestZombie(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	cmd := w.start(launcher.SentryName, w.write("sandboxes/web/exit.json"))
+	cmd := w.start(companion.SentryName, w.write("sandboxes/web/exit.json"))
 	must(t, cmd.Process.Kill())
 	id := identify(t, cmd.Process.Pid)
 	p, err := actual.Open(*id)

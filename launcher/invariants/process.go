@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/gofer"
-	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/companion"
 )
 
 // process is a sentry or gofer of the state directory.
@@ -85,7 +85,7 @@ func roleOf(proc string) string {
 		return ""
 	}
 	switch name, _, _ := strings.Cut(string(b), "\x00"); name {
-	case launcher.SentryName:
+	case companion.SentryName:
 		return "sentry"
 	case gofer.Argv0:
 		return "gofer"

@@ -23,6 +23,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/invariants"
 )
 
@@ -36,7 +37,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	case canaryName:
 		os.Exit(canary())
-	case launcher.SentryName:
+	case companion.SentryName:
 		os.Exit(stubSentry())
 	}
 	flag.Parse()

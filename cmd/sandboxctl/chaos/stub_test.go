@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -44,7 +44,7 @@ func stubVersion() (string, error) {
 
 // keepVersion writes that file, for the stubs that this process starts.
 func keepVersion(ctx context.Context) error {
-	gvisor, err := launcher.CheckProgram(ctx, launcher.GoferName, filepath.Join(binDir, launcher.GoferName))
+	gvisor, err := companion.Check(ctx, companion.GoferName, filepath.Join(binDir, companion.GoferName))
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func stubSentry() int {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		fmt.Println(wire.Handshake(launcher.SentryName, wire.Protocol, gvisor))
+		fmt.Println(wire.Handshake(companion.SentryName, wire.Protocol, gvisor))
 		return 0
 	}
 	fd := map[string]int{}

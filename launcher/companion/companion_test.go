@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package companion
 
 import (
 	"errors"
@@ -85,7 +85,7 @@ func TestCompanions(t *testing.T) {
 			"a failure":       {wire.Handshake(name, protocol, "v1"), "3", "exit status 3"},
 		} {
 			answer(t, path, c.text, c.code)
-			v, err := CheckProgram(t.Context(), name, path)
+			v, err := Check(t.Context(), name, path)
 			if c.want == "" && (err != nil || v != "v1") || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), path)) {
 				t.Errorf("%s, %s: %q %v, expected %q", name, what, v, err, c.want)
 			}
@@ -98,15 +98,15 @@ func TestCompanions(t *testing.T) {
 			t.Fatal(err)
 		}
 		for path, want := range map[string]string{dir + "/none": "no such file", dir + "/text": "is it executable", dir: "is it executable"} {
-			if _, err := CheckProgram(t.Context(), name, path); err == nil || !strings.Contains(err.Error(), want) {
+			if _, err := Check(t.Context(), name, path); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s at %s: %v", name, path, err)
 			}
 		}
 		// This test binary has nothing beside it.
-		if _, err := FindProgram(name, ""); err == nil || !strings.Contains(err.Error(), "with --"+strings.TrimPrefix(name, "sandboxctl-")) {
+		if _, err := Find(name, ""); err == nil || !strings.Contains(err.Error(), "with --"+strings.TrimPrefix(name, "sandboxctl-")) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if path, err := FindProgram(name, "x"); err != nil || !filepath.IsAbs(path) {
+		if path, err := Find(name, "x"); err != nil || !filepath.IsAbs(path) {
 			t.Errorf("%s: %q %v", name, path, err)
 		}
 	}
@@ -129,14 +129,14 @@ func TestCompanionReplaced(t *testing.T) {
 		program(t, path)
 	}
 	upgrade("v1", gofer.Protocol)
-	c := &companion{name: GoferName, path: path}
-	old, v, err := c.open(t.Context())
+	c := &Program{Name: GoferName, Path: path}
+	old, v, err := c.Open(t.Context())
 	if err != nil || v != "v1" {
 		t.Fatal(v, err)
 	}
 	defer old.Close()
 	upgrade("v2", gofer.Protocol)
-	next, v, err := c.open(t.Context())
+	next, v, err := c.Open(t.Context())
 	if err != nil || v != "v2" {
 		t.Fatal(v, err)
 	}
@@ -149,14 +149,14 @@ func TestCompanionReplaced(t *testing.T) {
 		t.Errorf("inode %d was opened before the upgrade, %d after it, expected %d", a.Ino, b.Ino, now.Ino)
 	}
 	upgrade("v3", gofer.Protocol+1)
-	if f, _, err := c.open(t.Context()); err == nil {
+	if f, _, err := c.Open(t.Context()); err == nil {
 		f.Close()
 		t.Error("one of another protocol is accepted after an upgrade")
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if f, _, err := c.open(t.Context()); err == nil {
+	if f, _, err := c.Open(t.Context()); err == nil {
 		f.Close()
 		t.Error("one that is gone is opened")
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package companion
 
 import (
 	"bytes"
@@ -36,9 +36,9 @@ var protocols = map[string]int{SentryName: wire.Protocol, GoferName: gofer.Proto
 // handshakeTimeout bounds `sandboxctl-sentry version`.
 const handshakeTimeout = 20 * time.Second
 
-// FindProgram returns the path of one of these programs: explicit if that is not
+// Find returns the path of one of these programs: explicit if that is not
 // empty, else the one beside this program.
-func FindProgram(name, explicit string) (string, error) {
+func Find(name, explicit string) (string, error) {
 	if explicit != "" {
 		return filepath.Abs(explicit)
 	}
@@ -54,11 +54,11 @@ func FindProgram(name, explicit string) (string, error) {
 	return path, nil
 }
 
-// CheckProgram asks the program of a name at a path for its version, and returns
+// Check asks the program of a name at a path for its version, and returns
 // that of gVisor in it.
-func CheckProgram(ctx context.Context, name, path string) (string, error) {
-	c := &companion{name: name, path: path}
-	f, v, err := c.open(ctx)
+func Check(ctx context.Context, name, path string) (string, error) {
+	c := &Program{Name: name, Path: path}
+	f, v, err := c.Open(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -74,10 +74,10 @@ func SameGVisor(sentry, gofer string) error {
 	return nil
 }
 
-// companion is one of these programs. It is checked when it changes on disk.
-type companion struct {
-	name string
-	path string
+// Program is one of these programs. It is checked when it changes on disk.
+type Program struct {
+	Name string
+	Path string
 
 	mu      sync.Mutex
 	checked fileID
@@ -91,23 +91,23 @@ type fileID struct {
 	mtime, ctime unix.Timespec
 }
 
-// open returns the binary as a descriptor to execute, and its version. What is
+// Open returns the binary as a descriptor to execute, and its version. What is
 // checked and what is executed are the same file, also when an upgrade
 // replaces the path in between.
-func (c *companion) open(ctx context.Context) (*os.File, string, error) {
-	fd, err := unix.Open(c.path, unix.O_PATH|unix.O_CLOEXEC, 0)
+func (c *Program) Open(ctx context.Context) (*os.File, string, error) {
+	fd, err := unix.Open(c.Path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, "", fmt.Errorf("open %s: %w", c.path, err)
+		return nil, "", fmt.Errorf("open %s: %w", c.Path, err)
 	}
-	f := os.NewFile(uintptr(fd), c.path)
+	f := os.NewFile(uintptr(fd), c.Path)
 	v, err := c.check(ctx, f)
 	if err != nil {
-		return nil, "", errors.Join(fmt.Errorf("check %s: %w", c.path, err), f.Close())
+		return nil, "", errors.Join(fmt.Errorf("check %s: %w", c.Path, err), f.Close())
 	}
 	return f, v, nil
 }
 
-func (c *companion) check(ctx context.Context, f *os.File) (string, error) {
+func (c *Program) check(ctx context.Context, f *os.File) (string, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return "", err
@@ -118,7 +118,7 @@ func (c *companion) check(ctx context.Context, f *os.File) (string, error) {
 	if c.version != "" && c.checked == id {
 		return c.version, nil
 	}
-	v, err := handshake(ctx, c.name, proc.FDPath(f))
+	v, err := handshake(ctx, c.Name, proc.FDPath(f))
 	if err != nil {
 		return "", err
 	}
