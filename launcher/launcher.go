@@ -17,6 +17,7 @@ import (
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/companion"
+	"sandboxctl.dev/launcher/salvage"
 	"sandboxctl.dev/launcher/setup"
 )
 
@@ -58,7 +59,7 @@ type Launcher struct {
 	sentry  *companion.Program
 	gofer   *companion.Program
 	cgroups *cgroup.Host
-	strays  strays
+	strays  salvage.Strays
 	// trimming is held while logs are measured and dropped.
 	trimming sync.Mutex
 }
@@ -215,7 +216,7 @@ func (l *Launcher) intent(ctx context.Context, e *desired.Entry, restartToken st
 
 // CheckStrays returns an error if something lives of a name and no record knows it,
 // or if that can't be told.
-func (l *Launcher) CheckStrays(name string) error { return l.strays.check(l.store, l.cgroups, name) }
+func (l *Launcher) CheckStrays(name string) error { return l.strays.Check(l.store, l.cgroups, name) }
 
 // load returns the record of a name, nil if there is none.
 func (l *Launcher) load(name string) (*actual.Record, error) {

@@ -10,6 +10,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/salvage"
 )
 
 // Recover puts a held name right, on an operator's order, and says what was
@@ -39,7 +40,7 @@ func (l *Launcher) recover(ctx context.Context, name string, end bool) (string, 
 	case held.Reason == actual.HeldForeign:
 		return "", operation.Permanentf("%s: %s; this program did not make it, and does not remove it", held.Reason, held.Message)
 	}
-	found, err := Examine(ctx, l.store, name)
+	found, err := salvage.Examine(ctx, l.store, name)
 	if err != nil {
 		return "", err
 	}
@@ -68,7 +69,7 @@ func (l *Launcher) recover(ctx context.Context, name string, end bool) (string, 
 }
 
 // putBack makes the copy of the record the record.
-func (l *Launcher) putBack(e *Evidence) (string, error) {
+func (l *Launcher) putBack(e *salvage.Evidence) (string, error) {
 	kept, err := l.store.SetRecordAside(e.Name)
 	if err != nil {
 		return "", err
@@ -87,7 +88,7 @@ func (l *Launcher) putBack(e *Evidence) (string, error) {
 // be read, and waits for their death: those of our processes that have a file of
 // its directory open. The caller holds the name, so that none is being started.
 func (l *Launcher) EndUnrecorded(ctx context.Context, name string) error {
-	found, err := Examine(ctx, l.store, name)
+	found, err := salvage.Examine(ctx, l.store, name)
 	if err == nil {
 		err = l.end(ctx, found[name])
 	}
@@ -99,7 +100,7 @@ func (l *Launcher) EndUnrecorded(ctx context.Context, name string) error {
 
 // end kills what was found, sentries first, and removes what it leaves on the
 // host.
-func (l *Launcher) end(ctx context.Context, e *Evidence) error {
+func (l *Launcher) end(ctx context.Context, e *salvage.Evidence) error {
 	var (
 		errs   []error
 		groups []*cgroup.Group
@@ -110,7 +111,7 @@ func (l *Launcher) end(ctx context.Context, e *Evidence) error {
 	for i := range e.Processes {
 		f := &e.Processes[i]
 		grace := goferGrace
-		if f.Role == roleSentry {
+		if f.Role == salvage.RoleSentry {
 			grace = 0
 		}
 		group, err := l.groupOf(e.Name, f.Role, &f.Identity)
@@ -133,14 +134,14 @@ func (l *Launcher) end(ctx context.Context, e *Evidence) error {
 			return fmt.Errorf("by the second copy of its record %w, and has no file of the sandbox open; find out what it is, and end it by hand if it is of the sandbox", err)
 		}
 	}
-	if left, err := Examine(ctx, l.store, e.Name); err != nil {
+	if left, err := salvage.Examine(ctx, l.store, e.Name); err != nil {
 		return err
 	} else if left := left[e.Name]; left.Unknown() != nil {
 		return left.Unknown()
 	} else if len(left.Processes) > 0 {
 		return fmt.Errorf("%s live on", left.List())
 	}
-	rec := e.leaves()
+	rec := e.Leaves()
 	if rec == nil {
 		// Which hooks it owes was in its record.
 		return nil

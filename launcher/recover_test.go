@@ -18,6 +18,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/companion"
+	"sandboxctl.dev/launcher/salvage"
 )
 
 // actor is a process that calls itself something and has a file open.
@@ -111,7 +112,7 @@ func TestRecoverStrangers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found, err := Examine(t.Context(), store, "web")
+	found, err := salvage.Examine(t.Context(), store, "web")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +228,7 @@ func TestRecoverOtherNamespace(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		found, err := Examine(t.Context(), store, "web")
+		found, err := salvage.Examine(t.Context(), store, "web")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -211,7 +211,7 @@ func (l *Launcher) spawnRecorded(ctx context.Context, la *launch, dir int) (*pai
 		}
 	}
 	rec.Spawned(la.phase, p.sentry.Identity, p.gofer.Identity)
-	l.strays.note(rec.Name, p.sentry.Identity, p.gofer.Identity)
+	l.strays.Note(rec.Name, p.sentry.Identity, p.gofer.Identity)
 	if err := l.store.Put(rec); err != nil {
 		rec.Sentry, rec.Gofer = nil, nil
 		return nil, errors.Join(fmt.Errorf("record processes: %w", err), p.abandon())

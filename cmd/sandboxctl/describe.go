@@ -13,7 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/salvage"
 	"sandboxctl.dev/reconcile"
 )
 
@@ -189,7 +189,7 @@ func (w *world) replacedFiles(name string) (out []string) {
 
 // evidenceText says what is known of a sandbox whose record is quarantined, and what
 // repair would make of it.
-func evidenceText(h *actual.Held, e *launcher.Evidence) string {
+func evidenceText(h *actual.Held, e *salvage.Evidence) string {
 	switch {
 	case h.Reason != actual.HeldCorrupt && h.Reason != actual.HeldUnreadable:
 		return e.List() + " of it found alive; repair is not for this"

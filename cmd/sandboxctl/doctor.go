@@ -19,9 +19,9 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired/trustedfile"
 	"sandboxctl.dev/gofer"
-	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/invariants"
+	"sandboxctl.dev/launcher/salvage"
 )
 
 // finding is the result of one check.
@@ -227,7 +227,7 @@ func (a *app) checkState(ctx context.Context) []finding {
 // of sandboxes, that no state directory knows: one that was removed takes all that
 // is known of what runs with it.
 func (a *app) checkStrays() []finding {
-	found, err := launcher.SearchHost()
+	found, err := salvage.SearchHost()
 	if err != nil {
 		return []finding{{"processes", levelError, err.Error()}}
 	}
@@ -261,7 +261,7 @@ func (a *app) checkStrays() []finding {
 
 // straysOf are those of the processes of a state directory that it does not know,
 // and why that is.
-func straysOf(path string, found *launcher.Search) ([]launcher.Marked, string, error) {
+func straysOf(path string, found *salvage.Search) ([]salvage.Marked, string, error) {
 	store, err := actual.OpenStoreReadOnly(path)
 	if errors.Is(err, actual.ErrNoState) {
 		all, err := found.Of(path)

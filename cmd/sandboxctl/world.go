@@ -19,6 +19,7 @@ import (
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/desired/manifestdir"
 	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/salvage"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/view"
 )
@@ -33,9 +34,9 @@ type world struct {
 	daemon   *actual.DaemonInfo
 	alive    bool // the daemon is
 	// evidence is what is known of the names that are held, without their records.
-	evidence map[string]*launcher.Evidence
+	evidence map[string]*salvage.Evidence
 	// strays are processes of this state directory that no record knows.
-	strays []launcher.Marked
+	strays []salvage.Marked
 }
 
 // statePath is the path of the state directory without links, whether it is there
@@ -249,7 +250,7 @@ func (v *viewer) look(ctx context.Context) (_ *world, err error) {
 
 // findStrays looks for processes of this state directory that no record knows, if
 // something is wanted that has no record: it may run all the same.
-func (v *viewer) findStrays(w *world) ([]launcher.Marked, error) {
+func (v *viewer) findStrays(w *world) ([]salvage.Marked, error) {
 	recorded := map[string]bool{}
 	for i := range w.in.Actual.Sandboxes {
 		recorded[w.in.Actual.Sandboxes[i].Record.Name] = true
@@ -257,7 +258,7 @@ func (v *viewer) findStrays(w *world) ([]launcher.Marked, error) {
 	if !slices.ContainsFunc(w.in.Desired.Entries, func(e desired.Entry) bool { return !recorded[e.Sandbox.Metadata.Name] }) {
 		return nil, nil
 	}
-	found, err := launcher.SearchHost()
+	found, err := salvage.SearchHost()
 	if err != nil {
 		return nil, err
 	}
@@ -278,7 +279,7 @@ func (v *viewer) examine(ctx context.Context, w *world) error {
 		names[i] = h.Name
 	}
 	var err error
-	if w.evidence, err = launcher.Examine(ctx, v.store, names...); err != nil {
+	if w.evidence, err = salvage.Examine(ctx, v.store, names...); err != nil {
 		return fmt.Errorf("look for the processes of quarantined records: %w", err)
 	}
 	for i := range w.statuses {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package salvage
 
 import (
 	"strings"
@@ -38,11 +38,11 @@ func TestEvidenceWords(t *testing.T) {
 	uid := strings.Repeat("0a", 16)
 	copied := &actual.Record{Name: "web", UID: uid, SpecHash: "copy"}
 	e := &Evidence{Name: "web", Copy: copied, Processes: []Found{{Cgroup: "web-" + uid}}}
-	if rec := e.leaves(); rec == nil || rec.SpecHash != "copy" {
+	if rec := e.Leaves(); rec == nil || rec.SpecHash != "copy" {
 		t.Errorf("its own copy is not used: %+v", rec)
 	}
 	e.Processes[0].Cgroup = "web-" + strings.Repeat("1", 32)
-	if rec := e.leaves(); rec != nil {
+	if rec := e.Leaves(); rec != nil {
 		t.Errorf("the copy of another is used: %+v", rec)
 	}
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package salvage
 
 import (
 	"bytes"
@@ -324,7 +324,7 @@ func marks(cmdline []byte) (Marked, bool) {
 	var m Marked
 	switch args[0] {
 	case companion.SentryName:
-		m.Role, m.Sandbox = roleSentry, args[len(args)-1]
+		m.Role, m.Sandbox = RoleSentry, args[len(args)-1]
 		for _, a := range args {
 			if v, ok := strings.CutPrefix(a, "--"+wire.FlagState+"="); ok {
 				m.State = v

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package salvage
 
 import (
 	"context"
@@ -185,7 +185,7 @@ func TestStraysOnce(t *testing.T) {
 		"with a state":    func() ([]Marked, error) { return found.Strays(l.store) },
 		"without a state": func() ([]Marked, error) { return found.Of(l.store.Marker()) },
 	} {
-		if left, err := look(); err != nil || len(left) != 1 || left[0].Role != roleSentry || left[0].Identity != id {
+		if left, err := look(); err != nil || len(left) != 1 || left[0].Role != RoleSentry || left[0].Identity != id {
 			t.Errorf("%s: %+v %v", what, left, err)
 		}
 	}

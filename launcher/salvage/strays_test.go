@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package salvage
 
 import (
 	"errors"
@@ -58,7 +58,7 @@ func pretend(t *testing.T, deep bool, args ...string) actual.Identity {
 // strayHost is a store with one sandbox, and what looks for strays of it.
 type strayHost struct {
 	store   *actual.Store
-	strays  strays
+	strays  Strays
 	cgroups *cgroup.Host
 }
 
@@ -80,7 +80,7 @@ func newStrayHost(t *testing.T) *strayHost {
 	return &strayHost{store: store, cgroups: host}
 }
 
-func (h *strayHost) CheckStrays(name string) error { return h.strays.check(h.store, h.cgroups, name) }
+func (h *strayHost) CheckStrays(name string) error { return h.strays.Check(h.store, h.cgroups, name) }
 
 // A name is not created while something of it lives that no record knows; what is
 // another's, is on record, or ends, keeps nobody.
@@ -118,7 +118,7 @@ func TestStrays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(left) != 1 || left[0].Sandbox != "stray" || left[0].Identity != stray || left[0].Role != roleSentry {
+	if len(left) != 1 || left[0].Sandbox != "stray" || left[0].Identity != stray || left[0].Role != RoleSentry {
 		t.Errorf("%+v", left)
 	}
 	for _, name := range []string{"recorded", "elsewhere", "unmarked", "creating", "nosuch"} {
@@ -130,7 +130,7 @@ func TestStrays(t *testing.T) {
 		t.Errorf("stray: %v", err)
 	}
 	// What this launcher has started it knows without a look.
-	l.strays.note("own", recorded)
+	l.strays.Note("own", recorded)
 	if err := l.CheckStrays("own"); !errors.Is(err, actual.ErrUnknownProcess) {
 		t.Errorf("own: %v", err)
 	}
@@ -189,7 +189,7 @@ func TestMarks(t *testing.T) {
 	if m, ok := marks(line(gofer.Argv(7, "web", "/s")...)); !ok || m.Role != roleGofer || m.Sandbox != "web" || m.State != "/s" {
 		t.Errorf("gofer: %+v", m)
 	}
-	if m, ok := marks(line(companion.SentryName, "--exit-fd=3", state, "boot", "web")); !ok || m.Role != roleSentry || m.Sandbox != "web" || m.State != "/s" {
+	if m, ok := marks(line(companion.SentryName, "--exit-fd=3", state, "boot", "web")); !ok || m.Role != RoleSentry || m.Sandbox != "web" || m.State != "/s" {
 		t.Errorf("sentry: %+v", m)
 	}
 	for _, bad := range [][]byte{

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package salvage
 
 import (
 	"fmt"
@@ -15,18 +15,18 @@ import (
 // has started itself it knows besides.
 const strayEvery = 2 * time.Second
 
-// strays keeps a launcher from starting a second sandbox of a name whose record is
+// Strays keeps a launcher from starting a second sandbox of a name whose record is
 // gone: with a state directory that was removed, unmounted, emptied or replaced
 // goes all that is known of what runs.
-type strays struct {
+type Strays struct {
 	mu      sync.Mutex
 	at      time.Time
 	found   *Search
 	started map[string][]actual.Identity
 }
 
-// note remembers what was started for a name.
-func (s *strays) note(name string, ids ...actual.Identity) {
+// Note remembers what was started for a name.
+func (s *Strays) Note(name string, ids ...actual.Identity) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.started == nil {
@@ -35,8 +35,8 @@ func (s *strays) note(name string, ids ...actual.Identity) {
 	s.started[name] = ids
 }
 
-// check returns an error if something lives of a name and no record knows it.
-func (s *strays) check(store *actual.Store, groups *cgroup.Host, name string) error {
+// Check returns an error if something lives of a name and no record knows it.
+func (s *Strays) Check(store *actual.Store, groups *cgroup.Host, name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, id := range s.started[name] {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package salvage
 
 import (
 	"cmp"
@@ -29,7 +29,7 @@ import (
 
 // The two processes of a sandbox.
 const (
-	roleSentry = "sentry"
+	RoleSentry = "sentry"
 	roleGofer  = "gofer"
 )
 
@@ -76,7 +76,7 @@ func (e *Evidence) pid(role string) int {
 }
 
 // SentryPID is the pid of the sentry that was found, 0 if none was.
-func (e *Evidence) SentryPID() int { return e.pid(roleSentry) }
+func (e *Evidence) SentryPID() int { return e.pid(RoleSentry) }
 
 // GoferPID is the pid of the gofer that was found, 0 if none was.
 func (e *Evidence) GoferPID() int { return e.pid(roleGofer) }
@@ -168,7 +168,7 @@ func (e *Evidence) compare(ctx context.Context, store *actual.Store) string {
 			return fmt.Sprintf("the second copy of its record is of another %s (pid %d) than the one that lives (pid %d)", f.Role, id.PID, f.Identity.PID)
 		case len(c.Cgroups) > 0 && f.Cgroup != own:
 			return fmt.Sprintf("the %s is in the cgroup %q, expected %q", f.Role, f.Cgroup, own)
-		case f.Role == roleSentry && (f.UID != c.UID || f.Attempt != c.Attempt):
+		case f.Role == RoleSentry && (f.UID != c.UID || f.Attempt != c.Attempt):
 			return fmt.Sprintf("the sentry was started as attempt %d of %s, expected attempt %d of %s", f.Attempt, f.UID, c.Attempt, c.UID)
 		}
 	}
@@ -255,7 +255,7 @@ func belongs(proc string, files map[inode]string, dirs map[string]place) (_ *Fou
 	args := strings.Split(string(cmdline), "\x00")
 	switch {
 	case args[0] == companion.SentryName:
-		f.Role = roleSentry
+		f.Role = RoleSentry
 		f.UID, f.Attempt = startedAs(args)
 	case args[0] == gofer.Argv0:
 		f.Role = roleGofer
@@ -263,7 +263,7 @@ func belongs(proc string, files map[inode]string, dirs map[string]place) (_ *Fou
 		// A sentry may call itself whatever it likes once it was taken over. It
 		// stays the first process of its namespace, which the processes that it
 		// runs the application in are not: they end with it.
-		f.Role = roleSentry
+		f.Role = RoleSentry
 	default:
 		return nil, "", nil
 	}
@@ -375,9 +375,9 @@ func (e *Evidence) Unknown() error {
 	return fmt.Errorf("what lives of it can't be told: %w; try again, or move what is in the place of its directory away by hand when nothing of it runs", e.unseen)
 }
 
-// leaves is a record of what a sandbox leaves on the host besides the groups its
+// Leaves is a record of what a sandbox leaves on the host besides the groups its
 // processes are in: the copy, if it is of what lived. nil if that is not known.
-func (e *Evidence) leaves() *actual.Record {
+func (e *Evidence) Leaves() *actual.Record {
 	if e.Copy == nil || e.Copy.Container != nil || !e.isOf(e.Copy.Name+"-"+e.Copy.UID) {
 		return nil
 	}
