@@ -17,6 +17,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/actual/untrusted"
+	"sandboxctl.dev/launcher/hooks"
 	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
 )
@@ -28,8 +29,8 @@ const oldHooksFile = "hooks.json"
 
 // set is the hooks of one point. They don't have the score of the daemon, which
 // spares it.
-func hookSet(h *setup.Hooks, kind string, hooks []specs.Hook, limit time.Duration) HookSet {
-	return HookSet{Kind: kind, Hooks: hooks, Env: hookEnv(h, kind), OOMScore: new(proc.SandboxOOMScore), Limit: limit}
+func hookSet(h *setup.Hooks, kind string, list []specs.Hook, limit time.Duration) hooks.Set {
+	return hooks.Set{Kind: kind, Hooks: list, Env: hookEnv(h, kind), OOMScore: new(proc.SandboxOOMScore), Limit: limit}
 }
 
 // environment is that of hooks without one of their own. Those of the container
@@ -59,7 +60,7 @@ func (l *Launcher) beforeStart(ctx context.Context, rec *actual.Record, h *setup
 	}
 	state := h.State(rec.Name, specs.StateCreated, rec.Sentry.PID)
 	//nolint:staticcheck // Prestart is deprecated in the spec and still in bundles
-	for _, set := range []HookSet{hookSet(h, "prestart", h.Hooks.Prestart, limit), hookSet(h, "createRuntime", h.Hooks.CreateRuntime, limit), hookSet(h, "createContainer", h.Hooks.CreateContainer, limit)} {
+	for _, set := range []hooks.Set{hookSet(h, "prestart", h.Hooks.Prestart, limit), hookSet(h, "createRuntime", h.Hooks.CreateRuntime, limit), hookSet(h, "createContainer", h.Hooks.CreateContainer, limit)} {
 		if err := set.Run(ctx, state); err != nil {
 			return err
 		}

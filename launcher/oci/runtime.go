@@ -19,6 +19,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/hooks"
 	"sandboxctl.dev/launcher/sentry"
 )
 
@@ -154,7 +155,7 @@ func (r *Runtime) afterCreate(ctx context.Context, c *Create, cfg *specs.Spec, p
 		// What State says by now: all that a hook could look at is there.
 		state := r.stateOf(cfg, c.ID, c.Bundle, StatusCreated, pid)
 		//nolint:staticcheck // Prestart is deprecated in the spec and still in bundles
-		for _, set := range []launcher.HookSet{
+		for _, set := range []hooks.Set{
 			{Kind: "prestart", Hooks: h.Prestart, Env: os.Environ()},
 			{Kind: "createRuntime", Hooks: h.CreateRuntime, Env: os.Environ()},
 			// As with runc: they belong to the container.
@@ -206,7 +207,7 @@ func (r *Runtime) start(ctx context.Context, id string, launch func(context.Cont
 	}
 	if cfg.Hooks != nil {
 		state := r.stateOf(cfg, id, rec.Container.Bundle, StatusRunning, rec.Sentry.PID)
-		launcher.HookSet{Kind: "poststart", Hooks: cfg.Hooks.Poststart, Env: os.Environ()}.RunAll(ctx, state, r.warn)
+		hooks.Set{Kind: "poststart", Hooks: cfg.Hooks.Poststart, Env: os.Environ()}.RunAll(ctx, state, r.warn)
 	}
 	return nil
 }
@@ -449,7 +450,7 @@ func (r *Runtime) Delete(ctx context.Context, id string, force bool) (err error)
 // poststop runs the last hooks of a container that has been removed.
 func (r *Runtime) poststop(ctx context.Context, cfg *specs.Spec, id, bundle string) {
 	if cfg.Hooks != nil {
-		launcher.HookSet{Kind: "poststop", Hooks: cfg.Hooks.Poststop, Env: os.Environ()}.RunAll(ctx, r.stateOf(cfg, id, bundle, StatusStopped, 0), r.warn)
+		hooks.Set{Kind: "poststop", Hooks: cfg.Hooks.Poststop, Env: os.Environ()}.RunAll(ctx, r.stateOf(cfg, id, bundle, StatusStopped, 0), r.warn)
 	}
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package hooks
 
 import (
 	"bytes"
@@ -18,10 +18,10 @@ import (
 	"sandboxctl.dev/launcher/proc"
 )
 
-// HookSet is the hooks of one point of a container's life, under its name in the
+// Set is the hooks of one point of a container's life, under its name in the
 // OCI specification. They run as this process, one after the other, with the
 // state on stdin.
-type HookSet struct {
+type Set struct {
 	Kind  string
 	Hooks []specs.Hook
 	// Env is the environment of hooks that have none of their own.
@@ -34,7 +34,7 @@ type HookSet struct {
 }
 
 // limited returns a context that ends at the limit of the set.
-func (s HookSet) limited(ctx context.Context) (context.Context, context.CancelFunc) {
+func (s Set) limited(ctx context.Context) (context.Context, context.CancelFunc) {
 	if s.Limit == 0 || len(s.Hooks) == 0 {
 		return ctx, func() {}
 	}
@@ -43,7 +43,7 @@ func (s HookSet) limited(ctx context.Context) (context.Context, context.CancelFu
 }
 
 // Run runs the hooks up to the first that fails.
-func (s HookSet) Run(ctx context.Context, state specs.State) error {
+func (s Set) Run(ctx context.Context, state specs.State) error {
 	ctx, done := s.limited(ctx)
 	defer done()
 	for i := range s.Hooks {
@@ -56,7 +56,7 @@ func (s HookSet) Run(ctx context.Context, state specs.State) error {
 
 // RunAll runs all hooks. That one fails is a warning, as the specification has
 // it for what comes after the start.
-func (s HookSet) RunAll(ctx context.Context, state specs.State, warn func(format string, args ...any)) {
+func (s Set) RunAll(ctx context.Context, state specs.State, warn func(format string, args ...any)) {
 	ctx, done := s.limited(ctx)
 	defer done()
 	for i := range s.Hooks {
@@ -66,7 +66,7 @@ func (s HookSet) RunAll(ctx context.Context, state specs.State, warn func(format
 	}
 }
 
-func (s HookSet) runOne(ctx context.Context, i int, state specs.State) error {
+func (s Set) runOne(ctx context.Context, i int, state specs.State) error {
 	b, err := json.Marshal(state)
 	if err != nil {
 		return fmt.Errorf("encode state: %w", err)
@@ -77,7 +77,7 @@ func (s HookSet) runOne(ctx context.Context, i int, state specs.State) error {
 	return nil
 }
 
-func (s HookSet) runHook(ctx context.Context, h *specs.Hook, state []byte) error {
+func (s Set) runHook(ctx context.Context, h *specs.Hook, state []byte) error {
 	if err := guest.Check(h); err != nil {
 		return err
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package hooks
 
 import (
 	"context"
@@ -40,7 +40,7 @@ func TestHookInput(t *testing.T) {
 	state := specs.State{
 		Version: specs.Version, ID: "web", Status: specs.StateCreated, Pid: 4711, Bundle: "/b", Annotations: map[string]string{"a": "b"},
 	}
-	set := HookSet{Kind: "prestart", Hooks: []specs.Hook{script("cat > %s", out)}}
+	set := Set{Kind: "prestart", Hooks: []specs.Hook{script("cat > %s", out)}}
 	// The shell finds cat in a PATH of its own: none is handed on.
 	if err := set.Run(t.Context(), state); err != nil {
 		t.Fatal(err)
@@ -74,7 +74,7 @@ func TestHookArgsAndEnv(t *testing.T) {
 		{nil, nil, nil, "</bin/sh|><>"},
 		{nil, nil, []string{"C=3", "D="}, "</bin/sh|><C=3|D=|>"},
 	} {
-		err := HookSet{Env: tc.without}.runHook(t.Context(), &specs.Hook{Path: "/bin/sh", Args: tc.args, Env: tc.env}, []byte(look))
+		err := Set{Env: tc.without}.runHook(t.Context(), &specs.Hook{Path: "/bin/sh", Args: tc.args, Env: tc.env}, []byte(look))
 		if err == nil || !strings.Contains(err.Error(), "exit status 1, output: "+tc.want) {
 			t.Errorf("%q %q: got %v, expected %s", tc.args, tc.env, err, tc.want)
 		}
@@ -98,7 +98,7 @@ func TestHookFails(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			err := HookSet{Kind: "poststart", Hooks: []specs.Hook{tc.hook}}.Run(t.Context(), specs.State{})
+			err := Set{Kind: "poststart", Hooks: []specs.Hook{tc.hook}}.Run(t.Context(), specs.State{})
 			if err == nil {
 				t.Fatal("no error")
 			}
@@ -116,7 +116,7 @@ func TestHookFails(t *testing.T) {
 func TestHookIgnoresInput(t *testing.T) {
 	t.Parallel()
 	state := specs.State{Annotations: map[string]string{"a": strings.Repeat("x", 1<<20)}}
-	if err := (HookSet{Kind: "poststop", Hooks: []specs.Hook{{Path: "/bin/true"}}}).Run(t.Context(), state); err != nil {
+	if err := (Set{Kind: "poststop", Hooks: []specs.Hook{{Path: "/bin/true"}}}).Run(t.Context(), state); err != nil {
 		t.Error(err)
 	}
 }
@@ -150,7 +150,7 @@ func TestHookKilled(t *testing.T) {
 			if tc.timeout == nil {
 				time.AfterFunc(500*time.Millisecond, cancel)
 			}
-			err = within(t, 20*time.Second, func() error { return HookSet{}.runHook(ctx, &h, nil) })
+			err = within(t, 20*time.Second, func() error { return Set{}.runHook(ctx, &h, nil) })
 			if err == nil || !strings.Contains(err.Error(), "/bin/sh") || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got error %v, expected one with %q", err, tc.want)
 			}
@@ -185,7 +185,7 @@ func TestHookLeavesChild(t *testing.T) {
 	defer r.Close()
 	h := script("{ read x; echo $x > %s; } < %s &", out, in)
 	h.Timeout = new(30)
-	err = within(t, 20*time.Second, func() error { return HookSet{}.runHook(t.Context(), &h, nil) })
+	err = within(t, 20*time.Second, func() error { return Set{}.runHook(t.Context(), &h, nil) })
 	if err != nil {
 		t.Error(err)
 	}
@@ -202,7 +202,7 @@ func TestHookLeavesChild(t *testing.T) {
 func TestHookOrder(t *testing.T) {
 	t.Parallel()
 	log := filepath.Join(t.TempDir(), "log")
-	set := HookSet{Kind: "prestart", Hooks: []specs.Hook{
+	set := Set{Kind: "prestart", Hooks: []specs.Hook{
 		script("echo a >> %s", log), script("echo b >> %s; exit 1", log), script("echo c >> %s", log), script("exit 2"),
 	}}
 	err := set.Run(t.Context(), specs.State{})
@@ -241,7 +241,7 @@ func TestHookLimit(t *testing.T) {
 			waits := 0
 			ctx, cancel := operation.New(t.Context(), func() { waits++ })
 			defer cancel(nil)
-			s := HookSet{Kind: "poststop", Hooks: hooks, Limit: 200 * time.Millisecond}
+			s := Set{Kind: "poststop", Hooks: hooks, Limit: 200 * time.Millisecond}
 			err := within(t, 20*time.Second, func() error { return s.Run(ctx, specs.State{}) })
 			if err == nil || !strings.Contains(err.Error(), "killed after 200ms, which is maxHookTime of the host policy") {
 				t.Errorf("one after the other: %v", err)
