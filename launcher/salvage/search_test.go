@@ -354,8 +354,8 @@ func BenchmarkSearch(b *testing.B) {
 // hides its arguments in the group of a sandbox may be of any state that does not know
 // the sandbox; what says whose it is, is of that one.
 func TestStraysUnmarked(t *testing.T) {
-	t.Parallel()
-	l, _, _ := logsHost(t)
+	// Alone: to the other tests, what has no mark may be of their states.
+	l := newStrayHost(t)
 	mine := l.store.Marker()
 	for name, args := range map[string][]string{
 		"hidden": nil, "recorded": nil, "speaks": {"--" + wire.FlagState + "=" + mine, "speaks"}, "theirs": {"--" + wire.FlagState + "=" + mine + "x", "theirs"},
