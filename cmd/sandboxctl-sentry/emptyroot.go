@@ -45,8 +45,9 @@ func enterEmptyRoot() (*procUmounter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start umounter: %w", err)
 	}
-	// Not before: the umounter is executed from it.
-	if err := specutils.SafeMount("", newRoot, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|noFlags|unix.MS_NOEXEC, "", "/proc"); err != nil {
+	// Not MS_NOEXEC: the kernel may still be mapping the umounter's file, which has been
+	// executed as far as startUmounter can tell, and would kill it.
+	if err := specutils.SafeMount("", newRoot, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|noFlags, "", "/proc"); err != nil {
 		return nil, err
 	}
 	if err := sandboxsetup.PivotRoot(newRoot); err != nil {
