@@ -30,7 +30,7 @@ func sample(name string) *Record {
 		Version: RecordVersion, Name: name, UID: "0123456789abcdef0123456789abcdef", Attempt: 3, Generation: 2, Phase: PhaseRunning,
 		Spec: json.RawMessage(`{"apiVersion":"sandboxctl.dev/v1alpha1"}`), SpecHash: "v1:00", SourceFile: "web.yaml", SourceDigest: "d", RestartToken: "t",
 		BootID: "b", Sentry: &Identity{PID: 100, Inode: 7, StartTime: 8, BootID: "b"}, Gofer: &Identity{PID: 101, Inode: 9, StartTime: 8, BootID: "b"},
-		SentryBinary: "/bin/s", GoferBinary: "/bin/g", GVisor: "1.2", Init: InitOwn, Cgroups: []string{"/sys/fs/cgroup/sandboxctl/x"}, Warnings: []Warning{{Reason: "R", Message: "m"}},
+		SentryBinary: "/bin/s", GoferBinary: "/bin/g", GVisor: "1.2", Init: InitOwn, SetupFile: true, Cgroups: []string{"/sys/fs/cgroup/sandboxctl/x"}, Warnings: []Warning{{Reason: "R", Message: "m"}},
 		CreatedAt: at, StartedAt: at, Failures: 1, Restarts: 2,
 		Ending:    &Ending{Reason: "Exited", StopSignal: "SIGTERM", Grace: time.Second, Failures: 1},
 		LastExit:  &Exit{Known: true, Code: 1, Reason: ReasonError, At: at},
@@ -113,7 +113,7 @@ func TestRecordUpgrade(t *testing.T) {
 			want.Network = nil
 		}
 		if v < 3 {
-			want.Hooks, want.Files, want.GVisor, want.GoferBinary, want.Init = nil, nil, "", "", ""
+			want.Hooks, want.Files, want.GVisor, want.GoferBinary, want.Init, want.SetupFile = nil, nil, "", "", "", false
 		}
 		if got, err := EncodeRecord(r); err != nil {
 			t.Error(err)
@@ -161,7 +161,7 @@ func TestRecordUpgradeExits(t *testing.T) {
 
 // reseal makes a file with a right checksum of a wrong body.
 func reseal(body string) []byte {
-	return fmt.Appendf(nil, "%s%08x%s%s%s", head, checksum([]byte(body)), mid, body, tail)
+	return fmt.Appendf(nil, "%s%08x%s%s%s", head, checksum([]byte(body)), mid(recordKind), body, tail)
 }
 
 func TestRecordHostile(t *testing.T) {

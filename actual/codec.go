@@ -20,17 +20,43 @@ const MaxRecord = 1 << 20
 // program. It must not be acted on or rewritten.
 var ErrNewerRecord = errors.New("record of a newer version")
 
-// A record file is {"crc32c":"XXXXXXXX","record":{…}} and a newline, byte for
-// byte: a flipped bit anywhere in it is noticed.
+// A file is {"crc32c":"XXXXXXXX","KIND":{…}} and a newline, byte for byte: a flipped
+// bit anywhere in it is noticed.
 const (
 	head = `{"crc32c":"`
-	mid  = `","record":`
 	tail = "}\n"
+
+	recordKind = "record"
+	setupKind  = "setup"
 )
+
+func mid(kind string) string { return `","` + kind + `":` }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func checksum(body []byte) uint32 { return crc32.Checksum(body, castagnoli) }
+
+// seal returns the file of a body.
+func seal(kind string, body []byte) []byte {
+	b := make([]byte, 0, len(head)+8+len(mid(kind))+len(body)+len(tail))
+	b = fmt.Appendf(b, "%s%08x%s", head, checksum(body), mid(kind))
+	b = append(b, body...)
+	return append(b, tail...)
+}
+
+// unseal returns the body of a file. An error means that nothing in it can be relied
+// on.
+func unseal(kind string, b []byte) ([]byte, error) {
+	n := len(head) + 8 + len(mid(kind))
+	if len(b) < n+len(tail) || !bytes.HasPrefix(b, []byte(head)) || string(b[len(head)+8:n]) != mid(kind) || !bytes.HasSuffix(b, []byte(tail)) {
+		return nil, fmt.Errorf("not a %s file, or cut short", kind)
+	}
+	body := b[n : len(b)-len(tail)]
+	if want := fmt.Sprintf("%08x", checksum(body)); want != string(b[len(head):len(head)+8]) {
+		return nil, errors.New("the checksum does not match: it was changed or damaged")
+	}
+	return body, nil
+}
 
 // EncodeRecord returns the file of a record.
 func EncodeRecord(r *Record) ([]byte, error) {
@@ -41,10 +67,7 @@ func EncodeRecord(r *Record) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode record: %w", err)
 	}
-	b := make([]byte, 0, len(head)+8+len(mid)+len(body)+len(tail))
-	b = fmt.Appendf(b, "%s%08x%s", head, checksum(body), mid)
-	b = append(b, body...)
-	b = append(b, tail...)
+	b := seal(recordKind, body)
 	if len(b) > MaxRecord {
 		return nil, fmt.Errorf("encode record: %d bytes, at most %d are allowed", len(b), MaxRecord)
 	}
@@ -54,14 +77,12 @@ func EncodeRecord(r *Record) ([]byte, error) {
 // DecodeRecord reads the file of a record. ErrNewerRecord if it is from a later
 // version; any other error means that nothing in it can be relied on.
 func DecodeRecord(b []byte) (*Record, error) {
-	n := len(head) + 8 + len(mid)
-	if len(b) > MaxRecord || len(b) < n+len(tail) || !bytes.HasPrefix(b, []byte(head)) ||
-		string(b[len(head)+8:n]) != mid || !bytes.HasSuffix(b, []byte(tail)) {
-		return nil, errors.New("decode record: not a record file, or cut short")
+	if len(b) > MaxRecord {
+		return nil, errors.New("decode record: not a record file: it is too long")
 	}
-	body := b[n : len(b)-len(tail)]
-	if want := fmt.Sprintf("%08x", checksum(body)); want != string(b[len(head):len(head)+8]) {
-		return nil, errors.New("decode record: the checksum does not match: it was changed or damaged")
+	body, err := unseal(recordKind, b)
+	if err != nil {
+		return nil, fmt.Errorf("decode record: %w", err)
 	}
 	r, err := decodeBody(body)
 	if err != nil || r.Version != RecordVersion {

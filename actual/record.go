@@ -79,6 +79,9 @@ type Record struct {
 	SentryBinary string `json:"sentryBinary,omitempty"`
 	GoferBinary  string `json:"goferBinary,omitempty"`
 	GVisor       string `json:"gvisor,omitempty"`
+	// SetupFile says that what was built is in SetupFile, beside the record. Versions
+	// before 3 wrote none.
+	SetupFile bool `json:"setupFile,omitempty"`
 	// Init says whether process 1 of the sandbox is an init process of ours, InitOwn,
 	// or why not. It is empty if the sandbox was started before there was one.
 	Init string `json:"init,omitempty"`

@@ -153,4 +153,5 @@ func OOMKilled(at time.Time) Exit {
 func (r *Record) released() {
 	r.Phase = PhaseStopped
 	r.Sentry, r.Gofer, r.Cgroups, r.Network, r.Files = nil, nil, nil, nil, nil
+	r.SetupFile = false
 }

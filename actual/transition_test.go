@@ -159,7 +159,7 @@ func TestTransitions(t *testing.T) {
 			"spawn": func() {
 				pid += 2
 				r.Spawned(PhaseStarting, Identity{PID: pid}, Identity{PID: pid + 1})
-				r.Cgroups, r.Network, r.Files = []string{"g"}, &Network{Config: []byte("{}")}, []SharedFile{{Path: "/f"}}
+				r.Cgroups, r.Network, r.Files, r.SetupFile = []string{"g"}, &Network{Config: []byte("{}")}, []SharedFile{{Path: "/f"}}, true
 			},
 			"start":  func() { r.Started(now) },
 			"fail":   func() { r.Failed("no", rapid.Bool().Draw(t, "permanent"), now) },
@@ -179,7 +179,7 @@ func TestTransitions(t *testing.T) {
 			if r.Attempt < before.Attempt || r.Generation < before.Generation || r.Restarts < before.Restarts || r.UID != "u" {
 				t.Fatalf("%s made %+v of %+v", what, r, before)
 			}
-			if r.Phase == PhaseStopped && (r.Sentry != nil || r.Gofer != nil || r.Cgroups != nil || r.Network != nil || r.Files != nil || r.LastExit == nil) {
+			if r.Phase == PhaseStopped && (r.Sentry != nil || r.Gofer != nil || r.Cgroups != nil || r.Network != nil || r.Files != nil || r.SetupFile || r.LastExit == nil) {
 				t.Fatalf("after %s it is stopped, and something is left: %+v", what, r)
 			}
 			if what == "stop" && before.Phase == PhaseStopped && r.Phase != PhaseStopped {

@@ -118,32 +118,39 @@ func (l *Launcher) adopt(ctx context.Context, rec *actual.Record, start bool) (b
 // but the sentry's answer, nil of others: a network that may have been taken is for
 // a new start.
 func (l *Launcher) adoptable(rec *actual.Record) (*setup.Setup, bool) {
-	if rec.Container != nil || rec.Sentry == nil {
+	if rec.Container != nil || rec.Sentry == nil || len(rec.Hooks) > 0 {
 		return nil, false
 	}
-	e, err := desired.FromCanonical(rec.Spec, rec.SourceFile)
-	if err != nil {
-		return nil, false
-	}
-	policy, err := l.allowed(e.Sandbox)
-	var st *setup.Setup
+	st, err := setupOf(l.store, rec)
 	if err == nil {
-		st, err = fromManifest(e.Sandbox, policy)
+		if st.Hooks != nil || st.StartHooks != nil {
+			return nil, false
+		}
+		err = l.stillAllowed(rec, st)
 	}
-	denied := err != nil
-	if denied {
-		st, err = fromManifest(e.Sandbox, nil)
-	}
-	switch {
-	case err != nil || st.Hooks != nil || st.StartHooks != nil:
-		return nil, false
-	case denied:
-		return nil, true // what runs is left running, but not started
+	if err != nil {
+		// What runs is left running, but not started.
+		l.opts.Log.Warn("an interrupted create is not finished", "sandbox", rec.Name, "err", err)
+		return nil, true
 	}
 	if st.Passthrough {
 		return nil, true
 	}
 	return st, true
+}
+
+// stillAllowed says whether the policy of now allows what was built, of a manifest
+// whose bundle may say something else by now.
+func (l *Launcher) stillAllowed(rec *actual.Record, st *setup.Setup) error {
+	e, err := desired.FromCanonical(rec.Spec, rec.SourceFile)
+	if err != nil {
+		return err
+	}
+	policy, err := l.allowed(e.Sandbox)
+	if err != nil {
+		return err
+	}
+	return st.AllowedBy(policy)
 }
 
 // appState asks the sentry of a record how far its application is, until enough

@@ -3,53 +3,194 @@
 package launcher
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
+	"strings"
 	"testing"
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/launcher/cgroup"
 )
 
-// A host policy that does not allow a sandbox, or can't be read, is no reason to end
-// an application that a daemon before has started; it is not started by this one.
-// Only hooks are: nobody knows which of them have run.
-func TestAdoptableDenied(t *testing.T) {
+// adoption is a create of a sandbox with a bundle that was cut short after its gates
+// were opened.
+type adoption struct {
+	*testing.T
+	store  *actual.Store
+	bundle string
+	rec    *actual.Record
+	policy string // "" can't be read
+}
+
+const adoptedConfig = `{"ociVersion":"1.0.2","root":{"path":"rootfs"},"process":{"args":["/bin/x"],"cwd":"/","user":{"uid":5,"gid":6}}}`
+
+// config makes the config.json of the bundle another one.
+func (a *adoption) config(text string) {
+	if err := os.WriteFile(filepath.Join(a.bundle, "config.json"), []byte(text), 0o600); err != nil {
+		a.Fatal(err)
+	}
+}
+
+// path is that of the file that says what was built.
+func (a *adoption) path() string {
+	return filepath.Join(a.store.Path(), actual.SandboxesDir, "web", actual.SetupFile)
+}
+
+func (a *adoption) widePolicy() string {
+	return "root: {hooks: true, bundles: [{path: " + a.bundle + ", access: readWrite}]}"
+}
+
+func newAdoption(t *testing.T, config string, change func(*desired.Spec)) *adoption {
+	t.Helper()
+	top := t.TempDir()
+	a := &adoption{T: t, bundle: filepath.Join(top, "b")}
+	if err := os.Mkdir(a.bundle, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	a.config(config)
+	a.policy = a.widePolicy()
+	var err error
+	if a.store, err = actual.OpenStore(filepath.Join(top, "state")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.store.Close() })
+	sb := manifest(func(s *desired.Spec) {
+		s.Root, s.Command = desired.Root{Bundle: a.bundle}, nil
+		if change != nil {
+			change(s)
+		}
+	})
+	spec, err := desired.Canonical(sb)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.rec = &actual.Record{Name: "web", UID: "u", Attempt: 1, Spec: spec, Sentry: &actual.Identity{PID: 2}, SetupFile: true}
+	st, err := fromManifest(sb, hostPolicy(t, a.policy))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(a.store.Claim("web"), recordSetup(a.store, a.rec, st)); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What a launcher began is finished with what it built, if the host policy of now
+// allows that. A policy that does not, or can't be read, and a file that is damaged,
+// are no reason to end an application that may run: it is left running, and one that
+// does not run is not started. Only hooks are a reason: nobody knows which have run.
+func TestAdoptable(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	for what, c := range map[string]struct {
-		hooks string
-		root  desired.Root
-		want  bool
+	const (
+		started = "started" // if it was not
+		left    = "left running"
+		over    = "starts over"
+	)
+	hooks := strings.Replace(adoptedConfig, `"root"`, `"hooks":{"poststop":[{"path":"/bin/true"}]},"root"`, 1)
+	inside := strings.Replace(adoptedConfig, `"root"`, `"hooks":{"startContainer":[{"path":"/bin/true"}]},"root"`, 1)
+	more := strings.NewReplacer(`"uid":5`, `"uid":0`, `"cwd":"/"`, `"cwd":"/x","capabilities":{"bounding":["CAP_SYS_ADMIN"]}`).Replace(adoptedConfig)
+	host := func(s *desired.Spec) { s.Root, s.Command = desired.Root{Host: &desired.HostRoot{}}, []string{"sh"} }
+	for name, c := range map[string]struct {
+		built  string
+		change func(*desired.Spec)
+		after  func(a *adoption)
+		want   string
 	}{
-		"a view of the host":  {"", desired.Root{Host: &desired.HostRoot{}}, true},
-		"a bundle":            {"", desired.Root{Bundle: dir}, true},
-		"a bundle with hooks": {`,"hooks":{"poststop":[{"path":"/bin/true"}]}`, desired.Root{Bundle: dir}, false},
-		"a bundle that went":  {"", desired.Root{Bundle: filepath.Join(dir, "gone")}, false},
+		"nothing changed":                   {adoptedConfig, nil, func(*adoption) {}, started},
+		"the bundle was edited":             {adoptedConfig, nil, func(a *adoption) { a.config(more) }, started},
+		"it has hooks now":                  {adoptedConfig, nil, func(a *adoption) { a.config(hooks) }, started},
+		"its config.json is broken":         {adoptedConfig, nil, func(a *adoption) { a.config("{") }, started},
+		"the bundle is gone":                {adoptedConfig, nil, func(a *adoption) { must(a.T, os.RemoveAll(a.bundle)) }, started},
+		"a view of the host":                {adoptedConfig, host, func(*adoption) {}, started},
+		"the policy has no bundles":         {adoptedConfig, nil, func(a *adoption) { a.policy = "root: {bundles: []}" }, left},
+		"the policy has no root":            {strings.Replace(adoptedConfig, `"uid":5`, `"uid":0`, 1), nil, func(a *adoption) { a.policy += "\nrootUser: false" }, left},
+		"the policy has no root, edited":    {adoptedConfig, nil, func(a *adoption) { a.config(more); a.policy += "\nrootUser: false" }, started},
+		"the policy is broken":              {adoptedConfig, nil, func(a *adoption) { a.policy = "" }, left},
+		"a view of the host, broken policy": {adoptedConfig, host, func(a *adoption) { a.policy = "" }, left},
+		"the file is missing":               {adoptedConfig, nil, func(a *adoption) { must(a.T, os.Remove(a.path())) }, left},
+		"the file is cut short":             {adoptedConfig, nil, func(a *adoption) { must(a.T, os.Truncate(a.path(), 100)) }, left},
+		"the file is of another attempt":    {adoptedConfig, nil, func(a *adoption) { a.rec.Attempt = 2 }, left},
+		"an earlier version":                {adoptedConfig, nil, func(a *adoption) { a.rec.SetupFile = false }, left},
+		"an earlier version, no bundle":     {adoptedConfig, host, func(a *adoption) { a.rec.SetupFile = false }, started},
+		"hooks":                             {hooks, nil, func(*adoption) {}, over},
+		"hooks that went since":             {hooks, nil, func(a *adoption) { a.config(adoptedConfig) }, over},
+		"hooks, and a broken policy":        {hooks, nil, func(a *adoption) { a.policy = "" }, over},
+		"hooks have begun, no file":         {hooks, nil, func(a *adoption) { a.rec.Hooks = json.RawMessage("{}"); must(a.T, os.Remove(a.path())) }, over},
+		"hooks in the sandbox":              {inside, nil, func(*adoption) {}, over},
 	} {
-		cfg := `{"ociVersion":"1.0.2","root":{"path":"rootfs"},"process":{"args":["/bin/x"],"cwd":"/","user":{"uid":0,"gid":0}}` + c.hooks + `}`
-		if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(cfg), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		l, err := New(Options{Policy: func() (*hostpolicy.Policy, error) { return nil, errors.New("it is broken") }})
+		a := newAdoption(t, c.built, c.change)
+		built, err := setupOf(a.store, a.rec)
 		if err != nil {
 			t.Fatal(err)
 		}
-		sb := manifest(func(s *desired.Spec) {
-			s.Root = c.root
-			if c.root.Bundle != "" {
-				s.Command = nil
+		c.after(a)
+		l, err := New(Options{Store: a.store, Policy: func() (*hostpolicy.Policy, error) {
+			if a.policy == "" {
+				return nil, errors.New("it is broken")
 			}
-		})
-		spec, err := desired.Canonical(sb)
+			return hostPolicy(t, a.policy), nil
+		}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		st, ok := l.adoptable(&actual.Record{Name: "web", Spec: spec, Sentry: &actual.Identity{PID: 2}})
-		if st != nil || ok != c.want {
-			t.Errorf("%s: %v %v, expected %v and no set-up", what, st, ok, c.want)
+		st, ok := l.adoptable(a.rec)
+		if got := map[bool]string{true: left, false: over}[ok]; st == nil && got != c.want {
+			t.Errorf("%s: %s, expected %s", name, got, c.want)
 		}
+		if !a.rec.SetupFile {
+			// Nobody knows the defaults of the policy then, and nobody asks.
+			built.Defaults, built.LogSize, built.Init = cgroup.Limits{}, 0, ""
+		}
+		if st != nil && (c.want != started || !ok || !reflect.DeepEqual(st, built)) {
+			t.Errorf("%s: started with %+v, expected %s, built was %+v", name, st, c.want, built)
+		}
+	}
+}
+
+// Commands and checkpoints are told what was built, or that it can't be told: never
+// what the bundle says by now.
+func TestSetupOfRecord(t *testing.T) {
+	t.Parallel()
+	a := newAdoption(t, adoptedConfig, nil)
+	a.config(strings.Replace(adoptedConfig, `"uid":5`, `"uid":0`, 1))
+	if args, err := ExecArgs(a.store, a.rec, []string{"id"}); err != nil || args.KUID != 5 || args.KGID != 6 || args.Argv[0] != "id" {
+		t.Errorf("%+v %v", args, err)
+	}
+	earlier := *a.rec
+	earlier.SetupFile, earlier.Phase = false, actual.PhaseRunning
+	if args, err := ExecArgs(a.store, &earlier, []string{"id"}); err == nil || !strings.Contains(err.Error(), "an earlier version of sandboxctl started it") || !strings.Contains(err.Error(), "a restart writes") {
+		t.Errorf("started by an earlier version: %+v %v", args, err)
+	}
+	running := *a.rec
+	running.Version, running.Phase = actual.RecordVersion, actual.PhaseRunning
+	must(t, a.store.Put(&running))
+	if err := CheckSetup(a.store, &running); err != nil {
+		t.Error(err)
+	}
+	must(t, os.Truncate(a.path(), 100))
+	if args, err := ExecArgs(a.store, a.rec, []string{"id"}); err == nil || !strings.Contains(err.Error(), "cut short") {
+		t.Errorf("damaged: %+v %v", args, err)
+	}
+	if err := CheckSetup(a.store, &running); err == nil || !strings.Contains(err.Error(), "it runs on, and a restart writes the file anew") {
+		t.Errorf("damaged: %v", err)
+	}
+	// It has ended since the record was read.
+	stopped := running
+	stopped.Phase, stopped.SetupFile = actual.PhaseStopped, false
+	must(t, a.store.Put(&stopped))
+	if err := CheckSetup(a.store, &running); err != nil {
+		t.Errorf("ended meanwhile: %v", err)
 	}
 }

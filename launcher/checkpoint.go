@@ -4,6 +4,7 @@ package launcher
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,7 +22,6 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/atomicfile"
-	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
 )
@@ -176,22 +176,6 @@ func syncState(state *os.File) (int64, error) {
 	return st.Size(), nil
 }
 
-// setupOf is the set-up of what is on record.
-func setupOf(store *actual.Store, rec *actual.Record) (*setup.Setup, error) {
-	if rec.Container != nil {
-		cfg, err := containerSpec(store, rec.Name)
-		if err != nil {
-			return nil, err
-		}
-		return fromContainer(cfg, rec.Container.Bundle)
-	}
-	e, err := desired.FromCanonical(rec.Spec, rec.SourceFile)
-	if err != nil {
-		return nil, err
-	}
-	return fromManifest(e.Sandbox, nil)
-}
-
 func describe(rec *actual.Record, st *setup.Setup) (*CheckpointInfo, error) {
 	features, err := cpuFeatures()
 	if err != nil {
@@ -202,7 +186,7 @@ func describe(rec *actual.Record, st *setup.Setup) (*CheckpointInfo, error) {
 	}
 	return &CheckpointInfo{
 		Version: checkpointVersion, Name: rec.Name, TakenAt: time.Now().UTC(), GVisor: rec.GVisor, Arch: runtime.GOARCH,
-		CPUFeatures: features, Network: st.Network(), Overlay: st.Overlay, Mounts: st.MountConfs(), Init: rec.Init, Spec: st.Spec,
+		CPUFeatures: features, Network: st.Network(), Overlay: st.Overlay, Mounts: st.MountConfs(), Init: rec.Init, Spec: cmp.Or(st.Described, st.Spec),
 	}, nil
 }
 

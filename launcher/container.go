@@ -193,7 +193,7 @@ func (l *Launcher) startContainer(ctx context.Context, id string, img *checkpoin
 	if old == nil || old.Phase != actual.PhaseCreated {
 		return ErrNotCreated
 	}
-	cfg, err := l.ContainerSpec(id)
+	st, err := setupOf(l.store, old)
 	if err != nil {
 		return err
 	}
@@ -209,10 +209,6 @@ func (l *Launcher) startContainer(ctx context.Context, id string, img *checkpoin
 	rec.Phase = actual.PhaseStarting
 	if err := l.store.Put(&rec); err != nil {
 		return fmt.Errorf("record intent: %w", err)
-	}
-	st, err := fromContainer(cfg, rec.Container.Bundle)
-	if err != nil {
-		return err
 	}
 	// As long as the start of a manifest's may take, and not as one call of a sentry
 	// that has started: a loaded host is slow, not broken.

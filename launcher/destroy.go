@@ -243,8 +243,8 @@ func waitDead(ctx context.Context, p *actual.Process, timeout time.Duration) boo
 }
 
 // release removes what a dead sandbox leaves on the host: processes of its
-// cgroup, the cgroup, what it was lent, the control socket, and the second copy of
-// its record.
+// cgroup, the cgroup, what it was lent, the control socket, what was written down of
+// its set-up, and the second copy of its record.
 func (l *Launcher) release(ctx context.Context, rec *actual.Record) error {
 	dirs := rec.Cgroups
 	if boot, err := actual.BootID(); err == nil && boot != rec.BootID {
@@ -281,7 +281,7 @@ func (l *Launcher) release(ctx context.Context, rec *actual.Record) error {
 	}
 	// What it says was lent, or is in a cgroup, is not any more, and may be
 	// another's when a later record is damaged.
-	return l.store.DropCopy(rec.Name)
+	return errors.Join(l.store.DropSetup(rec.Name), l.store.DropCopy(rec.Name))
 }
 
 // oomKilled says whether the kernel killed something in the sandbox's cgroup

@@ -102,5 +102,5 @@ func find(served map[string]*setup.Source, p string) (found setup.Source, mode u
 		return setup.Source{}, 0, err
 	}
 	path, err := os.Readlink(proc.FDPath(f))
-	return setup.Source{Path: path, Allowed: tree.Allowed, Field: tree.Field, Options: tree.Options}, stat.Mode & unix.S_IFMT, err
+	return setup.Source{Path: path, Kind: tree.Kind, Allowed: tree.Allowed, Field: tree.Field, Options: tree.Options}, stat.Mode & unix.S_IFMT, err
 }

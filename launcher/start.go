@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"runtime"
 	"slices"
 	"strconv"
@@ -67,11 +68,15 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	}
 	rec.Init = st.Init
 	// Not before the checkpoint is compared: it was described without.
+	described := st.CopySpec()
 	if err := resolveMountPoints(st); err != nil {
 		return err
 	}
 	if err := hideInBundle(st); err != nil {
 		return err
+	}
+	if !reflect.DeepEqual(described, st.Spec) {
+		st.Described = described
 	}
 	// Hooks, and the size of a checkpoint, are for the author of the manifest to
 	// choose; how long they may keep the sandbox from being replaced is not.
@@ -210,10 +215,15 @@ func (l *Launcher) spawnRecorded(ctx context.Context, la *launch, dir int) (*pai
 			return nil, errors.Join(err, p.abandon())
 		}
 	}
+	// Before the record says that the sandbox may run.
+	if err := recordSetup(l.store, rec, la.st); err != nil {
+		return nil, errors.Join(err, p.abandon())
+	}
+	rec.SetupFile = true
 	rec.Spawned(la.phase, p.sentry.Identity, p.gofer.Identity)
 	l.strays.Note(rec.Name, p.sentry.Identity, p.gofer.Identity)
 	if err := l.store.Put(rec); err != nil {
-		rec.Sentry, rec.Gofer = nil, nil
+		rec.Sentry, rec.Gofer, rec.SetupFile = nil, nil, false
 		return nil, errors.Join(fmt.Errorf("record processes: %w", err), p.abandon())
 	}
 	return p, nil

@@ -64,6 +64,8 @@ const (
 	Claim Point = "claim"
 	// RecordPut writes a record (actual/store.go).
 	RecordPut Point = "record-put"
+	// SetupPut writes down what is built (actual/setup.go).
+	SetupPut Point = "setup-put"
 	// LogDirectory makes the directory of the logs of all attempts, or of one
 	// (launcher/logs.go).
 	LogDirectory Point = "log-directory"
@@ -147,6 +149,8 @@ const (
 	NetworkReturn Point = "network-return"
 	// ControlRemove removes the control socket (launcher/destroy.go).
 	ControlRemove Point = "control-remove"
+	// SetupRemove removes what was written down of the set-up (actual/setup.go).
+	SetupRemove Point = "setup-remove"
 	// CopyRemove removes the second copy of the record (actual/damaged.go).
 	CopyRemove Point = "copy-remove"
 	// LogKeep moves the logs of a sandbox that is being removed to those of deleted

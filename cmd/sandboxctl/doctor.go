@@ -19,6 +19,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired/trustedfile"
 	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/invariants"
 	"sandboxctl.dev/launcher/salvage"
@@ -220,7 +221,18 @@ func (a *app) checkState(ctx context.Context) []finding {
 		h := &w.in.Actual.Held[i]
 		out = append(out, finding{"record of " + h.Name, levelError, h.Reason + ": " + h.Message + "; " + evidenceText(h, w.evidence[h.Name])})
 	}
+	out = append(out, checkSetups(store, w.in.Actual.Sandboxes)...)
 	return append(out, checkInvariants(ctx, store)...)
+}
+
+// checkSetups looks for sandboxes that can't be told any more how they were built.
+func checkSetups(store *actual.Store, sandboxes []actual.Observed) (out []finding) {
+	for i := range sandboxes {
+		if err := launcher.CheckSetup(store, sandboxes[i].Record); err != nil {
+			out = append(out, finding{"set-up of " + sandboxes[i].Record.Name, levelWarning, err.Error() + "; until then exec and checkpoint are refused"})
+		}
+	}
+	return out
 }
 
 // checkStrays finds the sentries and gofers on this host, and what is in the cgroups

@@ -90,7 +90,7 @@ func (a *app) exec(ctx context.Context, name string, argv []string, f *execFlags
 		return err
 	}
 	defer c.Close()
-	args, err := launcher.ExecArgs(rec, argv)
+	args, err := launcher.ExecArgs(store, rec, argv)
 	if err != nil {
 		return err
 	}

@@ -204,6 +204,7 @@ var wantModes = []string{
 	"- 0600 100000 sandboxes/NAME/logs/N/sentry.log",
 	"- 0600 0 sandboxes/NAME/meta.json",
 	"- 0600 0 sandboxes/NAME/meta.running.json",
+	"- 0600 0 sandboxes/NAME/setup.json",
 	"- 0600 0 sandboxes/NAME/TEMPORARY",
 	"d 0700 0 trash",
 }

@@ -48,7 +48,7 @@ What was damaged is kept below the state directory, in damaged/.`,
 			case s == nil:
 				return w.noSuch(args[0])
 			case s.Phase != reconcile.PhaseQuarantined:
-				return fmt.Errorf("repair %s: its record is not quarantined (the sandbox is %s): there is nothing to repair", s.Name, s.Phase)
+				return errors.Join(fmt.Errorf("repair %s: its record is not quarantined (the sandbox is %s): there is nothing to repair", s.Name, s.Phase), a.setupTrouble(s.Name))
 			}
 			said, err := a.repair(cmd.Context(), s.Name, end, timeout)
 			if err != nil {
@@ -61,6 +61,21 @@ What was damaged is kept below the state directory, in damaged/.`,
 	cmd.Flags().BoolVar(&end, "end", false, "end its processes and start it afresh, even if the record could be restored")
 	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait for the daemon")
 	return cmd
+}
+
+// setupTrouble says why it can't be told how a sandbox was built, nil if it can. A
+// repair does not help: only a restart writes that down again.
+func (a *app) setupTrouble(name string) error {
+	store, err := a.openStore()
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	rec, _, err := store.Get(name)
+	if err != nil || rec == nil {
+		return err
+	}
+	return launcher.CheckSetup(store, rec)
 }
 
 // repair has the daemon repair a name, or does it itself if there is none: one

@@ -46,11 +46,11 @@ func (r *Runtime) Exec(ctx context.Context, id string, p *specs.Process, mayWait
 	if rec.Container.Paused && !mayWait {
 		return nil, wire.ExecArgs{}, errors.Join(fmt.Errorf("cannot exec in a paused container (use --ignore-paused to override): %s", id), c.Close())
 	}
-	cfg, err := r.launcher.ContainerSpec(id)
+	args, err := launcher.ContainerExecArgs(r.store, rec, p)
 	if err != nil {
 		return nil, wire.ExecArgs{}, errors.Join(err, c.Close())
 	}
-	return c, launcher.ContainerExecArgs(cfg, p), nil
+	return c, args, nil
 }
 
 // Process is the process of a container as its config.json describes it.

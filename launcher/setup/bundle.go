@@ -42,7 +42,7 @@ func (st *Setup) FromConfig(dir string, cfg *specs.Spec) (err error) {
 	if err := checkBundle(cfg); err != nil {
 		return operation.Permanentf("spec.root.bundle: read %s/config.json: %w", dir, err)
 	}
-	if err := st.allowProcess(cfg, dir); err != nil {
+	if err := allowProcess(st.Policy, cfg.Process, cfg.Hooks, dir); err != nil {
 		return operation.Permanentf("spec.root.bundle: read %s/config.json: %w", dir, err)
 	}
 	if st.Root, err = st.allowInBundle(dir, cfg.Root.Path, hostpolicy.DirPath, cfg.Root.Readonly || st.Overlay != desired.OverlayNone); err != nil {
@@ -73,7 +73,7 @@ func (st *Setup) FromConfig(dir string, cfg *specs.Spec) (err error) {
 		}
 		st.bundleLimits(cfg.Linux.Resources)
 		st.Masked, st.Readonly = Outermost(cfg.Linux.MaskedPaths), cfg.Linux.ReadonlyPaths
-		if err := st.allowLimits(); err != nil {
+		if err := st.allowLimits(st.Policy); err != nil {
 			return operation.Permanentf("spec.root.bundle: read %s/config.json: %w", dir, err)
 		}
 	}
@@ -114,26 +114,26 @@ func (st *Setup) allowInBundle(bundle, path, kind string, readOnly bool) (Source
 
 // allowProcess judges by the policy what a manifest would say itself, and with a
 // bundle does not.
-func (st *Setup) allowProcess(cfg *specs.Spec, dir string) error {
-	if st.Policy == nil {
+func allowProcess(policy *hostpolicy.Policy, p *specs.Process, hooks *specs.Hooks, dir string) error {
+	if policy == nil {
 		return nil
 	}
-	if st.Policy.RootUser != nil && !*st.Policy.RootUser && cfg.Process.User.UID == 0 {
-		return fmt.Errorf("process.user: the host policy (%s) does not allow applications to run as root of their sandbox; use another uid", st.Policy.Source())
+	if policy.RootUser != nil && !*policy.RootUser && p.User.UID == 0 {
+		return fmt.Errorf("process.user: the host policy (%s) does not allow applications to run as root of their sandbox; use another uid", policy.Source())
 	}
-	if cfg.Hooks != nil && hasHooks(cfg.Hooks) {
-		if err := AllowHooks(st.Policy, dir); err != nil {
+	if hooks != nil && hasHooks(hooks) {
+		if err := AllowHooks(policy, dir); err != nil {
 			return err
 		}
 	}
-	c := cfg.Process.Capabilities
+	c := p.Capabilities
 	if c == nil {
 		return nil
 	}
 	for _, set := range [][]string{c.Bounding, c.Effective, c.Inheritable, c.Permitted, c.Ambient} {
 		for _, n := range set {
-			if !st.Policy.CapabilityAllowed(n) {
-				return fmt.Errorf("process.capabilities: the host policy (%s) does not allow %q; remove it, or have the administrator add it to capabilities", st.Policy.Source(), n)
+			if !policy.CapabilityAllowed(n) {
+				return fmt.Errorf("process.capabilities: the host policy (%s) does not allow %q; remove it, or have the administrator add it to capabilities", policy.Source(), n)
 			}
 		}
 	}
@@ -157,12 +157,12 @@ func (st *Setup) bundleLimits(r *specs.LinuxResources) {
 }
 
 // allowLimits judges by the policy the limits that a bundle has asked for.
-func (st *Setup) allowLimits() error {
-	if st.Policy == nil {
+func (st *Setup) allowLimits(policy *hostpolicy.Policy) error {
+	if policy == nil {
 		return nil
 	}
 	asked := desired.Resources{CPU: desired.CPU(st.Limits.CPU), Memory: desired.Bytes(st.Limits.Memory), PIDs: st.Limits.PIDs}
-	for _, e := range st.Policy.CheckResources("linux.resources", asked) {
+	for _, e := range policy.CheckResources("linux.resources", asked) {
 		return errors.New(e.Field + ": " + e.Message)
 	}
 	return nil

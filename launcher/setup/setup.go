@@ -4,6 +4,7 @@ package setup
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -18,6 +19,10 @@ import (
 // what the sentry is told and what the gofer serves.
 type Setup struct {
 	Spec *specs.Spec `json:"spec"`
+	// Described is what a checkpoint says of the spec: Spec before links of the host
+	// were followed and paths hidden, nil if it is the same. A restore compares it
+	// with the spec of a sandbox that is about to be built, on another host perhaps.
+	Described *specs.Spec `json:"described,omitempty"`
 	// Policy is what manifests may ask for, nil for an OCI client, who is root. It
 	// is that of the moment of a start and no part of what is written down.
 	Policy *hostpolicy.Policy `json:"-"`
@@ -72,6 +77,8 @@ type Setup struct {
 // Source is one tree to serve: a host path, or the generated host root.
 type Source struct {
 	Path string `json:"path,omitempty"` // host path; "" with Host set
+	// Kind is how the host policy calls such a path, "" if nobody restricts it.
+	Kind string `json:"kind,omitempty"`
 	// Field is where it is asked for, in the manifest or in the config.json of its
 	// bundle, "" if its author is root.
 	Field string `json:"field,omitempty"`
@@ -109,6 +116,7 @@ func (st *Setup) allow(kind, path string, readOnly bool) (Source, error) {
 	if st.Policy == nil {
 		return s, nil
 	}
+	s.Kind = kind
 	var err error
 	if s.Allowed, err = st.Policy.AllowedRoot(kind, path, !readOnly); err != nil {
 		return s, operation.Permanentf("%w", err)
@@ -134,6 +142,13 @@ func (s *Source) bindOptions() []string {
 	}
 	o.ReadOnly = false
 	return append([]string{"rbind", mode}, o.forSentry()...)
+}
+
+// CopySpec is a copy of the spec that changes of mounts and of the root don't reach.
+func (st *Setup) CopySpec() *specs.Spec {
+	spec, root := *st.Spec, *st.Spec.Root
+	spec.Root, spec.Mounts = &root, slices.Clone(st.Spec.Mounts)
+	return &spec
 }
 
 // HostUserns says whether the sentry must stay in the host's user namespace:

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launcher
+
+import (
+	"errors"
+	"fmt"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/setup"
+)
+
+// What was built is written down before it runs, and read from there ever after. A
+// bundle's config.json, a link or the host policy may have changed since: what is
+// derived from them again is another sandbox, and a command that is started by it
+// could have a user and capabilities that nobody allowed.
+
+// recordSetup writes down what is being built. The gates are closed.
+func recordSetup(store *actual.Store, rec *actual.Record, st *setup.Setup) error {
+	b, err := setup.Encode(rec, st)
+	if err == nil {
+		err = store.PutSetup(rec.Name, b)
+	}
+	if err != nil {
+		return fmt.Errorf("record set-up: %w", err)
+	}
+	return nil
+}
+
+// setupOf is what was built for a record.
+func setupOf(store *actual.Store, rec *actual.Record) (*setup.Setup, error) {
+	if !rec.SetupFile {
+		return earlierSetup(store, rec)
+	}
+	b, err := store.Setup(rec.Name)
+	if err == nil {
+		var st *setup.Setup
+		if st, err = setup.Decode(rec, b); err == nil {
+			return st, nil
+		}
+	}
+	return nil, fmt.Errorf("what was built for %s can't be told: %w; it runs on, and a restart writes the file anew", rec.Name, err)
+}
+
+// earlierSetup is what an earlier version built, which did not write it down. It is
+// derived from what is on record, and from nothing that may have changed since: that
+// is enough but for the bundle of a manifest.
+func earlierSetup(store *actual.Store, rec *actual.Record) (*setup.Setup, error) {
+	if rec.Container != nil {
+		cfg, err := containerSpec(store, rec.Name)
+		if err != nil {
+			return nil, err
+		}
+		return fromContainer(cfg, rec.Container.Bundle)
+	}
+	e, err := desired.FromCanonical(rec.Spec, rec.SourceFile)
+	if err != nil {
+		return nil, err
+	}
+	if bundle := e.Sandbox.Spec.Root.Bundle; bundle != "" {
+		return nil, fmt.Errorf("what was built for %s can't be told: an earlier version of sandboxctl started it and wrote nothing down, and %s/config.json may have changed since; it runs on, and a restart writes the file", rec.Name, bundle)
+	}
+	st, err := fromManifest(e.Sandbox, nil)
+	if err != nil {
+		return nil, err
+	}
+	st.Init = rec.Init
+	return st, nil
+}
+
+// CheckSetup says why exec and checkpoint don't work for a record of something that
+// runs, nil if they do.
+func CheckSetup(store *actual.Store, rec *actual.Record) error {
+	if rec.Phase != actual.PhaseRunning && rec.Phase != actual.PhaseCreated {
+		return nil
+	}
+	_, err := setupOf(store, rec)
+	if err == nil {
+		return nil
+	}
+	// It may have ended meanwhile, and its file with it.
+	now, held, gerr := store.Get(rec.Name)
+	if gerr != nil || held != nil || now == nil || now.Attempt != rec.Attempt || now.Phase != rec.Phase {
+		return errors.Join(gerr)
+	}
+	return err
+}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package setup
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/launcher/cgroup"
+)
+
+func testRecord() *actual.Record {
+	return &actual.Record{Name: "web", UID: "0123456789abcdef0123456789abcdef", Attempt: 3, SentryBinary: "/bin/s", GVisor: "1.2"}
+}
+
+// full is a set-up with something in every field.
+func full(t *testing.T) *Setup {
+	t.Helper()
+	maps := &IDMaps{UIDs: []specs.LinuxIDMapping{idRange(0, 100000, 65536)}, GIDs: []specs.LinuxIDMapping{idRange(0, 200000, 65536)}}
+	hook := []specs.Hook{{Path: "/bin/h", Args: []string{"h"}, Timeout: new(3)}}
+	options := MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true, NoATime: true, Single: true, CopyUp: true, Atime: 16, Data: []string{"mode=1777"}}
+	source := Source{
+		Path: "/srv/<a>", Kind: hostpolicy.VolumePath, Field: "spec.volumes[0].hostPath", Allowed: "/srv", Host: true, ReadOnly: true, Options: options,
+		Empty: true, Hostname: "h", Resolver: "/etc/resolv.conf", User: &desired.User{UID: 1, GID: 2, Groups: []uint32{3}}, Maps: maps,
+	}
+	st := &Setup{
+		Spec: &specs.Spec{
+			Version: "1.2.0", Hostname: "h", Root: &specs.Root{Path: "/"}, Mounts: DefaultMounts(),
+			Process: &specs.Process{
+				Args: []string{"a", "é\x00\"\n"}, Cwd: "/", Env: []string{"A=1"}, User: specs.User{UID: 1000, GID: 1001, AdditionalGids: []uint32{5}}, NoNewPrivileges: true,
+				Capabilities: &specs.LinuxCapabilities{Bounding: []string{"CAP_CHOWN"}}, Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1, Hard: 1<<64 - 1}},
+			},
+			Linux: &specs.Linux{Seccomp: &specs.LinuxSeccomp{DefaultAction: specs.ActAllow}, Sysctl: map[string]string{"net.a": "1"}},
+		},
+		Root: source, Volumes: []Source{source, {Path: "/b"}}, Overlay: desired.OverlayMemory, HostNetwork: true, NetNS: "/run/netns/a", Passthrough: true,
+		RawSockets: true, DirectFS: true, Maps: maps, Limits: cgroup.Limits{CPU: 1, Memory: 1 << 62, PIDs: 3}, Defaults: cgroup.Limits{CPU: 4, Memory: 5, PIDs: 6},
+		LogSize: 7, CopyUp: []string{"/tmp"}, CgroupsPath: "/c", Resources: &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: 9}}, Errnos: []uint{1, 38},
+		Masked: []string{"/m"}, Readonly: []string{"/r"}, Bundle: "/srv/b", Init: actual.InitOwn, Restores: true,
+		Hooks:      &Hooks{Bundle: "/srv/b", Hooks: &specs.Hooks{Poststop: hook}, Annotations: map[string]string{"a": "b"}, Env: []string{"A=1"}},
+		StartHooks: &Hooks{Bundle: "/srv/b", Hooks: &specs.Hooks{StartContainer: hook}},
+	}
+	st.Described = st.CopySpec()
+	st.Described.Mounts = st.Described.Mounts[:1]
+	for _, v := range []any{*st, st.Root, st.Root.Options, *st.Hooks} {
+		v := reflect.ValueOf(v)
+		for i := range v.NumField() {
+			if f := v.Type().Field(i); v.Field(i).IsZero() && f.Tag.Get("json") != "-" {
+				t.Errorf("%s of %s is not tried", f.Name, v.Type())
+			}
+		}
+	}
+	return st
+}
+
+// What is written down is what was built, field by field, and it is on disks: how it
+// is written must not change within a version.
+func TestFileGolden(t *testing.T) {
+	t.Parallel()
+	rec, want := testRecord(), full(t)
+	b, err := Encode(rec, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden := filepath.Join("testdata", "v1.json")
+	if os.Getenv("UPDATE_GOLDEN") != "" {
+		if err := os.WriteFile(golden, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(b) != string(old) {
+		t.Errorf("a set-up is written as\n%s\nexpected\n%s", b, old)
+	}
+	got, err := Decode(rec, old)
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v %v, expected %+v", got, err, want)
+	}
+	// The policy of the moment is no part of it.
+	want.Policy = hostpolicy.Default()
+	if again, err := Encode(rec, want); err != nil || string(again) != string(b) {
+		t.Errorf("with a policy it is %s %v", again, err)
+	}
+}
+
+// A file of another sandbox, attempt or version is not taken for this one's.
+func TestFileRefused(t *testing.T) {
+	t.Parallel()
+	rec := testRecord()
+	b, err := Encode(rec, full(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, change := range map[string]func(m map[string]any){
+		"of version 2, this program knows 1":     func(m map[string]any) { m["version"], m["more"] = 2, 1 },
+		"of version 0":                           func(m map[string]any) { delete(m, "version") },
+		"it is of attempt 2 of web":              func(m map[string]any) { m["attempt"] = 2 },
+		"it is of attempt 3 of web (another)":    func(m map[string]any) { m["uid"] = "another" },
+		"it is of attempt 3 of db":               func(m map[string]any) { m["name"] = "db" },
+		"unknown field \"privileged\"":           func(m map[string]any) { m["setup"].(map[string]any)["privileged"] = true },
+		"a part of it is missing":                func(m map[string]any) { delete(m, "setup") },
+		"a part of it is missing ":               func(m map[string]any) { m["setup"] = map[string]any{} },
+		"a part of it is missing  ":              func(m map[string]any) { delete(m["setup"].(map[string]any)["spec"].(map[string]any), "process") },
+		"cannot unmarshal string into Go struct": func(m map[string]any) { m["setup"] = "x" },
+	} {
+		var m map[string]any
+		dec := json.NewDecoder(bytes.NewReader(b))
+		dec.UseNumber() // 1<<64-1 is none for float64
+		if err := dec.Decode(&m); err != nil {
+			t.Fatal(err)
+		}
+		change(m)
+		bad, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Decode(rec, bad); err == nil || !strings.Contains(err.Error(), strings.TrimSpace(want)) {
+			t.Errorf("%v, expected %q", err, want)
+		}
+	}
+	for _, bad := range []string{"", "null", "[]", string(b) + "{}", string(b[:len(b)-1])} {
+		if _, err := Decode(rec, []byte(bad)); err == nil {
+			t.Errorf("%.40q is a set-up", bad)
+		}
+	}
+}
+
+// A policy that allows less than at the start is noticed, though it never saw the
+// bundle.
+func TestAllowedBy(t *testing.T) {
+	t.Parallel()
+	policy := func(lines string) *hostpolicy.Policy {
+		p, problems := hostpolicy.Decode("policy.yaml", []byte("apiVersion: sandboxctl.dev/v1alpha1\nkind: HostPolicy\n"+lines))
+		if p == nil {
+			t.Fatal(problems)
+		}
+		return p
+	}
+	const paths = "hostPaths: [{path: /srv/data, access: readWrite}]\nroot: {bundles: [{path: /srv/b, access: readWrite}]}\n"
+	wide := policy(paths + "capabilities: [ALL]\n")
+	sb := &desired.Sandbox{Spec: desired.Spec{Root: desired.Root{Bundle: "/srv/b"}, Overlay: desired.OverlayNone}}
+	st, err := FromManifest(sb, wide, func(*Source) (*specs.Spec, error) {
+		return &specs.Spec{
+			Version: specs.Version, Root: &specs.Root{Path: "rootfs"},
+			Process: &specs.Process{Args: []string{"a"}, Cwd: "/", Capabilities: &specs.LinuxCapabilities{Bounding: []string{"CAP_SYS_ADMIN"}}},
+			Mounts:  []specs.Mount{{Destination: "/data", Type: "bind", Source: "/srv/data/x", Options: []string{"rbind"}}},
+			Linux:   &specs.Linux{Resources: &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: new(int64(1 << 30))}}},
+		}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := Encode(testRecord(), st)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err = Decode(testRecord(), b); err != nil {
+		t.Fatal(err)
+	}
+	for lines, want := range map[string]string{
+		paths + "capabilities: [ALL]\n": "",
+		paths:                           "does not allow \"CAP_SYS_ADMIN\"",
+		paths + "capabilities: [ALL]\nrootUser: false\n":                                                                                "process.user",
+		paths + "capabilities: [ALL]\nmaxResources: {memory: 512Mi}\n":                                                                  "linux.resources.memory",
+		"hostPaths: []\nroot: {bundles: [{path: /srv/b, access: readWrite}]}\ncapabilities: [ALL]\n":                                    "mounts[0].source: ",
+		"hostPaths: [{path: /srv/data, access: readOnly}]\nroot: {bundles: [{path: /srv/b, access: readWrite}]}\ncapabilities: [ALL]\n": "mounts[0].source: ",
+		"hostPaths: [{path: /srv/data, access: readWrite}]\nroot: {bundles: []}\ncapabilities: [ALL]\n":                                 "/srv/b",
+		"hostPaths: [{path: /srv/data, access: readWrite}]\nroot: {bundles: [{path: /srv/b, access: readOnly}]}\ncapabilities: [ALL]\n": "root.path: ",
+	} {
+		if err := st.AllowedBy(policy(lines)); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, expected %q", lines, err, want)
+		}
+	}
+}
