@@ -4,7 +4,7 @@
 // gofer, which are started and ended together.
 //
 // The order of Create is what makes it safe to kill at any moment. The record
-// says Creating before anything exists. Both processes are started held: each
+// says Creating before anything exists. Both processes are started gated: each
 // blocks on a pipe, its start gate, and leaves when the other end closes. Their
 // identities are written to the record, and only then are the gates opened. So
 // a process that does anything is a process that is on record, and a launcher
@@ -21,6 +21,6 @@
 // Nothing of a host path reaches the sentry or the gofer. What they serve is
 // opened here, once, without following links, and handed over as descriptors.
 //
-// The launcher is used by one worker a name at a time; the store's lock is held
+// The launcher is used by at most one worker per name; the store's lock is held
 // by its process. It decides nothing: the reconcile loop does.
 package launcher
