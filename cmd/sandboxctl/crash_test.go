@@ -256,7 +256,7 @@ func (c *crashCase) try(t *testing.T, done *crashed) (killed bool) {
 		}
 	}
 	if after.Failures != failures {
-		t.Errorf("%d failures on record, expected %d", after.Failures, failures)
+		t.Errorf("%d failures on record, expected %d; the last: %+v", after.Failures, failures, after.LastExit)
 	}
 	if s.keeps && (*after.Sentry != *before.Sentry || *after.Gofer != *before.Gofer) {
 		t.Errorf("%v and %v became %v and %v", before.Sentry, before.Gofer, after.Sentry, after.Gofer)
