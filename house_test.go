@@ -43,20 +43,20 @@ var programs = []struct {
 }{
 	{
 		pkg:    "./cmd/sandboxctl",
-		denied: `^gvisor\.dev/|^sandboxctl\.dev/gofer/(server|server/filters|hostfiles)$|^sandboxctl\.dev/precompiled|^sandboxctl\.dev/cmd/sandboxctl-|/testscript$`,
+		denied: `^gvisor\.dev/|^sandboxctl\.dev/gofer/(server|server/filters|hostfiles|precompiled.*)$|^sandboxctl\.dev/cmd/sandboxctl-|/testscript$`,
 		must:   "github.com/spf13/cobra",
 	},
 	{
 		// What a hostile sandbox speaks to: the file server and nothing of the product.
 		pkg: "./cmd/sandboxctl-gofer",
-		allowed: `^sandboxctl\.dev/(cmd/sandboxctl-gofer|gofer|gofer/(server|server/filters|hostfiles|sandboxlog)|precompiled|launcher/wire|actual/crashpoint)$|^github\.com/moby/sys/mountinfo$|` +
+		allowed: `^sandboxctl\.dev/(cmd/sandboxctl-gofer|gofer|gofer/(server|server/filters|hostfiles|sandboxlog|precompiled)|launcher/wire|actual/crashpoint)$|^github\.com/moby/sys/mountinfo$|` +
 			`^golang\.org/x/(sys/unix|exp/constraints|time/rate|sync/errgroup)$|^gvisor\.dev/gvisor/(pkg|runsc/fsgofer)/`,
 		denied: `^gvisor\.dev/gvisor/(pkg/(sentry|tcpip)|runsc/(boot|specutils|cgroup|cmd|container|sandbox|config))(/|$)`,
 		must:   "gvisor.dev/gvisor/pkg/lisafs",
 	},
 	{
 		pkg:    "./cmd/sandboxctl-sentry",
-		denied: `^sandboxctl\.dev/(desired|reconcile|gofer|cmd/sandboxctl$|launcher$|launcher/(oci|cgroup|guest|netns)$)|^github\.com/(spf13|fsnotify|vishvananda/netns)|^go\.yaml\.in/|^sigs\.k8s\.io/`,
+		denied: `^sandboxctl\.dev/(desired|reconcile|gofer$|gofer/(server|hostfiles|sandboxlog)|cmd/sandboxctl$|launcher$|launcher/(oci|cgroup|guest|netns)$)|^github\.com/(spf13|fsnotify|vishvananda/netns)|^go\.yaml\.in/|^sigs\.k8s\.io/`,
 		must:   "gvisor.dev/gvisor/pkg/sentry/kernel",
 	},
 }
@@ -95,29 +95,29 @@ func TestDirections(t *testing.T) {
 	t.Parallel()
 	for pkg, allowed := range map[string]string{
 		// The standard library and nothing else of ours: they are in everything.
-		"./dirfd":              `^sandboxctl\.dev/dirfd$|^golang\.org/x/sys/`,
+		"./actual/dirfd":       `^sandboxctl\.dev/actual/dirfd$|^golang\.org/x/sys/`,
 		"./actual/crashpoint":  `^sandboxctl\.dev/actual/crashpoint$`,
-		"./actual/...":         `^sandboxctl\.dev/(actual|dirfd$)|^golang\.org/x/sys/`,
-		"./desired/...":        `^sandboxctl\.dev/(desired|dirfd$)|^golang\.org/x/sys/|^github\.com/moby/sys/(signal|capability)$|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|go-git/|jbenet/go-context/)|^gopkg\.in/warnings|^golang\.org/x/net/context`,
-		"./reconcile/...":      `^sandboxctl\.dev/(reconcile|desired|actual|dirfd$)|^github\.com/moby/sys/(signal|capability)$|^golang\.org/x/sys/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|go-git/|jbenet/go-context/)|^gopkg\.in/warnings|^golang\.org/x/net/context`,
-		"./precompiled":        `^sandboxctl\.dev/precompiled$|^golang\.org/x/|^gvisor\.dev/gvisor/pkg/`,
+		"./actual/...":         `^sandboxctl\.dev/actual|^golang\.org/x/sys/`,
+		"./desired/...":        `^sandboxctl\.dev/(desired|actual/dirfd$)|^golang\.org/x/sys/|^github\.com/moby/sys/(signal|capability)$|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|go-git/|jbenet/go-context/)|^gopkg\.in/warnings|^golang\.org/x/net/context`,
+		"./reconcile/...":      `^sandboxctl\.dev/(reconcile|desired|actual)|^github\.com/moby/sys/(signal|capability)$|^golang\.org/x/sys/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|go-git/|jbenet/go-context/)|^gopkg\.in/warnings|^golang\.org/x/net/context`,
+		"./gofer/precompiled":  `^sandboxctl\.dev/gofer/precompiled$|^golang\.org/x/|^gvisor\.dev/gvisor/pkg/`,
 		"./gofer":              `^sandboxctl\.dev/gofer$|^golang\.org/x/sys/|^github\.com/moby/sys/mountinfo$`,
-		"./gofer/...":          `^sandboxctl\.dev/(gofer|precompiled$|actual/crashpoint$)|^golang\.org/x/|^gvisor\.dev/gvisor/|^github\.com/moby/sys/mountinfo$`,
-		"./launcher/setup":     `^sandboxctl\.dev/(launcher/(setup|cgroup|guest|onepage|pidone|specfield|wire)$|desired|dirfd$|actual)|^golang\.org/x/|^github\.com/(opencontainers/runtime-spec|moby/sys/)|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml`,
+		"./gofer/...":          `^sandboxctl\.dev/(gofer|actual/crashpoint$)|^golang\.org/x/|^gvisor\.dev/gvisor/|^github\.com/moby/sys/mountinfo$`,
+		"./launcher/setup":     `^sandboxctl\.dev/(launcher/(setup|cgroup|guest|onepage|pidone|specfield|wire)$|desired|actual)|^golang\.org/x/|^github\.com/(opencontainers/runtime-spec|moby/sys/)|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml`,
 		"./launcher/wire":      `^sandboxctl\.dev/launcher/wire`,
 		"./launcher/cgroup":    `^sandboxctl\.dev/(launcher/cgroup|actual/crashpoint$)|^golang\.org/x/sys/|^github\.com/(moby/sys/mountinfo$|opencontainers/runtime-spec/)`,
 		"./launcher/hostfs":    `^sandboxctl\.dev/(launcher/hostfs|gofer)$|^golang\.org/x/sys/|^github\.com/moby/sys/mountinfo$`,
 		"./launcher/pty":       `^sandboxctl\.dev/launcher/pty$|^golang\.org/x/sys/`,
 		"./launcher/guest":     `^sandboxctl\.dev/launcher/guest|^golang\.org/x/sys/|^github\.com/opencontainers/runtime-spec/`,
-		"./launcher/proc":      `^sandboxctl\.dev/(launcher/(proc|netns|wire)$|actual|dirfd$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
-		"./launcher/companion": `^sandboxctl\.dev/(launcher/(companion|proc|netns|wire)$|gofer|actual|dirfd$)|^golang\.org/x/|^gvisor\.dev/gvisor/|^github\.com/(vishvananda|moby/sys/mountinfo)`,
-		"./launcher/hooks":     `^sandboxctl\.dev/(launcher/(hooks|proc|guest|netns|wire)$|actual|dirfd$)|^golang\.org/x/sys/|^github\.com/(vishvananda|opencontainers/runtime-spec)`,
-		"./launcher/salvage":   `^sandboxctl\.dev/(launcher/(salvage|companion|cgroup|sentry|proc|netns|wire)$|gofer|actual|dirfd$)|^golang\.org/x/|^gvisor\.dev/gvisor/|^github\.com/(vishvananda|moby/sys/mountinfo|opencontainers/runtime-spec)`,
-		"./launcher/sentry":    `^sandboxctl\.dev/(launcher/(sentry|proc|netns|wire)$|gofer/sandboxlog$|actual|dirfd$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
+		"./launcher/proc":      `^sandboxctl\.dev/(launcher/(proc|netns|wire)$|actual)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
+		"./launcher/companion": `^sandboxctl\.dev/(launcher/(companion|proc|netns|wire)$|gofer|actual)|^golang\.org/x/|^gvisor\.dev/gvisor/|^github\.com/(vishvananda|moby/sys/mountinfo)`,
+		"./launcher/hooks":     `^sandboxctl\.dev/(launcher/(hooks|proc|guest|netns|wire)$|actual)|^golang\.org/x/sys/|^github\.com/(vishvananda|opencontainers/runtime-spec)`,
+		"./launcher/salvage":   `^sandboxctl\.dev/(launcher/(salvage|companion|cgroup|sentry|proc|netns|wire)$|gofer|actual)|^golang\.org/x/|^gvisor\.dev/gvisor/|^github\.com/(vishvananda|moby/sys/mountinfo|opencontainers/runtime-spec)`,
+		"./launcher/sentry":    `^sandboxctl\.dev/(launcher/(sentry|proc|netns|wire)$|gofer/sandboxlog$|actual)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
 		"./launcher/netns":     `^sandboxctl\.dev/(launcher/(netns|wire)|actual/crashpoint$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
-		"./launcher":           `^sandboxctl\.dev/(launcher|desired|actual|gofer|dirfd$)|^golang\.org/x/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|go-git/|jbenet/go-context/|moby/sys|opencontainers/runtime-spec|vishvananda)|^gopkg\.in/warnings`,
+		"./launcher":           `^sandboxctl\.dev/(launcher|desired|actual|gofer)|^golang\.org/x/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|go-git/|jbenet/go-context/|moby/sys|opencontainers/runtime-spec|vishvananda)|^gopkg\.in/warnings`,
 		// It looks, and can't start or signal anybody by itself but through these.
-		"./launcher/invariants": `^sandboxctl\.dev/(launcher|desired|actual|gofer|dirfd$)|^golang\.org/x/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|go-git/|jbenet/go-context/|moby/sys|opencontainers/runtime-spec|vishvananda)|^gopkg\.in/warnings`,
+		"./launcher/invariants": `^sandboxctl\.dev/(launcher|desired|actual|gofer)|^golang\.org/x/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|go-git/|jbenet/go-context/|moby/sys|opencontainers/runtime-spec|vishvananda)|^gopkg\.in/warnings`,
 		"./cmd/sandboxctl":      `.`,
 		"./gofer/sandboxlog":    `^sandboxctl\.dev/gofer/sandboxlog|^golang\.org/x/sys/`,
 	} {
@@ -137,7 +137,7 @@ func TestDirections(t *testing.T) {
 // be written down and read again: whoever decides has nothing to look with.
 func TestSetupTouchesNothing(t *testing.T) {
 	t.Parallel()
-	host := regexp.MustCompile(`^"(os|os/.*|syscall|net|net/.*|io/fs|sandboxctl\.dev/(dirfd|actual/atomicfile|launcher/hostfs))"$`)
+	host := regexp.MustCompile(`^"(os|os/.*|syscall|net|net/.*|io/fs|sandboxctl\.dev/(actual/dirfd|actual/atomicfile|launcher/hostfs))"$`)
 	looked := 0
 	for _, name := range files(t) {
 		if !strings.HasPrefix(name, "launcher/setup/") || strings.HasSuffix(name, "_test.go") {
@@ -243,7 +243,7 @@ func breaches(path, src string) ([]string, error) {
 		case "unix.PidfdSendSignal":
 			bad = path != "actual/process.go" && path != "launcher/proc/gated.go"
 		case "unix.Openat2":
-			bad = !isTest && path != "dirfd/dirfd.go"
+			bad = !isTest && path != "actual/dirfd/dirfd.go"
 		case "os.WriteFile", "os.Create", "os.Rename", "os.RemoveAll":
 			bad = !isTest
 		case "time.Now", "time.Since", "time.Until", "time.After":

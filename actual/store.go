@@ -22,7 +22,7 @@ import (
 
 	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/actual/crashpoint"
-	"sandboxctl.dev/dirfd"
+	"sandboxctl.dev/actual/dirfd"
 )
 
 // Names below the state directory.

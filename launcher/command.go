@@ -11,7 +11,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"sandboxctl.dev/dirfd"
+	"sandboxctl.dev/actual/dirfd"
 )
 
 // checkCommand says in advance that a container's command is not in its root,

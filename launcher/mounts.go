@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/dirfd"
 	"sandboxctl.dev/actual/operation"
-	"sandboxctl.dev/dirfd"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/hostfs"
 	"sandboxctl.dev/launcher/proc"

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"sandboxctl.dev/dirfd"
+	"sandboxctl.dev/actual/dirfd"
 )
 
 // ErrNotRegular says that a name is there and is not a regular file with that

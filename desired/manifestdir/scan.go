@@ -19,10 +19,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/dirfd"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/trustedfile"
 	"sandboxctl.dev/desired/yamldoc"
-	"sandboxctl.dev/dirfd"
 )
 
 // Limits of a manifests directory.

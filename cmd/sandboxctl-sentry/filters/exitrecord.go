@@ -13,7 +13,7 @@ import (
 	"gvisor.dev/gvisor/pkg/seccomp/precompiledseccomp"
 
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/precompiled"
+	"sandboxctl.dev/gofer/precompiled"
 )
 
 // ExitRecordFD is the variable of the exit record's program.

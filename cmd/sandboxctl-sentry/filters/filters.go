@@ -18,7 +18,7 @@ import (
 	"gvisor.dev/gvisor/pkg/seccomp/precompiledseccomp"
 	"gvisor.dev/gvisor/runsc/boot/filter"
 
-	"sandboxctl.dev/precompiled"
+	"sandboxctl.dev/gofer/precompiled"
 )
 
 //go:generate sh -c "go run generate.go >programs.new && mv programs.new programs.json"

@@ -16,7 +16,7 @@ import (
 	"gvisor.dev/gvisor/pkg/seccomp/precompiledseccomp"
 	"gvisor.dev/gvisor/runsc/boot/filter"
 
-	"sandboxctl.dev/precompiled"
+	"sandboxctl.dev/gofer/precompiled"
 )
 
 // The programs are what gVisor would compile for the sentry, instruction by

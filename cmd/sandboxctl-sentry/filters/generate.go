@@ -17,7 +17,7 @@ import (
 	"gvisor.dev/gvisor/runsc/boot/filter/config"
 
 	"sandboxctl.dev/cmd/sandboxctl-sentry/filters"
-	"sandboxctl.dev/precompiled/compiler"
+	"sandboxctl.dev/gofer/precompiled/compiler"
 )
 
 func main() { compiler.Main(compile) }

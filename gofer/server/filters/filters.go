@@ -14,7 +14,7 @@ import (
 	"gvisor.dev/gvisor/pkg/seccomp/precompiledseccomp"
 	"gvisor.dev/gvisor/runsc/fsgofer/filter"
 
-	"sandboxctl.dev/precompiled"
+	"sandboxctl.dev/gofer/precompiled"
 )
 
 //go:generate sh -c "go run generate.go >programs.new && mv programs.new programs.json"

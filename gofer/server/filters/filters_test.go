@@ -13,7 +13,7 @@ import (
 
 	"gvisor.dev/gvisor/runsc/fsgofer/filter"
 
-	"sandboxctl.dev/precompiled"
+	"sandboxctl.dev/gofer/precompiled"
 )
 
 // The programs are what gVisor would compile for the gofer, instruction by

@@ -11,7 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/seccomp/precompiledseccomp"
 	"gvisor.dev/gvisor/runsc/fsgofer/filter/config"
 
-	"sandboxctl.dev/precompiled/compiler"
+	"sandboxctl.dev/gofer/precompiled/compiler"
 )
 
 func main() { compiler.Main(compile) }

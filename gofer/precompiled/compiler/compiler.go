@@ -15,7 +15,7 @@ import (
 	"gvisor.dev/gvisor/pkg/seccomp"
 	"gvisor.dev/gvisor/pkg/seccomp/precompiledseccomp"
 
-	"sandboxctl.dev/precompiled"
+	"sandboxctl.dev/gofer/precompiled"
 )
 
 // Main prints the programs that compile returns. It calls the generator again as the
