@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -258,11 +259,11 @@ func (c *crashCase) try(t *testing.T, done *crashed) (killed bool) {
 	if after.Failures != failures {
 		t.Errorf("%d failures on record, expected %d; the last: %+v", after.Failures, failures, after.LastExit)
 	}
-	if s.keeps && (*after.Sentry != *before.Sentry || *after.Gofer != *before.Gofer) {
+	if s.keeps && (!reflect.DeepEqual(after.Sentry, before.Sentry) || !reflect.DeepEqual(after.Gofer, before.Gofer)) {
 		t.Errorf("%v and %v became %v and %v", before.Sentry, before.Gofer, after.Sentry, after.Gofer)
 	}
 	released := slices.ContainsFunc(trace, func(m moment) bool { return m.key() == "after sentry-gate" })
-	if s.starts && released && !c.goferDies && c.second.point == "" && (*after.Sentry != *at.Sentry || *after.Gofer != *at.Gofer) {
+	if s.starts && released && !c.goferDies && c.second.point == "" && (!reflect.DeepEqual(after.Sentry, at.Sentry) || !reflect.DeepEqual(after.Gofer, at.Gofer)) {
 		t.Errorf("past its gate, and %v and %v became %v and %v", at.Sentry, at.Gofer, after.Sentry, after.Gofer)
 	}
 	return killed
