@@ -176,7 +176,9 @@ func TestMisbehaviour(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			opts := stubOptions(t)
-			opts.BootTimeout = 2 * time.Second // some are heard of no sooner
+			if strings.Contains(want, "2s") {
+				opts.BootTimeout = 2 * time.Second // nothing else ends these
+			}
 			h := realHost(t, opts)
 			for range 2 {
 				err := h.Create(t.Context(), h.Entry(name, "a"), nil)

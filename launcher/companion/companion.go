@@ -129,7 +129,7 @@ func (c *Program) check(ctx context.Context, f *os.File) (string, error) {
 // handshake asks the program for its protocol version. It runs code of the
 // program, so it is given nothing: no environment, no input, no descriptors.
 func handshake(ctx context.Context, name, path string) (gvisor string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, handshakeTimeout, fmt.Errorf("no answer within %s", handshakeTimeout))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, "version")
 	cmd.Args[0] = name
@@ -140,6 +140,9 @@ func handshake(ctx context.Context, name, path string) (gvisor string, err error
 		err = cmd.Wait()
 	}
 	if err != nil {
+		if ctx.Err() != nil {
+			return "", fmt.Errorf("ask it for its version: %w", context.Cause(ctx))
+		}
 		if errors.Is(err, fs.ErrPermission) {
 			return "", fmt.Errorf("run it: %w; is it executable, and its filesystem not mounted noexec?", err)
 		}

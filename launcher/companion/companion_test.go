@@ -3,6 +3,7 @@
 package companion
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -35,6 +37,9 @@ func TestMain(m *testing.M) {
 	}
 	code, text, _ := strings.Cut(string(says), "\n")
 	fmt.Print(text)
+	if code == "hangs" {
+		time.Sleep(time.Hour)
+	}
 	n, err := strconv.Atoi(code)
 	if err != nil {
 		n = 7
@@ -62,6 +67,19 @@ func answer(t *testing.T, path, text, code string) {
 	t.Helper()
 	if err := os.WriteFile(path+".answer", []byte(code+"\n"+text), 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A program that gives no answer is ended, and told as that.
+func TestCompanionHangs(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "p")
+	program(t, path)
+	answer(t, path, "", "hangs")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 100*time.Millisecond, errors.New("not started after 100ms"))
+	defer cancel()
+	if _, _, err := (&Program{Name: GoferName, Path: path}).Open(ctx); err == nil || !strings.HasSuffix(err.Error(), "ask it for its version: not started after 100ms") {
+		t.Errorf("error %v", err)
 	}
 }
 
