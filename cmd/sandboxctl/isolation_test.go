@@ -196,6 +196,11 @@ func TestIsolation(t *testing.T) {
 				w.compare(t, name)
 			}
 			w.laws(t, name)
+			if t.Failed() && !w.kinds[name].container {
+				// Whether it was started again, and why.
+				said, _ := w.h.command("describe", name).CombinedOutput()
+				t.Logf("%s", said)
+			}
 			w.precompiled(t, name)
 		})
 	}

@@ -118,7 +118,7 @@ func (c *Program) check(ctx context.Context, f *os.File) (string, error) {
 	if c.version != "" && c.checked == id {
 		return c.version, nil
 	}
-	v, err := handshake(ctx, c.Name, proc.FDPath(f))
+	v, err := handshake(ctx, c.Name, f)
 	if err != nil {
 		return "", err
 	}
@@ -127,11 +127,14 @@ func (c *Program) check(ctx context.Context, f *os.File) (string, error) {
 }
 
 // handshake asks the program for its protocol version. It runs code of the
-// program, so it is given nothing: no environment, no input, no descriptors.
-func handshake(ctx context.Context, name, path string) (gvisor string, err error) {
+// program, so it is given nothing: no environment, no input, and no descriptor but
+// that of itself. It is executed by the number that this has in the child: between
+// fork and exec Go may move another descriptor to the number that it has here.
+func handshake(ctx context.Context, name string, program *os.File) (gvisor string, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, handshakeTimeout, fmt.Errorf("no answer within %s", handshakeTimeout))
 	defer cancel()
-	cmd := exec.CommandContext(ctx, path, "version")
+	cmd := exec.CommandContext(ctx, fmt.Sprintf("/proc/self/fd/%d", proc.FirstDonated), "version")
+	cmd.ExtraFiles = []*os.File{program}
 	cmd.Args[0] = name
 	cmd.Env = []string{}
 	var out, stderr bytes.Buffer

@@ -130,20 +130,20 @@ func (s *Program) start() (*os.Process, error) {
 	if stderr == nil {
 		stderr = null
 	}
-	path := s.Path
-	if s.Binary != nil {
-		bin, err := s.aside()
-		if err != nil {
-			return nil, err
-		}
-		defer bin.Close()
-		path = FDPath(bin)
-	}
 	attr := &os.ProcAttr{
 		Dir:   "/",
 		Env:   crashpoint.Env(), // nothing, but in a test
 		Files: append([]*os.File{null, null, stderr}, s.Donation.files...),
 		Sys:   s.Attr,
+	}
+	path := s.Path
+	if s.Binary != nil {
+		bin, err := s.aside(attr.Files)
+		if err != nil {
+			return nil, err
+		}
+		defer bin.Close()
+		path = FDPath(bin)
 	}
 	var p *os.Process
 	start := func() (err error) {
@@ -182,16 +182,16 @@ func (s *Program) explain(err error) error {
 	return fmt.Errorf("start %s: %w", s.Args[0], err)
 }
 
-// aside returns a copy of the binary under a number that the child uses for nothing
-// else: between fork and exec it moves its descriptors to where they belong, and
-// would otherwise execute one of them.
-func (s *Program) aside() (*os.File, error) {
-	most := FirstDonated + len(s.Donation.files)
-	for _, f := range s.Donation.files {
+// aside returns a copy of the binary under a number that a child with these files
+// uses for nothing else: between fork and exec it moves its descriptors to where
+// they belong, and would otherwise execute one of them.
+func (s *Program) aside(files []*os.File) (*os.File, error) {
+	most := len(files)
+	for _, f := range files {
 		most = max(most, int(f.Fd()))
 	}
 	// Those in the way are moved above all others first, each by one.
-	fd, err := unix.FcntlInt(s.Binary.Fd(), unix.F_DUPFD_CLOEXEC, most+len(s.Donation.files)+8)
+	fd, err := unix.FcntlInt(s.Binary.Fd(), unix.F_DUPFD_CLOEXEC, most+len(files)+8)
 	if err != nil {
 		return nil, fmt.Errorf("duplicate descriptor of %s: %w", s.Path, err)
 	}

@@ -74,3 +74,55 @@ func TestChildrenInheritNothing(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// A program that is executed by descriptor is executed whatever the numbers of the
+// descriptors are that its child gets. Go moves those between fork and exec, and a
+// number of the program's that is in their way then leads to one of them.
+func TestStartByDescriptor(t *testing.T) {
+	shell, err := os.Open("/bin/sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer shell.Close()
+	for _, first := range []int{100, 200} {
+		// Standard error above or below the donated ones, by all distances that matter.
+		for distance := -20; distance <= 40; distance++ {
+			var d Donation
+			gate, _, err := NewGate(&d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 5 {
+				f, err := fileAt(shell, first)
+				if err != nil {
+					t.Fatal(err)
+				}
+				d.Give(f)
+			}
+			stderr, err := fileAt(shell, first+distance)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := StartGated(Program{Path: "/bin/sh", Binary: shell, Args: []string{"sh", "-c", "exit 7"}, Attr: &syscall.SysProcAttr{}, Donation: &d, Gate: gate, Stderr: stderr, CgroupFD: -1})
+			stderr.Close()
+			if err != nil {
+				t.Errorf("donated from %d, standard error %d: %v", first, first+distance, err)
+				continue
+			}
+			var info unix.Siginfo
+			if err := RetryEINTR(func() error { return unix.Waitid(unix.P_PIDFD, int(c.PIDFD.Fd()), &info, unix.WEXITED, nil) }); err != nil {
+				t.Error(err)
+			}
+			c.Close()
+		}
+	}
+}
+
+// fileAt opens a file again under the first free number from a given one on.
+func fileAt(f *os.File, number int) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, number)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}

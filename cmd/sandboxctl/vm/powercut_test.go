@@ -132,6 +132,10 @@ systemctl start sandboxctl`, commandDeadline)
 	return err
 }
 
+// fewWrites is how much longer than others a cut is waited for that counts writes:
+// a host with nothing to do writes no more.
+const fewWrites = 20 * time.Second
+
 // cutLater has the power cut at a random moment: half of the times after some
 // time, else after some writes and flushes of one of the disks.
 func (h *powerHost) cutLater(most time.Duration, writes int) {
@@ -142,7 +146,7 @@ func (h *powerHost) cutLater(most time.Duration, writes int) {
 		n := 1 + h.random.IntN(writes)
 		h.t.Logf("the power will be cut after %d writes and flushes", n)
 		now = d.cutAfter(n)
-		after = time.After(commandDeadline) // if there are not as many
+		after = time.After(most + fewWrites)
 	}
 	m := h.m
 	go func() {
