@@ -190,7 +190,7 @@ func (x *execution) onPipes(ctx context.Context) (status unix.WaitStatus, err er
 	stop()
 	// Nobody is left to pass them on to: they end this program, also where it can't
 	// write what the command has written.
-	signal.Reset()
+	signal.Reset(listenedTo...)
 	return status, r.finish()
 }
 
