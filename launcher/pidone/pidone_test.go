@@ -4,6 +4,7 @@ package pidone
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -120,6 +121,25 @@ func (p *initProcess) read(t *testing.T) string {
 
 var sh = []string{"/nosuch/sh", "/bin/sh"}
 
+// end ends a process that must be there.
+func end(t *testing.T, pid string) {
+	t.Helper()
+	n, err := strconv.Atoi(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.PidfdOpen(n, 0)
+	if err == nil {
+		err = errors.Join(unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0), unix.Close(fd))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// leavesChild leaves a child behind and says its number.
+const leavesChild = "sleep 1000 >/dev/null 2>&1 & echo $!; exit 4"
+
 // The init process ends as the application does.
 func TestEndsAsApplication(t *testing.T) {
 	t.Parallel()
@@ -127,7 +147,7 @@ func TestEndsAsApplication(t *testing.T) {
 		"exit 0": 0, "exit 3": 3 << 8, "exit 255": 255 << 8,
 		"kill -TERM $$": 15, "kill -KILL $$": 9, "ulimit -c 0; kill -SEGV $$": 11, "kill -64 $$": 64, "kill -1 $$": 1,
 		// What is left of it does not keep the init process.
-		"sleep 1000 >/dev/null 2>&1 & exit 4": 4 << 8,
+		leavesChild: 4 << 8,
 	} {
 		t.Run(script, func(t *testing.T) {
 			t.Parallel()
@@ -135,8 +155,12 @@ func TestEndsAsApplication(t *testing.T) {
 			if f, ok := p.started(t); f != nil || !ok {
 				t.Errorf("reported %+v %v", f, ok)
 			}
-			if _, got := p.end(t); got&^0x80 != want {
+			out, got := p.end(t)
+			if got&^0x80 != want {
 				t.Errorf("status %#x, expected %#x", got, want)
+			}
+			if script == leavesChild {
+				end(t, strings.TrimSpace(out))
 			}
 			// As process 1 on Linux it can't die by a signal of its own.
 			p = run(t, unix.CLONE_NEWPID, sh, "sh", "-c", script)
