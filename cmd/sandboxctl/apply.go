@@ -285,7 +285,9 @@ func decide(snap *desired.Snapshot, m *manifest, dir *os.File) (*change, error) 
 		return nil, fmt.Errorf("apply %s: %w", name, err)
 	}
 	docs, _ := desired.Decode(own, old)
-	if len(docs) == 0 {
+	// A power cut leaves a file that was not synced empty or full of zeros: nothing
+	// of it can be lost.
+	if len(docs) == 0 && len(bytes.Trim(old, "\x00 \t\r\n")) > 0 {
 		return nil, fmt.Errorf("apply %s: %s can't be read as manifests now, and may define other sandboxes; correct or remove it first", name, own)
 	}
 	if len(docs) > 1 || (len(docs) == 1 && docs[0].Name != name && docs[0].Name != "") {
