@@ -88,6 +88,17 @@ for f in sandboxctl sandboxctl-gofer sandboxctl-sentry; do cp $f .$f.new; printf
 systemctl restart sandboxctl
 tail -c 8 /proc/$(systemctl show -P MainPID sandboxctl)/exe | grep -q upgraded`)
 	same("upgrade")
+	// A unit without KillMode=process: systemd ends what is in the unit's cgroup, and
+	// sandboxes are in their own.
+	m.run(`set -e
+unit=/etc/systemd/system/sandboxctl.service
+sed -i /KillMode=/d $unit
+systemctl daemon-reload
+systemctl restart sandboxctl
+[ "$(systemctl show -P KillMode sandboxctl)" = control-group ]
+install -m 644 /src/examples/systemd/sandboxctl.service $unit
+systemctl daemon-reload`)
+	same("KillMode=control-group")
 
 	began := time.Now()
 	m.reboot()
@@ -98,7 +109,7 @@ tail -c 8 /proc/$(systemctl show -P MainPID sandboxctl)/exe | grep -q upgraded`)
 	for _, name := range []string{"service", "polite"} {
 		a, b := after[name], before[name]
 		if a.LastTermination.Reason != "HostRebooted" || a.UID != b.UID || a.RestartCount != b.RestartCount+1 || a.Failures != 0 {
-			t.Errorf("after the reboot %s is %+v, was %+v", name, a, b)
+			t.Errorf("after the reboot %s is %+v, was %+v\n%s", name, a, b, m.explain())
 		}
 	}
 	if after["job"].Phase != "Completed" || after["job"].RestartCount != 0 {
