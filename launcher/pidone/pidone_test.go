@@ -4,7 +4,6 @@ package pidone
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -128,9 +127,9 @@ func end(t *testing.T, pid string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fd, err := unix.PidfdOpen(n, 0)
+	p, err := os.FindProcess(n)
 	if err == nil {
-		err = errors.Join(unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0), unix.Close(fd))
+		err = p.Kill()
 	}
 	if err != nil {
 		t.Fatal(err)
