@@ -15,8 +15,8 @@ import (
 )
 
 // A directory that is open keeps the application from starting, however it was
-// opened, unless the client passes it. This process has one of its own to begin with
-// if whoever started it left it one, so the test looks at a descriptor it knows.
+// opened, unless the client passes it. The process may have inherited one, so
+// the test looks at a descriptor it knows.
 func TestCheckNoDirectory(t *testing.T) {
 	if err := checkNoDirectory(nil); err != nil {
 		t.Fatalf("before any is open: %v", err)

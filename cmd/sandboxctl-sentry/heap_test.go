@@ -16,7 +16,7 @@ func gcPercent() uint64 {
 	return s[0].Value.Uint64()
 }
 
-// The first collection, whoever asks for it, puts the usual one in force: a heap
+// The first collection sets the usual percentage, also if it was asked for: a heap
 // that has grown to nine times its size would stay that large.
 func TestDeferGC(t *testing.T) {
 	before := debug.SetGCPercent(100)

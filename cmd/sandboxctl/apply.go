@@ -216,8 +216,8 @@ func (a *app) apply(ctx context.Context, ms []manifest, flags applyFlags) error 
 }
 
 // removeOthers orders the removal of what a new manifests directory does not define.
-// The manifests are written by then: whoever is killed in between has ordered nothing,
-// and what vanished is judged as any other removal.
+// The manifests are written by then. If this program is killed in between, nothing was
+// ordered, and what vanished is judged as any other removal.
 func (a *app) removeOthers(w *world, ms []manifest, dryRun bool) error {
 	suffix := ""
 	switch {

@@ -8,8 +8,8 @@ package umounter
 
 import "sandboxctl.dev/launcher/onepage"
 
-// ExitUntold is the exit code of a program that was not told to unmount: whoever
-// started it is gone.
+// ExitUntold is the exit code of a program that was not told to unmount, because
+// the process that started it has ended.
 const ExitUntold = 255
 
 // text returns where the text of the program begins.
