@@ -40,11 +40,12 @@ type dir struct {
 	remake func() (*dir, error)
 }
 
-// newDir takes over the descriptor of the parent.
+// newDir opens a directory of a group. It takes over the descriptor of the parent,
+// unless it fails.
 func newDir(pf *os.File, p, name string, controllers []string) (*dir, error) {
 	sf, err := openDir(int(pf.Fd()), name)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open cgroup %s/%s: %w", p, name, err), pf.Close())
+		return nil, fmt.Errorf("open cgroup %s/%s: %w", p, name, err)
 	}
 	return &dir{controllers: controllers, path: path.Join(p, name), name: name, parent: pf, self: sf}, nil
 }

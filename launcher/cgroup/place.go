@@ -172,23 +172,38 @@ func makeAt(mount string, p Place, controllers []string) (*dir, error) {
 	err = unix.Mkdirat(int(at.Fd()), name, 0o755)
 	crashpoint.After(crashpoint.CgroupCreate)
 	existed := errors.Is(err, unix.EEXIST)
-	if existed {
-		err = nil
-	}
-	if err == nil && cpuset {
-		err = inheritCpuset(at, name)
-	}
-	if err == nil && existed {
-		// Left by an attempt that was cut short, or in use.
-		var procs string
-		if procs, err = readFile(int(at.Fd()), path.Join(name, "cgroup.procs")); err == nil && procs != "" {
-			err = errors.New("it is there already, with processes in it")
-		}
-	}
-	if err != nil {
+	if err != nil && !existed {
 		return nil, errors.Join(err, at.Close())
 	}
-	return newDir(at, path.Join(mount, path.Dir(string(p))), name, controllers)
+	d, err := openMade(at, path.Join(mount, path.Dir(string(p))), name, controllers, existed)
+	if err != nil {
+		if !existed {
+			// No record and no group names the directory: nobody else would remove it.
+			_ = unix.Unlinkat(int(at.Fd()), name, unix.AT_REMOVEDIR)
+		}
+		return nil, errors.Join(err, at.Close())
+	}
+	return d, nil
+}
+
+// openMade prepares a directory that makeAt has made or found, and opens it.
+func openMade(at *os.File, dirPath, name string, controllers []string, existed bool) (*dir, error) {
+	if slices.Contains(controllers, cpusetController) {
+		if err := inheritCpuset(at, name); err != nil {
+			return nil, err
+		}
+	}
+	if existed {
+		// Left by an attempt that was cut short, or in use.
+		procs, err := readFile(int(at.Fd()), path.Join(name, "cgroup.procs"))
+		if err != nil {
+			return nil, err
+		}
+		if procs != "" {
+			return nil, errors.New("it is there already, with processes in it")
+		}
+	}
+	return newDir(at, dirPath, name, controllers)
 }
 
 // walkTo opens the parent directory of a place, following no link, and returns
@@ -263,7 +278,9 @@ func (h *Host) OpenAt(p Place, dirs []string) (*Group, error) {
 		at, name, err := walkTo(mount, p, func(*os.File, string) error { return nil })
 		var opened *dir
 		if err == nil {
-			opened, err = newDir(at, path.Dir(d), name, h.controllersOf(mount))
+			if opened, err = newDir(at, path.Dir(d), name, h.controllersOf(mount)); err != nil {
+				at.Close()
+			}
 		}
 		switch {
 		case err == nil:
