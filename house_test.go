@@ -114,6 +114,7 @@ func TestDirections(t *testing.T) {
 		"./launcher/hooks":     `^sandboxctl\.dev/(launcher/(hooks|proc|guest|netns|wire)$|actual)|^golang\.org/x/sys/|^github\.com/(vishvananda|opencontainers/runtime-spec)`,
 		"./launcher/salvage":   `^sandboxctl\.dev/(launcher/(salvage|companion|cgroup|sentry|proc|netns|wire)$|gofer|actual)|^golang\.org/x/|^gvisor\.dev/gvisor/|^github\.com/(vishvananda|moby/sys/mountinfo|opencontainers/runtime-spec)`,
 		"./launcher/sentry":    `^sandboxctl\.dev/(launcher/(sentry|proc|netns|wire)$|gofer/sandboxlog$|actual)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
+		"./launcher/logs":      `^sandboxctl\.dev/(launcher/logs$|gofer/sandboxlog$|actual)|^golang\.org/x/sys/`,
 		"./launcher/netns":     `^sandboxctl\.dev/(launcher/(netns|wire)|actual/crashpoint$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
 		"./launcher":           `^sandboxctl\.dev/(launcher|desired|actual|gofer)|^golang\.org/x/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^github\.com/(fsnotify/fsnotify|go-git/|jbenet/go-context/|moby/sys|opencontainers/runtime-spec|vishvananda)|^gopkg\.in/warnings`,
 		// It looks, and can't start or signal anybody by itself but through these.

@@ -16,6 +16,7 @@ import (
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/logs"
 	"sandboxctl.dev/launcher/sentry"
 )
 
@@ -50,7 +51,7 @@ func (l *Launcher) destroy(ctx context.Context, name string, end actual.Ending) 
 	}
 	if end.Replace {
 		// What comes after could not be started.
-		if err := l.room(); err != nil {
+		if err := l.logs.Room(); err != nil {
 			return err
 		}
 	}
@@ -308,13 +309,13 @@ func (l *Launcher) explain(ctx context.Context, cause error, rec *actual.Record)
 	if err := l.reapPair(ctx, rec); err != nil {
 		return errors.Join(cause, err)
 	}
-	logs, err := OpenLogs(l.store, rec.Name, rec.Attempt)
+	attempt, err := logs.Open(l.store, rec.Name, rec.Attempt)
 	if err != nil {
 		return errors.Join(cause, err)
 	}
-	defer logs.Close()
-	for _, s := range []struct{ who, file string }{{"gofer", goferLog}, {"sentry", sentryLog}} {
-		if said := sentry.LastLogLine(logs.tail(s.file, 64<<10)); said != "" {
+	defer attempt.Close()
+	for _, s := range []struct{ who, file string }{{"gofer", logs.GoferFile}, {"sentry", logs.SentryFile}} {
+		if said := sentry.LastLogLine(attempt.Tail(s.file, 64<<10)); said != "" {
 			cause = fmt.Errorf("%w; the %s said: %s", cause, s.who, said)
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"sandboxctl.dev/actual"
@@ -17,6 +16,7 @@ import (
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/companion"
+	"sandboxctl.dev/launcher/logs"
 	"sandboxctl.dev/launcher/salvage"
 	"sandboxctl.dev/launcher/setup"
 )
@@ -60,8 +60,7 @@ type Launcher struct {
 	gofer   *companion.Program
 	cgroups *cgroup.Host
 	strays  salvage.Strays
-	// trimming is held while logs are measured and dropped.
-	trimming sync.Mutex
+	logs    *logs.Keeper
 }
 
 // New returns a launcher.
@@ -90,6 +89,7 @@ func New(opts Options) (*Launcher, error) {
 	}
 	return &Launcher{
 		opts: opts, store: opts.Store, cgroups: host,
+		logs:   &logs.Keeper{Store: opts.Store, Space: opts.LogSpace, KeepDeleted: opts.KeepDeleted, Log: opts.Log},
 		sentry: &companion.Program{Name: companion.SentryName, Path: opts.SentryPath}, gofer: &companion.Program{Name: companion.GoferName, Path: opts.GoferPath},
 	}, nil
 }
@@ -105,7 +105,7 @@ func (l *Launcher) Create(ctx context.Context, e *desired.Entry, restart *actual
 }
 
 func (l *Launcher) create(ctx context.Context, e *desired.Entry, restart *actual.Request) error {
-	if err := l.room(); err != nil {
+	if err := l.logs.Room(); err != nil {
 		return err
 	}
 	// The policy may have changed since the decision to create: what counts is
@@ -276,6 +276,10 @@ func (l *Launcher) abort(create context.Context, rec *actual.Record, cause error
 	return nil
 }
 
+// TrimLogs removes logs that take too much of the disk, and those of deleted
+// sandboxes whose time is over. It returns how many bytes were freed.
+func (l *Launcher) TrimLogs() (uint64, error) { return l.logs.Trim() }
+
 // Forget removes the record and logs of a stopped sandbox; see
 // reconcile.Launcher.
 func (l *Launcher) Forget(_ context.Context, name string) error {
@@ -290,7 +294,7 @@ func (l *Launcher) Forget(_ context.Context, name string) error {
 		if err := l.proveDead(rec); err != nil {
 			return fmt.Errorf("forget sandbox %s: %w", name, err)
 		}
-		if err := l.keepLogs(rec); err != nil {
+		if err := l.logs.Keep(rec.Name, rec.Attempt); err != nil {
 			// Logs hold no removal up: they go with the rest.
 			l.opts.Log.Warn("logs of a deleted sandbox are not kept", "sandbox", name, "err", err)
 		}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/logs"
 	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
 )
@@ -31,17 +32,17 @@ func (s *stdio) give(d *proc.Donation) (fds []int) {
 // it has streams of its own, and the pipe of the sentry's own, and gives their read ends and the log
 // directory to the gofer.
 func (l *Launcher) openOutput(la *launch, toGofer *proc.Donation) (_ *gofer.Logs, _ *stdio, sentryErr *os.File, err error) {
-	logs := &gofer.Logs{AppName: appLog, SentryName: sentryLog, MaxBytes: setup.Limit(l.opts.LogMaxBytes, la.st.LogSize), StdoutFD: -1, StderrFD: -1}
+	out := &gofer.Logs{AppName: logs.AppFile, SentryName: logs.SentryFile, MaxBytes: setup.Limit(l.opts.LogMaxBytes, la.st.LogSize), StdoutFD: -1, StderrFD: -1}
 	disk, err := l.store.Disk()
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	logs.LeastFree = disk.LeastFreeForLogs()
-	tree, err := cloneLogDir(la.logs)
+	out.LeastFree = disk.LeastFreeForLogs()
+	tree, err := logs.Clone(la.logs)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	logs.DirFD = toGofer.Give(tree)
+	out.DirFD = toGofer.Give(tree)
 
 	var writers []*os.File
 	defer func() {
@@ -51,7 +52,7 @@ func (l *Launcher) openOutput(la *launch, toGofer *proc.Donation) (_ *gofer.Logs
 			}
 		}
 	}()
-	pipes := []*int{&logs.SentryFD, &logs.StdoutFD, &logs.StderrFD}
+	pipes := []*int{&out.SentryFD, &out.StdoutFD, &out.StderrFD}
 	terminal := la.streams == nil && la.st.Spec.Process.Terminal
 	if la.streams != nil || terminal {
 		pipes = pipes[:1]
@@ -69,21 +70,21 @@ func (l *Launcher) openOutput(la *launch, toGofer *proc.Donation) (_ *gofer.Logs
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		return logs, s, writers[0], nil
+		return out, s, writers[0], nil
 	}
 	if terminal {
 		fd, s, err := ownTerminal(toGofer)
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		logs.StdoutFD = fd
-		return logs, s, writers[0], nil
+		out.StdoutFD = fd
+		return out, s, writers[0], nil
 	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("open %s: %w", os.DevNull, err)
 	}
-	return logs, &stdio{in: null, out: writers[1], err: writers[2]}, writers[0], nil
+	return out, &stdio{in: null, out: writers[1], err: writers[2]}, writers[0], nil
 }
 
 // dup copies the streams, for a donation that closes what it is given.

@@ -24,6 +24,7 @@ import (
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/companion"
+	"sandboxctl.dev/launcher/logs"
 	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
@@ -150,7 +151,8 @@ func (l *Launcher) boot(ctx context.Context, la *launch) (*booted, error) {
 	}
 	defer dir.Close()
 	la.state = l.store.Marker()
-	if la.logs, err = l.prepareLogs(dir, rec, la.st.Maps); err != nil {
+	uid, gid := la.st.Maps.Owner()
+	if la.logs, err = l.logs.Prepare(dir, rec.Name, rec.Attempt, uid, gid); err != nil {
 		return nil, err
 	}
 	defer la.logs.Close()
@@ -464,7 +466,7 @@ func spawnGofer(bin *os.File, la *launch, sentry *proc.Child, cfg *gofer.Config,
 	}
 	argv := gofer.Argv(fds.Give(conf), rec.Name, la.state)
 	crashpoint.Before(crashpoint.GoferLog)
-	stderr, err := createLog(la.logs, goferLog)
+	stderr, err := logs.Create(la.logs, logs.GoferFile)
 	crashpoint.After(crashpoint.GoferLog)
 	if err != nil {
 		return nil, errors.Join(err, gate.Close())

@@ -16,7 +16,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/gofer/sandboxlog"
-	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/logs"
 	"sandboxctl.dev/reconcile"
 )
 
@@ -200,15 +200,15 @@ func (r *logReader) run() (logRun, error) {
 	return run, nil
 }
 
-func (r *logReader) open(run logRun) (*launcher.Logs, error) {
+func (r *logReader) open(run logRun) (*logs.Attempt, error) {
 	if run.deleted != nil {
-		return launcher.OpenDeletedLogs(r.store, run.deleted, run.attempt)
+		return logs.OpenDeleted(r.store, run.deleted, run.attempt)
 	}
-	return launcher.OpenLogs(r.store, r.name, run.attempt)
+	return logs.Open(r.store, r.name, run.attempt)
 }
 
 // openRun opens the logs of the run that is asked for.
-func (r *logReader) openRun() (run logRun, logs *launcher.Logs, err error) {
+func (r *logReader) openRun() (run logRun, logs *logs.Attempt, err error) {
 	// Again, if it is deleted between the two steps.
 	for range 2 {
 		if run, err = r.run(); err != nil {
@@ -245,7 +245,7 @@ func (r *logReader) print(ctx context.Context) error {
 		if err != nil || next == run.attempt {
 			return err
 		}
-		more, err := launcher.OpenLogs(r.store, r.name, next)
+		more, err := r.open(logRun{attempt: next})
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // it is just being created
 		}
@@ -259,7 +259,7 @@ func (r *logReader) print(ctx context.Context) error {
 	}
 }
 
-func (f *logsFlags) open(l *launcher.Logs) *sandboxlog.Follower {
+func (f *logsFlags) open(l *logs.Attempt) *sandboxlog.Follower {
 	if f.sentry {
 		return l.Sentry()
 	}

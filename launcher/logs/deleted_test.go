@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package logs
 
 import (
 	"errors"
@@ -21,37 +21,33 @@ import (
 	"sandboxctl.dev/gofer/sandboxlog"
 )
 
-// keeper is a launcher that keeps the logs of deleted sandboxes.
-func keeper(t *testing.T, keep time.Duration) *Launcher {
+// keeper keeps the logs of deleted sandboxes.
+func keeper(t *testing.T, keep time.Duration) *Keeper {
 	t.Helper()
 	store, err := actual.OpenStore(filepath.Join(t.TempDir(), "state"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
-	l, err := New(Options{Store: store, KeepDeleted: keep})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
+	return &Keeper{Store: store, KeepDeleted: keep, Log: slog.New(slog.DiscardHandler)}
 }
 
 const linePrefix = "2026-01-02T03:04:05Z stdout F "
 
 // stopped makes a sandbox that has stopped, with a log of each of two attempts. It
 // returns its log directory.
-func stopped(t *testing.T, l *Launcher, name, text string, size int64) string {
+func stopped(t *testing.T, l *Keeper, name, text string, size int64) string {
 	t.Helper()
-	if err := l.store.Claim(name); err != nil {
+	if err := l.Store.Claim(name); err != nil {
 		t.Fatal(err)
 	}
 	rec := &actual.Record{Version: actual.RecordVersion, Name: name, UID: "0123", Attempt: 2, Phase: actual.PhaseStopped}
-	if err := l.store.Put(rec); err != nil {
+	if err := l.Store.Put(rec); err != nil {
 		t.Fatal(err)
 	}
-	logs := filepath.Join(l.store.Path(), actual.SandboxesDir, name, sandboxlog.Dir)
+	logs := filepath.Join(l.Store.Path(), actual.SandboxesDir, name, sandboxlog.Dir)
 	for i, attempt := range []string{"1", "2"} {
-		p := filepath.Join(logs, attempt, appLog)
+		p := filepath.Join(logs, attempt, AppFile)
 		body := make([]byte, size)
 		copy(body, fmt.Sprintf("%s%s %d\n", linePrefix, text, i+1))
 		if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o700), os.WriteFile(p, body, 0o600)); err != nil {
@@ -61,20 +57,28 @@ func stopped(t *testing.T, l *Launcher, name, text string, size int64) string {
 	return logs
 }
 
-func forget(t *testing.T, l *Launcher, name string) {
+// remove does what a launcher does to forget a sandbox.
+func remove(l *Keeper, name string) error {
+	if err := l.Keep(name, 2); err != nil {
+		l.Log.Warn("logs of a deleted sandbox are not kept", "sandbox", name, "err", err)
+	}
+	return l.Store.Remove(name)
+}
+
+func forget(t *testing.T, l *Keeper, name string) {
 	t.Helper()
-	if err := l.Forget(t.Context(), name); err != nil {
+	if err := remove(l, name); err != nil {
 		t.Fatal(err)
 	}
-	if rec, held, err := l.store.Get(name); rec != nil || held != nil || err != nil {
+	if rec, held, err := l.Store.Get(name); rec != nil || held != nil || err != nil {
 		t.Errorf("%s is still on record: %v %v %v", name, rec, held, err)
 	}
 }
 
 // kept are the names whose logs are kept, the last deleted first.
-func kept(t *testing.T, l *Launcher) []string {
+func kept(t *testing.T, l *Keeper) []string {
 	t.Helper()
-	list, err := l.store.ListDeleted()
+	list, err := l.Store.ListDeleted()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,9 +89,9 @@ func kept(t *testing.T, l *Launcher) []string {
 	return names
 }
 
-func readLog(t *testing.T, l *Launcher, d *actual.Deleted, attempt int64) string {
+func readLog(t *testing.T, l *Keeper, d *actual.Deleted, attempt int64) string {
 	t.Helper()
-	logs, err := OpenDeletedLogs(l.store, d, attempt)
+	logs, err := OpenDeleted(l.Store, d, attempt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +114,7 @@ func TestKeepDeleted(t *testing.T) {
 		stopped(t, l, "web", text, 4096)
 		forget(t, l, "web")
 	}
-	list, err := l.store.ListDeleted()
+	list, err := l.Store.ListDeleted()
 	if err != nil || len(list) != 2 {
 		t.Fatalf("%v %v", list, err)
 	}
@@ -141,7 +145,7 @@ func TestKeepDeleted(t *testing.T) {
 			l := keeper(t, time.Hour)
 			stopped(t, l, "web", "x", 4096)
 			forget(t, l, "web")
-			list, err := l.store.ListDeleted()
+			list, err := l.Store.ListDeleted()
 			if err != nil || len(list) != 1 {
 				t.Fatalf("%v %v", list, err)
 			}
@@ -177,14 +181,14 @@ func TestKeepDeletedBounds(t *testing.T) {
 			forget(t, l, n)
 		}
 		// 72 MiB are 8 too many: the older run of the one that was deleted first.
-		list, err := l.store.ListDeleted()
+		list, err := l.Store.ListDeleted()
 		if err != nil || len(list) != 3 || readLog(t, l, list[2], 1)+readLog(t, l, list[2], 2) != "a 2" || readLog(t, l, list[0], 1) != "c 1" {
 			t.Errorf("%v %v", list, err)
 		}
 		// One alone that is too large keeps its last run.
 		stopped(t, l, "big", "big", 40<<20)
 		forget(t, l, "big")
-		list, err = l.store.ListDeleted()
+		list, err = l.Store.ListDeleted()
 		if err != nil || list[0].Name != "big" || readLog(t, l, list[0], 2) != "big 2" {
 			t.Errorf("%v %v", list, err)
 		}
@@ -208,17 +212,17 @@ func TestKeepDeletedBounds(t *testing.T) {
 		own := stopped(t, l, "web", "x", 64<<10)
 		// Older than what is kept.
 		at := time.Now().Add(-time.Hour)
-		if err := os.Chtimes(filepath.Join(own, "1", appLog), at, at); err != nil {
+		if err := os.Chtimes(filepath.Join(own, "1", AppFile), at, at); err != nil {
 			t.Fatal(err)
 		}
-		l.opts.LogSpace = 128 << 10
-		if freed, err := l.TrimLogs(); err != nil || freed != 128<<10 {
+		l.Space = 128 << 10
+		if freed, err := l.Trim(); err != nil || freed != 128<<10 {
 			t.Errorf("%d %v", freed, err)
 		}
 		if got := len(entries(t, own)); got != 2 {
 			t.Errorf("%d attempts of a sandbox are left", got)
 		}
-		if _, err := l.TrimLogs(); err != nil {
+		if _, err := l.Trim(); err != nil {
 			t.Fatal(err)
 		}
 		if got := kept(t, l); len(got) > 0 {
@@ -230,10 +234,10 @@ func TestKeepDeletedBounds(t *testing.T) {
 		l := keeper(t, time.Hour)
 		stopped(t, l, "before", "x", 100)
 		forget(t, l, "before")
-		l.opts.KeepDeleted = 0
+		l.KeepDeleted = 0
 		stopped(t, l, "web", "x", 100)
 		forget(t, l, "web")
-		if _, err := l.TrimLogs(); err != nil {
+		if _, err := l.Trim(); err != nil {
 			t.Fatal(err)
 		}
 		if got := kept(t, l); len(got) > 0 {
@@ -269,10 +273,10 @@ func TestKeepDeletedHostile(t *testing.T) {
 				t.Fatal(err)
 			}
 			forget(t, l, "web")
-			if got := entries(t, filepath.Join(l.store.Path(), actual.TrashDir)); len(got) > 0 {
+			if got := entries(t, filepath.Join(l.Store.Path(), actual.TrashDir)); len(got) > 0 {
 				t.Errorf("in the trash: %v", got)
 			}
-			got, err := os.ReadDir(filepath.Join(l.store.Path(), actual.DeletedDir))
+			got, err := os.ReadDir(filepath.Join(l.Store.Path(), actual.DeletedDir))
 			if len(got) > 0 && !strings.HasPrefix(what, "kept") || err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
 				t.Errorf("%v %v", got, err)
 			}
@@ -286,34 +290,30 @@ func TestRemoversOfLogs(t *testing.T) {
 	t.Parallel()
 	first := keeper(t, time.Hour)
 	var said lockedBuffer
-	launchers := []*Launcher{first}
+	keepers := []*Keeper{first}
 	for range 3 {
-		l, err := New(Options{Store: first.store, KeepDeleted: time.Hour, LogSpace: 1})
-		if err != nil {
-			t.Fatal(err)
-		}
-		launchers = append(launchers, l)
+		keepers = append(keepers, &Keeper{Store: first.Store, KeepDeleted: time.Hour})
 	}
-	for _, l := range launchers {
-		l.opts.LogSpace, l.opts.Log = 1, slog.New(slog.NewTextHandler(&said, nil))
+	for _, l := range keepers {
+		l.Space, l.Log = 1, slog.New(slog.NewTextHandler(&said, nil))
 	}
 	const rounds = 60
 	for i := range rounds {
 		stopped(t, first, fmt.Sprintf("s%d", i), "text", 100)
 	}
 	var all sync.WaitGroup
-	for n, l := range launchers {
+	for n, l := range keepers {
 		all.Go(func() {
 			for i := range rounds {
-				if i%len(launchers) == n {
-					if err := l.Forget(t.Context(), fmt.Sprintf("s%d", i)); err != nil {
+				if i%len(keepers) == n {
+					if err := remove(l, fmt.Sprintf("s%d", i)); err != nil {
 						t.Errorf("forget: %v", err)
 					}
 				}
-				if _, err := l.TrimLogs(); err != nil {
+				if _, err := l.Trim(); err != nil {
 					t.Errorf("trim: %v", err)
 				}
-				if _, err := first.store.SweepTrash(); err != nil {
+				if _, err := first.Store.SweepTrash(); err != nil {
 					t.Errorf("sweep: %v", err)
 				}
 			}

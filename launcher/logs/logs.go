@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package logs
 
 import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,14 +19,26 @@ import (
 	"sandboxctl.dev/actual/crashpoint"
 	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/gofer/sandboxlog"
-	"sandboxctl.dev/launcher/setup"
 )
+
+// Keeper makes the log directories of a store, and bounds them.
+type Keeper struct {
+	Store *actual.Store
+	// Space is how many bytes all logs may take together; 0 is the default for the
+	// disk.
+	Space uint64
+	// KeepDeleted is how long the logs of deleted sandboxes are kept.
+	KeepDeleted time.Duration
+	Log         *slog.Logger
+
+	trimming sync.Mutex // held while logs are measured and dropped
+}
 
 // Files in the log directory of an attempt.
 const (
-	appLog    = "app.log"    // what the application writes
-	sentryLog = "sentry.log" // the sentry's own diagnostics
-	goferLog  = "gofer.log"  // the gofer's
+	AppFile    = "app.log"    // what the application writes
+	SentryFile = "sentry.log" // the sentry's own diagnostics
+	GoferFile  = "gofer.log"  // the gofer's
 )
 
 // keepAttempts is how many attempts have their logs kept: the current one and
@@ -32,10 +47,11 @@ const keepAttempts = 2
 
 func attemptDir(attempt int64) string { return strconv.FormatInt(attempt, 10) }
 
-// prepareLogs makes the log directory of an attempt and removes those of attempts
-// before the last. The caller closes it.
-func (l *Launcher) prepareLogs(dir *os.File, rec *actual.Record, maps *setup.IDMaps) (*os.File, error) {
-	all, err := l.makeDir(dir, sandboxlog.Dir, rec.Name, false)
+// Prepare makes the log directory of an attempt and removes those of attempts
+// before the last. It belongs to the user and group that the gofer is on the
+// host. The caller closes it.
+func (k *Keeper) Prepare(dir *os.File, name string, attempt int64, uid, gid int) (*os.File, error) {
+	all, err := k.makeDir(dir, sandboxlog.Dir, name, false)
 	if err != nil {
 		return nil, err
 	}
@@ -43,13 +59,12 @@ func (l *Launcher) prepareLogs(dir *os.File, rec *actual.Record, maps *setup.IDM
 	if err := all.Chown(os.Geteuid(), os.Getegid()); err != nil {
 		return nil, fmt.Errorf("take log directory back: %w", err)
 	}
-	l.dropLogs(all, rec)
-	logs, err := l.makeDir(all, attemptDir(rec.Attempt), rec.Name, true)
+	k.dropLogs(all, name, attempt)
+	logs, err := k.makeDir(all, attemptDir(attempt), name, true)
 	if err != nil {
 		return nil, err
 	}
 	// The gofer writes there.
-	uid, gid := maps.Owner()
 	crashpoint.Before(crashpoint.LogOwner)
 	err = logs.Chown(uid, gid)
 	crashpoint.After(crashpoint.LogOwner)
@@ -61,7 +76,7 @@ func (l *Launcher) prepareLogs(dir *os.File, rec *actual.Record, maps *setup.IDM
 
 // makeDir makes a directory and opens it. What is there already is discarded if
 // it is not a directory, or if the directory must be new.
-func (l *Launcher) makeDir(dir *os.File, entry, name string, isNew bool) (*os.File, error) {
+func (k *Keeper) makeDir(dir *os.File, entry, name string, isNew bool) (*os.File, error) {
 	for try := 0; ; try++ {
 		crashpoint.Before(crashpoint.LogDirectory)
 		err := unix.Mkdirat(int(dir.Fd()), entry, 0o700)
@@ -76,7 +91,7 @@ func (l *Launcher) makeDir(dir *os.File, entry, name string, isNew bool) (*os.Fi
 		case try > 0 || !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP):
 			return nil, fmt.Errorf("create log directory: %w", err)
 		}
-		if err := l.store.Discard(dir, entry, name); err != nil {
+		if err := k.Store.Discard(dir, entry, name); err != nil {
 			return nil, fmt.Errorf("create log directory: %w", err)
 		}
 	}
@@ -84,22 +99,22 @@ func (l *Launcher) makeDir(dir *os.File, entry, name string, isNew bool) (*os.Fi
 
 // dropLogs removes the logs of attempts before the last, and what an earlier
 // version has left. A new attempt does not depend on it.
-func (l *Launcher) dropLogs(all *os.File, rec *actual.Record) {
+func (k *Keeper) dropLogs(all *os.File, name string, attempt int64) {
 	names, err := untrusted.List(int(all.Fd()), sandboxlog.MaxEntries)
 	for _, n := range names {
 		num, _, _ := strings.Cut(n, ".") // an earlier version had N.log
-		if a, err := strconv.ParseInt(num, 10, 64); err == nil && a > rec.Attempt-keepAttempts && a < rec.Attempt {
+		if a, err := strconv.ParseInt(num, 10, 64); err == nil && a > attempt-keepAttempts && a < attempt {
 			continue
 		}
-		err = errors.Join(err, l.store.Discard(all, n, rec.Name))
+		err = errors.Join(err, k.Store.Discard(all, n, name))
 	}
 	if err != nil {
-		l.opts.Log.Warn("old logs not removed", "sandbox", rec.Name, "err", err)
+		k.Log.Warn("old logs not removed", "sandbox", name, "err", err)
 	}
 }
 
-// createLog creates a file in a log directory that is new.
-func createLog(logs *os.File, name string) (*os.File, error) {
+// Create creates a file in a log directory that is new.
+func Create(logs *os.File, name string) (*os.File, error) {
 	fd, err := unix.Openat(int(logs.Fd()), name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_APPEND|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("create log %s: %w", name, err)
@@ -107,9 +122,9 @@ func createLog(logs *os.File, name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// cloneLogDir returns the log directory as a detached mount: a gofer that was
+// Clone returns the log directory as a detached mount: a gofer that was
 // taken over can't leave it through "..".
-func cloneLogDir(logs *os.File) (*os.File, error) {
+func Clone(logs *os.File) (*os.File, error) {
 	fd, err := unix.OpenTree(int(logs.Fd()), "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("clone log directory: %w", err)
@@ -122,23 +137,23 @@ func cloneLogDir(logs *os.File) (*os.File, error) {
 	return tree, nil
 }
 
-// Logs are the logs of one attempt.
-type Logs struct {
+// Attempt is the logs of one attempt.
+type Attempt struct {
 	files       *untrusted.FS
 	app, sentry string
 }
 
-// OpenLogs opens the logs of an attempt. fs.ErrNotExist if there are none.
-func OpenLogs(store *actual.Store, name string, attempt int64) (*Logs, error) {
-	return openLogs(store, &logTree{sandbox: name}, attempt)
+// Open opens the logs of an attempt. fs.ErrNotExist if there are none.
+func Open(store *actual.Store, name string, attempt int64) (*Attempt, error) {
+	return open(store, &logTree{sandbox: name}, attempt)
 }
 
-// OpenDeletedLogs opens the logs of an attempt of a deleted sandbox.
-func OpenDeletedLogs(store *actual.Store, d *actual.Deleted, attempt int64) (*Logs, error) {
-	return openLogs(store, &logTree{sandbox: d.Name, deleted: d}, attempt)
+// OpenDeleted opens the logs of an attempt of a deleted sandbox.
+func OpenDeleted(store *actual.Store, d *actual.Deleted, attempt int64) (*Attempt, error) {
+	return open(store, &logTree{sandbox: d.Name, deleted: d}, attempt)
 }
 
-func openLogs(store *actual.Store, t *logTree, attempt int64) (*Logs, error) {
+func open(store *actual.Store, t *logTree, attempt int64) (*Attempt, error) {
 	all, err := t.open(store)
 	if err != nil {
 		return nil, fmt.Errorf("open logs of %s: %w", t.sandbox, err)
@@ -150,7 +165,7 @@ func openLogs(store *actual.Store, t *logTree, attempt int64) (*Logs, error) {
 		var st unix.Stat_t
 		for _, f := range []string{num + ".log", num + ".sentry.log"} {
 			if unix.Fstatat(int(all.Fd()), f, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
-				return &Logs{untrusted.NewFS(all), num + ".log", num + ".sentry.log"}, nil
+				return &Attempt{untrusted.NewFS(all), num + ".log", num + ".sentry.log"}, nil
 			}
 		}
 	}
@@ -158,20 +173,20 @@ func openLogs(store *actual.Store, t *logTree, attempt int64) (*Logs, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open logs of %s: %w", t.sandbox, err)
 	}
-	return &Logs{untrusted.NewFS(d), appLog, sentryLog}, nil
+	return &Attempt{untrusted.NewFS(d), AppFile, SentryFile}, nil
 }
 
 // App follows what the application writes.
-func (l *Logs) App() *sandboxlog.Follower { return sandboxlog.NewFollower(l.files, l.app) }
+func (l *Attempt) App() *sandboxlog.Follower { return sandboxlog.NewFollower(l.files, l.app) }
 
 // Sentry follows the sentry's own diagnostics.
-func (l *Logs) Sentry() *sandboxlog.Follower { return sandboxlog.NewFollower(l.files, l.sentry) }
+func (l *Attempt) Sentry() *sandboxlog.Follower { return sandboxlog.NewFollower(l.files, l.sentry) }
 
 // Close closes the directory; files that are followed stay open.
-func (l *Logs) Close() error { return l.files.Close() }
+func (l *Attempt) Close() error { return l.files.Close() }
 
-// tail returns the end of a log file, for an error message.
-func (l *Logs) tail(name string, size int64) string {
+// Tail returns the end of a log file, for an error message.
+func (l *Attempt) Tail(name string, size int64) string {
 	f, err := l.files.Open(name)
 	if err != nil {
 		return ""

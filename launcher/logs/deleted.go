@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package logs
 
 import (
 	"errors"
@@ -15,28 +15,28 @@ import (
 	"sandboxctl.dev/gofer/sandboxlog"
 )
 
-// keepLogs keeps the logs of a sandbox that is about to be removed, for
-// Options.KeepDeleted. If the disk is short of room, none are kept: the user may delete
+// Keep keeps the logs of a sandbox that is about to be removed, for
+// KeepDeleted. If the disk is short of room, none are kept: the user may delete
 // the sandbox to free them. If there is anything but logs, which only a gofer that was
 // taken over can make, it goes into the trash.
-func (l *Launcher) keepLogs(rec *actual.Record) error {
-	if l.opts.KeepDeleted <= 0 {
+func (k *Keeper) Keep(name string, attempt int64) error {
+	if k.KeepDeleted <= 0 {
 		return nil
 	}
-	disk, err := l.store.Disk()
+	disk, err := k.Store.Disk()
 	if err != nil || disk.Pressure() != "" {
 		return err
 	}
-	some, err := l.onlyLogs(&logTree{sandbox: rec.Name})
+	some, err := k.onlyLogs(&logTree{sandbox: name})
 	if err != nil || !some {
 		return err
 	}
-	d := &actual.Deleted{Name: rec.Name, Attempt: rec.Attempt, At: time.Now()}
-	if err := l.store.KeepDeleted(d, sandboxlog.Dir); err != nil {
+	d := &actual.Deleted{Name: name, Attempt: attempt, At: time.Now()}
+	if err := k.Store.KeepDeleted(d, sandboxlog.Dir); err != nil {
 		return err
 	}
 	// Now, and not with the next sweep: sandboxes can be made and deleted faster.
-	_, err = l.trim(nil)
+	_, err = k.trim(nil)
 	return err
 }
 
@@ -45,8 +45,8 @@ var errForeign = errors.New("there are other things than logs in its log directo
 
 // onlyLogs says whether a sandbox has logs. It is an error if it has anything
 // else in its log directory.
-func (l *Launcher) onlyLogs(t *logTree) (some bool, err error) {
-	err = l.eachAttempt(t, func(_ string, dir *os.File) error {
+func (k *Keeper) onlyLogs(t *logTree) (some bool, err error) {
+	err = k.eachAttempt(t, func(_ string, dir *os.File) error {
 		names, err := untrusted.List(int(dir.Fd()), sandboxlog.MaxEntries)
 		for _, n := range names {
 			var st unix.Stat_t
@@ -70,12 +70,12 @@ func (l *Launcher) onlyLogs(t *logTree) (some bool, err error) {
 // expireDeleted removes the logs of deleted sandboxes whose time is over, that are
 // too many, or that are empty. It returns what is left. Where the clock was set
 // back, what was deleted later than now is kept as long again at most.
-func (l *Launcher) expireDeleted(now time.Time) ([]*logTree, error) {
-	list, err := l.store.ListDeleted()
+func (k *Keeper) expireDeleted(now time.Time) ([]*logTree, error) {
+	list, err := k.Store.ListDeleted()
 	if err != nil || len(list) == 0 {
 		return nil, err
 	}
-	dir, err := l.store.OpenDeletedDir()
+	dir, err := k.Store.OpenDeletedDir()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -87,13 +87,13 @@ func (l *Launcher) expireDeleted(now time.Time) ([]*logTree, error) {
 	var errs []error
 	for i, d := range list {
 		t := &logTree{sandbox: d.Name, attempt: d.Attempt, deleted: d}
-		if now.Sub(d.At).Abs() <= l.opts.KeepDeleted && i < actual.MaxDeleted {
-			if some, err := l.onlyLogs(t); some || err != nil {
+		if now.Sub(d.At).Abs() <= k.KeepDeleted && i < actual.MaxDeleted {
+			if some, err := k.onlyLogs(t); some || err != nil {
 				left = append(left, t)
 				continue
 			}
 		}
-		errs = append(errs, l.store.Discard(dir, d.Entry(), d.Name))
+		errs = append(errs, k.Store.Discard(dir, d.Entry(), d.Name))
 	}
 	return left, errors.Join(errs...)
 }

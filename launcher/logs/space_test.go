@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package logs
 
 import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,17 +22,14 @@ import (
 
 // manyLogs is a store of sandboxes that have run twice, with logs of 64 KiB each. The
 // second's are the older ones.
-func manyLogs(t *testing.T, space uint64) (*Launcher, string) {
+func manyLogs(t *testing.T, space uint64) (*Keeper, string) {
 	t.Helper()
 	store, err := actual.OpenStore(filepath.Join(t.TempDir(), "state"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
-	l, err := New(Options{Store: store, LogSpace: space})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := &Keeper{Store: store, Space: space, Log: slog.New(slog.DiscardHandler)}
 	for i, name := range []string{"new", "old"} {
 		if err := store.Claim(name); err != nil {
 			t.Fatal(err)
@@ -88,7 +86,7 @@ func TestTrimLogs(t *testing.T) {
 			t.Parallel()
 			l, dir := manyLogs(t, c.space)
 			before := logsLeft(t, dir)
-			freed, err := l.TrimLogs()
+			freed, err := l.Trim()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -97,7 +95,7 @@ func TestTrimLogs(t *testing.T) {
 			if got := strings.Join(gone, " "); got != c.gone || freed != uint64(len(gone))*64<<10 {
 				t.Errorf("%s are gone (%d bytes), expected %s", got, freed, c.gone)
 			}
-			if again, err := l.TrimLogs(); again != 0 || err != nil {
+			if again, err := l.Trim(); again != 0 || err != nil {
 				t.Errorf("%d bytes with the second: %v", again, err)
 			}
 		})
@@ -125,7 +123,7 @@ func TestTrimForeign(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := l.TrimLogs(); err != nil {
+	if _, err := l.Trim(); err != nil {
 		t.Fatal(err)
 	}
 	if after := logsLeft(t, dir); !slices.Equal(before, after) {

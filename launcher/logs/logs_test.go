@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package logs
 
 import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,16 +20,13 @@ import (
 )
 
 // logsHost is a store with one sandbox that has run once.
-func logsHost(t *testing.T) (l *Launcher, dir *os.File, path string) {
+func logsHost(t *testing.T) (l *Keeper, dir *os.File, path string) {
 	t.Helper()
 	store, err := actual.OpenStore(filepath.Join(t.TempDir(), "state"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
-	if l, err = New(Options{Store: store}); err != nil {
-		t.Fatal(err)
-	}
 	if err := store.Claim("web"); err != nil {
 		t.Fatal(err)
 	}
@@ -36,10 +34,8 @@ func logsHost(t *testing.T) (l *Launcher, dir *os.File, path string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { dir.Close() })
-	return l, dir, filepath.Join(store.Path(), "sandboxes", "web", sandboxlog.Dir)
+	return &Keeper{Store: store, Log: slog.New(slog.DiscardHandler)}, dir, filepath.Join(store.Path(), "sandboxes", "web", sandboxlog.Dir)
 }
-
-func webAttempt(n int64) *actual.Record { return &actual.Record{Name: "web", Attempt: n} }
 
 // ends fails the test if something blocks.
 func ends(t *testing.T, what string, fn func()) {
@@ -75,33 +71,33 @@ func TestHostileLogs(t *testing.T) {
 			l, dir, path := logsHost(t)
 			for attempt := int64(1); attempt < 5; attempt++ {
 				ends(t, "to prepare an attempt", func() {
-					logs, err := l.prepareLogs(dir, webAttempt(attempt), nil)
+					logs, err := l.Prepare(dir, "web", attempt, 0, 0)
 					if err != nil {
 						t.Fatal(err)
 					}
 					defer logs.Close()
-					f, err := createLog(logs, goferLog)
+					f, err := Create(logs, GoferFile)
 					if err != nil {
 						t.Fatal(err)
 					}
 					f.Close()
 				})
 				own := filepath.Join(path, fmt.Sprint(attempt))
-				if err := os.Remove(filepath.Join(own, goferLog)); err != nil {
+				if err := os.Remove(filepath.Join(own, GoferFile)); err != nil {
 					t.Fatal(err)
 				}
-				for _, n := range []string{appLog, appLog + ".1", sentryLog, goferLog, "other\n"} {
+				for _, n := range []string{AppFile, AppFile + ".1", SentryFile, GoferFile, "other\n"} {
 					if err := plant(filepath.Join(own, n)); err != nil {
 						t.Skipf("can't be made here: %v", err)
 					}
 				}
 				ends(t, "to read its logs", func() {
-					logs, err := OpenLogs(l.store, "web", attempt)
+					logs, err := Open(l.Store, "web", attempt)
 					if err != nil {
 						t.Fatal(err)
 					}
 					defer logs.Close()
-					if said := logs.tail(goferLog, 1000); said != "" {
+					if said := logs.Tail(GoferFile, 1000); said != "" {
 						t.Errorf("the gofer said %q", said)
 					}
 					for _, f := range []*sandboxlog.Follower{logs.App(), logs.Sentry()} {
@@ -116,12 +112,12 @@ func TestHostileLogs(t *testing.T) {
 					t.Errorf("attempt %d: logs of %d attempts are kept", attempt, n)
 				}
 			}
-			trash := filepath.Join(l.store.Path(), actual.TrashDir)
+			trash := filepath.Join(l.Store.Path(), actual.TrashDir)
 			if got := entries(t, trash); len(got) > 0 {
 				t.Errorf("in the trash: %v", got)
 			}
 			ends(t, "to forget it", func() {
-				if err := l.store.Remove("web"); err != nil {
+				if err := l.Store.Remove("web"); err != nil {
 					t.Error(err)
 				}
 			})
@@ -168,7 +164,7 @@ func TestLogsOfEarlierVersion(t *testing.T) {
 			if err := build(path); err != nil {
 				t.Fatal(err)
 			}
-			logs, err := l.prepareLogs(dir, webAttempt(8), nil)
+			logs, err := l.Prepare(dir, "web", 8, 0, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -176,7 +172,7 @@ func TestLogsOfEarlierVersion(t *testing.T) {
 			want := "[8]"
 			if what == "files" {
 				want = "[7.log 8]"
-				old, err := OpenLogs(l.store, "web", 7)
+				old, err := Open(l.Store, "web", 7)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -202,12 +198,12 @@ func TestLogsOfEarlierVersion(t *testing.T) {
 func TestSparseLog(t *testing.T) {
 	t.Parallel()
 	l, dir, path := logsHost(t)
-	logs, err := l.prepareLogs(dir, webAttempt(1), nil)
+	logs, err := l.Prepare(dir, "web", 1, 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	logs.Close()
-	f, err := os.Create(filepath.Join(path, "1", appLog))
+	f, err := os.Create(filepath.Join(path, "1", AppFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +213,7 @@ func TestSparseLog(t *testing.T) {
 		t.Skipf("no such file can be made here: %v", err)
 	}
 	ends(t, "to read it", func() {
-		logs, err := OpenLogs(l.store, "web", 1)
+		logs, err := Open(l.Store, "web", 1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -232,7 +228,7 @@ func TestSparseLog(t *testing.T) {
 			t.Errorf("%q", got)
 		}
 	})
-	if _, err := OpenLogs(l.store, "web", 2); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Open(l.Store, "web", 2); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("an attempt without logs: %v", err)
 	}
 }

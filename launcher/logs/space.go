@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package logs
 
 import (
 	"cmp"
@@ -19,17 +19,17 @@ import (
 	"sandboxctl.dev/gofer/sandboxlog"
 )
 
-// room says why nothing can be created on the disk of the state, nil if something
+// Room says why nothing can be created on the disk of the state, nil if something
 // can. Logs that nobody needs are dropped for it.
-func (l *Launcher) room() error {
-	disk, err := l.store.Disk()
+func (k *Keeper) Room() error {
+	disk, err := k.Store.Disk()
 	if err != nil || disk.Full() == nil {
 		return err
 	}
-	if _, err := l.TrimLogs(); err != nil {
-		l.opts.Log.Warn("old logs not removed", "err", err)
+	if _, err := k.Trim(); err != nil {
+		k.Log.Warn("old logs not removed", "err", err)
 	}
-	if disk, err = l.store.Disk(); err != nil {
+	if disk, err = k.Store.Disk(); err != nil {
 		return err
 	}
 	return disk.Full()
@@ -64,14 +64,14 @@ const (
 // maxDeletedLogs is how much the logs of all deleted sandboxes may take together.
 const maxDeletedLogs = 64 << 20
 
-// TrimLogs removes logs while the logs of all sandboxes take more than they may,
+// Trim removes logs while the logs of all sandboxes take more than they may,
 // or the disk has less free space than logs leave: those of deleted sandboxes
 // first, then those of runs before the current one, the oldest first, then the
 // older halves of the current ones. Logs of deleted sandboxes are removed as well
 // when their time is over or they are too many. It needs no room on the disk. It
 // returns how many bytes were freed.
-func (l *Launcher) TrimLogs() (freed uint64, err error) {
-	list, err := l.store.List()
+func (k *Keeper) Trim() (freed uint64, err error) {
+	list, err := k.Store.List()
 	if err != nil {
 		return 0, err
 	}
@@ -79,20 +79,20 @@ func (l *Launcher) TrimLogs() (freed uint64, err error) {
 	for i, rec := range list.Records {
 		trees[i] = &logTree{sandbox: rec.Name, attempt: rec.Attempt}
 	}
-	return l.trim(trees)
+	return k.trim(trees)
 }
 
-// trim is TrimLogs of these sandboxes and the deleted ones.
-func (l *Launcher) trim(trees []*logTree) (freed uint64, err error) {
-	l.trimming.Lock()
-	defer l.trimming.Unlock()
-	disk, err := l.store.Disk()
+// trim is Trim of these sandboxes and the deleted ones.
+func (k *Keeper) trim(trees []*logTree) (freed uint64, err error) {
+	k.trimming.Lock()
+	defer k.trimming.Unlock()
+	disk, err := k.Store.Disk()
 	if err != nil {
 		return 0, err
 	}
-	deleted, err := l.expireDeleted(time.Now())
+	deleted, err := k.expireDeleted(time.Now())
 	errs := []error{err}
-	files := l.logFiles(append(trees, deleted...))
+	files := k.logFiles(append(trees, deleted...))
 	var sum, kept uint64
 	for i := range files {
 		sum += files[i].bytes
@@ -101,8 +101,8 @@ func (l *Launcher) trim(trees []*logTree) (freed uint64, err error) {
 		}
 	}
 	most := disk.MostLogs()
-	if l.opts.LogSpace > 0 {
-		most = l.opts.LogSpace
+	if k.Space > 0 {
+		most = k.Space
 	}
 	slices.SortFunc(files, dropOrder)
 	for i := range files {
@@ -113,7 +113,7 @@ func (l *Launcher) trim(trees []*logTree) (freed uint64, err error) {
 		case enough, f.rank == rankCurrent:
 			return freed, errors.Join(errs...)
 		}
-		if err := l.dropLog(f); err != nil {
+		if err := k.dropLog(f); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -133,10 +133,10 @@ func dropOrder(a, b logFile) int {
 }
 
 // logFiles lists the logs of sandboxes.
-func (l *Launcher) logFiles(trees []*logTree) []logFile {
+func (k *Keeper) logFiles(trees []*logTree) []logFile {
 	var out []logFile
 	for _, t := range trees {
-		err := l.eachAttempt(t, func(attempt string, dir *os.File) error {
+		err := k.eachAttempt(t, func(attempt string, dir *os.File) error {
 			n, err := strconv.ParseInt(attempt, 10, 64)
 			if err != nil {
 				return nil //nolint:nilerr // of an earlier version: the next attempt removes it
@@ -164,7 +164,7 @@ func (l *Launcher) logFiles(trees []*logTree) []logFile {
 		})
 		if err != nil {
 			// It hides no other.
-			l.opts.Log.Warn("logs not measured", "sandbox", t.sandbox, "err", err)
+			k.Log.Warn("logs not measured", "sandbox", t.sandbox, "err", err)
 		}
 	}
 	return out
@@ -176,7 +176,7 @@ func isLogFile(name string, st *unix.Stat_t) bool {
 
 func isLog(name string) bool {
 	switch strings.TrimSuffix(name, ".1") {
-	case appLog, sentryLog, goferLog:
+	case AppFile, SentryFile, GoferFile:
 		return true
 	}
 	return false
@@ -208,8 +208,8 @@ func (t *logTree) deletedAt() time.Time {
 }
 
 // eachAttempt calls fn with the log directory of each attempt of a sandbox.
-func (l *Launcher) eachAttempt(t *logTree, fn func(attempt string, dir *os.File) error) error {
-	all, err := t.open(l.store)
+func (k *Keeper) eachAttempt(t *logTree, fn func(attempt string, dir *os.File) error) error {
+	all, err := t.open(k.Store)
 	if err != nil {
 		return ignoreMissing(err)
 	}
@@ -234,16 +234,16 @@ func ignoreMissing(err error) error {
 }
 
 // dropLog removes one log. A process that has it open keeps a file without a name.
-func (l *Launcher) dropLog(f *logFile) error {
+func (k *Keeper) dropLog(f *logFile) error {
 	dropped := false
-	err := l.eachAttempt(f.tree, func(attempt string, dir *os.File) error {
+	err := k.eachAttempt(f.tree, func(attempt string, dir *os.File) error {
 		if attempt != attemptDir(f.attempt) || dropped {
 			return nil
 		}
 		dropped = true
 		err := unix.Unlinkat(int(dir.Fd()), f.name, 0)
 		if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) {
-			return l.store.Discard(dir, f.name, f.tree.sandbox)
+			return k.Store.Discard(dir, f.name, f.tree.sandbox)
 		}
 		return ignoreMissing(err)
 	})
