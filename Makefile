@@ -64,7 +64,7 @@ reaction: build ## how soon a change is acted on among 10 000 manifests, and the
 
 .PHONY: racer
 racer: build ## swap the sources of volumes for links while sandboxes start, RACER (60s) each
-	SANDBOXCTL_RACER=$(RACER) $(TESTENV) $(GO) test -count=1 -v -timeout 30m ./launcher ./cmd/sandboxctl -run '^TestRacer'
+	SANDBOXCTL_RACER=$(RACER) $(TESTENV) $(GO) test -count=1 -v -timeout 30m ./launcher/hostfs ./cmd/sandboxctl -run '^TestRacer'
 
 .PHONY: crash
 crash: build ## kill the daemon at every moment of every operation, as root (about ten minutes)

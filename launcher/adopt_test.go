@@ -15,6 +15,7 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/resolve"
 )
 
 // adoption is a create of a sandbox with a bundle that was cut short after its gates
@@ -70,7 +71,7 @@ func newAdoption(t *testing.T, config string, change func(*desired.Spec)) *adopt
 		t.Fatal(err)
 	}
 	a.rec = &actual.Record{Name: "web", UID: "u", Attempt: 1, Spec: spec, Sentry: &actual.Identity{PID: 2}, SetupFile: true}
-	st, err := fromManifest(sb, hostPolicy(t, a.policy))
+	st, err := resolve.FromManifest(sb, hostPolicy(t, a.policy))
 	if err != nil {
 		t.Fatal(err)
 	}

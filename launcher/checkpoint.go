@@ -22,6 +22,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/launcher/hostfs"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
 )
@@ -230,7 +231,7 @@ func openCheckpoint(path string) (*checkpointImage, error) {
 		return nil, fmt.Errorf("open checkpoint: %w", err)
 	}
 	defer dir.Close()
-	f, err := openBeneath(int(dir.Fd()), checkpointInfo, unix.O_RDONLY|unix.O_NONBLOCK)
+	f, err := hostfs.OpenBeneath(int(dir.Fd()), checkpointInfo, unix.O_RDONLY|unix.O_NONBLOCK)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open checkpoint: %s holds none, or one that was not finished", path)
 	}
@@ -247,7 +248,7 @@ func openCheckpoint(path string) (*checkpointImage, error) {
 	if err := dec.Decode(&img.info); err != nil {
 		return nil, fmt.Errorf("read checkpoint: decode %s: %w", checkpointInfo, err)
 	}
-	if img.state, err = openBeneath(int(dir.Fd()), checkpointState, unix.O_RDONLY|unix.O_NONBLOCK); err != nil {
+	if img.state, err = hostfs.OpenBeneath(int(dir.Fd()), checkpointState, unix.O_RDONLY|unix.O_NONBLOCK); err != nil {
 		return nil, fmt.Errorf("open checkpoint: %s: %w", checkpointState, err)
 	}
 	return img, nil

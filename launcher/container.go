@@ -16,6 +16,8 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/launcher/hostfs"
+	"sandboxctl.dev/launcher/resolve"
 	"sandboxctl.dev/launcher/sentry"
 )
 
@@ -65,22 +67,11 @@ func (l *Launcher) CreateContainer(ctx context.Context, c *Container) (int, erro
 
 // createContainer returns the record if something may have been started.
 func (l *Launcher) createContainer(ctx context.Context, c *Container) (*actual.Record, error) {
-	st, err := fromContainer(c.Spec, c.Bundle)
+	st, err := resolve.FromContainer(c.Spec, c.Bundle)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkCommand(c.Spec, st.Root.Path); err != nil {
-		return nil, err
-	}
-	if err := checkCopyUp(st); err != nil {
-		return nil, err
-	}
-	if st.Root.ReadOnly {
-		if err := makeMountPoints(st); err != nil {
-			return nil, err
-		}
-	}
-	if err := checkNamespaces(c.Spec); err != nil {
+	if err := resolve.Container(c.Spec, st); err != nil {
 		return nil, err
 	}
 	rec, err := newContainerRecord(c)
@@ -146,12 +137,12 @@ func containerSpec(store *actual.Store, id string) (*specs.Spec, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	f, err := openBeneath(int(dir.Fd()), containerConfig, unix.O_RDONLY|unix.O_NONBLOCK)
+	f, err := hostfs.OpenBeneath(int(dir.Fd()), containerConfig, unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("open configuration of %s: %w", id, err)
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, 4*maxBundleConfig))
+	b, err := io.ReadAll(io.LimitReader(f, 4*resolve.MaxConfig))
 	if err != nil {
 		return nil, fmt.Errorf("read configuration of %s: %w", id, err)
 	}

@@ -15,49 +15,10 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"sandboxctl.dev/actual"
-	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/pidone"
 	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/sentry"
 )
-
-func TestChooseInit(t *testing.T) {
-	t.Parallel()
-	yes, no := true, false
-	for name, c := range map[string]struct {
-		change func(*desired.Spec)
-		want   string
-	}{
-		"nothing said": {nil, actual.InitOwn},
-		"asked for":    {func(s *desired.Spec) { s.Init = &yes }, actual.InitOwn},
-		"refused":      {func(s *desired.Spec) { s.Init = &no }, "none: spec.init is false"},
-		"an init":      {func(s *desired.Spec) { s.Command = []string{"/usr/bin/tini", "--", "app"} }, "none: the command is an init process"},
-		"by a variable": {func(s *desired.Spec) {
-			s.Command, s.Env = []string{"$(I)"}, []desired.EnvVar{{Name: "I", Value: "dumb-init"}}
-		}, "none: the command is an init process"},
-		"one process":   {func(s *desired.Spec) { s.Rlimits = []desired.Rlimit{{Type: "nproc", Soft: 1, Hard: 9}} }, "none: rlimits allow one process"},
-		"two processes": {func(s *desired.Spec) { s.Rlimits = []desired.Rlimit{{Type: "nproc", Soft: 2, Hard: 9}} }, actual.InitOwn},
-		"a terminal":    {func(s *desired.Spec) { s.Terminal = true }, actual.InitOwn},
-	} {
-		st, err := fromManifest(manifest(c.change), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if st.Init != c.want || st.Reports() != (c.want == actual.InitOwn) {
-			t.Errorf("%s: %q, expected %q", name, st.Init, c.want)
-		}
-	}
-	// An OCI client's container has none, whatever it runs.
-	bundle := t.TempDir()
-	if err := os.Mkdir(bundle+"/r", 0o700); err != nil {
-		t.Fatal(err)
-	}
-	st, err := fromContainer(&specs.Spec{Version: specs.Version, Root: &specs.Root{Path: "r"}, Process: &specs.Process{Args: []string{"sh"}, Cwd: "/"}}, bundle)
-	if err != nil || st.Init != "" || st.Reports() {
-		t.Errorf("%+v %v", st, err)
-	}
-}
 
 // Nobody who has the file of the init process can change it, and each sandbox has
 // its own.

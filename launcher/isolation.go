@@ -3,8 +3,12 @@
 package launcher
 
 import (
+	"fmt"
+	"os"
+	"sync"
 	"syscall"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/launcher/setup"
@@ -55,4 +59,40 @@ func goferAttr(maps *setup.IDMaps) (*syscall.SysProcAttr, error) {
 	attr := &syscall.SysProcAttr{Cloneflags: childNamespaces | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP}
 	mapUsers(maps, attr)
 	return attr, nil
+}
+
+// identityMaps map every id that this process's own user namespace has to itself:
+// a daemon that runs in one, as in an unprivileged container, can't map others.
+var identityMaps = sync.OnceValues(func() (*setup.IDMaps, error) {
+	m := &setup.IDMaps{}
+	for name, to := range map[string]*[]specs.LinuxIDMapping{"uid_map": &m.UIDs, "gid_map": &m.GIDs} {
+		b, err := os.ReadFile("/proc/self/" + name)
+		if err != nil {
+			return nil, fmt.Errorf("read own id mappings: %w", err)
+		}
+		if *to, err = setup.ParseIDMap(string(b)); err != nil {
+			return nil, fmt.Errorf("read own id mappings: %w", err)
+		}
+		for i := range *to {
+			r := &(*to)[i]
+			r.HostID = r.ContainerID
+		}
+	}
+	return m, nil
+})
+
+// mapUsers has a process start as root of a new user namespace with the mappings.
+func mapUsers(m *setup.IDMaps, attr *syscall.SysProcAttr) {
+	attr.Cloneflags |= unix.CLONE_NEWUSER
+	attr.UidMappings, attr.GidMappings = sysMaps(m.UIDs), sysMaps(m.GIDs)
+	attr.GidMappingsEnableSetgroups = true
+	attr.Credential = &syscall.Credential{Uid: 0, Gid: 0}
+}
+
+func sysMaps(maps []specs.LinuxIDMapping) []syscall.SysProcIDMap {
+	out := make([]syscall.SysProcIDMap, len(maps))
+	for i, m := range maps {
+		out[i] = syscall.SysProcIDMap{ContainerID: int(m.ContainerID), HostID: int(m.HostID), Size: int(m.Size)}
+	}
+	return out
 }

@@ -18,6 +18,7 @@ import (
 	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/companion"
+	"sandboxctl.dev/launcher/resolve"
 	"sandboxctl.dev/launcher/setup"
 )
 
@@ -28,7 +29,7 @@ var ErrNotRestorable = errors.New("the checkpoint can't be restored")
 // CheckRestore says whether a sandbox of the manifest could be restored from
 // the checkpoint in a directory: nil, or ErrNotRestorable with every reason.
 func CheckRestore(ctx context.Context, sb *desired.Sandbox, path, sentryPath string) error {
-	st, err := fromManifest(sb, nil)
+	st, err := resolve.FromManifest(sb, nil)
 	if err != nil {
 		return err
 	}
@@ -37,7 +38,7 @@ func CheckRestore(ctx context.Context, sb *desired.Sandbox, path, sentryPath str
 
 // CheckRestoreContainer is CheckRestore for the bundle of a container.
 func CheckRestoreContainer(ctx context.Context, cfg *specs.Spec, bundle, path, sentryPath string) error {
-	st, err := fromContainer(cfg, bundle)
+	st, err := resolve.FromContainer(cfg, bundle)
 	if err != nil {
 		return err
 	}

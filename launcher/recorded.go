@@ -8,6 +8,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/resolve"
 	"sandboxctl.dev/launcher/setup"
 )
 
@@ -52,7 +53,7 @@ func earlierSetup(store *actual.Store, rec *actual.Record) (*setup.Setup, error)
 		if err != nil {
 			return nil, err
 		}
-		return fromContainer(cfg, rec.Container.Bundle)
+		return resolve.FromContainer(cfg, rec.Container.Bundle)
 	}
 	e, err := desired.FromCanonical(rec.Spec, rec.SourceFile)
 	if err != nil {
@@ -61,7 +62,7 @@ func earlierSetup(store *actual.Store, rec *actual.Record) (*setup.Setup, error)
 	if bundle := e.Sandbox.Spec.Root.Bundle; bundle != "" {
 		return nil, fmt.Errorf("what was built for %s can't be told: an earlier version of sandboxctl started it and wrote nothing down, and %s/config.json may have changed since; it runs on, and a restart writes the file", rec.Name, bundle)
 	}
-	st, err := fromManifest(e.Sandbox, nil)
+	st, err := resolve.FromManifest(e.Sandbox, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -24,8 +24,10 @@ import (
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/companion"
+	"sandboxctl.dev/launcher/hostfs"
 	"sandboxctl.dev/launcher/logs"
 	"sandboxctl.dev/launcher/proc"
+	"sandboxctl.dev/launcher/resolve"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/wire"
@@ -52,7 +54,7 @@ type launch struct {
 // start brings the sandbox of a record up: gated processes, record, gates,
 // control server, application. On error the caller aborts.
 func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sandbox, policy *hostpolicy.Policy, checkpoint string) error {
-	st, err := fromManifest(sb, policy)
+	st, err := resolve.FromManifest(sb, policy)
 	if err != nil {
 		return err
 	}
@@ -70,10 +72,10 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	rec.Init = st.Init
 	// Not before the checkpoint is compared: it was described without.
 	described := st.CopySpec()
-	if err := resolveMountPoints(st); err != nil {
+	if err := resolve.MountPoints(st); err != nil {
 		return err
 	}
-	if err := hideInBundle(st); err != nil {
+	if err := resolve.HideInBundle(st); err != nil {
 		return err
 	}
 	if !reflect.DeepEqual(described, st.Spec) {
@@ -103,7 +105,7 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	}
 	if err := l.startApp(ctx, rec, st, b.control, img); err != nil {
 		if img == nil {
-			err = sentry.ExplainCommand(err, func(p string) []byte { return peek(st, p) })
+			err = sentry.ExplainCommand(err, func(p string) []byte { return resolve.Peek(st, p, sentry.MaxInterpreterLine) })
 		}
 		return l.explain(ctx, err, rec)
 	}
@@ -363,12 +365,14 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 	defer sentryBin.Close()
 	defer goferBin.Close()
 
-	files, err := openSources(st.Sources(), &toGofer, &toSentry)
+	files, err := hostfs.OpenSources(st.Sources(), &toGofer, &toSentry)
 	if err != nil {
 		return nil, err
 	}
-	rec.Files = files.files()
-	never, overlays, err := l.checkServed(files.trees, st)
+	rec.Files = files.Files()
+	never, overlays, err := files.Check(st, &hostfs.Host{
+		State: l.store.RootDir(), StatePath: l.store.Path(), Programs: []string{l.sentry.Path, l.gofer.Path},
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -395,7 +399,7 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 	if err != nil {
 		return nil, err
 	}
-	args, ready, err := l.sentryArgs(la, dir, gateFD, files.sockets, stdioFDs, &toSentry)
+	args, ready, err := l.sentryArgs(la, dir, gateFD, files.Sockets, stdioFDs, &toSentry)
 	if err != nil {
 		return nil, errors.Join(err, sentryGate.Close())
 	}
@@ -409,7 +413,7 @@ func (l *Launcher) spawnPair(ctx context.Context, la *launch, dir, cgroupFD int)
 		return nil, errors.Join(err, ready.Close())
 	}
 	p.gofer, err = spawnGofer(goferBin, la, p.sentry, &gofer.Config{
-		Mounts: files.mounts, DirectFS: st.DirectFS, Logs: *logs, NeverShared: never, Overlays: overlays,
+		Mounts: files.Mounts, DirectFS: st.DirectFS, Logs: *logs, NeverShared: never, Overlays: overlays,
 	}, dir, &toGofer, cgroupFD)
 	if err != nil {
 		return nil, errors.Join(err, p.sentry.Abandon(), ready.Close())

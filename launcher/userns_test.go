@@ -117,7 +117,7 @@ func startInGoferNamespace(t *testing.T) string {
 // Mappings that were asked for are not changed.
 func TestGoferMappings(t *testing.T) {
 	t.Parallel()
-	maps := &setup.IDMaps{UIDs: []specs.LinuxIDMapping{idRange(0, 100000, 10)}, GIDs: []specs.LinuxIDMapping{idRange(0, 200000, 20)}}
+	maps := &setup.IDMaps{UIDs: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 10}}, GIDs: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 200000, Size: 20}}}
 	attr, err := goferAttr(maps)
 	if err != nil || attr.UidMappings[0].HostID != 100000 || attr.GidMappings[0].Size != 20 || attr.Cloneflags&unix.CLONE_NEWUSER == 0 {
 		t.Errorf("%+v %v", attr, err)

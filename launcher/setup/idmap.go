@@ -5,9 +5,12 @@ package setup
 import (
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/desired"
 )
 
@@ -119,4 +122,25 @@ func ContainerMaps(l *specs.Linux, path string, userns bool, mapsOf func(path st
 		return nil, fmt.Errorf("linux: %w", err)
 	}
 	return m, nil
+}
+
+// ParseIDMap reads lines of "inside outside size".
+func ParseIDMap(s string) ([]specs.LinuxIDMapping, error) {
+	var out []specs.LinuxIDMapping
+	for line := range strings.Lines(s) {
+		f := strings.Fields(line)
+		if len(f) != 3 {
+			return nil, fmt.Errorf("expected three numbers, got %q", untrusted.Line(line, 80))
+		}
+		var n [3]uint32
+		for i := range f {
+			v, err := strconv.ParseUint(f[i], 10, 32)
+			if err != nil {
+				return nil, err
+			}
+			n[i] = uint32(v)
+		}
+		out = append(out, specs.LinuxIDMapping{ContainerID: n[0], HostID: n[1], Size: n[2]})
+	}
+	return out, nil
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package resolve
 
 import (
 	"os"
@@ -121,9 +121,9 @@ func TestSpecFields(t *testing.T) {
 			if err := st.FromConfig(dir, c); err != nil {
 				return nil, err
 			}
-			return st, hideInBundle(st)
+			return st, HideInBundle(st)
 		},
-		specfield.Runtime: fromContainer,
+		specfield.Runtime: FromContainer,
 	}
 	// These take effect elsewhere: annotations and the terminal in oci, the score in
 	// createContainer, hooks in oci, and each has a test of its own.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package resolve
 
 import (
 	"errors"
@@ -56,8 +56,12 @@ func TestMapsOf(t *testing.T) {
 	}
 	want := &setup.IDMaps{UIDs: []specs.LinuxIDMapping{idRange(0, 300000, 1000), idRange(5000, 400000, 1)}, GIDs: []specs.LinuxIDMapping{idRange(0, 350000, 10)}}
 	cmd := exec.Command("sleep", "1000")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	mapUsers(want, cmd.SysProcAttr)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Pdeathsig: unix.SIGKILL, Cloneflags: unix.CLONE_NEWUSER, GidMappingsEnableSetgroups: true,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 300000, Size: 1000}, {ContainerID: 5000, HostID: 400000, Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 350000, Size: 10}},
+		Credential:  &syscall.Credential{},
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +71,7 @@ func TestMapsOf(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v %v, expected %+v", got, err, want)
 	}
-	if _, err := parseIDMap("0 1\n"); err == nil {
+	if _, err := setup.ParseIDMap("0 1\n"); err == nil {
 		t.Error("two numbers are a range")
 	}
 }

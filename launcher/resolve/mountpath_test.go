@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package resolve
 
 import (
 	"os"
@@ -69,7 +69,7 @@ func TestResolveMountPoints(t *testing.T) {
 		st := &setup.Setup{Root: setup.Source{Path: filepath.Join(dir, "root")}, Spec: &specs.Spec{Mounts: []specs.Mount{{Destination: "/tmp", Type: "tmpfs"}}}}
 		st.AddBind("/vol", setup.Source{Path: filepath.Join(dir, "vol")})
 		st.AddBind(dest, setup.Source{Path: dir})
-		err := resolveMountPoints(st)
+		err := MountPoints(st)
 		last := st.Spec.Mounts[len(st.Spec.Mounts)-1]
 		if msg, fails := strings.CutPrefix(want, "error: "); fails {
 			if err == nil || !strings.Contains(err.Error(), msg) {
@@ -85,7 +85,7 @@ func TestResolveMountPoints(t *testing.T) {
 	// In a view of the host there is nothing to look up.
 	st := &setup.Setup{Root: setup.Source{Host: true}, Spec: &specs.Spec{}}
 	st.AddBind("/etc/resolv.conf", setup.Source{Path: dir})
-	if err := resolveMountPoints(st); err != nil || st.Spec.Mounts[0].Destination != "/etc/resolv.conf" {
+	if err := MountPoints(st); err != nil || st.Spec.Mounts[0].Destination != "/etc/resolv.conf" {
 		t.Errorf("%v %+v", err, st.Spec.Mounts)
 	}
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package resolve
 
 import (
 	"errors"
@@ -8,52 +8,12 @@ import (
 	"io"
 	"os"
 	"strconv"
-	"strings"
-	"sync"
-	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/launcher/setup"
 )
-
-// identityMaps map every id that this process's own user namespace has to itself:
-// a daemon that runs in one, as in an unprivileged container, can't map others.
-var identityMaps = sync.OnceValues(func() (*setup.IDMaps, error) {
-	m := &setup.IDMaps{}
-	for name, to := range map[string]*[]specs.LinuxIDMapping{"uid_map": &m.UIDs, "gid_map": &m.GIDs} {
-		b, err := os.ReadFile("/proc/self/" + name)
-		if err != nil {
-			return nil, fmt.Errorf("read own id mappings: %w", err)
-		}
-		if *to, err = parseIDMap(string(b)); err != nil {
-			return nil, fmt.Errorf("read own id mappings: %w", err)
-		}
-		for i := range *to {
-			r := &(*to)[i]
-			r.HostID = r.ContainerID
-		}
-	}
-	return m, nil
-})
-
-// apply has a process start as root of a new user namespace with the mappings.
-func mapUsers(m *setup.IDMaps, attr *syscall.SysProcAttr) {
-	attr.Cloneflags |= unix.CLONE_NEWUSER
-	attr.UidMappings, attr.GidMappings = sysMaps(m.UIDs), sysMaps(m.GIDs)
-	attr.GidMappingsEnableSetgroups = true
-	attr.Credential = &syscall.Credential{Uid: 0, Gid: 0}
-}
-
-func sysMaps(maps []specs.LinuxIDMapping) []syscall.SysProcIDMap {
-	out := make([]syscall.SysProcIDMap, len(maps))
-	for i, m := range maps {
-		out[i] = syscall.SysProcIDMap{ContainerID: int(m.ContainerID), HostID: int(m.HostID), Size: int(m.Size)}
-	}
-	return out
-}
 
 // mapsOf are the mappings of the user namespace at a path, which is opened once.
 // The kernel tells them of processes only, so one that is in it is looked for.
@@ -110,30 +70,9 @@ func mapsOfProcess(proc string, want *unix.Stat_t) (*setup.IDMaps, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read %s of %s: %w", name, proc, err)
 		}
-		if *to, err = parseIDMap(string(b)); err != nil {
+		if *to, err = setup.ParseIDMap(string(b)); err != nil {
 			return nil, fmt.Errorf("read %s of %s: %w", name, proc, err)
 		}
 	}
 	return m, nil
-}
-
-// parseIDMap reads lines of "inside outside size".
-func parseIDMap(s string) ([]specs.LinuxIDMapping, error) {
-	var out []specs.LinuxIDMapping
-	for line := range strings.Lines(s) {
-		f := strings.Fields(line)
-		if len(f) != 3 {
-			return nil, fmt.Errorf("expected three numbers, got %q", untrusted.Line(line, 80))
-		}
-		var n [3]uint32
-		for i := range f {
-			v, err := strconv.ParseUint(f[i], 10, 32)
-			if err != nil {
-				return nil, err
-			}
-			n[i] = uint32(v)
-		}
-		out = append(out, specs.LinuxIDMapping{ContainerID: n[0], HostID: n[1], Size: n[2]})
-	}
-	return out, nil
 }

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package hostfs
 
 import (
 	"errors"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -15,35 +14,9 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired/hostpolicy"
-	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
 )
-
-// inMountNS runs f on a thread with a mount namespace of its own.
-func inMountNS(t *testing.T, f func() error) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("mounting needs root")
-	}
-	done := make(chan error)
-	go func() {
-		// Not unlocked: the thread, and its namespace, end with this goroutine.
-		runtime.LockOSThread()
-		if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
-			done <- err
-			return
-		}
-		if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
-			done <- err
-			return
-		}
-		done <- f()
-	}()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-}
 
 // hook is a bundle with one hook.
 func hook(program string, args ...string) *setup.Hooks {
@@ -89,7 +62,7 @@ func TestServedNeverShared(t *testing.T) {
 		"what a hook writes":    {"", setup.Source{Path: "WORK/other", Field: "f"}, "", setup.Setup{Hooks: hook("/bin/touch", "touch", "WORK/other/hook")}},
 		"a hook elsewhere":      {"", setup.Source{Path: "WORK/other", Field: "f"}, "", setup.Setup{Hooks: hook("/bin/sh", "sh", "-c", "exit 0")}},
 	} {
-		inMountNS(t, func() error {
+		check := func() error {
 			work, err := filepath.EvalSymlinks(t.TempDir())
 			if err != nil {
 				return err
@@ -121,12 +94,12 @@ func TestServedNeverShared(t *testing.T) {
 			s.Path, s.Allowed = in(s.Path), in(s.Allowed)
 			var toGofer, toSentry proc.Donation
 			defer func() { _ = errors.Join(toGofer.Close(), toSentry.Close()) }()
-			l := &Launcher{store: store, sentry: &companion.Program{Path: filepath.Join(work, "bin/sentry")}, gofer: &companion.Program{Path: filepath.Join(work, "bin/gofer")}}
-			files, err := openSources([]setup.Source{s}, &toGofer, &toSentry)
+			host := &Host{State: store.RootDir(), StatePath: store.Path(), Programs: []string{filepath.Join(work, "bin/sentry"), filepath.Join(work, "bin/gofer")}}
+			files, err := OpenSources([]setup.Source{s}, &toGofer, &toSentry)
 			if err != nil {
 				return err
 			}
-			never, _, err := l.checkServed(files.trees, moved(&c.st, in, policy))
+			never, _, err := files.Check(moved(&c.st, in, policy), host)
 			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), in(c.want)) {
 				t.Errorf("%s: %v, expected %q", name, err, in(c.want))
 			}
@@ -134,10 +107,15 @@ func TestServedNeverShared(t *testing.T) {
 				t.Errorf("%s: the gofer is told of %+v only", name, never)
 			}
 			// Who is root may have everything, but for the kernel's filesystems.
-			if _, _, err := l.checkServed(files.trees, &setup.Setup{}); err != nil {
+			if _, _, err := files.Check(&setup.Setup{}, host); err != nil {
 				t.Errorf("%s: without a policy: %v", name, err)
 			}
 			return nil
+		}
+		inMountNS(t, func() {
+			if err := check(); err != nil {
+				t.Error(err)
+			}
 		})
 	}
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package resolve
 
 import (
 	"path/filepath"
@@ -27,7 +27,7 @@ func container(change func(*specs.Spec)) *specs.Spec {
 
 func TestContainer(t *testing.T) {
 	t.Parallel()
-	st, err := fromContainer(container(func(c *specs.Spec) {
+	st, err := FromContainer(container(func(c *specs.Spec) {
 		c.Version = "1.3.0-rc.1"
 		c.Process.Capabilities = &specs.LinuxCapabilities{Bounding: []string{"CAP_NET_RAW"}}
 		c.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/a", Type: "c", Major: 10, Minor: 229}}
@@ -36,7 +36,7 @@ func TestContainer(t *testing.T) {
 		t.Errorf("%+v %v", st, err)
 	}
 	// Raw sockets of the host's network are the host's.
-	st, err = fromContainer(container(func(c *specs.Spec) {
+	st, err = FromContainer(container(func(c *specs.Spec) {
 		c.Linux.Namespaces = nil
 		c.Process.Capabilities = &specs.LinuxCapabilities{Bounding: []string{"CAP_NET_RAW"}}
 	}), "/")
@@ -66,7 +66,7 @@ func TestContainer(t *testing.T) {
 		"is a device of the host": func(c *specs.Spec) { c.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/vfio/1", Type: "c"}} },
 		"linux.devices[0].type":   func(c *specs.Spec) { c.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/a", Type: "x"}} },
 	} {
-		if _, err := fromContainer(container(change), "/"); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := FromContainer(container(change), "/"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("expected %q, got %v", want, err)
 		}
 	}

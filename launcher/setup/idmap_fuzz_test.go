@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package setup
 
 import (
 	"bytes"
@@ -19,7 +19,7 @@ func FuzzParseIDMap(f *testing.F) {
 	f.Add("-1 0 1\n")
 	f.Add("0 0 99999999999\n")
 	f.Fuzz(func(t *testing.T, s string) {
-		maps, err := parseIDMap(s)
+		maps, err := ParseIDMap(s)
 		if err != nil {
 			if strings.ContainsFunc(err.Error(), unicode.IsControl) {
 				t.Fatalf("%q", err)
@@ -33,7 +33,7 @@ func FuzzParseIDMap(f *testing.F) {
 			}
 			b.WriteByte('\n')
 		}
-		again, err := parseIDMap(b.String())
+		again, err := ParseIDMap(b.String())
 		if err != nil || len(again) != len(maps) {
 			t.Fatalf("%v: %v", again, err)
 		}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package resolve
 
 import (
 	"fmt"
@@ -37,11 +37,11 @@ func TestMountOptionsReach(t *testing.T) {
 		c.Mounts = []specs.Mount{{Destination: "/vol", Type: "bind", Source: vol, Options: options}}
 		c.Linux = &specs.Linux{ReadonlyPaths: []string{"/vol/in", "/vol"}}
 	})
-	client, err := fromContainer(cfg, dir)
+	client, err := FromContainer(cfg, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	manifest, err := fromManifest(manifest(func(s *desired.Spec) {
+	manifest, err := FromManifest(manifest(func(s *desired.Spec) {
 		s.Volumes = []desired.Volume{{Name: "v", MountPath: "/vol", HostPath: vol, Options: options[1:]}, {Name: "t", MountPath: "/t", Tmpfs: &desired.Tmpfs{}, Options: []string{"noexec"}}}
 	}), nil)
 	if err != nil {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package resolve
 
 import (
 	"errors"
@@ -31,7 +31,7 @@ func manifest(change func(*desired.Spec)) *desired.Sandbox {
 
 func TestSetup(t *testing.T) {
 	t.Parallel()
-	st, err := fromManifest(manifest(func(s *desired.Spec) {
+	st, err := FromManifest(manifest(func(s *desired.Spec) {
 		s.Args = []string{"-c", "x"}
 		s.Env = []desired.EnvVar{{Name: "A", Value: "b"}}
 		s.Capabilities = &desired.Capabilities{Drop: []string{"all"}, Add: []string{"net_bind_service", "CAP_KILL"}}
@@ -64,7 +64,7 @@ func TestSetup(t *testing.T) {
 	if st.HostUserns() {
 		t.Error("it is in the host's user namespace for nothing")
 	}
-	st, err = fromManifest(manifest(func(s *desired.Spec) { s.User = &desired.User{UID: 1, GID: 2} }), nil)
+	st, err = FromManifest(manifest(func(s *desired.Spec) { s.User = &desired.User{UID: 1, GID: 2} }), nil)
 	if err != nil || len(st.Spec.Process.Capabilities.Effective) > 0 || len(st.Spec.Process.Capabilities.Bounding) == 0 {
 		t.Errorf("a user has capabilities: %+v %v", st.Spec.Process.Capabilities, err)
 	}
@@ -83,7 +83,7 @@ func TestBundle(t *testing.T) {
 		return dir
 	}
 	load := func(dir string) (*setup.Setup, error) {
-		return fromManifest(manifest(func(s *desired.Spec) { s.Root = desired.Root{Bundle: dir}; s.Command = nil }), nil)
+		return FromManifest(manifest(func(s *desired.Spec) { s.Root = desired.Root{Bundle: dir}; s.Command = nil }), nil)
 	}
 	dir := write(good)
 	st, err := load(dir)
@@ -125,48 +125,5 @@ func TestBundle(t *testing.T) {
 	}
 	if _, err := load(fifo); err == nil {
 		t.Error("a fifo is read")
-	}
-}
-
-// What may not be shared is refused before anything is made.
-func TestDetachRefuses(t *testing.T) {
-	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("mounting needs root")
-	}
-	dir := t.TempDir()
-	if err := errors.Join(os.Mkdir(dir+"/real", 0o755), os.Symlink("real", dir+"/link"), unix.Mkfifo(dir+"/fifo", 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	for path, want := range map[string]string{
-		dir + "/link": "symbolic link", dir + "/link/x": "symbolic link", dir + "/none": "no such file", dir + "/fifo": "expected a directory or a regular file",
-		"/proc": "never shared", "/proc/self/root": "symbolic link", "/sys/kernel": "never shared", "/dev/null": "expected a directory or a regular file",
-	} {
-		tree, err := detach(setup.Source{Path: path, ReadOnly: true})
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v, expected %q", path, err, want)
-		}
-		if tree != nil {
-			tree.mount.Close()
-		}
-	}
-	tree, err := detach(setup.Source{Path: dir + "/real", ReadOnly: true})
-	if err != nil || !tree.isDir {
-		t.Fatal(err)
-	}
-	f := tree.mount
-	defer f.Close()
-	if err := unix.Mkdirat(int(f.Fd()), "x", 0o755); !errors.Is(err, unix.EROFS) {
-		t.Errorf("a read-only mount is written: %v", err)
-	}
-	// ".." of a detached mount is itself.
-	up, err := unix.Openat(int(f.Fd()), "..", unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(up)
-	var a, b unix.Stat_t
-	if err := errors.Join(unix.Fstat(int(f.Fd()), &a), unix.Fstat(up, &b)); err != nil || a.Ino != b.Ino {
-		t.Errorf("\"..\" leads out of a detached mount: %v", err)
 	}
 }

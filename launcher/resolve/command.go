@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package resolve
 
 import (
 	"errors"
@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/dirfd"
+	"sandboxctl.dev/launcher/hostfs"
 )
 
 // checkCommand says in advance that a container's command is not in its root,
@@ -24,7 +25,7 @@ func checkCommand(cfg *specs.Spec, root string) error {
 			return nil
 		}
 	}
-	dir, err := openAt2(unix.AT_FDCWD, root, unix.O_PATH|unix.O_DIRECTORY, 0)
+	dir, err := hostfs.OpenAt(unix.AT_FDCWD, root, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil //nolint:nilerr // opening it to be served says so better
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package resolve
 
 import (
 	"encoding/json"
@@ -105,7 +105,7 @@ root: {dirs: [], bundles: [{path: /srv/allowed/bundles, access: readWrite}]}
 		f.Fatal(problems)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		b = b[:min(len(b), maxBundleConfig)]
+		b = b[:min(len(b), MaxConfig)]
 		st := &setup.Setup{Overlay: desired.OverlayMemory, Policy: policy}
 		var err error
 		limited(t, len(b), func() {
@@ -150,7 +150,7 @@ func FuzzContainerConfig(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		b = b[:min(len(b), maxBundleConfig)]
+		b = b[:min(len(b), MaxConfig)]
 		files := openFiles(t)
 		var cfg specs.Spec
 		if err := json.Unmarshal(b, &cfg); err != nil {
@@ -160,7 +160,7 @@ func FuzzContainerConfig(f *testing.F) {
 		var err error
 		limited(t, len(b), func() {
 			if err = checkNamespaces(&cfg); err == nil {
-				st, err = fromContainer(&cfg, bundle)
+				st, err = FromContainer(&cfg, bundle)
 			}
 		})
 		if err == nil {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package hostfs
 
 import (
 	"errors"
@@ -113,7 +113,7 @@ func TestHostEtc(t *testing.T) {
 // Every user of a host root has a name and a home directory.
 func TestHostUser(t *testing.T) {
 	t.Parallel()
-	maps := &setup.IDMaps{UIDs: []specs.LinuxIDMapping{idRange(0, 100000, 2000)}, GIDs: []specs.LinuxIDMapping{idRange(0, 100000, 2000)}}
+	maps := &setup.IDMaps{UIDs: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 2000}}, GIDs: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 2000}}}
 	for name, c := range map[string]struct {
 		user          *desired.User
 		maps          *setup.IDMaps

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package hostfs
 
 import (
 	"errors"
@@ -81,7 +81,7 @@ func TestRacerOpen(t *testing.T) {
 	for began := time.Now(); time.Since(began) < length || (opened == 0 || refused == 0) && time.Since(began) < time.Minute; {
 		for _, p := range []string{"a", "a/sub", "file"} {
 			s := setup.Source{Path: in(p), Allowed: root}
-			f, err := openSource(&s)
+			f, err := OpenSource(&s)
 			if err != nil {
 				if !errors.Is(err, unix.ELOOP) && !errors.Is(err, unix.ENOTDIR) {
 					t.Fatalf("%s: %v", p, err)

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package hostfs
 
 import (
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"sandboxctl.dev/gofer"
@@ -117,4 +118,9 @@ func osRelease() string {
 		return "ID=linux\n"
 	}
 	return string(b)
+}
+
+// ShowsHost says whether a host root shows a path as the host has it.
+func ShowsHost(p string) bool {
+	return slices.ContainsFunc(hostDirs, func(d string) bool { return strings.HasPrefix(p, "/"+d+"/") })
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package resolve
 
 import (
 	"errors"
@@ -11,19 +11,19 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/launcher/hostfs"
 	"sandboxctl.dev/launcher/proc"
-	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
 )
 
-// peek returns the beginning of a file of a sandbox that has not been started, as
+// Peek returns the beginning of a file of a sandbox that has not been started, as
 // its application would see it: below the volume or the root that it is in, links
 // followed inside of that.
-func peek(st *setup.Setup, p string) []byte {
+func Peek(st *setup.Setup, p string, size int64) []byte {
 	from, rest := st.Root, path.Clean(p)
 	if from.Host {
 		from.Path = "/"
-		if !showsHost(rest) {
+		if !hostfs.ShowsHost(rest) {
 			from.Path = ""
 		}
 	}
@@ -46,31 +46,21 @@ func peek(st *setup.Setup, p string) []byte {
 	if from.Path == "" {
 		return nil
 	}
-	b, err := readBeginning(from.Path, strings.Trim(rest, "/"))
+	b, err := readBeginning(from.Path, strings.Trim(rest, "/"), size)
 	if err != nil {
 		return nil
 	}
 	return b
 }
 
-// showsHost says whether root.host shows a path as the host has it.
-func showsHost(p string) bool {
-	for _, d := range hostDirs {
-		if strings.HasPrefix(p, "/"+d+"/") {
-			return true
-		}
-	}
-	return false
-}
-
-func readBeginning(tree, rest string) ([]byte, error) {
-	f, err := openAt2(unix.AT_FDCWD, tree, unix.O_PATH, unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
+func readBeginning(tree, rest string, size int64) ([]byte, error) {
+	f, err := hostfs.OpenAt(unix.AT_FDCWD, tree, unix.O_PATH, unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	if rest != "" {
-		below, err := openAt2(int(f.Fd()), rest, unix.O_PATH, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
+		below, err := hostfs.OpenAt(int(f.Fd()), rest, unix.O_PATH, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
 		if err != nil {
 			return nil, err
 		}
@@ -86,5 +76,5 @@ func readBeginning(tree, rest string) ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()
-	return io.ReadAll(io.LimitReader(file, sentry.MaxInterpreterLine))
+	return io.ReadAll(io.LimitReader(file, size))
 }

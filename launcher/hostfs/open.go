@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package hostfs
 
 import (
 	"errors"
@@ -14,7 +14,6 @@ import (
 	"sandboxctl.dev/actual/dirfd"
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/gofer"
-	"sandboxctl.dev/launcher/hostfs"
 	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
 )
@@ -23,16 +22,17 @@ import (
 // symbolic or magic link. It is resolved here, once; from then on only the
 // descriptor is used, so that swapping a component later changes nothing.
 func openNoLinks(path string, flags uint64) (*os.File, error) {
-	return openAt2(unix.AT_FDCWD, path, flags, unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
+	return OpenAt(unix.AT_FDCWD, path, flags, unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
 }
 
-// openBeneath opens name below the directory of a descriptor, following
+// OpenBeneath opens name below the directory of a descriptor, following
 // nothing that leads out of it.
-func openBeneath(dir int, name string, flags uint64) (*os.File, error) {
-	return openAt2(dir, name, flags, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
+func OpenBeneath(dir int, name string, flags uint64) (*os.File, error) {
+	return OpenAt(dir, name, flags, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
 }
 
-func openAt2(dir int, path string, flags, resolve uint64) (*os.File, error) {
+// OpenAt opens a path below the directory of a descriptor, as openat2 resolves it.
+func OpenAt(dir int, path string, flags, resolve uint64) (*os.File, error) {
 	for {
 		f, err := dirfd.Open(dir, path, flags, resolve)
 		switch {
@@ -64,10 +64,10 @@ var refusedFS = map[int64]string{
 	unix.NSFS_MAGIC:          "nsfs",
 }
 
-// open opens the source, following nothing. One that a policy allows is opened
+// OpenSource opens the source, following nothing. One that a policy allows is opened
 // below the path of the policy: who may write there, and swaps a directory for a
 // link or "..", never leads out of it.
-func openSource(s *setup.Source) (*os.File, error) {
+func OpenSource(s *setup.Source) (*os.File, error) {
 	if s.Allowed == "" {
 		return openNoLinks(s.Path, unix.O_PATH)
 	}
@@ -83,7 +83,7 @@ func openSource(s *setup.Source) (*os.File, error) {
 		return root, nil
 	}
 	defer root.Close()
-	return openBeneath(int(root.Fd()), rel, unix.O_PATH)
+	return OpenBeneath(int(root.Fd()), rel, unix.O_PATH)
 }
 
 // tree is a detached mount that is about to be served.
@@ -92,7 +92,7 @@ type tree struct {
 	isDir    bool
 	readOnly bool
 	// spot is where on the host it is from, field where it is asked for.
-	spot  hostfs.Spot
+	spot  Spot
 	field string
 	// file is what it is of, if it is a single file of the host.
 	file *actual.SharedFile
@@ -103,7 +103,7 @@ type tree struct {
 // directory comes along.
 func detach(s setup.Source) (*tree, error) {
 	path := s.Path
-	src, err := openSource(&s)
+	src, err := OpenSource(&s)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, operation.UnfitPath(err))
 	}
@@ -123,7 +123,7 @@ func detach(s setup.Source) (*tree, error) {
 		return nil, operation.Permanentf("open %s: it is on %s, which is never shared with a sandbox", path, name)
 	}
 	t := &tree{isDir: info.IsDir(), readOnly: s.ReadOnly, field: s.Field}
-	if t.spot, err = hostfs.SpotOf(src); err != nil {
+	if t.spot, err = SpotOf(src); err != nil {
 		return nil, err
 	}
 	if !t.isDir {
@@ -158,19 +158,19 @@ func detach(s setup.Source) (*tree, error) {
 	return t, nil
 }
 
-// served is what a gofer serves of the host, before it is started.
-type served struct {
-	mounts []gofer.Mount
-	// sockets are the sentry's ends of the connections, root first.
-	sockets []int
+// Served is what a gofer serves of the host, before it is started.
+type Served struct {
+	Mounts []gofer.Mount
+	// Sockets are the sentry's ends of the connections, root first.
+	Sockets []int
 	trees   []*tree
 }
 
-// openSources opens every served tree and gives it, with one end of its lisafs
+// OpenSources opens every served tree and gives it, with one end of its lisafs
 // connection, to the gofer. On error everything opened is owned by the two
 // donations.
-func openSources(sources []setup.Source, toGofer, toSentry *proc.Donation) (*served, error) {
-	out := &served{}
+func OpenSources(sources []setup.Source, toGofer, toSentry *proc.Donation) (*Served, error) {
+	out := &Served{}
 	for _, s := range sources {
 		m := gofer.Mount{FD: -1, ReadOnly: s.ReadOnly, Empty: s.Empty, NoDevices: s.Options.NoDev}
 		switch {
@@ -194,14 +194,14 @@ func openSources(sources []setup.Source, toGofer, toSentry *proc.Donation) (*ser
 			return nil, err
 		}
 		m.SocketFD = toGofer.Give(a)
-		out.sockets = append(out.sockets, toSentry.Give(b))
-		out.mounts = append(out.mounts, m)
+		out.Sockets = append(out.Sockets, toSentry.Give(b))
+		out.Mounts = append(out.Mounts, m)
 	}
 	return out, nil
 }
 
-// files are the single files among the served trees that a manifest names.
-func (s *served) files() (out []actual.SharedFile) {
+// Files are the single files among the served trees that a manifest names.
+func (s *Served) Files() (out []actual.SharedFile) {
 	for _, t := range s.trees {
 		if t.file != nil && t.field != "" && t.field != hostRootField {
 			out = append(out, *t.file)

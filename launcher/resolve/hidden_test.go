@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package resolve
 
 import (
 	"fmt"
@@ -66,7 +66,7 @@ func TestHidden(t *testing.T) {
 		"all is read-only":     {nil, []string{"/"}, all, true},
 		"both":                 {[]string{"/etc"}, []string{"/etc/deep"}, all + ", /etc tmpfs", false},
 	} {
-		st, err := fromContainer(container(func(c *specs.Spec) {
+		st, err := FromContainer(container(func(c *specs.Spec) {
 			c.Root.Path = root
 			c.Mounts = []specs.Mount{
 				{Destination: "/vol", Type: "bind", Source: vol},
@@ -101,7 +101,7 @@ func TestHidden(t *testing.T) {
 		}
 	}
 	for _, bad := range []*specs.Linux{{MaskedPaths: []string{"a"}}, {MaskedPaths: []string{"/"}}, {ReadonlyPaths: []string{"../a"}}} {
-		if _, err := fromContainer(container(func(c *specs.Spec) { c.Linux = bad }), "/"); err == nil || !strings.Contains(err.Error(), "expected an absolute path") {
+		if _, err := FromContainer(container(func(c *specs.Spec) { c.Linux = bad }), "/"); err == nil || !strings.Contains(err.Error(), "expected an absolute path") {
 			t.Errorf("%+v: %v", bad, err)
 		}
 	}

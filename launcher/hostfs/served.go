@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package hostfs
 
 import (
 	"errors"
@@ -11,21 +11,28 @@ import (
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired/trustedfile"
 	"sandboxctl.dev/gofer"
-	"sandboxctl.dev/launcher/companion"
-	"sandboxctl.dev/launcher/hostfs"
 	"sandboxctl.dev/launcher/setup"
 )
 
-// checkServed refuses trees that show this program's own files, under whatever
-// path, and filesystems of the kernel. It looks at the mounts after the trees were
-// cloned; the gofer compares again what it really has with what is returned here.
-func (l *Launcher) checkServed(trees []*tree, st *setup.Setup) (never []gofer.Place, overlays []string, err error) {
-	table, err := hostfs.ReadTable()
+// Host is what no sandbox of this host may be given, and no manifest says.
+type Host struct {
+	// State is the state directory as it is open here, StatePath its path.
+	State     *os.File
+	StatePath string
+	// Programs are the paths of those that are started for a sandbox.
+	Programs []string
+}
+
+// Check refuses trees that show this program's own files, under whatever path, and
+// filesystems of the kernel. It looks at the mounts after the trees were cloned; the
+// gofer compares again what it really has with what is returned here.
+func (s *Served) Check(st *setup.Setup, host *Host) (never []gofer.Place, overlays []string, err error) {
+	table, err := ReadTable()
 	if err != nil {
 		return nil, nil, err
 	}
 	if st.Policy != nil {
-		own, err := l.own(st)
+		own, err := host.own(st)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -33,9 +40,9 @@ func (l *Launcher) checkServed(trees []*tree, st *setup.Setup) (never []gofer.Pl
 			return nil, nil, err
 		}
 	}
-	for _, t := range trees {
+	for _, t := range s.trees {
 		seen, err := table.Check(t.spot, t.readOnly, never)
-		var refused *hostfs.Refusal
+		var refused *Refusal
 		if errors.As(err, &refused) && refused.Kernel {
 			err = operation.Permanentf("%w", err)
 		}
@@ -49,41 +56,41 @@ func (l *Launcher) checkServed(trees []*tree, st *setup.Setup) (never []gofer.Pl
 
 // own is what no sandbox may be given: who writes there, or reads secrets there,
 // has the host.
-func (l *Launcher) own(st *setup.Setup) ([]hostfs.Own, error) {
+func (h *Host) own(st *setup.Setup) ([]Own, error) {
 	// The state as it is open here: its path may lead elsewhere by now.
-	state, err := hostfs.SpotOf(l.store.RootDir())
+	state, err := SpotOf(h.State)
 	if err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
-	own := []hostfs.Own{{Spot: state, Name: l.store.Path()}}
+	own := []Own{{Spot: state, Name: h.StatePath}}
 	for _, p := range st.Policy.Protected() {
-		s, err := hostfs.SpotAt(p)
+		s, err := SpotAt(p)
 		if err != nil {
 			return nil, err
 		}
-		own = append(own, hostfs.Own{Spot: s, Name: p})
+		own = append(own, Own{Spot: s, Name: p})
 	}
-	for _, p := range append(l.programs(), st.Trusted()...) {
+	for _, p := range append(h.programs(), st.Trusted()...) {
 		for _, p := range trustedfile.Way(p) {
-			s, err := hostfs.SpotAt(p)
+			s, err := SpotAt(p)
 			if err != nil {
 				return nil, err
 			}
-			own = append(own, hostfs.Own{Spot: s, Name: p, Writes: true})
+			own = append(own, Own{Spot: s, Name: p, Writes: true})
 		}
 	}
 	return own, nil
 }
 
 // programs are the binaries that run as root on the host. Anybody may read them.
-func (l *Launcher) programs() []string {
+func (h *Host) programs() []string {
 	var out []string
 	if self, err := os.Executable(); err == nil {
 		out = append(out, strings.TrimSuffix(self, " (deleted)"))
 	}
-	for _, c := range []*companion.Program{l.sentry, l.gofer} {
-		if c.Path != "" {
-			out = append(out, c.Path)
+	for _, c := range h.Programs {
+		if c != "" {
+			out = append(out, c)
 		}
 	}
 	return out

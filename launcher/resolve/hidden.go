@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package resolve
 
 import (
 	"errors"
@@ -12,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/launcher/hostfs"
 	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
 )
@@ -55,9 +56,9 @@ func hide(st *setup.Setup) error {
 	return nil
 }
 
-// hideInBundle is hide for a manifest's bundle. It looks at the bundle's files, so
+// HideInBundle is hide for a manifest's bundle. It looks at the bundle's files, so
 // that it is for a sandbox that is about to be started.
-func hideInBundle(st *setup.Setup) error {
+func HideInBundle(st *setup.Setup) error {
 	if len(st.Masked)+len(st.Readonly) == 0 {
 		return nil
 	}
@@ -80,7 +81,7 @@ func find(served map[string]*setup.Source, p string) (found setup.Source, mode u
 	if tree == nil || tree.Empty {
 		return setup.Source{}, 0, nil
 	}
-	dir, err := openSource(tree)
+	dir, err := hostfs.OpenSource(tree)
 	if err != nil {
 		return setup.Source{}, 0, err
 	}
@@ -88,7 +89,7 @@ func find(served map[string]*setup.Source, p string) (found setup.Source, mode u
 	f := dir
 	if rel := strings.TrimPrefix(strings.TrimPrefix(p, at), "/"); rel != "" {
 		// Links lead where they lead in the container.
-		f, err = openAt2(int(dir.Fd()), rel, unix.O_PATH, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
+		f, err = hostfs.OpenAt(int(dir.Fd()), rel, unix.O_PATH, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 			return setup.Source{}, 0, nil
 		}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package resolve
 
 import (
 	"errors"
@@ -13,17 +13,18 @@ import (
 
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired/trustedfile"
+	"sandboxctl.dev/launcher/hostfs"
 	"sandboxctl.dev/launcher/setup"
 )
 
-// maxBundleConfig bounds config.json.
-const maxBundleConfig = 1 << 20
+// MaxConfig bounds config.json.
+const MaxConfig = 1 << 20
 
 // readBundleConfig reads config.json without following a link: the bundle's
 // author must not choose which file of the host root reads.
 func readBundleConfig(bundle *setup.Source) (*specs.Spec, error) {
 	dir := bundle.Path
-	d, err := openSource(bundle)
+	d, err := hostfs.OpenSource(bundle)
 	if err != nil {
 		return nil, fmt.Errorf("open bundle %s: %w", dir, operation.UnfitPath(err))
 	}
@@ -31,7 +32,7 @@ func readBundleConfig(bundle *setup.Source) (*specs.Spec, error) {
 	if err := checkInPlace(d, dir); err != nil {
 		return nil, err
 	}
-	f, err := openBeneath(int(d.Fd()), "config.json", unix.O_RDONLY|unix.O_NONBLOCK)
+	f, err := hostfs.OpenBeneath(int(d.Fd()), "config.json", unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("open %s/config.json: %w", dir, operation.UnfitPath(err))
 	}
@@ -47,10 +48,10 @@ func readBundleConfig(bundle *setup.Source) (*specs.Spec, error) {
 			return nil, operation.Permanentf("read %s/config.json: %w", dir, err)
 		}
 	}
-	if !info.Mode().IsRegular() || info.Size() > maxBundleConfig {
-		return nil, operation.Permanentf("read %s/config.json: expected a regular file of at most %d bytes", dir, maxBundleConfig)
+	if !info.Mode().IsRegular() || info.Size() > MaxConfig {
+		return nil, operation.Permanentf("read %s/config.json: expected a regular file of at most %d bytes", dir, MaxConfig)
 	}
-	b, err := io.ReadAll(io.LimitReader(f, maxBundleConfig))
+	b, err := io.ReadAll(io.LimitReader(f, MaxConfig))
 	if err != nil {
 		return nil, fmt.Errorf("read %s/config.json: %w", dir, err)
 	}

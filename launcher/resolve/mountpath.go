@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package resolve
 
 import (
 	"errors"
@@ -13,17 +13,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/operation"
+	"sandboxctl.dev/launcher/hostfs"
 	"sandboxctl.dev/launcher/setup"
 )
 
 // maxMountLinks bounds the links on the way to a mount point, as the kernel does.
 const maxMountLinks = 40
 
-// resolveMountPoints replaces the mount points by where links of the root and of
+// MountPoints replaces the mount points by where links of the root and of
 // other mounts lead, as runc does. The sentry follows links by itself, but can't
 // make a mount point where one leads nowhere: /etc/resolv.conf of a root in which
 // systemd-resolved is not running, for one.
-func resolveMountPoints(st *setup.Setup) error {
+func MountPoints(st *setup.Setup) error {
 	trees := containerTrees{served: st.ServedAt(), open: map[*setup.Source]*os.File{}}
 	defer trees.close()
 	for i := range st.Spec.Mounts {
@@ -101,7 +102,7 @@ func (c *containerTrees) readlink(p string) (string, error) {
 	if dir == nil {
 		return "", nil // opening it to be served says why
 	}
-	f, err := openAt2(int(dir.Fd()), rel, unix.O_PATH|unix.O_NOFOLLOW, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_MAGICLINKS)
+	f, err := hostfs.OpenAt(int(dir.Fd()), rel, unix.O_PATH|unix.O_NOFOLLOW, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_MAGICLINKS)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return "", nil
 	}
@@ -122,7 +123,7 @@ func (c *containerTrees) dir(tree *setup.Source) *os.File {
 	if f := c.open[tree]; f != nil {
 		return f
 	}
-	f, err := openSource(tree)
+	f, err := hostfs.OpenSource(tree)
 	if err != nil {
 		return nil
 	}
