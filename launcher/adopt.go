@@ -10,6 +10,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/built"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/wire"
@@ -121,7 +122,7 @@ func (l *Launcher) adoptable(rec *actual.Record) (*setup.Setup, bool) {
 	if rec.Container != nil || rec.Sentry == nil || len(rec.Hooks) > 0 {
 		return nil, false
 	}
-	st, err := setupOf(l.store, rec)
+	st, err := built.Of(l.store, rec)
 	if err == nil {
 		if st.Hooks != nil || st.StartHooks != nil {
 			return nil, false

@@ -14,6 +14,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/launcher/built"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/resolve"
 )
@@ -75,7 +76,7 @@ func newAdoption(t *testing.T, config string, change func(*desired.Spec)) *adopt
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(a.store.Claim("web"), recordSetup(a.store, a.rec, st)); err != nil {
+	if err := errors.Join(a.store.Claim("web"), built.Record(a.store, a.rec, st)); err != nil {
 		t.Fatal(err)
 	}
 	return a
@@ -132,7 +133,7 @@ func TestAdoptable(t *testing.T) {
 		"hooks in the sandbox":              {inside, nil, func(*adoption) {}, over},
 	} {
 		a := newAdoption(t, c.built, c.change)
-		built, err := setupOf(a.store, a.rec)
+		built, err := built.Of(a.store, a.rec)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -166,32 +167,32 @@ func TestSetupOfRecord(t *testing.T) {
 	t.Parallel()
 	a := newAdoption(t, adoptedConfig, nil)
 	a.config(strings.Replace(adoptedConfig, `"uid":5`, `"uid":0`, 1))
-	if args, err := ExecArgs(a.store, a.rec, []string{"id"}); err != nil || args.KUID != 5 || args.KGID != 6 || args.Argv[0] != "id" {
+	if args, err := built.Exec(a.store, a.rec, []string{"id"}); err != nil || args.KUID != 5 || args.KGID != 6 || args.Argv[0] != "id" {
 		t.Errorf("%+v %v", args, err)
 	}
 	earlier := *a.rec
 	earlier.SetupFile, earlier.Phase = false, actual.PhaseRunning
-	if args, err := ExecArgs(a.store, &earlier, []string{"id"}); err == nil || !strings.Contains(err.Error(), "an earlier version of sandboxctl started it") || !strings.Contains(err.Error(), "a restart writes") {
+	if args, err := built.Exec(a.store, &earlier, []string{"id"}); err == nil || !strings.Contains(err.Error(), "an earlier version of sandboxctl started it") || !strings.Contains(err.Error(), "a restart writes") {
 		t.Errorf("started by an earlier version: %+v %v", args, err)
 	}
 	running := *a.rec
 	running.Version, running.Phase = actual.RecordVersion, actual.PhaseRunning
 	must(t, a.store.Put(&running))
-	if err := CheckSetup(a.store, &running); err != nil {
+	if err := built.Check(a.store, &running); err != nil {
 		t.Error(err)
 	}
 	must(t, os.Truncate(a.path(), 100))
-	if args, err := ExecArgs(a.store, a.rec, []string{"id"}); err == nil || !strings.Contains(err.Error(), "cut short") {
+	if args, err := built.Exec(a.store, a.rec, []string{"id"}); err == nil || !strings.Contains(err.Error(), "cut short") {
 		t.Errorf("damaged: %+v %v", args, err)
 	}
-	if err := CheckSetup(a.store, &running); err == nil || !strings.Contains(err.Error(), "it runs on, and a restart writes the file anew") {
+	if err := built.Check(a.store, &running); err == nil || !strings.Contains(err.Error(), "it runs on, and a restart writes the file anew") {
 		t.Errorf("damaged: %v", err)
 	}
 	// It has ended since the record was read.
 	stopped := running
 	stopped.Phase, stopped.SetupFile = actual.PhaseStopped, false
 	must(t, a.store.Put(&stopped))
-	if err := CheckSetup(a.store, &running); err != nil {
+	if err := built.Check(a.store, &running); err != nil {
 		t.Errorf("ended meanwhile: %v", err)
 	}
 }

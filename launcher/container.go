@@ -4,29 +4,22 @@ package launcher
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/actual/atomicfile"
-	"sandboxctl.dev/launcher/hostfs"
+	"sandboxctl.dev/launcher/built"
+	"sandboxctl.dev/launcher/checkpoint"
 	"sandboxctl.dev/launcher/resolve"
 	"sandboxctl.dev/launcher/sentry"
 )
 
 // ErrNotCreated says that a container is not in the state it must be started from.
 var ErrNotCreated = errors.New("container is not in the created state")
-
-// containerConfig is the copy of config.json in a container's directory: what
-// happens to the bundle after create changes nothing.
-const containerConfig = "config.json"
 
 // Container is what an OCI client wants created.
 type Container struct {
@@ -81,7 +74,7 @@ func (l *Launcher) createContainer(ctx context.Context, c *Container) (*actual.R
 	if err := l.store.Put(rec); err != nil {
 		return nil, fmt.Errorf("record intent: %w", err)
 	}
-	if err := l.putConfig(c); err != nil {
+	if err := built.PutConfig(l.store, c.ID, c.Spec); err != nil {
 		return rec, err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, l.opts.BootTimeout, fmt.Errorf("not created after %s", l.opts.BootTimeout))
@@ -115,44 +108,6 @@ func newContainerRecord(c *Container) (*actual.Record, error) {
 	}, time.Now()), nil
 }
 
-func (l *Launcher) putConfig(c *Container) error {
-	b, err := json.Marshal(c.Spec)
-	if err != nil {
-		return fmt.Errorf("encode config.json: %w", err)
-	}
-	dir, err := l.store.Dir(c.ID)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return atomicfile.Write(dir, containerConfig, b, 0o600)
-}
-
-// ContainerSpec is the config.json a container was created from.
-func (l *Launcher) ContainerSpec(id string) (*specs.Spec, error) { return containerSpec(l.store, id) }
-
-func containerSpec(store *actual.Store, id string) (*specs.Spec, error) {
-	dir, err := store.Dir(id)
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	f, err := hostfs.OpenBeneath(int(dir.Fd()), containerConfig, unix.O_RDONLY|unix.O_NONBLOCK)
-	if err != nil {
-		return nil, fmt.Errorf("open configuration of %s: %w", id, err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, 4*resolve.MaxConfig))
-	if err != nil {
-		return nil, fmt.Errorf("read configuration of %s: %w", id, err)
-	}
-	var cfg specs.Spec
-	if err := json.Unmarshal(b, &cfg); err != nil {
-		return nil, fmt.Errorf("decode configuration of %s: %w", id, err)
-	}
-	return &cfg, nil
-}
-
 // StartContainer starts the application of a created container. The caller
 // holds the id. ErrNotCreated if it is in another state.
 func (l *Launcher) StartContainer(ctx context.Context, id string) error {
@@ -164,10 +119,10 @@ func (l *Launcher) StartContainer(ctx context.Context, id string) error {
 
 // RestoreContainer is StartContainer with the state of a checkpoint in the place
 // of a new application.
-func (l *Launcher) RestoreContainer(ctx context.Context, id, checkpoint string) error {
-	img, err := openCheckpoint(checkpoint)
+func (l *Launcher) RestoreContainer(ctx context.Context, id, path string) error {
+	img, err := checkpoint.Open(path)
 	if err == nil {
-		defer img.close()
+		defer img.Close()
 		err = l.startContainer(ctx, id, img)
 	}
 	if err != nil {
@@ -176,7 +131,7 @@ func (l *Launcher) RestoreContainer(ctx context.Context, id, checkpoint string) 
 	return nil
 }
 
-func (l *Launcher) startContainer(ctx context.Context, id string, img *checkpointImage) error {
+func (l *Launcher) startContainer(ctx context.Context, id string, img *checkpoint.Image) error {
 	old, err := l.load(id)
 	if err != nil {
 		return err
@@ -184,7 +139,7 @@ func (l *Launcher) startContainer(ctx context.Context, id string, img *checkpoin
 	if old == nil || old.Phase != actual.PhaseCreated {
 		return ErrNotCreated
 	}
-	st, err := setupOf(l.store, old)
+	st, err := built.Of(l.store, old)
 	if err != nil {
 		return err
 	}
@@ -205,7 +160,7 @@ func (l *Launcher) startContainer(ctx context.Context, id string, img *checkpoin
 	// that has started: a loaded host is slow, not broken.
 	timeout := l.opts.BootTimeout + st.StartTimeout()
 	if img != nil {
-		timeout += img.timeout()
+		timeout += img.Timeout()
 	}
 	starting, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not started after %s", timeout))
 	defer cancel()

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/launcher/built"
 	"sandboxctl.dev/launcher/sentry"
 )
 
@@ -79,7 +80,7 @@ func TestStartContainerDeadline(t *testing.T) {
 	if err := store.Put(rec); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.putConfig(c); err != nil {
+	if err := built.PutConfig(store, c.ID, c.Spec); err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()

@@ -11,6 +11,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/launcher/built"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/specfield"
@@ -150,7 +151,7 @@ func (l *Launcher) UpdateContainer(_ context.Context, rec *actual.Record, r *spe
 	if err := group.Set(r); err != nil {
 		return fmt.Errorf("update container %s: %w", rec.Name, err)
 	}
-	cfg, err := l.ContainerSpec(rec.Name)
+	cfg, err := built.Config(l.store, rec.Name)
 	if err != nil {
 		return err
 	}
@@ -168,5 +169,5 @@ func (l *Launcher) UpdateContainer(_ context.Context, rec *actual.Record, r *spe
 	if err != nil {
 		return errors.Join(fmt.Errorf("update configuration of %s", rec.Name), err)
 	}
-	return l.putConfig(&Container{ID: rec.Name, Spec: cfg})
+	return built.PutConfig(l.store, rec.Name, cfg)
 }

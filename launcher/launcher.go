@@ -15,6 +15,7 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/checkpoint"
 	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/logs"
 	"sandboxctl.dev/launcher/salvage"
@@ -121,11 +122,11 @@ func (l *Launcher) create(ctx context.Context, e *desired.Entry, restart *actual
 	if err := l.store.Put(rec); err != nil {
 		return fmt.Errorf("record intent: %w", err)
 	}
-	checkpoint := ""
+	path := ""
 	if restart != nil {
-		checkpoint = restart.Checkpoint
+		path = restart.Checkpoint
 	}
-	if err = l.start(ctx, rec, e.Sandbox, policy, checkpoint); err == nil {
+	if err = l.start(ctx, rec, e.Sandbox, policy, path); err == nil {
 		return nil
 	}
 	if !operation.Shutdown(ctx) {
@@ -156,18 +157,18 @@ func (l *Launcher) allowed(sb *desired.Sandbox) (*hostpolicy.Policy, error) {
 }
 
 // openChecked opens a checkpoint that can be restored into the set-up.
-func (l *Launcher) openChecked(ctx context.Context, st *setup.Setup, path string) (*checkpointImage, error) {
+func (l *Launcher) openChecked(ctx context.Context, st *setup.Setup, path string) (*checkpoint.Image, error) {
 	bin, version, err := l.sentry.Open(ctx)
 	if err != nil {
 		return nil, err
 	}
 	bin.Close()
-	img, err := openCheckpoint(path)
+	img, err := checkpoint.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := img.preflight(st, version); err != nil {
-		img.close()
+	if err := img.Preflight(st, version); err != nil {
+		img.Close()
 		return nil, err
 	}
 	return img, nil

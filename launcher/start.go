@@ -23,6 +23,8 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/built"
+	"sandboxctl.dev/launcher/checkpoint"
 	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/hostfs"
 	"sandboxctl.dev/launcher/logs"
@@ -53,21 +55,21 @@ type launch struct {
 
 // start brings the sandbox of a record up: gated processes, record, gates,
 // control server, application. On error the caller aborts.
-func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sandbox, policy *hostpolicy.Policy, checkpoint string) error {
+func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sandbox, policy *hostpolicy.Policy, restore string) error {
 	st, err := resolve.FromManifest(sb, policy)
 	if err != nil {
 		return err
 	}
 	timeout := l.opts.BootTimeout + min(st.StartTimeout(), policy.HookTime())
-	var img *checkpointImage
-	if checkpoint != "" {
-		if img, err = l.openChecked(ctx, st, checkpoint); err != nil {
+	var img *checkpoint.Image
+	if restore != "" {
+		if img, err = l.openChecked(ctx, st, restore); err != nil {
 			return err
 		}
-		defer img.close()
-		timeout += img.timeout()
+		defer img.Close()
+		timeout += img.Timeout()
 		// What is in it has an init process or not, whatever the manifest says now.
-		st.Init, st.Restores = img.info.Init, true
+		st.Init, st.Restores = img.Info.Init, true
 	}
 	rec.Init = st.Init
 	// Not before the checkpoint is compared: it was described without.
@@ -220,7 +222,7 @@ func (l *Launcher) spawnRecorded(ctx context.Context, la *launch, dir int) (*pai
 		}
 	}
 	// Before the record says that the sandbox may run.
-	if err := recordSetup(l.store, rec, la.st); err != nil {
+	if err := built.Record(l.store, rec, la.st); err != nil {
 		return nil, errors.Join(err, p.abandon())
 	}
 	rec.SetupFile = true
@@ -235,7 +237,7 @@ func (l *Launcher) spawnRecorded(ctx context.Context, la *launch, dir int) (*pai
 
 // startApp starts the application, or with a checkpoint lets the one in it go
 // on.
-func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup.Setup, c *sentry.Control, img *checkpointImage) error {
+func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup.Setup, c *sentry.Control, img *checkpoint.Image) error {
 	if err := l.setNetwork(ctx, rec, st, c, img != nil); err != nil {
 		return err
 	}
@@ -246,7 +248,7 @@ func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup.S
 	defer report.Close()
 	if img != nil {
 		operation.Waits(ctx)
-		err = c.Restore(ctx, img.state)
+		err = c.Restore(ctx, img.State)
 	} else {
 		crashpoint.Before(crashpoint.StartRoot)
 		err = c.StartRoot(ctx)

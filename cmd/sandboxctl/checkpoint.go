@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/checkpoint"
 	"sandboxctl.dev/launcher/companion"
 )
 
@@ -42,7 +42,7 @@ The state holds every secret that the sandbox holds: keep the directory private.
 			}
 			defer store.Close()
 			begun := time.Now()
-			info, err := launcher.Checkpoint(cmd.Context(), store, args[0], args[1], true)
+			info, err := checkpoint.Take(cmd.Context(), store, args[0], args[1], true)
 			if err != nil {
 				return err
 			}
@@ -94,7 +94,7 @@ fresh one follows after the backoff.`,
 			if err != nil {
 				return err
 			}
-			if err := launcher.CheckRestore(cmd.Context(), e.Sandbox, dir, path); err != nil {
+			if err := checkpoint.CheckManifest(cmd.Context(), e.Sandbox, dir, path); err != nil {
 				return fmt.Errorf("restore %s: %w", name, err)
 			}
 			if dryRun {

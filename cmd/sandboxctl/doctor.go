@@ -19,7 +19,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired/trustedfile"
 	"sandboxctl.dev/gofer"
-	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/built"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/invariants"
 	"sandboxctl.dev/launcher/salvage"
@@ -228,7 +228,7 @@ func (a *app) checkState(ctx context.Context) []finding {
 // checkSetups looks for sandboxes that can't be told any more how they were built.
 func checkSetups(store *actual.Store, sandboxes []actual.Observed) (out []finding) {
 	for i := range sandboxes {
-		if err := launcher.CheckSetup(store, sandboxes[i].Record); err != nil {
+		if err := built.Check(store, sandboxes[i].Record); err != nil {
 			out = append(out, finding{"set-up of " + sandboxes[i].Record.Name, levelWarning, err.Error() + "; until then exec and checkpoint are refused"})
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/built"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/wire"
 )
@@ -90,7 +91,7 @@ func (a *app) exec(ctx context.Context, name string, argv []string, f *execFlags
 		return err
 	}
 	defer c.Close()
-	args, err := launcher.ExecArgs(store, rec, argv)
+	args, err := built.Exec(store, rec, argv)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/built"
 	"sandboxctl.dev/reconcile"
 )
 
@@ -75,7 +76,7 @@ func (a *app) setupTrouble(name string) error {
 	if err != nil || rec == nil {
 		return err
 	}
-	return launcher.CheckSetup(store, rec)
+	return built.Check(store, rec)
 }
 
 // repair has the daemon repair a name, or does it itself if there is none: one

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/checkpoint"
 )
 
 // endTimeout bounds the end of a container that its checkpoint ends.
@@ -33,12 +33,12 @@ func (r *Runtime) Checkpoint(ctx context.Context, id, image string, leave bool) 
 	}
 	if st == StatusPaused && !leave {
 		// One that is paused could not come to its end by itself.
-		if _, err := launcher.Checkpoint(ctx, r.store, id, image, true); err != nil {
+		if _, err := checkpoint.Take(ctx, r.store, id, image, true); err != nil {
 			return err
 		}
 		return r.launcher.KillSentry(ctx, rec)
 	}
-	if _, err := launcher.Checkpoint(ctx, r.store, id, image, leave); err != nil || leave {
+	if _, err := checkpoint.Take(ctx, r.store, id, image, leave); err != nil || leave {
 		return err
 	}
 	over, err := ended(ctx, rec, endTimeout)
@@ -49,7 +49,7 @@ func (r *Runtime) Checkpoint(ctx context.Context, id, image string, leave bool) 
 }
 
 // CheckRestore says whether the container of a bundle could be restored from a
-// checkpoint; see launcher.CheckRestore.
+// checkpoint; see package checkpoint.
 func (r *Runtime) CheckRestore(ctx context.Context, bundle, image string) error {
 	cfg, err := ReadBundle(bundle)
 	if err != nil {
@@ -59,7 +59,7 @@ func (r *Runtime) CheckRestore(ctx context.Context, bundle, image string) error 
 	if err != nil {
 		return fmt.Errorf("find checkpoint: %w", err)
 	}
-	return launcher.CheckRestoreContainer(ctx, cfg, bundle, path, r.sentry)
+	return checkpoint.CheckContainer(ctx, cfg, bundle, path, r.sentry)
 }
 
 // Restore has a created container go on from a checkpoint.

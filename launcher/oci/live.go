@@ -11,7 +11,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/built"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/specfield"
 	"sandboxctl.dev/launcher/wire"
@@ -46,7 +46,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, p *specs.Process, mayWait
 	if rec.Container.Paused && !mayWait {
 		return nil, wire.ExecArgs{}, errors.Join(fmt.Errorf("cannot exec in a paused container (use --ignore-paused to override): %s", id), c.Close())
 	}
-	args, err := launcher.ContainerExecArgs(r.store, rec, p)
+	args, err := built.ContainerExec(r.store, rec, p)
 	if err != nil {
 		return nil, wire.ExecArgs{}, errors.Join(err, c.Close())
 	}
@@ -58,7 +58,7 @@ func (r *Runtime) Process(id string) (*specs.Process, error) {
 	if _, _, err := r.look(id); err != nil {
 		return nil, err
 	}
-	cfg, err := r.launcher.ContainerSpec(id)
+	cfg, err := built.Config(r.store, id)
 	if err != nil {
 		return nil, err
 	}

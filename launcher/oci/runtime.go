@@ -19,6 +19,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/built"
 	"sandboxctl.dev/launcher/hooks"
 	"sandboxctl.dev/launcher/sentry"
 )
@@ -198,7 +199,7 @@ func (r *Runtime) start(ctx context.Context, id string, launch func(context.Cont
 	if st != StatusCreated {
 		return fmt.Errorf("cannot start a container in the %s state", st)
 	}
-	cfg, err := r.launcher.ContainerSpec(id)
+	cfg, err := built.Config(r.store, id)
 	if err != nil {
 		return err
 	}
@@ -284,7 +285,7 @@ func (r *Runtime) State(id string) (*State, error) {
 	s.State = specs.State{
 		Version: specs.Version, ID: id, Status: specs.ContainerState(st), Pid: pid, Bundle: rec.Container.Bundle, Annotations: rec.Container.Annotations,
 	}
-	if cfg, err := r.launcher.ContainerSpec(id); err == nil && cfg.Root != nil {
+	if cfg, err := built.Config(r.store, id); err == nil && cfg.Root != nil {
 		s.Rootfs = cfg.Root.Path
 		if !filepath.IsAbs(s.Rootfs) {
 			s.Rootfs = filepath.Join(rec.Container.Bundle, s.Rootfs)
@@ -437,7 +438,7 @@ func (r *Runtime) Delete(ctx context.Context, id string, force bool) (err error)
 	if (st == StatusCreated || st == StatusRunning || st == StatusPaused) && !force {
 		return fmt.Errorf("cannot delete container %s that is not stopped: %s", id, st)
 	}
-	cfg, cerr := r.launcher.ContainerSpec(id)
+	cfg, cerr := built.Config(r.store, id)
 	if err := r.remove(ctx, id); err != nil {
 		return err
 	}

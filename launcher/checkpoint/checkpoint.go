@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package checkpoint
 
 import (
 	"bytes"
@@ -22,6 +22,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/launcher/built"
 	"sandboxctl.dev/launcher/hostfs"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
@@ -30,19 +31,19 @@ import (
 // Files of a checkpoint. The description is written last: a directory without
 // it holds nothing that could be restored.
 const (
-	checkpointState = "state.img"
-	checkpointInfo  = "checkpoint.json"
+	stateFile = "state.img"
+	infoFile  = "checkpoint.json"
 )
 
-// checkpointVersion is that of the layout and of the description.
-const checkpointVersion = 1
+// layoutVersion is that of the layout and of the description.
+const layoutVersion = 1
 
-// maxCheckpointInfo bounds the description, which holds a spec.
-const maxCheckpointInfo = 4 << 20
+// maxInfo bounds the description, which holds a spec.
+const maxInfo = 4 << 20
 
-// CheckpointInfo describes a checkpoint: all that decides whether it can be
+// Info describes a checkpoint: all that decides whether it can be
 // restored, known before anything is tried.
-type CheckpointInfo struct {
+type Info struct {
 	Version int `json:"version"`
 	// Name is the sandbox or container it was taken of.
 	Name    string    `json:"name"`
@@ -66,19 +67,19 @@ type CheckpointInfo struct {
 	StateBytes int64 `json:"stateBytes"`
 }
 
-// Checkpoint writes the state of a running sandbox or container into a
+// Take writes the state of a running sandbox or container into a
 // directory, which is made if need be and must not hold a checkpoint. With leave
 // it goes on, else it ends. On error it goes on too, and nothing is left in the
 // directory. ErrNotRunning if it does not run.
-func Checkpoint(ctx context.Context, store *actual.Store, name, path string, leave bool) (*CheckpointInfo, error) {
-	info, err := checkpoint(ctx, store, name, path, leave)
+func Take(ctx context.Context, store *actual.Store, name, path string, leave bool) (*Info, error) {
+	info, err := take(ctx, store, name, path, leave)
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint %s: %w", name, err)
 	}
 	return info, nil
 }
 
-func checkpoint(ctx context.Context, store *actual.Store, name, path string, leave bool) (info *CheckpointInfo, err error) {
+func take(ctx context.Context, store *actual.Store, name, path string, leave bool) (info *Info, err error) {
 	c, rec, err := sentry.Connect(ctx, store, name)
 	if err != nil {
 		return nil, err
@@ -87,26 +88,26 @@ func checkpoint(ctx context.Context, store *actual.Store, name, path string, lea
 	if rec.Phase != actual.PhaseRunning {
 		return nil, fmt.Errorf("it is %s, expected Running", rec.Phase)
 	}
-	st, err := setupOf(store, rec)
+	st, err := built.Of(store, rec)
 	if err != nil {
 		return nil, err
 	}
 	if info, err = describe(rec, st); err != nil {
 		return nil, err
 	}
-	dir, err := checkpointDir(path)
+	dir, err := newDir(path)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
-	state, err := createBeneath(dir, checkpointState)
+	state, err := createBeneath(dir, stateFile)
 	if err != nil {
 		return nil, err
 	}
 	defer state.Close()
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, unlink(dir, checkpointState))
+			err = errors.Join(err, unlink(dir, stateFile))
 		}
 	}()
 	if err := c.Checkpoint(ctx, leave, state); err != nil {
@@ -119,15 +120,15 @@ func checkpoint(ctx context.Context, store *actual.Store, name, path string, lea
 	if err != nil {
 		return nil, fmt.Errorf("encode description: %w", err)
 	}
-	if err := atomicfile.Create(dir, checkpointInfo, append(b, '\n'), 0o600); err != nil {
+	if err := atomicfile.Create(dir, infoFile, append(b, '\n'), 0o600); err != nil {
 		return nil, err
 	}
 	return info, nil
 }
 
-// checkpointDir opens the directory of a new checkpoint. It is private: the
+// newDir opens the directory of a new checkpoint. It is private: the
 // state holds every secret of the sandbox.
-func checkpointDir(path string) (*os.File, error) {
+func newDir(path string) (*os.File, error) {
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("create directory: %w", err)
 	}
@@ -135,7 +136,7 @@ func checkpointDir(path string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open directory: %w", err)
 	}
-	for _, name := range []string{checkpointState, checkpointInfo} {
+	for _, name := range []string{stateFile, infoFile} {
 		var st unix.Stat_t
 		switch err := unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); {
 		case err == nil:
@@ -177,7 +178,7 @@ func syncState(state *os.File) (int64, error) {
 	return st.Size(), nil
 }
 
-func describe(rec *actual.Record, st *setup.Setup) (*CheckpointInfo, error) {
+func describe(rec *actual.Record, st *setup.Setup) (*Info, error) {
 	features, err := cpuFeatures()
 	if err != nil {
 		return nil, err
@@ -185,8 +186,8 @@ func describe(rec *actual.Record, st *setup.Setup) (*CheckpointInfo, error) {
 	if rec.GVisor == "" {
 		return nil, errors.New("its record does not name its sentry's version")
 	}
-	return &CheckpointInfo{
-		Version: checkpointVersion, Name: rec.Name, TakenAt: time.Now().UTC(), GVisor: rec.GVisor, Arch: runtime.GOARCH,
+	return &Info{
+		Version: layoutVersion, Name: rec.Name, TakenAt: time.Now().UTC(), GVisor: rec.GVisor, Arch: runtime.GOARCH,
 		CPUFeatures: features, Network: st.Network(), Overlay: st.Overlay, Mounts: st.MountConfs(), Init: rec.Init, Spec: cmp.Or(st.Described, st.Spec),
 	}, nil
 }
@@ -207,22 +208,23 @@ func cpuFeatures() ([]string, error) {
 	return nil, errors.New("read processor features: /proc/cpuinfo lists none")
 }
 
-// checkpointImage is an open checkpoint.
-type checkpointImage struct {
-	info  CheckpointInfo
-	state *os.File
+// Image is an open checkpoint.
+type Image struct {
+	Info  Info
+	State *os.File
 }
 
-func (i *checkpointImage) close() { i.state.Close() }
+// Close closes the state.
+func (i *Image) Close() { i.State.Close() }
 
-// timeout is how long a restore may take beyond a start.
-func (i *checkpointImage) timeout() time.Duration {
+// Timeout is how long a restore may take beyond a start.
+func (i *Image) Timeout() time.Duration {
 	const perSecond = 16 << 20 // a slow disk
-	return time.Duration(i.info.StateBytes/perSecond+1) * time.Second
+	return time.Duration(i.Info.StateBytes/perSecond+1) * time.Second
 }
 
-// openCheckpoint opens the checkpoint in a directory.
-func openCheckpoint(path string) (*checkpointImage, error) {
+// Open opens the checkpoint in a directory.
+func Open(path string) (*Image, error) {
 	if !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("open checkpoint: expected an absolute path, got %q", path)
 	}
@@ -231,7 +233,7 @@ func openCheckpoint(path string) (*checkpointImage, error) {
 		return nil, fmt.Errorf("open checkpoint: %w", err)
 	}
 	defer dir.Close()
-	f, err := hostfs.OpenBeneath(int(dir.Fd()), checkpointInfo, unix.O_RDONLY|unix.O_NONBLOCK)
+	f, err := hostfs.OpenBeneath(int(dir.Fd()), infoFile, unix.O_RDONLY|unix.O_NONBLOCK)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open checkpoint: %s holds none, or one that was not finished", path)
 	}
@@ -239,17 +241,17 @@ func openCheckpoint(path string) (*checkpointImage, error) {
 		return nil, fmt.Errorf("open checkpoint: %w", err)
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxCheckpointInfo))
+	b, err := io.ReadAll(io.LimitReader(f, maxInfo))
 	if err != nil {
 		return nil, fmt.Errorf("read checkpoint: %w", err)
 	}
-	img := &checkpointImage{}
+	img := &Image{}
 	dec := json.NewDecoder(bytes.NewReader(b))
-	if err := dec.Decode(&img.info); err != nil {
-		return nil, fmt.Errorf("read checkpoint: decode %s: %w", checkpointInfo, err)
+	if err := dec.Decode(&img.Info); err != nil {
+		return nil, fmt.Errorf("read checkpoint: decode %s: %w", infoFile, err)
 	}
-	if img.state, err = hostfs.OpenBeneath(int(dir.Fd()), checkpointState, unix.O_RDONLY|unix.O_NONBLOCK); err != nil {
-		return nil, fmt.Errorf("open checkpoint: %s: %w", checkpointState, err)
+	if img.State, err = hostfs.OpenBeneath(int(dir.Fd()), stateFile, unix.O_RDONLY|unix.O_NONBLOCK); err != nil {
+		return nil, fmt.Errorf("open checkpoint: %s: %w", stateFile, err)
 	}
 	return img, nil
 }

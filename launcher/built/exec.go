@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package built
 
 import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -10,10 +10,10 @@ import (
 	"sandboxctl.dev/launcher/wire"
 )
 
-// ExecArgs is how a command is started in a sandbox by default: as the
+// Exec is how a command is started in a sandbox by default: as the
 // application was, with its environment, directory, user and capabilities.
-func ExecArgs(store *actual.Store, rec *actual.Record, argv []string) (wire.ExecArgs, error) {
-	st, err := setupOf(store, rec)
+func Exec(store *actual.Store, rec *actual.Record, argv []string) (wire.ExecArgs, error) {
+	st, err := Of(store, rec)
 	if err != nil {
 		return wire.ExecArgs{}, err
 	}
@@ -22,20 +22,20 @@ func ExecArgs(store *actual.Store, rec *actual.Record, argv []string) (wire.Exec
 	return st.Exec(&p), nil
 }
 
-// ContainerExecArgs starts one more process in a container, as its OCI description
+// ContainerExec starts one more process in a container, as its OCI description
 // says.
-func ContainerExecArgs(store *actual.Store, rec *actual.Record, p *specs.Process) (wire.ExecArgs, error) {
+func ContainerExec(store *actual.Store, rec *actual.Record, p *specs.Process) (wire.ExecArgs, error) {
 	if !rec.SetupFile {
 		// An earlier version created it. The copy of its config.json tells, also when
 		// its bundle is gone.
-		cfg, err := containerSpec(store, rec.Name)
+		cfg, err := Config(store, rec.Name)
 		if err != nil {
 			return wire.ExecArgs{}, err
 		}
 		st := setup.Setup{RawSockets: setup.RawSockets(cfg)}
 		return st.Exec(p), nil
 	}
-	st, err := setupOf(store, rec)
+	st, err := Of(store, rec)
 	if err != nil {
 		return wire.ExecArgs{}, err
 	}

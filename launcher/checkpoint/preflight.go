@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package checkpoint
 
 import (
 	"context"
@@ -26,52 +26,52 @@ import (
 // why.
 var ErrNotRestorable = errors.New("the checkpoint can't be restored")
 
-// CheckRestore says whether a sandbox of the manifest could be restored from
+// CheckManifest says whether a sandbox of the manifest could be restored from
 // the checkpoint in a directory: nil, or ErrNotRestorable with every reason.
-func CheckRestore(ctx context.Context, sb *desired.Sandbox, path, sentryPath string) error {
+func CheckManifest(ctx context.Context, sb *desired.Sandbox, path, sentryPath string) error {
 	st, err := resolve.FromManifest(sb, nil)
 	if err != nil {
 		return err
 	}
-	return checkRestore(ctx, st, path, sentryPath)
+	return check(ctx, st, path, sentryPath)
 }
 
-// CheckRestoreContainer is CheckRestore for the bundle of a container.
-func CheckRestoreContainer(ctx context.Context, cfg *specs.Spec, bundle, path, sentryPath string) error {
+// CheckContainer is CheckManifest for the bundle of a container.
+func CheckContainer(ctx context.Context, cfg *specs.Spec, bundle, path, sentryPath string) error {
 	st, err := resolve.FromContainer(cfg, bundle)
 	if err != nil {
 		return err
 	}
-	return checkRestore(ctx, st, path, sentryPath)
+	return check(ctx, st, path, sentryPath)
 }
 
-func checkRestore(ctx context.Context, st *setup.Setup, path, sentryPath string) error {
-	img, err := openCheckpoint(path)
+func check(ctx context.Context, st *setup.Setup, path, sentryPath string) error {
+	img, err := Open(path)
 	if err != nil {
 		return err
 	}
-	defer img.close()
+	defer img.Close()
 	version, err := companion.Check(ctx, companion.SentryName, sentryPath)
 	if err != nil {
 		return err
 	}
-	return img.preflight(st, version)
+	return img.Preflight(st, version)
 }
 
-// preflight says why a restore into the set-up would fail: every reason at
+// Preflight says why a restore into the set-up would fail: every reason at
 // once, nil if there is none.
-func (i *checkpointImage) preflight(st *setup.Setup, version string) error {
+func (i *Image) Preflight(st *setup.Setup, version string) error {
 	features, err := cpuFeatures()
 	if err != nil {
 		return err
 	}
-	reasons := i.info.obstacles(st, version, features)
+	reasons := i.Info.obstacles(st, version, features)
 	var file unix.Stat_t
-	switch err := unix.Fstat(int(i.state.Fd()), &file); {
+	switch err := unix.Fstat(int(i.State.Fd()), &file); {
 	case err != nil:
 		return fmt.Errorf("look at state: %w", err)
-	case file.Mode&unix.S_IFMT != unix.S_IFREG || file.Size != i.info.StateBytes:
-		reasons = append(reasons, fmt.Sprintf("%s has %d bytes, it was written with %d", checkpointState, file.Size, i.info.StateBytes))
+	case file.Mode&unix.S_IFMT != unix.S_IFREG || file.Size != i.Info.StateBytes:
+		reasons = append(reasons, fmt.Sprintf("%s has %d bytes, it was written with %d", stateFile, file.Size, i.Info.StateBytes))
 	}
 	if len(reasons) == 0 {
 		return nil
@@ -81,9 +81,9 @@ func (i *checkpointImage) preflight(st *setup.Setup, version string) error {
 
 // obstacles are the reasons why a restore would fail on a host with a sentry of
 // the version and a processor with the features.
-func (c *CheckpointInfo) obstacles(st *setup.Setup, version string, features []string) []string {
-	if c.Version != checkpointVersion || c.Spec == nil || c.Spec.Process == nil || c.Spec.Root == nil {
-		return []string{fmt.Sprintf("it is a checkpoint of version %d, this program knows %d", c.Version, checkpointVersion)}
+func (c *Info) obstacles(st *setup.Setup, version string, features []string) []string {
+	if c.Version != layoutVersion || c.Spec == nil || c.Spec.Process == nil || c.Spec.Root == nil {
+		return []string{fmt.Sprintf("it is a checkpoint of version %d, this program knows %d", c.Version, layoutVersion)}
 	}
 	var out []string
 	differ := func(what string, then, now any) {

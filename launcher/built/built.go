@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package built
 
 import (
 	"errors"
@@ -12,13 +12,8 @@ import (
 	"sandboxctl.dev/launcher/setup"
 )
 
-// What was built is written down before it runs, and read from there ever after. A
-// bundle's config.json, a link or the host policy may have changed since: what is
-// derived from them again is another sandbox, and a command that is started by it
-// could have a user and capabilities that nobody allowed.
-
-// recordSetup writes down what is being built. The gates are closed.
-func recordSetup(store *actual.Store, rec *actual.Record, st *setup.Setup) error {
+// Record writes down what is being built. The gates are closed.
+func Record(store *actual.Store, rec *actual.Record, st *setup.Setup) error {
 	b, err := setup.Encode(rec, st)
 	if err == nil {
 		err = store.PutSetup(rec.Name, b)
@@ -29,8 +24,8 @@ func recordSetup(store *actual.Store, rec *actual.Record, st *setup.Setup) error
 	return nil
 }
 
-// setupOf is what was built for a record.
-func setupOf(store *actual.Store, rec *actual.Record) (*setup.Setup, error) {
+// Of is what was built for a record.
+func Of(store *actual.Store, rec *actual.Record) (*setup.Setup, error) {
 	if !rec.SetupFile {
 		return earlierSetup(store, rec)
 	}
@@ -49,7 +44,7 @@ func setupOf(store *actual.Store, rec *actual.Record) (*setup.Setup, error) {
 // is enough but for the bundle of a manifest.
 func earlierSetup(store *actual.Store, rec *actual.Record) (*setup.Setup, error) {
 	if rec.Container != nil {
-		cfg, err := containerSpec(store, rec.Name)
+		cfg, err := Config(store, rec.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -70,13 +65,13 @@ func earlierSetup(store *actual.Store, rec *actual.Record) (*setup.Setup, error)
 	return st, nil
 }
 
-// CheckSetup says why exec and checkpoint don't work for a record of something that
+// Check says why exec and checkpoint don't work for a record of something that
 // runs, nil if they do.
-func CheckSetup(store *actual.Store, rec *actual.Record) error {
+func Check(store *actual.Store, rec *actual.Record) error {
 	if rec.Phase != actual.PhaseRunning && rec.Phase != actual.PhaseCreated {
 		return nil
 	}
-	_, err := setupOf(store, rec)
+	_, err := Of(store, rec)
 	if err == nil {
 		return nil
 	}

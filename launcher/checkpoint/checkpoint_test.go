@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package checkpoint
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/setup"
+)
+
+func sampleSetup() *setup.Setup {
+	return &setup.Setup{
+		Overlay: "memory", Limits: cgroup.Limits{Memory: 1 << 30},
+		Spec: &specs.Spec{
+			Root: &specs.Root{Path: "/"}, Hostname: "h",
+			Process: &specs.Process{Args: []string{"a", "b"}, Cwd: "/", Env: []string{"A=b"}, Capabilities: &specs.LinuxCapabilities{Bounding: []string{"CAP_KILL"}}},
+			Mounts:  setup.DefaultMounts(),
+		},
+	}
+}
+
+func sampleInfo(st *setup.Setup) *Info {
+	return &Info{
+		Version: layoutVersion, GVisor: "v1", Arch: runtime.GOARCH, CPUFeatures: []string{"sse", "avx"},
+		Network: st.Network(), Overlay: st.Overlay, Mounts: st.MountConfs(), Spec: st.Spec,
+	}
+}
+
+// Each thing that would make gVisor fail is found in advance, and what may
+// change is not.
+func TestObstacles(t *testing.T) {
+	t.Parallel()
+	features := []string{"sse", "avx", "avx2"}
+	for want, change := range map[string]func(st *setup.Setup, c *Info){
+		"": func(st *setup.Setup, _ *Info) {
+			st.Spec.Hostname, st.Spec.Process.Env, st.Limits = "other", nil, cgroup.Limits{}
+			st.Spec.Mounts[0], st.Spec.Mounts[1] = st.Spec.Mounts[1], st.Spec.Mounts[0]
+			st.Spec.Linux = &specs.Linux{}
+		},
+		`version was "v0" and is "v1"`:           func(_ *setup.Setup, c *Info) { c.GVisor = "v0" },
+		`architecture was "s390x"`:               func(_ *setup.Setup, c *Info) { c.Arch = "s390x" },
+		"this processor lacks avx512f, sve":      func(_ *setup.Setup, c *Info) { c.CPUFeatures = append(c.CPUFeatures, "avx512f", "sve") },
+		"checkpoint of version 9":                func(_ *setup.Setup, c *Info) { c.Version = 9 },
+		"checkpoint of version 1":                func(_ *setup.Setup, c *Info) { c.Spec = nil },
+		`the network was "none" and is "host"`:   func(st *setup.Setup, _ *Info) { st.HostNetwork = true },
+		`the overlay was "memory" and is "none"`: func(st *setup.Setup, _ *Info) { st.Overlay = "none" },
+		`process.args was ["a","b"] and is none`: func(st *setup.Setup, _ *Info) { st.Spec.Process.Args = nil },
+		"process.capabilities":                   func(st *setup.Setup, _ *Info) { st.Spec.Process.Capabilities.Bounding = nil },
+		"process.terminal":                       func(st *setup.Setup, _ *Info) { st.Spec.Process.Terminal = true },
+		"process.user":                           func(st *setup.Setup, _ *Info) { st.Spec.Process.User.UID = 1 },
+		"process.noNewPrivileges":                func(st *setup.Setup, _ *Info) { st.Spec.Process.NoNewPrivileges = true },
+		"root.readonly":                          func(st *setup.Setup, _ *Info) { st.Spec.Root.Readonly = true },
+		"linux.seccomp":                          func(st *setup.Setup, _ *Info) { st.Spec.Linux = &specs.Linux{Seccomp: &specs.LinuxSeccomp{}} },
+		"linux.maskedPaths":                      func(st *setup.Setup, _ *Info) { st.Spec.Linux = &specs.Linux{MaskedPaths: []string{"/x"}} },
+		"there was a mount at /sys":              func(st *setup.Setup, _ *Info) { st.Spec.Mounts = st.Spec.Mounts[:4] },
+		"there was no mount at /x": func(st *setup.Setup, _ *Info) {
+			st.Spec.Mounts = append(st.Spec.Mounts, specs.Mount{Destination: "/x"})
+		},
+		"the mount at /proc was": func(st *setup.Setup, _ *Info) { st.Spec.Mounts[0].Options = nil },
+	} {
+		info, st := sampleInfo(sampleSetup()), sampleSetup()
+		change(st, info)
+		if got := strings.Join(info.obstacles(st, "v1", features), "; "); (want == "") != (got == "") || !strings.Contains(got, want) {
+			t.Errorf("expected %q, got %q", want, got)
+		}
+	}
+	// All at once.
+	info, st := sampleInfo(sampleSetup()), sampleSetup()
+	info.GVisor, st.Spec.Process.Cwd, st.Overlay = "v0", "/x", "none"
+	if got := info.obstacles(st, "v1", features); len(got) != 3 {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestOpenCheckpoint(t *testing.T) {
+	t.Parallel()
+	write := func(dir, name, text string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	good, err := json.Marshal(sampleInfo(sampleSetup()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, prepare := range map[string]func(dir string){
+		"":                       func(dir string) { write(dir, infoFile, string(good)); write(dir, stateFile, "") },
+		"that was not finished":  func(dir string) { write(dir, stateFile, "x") },
+		"decode checkpoint.json": func(dir string) { write(dir, infoFile, "{"); write(dir, stateFile, "x") },
+		"state.img":              func(dir string) { write(dir, infoFile, string(good)) },
+		"symbolic link": func(dir string) {
+			write(dir, infoFile, string(good))
+			if err := os.Symlink("/etc/passwd", filepath.Join(dir, stateFile)); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		dir := t.TempDir()
+		prepare(dir)
+		img, err := Open(dir)
+		switch {
+		case want == "" && err != nil:
+			t.Error(err)
+		case want == "":
+			if err := img.Preflight(sampleSetup(), "v1"); err != nil && !errors.Is(err, ErrNotRestorable) {
+				t.Error(err)
+			}
+			img.Close()
+		case err == nil || !strings.Contains(err.Error(), want):
+			t.Errorf("expected %q, got %v", want, err)
+		}
+	}
+	if _, err := Open("relative"); err == nil {
+		t.Error("a relative path is opened, relative to whatever the daemon's directory is")
+	}
+}
