@@ -43,7 +43,7 @@ func (a *app) versionCommand() *cobra.Command {
 				return printJSON(a.stdout, versions(cmd.Context(), &programs))
 			case "":
 				// Before the others are asked: how soon this line is there is how soon
-				// this program starts (BenchmarkVersion).
+				// this program starts (bench).
 				fmt.Fprintf(a.stdout, "sandboxctl %s (%s)\n", programVersion(), runtime.Version())
 				sentry, gofer := programs.check(cmd.Context())
 				fmt.Fprintf(a.stdout, "sentry     %s\n", &sentry)

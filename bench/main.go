@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// config is what the command line says.
+type config struct {
+	bin, work, out string
+	only           string
+	rounds         int // of single starts and of verbs
+	bursts         int // of what many sandboxes take
+	fleet          int
+	many           int // manifests
+	adopted        int
+	crowd          int
+	idle           time.Duration // of the daemon
+	peers          bool
+}
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run() (err error) {
+	var cfg config
+	flag.StringVar(&cfg.bin, "bin", "bin", "directory of sandboxctl, its sentry and gofer, and runsc of the same gVisor")
+	flag.StringVar(&cfg.out, "out", "bin/bench", "directory for results.json, table.md and chart.svg")
+	flag.StringVar(&cfg.only, "only", "", "parts to measure, with commas between: starts, fleets, changes, adoption, crowd (default: all)")
+	flag.IntVar(&cfg.rounds, "rounds", 21, "rounds of single starts and of verbs")
+	flag.IntVar(&cfg.bursts, "bursts", 5, "rounds of many sandboxes at once")
+	flag.IntVar(&cfg.fleet, "fleet", 50, "sandboxes at once")
+	flag.IntVar(&cfg.many, "many", 10000, "manifests of which one changes")
+	flag.IntVar(&cfg.adopted, "adopted", 200, "sandboxes that a new daemon adopts")
+	flag.IntVar(&cfg.crowd, "crowd", 1000, "idle sandboxes to measure the memory of, 0 for none")
+	flag.DurationVar(&cfg.idle, "idle", 30*time.Second, "how long to look at the idle daemon")
+	flag.BoolVar(&cfg.peers, "peers", true, "compare with runsc, which -bin must have, and with podman, runc and s6 where they are installed")
+	flag.Usage = func() {
+		fmt.Fprintln(flag.CommandLine.Output(), "Usage: bench [flags], as root on an idle machine. Examples:\n\n  bench\n  bench -only starts,fleets -rounds 41\n\nFlags:")
+		flag.PrintDefaults()
+	}
+	flag.Parse()
+	if os.Geteuid() != 0 {
+		return errors.New("sandboxes need root")
+	}
+	// A measurement that is interrupted ends as one that failed, and cleans up.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	b := &bench{ctx: ctx, cfg: cfg, out: os.Stderr}
+	parts, err := b.parts()
+	if err != nil {
+		return err
+	}
+	for _, p := range []*string{&b.cfg.bin, &b.cfg.out} {
+		if *p, err = filepath.Abs(*p); err != nil {
+			return err
+		}
+	}
+	if b.cfg.work, err = os.MkdirTemp("", "sandboxctl-bench-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(b.cfg.work)) }()
+	// Manifests are not believed where others may write, and the sandboxed user reads the root.
+	if err := os.Chmod(b.cfg.work, 0o755); err != nil {
+		return err
+	}
+	if b.group, err = enterGroup(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.group.leave()) }()
+	m := describeMachine(b.cfg.bin, b.cfg.work)
+	if err := b.measure(parts); err != nil {
+		return err
+	}
+	m.LoadAfter = load()
+	return write(newReport(m, b.rows), b.cfg.out)
+}
+
+type part struct {
+	name string
+	run  func() error
+}
+
+// parts are those that were asked for.
+func (b *bench) parts() ([]part, error) {
+	all := []part{{"starts", b.starts}, {"fleets", b.fleets}, {"changes", b.changes}, {"adoption", b.adoption}, {"crowd", b.crowd}}
+	if b.cfg.only == "" {
+		return all, nil
+	}
+	var out []part
+	for name := range strings.SplitSeq(b.cfg.only, ",") {
+		found := false
+		for _, p := range all {
+			if p.name == name {
+				out, found = append(out, p), true
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("-only: there is no part %q; there are starts, fleets, changes, adoption and crowd", name)
+		}
+	}
+	return out, nil
+}
+
+func (b *bench) measure(parts []part) (err error) {
+	rootfs := filepath.Join(b.cfg.work, "rootfs")
+	if err := makeRoot(rootfs); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	if err := b.open(rootfs); err != nil {
+		return err
+	}
+	for _, p := range parts {
+		if err := errors.Join(b.ctx.Err(), p.run()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeRoot makes a root of one static program, for every subject.
+func makeRoot(dir string) error {
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		return fmt.Errorf("the sandboxes run a static busybox (apt-get install busybox-static): %w", err)
+	}
+	data, err := os.ReadFile(busybox)
+	if err != nil {
+		return err
+	}
+	for _, d := range []string{"bin", "proc", "dev", "sys", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(filepath.Join(dir, "bin", "busybox"), data, 0o755)
+}
+
+// write puts the results into a directory and the table on standard output.
+func write(rep report, dir string) error {
+	data, err := json.MarshalIndent(rep, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for name, text := range map[string]string{"results.json": string(data) + "\n", "table.md": rep.markdown(), "chart.svg": rep.svg()} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	_, err = fmt.Print(rep.markdown())
+	return err
+}
