@@ -112,6 +112,8 @@ func TestDirections(t *testing.T) {
 		"./launcher/hostfs":     `^sandboxctl\.dev/(launcher/(hostfs|setup|proc|cgroup|guest|netns|onepage|pidone|specfield|wire)$|desired|actual|gofer$)` + libraries,
 		"./launcher/resolve":    `^sandboxctl\.dev/(launcher/(resolve|hostfs|setup|proc|cgroup|guest|netns|onepage|pidone|specfield|wire)$|desired|actual|gofer$)` + libraries,
 		"./launcher/built":      `^sandboxctl\.dev/(launcher/(built|resolve|hostfs|setup|proc|cgroup|guest|netns|onepage|pidone|specfield|wire)$|desired|actual|gofer$)` + libraries,
+		"./launcher/appstart":   `^sandboxctl\.dev/(launcher/(appstart|setup|sentry|proc|cgroup|guest|netns|onepage|pidone|specfield|wire)$|desired|actual|gofer/sandboxlog$)` + libraries,
+		"./launcher/pair":       `^sandboxctl\.dev/(launcher/(pair|appstart|hostfs|logs|pty|companion|setup|sentry|proc|cgroup|guest|netns|onepage|pidone|specfield|wire)$|desired|actual|gofer)|^gvisor\.dev/gvisor/` + libraries,
 		"./launcher/checkpoint": `^sandboxctl\.dev/(launcher/(checkpoint|built|resolve|hostfs|setup|companion|sentry|proc|cgroup|guest|netns|onepage|pidone|specfield|wire)$|desired|actual|gofer)|^gvisor\.dev/gvisor/` + libraries,
 		"./launcher/pty":        `^sandboxctl\.dev/launcher/pty$|^golang\.org/x/sys/`,
 		"./launcher/guest":      `^sandboxctl\.dev/launcher/guest|^golang\.org/x/sys/|^github\.com/opencontainers/runtime-spec/`,
@@ -121,7 +123,7 @@ func TestDirections(t *testing.T) {
 		"./launcher/salvage":    `^sandboxctl\.dev/(launcher/(salvage|companion|cgroup|sentry|proc|netns|wire)$|gofer|actual)|^golang\.org/x/|^gvisor\.dev/gvisor/|^github\.com/(vishvananda|moby/sys/mountinfo|opencontainers/runtime-spec)`,
 		"./launcher/sentry":     `^sandboxctl\.dev/(launcher/(sentry|proc|netns|wire)$|gofer/sandboxlog$|actual)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
 		"./launcher/logs":       `^sandboxctl\.dev/(launcher/logs$|gofer/sandboxlog$|actual)|^golang\.org/x/sys/`,
-		"./launcher/netns":      `^sandboxctl\.dev/(launcher/(netns|wire)|actual/crashpoint$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
+		"./launcher/netns":      `^sandboxctl\.dev/(launcher/(netns|wire)|actual/(crashpoint|operation)$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
 		"./launcher":            `^sandboxctl\.dev/(launcher|desired|actual|gofer)` + libraries,
 		// It looks, and can't start or signal anybody by itself but through these.
 		"./launcher/invariants": `^sandboxctl\.dev/(launcher|desired|actual|gofer)` + libraries,
@@ -144,7 +146,7 @@ func TestDirections(t *testing.T) {
 // be written down and read again: whoever decides has nothing to look with.
 func TestSetupTouchesNothing(t *testing.T) {
 	t.Parallel()
-	host := regexp.MustCompile(`^"(os|os/.*|syscall|net|net/.*|io/fs|sandboxctl\.dev/(actual/dirfd|actual/atomicfile|launcher/(hostfs|resolve|built)))"$`)
+	host := regexp.MustCompile(`^"(os|os/.*|syscall|net|net/.*|io/fs|sandboxctl\.dev/(actual/dirfd|actual/atomicfile|launcher/(hostfs|resolve|built|pair)))"$`)
 	looked := 0
 	for _, name := range files(t) {
 		if !strings.HasPrefix(name, "launcher/setup/") || strings.HasSuffix(name, "_test.go") {

@@ -10,6 +10,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/appstart"
 	"sandboxctl.dev/launcher/built"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
@@ -99,7 +100,7 @@ func (l *Launcher) adopt(ctx context.Context, rec *actual.Record, start bool) (b
 		}
 	}
 	if state != wire.StateStopped {
-		switch failed, err := l.startFailed(ctx, rec); {
+		switch failed, err := appstart.Failed(ctx, l.store, rec); {
 		case err != nil:
 			return false, fmt.Errorf("ask whether the application was started: %w", err)
 		case failed:
@@ -201,7 +202,7 @@ func (l *Launcher) startAgain(ctx context.Context, rec *actual.Record, st *setup
 	if err := l.setNetwork(ctx, rec, st, c, false); err != nil {
 		return wire.StateInvalid, errors.Join(err, c.Close())
 	}
-	report, err := l.openStartReport(rec.Name, st)
+	report, err := appstart.Open(l.store, rec.Name, st)
 	if err != nil {
 		return wire.StateInvalid, errors.Join(err, c.Close())
 	}
@@ -224,7 +225,7 @@ func (l *Launcher) startAgain(ctx context.Context, rec *actual.Record, st *setup
 	})
 	if err == nil && refused == nil && state != wire.StateCreating && report != nil {
 		// It has ended with nothing if this start was not the first.
-		if err = waitStart(ctx, st, report); errors.Is(err, errNotReported) {
+		if err = appstart.Wait(ctx, st, report); errors.Is(err, appstart.ErrNotReported) {
 			err = nil
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher/built"
 	"sandboxctl.dev/launcher/checkpoint"
+	"sandboxctl.dev/launcher/pair"
 	"sandboxctl.dev/launcher/resolve"
 	"sandboxctl.dev/launcher/sentry"
 )
@@ -32,12 +33,6 @@ type Container struct {
 	Streams [3]*os.File
 	// Preserved are its descriptors from 3 on. They stay the caller's.
 	Preserved []*os.File
-}
-
-// streams are descriptors for an application that are not ours to read.
-type streams struct {
-	files     [3]*os.File
-	preserved []*os.File
 }
 
 // CreateContainer makes a container as far as its created state and returns the
@@ -81,7 +76,7 @@ func (l *Launcher) createContainer(ctx context.Context, c *Container) (*actual.R
 	defer cancel()
 	b, err := l.boot(ctx, &launch{
 		rec: rec, st: st, phase: actual.PhaseCreating,
-		streams: &streams{files: c.Streams, preserved: c.Preserved}, oomScore: c.Spec.Process.OOMScoreAdj,
+		streams: &pair.Streams{Files: c.Streams, Preserved: c.Preserved}, oomScore: c.Spec.Process.OOMScoreAdj,
 	})
 	if err != nil {
 		return rec, err

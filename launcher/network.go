@@ -10,45 +10,12 @@ import (
 	"io/fs"
 
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/netns"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/wire"
 )
-
-// openNetns opens the namespace that the sentry is started in, nil if that
-// is a new one or the host's. A path that leads to the host's own namespace is
-// the host's network by another name.
-func openNetns(st *setup.Setup) (*netns.Namespace, error) {
-	if st.NetNS == "" {
-		return nil, nil
-	}
-	ns, err := netns.Open(st.NetNS)
-	if err != nil && st.Policy != nil {
-		err = fmt.Errorf("spec.network.netns: %w", err)
-	}
-	if errors.Is(err, netns.ErrNotNamespace) {
-		return nil, operation.Permanentf("%w", err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	own, err := ns.IsOwn()
-	if err == nil && own {
-		field := ""
-		if st.Policy != nil {
-			field = "spec.network.netns: "
-		}
-		err = operation.Permanentf("%sjoin network namespace %s: it is the host's own; ask for the host's network instead", field, st.NetNS)
-	}
-	if err != nil {
-		ns.Close()
-		return nil, err
-	}
-	return ns, nil
-}
 
 // setNetwork tells the sentry what its network stack has: loopback, and the
 // interfaces that are in its namespace by now.

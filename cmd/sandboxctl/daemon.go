@@ -24,6 +24,7 @@ import (
 	"sandboxctl.dev/desired/manifestdir"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/pair"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/view"
 )
@@ -130,7 +131,7 @@ func (a *app) daemon(ctx context.Context, f *daemonFlags) (err error) {
 	if opts.SentryPath, opts.GoferPath, err = f.programs.find(); err != nil {
 		return err
 	}
-	if err := launcher.PrepareProcess(); err != nil {
+	if err := pair.PrepareProcess(); err != nil {
 		return err
 	}
 	if err := hardenDaemon(log); err != nil {

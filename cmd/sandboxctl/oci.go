@@ -18,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/gofer"
-	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/oci"
+	"sandboxctl.dev/launcher/pair"
 )
 
 // ociName is the name under which this program is an OCI runtime at once, for
@@ -226,7 +226,7 @@ func (a *app) createRequest(id string, c *createFlags) (oci.Create, error) {
 	if err != nil {
 		return oci.Create{}, err
 	}
-	if err := launcher.PrepareProcess(); err != nil {
+	if err := pair.PrepareProcess(); err != nil {
 		return oci.Create{}, err
 	}
 	return oci.Create{Preserved: more, ID: id, Bundle: bundle, Streams: a.leftStreams, ConsoleSocket: c.console, PIDFile: c.pidFile}, nil

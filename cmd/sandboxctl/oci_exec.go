@@ -21,8 +21,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/oci"
+	"sandboxctl.dev/launcher/pair"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/wire"
@@ -233,7 +233,7 @@ func processFile(p *specs.Process) (*os.File, error) {
 // detachExec starts this program again. That process waits for the command, and an
 // OCI client takes it for the command.
 func (a *app) detachExec(f *ociFlags, e *ociExec, id string, argv []string, p *specs.Process, more []*os.File) error {
-	if err := launcher.PrepareProcess(); err != nil {
+	if err := pair.PrepareProcess(); err != nil {
 		return err
 	}
 	streams, err := a.streams()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package pair
 
 import (
 	"errors"
@@ -48,6 +48,6 @@ func ownTerminal(toGofer *proc.Donation) (masterFD int, _ *stdio, err error) {
 	}
 	masterFD = toGofer.Give(master)
 	defer slave.Close()
-	s, err := (&streams{files: [3]*os.File{slave, slave, slave}}).dup()
+	s, err := (&Streams{Files: [3]*os.File{slave, slave, slave}}).dup()
 	return masterFD, s, err
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package appstart
 
 import (
 	"context"
@@ -31,13 +31,13 @@ const startReport = "startreport"
 // maxStartReport bounds what the sandbox can say there, in bytes.
 const maxStartReport = 4096
 
-// errNotReported says that the report ended before it said anything.
-var errNotReported = errors.New("the sandbox ended before its application was started")
+// ErrNotReported says that the report ended before it said anything.
+var ErrNotReported = errors.New("the sandbox ended before its application was started")
 
-// guestSpec returns a copy of the spec for the sentry and its further arguments. With
+// Spec returns a copy of the spec for the sentry and its further arguments. With
 // hooks or an init process, the first program of the sandbox is not the application
 // but one that the sentry is given as a descriptor.
-func (l *Launcher) guestSpec(st *setup.Setup, name string, dir, guestFD int, d *proc.Donation) (*specs.Spec, []string, error) {
+func Spec(st *setup.Setup, name string, dir, guestFD int, d *proc.Donation) (*specs.Spec, []string, error) {
 	spec := *st.Spec
 	if !st.Reports() {
 		if st.Init == actual.InitOwn {
@@ -66,7 +66,7 @@ func (l *Launcher) guestSpec(st *setup.Setup, name string, dir, guestFD int, d *
 	if err != nil {
 		return nil, nil, err
 	}
-	return &spec, []string{flagInt("exec-fd", execFD), fmt.Sprintf("--pass-fd=%d:%d", reportFD, guestFD)}, nil
+	return &spec, []string{fmt.Sprintf("--exec-fd=%d", execFD), fmt.Sprintf("--pass-fd=%d:%d", reportFD, guestFD)}, nil
 }
 
 // makeStartReport returns both ends.
@@ -95,12 +95,12 @@ func openStartReportIn(dir, flags int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), startReport), nil
 }
 
-// openStartReport returns the read end, nil if nobody reports.
-func (l *Launcher) openStartReport(name string, st *setup.Setup) (*os.File, error) {
+// Open returns the read end, nil if nobody reports.
+func Open(store *actual.Store, name string, st *setup.Setup) (*os.File, error) {
 	if !st.Reports() {
 		return nil, nil
 	}
-	dir, err := l.store.Dir(name)
+	dir, err := store.Dir(name)
 	if err != nil {
 		return nil, err
 	}
@@ -108,9 +108,9 @@ func (l *Launcher) openStartReport(name string, st *setup.Setup) (*os.File, erro
 	return openStartReportIn(int(dir.Fd()), unix.O_RDONLY)
 }
 
-// waitStart waits until the application runs. It fails with the words of the sandbox
+// Wait waits until the application runs. It fails with the words of the sandbox
 // if it does not.
-func waitStart(ctx context.Context, st *setup.Setup, r *os.File) error {
+func Wait(ctx context.Context, st *setup.Setup, r *os.File) error {
 	if st.StartHooks != nil {
 		said, err := readReport(ctx, r)
 		if err != nil {
@@ -129,20 +129,20 @@ func waitStart(ctx context.Context, st *setup.Setup, r *os.File) error {
 	case err != nil:
 		return err
 	case !ok:
-		return errNotReported
+		return ErrNotReported
 	case failure != nil:
 		return initFailure(failure, st.Spec.Process)
 	}
 	return nil
 }
 
-// startFailed says whether the init process of a sandbox has reported that it can't
+// Failed says whether the init process of a sandbox has reported that it can't
 // execute the application. It waits until it has tried.
-func (l *Launcher) startFailed(ctx context.Context, rec *actual.Record) (bool, error) {
+func Failed(ctx context.Context, store *actual.Store, rec *actual.Record) (bool, error) {
 	if rec.Init != actual.InitOwn {
 		return false, nil
 	}
-	dir, err := l.store.Dir(rec.Name)
+	dir, err := store.Dir(rec.Name)
 	if err != nil {
 		return false, err
 	}

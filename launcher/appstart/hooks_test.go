@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package appstart
 
 import (
 	"context"
@@ -42,7 +42,7 @@ func TestWaitStart(t *testing.T) {
 		}
 		defer r.Close()
 		ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, errors.New("out of time"))
-		if err := waitStart(ctx, st, r); err == nil || !strings.Contains(err.Error(), "out of time") {
+		if err := Wait(ctx, st, r); err == nil || !strings.Contains(err.Error(), "out of time") {
 			t.Errorf("an open pipe: %v", err)
 		}
 		cancel()
@@ -50,7 +50,7 @@ func TestWaitStart(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.Close()
-		err = waitStart(t.Context(), st, r)
+		err = Wait(t.Context(), st, r)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%.20q: %v, expected %.20q", said, err, want)
 		}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pair
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/appstart"
+	"sandboxctl.dev/launcher/companion"
+	"sandboxctl.dev/launcher/proc"
+	"sandboxctl.dev/launcher/sentry"
+	"sandboxctl.dev/launcher/setup"
+	"sandboxctl.dev/launcher/wire"
+)
+
+// sentryFDs are the descriptors that the command line of a sentry names.
+type sentryFDs struct {
+	gate, spec, control, exit, ready int
+	// sockets are the connections to the gofer, root first; stdio those of the
+	// application.
+	sockets, stdio []int
+	// first are arguments about the first program of the sandbox.
+	first []string
+}
+
+// give gives a sentry what is not of its files or streams. It returns the read end of
+// start-sync.
+func (fds *sentryFDs) give(la *Launch, d *proc.Donation) (ready *os.File, err error) {
+	dir := int(la.Dir.Fd())
+	guest, first, err := appstart.Spec(la.Setup, la.Name, dir, len(fds.stdio), d)
+	if err != nil {
+		return nil, err
+	}
+	fds.first = first
+	// Not in the set-up, which is compared with that of a checkpoint: one that was
+	// taken before there were defaults stays good.
+	guest.Process = setup.WithDefaultRlimits(guest.Process, la.Setup.GuestTasks())
+	spec, err := json.Marshal(guest)
+	if err != nil {
+		return nil, fmt.Errorf("encode spec: %w", err)
+	}
+	specFile, err := proc.MemFile("spec", spec)
+	if err != nil {
+		return nil, err
+	}
+	fds.spec = d.Give(specFile)
+	control, err := sentry.BindControl(dir)
+	if err != nil {
+		return nil, err
+	}
+	fds.control = d.Give(control)
+	exit, err := openExit(dir, actual.ExitFile)
+	if err != nil {
+		return nil, err
+	}
+	fds.exit = d.Give(exit)
+	ready, w, err := proc.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	fds.ready = d.Give(w)
+	// It writes there when its control server is up, and would end if nobody
+	// could read that any more: it holds a read end itself, so that it outlives
+	// a launcher which dies meanwhile.
+	again, err := unix.FcntlInt(ready.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("duplicate pipe: %w", err), ready.Close())
+	}
+	d.GiveFD(again, "pipe")
+	return ready, nil
+}
+
+// argv is the command line of a sentry on a host with that much memory.
+func (fds *sentryFDs) argv(la *Launch, memory uint64) []string {
+	st := la.Setup
+	overlay := "none"
+	if st.Overlay == desired.OverlayMemory {
+		overlay = "root:memory"
+	}
+	args := []string{companion.SentryName}
+	if len(st.Errnos) > 0 {
+		args = append(args, "--"+wire.FlagErrnos+"="+setup.JoinUints(st.Errnos))
+	}
+	args = append(args,
+		flagInt(wire.FlagGateFD, fds.gate), flagInt(wire.FlagExitFD, fds.exit),
+		"--"+wire.FlagUID+"="+la.UID, "--"+wire.FlagAttempt+"="+strconv.FormatInt(la.Attempt, 10), "--"+wire.FlagState+"="+la.State,
+		// The parent that reaps it for an OCI client takes its exit code for the
+		// application's.
+		"--"+wire.FlagAppStatus+"="+strconv.FormatBool(la.Client),
+		"--"+wire.FlagNobody+"="+strconv.FormatBool(!st.HostUserns()), "--"+wire.FlagLogLevel+"="+la.LogLevel,
+		// gVisor's configuration: everything that is not its default.
+		"--root=/", "--platform=systrap", "--network="+st.Network(), "--directfs="+strconv.FormatBool(st.DirectFS),
+		"--overlay2="+overlay, "--ignore-cgroups=true", "--oci-seccomp=true", "--net-raw="+strconv.FormatBool(st.RawSockets),
+		wire.VerbBoot, "--gofer-mount-confs="+st.MountConfs(),
+		flagInt("spec-fd", fds.spec), flagInt("controller-fd", fds.control), flagInt("start-sync-fd", fds.ready),
+	)
+	for _, fd := range fds.sockets {
+		args = append(args, flagInt("io-fds", fd))
+	}
+	for i, fd := range fds.stdio {
+		if i < 3 {
+			args = append(args, flagInt("stdio-fds", fd))
+		} else {
+			args = append(args, fmt.Sprintf("--pass-fd=%d:%d", fd, i))
+		}
+	}
+	args = append(args, fds.first...)
+	most := memory
+	if m := setup.Limit(st.Limits.Memory, st.Defaults.Memory); m > 0 && uint64(m) < most {
+		most = uint64(m)
+	}
+	return append(args, "--total-host-memory="+strconv.FormatUint(memory, 10), "--total-memory="+strconv.FormatUint(most, 10),
+		flagInt("cpu-num", cpus(setup.Limit(st.Limits.CPU, st.Defaults.CPU))), la.Name)
+}
+
+func flagInt(name string, v int) string { return "--" + name + "=" + strconv.Itoa(v) }
+
+// cpus is how many processors the guest sees: those of its quota, rounded up.
+func cpus(milli int64) int {
+	n := runtime.NumCPU()
+	if milli > 0 {
+		n = min(n, int((milli+999)/1000))
+	}
+	return n
+}
+
+func totalMemory() (uint64, error) {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return 0, fmt.Errorf("get memory size: %w", err)
+	}
+	return info.Totalram * uint64(info.Unit), nil
+}
