@@ -50,10 +50,7 @@ func (s *Store) PutDaemonInfo(d *DaemonInfo) error {
 	if err != nil {
 		return fmt.Errorf("encode daemon information: %w", err)
 	}
-	crashpoint.Before(crashpoint.DaemonInfo)
-	err = s.write(s.root, daemonFile, append(b, '\n'), true)
-	crashpoint.After(crashpoint.DaemonInfo)
-	if err != nil {
+	if err := crashpoint.Do(crashpoint.DaemonInfo, func() error { return s.write(s.root, daemonFile, append(b, '\n'), true) }); err != nil {
 		return fmt.Errorf("write daemon information: %w", err)
 	}
 	return nil

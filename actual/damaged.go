@@ -59,9 +59,7 @@ func (s *Store) DropCopy(name string) error {
 		return fmt.Errorf("drop copy of record of %s: %w", name, err)
 	}
 	defer dir.Close()
-	crashpoint.Before(crashpoint.CopyRemove)
-	err = unix.Unlinkat(int(dir.Fd()), copyFile, 0)
-	crashpoint.After(crashpoint.CopyRemove)
+	err = crashpoint.Do(crashpoint.CopyRemove, func() error { return unix.Unlinkat(int(dir.Fd()), copyFile, 0) })
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("drop copy of record of %s: %w", name, err)
 	}

@@ -72,9 +72,9 @@ func (s *Store) KeepDeleted(d *Deleted, logs string) error {
 		return fmt.Errorf("keep logs of %s: %w", d.Name, err)
 	}
 	defer to.Close()
-	crashpoint.Before(crashpoint.LogKeep)
-	err = unix.Renameat2(int(from.Fd()), logs, int(to.Fd()), d.Entry(), unix.RENAME_NOREPLACE)
-	crashpoint.After(crashpoint.LogKeep)
+	err = crashpoint.Do(crashpoint.LogKeep, func() error {
+		return unix.Renameat2(int(from.Fd()), logs, int(to.Fd()), d.Entry(), unix.RENAME_NOREPLACE)
+	})
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("keep logs of %s: %w", d.Name, err)
 	}

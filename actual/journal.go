@@ -132,10 +132,7 @@ func (j *Journal) rotate() error {
 	unix.Close(j.fd)
 	j.fd = -1
 	root := int(j.store.root.Fd())
-	crashpoint.Before(crashpoint.JournalRotate)
-	err := unix.Renameat(root, journalFile, root, journalOld)
-	crashpoint.After(crashpoint.JournalRotate)
-	if err != nil {
+	if err := crashpoint.Do(crashpoint.JournalRotate, func() error { return unix.Renameat(root, journalFile, root, journalOld) }); err != nil {
 		return fmt.Errorf("rotate journal: %w", err)
 	}
 	return j.open()

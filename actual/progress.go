@@ -33,9 +33,7 @@ func (s *Store) PutProgress(p *Progress) error {
 		err = fmt.Errorf("%d bytes, expected at most %d", len(b), maxProgress)
 	}
 	if err == nil {
-		crashpoint.Before(crashpoint.ProgressPut)
-		err = atomicfile.Publish(s.root, progressFile, b, 0o600)
-		crashpoint.After(crashpoint.ProgressPut)
+		err = crashpoint.Do(crashpoint.ProgressPut, func() error { return atomicfile.Publish(s.root, progressFile, b, 0o600) })
 	}
 	if err != nil {
 		// What is there is out of date. Without it readers go by the records.

@@ -40,9 +40,7 @@ func (s *Store) Remove(name string) error {
 		return fmt.Errorf("open trash: %w", err)
 	}
 	defer trash.Close()
-	crashpoint.Before(crashpoint.TrashMove)
-	err = unix.Renameat(int(s.dirs.Fd()), name, int(trash.Fd()), name+"."+uid)
-	crashpoint.After(crashpoint.TrashMove)
+	err = crashpoint.Do(crashpoint.TrashMove, func() error { return unix.Renameat(int(s.dirs.Fd()), name, int(trash.Fd()), name+"."+uid) })
 	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}
@@ -71,9 +69,7 @@ func (s *Store) Discard(dir *os.File, entry, name string) error {
 		return fmt.Errorf("open trash: %w", err)
 	}
 	defer trash.Close()
-	crashpoint.Before(crashpoint.LogRemove)
-	err = unix.Renameat(int(dir.Fd()), entry, int(trash.Fd()), name+"."+uid)
-	crashpoint.After(crashpoint.LogRemove)
+	err = crashpoint.Do(crashpoint.LogRemove, func() error { return unix.Renameat(int(dir.Fd()), entry, int(trash.Fd()), name+"."+uid) })
 	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}

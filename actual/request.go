@@ -146,10 +146,7 @@ func removeRequest(dir *os.File, name, token string) error {
 	if errors.Is(err, fs.ErrNotExist) || (err == nil && now.Token != token) {
 		return nil
 	}
-	crashpoint.Before(crashpoint.RequestDrop)
-	err = atomicfile.Remove(dir, name)
-	crashpoint.After(crashpoint.RequestDrop)
-	if err != nil {
+	if err := crashpoint.Do(crashpoint.RequestDrop, func() error { return atomicfile.Remove(dir, name) }); err != nil {
 		return fmt.Errorf("drop request: %w", err)
 	}
 	return nil

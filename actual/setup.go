@@ -34,10 +34,7 @@ func (s *Store) PutSetup(name string, body []byte) error {
 		return fmt.Errorf("write %s of %s: %w", SetupFile, name, err)
 	}
 	defer dir.Close()
-	crashpoint.Before(crashpoint.SetupPut)
-	err = s.write(dir, SetupFile, b, false)
-	crashpoint.After(crashpoint.SetupPut)
-	if err != nil {
+	if err := crashpoint.Do(crashpoint.SetupPut, func() error { return s.write(dir, SetupFile, b, false) }); err != nil {
 		return fmt.Errorf("write %s of %s: %w", SetupFile, name, err)
 	}
 	return nil
@@ -72,9 +69,7 @@ func (s *Store) DropSetup(name string) error {
 		return fmt.Errorf("remove %s of %s: %w", SetupFile, name, err)
 	}
 	defer dir.Close()
-	crashpoint.Before(crashpoint.SetupRemove)
-	err = unix.Unlinkat(int(dir.Fd()), SetupFile, 0)
-	crashpoint.After(crashpoint.SetupRemove)
+	err = crashpoint.Do(crashpoint.SetupRemove, func() error { return unix.Unlinkat(int(dir.Fd()), SetupFile, 0) })
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove %s of %s: %w", SetupFile, name, err)
 	}

@@ -86,10 +86,7 @@ func idOf(st *unix.Stat_t) fileID {
 // need be. It refuses one that others may write: a user who can write records
 // could have root signal processes and remove files.
 func OpenStore(path string) (*Store, error) {
-	crashpoint.Before(crashpoint.StateDirectory)
-	err := atomicfile.MkdirAll(path, 0o700)
-	crashpoint.After(crashpoint.StateDirectory)
-	if err != nil {
+	if err := crashpoint.Do(crashpoint.StateDirectory, func() error { return atomicfile.MkdirAll(path, 0o700) }); err != nil {
 		return nil, fmt.Errorf("create state directory: %w", err)
 	}
 	s, err := openStore(path, true, ValidName)
@@ -147,9 +144,7 @@ func openStore(path string, create bool, valid func(string) bool) (_ *Store, err
 	}
 	if create {
 		for _, d := range []string{SandboxesDir, TrashDir, requestsDir} {
-			crashpoint.Before(crashpoint.StateDirectory)
-			err := unix.Mkdirat(int(root.Fd()), d, 0o700)
-			crashpoint.After(crashpoint.StateDirectory)
+			err := crashpoint.Do(crashpoint.StateDirectory, func() error { return unix.Mkdirat(int(root.Fd()), d, 0o700) })
 			if err != nil && !errors.Is(err, unix.EEXIST) {
 				return nil, fmt.Errorf("create state directory %s/%s: %w", path, d, err)
 			}
@@ -244,9 +239,7 @@ func (s *Store) Lock() error {
 	}
 	defer unix.Close(fd)
 	for deadline := time.Now().Add(lockPatience); ; <-time.After(holdEvery) {
-		crashpoint.Before(crashpoint.Lock)
-		err := unix.Flock(int(s.root.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		crashpoint.After(crashpoint.Lock)
+		err := crashpoint.Do(crashpoint.Lock, func() error { return unix.Flock(int(s.root.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
 		if err == nil {
 			break
 		}
@@ -324,9 +317,7 @@ func (s *Store) claim(name string) error {
 	if !s.valid(name) {
 		return fmt.Errorf("claim %q: %w", name, errInvalidName)
 	}
-	crashpoint.Before(crashpoint.Claim)
-	err := unix.Mkdirat(int(s.dirs.Fd()), name, 0o700)
-	crashpoint.After(crashpoint.Claim)
+	err := crashpoint.Do(crashpoint.Claim, func() error { return unix.Mkdirat(int(s.dirs.Fd()), name, 0o700) })
 	if err == nil {
 		return nil
 	}
@@ -409,9 +400,7 @@ func (s *Store) put(r *Record, file string, urgent bool) error {
 		return err
 	}
 	defer dir.Close()
-	crashpoint.Before(crashpoint.RecordPut)
-	err = s.write(dir, file, b, urgent)
-	crashpoint.After(crashpoint.RecordPut)
+	err = crashpoint.Do(crashpoint.RecordPut, func() error { return s.write(dir, file, b, urgent) })
 	return err
 }
 

@@ -84,17 +84,12 @@ func write(dir *os.File, name string, data []byte, mode fs.FileMode, renameFlags
 	_, werr := f.Write(data)
 	crashpoint.After(crashpoint.FileWrite)
 	if werr == nil && durable {
-		crashpoint.Before(crashpoint.FileSync)
-		werr = f.Sync()
-		crashpoint.After(crashpoint.FileSync)
+		werr = crashpoint.Do(crashpoint.FileSync, f.Sync)
 	}
 	if werr != nil {
 		return fmt.Errorf("write %s: %w", name, werr)
 	}
-	crashpoint.Before(crashpoint.FileRename)
-	err = unix.Renameat2(fd, tmp, fd, name, renameFlags)
-	crashpoint.After(crashpoint.FileRename)
-	if err != nil {
+	if err := crashpoint.Do(crashpoint.FileRename, func() error { return unix.Renameat2(fd, tmp, fd, name, renameFlags) }); err != nil {
 		return fmt.Errorf("replace %s: %w", name, err)
 	}
 	if !durable {
@@ -108,10 +103,7 @@ func Remove(dir *os.File, name string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	crashpoint.Before(crashpoint.FileRemove)
-	err := ignoreMissing(unix.Unlinkat(int(dir.Fd()), name, 0))
-	crashpoint.After(crashpoint.FileRemove)
-	if err != nil {
+	if err := crashpoint.Do(crashpoint.FileRemove, func() error { return ignoreMissing(unix.Unlinkat(int(dir.Fd()), name, 0)) }); err != nil {
 		return fmt.Errorf("remove %s: %w", name, err)
 	}
 	return syncDir(dir, name)
@@ -153,10 +145,7 @@ func sweep(dir int, name string) error {
 	if err := flock(fd); err != nil {
 		return fmt.Errorf("sweep %s: %w", name, err)
 	}
-	crashpoint.Before(crashpoint.TempSweep)
-	err = unix.Unlinkat(dir, name, 0)
-	crashpoint.After(crashpoint.TempSweep)
-	return err
+	return crashpoint.Do(crashpoint.TempSweep, func() error { return unix.Unlinkat(dir, name, 0) })
 }
 
 // MkdirAll makes a directory, and what is missing above it. When it returns nil,
@@ -298,10 +287,7 @@ func createTemp(dir int, name string, mode fs.FileMode) (*os.File, error) {
 
 // syncDir makes a rename or removal survive a power cut.
 func syncDir(dir *os.File, name string) error {
-	crashpoint.Before(crashpoint.DirectorySync)
-	err := unix.Fsync(int(dir.Fd()))
-	crashpoint.After(crashpoint.DirectorySync)
-	if err != nil {
+	if err := crashpoint.Do(crashpoint.DirectorySync, func() error { return unix.Fsync(int(dir.Fd())) }); err != nil {
 		return fmt.Errorf("sync directory of %s: %w", name, err)
 	}
 	return nil

@@ -68,7 +68,7 @@ func registry(t *testing.T) map[string]point {
 	return out
 }
 
-// calls of one file: Before or After of which point. bad are those of something
+// calls of one file: Before, After or Do of which point. bad are those of something
 // that is not a constant of the registry.
 func calls(path string, src any) (uses map[string][]string, bad []string, err error) {
 	fset := token.NewFileSet()
@@ -93,8 +93,8 @@ func calls(path string, src any) (uses map[string][]string, bad []string, err er
 		if !ok || when == "Env" {
 			return true
 		}
-		if len(c.Args) == 1 {
-			if name, ok := selected(c.Args[0]); ok && when != "Point" {
+		if len(c.Args) == map[string]int{"Before": 1, "After": 1, "Do": 2}[when] {
+			if name, ok := selected(c.Args[0]); ok {
 				uses[name] = append(uses[name], when)
 				return true
 			}
@@ -166,6 +166,9 @@ func TestPoints(t *testing.T) {
 				before++
 			case "After":
 				after++
+			case "Do":
+				before++
+				after++
 			}
 		}
 		if before == 0 || before != after {
@@ -173,7 +176,7 @@ func TestPoints(t *testing.T) {
 		}
 	}
 	// It can fail.
-	for _, src := range []string{`crashpoint.Before("lock")`, `crashpoint.Before(p)`, `crashpoint.After(crashpoint.Point("x"))`, `defer crashpoint.After(crashpoint.Lock)`} {
+	for _, src := range []string{`crashpoint.Before("lock")`, `crashpoint.Before(p)`, `crashpoint.After(crashpoint.Point("x"))`, `crashpoint.Do(p, f)`, `crashpoint.Do("lock", f)`, `defer crashpoint.After(crashpoint.Lock)`} {
 		if _, bad, err := calls("x.go", "package x\nfunc f() { "+src+" }"); err != nil || len(bad) == 0 {
 			t.Errorf("%s is not seen: %v", src, err)
 		}

@@ -10,5 +10,8 @@ func Before(Point) {}
 // After is the moment after it.
 func After(Point) {}
 
+// Do makes a side effect.
+func Do(_ Point, sideEffect func() error) error { return sideEffect() }
+
 // Env is what a child process must have in its environment: nothing.
 func Env() []string { return []string{} }

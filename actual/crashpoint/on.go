@@ -60,6 +60,14 @@ func Before(p Point) { hit("before", p) }
 // After is the moment after it.
 func After(p Point) { hit("after", p) }
 
+// Do makes a side effect between the two.
+func Do(p Point, sideEffect func() error) error {
+	Before(p)
+	err := sideEffect()
+	After(p)
+	return err
+}
+
 // Env is what a child process must have in its environment.
 func Env() []string {
 	if state.dir == "" {

@@ -84,9 +84,7 @@ func (r *Remover) removeTop(name string) {
 	if !r.empty(d, name) {
 		return
 	}
-	crashpoint.Before(crashpoint.TreeRemove)
-	err = unix.Unlinkat(r.dir, name, unix.AT_REMOVEDIR)
-	crashpoint.After(crashpoint.TreeRemove)
+	err = crashpoint.Do(crashpoint.TreeRemove, func() error { return unix.Unlinkat(r.dir, name, unix.AT_REMOVEDIR) })
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		r.fail(name, err)
 	}
@@ -149,9 +147,7 @@ func (r *Remover) take(dir int, name, parent string) error {
 	if err != nil || !isDir {
 		return err
 	}
-	crashpoint.Before(crashpoint.TreeRemove)
-	err = unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
-	crashpoint.After(crashpoint.TreeRemove)
+	err = crashpoint.Do(crashpoint.TreeRemove, func() error { return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR) })
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return nil
@@ -174,9 +170,7 @@ func (r *Remover) moveUp(dir int, name, parent string) error {
 	}
 	to += "." + hex.EncodeToString(random[:])
 	move := func() error { return unix.Renameat2(dir, name, r.dir, to, unix.RENAME_NOREPLACE) }
-	crashpoint.Before(crashpoint.TreeMove)
-	err := move()
-	crashpoint.After(crashpoint.TreeMove)
+	err := crashpoint.Do(crashpoint.TreeMove, move)
 	if errors.Is(err, unix.EPERM) && clearFlagsOf(dir, name) {
 		err = move()
 	}
@@ -192,9 +186,7 @@ func (r *Remover) moveUp(dir int, name, parent string) error {
 // unlink removes what is not a directory. isDir says that it is one.
 func (r *Remover) unlink(dir int, name string) (isDir bool, err error) {
 	r.budget--
-	crashpoint.Before(crashpoint.TreeUnlink)
-	err = unix.Unlinkat(dir, name, 0)
-	crashpoint.After(crashpoint.TreeUnlink)
+	err = crashpoint.Do(crashpoint.TreeUnlink, func() error { return unix.Unlinkat(dir, name, 0) })
 	if errors.Is(err, unix.EPERM) {
 		// Immutable, or a directory of a filesystem that says so.
 		var st unix.Stat_t

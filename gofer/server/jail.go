@@ -31,10 +31,7 @@ func mountPoint(i int) string { return "/m" + strconv.Itoa(i) }
 func enterJail(cfg *gofer.Config) error {
 	// Private, so that nothing done here reaches the host and no later mount
 	// of the host reaches this process.
-	crashpoint.Before(crashpoint.GoferPrivate)
-	err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, "")
-	crashpoint.After(crashpoint.GoferPrivate)
-	if err != nil {
+	if err := crashpoint.Do(crashpoint.GoferPrivate, func() error { return unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, "") }); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
 	proc, err := unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -55,17 +52,11 @@ func enterJail(cfg *gofer.Config) error {
 		return fmt.Errorf("create jail: %w", err)
 	}
 	defer unix.Close(root)
-	crashpoint.Before(crashpoint.GoferRoot)
-	err = moveMount(root, unix.AT_FDCWD, stage)
-	crashpoint.After(crashpoint.GoferRoot)
-	if err != nil {
+	if err := crashpoint.Do(crashpoint.GoferRoot, func() error { return moveMount(root, unix.AT_FDCWD, stage) }); err != nil {
 		return fmt.Errorf("attach jail: %w", err)
 	}
 	for i, m := range cfg.Mounts {
-		crashpoint.Before(crashpoint.GoferTree)
-		err := attach(root, mountPoint(i)[1:], &m)
-		crashpoint.After(crashpoint.GoferTree)
-		if err != nil {
+		if err := crashpoint.Do(crashpoint.GoferTree, func() error { return attach(root, mountPoint(i)[1:], &m) }); err != nil {
 			return fmt.Errorf("attach mount %d: %w", i, err)
 		}
 	}
@@ -76,17 +67,11 @@ func enterJail(cfg *gofer.Config) error {
 	if err := unix.Fchdir(root); err != nil {
 		return fmt.Errorf("enter jail: %w", err)
 	}
-	crashpoint.Before(crashpoint.GoferPivot)
-	err = unix.PivotRoot(".", ".")
-	crashpoint.After(crashpoint.GoferPivot)
-	if err != nil {
+	if err := crashpoint.Do(crashpoint.GoferPivot, func() error { return unix.PivotRoot(".", ".") }); err != nil {
 		return fmt.Errorf("pivot root: %w", err)
 	}
 	// The old root is now mounted over the new one; detach all of it.
-	crashpoint.Before(crashpoint.GoferDetach)
-	err = unix.Unmount(".", unix.MNT_DETACH)
-	crashpoint.After(crashpoint.GoferDetach)
-	if err != nil {
+	if err := crashpoint.Do(crashpoint.GoferDetach, func() error { return unix.Unmount(".", unix.MNT_DETACH) }); err != nil {
 		return fmt.Errorf("detach old root: %w", err)
 	}
 	if err := unix.Chdir("/"); err != nil {
@@ -98,9 +83,8 @@ func enterJail(cfg *gofer.Config) error {
 	if err := unix.Unmount(procFD, unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("detach /proc/self/fd: %w", err)
 	}
-	crashpoint.Before(crashpoint.GoferReadOnly)
-	err = unix.MountSetattr(unix.AT_FDCWD, "/", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
-	crashpoint.After(crashpoint.GoferReadOnly)
+	readOnly := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	err = crashpoint.Do(crashpoint.GoferReadOnly, func() error { return unix.MountSetattr(unix.AT_FDCWD, "/", 0, readOnly) })
 	if err != nil {
 		return fmt.Errorf("make jail read-only: %w", err)
 	}

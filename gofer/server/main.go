@@ -112,10 +112,7 @@ func prepare(cfg *gofer.Config) (*logging, error) {
 	// Readers first: their pipes join the runtime's poller, whose set-up needs
 	// system calls the filter refuses.
 	logs.start()
-	crashpoint.Before(crashpoint.GoferPrivileges)
-	err = dropPrivileges(cfg)
-	crashpoint.After(crashpoint.GoferPrivileges)
-	if err != nil {
+	if err := crashpoint.Do(crashpoint.GoferPrivileges, func() error { return dropPrivileges(cfg) }); err != nil {
 		return nil, err
 	}
 	for _, c := range conns {

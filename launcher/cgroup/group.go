@@ -207,10 +207,7 @@ func (g *Group) Kill() error {
 		return nil
 	}
 	// cgroup.kill is of Linux 5.14; before, the caller's pidfds have to do.
-	crashpoint.Before(crashpoint.CgroupKill)
-	err := d.setIfThere("cgroup.kill", "1")
-	crashpoint.After(crashpoint.CgroupKill)
-	return err
+	return crashpoint.Do(crashpoint.CgroupKill, func() error { return d.setIfThere("cgroup.kill", "1") })
 }
 
 // OOMKills is how often the kernel killed in the group for want of memory.
@@ -276,9 +273,7 @@ func (g *Group) Remove(ctx context.Context) error {
 
 func (d *dir) remove(ctx context.Context, since time.Time) error {
 	for {
-		crashpoint.Before(crashpoint.CgroupRemove)
-		err := unix.Unlinkat(int(d.parent.Fd()), d.name, unix.AT_REMOVEDIR)
-		crashpoint.After(crashpoint.CgroupRemove)
+		err := crashpoint.Do(crashpoint.CgroupRemove, func() error { return unix.Unlinkat(int(d.parent.Fd()), d.name, unix.AT_REMOVEDIR) })
 		switch {
 		case err == nil || errors.Is(err, unix.ENOENT):
 			return nil

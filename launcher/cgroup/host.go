@@ -222,10 +222,7 @@ func (h *Host) prepare(g *Group, p Place, c string) (why string, err error) {
 }
 
 func (g *Group) setLimit(l limit) error {
-	crashpoint.Before(crashpoint.CgroupLimit)
-	err := g.set(l.settings(), nil)
-	crashpoint.After(crashpoint.CgroupLimit)
-	return err
+	return crashpoint.Do(crashpoint.CgroupLimit, func() error { return g.set(l.settings(), nil) })
 }
 
 // setAgain sets the limits of a group that was made again. Its parent may have been

@@ -154,9 +154,7 @@ func (h *Host) controllersOf(mount string) []string {
 func makeAt(mount string, p Place, controllers []string) (*dir, error) {
 	cpuset := slices.Contains(controllers, cpusetController)
 	at, name, err := walkTo(mount, p, func(dir *os.File, c string) error {
-		crashpoint.Before(crashpoint.CgroupParent)
-		err := unix.Mkdirat(int(dir.Fd()), c, 0o755)
-		crashpoint.After(crashpoint.CgroupParent)
+		err := crashpoint.Do(crashpoint.CgroupParent, func() error { return unix.Mkdirat(int(dir.Fd()), c, 0o755) })
 		if err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
 		}
@@ -168,9 +166,7 @@ func makeAt(mount string, p Place, controllers []string) (*dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	crashpoint.Before(crashpoint.CgroupCreate)
-	err = unix.Mkdirat(int(at.Fd()), name, 0o755)
-	crashpoint.After(crashpoint.CgroupCreate)
+	err = crashpoint.Do(crashpoint.CgroupCreate, func() error { return unix.Mkdirat(int(at.Fd()), name, 0o755) })
 	existed := errors.Is(err, unix.EEXIST)
 	if err != nil && !existed {
 		return nil, errors.Join(err, at.Close())

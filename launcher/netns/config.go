@@ -218,20 +218,10 @@ func (n *Namespace) Take(c *Config) error {
 }
 
 // take is one step of Take.
-func take(step func() error) error {
-	crashpoint.Before(crashpoint.NetworkTake)
-	err := step()
-	crashpoint.After(crashpoint.NetworkTake)
-	return err
-}
+func take(step func() error) error { return crashpoint.Do(crashpoint.NetworkTake, step) }
 
 // putBack is one step of Return.
-func putBack(step func() error) error {
-	crashpoint.Before(crashpoint.NetworkReturn)
-	err := step()
-	crashpoint.After(crashpoint.NetworkReturn)
-	return err
-}
+func putBack(step func() error) error { return crashpoint.Do(crashpoint.NetworkReturn, step) }
 
 // Return undoes Take. An interface that is gone, or another one
 // by now, is left alone. It is safe to repeat.
