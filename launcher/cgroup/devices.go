@@ -20,13 +20,9 @@ var alwaysAllowed = []string{"c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 
 // deviceSettings are the rules of devices in the order in which they apply. Only
 // v1 has files for them; with cgroup2 alone they are left out, which lets nothing
 // into a sandbox: its devices are gVisor's own, and its gofer opens none.
-func deviceSettings(rules []specs.LinuxDeviceCgroup) ([]setting, error) {
-	var out []setting
-	add := func(allow bool, rule string) {
-		file := "devices.deny"
-		if allow {
-			file = "devices.allow"
-		}
+func deviceSettings(rules []specs.LinuxDeviceCgroup) (settings, error) {
+	var out settings
+	add := func(file, rule string) {
 		out = append(out, setting{controller: devicesController, v1: file, value1: rule, optional: true})
 	}
 	denies := false
@@ -35,12 +31,16 @@ func deviceSettings(rules []specs.LinuxDeviceCgroup) ([]setting, error) {
 		if err != nil {
 			return nil, fmt.Errorf("resources.devices[%d]: %w", i, err)
 		}
-		denies = denies || !r.Allow
-		add(r.Allow, rule)
+		if r.Allow {
+			add("devices.allow", rule)
+			continue
+		}
+		denies = true
+		add("devices.deny", rule)
 	}
 	if denies {
 		for _, rule := range alwaysAllowed {
-			add(true, rule)
+			add("devices.allow", rule)
 		}
 	}
 	return out, nil

@@ -180,23 +180,31 @@ func (g *Group) Add(pid int) error {
 func (g *Group) PIDs() ([]int, error) {
 	var out []int
 	for _, d := range g.dirs {
-		s, err := readFile(d.fd(), "cgroup.procs")
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
-			continue
-		}
-		if err != nil {
+		pids, err := readPIDs(d.fd())
+		if err != nil && !trimmed(err) {
 			return nil, fmt.Errorf("read processes of %s: %w", d.path, err)
 		}
-		for f := range strings.FieldsSeq(s) {
-			pid, err := strconv.Atoi(f)
-			if err != nil {
-				return nil, fmt.Errorf("read processes of %s: %w", d.path, err)
-			}
-			out = append(out, pid)
-		}
+		out = append(out, pids...)
 	}
 	slices.Sort(out)
 	return slices.Compact(out), nil
+}
+
+// readPIDs are the processes in a directory.
+func readPIDs(dir int) ([]int, error) {
+	s, err := readFile(dir, "cgroup.procs")
+	if err != nil {
+		return nil, err
+	}
+	var out []int
+	for f := range strings.FieldsSeq(s) {
+		pid, err := strconv.Atoi(f)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, pid)
+	}
+	return out, nil
 }
 
 // Kill kills every process in the cgroup2 group, if there is one. No pid is

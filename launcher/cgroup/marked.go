@@ -9,7 +9,6 @@ import (
 	"os"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -219,17 +218,11 @@ func addMembers(out *[]int, group *os.File, at string, depth int) error {
 	if depth > maxBelow {
 		return fmt.Errorf("%s has groups below it, too deep to be looked at", at)
 	}
-	procs, err := readFile(int(group.Fd()), "cgroup.procs")
+	pids, err := readPIDs(int(group.Fd()))
 	if err != nil {
 		return err
 	}
-	for f := range strings.FieldsSeq(procs) {
-		pid, err := strconv.Atoi(f)
-		if err != nil {
-			return err
-		}
-		*out = append(*out, pid)
-	}
+	*out = append(*out, pids...)
 	names, err := childGroups(group)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@
 package cgroup
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -23,67 +24,84 @@ const (
 	rdmaController    = "rdma"
 )
 
-func settingsOf(r *specs.LinuxResources) ([]setting, error) {
-	out, err := deviceSettings(r.Devices)
+// settings are what is asked for. An empty value is not asked for, and an empty name is
+// that of a file which the version does not have.
+type settings []setting
+
+func (s *settings) add(controller, v1, v2, value string) { s.addPair(controller, v1, v2, value, value) }
+
+func (s *settings) addPair(controller, v1, v2, value1, value2 string) {
+	if value1 != "" {
+		*s = append(*s, setting{controller: controller, v1: v1, v2: v2, value1: value1, value2: value2})
+	}
+}
+
+type number interface {
+	int64 | uint64 | uint32 | uint16
+}
+
+// given is a number as text, "" if there is none.
+func given[N number](n *N) string {
+	if n == nil {
+		return ""
+	}
+	return fmt.Sprint(*n)
+}
+
+// nonZero is given where 0 is no number either.
+func nonZero[N number](n *N) string {
+	if n == nil || *n == 0 {
+		return ""
+	}
+	return fmt.Sprint(*n)
+}
+
+// after is a text with a prefix, "" if there is no text.
+func after(prefix, text string) string {
+	if text == "" {
+		return ""
+	}
+	return prefix + text
+}
+
+func settingsOf(r *specs.LinuxResources) (settings, error) {
+	s, err := deviceSettings(r.Devices)
 	if err != nil {
 		return nil, err
 	}
-	both := func(controller, v1, v2, value string) {
-		out = append(out, setting{controller: controller, v1: v1, v2: v2, value1: value, value2: value})
+	if err := s.memory(cmp.Or(r.Memory, &specs.LinuxMemory{})); err != nil {
+		return nil, err
 	}
-	if m := r.Memory; m != nil {
-		s, err := memorySettings(m)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, s...)
-	}
-	if c := r.CPU; c != nil {
-		out = append(out, cpuSettings(c)...)
-	}
+	s.cpu(cmp.Or(r.CPU, &specs.LinuxCPU{}))
 	if p := r.Pids; p != nil && p.Limit != 0 {
-		both(pidsController, "pids.max", "pids.max", limitText(p.Limit))
+		s.add(pidsController, "pids.max", "pids.max", limitText(p.Limit))
 	}
-	if b := r.BlockIO; b != nil {
-		out = append(out, blockSettings(b)...)
-	}
+	s.block(cmp.Or(r.BlockIO, &specs.LinuxBlockIO{}))
 	for _, l := range r.HugepageLimits {
 		if !validName(l.Pagesize) {
 			return nil, fmt.Errorf("resources.hugepageLimits: %q is not a page size", l.Pagesize)
 		}
-		both(hugetlbController, "hugetlb."+l.Pagesize+".limit_in_bytes", "hugetlb."+l.Pagesize+".max", strconv.FormatUint(l.Limit, 10))
+		s.add(hugetlbController, "hugetlb."+l.Pagesize+".limit_in_bytes", "hugetlb."+l.Pagesize+".max", given(&l.Limit))
 	}
 	if n := r.Network; n != nil {
-		if n.ClassID != nil {
-			both(netClsController, "net_cls.classid", "", strconv.FormatUint(uint64(*n.ClassID), 10))
-		}
+		s.add(netClsController, "net_cls.classid", "", given(n.ClassID))
 		for _, p := range n.Priorities {
-			both(netPrioController, "net_prio.ifpriomap", "", fmt.Sprintf("%s %d", p.Name, p.Priority))
+			s.add(netPrioController, "net_prio.ifpriomap", "", fmt.Sprintf("%s %d", p.Name, p.Priority))
 		}
 	}
-	rdma, err := rdmaSettings(r.Rdma)
-	return append(out, rdma...), err
+	return s, s.rdma(r.Rdma)
 }
 
-// rdmaSettings are the limits of each device, in the order of their names.
-func rdmaSettings(devices map[string]specs.LinuxRdma) ([]setting, error) {
-	var out []setting
+// rdma adds the limits of each device, in the order of their names.
+func (s *settings) rdma(devices map[string]specs.LinuxRdma) error {
 	for _, device := range slices.Sorted(maps.Keys(devices)) {
 		if !validName(device) || strings.Contains(device, " ") {
-			return nil, fmt.Errorf("resources.rdma: %q is not a device", device)
+			return fmt.Errorf("resources.rdma: %q is not a device", device)
 		}
-		line := device
-		if n := devices[device].HcaHandles; n != nil {
-			line += fmt.Sprintf(" hca_handle=%d", *n)
-		}
-		if n := devices[device].HcaObjects; n != nil {
-			line += fmt.Sprintf(" hca_object=%d", *n)
-		}
-		if line != device {
-			out = append(out, setting{controller: rdmaController, v1: "rdma.max", v2: "rdma.max", value1: line, value2: line})
-		}
+		limits := after(" hca_handle=", given(devices[device].HcaHandles)) + after(" hca_object=", given(devices[device].HcaObjects))
+		s.add(rdmaController, "rdma.max", "rdma.max", after(device, limits))
 	}
-	return out, nil
+	return nil
 }
 
 // MinPIDs is the least limit of processes with which a sandbox can start: its
@@ -108,37 +126,31 @@ func limitText(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-func memorySettings(m *specs.LinuxMemory) ([]setting, error) {
-	var out []setting
-	add := func(v1, v2 string, n1 int64, value2 string, optional bool) {
-		out = append(out, setting{controller: memoryController, v1: v1, v2: v2, value1: strconv.FormatInt(n1, 10), value2: value2, optional: optional})
-	}
+func (s *settings) memory(m *specs.LinuxMemory) error {
 	limit := int64(0)
-	if m.Limit != nil && *m.Limit != 0 {
+	if m.Limit != nil {
 		limit = *m.Limit
-		add("memory.limit_in_bytes", "memory.max", limit, limitText(limit), false)
 	}
+	s.addPair(memoryController, "memory.limit_in_bytes", "memory.max", nonZero(m.Limit), limitText(limit))
 	if m.Swap != nil && *m.Swap != 0 {
-		s, err := swapSetting(*m.Swap, limit)
+		swap, err := swapSetting(*m.Swap, limit)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		out = append(out, s)
+		*s = append(*s, swap)
 	}
-	if m.Reservation != nil && *m.Reservation != 0 {
-		add("memory.soft_limit_in_bytes", "memory.low", *m.Reservation, limitText(*m.Reservation), false)
+	if m.Reservation != nil {
+		s.addPair(memoryController, "memory.soft_limit_in_bytes", "memory.low", nonZero(m.Reservation), limitText(*m.Reservation))
 	}
-	if m.KernelTCP != nil && *m.KernelTCP != 0 {
+	if n := nonZero(m.KernelTCP); n != "" {
 		// No limit is what a group has without.
-		add("memory.kmem.tcp.limit_in_bytes", "", *m.KernelTCP, "", *m.KernelTCP < 0)
+		*s = append(*s, setting{controller: memoryController, v1: "memory.kmem.tcp.limit_in_bytes", value1: n, optional: *m.KernelTCP < 0})
 	}
-	if m.Swappiness != nil {
-		out = append(out, setting{controller: memoryController, v1: "memory.swappiness", value1: strconv.FormatUint(*m.Swappiness, 10)})
-	}
+	s.add(memoryController, "memory.swappiness", "", given(m.Swappiness))
 	if m.DisableOOMKiller != nil && *m.DisableOOMKiller {
-		out = append(out, setting{controller: memoryController, v1: "memory.oom_control", value1: "1"})
+		s.add(memoryController, "memory.oom_control", "", "1")
 	}
-	return out, nil
+	return nil
 }
 
 // swapSetting is the limit of memory and swap together, as v1 has it. v2 limits
@@ -181,78 +193,41 @@ func swapBeside(swap, limit int64) (string, error) {
 	return strconv.FormatInt(swap-limit, 10), nil
 }
 
-func cpuSettings(c *specs.LinuxCPU) []setting {
-	var out []setting
-	add := func(controller, v1, v2, value string) {
-		out = append(out, setting{controller: controller, v1: v1, v2: v2, value1: value, value2: value})
+func (s *settings) cpu(c *specs.LinuxCPU) {
+	if c.Shares != nil {
+		s.addPair(cpuController, "cpu.shares", "cpu.weight", nonZero(c.Shares), fmt.Sprint(weight(*c.Shares)))
 	}
-	if c.Shares != nil && *c.Shares != 0 {
-		out = append(out, setting{
-			controller: cpuController, v1: "cpu.shares", v2: "cpu.weight",
-			value1: strconv.FormatUint(*c.Shares, 10), value2: strconv.FormatUint(weight(*c.Shares), 10),
-		})
-	}
-	out = append(out, bandwidthSettings(c)...)
-	if c.Burst != nil {
-		add(cpuController, "cpu.cfs_burst_us", "cpu.max.burst", strconv.FormatUint(*c.Burst, 10))
-	}
-	if c.RealtimePeriod != nil && *c.RealtimePeriod != 0 {
-		add(cpuController, "cpu.rt_period_us", "", strconv.FormatUint(*c.RealtimePeriod, 10))
-	}
-	if c.RealtimeRuntime != nil && *c.RealtimeRuntime != 0 {
-		add(cpuController, "cpu.rt_runtime_us", "", strconv.FormatInt(*c.RealtimeRuntime, 10))
-	}
-	if c.Cpus != "" {
-		add(cpusetController, "cpuset.cpus", "cpuset.cpus", c.Cpus)
-	}
-	if c.Mems != "" {
-		add(cpusetController, "cpuset.mems", "cpuset.mems", c.Mems)
-	}
-	if c.Idle != nil {
-		add(cpuController, "cpu.idle", "cpu.idle", strconv.FormatInt(*c.Idle, 10))
-	}
-	return out
+	s.bandwidth(c)
+	s.add(cpuController, "cpu.cfs_burst_us", "cpu.max.burst", given(c.Burst))
+	s.add(cpuController, "cpu.rt_period_us", "", nonZero(c.RealtimePeriod))
+	s.add(cpuController, "cpu.rt_runtime_us", "", nonZero(c.RealtimeRuntime))
+	s.add(cpusetController, "cpuset.cpus", "cpuset.cpus", c.Cpus)
+	s.add(cpusetController, "cpuset.mems", "cpuset.mems", c.Mems)
+	s.add(cpuController, "cpu.idle", "cpu.idle", given(c.Idle))
 }
 
-// bandwidthSettings are those of a quota and its period. One that is not given
-// stays as it is: v1 has a file for each, v2 one for both.
-func bandwidthSettings(c *specs.LinuxCPU) []setting {
-	quota, period := "", ""
-	if c.Quota != nil && *c.Quota != 0 {
-		quota = strconv.FormatInt(max(*c.Quota, -1), 10)
+// bandwidth adds a quota and its period. One that is not given stays as it is: v1 has a
+// file for each, v2 one for both.
+func (s *settings) bandwidth(c *specs.LinuxCPU) {
+	quota, period := nonZero(c.Quota), nonZero(c.Period)
+	quota2 := quota
+	if strings.HasPrefix(quota, "-") {
+		quota, quota2 = "-1", "max"
 	}
-	if c.Period != nil && *c.Period != 0 {
-		period = strconv.FormatUint(*c.Period, 10)
-	}
-	both := setting{controller: cpuController, v2: "cpu.max"}
-	both.from = func(d *dir) (string, error) {
+	both := func(d *dir) (string, error) {
 		now, err := readFile(d.fd(), "cpu.max")
 		if err != nil {
 			return "", fmt.Errorf("resources.cpu: %w", err)
 		}
 		f := []string{"max", strconv.Itoa(cpuPeriod)}
 		copy(f, strings.Fields(now))
-		if quota != "" {
-			f[0] = quota
-		}
-		if quota == "-1" {
-			f[0] = "max"
-		}
-		if period != "" {
-			f[1] = period
-		}
-		return f[0] + " " + f[1], nil
+		return cmp.Or(quota2, f[0]) + " " + cmp.Or(period, f[1]), nil
 	}
-	var out []setting
-	for _, s := range []struct{ file, value string }{{"cpu.cfs_period_us", period}, {"cpu.cfs_quota_us", quota}} {
-		if s.value == "" {
-			continue
+	for _, v1 := range []struct{ file, value string }{{"cpu.cfs_period_us", period}, {"cpu.cfs_quota_us", quota}} {
+		if v1.value != "" {
+			*s = append(*s, setting{controller: cpuController, v1: v1.file, value1: v1.value, v2: "cpu.max", from: both})
 		}
-		one := both
-		one.v1, one.value1 = s.file, s.value
-		out = append(out, one)
 	}
-	return out
 }
 
 // weight is cgroup2's for v1's shares: 2, 1024 and 262144, the least, the default
@@ -263,42 +238,25 @@ func weight(shares uint64) uint64 {
 	return uint64(math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34)))
 }
 
-func blockSettings(b *specs.LinuxBlockIO) []setting {
-	var out []setting
-	if b.Weight != nil && *b.Weight != 0 {
-		n := strconv.FormatUint(uint64(*b.Weight), 10)
-		out = append(out, setting{controller: blkioController, v1: "blkio.weight", v2: "io.weight", value1: n, value2: "default " + n})
-	}
-	if b.LeafWeight != nil && *b.LeafWeight != 0 {
-		out = append(out, setting{controller: blkioController, v1: "blkio.leaf_weight", value1: strconv.FormatUint(uint64(*b.LeafWeight), 10)})
-	}
+func (s *settings) block(b *specs.LinuxBlockIO) {
+	weight := nonZero(b.Weight)
+	s.addPair(blkioController, "blkio.weight", "io.weight", weight, "default "+weight)
+	s.add(blkioController, "blkio.leaf_weight", "", nonZero(b.LeafWeight))
 	for _, w := range b.WeightDevice {
 		dev := fmt.Sprintf("%d:%d ", w.Major, w.Minor)
-		if w.Weight != nil && *w.Weight != 0 {
-			v := dev + strconv.FormatUint(uint64(*w.Weight), 10)
-			out = append(out, setting{controller: blkioController, v1: "blkio.weight_device", v2: "io.weight", value1: v, value2: v})
-		}
-		if w.LeafWeight != nil && *w.LeafWeight != 0 {
-			out = append(out, setting{controller: blkioController, v1: "blkio.leaf_weight_device", value1: dev + strconv.FormatUint(uint64(*w.LeafWeight), 10)})
+		s.add(blkioController, "blkio.weight_device", "io.weight", after(dev, nonZero(w.Weight)))
+		s.add(blkioController, "blkio.leaf_weight_device", "", after(dev, nonZero(w.LeafWeight)))
+	}
+	throttle := func(file, key string, devices []specs.LinuxThrottleDevice) {
+		for _, d := range devices {
+			dev := fmt.Sprintf("%d:%d ", d.Major, d.Minor)
+			s.addPair(blkioController, "blkio.throttle."+file, "io.max", dev+fmt.Sprint(d.Rate), dev+key+"="+fmt.Sprint(d.Rate))
 		}
 	}
-	for _, t := range []struct {
-		file, key string
-		devices   []specs.LinuxThrottleDevice
-	}{
-		{"blkio.throttle.read_bps_device", "rbps", b.ThrottleReadBpsDevice},
-		{"blkio.throttle.write_bps_device", "wbps", b.ThrottleWriteBpsDevice},
-		{"blkio.throttle.read_iops_device", "riops", b.ThrottleReadIOPSDevice},
-		{"blkio.throttle.write_iops_device", "wiops", b.ThrottleWriteIOPSDevice},
-	} {
-		for _, d := range t.devices {
-			out = append(out, setting{
-				controller: blkioController, v1: t.file, v2: "io.max",
-				value1: fmt.Sprintf("%d:%d %d", d.Major, d.Minor, d.Rate), value2: fmt.Sprintf("%d:%d %s=%d", d.Major, d.Minor, t.key, d.Rate),
-			})
-		}
-	}
-	return out
+	throttle("read_bps_device", "rbps", b.ThrottleReadBpsDevice)
+	throttle("write_bps_device", "wbps", b.ThrottleWriteBpsDevice)
+	throttle("read_iops_device", "riops", b.ThrottleReadIOPSDevice)
+	throttle("write_iops_device", "wiops", b.ThrottleWriteIOPSDevice)
 }
 
 // Limits are the limits in force, as far as they are known: 0 is none.

@@ -5,6 +5,7 @@ package cgroup
 import (
 	"errors"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -28,14 +29,7 @@ func (d *dir) gone() bool {
 }
 
 // trimmed says whether a directory of the group is gone.
-func (g *Group) trimmed() bool {
-	for _, d := range g.dirs {
-		if d.gone() {
-			return true
-		}
-	}
-	return false
-}
+func (g *Group) trimmed() bool { return slices.ContainsFunc(g.dirs, (*dir).gone) }
 
 // made adds a directory that make makes.
 func (g *Group) made(make func() (*dir, error)) error {
