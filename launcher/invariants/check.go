@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/procfs"
 )
 
 // Kind of a Violation.
@@ -307,15 +307,8 @@ func (v *view) processes() {
 func (v *view) describe(pids []int) string {
 	var b strings.Builder
 	for _, pid := range pids {
-		status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(status)) {
-			switch key, value, _ := strings.Cut(line, ":"); key {
-			case "State", "PPid":
-				fmt.Fprintf(&b, "; %d: %s %s", pid, key, strings.TrimSpace(value))
-			}
+		if status, err := procfs.Read(pid, "status"); err == nil {
+			fmt.Fprintf(&b, "; %d: State %s; %d: PPid %s", pid, procfs.Field(status, "State"), pid, procfs.Field(status, "PPid"))
 		}
 	}
 	return b.String()

@@ -16,6 +16,7 @@ import (
 
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/companion"
+	"sandboxctl.dev/launcher/procfs"
 )
 
 // process is a sentry or gofer of the state directory.
@@ -48,20 +49,19 @@ func (ps *processes) close() {
 // findProcesses finds the sentries and gofers that have a file of the tree open.
 // The processes of a sentry's own, which look like it, are part of it.
 func findProcesses(t *tree) (*processes, error) {
-	dirs, err := filepath.Glob("/proc/[0-9]*")
+	pids, err := procfs.PIDs()
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
 	}
-	if len(dirs) == 0 {
+	if len(pids) == 0 {
 		return nil, errors.New("list processes: /proc has none")
 	}
 	ps := &processes{}
-	for _, d := range dirs {
-		if roleOf(d) == "" {
+	for _, pid := range pids {
+		if roleOf(pid) == "" {
 			continue
 		}
-		p := t.open(d)
-		if p != nil {
+		if p := t.open(pid); p != nil {
 			ps.ours = append(ps.ours, p)
 		}
 	}
@@ -79,8 +79,8 @@ func findProcesses(t *tree) (*processes, error) {
 
 // roleOf is what a process says that it is. One that has ended, also a zombie,
 // says nothing.
-func roleOf(proc string) string {
-	b, err := os.ReadFile(proc + "/cmdline")
+func roleOf(pid int) string {
+	b, err := procfs.Read(pid, "cmdline")
 	if err != nil {
 		return ""
 	}
@@ -95,18 +95,14 @@ func roleOf(proc string) string {
 
 // open looks at one process, nil if it is none of this state directory. The
 // pidfd is taken first, so that it is of the process that is looked at.
-func (t *tree) open(proc string) *process {
-	pid, err := strconv.Atoi(filepath.Base(proc))
-	if err != nil {
-		return nil
-	}
+func (t *tree) open(pid int) *process {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return nil
 	}
-	p := &process{pid: pid, pidfd: fd, role: roleOf(proc), parent: parentOf(pid)}
+	p := &process{pid: pid, pidfd: fd, role: roleOf(pid), parent: parentOf(pid)}
 	if p.role != "" {
-		p.sandbox = t.sandboxWith(proc)
+		p.sandbox = t.sandboxWith(pid)
 	}
 	if p.sandbox == "" {
 		unix.Close(fd)
@@ -117,13 +113,13 @@ func (t *tree) open(proc string) *process {
 
 // sandboxWith is the sandbox whose files a process has open: they are where they
 // should be, in the trash, or removed.
-func (t *tree) sandboxWith(proc string) string {
-	fds, err := os.ReadDir(proc + "/fd")
+func (t *tree) sandboxWith(pid int) string {
+	fds, err := os.ReadDir(procfs.Path(pid, "fd"))
 	if err != nil {
 		return ""
 	}
 	for _, fd := range fds {
-		link := proc + "/fd/" + fd.Name()
+		link := procfs.Path(pid, "fd/"+fd.Name())
 		if f, ok := t.files[inodeOf(link)]; ok && t.has(f.path, link) {
 			return f.sandbox
 		}
@@ -164,20 +160,8 @@ func inodeOf(link string) inode {
 
 // parentOf is the parent of a process, 0 if that is not known.
 func parentOf(pid int) int {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(b)) {
-		if rest, ok := strings.CutPrefix(line, "PPid:"); ok {
-			n, err := strconv.Atoi(strings.TrimSpace(rest))
-			if err != nil {
-				return 0
-			}
-			return n
-		}
-	}
-	return 0
+	n, _ := strconv.Atoi(procfs.Status(pid, "PPid"))
+	return n
 }
 
 // lineage is a process, its parent, its parent's parent and so on.
@@ -210,10 +194,6 @@ func members(dirs []string) []int {
 
 // exists says whether a process is there that has not ended.
 func exists(pid int) bool {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return false
-	}
-	i := strings.LastIndexByte(string(b), ')')
-	return i >= 0 && !strings.HasPrefix(string(b[i+1:]), " Z") && !strings.HasPrefix(string(b[i+1:]), " X")
+	state := procfs.Status(pid, "State")
+	return state != "" && !strings.HasPrefix(state, "Z") && !strings.HasPrefix(state, "X")
 }

@@ -7,10 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +21,7 @@ import (
 	"sandboxctl.dev/gofer/sandboxlog"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/companion"
+	"sandboxctl.dev/launcher/procfs"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/wire"
 )
@@ -123,12 +122,12 @@ func Examine(ctx context.Context, store *actual.Store, names ...string) (map[str
 			e.Gap = "there is no second copy of its record: " + err.Error()
 		}
 	}
-	procs, err := filepath.Glob("/proc/[0-9]*")
+	pids, err := procfs.PIDs()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("list processes: %w", err)
 	}
-	for _, p := range procs {
-		f, of, err := belongs(p, files, dirs)
+	for _, pid := range pids {
+		f, of, err := belongs(pid, files, dirs)
 		if err != nil {
 			return nil, err
 		}
@@ -237,21 +236,17 @@ func addEntries(dir *os.File, name string, files map[inode]string, devs map[uint
 // also one that has been removed. The identity is taken through a pidfd that is
 // older than the look at the files, so that it is of the process that was looked
 // at.
-func belongs(proc string, files map[inode]string, dirs map[string]place) (_ *Found, name string, err error) {
-	pid, err := strconv.Atoi(filepath.Base(proc))
-	if err != nil {
-		return nil, "", err
-	}
+func belongs(pid int, files map[inode]string, dirs map[string]place) (_ *Found, name string, err error) {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return nil, "", nil //nolint:nilerr // it has ended
 	}
 	defer unix.Close(pidfd)
-	cmdline, err := os.ReadFile(proc + "/cmdline")
+	cmdline, err := procfs.Read(pid, "cmdline")
 	if err != nil {
 		return nil, "", nil //nolint:nilerr // it has ended
 	}
-	f := &Found{Cgroup: groupOf(proc)}
+	f := &Found{Cgroup: groupOf(pid)}
 	args := strings.Split(string(cmdline), "\x00")
 	switch {
 	case args[0] == companion.SentryName:
@@ -259,7 +254,7 @@ func belongs(proc string, files map[inode]string, dirs map[string]place) (_ *Fou
 		f.UID, f.Attempt = startedAs(args)
 	case args[0] == gofer.Argv0:
 		f.Role = roleGofer
-	case f.Cgroup != "" && isInit(proc):
+	case f.Cgroup != "" && isInit(pid):
 		// A sentry may call itself whatever it likes once it was taken over. It
 		// stays the first process of its namespace, which the processes that it
 		// runs the application in are not: they end with it.
@@ -267,30 +262,24 @@ func belongs(proc string, files map[inode]string, dirs map[string]place) (_ *Fou
 	default:
 		return nil, "", nil
 	}
-	if name, err = holds(proc, files, dirs); name == "" || err != nil {
+	if name, err = holds(pid, files, dirs); name == "" || err != nil {
 		return nil, "", err
 	}
 	f.Identity, err = actual.Identify(pidfd, pid)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-		return nil, "", nil
-	}
 	if err != nil {
-		return nil, "", fmt.Errorf("identify process %d: %w", pid, err)
+		return nil, "", procfs.UnlessEnded(fmt.Errorf("identify process %d: %w", pid, err))
 	}
 	return f, name, nil
 }
 
 // holds is the sandbox that a process has a file of open.
-func holds(proc string, files map[inode]string, dirs map[string]place) (string, error) {
-	fds, err := os.ReadDir(proc + "/fd")
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-		return "", nil
-	}
+func holds(pid int, files map[inode]string, dirs map[string]place) (string, error) {
+	fds, err := os.ReadDir(procfs.Path(pid, "fd"))
 	if err != nil {
-		return "", fmt.Errorf("look at the files of process %s: %w", filepath.Base(proc), err)
+		return "", procfs.UnlessEnded(err)
 	}
 	for _, fd := range fds {
-		link := proc + "/fd/" + fd.Name()
+		link := procfs.Path(pid, "fd/"+fd.Name())
 		var st unix.Stat_t
 		if unix.Stat(link, &st) != nil {
 			continue
@@ -315,37 +304,24 @@ func holds(proc string, files map[inode]string, dirs map[string]place) (string, 
 }
 
 // groupOf is the name of the group of a sandbox that a process is in.
-func groupOf(proc string) string {
-	b, err := os.ReadFile(proc + "/cgroup")
+func groupOf(pid int) string {
+	b, err := procfs.Read(pid, "cgroup")
 	if err != nil {
 		return ""
 	}
 	for line := range strings.Lines(string(b)) {
 		// ID:CONTROLLERS:PATH
-		if _, rest, ok := strings.Cut(line, ":"); ok {
-			if _, p, ok := strings.Cut(strings.TrimSuffix(rest, "\n"), ":"); ok {
-				if name := cgroup.NameOf(p); name != "" {
-					return name
-				}
-			}
+		if f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3); len(f) == 3 && cgroup.NameOf(f[2]) != "" {
+			return cgroup.NameOf(f[2])
 		}
 	}
 	return ""
 }
 
 // isInit says whether a process is the first one of a pid namespace below ours.
-func isInit(proc string) bool {
-	b, err := os.ReadFile(proc + "/status")
-	if err != nil {
-		return false
-	}
-	for line := range strings.Lines(string(b)) {
-		if v, ok := strings.CutPrefix(line, "NSpid:"); ok {
-			ids := strings.Fields(v)
-			return len(ids) > 1 && ids[len(ids)-1] == "1"
-		}
-	}
-	return false
+func isInit(pid int) bool {
+	ids := strings.Fields(procfs.Status(pid, "NSpid"))
+	return len(ids) > 1 && ids[len(ids)-1] == "1"
 }
 
 // startedAs reads what a sentry was started with out of its command line.

@@ -4,11 +4,8 @@ package salvage
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +16,7 @@ import (
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/companion"
+	"sandboxctl.dev/launcher/procfs"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -66,7 +64,7 @@ type host struct {
 
 func thisHost(groups *cgroup.Host) host {
 	return host{
-		pids: listPIDs, read: readProc,
+		pids: procfs.PIDs, read: procfs.Read,
 		pidfd:    func(pid int) (int, error) { return unix.PidfdOpen(pid, 0) },
 		identify: actual.Identify,
 		groups:   groups.Marked, members: (*cgroup.Marked).Members,
@@ -100,7 +98,7 @@ func search(h host) (*Search, error) {
 			s.processes = append(s.processes, m)
 		}
 		in, err := h.read(pid, "cgroup")
-		if err := unlessEnded(err); err != nil {
+		if err := procfs.UnlessEnded(err); err != nil {
 			return nil, err
 		}
 		memberships[string(in)] = true
@@ -229,7 +227,7 @@ func (h *host) inGroup(g *cgroup.Marked) ([]Marked, error) {
 			out = append(out, Marked{Role: roleMember, Sandbox: g.Name, State: g.State})
 			continue
 		}
-		parent, err := h.status(pid, "PPid:")
+		parent, err := h.status(pid, "PPid")
 		if err != nil {
 			return nil, err
 		}
@@ -255,7 +253,7 @@ func (h *host) member(g *cgroup.Marked, pid int) (Marked, bool, error) {
 	m := Marked{Role: roleMember, Sandbox: g.Name, State: g.State}
 	pidfd, err := h.pidfd(pid)
 	if err != nil {
-		return m, false, unlessEnded(err)
+		return m, false, procfs.UnlessEnded(err)
 	}
 	defer unix.Close(pidfd)
 	if cmdline, err := h.read(pid, "cmdline"); err == nil {
@@ -264,18 +262,10 @@ func (h *host) member(g *cgroup.Marked, pid int) (Marked, bool, error) {
 		}
 	}
 	if m.Identity, err = h.identify(pidfd, pid); err != nil {
-		return m, false, unlessEnded(err)
+		return m, false, procfs.UnlessEnded(err)
 	}
 	live, _ := actual.LivenessOf(&m.Identity)
 	return m, live != actual.Dead, nil
-}
-
-// unlessEnded is the error of a look at a process, nil if it has ended.
-func unlessEnded(err error) error {
-	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-		return nil
-	}
-	return fmt.Errorf("look at a process: %w", err)
 }
 
 // marked looks at one process. The pidfd is older than the look at the arguments,
@@ -283,18 +273,18 @@ func unlessEnded(err error) error {
 func (h *host) marked(pid int) (Marked, bool, error) {
 	cmdline, err := h.read(pid, "cmdline")
 	if err != nil {
-		return Marked{}, false, unlessEnded(err)
+		return Marked{}, false, procfs.UnlessEnded(err)
 	}
 	if _, ok := marks(cmdline); !ok {
 		return Marked{}, false, nil
 	}
 	pidfd, err := h.pidfd(pid)
 	if err != nil {
-		return Marked{}, false, unlessEnded(err)
+		return Marked{}, false, procfs.UnlessEnded(err)
 	}
 	defer unix.Close(pidfd)
 	if cmdline, err = h.read(pid, "cmdline"); err != nil {
-		return Marked{}, false, unlessEnded(err)
+		return Marked{}, false, procfs.UnlessEnded(err)
 	}
 	m, ok := marks(cmdline)
 	if !ok {
@@ -303,13 +293,13 @@ func (h *host) marked(pid int) (Marked, bool, error) {
 	// The processes that a sentry runs the application in look like it: they are
 	// not the first of their pid namespace. Those of a daemon in a container are
 	// deeper than ours.
-	ns, err := h.status(pid, "NSpid:")
+	ns, err := h.status(pid, "NSpid")
 	if ids := strings.Fields(ns); err != nil || len(ids) != 2 || ids[1] != "1" {
 		return Marked{}, false, err
 	}
 	m.Identity, err = h.identify(pidfd, pid)
 	if err != nil {
-		return Marked{}, false, unlessEnded(err)
+		return Marked{}, false, procfs.UnlessEnded(err)
 	}
 	return m, true, nil
 }
@@ -338,60 +328,8 @@ func marks(cmdline []byte) (Marked, bool) {
 	return m, m.State != "" && actual.ValidID(m.Sandbox)
 }
 
-// status is a line of /proc/PID/status without its key, "" if the process has
-// ended.
+// status is a field of the status of a process, "" if the process has ended.
 func (h *host) status(pid int, key string) (string, error) {
 	b, err := h.read(pid, "status")
-	if err != nil {
-		return "", unlessEnded(err)
-	}
-	for line := range strings.Lines(string(b)) {
-		if v, ok := strings.CutPrefix(line, key); ok {
-			return strings.TrimSpace(v), nil
-		}
-	}
-	return "", nil
-}
-
-// listPIDs does not use a pattern: a directory that can't be read would match
-// nothing, and a sandbox that lives would be started a second time.
-func listPIDs() ([]int, error) {
-	d, err := os.Open("/proc")
-	if err != nil {
-		return nil, err
-	}
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	var out []int
-	for _, n := range names {
-		if pid, err := strconv.Atoi(n); err == nil {
-			out = append(out, pid)
-		}
-	}
-	return out, err
-}
-
-// readProc reads a file of a process. A start waits for this, once for each process
-// of the host: os.ReadFile makes more than twice as many system calls.
-func readProc(pid int, file string) ([]byte, error) {
-	name := "/proc/" + strconv.Itoa(pid) + "/" + file
-	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: name, Err: err}
-	}
-	defer unix.Close(fd)
-	var out []byte
-	var b [4096]byte
-	for {
-		n, err := unix.Read(fd, b[:])
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return nil, &os.PathError{Op: "read", Path: name, Err: err}
-		case n == 0:
-			return out, nil
-		default:
-			out = append(out, b[:n]...)
-		}
-	}
+	return procfs.Field(b, key), procfs.UnlessEnded(err)
 }
