@@ -12,7 +12,6 @@ package atomicfile
 
 import (
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -38,11 +37,8 @@ var ErrNotRegular = errors.New("not a regular file")
 // directory that is not O_PATH. The name has no slash. When it returns nil the
 // content survives a power cut.
 func Write(dir *os.File, name string, data []byte, mode fs.FileMode) error {
-	if err := checkName(name); err != nil {
+	if err := checkTarget(dir, name); err != nil {
 		return err
-	}
-	if err := checkTarget(int(dir.Fd()), name); err != nil {
-		return fmt.Errorf("replace %s: %w", name, err)
 	}
 	return write(dir, name, data, mode, 0, true)
 }
@@ -50,11 +46,8 @@ func Write(dir *os.File, name string, data []byte, mode fs.FileMode) error {
 // Publish is Write for content that need not survive a power cut, which may leave a
 // part of it. Readers see the old content or the new all the same.
 func Publish(dir *os.File, name string, data []byte, mode fs.FileMode) error {
-	if err := checkName(name); err != nil {
+	if err := checkTarget(dir, name); err != nil {
 		return err
-	}
-	if err := checkTarget(int(dir.Fd()), name); err != nil {
-		return fmt.Errorf("replace %s: %w", name, err)
 	}
 	return write(dir, name, data, mode, 0, false)
 }
@@ -205,35 +198,32 @@ func checkName(name string) error {
 	return nil
 }
 
-func checkTarget(dir int, name string) error {
-	var st unix.Stat_t
-	err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW)
-	switch {
-	case errors.Is(err, unix.ENOENT):
-		return nil
-	case err != nil:
+// checkTarget refuses to replace what is no regular file.
+func checkTarget(dir *os.File, name string) error {
+	if err := checkName(name); err != nil {
 		return err
+	}
+	var st unix.Stat_t
+	switch err := unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); {
+	case errors.Is(err, unix.ENOENT):
+	case err != nil:
+		return fmt.Errorf("replace %s: %w", name, err)
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return ErrNotRegular
+		return fmt.Errorf("replace %s: %w", name, ErrNotRegular)
 	}
 	return nil
 }
 
-func tempName() (string, error) {
+func tempName() string {
 	var b [12]byte
-	if _, err := rand.Read(b[:]); err != nil {
-		return "", fmt.Errorf("make temporary name: %w", err)
-	}
-	return TempPrefix + hex.EncodeToString(b[:]), nil
+	rand.Read(b[:]) // it never fails
+	return fmt.Sprintf("%s%x", TempPrefix, b)
 }
 
 // newTemp makes a temporary file and locks it.
 func newTemp(dir int, mode fs.FileMode) (*os.File, string, error) {
 	for {
-		tmp, err := tempName()
-		if err != nil {
-			return nil, "", err
-		}
+		tmp := tempName()
 		crashpoint.Before(crashpoint.FileCreate)
 		f, err := createTemp(dir, tmp, mode)
 		crashpoint.After(crashpoint.FileCreate)

@@ -339,9 +339,7 @@ func TestSweepTemps(t *testing.T) {
 		must(t, os.WriteFile(at(n), []byte(n), 0o600))
 	}
 	for range 3 {
-		n, err := tempName()
-		must(t, err)
-		must(t, os.WriteFile(at(n), nil, 0o600))
+		must(t, os.WriteFile(at(tempName()), nil, 0o600))
 	}
 	// What the name of a temporary leads to is none.
 	must(t, os.Symlink("a.yaml", at(TempPrefix+"link")))

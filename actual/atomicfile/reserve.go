@@ -60,18 +60,18 @@ func (r *Reserve) Fill(count int, size int64) (int, error) {
 // Write is atomicfile.Write that takes no room on the disk, for as long as there
 // is a file in the reserve that is large enough.
 func (r *Reserve) Write(dir *os.File, name string, data []byte, mode fs.FileMode) error {
-	if err := checkName(name); err != nil {
+	if err := checkTarget(dir, name); err != nil {
 		return err
 	}
-	if err := checkTarget(int(dir.Fd()), name); err != nil {
-		return fmt.Errorf("replace %s: %w", name, err)
-	}
-	slots, err := r.slots()
+	names, err := readNames(r.dir)
 	if err != nil {
 		return err
 	}
 	err = fmt.Errorf("replace %s: the reserve is used up: %w", name, unix.ENOSPC)
-	for _, slot := range slots {
+	for _, slot := range names {
+		if !strings.HasPrefix(slot, slotPrefix) {
+			continue
+		}
 		done, serr := r.use(slot, dir, name, data, mode)
 		if done {
 			return serr
@@ -81,20 +81,6 @@ func (r *Reserve) Write(dir *os.File, name string, data []byte, mode fs.FileMode
 		}
 	}
 	return err
-}
-
-func (r *Reserve) slots() ([]string, error) {
-	names, err := readNames(r.dir)
-	if err != nil {
-		return nil, err
-	}
-	out := names[:0]
-	for _, n := range names {
-		if strings.HasPrefix(n, slotPrefix) {
-			out = append(out, n)
-		}
-	}
-	return out, nil
 }
 
 // use writes a slot and puts it in the place of a file. done says that it is over:
