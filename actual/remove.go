@@ -31,10 +31,7 @@ func (s *Store) Remove(name string) error {
 	if !s.valid(name) {
 		return fmt.Errorf("remove sandbox %q: %w", name, errInvalidName)
 	}
-	uid, err := NewUID()
-	if err != nil {
-		return err
-	}
+	uid := NewUID()
 	trash, err := openDir(int(s.root.Fd()), TrashDir)
 	if err != nil {
 		return fmt.Errorf("open trash: %w", err)
@@ -60,10 +57,7 @@ func (s *Store) Remove(name string) error {
 // the sandbox name that only root can write. What is too much to wait for is
 // removed by SweepTrash.
 func (s *Store) Discard(dir *os.File, entry, name string) error {
-	uid, err := NewUID()
-	if err != nil {
-		return err
-	}
+	uid := NewUID()
 	trash, err := openDir(int(s.root.Fd()), TrashDir)
 	if err != nil {
 		return fmt.Errorf("open trash: %w", err)

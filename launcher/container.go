@@ -90,10 +90,7 @@ func (l *Launcher) createContainer(ctx context.Context, c *Container) (*actual.R
 }
 
 func newContainerRecord(c *Container) (*actual.Record, error) {
-	uid, err := actual.NewUID()
-	if err != nil {
-		return nil, err
-	}
+	uid := actual.NewUID()
 	boot, err := actual.BootID()
 	if err != nil {
 		return nil, err

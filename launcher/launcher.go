@@ -200,9 +200,7 @@ func (l *Launcher) intent(ctx context.Context, e *desired.Entry, restartToken st
 		if err := l.store.Claim(name); err != nil {
 			return nil, fmt.Errorf("claim name: %w", err)
 		}
-		if in.UID, err = actual.NewUID(); err != nil {
-			return nil, err
-		}
+		in.UID = actual.NewUID()
 	} else {
 		if err := l.proveDead(old); err != nil {
 			return nil, err

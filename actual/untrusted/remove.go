@@ -4,7 +4,6 @@ package untrusted
 
 import (
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -159,16 +158,12 @@ func (r *Remover) take(dir int, name, parent string) error {
 
 // moveUp moves a directory into ours, where it is removed later.
 func (r *Remover) moveUp(dir int, name, parent string) error {
-	var random [16]byte
-	if _, err := rand.Read(random[:]); err != nil {
-		return err
-	}
 	// Whose it is stays in its name.
 	to := parent
 	if i := strings.LastIndexByte(parent, '.'); i > 0 {
 		to = parent[:i]
 	}
-	to += "." + hex.EncodeToString(random[:])
+	to += "." + rand.Text()
 	move := func() error { return unix.Renameat2(dir, name, r.dir, to, unix.RENAME_NOREPLACE) }
 	err := crashpoint.Do(crashpoint.TreeMove, move)
 	if errors.Is(err, unix.EPERM) && clearFlagsOf(dir, name) {

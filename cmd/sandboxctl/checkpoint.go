@@ -101,10 +101,7 @@ fresh one follows after the backoff.`,
 				fmt.Fprintf(a.stdout, "sandbox/%s can be restored from %s\n", name, clean(dir))
 				return nil
 			}
-			token, err := actual.NewUID()
-			if err != nil {
-				return err
-			}
+			token := actual.NewUID()
 			if err := a.request(actual.Request{Kind: actual.RequestRestart, Name: name, Token: token, Checkpoint: dir}); err != nil {
 				return err
 			}

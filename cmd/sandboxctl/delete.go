@@ -151,10 +151,7 @@ func (a *app) deleteOne(ctx context.Context, name string) error {
 // orderRemoval leaves the order to remove a sandbox. It returns how to take it back.
 func (a *app) orderRemoval(name string) (withdraw func() error, err error) {
 	nothing := func() error { return nil }
-	token, err := actual.NewUID()
-	if err != nil {
-		return nothing, err
-	}
+	token := actual.NewUID()
 	r := actual.Request{Kind: actual.RequestRemove, Name: name, Token: token, At: time.Now()}
 	if err := a.request(r); err != nil {
 		return nothing, err

@@ -128,10 +128,7 @@ so many of them that the daemon asks first. Exactly those are approved that
 				fmt.Fprintln(a.stdout, "nothing waits for approval")
 				return nil
 			}
-			token, err := actual.NewUID()
-			if err != nil {
-				return err
-			}
+			token := actual.NewUID()
 			names := w.plan.Guard.Names
 			if err := a.request(actual.Request{Kind: actual.RequestApprove, Token: token, Names: names}); err != nil {
 				return err

@@ -114,10 +114,7 @@ func (a *app) repair(ctx context.Context, name string, end bool, timeout time.Du
 // askRepair leaves a request and waits for what comes of it, which is told in
 // the events.
 func (a *app) askRepair(ctx context.Context, store *actual.Store, name string, end bool, timeout time.Duration) (string, error) {
-	token, err := actual.NewUID()
-	if err != nil {
-		return "", err
-	}
+	token := actual.NewUID()
 	events := store.ReadEvents()
 	defer events.Close()
 	if err := events.Next(func(actual.Event) error { return nil }); err != nil {

@@ -78,9 +78,7 @@ limit. A completed sandbox runs again.`,
 			}
 			tokens := map[string]string{}
 			for _, n := range args {
-				if tokens[n], err = actual.NewUID(); err != nil {
-					return err
-				}
+				tokens[n] = actual.NewUID()
 				if err := a.request(actual.Request{Kind: actual.RequestRestart, Name: n, Token: tokens[n]}); err != nil {
 					return err
 				}

@@ -69,8 +69,7 @@ func newWorld(t *testing.T) *world {
 	store, err := actual.OpenStore(filepath.Join(t.TempDir(), "state"))
 	must(t, err)
 	t.Cleanup(func() { must(t, store.Close()) })
-	uid, err := actual.NewUID()
-	must(t, err)
+	uid := actual.NewUID()
 	boot, err := actual.BootID()
 	must(t, err)
 	w := &world{t: t, store: store, rec: &actual.Record{

@@ -90,10 +90,7 @@ func TestStraysByGroup(t *testing.T) {
 	store := l.store
 	uids := map[string]string{}
 	in := func(name, state string) actual.Identity {
-		uid, err := actual.NewUID()
-		if err != nil {
-			t.Fatal(err)
-		}
+		uid := actual.NewUID()
 		uids[name] = uid
 		return silent(t, ownGroup(t, state, name, uid))
 	}
@@ -119,10 +116,7 @@ func TestStraysByGroup(t *testing.T) {
 	if err := errors.Join(store.Claim("restored"), store.Put(&old)); err != nil {
 		t.Fatal(err)
 	}
-	unused, err := actual.NewUID()
-	if err != nil {
-		t.Fatal(err)
-	}
+	unused := actual.NewUID()
 	ownGroup(t, mine, "empty", unused)
 
 	found, err := SearchHost()
@@ -168,10 +162,7 @@ func TestStraysByGroup(t *testing.T) {
 func TestStraysOnce(t *testing.T) {
 	t.Parallel()
 	l := newStrayHost(t)
-	uid, err := actual.NewUID()
-	if err != nil {
-		t.Fatal(err)
-	}
+	uid := actual.NewUID()
 	group := ownGroup(t, l.store.Marker(), "web2", uid)
 	id := pretend(t, false, "--"+wire.FlagState+"="+l.store.Marker(), "web2")
 	if err := group.Add(id.PID); err != nil {
@@ -360,10 +351,7 @@ func TestStraysUnmarked(t *testing.T) {
 	for name, args := range map[string][]string{
 		"hidden": nil, "recorded": nil, "speaks": {"--" + wire.FlagState + "=" + mine, "speaks"}, "theirs": {"--" + wire.FlagState + "=" + mine + "x", "theirs"},
 	} {
-		uid, err := actual.NewUID()
-		if err != nil {
-			t.Fatal(err)
-		}
+		uid := actual.NewUID()
 		group := ownGroup(t, "", name, uid)
 		if args == nil {
 			silent(t, group)
