@@ -2,7 +2,10 @@
 
 package desired
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Defaults of a manifest.
 const (
@@ -27,40 +30,22 @@ var DefaultCapabilities = []string{
 // are the bundle's.
 func Default(s *Sandbox) {
 	sp := &s.Spec
-	orString(&sp.Overlay, OverlayMemory)
-	orString(&sp.Platform, PlatformSystrap)
-	orString(&sp.FileAccess, FileAccessProxy)
-	orString(&sp.Network.Mode, NetworkNone)
-	orString(&sp.RestartPolicy, RestartAlways)
-	if sp.StopSignal == "" {
-		sp.StopSignal = DefaultStopSignal
-	}
-	orDuration(&sp.TerminationGracePeriod, DefaultGracePeriod)
+	sp.Overlay = cmp.Or(sp.Overlay, OverlayMemory)
+	sp.Platform = cmp.Or(sp.Platform, PlatformSystrap)
+	sp.FileAccess = cmp.Or(sp.FileAccess, FileAccessProxy)
+	sp.Network.Mode = cmp.Or(sp.Network.Mode, NetworkNone)
+	sp.RestartPolicy = cmp.Or(sp.RestartPolicy, RestartAlways)
+	sp.StopSignal = cmp.Or(sp.StopSignal, DefaultStopSignal)
+	sp.TerminationGracePeriod = cmp.Or(sp.TerminationGracePeriod, new(Duration(DefaultGracePeriod)))
 	if sp.Init != nil && *sp.Init {
 		sp.Init = nil // as it was before there was the field: the hash is the same
 	}
-	if sp.MinReadySeconds == nil {
-		n := DefaultMinReadySeconds
-		sp.MinReadySeconds = &n
-	}
-	orDuration(&sp.Backoff.Initial, DefaultBackoffInitial)
-	orDuration(&sp.Backoff.Max, max(DefaultBackoffMax, time.Duration(*sp.Backoff.Initial)))
-	orDuration(&sp.Backoff.ResetAfter, DefaultResetAfter)
+	sp.MinReadySeconds = cmp.Or(sp.MinReadySeconds, new(DefaultMinReadySeconds))
+	sp.Backoff.Initial = cmp.Or(sp.Backoff.Initial, new(Duration(DefaultBackoffInitial)))
+	sp.Backoff.Max = cmp.Or(sp.Backoff.Max, new(max(Duration(DefaultBackoffMax), *sp.Backoff.Initial)))
+	sp.Backoff.ResetAfter = cmp.Or(sp.Backoff.ResetAfter, new(Duration(DefaultResetAfter)))
 	if sp.Root.Bundle == "" {
-		orString(&sp.WorkingDir, "/")
-		orString(&sp.Hostname, s.Metadata.Name)
-	}
-}
-
-func orString(p *string, def string) {
-	if *p == "" {
-		*p = def
-	}
-}
-
-func orDuration(p **Duration, def time.Duration) {
-	if *p == nil {
-		d := Duration(def)
-		*p = &d
+		sp.WorkingDir = cmp.Or(sp.WorkingDir, "/")
+		sp.Hostname = cmp.Or(sp.Hostname, s.Metadata.Name)
 	}
 }

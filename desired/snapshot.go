@@ -3,6 +3,7 @@
 package desired
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -122,29 +123,16 @@ func (s *Snapshot) Removed(name, file string) bool {
 // disowned says whether the file that defined a sandbox now has a document of its
 // name that is for another program: one word of it may be mistyped.
 func (s *Snapshot) disowned(name, file string) bool {
-	for i := range s.Warnings {
-		if w := &s.Warnings[i]; w.File == file && slices.Contains(w.Names, name) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.Warnings, func(w Warning) bool { return w.File == file && slices.Contains(w.Names, name) })
 }
 
 // Lookup returns the entry of a name, or nil.
 func (s *Snapshot) Lookup(name string) *Entry {
-	lo, hi := 0, len(s.Entries)
-	for lo < hi {
-		mid := (lo + hi) / 2
-		if s.Entries[mid].Sandbox.Metadata.Name < name {
-			lo = mid + 1
-		} else {
-			hi = mid
-		}
+	i, found := slices.BinarySearchFunc(s.Entries, name, func(e Entry, name string) int { return cmp.Compare(e.Sandbox.Metadata.Name, name) })
+	if !found {
+		return nil
 	}
-	if lo < len(s.Entries) && s.Entries[lo].Sandbox.Metadata.Name == name {
-		return &s.Entries[lo]
-	}
-	return nil
+	return &s.Entries[i]
 }
 
 // FileFor returns the manifest file that defines a name, and whether one does;

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -192,19 +193,10 @@ func checkNoDirectory(passed []boot.FDMapping) error {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("look at descriptor %d: %w", n, err)
 		}
-		if !isPassed(n, passed) {
+		if !slices.ContainsFunc(passed, func(m boot.FDMapping) bool { return m.Host == n }) {
 			return fmt.Errorf("descriptor %d is the directory %s", n, path)
 		}
 		log.Warningf("The application has descriptor %d, which is the directory %s", n, path)
 	}
 	return nil
-}
-
-func isPassed(fd int, passed []boot.FDMapping) bool {
-	for _, m := range passed {
-		if m.Host == fd {
-			return true
-		}
-	}
-	return false
 }

@@ -3,6 +3,8 @@
 package hostpolicy
 
 import (
+	"cmp"
+
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/desired"
@@ -39,9 +41,7 @@ func (p *Policy) fillLimits(memory desired.Bytes) {
 	fillLimit(&d.PIDs, &m.PIDs, BuiltInPIDs, BuiltInMaxPIDs)
 	// There is no built-in limit of processors: the kernel shares them fairly.
 	fillLimit(&d.CPU, &m.CPU, 0, 0)
-	if p.LogSize == 0 {
-		p.LogSize = BuiltInLogSize
-	}
+	p.LogSize = cmp.Or(p.LogSize, BuiltInLogSize)
 }
 
 // fillLimit fills in the default and the most of one resource, where they are 0.

@@ -3,6 +3,7 @@
 package hostpolicy
 
 import (
+	"cmp"
 	"time"
 
 	"sandboxctl.dev/desired"
@@ -18,12 +19,10 @@ const (
 
 // fillPace gives the bounds that a file left out their defaults.
 func (p *Policy) fillPace() {
-	orDuration(&p.MinRestartDelay, DefaultMinRestartDelay)
-	orDuration(&p.MaxStartTime, DefaultMaxStartTime)
-	orDuration(&p.MaxHookTime, DefaultMaxHookTime)
-	if p.MaxStartsPerSecond == 0 {
-		p.MaxStartsPerSecond = DefaultMaxStartsPerSecond
-	}
+	p.MinRestartDelay = cmp.Or(p.MinRestartDelay, new(desired.Duration(DefaultMinRestartDelay)))
+	p.MaxStartTime = cmp.Or(p.MaxStartTime, new(desired.Duration(DefaultMaxStartTime)))
+	p.MaxHookTime = cmp.Or(p.MaxHookTime, new(desired.Duration(DefaultMaxHookTime)))
+	p.MaxStartsPerSecond = cmp.Or(p.MaxStartsPerSecond, DefaultMaxStartsPerSecond)
 }
 
 // pace checks the bounds of starts, hooks and restarts.
@@ -67,11 +66,4 @@ func (p *Policy) HookTime() time.Duration {
 		return DefaultMaxHookTime
 	}
 	return time.Duration(*p.MaxHookTime)
-}
-
-func orDuration(p **desired.Duration, def time.Duration) {
-	if *p == nil {
-		d := desired.Duration(def)
-		*p = &d
-	}
 }

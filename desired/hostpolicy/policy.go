@@ -3,6 +3,7 @@
 package hostpolicy
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"slices"
@@ -155,18 +156,13 @@ func Default() *Policy {
 // fill gives the fields that a file left out their defaults.
 func (p *Policy) fill() {
 	shared := []AllowedPath{{SharedDir, AccessReadWrite}}
-	yes := true
 	for _, l := range []*[]AllowedPath{&p.HostPaths, &p.Root.Dirs, &p.Root.Bundles} {
 		if *l == nil {
 			*l = shared
 		}
 	}
-	if p.Root.Host == nil {
-		p.Root.Host = &yes
-	}
-	if p.RootUser == nil {
-		p.RootUser = &yes
-	}
+	p.Root.Host = cmp.Or(p.Root.Host, new(true))
+	p.RootUser = cmp.Or(p.RootUser, new(true))
 	if p.Platforms == nil {
 		p.Platforms = []string{desired.PlatformSystrap}
 	}
@@ -178,12 +174,7 @@ func (p *Policy) fill() {
 }
 
 // Source is the file that the policy is from, or "built-in".
-func (p *Policy) Source() string {
-	if p.from == "" {
-		return "built-in"
-	}
-	return p.from
-}
+func (p *Policy) Source() string { return cmp.Or(p.from, "built-in") }
 
 // Digest changes whenever the policy does, or what is never shared.
 func (p *Policy) Digest() string { return p.digest + p.own }

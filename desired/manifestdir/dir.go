@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -279,10 +280,5 @@ func (d *Dir) lookAgain(at time.Time) {
 }
 
 func (d *Dir) sorted() []*fileEntry {
-	out := make([]*fileEntry, 0, len(d.files))
-	for _, f := range d.files {
-		out = append(out, f)
-	}
-	slices.SortFunc(out, func(a, b *fileEntry) int { return cmp.Compare(a.path, b.path) })
-	return out
+	return slices.SortedFunc(maps.Values(d.files), func(a, b *fileEntry) int { return cmp.Compare(a.path, b.path) })
 }

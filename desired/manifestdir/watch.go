@@ -65,7 +65,7 @@ func (d *Dir) Run(ctx context.Context) error {
 		case <-poll.C:
 			now := d.identity()
 			switch {
-			case now != last || w.broken():
+			case now != last || w.failed:
 				last = now
 				w.arm()
 				d.notify()
@@ -275,8 +275,6 @@ func (w *watch) mustRearm(ev fsnotify.Event) bool {
 	info, err := os.Lstat(ev.Name)
 	return err == nil && !info.Mode().IsRegular()
 }
-
-func (w *watch) broken() bool { return w.failed }
 
 func (w *watch) events() <-chan fsnotify.Event {
 	if w.fs == nil {

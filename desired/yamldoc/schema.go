@@ -5,6 +5,7 @@ package yamldoc
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -60,12 +61,7 @@ func FieldsOf(t reflect.Type) map[string]FieldInfo {
 }
 
 func sortedFields(m map[string]FieldInfo) []FieldInfo {
-	out := make([]FieldInfo, 0, len(m))
-	for _, f := range m {
-		out = append(out, f)
-	}
-	slices.SortFunc(out, func(a, b FieldInfo) int { return strings.Compare(a.Name, b.Name) })
-	return out
+	return slices.SortedFunc(maps.Values(m), func(a, b FieldInfo) int { return strings.Compare(a.Name, b.Name) })
 }
 
 // Example is one line of YAML that is right for a field of the type given, ""

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"syscall"
 )
 
@@ -110,12 +111,7 @@ func (f *Follower) open(name string, but ...*logFile) (*logFile, error) {
 }
 
 func isOneOf(info fs.FileInfo, files []*logFile) bool {
-	for _, l := range files {
-		if l != nil && os.SameFile(info, l.info) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(files, func(l *logFile) bool { return l != nil && os.SameFile(info, l.info) })
 }
 
 // read calls fn for what was added since the last time.

@@ -3,6 +3,7 @@
 package sandboxlog
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -285,10 +286,7 @@ func ends(lines []Line, open bool) bool {
 // unfinished takes what there is of a line, up to the last whole character, and
 // moves the rest to the front.
 func unfinished(buf []byte, have int) (Line, int) {
-	cut := lastCut(buf[:have])
-	if cut == 0 {
-		cut = have // it does not become one
-	}
+	cut := cmp.Or(lastCut(buf[:have]), have) // 0: it does not become a character
 	l := Line{Text: append([]byte(nil), buf[:cut]...)}
 	return l, copy(buf, buf[cut:have])
 }

@@ -3,6 +3,7 @@
 package cgroup
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -47,10 +48,7 @@ func deviceSettings(rules []specs.LinuxDeviceCgroup) (settings, error) {
 }
 
 func deviceRule(r *specs.LinuxDeviceCgroup) (string, error) {
-	access := r.Access
-	if access == "" {
-		access = "rwm"
-	}
+	access := cmp.Or(r.Access, "rwm")
 	if strings.Trim(access, "rwm") != "" {
 		return "", fmt.Errorf("access %q, expected some of r, w and m", access)
 	}

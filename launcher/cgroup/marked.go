@@ -3,6 +3,7 @@
 package cgroup
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -136,9 +137,7 @@ func (l *lookup) add(at, own string) error {
 		return err
 	}
 	state, owner, _ := strings.Cut(mark, "\x00")
-	if owner != "" {
-		own = owner
-	}
+	own = cmp.Or(owner, own)
 	name, id, ok := splitOwn(own)
 	if !ok {
 		return nil
@@ -149,9 +148,7 @@ func (l *lookup) add(at, own string) error {
 		l.found[own] = m
 	}
 	m.dirs = append(m.dirs, at)
-	if m.State == "" {
-		m.State = state
-	}
+	m.State = cmp.Or(m.State, state)
 	return nil
 }
 

@@ -3,6 +3,7 @@
 package cgroup
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -66,10 +67,7 @@ func ParsePlace(cgroupsPath, name string) (Place, error) {
 
 // systemdPath is where systemd puts the scope PREFIX-NAME of a slice.
 func systemdPath(slice, prefix, name string) (string, error) {
-	if slice == "" {
-		slice = "system.slice"
-	}
-	base, ok := strings.CutSuffix(slice, ".slice")
+	base, ok := strings.CutSuffix(cmp.Or(slice, "system.slice"), ".slice")
 	if !ok || base == "" || strings.Contains(slice+prefix+name, "/") || name == "" {
 		return "", errors.New("expected SLICE.slice:PREFIX:NAME")
 	}
