@@ -67,9 +67,9 @@ const (
 	// SetupPut writes down what is built (actual/setup.go).
 	SetupPut Point = "setup-put"
 	// LogDirectory makes the directory of the logs of all attempts, or of one
-	// (launcher/logs.go).
+	// (launcher/logs/logs.go).
 	LogDirectory Point = "log-directory"
-	// LogOwner gives it to the gofer's user (launcher/logs.go).
+	// LogOwner gives it to the gofer's user (launcher/logs/logs.go).
 	LogOwner Point = "log-owner"
 	// LogRemove moves the logs of an attempt long ago into the trash
 	// (actual/remove.go).
