@@ -30,14 +30,15 @@ func sample(name string) *Record {
 		Version: RecordVersion, Name: name, UID: "0123456789abcdef0123456789abcdef", Attempt: 3, Generation: 2, Phase: PhaseRunning,
 		Spec: json.RawMessage(`{"apiVersion":"sandboxctl.dev/v1alpha1"}`), SpecHash: "v1:00", SourceFile: "web.yaml", SourceDigest: "d", RestartToken: "t",
 		BootID: "b", Sentry: &Identity{PID: 100, Inode: 7, StartTime: 8, BootID: "b"}, Gofer: &Identity{PID: 101, Inode: 9, StartTime: 8, BootID: "b"},
-		SentryBinary: "/bin/s", GoferBinary: "/bin/g", GVisor: "1.2", Init: InitOwn, SetupFile: true, Cgroups: []string{"/sys/fs/cgroup/sandboxctl/x"}, Warnings: []Warning{{Reason: "R", Message: "m"}},
-		CreatedAt: at, StartedAt: at, Failures: 1, Restarts: 2,
-		Ending:    &Ending{Reason: "Exited", StopSignal: "SIGTERM", Grace: time.Second, Failures: 1},
-		LastExit:  &Exit{Known: true, Code: 1, Reason: ReasonError, At: at},
-		Completed: true,
+		SentryBinary: "/bin/s", GoferBinary: "/bin/g", GVisor: "1.2", SetupFile: true, Cgroups: []string{"/sys/fs/cgroup/sandboxctl/x"}, Warnings: []Warning{{Reason: "R", Message: "m"}},
+		CreatedAt: at,
+		Ending:    &Ending{Reason: "Exited", StopSignal: "SIGTERM", Grace: time.Second, Containers: []ContainerEnding{{Name: AppName, Failures: 1}}},
 		Network:   &Network{Path: "/run/netns/web", Inode: 4026531840, Config: json.RawMessage(`{"links":[]}`)},
 		Files:     []SharedFile{{Path: "/srv/f", Device: 1, Inode: 2}},
-		Hooks:     json.RawMessage(`{"bundle":"/srv/b"}`),
+		Containers: []Container{{
+			Name: AppName, Init: InitOwn, Hooks: json.RawMessage(`{"bundle":"/srv/b"}`), StartedAt: at, Failures: 1, Restarts: 2,
+			LastExit: &Exit{Known: true, Code: 1, Reason: ReasonError, At: at}, Completed: true,
+		}},
 	}
 }
 
@@ -113,7 +114,7 @@ func TestRecordUpgrade(t *testing.T) {
 			want.Network = nil
 		}
 		if v < 3 {
-			want.Hooks, want.Files, want.GVisor, want.GoferBinary, want.Init, want.SetupFile = nil, nil, "", "", "", false
+			want.App().Hooks, want.Files, want.GVisor, want.GoferBinary, want.App().Init, want.SetupFile = nil, nil, "", "", "", false
 		}
 		if got, err := EncodeRecord(r); err != nil {
 			t.Error(err)
@@ -149,10 +150,10 @@ func TestRecordUpgradeExits(t *testing.T) {
 				t.Errorf("%s, version %d: %v", name, v, err)
 				continue
 			}
-			if got := r.LastExit != nil && r.LastExit.Permanent; got != c.last {
+			if got := r.App().LastExit != nil && r.App().LastExit.Permanent; got != c.last {
 				t.Errorf("%s, version %d: last exit permanent %t", name, v, got)
 			}
-			if got := r.Ending != nil && r.Ending.Exit != nil && r.Ending.Exit.Permanent; got != c.ending {
+			if got := r.Ending != nil && r.Ending.App().Exit != nil && r.Ending.App().Exit.Permanent; got != c.ending {
 				t.Errorf("%s, version %d: ending permanent %t", name, v, got)
 			}
 		}
@@ -193,7 +194,7 @@ func TestRecordHostile(t *testing.T) {
 		"pid -1": pid(-1), "pid 0": pid(0), "pid 1": pid(1), "pid 2^31": pid(1 << 31), "pid 2^63": pid(json.Number("9223372036854775808")), "pid text": pid("7"), "pid null": pid(nil), "identity list": set("sentry", []int{1}),
 		"version 0": set("version", 0), "version text": set("version", "x"), "version null": set("version", nil), "version -1": set("version", -1), "version 2^63": set("version", json.Number("9223372036854775808")), "version 1.5": set("version", 1.5), "name ..": set("name", ".."), "name slash": set("name", "a/b"),
 		"no uid": set("uid", ""), "phase": set("phase", "Dancing"), "unknown field": set("sandboxRoot", "/"), "attempt": set("attempt", -1),
-		"failures text": set("failures", "many"),
+		"failures text": func(m map[string]any) { m["containers"].([]any)[0].(map[string]any)["failures"] = "many" },
 	} {
 		if r, err := DecodeRecord(reseal(body(change))); err == nil {
 			t.Errorf("%s: taken for a record: %+v", name, r)

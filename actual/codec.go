@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"strconv"
 	"strings"
 )
 
@@ -112,67 +111,6 @@ func decodeBody(body []byte) (*Record, error) {
 	return r, nil
 }
 
-// upgrade turns the body of an older version into one of RecordVersion. Each
-// version adds one pure step here and a golden file of its own.
-func upgrade(body []byte) ([]byte, error) {
-	var v struct {
-		Version int `json:"version"`
-	}
-	if err := json.Unmarshal(body, &v); err != nil {
-		return nil, err
-	}
-	if v.Version > RecordVersion {
-		return nil, fmt.Errorf("%w (%d, this program knows %d)", ErrNewerRecord, v.Version, RecordVersion)
-	}
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(body, &fields); err != nil {
-		return nil, err
-	}
-	switch v.Version {
-	case 1, 2:
-		// 2 only added fields. 3 adds some, calls an exit permanent that was terminal, and
-		// has the version of the sentry apart from its path. Both are in quotes, before
-		// and after.
-		for _, path := range [][]string{{"lastExit"}, {"ending", "exit"}} {
-			if err := renameField(fields, path, "terminal", "permanent"); err != nil {
-				return nil, err
-			}
-		}
-		if path, version, ok := strings.Cut(string(fields["sentryBinary"]), " (gVisor "); ok {
-			fields["sentryBinary"] = json.RawMessage(path + `"`)
-			fields["gvisor"] = json.RawMessage(`"` + strings.Replace(version, ")", "", 1))
-		}
-	default:
-		return nil, fmt.Errorf("version %d is unknown", v.Version)
-	}
-	fields["version"] = json.RawMessage(strconv.Itoa(RecordVersion))
-	return json.Marshal(fields)
-}
-
-// renameField renames a field of an object below others, if they are there.
-func renameField(fields map[string]json.RawMessage, path []string, from, to string) error {
-	if len(path) == 0 {
-		if v, ok := fields[from]; ok {
-			fields[to] = v
-			delete(fields, from)
-		}
-		return nil
-	}
-	var below map[string]json.RawMessage
-	if len(fields[path[0]]) == 0 {
-		return nil
-	}
-	if err := json.Unmarshal(fields[path[0]], &below); err != nil || below == nil {
-		return err
-	}
-	if err := renameField(below, path[1:], from, to); err != nil {
-		return err
-	}
-	b, err := json.Marshal(below)
-	fields[path[0]] = b
-	return err
-}
-
 // checkRecord refuses what must never be written or believed.
 func checkRecord(r *Record) error {
 	if r.Version != RecordVersion {
@@ -181,8 +119,11 @@ func checkRecord(r *Record) error {
 	if !ValidID(r.Name) {
 		return fmt.Errorf("%q is not the name of a sandbox", r.Name)
 	}
-	if r.UID == "" || r.Attempt < 0 || r.Generation < 0 || r.Failures < 0 || r.Restarts < 0 {
+	if r.UID == "" || r.Attempt < 0 || r.Generation < 0 {
 		return errors.New("a counter is negative or the uid is empty")
+	}
+	if err := checkContainers(r); err != nil {
+		return err
 	}
 	switch r.Phase {
 	case PhaseCreating, PhaseCreated, PhaseStarting, PhaseRunning, PhaseStopping, PhaseStopped:
@@ -194,6 +135,28 @@ func checkRecord(r *Record) error {
 		if id != nil && (id.PID <= 1 || id.PID > 1<<22) {
 			return fmt.Errorf("pid %d is not one of a sandbox", id.PID)
 		}
+	}
+	return nil
+}
+
+// checkContainers refuses a record of other containers than this program can run:
+// App relies on it.
+func checkContainers(r *Record) error {
+	if len(r.Containers) != 1 {
+		return fmt.Errorf("%d containers, this program knows sandboxes with one", len(r.Containers))
+	}
+	app := r.App()
+	if app.Name != AppName {
+		return fmt.Errorf("a container is named %q, this program knows %q", app.Name, AppName)
+	}
+	if app.Failures < 0 || app.Restarts < 0 {
+		return fmt.Errorf("a counter of container %s is negative", app.Name)
+	}
+	if r.Ending == nil {
+		return nil
+	}
+	if n := len(r.Ending.Containers); n > 1 || n == 1 && r.Ending.Containers[0].Name != app.Name {
+		return errors.New("the order to stop is about containers that there are not")
 	}
 	return nil
 }

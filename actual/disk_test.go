@@ -110,7 +110,7 @@ func TestFillReserve(t *testing.T) {
 	}
 	for i := range 40 {
 		rec := sample("web")
-		rec.Failures = i
+		rec.App().Failures = i
 		dir, err := s.Dir("web")
 		must(t, err)
 		b, err := EncodeRecord(rec)
@@ -118,7 +118,7 @@ func TestFillReserve(t *testing.T) {
 		must(t, s.reserve.Write(dir, RecordFile, b, 0o600))
 		dir.Close()
 		got, held, err := s.Get("web")
-		if err != nil || held != nil || got.Failures != i {
+		if err != nil || held != nil || got.App().Failures != i {
 			t.Fatal(fmt.Sprint(got, held, err))
 		}
 	}

@@ -44,7 +44,7 @@ func FuzzParseStat(f *testing.F) {
 
 func checkDecoded(t *testing.T, r *Record) {
 	t.Helper()
-	if !ValidID(r.Name) || r.UID == "" || r.Version != RecordVersion || r.Attempt < 0 || r.Failures < 0 {
+	if !ValidID(r.Name) || r.UID == "" || r.Version != RecordVersion || r.Attempt < 0 || len(r.Containers) != 1 || r.App().Name != AppName || r.App().Failures < 0 {
 		t.Fatalf("accepted %+v", r)
 	}
 	for _, id := range []*Identity{r.Sentry, r.Gofer} {
@@ -91,6 +91,10 @@ func FuzzDecodeRecord(f *testing.F) {
 	for _, name := range []string{"..", ".", "-rf", "a/b", "", `\u0000`, "WEB"} {
 		f.Add([]byte(strings.Replace(string(body), `"web"`, `"`+name+`"`, 1)))
 	}
+	for _, containers := range []string{`[]`, `null`, `[{"name":"app"},{"name":"app"}]`, `[{"name":"sidecar"}]`, `[null]`} {
+		f.Add([]byte(`{"version":3,"name":"web","uid":"u","phase":"Stopped","containers":` + containers + `}`))
+		f.Add([]byte(`{"version":2,"name":"web","uid":"u","phase":"Stopped","container":` + containers + `,"ending":{"exit":` + containers + `}}`))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if r, err := DecodeRecord(b); err == nil {
 			checkDecoded(t, r)
@@ -134,8 +138,8 @@ func FuzzDecodeExit(f *testing.F) {
 		}
 		for _, at := range []time.Time{x.At, x.At.Local(), x.At.In(time.FixedZone("", 14*3600))} {
 			r := sample("web")
-			r.LastExit = new(*x)
-			r.LastExit.At = at
+			r.App().LastExit = new(*x)
+			r.App().LastExit.At = at
 			if _, err := EncodeRecord(r); err != nil {
 				t.Fatalf("%+v can't be recorded: %v", x, err)
 			}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,6 +42,10 @@ const (
 
 // Record is what is known of one sandbox, kept in STATE/sandboxes/NAME/meta.json.
 // It is written only by Store.Put, by one writer at a time.
+//
+// A sandbox is one sentry that runs containers. What the sentry, its gofer, the
+// network and the cgroup are about is here; what one application is about, how it
+// ended and how often it was started again, is in its Container.
 type Record struct {
 	Version int    `json:"version"`
 	Name    string `json:"name"`
@@ -54,7 +59,8 @@ type Record struct {
 	Phase      Phase `json:"phase"`
 
 	// Spec is the last good desired.Sandbox in canonical JSON, SpecHash its
-	// versioned hash; both are opaque here.
+	// versioned hash; both are opaque here. The manifest is the sandbox's: it has its
+	// network, hostname and limits too. The OCI spec of each container is in SetupFile.
 	Spec     json.RawMessage `json:"spec,omitempty"`
 	SpecHash string          `json:"specHash,omitempty"`
 	// SourceFile is the manifest it came from, relative to the manifests
@@ -64,8 +70,8 @@ type Record struct {
 	// of the program that made Spec of it. The same build need not parse the same
 	// text again.
 	SourceDigest string `json:"sourceDigest,omitempty"`
-	// Container is set for a container of an OCI client, which has no manifest.
-	Container *Container `json:"container,omitempty"`
+	// Containers are what runs in the sandbox: today one, named AppName.
+	Containers []Container `json:"containers"`
 	// RestartToken is the last restart request that has been carried out.
 	RestartToken string `json:"restartToken,omitempty"`
 
@@ -82,9 +88,6 @@ type Record struct {
 	// SetupFile says that what was built is in SetupFile, beside the record. Versions
 	// before 3 wrote none.
 	SetupFile bool `json:"setupFile,omitempty"`
-	// Init says whether process 1 of the sandbox is an init process of ours, InitOwn,
-	// or why not. It is empty if the sandbox was started before there was one.
-	Init string `json:"init,omitempty"`
 	// Cgroups are the cgroup directories made for this sandbox.
 	Cgroups []string `json:"cgroups,omitempty"`
 	// CgroupPlace is where an OCI client wanted them, below the root of every
@@ -93,9 +96,6 @@ type Record struct {
 	// Network is what the sandbox was lent of a network namespace of the host,
 	// to be put back when it has ended.
 	Network *Network `json:"network,omitempty"`
-	// Hooks are what runs on the host when the sandbox has ended, opaque here. They
-	// are set from before its first hooks run until its last ones have run.
-	Hooks json.RawMessage `json:"hooks,omitempty"`
 	// Files are the single files of the host that the sandbox was given.
 	Files []SharedFile `json:"files,omitempty"`
 	// Warnings are things that were asked for and could not be had on this
@@ -103,21 +103,50 @@ type Record struct {
 	Warnings []Warning `json:"warnings,omitempty"`
 
 	CreatedAt time.Time `json:"createdAt,omitzero"`
+	// Ending says why the sandbox is being or was torn down.
+	Ending *Ending `json:"ending,omitempty"`
+}
+
+// AppName is the name of the container that every sandbox has.
+const AppName = "app"
+
+// Container is what is known of one container of a sandbox.
+type Container struct {
+	// Name tells it from the other ones of its sandbox. Its log file has this name.
+	Name string `json:"name"`
+	// OCI is set for a container of an OCI client, which has no manifest.
+	OCI *OCIContainer `json:"oci,omitempty"`
+	// Init says whether process 1 of the container is an init process of ours, InitOwn,
+	// or why not. It is empty if the container was started before there was one.
+	Init string `json:"init,omitempty"`
+	// Hooks are what runs on the host when the container has ended, opaque here. They
+	// are set from before its first hooks run until its last ones have run.
+	Hooks json.RawMessage `json:"hooks,omitempty"`
+
 	StartedAt time.Time `json:"startedAt,omitzero"`
-	// Failures counts consecutive failures (see Ending.Failures); Restarts
+	// Failures counts consecutive failures (see ContainerEnding.Failures); Restarts
 	// counts those (see NextAttempt).
 	Failures int `json:"failures,omitempty"`
 	// CleanExits counts ends with exit code 0 in a row: they delay the next start
 	// as failures do, and are none.
 	CleanExits int   `json:"cleanExits,omitempty"`
 	Restarts   int64 `json:"restarts,omitempty"`
-	// Ending says why the sandbox is being or was torn down; LastExit how its
-	// last run ended.
-	Ending   *Ending `json:"ending,omitempty"`
-	LastExit *Exit   `json:"lastExit,omitempty"`
-	// Completed says the run-to-completion is over for SpecHash: it is not
+	// LastExit says how its last run ended.
+	LastExit *Exit `json:"lastExit,omitempty"`
+	// Completed says the run-to-completion is over for the spec: it is not
 	// started again although its manifest is still there.
 	Completed bool `json:"completed,omitempty"`
+}
+
+// App is the container named AppName, which every record has.
+func (r *Record) App() *Container { return &r.Containers[0] }
+
+// Clone is a copy that can be changed: transitions of one record are not seen by
+// readers of the other.
+func (r *Record) Clone() *Record {
+	c := *r
+	c.Containers = slices.Clone(r.Containers)
+	return &c
 }
 
 // Runtime describes the sentry that runs it, "" if there has been none.
@@ -128,7 +157,7 @@ func (r *Record) Runtime() string {
 	return r.SentryBinary + " (gVisor " + r.GVisor + ")"
 }
 
-// InitOwn is Record.Init of a sandbox whose process 1 is our init process.
+// InitOwn is Container.Init of a container whose process 1 is our init process.
 const InitOwn = "sandboxctl-init"
 
 // SharedFile is a file of the host in a sandbox: the one that had the path when
@@ -161,8 +190,8 @@ type Network struct {
 	Config json.RawMessage `json:"config"`
 }
 
-// Container is what OCI clients want to know of a container.
-type Container struct {
+// OCIContainer is what OCI clients want to know of a container.
+type OCIContainer struct {
 	// Bundle is the absolute path of its bundle.
 	Bundle      string            `json:"bundle"`
 	Annotations map[string]string `json:"annotations,omitempty"`
@@ -213,14 +242,29 @@ type Ending struct {
 	// time before it is killed. A dead sandbox is only cleaned up.
 	StopSignal string        `json:"stopSignal,omitempty"`
 	Grace      time.Duration `json:"grace,omitempty"` // ns
-	// Exit, when set, becomes Record.LastExit.
-	Exit *Exit `json:"exit,omitempty"`
-	// Failures becomes Record.Failures; Completed becomes Record.Completed.
-	Failures int `json:"failures,omitempty"`
-	// CleanExits becomes Record.CleanExits.
-	CleanExits int  `json:"cleanExits,omitempty"`
-	Completed  bool `json:"completed,omitempty"`
+	// Containers say what is to be remembered of each container.
+	Containers []ContainerEnding `json:"containers,omitempty"`
 	// Replace says that the sandbox is stopped to be started anew: that is not
 	// begun where there is no room for the new one.
 	Replace bool `json:"-"`
+}
+
+// ContainerEnding is what an Ending says of one container.
+type ContainerEnding struct {
+	Name string `json:"name"`
+	// Exit, when set, becomes Container.LastExit.
+	Exit *Exit `json:"exit,omitempty"`
+	// Failures, CleanExits and Completed become those of the container.
+	Failures   int  `json:"failures,omitempty"`
+	CleanExits int  `json:"cleanExits,omitempty"`
+	Completed  bool `json:"completed,omitempty"`
+}
+
+// App is what the order says of the container named AppName: nothing is remembered of
+// one that it doesn't name.
+func (e *Ending) App() ContainerEnding {
+	if len(e.Containers) == 0 {
+		return ContainerEnding{Name: AppName}
+	}
+	return e.Containers[0]
 }

@@ -477,7 +477,7 @@ func (s *Store) decode(name string) (*Record, *Held) {
 	}
 	var damage *damageError
 	switch {
-	case err == nil && rec != nil && (rec.Container != nil) != s.containers:
+	case err == nil && rec != nil && (rec.App().OCI != nil) != s.containers:
 		// It would be taken for one that nobody wants, or that never came to be.
 		if s.containers {
 			return hold(HeldForeign, errors.New("it is the sandbox of a manifest, and this is the state of containers"))

@@ -24,46 +24,57 @@ type Intent struct {
 	SpecHash, SourceFile, SourceDigest string
 	// RestartToken is the restart request that the create carries out, if any.
 	RestartToken string
-	// Container is set for a container of an OCI client.
-	Container *Container
+	// OCI is set for a container of an OCI client.
+	OCI *OCIContainer
 }
 
 // NextAttempt returns the record of a create that is about to begin. old is the
 // record of the attempt before, nil if there was none; it is not changed.
 func NextAttempt(old *Record, in Intent, now time.Time) *Record {
-	r := &Record{Version: RecordVersion, Name: in.Name, UID: in.UID, Generation: 1, Container: in.Container}
+	r := &Record{Version: RecordVersion, Name: in.Name, UID: in.UID, Generation: 1}
+	app := Container{Name: AppName, OCI: in.OCI}
 	if old != nil {
-		r.Name, r.UID, r.Attempt, r.Generation = old.Name, old.UID, old.Attempt, old.Generation
-		r.Failures, r.CleanExits, r.Restarts = old.Failures, old.CleanExits, old.Restarts
-		r.LastExit, r.RestartToken = old.LastExit, old.RestartToken
-		if old.restartFollows(in.SpecHash) {
-			r.Restarts++
-		}
-		if old.SpecHash != in.SpecHash {
+		r.Name, r.UID, r.Attempt, r.Generation, r.RestartToken = old.Name, old.UID, old.Attempt, old.Generation, old.RestartToken
+		sameSpec := old.SpecHash == in.SpecHash
+		if !sameSpec {
 			r.Generation++
-			r.Failures, r.CleanExits = 0, 0 // they were another spec's
 		}
+		app.inherit(old.App(), old.Ending, sameSpec)
 	}
 	r.Attempt++
 	r.Phase = PhaseCreating
 	r.Spec, r.SpecHash, r.SourceFile, r.SourceDigest = in.Spec, in.SpecHash, in.SourceFile, in.SourceDigest
 	if in.RestartToken != "" {
 		r.RestartToken = in.RestartToken
-		r.Failures, r.CleanExits = 0, 0 // the operator who asked has looked at them
+		app.Failures, app.CleanExits = 0, 0 // the operator who asked has looked at them
 	}
+	r.Containers = []Container{app}
 	r.BootID, r.CreatedAt = in.BootID, now
 	return r
 }
 
-// restartFollows says whether the next start, of the spec with the hash given, is a
-// restart: the sandbox ran, and ended by itself or because somebody asked for a
-// restart. The start of another spec, after a suspension, of what never ran, or of
-// what the end of a daemon cut short is none.
-func (r *Record) restartFollows(specHash string) bool {
-	if r.SpecHash != specHash || r.Ending == nil || r.LastExit != nil && r.LastExit.Reason == ReasonCancelled {
+// inherit takes over what is remembered of the container from the attempt before,
+// which ended so; nothing that another spec has counted.
+func (c *Container) inherit(old *Container, ended *Ending, sameSpec bool) {
+	c.Restarts, c.LastExit = old.Restarts, old.LastExit
+	if !sameSpec {
+		return
+	}
+	c.Failures, c.CleanExits = old.Failures, old.CleanExits
+	if old.restartFollows(ended) {
+		c.Restarts++
+	}
+}
+
+// restartFollows says whether the next start, with the same spec, is a restart: the
+// container ran, and ended by itself or because somebody asked for a restart. The
+// start of another spec, after a suspension, of what never ran, or of what the end of
+// a daemon cut short is none.
+func (c *Container) restartFollows(ended *Ending) bool {
+	if ended == nil || c.LastExit != nil && c.LastExit.Reason == ReasonCancelled {
 		return false
 	}
-	switch r.Ending.Reason {
+	switch ended.Reason {
 	case ReasonSpecChanged, ReasonSuspended, ReasonManifestRemoved, ReasonInterrupted:
 		return false
 	}
@@ -77,14 +88,18 @@ func (r *Record) Spawned(phase Phase, sentry, gofer Identity) {
 }
 
 // Started says that the application was started.
-func (r *Record) Started(now time.Time) { r.Phase, r.StartedAt = PhaseRunning, now }
+func (r *Record) Started(now time.Time) { r.Phase, r.App().StartedAt = PhaseRunning, now }
 
 // Failed says that a create failed, and that nothing of it is left. permanent says
 // that trying the same spec again can't help.
 func (r *Record) Failed(message string, permanent bool, now time.Time) {
 	r.released()
-	r.Failures, r.CleanExits = r.Failures+1, 0
-	r.LastExit = &Exit{Reason: ReasonCreateFailed, Message: message, At: now, Permanent: permanent}
+	r.App().failed(Exit{Reason: ReasonCreateFailed, Message: message, At: now, Permanent: permanent})
+}
+
+func (c *Container) failed(x Exit) {
+	c.Failures, c.CleanExits = c.Failures+1, 0
+	c.LastExit = &x
 }
 
 // Cancelled says that a create was cancelled, and that nothing of it is left. It is
@@ -92,7 +107,7 @@ func (r *Record) Failed(message string, permanent bool, now time.Time) {
 func (r *Record) Cancelled(reason string, now time.Time) {
 	r.released()
 	r.Ending = &Ending{Reason: reason}
-	r.LastExit = &Exit{Reason: ReasonCancelled, Message: "its start was cancelled: " + reason, At: now}
+	r.App().LastExit = &Exit{Reason: ReasonCancelled, Message: "its start was cancelled: " + reason, At: now}
 }
 
 // Stopping is the intent to tear down. A sandbox that is stopped stays so.
@@ -118,17 +133,22 @@ func (r *Record) Ended(end *Ending, seen Outcome, now time.Time) {
 	r.released()
 	r.Warnings = nil
 	r.Ending = end
-	r.Failures, r.CleanExits, r.Completed = end.Failures, end.CleanExits, end.Completed
-	r.LastExit = end.exit(seen, now)
+	r.App().ended(end, end.App(), seen, now)
 }
 
-// exit is how the run ended: as the planner knew, or else as the application said
-// of its stop.
-func (e *Ending) exit(seen Outcome, now time.Time) *Exit {
+// ended is Record.Ended of one container; of is what the order says of it.
+func (c *Container) ended(end *Ending, of ContainerEnding, seen Outcome, now time.Time) {
+	c.Failures, c.CleanExits, c.Completed = of.Failures, of.CleanExits, of.Completed
+	c.LastExit = end.exit(of.Exit, seen, now)
+}
+
+// exit is how the run of a container ended: as the planner knew, or else as the
+// application said of its stop.
+func (e *Ending) exit(known *Exit, seen Outcome, now time.Time) *Exit {
 	exit := Exit{Reason: e.Reason, At: now}
 	switch {
-	case e.Exit != nil:
-		exit = *e.Exit
+	case known != nil:
+		exit = *known
 	case seen.Exit != nil:
 		exit = *seen.Exit
 	case seen.GraceExpired:

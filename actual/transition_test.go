@@ -4,6 +4,7 @@ package actual
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +18,7 @@ func TestNextAttempt(t *testing.T) {
 	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 	ran := func(change func(*Record)) *Record {
 		r := sample("web")
-		r.Phase, r.Sentry, r.Gofer, r.Failures, r.CleanExits = PhaseStopped, nil, nil, 4, 2
+		r.Phase, r.Sentry, r.Gofer, r.App().Failures, r.App().CleanExits = PhaseStopped, nil, nil, 4, 2
 		change(r)
 		return r
 	}
@@ -63,12 +64,12 @@ func TestNextAttempt(t *testing.T) {
 			attempt: 4, generation: 2, restarts: 2, failures: 5, wantToken: "t", wantLastExit: "CreateFailed",
 		},
 	} {
-		var before Record
+		var before *Record
 		if c.old != nil {
-			before = *c.old
+			before = c.old.Clone()
 		}
 		r := NextAttempt(c.old, Intent{Name: "web", UID: "new", BootID: "now", Spec: []byte("{}"), SpecHash: c.hash, RestartToken: c.token}, now)
-		if c.old != nil && !reflect.DeepEqual(before, *c.old) {
+		if c.old != nil && !reflect.DeepEqual(before, c.old) {
 			t.Errorf("%s: the record before was changed", name)
 		}
 		if c.wantUID == "" {
@@ -77,14 +78,14 @@ func TestNextAttempt(t *testing.T) {
 		want := &Record{
 			Version: RecordVersion, Name: "web", UID: c.wantUID, Attempt: c.attempt, Generation: c.generation, Phase: PhaseCreating,
 			Spec: []byte("{}"), SpecHash: c.hash, RestartToken: c.wantToken, BootID: "now", CreatedAt: now,
-			Failures: c.failures, CleanExits: c.cleanExits, Restarts: c.restarts, LastExit: r.LastExit,
+			Containers: []Container{{Name: AppName, Failures: c.failures, CleanExits: c.cleanExits, Restarts: c.restarts, LastExit: r.App().LastExit}},
 		}
 		if !reflect.DeepEqual(r, want) {
 			t.Errorf("%s: got %+v, expected %+v", name, r, want)
 		}
 		var reason string
-		if r.LastExit != nil {
-			reason = r.LastExit.Reason
+		if r.App().LastExit != nil {
+			reason = r.App().LastExit.Reason
 		}
 		if reason != c.wantLastExit {
 			t.Errorf("%s: last exit %q, expected %q", name, reason, c.wantLastExit)
@@ -100,8 +101,10 @@ func TestEnded(t *testing.T) {
 	oom := func(at time.Time) Exit {
 		return Exit{Known: true, Code: 137, Signal: int(unix.SIGKILL), Reason: ReasonOOMKilled, At: at}
 	}
-	stop := Ending{Reason: "Suspended", StopSignal: "SIGTERM", Grace: time.Minute, Failures: 3, CleanExits: 1}
-	died := func(x Exit) Ending { return Ending{Reason: x.Reason, Exit: &x, Failures: 5, Completed: true} }
+	stop := Ending{Reason: "Suspended", StopSignal: "SIGTERM", Grace: time.Minute, Containers: []ContainerEnding{{Name: AppName, Failures: 3, CleanExits: 1}}}
+	died := func(x Exit) Ending {
+		return Ending{Reason: x.Reason, Containers: []ContainerEnding{{Name: AppName, Exit: &x, Failures: 5, Completed: true}}}
+	}
 	for name, c := range map[string]struct {
 		end    Ending
 		seen   Outcome
@@ -121,19 +124,21 @@ func TestEnded(t *testing.T) {
 	} {
 		r := sample("web")
 		given := c.end
-		if given.Exit != nil {
-			x := *given.Exit
-			given.Exit = &x
+		given.Containers = slices.Clone(c.end.Containers)
+		for i := range given.Containers {
+			if x := given.Containers[i].Exit; x != nil {
+				given.Containers[i].Exit = new(*x)
+			}
 		}
 		r.Ended(&c.end, c.seen, now)
 		if !reflect.DeepEqual(c.end, given) {
 			t.Errorf("%s: the order was changed", name)
 		}
-		got := *r.LastExit
-		if got.Message = ""; got != c.want || !strings.Contains(r.LastExit.Message, c.saying) || c.saying == "" && r.LastExit.Message != "" {
-			t.Errorf("%s: got %+v, expected %+v", name, r.LastExit, c.want)
+		got := *r.App().LastExit
+		if got.Message = ""; got != c.want || !strings.Contains(r.App().LastExit.Message, c.saying) || c.saying == "" && r.App().LastExit.Message != "" {
+			t.Errorf("%s: got %+v, expected %+v", name, r.App().LastExit, c.want)
 		}
-		if r.Failures != c.end.Failures || r.CleanExits != c.end.CleanExits || r.Completed != c.end.Completed || r.Ending != &c.end {
+		if app, end := r.App(), c.end.App(); app.Failures != end.Failures || app.CleanExits != end.CleanExits || app.Completed != end.Completed || r.Ending != &c.end {
 			t.Errorf("%s: the order is not on record: %+v", name, r)
 		}
 	}
@@ -170,16 +175,16 @@ func TestTransitions(t *testing.T) {
 		names := []string{"create", "spawn", "start", "fail", "cancel", "stop", "end"}
 		for range rapid.IntRange(1, 20).Draw(t, "steps") {
 			now = now.Add(time.Second)
-			before := *r
+			before := r.Clone()
 			what := rapid.SampledFrom(names).Draw(t, "what")
 			step[what]()
 			if _, err := EncodeRecord(r); err != nil {
 				t.Fatalf("after %s: %v", what, err)
 			}
-			if r.Attempt < before.Attempt || r.Generation < before.Generation || r.Restarts < before.Restarts || r.UID != "u" {
+			if r.Attempt < before.Attempt || r.Generation < before.Generation || r.App().Restarts < before.App().Restarts || r.UID != "u" {
 				t.Fatalf("%s made %+v of %+v", what, r, before)
 			}
-			if r.Phase == PhaseStopped && (r.Sentry != nil || r.Gofer != nil || r.Cgroups != nil || r.Network != nil || r.Files != nil || r.SetupFile || r.LastExit == nil) {
+			if r.Phase == PhaseStopped && (r.Sentry != nil || r.Gofer != nil || r.Cgroups != nil || r.Network != nil || r.Files != nil || r.SetupFile || r.App().LastExit == nil) {
 				t.Fatalf("after %s it is stopped, and something is left: %+v", what, r)
 			}
 			if what == "stop" && before.Phase == PhaseStopped && r.Phase != PhaseStopped {

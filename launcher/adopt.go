@@ -107,9 +107,9 @@ func (l *Launcher) adopt(ctx context.Context, rec *actual.Record, start bool) (b
 			return false, nil // it starts over, and says why it can't
 		}
 	}
-	done := *rec
+	done := rec.Clone()
 	done.Started(time.Now())
-	if err := l.recordStart(&done); err != nil {
+	if err := l.recordStart(done); err != nil {
 		return false, err
 	}
 	return true, nil
@@ -120,7 +120,7 @@ func (l *Launcher) adopt(ctx context.Context, rec *actual.Record, start bool) (b
 // but the sentry's answer, nil of others: a network that may have been taken is for
 // a new start.
 func (l *Launcher) adoptable(rec *actual.Record) (*setup.Setup, bool) {
-	if rec.Container != nil || rec.Sentry == nil || len(rec.Hooks) > 0 {
+	if rec.App().OCI != nil || rec.Sentry == nil || len(rec.App().Hooks) > 0 {
 		return nil, false
 	}
 	st, err := built.Of(l.store, rec)

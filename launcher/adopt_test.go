@@ -71,7 +71,7 @@ func newAdoption(t *testing.T, config string, change func(*desired.Spec)) *adopt
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.rec = &actual.Record{Name: "web", UID: "u", Attempt: 1, Spec: spec, Sentry: &actual.Identity{PID: 2}, SetupFile: true}
+	a.rec = &actual.Record{Name: "web", UID: "u", Attempt: 1, Spec: spec, Sentry: &actual.Identity{PID: 2}, SetupFile: true, Containers: []actual.Container{{Name: actual.AppName}}}
 	st, err := resolve.FromManifest(sb, hostPolicy(t, a.policy))
 	if err != nil {
 		t.Fatal(err)
@@ -129,7 +129,7 @@ func TestAdoptable(t *testing.T) {
 		"hooks":                             {hooks, nil, func(*adoption) {}, over},
 		"hooks that went since":             {hooks, nil, func(a *adoption) { a.config(adoptedConfig) }, over},
 		"hooks, and a broken policy":        {hooks, nil, func(a *adoption) { a.policy = "" }, over},
-		"hooks have begun, no file":         {hooks, nil, func(a *adoption) { a.rec.Hooks = json.RawMessage("{}"); must(a.T, os.Remove(a.path())) }, over},
+		"hooks have begun, no file":         {hooks, nil, func(a *adoption) { a.rec.App().Hooks = json.RawMessage("{}"); must(a.T, os.Remove(a.path())) }, over},
 		"hooks in the sandbox":              {inside, nil, func(*adoption) {}, over},
 	} {
 		a := newAdoption(t, c.built, c.change)
@@ -170,29 +170,29 @@ func TestSetupOfRecord(t *testing.T) {
 	if args, err := built.Exec(a.store, a.rec, []string{"id"}); err != nil || args.KUID != 5 || args.KGID != 6 || args.Argv[0] != "id" {
 		t.Errorf("%+v %v", args, err)
 	}
-	earlier := *a.rec
+	earlier := a.rec.Clone()
 	earlier.SetupFile, earlier.Phase = false, actual.PhaseRunning
-	if args, err := built.Exec(a.store, &earlier, []string{"id"}); err == nil || !strings.Contains(err.Error(), "an earlier version of sandboxctl started it") || !strings.Contains(err.Error(), "a restart writes") {
+	if args, err := built.Exec(a.store, earlier, []string{"id"}); err == nil || !strings.Contains(err.Error(), "an earlier version of sandboxctl started it") || !strings.Contains(err.Error(), "a restart writes") {
 		t.Errorf("started by an earlier version: %+v %v", args, err)
 	}
-	running := *a.rec
+	running := a.rec.Clone()
 	running.Version, running.Phase = actual.RecordVersion, actual.PhaseRunning
-	must(t, a.store.Put(&running))
-	if err := built.Check(a.store, &running); err != nil {
+	must(t, a.store.Put(running))
+	if err := built.Check(a.store, running); err != nil {
 		t.Error(err)
 	}
 	must(t, os.Truncate(a.path(), 100))
 	if args, err := built.Exec(a.store, a.rec, []string{"id"}); err == nil || !strings.Contains(err.Error(), "cut short") {
 		t.Errorf("damaged: %+v %v", args, err)
 	}
-	if err := built.Check(a.store, &running); err == nil || !strings.Contains(err.Error(), "it runs on, and a restart writes the file anew") {
+	if err := built.Check(a.store, running); err == nil || !strings.Contains(err.Error(), "it runs on, and a restart writes the file anew") {
 		t.Errorf("damaged: %v", err)
 	}
 	// It has ended since the record was read.
-	stopped := running
+	stopped := running.Clone()
 	stopped.Phase, stopped.SetupFile = actual.PhaseStopped, false
-	must(t, a.store.Put(&stopped))
-	if err := built.Check(a.store, &running); err != nil {
+	must(t, a.store.Put(stopped))
+	if err := built.Check(a.store, running); err != nil {
 		t.Errorf("ended meanwhile: %v", err)
 	}
 }

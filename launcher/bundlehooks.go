@@ -54,7 +54,7 @@ func (l *Launcher) beforeStart(ctx context.Context, rec *actual.Record, h *setup
 	if err != nil {
 		return fmt.Errorf("encode hooks: %w", err)
 	}
-	rec.Hooks = owed
+	rec.App().Hooks = owed
 	if err := l.store.Put(rec); err != nil {
 		return fmt.Errorf("record hooks: %w", err)
 	}
@@ -80,13 +80,13 @@ func afterStart(ctx context.Context, rec *actual.Record, h *setup.Hooks, limit t
 // read, or ctx ends; the hooks stay on record then.
 func (l *Launcher) afterEnd(ctx context.Context, rec *actual.Record) error {
 	warn := warnIn(rec)
-	if len(rec.Hooks) == 0 {
+	if len(rec.App().Hooks) == 0 {
 		return l.dropOldHooks(rec.Name, warn)
 	}
 	var h setup.Hooks
-	if err := json.Unmarshal(rec.Hooks, &h); err != nil || h.Hooks == nil {
+	if err := json.Unmarshal(rec.App().Hooks, &h); err != nil || h.Hooks == nil {
 		warn("poststop hooks were not run: the record of them can't be read: %v", err)
-		rec.Hooks = nil
+		rec.App().Hooks = nil
 		return nil
 	}
 	policy, err := l.opts.Policy()
@@ -95,7 +95,7 @@ func (l *Launcher) afterEnd(ctx context.Context, rec *actual.Record) error {
 	}
 	if err := setup.AllowHooks(policy, h.Bundle); err != nil {
 		warn("poststop hooks were not run: %v", err)
-		rec.Hooks = nil
+		rec.App().Hooks = nil
 		return nil
 	}
 	if cause := context.Cause(ctx); cause != nil {
@@ -105,7 +105,7 @@ func (l *Launcher) afterEnd(ctx context.Context, rec *actual.Record) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return fmt.Errorf("run poststop hooks: %w", cause)
 	}
-	rec.Hooks = nil
+	rec.App().Hooks = nil
 	return nil
 }
 

@@ -83,14 +83,14 @@ func TestOwedHooks(t *testing.T) {
 			c.ctx = t.Context()
 		}
 		l := &Launcher{store: store, opts: Options{Policy: c.policy}}
-		rec := &actual.Record{Name: "web", Hooks: c.hooks}
+		rec := &actual.Record{Name: "web", Containers: []actual.Container{{Name: actual.AppName, Hooks: c.hooks}}}
 		err := l.afterEnd(c.ctx, rec)
 		if !errors.Is(err, c.err) || (err == nil) != (c.err == nil) {
 			t.Errorf("%s: %v, expected %v", name, err, c.err)
 		}
 		said, _ := os.ReadFile(ran)
-		if got := string(said); (got == "ran\n") != c.runs || c.kept != (len(rec.Hooks) > 0) {
-			t.Errorf("%s: ran %q, on record %s", name, got, rec.Hooks)
+		if got := string(said); (got == "ran\n") != c.runs || c.kept != (len(rec.App().Hooks) > 0) {
+			t.Errorf("%s: ran %q, on record %s", name, got, rec.App().Hooks)
 		}
 		if warnings := fmt.Sprint(rec.Warnings); (len(rec.Warnings) == 1) != (c.warning != "") || !strings.Contains(warnings, c.warning) {
 			t.Errorf("%s: warnings %v, expected %q", name, warnings, c.warning)

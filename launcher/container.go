@@ -96,7 +96,7 @@ func newContainerRecord(c *Container) (*actual.Record, error) {
 		return nil, err
 	}
 	return actual.NextAttempt(nil, actual.Intent{
-		Name: c.ID, UID: uid, BootID: boot, Container: &actual.Container{Bundle: c.Bundle, Annotations: c.Spec.Annotations},
+		Name: c.ID, UID: uid, BootID: boot, OCI: &actual.OCIContainer{Bundle: c.Bundle, Annotations: c.Spec.Annotations},
 	}, time.Now()), nil
 }
 
@@ -143,9 +143,9 @@ func (l *Launcher) startContainer(ctx context.Context, id string, img *checkpoin
 		return err
 	}
 	defer c.Close()
-	rec := *old
+	rec := old.Clone()
 	rec.Phase = actual.PhaseStarting
-	if err := l.store.Put(&rec); err != nil {
+	if err := l.store.Put(rec); err != nil {
 		return fmt.Errorf("record intent: %w", err)
 	}
 	// As long as the start of a manifest's may take, and not as one call of a sentry
@@ -156,14 +156,14 @@ func (l *Launcher) startContainer(ctx context.Context, id string, img *checkpoin
 	}
 	starting, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not started after %s", timeout))
 	defer cancel()
-	if err := l.startApp(starting, &rec, st, c, img); err != nil {
+	if err := l.startApp(starting, rec, st, c, img); err != nil {
 		if cause := context.Cause(starting); cause != nil {
 			err = errors.Join(cause, err)
 		}
-		return l.explain(ctx, err, &rec)
+		return l.explain(ctx, err, rec)
 	}
 	rec.Started(time.Now())
-	if err := l.store.Put(&rec); err != nil {
+	if err := l.store.Put(rec); err != nil {
 		return fmt.Errorf("record start: %w", err)
 	}
 	return nil

@@ -55,14 +55,14 @@ func (l *Launcher) destroy(ctx context.Context, name string, end actual.Ending) 
 			return err
 		}
 	}
-	rec := *old
+	rec := old.Clone()
 	if rec.Phase != actual.PhaseStopped {
 		rec.Stopping(&end)
-		if err := l.store.PutUrgent(&rec); err != nil {
+		if err := l.store.PutUrgent(rec); err != nil {
 			return fmt.Errorf("record intent: %w", err)
 		}
 	}
-	err = l.bringDown(ctx, &rec, end)
+	err = l.bringDown(ctx, rec, end)
 	if err != nil && context.Cause(ctx) == nil {
 		err = errors.Join(err, l.recordTrouble(name, err))
 	}
@@ -109,10 +109,10 @@ func (l *Launcher) recordTrouble(name string, why error) error {
 	if slices.Contains(rec.Warnings, trouble) {
 		return nil
 	}
-	now := *rec
+	now := rec.Clone()
 	now.Warnings = slices.DeleteFunc(slices.Clone(rec.Warnings), func(w actual.Warning) bool { return w.Reason == trouble.Reason })
 	now.Warnings = append(now.Warnings, trouble)
-	if err := l.store.Put(&now); err != nil {
+	if err := l.store.Put(now); err != nil {
 		return fmt.Errorf("record why: %w", err)
 	}
 	return nil
@@ -121,7 +121,7 @@ func (l *Launcher) recordTrouble(name string, why error) error {
 // exitOf is the exit record of what was stopped on purpose: what the application
 // made of the stop signal is known if it had time to say so.
 func (l *Launcher) exitOf(rec *actual.Record, end *actual.Ending) *actual.Exit {
-	if end.Exit != nil {
+	if end.App().Exit != nil {
 		return nil // the planner knew it
 	}
 	exit, err := l.store.ReadExit(rec)

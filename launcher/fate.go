@@ -35,7 +35,7 @@ func Fate(ctx context.Context, store *actual.Store, rec *actual.Record) *actual.
 				return &exit
 			}
 		}
-		if rec.Container != nil {
+		if rec.App().OCI != nil {
 			return nil
 		}
 		now, held, err := store.Get(rec.Name)
@@ -60,10 +60,10 @@ func fate(rec, now *actual.Record) (exit *actual.Exit, known bool) {
 	case now == nil, now.UID != rec.UID:
 		return &actual.Exit{Reason: actual.ReasonManifestRemoved}, true // with all that was known of it
 	case now.Attempt == rec.Attempt && now.Phase == actual.PhaseStopped, now.Attempt == rec.Attempt+1 && now.Phase != actual.PhaseStopped:
-		return now.LastExit, true
+		return now.App().LastExit, true
 	case now.Attempt > rec.Attempt:
 		return nil, true // it has ended once more
-	case now.Phase == actual.PhaseStopping && now.Ending != nil && now.Ending.Exit == nil:
+	case now.Phase == actual.PhaseStopping && now.Ending != nil && now.Ending.App().Exit == nil:
 		// It was ended on purpose.
 		return &actual.Exit{Reason: now.Ending.Reason}, true
 	}

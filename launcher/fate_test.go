@@ -12,11 +12,11 @@ import (
 // for more.
 func TestFate(t *testing.T) {
 	t.Parallel()
-	run := &actual.Record{UID: "u", Attempt: 3, Phase: actual.PhaseRunning, LastExit: &actual.Exit{Reason: "before"}}
+	run := &actual.Record{UID: "u", Attempt: 3, Phase: actual.PhaseRunning, Containers: []actual.Container{{Name: actual.AppName, LastExit: &actual.Exit{Reason: "before"}}}}
 	later := func(f func(r *actual.Record)) *actual.Record {
-		r := *run
-		f(&r)
-		return &r
+		r := run.Clone()
+		f(r)
+		return r
 	}
 	died := &actual.Exit{Reason: actual.ReasonSentryKilled}
 	for name, c := range map[string]struct {
@@ -26,13 +26,13 @@ func TestFate(t *testing.T) {
 	}{
 		"nothing yet": {run, "", false},
 		"stopping after its end": {later(func(r *actual.Record) {
-			r.Phase, r.Ending = actual.PhaseStopping, &actual.Ending{Reason: actual.ReasonSentryKilled, Exit: died}
+			r.Phase, r.Ending = actual.PhaseStopping, &actual.Ending{Reason: actual.ReasonSentryKilled, Containers: []actual.ContainerEnding{{Name: actual.AppName, Exit: died}}}
 		}), "", false},
 		"stopped on purpose": {later(func(r *actual.Record) {
 			r.Phase, r.Ending = actual.PhaseStopping, &actual.Ending{Reason: actual.ReasonSpecChanged}
 		}), actual.ReasonSpecChanged, true},
-		"stopped":             {later(func(r *actual.Record) { r.Phase, r.LastExit = actual.PhaseStopped, died }), actual.ReasonSentryKilled, true},
-		"started again":       {later(func(r *actual.Record) { r.Attempt, r.LastExit = 4, died }), actual.ReasonSentryKilled, true},
+		"stopped":             {later(func(r *actual.Record) { r.Phase, r.App().LastExit = actual.PhaseStopped, died }), actual.ReasonSentryKilled, true},
+		"started again":       {later(func(r *actual.Record) { r.Attempt, r.App().LastExit = 4, died }), actual.ReasonSentryKilled, true},
 		"ended again":         {later(func(r *actual.Record) { r.Attempt, r.Phase = 4, actual.PhaseStopped }), "", true},
 		"twice started again": {later(func(r *actual.Record) { r.Attempt = 5 }), "", true},
 		"deleted":             {nil, actual.ReasonManifestRemoved, true},

@@ -22,7 +22,7 @@ import (
 // left.
 func (l *Launcher) createGroup(rec *actual.Record, st *setup.Setup) (*cgroup.Group, error) {
 	own := rec.Name + "-" + rec.UID
-	if rec.Container == nil {
+	if rec.App().OCI == nil {
 		group, unenforced, err := l.cgroups.Create(own, st.Limits, st.Defaults)
 		if err != nil {
 			return nil, err
@@ -107,7 +107,7 @@ func openGroup(host *cgroup.Host, rec *actual.Record, dirs []string) (*cgroup.Gr
 // leftGroup is openGroup for what is to be removed. A create that died before it
 // had written down what it made has left it under the name that it always has.
 func (l *Launcher) leftGroup(rec *actual.Record, dirs []string) (*cgroup.Group, error) {
-	if len(rec.Cgroups) == 0 && rec.Container == nil {
+	if len(rec.Cgroups) == 0 && rec.App().OCI == nil {
 		return l.cgroups.OpenOwn(rec.Name + "-" + rec.UID)
 	}
 	return l.openGroup(rec, dirs)

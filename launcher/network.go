@@ -58,7 +58,7 @@ func (l *Launcher) lendNetwork(ctx context.Context, rec *actual.Record, st *setu
 	}
 	args.IsRestore = restore
 	if !cfg.Lent() {
-		if rec.Container == nil {
+		if rec.App().OCI == nil {
 			// It was ready a moment ago. Loopback alone would be all it ever has.
 			return errors.New(notReady(st.NetNS))
 		}

@@ -168,6 +168,7 @@ func TestRecoverForgedPids(t *testing.T) {
 		rec := &actual.Record{
 			Version: actual.RecordVersion, Name: "web", UID: strings.Repeat("0", 32), Attempt: 1, Generation: 1, Phase: actual.PhaseRunning,
 			BootID: boot, Sentry: &id, Gofer: &id,
+			Containers: []actual.Container{{Name: actual.AppName}},
 		}
 		if err := store.PutCopy(rec); err != nil {
 			t.Fatal(err)
@@ -195,6 +196,7 @@ func TestRecoverForgedPids(t *testing.T) {
 	store, _ := heldStore(t, "web")
 	rec := &actual.Record{
 		Version: actual.RecordVersion, Name: "web", UID: strings.Repeat("0", 32), Attempt: 1, Generation: 1, Phase: actual.PhaseRunning, BootID: boot, Sentry: &canary.id,
+		Containers: []actual.Container{{Name: actual.AppName}},
 	}
 	if err := store.PutCopy(rec); err != nil {
 		t.Fatal(err)

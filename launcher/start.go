@@ -61,7 +61,7 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		// What is in it has an init process or not, whatever the manifest says now.
 		st.Init, st.Restores = img.Info.Init, true
 	}
-	rec.Init = st.Init
+	rec.App().Init = st.Init
 	// Not before the checkpoint is compared: it was described without.
 	described := st.CopySpec()
 	if err := resolve.MountPoints(st); err != nil {
@@ -295,7 +295,7 @@ func (l *Launcher) spawn(ctx context.Context, la *launch, dir *os.File, cgroupFD
 	defer sentry.Close()
 	defer gofer.Close()
 	p, err := pair.Spawn(&pair.Launch{
-		Name: rec.Name, UID: rec.UID, Attempt: rec.Attempt, Client: rec.Container != nil, Setup: la.st, Streams: la.streams,
+		Name: rec.Name, UID: rec.UID, Attempt: rec.Attempt, Client: rec.App().OCI != nil, Setup: la.st, Streams: la.streams,
 		Dir: dir, Logs: la.logs, Sentry: sentry, Gofer: gofer, CgroupFD: cgroupFD, State: l.store.Marker(),
 		Host:     &hostfs.Host{State: l.store.RootDir(), StatePath: l.store.Path(), Programs: []string{sentry.Name(), gofer.Name()}},
 		LogLevel: l.opts.SentryLogLevel, LogMaxBytes: l.opts.LogMaxBytes, LeastFree: disk.LeastFreeForLogs(),

@@ -30,7 +30,7 @@ func doneReason(a Action) string {
 // memory, or what did not end in its grace period.
 func doneMessage(r *result, last *actual.Exit) string {
 	msg := r.action.Reason
-	x := r.action.Ending.Exit
+	x := r.action.Ending.App().Exit
 	if r.action.Op == OpDestroy && last != nil {
 		x = last
 	}

@@ -30,7 +30,7 @@ func TestStartCarriesRequest(t *testing.T) {
 		return o
 	}
 	done := stopped(web, 0)
-	done.Record.Completed = true
+	done.Record.App().Completed = true
 	for name, in := range map[string]reconcile.Input{
 		"new":              input(true, []*desired.Entry{web}),
 		"stopped":          input(true, []*desired.Entry{web}, stopped(web, 0)),

@@ -27,7 +27,7 @@ func TestLoopCleanExits(t *testing.T) {
 			w.Kill("web", "sentry", 0)
 			synctest.Wait()
 			r := w.Record("web")
-			if r.Failures != 0 || r.CleanExits != i+1 || r.Phase != actual.PhaseStopped {
+			if r.App().Failures != 0 || r.App().CleanExits != i+1 || r.Phase != actual.PhaseStopped {
 				t.Fatalf("after %d ends: %+v", i+1, r)
 			}
 			in := input(true, []*desired.Entry{e}, actual.Observed{Record: r, Sentry: actual.None, Gofer: actual.None})
@@ -49,7 +49,7 @@ func TestLoopCleanExits(t *testing.T) {
 		}
 		w.Kill("web", "sentry", 1)
 		synctest.Wait()
-		if r := w.Record("web"); r.Failures != 1 || r.CleanExits != 0 {
+		if r := w.Record("web"); r.App().Failures != 1 || r.App().CleanExits != 0 {
 			t.Errorf("after a failure: %+v", r)
 		}
 	})
@@ -69,8 +69,8 @@ func TestLoopRestartsCounted(t *testing.T) {
 			if isRestart {
 				want++
 			}
-			if r := w.Record("web"); r.Restarts != want {
-				t.Errorf("%s: %d restarts, expected %d", what, r.Restarts, want)
+			if r := w.Record("web"); r.App().Restarts != want {
+				t.Errorf("%s: %d restarts, expected %d", what, r.App().Restarts, want)
 			}
 		}
 		step("new", false, func() { w.Want(reconciletest.Entry("web", "a", nil)) })

@@ -169,7 +169,7 @@ func (in *Input) ordered(name string) bool {
 // explicit says whether the removal of a sandbox is no accident, or none that hurts:
 // an operator has ordered it, or it is a job that has finished.
 func (in *Input) explicit(o *actual.Observed) bool {
-	return o.Record.Completed && stoppedDead(o) || in.ordered(o.Record.Name)
+	return o.Record.App().Completed && stoppedDead(o) || in.ordered(o.Record.Name)
 }
 
 // orderWindow is how long an order to remove outlives a manifest that is still there,

@@ -30,11 +30,11 @@ func order(names ...string) []actual.Request {
 
 // finished is a job that has run to its end.
 func finished(o actual.Observed) actual.Observed {
-	r := *o.Record
-	r.Phase, r.Completed, r.Sentry, r.Gofer = actual.PhaseStopped, true, nil, nil
-	r.Ending = &actual.Ending{Reason: actual.ReasonExited, Completed: true}
-	r.LastExit = &actual.Exit{Known: true, Reason: actual.ReasonCompleted, At: now.Add(-time.Hour)}
-	return actual.Observed{Record: &r, Sentry: actual.None, Gofer: actual.None}
+	r := o.Record.Clone()
+	r.Phase, r.App().Completed, r.Sentry, r.Gofer = actual.PhaseStopped, true, nil, nil
+	r.Ending = &actual.Ending{Reason: actual.ReasonExited, Containers: []actual.ContainerEnding{{Name: actual.AppName, Completed: true}}}
+	r.App().LastExit = &actual.Exit{Known: true, Reason: actual.ReasonCompleted, At: now.Add(-time.Hour)}
+	return actual.Observed{Record: r, Sentry: actual.None, Gofer: actual.None}
 }
 
 // What an operator orders is done, whatever is the matter with the directory and with

@@ -61,7 +61,7 @@ func TestPlanDenied(t *testing.T) {
 	}
 	dead := func(o *actual.Observed) { o.Sentry = actual.Dead }
 	phase := func(p actual.Phase) func(*actual.Observed) { return func(o *actual.Observed) { o.Record.Phase = p } }
-	due := func(o *actual.Observed) { o.Record.LastExit.At = now.Add(-time.Hour) }
+	due := func(o *actual.Observed) { o.Record.App().LastExit.At = now.Add(-time.Hour) }
 	for name, c := range map[string]struct {
 		in                      reconcile.Input
 		plan, phase, conditions string
@@ -80,7 +80,7 @@ func TestPlanDenied(t *testing.T) {
 		"interrupted":            {judged(denied(running(web), phase(actual.PhaseStarting)), nil), "resume web Interrupted", "Creating", ""},
 		"stopped":                {judged(denied(stopped(web, 1), due), strict), "", "Failed", "Ready=False/PolicyDenied Reconciling=False/Converged Stalled=True/PolicyDenied ManifestValid=False/PolicyDenied"},
 		"completed": {judged(denied(stopped(web, 0), func(o *actual.Observed) {
-			o.Record.Completed, o.Record.LastExit.Known, o.Record.LastExit.Code = true, true, 0
+			o.Record.App().Completed, o.Record.App().LastExit.Known, o.Record.App().LastExit.Code = true, true, 0
 		}), strict), "", "Completed", "Ready=False/PolicyDenied Stalled=True/PolicyDenied"},
 		"stopped, no policy":         {judged(denied(stopped(web, 1), due), nil), "", "Failed", "Ready=False/PolicyDenied Reconciling=False/Converged Stalled=True/PolicyDenied"},
 		"stopped, a restart":         {judged(request(denied(stopped(web, 1))), strict), "", "Failed", "Stalled=True/PolicyDenied"},

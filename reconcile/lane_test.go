@@ -285,10 +285,10 @@ func TestLoopHangingStarts(t *testing.T) {
 					switch {
 					case name == "h1" && after != nil:
 						t.Errorf("removed while its start hangs: %+v", after)
-					case name == "h2" && (after.SpecHash == before.SpecHash || after.Attempt != 2 || after.Failures != 0):
+					case name == "h2" && (after.SpecHash == before.SpecHash || after.Attempt != 2 || after.App().Failures != 0):
 						t.Errorf("edited while its start hangs: %+v", after)
-					case name == "h3" && (after.Phase != actual.PhaseStopped || after.LastExit.Reason != actual.ReasonCancelled || after.Ending.Reason != actual.ReasonSuspended || after.Failures != 0):
-						t.Errorf("suspended while its start hangs: %+v %+v", after, after.LastExit)
+					case name == "h3" && (after.Phase != actual.PhaseStopped || after.App().LastExit.Reason != actual.ReasonCancelled || after.Ending.Reason != actual.ReasonSuspended || after.App().Failures != 0):
+						t.Errorf("suspended while its start hangs: %+v %+v", after, after.App().LastExit)
 					case name == "h4" && (after.RestartToken != "t" || after.Attempt != 2):
 						t.Errorf("restarted while its start hangs: %+v", after)
 					}
@@ -403,8 +403,8 @@ func TestLoopShutdownSoon(t *testing.T) {
 				time.Sleep(time.Minute)
 				synctest.Wait()
 				for i := range 6 {
-					if r := w.Record(fmt.Sprintf("h%d", i)); r.Phase != actual.PhaseRunning || r.Failures != 0 {
-						t.Errorf("under the next daemon h%d is %s, %d failures", i, r.Phase, r.Failures)
+					if r := w.Record(fmt.Sprintf("h%d", i)); r.Phase != actual.PhaseRunning || r.App().Failures != 0 {
+						t.Errorf("under the next daemon h%d is %s, %d failures", i, r.Phase, r.App().Failures)
 					}
 				}
 				cancel()

@@ -102,13 +102,13 @@ func TestLoopBackoff(t *testing.T) {
 				t.Errorf("failure %d: %s after the delay", i+1, p)
 			}
 		}
-		if r := w.Record("web"); r.Failures != 4 || r.Restarts != 4 {
-			t.Errorf("failures %d, restarts %d", r.Failures, r.Restarts)
+		if r := w.Record("web"); r.App().Failures != 4 || r.App().Restarts != 4 {
+			t.Errorf("failures %d, restarts %d", r.App().Failures, r.App().Restarts)
 		}
 		time.Sleep(11 * time.Minute)
 		w.Kill("web", "gofer", -1)
 		synctest.Wait()
-		if r := w.Record("web"); r.Failures != 1 || r.LastExit.Reason != actual.ReasonGoferDied {
+		if r := w.Record("web"); r.App().Failures != 1 || r.App().LastExit.Reason != actual.ReasonGoferDied {
 			t.Errorf("after a long run: %+v", r)
 		}
 	})
@@ -153,8 +153,8 @@ func TestLoopStorm(t *testing.T) {
 			time.Sleep(time.Second)
 			synctest.Wait()
 		}
-		if r := w.Record("web"); r.Restarts > 12 {
-			t.Errorf("%d restarts in ten minutes of a crash loop", r.Restarts)
+		if r := w.Record("web"); r.App().Restarts > 12 {
+			t.Errorf("%d restarts in ten minutes of a crash loop", r.App().Restarts)
 		}
 	})
 }
@@ -222,7 +222,7 @@ func TestLoopTerminal(t *testing.T) {
 		w.Want(reconciletest.Entry("web", "bad", nil))
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if r := w.Record("web"); r.Attempt != 1 || !r.LastExit.Permanent {
+		if r := w.Record("web"); r.Attempt != 1 || !r.App().LastExit.Permanent {
 			t.Errorf("%+v", r)
 		}
 		w.Want(reconciletest.Entry("web", "good", nil))

@@ -28,7 +28,7 @@ func TestLoopRequests(t *testing.T) {
 		w.Request(actual.Request{Kind: actual.RequestRestart, Name: "nobody", Token: "2"})
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if r := w.Record("web"); r.Restarts != 1 || r.RestartToken != "1" || r.Phase != actual.PhaseRunning {
+		if r := w.Record("web"); r.App().Restarts != 1 || r.RestartToken != "1" || r.Phase != actual.PhaseRunning {
 			t.Errorf("%+v", r)
 		}
 		if s, _ := w.Observe(t.Context()); len(s.Requests) > 0 {

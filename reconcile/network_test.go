@@ -142,7 +142,7 @@ func TestLoopNetwork(t *testing.T) {
 		set(reconcile.Network{Inode: 1})
 		time.Sleep(6 * time.Second)
 		synctest.Wait()
-		if r := w.Record("late"); r == nil || r.Phase != actual.PhaseRunning || r.Attempt != 1 || r.Failures != 0 {
+		if r := w.Record("late"); r == nil || r.Phase != actual.PhaseRunning || r.Attempt != 1 || r.App().Failures != 0 {
 			t.Errorf("with its network: %+v", r)
 		}
 	})

@@ -252,7 +252,7 @@ func (c *computation) both(e *desired.Entry, o *actual.Observed) {
 	switch rec.Phase {
 	case actual.PhaseStopping:
 		// Begun and not finished: the same again, whatever is wanted since.
-		end := actual.Ending{Reason: actual.ReasonInterrupted, Failures: rec.Failures, CleanExits: rec.CleanExits}
+		end := actual.Ending{Reason: actual.ReasonInterrupted, Containers: keptCounters(rec)}
 		if rec.Ending != nil {
 			end = *rec.Ending
 		}
@@ -286,7 +286,7 @@ func (c *computation) both(e *desired.Entry, o *actual.Observed) {
 func (c *computation) interrupted(op Op, rec *actual.Record, start bool) {
 	c.add(Action{
 		Op: op, Name: rec.Name, Reason: actual.ReasonInterrupted, Start: start,
-		Ending: actual.Ending{Reason: actual.ReasonInterrupted, Failures: rec.Failures, CleanExits: rec.CleanExits},
+		Ending: actual.Ending{Reason: actual.ReasonInterrupted, Containers: keptCounters(rec)},
 	})
 }
 
@@ -326,7 +326,7 @@ func (c *computation) stopped(e *desired.Entry, rec *actual.Record) {
 		create.Reason, create.Request = actual.ReasonRestartRequested, c.request(rec.Name)
 	case !sameSpec(rec, e):
 		create.Reason = actual.ReasonSpecChanged
-	case rec.Completed || stalled(e, rec) != "":
+	case rec.App().Completed || stalled(e, rec) != "":
 		return
 	default:
 		create.Due = nextStart(e, rec, c.in.Desired.Bounds().RestartFloor, c.in.Now)
@@ -347,7 +347,7 @@ func (c *computation) stop(e *desired.Entry, rec *actual.Record, reason string) 
 	}
 	switch reason {
 	case actual.ReasonSuspended:
-		end.Failures, end.CleanExits = rec.Failures, rec.CleanExits
+		end.Containers = keptCounters(rec)
 	case actual.ReasonSpecChanged, actual.ReasonRestartRequested:
 		end.Replace = true
 	}

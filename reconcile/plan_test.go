@@ -33,7 +33,8 @@ func running(e *desired.Entry) actual.Observed {
 	return actual.Observed{
 		Record: &actual.Record{
 			Version: 1, Name: e.Sandbox.Metadata.Name, UID: "u", Attempt: 1, Generation: 1, Phase: actual.PhaseRunning, Spec: spec, SpecHash: e.Hash,
-			SourceFile: e.Source.File, BootID: boot, Sentry: pid(100), Gofer: pid(101), CreatedAt: now.Add(-time.Hour), StartedAt: now.Add(-time.Minute),
+			SourceFile: e.Source.File, BootID: boot, Sentry: pid(100), Gofer: pid(101), CreatedAt: now.Add(-time.Hour),
+			Containers: []actual.Container{{Name: actual.AppName, StartedAt: now.Add(-time.Minute)}},
 		},
 		Sentry: actual.Alive, Gofer: actual.Alive,
 	}
@@ -43,9 +44,9 @@ func running(e *desired.Entry) actual.Observed {
 func stopped(e *desired.Entry, failures int) actual.Observed {
 	o := running(e)
 	r := o.Record
-	r.Phase, r.Sentry, r.Gofer, r.Failures = actual.PhaseStopped, nil, nil, failures
+	r.Phase, r.Sentry, r.Gofer, r.App().Failures = actual.PhaseStopped, nil, nil, failures
 	r.Ending = &actual.Ending{Reason: actual.ReasonExited}
-	r.LastExit = &actual.Exit{Known: true, Code: 1, Reason: actual.ReasonError, At: now.Add(-time.Second)}
+	r.App().LastExit = &actual.Exit{Known: true, Code: 1, Reason: actual.ReasonError, At: now.Add(-time.Second)}
 	o.Sentry, o.Gofer = actual.None, actual.None
 	return o
 }
@@ -67,16 +68,16 @@ func show(p reconcile.Plan) string {
 	var out []string
 	for _, a := range p.Actions {
 		s := fmt.Sprintf("%s %s %s", a.Op, a.Name, a.Reason)
-		if a.Op == reconcile.OpDestroy && a.Ending.Failures > 0 {
-			s += fmt.Sprintf(" failures=%d", a.Ending.Failures)
+		if a.Op == reconcile.OpDestroy && a.Ending.App().Failures > 0 {
+			s += fmt.Sprintf(" failures=%d", a.Ending.App().Failures)
 		}
-		if a.Ending.CleanExits > 0 {
-			s += fmt.Sprintf(" clean=%d", a.Ending.CleanExits)
+		if a.Ending.App().CleanExits > 0 {
+			s += fmt.Sprintf(" clean=%d", a.Ending.App().CleanExits)
 		}
 		if a.Start {
 			s += " start"
 		}
-		if a.Ending.Completed {
+		if a.Ending.App().Completed {
 			s += " completed"
 		}
 		if a.Ending.Grace > 0 {
@@ -180,48 +181,50 @@ func TestPlan(t *testing.T) {
 		})), "destroy web Exited clean=1 completed"},
 		"ended before its start was recorded": {input(true, []*desired.Entry{policy("Never")}, mod(running(policy("Never")), func(o *actual.Observed) {
 			exit(0)(o)
-			o.Gofer, o.Record.Phase, o.Record.StartedAt = actual.Dead, actual.PhaseStarting, time.Time{}
+			o.Gofer, o.Record.Phase, o.Record.App().StartedAt = actual.Dead, actual.PhaseStarting, time.Time{}
 		})), "destroy web Exited clean=1 completed"},
 		"absent, unsettled, stopped": {unsettled(input(true, nil, mod(stopped(eager, 1), func(*actual.Observed) {}))), ""},
 		"absent, unsettled, died":    {unsettled(input(true, nil, mod(running(web), exit(1)))), "destroy web Exited failures=1"},
 		"absent, removal begun before": {input(false, nil, mod(stopped(eager, 0), func(o *actual.Observed) {
 			o.Record.Ending.Reason = actual.ReasonManifestRemoved
 		})), ""},
-		"failed before": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { o.Sentry = actual.Dead; o.Record.Failures = 4 })), "destroy web SentryKilled failures=5"},
+		"failed before": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { o.Sentry = actual.Dead; o.Record.App().Failures = 4 })), "destroy web SentryKilled failures=5"},
 		"failed after long": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
 			o.Sentry = actual.Dead
-			o.Record.Failures = 4
-			o.Record.StartedAt = now.Add(-time.Hour)
+			o.Record.App().Failures = 4
+			o.Record.App().StartedAt = now.Add(-time.Hour)
 		})), "destroy web SentryKilled failures=1"},
 		"host rebooted": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
 			o.Sentry, o.Gofer = actual.Dead, actual.Dead
 			o.Record.BootID = "old"
-			o.Record.Failures = 2
+			o.Record.App().Failures = 2
 		})), "destroy web HostRebooted failures=2"},
-		"exit code 0 after failures": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { exit(0)(o); o.Record.Failures = 4 })), "destroy web Exited clean=1"},
-		"exit code 0 again":          {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { exit(0)(o); o.Record.CleanExits = 4 })), "destroy web Exited clean=5"},
+		"exit code 0 after failures": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { exit(0)(o); o.Record.App().Failures = 4 })), "destroy web Exited clean=1"},
+		"exit code 0 again":          {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { exit(0)(o); o.Record.App().CleanExits = 4 })), "destroy web Exited clean=5"},
 		"exit code 0 after long": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
 			exit(0)(o)
-			o.Record.CleanExits, o.Record.StartedAt = 4, now.Add(-time.Hour)
+			o.Record.App().CleanExits, o.Record.App().StartedAt = 4, now.Add(-time.Hour)
 		})), "destroy web Exited clean=1"},
-		"exit code 1 after clean ones": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { exit(1)(o); o.Record.CleanExits = 4 })), "destroy web Exited failures=1"},
-		"clean exits wait":             {input(true, []*desired.Entry{web}, mod(stopped(web, 0), func(o *actual.Observed) { o.Record.CleanExits = 3; o.Record.LastExit.Code = 0 })), "wake"},
+		"exit code 1 after clean ones": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { exit(1)(o); o.Record.App().CleanExits = 4 })), "destroy web Exited failures=1"},
+		"clean exits wait":             {input(true, []*desired.Entry{web}, mod(stopped(web, 0), func(o *actual.Observed) { o.Record.App().CleanExits = 3; o.Record.App().LastExit.Code = 0 })), "wake"},
 		"clean exits and a limit": {input(true, []*desired.Entry{limited}, mod(stopped(limited, 0), func(o *actual.Observed) {
-			o.Record.CleanExits = 9
-			o.Record.LastExit.Code, o.Record.LastExit.At = 0, now.Add(-time.Hour)
+			o.Record.App().CleanExits = 9
+			o.Record.App().LastExit.Code, o.Record.App().LastExit.At = 0, now.Add(-time.Hour)
 		})), "create web BackOff"},
 		"unknown sentry":        {input(true, []*desired.Entry{other}, mod(running(web), func(o *actual.Observed) { o.Sentry = actual.Unknown })), ""},
 		"unknown and removed":   {input(true, nil, mod(running(web), func(o *actual.Observed) { o.Gofer = actual.Unknown })), ""},
 		"waits for backoff":     {input(true, []*desired.Entry{web}, stopped(web, 3)), "wake"},
-		"backoff is over":       {input(true, []*desired.Entry{web}, mod(stopped(web, 1), func(o *actual.Observed) { o.Record.LastExit.At = now.Add(-time.Minute) })), "create web BackOff"},
+		"backoff is over":       {input(true, []*desired.Entry{web}, mod(stopped(web, 1), func(o *actual.Observed) { o.Record.App().LastExit.At = now.Add(-time.Minute) })), "create web BackOff"},
 		"backoff 0":             {input(true, []*desired.Entry{eager}, stopped(eager, 9)), "create web BackOff"},
-		"clock set back":        {input(true, []*desired.Entry{web}, mod(stopped(web, 9), func(o *actual.Observed) { o.Record.LastExit.At = now.Add(24 * 365 * time.Hour) })), "create web BackOff"},
-		"clock set back a bit":  {input(true, []*desired.Entry{web}, mod(stopped(web, 9), func(o *actual.Observed) { o.Record.LastExit.At = now.Add(time.Minute) })), "wake"},
+		"clock set back":        {input(true, []*desired.Entry{web}, mod(stopped(web, 9), func(o *actual.Observed) { o.Record.App().LastExit.At = now.Add(24 * 365 * time.Hour) })), "create web BackOff"},
+		"clock set back a bit":  {input(true, []*desired.Entry{web}, mod(stopped(web, 9), func(o *actual.Observed) { o.Record.App().LastExit.At = now.Add(time.Minute) })), "wake"},
 		"limit reached":         {input(true, []*desired.Entry{limited}, stopped(limited, 3)), ""},
 		"limit reached, edited": {input(true, []*desired.Entry{other}, stopped(limited, 3)), "create web SpecChanged"},
-		"refused":               {input(true, []*desired.Entry{web}, mod(stopped(web, 1), func(o *actual.Observed) { o.Record.LastExit = &actual.Exit{Permanent: true, At: now.Add(-time.Hour)} })), ""},
-		"completed":             {input(true, []*desired.Entry{web}, mod(stopped(web, 1), func(o *actual.Observed) { o.Record.Completed = true })), ""},
-		"completed, edited":     {input(true, []*desired.Entry{other}, mod(stopped(web, 1), func(o *actual.Observed) { o.Record.Completed = true })), "create web SpecChanged"},
+		"refused": {input(true, []*desired.Entry{web}, mod(stopped(web, 1), func(o *actual.Observed) {
+			o.Record.App().LastExit = &actual.Exit{Permanent: true, At: now.Add(-time.Hour)}
+		})), ""},
+		"completed":             {input(true, []*desired.Entry{web}, mod(stopped(web, 1), func(o *actual.Observed) { o.Record.App().Completed = true })), ""},
+		"completed, edited":     {input(true, []*desired.Entry{other}, mod(stopped(web, 1), func(o *actual.Observed) { o.Record.App().Completed = true })), "create web SpecChanged"},
 		"stopped for an edit":   {input(true, []*desired.Entry{other}, mod(stopped(web, 0), func(o *actual.Observed) { o.Record.Ending.Reason = actual.ReasonSpecChanged })), "create web SpecChanged"},
 		"resumed":               {input(true, []*desired.Entry{web}, mod(stopped(web, 2), func(o *actual.Observed) { o.Record.Ending.Reason = actual.ReasonSuspended })), "create web Resumed"},
 		"crashed in creating":   {input(true, []*desired.Entry{web}, mod(stopped(web, 2), phase(actual.PhaseCreating))), "destroy web Interrupted failures=2"},
@@ -288,7 +291,7 @@ func TestWakeIsKept(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		e := reconciletest.Entry("web", "a", nil)
 		o := stopped(e, rapid.IntRange(1, 12).Draw(rt, "failures"))
-		o.Record.LastExit.At = now.Add(time.Duration(rapid.Int64Range(-1e18, 1e18).Draw(rt, "at")))
+		o.Record.App().LastExit.At = now.Add(time.Duration(rapid.Int64Range(-1e18, 1e18).Draw(rt, "at")))
 		in := input(true, []*desired.Entry{e}, o)
 		for range 3 {
 			plan := reconcile.Compute(in)
@@ -380,11 +383,11 @@ func situation(t *rapid.T) reconcile.Input {
 			r := o.Record
 			r.Phase = rapid.SampledFrom([]actual.Phase{actual.PhaseCreating, actual.PhaseStarting, actual.PhaseRunning, actual.PhaseStopping, actual.PhaseStopped}).Draw(t, "phase")
 			o.Sentry, o.Gofer = live.Draw(t, "sentry"), live.Draw(t, "gofer")
-			r.Failures = rapid.IntRange(0, 5).Draw(t, "failures")
-			r.Completed = rapid.Bool().Draw(t, "completed")
+			r.App().Failures = rapid.IntRange(0, 5).Draw(t, "failures")
+			r.App().Completed = rapid.Bool().Draw(t, "completed")
 			r.BootID = rapid.SampledFrom([]string{boot, "old"}).Draw(t, "boot")
 			if rapid.Bool().Draw(t, "exit") {
-				r.LastExit = &actual.Exit{Known: true, Reason: actual.ReasonError, At: now.Add(time.Duration(rapid.Int64Range(-1e12, 1e12).Draw(t, "at")))}
+				r.App().LastExit = &actual.Exit{Known: true, Reason: actual.ReasonError, At: now.Add(time.Duration(rapid.Int64Range(-1e12, 1e12).Draw(t, "at")))}
 			}
 			if r.Phase == actual.PhaseStopping || rapid.Bool().Draw(t, "ending") {
 				r.Ending = &actual.Ending{Reason: rapid.SampledFrom([]string{actual.ReasonExited, actual.ReasonManifestRemoved, actual.ReasonSpecChanged}).Draw(t, "why")}
@@ -540,14 +543,14 @@ func shift(in reconcile.Input, d time.Duration) reconcile.Input {
 	a := *in.Actual
 	a.Sandboxes = append([]actual.Observed(nil), a.Sandboxes...)
 	for i := range a.Sandboxes {
-		r := *a.Sandboxes[i].Record
-		r.StartedAt, r.CreatedAt = r.StartedAt.Add(d), r.CreatedAt.Add(d)
-		if r.LastExit != nil {
-			x := *r.LastExit
+		r := a.Sandboxes[i].Record.Clone()
+		r.App().StartedAt, r.CreatedAt = r.App().StartedAt.Add(d), r.CreatedAt.Add(d)
+		if r.App().LastExit != nil {
+			x := *r.App().LastExit
 			x.At = x.At.Add(d)
-			r.LastExit = &x
+			r.App().LastExit = &x
 		}
-		a.Sandboxes[i].Record = &r
+		a.Sandboxes[i].Record = r
 	}
 	in.Actual = &a
 	return in

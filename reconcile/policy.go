@@ -33,37 +33,41 @@ func died(o *actual.Observed, bootID string) string {
 }
 
 // ended is the order to clean up after a sandbox that has died, with what is
-// to be remembered of it.
+// to be remembered of its container.
 func ended(e *desired.Entry, o *actual.Observed, in *Input) actual.Ending {
-	rec, spec := o.Record, &e.Sandbox.Spec
 	reason := died(o, in.Actual.BootID)
-	end := actual.Ending{Reason: reason}
-	switch reason {
-	case actual.ReasonHostRebooted:
+	if reason == actual.ReasonHostRebooted {
 		// Not its fault: started again at once, and counted for nothing.
-		end.Failures, end.CleanExits = rec.Failures, rec.CleanExits
-		end.Exit = &actual.Exit{Reason: reason, Message: "the host was rebooted", At: in.Now}
-		return end
+		kept := keptCounters(o.Record)
+		kept[0].Exit = &actual.Exit{Reason: reason, Message: "the host was rebooted", At: in.Now}
+		return actual.Ending{Reason: reason, Containers: kept}
+	}
+	var x actual.Exit
+	switch reason {
 	case actual.ReasonExited:
-		x := *o.Exit
-		end.Exit = &x
+		x = *o.Exit
 	case actual.ReasonSentryKilled:
-		end.Exit = &actual.Exit{Reason: reason, Message: "the sentry was killed or crashed; the exit code is not known", At: in.Now}
+		x = actual.Exit{Reason: reason, Message: "the sentry was killed or crashed; the exit code is not known", At: in.Now}
 	default:
-		end.Exit = &actual.Exit{Reason: reason, Message: "the gofer was killed or crashed; the sandbox lost its files", At: in.Now}
+		x = actual.Exit{Reason: reason, Message: "the gofer was killed or crashed; the sandbox lost its files", At: in.Now}
 	}
-	x := end.Exit
+	return actual.Ending{Reason: reason, Containers: []actual.ContainerEnding{containerEnded(&e.Sandbox.Spec, o.Record, o.Record.App(), x, in.Now)}}
+}
+
+// containerEnded is what is remembered of a container of the record that has ended.
+func containerEnded(spec *desired.Spec, rec *actual.Record, c *actual.Container, x actual.Exit, now time.Time) actual.ContainerEnding {
 	// The time is the sentry's word, or was taken under another clock.
-	if x.At.After(in.Now) || x.At.Before(rec.StartedAt) {
-		x.At = in.Now
+	if x.At.After(now) || x.At.Before(c.StartedAt) {
+		x.At = now
 	}
+	end := actual.ContainerEnding{Name: c.Name, Exit: &x}
 	switch spec.RestartPolicy {
 	case desired.RestartNever:
 		end.Completed = true
 	case desired.RestartOnFailure:
 		end.Completed = x.Clean()
 	}
-	started := rec.StartedAt
+	started := c.StartedAt
 	if started.IsZero() {
 		started = rec.CreatedAt
 	}
@@ -73,22 +77,28 @@ func ended(e *desired.Entry, o *actual.Observed, in *Input) actual.Ending {
 	case x.Clean() && lasted:
 		end.CleanExits = 1
 	case x.Clean():
-		end.CleanExits = rec.CleanExits + 1
+		end.CleanExits = c.CleanExits + 1
 	case lasted:
 		end.Failures = 1
 	default:
-		end.Failures = rec.Failures + 1
+		end.Failures = c.Failures + 1
 	}
 	return end
+}
+
+// keptCounters are the endings of containers that neither failed nor ended well.
+func keptCounters(rec *actual.Record) []actual.ContainerEnding {
+	app := rec.App()
+	return []actual.ContainerEnding{{Name: app.Name, Failures: app.Failures, CleanExits: app.CleanExits}}
 }
 
 // stalled says why a stopped sandbox that is wanted will not be started again
 // by itself, or "".
 func stalled(e *desired.Entry, rec *actual.Record) string {
 	switch {
-	case rec.LastExit != nil && rec.LastExit.Permanent:
+	case rec.App().LastExit != nil && rec.App().LastExit.Permanent:
 		return actual.ReasonCreateRefused
-	case e.Sandbox.Spec.Backoff.Limit > 0 && rec.Failures >= e.Sandbox.Spec.Backoff.Limit:
+	case e.Sandbox.Spec.Backoff.Limit > 0 && rec.App().Failures >= e.Sandbox.Spec.Backoff.Limit:
 		return actual.ReasonBackoffLimitExceeded
 	}
 	return ""
@@ -96,11 +106,11 @@ func stalled(e *desired.Entry, rec *actual.Record) string {
 
 // nextStart is when a stopped sandbox may be started.
 func nextStart(e *desired.Entry, rec *actual.Record, floor time.Duration, now time.Time) time.Time {
-	if rec.LastExit == nil || startReason(rec) != actual.ReasonBackOff {
+	if rec.App().LastExit == nil || startReason(rec) != actual.ReasonBackOff {
 		return now
 	}
 	delay := backoff(&e.Sandbox.Spec.Backoff, rec, floor)
-	from := rec.LastExit.At
+	from := rec.App().LastExit.At
 	if from.After(now.Add(delay)) {
 		// The clock was set back by more than the delay. Nothing remembers since
 		// when it has waited, and that clock may be years away: it starts now,
@@ -113,7 +123,7 @@ func nextStart(e *desired.Entry, rec *actual.Record, floor time.Duration, now ti
 // startReason is why a stopped sandbox is started: only one that stopped by
 // itself has a delay to wait for.
 func startReason(rec *actual.Record) string {
-	if rec.LastExit != nil && rec.LastExit.Reason == actual.ReasonCreateFailed {
+	if rec.App().LastExit != nil && rec.App().LastExit.Reason == actual.ReasonCreateFailed {
 		return actual.ReasonBackOff
 	}
 	if rec.Ending == nil {
@@ -138,7 +148,7 @@ func startReason(rec *actual.Record) string {
 // must not have a sandbox that ends at once take all of the host.
 func backoff(b *desired.Backoff, rec *actual.Record, floor time.Duration) time.Duration {
 	// One of the two is 0: an end of one kind ends the row of the other.
-	times := rec.Failures + rec.CleanExits
+	times := rec.App().Failures + rec.App().CleanExits
 	if times <= 0 {
 		return 0
 	}

@@ -276,9 +276,9 @@ func (v *view) assignProblems() {
 func (v *view) recorded(o *actual.Observed, e *desired.Entry) Status {
 	r := o.Record
 	s := Status{
-		Name: r.Name, UID: r.UID, Generation: r.Generation, ObservedGeneration: r.Generation, RestartCount: r.Restarts,
-		Failures: r.Failures, LastTermination: r.LastExit, CreatedAt: r.CreatedAt, StartedAt: r.StartedAt,
-		SourceFile: r.SourceFile, SpecHash: r.SpecHash, Runtime: r.Runtime(), Init: r.Init, Warnings: r.Warnings, Attempt: r.Attempt,
+		Name: r.Name, UID: r.UID, Generation: r.Generation, ObservedGeneration: r.Generation, RestartCount: r.App().Restarts,
+		Failures: r.App().Failures, LastTermination: r.App().LastExit, CreatedAt: r.CreatedAt, StartedAt: r.App().StartedAt,
+		SourceFile: r.SourceFile, SpecHash: r.SpecHash, Runtime: r.Runtime(), Init: r.App().Init, Warnings: r.Warnings, Attempt: r.Attempt,
 		Problems: v.problems[r.Name],
 	}
 	if o.Sentry == actual.Alive {
@@ -326,7 +326,7 @@ func (v *view) judge(s *Status, o *actual.Observed, w *desired.Entry) {
 		s.Phase = phaseOf(o)
 		ready.Reason = s.Phase
 		if r.Phase == actual.PhaseStopped {
-			ready.Message = describeExit(r.LastExit)
+			ready.Message = describeExit(r.App().LastExit)
 		}
 		stuck(actual.ReasonApprovalNeeded, v.plan.Guard.describe([]string{r.Name}))
 	case w == nil && v.in.gone(r):
@@ -335,7 +335,7 @@ func (v *view) judge(s *Status, o *actual.Observed, w *desired.Entry) {
 		doing(actual.ReasonManifestRemoved, joined("it is being removed: its manifest is gone", ready.Message, v.waits(s)))
 	case r.Phase == actual.PhaseRunning && o.Sentry == actual.Alive && o.Gofer == actual.Alive:
 		s.Phase = PhaseRunning
-		ready.Status, ready.Reason, ready.LastTransitionTime = True, actual.ReasonRunning, r.StartedAt
+		ready.Status, ready.Reason, ready.LastTransitionTime = True, actual.ReasonRunning, r.App().StartedAt
 		if why := v.denied(r.Name); why != "" {
 			stuck(desired.ReasonPolicyDenied, "it runs on and will not be started again: "+why)
 		}
@@ -403,7 +403,7 @@ func (v *view) denied(name string) string {
 
 // judgeStopped words a sandbox without processes.
 func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready *Condition, doing, stuck func(reason, msg string)) {
-	exit := describeExit(r.LastExit)
+	exit := describeExit(r.App().LastExit)
 	switch {
 	case w == nil:
 		s.Phase = PhasePending
@@ -431,7 +431,7 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 		s.Phase = PhasePending
 		ready.Reason, ready.Message = actual.ReasonPending, exit
 		doing(v.actions[r.Name].Reason, "")
-	case r.Completed:
+	case r.App().Completed:
 		s.Phase = PhaseFailed
 		ready.Reason, ready.Message = actual.ReasonFailed, exit
 		if succeeded(r) {
@@ -441,7 +441,7 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 	case stalled(w, r) != "":
 		s.Phase = PhaseFailed
 		ready.Reason, ready.Message = stalled(w, r), exit
-		stuck(ready.Reason, fmt.Sprintf("%d failures in a row, the last: %s; change the manifest or call `sandboxctl restart %s`", r.Failures, exit, r.Name))
+		stuck(ready.Reason, fmt.Sprintf("%d failures in a row, the last: %s; change the manifest or call `sandboxctl restart %s`", r.App().Failures, exit, r.Name))
 	case v.in.busy(r.Name):
 		s.Phase = PhaseCreating
 		ready.Reason = actual.ReasonStarting
@@ -453,7 +453,7 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 			s.NextRetry, why = d.Until, d.Why
 		}
 		ready.Reason, ready.Message = actual.ReasonBackOff, exit
-		if r.LastExit != nil && r.LastExit.Reason == actual.ReasonCreateFailed {
+		if r.App().LastExit != nil && r.App().LastExit.Reason == actual.ReasonCreateFailed {
 			ready.Reason = actual.ReasonCreateFailed
 		}
 		start := "next start when its manifest can be read"
@@ -463,12 +463,12 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 		if why != "" && ready.Reason != actual.ReasonCreateFailed { // which says it
 			start += "; the last try failed: " + why
 		}
-		if r.Failures == 0 && r.CleanExits > 0 {
+		if r.App().Failures == 0 && r.App().CleanExits > 0 {
 			s.Phase = PhaseRestarting
 			doing(actual.ReasonBackOff, "it ended with exit code 0, which restartPolicy Always starts again; "+start)
 			return
 		}
-		doing(actual.ReasonBackOff, fmt.Sprintf("failure %d; %s", r.Failures, start))
+		doing(actual.ReasonBackOff, fmt.Sprintf("failure %d; %s", r.App().Failures, start))
 	}
 }
 
@@ -492,13 +492,13 @@ func phaseOf(o *actual.Observed) string {
 
 // succeeded: it ran to its end, with exit code 0.
 func succeeded(r *actual.Record) bool {
-	return r.Phase == actual.PhaseStopped && r.Completed && r.LastExit != nil && r.LastExit.Known && r.LastExit.Code == 0
+	return r.Phase == actual.PhaseStopped && r.App().Completed && r.App().LastExit != nil && r.App().LastExit.Known && r.App().LastExit.Code == 0
 }
 
 // lastStop is since when a sandbox that does not run does not.
 func lastStop(r *actual.Record) time.Time {
-	if r.LastExit != nil {
-		return r.LastExit.At
+	if r.App().LastExit != nil {
+		return r.App().LastExit.At
 	}
 	return r.CreatedAt
 }

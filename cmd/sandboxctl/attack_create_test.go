@@ -227,7 +227,7 @@ func TestAttacksOnHost(t *testing.T) {
 	h.untilGood()
 	refused := func(name string) *actual.Record {
 		rec, _, err := h.store.Get(name)
-		if err != nil || rec == nil || rec.Phase != actual.PhaseStopped || rec.LastExit == nil {
+		if err != nil || rec == nil || rec.Phase != actual.PhaseStopped || rec.App().LastExit == nil {
 			return nil
 		}
 		return rec

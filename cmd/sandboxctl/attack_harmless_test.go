@@ -79,16 +79,16 @@ func TestAttacksHarmless(t *testing.T) {
 		var rec *actual.Record
 		h.until(name, func() bool {
 			rec, _, _ = h.store.Get(n)
-			return rec != nil && rec.Phase == actual.PhaseStopped && rec.LastExit != nil
+			return rec != nil && rec.Phase == actual.PhaseStopped && rec.App().LastExit != nil
 		})
 		out, err := h.command("logs", n).CombinedOutput()
-		if strings.Contains(string(out), "canary\n") || strings.Contains(string(out)+rec.LastExit.Message, "canary\x00") {
+		if strings.Contains(string(out), "canary\n") || strings.Contains(string(out)+rec.App().LastExit.Message, "canary\x00") {
 			t.Errorf("%s: it has read the canary: %s", name, out)
 		}
 		if c.want != "" && !strings.Contains(string(out), c.want) {
-			t.Errorf("%s: %+v %v: %s", name, rec.LastExit, err, out)
+			t.Errorf("%s: %+v %v: %s", name, rec.App().LastExit, err, out)
 		}
-		t.Logf("%s: %+v", name, rec.LastExit)
+		t.Logf("%s: %+v", name, rec.App().LastExit)
 		if after := h.touched(); withoutGroups(after) != withoutGroups(h.before) {
 			t.Errorf("%s: before:\n%s\nafter:\n%s", name, h.before, after)
 		}

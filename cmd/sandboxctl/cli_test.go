@@ -81,6 +81,7 @@ func (c *cli) records(names ...string) {
 		must(c.t, s.Put(&actual.Record{
 			Version: actual.RecordVersion, Name: n, UID: "0123456789abcdef0123456789abcdef", Attempt: 1, Generation: 1,
 			Phase: actual.PhaseStopped, BootID: "b", CreatedAt: someTime,
+			Containers: []actual.Container{{Name: actual.AppName}},
 		}))
 	}
 }

@@ -191,8 +191,8 @@ func TestMisbehaviour(t *testing.T) {
 			}
 			s, err := h.Observe(t.Context())
 			must(t, err)
-			if r := s.Sandboxes[0].Record; r.Phase != actual.PhaseStopped || r.Attempt != 2 || r.Failures != 2 || r.LastExit.Reason != "CreateFailed" {
-				t.Errorf("%+v %+v", r, r.LastExit)
+			if r := s.Sandboxes[0].Record; r.Phase != actual.PhaseStopped || r.Attempt != 2 || r.App().Failures != 2 || r.App().LastExit.Reason != "CreateFailed" {
+				t.Errorf("%+v %+v", r, r.App().LastExit)
 			}
 			must(t, h.Forget(t.Context(), name))
 		})
@@ -226,8 +226,8 @@ func TestStubborn(t *testing.T) {
 		s, err := h.Observe(t.Context())
 		must(t, err)
 		for i := range s.Sandboxes {
-			if r := s.Sandboxes[i].Record; r.Name == name && r.LastExit.Known != c.known {
-				t.Errorf("%s: %+v", name, r.LastExit)
+			if r := s.Sandboxes[i].Record; r.Name == name && r.App().LastExit.Known != c.known {
+				t.Errorf("%s: %+v", name, r.App().LastExit)
 			}
 		}
 		must(t, h.Forget(t.Context(), name))
@@ -274,13 +274,13 @@ func TestAnotherBoot(t *testing.T) {
 	must(t, h.Destroy(t.Context(), stubGood, actual.Ending{Reason: "Test"}))
 	s, err := h.Observe(t.Context())
 	must(t, err)
-	rec := *s.Sandboxes[0].Record
+	rec := s.Sandboxes[0].Record.Clone()
 	rec.Phase, rec.BootID, rec.Cgroups = actual.PhaseRunning, "another", []string{"/sys/fs/cgroup/none/sandboxctl/" + stubGood}
 	rec.Sentry = &actual.Identity{PID: 4242, Inode: 1, StartTime: 1, BootID: "another"}
 	// The state directory is where the bad entry is not.
 	store, err := actual.OpenStore(filepath.Dir(h.Bad(stubGood).Sandbox.Spec.Root.Dir))
 	must(t, err)
-	must(t, errors.Join(store.Put(&rec), store.Close()))
+	must(t, errors.Join(store.Put(rec), store.Close()))
 	must(t, h.Destroy(t.Context(), stubGood, actual.Ending{Reason: "HostRebooted"}))
 	must(t, h.Create(t.Context(), h.Entry(stubGood, "a"), nil))
 	must(t, h.Destroy(t.Context(), stubGood, actual.Ending{Reason: "Test"}))

@@ -42,11 +42,11 @@ func TestCrashStartFailed(t *testing.T) {
 					}
 				}
 				rec := w.rec()
-				if rec == nil || rec.LastExit == nil || rec.LastExit.Code != 0 || !strings.Contains(rec.LastExit.Message, c.want) {
-					t.Errorf("on record: %+v", rec.LastExit)
+				if rec == nil || rec.App().LastExit == nil || rec.App().LastExit.Code != 0 || !strings.Contains(rec.App().LastExit.Message, c.want) {
+					t.Errorf("on record: %+v", rec.App().LastExit)
 				}
-				if rec.Failures != 1 || rec.Phase != actual.PhaseStopped || rec.Completed {
-					t.Errorf("%d failures, phase %s, completed %v", rec.Failures, rec.Phase, rec.Completed)
+				if rec.App().Failures != 1 || rec.Phase != actual.PhaseStopped || rec.App().Completed {
+					t.Errorf("%d failures, phase %s, completed %v", rec.App().Failures, rec.Phase, rec.App().Completed)
 				}
 				events, err := exec.Command(filepath.Join(binDir, "sandboxctl"), "--manifests", w.path("m"), "--state", w.path("s"), "events", "-o", "json").Output()
 				must(t, err)

@@ -251,13 +251,13 @@ func (c *crashCase) try(t *testing.T, done *crashed) (killed bool) {
 	w.written(s.runs)
 	failures := s.failures
 	if c.goferDies {
-		failures = after.Failures // a create failed, which counts
+		failures = after.App().Failures // a create failed, which counts
 		if failures > s.failures+1 {
 			t.Errorf("%d failures for one gofer", failures)
 		}
 	}
-	if after.Failures != failures {
-		t.Errorf("%d failures on record, expected %d; the last: %+v", after.Failures, failures, after.LastExit)
+	if after.App().Failures != failures {
+		t.Errorf("%d failures on record, expected %d; the last: %+v", after.App().Failures, failures, after.App().LastExit)
 	}
 	if s.keeps && (!reflect.DeepEqual(after.Sentry, before.Sentry) || !reflect.DeepEqual(after.Gofer, before.Gofer)) {
 		t.Errorf("%v and %v became %v and %v", before.Sentry, before.Gofer, after.Sentry, after.Gofer)

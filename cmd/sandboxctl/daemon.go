@@ -261,7 +261,7 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, opts launcher.Optio
 			if err != nil || rec == nil {
 				return nil
 			}
-			return rec.LastExit
+			return rec.App().LastExit
 		},
 		Workers: f.workers, Resync: f.resync, Rest: 25 * time.Millisecond, Log: log,
 		Wakes: []<-chan struct{}{d.dir.Changes(), d.observer.Exits()},

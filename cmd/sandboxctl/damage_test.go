@@ -95,9 +95,9 @@ func TestDamagedRecords(t *testing.T) {
 		h.must(errors.Join(os.Mkdir(tmp, 0o700), os.WriteFile(filepath.Join(tmp, "meta.json"), b, 0o600), os.Rename(tmp, dir)))
 	}
 	rec := func(name string) *actual.Record {
-		r := *live
+		r := live.Clone()
 		r.Name, r.Sentry, r.Gofer, r.Cgroups = name, &stranger, &stranger, nil
-		return &r
+		return r
 	}
 	encoded := func(name string) []byte {
 		b, err := actual.EncodeRecord(rec(name))

@@ -293,7 +293,7 @@ func (r *logReader) follow(ctx context.Context, run logRun, fo *sandboxlog.Follo
 		}
 		switch {
 		case held != nil: // whatever is wrong with its record, it may go on
-		case rec == nil, rec.UID != run.uid, rec.Attempt == run.attempt && rec.Phase == actual.PhaseStopped && rec.Completed:
+		case rec == nil, rec.UID != run.uid, rec.Attempt == run.attempt && rec.Phase == actual.PhaseStopped && rec.App().Completed:
 			return run.attempt, nil
 		case rec.Attempt != run.attempt:
 			return rec.Attempt, nil

@@ -111,7 +111,7 @@ spec:
 	hear3("late\n")
 	rec, _, err := h.store.Get("late")
 	must(t, err)
-	if rec.Attempt != 1 || rec.Failures != 0 {
+	if rec.Attempt != 1 || rec.App().Failures != 0 {
 		t.Errorf("it was started in vain: %+v", rec)
 	}
 

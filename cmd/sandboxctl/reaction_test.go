@@ -74,7 +74,7 @@ func TestReaction(t *testing.T) {
 	h.must(err)
 	memory := regexp.MustCompile(`Vm(?:HWM|RSS):\s*\d+ kB`).FindAllString(string(status), -1)
 	t.Logf("%d manifests, %d changes: p50 %s, p99 %s; the daemon took %s of processor time for each (with a stop, a start and the looks in between), %v", n, changes, took[len(took)/2], took[(len(took)*99-1)/100], used, memory)
-	if rec, _, err := h.store.Get("steady"); err != nil || *rec.Sentry != *steady.Sentry || rec.Restarts != 0 {
+	if rec, _, err := h.store.Get("steady"); err != nil || *rec.Sentry != *steady.Sentry || rec.App().Restarts != 0 {
 		t.Errorf("the other sandbox was touched: %+v %v", rec, err)
 	}
 	// A second, were the machine quiet and the race detector off.

@@ -139,7 +139,7 @@ func Wait(ctx context.Context, st *setup.Setup, r *os.File) error {
 // Failed says whether the init process of a sandbox has reported that it can't
 // execute the application. It waits until it has tried.
 func Failed(ctx context.Context, store *actual.Store, rec *actual.Record) (bool, error) {
-	if rec.Init != actual.InitOwn {
+	if rec.App().Init != actual.InitOwn {
 		return false, nil
 	}
 	dir, err := store.Dir(rec.Name)

@@ -43,12 +43,12 @@ func Of(store *actual.Store, rec *actual.Record) (*setup.Setup, error) {
 // derived from what is on record, and from nothing that may have changed since: that
 // is enough but for the bundle of a manifest.
 func earlierSetup(store *actual.Store, rec *actual.Record) (*setup.Setup, error) {
-	if rec.Container != nil {
+	if rec.App().OCI != nil {
 		cfg, err := Config(store, rec.Name)
 		if err != nil {
 			return nil, err
 		}
-		return resolve.FromContainer(cfg, rec.Container.Bundle)
+		return resolve.FromContainer(cfg, rec.App().OCI.Bundle)
 	}
 	e, err := desired.FromCanonical(rec.Spec, rec.SourceFile)
 	if err != nil {
@@ -61,7 +61,7 @@ func earlierSetup(store *actual.Store, rec *actual.Record) (*setup.Setup, error)
 	if err != nil {
 		return nil, err
 	}
-	st.Init = rec.Init
+	st.Init = rec.App().Init
 	return st, nil
 }
 

@@ -231,7 +231,7 @@ func (v *view) records() {
 func (v *view) settled(r *actual.Record) {
 	switch r.Phase {
 	case actual.PhaseCreated, actual.PhaseRunning:
-		if r.Container != nil {
+		if r.App().OCI != nil {
 			return // the end of a container is written down when its client asks
 		}
 		for _, p := range []struct {

@@ -75,6 +75,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, store: store, rec: &actual.Record{
 		Version: actual.RecordVersion, Name: "web", UID: uid, Attempt: 1, Generation: 1, Phase: actual.PhaseStopped, BootID: boot,
 		Spec: json.RawMessage(`{}`), SpecHash: "v1:0", CreatedAt: time.Now(),
+		Containers: []actual.Container{{Name: actual.AppName}},
 	}}
 	must(t, store.Claim("web"))
 	w.put()

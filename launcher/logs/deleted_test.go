@@ -41,7 +41,7 @@ func stopped(t *testing.T, l *Keeper, name, text string, size int64) string {
 	if err := l.Store.Claim(name); err != nil {
 		t.Fatal(err)
 	}
-	rec := &actual.Record{Version: actual.RecordVersion, Name: name, UID: "0123", Attempt: 2, Phase: actual.PhaseStopped}
+	rec := &actual.Record{Version: actual.RecordVersion, Name: name, UID: "0123", Attempt: 2, Phase: actual.PhaseStopped, Containers: []actual.Container{{Name: actual.AppName}}}
 	if err := l.Store.Put(rec); err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,7 @@ func manyLogs(t *testing.T, space uint64) (*Keeper, string) {
 		if err := store.Claim(name); err != nil {
 			t.Fatal(err)
 		}
-		rec := &actual.Record{Version: actual.RecordVersion, Name: name, UID: "0123", Attempt: 2, Phase: actual.PhaseStopped}
+		rec := &actual.Record{Version: actual.RecordVersion, Name: name, UID: "0123", Attempt: 2, Phase: actual.PhaseStopped, Containers: []actual.Container{{Name: actual.AppName}}}
 		if err := store.Put(rec); err != nil {
 			t.Fatal(err)
 		}

@@ -43,7 +43,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, p *specs.Process, mayWait
 	if err != nil {
 		return nil, wire.ExecArgs{}, err
 	}
-	if rec.Container.Paused && !mayWait {
+	if rec.App().OCI.Paused && !mayWait {
 		return nil, wire.ExecArgs{}, errors.Join(fmt.Errorf("cannot exec in a paused container (use --ignore-paused to override): %s", id), c.Close())
 	}
 	args, err := built.ContainerExec(r.store, rec, p)
@@ -86,9 +86,9 @@ func (r *Runtime) pause(ctx context.Context, id string, pause bool) (err error) 
 	}
 	defer c.Close()
 	switch {
-	case pause && old.Container.Paused:
+	case pause && old.App().OCI.Paused:
 		return fmt.Errorf("container %s is paused already", id)
-	case !pause && !old.Container.Paused:
+	case !pause && !old.App().OCI.Paused:
 		return fmt.Errorf("container %s is not paused", id)
 	}
 	if pause {
@@ -99,10 +99,10 @@ func (r *Runtime) pause(ctx context.Context, id string, pause bool) (err error) 
 	if err != nil {
 		return err
 	}
-	rec, container := *old, *old.Container
+	rec, container := old.Clone(), *old.App().OCI
 	container.Paused = pause
-	rec.Container = &container
-	return r.store.Put(&rec)
+	rec.App().OCI = &container
+	return r.store.Put(rec)
 }
 
 // Processes lists the processes of a container.

@@ -136,7 +136,8 @@ func reuse(t *testing.T) {
 		}
 		must(t, rt.Store().Put(&actual.Record{
 			Version: actual.RecordVersion, Name: id, UID: uid, Attempt: 1, Generation: 1, Phase: phase, BootID: bootID,
-			Sentry: &s.id, Container: &actual.Container{Bundle: "/b"}, CreatedAt: time.Now(),
+			Sentry: &s.id, CreatedAt: time.Now(),
+			Containers: []actual.Container{{Name: actual.AppName, OCI: &actual.OCIContainer{Bundle: "/b"}}},
 		}))
 		st, err := rt.State(id)
 		must(t, err)

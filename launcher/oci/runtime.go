@@ -207,7 +207,7 @@ func (r *Runtime) start(ctx context.Context, id string, launch func(context.Cont
 		return err
 	}
 	if cfg.Hooks != nil {
-		state := r.stateOf(cfg, id, rec.Container.Bundle, StatusRunning, rec.Sentry.PID)
+		state := r.stateOf(cfg, id, rec.App().OCI.Bundle, StatusRunning, rec.Sentry.PID)
 		hooks.Set{Kind: "poststart", Hooks: cfg.Hooks.Poststart, Env: os.Environ()}.RunAll(ctx, state, r.warn)
 	}
 	return nil
@@ -256,7 +256,7 @@ func status(rec *actual.Record) (string, error) {
 		return "", fmt.Errorf("look at the process of %s: %w", rec.Name, err)
 	case rec.Phase == actual.PhaseCreated:
 		return StatusCreated, nil
-	case rec.Container.Paused:
+	case rec.App().OCI.Paused:
 		return StatusPaused, nil
 	}
 	return StatusRunning, nil
@@ -283,12 +283,12 @@ func (r *Runtime) State(id string) (*State, error) {
 	}
 	s := &State{Created: rec.CreatedAt.UTC()}
 	s.State = specs.State{
-		Version: specs.Version, ID: id, Status: specs.ContainerState(st), Pid: pid, Bundle: rec.Container.Bundle, Annotations: rec.Container.Annotations,
+		Version: specs.Version, ID: id, Status: specs.ContainerState(st), Pid: pid, Bundle: rec.App().OCI.Bundle, Annotations: rec.App().OCI.Annotations,
 	}
 	if cfg, err := built.Config(r.store, id); err == nil && cfg.Root != nil {
 		s.Rootfs = cfg.Root.Path
 		if !filepath.IsAbs(s.Rootfs) {
-			s.Rootfs = filepath.Join(rec.Container.Bundle, s.Rootfs)
+			s.Rootfs = filepath.Join(rec.App().OCI.Bundle, s.Rootfs)
 		}
 	}
 	return s, nil
@@ -443,7 +443,7 @@ func (r *Runtime) Delete(ctx context.Context, id string, force bool) (err error)
 		return err
 	}
 	if cerr == nil {
-		r.poststop(ctx, cfg, id, rec.Container.Bundle)
+		r.poststop(ctx, cfg, id, rec.App().OCI.Bundle)
 	}
 	return nil
 }

@@ -53,7 +53,8 @@ func (r *runtime) put(t *testing.T, id string, phase actual.Phase, sentry *actua
 	rec := &actual.Record{
 		Version: actual.RecordVersion, Name: id, UID: "0123456789abcdef0123456789abcdef", Attempt: 1, Generation: 1, Phase: phase, Sentry: sentry,
 		CreatedAt: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC),
-		Container: &actual.Container{Bundle: "/bundle", Annotations: map[string]string{"a": "b"}},
+
+		Containers: []actual.Container{{Name: actual.AppName, OCI: &actual.OCIContainer{Bundle: "/bundle", Annotations: map[string]string{"a": "b"}}}},
 	}
 	boot, err := actual.BootID()
 	if err != nil {
@@ -144,7 +145,7 @@ func TestStatus(t *testing.T) {
 	} {
 		for i, phase := range phases {
 			rec := r.put(t, tc.name, phase, tc.sentry)
-			rec.Container.Paused = tc.paused
+			rec.App().OCI.Paused = tc.paused
 			if err := r.store.Put(rec); err != nil {
 				t.Fatal(err)
 			}
@@ -164,7 +165,7 @@ func TestStatus(t *testing.T) {
 		}
 	}
 	// Not knowing is neither.
-	if st, err := status(&actual.Record{Name: "web", Phase: actual.PhaseRunning, Sentry: &actual.Identity{PID: 1, BootID: live.BootID}}); err == nil {
+	if st, err := status(&actual.Record{Name: "web", Phase: actual.PhaseRunning, Sentry: &actual.Identity{PID: 1, BootID: live.BootID}, Containers: []actual.Container{{Name: actual.AppName}}}); err == nil {
 		t.Errorf("of a process that can't be looked at: %q", st)
 	}
 }
@@ -201,7 +202,7 @@ func TestState(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := r.stateOf(&specs.Spec{Annotations: rec.Container.Annotations}, "web", "/bundle", StatusStopped, 0)
+	got := r.stateOf(&specs.Spec{Annotations: rec.App().OCI.Annotations}, "web", "/bundle", StatusStopped, 0)
 	if fmt.Sprint(got) != fmt.Sprint(s.State) {
 		t.Errorf("hooks get %v, state is %v", got, s.State)
 	}
@@ -569,7 +570,7 @@ func TestDaemonsState(t *testing.T) {
 	r := newRuntime(t)
 	live := process(t)
 	rec := r.put(t, "web", actual.PhaseRunning, live)
-	rec.Container = nil // as the daemon writes it
+	rec.App().OCI = nil // as the daemon writes it
 	if err := r.store.Put(rec); err != nil {
 		t.Fatal(err)
 	}

@@ -156,7 +156,7 @@ func (e *Evidence) compare(ctx context.Context, store *actual.Store) string {
 	if len(e.Processes) != 2 || e.SentryPID() == 0 || e.GoferPID() == 0 {
 		return fmt.Sprintf("%s of it live, expected one sentry and one gofer", e.List())
 	}
-	if c.Phase != actual.PhaseRunning || c.Container != nil || c.Sentry == nil || c.Gofer == nil {
+	if c.Phase != actual.PhaseRunning || c.App().OCI != nil || c.Sentry == nil || c.Gofer == nil {
 		return "the second copy of its record is not of a sandbox that runs"
 	}
 	own := c.Name + "-" + c.UID
@@ -354,11 +354,10 @@ func (e *Evidence) Unknown() error {
 // Leaves is a record of what a sandbox leaves on the host besides the groups its
 // processes are in: the copy, if it is of what lived. nil if that is not known.
 func (e *Evidence) Leaves() *actual.Record {
-	if e.Copy == nil || e.Copy.Container != nil || !e.isOf(e.Copy.Name+"-"+e.Copy.UID) {
+	if e.Copy == nil || e.Copy.App().OCI != nil || !e.isOf(e.Copy.Name+"-"+e.Copy.UID) {
 		return nil
 	}
-	rec := *e.Copy
-	return &rec
+	return e.Copy.Clone()
 }
 
 // isOf says whether no process that was found is in another group.

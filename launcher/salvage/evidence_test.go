@@ -36,7 +36,7 @@ func TestEvidenceWords(t *testing.T) {
 		}
 	}
 	uid := strings.Repeat("0a", 16)
-	copied := &actual.Record{Name: "web", UID: uid, SpecHash: "copy"}
+	copied := &actual.Record{Name: "web", UID: uid, SpecHash: "copy", Containers: []actual.Container{{Name: actual.AppName}}}
 	e := &Evidence{Name: "web", Copy: copied, Processes: []Found{{Cgroup: "web-" + uid}}}
 	if rec := e.Leaves(); rec == nil || rec.SpecHash != "copy" {
 		t.Errorf("its own copy is not used: %+v", rec)

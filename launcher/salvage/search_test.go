@@ -99,7 +99,7 @@ func TestStraysByGroup(t *testing.T) {
 	in("elsewhere", mine+"x")
 	for _, name := range []string{"recorded", "creating", "held"} {
 		in(name, mine)
-		rec := actual.Record{Name: name, Version: actual.RecordVersion, UID: uids[name], Attempt: 1, Phase: actual.PhaseStopped}
+		rec := actual.Record{Name: name, Version: actual.RecordVersion, UID: uids[name], Attempt: 1, Phase: actual.PhaseStopped, Containers: []actual.Container{{Name: actual.AppName}}}
 		if name == "creating" {
 			rec.Phase = actual.PhaseCreating
 		}
@@ -112,7 +112,7 @@ func TestStraysByGroup(t *testing.T) {
 	}
 	// A record that was put back from a copy, of another sandbox of the name.
 	in("restored", mine)
-	old := actual.Record{Name: "restored", Version: actual.RecordVersion, UID: strings.Repeat("0", 32), Attempt: 1, Phase: actual.PhaseStopped}
+	old := actual.Record{Name: "restored", Version: actual.RecordVersion, UID: strings.Repeat("0", 32), Attempt: 1, Phase: actual.PhaseStopped, Containers: []actual.Container{{Name: actual.AppName}}}
 	if err := errors.Join(store.Claim("restored"), store.Put(&old)); err != nil {
 		t.Fatal(err)
 	}
@@ -359,7 +359,7 @@ func TestStraysUnmarked(t *testing.T) {
 			t.Fatal(err)
 		}
 		if name == "recorded" {
-			rec := actual.Record{Name: name, Version: actual.RecordVersion, UID: uid, Attempt: 1, Phase: actual.PhaseStopped}
+			rec := actual.Record{Name: name, Version: actual.RecordVersion, UID: uid, Attempt: 1, Phase: actual.PhaseStopped, Containers: []actual.Container{{Name: actual.AppName}}}
 			if err := errors.Join(l.store.Claim(name), l.store.Put(&rec)); err != nil {
 				t.Fatal(err)
 			}

@@ -99,8 +99,8 @@ func TestStrays(t *testing.T) {
 	pretend(t, false, mine, "creating")
 	old := recorded.Bare() // as an earlier version recorded it
 	for _, rec := range []actual.Record{
-		{Name: "recorded", Phase: actual.PhaseRunning, Sentry: &old},
-		{Name: "creating", Phase: actual.PhaseCreating},
+		{Name: "recorded", Phase: actual.PhaseRunning, Sentry: &old, Containers: []actual.Container{{Name: actual.AppName}}},
+		{Name: "creating", Phase: actual.PhaseCreating, Containers: []actual.Container{{Name: actual.AppName}}},
 	} {
 		rec.Version, rec.UID, rec.Attempt = actual.RecordVersion, "0123", 1
 		if err := errors.Join(store.Claim(rec.Name), store.Put(&rec)); err != nil {

@@ -49,7 +49,7 @@ func ConnectTo(ctx context.Context, store *actual.Store, rec *actual.Record) (*C
 	if err != nil {
 		return nil, err
 	}
-	c.init = rec.Init == actual.InitOwn
+	c.init = rec.App().Init == actual.InitOwn
 	return c, nil
 }
 

@@ -20,7 +20,7 @@ import (
 )
 
 func testRecord() *actual.Record {
-	return &actual.Record{Name: "web", UID: "0123456789abcdef0123456789abcdef", Attempt: 3, SentryBinary: "/bin/s", GVisor: "1.2"}
+	return &actual.Record{Name: "web", UID: "0123456789abcdef0123456789abcdef", Attempt: 3, SentryBinary: "/bin/s", GVisor: "1.2", Containers: []actual.Container{{Name: actual.AppName}}}
 }
 
 // full is a set-up with something in every field.

@@ -123,7 +123,7 @@ func (c *conformance) remove() {
 func life(t *testing.T, c *conformance) {
 	c.create("a")
 	r := c.running("web")
-	if r.Attempt != 1 || r.Generation != 1 || r.UID == "" || r.Restarts != 0 || r.StartedAt.IsZero() {
+	if r.Attempt != 1 || r.Generation != 1 || r.UID == "" || r.App().Restarts != 0 || r.App().StartedAt.IsZero() {
 		t.Errorf("created: %+v", r)
 	}
 	if err := c.h.Forget(t.Context(), "web"); err == nil {
@@ -132,13 +132,13 @@ func life(t *testing.T, c *conformance) {
 	c.running("web")
 	c.destroy()
 	s := c.stopped()
-	if s.UID != r.UID || s.LastExit == nil || s.Ending == nil || s.Ending.Reason != actual.ReasonRestartRequested {
+	if s.UID != r.UID || s.App().LastExit == nil || s.Ending == nil || s.Ending.Reason != actual.ReasonRestartRequested {
 		t.Errorf("stopped: %+v", s)
 	}
 	c.destroy() // again: nothing to do
 	c.create("a")
 	r2 := c.running("web")
-	if r2.UID != r.UID || r2.Attempt != 2 || r2.Generation != 1 || r2.Restarts != 1 {
+	if r2.UID != r.UID || r2.Attempt != 2 || r2.Generation != 1 || r2.App().Restarts != 1 {
 		t.Errorf("created again: %+v", r2)
 	}
 	c.remove()
@@ -201,11 +201,11 @@ func refused(t *testing.T, c *conformance) {
 	if err := c.h.Create(t.Context(), c.h.Bad("web"), nil); err == nil {
 		t.Error("what can't run was created")
 	}
-	if r := c.stopped(); r.LastExit == nil || r.LastExit.Reason != actual.ReasonCreateFailed || r.LastExit.Message == "" || r.Failures != 1 {
-		t.Errorf("refused: %+v %+v", r, r.LastExit)
+	if r := c.stopped(); r.App().LastExit == nil || r.App().LastExit.Reason != actual.ReasonCreateFailed || r.App().LastExit.Message == "" || r.App().Failures != 1 {
+		t.Errorf("refused: %+v %+v", r, r.App().LastExit)
 	}
 	c.create("a")
-	if r := c.running("web"); r.Attempt != 2 || r.Failures != 0 {
+	if r := c.running("web"); r.Attempt != 2 || r.App().Failures != 0 {
 		t.Errorf("mended: %+v", r)
 	}
 	c.remove()
@@ -245,8 +245,8 @@ func reasonGone(t *testing.T, c *conformance) {
 			t.Fatalf("cancelled: %v", err)
 		default:
 			if o := c.look("web"); o != nil {
-				if r := c.stopped(); r.Failures != 0 || r.LastExit == nil || r.LastExit.Reason != actual.ReasonCancelled || r.Ending == nil || r.Ending.Reason != actual.ReasonSpecChanged {
-					t.Fatalf("cancelled: %+v %+v %+v", r, r.LastExit, r.Ending)
+				if r := c.stopped(); r.App().Failures != 0 || r.App().LastExit == nil || r.App().LastExit.Reason != actual.ReasonCancelled || r.Ending == nil || r.Ending.Reason != actual.ReasonSpecChanged {
+					t.Fatalf("cancelled: %+v %+v %+v", r, r.App().LastExit, r.Ending)
 				}
 			}
 		}
@@ -272,7 +272,7 @@ func daemonEnds(t *testing.T, c *conformance) {
 			t.Fatalf("at the end of the daemon: %v", err)
 		}
 		if o := c.look("web"); o != nil {
-			if o.Record.Failures != 0 || o.Record.Phase == actual.PhaseStopped {
+			if o.Record.App().Failures != 0 || o.Record.Phase == actual.PhaseStopped {
 				t.Fatalf("at the end of the daemon: %+v", o.Record)
 			}
 		}

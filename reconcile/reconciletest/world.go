@@ -329,8 +329,7 @@ func (w *World) Record(name string) *actual.Record {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if r := w.records[name]; r != nil {
-		c := *r
-		return &c
+		return r.Clone()
 	}
 	return nil
 }
@@ -375,10 +374,10 @@ func (w *World) step(op, name, step string) error {
 	return nil
 }
 
-func (w *World) put(r actual.Record) {
+func (w *World) put(r *actual.Record) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.records[r.Name] = &r
+	w.records[r.Name] = r.Clone()
 }
 
 // ErrCrash from a hook is the death of the daemon: nothing is cleaned up but
@@ -413,7 +412,7 @@ func (w *World) Create(ctx context.Context, e *desired.Entry, restart *actual.Re
 	if err != nil {
 		return err
 	}
-	r := *actual.NextAttempt(old, actual.Intent{
+	r := actual.NextAttempt(old, actual.Intent{
 		Name: name, UID: w.newUID(), BootID: w.boot, Spec: spec, SpecHash: e.Hash, SourceFile: e.Source.File, RestartToken: restart.ID(),
 	}, time.Now())
 	w.put(r)
@@ -455,7 +454,7 @@ func (w *World) Create(ctx context.Context, e *desired.Entry, restart *actual.Re
 }
 
 // undo ends the processes of a create that failed or was cancelled.
-func (w *World) undo(ctx context.Context, r actual.Record, err error) error {
+func (w *World) undo(ctx context.Context, r *actual.Record, err error) error {
 	w.mu.Lock()
 	delete(w.procs, r.Sentry.PID)
 	delete(w.procs, r.Gofer.PID)
@@ -469,7 +468,7 @@ func (w *World) undo(ctx context.Context, r actual.Record, err error) error {
 	return err
 }
 
-func (w *World) failCreate(r actual.Record, err error) error {
+func (w *World) failCreate(r *actual.Record, err error) error {
 	if errors.Is(err, ErrCrash) {
 		return err
 	}
@@ -497,7 +496,7 @@ func (w *World) Destroy(ctx context.Context, name string, how actual.Ending) err
 	if old == nil {
 		return nil
 	}
-	r := *old
+	r := old.Clone()
 	r.Stopping(&how)
 	w.put(r)
 	for _, s := range []string{"kill", "release"} {
@@ -520,7 +519,7 @@ func (w *World) Destroy(ctx context.Context, name string, how actual.Ending) err
 // Stopping puts a sandbox on record as being stopped.
 func (w *World) Stopping(name string, how actual.Ending) {
 	w.mu.Lock()
-	r := *w.records[name]
+	r := w.records[name].Clone()
 	w.mu.Unlock()
 	r.Stopping(&how)
 	w.put(r)

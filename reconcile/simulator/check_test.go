@@ -131,9 +131,8 @@ func (c *checker) requested(name, token string) {
 
 // put: the writing of a record was reported a success.
 func (c *checker) put(r *actual.Record) {
-	p := *r
-	c.puts[r.Name] = &p
-	if r.Phase == actual.PhaseStopped && r.Completed {
+	c.puts[r.Name] = r.Clone()
+	if r.Phase == actual.PhaseStopped && r.App().Completed {
 		if list := c.wishes[r.Name]; len(list) > 0 {
 			if e := list[len(list)-1].entry(); e != nil && e.Hash == r.SpecHash {
 				c.completed[r.Name] = run{r.SpecHash, r.RestartToken}
@@ -187,7 +186,7 @@ func (c *checker) unjustified(h *host, in *reconcile.Input, a *reconcile.Action)
 		if p := h.find(a.Name, "sentry"); p != nil && p.gate != gateEOF {
 			return "I2: one lives"
 		}
-		if rec != nil && rec.Completed && rec.SpecHash == a.Entry.Hash && !c.asked[a.Name] {
+		if rec != nil && rec.App().Completed && rec.SpecHash == a.Entry.Hash && !c.asked[a.Name] {
 			return "it ran to its end"
 		}
 	case reconcile.OpResume, reconcile.OpDestroy:
@@ -369,8 +368,8 @@ func (c *checker) record(h *host, name string) {
 	if rec == nil {
 		return
 	}
-	if rec.Failures > c.genuine[name] {
-		h.breach("%d failures of %s are on record, there were %d", rec.Failures, name, c.genuine[name])
+	if rec.App().Failures > c.genuine[name] {
+		h.breach("%d failures of %s are on record, there were %d", rec.App().Failures, name, c.genuine[name])
 	}
 	if rec.Phase == actual.PhaseStopped {
 		for _, p := range h.sandboxProcs() {
@@ -479,7 +478,7 @@ func (c *checker) unsettled(h *host, name string, e *desired.Entry) string {
 	}
 	if rec.Phase == actual.PhaseStopped {
 		// A run is over for its spec, also if its policy has been changed since.
-		if rec.Completed || spec.Backoff.Limit > 0 && rec.Failures >= spec.Backoff.Limit {
+		if rec.App().Completed || spec.Backoff.Limit > 0 && rec.App().Failures >= spec.Backoff.Limit {
 			return ""
 		}
 	}

@@ -377,7 +377,9 @@ func (l *launcher) Destroy(ctx context.Context, name string, end actual.Ending) 
 		l.h.stats.Destroys++
 	}
 	if l.h.is("crash-counts") && end.Reason == "Interrupted" {
-		end.Failures++
+		counted := end.App()
+		counted.Failures++
+		end.Containers = []actual.ContainerEnding{counted}
 	}
 	err := o.destroy(ctx, name, end)
 	if err != nil && !l.p.dead {
@@ -391,10 +393,10 @@ func (o *op) destroy(ctx context.Context, name string, end actual.Ending) error 
 	if err != nil || old == nil {
 		return err
 	}
-	rec := *old
+	rec := old.Clone()
 	if rec.Phase != actual.PhaseStopped && !o.h.is("stop-without-intent") {
 		rec.Stopping(&end)
-		if err := o.store.put(o.t, &rec); err != nil {
+		if err := o.store.put(o.t, rec); err != nil {
 			return fmt.Errorf("record intent: %w", err)
 		}
 	}
@@ -404,26 +406,26 @@ func (o *op) destroy(ctx context.Context, name string, end actual.Ending) error 
 		}
 	}
 	if o.h.is("stopped-before-kill") {
-		r := rec
-		o.conclude(&r, &end)
-		if err := o.store.put(o.t, &r); err != nil {
+		r := rec.Clone()
+		o.conclude(r, &end)
+		if err := o.store.put(o.t, r); err != nil {
 			return err
 		}
 	}
-	if err := o.stopApp(ctx, &rec, end); err != nil {
+	if err := o.stopApp(ctx, rec, end); err != nil {
 		return err
 	}
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("wait for the application to leave: %w", err)
 	}
-	if err := o.reapPair(ctx, &rec); err != nil {
+	if err := o.reapPair(ctx, rec); err != nil {
 		return err
 	}
-	if err := o.release(ctx, &rec); err != nil {
+	if err := o.release(ctx, rec); err != nil {
 		return err
 	}
-	o.conclude(&rec, &end)
-	if err := o.store.put(o.t, &rec); err != nil {
+	o.conclude(rec, &end)
+	if err := o.store.put(o.t, rec); err != nil {
 		return fmt.Errorf("record stop: %w", err)
 	}
 	return nil
@@ -431,7 +433,7 @@ func (o *op) destroy(ctx context.Context, name string, end actual.Ending) error 
 
 func (o *op) conclude(rec *actual.Record, end *actual.Ending) {
 	var seen actual.Outcome
-	if end.Exit == nil {
+	if end.App().Exit == nil {
 		if x, err := o.store.readExit(o.t, rec, actual.ExitFile); err == nil {
 			seen.Exit = x
 		}

@@ -348,14 +348,14 @@ func (h *host) otherClock(d time.Duration) {
 		if rec == nil || h.backups[name] != nil || h.working(name) {
 			continue
 		}
-		r := *rec
-		r.CreatedAt, r.StartedAt = r.CreatedAt.Add(d), r.StartedAt.Add(d)
-		if x := r.LastExit; x != nil {
+		r := rec.Clone()
+		r.CreatedAt, r.App().StartedAt = r.CreatedAt.Add(d), r.App().StartedAt.Add(d)
+		if x := r.App().LastExit; x != nil {
 			y := *x
 			y.At = y.At.Add(d)
-			r.LastExit = &y
+			r.App().LastExit = &y
 		}
-		if b, err := actual.EncodeRecord(&r); err == nil {
+		if b, err := actual.EncodeRecord(r); err == nil {
 			h.sandboxes()[name].names["meta.json"].overwrite(b)
 		}
 	}

@@ -232,7 +232,7 @@ func TestBesideWithoutProgress(t *testing.T) {
 	t.Parallel()
 	have := &actual.Snapshot{}
 	for _, p := range []actual.Phase{actual.PhaseCreating, actual.PhaseStarting, actual.PhaseRunning, actual.PhaseStopping, actual.PhaseStopped} {
-		have.Sandboxes = append(have.Sandboxes, actual.Observed{Record: &actual.Record{Name: string(p), Phase: p}})
+		have.Sandboxes = append(have.Sandboxes, actual.Observed{Record: &actual.Record{Name: string(p), Phase: p, Containers: []actual.Container{{Name: actual.AppName}}}})
 	}
 	for _, said := range []string{"", "{", "[]", `{"operations":3}`} {
 		v := &view.View{Source: fixed{}, Observer: fixed{have}}
@@ -253,7 +253,7 @@ func TestBesideWithoutProgress(t *testing.T) {
 // carries out.
 func TestBesideWhileItChanges(t *testing.T) {
 	t.Parallel()
-	web := actual.Observed{Record: &actual.Record{Name: "web", Phase: actual.PhaseStopping}}
+	web := actual.Observed{Record: &actual.Record{Name: "web", Phase: actual.PhaseStopping, Containers: []actual.Container{{Name: actual.AppName}}}}
 	busy, idle := `{"operations":{"web":{"op":"destroy"}}}`, `{}`
 	for name, said := range map[string][]string{
 		"begins":          {idle, busy, busy},

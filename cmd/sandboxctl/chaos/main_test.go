@@ -438,7 +438,7 @@ func (w *world) asManifests() error {
 		case !wanted:
 			return fmt.Errorf("%s is there", r.Name)
 		case r.Phase != actual.PhaseRunning || r.SpecHash != hash:
-			return fmt.Errorf("%s is %s, %v", r.Name, r.Phase, r.LastExit)
+			return fmt.Errorf("%s is %s, %v", r.Name, r.Phase, r.App().LastExit)
 		case !alive(r.Sentry) || !alive(r.Gofer):
 			return fmt.Errorf("%s does not live", r.Name)
 		}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package actual
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// upgrade turns the body of an older version into one of RecordVersion. Each
+// version adds one pure step here and a golden file of its own.
+func upgrade(body []byte) ([]byte, error) {
+	var v struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(body, &v); err != nil {
+		return nil, err
+	}
+	if v.Version > RecordVersion {
+		return nil, fmt.Errorf("%w (%d, this program knows %d)", ErrNewerRecord, v.Version, RecordVersion)
+	}
+	var fields object
+	if err := json.Unmarshal(body, &fields); err != nil {
+		return nil, err
+	}
+	switch v.Version {
+	case 1, 2: // 2 only added fields
+		if err := upgradeTo3(fields); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, fmt.Errorf("version %d is unknown", v.Version)
+	}
+	fields["version"] = json.RawMessage(strconv.Itoa(RecordVersion))
+	return json.Marshal(fields)
+}
+
+// object is a JSON object whose fields are not looked at.
+type object map[string]json.RawMessage
+
+// upgradeTo3 calls an exit permanent that was terminal, has the version of the sentry
+// apart from its path, and gives the sandbox a container, which has what was the
+// sandbox's before.
+func upgradeTo3(fields object) error {
+	if path, version, ok := strings.Cut(string(fields["sentryBinary"]), " (gVisor "); ok {
+		// Both are in quotes, before and after.
+		fields["sentryBinary"] = json.RawMessage(path + `"`)
+		fields["gvisor"] = json.RawMessage(`"` + strings.Replace(version, ")", "", 1))
+	}
+	err := fields.change("lastExit", func(exit object) error { return exit.rename("terminal", "permanent") })
+	if err != nil {
+		return err
+	}
+	err = fields.change("ending", func(ending object) error {
+		err := ending.change("exit", func(exit object) error { return exit.rename("terminal", "permanent") })
+		if err != nil {
+			return err
+		}
+		return ending.moveToApp("exit", "failures", "cleanExits", "completed")
+	})
+	if err != nil {
+		return err
+	}
+	return fields.moveToApp("container", "startedAt", "failures", "cleanExits", "restarts", "lastExit", "completed")
+}
+
+// change changes the object in a field, if there is one.
+func (o object) change(field string, f func(object) error) error {
+	if len(o[field]) == 0 {
+		return nil
+	}
+	var below object
+	if err := json.Unmarshal(o[field], &below); err != nil || below == nil {
+		return err
+	}
+	if err := f(below); err != nil {
+		return err
+	}
+	b, err := json.Marshal(below)
+	o[field] = b
+	return err
+}
+
+// rename renames a field. A record that has had the new one too is not of its version.
+func (o object) rename(from, to string) error {
+	v, ok := o[from]
+	if !ok {
+		return nil
+	}
+	if _, ok := o[to]; ok {
+		return fmt.Errorf("field %q beside %q", to, from)
+	}
+	o[to] = v
+	delete(o, from)
+	return nil
+}
+
+// moveToApp moves fields into the only element of a new field "containers".
+func (o object) moveToApp(fields ...string) error {
+	if _, ok := o["containers"]; ok {
+		return fmt.Errorf(`field "containers" is of a later version`)
+	}
+	app := object{"name": json.RawMessage(strconv.Quote(AppName))}
+	for _, f := range fields {
+		if v, ok := o[f]; ok {
+			app[f] = v
+			delete(o, f)
+		}
+	}
+	if err := app.rename("container", "oci"); err != nil {
+		return err
+	}
+	b, err := json.Marshal([]object{app})
+	o["containers"] = b
+	return err
+}
