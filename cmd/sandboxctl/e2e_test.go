@@ -35,11 +35,14 @@ import (
 // without it they are built here.
 var binDir string
 
-// heedHangUp gives what tests start the default action of SIGHUP, also if this
-// program was started with nohup: tests hang up on clients.
-func heedHangUp() {
-	if signal.Ignored(unix.SIGHUP) {
-		signal.Notify(make(chan os.Signal, 1), unix.SIGHUP)
+// heedSignals gives what tests start the default action of signals that they send to
+// clients, also if this program was started with nohup or in the background of a script,
+// which ignore them: TestFollow would wait for ever.
+func heedSignals() {
+	for _, s := range []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT} {
+		if signal.Ignored(s) {
+			signal.Notify(make(chan os.Signal, 1), s)
+		}
 	}
 }
 
@@ -55,7 +58,7 @@ func TestMain(m *testing.M) {
 		os.Exit(hardened())
 	}
 	flag.Parse()
-	heedHangUp()
+	heedSignals()
 	code, err := func() (int, error) {
 		binDir = os.Getenv("SANDBOXCTL_BIN")
 		if binDir == "" {
