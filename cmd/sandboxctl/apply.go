@@ -19,6 +19,8 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/yamldoc"
 )
@@ -90,7 +92,7 @@ shows which ones.`,
 // All problems are reported at once.
 func (a *app) readManifests(ctx context.Context, paths []string, policy desired.Policy) ([]manifest, error) {
 	if len(paths) == 0 {
-		return nil, usagef("expected -f FILE, -f DIR or -f -")
+		return nil, exit.Usagef("expected -f FILE, -f DIR or -f -")
 	}
 	var files []input
 	for _, p := range paths {
@@ -139,7 +141,7 @@ func (a *app) readManifests(ctx context.Context, paths []string, policy desired.
 // noteForeign says that documents of a file are for another program and ignored.
 func (a *app) noteForeign(file string, docs []desired.Document) {
 	if w := desired.ForeignWarning(file, docs); w != nil {
-		fmt.Fprintf(a.stderr, "warning: %s\n", clean(w.Error()))
+		fmt.Fprintf(a.stderr, "warning: %s\n", show.Clean(w.Error()))
 	}
 }
 
@@ -147,7 +149,7 @@ func (a *app) noteForeign(file string, docs []desired.Document) {
 func problemsError(ps []desired.Problem) error {
 	lines := make([]string, 0, len(ps)+1)
 	for _, p := range ps {
-		lines = append(lines, clean(p.Error()))
+		lines = append(lines, show.Clean(p.Error()))
 	}
 	noun := "problem"
 	if len(ps) > 1 {

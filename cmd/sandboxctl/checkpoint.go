@@ -10,6 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/launcher/checkpoint"
 	"sandboxctl.dev/launcher/companion"
 )
@@ -26,7 +28,7 @@ uses (root.dir, hostPath volumes) are not in it.
 The state holds every secret that the sandbox holds: keep the directory private.`,
 		Example: `  sandboxctl checkpoint web /var/backups/web-1
   sandboxctl restore web /var/backups/web-1`,
-		Args:              exactArgs("NAME", "DIR"),
+		Args:              exit.Args("NAME", "DIR"),
 		ValidArgsFunction: a.completeNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			w, err := a.once(cmd.Context())
@@ -46,7 +48,7 @@ The state holds every secret that the sandbox holds: keep the directory private.
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.stdout, "sandbox/%s checkpointed to %s: %s in %s\n", args[0], clean(args[1]), bytesText(info.StateBytes), time.Since(begun).Round(time.Millisecond))
+			fmt.Fprintf(a.stdout, "sandbox/%s checkpointed to %s: %s in %s\n", args[0], show.Clean(args[1]), show.Bytes(info.StateBytes), time.Since(begun).Round(time.Millisecond))
 			return nil
 		},
 	}
@@ -71,7 +73,7 @@ Later restarts are fresh ones. A restore that fails counts as a failed start; a
 fresh one follows after the backoff.`,
 		Example: `  sandboxctl restore web /var/backups/web-1 --wait
   sandboxctl restore web /var/backups/web-1 --dry-run`,
-		Args:              exactArgs("NAME", "DIR"),
+		Args:              exit.Args("NAME", "DIR"),
 		ValidArgsFunction: a.completeNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := args[0]
@@ -98,7 +100,7 @@ fresh one follows after the backoff.`,
 				return fmt.Errorf("restore %s: %w", name, err)
 			}
 			if dryRun {
-				fmt.Fprintf(a.stdout, "sandbox/%s can be restored from %s\n", name, clean(dir))
+				fmt.Fprintf(a.stdout, "sandbox/%s can be restored from %s\n", name, show.Clean(dir))
 				return nil
 			}
 			token := actual.NewUID()

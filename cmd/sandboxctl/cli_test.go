@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/gofer/sandboxlog"
-	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/wire"
 	"sandboxctl.dev/reconcile"
 )
@@ -99,59 +99,59 @@ func TestExitCodes(t *testing.T) {
 		code     int
 		out, err string // contained; "" is nothing at all
 	}{
-		{"get", exitOK, "web", "the daemon is not running"},
-		{"get -o name", exitOK, "web\n", ""},
-		{"get nosuch", exitFailure, "", `no sandbox "nosuch"; there are web`},
-		{"plan", exitOK, "create", "the daemon is not running"},
-		{"validate", exitOK, "1 sandboxes are valid", ""},
-		{"validate " + broken, exitFailure, "", "broken.yaml"},
-		{"validate -o json " + broken, exitFailure, "broken.yaml", ""},
-		{"validate " + other + "nosuch", exitFailure, "", "no such file"},
-		{"diff -f " + same, exitOK, "", ""},
+		{"get", exit.OK, "web", "the daemon is not running"},
+		{"get -o name", exit.OK, "web\n", ""},
+		{"get nosuch", exit.Failure, "", `no sandbox "nosuch"; there are web`},
+		{"plan", exit.OK, "create", "the daemon is not running"},
+		{"validate", exit.OK, "1 sandboxes are valid", ""},
+		{"validate " + broken, exit.Failure, "", "broken.yaml"},
+		{"validate -o json " + broken, exit.Failure, "broken.yaml", ""},
+		{"validate " + other + "nosuch", exit.Failure, "", "no such file"},
+		{"diff -f " + same, exit.OK, "", ""},
 		{"diff -f " + other, exitDiffers, "+", ""},
 		{"diff -f " + broken, exitDiffError, "", "broken.yaml"},
 		{"diff", exitDiffError, "", "expected -f FILE"},
-		{"diff --nonsense", exitUsage, "", "unknown flag"},
-		{"logs web", exitFailure, "", "has `sandboxctl daemon` ever run"},
-		{"wait web --for=ready --timeout 1ms", exitTimeout, "", "timed out after 1ms: web is Pending"},
-		{"wait gone --for=delete --timeout 1m", exitOK, "", ""},
-		{"wait web --for=condition=Nonsense", exitUsage, "", `no condition "Nonsense"`},
-		{"wait", exitUsage, "", "expected a NAME"},
-		{"nonsense", exitUsage, "", `unknown verb "nonsense"`},
-		{"vlaidate", exitUsage, "", `did you mean "validate"?`},
-		{"apply web.yaml", exitUsage, "", "did you mean -f web.yaml?"},
-		{"apply web.yaml", exitUsage, "", "See `sandboxctl apply --help`."},
-		{"get web web -o name", exitOK, "web\n", ""},
-		{"get web nosuch", exitFailure, "", `no sandbox "nosuch"`},
-		{"get -l app=none", exitOK, "", "no sandbox has these labels"},
-		{"get -l app=a web", exitUsage, "", "not both"},
-		{"get -l =a", exitUsage, "", "-l: expected LABEL=VALUE"},
-		{"delete -l app=none", exitFailure, "", "no sandbox has the labels app=none"},
-		{"restart -l app=none", exitFailure, "", "no sandbox has the labels app=none"},
-		{"ls -o name", exitOK, "web\n", ""},
-		{"--version", exitOK, "sandboxctl ", ""},
-		{"run web", exitUsage, "", "sandboxctl apply -f FILE"},
-		{"run -it debian sh", exitUsage, "", "oci run"},
-		{"attach web", exitUsage, "", "sandboxctl logs -f NAME"},
-		{"stop nosuch", exitFailure, "", `no sandbox "nosuch"`},
-		{"stop", exitUsage, "", "expected a NAME"},
-		{"edit nosuch", exitFailure, "", `no sandbox "nosuch"`},
-		{"get -o xml", exitUsage, "", `got "xml"`},
-		{"describe", exitUsage, "", "expected a NAME"},
-		{"plan x", exitUsage, "", `unexpected argument "x"`},
-		{"logs web --since yesterday", exitUsage, "", `got "yesterday"`},
-		{"events --since yesterday", exitUsage, "", `got "yesterday"`},
-		{"kill web -s NOSUCH", exitUsage, "", `unknown signal "NOSUCH"`},
-		{"exec web", exitUsage, "", "expected NAME -- COMMAND"},
-		{"exec web --", exitUsage, "", "expected a COMMAND"},
-		{"exec -t web -- sh", exitUsage, "", "-t needs a terminal"},
-		{"delete", exitUsage, "", "expected a NAME, -l LABEL=VALUE or -f FILE"},
-		{"delete nosuch", exitFailure, "", "nosuch"},
-		{"restart", exitUsage, "", "expected a NAME"},
-		{"apply", exitUsage, "", "expected -f FILE"},
-		{"apply -f -", exitOK, "sandbox/web unchanged", "note: the daemon is not running"},
-		{"version -o xml", exitUsage, "", `got "xml"`},
-		{"", exitOK, "Usage:", ""},
+		{"diff --nonsense", exit.Usage, "", "unknown flag"},
+		{"logs web", exit.Failure, "", "has `sandboxctl daemon` ever run"},
+		{"wait web --for=ready --timeout 1ms", exit.Timeout, "", "timed out after 1ms: web is Pending"},
+		{"wait gone --for=delete --timeout 1m", exit.OK, "", ""},
+		{"wait web --for=condition=Nonsense", exit.Usage, "", `no condition "Nonsense"`},
+		{"wait", exit.Usage, "", "expected a NAME"},
+		{"nonsense", exit.Usage, "", `unknown verb "nonsense"`},
+		{"vlaidate", exit.Usage, "", `did you mean "validate"?`},
+		{"apply web.yaml", exit.Usage, "", "did you mean -f web.yaml?"},
+		{"apply web.yaml", exit.Usage, "", "See `sandboxctl apply --help`."},
+		{"get web web -o name", exit.OK, "web\n", ""},
+		{"get web nosuch", exit.Failure, "", `no sandbox "nosuch"`},
+		{"get -l app=none", exit.OK, "", "no sandbox has these labels"},
+		{"get -l app=a web", exit.Usage, "", "not both"},
+		{"get -l =a", exit.Usage, "", "-l: expected LABEL=VALUE"},
+		{"delete -l app=none", exit.Failure, "", "no sandbox has the labels app=none"},
+		{"restart -l app=none", exit.Failure, "", "no sandbox has the labels app=none"},
+		{"ls -o name", exit.OK, "web\n", ""},
+		{"--version", exit.OK, "sandboxctl ", ""},
+		{"run web", exit.Usage, "", "sandboxctl apply -f FILE"},
+		{"run -it debian sh", exit.Usage, "", "oci run"},
+		{"attach web", exit.Usage, "", "sandboxctl logs -f NAME"},
+		{"stop nosuch", exit.Failure, "", `no sandbox "nosuch"`},
+		{"stop", exit.Usage, "", "expected a NAME"},
+		{"edit nosuch", exit.Failure, "", `no sandbox "nosuch"`},
+		{"get -o xml", exit.Usage, "", `got "xml"`},
+		{"describe", exit.Usage, "", "expected a NAME"},
+		{"plan x", exit.Usage, "", `unexpected argument "x"`},
+		{"logs web --since yesterday", exit.Usage, "", `got "yesterday"`},
+		{"events --since yesterday", exit.Usage, "", `got "yesterday"`},
+		{"kill web -s NOSUCH", exit.Usage, "", `unknown signal "NOSUCH"`},
+		{"exec web", exit.Usage, "", "expected NAME -- COMMAND"},
+		{"exec web --", exit.Usage, "", "expected a COMMAND"},
+		{"exec -t web -- sh", exit.Usage, "", "-t needs a terminal"},
+		{"delete", exit.Usage, "", "expected a NAME, -l LABEL=VALUE or -f FILE"},
+		{"delete nosuch", exit.Failure, "", "nosuch"},
+		{"restart", exit.Usage, "", "expected a NAME"},
+		{"apply", exit.Usage, "", "expected -f FILE"},
+		{"apply -f -", exit.OK, "sandbox/web unchanged", "note: the daemon is not running"},
+		{"version -o xml", exit.Usage, "", `got "xml"`},
+		{"", exit.OK, "Usage:", ""},
 	} {
 		code := c.run(strings.Fields(x.args)...)
 		if code != x.code {
@@ -162,26 +162,9 @@ func TestExitCodes(t *testing.T) {
 				t.Errorf("%s: %q, expected %q", x.args, got, want)
 			}
 		}
-		if usage := strings.Contains(c.err.String(), "See `sandboxctl"); usage != (x.code == exitUsage) {
+		if usage := strings.Contains(c.err.String(), "See `sandboxctl"); usage != (x.code == exit.Usage) {
 			t.Errorf("%s: the help is pointed at: %v", x.args, usage)
 		}
-	}
-}
-
-func TestExitError(t *testing.T) {
-	t.Parallel()
-	cause := errors.New("cause")
-	for _, c := range []struct {
-		err  *exitError
-		text string
-	}{{&exitError{code: 7}, "exit code 7"}, {&exitError{code: 7, err: cause}, "cause"}} {
-		if c.err.Error() != c.text || errors.Is(c.err, cause) != (c.err.err != nil) {
-			t.Errorf("%v", c.err)
-		}
-	}
-	var e *exitError
-	if err := fmt.Errorf("more: %w", usagef("got %d", 3)); !errors.As(err, &e) || e.code != exitUsage || e.Error() != "got 3" {
-		t.Errorf("%v", err)
 	}
 }
 
@@ -211,7 +194,7 @@ func TestEnvironment(t *testing.T) {
 		t.Errorf("completion: %d %q", code, out)
 	}
 	t.Setenv("SANDBOXCTL_ALLOW_EMPTY", "perhaps")
-	if code, _, err := run("daemon"); code != exitUsage || !strings.Contains(err, "SANDBOXCTL_ALLOW_EMPTY") {
+	if code, _, err := run("daemon"); code != exit.Usage || !strings.Contains(err, "SANDBOXCTL_ALLOW_EMPTY") {
 		t.Errorf("%d %q", code, err)
 	}
 }
@@ -302,8 +285,8 @@ func TestSinceTime(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"5", "-5m", "5 m", "yesterday", "-1d", "d", "xd", "1d2w", "1dx", "2026-13-02", "2026-01-02 25:00", "99999999d"} {
-		var e *exitError
-		if got, err := sinceTime(bad, someTime); !errors.As(err, &e) || e.code != exitUsage {
+		var e *exit.Error
+		if got, err := sinceTime(bad, someTime); !errors.As(err, &e) || e.Code != exit.Usage {
 			t.Errorf("%q: %v %v", bad, got, err)
 		}
 	}
@@ -314,7 +297,7 @@ func TestLogs(t *testing.T) {
 	t.Parallel()
 	c := newCLI(t)
 	c.records("web", "old")
-	if code := c.run("logs", "web"); code != exitFailure || !strings.Contains(c.err.String(), "has not run yet") {
+	if code := c.run("logs", "web"); code != exit.Failure || !strings.Contains(c.err.String(), "has not run yet") {
 		t.Errorf("%d %s", code, c.err.String())
 	}
 	logs := filepath.Join(c.state, "sandboxes", "web", sandboxlog.Dir, "1")
@@ -331,12 +314,12 @@ func TestLogs(t *testing.T) {
 		}
 	}
 	for args, want := range map[string]string{"logs web --previous": "no run before", "logs nosuch": `no sandbox "nosuch"`} {
-		if code := c.run(strings.Fields(args)...); code != exitFailure || !strings.Contains(c.err.String(), want) {
+		if code := c.run(strings.Fields(args)...); code != exit.Failure || !strings.Contains(c.err.String(), want) {
 			t.Errorf("%s: %d %s", args, code, c.err.String())
 		}
 	}
 	must(t, os.WriteFile(filepath.Join(c.state, "sandboxes", "old", "meta.json"), []byte("{"), 0o600))
-	if code := c.run("logs", "old"); code != exitFailure || !strings.Contains(c.err.String(), actual.HeldCorrupt) {
+	if code := c.run("logs", "old"); code != exit.Failure || !strings.Contains(c.err.String(), actual.HeldCorrupt) {
 		t.Errorf("%d %s", code, c.err.String())
 	}
 	// Following ends when the caller has had enough, as it should.
@@ -358,8 +341,8 @@ func TestParseSignal(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "0", "-9", "65", "SIG", "NOSUCH", "9 ", "0x9", "SIGSIGTERM"} {
-		var e *exitError
-		if got, err := parseSignal(bad); !errors.As(err, &e) || e.code != exitUsage {
+		var e *exit.Error
+		if got, err := parseSignal(bad); !errors.As(err, &e) || e.Code != exit.Usage {
 			t.Errorf("%q: %v %v", bad, got, err)
 		}
 	}
@@ -409,26 +392,9 @@ func TestExecFlags(t *testing.T) {
 		{env: []string{""}},
 	} {
 		a := base()
-		var e *exitError
-		if err := bad.apply(&a); !errors.As(err, &e) || e.code != exitUsage {
+		var e *exit.Error
+		if err := bad.apply(&a); !errors.As(err, &e) || e.Code != exit.Usage {
 			t.Errorf("%+v: %v", bad, err)
-		}
-	}
-}
-
-func TestExecCodes(t *testing.T) {
-	t.Parallel()
-	plain := errors.New("connection lost")
-	if err := execError("sh", plain); err != plain {
-		t.Errorf("%v", err)
-	}
-	for msg, code := range map[string]int{
-		"no such file or directory": exitNotFound, `executable "x" not found in $PATH`: exitNotFound, "permission denied": exitCannotRun, "": exitCannotRun,
-	} {
-		err := execError("sh", fmt.Errorf("more: %w", &sentry.RemoteError{Message: msg + "\x1b[2J"}))
-		var e *exitError
-		if !errors.As(err, &e) || e.code != code || strings.Contains(e.Error(), "\x1b") || !strings.Contains(e.Error(), "exec sh") {
-			t.Errorf("%q: %v", msg, err)
 		}
 	}
 }

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/cmd/sandboxctl/ocicmd"
 )
 
 // Real clients drive the OCI runtime, operation by operation, as their users
@@ -53,7 +55,7 @@ func newClient(t *testing.T, programs ...string) *client {
 	// A client that runs another one of its programs does not hand all flags on,
 	// so that the state directory must not depend on one.
 	runtime := fmt.Sprintf("#!/bin/sh\nexec %s/sandboxctl oci --root %s/oci \"$@\"\n", binDir, c.work)
-	must(t, os.WriteFile(filepath.Join(c.work, "bin", ociName), []byte(runtime), 0o755))
+	must(t, os.WriteFile(filepath.Join(c.work, "bin", ocicmd.Name), []byte(runtime), 0o755))
 	root := filepath.Join(c.work, "rootfs")
 	for _, d := range []string{"bin", "dev", "etc", "proc", "sys", "tmp"} {
 		must(t, os.MkdirAll(filepath.Join(root, d), 0o755))
@@ -66,7 +68,7 @@ func newClient(t *testing.T, programs ...string) *client {
 	for name := range strings.FieldsSeq("cat echo free hostname id ls mount nc ps pwd sh sleep stat test touch tty true wget") {
 		must(t, os.Symlink("busybox", filepath.Join(root, "bin", name)))
 	}
-	c.env = append(os.Environ(), "PATH="+filepath.Join(c.work, "bin")+":"+os.Getenv("PATH"), "WORK="+c.work, "ROOTFS="+root, "RUNTIME="+filepath.Join(c.work, "bin", ociName))
+	c.env = append(os.Environ(), "PATH="+filepath.Join(c.work, "bin")+":"+os.Getenv("PATH"), "WORK="+c.work, "ROOTFS="+root, "RUNTIME="+filepath.Join(c.work, "bin", ocicmd.Name))
 	t.Cleanup(c.nothingLeft)
 	return c
 }

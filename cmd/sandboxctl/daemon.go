@@ -19,6 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/programs"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/desired/manifestdir"
@@ -31,7 +33,7 @@ import (
 
 type daemonFlags struct {
 	once            bool
-	programs        programFlags
+	programs        programs.Flags
 	sentryLog       string
 	allowEmpty      bool
 	allowMassDelete bool
@@ -60,12 +62,12 @@ say, 1 if not (see ` + "`sandboxctl get`" + ` for why).`,
 		Example: `  sandboxctl daemon
   sandboxctl daemon --once
   sandboxctl --manifests ./manifests --state /tmp/state daemon --log-format json`,
-		Args: noArgs,
+		Args: exit.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.daemon(cmd.Context(), &f) },
 	}
 	fl := cmd.Flags()
 	fl.BoolVar(&f.once, "once", false, "converge, then end")
-	f.programs.register(fl)
+	f.programs.Register(fl)
 	fl.StringVar(&f.sentryLog, "sentry-log-level", "warning", "what sentries log: warning, info or debug")
 	fl.BoolVar(&f.allowEmpty, "allow-empty", false, "believe a manifests directory that was replaced by an empty one")
 	fl.BoolVar(&f.allowMassDelete, "allow-mass-delete", false, "remove any number of sandboxes without approval")
@@ -85,7 +87,7 @@ say, 1 if not (see ` + "`sandboxctl get`" + ` for why).`,
 func (f *daemonFlags) logger(a *app) (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
-		return nil, usagef("--log-level: %v", err)
+		return nil, exit.Usagef("--log-level: %v", err)
 	}
 	opts := &slog.HandlerOptions{Level: level}
 	switch f.logFormat {
@@ -94,20 +96,20 @@ func (f *daemonFlags) logger(a *app) (*slog.Logger, error) {
 	case "json":
 		return slog.New(seldom(slog.NewJSONHandler(a.stderr, opts))), nil
 	}
-	return nil, usagef("--log-format: expected text or json, got %q", f.logFormat)
+	return nil, exit.Usagef("--log-format: expected text or json, got %q", f.logFormat)
 }
 
 func (f *daemonFlags) check() error {
 	switch f.sentryLog {
 	case "warning", "info", "debug":
 	default:
-		return usagef("--sentry-log-level: expected warning, info or debug, got %q", f.sentryLog)
+		return exit.Usagef("--sentry-log-level: expected warning, info or debug, got %q", f.sentryLog)
 	}
 	if f.workers < 1 || f.resync < time.Second || f.pollEvery < 100*time.Millisecond {
-		return usagef("expected --workers of at least 1, --resync of at least 1s and --poll of at least 100ms")
+		return exit.Usagef("expected --workers of at least 1, --resync of at least 1s and --poll of at least 100ms")
 	}
 	if f.keepDeleted < 0 {
-		return usagef("--keep-deleted-logs: expected a duration such as 1h, or 0, got %s", f.keepDeleted)
+		return exit.Usagef("--keep-deleted-logs: expected a duration such as 1h, or 0, got %s", f.keepDeleted)
 	}
 	return nil
 }
@@ -128,7 +130,7 @@ func (a *app) daemon(ctx context.Context, f *daemonFlags) (err error) {
 		return err
 	}
 	opts := launcher.Options{SentryLogLevel: f.sentryLog, KeepDeleted: f.keepDeleted, Log: log}
-	if opts.SentryPath, opts.GoferPath, err = f.programs.find(); err != nil {
+	if opts.SentryPath, opts.GoferPath, err = f.programs.Find(); err != nil {
 		return err
 	}
 	if err := pair.PrepareProcess(); err != nil {
@@ -213,7 +215,7 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, opts launcher.Optio
 	var space desired.Bytes
 	if f.logSpace != "" {
 		if err := space.UnmarshalJSON([]byte(strconv.Quote(f.logSpace))); err != nil {
-			return nil, usagef("--log-space: %v", err)
+			return nil, exit.Usagef("--log-space: %v", err)
 		}
 	}
 	opts.Store, opts.Policy, opts.LogSpace = store, hostPolicy.Load, uint64(space)
@@ -418,7 +420,7 @@ func (d *daemon) run(ctx context.Context, once bool) error {
 		return err
 	}
 	if !summary.Converged {
-		return &exitError{code: exitFailure, err: fmt.Errorf("not converged: %d of %d sandboxes are ready%s; see `sandboxctl get`", summary.Ready, summary.Sandboxes, why(&summary))}
+		return &exit.Error{Code: exit.Failure, Err: fmt.Errorf("not converged: %d of %d sandboxes are ready%s; see `sandboxctl get`", summary.Ready, summary.Sandboxes, why(&summary))}
 	}
 	fmt.Fprintf(d.out.stderr, "converged: %d sandboxes\n", summary.Sandboxes)
 	return nil

@@ -16,6 +16,8 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
 )
@@ -59,7 +61,7 @@ FILE needs to be valid only as far as names go.`,
 				}
 			}
 			if len(names) == 0 {
-				return usagef("expected a NAME, -l LABEL=VALUE or -f FILE")
+				return exit.Usagef("expected a NAME, -l LABEL=VALUE or -f FILE")
 			}
 			if err := a.delete(cmd.Context(), names); err != nil || !wait {
 				return err
@@ -96,7 +98,7 @@ func (a *app) namesIn(ctx context.Context, paths []string) ([]string, error) {
 			}
 			for i := range problems {
 				if p := &problems[i]; p.Name == "" || !slices.Contains(names, p.Name) {
-					errs = append(errs, errors.New(clean(p.Error())))
+					errs = append(errs, errors.New(show.Clean(p.Error())))
 				}
 			}
 		}
@@ -138,7 +140,7 @@ func (a *app) deleteOne(ctx context.Context, name string) error {
 		// Where it can't be recorded, as on a full disk, the manifest is removed all the
 		// same, and what comes of that is looked at in the end.
 		if withdraw, err = a.orderRemoval(name); err != nil {
-			fmt.Fprintf(a.stderr, "warning: delete %s: %s\n", name, clean(err.Error()))
+			fmt.Fprintf(a.stderr, "warning: delete %s: %s\n", name, show.Clean(err.Error()))
 		}
 	}
 	from, err := a.deleteManifests(ctx, w, name)
@@ -210,14 +212,14 @@ func (a *app) tellDeleted(ctx context.Context, name string, from []string) error
 		if why == "" {
 			why = "it is " + st.Phase
 		}
-		return fmt.Errorf("sandbox/%s is still there, its manifest is not: %s", name, clean(why))
+		return fmt.Errorf("sandbox/%s is still there, its manifest is not: %s", name, show.Clean(why))
 	case !w.alive:
 		fmt.Fprintf(a.stdout, "sandbox/%s will be removed when the daemon starts (systemctl start sandboxctl); its manifest is deleted%s\n", name, where)
 	default:
 		fmt.Fprintf(a.stdout, "sandbox/%s deleted%s\n", name, where)
 	}
 	if rec := w.record(name); rec != nil && len(from) == 0 && w.unread(rec.SourceFile) {
-		fmt.Fprintf(a.stderr, "warning: %s, which defined %s, can't be read now: if it comes back with it, %s is started again\n", clean(rec.SourceFile), name, name)
+		fmt.Fprintf(a.stderr, "warning: %s, which defined %s, can't be read now: if it comes back with it, %s is started again\n", show.Clean(rec.SourceFile), name, name)
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/launcher/salvage"
 	"sandboxctl.dev/reconcile"
 )
@@ -83,7 +84,7 @@ func (a *app) eventsOf(name string) ([]actual.Event, error) {
 func describe(out io.Writer, w *world, s *reconcile.Status, events []actual.Event) error {
 	tw := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	line := func(k, format string, args ...any) {
-		if v := clean(fmt.Sprintf(format, args...)); v != "" {
+		if v := show.Clean(fmt.Sprintf(format, args...)); v != "" {
 			fmt.Fprintf(tw, "%s:\t%s\n", k, v)
 		}
 	}
@@ -129,7 +130,7 @@ func describe(out io.Writer, w *world, s *reconcile.Status, events []actual.Even
 	fmt.Fprintln(tw, "\nConditions:\t")
 	fmt.Fprintln(tw, "  TYPE\tSTATUS\tREASON\tSINCE\tMESSAGE")
 	for _, c := range s.Conditions {
-		fmt.Fprintf(tw, "  %s\t%s\t%s\t%s\t%s\n", c.Type, c.Status, c.Reason, age(c.LastTransitionTime, w.in.Now), clean(c.Message))
+		fmt.Fprintf(tw, "  %s\t%s\t%s\t%s\t%s\n", c.Type, c.Status, c.Reason, show.Age(c.LastTransitionTime, w.in.Now), show.Clean(c.Message))
 	}
 	if err := tw.Flush(); err != nil {
 		return err
@@ -137,14 +138,14 @@ func describe(out io.Writer, w *world, s *reconcile.Status, events []actual.Even
 	if len(s.Problems) > 0 {
 		fmt.Fprintln(out, "\nProblems of the manifest (what ran before keeps running):")
 		for _, p := range s.Problems {
-			fmt.Fprintf(out, "  %s\n", clean(p.Error()))
+			fmt.Fprintf(out, "  %s\n", show.Clean(p.Error()))
 		}
 	}
 	for _, warn := range s.Warnings {
-		fmt.Fprintf(out, "\nWarning: %s: %s\n", warn.Reason, clean(warn.Message))
+		fmt.Fprintf(out, "\nWarning: %s: %s\n", warn.Reason, show.Clean(warn.Message))
 	}
 	for _, f := range w.replacedFiles(s.Name) {
-		fmt.Fprintf(out, "\nWarning: FileReplaced: %s\n", clean(f))
+		fmt.Fprintf(out, "\nWarning: FileReplaced: %s\n", show.Clean(f))
 	}
 	if o := w.object(*s); o.Spec != nil {
 		b, err := yaml.Marshal(o.Spec)
@@ -153,7 +154,7 @@ func describe(out io.Writer, w *world, s *reconcile.Status, events []actual.Even
 		}
 		fmt.Fprintln(out, "\nSpec:")
 		for l := range strings.Lines(string(b)) {
-			fmt.Fprintf(out, "  %s\n", clean(strings.TrimSuffix(l, "\n")))
+			fmt.Fprintf(out, "  %s\n", show.Clean(strings.TrimSuffix(l, "\n")))
 		}
 	}
 	if len(events) == 0 {
@@ -162,9 +163,9 @@ func describe(out io.Writer, w *world, s *reconcile.Status, events []actual.Even
 	fmt.Fprintln(out, "\nEvents:")
 	rows := make([][]string, len(events))
 	for i, e := range events {
-		rows[i] = []string{"  " + age(e.At, w.in.Now), e.Type, e.Reason, clean(e.Message)}
+		rows[i] = []string{"  " + show.Age(e.At, w.in.Now), e.Type, e.Reason, show.Clean(e.Message)}
 	}
-	return table(out, []string{"  AGE", "TYPE", "REASON", "MESSAGE"}, rows)
+	return show.Table(out, []string{"  AGE", "TYPE", "REASON", "MESSAGE"}, rows)
 }
 
 // replacedFiles says of which volumes the file of the host is another one than at
@@ -212,7 +213,7 @@ func timeText(t, now time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	return fmt.Sprintf("%s (%s ago)", t.Local().Format(time.RFC3339), age(t, now))
+	return fmt.Sprintf("%s (%s ago)", t.Local().Format(time.RFC3339), show.Age(t, now))
 }
 
 func processText(pid int) string {

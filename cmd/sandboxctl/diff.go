@@ -10,6 +10,8 @@ import (
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
+	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/desired"
 )
 
@@ -32,10 +34,10 @@ were replaced on the host since the sandbox was started. Exit code 0: no differe
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			differs, err := a.diff(cmd.Context(), files)
 			if err != nil {
-				return &exitError{code: exitDiffError, err: err}
+				return &exit.Error{Code: exitDiffError, Err: err}
 			}
 			if differs {
-				return &exitError{code: exitDiffers}
+				return &exit.Error{Code: exitDiffers}
 			}
 			return nil
 		},
@@ -68,13 +70,13 @@ func (a *app) diff(ctx context.Context, files []string) (differs bool, err error
 			}
 		}
 		for _, f := range w.replacedFiles(name) {
-			fmt.Fprintf(a.stderr, "warning: %s: %s\n", clean(name), clean(f))
+			fmt.Fprintf(a.stderr, "warning: %s: %s\n", show.Clean(name), show.Clean(f))
 		}
 		now, err := canonicalYAML(ms[i].Sandbox)
 		if err != nil {
 			return false, err
 		}
-		if d := diff.Diff(name+" in "+clean(from), old, name+" in "+clean(ms[i].Position.File), now); len(d) > 0 {
+		if d := diff.Diff(name+" in "+show.Clean(from), old, name+" in "+show.Clean(ms[i].Position.File), now); len(d) > 0 {
 			differs = true
 			if _, err := a.stdout.Write(d); err != nil {
 				return differs, err

@@ -17,6 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/programs"
+	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/desired/trustedfile"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/built"
@@ -42,16 +45,16 @@ const (
 
 func (a *app) doctorCommand() *cobra.Command {
 	var output string
-	var programs programFlags
+	var beside programs.Flags
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check this host and what runs on it",
 		Long: `Check what sandboxes need of this host, and whether what is on record agrees with
 what runs. Nothing is changed. Exit code 1 if there is an error.`,
 		Example: "  sandboxctl doctor",
-		Args:    noArgs,
+		Args:    exit.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			findings := a.checkHost(cmd.Context(), &programs)
+			findings := a.checkHost(cmd.Context(), &beside)
 			findings = append(findings, a.checkState(cmd.Context())...)
 			findings = append(findings, a.checkStrays()...)
 			findings = append(findings, a.checkManifests())
@@ -65,28 +68,28 @@ what runs. Nothing is changed. Exit code 1 if there is an error.`,
 			}
 			switch output {
 			case "json":
-				if err := printJSON(a.stdout, findings); err != nil {
+				if err := show.JSON(a.stdout, findings); err != nil {
 					return err
 				}
 			case "":
 				rows := make([][]string, len(findings))
 				for i, f := range findings {
-					rows[i] = []string{strings.ToUpper(f.Level), f.Check, clean(f.Message)}
+					rows[i] = []string{strings.ToUpper(f.Level), f.Check, show.Clean(f.Message)}
 				}
-				if err := table(a.stdout, nil, rows); err != nil {
+				if err := show.Table(a.stdout, nil, rows); err != nil {
 					return err
 				}
 			default:
-				return usagef("-o: expected json, got %q", output)
+				return exit.Usagef("-o: expected json, got %q", output)
 			}
 			if bad > 0 {
-				return &exitError{code: exitFailure, err: fmt.Errorf("%d of %d checks failed", bad, len(findings))}
+				return &exit.Error{Code: exit.Failure, Err: fmt.Errorf("%d of %d checks failed", bad, len(findings))}
 			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "json")
-	programs.register(cmd.Flags())
+	beside.Register(cmd.Flags())
 	return cmd
 }
 
@@ -98,7 +101,7 @@ func check(name, good string, err error) finding {
 	return finding{name, levelOK, good}
 }
 
-func (a *app) checkHost(ctx context.Context, programs *programFlags) []finding {
+func (a *app) checkHost(ctx context.Context, beside *programs.Flags) []finding {
 	var out []finding
 	var uts unix.Utsname
 	if err := unix.Uname(&uts); err == nil {
@@ -108,8 +111,8 @@ func (a *app) checkHost(ctx context.Context, programs *programFlags) []finding {
 		out = append(out, finding{"user", levelError, "not root: the daemon must be"})
 	}
 	out = append(out, check("build", "without cgo", gofer.CanRun()), checkIdentity(), checkMountAPI())
-	sentry, goferProgram := programs.check(ctx)
-	out = append(out, check("sentry", sentry.String(), sentry.err), check("gofer", goferProgram.String(), goferProgram.err))
+	sentry, goferProgram := beside.Check(ctx)
+	out = append(out, check("sentry", sentry.String(), sentry.Err), check("gofer", goferProgram.String(), goferProgram.Err))
 	out = append(out, checkNamespaces(ctx))
 	return append(out, checkCgroups()...)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/desired"
 )
 
@@ -34,7 +35,7 @@ after the other, each once; if the editor fails, the others are not opened.`,
 		ValidArgsFunction: a.completeMore,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return usagef("expected a NAME")
+				return exit.Usagef("expected a NAME")
 			}
 			return a.editAll(cmd.Context(), args)
 		},

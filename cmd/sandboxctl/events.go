@@ -10,6 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/show"
 )
 
 func (a *app) eventsCommand() *cobra.Command {
@@ -28,7 +30,7 @@ func (a *app) eventsCommand() *cobra.Command {
 		ValidArgsFunction: a.completeMore,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if output != "" && output != "json" {
-				return usagef("-o: expected json, got %q", output)
+				return exit.Usagef("-o: expected json, got %q", output)
 			}
 			from, err := sinceTime(since, time.Now())
 			if err != nil {
@@ -45,21 +47,21 @@ func (a *app) eventsCommand() *cobra.Command {
 			defer store.Close()
 			r := store.ReadEvents()
 			defer r.Close()
-			show := func(e actual.Event) error {
+			each := func(e actual.Event) error {
 				if (names != nil && !slices.Contains(names, e.Sandbox)) || e.At.Before(from) {
 					return nil
 				}
 				if output == "json" {
-					return printJSONLine(a.stdout, e)
+					return show.JSONLine(a.stdout, e)
 				}
 				name := e.Sandbox
 				if name == "" {
 					name = "-"
 				}
-				_, err := fmt.Fprintf(a.stdout, "%s  %-7s  %-14s  %-16s  %s\n", e.At.Local().Format(time.RFC3339), e.Type, name, e.Reason, clean(e.Message))
+				_, err := fmt.Fprintf(a.stdout, "%s  %-7s  %-14s  %-16s  %s\n", e.At.Local().Format(time.RFC3339), e.Type, name, e.Reason, show.Clean(e.Message))
 				return err
 			}
-			if err := r.Next(show); err != nil || !watch {
+			if err := r.Next(each); err != nil || !watch {
 				return err
 			}
 			tick := time.NewTicker(watchEvery)
@@ -70,7 +72,7 @@ func (a *app) eventsCommand() *cobra.Command {
 					return nil
 				case <-tick.C:
 				}
-				if err := r.Next(show); err != nil {
+				if err := r.Next(each); err != nil {
 					return err
 				}
 			}

@@ -20,8 +20,20 @@ import (
 	"github.com/containerd/console"
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/cmd/sandboxctl/attach"
+	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/launcher/wire"
 )
+
+// blockingPipe makes a pipe whose ends block: a program that is given one shares the
+// flag with us.
+func blockingPipe() (r, w *os.File, err error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return nil, nil, err
+	}
+	return os.NewFile(uintptr(fds[0]), "pipe"), os.NewFile(uintptr(fds[1]), "pipe"), nil
+}
 
 // execHost has one running sandbox, web, with the programs of the host.
 func execHost(t *testing.T) *host {
@@ -145,7 +157,7 @@ func TestExecClosedPipe(t *testing.T) {
 		cmd := h.command("exec", "web", "--", c)
 		cmd.Stdout, cmd.Stderr = full, &errs
 		must(t, cmd.Start())
-		if code := within(t, cmd); code != exitFailure || !strings.Contains(errs.String(), "no space left") {
+		if code := within(t, cmd); code != exit.Failure || !strings.Contains(errs.String(), "no space left") {
 			t.Errorf("%s: exit code %d, %q", c, code, errs.String())
 		}
 	}
@@ -159,7 +171,7 @@ func TestExecClientDies(t *testing.T) {
 		"hung up": func(c *exec.Cmd) error { return c.Process.Signal(unix.SIGHUP) },
 		"aborted": func(c *exec.Cmd) error { return c.Process.Signal(unix.SIGABRT) },
 		"impatient": func(c *exec.Cmd) error {
-			for range impatience {
+			for range attach.Impatience {
 				if err := c.Process.Signal(unix.SIGTERM); err != nil {
 					return nil // that was enough
 				}
@@ -380,7 +392,7 @@ func TestExecSignals(t *testing.T) {
 	ignoring.Env = h.command().Env
 	must(t, ignoring.Start())
 	h.until("begins", func() bool { return slices.Contains(h.commands(), "sleep") })
-	for range 2 * impatience {
+	for range 2 * attach.Impatience {
 		for _, sig := range []syscall.Signal{unix.SIGHUP, unix.SIGINT} {
 			must(t, ignoring.Process.Signal(sig))
 		}

@@ -5,13 +5,11 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"encoding/json"
-	"reflect"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
-	"sandboxctl.dev/actual/untrusted"
+	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/gofer/sandboxlog"
 )
 
@@ -28,7 +26,7 @@ func checkLines(t *testing.T, s string) {
 		for i, r := range line {
 			switch {
 			case r == '\x1b':
-				n := colour(line[i:])
+				n := show.Colour(line[i:])
 				if n == 0 {
 					t.Fatalf("%q", line)
 				}
@@ -75,41 +73,6 @@ func FuzzLogs(f *testing.F) {
 		}
 		if err := p.flush(); err != nil || out.Len() > len(log) {
 			t.Fatalf("%d bytes of %d: %v", out.Len(), len(log), err)
-		}
-	})
-}
-
-// Whatever a status says: a table has its lines and no more, and JSON is what was
-// said, in characters that a terminal does not obey.
-func FuzzOutput(f *testing.F) {
-	for _, s := range []string{"", "a", "a\nb\tc", "\x1b[2J", "\u009b2J\u0085", "\u202egpj.exe", "\u2028\u2029", "\xff\xc2", "\\u001b", "<&>", "\x00\x7f", "\U000e0001"} {
-		f.Add(s, s+"x")
-	}
-	f.Fuzz(func(t *testing.T, a, b string) {
-		var out bytes.Buffer
-		if err := table(&out, []string{"A", "B"}, [][]string{{clean(a), clean(b)}}); err != nil {
-			t.Fatal(err)
-		}
-		if lines := strings.Split(out.String(), "\n"); len(lines) != 3 || strings.IndexFunc(strings.Join(lines, ""), untrusted.Obeyed) >= 0 {
-			t.Fatalf("%q", out.String())
-		}
-		if s := cleanLines(a + "\n" + b); strings.IndexFunc(strings.ReplaceAll(s, "\n", ""), untrusted.Obeyed) >= 0 {
-			t.Fatalf("%q", s)
-		}
-		a, b = strings.ToValidUTF8(a, "?"), strings.ToValidUTF8(b, "?")
-		said := map[string]any{a: []any{b, a}}
-		for _, show := range []func() error{func() error { return printJSON(&out, said) }, func() error { return printJSONLine(&out, said) }} {
-			out.Reset()
-			if err := show(); err != nil {
-				t.Fatal(err)
-			}
-			if i := strings.IndexFunc(strings.ReplaceAll(out.String(), "\n", ""), untrusted.Obeyed); i >= 0 {
-				t.Fatalf("%q", out.String())
-			}
-			var back map[string]any
-			if err := json.Unmarshal(out.Bytes(), &back); err != nil || !reflect.DeepEqual(back, said) {
-				t.Fatalf("%q is %v: %v", said, back, err)
-			}
 		}
 	})
 }

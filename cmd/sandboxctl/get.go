@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
 )
@@ -66,7 +68,7 @@ asked.`,
 				return err
 			}
 			if watch && output == "manifest" {
-				return usagef("-o manifest can't be watched; use -o yaml")
+				return exit.Usagef("-o manifest can't be watched; use -o yaml")
 			}
 			if watch {
 				return a.watchGet(cmd.Context(), &sel, args, output)
@@ -106,12 +108,12 @@ func (a *app) printGet(w *world, names []string, output string) error {
 		}
 		return nil
 	case "json", "yaml":
-		show := printJSON
+		encode := show.JSON
 		if output == "yaml" {
-			show = printYAML
+			encode = show.YAML
 		}
 		if len(names) == 1 {
-			return show(a.stdout, w.object(statuses[0]))
+			return encode(a.stdout, w.object(statuses[0]))
 		}
 		list := objectList{APIVersion: desired.APIVersion, Kind: desired.Kind + "List", Items: []object{}, Summary: w.summary}
 		if names == nil {
@@ -120,7 +122,7 @@ func (a *app) printGet(w *world, names []string, output string) error {
 		for i := range statuses {
 			list.Items = append(list.Items, w.object(statuses[i]))
 		}
-		return show(a.stdout, list)
+		return encode(a.stdout, list)
 	}
 	a.warnings(w)
 	switch {
@@ -135,18 +137,18 @@ func (a *app) printGet(w *world, names []string, output string) error {
 		rows[i] = w.getRow(&statuses[i], output == "wide")
 	}
 	if len(rows) > 0 {
-		if err := table(a.stdout, getHeader(output == "wide"), rows); err != nil {
+		if err := show.Table(a.stdout, getHeader(output == "wide"), rows); err != nil {
 			return err
 		}
 	}
 	// Problems of files that belong to no sandbox are shown nowhere else.
 	if names == nil {
 		for _, w := range w.in.Desired.Warnings {
-			fmt.Fprintf(a.stderr, "warning: %s\n", clean(w.Error()))
+			fmt.Fprintf(a.stderr, "warning: %s\n", show.Clean(w.Error()))
 		}
 		for _, p := range w.in.Desired.Problems {
 			if p.Name == "" {
-				fmt.Fprintf(a.stderr, "%s\n", clean(p.Error()))
+				fmt.Fprintf(a.stderr, "%s\n", show.Clean(p.Error()))
 			}
 		}
 	}
@@ -183,7 +185,7 @@ func (w *world) getRow(s *reconcile.Status, wide bool) []string {
 	if s.Phase == reconcile.PhaseRunning {
 		since = s.StartedAt
 	}
-	row := []string{s.Name, s.Phase, ready.Status, strconv.FormatInt(s.RestartCount, 10), age(since, now), pidText(s.SentryPID), pidText(s.GoferPID)}
+	row := []string{s.Name, s.Phase, ready.Status, strconv.FormatInt(s.RestartCount, 10), show.Age(since, now), pidText(s.SentryPID), pidText(s.GoferPID)}
 	if wide {
 		source := s.SourceFile
 		if s.SourceLine > 0 {
@@ -193,9 +195,9 @@ func (w *world) getRow(s *reconcile.Status, wide bool) []string {
 		if s.Generation != s.ObservedGeneration {
 			generation += " of " + strconv.FormatInt(s.Generation, 10)
 		}
-		row = append(row, generation, clean(source), exitText(s.LastTermination), clean(s.Runtime))
+		row = append(row, generation, show.Clean(source), exitText(s.LastTermination), show.Clean(s.Runtime))
 	}
-	return append(row, clean(w.headline(s)))
+	return append(row, show.Clean(w.headline(s)))
 }
 
 // headline is that of a sandbox, without what is said of the whole above the rows.
@@ -302,9 +304,9 @@ func (a *app) eachLook(ctx context.Context, fn func(*world) (done bool, err erro
 
 func (a *app) watchGet(ctx context.Context, sel *selection, args []string, output string) error {
 	last := map[string]string{}
-	cols := &columns{}
+	cols := &show.Columns{}
 	if output == "" || output == "wide" {
-		cols.add(getHeader(output == "wide"))
+		cols.Add(getHeader(output == "wide"))
 	}
 	err := a.eachLook(ctx, func(w *world) (bool, error) {
 		names, err := sel.names(w, nil, true)
@@ -317,7 +319,7 @@ func (a *app) watchGet(ctx context.Context, sel *selection, args []string, outpu
 		if err := a.printChanges(w, names, output, last, cols); err != nil {
 			return true, err
 		}
-		return false, cols.print(a.stdout)
+		return false, cols.Print(a.stdout)
 	})
 	if ctx.Err() != nil {
 		return nil
@@ -326,7 +328,7 @@ func (a *app) watchGet(ctx context.Context, sel *selection, args []string, outpu
 }
 
 // printChanges prints the sandboxes whose status is not what it was.
-func (a *app) printChanges(w *world, names []string, output string, last map[string]string, cols *columns) error {
+func (a *app) printChanges(w *world, names []string, output string, last map[string]string, cols *show.Columns) error {
 	now := map[string]bool{}
 	for i := range w.statuses {
 		s := &w.statuses[i]
@@ -349,14 +351,14 @@ func (a *app) printChanges(w *world, names []string, output string, last map[str
 		last[s.Name] = key
 		switch output {
 		case "json":
-			err = printJSONLine(a.stdout, w.object(*s))
+			err = show.JSONLine(a.stdout, w.object(*s))
 		case "yaml":
 			fmt.Fprintln(a.stdout, "---")
-			err = printYAML(a.stdout, w.object(*s))
+			err = show.YAML(a.stdout, w.object(*s))
 		case "name":
 			_, err = fmt.Fprintln(a.stdout, s.Name)
 		default:
-			cols.add(row)
+			cols.Add(row)
 		}
 		if err != nil {
 			return err
@@ -366,7 +368,7 @@ func (a *app) printChanges(w *world, names []string, output string, last map[str
 		if !now[n] {
 			delete(last, n)
 			if output == "" || output == "wide" {
-				cols.add([]string{n, "removed"})
+				cols.Add([]string{n, "removed"})
 			}
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"sandboxctl.dev/actual/untrusted"
+	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
 )
@@ -29,7 +30,7 @@ func (a *app) printManifests(w *world, statuses []reconcile.Status) error {
 			if len(statuses) == 1 {
 				return err
 			}
-			fmt.Fprintf(a.stderr, "warning: %s\n", clean(err.Error()))
+			fmt.Fprintf(a.stderr, "warning: %s\n", show.Clean(err.Error()))
 			continue
 		}
 		if err := printManifest(a.stdout, e.Sandbox, printed > 0); err != nil {
@@ -49,7 +50,7 @@ func printManifest(out io.Writer, sb *desired.Sandbox, separate bool) error {
 		return err
 	}
 	var doc yaml.Node
-	if err := yaml.Unmarshal(escaped(b), &doc); err != nil { // JSON is YAML, but for control characters
+	if err := yaml.Unmarshal(show.Escaped(b), &doc); err != nil { // JSON is YAML, but for control characters
 		return fmt.Errorf("encode manifest: %w", err)
 	}
 	if err := restyle(&doc); err != nil {
@@ -64,7 +65,7 @@ func printManifest(out io.Writer, sb *desired.Sandbox, separate bool) error {
 	if err := errors.Join(enc.Encode(&doc), enc.Close()); err != nil {
 		return fmt.Errorf("encode manifest: %w", err)
 	}
-	if _, err := out.Write(escaped(text.Bytes())); err != nil {
+	if _, err := out.Write(show.Escaped(text.Bytes())); err != nil {
 		return fmt.Errorf("print manifest: %w", err)
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/gofer/sandboxlog"
 	"sandboxctl.dev/launcher/logs"
 	"sandboxctl.dev/reconcile"
@@ -95,7 +96,7 @@ func (a *app) logs(ctx context.Context, names []string, f *logsFlags) error {
 			w = lines
 		}
 		r := &logReader{store: store, name: name, flags: f, p: &logPrinter{
-			out: bufio.NewWriter(w), timestamps: f.timestamps, terminal: isTerminal(a.stdout), since: f.after,
+			out: bufio.NewWriter(w), timestamps: f.timestamps, terminal: show.IsTerminal(a.stdout), since: f.after,
 		}}
 		r.note = func(text string) {
 			notes.Lock()
@@ -195,7 +196,7 @@ func (r *logReader) run() (logRun, error) {
 		if runs[0].deleted == nil {
 			who = "an earlier " + who
 		}
-		r.note(fmt.Sprintf("%s was deleted %s ago; these are the logs of %s", who, age(run.deleted.At, time.Now()), which))
+		r.note(fmt.Sprintf("%s was deleted %s ago; these are the logs of %s", who, show.Age(run.deleted.At, time.Now()), which))
 	}
 	return run, nil
 }

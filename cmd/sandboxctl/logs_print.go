@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/gofer/sandboxlog"
 )
 
@@ -80,7 +81,7 @@ func (p *logPrinter) print(e sandboxlog.Entry) error {
 		p.out.WriteByte(' ')
 	}
 	if p.terminal {
-		text := cleanLine(string(e.Text))
+		text := show.CleanLine(string(e.Text))
 		p.coloured = p.coloured || strings.Contains(text, "\x1b[")
 		p.out.WriteString(text)
 	} else {

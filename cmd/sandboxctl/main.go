@@ -13,15 +13,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/ocicmd"
+	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/launcher/guest"
-)
-
-// Exit codes. diff and exec have their own meanings; see their help.
-const (
-	exitOK      = 0
-	exitFailure = 1
-	exitUsage   = 2
-	exitTimeout = 3 // of wait
 )
 
 func main() {
@@ -36,8 +31,8 @@ func main() {
 		stop()
 	}()
 	args := os.Args[1:]
-	if isOCI(os.Args[0]) {
-		args = append([]string{ociVerb}, args...)
+	if ocicmd.IsRuntime(os.Args[0]) {
+		args = append([]string{ocicmd.Verb}, args...)
 	}
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	os.Exit(a.run(ctx, args))
@@ -58,26 +53,6 @@ func interruptible() (context.Context, func()) {
 	return signal.NotifyContext(context.Background(), signals...)
 }
 
-// exitError carries an exit code. A nil err prints nothing.
-type exitError struct {
-	code int
-	err  error
-}
-
-func (e *exitError) Error() string {
-	if e.err == nil {
-		return fmt.Sprintf("exit code %d", e.code)
-	}
-	return e.err.Error()
-}
-
-func (e *exitError) Unwrap() error { return e.err }
-
-// usagef is an error in how the program was called.
-func usagef(format string, args ...any) error {
-	return &exitError{code: exitUsage, err: fmt.Errorf(format, args...)}
-}
-
 // run runs one command line and returns the exit code. It is the only place
 // that prints errors, but for those of an OCI runtime.
 func (a *app) run(ctx context.Context, args []string) int {
@@ -91,20 +66,20 @@ func (a *app) run(ctx context.Context, args []string) int {
 		cmd, err = root.ExecuteContextC(ctx)
 	}
 	if err == nil {
-		return exitOK
+		return exit.OK
 	}
-	if cmd.Name() == ociVerb || cmd.HasParent() && cmd.Parent().Name() == ociVerb {
-		return a.ociFailed(cmd, err)
+	if cmd.Name() == ocicmd.Verb || cmd.HasParent() && cmd.Parent().Name() == ocicmd.Verb {
+		return a.oci.Failed(cmd, err)
 	}
-	code := exitFailure
-	if e, ok := errors.AsType[*exitError](err); ok {
-		code = e.code
-		if e.err == nil {
+	code := exit.Failure
+	if e, ok := errors.AsType[*exit.Error](err); ok {
+		code = e.Code
+		if e.Err == nil {
 			return code
 		}
 	}
-	fmt.Fprintf(a.stderr, "sandboxctl: %s\n", cleanLines(err.Error()))
-	if code == exitUsage {
+	fmt.Fprintf(a.stderr, "sandboxctl: %s\n", show.CleanLines(err.Error()))
+	if code == exit.Usage {
 		fmt.Fprintf(a.stderr, "See `%s --help`.\n", cmd.CommandPath())
 	}
 	return code

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/containerd/console"
+
+	"sandboxctl.dev/cmd/sandboxctl/ocicmd"
 )
 
 // A container with a terminal, and a command in one: ours is connected to it,
@@ -21,7 +23,7 @@ func TestRuntimeTerminal(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(c.work, "config.json"), []byte(`{"ociVersion":"1.0.2","root":{"path":"rootfs"},"process":{"terminal":true,
 "args":["/bin/sh","-c","trap 'echo interrupted' INT; trap 'busybox stty size' WINCH; test -t 0 && test -t 1 && echo a tty; busybox stty size; echo ready; read line; echo line $line; while ! test -e /over; do sleep 0.1; done; exit 5"],
 "cwd":"/","user":{"uid":0,"gid":0},"env":["PATH=/bin"]},"linux":{"namespaces":[{"type":"network"},{"type":"pid"}]}}`), 0o644))
-	runtime := filepath.Join(c.work, "bin", ociName)
+	runtime := filepath.Join(c.work, "bin", ocicmd.Name)
 	t.Cleanup(func() {
 		if out, err := exec.Command(runtime, "delete", "--force", "c").CombinedOutput(); err != nil {
 			t.Errorf("%v: %s", err, out)

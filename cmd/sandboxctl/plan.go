@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/reconcile"
 )
 
@@ -35,7 +37,7 @@ begin, what waits, for what and until when, which operations it cancels, and wha
 waits for approval. Nothing is done.`,
 		Example: `  sandboxctl plan
   sandboxctl plan -o json`,
-		Args: noArgs,
+		Args: exit.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			w, err := a.once(cmd.Context())
 			if err != nil {
@@ -66,12 +68,12 @@ func (a *app) printPlan(w *world, output string) error {
 	}{lines, w.summary}
 	switch output {
 	case "json":
-		return printJSON(a.stdout, doc)
+		return show.JSON(a.stdout, doc)
 	case "yaml":
-		return printYAML(a.stdout, doc)
+		return show.YAML(a.stdout, doc)
 	case "":
 	default:
-		return usagef("-o: expected json or yaml, got %q", output)
+		return exit.Usagef("-o: expected json or yaml, got %q", output)
 	}
 	a.warnings(w)
 	if g := w.plan.Guard; g != nil {
@@ -85,15 +87,15 @@ func (a *app) printPlan(w *world, output string) error {
 	}
 	rows := make([][]string, len(lines))
 	for i, l := range lines {
-		rows[i] = []string{l.Op, l.Name, l.Reason, clean(l.WaitsFor)}
+		rows[i] = []string{l.Op, l.Name, l.Reason, show.Clean(l.WaitsFor)}
 	}
-	return table(a.stdout, []string{"OPERATION", "NAME", "REASON", "WAITS FOR"}, rows)
+	return show.Table(a.stdout, []string{"OPERATION", "NAME", "REASON", "WAITS FOR"}, rows)
 }
 
 // warnings says on stderr what is the matter with the whole.
 func (a *app) warnings(w *world) {
 	if !w.summary.Complete {
-		fmt.Fprintf(a.stderr, "warning: %s: %s\n", w.summary.Reason, clean(w.summary.Message))
+		fmt.Fprintf(a.stderr, "warning: %s: %s\n", w.summary.Reason, show.Clean(w.summary.Message))
 	}
 	if w.plan.Guard != nil {
 		fmt.Fprintf(a.stderr, "warning: "+actual.EventApprovalNeeded+": %s\n", w.plan.Guard.Message)
@@ -118,7 +120,7 @@ func (a *app) approveCommand() *cobra.Command {
 so many of them that the daemon asks first. Exactly those are approved that
 ` + "`sandboxctl plan`" + ` shows now.`,
 		Example: `  sandboxctl plan && sandboxctl approve`,
-		Args:    noArgs,
+		Args:    exit.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			w, err := a.once(cmd.Context())
 			if err != nil {

@@ -7,6 +7,9 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
+
+	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/ocicmd"
 )
 
 // pointers are verbs of other tools that people type. They are in no list, and say
@@ -27,7 +30,7 @@ func (a *app) pointers() (out []*cobra.Command) {
 		out = append(out, &cobra.Command{
 			Use: verb, Hidden: true, Short: "Not a verb here: " + advice, Long: "Not a verb here: " + advice + ".",
 			Example: "  sandboxctl help", DisableFlagParsing: true,
-			RunE: func(*cobra.Command, []string) error { return usagef("there is no %q: %s", verb, advice) },
+			RunE: func(*cobra.Command, []string) error { return exit.Usagef("there is no %q: %s", verb, advice) },
 		})
 	}
 	return out
@@ -36,7 +39,7 @@ func (a *app) pointers() (out []*cobra.Command) {
 // anybody are the verbs that need no access to the manifests and the state of the
 // host.
 var anybody = []string{
-	"help", "completion", "bash", "zsh", "fish", "powershell", "version", "validate", "doctor", ociVerb,
+	"help", "completion", "bash", "zsh", "fish", "powershell", "version", "validate", "doctor", ocicmd.Verb,
 	cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd,
 }
 
@@ -46,7 +49,7 @@ func (a *app) checkRoot(cmd *cobra.Command, euid int) error {
 	if euid == 0 || a.manifests != defaultManifests || a.state != defaultState {
 		return nil
 	}
-	if slices.Contains(anybody, cmd.Name()) || !cmd.HasParent() || cmd.Parent().Name() == ociVerb || cmd.Hidden {
+	if slices.Contains(anybody, cmd.Name()) || !cmd.HasParent() || cmd.Parent().Name() == ocicmd.Verb || cmd.Hidden {
 		return nil
 	}
 	return fmt.Errorf("the sandboxes of this host are root's, and you are not root (uid %d): try `sudo sandboxctl %s`, or name directories of your own with --manifests and --state",

@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/cmd/sandboxctl/ocicmd"
+	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher/hostfs"
@@ -21,7 +23,7 @@ import (
 // policyFile is the host policy that this run judges by: the one that was asked
 // for, or the one the daemon uses, or the system's.
 func (a *app) policyFile(daemon *actual.DaemonInfo) *hostpolicy.File {
-	opts := hostpolicy.Options{Path: hostpolicy.DefaultPath, Optional: true, Protected: []string{a.manifests, a.state, defaultRuntimeRoot}}
+	opts := hostpolicy.Options{Path: hostpolicy.DefaultPath, Optional: true, Protected: []string{a.manifests, a.state, ocicmd.DefaultRoot}}
 	switch {
 	case a.policy != "":
 		opts.Path, opts.Optional = a.policy, false
@@ -41,7 +43,7 @@ func (a *app) readDaemon() (info *actual.DaemonInfo, alive bool) {
 	defer store.Close()
 	info, live, err := store.DaemonInfo()
 	if err != nil {
-		fmt.Fprintf(a.stderr, "warning: %s\n", clean(err.Error()))
+		fmt.Fprintf(a.stderr, "warning: %s\n", show.Clean(err.Error()))
 		return nil, false
 	}
 	return info, live == actual.Alive
@@ -56,7 +58,7 @@ func (a *app) hostPolicy() (*hostpolicy.Policy, error) {
 // notePolicy says so when what was computed is not what the daemon computes.
 func (v *viewer) notePolicy() {
 	if d := v.info; v.alive && v.a.policy != "" && d.HostPolicy.Path != "" && d.HostPolicy.Path != v.a.policy {
-		fmt.Fprintf(v.a.stderr, "warning: judged by the host policy %s; the daemon uses %s\n", clean(v.a.policy), clean(d.HostPolicy.Path))
+		fmt.Fprintf(v.a.stderr, "warning: judged by the host policy %s; the daemon uses %s\n", show.Clean(v.a.policy), show.Clean(d.HostPolicy.Path))
 	}
 }
 

@@ -10,9 +10,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/sentry"
-	"sandboxctl.dev/launcher/wire"
 )
 
 func (a *app) psCommand() *cobra.Command {
@@ -39,7 +39,7 @@ T (stopped), t (traced) or Z (has ended; its parent has not asked how).`,
 					return fmt.Errorf("ps of %s: %w", name, err)
 				}
 				if output == "json" {
-					return printJSON(a.stdout, ps)
+					return show.JSON(a.stdout, ps)
 				}
 				if len(args) != 1 {
 					if shown++; shown > 1 {
@@ -47,24 +47,13 @@ T (stopped), t (traced) or Z (has ended; its parent has not asked how).`,
 					}
 					fmt.Fprintf(a.stdout, "sandbox/%s\n", name)
 				}
-				return a.printProcesses(ps)
+				return show.Processes(a.stdout, ps)
 			})
 		},
 	}
 	sel.add(cmd)
 	cmd.Flags().StringVarP(&output, "output", "o", "", "json")
 	return cmd
-}
-
-func (a *app) printProcesses(ps []wire.Process) error {
-	rows := make([][]string, len(ps))
-	for i, p := range ps {
-		rows[i] = []string{
-			strconv.Itoa(int(p.UID)), strconv.Itoa(int(p.PID)), strconv.Itoa(int(p.PPID)),
-			clean(p.State), clean(p.TTY), clean(p.STime), clean(p.Time), clean(p.Cmd),
-		}
-	}
-	return table(a.stdout, []string{"UID", "PID", "PPID", "STATE", "TTY", "STARTED", "TIME", "COMMAND"}, rows)
 }
 
 // usage is what one sandbox uses.
@@ -109,16 +98,16 @@ spec.resources or by default of the host policy, are in -o json.`,
 				return err
 			}
 			if output == "json" {
-				return printJSON(a.stdout, us)
+				return show.JSON(a.stdout, us)
 			}
 			rows := make([][]string, len(us))
 			for i, u := range us {
 				rows[i] = []string{
-					u.Name, cpuText(int64(u.GuestCPU)), bytesText(int64(u.GuestMemory)), strconv.FormatUint(u.GuestPIDs, 10),
-					cpuText(u.Host.CPUNanos), bytesText(u.Host.MemoryBytes), countText(u.Host.PIDs),
+					u.Name, cpuText(int64(u.GuestCPU)), show.Bytes(int64(u.GuestMemory)), strconv.FormatUint(u.GuestPIDs, 10),
+					cpuText(u.Host.CPUNanos), show.Bytes(u.Host.MemoryBytes), countText(u.Host.PIDs),
 				}
 			}
-			return table(a.stdout, []string{"NAME", "CPU", "MEMORY", "PIDS", "HOST CPU", "HOST MEMORY", "HOST PIDS"}, rows)
+			return show.Table(a.stdout, []string{"NAME", "CPU", "MEMORY", "PIDS", "HOST CPU", "HOST MEMORY", "HOST PIDS"}, rows)
 		},
 	}
 	sel.add(cmd)
@@ -154,7 +143,7 @@ func (a *app) usages(cmd *cobra.Command, names []string) ([]usage, error) {
 			continue
 		}
 		if err != nil {
-			fmt.Fprintf(a.stderr, "warning: %s\n", clean(err.Error()))
+			fmt.Fprintf(a.stderr, "warning: %s\n", show.Clean(err.Error()))
 			continue
 		}
 		out = append(out, *u)

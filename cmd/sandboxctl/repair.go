@@ -12,6 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/built"
 	"sandboxctl.dev/reconcile"
@@ -37,7 +39,7 @@ What was damaged is kept below the state directory, in damaged/.`,
 		Example: `  sandboxctl describe web
   sandboxctl repair web
   sandboxctl repair --end web`,
-		Args:              exactArgs("NAME"),
+		Args:              exit.Args("NAME"),
 		ValidArgsFunction: a.completeHeld,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			w, err := a.once(cmd.Context())
@@ -55,7 +57,7 @@ What was damaged is kept below the state directory, in damaged/.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.stdout, "sandbox/%s repaired: %s\n", s.Name, clean(said))
+			fmt.Fprintf(a.stdout, "sandbox/%s repaired: %s\n", s.Name, show.Clean(said))
 			return nil
 		},
 	}

@@ -7,11 +7,15 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"sandboxctl.dev/cmd/sandboxctl/attach"
+	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/ocicmd"
 	"sandboxctl.dev/desired/hostpolicy"
 )
 
@@ -22,9 +26,13 @@ type app struct {
 
 	manifests string
 	state     string
-	// runtime are the flags of the OCI runtime.
-	runtime *ociFlags
-	policy  string // "" if not given
+	policy    string // "" if not given
+	// oci are the verbs of the OCI runtime.
+	oci *ocicmd.Verbs
+}
+
+func (a *app) streams() attach.Streams {
+	return attach.Streams{In: a.stdin, Out: a.stdout, Err: a.stderr}
 }
 
 const rootLong = `sandboxctl keeps gVisor sandboxes on this host converged with YAML manifests in
@@ -38,6 +46,7 @@ Each flag can also be set by an environment variable: --manifests by
 SANDBOXCTL_MANIFESTS, and so on.`
 
 func (a *app) rootCommand() *cobra.Command {
+	a.oci = ocicmd.New(a.streams(), programVersion())
 	root := &cobra.Command{
 		Use:     "sandboxctl",
 		Version: programVersion(),
@@ -49,7 +58,7 @@ func (a *app) rootCommand() *cobra.Command {
   sandboxctl exec -it web -- sh           # a shell in a sandbox`,
 		SilenceUsage:               true,
 		SilenceErrors:              true,
-		Args:                       verbArgs,
+		Args:                       exit.VerbArgs,
 		SuggestionsMinimumDistance: 2,
 		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
@@ -62,7 +71,7 @@ func (a *app) rootCommand() *cobra.Command {
 			return a.absolute()
 		},
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{code: exitUsage, err: err} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exit.Error{Code: exit.Usage, Err: err} })
 	root.SetVersionTemplate("sandboxctl {{.Version}}\n")
 	root.PersistentFlags().StringVar(&a.manifests, "manifests", defaultManifests, "directory of manifests")
 	root.PersistentFlags().StringVar(&a.state, "state", defaultState, "directory of state")
@@ -73,7 +82,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.statsCommand(), a.eventsCommand(), a.killCommand(), a.restartCommand(), a.waitCommand(), a.doctorCommand(),
 		a.checkpointCommand(), a.restoreCommand(), a.repairCommand(),
 		a.stopCommand(), a.startCommand(), a.editCommand(),
-		a.ociCommand(), a.versionCommand(),
+		a.oci.Command(), a.versionCommand(),
 	)
 	root.AddCommand(a.pointers()...)
 	completeOutputs(root)
@@ -97,7 +106,7 @@ func (a *app) absolute() error {
 			continue
 		}
 		if *d.path == "" {
-			return usagef("--%s (SANDBOXCTL_%s) is empty; expected a directory", d.flag, strings.ToUpper(d.flag))
+			return exit.Usagef("--%s (SANDBOXCTL_%s) is empty; expected a directory", d.flag, strings.ToUpper(d.flag))
 		}
 		abs, err := filepath.Abs(*d.path)
 		if err != nil {
@@ -124,33 +133,28 @@ func fromEnvironment(flags *pflag.FlagSet) error {
 			return
 		}
 		if serr := f.Value.Set(v); serr != nil {
-			err = usagef("%s: %v", name, serr)
+			err = exit.Usagef("%s: %v", name, serr)
 		}
 	})
 	return err
 }
 
-// exactArgs is cobra.ExactArgs with our exit code and words.
-func exactArgs(names ...string) cobra.PositionalArgs {
-	return func(_ *cobra.Command, args []string) error {
-		if len(args) != len(names) {
-			return usagef("expected %s, got %d arguments", strings.Join(names, " "), len(args))
-		}
-		return nil
-	}
-}
-
-// onlyFiles is noArgs of a verb whose files are named by -f.
+// onlyFiles is exit.NoArgs of a verb whose files are named by -f.
 func onlyFiles(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 && !cmd.Flags().Changed("filename") {
-		return usagef("unexpected argument %q; did you mean -f %s?", args[0], args[0])
+		return exit.Usagef("unexpected argument %q; did you mean -f %s?", args[0], args[0])
 	}
-	return noArgs(cmd, args)
+	return exit.NoArgs(cmd, args)
 }
 
-func noArgs(_ *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usagef("unexpected argument %q", args[0])
+// checkOutput checks what -o was given; nothing stands for the table.
+func checkOutput(output string, formats ...string) error {
+	if output == "" || slices.Contains(formats, output) {
+		return nil
 	}
-	return nil
+	list := strings.Join(formats[:len(formats)-1], ", ")
+	if list != "" {
+		list += " or "
+	}
+	return exit.Usagef("-o: expected %s, got %q", list+formats[len(formats)-1], output)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/launcher/sentry"
 )
 
@@ -27,7 +28,7 @@ func (s *selection) add(cmd *cobra.Command) {
 func (s *selection) names(w *world, args []string, all bool) ([]string, error) {
 	if s.labels == "" {
 		if len(args) == 0 && !all {
-			return nil, usagef("expected a NAME, or -l LABEL=VALUE")
+			return nil, exit.Usagef("expected a NAME, or -l LABEL=VALUE")
 		}
 		var names []string
 		for _, n := range args {
@@ -41,7 +42,7 @@ func (s *selection) names(w *world, args []string, all bool) ([]string, error) {
 		return names, nil
 	}
 	if len(args) > 0 {
-		return nil, usagef("expected NAMEs or -l, not both")
+		return nil, exit.Usagef("expected NAMEs or -l, not both")
 	}
 	match, err := parseSelector(s.labels)
 	if err != nil {
@@ -55,7 +56,7 @@ func (s *selection) names(w *world, args []string, all bool) ([]string, error) {
 		}
 	}
 	if len(names) == 0 && !all {
-		return nil, &exitError{code: exitFailure, err: noneSelected(s.labels)}
+		return nil, &exit.Error{Code: exit.Failure, Err: noneSelected(s.labels)}
 	}
 	return names, nil
 }
@@ -76,7 +77,7 @@ func parseSelector(s string) (func(labels map[string]string) bool, error) {
 		key = strings.TrimSpace(strings.Trim(key, "!"))
 		value = strings.TrimSpace(strings.TrimPrefix(value, "="))
 		if key == "" || strings.ContainsAny(key+value, "=!() ") {
-			return nil, usagef("-l: expected LABEL=VALUE, LABEL!=VALUE, LABEL or !LABEL, got %q", part)
+			return nil, exit.Usagef("-l: expected LABEL=VALUE, LABEL!=VALUE, LABEL or !LABEL, got %q", part)
 		}
 		all = append(all, func(labels map[string]string) bool {
 			got, has := labels[key]

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"sandboxctl.dev/cmd/sandboxctl/exit"
 )
 
 func TestParseSelector(t *testing.T) {
@@ -30,8 +32,8 @@ func TestParseSelector(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", ",", "=x", "!", "a=b=c", "a in (b)", "app=web,", "!=x", "a b"} {
-		var e *exitError
-		if _, err := parseSelector(bad); !errors.As(err, &e) || e.code != exitUsage {
+		var e *exit.Error
+		if _, err := parseSelector(bad); !errors.As(err, &e) || e.Code != exit.Usage {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}

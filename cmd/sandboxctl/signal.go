@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/reconcile"
@@ -49,7 +51,7 @@ restartPolicy. To keep a sandbox stopped, ` + "`stop` or `delete`" + ` it.`,
 func parseSignal(s string) (unix.Signal, error) {
 	sig, err := desired.ParseSignal(s)
 	if err != nil {
-		return 0, usagef("--signal: %w; expected one such as TERM, SIGTERM, 15 or RTMIN+3", err)
+		return 0, exit.Usagef("--signal: %w; expected one such as TERM, SIGTERM, 15 or RTMIN+3", err)
 	}
 	return sig, nil
 }
@@ -85,7 +87,7 @@ limit. A completed sandbox runs again.`,
 				fmt.Fprintf(a.stdout, "sandbox/%s restart requested\n", n)
 				if st := w.status(n).Condition(reconcile.CondStalled); st.Status == reconcile.True && (st.Reason == actual.ReasonRecordQuarantined || st.Reason == desired.ReasonPolicyDenied) {
 					// A restart does not help with these.
-					fmt.Fprintf(a.stderr, "note: it waits: %s: %s\n", st.Reason, clean(st.Message))
+					fmt.Fprintf(a.stderr, "note: it waits: %s: %s\n", st.Reason, show.Clean(st.Message))
 				}
 			}
 			a.noteDaemon(w)

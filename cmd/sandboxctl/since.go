@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"sandboxctl.dev/cmd/sandboxctl/exit"
 )
 
 // sinceTime reads --since: how long ago, or a time.
@@ -29,7 +31,7 @@ func sinceTime(s string, now time.Time) (time.Time, error) {
 			return time.Date(now.Year(), now.Month(), now.Day(), t.Hour(), t.Minute(), t.Second(), 0, now.Location()), nil
 		}
 	}
-	return time.Time{}, usagef("--since: expected how long ago, such as 5m or 1d, or a time, such as 2006-01-02, \"2006-01-02 15:04\" or 2006-01-02T15:04:05Z, got %q", s)
+	return time.Time{}, exit.Usagef("--since: expected how long ago, such as 5m or 1d, or a time, such as 2006-01-02, \"2006-01-02 15:04\" or 2006-01-02T15:04:05Z, got %q", s)
 }
 
 // ago reads a duration that may begin with weeks and days, which Go has none of.

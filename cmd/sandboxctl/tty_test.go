@@ -17,6 +17,8 @@ import (
 
 	"github.com/containerd/console"
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/cmd/sandboxctl/attach"
 )
 
 // terminal is a terminal with somebody at it: what is typed and what is shown.
@@ -166,7 +168,7 @@ func TestTerminal(t *testing.T) {
 	}
 
 	// Also when the command can't be started, and when the sandbox goes away.
-	if code := exitCode(x.run(h, "exec", "-it", "web", "--", "/nosuch").Wait()); code != exitNotFound {
+	if code := exitCode(x.run(h, "exec", "-it", "web", "--", "/nosuch").Wait()); code != attach.ExitNotFound {
 		t.Errorf("exit code %d", code)
 	}
 	cmd = x.run(h, "exec", "-it", "web", "--", "/bin/busybox", "sh", "-c", "echo here; /bin/busybox sleep 1000")

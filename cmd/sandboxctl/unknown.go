@@ -30,14 +30,3 @@ func checkVerb(root *cobra.Command, args []string) (*cobra.Command, error) {
 }
 
 func isHelp(arg string) bool { return arg == "-h" || arg == "--help" }
-
-// verbArgs refuses what stands in the place of a verb and is none.
-func verbArgs(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return nil
-	}
-	if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
-		return usagef("unknown verb %q; did you mean %q?", args[0], like[0])
-	}
-	return usagef("unknown verb %q", args[0])
-}

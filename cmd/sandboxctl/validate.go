@@ -8,6 +8,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/manifestdir"
 )
@@ -27,23 +29,23 @@ started. Exit code 1 if there is any.`,
   sandboxctl validate -o json manifests/`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if output != "" && output != "json" {
-				return usagef("-o: expected json, got %q", output)
+				return exit.Usagef("-o: expected json, got %q", output)
 			}
 			v, err := a.validate(cmd, append(args, files...))
 			if err != nil {
 				return err
 			}
 			if output == "json" {
-				if err := printJSON(a.stdout, v); err != nil {
+				if err := show.JSON(a.stdout, v); err != nil {
 					return err
 				}
 				if len(v.Problems) > 0 {
-					return &exitError{code: exitFailure}
+					return &exit.Error{Code: exit.Failure}
 				}
 				return nil
 			}
 			for _, w := range v.Warnings {
-				fmt.Fprintf(a.stderr, "warning: %s\n", clean(w.Error()))
+				fmt.Fprintf(a.stderr, "warning: %s\n", show.Clean(w.Error()))
 			}
 			if len(v.Problems) > 0 {
 				return problemsError(v.Problems)

@@ -9,6 +9,10 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/programs"
+	"sandboxctl.dev/cmd/sandboxctl/show"
 )
 
 // programVersion is the version this program was built as.
@@ -31,30 +35,30 @@ func programVersion() string {
 
 func (a *app) versionCommand() *cobra.Command {
 	var output string
-	var programs programFlags
+	var beside programs.Flags
 	cmd := &cobra.Command{
 		Use:     "version",
 		Short:   "Print the versions of sandboxctl and of the programs beside it",
 		Example: "  sandboxctl version -o json",
-		Args:    noArgs,
+		Args:    exit.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch output {
 			case "json":
-				return printJSON(a.stdout, versions(cmd.Context(), &programs))
+				return show.JSON(a.stdout, versions(cmd.Context(), &beside))
 			case "":
 				// Before the others are asked: how soon this line is there is how soon
 				// this program starts (bench).
 				fmt.Fprintf(a.stdout, "sandboxctl %s (%s)\n", programVersion(), runtime.Version())
-				sentry, gofer := programs.check(cmd.Context())
+				sentry, gofer := beside.Check(cmd.Context())
 				fmt.Fprintf(a.stdout, "sentry     %s\n", &sentry)
 				fmt.Fprintf(a.stdout, "gofer      %s\n", &gofer)
 				return nil
 			}
-			return usagef("-o: expected json, got %q", output)
+			return exit.Usagef("-o: expected json, got %q", output)
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "json")
-	programs.register(cmd.Flags())
+	beside.Register(cmd.Flags())
 	return cmd
 }
 
@@ -69,14 +73,14 @@ type versionInfo struct {
 	GoferError  string `json:"goferError,omitempty"`
 }
 
-func versions(ctx context.Context, programs *programFlags) versionInfo {
-	sentry, gofer := programs.check(ctx)
-	v := versionInfo{Version: programVersion(), Go: runtime.Version(), GVisor: sentry.gvisor, Sentry: sentry.path, Gofer: gofer.path}
-	if sentry.err != nil {
-		v.SentryError = sentry.err.Error()
+func versions(ctx context.Context, beside *programs.Flags) versionInfo {
+	sentry, gofer := beside.Check(ctx)
+	v := versionInfo{Version: programVersion(), Go: runtime.Version(), GVisor: sentry.GVisor, Sentry: sentry.Path, Gofer: gofer.Path}
+	if sentry.Err != nil {
+		v.SentryError = sentry.Err.Error()
 	}
-	if gofer.err != nil {
-		v.GoferError = gofer.err.Error()
+	if gofer.Err != nil {
+		v.GoferError = gofer.Err.Error()
 	}
 	return v
 }

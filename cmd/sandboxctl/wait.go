@@ -13,6 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
 )
@@ -48,7 +50,7 @@ Exit code 0: as wanted, 3: not within the time, 1: it can't be any more.`,
 		ValidArgsFunction: a.completeMore,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 && sel.labels == "" {
-				return usagef("expected a NAME, or -l LABEL=VALUE")
+				return exit.Usagef("expected a NAME, or -l LABEL=VALUE")
 			}
 			g, err := parseGoal(want)
 			if err != nil {
@@ -89,7 +91,7 @@ func parseGoal(s string) (goal, error) {
 	case kind == "phase" && rest != "":
 		i := slices.IndexFunc(reconcile.Phases, func(p string) bool { return strings.EqualFold(p, rest) })
 		if i < 0 {
-			return nil, usagef("--for: expected one of %s, got phase %q", strings.Join(reconcile.Phases, ", "), rest)
+			return nil, exit.Usagef("--for: expected one of %s, got phase %q", strings.Join(reconcile.Phases, ", "), rest)
 		}
 		return func(w *world, name string, s *reconcile.Status) (bool, error) {
 			if s == nil {
@@ -111,12 +113,12 @@ func parseGoal(s string) (goal, error) {
 			}
 			c := s.Condition(typ)
 			if c == nil {
-				return false, usagef("--for: there is no condition %q", typ)
+				return false, exit.Usagef("--for: there is no condition %q", typ)
 			}
 			return strings.EqualFold(c.Status, status), nil
 		}, nil
 	}
-	return nil, usagef("--for: expected ready, delete, completed, phase=PHASE or condition=TYPE, got %q", s)
+	return nil, exit.Usagef("--for: expected ready, delete, completed, phase=PHASE or condition=TYPE, got %q", s)
 }
 
 // forReady: the sandbox runs what its manifest says and has done so for
@@ -150,7 +152,7 @@ func unfit(name string, s *reconcile.Status) error {
 	if s.Phase != reconcile.PhaseCrashLoopBackOff || s.LastTermination == nil || !s.LastTermination.PreconditionFailed {
 		return nil
 	}
-	return fmt.Errorf("%s: %s; when that is mended, `sandboxctl restart %s` tries at once", s.LastTermination.Reason, clean(s.LastTermination.Message), name)
+	return fmt.Errorf("%s: %s; when that is mended, `sandboxctl restart %s` tries at once", s.LastTermination.Reason, show.Clean(s.LastTermination.Message), name)
 }
 
 // missing is the error for one who waits for a sandbox that does not exist. While
@@ -258,7 +260,7 @@ func (a *app) waitFor(ctx context.Context, names []string, want goal, timeout ti
 	if !errors.Is(err, errTimeout) {
 		return err
 	}
-	return &exitError{code: exitTimeout, err: errors.New(timeoutMessage(last, names, waiting, timeout))}
+	return &exit.Error{Code: exit.Timeout, Err: errors.New(timeoutMessage(last, names, waiting, timeout))}
 }
 
 // timeoutMessage says what was waited for in vain.
@@ -272,7 +274,7 @@ func timeoutMessage(w *world, names []string, waiting map[string]bool, timeout t
 		if s := w.status(n); s != nil {
 			state = n + " is " + s.Phase
 			if h := headline(s); h != "" {
-				state += " (" + clean(h) + ")"
+				state += " (" + show.Clean(h) + ")"
 			}
 		}
 		states = append(states, state)
@@ -310,7 +312,7 @@ func (n *waitNews) sandbox(w *world, name string) {
 		return
 	}
 	n.told[name] = key
-	fmt.Fprintf(n.a.stderr, "%s: %s: %s\n", name, s.Phase, clean(why))
+	fmt.Fprintf(n.a.stderr, "%s: %s: %s\n", name, s.Phase, show.Clean(why))
 }
 
 func (n *waitNews) daemon(w *world) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
 )
@@ -113,8 +114,8 @@ func TestGoals(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "nonsense", "Ready", "phase", "phase=", "phase=Runs", "condition", "condition=", "condition==True", "ready=true", "delete="} {
-		var e *exitError
-		if _, err := parseGoal(bad); !errors.As(err, &e) || e.code != exitUsage {
+		var e *exit.Error
+		if _, err := parseGoal(bad); !errors.As(err, &e) || e.Code != exit.Usage {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}

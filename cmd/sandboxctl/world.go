@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/desired/manifestdir"
@@ -125,7 +126,7 @@ func (a *app) memoryOf(daemon *actual.DaemonInfo) *manifestdir.Memory {
 	m := new(manifestdir.Memory)
 	if err := json.Unmarshal(daemon.Memory, m); err != nil {
 		// As for the daemon: what it knew is lost, and no more.
-		fmt.Fprintf(a.stderr, "warning: read memory of the daemon: %s\n", clean(err.Error()))
+		fmt.Fprintf(a.stderr, "warning: read memory of the daemon: %s\n", show.Clean(err.Error()))
 		return nil
 	}
 	return m
@@ -138,7 +139,7 @@ func (v *viewer) readDaemon() error {
 	info, live, err := v.store.DaemonInfo()
 	if err != nil {
 		// Only what it says of itself: everything else can be told without.
-		fmt.Fprintf(v.a.stderr, "warning: %s\n", clean(err.Error()))
+		fmt.Fprintf(v.a.stderr, "warning: %s\n", show.Clean(err.Error()))
 		info, live = nil, actual.Unknown
 	}
 	v.info, v.alive = info, live == actual.Alive
@@ -215,7 +216,7 @@ func (v *viewer) progress() []byte {
 	}
 	b, err := v.store.Progress()
 	if err != nil {
-		fmt.Fprintf(v.a.stderr, "warning: %s\n", clean(err.Error()))
+		fmt.Fprintf(v.a.stderr, "warning: %s\n", show.Clean(err.Error()))
 	}
 	return b
 }

@@ -94,39 +94,27 @@ func WritePIDFile(path string, pid int) error {
 	return nil
 }
 
+// errNoTerminal: there is nobody whom the terminal could be for.
+var errNoTerminal = errors.New("process.terminal is set: --console-socket is needed")
+
 // OpenTerminal makes a terminal, sends its master side over the socket and
 // returns the other, for a process to be executed. Its size is the kernel's
 // choice if none is given.
 func OpenTerminal(socket string, size *specs.Box) (slave *os.File, err error) {
-	c := Create{ConsoleSocket: socket}
-	return c.openTerminal(size)
-}
-
-// openTerminal makes a terminal, gives its master side away and returns the
-// other.
-func (c *Create) openTerminal(size *specs.Box) (slave *os.File, err error) {
 	master, slave, err := pty.Open()
 	if err != nil {
 		return nil, err
 	}
 	defer master.Close()
 	if size != nil {
-		if err := setSize(master, size); err != nil {
-			return nil, errors.Join(err, slave.Close())
-		}
+		err = setSize(master, size)
 	}
-	dup, err := unix.FcntlInt(master.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("duplicate terminal: %w", err), slave.Close())
-	}
-	m := os.NewFile(uintptr(dup), "/dev/ptmx")
 	switch {
-	case c.ConsoleSocket != "":
-		err = errors.Join(sendTerminal(c.ConsoleSocket, m), m.Close())
-	case c.Terminal != nil:
-		err = c.Terminal(m)
+	case err != nil:
+	case socket == "":
+		err = errNoTerminal
 	default:
-		err = errors.Join(errors.New("process.terminal is set: --console-socket is needed"), m.Close())
+		err = sendTerminal(socket, master)
 	}
 	if err != nil {
 		return nil, errors.Join(err, slave.Close())

@@ -370,33 +370,6 @@ func TestOpenTerminalRefused(t *testing.T) {
 	}
 }
 
-// Without a socket the caller gets the master side itself, or the error it
-// returns.
-func TestTerminalCallback(t *testing.T) {
-	t.Parallel()
-	var master *os.File
-	c := Create{Terminal: func(m *os.File) error { master = m; return nil }}
-	slave, err := c.openTerminal(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer slave.Close()
-	defer master.Close()
-	if _, err := master.WriteString("x\n"); err != nil {
-		t.Fatal(err)
-	}
-	var b [8]byte
-	if n, err := slave.Read(b[:]); err != nil || string(b[:n]) != "x\n" {
-		t.Errorf("the terminal reads %q, %v", b[:n], err)
-	}
-
-	refused := errors.New("refused")
-	c.Terminal = func(m *os.File) error { return errors.Join(refused, m.Close()) }
-	if slave, err := c.openTerminal(nil); !errors.Is(err, refused) || slave != nil {
-		t.Errorf("got %v, %v", slave, err)
-	}
-}
-
 // script is a hook that runs shell commands.
 func script(format string, args ...any) specs.Hook {
 	return specs.Hook{Path: "/bin/sh", Args: []string{"sh", "-c", fmt.Sprintf(format, args...)}}

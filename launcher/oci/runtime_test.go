@@ -408,7 +408,16 @@ func bundle(t *testing.T, config string) string {
 	return dir
 }
 
-func noStreams() (out [3]*os.File, err error) { return out, nil }
+// create creates a container as clients do.
+func (r *runtime) create(t *testing.T, id, bundle string, c Create) (err error) {
+	t.Helper()
+	p, err := r.Prepare(id, bundle)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Release()) }()
+	return p.Create(t.Context(), c)
+}
 
 func TestCreateExists(t *testing.T) {
 	t.Parallel()
@@ -422,7 +431,7 @@ func TestCreateExists(t *testing.T) {
 	}
 	defer hold.Release()
 	for _, id := range []string{"web", "held"} {
-		err := r.Create(t.Context(), Create{ID: id, Bundle: bundle(t, "{}"), Streams: noStreams})
+		err := r.create(t, id, bundle(t, "{}"), Create{})
 		if !errors.Is(err, ErrExist) || !strings.Contains(err.Error(), "already exists") {
 			t.Errorf("%s: %v", id, err)
 		}
@@ -435,13 +444,24 @@ func TestCreateExists(t *testing.T) {
 	}
 }
 
+// An id whose container was not created is free: its client found no streams for it.
 func TestCreateWithoutStreams(t *testing.T) {
 	t.Parallel()
 	r := newRuntime(t)
-	closed := errors.New("closed")
-	err := r.Create(t.Context(), Create{ID: "web", Bundle: bundle(t, "{}"), Streams: func() (out [3]*os.File, err error) { return out, closed }})
-	if got := r.names(t); !errors.Is(err, closed) || len(got) > 0 {
-		t.Errorf("%v, on disk: %q", err, got)
+	for range 2 {
+		p, err := r.Prepare("web", bundle(t, "{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Prepare("web", bundle(t, "{}")); !errors.Is(err, ErrExist) {
+			t.Errorf("an id that is claimed: %v", err)
+		}
+		if err := p.Release(); err != nil {
+			t.Error(err)
+		}
+		if got := r.names(t); len(got) > 0 {
+			t.Errorf("on disk: %q", got)
+		}
 	}
 }
 
@@ -450,32 +470,28 @@ func TestCreateRefused(t *testing.T) {
 	t.Parallel()
 	const terminal = `{"process": {"terminal": true}}`
 	for _, tc := range []struct {
-		name string
-		c    Create
-		want string
+		name, id, bundle string
+		c                Create
+		want             string
 	}{
-		{"no bundle", Create{ID: "web", Bundle: "/nonexistent"}, "no such file"},
-		{"bad bundle", Create{ID: "web", Bundle: bundle(t, "x")}, "decode"},
-		{"empty configuration", Create{ID: "web", Bundle: bundle(t, "{}")}, "create container web"},
-		{"terminal without socket", Create{ID: "web", Bundle: bundle(t, terminal)}, "--console-socket is needed"},
-		{"socket nobody serves", Create{ID: "web", Bundle: bundle(t, terminal), ConsoleSocket: "/nonexistent"}, "console socket"},
-		{"socket without terminal", Create{ID: "web", Bundle: bundle(t, "{}"), ConsoleSocket: "/nonexistent"}, "process.terminal is not set"},
-		{"id: empty", Create{Bundle: bundle(t, "{}")}, "name"},
-		{"id: dots", Create{ID: "..", Bundle: bundle(t, "{}")}, "name"},
-		{"id: option", Create{ID: "-rf", Bundle: bundle(t, "{}")}, "name"},
-		{"id: slash", Create{ID: "a/b", Bundle: bundle(t, "{}")}, "name"},
-		{"id: escape", Create{ID: "../b", Bundle: bundle(t, "{}")}, "name"},
-		{"id: too long", Create{ID: strings.Repeat("a", 129), Bundle: bundle(t, "{}")}, "name"},
+		{"no bundle", "web", "/nonexistent", Create{}, "no such file"},
+		{"bad bundle", "web", bundle(t, "x"), Create{}, "decode"},
+		{"empty configuration", "web", bundle(t, "{}"), Create{}, "create container web"},
+		{"terminal without socket", "web", bundle(t, terminal), Create{}, "--console-socket is needed"},
+		{"socket nobody serves", "web", bundle(t, terminal), Create{ConsoleSocket: "/nonexistent"}, "console socket"},
+		{"socket without terminal", "web", bundle(t, "{}"), Create{ConsoleSocket: "/nonexistent"}, "process.terminal is not set"},
+		{"id: empty", "", bundle(t, "{}"), Create{}, "name"},
+		{"id: dots", "..", bundle(t, "{}"), Create{}, "name"},
+		{"id: option", "-rf", bundle(t, "{}"), Create{}, "name"},
+		{"id: slash", "a/b", bundle(t, "{}"), Create{}, "name"},
+		{"id: escape", "../b", bundle(t, "{}"), Create{}, "name"},
+		{"id: too long", strings.Repeat("a", 129), bundle(t, "{}"), Create{}, "name"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			r := newRuntime(t)
 			tc.c.PIDFile = filepath.Join(t.TempDir(), "pid")
-			tc.c.Streams = noStreams
-			if strings.Contains(tc.name, "terminal without") {
-				tc.c.Streams = nil // is not called
-			}
-			err := r.Create(t.Context(), tc.c)
+			err := r.create(t, tc.id, tc.bundle, tc.c)
 			if err == nil || !strings.Contains(err.Error(), tc.want) || errors.Is(err, ErrExist) {
 				t.Errorf("got %v, expected an error with %q", err, tc.want)
 			}
@@ -515,7 +531,8 @@ func TestAfterCreate(t *testing.T) {
 			Prestart: hook("prestart"), CreateRuntime: hook("createRuntime"), CreateContainer: hook("createContainer"),
 			Poststart: hook("poststart"), Poststop: hook("poststop"),
 		}}
-		err := r.afterCreate(t.Context(), &Create{ID: "web", Bundle: "/bundle", PIDFile: filepath.Join(dir, "pid")}, cfg, 4711)
+		p := &Prepared{r: r.Runtime, id: "web", bundle: "/bundle", cfg: cfg}
+		err := p.afterCreate(t.Context(), filepath.Join(dir, "pid"), 4711)
 		fails := tc.fails != "none"
 		if (err != nil) != fails || fails && !strings.Contains(err.Error(), tc.fails+" hook #0") {
 			t.Errorf("%s: %v", tc.name, err)

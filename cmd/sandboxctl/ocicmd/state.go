@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package ocicmd
 
 import (
 	"encoding/json"
@@ -14,29 +14,32 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/show"
+	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/oci"
 )
 
-func (a *app) ociStateCommand(f *ociFlags) *cobra.Command {
+func (v *Verbs) stateCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "state ID",
 		Short:   "Print the state of a container",
 		Long:    "Print the state of a container as the OCI runtime specification defines it, as JSON.",
 		Example: "  sandboxctl oci state web",
-		Args:    exactArgs("ID"),
+		Args:    exit.Args("ID"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return a.with(f, func(r *oci.Runtime) error {
+			return v.with(func(r *oci.Runtime) error {
 				s, err := r.State(args[0])
 				if err != nil {
 					return err
 				}
-				return printJSON(a.stdout, s)
+				return show.JSON(v.streams.Out, s)
 			})
 		},
 	}
 }
 
-func (a *app) ociListCommand(f *ociFlags) *cobra.Command {
+func (v *Verbs) listCommand() *cobra.Command {
 	var (
 		format string
 		quiet  bool
@@ -46,9 +49,9 @@ func (a *app) ociListCommand(f *ociFlags) *cobra.Command {
 		Short:   "List containers",
 		Long:    "List the containers of --root.",
 		Example: "  sandboxctl oci list --format json",
-		Args:    noArgs,
+		Args:    exit.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return a.with(f, func(r *oci.Runtime) error {
+			return v.with(func(r *oci.Runtime) error {
 				list, err := r.List()
 				if err != nil {
 					return err
@@ -56,19 +59,19 @@ func (a *app) ociListCommand(f *ociFlags) *cobra.Command {
 				switch {
 				case quiet:
 					for _, s := range list {
-						fmt.Fprintln(a.stdout, s.ID)
+						fmt.Fprintln(v.streams.Out, s.ID)
 					}
 					return nil
 				case format == "json":
-					return printJSONLine(a.stdout, list)
+					return show.JSONLine(v.streams.Out, list)
 				case format != "table":
-					return usagef("--format: expected table or json, got %q", format)
+					return exit.Usagef("--format: expected table or json, got %q", format)
 				}
 				rows := make([][]string, len(list))
 				for i, s := range list {
-					rows[i] = []string{s.ID, strconv.Itoa(s.Pid), string(s.Status), clean(s.Bundle), s.Created.Format(time.RFC3339), s.Owner}
+					rows[i] = []string{s.ID, strconv.Itoa(s.Pid), string(s.Status), show.Clean(s.Bundle), s.Created.Format(time.RFC3339), s.Owner}
 				}
-				return table(a.stdout, []string{"ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"}, rows)
+				return show.Table(v.streams.Out, []string{"ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"}, rows)
 			})
 		},
 	}
@@ -77,7 +80,7 @@ func (a *app) ociListCommand(f *ociFlags) *cobra.Command {
 	return cmd
 }
 
-func (a *app) ociKillCommand(f *ociFlags) *cobra.Command {
+func (v *Verbs) killCommand() *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
 		Use:     "kill ID [SIGNAL]",
@@ -86,7 +89,7 @@ func (a *app) ociKillCommand(f *ociFlags) *cobra.Command {
 		Example: "  sandboxctl oci kill web KILL",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 1 || len(args) > 2 {
-				return usagef("expected ID [SIGNAL], got %d arguments", len(args))
+				return exit.Usagef("expected ID [SIGNAL], got %d arguments", len(args))
 			}
 			return nil
 		},
@@ -97,45 +100,45 @@ func (a *app) ociKillCommand(f *ociFlags) *cobra.Command {
 				// 0 asks whether there is anything to signal.
 				if args[1] == "0" {
 					sig = 0
-				} else if sig, err = parseSignal(args[1]); err != nil {
-					return usagef("unknown signal %q", args[1])
+				} else if sig, err = desired.ParseSignal(args[1]); err != nil {
+					return exit.Usagef("unknown signal %q", args[1])
 				}
 			}
-			return a.with(f, func(r *oci.Runtime) error { return r.Kill(cmd.Context(), args[0], sig, all) })
+			return v.with(func(r *oci.Runtime) error { return r.Kill(cmd.Context(), args[0], sig, all) })
 		},
 	}
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "send it to every process of the container; that there is none is no error")
 	return cmd
 }
 
-func (a *app) ociDeleteCommand(f *ociFlags) *cobra.Command {
+func (v *Verbs) deleteCommand() *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
 		Use:     "delete ID",
 		Short:   "Delete a container",
 		Long:    "Delete a container that has stopped; with --force one that has been created or runs, which is killed. It is proven dead before anything of it is removed.",
 		Example: "  sandboxctl oci delete --force web",
-		Args:    exactArgs("ID"),
+		Args:    exit.Args("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.with(f, func(r *oci.Runtime) error { return r.Delete(cmd.Context(), args[0], force) })
+			return v.with(func(r *oci.Runtime) error { return r.Delete(cmd.Context(), args[0], force) })
 		},
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "kill it if it has not stopped")
 	return cmd
 }
 
-func (a *app) ociWaitCommand(f *ociFlags) *cobra.Command {
+func (v *Verbs) waitCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "wait ID",
 		Short:   "Wait for the end of a container",
 		Long:    "Wait until a container ends and print the exit code of its application (128+N if signal N ended it). Any program may have started the container.",
 		Example: "  sandboxctl oci wait web",
-		Args:    exactArgs("ID"),
+		Args:    exit.Args("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.with(f, func(r *oci.Runtime) error {
+			return v.with(func(r *oci.Runtime) error {
 				code, err := r.Wait(cmd.Context(), args[0])
 				if err == nil {
-					fmt.Fprintln(a.stdout, code)
+					fmt.Fprintln(v.streams.Out, code)
 				}
 				return err
 			})
@@ -143,27 +146,27 @@ func (a *app) ociWaitCommand(f *ociFlags) *cobra.Command {
 	}
 }
 
-func (a *app) ociPauseCommand(f *ociFlags) *cobra.Command {
+func (v *Verbs) pauseCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "pause ID", Short: "Stop all processes of a container", Long: "Stop all processes of a container where they are, until `resume`.",
-		Example: "  sandboxctl oci pause web", Args: exactArgs("ID"),
+		Example: "  sandboxctl oci pause web", Args: exit.Args("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.with(f, func(r *oci.Runtime) error { return r.Pause(cmd.Context(), args[0]) })
+			return v.with(func(r *oci.Runtime) error { return r.Pause(cmd.Context(), args[0]) })
 		},
 	}
 }
 
-func (a *app) ociResumeCommand(f *ociFlags) *cobra.Command {
+func (v *Verbs) resumeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "resume ID", Short: "Resume a paused container", Long: "Resume all processes of a paused container.",
-		Example: "  sandboxctl oci resume web", Args: exactArgs("ID"),
+		Example: "  sandboxctl oci resume web", Args: exit.Args("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.with(f, func(r *oci.Runtime) error { return r.Resume(cmd.Context(), args[0]) })
+			return v.with(func(r *oci.Runtime) error { return r.Resume(cmd.Context(), args[0]) })
 		},
 	}
 }
 
-func (a *app) ociPsCommand(f *ociFlags) *cobra.Command {
+func (v *Verbs) psCommand() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
 		Use:     "ps ID",
@@ -172,12 +175,12 @@ func (a *app) ociPsCommand(f *ociFlags) *cobra.Command {
 		Example: "  sandboxctl oci ps --format json web",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return usagef("expected ID")
+				return exit.Usagef("expected ID")
 			}
 			return nil // runc passes what follows to ps
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.with(f, func(r *oci.Runtime) error {
+			return v.with(func(r *oci.Runtime) error {
 				ps, err := r.Processes(cmd.Context(), args[0])
 				if err != nil {
 					return err
@@ -188,11 +191,11 @@ func (a *app) ociPsCommand(f *ociFlags) *cobra.Command {
 					for i, p := range ps {
 						pids[i] = p.PID
 					}
-					return printJSONLine(a.stdout, pids)
+					return show.JSONLine(v.streams.Out, pids)
 				case "table":
-					return a.printProcesses(ps)
+					return show.Processes(v.streams.Out, ps)
 				}
-				return usagef("--format: expected table or json, got %q", format)
+				return exit.Usagef("--format: expected table or json, got %q", format)
 			})
 		},
 	}
@@ -201,7 +204,7 @@ func (a *app) ociPsCommand(f *ociFlags) *cobra.Command {
 	return cmd
 }
 
-func (a *app) ociEventsCommand(f *ociFlags) *cobra.Command {
+func (v *Verbs) eventsCommand() *cobra.Command {
 	var (
 		stats    bool
 		interval time.Duration
@@ -211,13 +214,13 @@ func (a *app) ociEventsCommand(f *ociFlags) *cobra.Command {
 		Short:   "Print what a container uses",
 		Long:    "Print what a container uses every --interval as a line of JSON, until it ends; with --stats once.",
 		Example: "  sandboxctl oci events --stats web",
-		Args:    exactArgs("ID"),
+		Args:    exit.Args("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if interval <= 0 {
-				return usagef("--interval: expected more than 0, got %s", interval)
+				return exit.Usagef("--interval: expected more than 0, got %s", interval)
 			}
-			return a.with(f, func(r *oci.Runtime) error {
-				return r.Events(cmd.Context(), args[0], stats, interval, func(e any) error { return printJSONLine(a.stdout, e) })
+			return v.with(func(r *oci.Runtime) error {
+				return r.Events(cmd.Context(), args[0], stats, interval, func(e any) error { return show.JSONLine(v.streams.Out, e) })
 			})
 		},
 	}
@@ -226,14 +229,14 @@ func (a *app) ociEventsCommand(f *ociFlags) *cobra.Command {
 	return cmd
 }
 
-func (a *app) ociSpecCommand(*ociFlags) *cobra.Command {
+func (v *Verbs) specCommand() *cobra.Command {
 	var bundle string
 	cmd := &cobra.Command{
 		Use:     "spec",
 		Short:   "Write a config.json to begin with",
 		Long:    "Write a config.json for a shell in the directory rootfs into the bundle. One that is there is not written over.",
 		Example: "  sandboxctl oci spec --bundle /srv/bundle",
-		Args:    noArgs,
+		Args:    exit.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			b, err := json.MarshalIndent(oci.ExampleSpec(), "", "  ")
 			if err != nil {
@@ -257,17 +260,17 @@ func (a *app) ociSpecCommand(*ociFlags) *cobra.Command {
 	return cmd
 }
 
-func (a *app) ociFeaturesCommand(*ociFlags) *cobra.Command {
+func (v *Verbs) featuresCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "features",
 		Short:   "Print what this runtime can do",
 		Long:    "Print what this runtime can do in the form of the OCI runtime specification, as JSON.",
 		Example: "  sandboxctl oci features",
-		Args:    noArgs,
-		RunE:    func(*cobra.Command, []string) error { return printJSON(a.stdout, oci.Features()) },
+		Args:    exit.NoArgs,
+		RunE:    func(*cobra.Command, []string) error { return show.JSON(v.streams.Out, oci.Features()) },
 	}
 }
 
-// isOCI says whether this program was called by the name that makes it an OCI
+// IsRuntime says whether this program was called by the name that makes it an OCI
 // runtime.
-func isOCI(argv0 string) bool { return strings.TrimSuffix(filepath.Base(argv0), ".exe") == ociName }
+func IsRuntime(argv0 string) bool { return strings.TrimSuffix(filepath.Base(argv0), ".exe") == Name }

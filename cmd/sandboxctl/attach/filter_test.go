@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package attach
 
 import (
 	"bytes"
 	"strings"
 	"testing"
+
+	"sandboxctl.dev/cmd/sandboxctl/show"
 )
 
 // What a terminal would obey is taken out, wherever the output is cut.
@@ -84,7 +86,7 @@ func FuzzTerminalFilter(f *testing.F) {
 		}
 		out := filtered(t, string(in), size)
 		for i, c := range []byte(out) {
-			if c == 0x1b && colour(out[i:]) == 0 {
+			if c == 0x1b && show.Colour(out[i:]) == 0 {
 				t.Fatalf("%q has an escape that is no colour at %d", out, i)
 			}
 		}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package ocicmd
 
 import (
 	"fmt"
@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/launcher/oci"
 )
 
@@ -90,7 +91,7 @@ func (u *updateFlags) resources(fl *pflag.FlagSet) (*specs.LinuxResources, error
 		}
 		n, err := parseBytes(b.text)
 		if err != nil {
-			return nil, usagef("--%s: %v", b.flag, err)
+			return nil, exit.Usagef("--%s: %v", b.flag, err)
 		}
 		*b.to = &n
 	}
@@ -108,7 +109,7 @@ func (u *updateFlags) resources(fl *pflag.FlagSet) (*specs.LinuxResources, error
 	return r, nil
 }
 
-func (a *app) ociUpdateCommand(f *ociFlags) *cobra.Command {
+func (v *Verbs) updateCommand() *cobra.Command {
 	var (
 		file string
 		u    updateFlags
@@ -126,17 +127,17 @@ with "-" from standard input; the other flags are not looked at then.`,
 		Example: `  sandboxctl oci update --memory 256Mi --pids-limit 100 web
   sandboxctl oci update --cpu-quota 50000 --cpu-period 100000 web
   echo '{"cpu": {"quota": 50000, "period": 100000}}' | sandboxctl oci update -r - web`,
-		Args: exactArgs("ID"),
+		Args: exit.Args("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := u.resources(cmd.Flags())
 			if file != "" {
 				r = &specs.LinuxResources{}
-				err = oci.ReadResources(file, a.stdin, r)
+				err = oci.ReadResources(file, v.streams.In, r)
 			}
 			if err != nil {
 				return err
 			}
-			return a.with(f, func(rt *oci.Runtime) error { return rt.Update(cmd.Context(), args[0], r) })
+			return v.with(func(rt *oci.Runtime) error { return rt.Update(cmd.Context(), args[0], r) })
 		},
 	}
 	cmd.Flags().StringVarP(&file, "resources", "r", "", "file with the resources as JSON, or -")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package attach
 
 import (
 	"errors"
@@ -10,15 +10,17 @@ import (
 	"strconv"
 	"syscall"
 
-	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/show"
 )
 
-// reopen opens the file of a descriptor anew, so that a sandbox gets an open file
+// Reopen opens the file of a descriptor anew, so that a sandbox gets an open file
 // of its own: flags such as O_NONBLOCK, and offsets, are not shared. It fails for
 // what can't be opened twice, such as a socket, and for what a sandbox must not
 // have at all, such as a terminal.
-func reopen(f *os.File, access int) (*os.File, error) {
+func Reopen(f *os.File, access int) (*os.File, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("look at %s: %w", f.Name(), err)
@@ -66,17 +68,21 @@ func isHarmlessDevice(info os.FileInfo) bool {
 	return false
 }
 
-// leftStreams are streams for an application that this program does not wait for:
-// our own pipes, opened anew. For all else a process is left behind that copies
-// until the application has closed its own.
-func (a *app) leftStreams() (out [3]*os.File, err error) {
-	streams, err := a.streams()
+// CopyVerb is the verb of the OCI runtime that calls Copy, with the streams that are
+// to be copied as its arguments. It copies between them and the descriptors from 3 on.
+const CopyVerb = "copy-streams"
+
+// Left are streams for an application that this program does not wait for: our own
+// pipes, opened anew. For all else a process is left behind that copies until the
+// application has closed its own: this program, executed as `verb... copy-streams`.
+func (streams Streams) Left(verb ...string) (out [3]*os.File, err error) {
+	ours, err := streams.Files()
 	if err != nil {
 		return out, err
 	}
 	l := &leftRelay{}
-	for i, f := range streams {
-		if i == 2 && sameFile(f, streams[1]) {
+	for i, f := range ours {
+		if i == 2 && sameFile(f, ours[1]) {
 			out[2] = out[1] // so that what is written keeps its order
 			break
 		}
@@ -84,7 +90,19 @@ func (a *app) leftStreams() (out [3]*os.File, err error) {
 			return out, errors.Join(err, l.close())
 		}
 	}
-	return out, l.start(streams)
+	return out, l.start(ours, verb)
+}
+
+// Files are the streams as files, which those of this program are.
+func (streams Streams) Files() (out [3]*os.File, err error) {
+	for i, s := range []any{streams.In, streams.Out, streams.Err} {
+		f, ok := s.(*os.File)
+		if !ok {
+			return out, fmt.Errorf("stream %d is not a file", i)
+		}
+		out[i] = f
+	}
+	return out, nil
 }
 
 // leftRelay is the process that copies. It has the streams of this one.
@@ -97,11 +115,11 @@ func (l *leftRelay) stream(f *os.File, i int) (*os.File, error) {
 	}
 	if info, err := f.Stat(); err == nil && !info.Mode().IsRegular() {
 		// A regular file has an offset, which is to move as that of its owner.
-		if own, err := reopen(f, access); err == nil {
+		if own, err := Reopen(f, access); err == nil {
 			return own, nil
 		}
 	}
-	if i == 0 && isTerminal(f) {
+	if i == 0 && show.IsTerminal(f) {
 		// A process in the background would take what is typed for others.
 		return os.Open(os.DevNull)
 	}
@@ -128,8 +146,8 @@ func (l *leftRelay) close() error {
 }
 
 // start starts the process if it has anything to copy.
-func (l *leftRelay) start(streams [3]*os.File) error {
-	cmd := exec.Command("/proc/self/exe", ociVerb, streamsVerb)
+func (l *leftRelay) start(streams [3]*os.File, verb []string) error {
+	cmd := exec.Command("/proc/self/exe", append(verb, CopyVerb)...)
 	cmd.Args[0] = "sandboxctl"
 	// Not those that it does not copy: their other ends are to see when they end.
 	own := []func(){func() { cmd.Stdin = streams[0] }, func() { cmd.Stdout = streams[1] }, func() { cmd.Stderr = streams[2] }}
@@ -151,45 +169,34 @@ func (l *leftRelay) start(streams [3]*os.File) error {
 	return cmd.Process.Release()
 }
 
-// streamsVerb is the verb of the process that copies.
-const streamsVerb = "copy-streams"
-
-// copyStreamsCommand copies between the streams that its arguments name and the
-// descriptors from 3 on.
-func (a *app) copyStreamsCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: streamsVerb + " [0] [1] [2]", Hidden: true, Args: cobra.MaximumNArgs(3),
-		Short:   "Copy the streams of a container (not for people)",
-		Long:    "Copy the streams of a container. `create` leaves this process behind where its own streams must not be the container's.",
-		Example: "  sandboxctl oci create --bundle /srv/bundle web >log",
-		RunE: func(_ *cobra.Command, args []string) error {
-			r, err := newRelay()
-			if err != nil {
-				return err
-			}
-			var in chan struct{}
-			for i, arg := range args {
-				end := os.NewFile(uintptr(3+i), "stream "+arg)
-				if end == nil {
-					return usagef("no descriptor %d", 3+i)
-				}
-				unix.CloseOnExec(3 + i)
-				switch arg {
-				case "0":
-					in = r.feed(end, a.stdin)
-				case "1":
-					r.drain(end, a.stdout)
-				case "2":
-					r.drain(end, a.stderr)
-				default:
-					return usagef("expected 0, 1 or 2, got %q", arg)
-				}
-			}
-			r.copies.Wait()
-			if in != nil {
-				<-in
-			}
-			return r.finish()
-		},
+// Copy copies between the streams that are named, 0 to 2, and the descriptors from 3
+// on, until all of them have ended.
+func (streams Streams) Copy(names []string) error {
+	r, err := newRelay()
+	if err != nil {
+		return err
 	}
+	var in chan struct{}
+	for i, name := range names {
+		end := os.NewFile(uintptr(3+i), "stream "+name)
+		if end == nil {
+			return exit.Usagef("no descriptor %d", 3+i)
+		}
+		unix.CloseOnExec(3 + i)
+		switch name {
+		case "0":
+			in = r.feed(end, streams.In)
+		case "1":
+			r.drain(end, streams.Out)
+		case "2":
+			r.drain(end, streams.Err)
+		default:
+			return exit.Usagef("expected 0, 1 or 2, got %q", name)
+		}
+	}
+	r.copies.Wait()
+	if in != nil {
+		<-in
+	}
+	return r.finish()
 }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package ocicmd
 
 import (
 	"github.com/spf13/cobra"
 
+	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/launcher/oci"
 )
 
@@ -15,11 +16,11 @@ func imageFlags(cmd *cobra.Command, image *string) {
 	fl := cmd.Flags()
 	fl.StringVar(image, "image-path", "checkpoint", "directory of the checkpoint")
 	takenStrings(fl, "work-path", "manage-cgroups-mode")
-	fl.StringArray("empty-ns", nil, "accepted for compatibility with runc; ignored")
+	fl.StringArray("empty-ns", nil, ignored)
 	takenBools(fl, "tcp-established", "ext-unix-sk", "shell-job", "file-locks", "auto-dedup")
 }
 
-func (a *app) ociCheckpointCommand(f *ociFlags) *cobra.Command {
+func (v *Verbs) checkpointCommand() *cobra.Command {
 	var (
 		image string
 		leave bool
@@ -31,18 +32,18 @@ func (a *app) ociCheckpointCommand(f *ociFlags) *cobra.Command {
 there and must not hold a checkpoint. The container ends, unless it is to be left
 running.`,
 		Example: "  sandboxctl oci checkpoint --image-path /srv/web-1 --leave-running web",
-		Args:    exactArgs("ID"),
+		Args:    exit.Args("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.with(f, func(r *oci.Runtime) error { return r.Checkpoint(cmd.Context(), args[0], image, leave) })
+			return v.with(func(r *oci.Runtime) error { return r.Checkpoint(cmd.Context(), args[0], image, leave) })
 		},
 	}
 	imageFlags(cmd, &image)
 	cmd.Flags().BoolVar(&leave, "leave-running", false, "do not stop the container")
-	cmd.Flags().Int("status-fd", -1, "accepted for compatibility with runc; ignored")
+	cmd.Flags().Int("status-fd", -1, ignored)
 	return cmd
 }
 
-func (a *app) ociRestoreCommand(f *ociFlags) *cobra.Command {
+func (v *Verbs) restoreCommand() *cobra.Command {
 	c := &createFlags{}
 	cmd := &cobra.Command{
 		Use:   "restore ID",
@@ -52,9 +53,9 @@ it afresh. Before anything is created it is checked whether that can work: mount
 process and security settings of the bundle, the version of gVisor and the
 features of the processor must be those of the checkpoint.`,
 		Example: "  sandboxctl oci restore --detach --bundle /srv/bundle --image-path /srv/web-1 web",
-		Args:    exactArgs("ID"),
+		Args:    exit.Args("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.with(f, func(r *oci.Runtime) error { return a.ociRun(cmd.Context(), r, c, args[0]) })
+			return v.with(func(r *oci.Runtime) error { return v.run(cmd.Context(), r, c, args[0]) })
 		},
 	}
 	c.add(cmd)

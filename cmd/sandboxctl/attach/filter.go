@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package attach
 
 import (
 	"bytes"
@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"sandboxctl.dev/cmd/sandboxctl/show"
 )
 
 // terminalFilter takes out of a command's output what a terminal obeys, but for
@@ -53,7 +55,7 @@ func (f *terminalFilter) write(text string) error {
 		if whole {
 			line = strings.TrimSuffix(line[:len(line)-1], "\r")
 		}
-		line = cleanLine(line)
+		line = show.CleanLine(line)
 		f.coloured = f.coloured || strings.Contains(line, "\x1b[")
 		out.WriteString(line)
 		if whole {
