@@ -3,7 +3,9 @@
 package house_test
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -125,31 +127,62 @@ func TestYAMLBlocks(t *testing.T) {
 
 var hop = regexp.MustCompile("(?m)^\\| ([0-9]) \\| `([a-z0-9_/.-]+\\.go)` \\| `(\\w+)` \\|")
 
+// walkProblems are those of the walks of a page: hops that are not counted, that are
+// in a file or return to a room that was left, or that name no function of their file.
+func walkProblems(text string) (problems []string, walks int) {
+	var (
+		seen map[string]bool
+		last int
+		room string
+	)
+	for _, m := range hop.FindAllStringSubmatch(text, -1) {
+		n, file, function := int(m[1][0]-'0'), m[2], m[3]
+		if n == 1 {
+			walks, seen, last, room = walks+1, map[string]bool{}, 0, ""
+		}
+		if n != last+1 || seen[file] {
+			problems = append(problems, fmt.Sprintf("walk %d: hop %d in %s follows hop %d", walks, n, file, last))
+		}
+		dir := filepath.Dir(file)
+		if dir != room && seen[dir] {
+			problems = append(problems, fmt.Sprintf("walk %d: hop %d returns to %s", walks, n, dir))
+		}
+		last, room, seen[file], seen[dir] = n, dir, true, true
+		src, err := os.ReadFile(file)
+		if err != nil || !regexp.MustCompile(`(?m)^func (\(\w+ \*?\w+\) )?`+function+`\(`).Match(src) {
+			problems = append(problems, fmt.Sprintf("walk %d: %s has no function %s (moved? name its new file)", walks, file, function))
+		}
+	}
+	return problems, walks
+}
+
 // TestWalks: the walks of ARCHITECTURE.md name functions that are in their files,
-// count their hops, and each hop is another file.
+// count their hops, and each hop is another file. None returns to a room that it has
+// left: a reader goes through each room once.
 func TestWalks(t *testing.T) {
 	t.Parallel()
 	b, err := os.ReadFile("ARCHITECTURE.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	walks, seen := 0, map[string]bool{}
-	last := 0
-	for _, m := range hop.FindAllStringSubmatch(string(b), -1) {
-		n := int(m[1][0] - '0')
-		if n == 1 {
-			walks, seen, last = walks+1, map[string]bool{}, 0
-		}
-		if n != last+1 || seen[m[2]] {
-			t.Errorf("ARCHITECTURE.md, walk %d: hop %d in %s follows hop %d", walks, n, m[2], last)
-		}
-		last, seen[m[2]] = n, true
-		src, err := os.ReadFile(m[2])
-		if err != nil || !regexp.MustCompile(`(?m)^func (\(\w+ \*?\w+\) )?`+m[3]+`\(`).Match(src) {
-			t.Errorf("ARCHITECTURE.md, walk %d: %s has no function %s (moved? name its new file)", walks, m[2], m[3])
-		}
+	problems, walks := walkProblems(string(b))
+	for _, p := range problems {
+		t.Errorf("ARCHITECTURE.md, %s", p)
 	}
 	if walks != 4 {
 		t.Errorf("%d walks, expected 4", walks)
+	}
+	const compute, work, load = "| `reconcile/plan.go` | `Compute` |\n", "| `reconcile/loop.go` | `work` |\n", "| `desired/manifestdir/dir.go` | `Load` |\n"
+	for text, want := range map[string]int{
+		"| 1 " + compute + "| 2 " + work + "| 3 " + load: 0,
+		"| 1 " + compute + "| 2 " + load + "| 3 " + work: 1, // returns
+		"| 1 " + compute + "| 3 " + load:                 1,
+		"| 1 " + compute + "| 2 " + compute:              1,
+		"| 1 | `reconcile/plan.go` | `NoSuch` |\n":       1,
+		"| 1 " + compute + "| 1 " + load + "| 2 " + work: 0, // two walks
+	} {
+		if got, _ := walkProblems(text); len(got) != want {
+			t.Errorf("%d problems, expected %d: %q\n%s", len(got), want, got, text)
+		}
 	}
 }
