@@ -86,6 +86,21 @@ func (x *terminal) typed(s string) {
 	must(x.t, err)
 }
 
+// interrupt types Ctrl-C until its trap was run. busybox misses a signal that comes
+// just before its `read` waits for input, and finds it at the next one.
+func (x *terminal) interrupt(shown string) {
+	x.t.Helper()
+	deadline := time.Now().Add(patience(20 * time.Second))
+	for next := time.Now(); !strings.Contains(x.text(), shown); time.Sleep(5 * time.Millisecond) {
+		if now := time.Now(); now.After(deadline) {
+			x.t.Fatalf("%q is not shown, but:\n%s", shown, x.text())
+		} else if now.After(next) {
+			x.typed("\x03")
+			next = now.Add(time.Second)
+		}
+	}
+}
+
 func (x *terminal) settings() unix.Termios {
 	x.t.Helper()
 	s, err := unix.IoctlGetTermios(int(x.tty.Fd()), unix.TCGETS)
