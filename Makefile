@@ -41,7 +41,7 @@ run: build ## converge the examples in a scratch directory and show them
 .PHONY: test
 test: setup build ## everything: build, lint, unit tests and real sandboxes, race detector on
 	@.ci/step lint  make --no-print-directory lint
-	@.ci/beside '.ci/vm-image $(BIN)/vm || :' .ci/step race make --no-print-directory race
+	@.ci/beside '.ci/vm-image $(BIN)/vm || :; .ci/fuzz compile; .ci/validate $(BIN) compile' .ci/step race make --no-print-directory race
 	@.ci/step sim   $(GO) test -count=1 ./reconcile/simulator
 	@.ci/step fuzz  make --no-print-directory fuzz FUZZTIME=10000x
 	@.ci/step budget make --no-print-directory budget
