@@ -579,7 +579,7 @@ func TestWithdrawRequest(t *testing.T) {
 	must(t, s.PutRequest(r))
 	dir, err := s.requests()
 	must(t, err)
-	must(t, lockRequests(dir, 0))
+	must(t, dir.Lock(0))
 	// Who drops what was carried out does not wait.
 	must(t, s.DropRequest(r))
 	if left, err := s.Requests(); err != nil || len(left) != 1 {

@@ -59,7 +59,7 @@ func (s *Store) PutDaemonInfo(d *DaemonInfo) error {
 // DaemonInfo returns what the last daemon said, nil if there was none, and
 // whether it lives.
 func (s *Store) DaemonInfo() (*DaemonInfo, Liveness, error) {
-	b, err := readRegular(int(s.root.Fd()), daemonFile, maxDaemonInfo)
+	b, err := readRegular(s.root, daemonFile, maxDaemonInfo)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, None, nil
 	}

@@ -14,6 +14,7 @@ import (
 
 	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/actual/fsys"
 )
 
 // copyFile is what the record said when the application was started, until the
@@ -39,12 +40,12 @@ func (s *Store) PutCopy(r *Record) error {
 // Copy returns the second copy of a record. It may be of an earlier attempt:
 // nothing may be done on its word alone.
 func (s *Store) Copy(name string) (*Record, error) {
-	dir, err := s.Dir(name)
+	dir, err := s.dir(name)
 	if err != nil {
 		return nil, fmt.Errorf("read copy of record of %s: %w", name, err)
 	}
 	defer dir.Close()
-	rec, err := readRecord(int(dir.Fd()), copyFile, name)
+	rec, err := readRecord(dir, copyFile, name)
 	if err != nil {
 		return nil, fmt.Errorf("read copy of record of %s: %w", name, err)
 	}
@@ -54,12 +55,12 @@ func (s *Store) Copy(name string) (*Record, error) {
 // DropCopy removes the second copy of the record of a sandbox that has ended. That
 // there is none is no error. It is on disk with the next write of the record.
 func (s *Store) DropCopy(name string) error {
-	dir, err := s.Dir(name)
+	dir, err := s.dir(name)
 	if err != nil {
 		return fmt.Errorf("drop copy of record of %s: %w", name, err)
 	}
 	defer dir.Close()
-	err = crashpoint.Do(crashpoint.CopyRemove, func() error { return unix.Unlinkat(int(dir.Fd()), copyFile, 0) })
+	err = crashpoint.Do(crashpoint.CopyRemove, func() error { return dir.Unlink(copyFile) })
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("drop copy of record of %s: %w", name, err)
 	}
@@ -83,7 +84,7 @@ func (s *Store) SetRecordAside(name string) (string, error) {
 	if err := unix.Mkdirat(int(kept.Fd()), to, 0o700); err != nil {
 		return "", fmt.Errorf("set record of %s aside: %w", name, err)
 	}
-	sub, err := openDir(int(kept.Fd()), to)
+	sub, err := openDir(kept, to)
 	if err != nil {
 		return "", fmt.Errorf("set record of %s aside: %w", name, err)
 	}
@@ -113,12 +114,12 @@ func (s *Store) SetAside(name string) (string, error) {
 		return "", fmt.Errorf("set sandbox %s aside: %w", name, err)
 	}
 	defer kept.Close()
-	err = unix.Renameat2(int(s.dirs.Fd()), name, int(kept.Fd()), to, unix.RENAME_NOREPLACE)
+	err = s.dirs.Rename(name, fsys.Of(kept), to, unix.RENAME_NOREPLACE)
 	if errors.Is(err, unix.ENOENT) {
 		return "", nil
 	}
 	if err == nil {
-		err = errors.Join(unix.Fsync(int(kept.Fd())), unix.Fsync(int(s.dirs.Fd())))
+		err = errors.Join(unix.Fsync(int(kept.Fd())), s.dirs.Sync())
 	}
 	if err != nil {
 		return "", fmt.Errorf("set sandbox %s aside: %w", name, err)
@@ -129,10 +130,10 @@ func (s *Store) SetAside(name string) (string, error) {
 // asideDir opens the directory of what is damaged, and says what a name's next
 // entry in it is called.
 func (s *Store) asideDir(name string) (*os.File, string, error) {
-	if err := unix.Mkdirat(int(s.root.Fd()), damagedDir, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := s.root.Mkdir(damagedDir, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 		return nil, "", err
 	}
-	d, err := openDir(int(s.root.Fd()), damagedDir)
+	d, err := openDir(s.RootDir(), damagedDir)
 	if err != nil {
 		return nil, "", err
 	}
@@ -142,8 +143,8 @@ func (s *Store) asideDir(name string) (*os.File, string, error) {
 // missing says of a directory without a record whether there should be one. A
 // create writes the record before anything else, so that what one leaves that
 // died before it is empty but for a temporary file.
-func missing(dir *os.File) error {
-	names, err := atomicfile.Names(dir)
+func missing(dir fsys.Dir) error {
+	names, err := atomicfile.In{Dir: dir}.Names()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil // removed meanwhile

@@ -58,7 +58,7 @@ func ParseDeleted(entry string) (*Deleted, bool) {
 // removed to those of deleted sandboxes. It needs no room but that of a name, and
 // a crash leaves the logs in one place or the other.
 func (s *Store) KeepDeleted(d *Deleted, logs string) error {
-	err := unix.Mkdirat(int(s.root.Fd()), DeletedDir, 0o700)
+	err := s.root.Mkdir(DeletedDir, 0o700)
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("keep logs of %s: create directory: %w", d.Name, err)
 	}
@@ -82,7 +82,7 @@ func (s *Store) KeepDeleted(d *Deleted, logs string) error {
 }
 
 // OpenDeletedDir opens the directory of all kept logs. The caller closes it.
-func (s *Store) OpenDeletedDir() (*os.File, error) { return openDir(int(s.root.Fd()), DeletedDir) }
+func (s *Store) OpenDeletedDir() (*os.File, error) { return openDir(s.RootDir(), DeletedDir) }
 
 // ListDeleted lists whose logs are kept, the last deleted first. What is not named
 // like kept logs is passed over; the check of invariants tells it.

@@ -5,11 +5,11 @@ package actual
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/actual/fsys"
 )
 
 // The reserve: 16 records of the largest size that a manifest makes, or what an
@@ -40,15 +40,9 @@ type Disk struct {
 
 // Disk looks at the disk.
 func (s *Store) Disk() (Disk, error) {
-	var st unix.Statfs_t
-	for {
-		err := unix.Fstatfs(int(s.root.Fd()), &st)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, unix.EINTR) {
-			return Disk{}, fmt.Errorf("look at the disk of the state directory: %w", err)
-		}
+	st, err := s.root.Statfs()
+	if err != nil {
+		return Disk{}, fmt.Errorf("look at the disk of the state directory: %w", err)
 	}
 	return Disk{
 		Total: st.Blocks * uint64(st.Bsize), Free: st.Bavail * uint64(st.Bsize), Files: st.Files, FreeFiles: st.Ffree,
@@ -95,7 +89,7 @@ func (d Disk) Pressure() string {
 
 // openReserve opens the reserve, if there is one.
 func (s *Store) openReserve() error {
-	d, err := openDir(int(s.root.Fd()), reserveDir)
+	d, err := openDir(s.RootDir(), reserveDir)
 	if err != nil {
 		return err
 	}
@@ -114,7 +108,7 @@ func (s *Store) FillReserve() error {
 		return nil // what is left of it is there
 	}
 	if s.reserve == nil {
-		if err := unix.Mkdirat(int(s.root.Fd()), reserveDir, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+		if err := s.root.Mkdir(reserveDir, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("create reserve: %w", err)
 		}
 		if err := s.openReserve(); err != nil {
@@ -131,10 +125,10 @@ func (s *Store) FillReserve() error {
 
 // write replaces a file of the state. urgent says that the reserve may be used:
 // what is written frees more than it takes.
-func (s *Store) write(dir *os.File, file string, b []byte, urgent bool) error {
-	err := atomicfile.Write(dir, file, b, 0o600)
+func (s *Store) write(dir fsys.Dir, file string, b []byte, urgent bool) error {
+	err := atomicfile.In{Dir: dir}.Write(file, b, 0o600)
 	if err != nil && urgent && s.reserve != nil && atomicfile.NoSpace(err) {
-		if rerr := s.reserve.Write(dir, file, b, 0o600); rerr != nil {
+		if rerr := s.reserve.Write(fsys.OSFile(dir), file, b, 0o600); rerr != nil {
 			return errors.Join(err, rerr)
 		}
 		return nil

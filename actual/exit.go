@@ -119,12 +119,12 @@ func (s *Store) goferLeft(rec *Record) (bool, error) {
 }
 
 func (s *Store) readExit(rec *Record, file string) (*Exit, error) {
-	dir, err := s.Dir(rec.Name)
+	dir, err := s.dir(rec.Name)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
-	b, err := readRegular(int(dir.Fd()), file, MaxExit)
+	b, err := readRegular(dir, file, MaxExit)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/actual/fsys"
 )
 
 // Hold is one sandbox of a store without a daemon, kept from every other
@@ -31,7 +32,7 @@ func (s *Store) ClaimHeld(name string) (*Hold, error) {
 		return nil, fmt.Errorf("claim %q: %w", name, errInvalidName)
 	}
 	for {
-		if err := unix.Mkdirat(int(s.dirs.Fd()), name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+		if err := s.dirs.Mkdir(name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 			return nil, fmt.Errorf("claim %s: %w", name, err)
 		}
 		h, err := s.tryHold(name)
@@ -47,7 +48,7 @@ func (s *Store) ClaimHeld(name string) (*Hold, error) {
 		var st unix.Stat_t
 		switch err := unix.Fstatat(int(h.dir.Fd()), RecordFile, &st, unix.AT_SYMLINK_NOFOLLOW); {
 		case errors.Is(err, unix.ENOENT):
-			err := missing(h.dir)
+			err := missing(fsys.Of(h.dir))
 			if err == nil {
 				_, err = atomicfile.SweepTemps(h.dir)
 			}
@@ -88,7 +89,7 @@ func (s *Store) Hold(ctx context.Context, name string) (*Hold, error) {
 }
 
 func (s *Store) tryHold(name string) (*Hold, error) {
-	dir, err := openDir(int(s.dirs.Fd()), name)
+	dir, err := openDir(fsys.OSFile(s.dirs), name)
 	if err != nil {
 		return nil, err
 	}
@@ -97,11 +98,11 @@ func (s *Store) tryHold(name string) (*Hold, error) {
 		return nil, errors.Join(err, h.Release())
 	}
 	// It may have been removed, and another one made, between the two calls.
-	var ours, now unix.Stat_t
-	if err := unix.Fstat(int(dir.Fd()), &ours); err != nil {
+	ours, err := fsys.Of(dir).Self()
+	if err != nil {
 		return nil, errors.Join(err, h.Release())
 	}
-	err = unix.Fstatat(int(s.dirs.Fd()), name, &now, unix.AT_SYMLINK_NOFOLLOW)
+	now, err := s.dirs.Stat(name)
 	if err == nil && (now.Ino != ours.Ino || now.Dev != ours.Dev) {
 		err = fs.ErrNotExist
 	}

@@ -68,7 +68,7 @@ func (s *Store) OpenJournal() (*Journal, error) {
 
 func (j *Journal) open() error {
 	crashpoint.Before(crashpoint.JournalOpen)
-	fd, err := unix.Openat(int(j.store.root.Fd()), journalFile, unix.O_RDWR|unix.O_CREAT|unix.O_APPEND|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	fd, err := unix.Openat(int(j.store.RootDir().Fd()), journalFile, unix.O_RDWR|unix.O_CREAT|unix.O_APPEND|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	crashpoint.After(crashpoint.JournalOpen)
 	if err != nil {
 		return fmt.Errorf("open journal: %w", err)
@@ -131,8 +131,9 @@ func (j *Journal) Append(e Event) error {
 func (j *Journal) rotate() error {
 	unix.Close(j.fd)
 	j.fd = -1
-	root := int(j.store.root.Fd())
-	if err := crashpoint.Do(crashpoint.JournalRotate, func() error { return unix.Renameat(root, journalFile, root, journalOld) }); err != nil {
+	root := int(j.store.RootDir().Fd())
+	err := crashpoint.Do(crashpoint.JournalRotate, func() error { return unix.Renameat(root, journalFile, root, journalOld) })
+	if err != nil {
 		return fmt.Errorf("rotate journal: %w", err)
 	}
 	return j.open()
@@ -204,7 +205,7 @@ func (r *EventReader) readOld(fn func(Event) error) error {
 // reopen opens the journal if it is not open or has been rotated away.
 func (r *EventReader) reopen() (changed bool, err error) {
 	var st unix.Stat_t
-	err = unix.Fstatat(int(r.store.root.Fd()), journalFile, &st, unix.AT_SYMLINK_NOFOLLOW)
+	err = unix.Fstatat(int(r.store.RootDir().Fd()), journalFile, &st, unix.AT_SYMLINK_NOFOLLOW)
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}
@@ -224,7 +225,7 @@ func (r *EventReader) reopen() (changed bool, err error) {
 }
 
 func openJournal(s *Store, name string) (*os.File, error) {
-	fd, err := unix.Openat(int(s.root.Fd()), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(int(s.RootDir().Fd()), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}

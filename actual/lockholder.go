@@ -16,7 +16,7 @@ import (
 // write on a disk that is full.
 func (s *Store) LockedBy() int {
 	var st unix.Stat_t
-	if unix.Fstat(int(s.root.Fd()), &st) != nil {
+	if unix.Fstat(int(s.RootDir().Fd()), &st) != nil {
 		return 0
 	}
 	b, err := os.ReadFile("/proc/locks")

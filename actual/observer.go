@@ -17,7 +17,8 @@ import (
 // again costs one poll, and a process that was seen alive can't be mistaken
 // for another afterwards.
 type Observer struct {
-	store *Store
+	store     *Store
+	processes Processes
 
 	mu      sync.Mutex
 	handles map[Identity]*handle
@@ -34,8 +35,11 @@ type handle struct {
 }
 
 // NewObserver returns an observer of the store.
-func NewObserver(store *Store) *Observer {
-	return &Observer{store: store, handles: map[Identity]*handle{}, epoll: -1, exits: make(chan struct{}, 1)}
+func NewObserver(store *Store) *Observer { return NewObserverOf(store, Host) }
+
+// NewObserverOf returns an observer of the store, whose processes these are.
+func NewObserverOf(store *Store, processes Processes) *Observer {
+	return &Observer{store: store, processes: processes, handles: map[Identity]*handle{}, epoll: -1, exits: make(chan struct{}, 1)}
 }
 
 // Exits receives when a process that was seen alive has died, while Run runs.
@@ -44,7 +48,7 @@ func (o *Observer) Exits() <-chan struct{} { return o.exits }
 // Observe returns what is true now. It fails only if the state directory
 // can't be listed; whatever is wrong with one sandbox is said of that one.
 func (o *Observer) Observe(ctx context.Context) (*Snapshot, error) {
-	boot, err := BootID()
+	boot, err := o.processes.BootID()
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +150,7 @@ func (o *Observer) look(id *Identity, what, why string) (Liveness, string) {
 	}
 	h, ok := o.handles[*id]
 	if !ok {
-		p, err := Open(*id)
+		p, err := o.processes.Open(*id)
 		switch {
 		case errors.Is(err, ErrGone):
 			return Dead, why
@@ -161,7 +165,7 @@ func (o *Observer) look(id *Identity, what, why string) (Liveness, string) {
 	live := h.p.Alive()
 	if live == Dead && !h.dead {
 		h.dead = true
-		Reap(h.p.FD())
+		h.p.Reap()
 	}
 	if live == Unknown && why == "" {
 		why = what + ": its pidfd can't be polled"
@@ -170,7 +174,7 @@ func (o *Observer) look(id *Identity, what, why string) (Liveness, string) {
 }
 
 func (o *Observer) drop(id Identity, h *handle) {
-	Reap(h.p.FD())
+	h.p.Reap()
 	// Closing the descriptor takes it out of the epoll set.
 	h.p.Close()
 	delete(o.handles, id)

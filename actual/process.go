@@ -4,7 +4,6 @@ package actual
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -66,29 +65,30 @@ func Identify(pidfd, pid int) (Identity, error) {
 }
 
 // Process is a verified handle of one process: it can't come to mean another.
-type Process struct {
-	fd int
-}
+type Process struct{ Pidfd }
 
 // Open returns a handle of the process of id, ErrGone if that is proven not to
 // exist, or another error if nothing is proven. The handle of a zombie is
 // opened too; Alive tells.
-func Open(id Identity) (*Process, error) {
+func Open(id Identity) (*Process, error) { return Host.Open(id) }
+
+// Open is the function Open, of these processes.
+func (ps Processes) Open(id Identity) (*Process, error) {
 	if id.PID <= 1 {
 		// A negative pid is a group and 1 is init: no record may name them.
 		return nil, fmt.Errorf("open process: pid %d is not one of a sandbox", id.PID)
 	}
-	boot, err := BootID()
+	boot, err := ps.BootID()
 	if err != nil {
 		return nil, err
 	}
 	if id.BootID != boot {
 		return nil, ErrGone
 	}
-	if ns := pidNamespace(); id.PIDNamespace != 0 && ns != 0 && ns != id.PIDNamespace {
+	if ns := ps.PIDNamespace(); id.PIDNamespace != 0 && ns != 0 && ns != id.PIDNamespace {
 		return nil, fmt.Errorf("open process %d: it is the number of a process in another pid namespace: start this program where the sandbox was started", id.PID)
 	}
-	fd, err := unix.PidfdOpen(id.PID, 0)
+	fd, err := ps.PidfdOpen(id.PID)
 	switch {
 	case errors.Is(err, unix.ESRCH):
 		return nil, ErrGone
@@ -99,17 +99,17 @@ func Open(id Identity) (*Process, error) {
 	case err != nil:
 		return nil, fmt.Errorf("open process %d: %w", id.PID, err)
 	}
-	if err := verify(fd, id); err != nil {
-		unix.Close(fd)
+	if err := ps.verify(fd, id); err != nil {
+		fd.Close()
 		return nil, err
 	}
-	return &Process{fd: fd}, nil
+	return &Process{fd}, nil
 }
 
 // verify returns nil if the pidfd is of the process of id. The pidfd holds the
 // pid's struct, so that what is found out now stays true of it.
-func verify(fd int, id Identity) error {
-	inode, err := pidfdInode(fd)
+func (ps Processes) verify(fd Pidfd, id Identity) error {
+	inode, err := fd.Inode()
 	if err != nil {
 		return fmt.Errorf("verify process %d: %w", id.PID, err)
 	}
@@ -119,7 +119,7 @@ func verify(fd int, id Identity) error {
 		}
 		return nil
 	}
-	start, err := startTime(id.PID)
+	start, err := ps.StartTime(id.PID)
 	switch {
 	case errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH):
 		return ErrGone
@@ -180,55 +180,27 @@ func parseStat(b []byte) (uint64, error) {
 // Alive tells whether the process lives. A zombie is Dead, although it can be
 // signalled: only its parent's interest is left of it.
 func (p *Process) Alive() Liveness {
-	fds := [1]unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}
-	for {
-		n, err := unix.Poll(fds[:], 0)
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err != nil:
-			return Unknown
-		case n > 0:
-			return Dead
-		}
-		return Alive
+	switch dead, err := p.Dead(); {
+	case err != nil:
+		return Unknown
+	case dead:
+		return Dead
 	}
+	return Alive
 }
 
 // Signal sends a signal to the process, and to no other: ESRCH if it has been
 // reaped.
 func (p *Process) Signal(sig unix.Signal) error {
-	if err := unix.PidfdSendSignal(p.fd, sig, nil, 0); err != nil {
+	if err := p.Pidfd.Signal(sig); err != nil {
 		return fmt.Errorf("send %s: %w", unix.SignalName(sig), err)
 	}
 	return nil
 }
 
-// waitSlice is how often Wait looks at its context.
-const waitSlice = 50 // ms
-
-// Wait blocks until the process is dead (nil) or ctx is done.
-func (p *Process) Wait(ctx context.Context) error {
-	fds := [1]unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}
-	for {
-		n, err := unix.Poll(fds[:], waitSlice)
-		switch {
-		case n > 0:
-			return nil
-		case err != nil && !errors.Is(err, unix.EINTR):
-			return fmt.Errorf("wait for process: %w", err)
-		}
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
-	}
+func (p pidfd) Signal(sig unix.Signal) error {
+	return unix.PidfdSendSignal(int(p), sig, nil, 0)
 }
-
-// FD is the pidfd, for a poll of several. It stays the Process's.
-func (p *Process) FD() int { return p.fd }
-
-// Close releases the handle, not the process.
-func (p *Process) Close() error { return unix.Close(p.fd) }
 
 // Reap collects a dead child of this program by pidfd, so that it does not
 // stay a zombie. It reports whether there was one to collect; a process that
@@ -250,11 +222,14 @@ var ErrUnknownProcess = errors.New("state of a recorded process is unknown")
 
 // LivenessOf looks at one recorded process, None for nil. The error says why it is
 // Unknown.
-func LivenessOf(id *Identity) (Liveness, error) {
+func LivenessOf(id *Identity) (Liveness, error) { return Host.LivenessOf(id) }
+
+// LivenessOf is the function LivenessOf, of these processes.
+func (ps Processes) LivenessOf(id *Identity) (Liveness, error) {
 	if id == nil {
 		return None, nil
 	}
-	p, err := Open(*id)
+	p, err := ps.Open(*id)
 	switch {
 	case errors.Is(err, ErrGone):
 		return Dead, nil

@@ -33,11 +33,11 @@ func (s *Store) PutProgress(p *Progress) error {
 		err = fmt.Errorf("%d bytes, expected at most %d", len(b), maxProgress)
 	}
 	if err == nil {
-		err = crashpoint.Do(crashpoint.ProgressPut, func() error { return atomicfile.Publish(s.root, progressFile, b, 0o600) })
+		err = crashpoint.Do(crashpoint.ProgressPut, func() error { return atomicfile.In{Dir: s.root}.Publish(progressFile, b, 0o600) })
 	}
 	if err != nil {
 		// What is there is out of date. Without it readers go by the records.
-		return fmt.Errorf("write progress: %w", errors.Join(err, atomicfile.Remove(s.root, progressFile)))
+		return fmt.Errorf("write progress: %w", errors.Join(err, atomicfile.In{Dir: s.root}.Remove(progressFile)))
 	}
 	return nil
 }
@@ -45,7 +45,7 @@ func (s *Store) PutProgress(p *Progress) error {
 // Progress returns what the daemon that lives said last, nil if it said nothing or
 // there is none.
 func (s *Store) Progress() (json.RawMessage, error) {
-	b, err := readRegular(int(s.root.Fd()), progressFile, maxProgress)
+	b, err := readRegular(s.root, progressFile, maxProgress)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -5,15 +5,15 @@ package actual
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/actual/crashpoint"
-	"sandboxctl.dev/actual/untrusted"
+	"sandboxctl.dev/actual/fsys"
 )
 
 // How many entries of a tree are removed by who waits for it, and by one sweep.
@@ -32,22 +32,22 @@ func (s *Store) Remove(name string) error {
 		return fmt.Errorf("remove sandbox %q: %w", name, errInvalidName)
 	}
 	uid := NewUID()
-	trash, err := openDir(int(s.root.Fd()), TrashDir)
+	trash, err := s.root.OpenDir(TrashDir)
 	if err != nil {
 		return fmt.Errorf("open trash: %w", err)
 	}
 	defer trash.Close()
-	err = crashpoint.Do(crashpoint.TrashMove, func() error { return unix.Renameat(int(s.dirs.Fd()), name, int(trash.Fd()), name+"."+uid) })
+	err = crashpoint.Do(crashpoint.TrashMove, func() error { return s.dirs.Rename(name, trash, name+"."+uid, 0) })
 	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("remove sandbox %s: %w", name, err)
 	}
-	if err := errors.Join(unix.Fsync(int(s.dirs.Fd())), unix.Fsync(int(trash.Fd()))); err != nil {
+	if err := errors.Join(s.dirs.Sync(), trash.Sync()); err != nil {
 		return fmt.Errorf("remove sandbox %s: sync: %w", name, err)
 	}
-	if _, err := untrusted.NewRemover(int(trash.Fd()), removeNow).Remove(name + "." + uid); err != nil {
+	if _, err := trash.Remover(removeNow).Remove(name + "." + uid); err != nil {
 		return fmt.Errorf("empty trash: %w", err)
 	}
 	return nil
@@ -58,17 +58,17 @@ func (s *Store) Remove(name string) error {
 // removed by SweepTrash.
 func (s *Store) Discard(dir *os.File, entry, name string) error {
 	uid := NewUID()
-	trash, err := openDir(int(s.root.Fd()), TrashDir)
+	trash, err := s.root.OpenDir(TrashDir)
 	if err != nil {
 		return fmt.Errorf("open trash: %w", err)
 	}
 	defer trash.Close()
-	err = crashpoint.Do(crashpoint.LogRemove, func() error { return unix.Renameat(int(dir.Fd()), entry, int(trash.Fd()), name+"."+uid) })
+	err = crashpoint.Do(crashpoint.LogRemove, func() error { return fsys.Of(dir).Rename(entry, trash, name+"."+uid, 0) })
 	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}
 	if err == nil {
-		_, err = untrusted.NewRemover(int(trash.Fd()), removeNow).Remove(name + "." + uid)
+		_, err = trash.Remover(removeNow).Remove(name + "." + uid)
 	}
 	if err != nil {
 		return fmt.Errorf("discard %q of %s: %w", entry, name, err)
@@ -80,19 +80,20 @@ func (s *Store) Discard(dir *os.File, entry, name string) error {
 // more to remove. The caller holds the lock; it may be removing something there
 // itself.
 func (s *Store) SweepTrash() (more bool, err error) {
-	trash, err := openDir(int(s.root.Fd()), TrashDir)
+	trash, err := s.root.OpenDir(TrashDir)
 	if err != nil {
 		return false, fmt.Errorf("open trash: %w", err)
 	}
 	defer trash.Close()
-	names, err := untrusted.List(int(trash.Fd()), removeSweep)
+	names, err := trash.Names(removeSweep)
 	if err != nil {
 		return false, fmt.Errorf("list trash: %w", err)
 	}
 	// In another order each time: one that can't be removed must not use up what the
 	// others need.
-	rand.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
-	r := untrusted.NewRemover(int(trash.Fd()), removeSweep)
+	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
+	rng.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	r := trash.Remover(removeSweep)
 	var first error
 	for _, n := range names {
 		crashpoint.Before(crashpoint.TrashSweep)
@@ -117,10 +118,10 @@ func (s *Store) SweepTemps() (busy int, err error) {
 		return 0, fmt.Errorf("list sandboxes: %w", err)
 	}
 	var errs []error
-	sweep := func(dir *os.File, err error) {
+	sweep := func(dir fsys.Dir, err error) {
 		if err == nil {
 			var n int
-			n, err = atomicfile.SweepTemps(dir)
+			n, err = atomicfile.In{Dir: dir}.SweepTemps()
 			busy += n
 		}
 		errs = append(errs, err)
@@ -130,13 +131,15 @@ func (s *Store) SweepTemps() (busy int, err error) {
 		if !s.valid(n) {
 			continue // not ours to touch
 		}
-		dir, err := s.Dir(n)
-		sweep(dir, err)
-		dir.Close()
+		dir, err := s.dir(n)
+		if sweep(dir, err); err == nil {
+			dir.Close()
+		}
 	}
-	if reserve, err := openDir(int(s.root.Fd()), reserveDir); !errors.Is(err, fs.ErrNotExist) {
-		sweep(reserve, err)
-		reserve.Close()
+	if s.reserve != nil {
+		n, err := s.reserve.SweepTemps()
+		busy += n
+		errs = append(errs, err)
 	}
 	errs = append(errs, s.SweepRequests())
 	return busy, errors.Join(errs...)
@@ -149,6 +152,6 @@ func (s *Store) SweepRequests() error {
 		return err
 	}
 	defer dir.Close()
-	_, err = atomicfile.SweepTemps(dir)
+	_, err = atomicfile.In{Dir: dir}.SweepTemps()
 	return err
 }

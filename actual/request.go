@@ -18,6 +18,7 @@ import (
 
 	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/actual/fsys"
 )
 
 // Kinds of a Request.
@@ -61,8 +62,8 @@ func (s *Store) PutRequest(r Request) error {
 		return err
 	}
 	defer dir.Close() // and with it the lock
-	if err := lockRequests(dir, requestPatience); err != nil {
-		return fmt.Errorf("leave request: %w", err)
+	if err := dir.Lock(requestPatience); err != nil {
+		return fmt.Errorf("leave request: lock requests: %w", err)
 	}
 	// It may be what frees the disk.
 	if err := s.write(dir, name, append(b, '\n'), true); err != nil {
@@ -71,26 +72,10 @@ func (s *Store) PutRequest(r Request) error {
 	return nil
 }
 
+// The directory of requests is locked while they are left and dropped:
 // requestPatience is how long PutRequest waits for others that leave or drop
 // requests, which takes each of them milliseconds.
 const requestPatience = 10 * time.Second
-
-// lockRequests keeps others from leaving and dropping requests until dir is
-// closed; unix.EWOULDBLOCK if somebody else did so for longer than the patience.
-func lockRequests(dir *os.File, patience time.Duration) error {
-	for deadline := time.Now().Add(patience); ; {
-		err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EWOULDBLOCK) && time.Now().Before(deadline):
-			<-time.After(holdEvery)
-		default:
-			return fmt.Errorf("lock requests: %w", err)
-		}
-	}
-}
 
 // DropRequest removes a request that has been carried out, unless it has been
 // replaced by a newer one. It waits for nobody: while somebody else leaves a
@@ -112,11 +97,11 @@ func (s *Store) DropRequest(r Request) error {
 		return fmt.Errorf("drop request: %w", err)
 	}
 	// One that is left between the look and the removal would be lost.
-	switch err := lockRequests(dir, 0); {
+	switch err := dir.Lock(0); {
 	case errors.Is(err, unix.EWOULDBLOCK):
 		return nil
 	case err != nil:
-		return fmt.Errorf("drop request: %w", err)
+		return fmt.Errorf("drop request: lock requests: %w", err)
 	}
 	return removeRequest(dir, name, r.Token)
 }
@@ -134,19 +119,20 @@ func (s *Store) WithdrawRequest(r Request) error {
 		return err
 	}
 	defer dir.Close()
-	if err := lockRequests(dir, requestPatience); err != nil {
-		return fmt.Errorf("withdraw request: %w", err)
+	if err := dir.Lock(requestPatience); err != nil {
+		return fmt.Errorf("withdraw request: lock requests: %w", err)
 	}
 	return removeRequest(dir, name, r.Token)
 }
 
 // removeRequest removes the request of a token. The caller holds the lock.
-func removeRequest(dir *os.File, name, token string) error {
+func removeRequest(dir fsys.Dir, name, token string) error {
 	now, err := readRequest(dir, name)
 	if errors.Is(err, fs.ErrNotExist) || (err == nil && now.Token != token) {
 		return nil
 	}
-	if err := crashpoint.Do(crashpoint.RequestDrop, func() error { return atomicfile.Remove(dir, name) }); err != nil {
+	err = crashpoint.Do(crashpoint.RequestDrop, func() error { return atomicfile.In{Dir: dir}.Remove(name) })
+	if err != nil {
 		return fmt.Errorf("drop request: %w", err)
 	}
 	return nil
@@ -156,16 +142,16 @@ func removeRequest(dir *os.File, name, token string) error {
 // name which records there are.
 func (s *Store) syncDone(name string) error {
 	if name != "" {
-		dir, err := s.Dir(name)
+		dir, err := s.dir(name)
 		switch {
 		case err == nil:
 			defer dir.Close()
-			return os.NewSyscallError("fsync", unix.Fsync(int(dir.Fd())))
+			return os.NewSyscallError("fsync", dir.Sync())
 		case !errors.Is(err, fs.ErrNotExist):
 			return err
 		}
 	}
-	return os.NewSyscallError("fsync", unix.Fsync(int(s.dirs.Fd())))
+	return os.NewSyscallError("fsync", s.dirs.Sync())
 }
 
 // Requests returns the requests that wait, sorted by kind and name. A file
@@ -179,7 +165,7 @@ func (s *Store) Requests() ([]Request, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
+	names, err := dir.Names(0)
 	if err != nil {
 		return nil, fmt.Errorf("list requests: %w", err)
 	}
@@ -202,16 +188,16 @@ func (s *Store) Requests() ([]Request, error) {
 // RequestsDir opens the directory of requests, for a watch on it.
 func (s *Store) RequestsDir() string { return s.path + "/" + requestsDir }
 
-func (s *Store) requests() (*os.File, error) {
-	d, err := openDir(int(s.root.Fd()), requestsDir)
+func (s *Store) requests() (fsys.Dir, error) {
+	d, err := s.root.OpenDir(requestsDir)
 	if err != nil {
 		return nil, fmt.Errorf("open requests: %w", err)
 	}
 	return d, nil
 }
 
-func readRequest(dir *os.File, name string) (*Request, error) {
-	b, err := readRegular(int(dir.Fd()), name, maxRequest)
+func readRequest(dir fsys.Dir, name string) (*Request, error) {
+	b, err := readRegular(dir, name, maxRequest)
 	if err != nil {
 		return nil, err
 	}

@@ -29,7 +29,7 @@ func (s *Store) PutSetup(name string, body []byte) error {
 	if len(b) > maxSetup {
 		return fmt.Errorf("write %s of %s: %d bytes, at most %d are allowed", SetupFile, name, len(b), maxSetup)
 	}
-	dir, err := s.Dir(name)
+	dir, err := s.dir(name)
 	if err != nil {
 		return fmt.Errorf("write %s of %s: %w", SetupFile, name, err)
 	}
@@ -43,12 +43,12 @@ func (s *Store) PutSetup(name string, body []byte) error {
 // Setup returns what PutSetup wrote, byte for byte, or an error: ErrNoSetup, or what
 // is wrong with the file.
 func (s *Store) Setup(name string) ([]byte, error) {
-	dir, err := s.Dir(name)
+	dir, err := s.dir(name)
 	if err != nil {
 		return nil, fmt.Errorf("read %s of %s: %w", SetupFile, name, err)
 	}
 	defer dir.Close()
-	b, err := readRegular(int(dir.Fd()), SetupFile, maxSetup)
+	b, err := readRegular(dir, SetupFile, maxSetup)
 	if errors.Is(err, unix.ENOENT) {
 		err = ErrNoSetup
 	}
@@ -64,12 +64,12 @@ func (s *Store) Setup(name string) ([]byte, error) {
 // DropSetup removes it. That it is not there is no error. It is on disk with the
 // next write of the record.
 func (s *Store) DropSetup(name string) error {
-	dir, err := s.Dir(name)
+	dir, err := s.dir(name)
 	if err != nil {
 		return fmt.Errorf("remove %s of %s: %w", SetupFile, name, err)
 	}
 	defer dir.Close()
-	err = crashpoint.Do(crashpoint.SetupRemove, func() error { return unix.Unlinkat(int(dir.Fd()), SetupFile, 0) })
+	err = crashpoint.Do(crashpoint.SetupRemove, func() error { return dir.Unlink(SetupFile) })
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove %s of %s: %w", SetupFile, name, err)
 	}

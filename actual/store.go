@@ -22,7 +22,7 @@ import (
 
 	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/actual/crashpoint"
-	"sandboxctl.dev/actual/dirfd"
+	"sandboxctl.dev/actual/fsys"
 )
 
 // Names below the state directory.
@@ -56,8 +56,8 @@ type Store struct {
 	valid func(string) bool
 	// containers says that it is the state of an OCI runtime.
 	containers bool
-	root       *os.File // STATE
-	dirs       *os.File // STATE/sandboxes
+	root       fsys.Dir // STATE
+	dirs       fsys.Dir // STATE/sandboxes
 	// reserve is nil where none has been made.
 	reserve *atomicfile.Reserve
 
@@ -93,13 +93,37 @@ func OpenStore(path string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The program that made the directories may have been killed before it synced
-	// them, and nothing in a directory survives a power cut that the directory
-	// itself does not survive.
-	if err := unix.Fsync(int(s.root.Fd())); err != nil {
-		return nil, errors.Join(fmt.Errorf("create state directory %s: sync: %w", path, err), s.Close())
+	if err := s.syncRoot(); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// OpenSimulated is OpenStore of a directory that is not the kernel's. It is at path
+// for messages.
+func OpenSimulated(root fsys.Dir, path string) (*Store, error) {
+	s := &Store{path: path, marker: path, valid: ValidName, root: root, cache: map[string]cached{}}
+	err := s.makeDirs()
+	if err == nil {
+		err = s.syncRoot()
+	}
+	if err == nil {
+		err = s.openDirs()
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// syncRoot forces the directories of the state directory to disk. The program that
+// made them may have been killed before it did, and nothing in a directory survives
+// a power cut that the directory itself does not survive.
+func (s *Store) syncRoot() error {
+	if err := s.root.Sync(); err != nil {
+		return fmt.Errorf("create state directory %s: sync: %w", s.path, err)
+	}
+	return nil
 }
 
 // OpenRuntimeStore opens or creates the state directory of an OCI runtime: the
@@ -130,7 +154,7 @@ func openStore(path string, create bool, valid func(string) bool) (_ *Store, err
 	if err != nil {
 		return nil, fmt.Errorf("open state directory: %w", err)
 	}
-	s := &Store{path: path, valid: valid, root: root, cache: map[string]cached{}}
+	s := &Store{path: path, valid: valid, root: fsys.Of(root), cache: map[string]cached{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -143,24 +167,39 @@ func openStore(path string, create bool, valid func(string) bool) (_ *Store, err
 		return nil, fmt.Errorf("open state directory %s: find its path: %w", path, err)
 	}
 	if create {
-		for _, d := range []string{SandboxesDir, TrashDir, requestsDir} {
-			err := crashpoint.Do(crashpoint.StateDirectory, func() error { return unix.Mkdirat(int(root.Fd()), d, 0o700) })
-			if err != nil && !errors.Is(err, unix.EEXIST) {
-				return nil, fmt.Errorf("create state directory %s/%s: %w", path, d, err)
-			}
+		if err := s.makeDirs(); err != nil {
+			return nil, err
 		}
 	}
-	s.dirs, err = openDir(int(root.Fd()), SandboxesDir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("open state directory %s: %w", path, ErrNoState)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open state directory %s/%s: %w", path, SandboxesDir, err)
+	if err := s.openDirs(); err != nil {
+		return nil, err
 	}
 	if err := s.openReserve(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open state directory %s/%s: %w", path, reserveDir, err)
 	}
 	return s, nil
+}
+
+// makeDirs makes the directories of a state directory.
+func (s *Store) makeDirs() error {
+	for _, d := range []string{SandboxesDir, TrashDir, requestsDir} {
+		err := crashpoint.Do(crashpoint.StateDirectory, func() error { return s.root.Mkdir(d, 0o700) })
+		if err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("create state directory %s/%s: %w", s.path, d, err)
+		}
+	}
+	return nil
+}
+
+func (s *Store) openDirs() (err error) {
+	s.dirs, err = s.root.OpenDir(SandboxesDir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("open state directory %s: %w", s.path, ErrNoState)
+	case err != nil:
+		return fmt.Errorf("open state directory %s/%s: %w", s.path, SandboxesDir, err)
+	}
+	return nil
 }
 
 // CheckPrivate refuses a directory that another user owns or may write.
@@ -193,7 +232,7 @@ func (s *Store) Close() error {
 // Root opens the state directory, to look at its files. The caller closes it.
 func (s *Store) Root() (*os.Root, error) {
 	// Through the descriptor: the path may lead elsewhere by now.
-	r, err := os.OpenRoot("/proc/self/fd/" + strconv.Itoa(int(s.root.Fd())))
+	r, err := os.OpenRoot("/proc/self/fd/" + strconv.Itoa(int(s.RootDir().Fd())))
 	if err != nil {
 		return nil, fmt.Errorf("open state directory: %w", err)
 	}
@@ -201,7 +240,7 @@ func (s *Store) Root() (*os.Root, error) {
 }
 
 // RootDir is the open state directory. It stays the store's.
-func (s *Store) RootDir() *os.File { return s.root }
+func (s *Store) RootDir() *os.File { return fsys.OSFile(s.root) }
 
 // Path is where the state directory was when it was opened, for messages.
 func (s *Store) Path() string { return s.path }
@@ -214,11 +253,11 @@ func (s *Store) Marker() string { return s.marker }
 // is where it was. One that was removed, moved, unmounted or replaced while it was
 // open looks empty: nothing follows from that.
 func (s *Store) Lost() error {
-	var ours, now unix.Stat_t
-	if err := unix.Fstat(int(s.root.Fd()), &ours); err != nil {
+	ours, err := s.root.Self()
+	if err != nil {
 		return fmt.Errorf("look at state directory: %w", err)
 	}
-	err := unix.Stat(s.path, &now)
+	now, err := s.root.StatPath(s.path)
 	if err == nil && (now.Dev != ours.Dev || now.Ino != ours.Ino) {
 		err = errors.New("it is another one now")
 	}
@@ -233,13 +272,13 @@ func (s *Store) Lost() error {
 // locked is the directory itself, so that removing a file in it frees nothing;
 // the file only tells who holds it.
 func (s *Store) Lock() error {
-	fd, err := unix.Openat(int(s.root.Fd()), lockFile, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	fd, err := unix.Openat(int(s.RootDir().Fd()), lockFile, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return fmt.Errorf("open lock: %w", err)
 	}
 	defer unix.Close(fd)
 	for deadline := time.Now().Add(lockPatience); ; <-time.After(holdEvery) {
-		err := crashpoint.Do(crashpoint.Lock, func() error { return unix.Flock(int(s.root.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
+		err := crashpoint.Do(crashpoint.Lock, func() error { return unix.Flock(int(s.RootDir().Fd()), unix.LOCK_EX|unix.LOCK_NB) })
 		if err == nil {
 			break
 		}
@@ -284,7 +323,7 @@ func hasEnded(pid string) bool {
 	if err != nil {
 		return errors.Is(err, unix.ESRCH)
 	}
-	p := &Process{fd: fd}
+	p := &Process{pidfd(fd)}
 	defer p.Close()
 	return p.Alive() == Dead
 }
@@ -305,7 +344,7 @@ func (s *Store) Claim(name string) error {
 	if err := s.claim(name); err != nil {
 		return err
 	}
-	if err := unix.Fsync(int(s.dirs.Fd())); err != nil {
+	if err := s.dirs.Sync(); err != nil {
 		return fmt.Errorf("claim %s: sync: %w", name, err)
 	}
 	return nil
@@ -315,26 +354,25 @@ func (s *Store) claim(name string) error {
 	if !s.valid(name) {
 		return fmt.Errorf("claim %q: %w", name, errInvalidName)
 	}
-	err := crashpoint.Do(crashpoint.Claim, func() error { return unix.Mkdirat(int(s.dirs.Fd()), name, 0o700) })
+	err := crashpoint.Do(crashpoint.Claim, func() error { return s.dirs.Mkdir(name, 0o700) })
 	if err == nil {
 		return nil
 	}
 	if !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("claim %s: %w", name, err)
 	}
-	dir, err := s.Dir(name)
+	dir, err := s.dir(name)
 	if err != nil {
 		return fmt.Errorf("claim %s: %w", name, err)
 	}
 	defer dir.Close()
-	var st unix.Stat_t
-	switch err := unix.Fstatat(int(dir.Fd()), RecordFile, &st, unix.AT_SYMLINK_NOFOLLOW); {
+	switch _, err := dir.Stat(RecordFile); {
 	case errors.Is(err, unix.ENOENT):
 		if err := missing(dir); err != nil {
 			// Whatever made those files may live.
 			return fmt.Errorf("claim %s: %w", name, err)
 		}
-		_, err := atomicfile.SweepTemps(dir)
+		_, err := atomicfile.In{Dir: dir}.SweepTemps()
 		return err
 	case err != nil:
 		return fmt.Errorf("claim %s: %w", name, err)
@@ -344,30 +382,31 @@ func (s *Store) claim(name string) error {
 
 // Dir opens the directory of a sandbox. The caller closes it.
 func (s *Store) Dir(name string) (*os.File, error) {
+	d, err := s.dir(name)
+	if err != nil {
+		return nil, err
+	}
+	return fsys.OSFile(d), nil
+}
+
+func (s *Store) dir(name string) (fsys.Dir, error) {
 	if !s.valid(name) {
 		return nil, fmt.Errorf("open sandbox %q: %w", name, errInvalidName)
 	}
-	d, err := openDir(int(s.dirs.Fd()), name)
+	d, err := s.dirs.OpenDir(name)
 	if err != nil {
 		return nil, fmt.Errorf("open sandbox %s: %w", name, err)
 	}
 	return d, nil
 }
 
-// openTries bounds how often openDir tries again.
-const openTries = 100
-
-// openDir opens a directory below dir without following a link.
-func openDir(dir int, name string) (*os.File, error) {
-	for try := 0; ; try++ {
-		d, err := dirfd.Open(dir, name, unix.O_RDONLY|unix.O_DIRECTORY, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
-		if try < openTries && errors.Is(err, unix.EXDEV) {
-			// It was moved out of dir, into the trash, while the kernel looked
-			// it up. The next look finds that there is none.
-			continue
-		}
-		return d, err
+// openDir opens a directory below one of the host.
+func openDir(dir *os.File, name string) (*os.File, error) {
+	d, err := fsys.Of(dir).OpenDir(name)
+	if err != nil {
+		return nil, err
 	}
+	return fsys.OSFile(d), nil
 }
 
 // Put writes a record. It fails for a name that has no directory: a late
@@ -393,7 +432,7 @@ func (s *Store) put(r *Record, file string, urgent bool) error {
 	if err != nil {
 		return err
 	}
-	dir, err := s.Dir(r.Name)
+	dir, err := s.dir(r.Name)
 	if err != nil {
 		return err
 	}
@@ -418,8 +457,8 @@ func (s *Store) read(name string) (rec *Record, held *Held, exists bool) {
 	hold := func(reason string, err error) (*Record, *Held, bool) {
 		return nil, &Held{Name: name, Reason: reason, Message: err.Error()}, true
 	}
-	var st unix.Stat_t
-	switch err := unix.Fstatat(int(s.dirs.Fd()), name+"/"+RecordFile, &st, unix.AT_SYMLINK_NOFOLLOW); {
+	st, err := s.dirs.Stat(name + "/" + RecordFile)
+	switch {
 	case errors.Is(err, unix.ENOENT):
 		rec, held = s.decode(name) // not cached: there is no file to compare
 		return rec, held, rec != nil || held != nil
@@ -454,7 +493,7 @@ func (s *Store) decode(name string) (*Record, *Held) {
 	hold := func(reason string, err error) (*Record, *Held) {
 		return nil, &Held{Name: name, Reason: reason, Message: err.Error()}
 	}
-	dir, err := s.Dir(name)
+	dir, err := s.dir(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil // removed meanwhile
@@ -462,12 +501,12 @@ func (s *Store) decode(name string) (*Record, *Held) {
 		return hold(HeldUnreadable, err)
 	}
 	defer dir.Close()
-	rec, err := readRecord(int(dir.Fd()), RecordFile, name)
+	rec, err := readRecord(dir, RecordFile, name)
 	if errors.Is(err, unix.ENOENT) {
 		if err = missing(dir); errors.Is(err, errNoRecord) {
 			// Other files are made after the record: where they are, it was written
 			// meanwhile, or is lost.
-			if rec, err = readRecord(int(dir.Fd()), RecordFile, name); errors.Is(err, unix.ENOENT) {
+			if rec, err = readRecord(dir, RecordFile, name); errors.Is(err, unix.ENOENT) {
 				err = errNoRecord
 			}
 		}
@@ -494,10 +533,13 @@ func (s *Store) decode(name string) (*Record, *Held) {
 }
 
 // is says whether dir is (still) the directory of a name.
-func (s *Store) is(name string, dir *os.File) bool {
-	var ours, now unix.Stat_t
-	return unix.Fstat(int(dir.Fd()), &ours) == nil &&
-		unix.Fstatat(int(s.dirs.Fd()), name, &now, unix.AT_SYMLINK_NOFOLLOW) == nil && now.Ino == ours.Ino && now.Dev == ours.Dev
+func (s *Store) is(name string, dir fsys.Dir) bool {
+	ours, err := dir.Self()
+	if err != nil {
+		return false
+	}
+	now, err := s.dirs.Stat(name)
+	return err == nil && now.Ino == ours.Ino && now.Dev == ours.Dev
 }
 
 // damageError says of a record file that was read what is wrong with it.
@@ -507,7 +549,7 @@ func (e *damageError) Unwrap() error { return e.error }
 
 // readRecord reads a record file below dir. A *damageError says that nothing in
 // it can be relied on.
-func readRecord(dir int, file, name string) (*Record, error) {
+func readRecord(dir fsys.Dir, file, name string) (*Record, error) {
 	b, err := readRegular(dir, file, MaxRecord)
 	if errors.Is(err, errBadFile) {
 		return nil, &damageError{err}
@@ -533,8 +575,8 @@ var errBadFile = errors.New("not a state file")
 // readRegular reads a small file of ours below dir: regular, owned by us, one
 // name, not writable by others. It never blocks on a fifo and never follows a
 // link.
-func readRegular(dir int, name string, limit int64) ([]byte, error) {
-	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+func readRegular(dir fsys.Dir, name string, limit int64) ([]byte, error) {
+	f, err := dir.Open(name)
 	if errors.Is(err, unix.ELOOP) {
 		return nil, fmt.Errorf("%w: it is a symbolic link", errBadFile)
 	}
@@ -544,10 +586,9 @@ func readRegular(dir int, name string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
-	f := os.NewFile(uintptr(fd), name)
 	defer f.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	st, err := f.Stat()
+	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
 	switch {
@@ -627,12 +668,7 @@ func (s *Store) readAll(names []string) []readResult {
 
 // names lists the entries of the sandboxes directory, sorted.
 func (s *Store) names() ([]string, error) {
-	d, err := openDir(int(s.dirs.Fd()), ".")
-	if err != nil {
-		return nil, err
-	}
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
+	names, err := s.dirs.Names(0)
 	if err != nil {
 		return nil, err
 	}

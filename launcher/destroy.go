@@ -239,7 +239,7 @@ func waitDead(ctx context.Context, p *actual.Process, timeout time.Duration) boo
 	if err := p.Wait(ctx); err != nil {
 		return false
 	}
-	actual.Reap(p.FD())
+	p.Reap()
 	return true
 }
 

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/actual/fsys"
 )
 
 // TempPrefix begins the name of every temporary file. It begins with a dot, so
@@ -33,23 +34,32 @@ const TempPrefix = ".sandboxctl-tmp-"
 // file. Renaming over it would succeed, and lose whatever it is.
 var ErrNotRegular = errors.New("not a regular file")
 
+// In is a directory whose files are written and removed. The functions of this
+// package do the same in a directory of the host.
+type In struct{ fsys.Dir }
+
 // Write replaces or creates the file name in the directory dir, an open
 // directory that is not O_PATH. The name has no slash. When it returns nil the
 // content survives a power cut.
 func Write(dir *os.File, name string, data []byte, mode fs.FileMode) error {
-	if err := checkTarget(dir, name); err != nil {
+	return In{fsys.Of(dir)}.Write(name, data, mode)
+}
+
+// Write is the function Write.
+func (in In) Write(name string, data []byte, mode fs.FileMode) error {
+	if err := in.checkTarget(name); err != nil {
 		return err
 	}
-	return write(dir, name, data, mode, 0, true)
+	return in.write(name, data, mode, 0, true)
 }
 
 // Publish is Write for content that need not survive a power cut, which may leave a
 // part of it. Readers see the old content or the new all the same.
-func Publish(dir *os.File, name string, data []byte, mode fs.FileMode) error {
-	if err := checkTarget(dir, name); err != nil {
+func (in In) Publish(name string, data []byte, mode fs.FileMode) error {
+	if err := in.checkTarget(name); err != nil {
 		return err
 	}
-	return write(dir, name, data, mode, 0, false)
+	return in.write(name, data, mode, 0, false)
 }
 
 // Create is Write for a name that must not exist yet: fs.ErrExist otherwise.
@@ -57,18 +67,17 @@ func Create(dir *os.File, name string, data []byte, mode fs.FileMode) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	return write(dir, name, data, mode, unix.RENAME_NOREPLACE, true)
+	return In{fsys.Of(dir)}.write(name, data, mode, unix.RENAME_NOREPLACE, true)
 }
 
-func write(dir *os.File, name string, data []byte, mode fs.FileMode, renameFlags uint, durable bool) (err error) {
-	fd := int(dir.Fd())
-	f, tmp, err := newTemp(fd, mode)
+func (in In) write(name string, data []byte, mode fs.FileMode, renameFlags uint, durable bool) (err error) {
+	f, tmp, err := in.newTemp(mode)
 	if err != nil {
 		return fmt.Errorf("create temporary file for %s: %w", name, err)
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, ignoreMissing(unix.Unlinkat(fd, tmp, 0)))
+			err = errors.Join(err, ignoreMissing(in.Unlink(tmp)))
 		}
 	}()
 	// Not before the rename: the lock ends with it. After Sync it can't fail.
@@ -82,41 +91,49 @@ func write(dir *os.File, name string, data []byte, mode fs.FileMode, renameFlags
 	if werr != nil {
 		return fmt.Errorf("write %s: %w", name, werr)
 	}
-	if err := crashpoint.Do(crashpoint.FileRename, func() error { return unix.Renameat2(fd, tmp, fd, name, renameFlags) }); err != nil {
+	err = crashpoint.Do(crashpoint.FileRename, func() error { return in.Rename(tmp, in.Dir, name, renameFlags) })
+	if err != nil {
 		return fmt.Errorf("replace %s: %w", name, err)
 	}
 	if !durable {
 		return nil
 	}
-	return syncDir(dir, name)
+	return in.sync(name)
 }
 
 // Remove removes the file name durably. That it is not there is no error.
-func Remove(dir *os.File, name string) error {
+func Remove(dir *os.File, name string) error { return In{fsys.Of(dir)}.Remove(name) }
+
+// Remove is the function Remove.
+func (in In) Remove(name string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	if err := crashpoint.Do(crashpoint.FileRemove, func() error { return ignoreMissing(unix.Unlinkat(int(dir.Fd()), name, 0)) }); err != nil {
+	err := crashpoint.Do(crashpoint.FileRemove, func() error { return ignoreMissing(in.Unlink(name)) })
+	if err != nil {
 		return fmt.Errorf("remove %s: %w", name, err)
 	}
-	return syncDir(dir, name)
+	return in.sync(name)
 }
 
 // SweepTemps removes what crashed writers left in dir. It may be called at any
 // time: the file of a writer that is alive is left to it, and counted. So is,
 // for a moment, that of a writer that was killed while it started a process:
 // until that executes another program it holds all that its parent held.
-func SweepTemps(dir *os.File) (busy int, err error) {
-	entries, err := readNames(dir)
+func SweepTemps(dir *os.File) (busy int, err error) { return In{fsys.Of(dir)}.SweepTemps() }
+
+// SweepTemps is the function SweepTemps.
+func (in In) SweepTemps() (busy int, err error) {
+	entries, err := in.Dir.Names(0)
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("list temporary files: %w", err)
 	}
 	var errs []error
 	for _, n := range entries {
 		if !strings.HasPrefix(n, TempPrefix) {
 			continue
 		}
-		err := ignoreMissing(sweep(int(dir.Fd()), n))
+		err := ignoreMissing(in.sweep(n))
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			busy++
 			continue
@@ -126,19 +143,20 @@ func SweepTemps(dir *os.File) (busy int, err error) {
 	return busy, errors.Join(errs...)
 }
 
-func sweep(dir int, name string) error {
-	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+func (in In) sweep(name string) error {
+	f, err := in.Open(name)
 	switch {
 	case errors.Is(err, unix.ELOOP):
-		return unix.Unlinkat(dir, name, 0) // a link is nobody's writing
+		return in.Unlink(name) // a link is nobody's writing
 	case err != nil:
 		return fmt.Errorf("sweep %s: %w", name, err)
 	}
-	defer unix.Close(fd)
-	if err := flock(fd); err != nil {
+	defer f.Close()
+	if err := f.Lock(); err != nil {
 		return fmt.Errorf("sweep %s: %w", name, err)
 	}
-	return crashpoint.Do(crashpoint.TempSweep, func() error { return unix.Unlinkat(dir, name, 0) })
+	err = crashpoint.Do(crashpoint.TempSweep, func() error { return in.Unlink(name) })
+	return err
 }
 
 // MkdirAll makes a directory, and what is missing above it. When it returns nil,
@@ -170,25 +188,10 @@ func MkdirAll(path string, mode fs.FileMode) error {
 	return nil
 }
 
-// Names lists what is in dir besides what crashed writers left there.
-func Names(dir *os.File) ([]string, error) {
-	names, err := readNames(dir)
+// Names lists what is in the directory besides what crashed writers left there.
+func (in In) Names() ([]string, error) {
+	names, err := in.Dir.Names(0)
 	return slices.DeleteFunc(names, func(n string) bool { return strings.HasPrefix(n, TempPrefix) }), err
-}
-
-func readNames(dir *os.File) ([]string, error) {
-	// A descriptor of its own: the offset of dir is the caller's.
-	fd, err := unix.Openat(int(dir.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", dir.Name(), err)
-	}
-	d := os.NewFile(uintptr(fd), dir.Name())
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", dir.Name(), err)
-	}
-	return names, nil
 }
 
 func checkName(name string) error {
@@ -198,18 +201,20 @@ func checkName(name string) error {
 	return nil
 }
 
-// checkTarget refuses to replace what is no regular file.
-func checkTarget(dir *os.File, name string) error {
+// checkTarget says why a file can't be written under a name.
+func (in In) checkTarget(name string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	var st unix.Stat_t
-	switch err := unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); {
+	st, err := in.Stat(name)
+	switch {
 	case errors.Is(err, unix.ENOENT):
-	case err != nil:
+		return nil
+	case err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG:
+		err = ErrNotRegular
+	}
+	if err != nil {
 		return fmt.Errorf("replace %s: %w", name, err)
-	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return fmt.Errorf("replace %s: %w", name, ErrNotRegular)
 	}
 	return nil
 }
@@ -221,63 +226,43 @@ func tempName() string {
 }
 
 // newTemp makes a temporary file and locks it.
-func newTemp(dir int, mode fs.FileMode) (*os.File, string, error) {
+func (in In) newTemp(mode fs.FileMode) (fsys.File, string, error) {
 	for {
 		tmp := tempName()
 		crashpoint.Before(crashpoint.FileCreate)
-		f, err := createTemp(dir, tmp, mode)
+		f, err := in.Dir.Create(tmp, mode)
 		crashpoint.After(crashpoint.FileCreate)
 		if err != nil {
 			return nil, "", err
 		}
-		mine, err := lock(int(f.Fd()))
+		mine, err := lock(f)
 		if mine {
 			return f, tmp, nil
 		}
 		// A sweeper was faster than the lock, and removes it.
-		if err = errors.Join(err, f.Close(), ignoreMissing(unix.Unlinkat(dir, tmp, 0))); err != nil {
+		if err = errors.Join(err, f.Close(), ignoreMissing(in.Unlink(tmp))); err != nil {
 			return nil, "", err
-		}
-	}
-}
-
-func flock(fd int) error {
-	for {
-		if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EINTR) {
-			return err
 		}
 	}
 }
 
 // lock says whether the file is the caller's alone. Where there are no locks
 // nothing can be swept either.
-func lock(fd int) (bool, error) {
-	if err := flock(fd); err != nil {
+func lock(f fsys.File) (bool, error) {
+	if err := f.Lock(); err != nil {
 		return !errors.Is(err, unix.EWOULDBLOCK), nil
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	st, err := f.Stat()
+	if err != nil {
 		return false, err
 	}
 	return st.Nlink > 0, nil
 }
 
-func createTemp(dir int, name string, mode fs.FileMode) (*os.File, error) {
-	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, uint32(mode.Perm()))
+// sync makes a rename or removal survive a power cut.
+func (in In) sync(name string) error {
+	err := crashpoint.Do(crashpoint.DirectorySync, func() error { return in.Sync() })
 	if err != nil {
-		return nil, err
-	}
-	// The umask of this process must not decide.
-	if err := unix.Fchmod(fd, uint32(mode.Perm())); err != nil {
-		unix.Close(fd)
-		return nil, errors.Join(err, ignoreMissing(unix.Unlinkat(dir, name, 0)))
-	}
-	return os.NewFile(uintptr(fd), name), nil
-}
-
-// syncDir makes a rename or removal survive a power cut.
-func syncDir(dir *os.File, name string) error {
-	if err := crashpoint.Do(crashpoint.DirectorySync, func() error { return unix.Fsync(int(dir.Fd())) }); err != nil {
 		return fmt.Errorf("sync directory of %s: %w", name, err)
 	}
 	return nil

@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/fsys"
 )
 
 func must(t *testing.T, err error) {
@@ -66,7 +68,7 @@ func tmpfs(t *testing.T, opts ...string) *os.File {
 // names is what is in a directory, sorted.
 func names(t *testing.T, dir *os.File) []string {
 	t.Helper()
-	ns, err := readNames(dir)
+	ns, err := fsys.Of(dir).Names(0)
 	must(t, err)
 	slices.Sort(ns)
 	return ns

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/actual/fsys"
 )
 
 // slotPrefix begins the names of the files of a reserve.
@@ -34,6 +35,9 @@ func NewReserve(dir *os.File) *Reserve { return &Reserve{dir} }
 
 // Close closes the directory.
 func (r *Reserve) Close() error { return r.dir.Close() }
+
+// SweepTemps is SweepTemps of the directory of the reserve.
+func (r *Reserve) SweepTemps() (busy int, err error) { return SweepTemps(r.dir) }
 
 // Fill makes what is missing of count files of size bytes. It returns how many
 // there are.
@@ -60,12 +64,12 @@ func (r *Reserve) Fill(count int, size int64) (int, error) {
 // Write is atomicfile.Write that takes no room on the disk, for as long as there
 // is a file in the reserve that is large enough.
 func (r *Reserve) Write(dir *os.File, name string, data []byte, mode fs.FileMode) error {
-	if err := checkTarget(dir, name); err != nil {
+	if err := (In{fsys.Of(dir)}).checkTarget(name); err != nil {
 		return err
 	}
-	names, err := readNames(r.dir)
+	names, err := fsys.Of(r.dir).Names(0)
 	if err != nil {
-		return err
+		return fmt.Errorf("list reserve: %w", err)
 	}
 	err = fmt.Errorf("replace %s: the reserve is used up: %w", name, unix.ENOSPC)
 	for _, slot := range names {
@@ -115,7 +119,7 @@ func (r *Reserve) use(slot string, dir *os.File, name string, data []byte, mode 
 	if err != nil {
 		return true, fmt.Errorf("replace %s: %w", name, err)
 	}
-	return true, errors.Join(syncDir(dir, name), syncDir(r.dir, slot))
+	return true, errors.Join(In{fsys.Of(dir)}.sync(name), In{fsys.Of(r.dir)}.sync(slot))
 }
 
 // lockSlot says whether the slot is the caller's alone, and still one.
@@ -134,4 +138,12 @@ func (r *Reserve) lockSlot(fd int, slot string) (bool, error) {
 		return false, ignoreMissing(err)
 	}
 	return ours.Mode&unix.S_IFMT == unix.S_IFREG && ours.Nlink == 1 && ours.Ino == now.Ino && ours.Dev == now.Dev, nil
+}
+
+func flock(fd int) error {
+	for {
+		if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }

@@ -7,10 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/manifestdir"
 	"sandboxctl.dev/reconcile"
@@ -26,12 +28,15 @@ type daemon struct {
 	source *source
 	info   actual.DaemonInfo
 	memory manifestdir.Memory
+	// unswept says that temporary files were left that may be nobody's.
+	unswept bool
 }
 
 // startDaemon starts one. It does nothing before it is told to.
 func (h *host) startDaemon() {
 	p, ctx := h.newProgram("daemon")
 	h.daemon = p
+	p.main = newTask(p, "start")
 	go func() {
 		defer close(p.done)
 		p.err = h.runDaemon(ctx, p)
@@ -45,28 +50,29 @@ func (h *host) newProgram(name string) (*program, context.Context) {
 
 // runDaemon makes the calls of the daemon command.
 func (h *host) runDaemon(ctx context.Context, p *program) error {
-	t := newTask(p, "start")
-	s, err := h.openStore(t)
+	h.park(p.main, nil, time.Time{})
+	s, err := h.openStore()
 	if err != nil {
 		return err
 	}
-	if err := s.sweepTrash(t); err != nil && p.dead {
+	if _, err := s.SweepTrash(); err != nil && p.dead {
 		return err
 	}
+	busy := 0
 	if !h.is("temps-not-swept") {
-		if err := s.sweep(t); err != nil && p.dead {
+		if busy, err = s.SweepTemps(); err != nil && p.dead {
 			return err
 		}
 	}
-	list, err := s.listing(t)
+	list, err := s.List()
 	if err != nil {
 		return err
 	}
 	d := &daemon{h: h, p: p, store: s, t: newTask(p, "loop")}
-	d.t.loop = true
+	d.t.loop, d.unswept = true, busy > 0
 	d.source = &source{h: h, t: d.t, files: map[string]*manifestText{}, seen: map[string]bool{}, missing: map[string]time.Time{}, expected: len(list.Records)+len(list.Held) > 0}
 	opts := reconcile.Options{}
-	if old, err := s.daemonInfo(t); err == nil && old != nil {
+	if old, _, err := s.DaemonInfo(); err == nil && old != nil {
 		opts.Removals = old.Removals
 		if err := json.Unmarshal(old.Memory, &d.source.memory); err != nil {
 			return err
@@ -76,7 +82,9 @@ func (h *host) runDaemon(ctx context.Context, p *program) error {
 	if p.dead {
 		return errDead
 	}
-	p.observer = &observer{h: h, t: d.t, store: s, handles: map[actual.Identity]*handle{}}
+	p.observer = &observer{h, p, actual.NewObserverOf(s.Store, h.processes())}
+	p.main = d.t
+	h.runs(d.t)
 	opts.View = &view.View{Source: d.source, Observer: p.observer, Policy: reconcile.DefaultPolicy()}
 	opts.Requests = d
 	opts.Launcher = &launcher{h: h, p: p, store: s}
@@ -91,12 +99,16 @@ func (h *host) runDaemon(ctx context.Context, p *program) error {
 		h.check.passes++
 		h.check.plan(h, &in, &plan)
 		d.remember(in.Removals)
+		if d.unswept {
+			busy, err := s.SweepTemps()
+			d.unswept = busy > 0 || err != nil
+		}
 	}
 	return reconcile.New(opts).Run(ctx)
 }
 
 // DropRequest implements reconcile.Requests.
-func (d *daemon) DropRequest(r actual.Request) error { return d.store.dropRequest(d.t, &r) }
+func (d *daemon) DropRequest(r actual.Request) error { return d.store.DropRequest(r) }
 
 // remember makes the calls of daemon.remember.
 func (d *daemon) remember(removals []time.Time) {
@@ -110,7 +122,7 @@ func (d *daemon) remember(removals []time.Time) {
 		return
 	}
 	d.info.Removals, d.info.Memory = removals, b
-	if err := d.store.putDaemonInfo(d.t, &d.info); err == nil {
+	if err := d.store.PutDaemonInfo(&d.info); err == nil {
 		d.memory = m
 	}
 }
@@ -164,16 +176,16 @@ func (s *source) Load(context.Context) (*desired.Snapshot, error) {
 }
 
 func (s *source) scan() (*inode, error) {
-	dir := s.h.mounted
+	at := s.h.mounted
 	names := []string(nil)
 	err := s.h.call(s.t, reads, "open manifests", func(bool) error {
-		if dir == nil {
+		if at == nil {
 			return errNoDir
 		}
 		return nil
 	})
 	if err == nil {
-		names, err = s.h.list(s.t, dir)
+		names, err = (&dir{h: s.h, n: at}).Names(0)
 	}
 	if err != nil {
 		return nil, err
@@ -183,7 +195,7 @@ func (s *source) scan() (*inode, error) {
 		if n[0] == '.' {
 			continue
 		}
-		f, err := s.h.lookup(s.t, dir, n)
+		f, err := s.h.lookup(at, n)
 		switch {
 		case missing(err):
 			continue
@@ -194,13 +206,13 @@ func (s *source) scan() (*inode, error) {
 		files[n] = decodeManifest(n, f.data)
 	}
 	s.files = files
-	if s.h.mounted != dir {
+	if s.h.mounted != at {
 		return nil, errors.New("it was replaced")
 	}
-	return dir, nil
+	return at, nil
 }
 
-var errNoDir = fmt.Errorf("open manifests: %w", fs.ErrNotExist)
+var errNoDir = fmt.Errorf("open manifests: %w", unix.ENOENT)
 
 func (s *source) identify(dir *inode, incomplete func(string)) {
 	m := &s.memory
@@ -285,25 +297,8 @@ func (s *source) settle(snap *desired.Snapshot, incomplete func(string)) {
 	}
 }
 
-// sweep makes the calls of Store.Sweep: what crashed writers left.
-func (s *store) sweep(t *task) error {
-	err := s.sweepTemps(t, s.root)
-	names, lerr := s.h.list(t, s.dirs)
-	if lerr != nil {
-		return errors.Join(err, lerr)
-	}
-	for _, n := range names {
-		dir, derr := s.dir(t, n)
-		if derr == nil {
-			derr = s.sweepTemps(t, dir)
-		}
-		err = errors.Join(err, derr)
-	}
-	return err
-}
-
 // command runs one command of a user: f, as another program.
-func (h *host) command(what, name string, f func(t *task, s *store) error) {
+func (h *host) command(what, name string, f func(t *task) error) {
 	h.cliN++
 	p, _ := h.newProgram(fmt.Sprintf("%s#%d", what, h.cliN))
 	h.clis = append(h.clis, p)
@@ -311,8 +306,8 @@ func (h *host) command(what, name string, f func(t *task, s *store) error) {
 	t := newTask(p, what+" "+name)
 	go func() {
 		defer close(p.done)
-		s := &store{h: h, root: h.state}
-		p.err = f(t, s)
+		h.park(t, nil, time.Time{})
+		p.err = f(t)
 	}()
 }
 
@@ -332,14 +327,14 @@ func (h *host) collectCommands() {
 
 // apply makes the calls of the apply command, after its checks.
 func (h *host) apply(name, text string) {
-	dir := h.mounted
-	if dir != h.manifests || h.check.busy[name] {
+	at := h.mounted
+	if at != h.manifests || h.check.busy[name] {
 		return // refused: the directory is not the one that was there before
 	}
 	h.check.touched(name, text)
-	h.command("apply", name, func(t *task, _ *store) error {
+	h.command("apply", name, func(t *task) error {
 		defer delete(h.check.busy, name)
-		err := h.atomicWrite(t, dir, name+".yaml", []byte(text))
+		err := atomicfile.In{Dir: &dir{h: h, n: at, name: "manifests"}}.Write(name+".yaml", []byte(text), 0o600)
 		if err == nil && !t.p.dead {
 			h.stats.Acks++
 			h.check.acks[name] = []string{text}
@@ -351,14 +346,14 @@ func (h *host) apply(name, text string) {
 
 // remove makes the calls of the delete command.
 func (h *host) remove(name string) {
-	dir := h.mounted
-	if dir != h.manifests || h.check.busy[name] || dir.names[name+".yaml"] == nil {
+	at := h.mounted
+	if at != h.manifests || h.check.busy[name] || at.names[name+".yaml"] == nil {
 		return
 	}
 	h.check.touched(name, "")
-	h.command("delete", name, func(t *task, _ *store) error {
+	h.command("delete", name, func(t *task) error {
 		defer delete(h.check.busy, name)
-		err := h.atomicRemove(t, dir, name+".yaml")
+		err := atomicfile.In{Dir: &dir{h: h, n: at, name: "manifests"}}.Remove(name + ".yaml")
 		if err == nil && !t.p.dead {
 			h.stats.Acks++
 			h.check.acks[name] = []string{""}
@@ -376,9 +371,9 @@ func (h *host) restart(name string) {
 	}
 	token := h.newUID()
 	h.check.requested(name, token)
-	h.command("restart", key, func(t *task, s *store) error {
+	h.command("restart", key, func(t *task) error {
 		defer delete(h.check.busy, key)
-		err := s.putRequest(t, &actual.Request{Kind: actual.RequestRestart, Name: name, Token: token})
+		err := h.ask(actual.Request{Kind: actual.RequestRestart, Name: name, Token: token})
 		if err == nil && !t.p.dead && h.manifests.names[name+".yaml"] != nil && h.onRecord(name) != nil {
 			h.stats.Acks++
 			h.check.tokens[name] = []string{token}
@@ -395,12 +390,21 @@ func (h *host) approve() {
 		return
 	}
 	token := h.newUID()
-	h.command("approve", "approve", func(t *task, s *store) error {
+	h.command("approve", "approve", func(t *task) error {
 		defer delete(h.check.busy, "approve")
-		err := s.putRequest(t, &actual.Request{Kind: actual.RequestApprove, Token: token, Names: g.Names})
+		err := h.ask(actual.Request{Kind: actual.RequestApprove, Token: token, Names: g.Names})
 		h.notify()
 		return err
 	})
+}
+
+// ask leaves a request, as a command does.
+func (h *host) ask(r actual.Request) error {
+	s, err := h.openStore()
+	if err != nil {
+		return err
+	}
+	return s.PutRequest(r)
 }
 
 // notify has the daemon told that something has changed, when nobody else runs.

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package simulator runs the real planner, the real loop, the real formats and
-// transitions of records over a host that is simulated below the launcher's
-// contract: a file system that forgets what was not synced, a process table with
-// so few numbers that they are given again all the time, gates, cgroups, zombies.
-// The launcher, the store, the observer and the source of manifests are models
+// Package simulator runs the real planner, loop, store and observer over a host
+// that is simulated at the calls of the kernel: a file system that forgets what was
+// not synced, a process table with so few numbers that they are given again all the
+// time, gates, cgroups, zombies. The launcher and the source of manifests are models
 // that make the same calls in the same order as the real ones. Any call may fail,
 // or be the last one of the daemon or of the host.
 //

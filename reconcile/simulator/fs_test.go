@@ -5,7 +5,6 @@ package simulator
 import (
 	"bytes"
 	"errors"
-	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -24,7 +23,9 @@ type inode struct {
 	data  []byte // in the page cache
 	disk  []byte // on disk
 	dirty bool   // data is not on disk yet, or not whole
+	gone  bool   // a directory that was removed: nothing can be made in it
 
+	lock      *lock             // flock
 	names     map[string]*inode // in the page cache
 	diskNames map[string]*inode // on disk
 
@@ -53,6 +54,7 @@ type disk struct {
 	root    *inode
 	pending []*dirOp
 	full    bool // ENOSPC for whatever needs a block
+	told    bool // that it is can be seen
 }
 
 func newDisk() *disk {
@@ -84,7 +86,9 @@ func (d *disk) change(cs ...nameChange) {
 func (d *disk) mkdir(dir *inode, name string) error {
 	switch {
 	case dir.names[name] != nil:
-		return fs.ErrExist
+		return unix.EEXIST
+	case dir.gone:
+		return unix.ENOENT
 	case d.full:
 		return unix.ENOSPC
 	}
@@ -96,14 +100,17 @@ func (d *disk) mkdir(dir *inode, name string) error {
 func (d *disk) create(dir *inode, name string, excl, trunc bool) (*inode, error) {
 	if n := dir.names[name]; n != nil {
 		if excl {
-			return nil, fs.ErrExist
+			return nil, unix.EEXIST
 		}
 		if trunc {
 			n.data, n.dirty, n.version = nil, true, n.version+1
 		}
 		return n, nil
 	}
-	if d.full {
+	switch {
+	case dir.gone:
+		return nil, unix.ENOENT
+	case d.full:
 		return nil, unix.ENOSPC
 	}
 	n := d.make(false)
@@ -126,9 +133,21 @@ func (d *disk) write(n *inode, b []byte, half bool) error {
 }
 
 func (d *disk) rename(from *inode, old string, to *inode, name string) error {
-	n := from.names[old]
-	if n == nil {
-		return fs.ErrNotExist
+	n, there := from.names[old], to.names[name]
+	switch {
+	case n == nil || to.gone:
+		return unix.ENOENT
+	case there == nil:
+	case n == there:
+		return nil
+	case n.isDir && !there.isDir:
+		return unix.ENOTDIR
+	case !n.isDir && there.isDir:
+		return unix.EISDIR
+	case n.isDir && len(there.names) > 0:
+		return unix.ENOTEMPTY
+	case n.isDir:
+		there.gone = true
 	}
 	d.change(nameChange{from, old, nil}, nameChange{to, name, n})
 	return nil
@@ -138,11 +157,12 @@ func (d *disk) unlink(dir *inode, name string) error {
 	n := dir.names[name]
 	switch {
 	case n == nil:
-		return fs.ErrNotExist
+		return unix.ENOENT
 	case n.isDir && len(n.names) > 0:
 		return unix.ENOTEMPTY
 	}
 	d.change(nameChange{dir, name, nil})
+	n.gone = n.isDir
 	return nil
 }
 
@@ -198,7 +218,7 @@ func (d *disk) powerCut(rng *rand.Rand) (lost int) {
 			}
 			return
 		}
-		n.names = maps.Clone(n.diskNames)
+		n.names, n.gone = maps.Clone(n.diskNames), false
 		for _, name := range slices.Sorted(maps.Keys(n.names)) {
 			walk(n.names[name])
 		}
@@ -234,4 +254,4 @@ func (n *inode) overwrite(b []byte) {
 	n.disk, n.dirty, n.version = n.data, false, n.version+1
 }
 
-func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+func missing(err error) bool { return errors.Is(err, unix.ENOENT) }

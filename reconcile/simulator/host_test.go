@@ -6,11 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,6 +53,7 @@ type program struct {
 	done     chan struct{}
 	changes  chan struct{}
 	observer *observer // of a daemon
+	main     *task     // that goes on when no other does
 	err      error
 }
 
@@ -67,6 +68,8 @@ func (p *program) wake() {
 type task struct {
 	p    *program
 	name string
+	// sandbox is what an operation is about.
+	sandbox string
 	// loop says that it is the loop's own thread: while it waits in the middle of
 	// a pass, the workers wait too, so that not two results are there at once
 	// and Go's select decides by chance.
@@ -127,6 +130,7 @@ type host struct {
 	procs    map[int]*proc
 	used     map[int]bool
 	lastFree int
+	freedAt  int // step
 	inode    uint64
 	bootN    int
 	boot     string
@@ -138,10 +142,10 @@ type host struct {
 	skew     time.Duration // of the sentries' clocks
 
 	daemon             *program
-	requests           *program // that has the lock of the requests
 	clis               []*program
 	cliN               int
-	mu                 sync.Mutex // of parked
+	mu                 sync.Mutex // of parked, current
+	current            *task      // that is running
 	fences             int
 	woken              bool // the daemon is to be told that something has changed
 	parked             []*task
@@ -222,6 +226,30 @@ func (h *host) park(t *task, cond func() bool, deadline time.Time) {
 	h.parked = append(h.parked, t)
 	h.mu.Unlock()
 	<-t.turn
+	h.runs(t)
+}
+
+// runs says whose calls are made from now on: one thread runs at a time.
+func (h *host) runs(t *task) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.current = t
+}
+
+// running is the thread that makes a call.
+func (h *host) running() *task {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.current
+}
+
+// settle waits until every thread waits. The one that goes on by itself, since a
+// timer has ended or something has changed, is the daemon's loop.
+func (h *host) settle() {
+	synctest.Wait()
+	if h.daemon != nil {
+		h.runs(h.daemon.main)
+	}
 }
 
 // runnable are the tasks that can go on, by name.
@@ -456,7 +484,7 @@ func (h *host) newUID() string {
 // Calls on files. Each is one step.
 
 func (h *host) mkdir(t *task, dir *inode, name string) error {
-	return h.call(t, writes, "mkdir "+name, func(half bool) error {
+	return h.call(t, writes, "mkdir "+shown(name), func(half bool) error {
 		if half && h.rng.IntN(2) == 0 {
 			return nil
 		}
@@ -465,7 +493,7 @@ func (h *host) mkdir(t *task, dir *inode, name string) error {
 }
 
 func (h *host) create(t *task, dir *inode, name string, excl, trunc bool) (n *inode, err error) {
-	err = h.call(t, writes, "create "+name, func(half bool) (err error) {
+	err = h.call(t, writes, "create "+shown(name), func(half bool) (err error) {
 		if half && h.rng.IntN(2) == 0 {
 			return nil
 		}
@@ -489,7 +517,7 @@ func (h *host) fsync(t *task, n *inode, what string) error {
 }
 
 func (h *host) rename(t *task, from *inode, old string, to *inode, name string) error {
-	return h.call(t, writes, "rename "+old+" to "+name, func(half bool) error {
+	return h.call(t, writes, "rename "+shown(old)+" to "+shown(name), func(half bool) error {
 		switch {
 		case half && h.rng.IntN(2) == 0:
 			return nil
@@ -501,7 +529,7 @@ func (h *host) rename(t *task, from *inode, old string, to *inode, name string) 
 }
 
 func (h *host) unlink(t *task, dir *inode, name string) error {
-	return h.call(t, writes, "unlink "+name, func(half bool) error {
+	return h.call(t, writes, "unlink "+shown(name), func(half bool) error {
 		if half && h.rng.IntN(2) == 0 {
 			return nil
 		}
@@ -509,23 +537,8 @@ func (h *host) unlink(t *task, dir *inode, name string) error {
 	})
 }
 
-// lookup opens what a name in a directory means.
-func (h *host) lookup(t *task, dir *inode, name string) (n *inode, err error) {
-	err = h.call(t, reads, "open "+name, func(bool) error {
-		if n = dir.names[name]; n == nil {
-			return unix.ENOENT
-		}
-		return nil
-	})
-	return n, err
-}
-
-func (h *host) list(t *task, dir *inode) (names []string, err error) {
-	err = h.call(t, reads, "list", func(bool) error {
-		names = slices.Sorted(maps.Keys(dir.names))
-		return nil
-	})
-	return names, err
+func (h *host) lookup(d *inode, name string) (*inode, error) {
+	return (&dir{h: h, n: d}).lookup("open ", name)
 }
 
 // entries are the names of the sandboxes' directories, for checks.

@@ -3,13 +3,10 @@
 package simulator
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,13 +39,27 @@ type op struct {
 
 func (l *launcher) begin(what, name string) *op {
 	t := newTask(l.p, what+" "+name)
+	t.sandbox = name
 	l.h.park(t, nil, time.Time{}) // the order in which workers begin is ours
 	return &op{l, t}
+}
+
+// end has the loop go on.
+func (o *op) end() { o.h.runs(o.p.main) }
+
+// dir opens the directory of a sandbox.
+func (o *op) dir(name string) (*inode, error) {
+	d, err := (&dir{h: o.h, n: o.h.state.names[actual.SandboxesDir]}).OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	return d.(*dir).n, nil
 }
 
 // Create implements reconcile.Launcher.
 func (l *launcher) Create(ctx context.Context, e *desired.Entry, restart *actual.Request) error {
 	o := l.begin("create", e.Sandbox.Metadata.Name)
+	defer o.end()
 	if !l.p.dead {
 		l.h.stats.Creates++
 	}
@@ -65,7 +76,7 @@ func (o *op) create(ctx context.Context, e *desired.Entry, token string) error {
 		return err
 	}
 	if !o.h.is("no-intent") {
-		if err := o.store.put(o.t, rec); err != nil {
+		if err := o.store.Put(rec); err != nil {
 			return fmt.Errorf("record intent: %w", err)
 		}
 	}
@@ -102,7 +113,7 @@ func (o *op) intent(ctx context.Context, e *desired.Entry, token string) (*actua
 		Name: name, BootID: o.h.boot, Spec: spec, SpecHash: e.Hash, SourceFile: e.Source.File, SourceDigest: e.Digest, RestartToken: token,
 	}
 	if old == nil {
-		if err := o.store.claim(o.t, name); err != nil {
+		if err := o.store.Claim(name); err != nil {
 			return nil, err
 		}
 		in.UID = o.h.newUID()
@@ -118,8 +129,14 @@ func (o *op) intent(ctx context.Context, e *desired.Entry, token string) (*actua
 }
 
 func (o *op) load(name string) (*actual.Record, error) {
-	rec, held := o.store.get(o.t, name)
+	rec, held, err := o.store.Get(name)
+	if err != nil {
+		return nil, err
+	}
 	if held != nil {
+		if o.h.absent(held) {
+			return nil, nil
+		}
 		return nil, fmt.Errorf("load record: %s: %s", held.Reason, held.Message)
 	}
 	if o.t.p.dead {
@@ -130,7 +147,7 @@ func (o *op) load(name string) (*actual.Record, error) {
 
 func (o *op) proveDead(rec *actual.Record) error {
 	for _, id := range []*actual.Identity{rec.Sentry, rec.Gofer} {
-		switch live, err := o.h.liveness(o.t, id); live {
+		switch live, err := o.h.processes().LivenessOf(id); live {
 		case actual.Dead, actual.None:
 		case actual.Alive:
 			return fmt.Errorf("pid %d is alive", id.PID)
@@ -145,7 +162,7 @@ func (o *op) proveDead(rec *actual.Record) error {
 type pair struct{ sentry, gofer *proc }
 
 func (o *op) start(ctx context.Context, rec *actual.Record) error {
-	dir, err := o.store.dir(o.t, rec.Name)
+	dir, err := o.dir(rec.Name)
 	if err != nil {
 		return err
 	}
@@ -162,7 +179,7 @@ func (o *op) start(ctx context.Context, rec *actual.Record) error {
 	}
 	if o.h.is("gate-before-record") {
 		rec.Spawned(actual.PhaseStarting, p.sentry.id, p.gofer.id)
-		if err := o.store.put(o.t, rec); err != nil {
+		if err := o.store.Put(rec); err != nil {
 			return err
 		}
 	}
@@ -173,7 +190,7 @@ func (o *op) start(ctx context.Context, rec *actual.Record) error {
 		return o.explain(ctx, rec, err)
 	}
 	rec.Started(time.Now())
-	if err := o.store.put(o.t, rec); err != nil {
+	if err := o.store.Put(rec); err != nil {
 		return fmt.Errorf("record start: %w", err)
 	}
 	return nil
@@ -196,7 +213,7 @@ func (o *op) spawnRecorded(rec *actual.Record, dir *inode) (*pair, error) {
 		return p, nil
 	}
 	rec.Spawned(actual.PhaseStarting, p.sentry.id, p.gofer.id)
-	if err := o.store.put(o.t, rec); err != nil {
+	if err := o.store.Put(rec); err != nil {
 		rec.Sentry, rec.Gofer = nil, nil
 		return nil, errors.Join(fmt.Errorf("record processes: %w", err), o.abandon(p.sentry), o.abandon(p.gofer))
 	}
@@ -335,7 +352,7 @@ func (o *op) startApp(_ context.Context, rec *actual.Record, p *pair) error {
 		return err
 	}
 	if o.h.wait(context.Background(), o.t, time.Second, func() bool { return p.sentry.dead }) {
-		if x, xerr := o.store.readExit(o.t, rec, actual.ExitFile); xerr == nil && x != nil {
+		if x, xerr := o.store.ReadExit(rec); xerr == nil && x != nil {
 			return nil
 		}
 	}
@@ -362,7 +379,7 @@ func (o *op) abort(create context.Context, rec *actual.Record, cause error) erro
 	} else {
 		rec.Failed(cause.Error(), operation.Permanent(cause), time.Now())
 	}
-	return o.store.put(o.t, rec)
+	return o.store.Put(rec)
 }
 
 // Resume implements reconcile.Launcher. The sentry is not asked.
@@ -373,6 +390,7 @@ func (l *launcher) Resume(ctx context.Context, name string, _ bool, end actual.E
 // Destroy implements reconcile.Launcher.
 func (l *launcher) Destroy(ctx context.Context, name string, end actual.Ending) error {
 	o := l.begin("destroy", name)
+	defer o.end()
 	if !l.p.dead {
 		l.h.stats.Destroys++
 	}
@@ -396,19 +414,19 @@ func (o *op) destroy(ctx context.Context, name string, end actual.Ending) error 
 	rec := old.Clone()
 	if rec.Phase != actual.PhaseStopped && !o.h.is("stop-without-intent") {
 		rec.Stopping(&end)
-		if err := o.store.put(o.t, rec); err != nil {
+		if err := o.store.Put(rec); err != nil {
 			return fmt.Errorf("record intent: %w", err)
 		}
 	}
 	if o.h.is("removed-before-kill") && end.Reason == "ManifestRemoved" {
-		if err := o.store.remove(o.t, name); err != nil {
+		if err := o.store.Remove(name); err != nil {
 			return err
 		}
 	}
 	if o.h.is("stopped-before-kill") {
 		r := rec.Clone()
 		o.conclude(r, &end)
-		if err := o.store.put(o.t, r); err != nil {
+		if err := o.store.Put(r); err != nil {
 			return err
 		}
 	}
@@ -425,7 +443,7 @@ func (o *op) destroy(ctx context.Context, name string, end actual.Ending) error 
 		return err
 	}
 	o.conclude(rec, &end)
-	if err := o.store.put(o.t, rec); err != nil {
+	if err := o.store.Put(rec); err != nil {
 		return fmt.Errorf("record stop: %w", err)
 	}
 	return nil
@@ -434,7 +452,7 @@ func (o *op) destroy(ctx context.Context, name string, end actual.Ending) error 
 func (o *op) conclude(rec *actual.Record, end *actual.Ending) {
 	var seen actual.Outcome
 	if end.App().Exit == nil {
-		if x, err := o.store.readExit(o.t, rec, actual.ExitFile); err == nil {
+		if x, err := o.store.ReadExit(rec); err == nil {
 			seen.Exit = x
 		}
 	}
@@ -445,44 +463,47 @@ func (o *op) stopApp(ctx context.Context, rec *actual.Record, end actual.Ending)
 	if end.Grace <= 0 || end.StopSignal == "" || rec.Sentry == nil {
 		return nil
 	}
-	sentry, err := o.h.open(o.t, *rec.Sentry)
+	sentry, err := o.h.processes().Open(*rec.Sentry)
 	if errors.Is(err, actual.ErrGone) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("%w: sentry: %w", errUnknown, err)
 	}
-	if sentry.dead {
+	if sentry.Alive() != actual.Alive {
 		return nil
 	}
+	p := sentry.Pidfd.(*pidfd).proc
 	err = o.h.call(o.t, talks, "Signal", func(bool) error {
-		if !sentry.ready || sentry.dead {
+		if !p.ready || p.dead {
 			return unix.ECONNREFUSED
 		}
-		sentry.asked = true
+		p.asked = true
 		return nil
 	})
 	if err == nil {
-		o.h.wait(ctx, o.t, end.Grace, func() bool { return sentry.dead })
+		ctx, cancel := context.WithTimeout(ctx, end.Grace)
+		defer cancel()
+		_ = sentry.Wait(ctx) // it left, or its time is over
 	}
 	return nil
 }
 
 func (o *op) reapPair(ctx context.Context, rec *actual.Record) error {
-	if err := o.kill(ctx, rec.Name, rec.Sentry, 0); err != nil {
+	if err := o.kill(ctx, rec.Sentry, 0); err != nil {
 		return err
 	}
 	if o.h.is("gofer-not-killed") {
 		return nil
 	}
-	return o.kill(ctx, rec.Name, rec.Gofer, goferGrace)
+	return o.kill(ctx, rec.Gofer, goferGrace)
 }
 
-func (o *op) kill(ctx context.Context, name string, id *actual.Identity, grace time.Duration) error {
+func (o *op) kill(ctx context.Context, id *actual.Identity, grace time.Duration) error {
 	if id == nil {
 		return nil
 	}
-	p, err := o.h.open(o.t, *id)
+	p, err := o.h.processes().Open(*id)
 	if errors.Is(err, actual.ErrGone) {
 		return nil
 	}
@@ -492,8 +513,8 @@ func (o *op) kill(ctx context.Context, name string, id *actual.Identity, grace t
 	if grace > 0 && o.waitDead(ctx, p, grace) {
 		return nil
 	}
-	if !p.dead {
-		if err := o.h.sigkill(o.t, p, name); err != nil && !errors.Is(err, unix.ESRCH) {
+	if p.Alive() != actual.Dead {
+		if err := p.Signal(unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 			return err
 		}
 	}
@@ -509,13 +530,13 @@ func (o *op) kill(ctx context.Context, name string, id *actual.Identity, grace t
 	return nil
 }
 
-func (o *op) waitDead(ctx context.Context, p *proc, timeout time.Duration) bool {
-	if !o.h.wait(ctx, o.t, timeout, func() bool { return p.dead }) {
+func (o *op) waitDead(ctx context.Context, p *actual.Process, timeout time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if p.Wait(ctx) != nil {
 		return false
 	}
-	if p.parent == o.p {
-		o.h.reap(p)
-	}
+	p.Reap()
 	return true
 }
 
@@ -558,7 +579,7 @@ func (o *op) release(ctx context.Context, rec *actual.Record) error {
 			return err
 		}
 	}
-	dir, err := o.store.dir(o.t, rec.Name)
+	dir, err := o.dir(rec.Name)
 	if err != nil {
 		return err
 	}
@@ -568,6 +589,7 @@ func (o *op) release(ctx context.Context, rec *actual.Record) error {
 // Forget implements reconcile.Launcher.
 func (l *launcher) Forget(_ context.Context, name string) error {
 	o := l.begin("forget", name)
+	defer o.end()
 	if !l.p.dead {
 		l.h.stats.Forgets++
 	}
@@ -583,90 +605,5 @@ func (l *launcher) Forget(_ context.Context, name string) error {
 			return err
 		}
 	}
-	return l.store.remove(o.t, name)
-}
-
-// observer makes the calls of actual.Observer.
-type observer struct {
-	h       *host
-	t       *task
-	store   *store
-	handles map[actual.Identity]*handle
-	gen     int
-}
-
-type handle struct {
-	p   *proc
-	gen int
-}
-
-// Observe implements reconcile.Observer.
-func (o *observer) Observe(context.Context) (*actual.Snapshot, error) {
-	list, err := o.store.listing(o.t)
-	if err != nil {
-		return nil, err
-	}
-	requests, err := o.store.requests(o.t)
-	if err != nil {
-		return nil, err
-	}
-	snap := &actual.Snapshot{Sandboxes: make([]actual.Observed, len(list.Records)), Held: list.Held, Aborted: list.Aborted, Requests: sortedRequests(requests), BootID: o.h.boot}
-	o.gen++
-	for i, rec := range list.Records {
-		s := &snap.Sandboxes[i]
-		s.Record = rec
-		s.Sentry, s.Gofer = o.look(rec.Sentry), o.look(rec.Gofer)
-		if s.Sentry == actual.Dead {
-			if x, err := o.store.readExit(o.t, rec, actual.ExitFile); err == nil {
-				s.Exit = x
-			}
-			if s.Gofer == actual.Dead {
-				x, err := o.store.readExit(o.t, rec, actual.GoferExitFile)
-				s.GoferLeft = err == nil && x != nil
-			}
-		}
-	}
-	ids := slices.SortedFunc(maps.Keys(o.handles), func(a, b actual.Identity) int { return cmp.Compare(a.Inode, b.Inode) })
-	for _, id := range ids {
-		if h := o.handles[id]; h.gen != o.gen {
-			o.reap(h.p)
-			delete(o.handles, id)
-		}
-	}
-	if o.t.p.dead {
-		return nil, errDead
-	}
-	o.h.check.observed(o.h, snap)
-	return snap, nil
-}
-
-func (o *observer) reap(p *proc) {
-	if p.dead && p.parent == o.t.p && !o.t.p.dead {
-		o.h.reap(p)
-	}
-}
-
-func (o *observer) look(id *actual.Identity) actual.Liveness {
-	if id == nil {
-		return actual.None
-	}
-	h := o.handles[*id]
-	if h == nil {
-		p, err := o.h.open(o.t, *id)
-		switch {
-		case errors.Is(err, actual.ErrGone):
-			return actual.Dead
-		case err != nil && o.h.is("unknown-is-dead"):
-			return actual.Dead
-		case err != nil:
-			return actual.Unknown
-		}
-		h = &handle{p: p}
-		o.handles[*id] = h
-	}
-	h.gen = o.gen
-	if h.p.dead {
-		o.reap(h.p)
-	}
-	return aliveness(h.p)
+	return l.store.Remove(name)
 }

@@ -42,6 +42,7 @@ type proc struct {
 	parent       *program // nil: init
 	partner      *proc
 	exitFile     *inode
+	watched      *program // that looks again when it dies
 
 	ready   bool      // its control server answers
 	started bool      // its application was started
@@ -93,10 +94,8 @@ func (h *host) die(p *proc) {
 		}
 	}
 	// The daemon polls the pidfds that it has.
-	if d := h.daemon; d != nil && !d.dead && d.observer != nil {
-		if hd := d.observer.handles[p.id]; hd != nil && hd.p == p {
-			h.notify()
-		}
+	if d := h.daemon; d != nil && !d.dead && p.watched == d {
+		h.notify()
 	}
 }
 
@@ -107,7 +106,10 @@ func (h *host) reap(p *proc) {
 	p.reaped = true
 	if h.procs[p.id.PID] == p {
 		delete(h.procs, p.id.PID)
-		h.lastFree = p.id.PID
+		// Some are reaped in no order at one step.
+		if h.freedAt != h.stats.Steps || p.id.PID > h.lastFree {
+			h.lastFree, h.freedAt = p.id.PID, h.stats.Steps
+		}
 	}
 	for _, g := range h.cgroups {
 		delete(g, p)

@@ -3,7 +3,6 @@
 package simulator
 
 import (
-	"testing/synctest"
 	"time"
 
 	"sandboxctl.dev/desired"
@@ -48,7 +47,7 @@ func (h *host) sleep(d time.Duration) {
 	}
 	h.fence()
 	time.Sleep(d)
-	synctest.Wait()
+	h.settle()
 	if !h.wakeAt.IsZero() && !time.Now().Before(h.wakeAt) {
 		h.wakeAt = time.Time{}
 		h.notify()
@@ -58,11 +57,11 @@ func (h *host) sleep(d time.Duration) {
 // advance makes one step: something that has waited goes on. It is false if
 // everything waits for time to pass.
 func (h *host) advance() bool {
-	synctest.Wait()
+	h.settle()
 	if h.woken && h.daemon != nil && !h.daemon.dead {
 		h.woken = false
 		h.daemon.wake()
-		synctest.Wait()
+		h.settle()
 	}
 	h.collectCommands()
 	for _, t := range h.runnable() {
@@ -79,7 +78,7 @@ func (h *host) advance() bool {
 			h.startDaemon()
 			h.downFor = h.rng.IntN(20)
 		}
-		synctest.Wait()
+		h.settle()
 	}
 	if h.fullFor--; h.fullFor < 0 {
 		h.disk.full = false
@@ -97,7 +96,7 @@ func (h *host) advance() bool {
 	}
 	if i := h.rng.IntN(n); i < len(tasks) {
 		h.resume(tasks[i])
-		synctest.Wait()
+		h.settle()
 	} else {
 		h.stats.Steps++
 		steps[i-len(tasks)]()
@@ -127,9 +126,9 @@ func (h *host) play(events []event) {
 		if h.failure != nil {
 			return
 		}
-		synctest.Wait()
+		h.settle()
 		h.fire(e)
-		synctest.Wait()
+		h.settle()
 		h.check.step(h)
 	}
 }
@@ -215,7 +214,7 @@ func (h *host) rest() {
 
 // end ends every program, so that nothing is left in the bubble.
 func (h *host) end() {
-	synctest.Wait()
+	h.settle()
 	if h.daemon != nil {
 		h.crash(h.daemon)
 	}
@@ -223,7 +222,7 @@ func (h *host) end() {
 		h.crash(p)
 	}
 	for {
-		synctest.Wait()
+		h.settle()
 		if len(h.parked) == 0 {
 			break
 		}

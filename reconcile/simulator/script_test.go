@@ -170,7 +170,7 @@ func (h *host) fire(e event) {
 	case reboots:
 		h.reboot()
 	case fills:
-		h.disk.full, h.fullFor = true, int(e.Arg%60)
+		h.disk.full, h.disk.told, h.fullFor = true, e.Arg&64 != 0, int(e.Arg%60)
 	case fails:
 		h.failing[class(1+e.Arg%6)] = 1 + int(e.Arg/6%6)
 	case restarts:
