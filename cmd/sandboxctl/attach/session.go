@@ -160,9 +160,9 @@ func (s *Session) takeTerminal(ctx context.Context, p Process) (restore func() e
 	if err := s.relay.terminal(s.terminal.theirs, s.streams.Out); err != nil {
 		return nil, errors.Join(err, restore())
 	}
-	var to io.Writer = s.terminal.theirs
+	var to io.Writer = s.terminal.master
 	if s.opts.Keys {
-		to = &keyboard{pty: s.terminal.theirs, signal: func(sig unix.Signal) { p.Signal(ctx, sig) }}
+		to = &keyboard{terminal: s.terminal, signal: func(sig unix.Signal) { p.Signal(ctx, sig) }}
 	}
 	go func() {
 		// A terminal never ends but for good.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"github.com/containerd/console"
 	"golang.org/x/sys/unix"
@@ -19,6 +20,11 @@ type terminal struct {
 	in           *os.File
 	ours, theirs console.Console
 	master       *os.File
+
+	// mu keeps the number of the master's descriptor from being another file's: keys
+	// and changes of size come until this program ends.
+	mu     sync.Mutex
+	closed bool
 }
 
 // openTerminal makes a terminal that is like ours, and returns what a process gets of it.
@@ -45,7 +51,12 @@ func openTerminal(stream io.Reader) (_ *terminal, tty *os.File, err error) {
 	return &terminal{in: in, ours: ours, theirs: theirs, master: master}, tty, nil
 }
 
-func (t *terminal) close() { _ = t.master.Close() }
+func (t *terminal) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	_ = t.master.Close()
+}
 
 // raw has our terminal pass on each key as it is.
 func (t *terminal) raw() (restore func() error, err error) {
@@ -62,7 +73,27 @@ func (t *terminal) raw() (restore func() error, err error) {
 
 // resize gives the process's terminal the size of ours. The next change has another
 // chance.
-func (t *terminal) resize() { _ = t.theirs.ResizeFrom(t.ours) }
+func (t *terminal) resize() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.closed {
+		_ = t.theirs.ResizeFrom(t.ours)
+	}
+}
+
+// settings are those of the process's terminal, nil if there are none any more.
+func (t *terminal) settings() *unix.Termios {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil
+	}
+	s, err := unix.IoctlGetTermios(int(t.master.Fd()), unix.TCGETS)
+	if err != nil {
+		return nil
+	}
+	return s
+}
 
 // matchTerminal makes a terminal what goes with ours: of its size, and with ends of
 // lines as they are, as ours turns them into those of a terminal also when it is raw.
@@ -81,15 +112,15 @@ func matchTerminal(pty, ours console.Console) error {
 // terminal, but those are not its own: they are in the sandbox. So this does,
 // under the same conditions.
 type keyboard struct {
-	pty    console.Console
-	signal func(unix.Signal)
+	terminal *terminal
+	signal   func(unix.Signal)
 }
 
 func (k *keyboard) Write(b []byte) (int, error) {
-	n, err := k.pty.Write(b)
+	n, err := k.terminal.master.Write(b)
 	// Those of the command: an editor turns them off.
-	t, terr := unix.IoctlGetTermios(int(k.pty.Fd()), unix.TCGETS)
-	if terr != nil || t.Lflag&unix.ISIG == 0 {
+	t := k.terminal.settings()
+	if t == nil || t.Lflag&unix.ISIG == 0 {
 		return n, err
 	}
 	for _, c := range b[:n] {
