@@ -125,7 +125,7 @@ func (l *Launcher) adoptable(rec *actual.Record) (*setup.Setup, bool) {
 	}
 	st, err := built.Of(l.store, rec)
 	if err == nil {
-		if st.Hooks != nil || st.StartHooks != nil {
+		if st.App().Hooks != nil || st.App().StartHooks != nil {
 			return nil, false
 		}
 		err = l.stillAllowed(rec, st)

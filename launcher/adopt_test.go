@@ -153,7 +153,7 @@ func TestAdoptable(t *testing.T) {
 		}
 		if !a.rec.SetupFile {
 			// Nobody knows the defaults of the policy then, and nobody asks.
-			built.Defaults, built.LogSize, built.Init = cgroup.Limits{}, 0, ""
+			built.Defaults, built.LogSize, built.App().Init = cgroup.Limits{}, 0, ""
 		}
 		if st != nil && (c.want != started || !ok || !reflect.DeepEqual(st, built)) {
 			t.Errorf("%s: started with %+v, expected %s, built was %+v", name, st, c.want, built)

@@ -59,9 +59,9 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		defer img.Close()
 		timeout += img.Timeout()
 		// What is in it has an init process or not, whatever the manifest says now.
-		st.Init, st.Restores = img.Info.Init, true
+		st.App().Init, st.App().Restores = img.Info.Init, true
 	}
-	rec.App().Init = st.Init
+	rec.App().Init = st.App().Init
 	// Not before the checkpoint is compared: it was described without.
 	described := st.CopySpec()
 	if err := resolve.MountPoints(st); err != nil {
@@ -70,8 +70,8 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	if err := resolve.HideInBundle(st); err != nil {
 		return err
 	}
-	if !reflect.DeepEqual(described, st.Spec) {
-		st.Described = described
+	if !reflect.DeepEqual(described, st.App().Spec) {
+		st.App().Described = described
 	}
 	// Hooks, and the size of a checkpoint, are for the author of the manifest to
 	// choose; how long they may keep the sandbox from being replaced is not.
@@ -86,9 +86,9 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		return err
 	}
 	defer b.close()
-	if st.Hooks != nil {
+	if st.App().Hooks != nil {
 		// They have timeouts of their own.
-		if err := l.beforeStart(outer, rec, st.Hooks, policy.HookTime()); err != nil {
+		if err := l.beforeStart(outer, rec, st.App().Hooks, policy.HookTime()); err != nil {
 			return err
 		}
 		fresh, done := context.WithTimeoutCause(outer, timeout, fmt.Errorf("not started after %s", timeout))
@@ -102,11 +102,11 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		return l.explain(ctx, err, rec)
 	}
 	rec.Started(time.Now())
-	if st.Hooks != nil {
+	if st.App().Hooks != nil {
 		if err := l.store.Put(rec); err != nil {
 			return fmt.Errorf("record start: %w", err)
 		}
-		afterStart(outer, rec, st.Hooks, policy.HookTime())
+		afterStart(outer, rec, st.App().Hooks, policy.HookTime())
 	}
 	return l.recordStart(rec)
 }
@@ -243,7 +243,7 @@ func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup.S
 		err = c.StartRoot(ctx)
 		crashpoint.After(crashpoint.StartRoot)
 		if report != nil && (err == nil || errors.Is(err, sentry.ErrClosed)) {
-			if st.StartHooks != nil {
+			if st.App().StartHooks != nil {
 				operation.Waits(ctx)
 			}
 			// Also of one that was over before the sentry could answer.

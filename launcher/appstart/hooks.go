@@ -16,11 +16,11 @@ import (
 // giveStartHooks has the sentry start this program, from a descriptor, for the
 // hooks. It becomes the application, which has no access to it or to the pipe then.
 func giveStartHooks(st *setup.Setup, name string, reportFD int, d *proc.Donation) (fd int, _ *specs.Process, err error) {
-	p := *st.Spec.Process
+	p := *st.App().Spec.Process
 	if p.Args, err = guest.Argv(&guest.Config{
 		ReportFD: reportFD,
-		Hooks:    st.StartHooks.Hooks.StartContainer,
-		State:    st.StartHooks.State(name, specs.StateCreated, 1),
+		Hooks:    st.App().StartHooks.Hooks.StartContainer,
+		State:    st.App().StartHooks.State(name, specs.StateCreated, 1),
 	}, p.Args); err != nil {
 		return 0, nil, err
 	}

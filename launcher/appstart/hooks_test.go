@@ -18,7 +18,7 @@ import (
 // a terminal, and never taken for more than that it has failed.
 func TestWaitStart(t *testing.T) {
 	t.Parallel()
-	st := &setup.Setup{StartHooks: &setup.Hooks{}}
+	st := &setup.Setup{Containers: []setup.Container{{StartHooks: &setup.Hooks{}}}}
 	for said, want := range map[string]string{
 		guest.Passed:                    "",
 		"":                              "ended before",

@@ -38,11 +38,11 @@ var ErrNotReported = errors.New("the sandbox ended before its application was st
 // hooks or an init process, the first program of the sandbox is not the application
 // but one that the sentry is given as a descriptor.
 func Spec(st *setup.Setup, name string, dir, guestFD int, d *proc.Donation) (*specs.Spec, []string, error) {
-	spec := *st.Spec
+	spec := *st.App().Spec
 	if !st.Reports() {
-		if st.Init == actual.InitOwn {
+		if st.App().Init == actual.InitOwn {
 			// gVisor compares it with that of the checkpoint.
-			spec.Process = setup.WithInit(st.Spec.Process)
+			spec.Process = setup.WithInit(st.App().Spec.Process)
 		}
 		return &spec, nil, nil
 	}
@@ -52,7 +52,7 @@ func Spec(st *setup.Setup, name string, dir, guestFD int, d *proc.Donation) (*sp
 	}
 	reportFD := d.Give(w)
 	var execFD int
-	if st.StartHooks != nil {
+	if st.App().StartHooks != nil {
 		if err = r.Close(); err == nil {
 			execFD, spec.Process, err = giveStartHooks(st, name, guestFD, d)
 		}
@@ -61,7 +61,7 @@ func Spec(st *setup.Setup, name string, dir, guestFD int, d *proc.Donation) (*sp
 		// after this one has died: a pipe without a reader takes nothing.
 		d.Give(r)
 		guestFD = pidone.ReportFD
-		execFD, spec.Process, err = giveInit(st.Spec.Process, d)
+		execFD, spec.Process, err = giveInit(st.App().Spec.Process, d)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -111,7 +111,7 @@ func Open(store *actual.Store, name string, st *setup.Setup) (*os.File, error) {
 // Wait waits until the application runs. It fails with the words of the sandbox
 // if it does not.
 func Wait(ctx context.Context, st *setup.Setup, r *os.File) error {
-	if st.StartHooks != nil {
+	if st.App().StartHooks != nil {
 		said, err := readReport(ctx, r)
 		if err != nil {
 			return err
@@ -131,7 +131,7 @@ func Wait(ctx context.Context, st *setup.Setup, r *os.File) error {
 	case !ok:
 		return ErrNotReported
 	case failure != nil:
-		return initFailure(failure, st.Spec.Process)
+		return initFailure(failure, st.App().Spec.Process)
 	}
 	return nil
 }

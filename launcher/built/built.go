@@ -61,7 +61,7 @@ func earlierSetup(store *actual.Store, rec *actual.Record) (*setup.Setup, error)
 	if err != nil {
 		return nil, err
 	}
-	st.Init = rec.App().Init
+	st.App().Init = rec.App().Init
 	return st, nil
 }
 

@@ -17,7 +17,7 @@ func Exec(store *actual.Store, rec *actual.Record, argv []string) (wire.ExecArgs
 	if err != nil {
 		return wire.ExecArgs{}, err
 	}
-	p := *st.Spec.Process
+	p := *st.App().Spec.Process
 	p.Args = argv
 	return st.Exec(&p), nil
 }

@@ -188,7 +188,7 @@ func describe(rec *actual.Record, st *setup.Setup) (*Info, error) {
 	}
 	return &Info{
 		Version: layoutVersion, Name: rec.Name, TakenAt: time.Now().UTC(), GVisor: rec.GVisor, Arch: runtime.GOARCH,
-		CPUFeatures: features, Network: st.Network(), Overlay: st.Overlay, Mounts: st.MountConfs(), Init: rec.App().Init, Spec: cmp.Or(st.Described, st.Spec),
+		CPUFeatures: features, Network: st.Network(), Overlay: st.App().Overlay, Mounts: st.MountConfs(), Init: rec.App().Init, Spec: cmp.Or(st.App().Described, st.App().Spec),
 	}, nil
 }
 

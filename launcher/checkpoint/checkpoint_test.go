@@ -19,19 +19,20 @@ import (
 
 func sampleSetup() *setup.Setup {
 	return &setup.Setup{
-		Overlay: "memory", Limits: cgroup.Limits{Memory: 1 << 30},
-		Spec: &specs.Spec{
+		Limits: cgroup.Limits{Memory: 1 << 30},
+
+		Containers: []setup.Container{{Overlay: "memory", Spec: &specs.Spec{
 			Root: &specs.Root{Path: "/"}, Hostname: "h",
 			Process: &specs.Process{Args: []string{"a", "b"}, Cwd: "/", Env: []string{"A=b"}, Capabilities: &specs.LinuxCapabilities{Bounding: []string{"CAP_KILL"}}},
 			Mounts:  setup.DefaultMounts(),
-		},
+		}}},
 	}
 }
 
 func sampleInfo(st *setup.Setup) *Info {
 	return &Info{
 		Version: layoutVersion, GVisor: "v1", Arch: runtime.GOARCH, CPUFeatures: []string{"sse", "avx"},
-		Network: st.Network(), Overlay: st.Overlay, Mounts: st.MountConfs(), Spec: st.Spec,
+		Network: st.Network(), Overlay: st.App().Overlay, Mounts: st.MountConfs(), Spec: st.App().Spec,
 	}
 }
 
@@ -42,9 +43,9 @@ func TestObstacles(t *testing.T) {
 	features := []string{"sse", "avx", "avx2"}
 	for want, change := range map[string]func(st *setup.Setup, c *Info){
 		"": func(st *setup.Setup, _ *Info) {
-			st.Spec.Hostname, st.Spec.Process.Env, st.Limits = "other", nil, cgroup.Limits{}
-			st.Spec.Mounts[0], st.Spec.Mounts[1] = st.Spec.Mounts[1], st.Spec.Mounts[0]
-			st.Spec.Linux = &specs.Linux{}
+			st.App().Spec.Hostname, st.App().Spec.Process.Env, st.Limits = "other", nil, cgroup.Limits{}
+			st.App().Spec.Mounts[0], st.App().Spec.Mounts[1] = st.App().Spec.Mounts[1], st.App().Spec.Mounts[0]
+			st.App().Spec.Linux = &specs.Linux{}
 		},
 		`version was "v0" and is "v1"`:           func(_ *setup.Setup, c *Info) { c.GVisor = "v0" },
 		`architecture was "s390x"`:               func(_ *setup.Setup, c *Info) { c.Arch = "s390x" },
@@ -52,20 +53,20 @@ func TestObstacles(t *testing.T) {
 		"checkpoint of version 9":                func(_ *setup.Setup, c *Info) { c.Version = 9 },
 		"checkpoint of version 1":                func(_ *setup.Setup, c *Info) { c.Spec = nil },
 		`the network was "none" and is "host"`:   func(st *setup.Setup, _ *Info) { st.HostNetwork = true },
-		`the overlay was "memory" and is "none"`: func(st *setup.Setup, _ *Info) { st.Overlay = "none" },
-		`process.args was ["a","b"] and is none`: func(st *setup.Setup, _ *Info) { st.Spec.Process.Args = nil },
-		"process.capabilities":                   func(st *setup.Setup, _ *Info) { st.Spec.Process.Capabilities.Bounding = nil },
-		"process.terminal":                       func(st *setup.Setup, _ *Info) { st.Spec.Process.Terminal = true },
-		"process.user":                           func(st *setup.Setup, _ *Info) { st.Spec.Process.User.UID = 1 },
-		"process.noNewPrivileges":                func(st *setup.Setup, _ *Info) { st.Spec.Process.NoNewPrivileges = true },
-		"root.readonly":                          func(st *setup.Setup, _ *Info) { st.Spec.Root.Readonly = true },
-		"linux.seccomp":                          func(st *setup.Setup, _ *Info) { st.Spec.Linux = &specs.Linux{Seccomp: &specs.LinuxSeccomp{}} },
-		"linux.maskedPaths":                      func(st *setup.Setup, _ *Info) { st.Spec.Linux = &specs.Linux{MaskedPaths: []string{"/x"}} },
-		"there was a mount at /sys":              func(st *setup.Setup, _ *Info) { st.Spec.Mounts = st.Spec.Mounts[:4] },
+		`the overlay was "memory" and is "none"`: func(st *setup.Setup, _ *Info) { st.App().Overlay = "none" },
+		`process.args was ["a","b"] and is none`: func(st *setup.Setup, _ *Info) { st.App().Spec.Process.Args = nil },
+		"process.capabilities":                   func(st *setup.Setup, _ *Info) { st.App().Spec.Process.Capabilities.Bounding = nil },
+		"process.terminal":                       func(st *setup.Setup, _ *Info) { st.App().Spec.Process.Terminal = true },
+		"process.user":                           func(st *setup.Setup, _ *Info) { st.App().Spec.Process.User.UID = 1 },
+		"process.noNewPrivileges":                func(st *setup.Setup, _ *Info) { st.App().Spec.Process.NoNewPrivileges = true },
+		"root.readonly":                          func(st *setup.Setup, _ *Info) { st.App().Spec.Root.Readonly = true },
+		"linux.seccomp":                          func(st *setup.Setup, _ *Info) { st.App().Spec.Linux = &specs.Linux{Seccomp: &specs.LinuxSeccomp{}} },
+		"linux.maskedPaths":                      func(st *setup.Setup, _ *Info) { st.App().Spec.Linux = &specs.Linux{MaskedPaths: []string{"/x"}} },
+		"there was a mount at /sys":              func(st *setup.Setup, _ *Info) { st.App().Spec.Mounts = st.App().Spec.Mounts[:4] },
 		"there was no mount at /x": func(st *setup.Setup, _ *Info) {
-			st.Spec.Mounts = append(st.Spec.Mounts, specs.Mount{Destination: "/x"})
+			st.App().Spec.Mounts = append(st.App().Spec.Mounts, specs.Mount{Destination: "/x"})
 		},
-		"the mount at /proc was": func(st *setup.Setup, _ *Info) { st.Spec.Mounts[0].Options = nil },
+		"the mount at /proc was": func(st *setup.Setup, _ *Info) { st.App().Spec.Mounts[0].Options = nil },
 	} {
 		info, st := sampleInfo(sampleSetup()), sampleSetup()
 		change(st, info)
@@ -75,7 +76,7 @@ func TestObstacles(t *testing.T) {
 	}
 	// All at once.
 	info, st := sampleInfo(sampleSetup()), sampleSetup()
-	info.GVisor, st.Spec.Process.Cwd, st.Overlay = "v0", "/x", "none"
+	info.GVisor, st.App().Spec.Process.Cwd, st.App().Overlay = "v0", "/x", "none"
 	if got := info.obstacles(st, "v1", features); len(got) != 3 {
 		t.Errorf("%q", got)
 	}

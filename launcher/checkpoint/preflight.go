@@ -103,9 +103,9 @@ func (c *Info) obstacles(st *setup.Setup, version string, features []string) []s
 		out = append(out, "this processor lacks "+strings.Join(missing, ", "))
 	}
 	differ("the network", c.Network, st.Network())
-	differ("the overlay", c.Overlay, st.Overlay)
+	differ("the overlay", c.Overlay, st.App().Overlay)
 	// What gVisor compares too, after it has started everything.
-	then, now := c.Spec, st.Spec
+	then, now := c.Spec, st.App().Spec
 	differ("root.readonly", then.Root.Readonly, now.Root.Readonly)
 	out = append(out, mountObstacles(then.Mounts, now.Mounts)...)
 	p, q := then.Process, now.Process

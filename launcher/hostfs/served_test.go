@@ -25,14 +25,14 @@ func hook(program string, args ...string) *setup.Hooks {
 
 // moved is the set-up with its paths in a directory.
 func moved(st *setup.Setup, in func(string) string, policy *hostpolicy.Policy) *setup.Setup {
-	out := &setup.Setup{Policy: policy, Bundle: in(st.Bundle)}
-	if st.Hooks != nil {
-		h := st.Hooks.Hooks.Poststop[0]
+	out := &setup.Setup{Policy: policy, Containers: []setup.Container{{Bundle: in(st.App().Bundle)}}}
+	if st.App().Hooks != nil {
+		h := st.App().Hooks.Hooks.Poststop[0]
 		args := make([]string, len(h.Args))
 		for i, a := range h.Args {
 			args[i] = in(a)
 		}
-		out.Hooks = hook(in(h.Path), args...)
+		out.App().Hooks = hook(in(h.Path), args...)
 	}
 	return out
 }
@@ -47,20 +47,20 @@ func TestServedNeverShared(t *testing.T) {
 		want   string
 		st     setup.Setup
 	}{
-		"a volume":              {"WORK/allowed/v", setup.Source{Path: "WORK/allowed/v", Field: "spec.volumes[0].hostPath"}, "spec.volumes[0].hostPath: open WORK/allowed/v: it is part of WORK/state", setup.Setup{}},
-		"a root":                {"WORK/allowed/v", setup.Source{Path: "WORK/allowed", ReadOnly: true, Field: "spec.root.dir"}, "spec.root.dir: open WORK/allowed: WORK/allowed/v is mounted there, and it is part of WORK/state", setup.Setup{}},
-		"an allowed path":       {"WORK/allowed/v", setup.Source{Path: "WORK/allowed/v", Allowed: "WORK/allowed", ReadOnly: true, Field: "f"}, "f: open", setup.Setup{}},
-		"the view of the host":  {"/usr/share", setup.Source{Host: true, ReadOnly: true}, "spec.root.host: open /usr: /usr/share is mounted there, and it is part of WORK/state", setup.Setup{}},
-		"the host without it":   {"", setup.Source{Host: true, ReadOnly: true}, "", setup.Setup{}},
-		"a volume of others":    {"WORK/allowed/v", setup.Source{Path: "WORK/other", Field: "f"}, "", setup.Setup{}},
-		"another policy's link": {"WORK/allowed/v", setup.Source{Path: "WORK/links", Field: "f"}, "f: open WORK/links: it holds WORK/links/manifests", setup.Setup{}},
-		"its own bundle":        {"", setup.Source{Path: "WORK/other", Field: "f"}, "f: open WORK/other: it holds WORK/other/config.json, which no sandbox may write", setup.Setup{Bundle: "WORK/other"}},
-		"its own bundle, read":  {"", setup.Source{Path: "WORK/other", Field: "f", ReadOnly: true}, "", setup.Setup{Bundle: "WORK/other"}},
-		"beside its bundle":     {"", setup.Source{Path: "WORK/allowed", Field: "f"}, "", setup.Setup{Bundle: "WORK/other"}},
-		"the program of a hook": {"", setup.Source{Path: "WORK/other", Field: "f"}, "it holds WORK/other/hook, which no sandbox may write", setup.Setup{Hooks: hook("WORK/other/hook")}},
-		"the script of a hook":  {"", setup.Source{Path: "WORK/other", Field: "f"}, "it holds WORK/other/hook, which no sandbox may write", setup.Setup{Hooks: hook("/bin/sh", "sh", "WORK/other/hook")}},
-		"what a hook writes":    {"", setup.Source{Path: "WORK/other", Field: "f"}, "", setup.Setup{Hooks: hook("/bin/touch", "touch", "WORK/other/hook")}},
-		"a hook elsewhere":      {"", setup.Source{Path: "WORK/other", Field: "f"}, "", setup.Setup{Hooks: hook("/bin/sh", "sh", "-c", "exit 0")}},
+		"a volume":              {"WORK/allowed/v", setup.Source{Path: "WORK/allowed/v", Field: "spec.volumes[0].hostPath"}, "spec.volumes[0].hostPath: open WORK/allowed/v: it is part of WORK/state", setup.Setup{Containers: []setup.Container{{}}}},
+		"a root":                {"WORK/allowed/v", setup.Source{Path: "WORK/allowed", ReadOnly: true, Field: "spec.root.dir"}, "spec.root.dir: open WORK/allowed: WORK/allowed/v is mounted there, and it is part of WORK/state", setup.Setup{Containers: []setup.Container{{}}}},
+		"an allowed path":       {"WORK/allowed/v", setup.Source{Path: "WORK/allowed/v", Allowed: "WORK/allowed", ReadOnly: true, Field: "f"}, "f: open", setup.Setup{Containers: []setup.Container{{}}}},
+		"the view of the host":  {"/usr/share", setup.Source{Host: true, ReadOnly: true}, "spec.root.host: open /usr: /usr/share is mounted there, and it is part of WORK/state", setup.Setup{Containers: []setup.Container{{}}}},
+		"the host without it":   {"", setup.Source{Host: true, ReadOnly: true}, "", setup.Setup{Containers: []setup.Container{{}}}},
+		"a volume of others":    {"WORK/allowed/v", setup.Source{Path: "WORK/other", Field: "f"}, "", setup.Setup{Containers: []setup.Container{{}}}},
+		"another policy's link": {"WORK/allowed/v", setup.Source{Path: "WORK/links", Field: "f"}, "f: open WORK/links: it holds WORK/links/manifests", setup.Setup{Containers: []setup.Container{{}}}},
+		"its own bundle":        {"", setup.Source{Path: "WORK/other", Field: "f"}, "f: open WORK/other: it holds WORK/other/config.json, which no sandbox may write", setup.Setup{Containers: []setup.Container{{Bundle: "WORK/other"}}}},
+		"its own bundle, read":  {"", setup.Source{Path: "WORK/other", Field: "f", ReadOnly: true}, "", setup.Setup{Containers: []setup.Container{{Bundle: "WORK/other"}}}},
+		"beside its bundle":     {"", setup.Source{Path: "WORK/allowed", Field: "f"}, "", setup.Setup{Containers: []setup.Container{{Bundle: "WORK/other"}}}},
+		"the program of a hook": {"", setup.Source{Path: "WORK/other", Field: "f"}, "it holds WORK/other/hook, which no sandbox may write", setup.Setup{Containers: []setup.Container{{Hooks: hook("WORK/other/hook")}}}},
+		"the script of a hook":  {"", setup.Source{Path: "WORK/other", Field: "f"}, "it holds WORK/other/hook, which no sandbox may write", setup.Setup{Containers: []setup.Container{{Hooks: hook("/bin/sh", "sh", "WORK/other/hook")}}}},
+		"what a hook writes":    {"", setup.Source{Path: "WORK/other", Field: "f"}, "", setup.Setup{Containers: []setup.Container{{Hooks: hook("/bin/touch", "touch", "WORK/other/hook")}}}},
+		"a hook elsewhere":      {"", setup.Source{Path: "WORK/other", Field: "f"}, "", setup.Setup{Containers: []setup.Container{{Hooks: hook("/bin/sh", "sh", "-c", "exit 0")}}}},
 	} {
 		check := func() error {
 			work, err := filepath.EvalSymlinks(t.TempDir())
@@ -107,7 +107,7 @@ func TestServedNeverShared(t *testing.T) {
 				t.Errorf("%s: the gofer is told of %+v only", name, never)
 			}
 			// Who is root may have everything, but for the kernel's filesystems.
-			if _, _, err := files.Check(&setup.Setup{}, host); err != nil {
+			if _, _, err := files.Check(&setup.Setup{Containers: []setup.Container{{}}}, host); err != nil {
 				t.Errorf("%s: without a policy: %v", name, err)
 			}
 			return nil

@@ -83,12 +83,12 @@ func (fds *sentryFDs) give(la *Launch, d *proc.Donation) (ready *os.File, err er
 func (fds *sentryFDs) argv(la *Launch, memory uint64) []string {
 	st := la.Setup
 	overlay := "none"
-	if st.Overlay == desired.OverlayMemory {
+	if st.App().Overlay == desired.OverlayMemory {
 		overlay = "root:memory"
 	}
 	args := []string{companion.SentryName}
-	if len(st.Errnos) > 0 {
-		args = append(args, "--"+wire.FlagErrnos+"="+setup.JoinUints(st.Errnos))
+	if len(st.App().Errnos) > 0 {
+		args = append(args, "--"+wire.FlagErrnos+"="+setup.JoinUints(st.App().Errnos))
 	}
 	args = append(args,
 		flagInt(wire.FlagGateFD, fds.gate), flagInt(wire.FlagExitFD, fds.exit),

@@ -63,7 +63,7 @@ func openOutput(la *Launch, toGofer *proc.Donation) (_ *output, err error) {
 		}
 	}()
 	pipes := []*int{&out.logs.SentryFD, &out.logs.StdoutFD, &out.logs.StderrFD}
-	terminal := la.Streams == nil && la.Setup.Spec.Process.Terminal
+	terminal := la.Streams == nil && la.Setup.App().Spec.Process.Terminal
 	if la.Streams != nil || terminal {
 		pipes = pipes[:1]
 	}

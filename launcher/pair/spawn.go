@@ -85,7 +85,7 @@ func (p *Pair) startSentry(la *Launch, sockets []int, out *output, d *proc.Donat
 		defer ns.Close()
 	}
 	attr := sentryAttr(la.Setup)
-	if la.Setup.Spec.Process.Terminal {
+	if la.Setup.App().Spec.Process.Terminal {
 		// The sentry's controlling terminal becomes the application's.
 		attr.Setctty, attr.Ctty = true, fds.stdio[0]
 	}

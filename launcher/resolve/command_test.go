@@ -74,9 +74,9 @@ func TestMakeMountPoints(t *testing.T) {
 	if err := os.WriteFile(file, []byte("x"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	st := &setup.Setup{Root: setup.Source{Path: root, ReadOnly: true}, Spec: &specs.Spec{Mounts: []specs.Mount{
+	st := &setup.Setup{Containers: []setup.Container{{Root: setup.Source{Path: root, ReadOnly: true}, Spec: &specs.Spec{Mounts: []specs.Mount{
 		{Destination: "/proc", Type: "proc"}, {Destination: "/a/b/c", Type: "tmpfs"}, {Destination: "/proc/x", Type: "tmpfs"},
-	}}}
+	}}}}}
 	st.AddBind("/etc/hosts", setup.Source{Path: file, ReadOnly: true})
 	st.AddBind("/data", setup.Source{Path: host})
 	st.AddBind("/bin/tool", setup.Source{Path: file, ReadOnly: true})

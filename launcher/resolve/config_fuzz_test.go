@@ -54,7 +54,7 @@ func limited(t *testing.T, size int, fn func()) {
 // hands it something that nobody asked for.
 func checkSetup(t *testing.T, st *setup.Setup) {
 	t.Helper()
-	s := st.Spec
+	s := st.App().Spec
 	if s.Process == nil || len(s.Process.Args) == 0 || s.Process.Args[0] == "" || !filepath.IsAbs(s.Process.Cwd) || s.Root.Path != "/" {
 		t.Fatalf("%+v", s.Process)
 	}
@@ -64,8 +64,8 @@ func checkSetup(t *testing.T, st *setup.Setup) {
 	if st.Limits.CPU < 0 || st.Limits.Memory < 0 || st.Limits.PIDs < 0 {
 		t.Fatalf("limits: %+v", st.Limits)
 	}
-	if !filepath.IsAbs(st.Root.Path) || filepath.Clean(st.Root.Path) != st.Root.Path {
-		t.Fatalf("root %q", st.Root.Path)
+	if !filepath.IsAbs(st.App().Root.Path) || filepath.Clean(st.App().Root.Path) != st.App().Root.Path {
+		t.Fatalf("root %q", st.App().Root.Path)
 	}
 	binds := 0
 	for _, m := range s.Mounts {
@@ -75,14 +75,14 @@ func checkSetup(t *testing.T, st *setup.Setup) {
 		if !setup.IsBind(m) {
 			continue
 		}
-		v := st.Volumes[binds]
+		v := st.App().Volumes[binds]
 		binds++
 		if !strings.HasPrefix(m.Source, "/volume/") || !v.Empty && (!filepath.IsAbs(v.Path) || filepath.Clean(v.Path) != v.Path) {
 			t.Fatalf("%+v is %+v", m, v)
 		}
 	}
-	if binds != len(st.Volumes) {
-		t.Fatalf("%d bind mounts, %d volumes", binds, len(st.Volumes))
+	if binds != len(st.App().Volumes) {
+		t.Fatalf("%d bind mounts, %d volumes", binds, len(st.App().Volumes))
 	}
 	if _, err := json.Marshal(s); err != nil {
 		t.Fatal(err)
@@ -106,7 +106,7 @@ root: {dirs: [], bundles: [{path: /srv/allowed/bundles, access: readWrite}]}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		b = b[:min(len(b), MaxConfig)]
-		st := &setup.Setup{Overlay: desired.OverlayMemory, Policy: policy}
+		st := &setup.Setup{Policy: policy, Containers: []setup.Container{{Overlay: desired.OverlayMemory}}}
 		var err error
 		limited(t, len(b), func() {
 			var cfg *specs.Spec
@@ -118,7 +118,7 @@ root: {dirs: [], bundles: [{path: /srv/allowed/bundles, access: readWrite}]}
 			return
 		}
 		checkSetup(t, st)
-		if st.Hooks != nil {
+		if st.App().Hooks != nil {
 			t.Fatal("hooks that the policy does not allow")
 		}
 		for i, s := range st.Sources() {

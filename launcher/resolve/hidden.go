@@ -28,20 +28,20 @@ import (
 // gVisor mounts what is deeper later, so that it would come out on top.
 func hide(st *setup.Setup) error {
 	served := st.ServedAt()
-	for _, p := range st.Masked {
+	for _, p := range st.App().Masked {
 		_, mode, err := find(served, p)
 		if err != nil {
 			return fmt.Errorf("mask %s: %w", p, err)
 		}
 		switch mode {
 		case unix.S_IFDIR:
-			st.Spec.Mounts = append(st.Spec.Mounts, specs.Mount{Destination: p, Type: "tmpfs", Source: "tmpfs", Options: []string{"ro", "nosuid", "noexec"}})
+			st.App().Spec.Mounts = append(st.App().Spec.Mounts, specs.Mount{Destination: p, Type: "tmpfs", Source: "tmpfs", Options: []string{"ro", "nosuid", "noexec"}})
 		case unix.S_IFREG:
 			st.AddBind(p, setup.Source{ReadOnly: true, Empty: true})
 		}
 	}
-	for _, p := range setup.Outermost(st.Readonly) {
-		if setup.IsMasked(p, st.Masked) || st.Restrict(p) {
+	for _, p := range setup.Outermost(st.App().Readonly) {
+		if setup.IsMasked(p, st.App().Masked) || st.Restrict(p) {
 			continue
 		}
 		src, mode, err := find(served, p)
@@ -59,7 +59,7 @@ func hide(st *setup.Setup) error {
 // HideInBundle is hide for a manifest's bundle. It looks at the bundle's files, so
 // that it is for a sandbox that is about to be started.
 func HideInBundle(st *setup.Setup) error {
-	if len(st.Masked)+len(st.Readonly) == 0 {
+	if len(st.App().Masked)+len(st.App().Readonly) == 0 {
 		return nil
 	}
 	if err := hide(st); err != nil {

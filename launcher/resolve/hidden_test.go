@@ -80,8 +80,8 @@ func TestHidden(t *testing.T) {
 			continue
 		}
 		var got []string
-		volumes := st.Volumes
-		for _, m := range st.Spec.Mounts {
+		volumes := st.App().Volumes
+		for _, m := range st.App().Spec.Mounts {
 			if !setup.IsBind(m) {
 				got = append(got, m.Destination+" "+m.Type)
 				continue
@@ -96,7 +96,7 @@ func TestHidden(t *testing.T) {
 			}
 			got = append(got, fmt.Sprintf("%s=%s ro=%t", m.Destination, v.Path, v.ReadOnly))
 		}
-		if text := strings.Join(got, ", "); text != want.want || st.Root.ReadOnly != want.root || st.Spec.Root.Readonly != want.root {
+		if text := strings.Join(got, ", "); text != want.want || st.App().Root.ReadOnly != want.root || st.App().Spec.Root.Readonly != want.root {
 			t.Errorf("%s:\n%s,\nexpected\n%s", name, text, want.want)
 		}
 	}

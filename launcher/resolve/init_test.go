@@ -34,8 +34,8 @@ func TestChooseInit(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if st.Init != c.want || st.Reports() != (c.want == actual.InitOwn) {
-			t.Errorf("%s: %q, expected %q", name, st.Init, c.want)
+		if st.App().Init != c.want || st.Reports() != (c.want == actual.InitOwn) {
+			t.Errorf("%s: %q, expected %q", name, st.App().Init, c.want)
 		}
 	}
 	// An OCI client's container has none, whatever it runs.
@@ -44,7 +44,7 @@ func TestChooseInit(t *testing.T) {
 		t.Fatal(err)
 	}
 	st, err := FromContainer(&specs.Spec{Version: specs.Version, Root: &specs.Root{Path: "r"}, Process: &specs.Process{Args: []string{"sh"}, Cwd: "/"}}, bundle)
-	if err != nil || st.Init != "" || st.Reports() {
+	if err != nil || st.App().Init != "" || st.Reports() {
 		t.Errorf("%+v %v", st, err)
 	}
 }

@@ -49,7 +49,7 @@ func TestMountOptionsReach(t *testing.T) {
 	}
 	for name, st := range map[string]*setup.Setup{"config.json": client, "manifest": manifest} {
 		n := 0
-		for _, m := range st.Spec.Mounts {
+		for _, m := range st.App().Spec.Mounts {
 			if !strings.HasPrefix(m.Destination, "/vol") {
 				continue
 			}
@@ -60,14 +60,14 @@ func TestMountOptionsReach(t *testing.T) {
 				}
 			}
 		}
-		if n == 0 || !st.Volumes[0].Options.NoDev || st.Volumes[0].Options.Atime != unix.MOUNT_ATTR_NOATIME {
-			t.Errorf("%s: %d mounts, %+v", name, n, st.Volumes)
+		if n == 0 || !st.App().Volumes[0].Options.NoDev || st.App().Volumes[0].Options.Atime != unix.MOUNT_ATTR_NOATIME {
+			t.Errorf("%s: %d mounts, %+v", name, n, st.App().Volumes)
 		}
 	}
-	if m := manifest.Spec.Mounts[len(manifest.Spec.Mounts)-1]; m.Destination != "/t" || !slices.Contains(m.Options, "noexec") || !slices.Contains(m.Options, "nosuid") {
+	if m := manifest.App().Spec.Mounts[len(manifest.App().Spec.Mounts)-1]; m.Destination != "/t" || !slices.Contains(m.Options, "noexec") || !slices.Contains(m.Options, "nosuid") {
 		t.Errorf("%+v", m)
 	}
-	if got := fmt.Sprint(client.Spec.Mounts[0].Options); !strings.Contains(got, "ro") || strings.Contains(got, "rw") {
+	if got := fmt.Sprint(client.App().Spec.Mounts[0].Options); !strings.Contains(got, "ro") || strings.Contains(got, "rw") {
 		t.Errorf("made read-only: %s", got)
 	}
 }
@@ -83,7 +83,7 @@ func TestCopyUp(t *testing.T) {
 		}
 	}
 	for dest, good := range map[string]bool{"/empty": true, "/none": true, "/full": false, "/full/": false, "/full/x": true} {
-		st := &setup.Setup{Root: setup.Source{Path: root}, CopyUp: []string{dest}}
+		st := &setup.Setup{Containers: []setup.Container{{Root: setup.Source{Path: root}, CopyUp: []string{dest}}}}
 		if err := checkCopyUp(st); (err == nil) != good {
 			t.Errorf("%s: %v", dest, err)
 		}

@@ -27,8 +27,8 @@ const maxMountLinks = 40
 func MountPoints(st *setup.Setup) error {
 	trees := containerTrees{served: st.ServedAt(), open: map[*setup.Source]*os.File{}}
 	defer trees.close()
-	for i := range st.Spec.Mounts {
-		m := &st.Spec.Mounts[i]
+	for i := range st.App().Spec.Mounts {
+		m := &st.App().Spec.Mounts[i]
 		// A mount does not stand in its own way.
 		trees.but = filepath.Clean(m.Destination)
 		dest, err := trees.resolve(m.Destination)

@@ -66,11 +66,11 @@ func TestResolveMountPoints(t *testing.T) {
 		"/etc/self/x":          "error: links lead in a circle",
 		"/up":                  "error: it leads to the root",
 	} {
-		st := &setup.Setup{Root: setup.Source{Path: filepath.Join(dir, "root")}, Spec: &specs.Spec{Mounts: []specs.Mount{{Destination: "/tmp", Type: "tmpfs"}}}}
+		st := &setup.Setup{Containers: []setup.Container{{Root: setup.Source{Path: filepath.Join(dir, "root")}, Spec: &specs.Spec{Mounts: []specs.Mount{{Destination: "/tmp", Type: "tmpfs"}}}}}}
 		st.AddBind("/vol", setup.Source{Path: filepath.Join(dir, "vol")})
 		st.AddBind(dest, setup.Source{Path: dir})
 		err := MountPoints(st)
-		last := st.Spec.Mounts[len(st.Spec.Mounts)-1]
+		last := st.App().Spec.Mounts[len(st.App().Spec.Mounts)-1]
 		if msg, fails := strings.CutPrefix(want, "error: "); fails {
 			if err == nil || !strings.Contains(err.Error(), msg) {
 				t.Errorf("%s: %v, expected %q", dest, err, msg)
@@ -78,14 +78,14 @@ func TestResolveMountPoints(t *testing.T) {
 		} else if err != nil || last.Destination != want {
 			t.Errorf("%s: %s, expected %s; %v", dest, last.Destination, want, err)
 		}
-		if st.Spec.Mounts[0].Destination != "/tmp" || st.Spec.Mounts[1].Destination != "/vol" {
-			t.Errorf("%s: %+v", dest, st.Spec.Mounts)
+		if st.App().Spec.Mounts[0].Destination != "/tmp" || st.App().Spec.Mounts[1].Destination != "/vol" {
+			t.Errorf("%s: %+v", dest, st.App().Spec.Mounts)
 		}
 	}
 	// In a view of the host there is nothing to look up.
-	st := &setup.Setup{Root: setup.Source{Host: true}, Spec: &specs.Spec{}}
+	st := &setup.Setup{Containers: []setup.Container{{Root: setup.Source{Host: true}, Spec: &specs.Spec{}}}}
 	st.AddBind("/etc/resolv.conf", setup.Source{Path: dir})
-	if err := MountPoints(st); err != nil || st.Spec.Mounts[0].Destination != "/etc/resolv.conf" {
-		t.Errorf("%v %+v", err, st.Spec.Mounts)
+	if err := MountPoints(st); err != nil || st.App().Spec.Mounts[0].Destination != "/etc/resolv.conf" {
+		t.Errorf("%v %+v", err, st.App().Spec.Mounts)
 	}
 }

@@ -19,16 +19,16 @@ import (
 // root belongs to the client, who could make them too; no link is followed out
 // of it.
 func makeMountPoints(st *setup.Setup) error {
-	root, err := os.OpenRoot(st.Root.Path)
+	root, err := os.OpenRoot(st.App().Root.Path)
 	if err != nil {
 		return fmt.Errorf("open root: %w", err)
 	}
 	defer root.Close()
 	volume := 0
-	for _, m := range st.Spec.Mounts {
+	for _, m := range st.App().Spec.Mounts {
 		dir := true
 		if setup.IsBind(m) {
-			if dir, err = isDir(&st.Volumes[volume]); err != nil {
+			if dir, err = isDir(&st.App().Volumes[volume]); err != nil {
 				return fmt.Errorf("look at mount source: %w", err)
 			}
 			volume++
@@ -46,8 +46,8 @@ func makeMountPoints(st *setup.Setup) error {
 // checkCopyUp refuses a tmpfs that is to have a copy of what is under it, if there
 // is something: it would be missing.
 func checkCopyUp(st *setup.Setup) error {
-	for _, dest := range st.CopyUp {
-		root, err := os.OpenRoot(st.Root.Path)
+	for _, dest := range st.App().CopyUp {
+		root, err := os.OpenRoot(st.App().Root.Path)
 		if err != nil {
 			return fmt.Errorf("open root: %w", err)
 		}

@@ -32,7 +32,7 @@ func TestContainer(t *testing.T) {
 		c.Process.Capabilities = &specs.LinuxCapabilities{Bounding: []string{"CAP_NET_RAW"}}
 		c.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/a", Type: "c", Major: 10, Minor: 229}}
 	}), "/")
-	if err != nil || !st.RawSockets || len(st.Spec.Linux.Devices) != 1 {
+	if err != nil || !st.RawSockets || len(st.App().Spec.Linux.Devices) != 1 {
 		t.Errorf("%+v %v", st, err)
 	}
 	// Raw sockets of the host's network are the host's.

@@ -20,7 +20,7 @@ import (
 // its application would see it: below the volume or the root that it is in, links
 // followed inside of that.
 func Peek(st *setup.Setup, p string, size int64) []byte {
-	from, rest := st.Root, path.Clean(p)
+	from, rest := st.App().Root, path.Clean(p)
 	if from.Host {
 		from.Path = "/"
 		if !hostfs.ShowsHost(rest) {
@@ -29,13 +29,13 @@ func Peek(st *setup.Setup, p string, size int64) []byte {
 	}
 	longest := ""
 	i := 0
-	for _, m := range st.Spec.Mounts {
+	for _, m := range st.App().Spec.Mounts {
 		below := p == m.Destination || strings.HasPrefix(p, strings.TrimSuffix(m.Destination, "/")+"/")
-		bind := m.Type == "bind" && i < len(st.Volumes)
+		bind := m.Type == "bind" && i < len(st.App().Volumes)
 		if below && len(m.Destination) >= len(longest) {
 			longest, from = m.Destination, setup.Source{}
 			if bind {
-				from = st.Volumes[i]
+				from = st.App().Volumes[i]
 			}
 			rest = strings.TrimPrefix(p, m.Destination)
 		}

@@ -36,9 +36,9 @@ func TestPeek(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	st := &setup.Setup{Spec: &specs.Spec{Mounts: []specs.Mount{
+	st := &setup.Setup{Containers: []setup.Container{{Spec: &specs.Spec{Mounts: []specs.Mount{
 		{Destination: "/proc", Type: "proc"}, {Destination: "/v", Type: "bind"}, {Destination: "/v/tmp", Type: "tmpfs"}, {Destination: "/file", Type: "bind"},
-	}}, Root: setup.Source{Path: root}, Volumes: []setup.Source{{Path: volume}, {Path: volume + "/b"}}}
+	}}, Root: setup.Source{Path: root}, Volumes: []setup.Source{{Path: volume}, {Path: volume + "/b"}}}}}
 	for p, want := range map[string]string{
 		"/bin/a": "in the root", "/v/b": "in the volume", "/v/sub/c": "deeper", "/v/inside": "deeper", "/file": "in the volume", "/v/../bin/a": "",
 		"/v/out": "", "/v/fifo": "", "/v/none": "", "/v/sub": "", "/v": "", "/": "", "/proc/version": "", "/v/tmp/b": "", "/vb": "",
@@ -48,7 +48,7 @@ func TestPeek(t *testing.T) {
 			t.Errorf("%s: %.40q, expected %.40q", p, got, want)
 		}
 	}
-	st = &setup.Setup{Spec: &specs.Spec{}, Root: setup.Source{Host: true}}
+	st = &setup.Setup{Containers: []setup.Container{{Spec: &specs.Spec{}, Root: setup.Source{Host: true}}}}
 	if got := Peek(st, "/usr/bin/env", sentry.MaxInterpreterLine); len(got) == 0 {
 		t.Error("nothing of the host's programs")
 	}

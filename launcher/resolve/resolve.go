@@ -35,13 +35,13 @@ func FromContainer(cfg *specs.Spec, bundle string) (*setup.Setup, error) {
 // Container looks at the root of a container of an OCI client, and makes mount points
 // in it that nobody could make later.
 func Container(cfg *specs.Spec, st *setup.Setup) error {
-	if err := checkCommand(cfg, st.Root.Path); err != nil {
+	if err := checkCommand(cfg, st.App().Root.Path); err != nil {
 		return err
 	}
 	if err := checkCopyUp(st); err != nil {
 		return err
 	}
-	if st.Root.ReadOnly {
+	if st.App().Root.ReadOnly {
 		if err := makeMountPoints(st); err != nil {
 			return err
 		}

@@ -45,18 +45,18 @@ func TestSetup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := st.Spec.Process
+	p := st.App().Spec.Process
 	if !slices.Equal(p.Args, []string{"sh", "-c", "x"}) || !slices.Equal(p.Env, []string{"A=b", setup.DefaultPath}) || p.Cwd != "/" {
 		t.Errorf("%+v", p)
 	}
 	if got := fmt.Sprint(p.Capabilities.Bounding, p.Rlimits); got != "[CAP_KILL CAP_NET_BIND_SERVICE] [{RLIMIT_NOFILE 2 1}]" {
 		t.Error(got)
 	}
-	if st.MountConfs() != "lisafs:memory,lisafs:none,lisafs:none" || len(st.Volumes) != 2 || !st.Volumes[0].ReadOnly || st.Volumes[1].ReadOnly || !st.Root.ReadOnly {
+	if st.MountConfs() != "lisafs:memory,lisafs:none,lisafs:none" || len(st.App().Volumes) != 2 || !st.App().Volumes[0].ReadOnly || st.App().Volumes[1].ReadOnly || !st.App().Root.ReadOnly {
 		t.Errorf("%s %+v", st.MountConfs(), st.Sources())
 	}
 	// No path of the host is in what the sentry is told.
-	for _, m := range st.Spec.Mounts {
+	for _, m := range st.App().Spec.Mounts {
 		if strings.Contains(m.Source, "srv") {
 			t.Errorf("%+v", m)
 		}
@@ -65,8 +65,8 @@ func TestSetup(t *testing.T) {
 		t.Error("it is in the host's user namespace for nothing")
 	}
 	st, err = FromManifest(manifest(func(s *desired.Spec) { s.User = &desired.User{UID: 1, GID: 2} }), nil)
-	if err != nil || len(st.Spec.Process.Capabilities.Effective) > 0 || len(st.Spec.Process.Capabilities.Bounding) == 0 {
-		t.Errorf("a user has capabilities: %+v %v", st.Spec.Process.Capabilities, err)
+	if err != nil || len(st.App().Spec.Process.Capabilities.Effective) > 0 || len(st.App().Spec.Process.Capabilities.Bounding) == 0 {
+		t.Errorf("a user has capabilities: %+v %v", st.App().Spec.Process.Capabilities, err)
 	}
 }
 
@@ -90,10 +90,10 @@ func TestBundle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if st.Root.Path != dir+"/rootfs" || len(st.Volumes) != 1 || st.Volumes[0].Path != dir+"/data" || !st.Volumes[0].ReadOnly || st.Limits.Memory != 100000000 {
+	if st.App().Root.Path != dir+"/rootfs" || len(st.App().Volumes) != 1 || st.App().Volumes[0].Path != dir+"/data" || !st.App().Volumes[0].ReadOnly || st.Limits.Memory != 100000000 {
 		t.Errorf("%+v", st)
 	}
-	if len(st.Spec.Annotations) > 0 {
+	if len(st.App().Spec.Annotations) > 0 {
 		t.Error("annotations are passed on")
 	}
 	for name, c := range map[string]struct{ old, new, want string }{

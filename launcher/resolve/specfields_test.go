@@ -117,7 +117,7 @@ func TestSpecFields(t *testing.T) {
 	t.Parallel()
 	build := map[specfield.Way]func(*specs.Spec, string) (*setup.Setup, error){
 		specfield.Bundle: func(c *specs.Spec, dir string) (*setup.Setup, error) {
-			st := &setup.Setup{Overlay: desired.OverlayMemory}
+			st := &setup.Setup{Containers: []setup.Container{{Overlay: desired.OverlayMemory}}}
 			if err := st.FromConfig(dir, c); err != nil {
 				return nil, err
 			}

@@ -19,13 +19,13 @@ func (st *Setup) AllowedBy(policy *hostpolicy.Policy) error {
 			return fmt.Errorf("%s: %w", s.Field, err)
 		}
 	}
-	if st.Bundle == "" {
+	if st.App().Bundle == "" {
 		return nil // the rest is in the manifest
 	}
-	if _, err := policy.AllowedRoot(hostpolicy.BundlePath, st.Bundle, false); err != nil {
+	if _, err := policy.AllowedRoot(hostpolicy.BundlePath, st.App().Bundle, false); err != nil {
 		return fmt.Errorf("spec.root.bundle: %w", err)
 	}
-	if err := allowProcess(policy, st.Spec.Process, nil, st.Bundle); err != nil {
+	if err := allowProcess(policy, st.App().Spec.Process, nil, st.App().Bundle); err != nil {
 		return fmt.Errorf("spec.root.bundle: %w", err)
 	}
 	if err := st.allowLimits(policy); err != nil {

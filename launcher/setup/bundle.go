@@ -45,15 +45,15 @@ func (st *Setup) FromConfig(dir string, cfg *specs.Spec) (err error) {
 	if err := allowProcess(st.Policy, cfg.Process, cfg.Hooks, dir); err != nil {
 		return operation.Permanentf("spec.root.bundle: read %s/config.json: %w", dir, err)
 	}
-	if st.Root, err = st.allowInBundle(dir, cfg.Root.Path, hostpolicy.DirPath, cfg.Root.Readonly || st.Overlay != desired.OverlayNone); err != nil {
+	if st.App().Root, err = st.allowInBundle(dir, cfg.Root.Path, hostpolicy.DirPath, cfg.Root.Readonly || st.App().Overlay != desired.OverlayNone); err != nil {
 		return fmt.Errorf("spec.root.bundle: read %s/config.json: root.path: %w", dir, err)
 	}
-	st.Root.Field, st.Bundle = "spec.root.bundle: root.path", dir
+	st.App().Root.Field, st.App().Bundle = "spec.root.bundle: root.path", dir
 
 	p := *cfg.Process
 	p.ApparmorProfile, p.SelinuxLabel, p.OOMScoreAdj = "", "", nil
 	p.Capabilities = settable(p.Capabilities)
-	st.Spec = &specs.Spec{
+	st.App().Spec = &specs.Spec{
 		Version:  specs.Version,
 		Process:  &p,
 		Root:     &specs.Root{Path: "/", Readonly: cfg.Root.Readonly},
@@ -61,24 +61,24 @@ func (st *Setup) FromConfig(dir string, cfg *specs.Spec) (err error) {
 		Linux: &specs.Linux{},
 	}
 	if cfg.Hooks != nil && hasHooks(cfg.Hooks) {
-		st.Hooks = &Hooks{Bundle: dir, Hooks: cfg.Hooks, Annotations: cfg.Annotations, Env: cfg.Process.Env}
+		st.App().Hooks = &Hooks{Bundle: dir, Hooks: cfg.Hooks, Annotations: cfg.Annotations, Env: cfg.Process.Env}
 	}
 	if err := st.addStartHooks(cfg, dir); err != nil {
 		return operation.Permanentf("spec.root.bundle: read %s/config.json: %w", dir, err)
 	}
 	if cfg.Linux != nil {
-		st.Spec.Linux.Sysctl = cfg.Linux.Sysctl
+		st.App().Spec.Linux.Sysctl = cfg.Linux.Sysctl
 		if err := st.useSeccomp(cfg.Linux.Seccomp); err != nil {
 			return operation.Permanentf("spec.root.bundle: read %s/config.json: %w", dir, err)
 		}
 		st.bundleLimits(cfg.Linux.Resources)
-		st.Masked, st.Readonly = Outermost(cfg.Linux.MaskedPaths), cfg.Linux.ReadonlyPaths
+		st.App().Masked, st.App().Readonly = Outermost(cfg.Linux.MaskedPaths), cfg.Linux.ReadonlyPaths
 		if err := st.allowLimits(st.Policy); err != nil {
 			return operation.Permanentf("spec.root.bundle: read %s/config.json: %w", dir, err)
 		}
 	}
 	for i, m := range cfg.Mounts {
-		if IsMasked(m.Destination, st.Masked) {
+		if IsMasked(m.Destination, st.App().Masked) {
 			continue
 		}
 		o, err := parseMountOptions(&m, false)
@@ -94,7 +94,7 @@ func (st *Setup) FromConfig(dir string, cfg *specs.Spec) (err error) {
 			st.AddBind(m.Destination, src)
 			continue
 		}
-		st.Spec.Mounts = append(st.Spec.Mounts, o.own(m))
+		st.App().Spec.Mounts = append(st.App().Spec.Mounts, o.own(m))
 	}
 	return nil
 }

@@ -35,8 +35,8 @@ func TestAmbientCapabilities(t *testing.T) {
 	}
 	caps := &specs.LinuxCapabilities{Bounding: all, Permitted: all, Ambient: all}
 	st, err := fromContainer(container(func(c *specs.Spec) { c.Process.Capabilities = caps }))
-	if err != nil || len(st.Spec.Process.Capabilities.Ambient) > 0 || len(st.Spec.Process.Capabilities.Bounding) != 2 || len(caps.Ambient) != 2 {
-		t.Errorf("a container has %+v, %v", st.Spec.Process.Capabilities, err)
+	if err != nil || len(st.App().Spec.Process.Capabilities.Ambient) > 0 || len(st.App().Spec.Process.Capabilities.Bounding) != 2 || len(caps.Ambient) != 2 {
+		t.Errorf("a container has %+v, %v", st.App().Spec.Process.Capabilities, err)
 	}
 	if got := st.Exec(&specs.Process{Capabilities: caps}).Capabilities; got.AmbientCaps != 0 || got.PermittedCaps != 1|1<<5 {
 		t.Errorf("a command has %+v", got)

@@ -12,6 +12,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/cgroup"
@@ -30,15 +31,14 @@ func FromContainer(cfg *specs.Spec, bundle string, host HostView) (*Setup, error
 	if err != nil {
 		return nil, operation.Permanentf("resolve root.path: %w", err)
 	}
-	st := &Setup{
-		Root:    Source{Path: root, ReadOnly: cfg.Root.Readonly},
-		Overlay: desired.OverlayNone,
-	}
+	st := &Setup{Containers: []Container{{
+		Name: actual.AppName, Root: Source{Path: root, ReadOnly: cfg.Root.Readonly}, Overlay: desired.OverlayNone,
+	}}}
 	p := *cfg.Process
 	// They are the host's, and the sentry has none.
 	p.ApparmorProfile, p.SelinuxLabel, p.OOMScoreAdj = "", "", nil
 	p.Capabilities = settable(p.Capabilities)
-	st.Spec = &specs.Spec{
+	st.App().Spec = &specs.Spec{
 		Version:  specs.Version,
 		Process:  &p,
 		Root:     &specs.Root{Path: "/", Readonly: cfg.Root.Readonly},
@@ -50,11 +50,11 @@ func FromContainer(cfg *specs.Spec, bundle string, host HostView) (*Setup, error
 	}
 	st.HostNetwork = true
 	if cfg.Linux != nil {
-		st.Spec.Linux.Devices, st.Spec.Linux.Sysctl = cfg.Linux.Devices, cfg.Linux.Sysctl
+		st.App().Spec.Linux.Devices, st.App().Spec.Linux.Sysctl = cfg.Linux.Devices, cfg.Linux.Sysctl
 		if err := st.useSeccomp(cfg.Linux.Seccomp); err != nil {
 			return nil, operation.Permanentf("read %s/config.json: %w", bundle, err)
 		}
-		st.Spec.Linux.MaskedPaths, st.Spec.Linux.ReadonlyPaths = cfg.Linux.MaskedPaths, cfg.Linux.ReadonlyPaths
+		st.App().Spec.Linux.MaskedPaths, st.App().Spec.Linux.ReadonlyPaths = cfg.Linux.MaskedPaths, cfg.Linux.ReadonlyPaths
 		st.bundleLimits(cfg.Linux.Resources)
 		st.CgroupsPath, st.Resources = cfg.Linux.CgroupsPath, cfg.Linux.Resources
 		userns, usernsPath := false, ""
@@ -73,10 +73,10 @@ func FromContainer(cfg *specs.Spec, bundle string, host HostView) (*Setup, error
 	}
 	st.RawSockets = RawSockets(cfg)
 	if cfg.Linux != nil {
-		st.Masked, st.Readonly = Outermost(cfg.Linux.MaskedPaths), cfg.Linux.ReadonlyPaths
+		st.App().Masked, st.App().Readonly = Outermost(cfg.Linux.MaskedPaths), cfg.Linux.ReadonlyPaths
 	}
 	for i, m := range cfg.Mounts {
-		if IsMasked(m.Destination, st.Masked) {
+		if IsMasked(m.Destination, st.App().Masked) {
 			continue
 		}
 		o, err := parseMountOptions(&m, true)
@@ -85,9 +85,9 @@ func FromContainer(cfg *specs.Spec, bundle string, host HostView) (*Setup, error
 		}
 		if !IsBind(m) {
 			if o.CopyUp {
-				st.CopyUp = append(st.CopyUp, m.Destination)
+				st.App().CopyUp = append(st.App().CopyUp, m.Destination)
 			}
-			st.Spec.Mounts = append(st.Spec.Mounts, o.own(m))
+			st.App().Spec.Mounts = append(st.App().Spec.Mounts, o.own(m))
 			continue
 		}
 		src, err := host.RealPath(bundle, m.Source)

@@ -73,7 +73,14 @@ func decode(rec *actual.Record, b []byte) (*Setup, error) {
 	if f.Name != rec.Name || f.UID != rec.UID || f.Attempt != rec.Attempt {
 		return nil, fmt.Errorf("it is of attempt %d of %s (%s), expected attempt %d of %s (%s)", f.Attempt, f.Name, f.UID, rec.Attempt, rec.Name, rec.UID)
 	}
-	if f.Setup == nil || f.Setup.Spec == nil || f.Setup.Spec.Process == nil || f.Setup.Spec.Root == nil || f.Setup.Spec.Linux == nil {
+	if f.Setup == nil {
+		return nil, errors.New("a part of it is missing")
+	}
+	// As in the record: App relies on it.
+	if len(f.Setup.Containers) != 1 || f.Setup.App().Name != actual.AppName {
+		return nil, fmt.Errorf("it is of other containers than one named %q", actual.AppName)
+	}
+	if spec := f.Setup.App().Spec; spec == nil || spec.Process == nil || spec.Root == nil || spec.Linux == nil {
 		return nil, errors.New("a part of it is missing")
 	}
 	return f.Setup, nil

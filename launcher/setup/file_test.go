@@ -34,24 +34,28 @@ func full(t *testing.T) *Setup {
 		Empty: true, Hostname: "h", Resolver: "/etc/resolv.conf", User: &desired.User{UID: 1, GID: 2, Groups: []uint32{3}}, Maps: maps,
 	}
 	st := &Setup{
-		Spec: &specs.Spec{
-			Version: "1.2.0", Hostname: "h", Root: &specs.Root{Path: "/"}, Mounts: DefaultMounts(),
-			Process: &specs.Process{
-				Args: []string{"a", "é\x00\"\n"}, Cwd: "/", Env: []string{"A=1"}, User: specs.User{UID: 1000, GID: 1001, AdditionalGids: []uint32{5}}, NoNewPrivileges: true,
-				Capabilities: &specs.LinuxCapabilities{Bounding: []string{"CAP_CHOWN"}}, Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1, Hard: 1<<64 - 1}},
-			},
-			Linux: &specs.Linux{Seccomp: &specs.LinuxSeccomp{DefaultAction: specs.ActAllow}, Sysctl: map[string]string{"net.a": "1"}},
-		},
-		Root: source, Volumes: []Source{source, {Path: "/b"}}, Overlay: desired.OverlayMemory, HostNetwork: true, NetNS: "/run/netns/a", Passthrough: true,
+		HostNetwork: true, NetNS: "/run/netns/a", Passthrough: true,
 		RawSockets: true, DirectFS: true, Maps: maps, Limits: cgroup.Limits{CPU: 1, Memory: 1 << 62, PIDs: 3}, Defaults: cgroup.Limits{CPU: 4, Memory: 5, PIDs: 6},
-		LogSize: 7, CopyUp: []string{"/tmp"}, CgroupsPath: "/c", Resources: &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: 9}}, Errnos: []uint{1, 38},
-		Masked: []string{"/m"}, Readonly: []string{"/r"}, Bundle: "/srv/b", Init: actual.InitOwn, Restores: true,
-		Hooks:      &Hooks{Bundle: "/srv/b", Hooks: &specs.Hooks{Poststop: hook}, Annotations: map[string]string{"a": "b"}, Env: []string{"A=1"}},
-		StartHooks: &Hooks{Bundle: "/srv/b", Hooks: &specs.Hooks{StartContainer: hook}},
+		LogSize: 7, CgroupsPath: "/c", Resources: &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: 9}},
+		Containers: []Container{{
+			Name: actual.AppName,
+			Spec: &specs.Spec{
+				Version: "1.2.0", Hostname: "h", Root: &specs.Root{Path: "/"}, Mounts: DefaultMounts(),
+				Process: &specs.Process{
+					Args: []string{"a", "é\x00\"\n"}, Cwd: "/", Env: []string{"A=1"}, User: specs.User{UID: 1000, GID: 1001, AdditionalGids: []uint32{5}}, NoNewPrivileges: true,
+					Capabilities: &specs.LinuxCapabilities{Bounding: []string{"CAP_CHOWN"}}, Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1, Hard: 1<<64 - 1}},
+				},
+				Linux: &specs.Linux{Seccomp: &specs.LinuxSeccomp{DefaultAction: specs.ActAllow}, Sysctl: map[string]string{"net.a": "1"}},
+			},
+			Root: source, Volumes: []Source{source, {Path: "/b"}}, Overlay: desired.OverlayMemory, CopyUp: []string{"/tmp"}, Errnos: []uint{1, 38},
+			Masked: []string{"/m"}, Readonly: []string{"/r"}, Bundle: "/srv/b", Init: actual.InitOwn, Restores: true,
+			Hooks:      &Hooks{Bundle: "/srv/b", Hooks: &specs.Hooks{Poststop: hook}, Annotations: map[string]string{"a": "b"}, Env: []string{"A=1"}},
+			StartHooks: &Hooks{Bundle: "/srv/b", Hooks: &specs.Hooks{StartContainer: hook}},
+		}},
 	}
-	st.Described = st.CopySpec()
-	st.Described.Mounts = st.Described.Mounts[:1]
-	for _, v := range []any{*st, st.Root, st.Root.Options, *st.Hooks} {
+	st.App().Described = st.CopySpec()
+	st.App().Described.Mounts = st.App().Described.Mounts[:1]
+	for _, v := range []any{*st, *st.App(), st.App().Root, st.App().Root.Options, *st.App().Hooks} {
 		v := reflect.ValueOf(v)
 		for i := range v.NumField() {
 			if f := v.Type().Field(i); v.Field(i).IsZero() && f.Tag.Get("json") != "-" {
@@ -95,7 +99,14 @@ func TestFileGolden(t *testing.T) {
 	}
 }
 
-// A file of another sandbox, attempt or version is not taken for this one's.
+func app(m map[string]any) map[string]any {
+	return m["setup"].(map[string]any)["containers"].([]any)[0].(map[string]any)
+}
+
+func containers(m map[string]any, list any) { m["setup"].(map[string]any)["containers"] = list }
+
+// A file of another sandbox, attempt or version is not taken for this one's, nor one
+// of containers that this program can't run.
 func TestFileRefused(t *testing.T) {
 	t.Parallel()
 	rec := testRecord()
@@ -111,8 +122,16 @@ func TestFileRefused(t *testing.T) {
 		"it is of attempt 3 of db":               func(m map[string]any) { m["name"] = "db" },
 		"unknown field \"privileged\"":           func(m map[string]any) { m["setup"].(map[string]any)["privileged"] = true },
 		"a part of it is missing":                func(m map[string]any) { delete(m, "setup") },
-		"a part of it is missing ":               func(m map[string]any) { m["setup"] = map[string]any{} },
-		"a part of it is missing  ":              func(m map[string]any) { delete(m["setup"].(map[string]any)["spec"].(map[string]any), "process") },
+		"a part of it is missing ":               func(m map[string]any) { delete(app(m), "spec") },
+		"a part of it is missing  ":              func(m map[string]any) { delete(app(m)["spec"].(map[string]any), "process") },
+		"of other containers than one":           func(m map[string]any) { m["setup"] = map[string]any{} },
+		"of other containers than one ":          func(m map[string]any) { containers(m, []any{}) },
+		"of other containers than one  ":         func(m map[string]any) { containers(m, nil) },
+		"of other containers than one   ":        func(m map[string]any) { containers(m, []any{app(m), app(m)}) },
+		"of other containers than one    ":       func(m map[string]any) { containers(m, []any{app(m), map[string]any{"name": "sidecar"}}) },
+		"than one named \"app\"":                 func(m map[string]any) { app(m)["name"] = "sidecar" },
+		"than one named \"app\" ":                func(m map[string]any) { containers(m, []any{nil}) },
+		"unknown field \"spec\"":                 func(m map[string]any) { m["setup"].(map[string]any)["spec"] = app(m)["spec"] },
 		"cannot unmarshal string into Go struct": func(m map[string]any) { m["setup"] = "x" },
 	} {
 		var m map[string]any

@@ -60,17 +60,17 @@ func IsMasked(path string, masked []string) bool {
 // no tree of the host.
 func (st *Setup) Restrict(dest string) bool {
 	if dest == "/" {
-		st.Root.ReadOnly, st.Spec.Root.Readonly = true, true
+		st.App().Root.ReadOnly, st.App().Spec.Root.Readonly = true, true
 		return true
 	}
 	n := 0
-	for i, m := range st.Spec.Mounts {
+	for i, m := range st.App().Spec.Mounts {
 		if !IsBind(m) {
 			continue
 		}
 		if filepath.Clean(m.Destination) == dest {
-			st.Volumes[n].ReadOnly = true
-			st.Spec.Mounts[i].Options = st.Volumes[n].bindOptions()
+			st.App().Volumes[n].ReadOnly = true
+			st.App().Spec.Mounts[i].Options = st.App().Volumes[n].bindOptions()
 			return true
 		}
 		n++
@@ -84,15 +84,15 @@ var own = []string{"/proc", "/sys", "/dev"}
 // ServedAt is what is mounted where: trees of the host, and nil for what is the
 // sentry's.
 func (st *Setup) ServedAt() map[string]*Source {
-	at := map[string]*Source{"/": &st.Root}
+	at := map[string]*Source{"/": &st.App().Root}
 	for _, d := range own {
 		at[d] = nil
 	}
 	n := 0
-	for _, m := range st.Spec.Mounts {
+	for _, m := range st.App().Spec.Mounts {
 		var src *Source
 		if IsBind(m) {
-			src = &st.Volumes[n]
+			src = &st.App().Volumes[n]
 			n++
 		}
 		at[filepath.Clean(m.Destination)] = src
@@ -102,7 +102,7 @@ func (st *Setup) ServedAt() map[string]*Source {
 
 // OnMount says whether a path is below another mount.
 func (st *Setup) OnMount(dest string) bool {
-	for _, m := range st.Spec.Mounts {
+	for _, m := range st.App().Spec.Mounts {
 		if strings.HasPrefix(path.Clean(dest), path.Clean(m.Destination)+"/") {
 			return true
 		}

@@ -47,13 +47,13 @@ func AllowHooks(policy *hostpolicy.Policy, bundle string) error {
 // Trusted are the files of its author that a sandbox must not change: the
 // configuration of its bundle, and what its hooks run as root on the host.
 func (st *Setup) Trusted() (out []string) {
-	if st.Bundle != "" {
-		out = append(out, filepath.Join(st.Bundle, "config.json"))
+	if st.App().Bundle != "" {
+		out = append(out, filepath.Join(st.App().Bundle, "config.json"))
 	}
-	if st.Hooks == nil {
+	if st.App().Hooks == nil {
 		return out
 	}
-	h := st.Hooks.Hooks
+	h := st.App().Hooks.Hooks
 	//nolint:staticcheck // Prestart is deprecated in the spec and still in bundles
 	for _, hook := range slices.Concat(h.Prestart, h.CreateRuntime, h.CreateContainer, h.Poststart, h.Poststop) {
 		out = append(out, filepath.Clean(hook.Path))
@@ -78,15 +78,15 @@ func (st *Setup) addStartHooks(cfg *specs.Spec, bundle string) error {
 			return fmt.Errorf("hooks.startContainer[%d].%w", i, err)
 		}
 	}
-	st.StartHooks = &Hooks{Bundle: bundle, Hooks: &specs.Hooks{StartContainer: cfg.Hooks.StartContainer}, Annotations: cfg.Annotations}
+	st.App().StartHooks = &Hooks{Bundle: bundle, Hooks: &specs.Hooks{StartContainer: cfg.Hooks.StartContainer}, Annotations: cfg.Annotations}
 	return nil
 }
 
 // StartTimeout is how long the hooks of a start may take.
 func (st *Setup) StartTimeout() (d time.Duration) {
-	if st.StartHooks != nil {
-		for i := range st.StartHooks.Hooks.StartContainer {
-			d += guest.Timeout(&st.StartHooks.Hooks.StartContainer[i])
+	if st.App().StartHooks != nil {
+		for i := range st.App().StartHooks.Hooks.StartContainer {
+			d += guest.Timeout(&st.App().StartHooks.Hooks.StartContainer[i])
 		}
 	}
 	return d

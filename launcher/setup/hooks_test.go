@@ -14,7 +14,7 @@ import (
 func TestStartTimeout(t *testing.T) {
 	t.Parallel()
 	ten := 10
-	st := &Setup{}
+	st := &Setup{Containers: []Container{{}}}
 	if st.StartTimeout() != 0 {
 		t.Error("no hooks need no time")
 	}

@@ -15,22 +15,22 @@ import (
 // chooseInit decides whether process 1 of a manifest's sandbox is an init process
 // of ours, and if not, why.
 func (st *Setup) chooseInit(asked *bool) {
-	p := st.Spec.Process
-	switch call := refusedCall(st.Spec.Linux.Seccomp); {
+	p := st.App().Spec.Process
+	switch call := refusedCall(st.App().Spec.Linux.Seccomp); {
 	case asked != nil && !*asked:
-		st.Init = "none: spec.init is false"
+		st.App().Init = "none: spec.init is false"
 	case pidone.IsInit(p.Args):
-		st.Init = "none: the command is an init process"
-	case st.StartHooks != nil:
-		st.Init = "none: the program that runs the startContainer hooks becomes the application"
+		st.App().Init = "none: the command is an init process"
+	case st.App().StartHooks != nil:
+		st.App().Init = "none: the program that runs the startContainer hooks becomes the application"
 	case call != "":
-		st.Init = "none: the seccomp profile of the bundle is not sure to allow " + call
+		st.App().Init = "none: the seccomp profile of the bundle is not sure to allow " + call
 	case slices.ContainsFunc(p.Rlimits, func(r specs.POSIXRlimit) bool { return r.Type == "RLIMIT_NPROC" && r.Soft <= 1 }):
-		st.Init = "none: rlimits allow one process"
+		st.App().Init = "none: rlimits allow one process"
 	case !pidone.Available():
-		st.Init = "none: there is none for " + runtime.GOARCH
+		st.App().Init = "none: there is none for " + runtime.GOARCH
 	default:
-		st.Init = actual.InitOwn
+		st.App().Init = actual.InitOwn
 	}
 }
 
@@ -67,5 +67,5 @@ func WithInit(p *specs.Process) *specs.Process {
 
 // Reports says whether a start is reported.
 func (st *Setup) Reports() bool {
-	return st.StartHooks != nil || st.Init == actual.InitOwn && !st.Restores
+	return st.App().StartHooks != nil || st.App().Init == actual.InitOwn && !st.App().Restores
 }

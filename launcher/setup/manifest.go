@@ -7,6 +7,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
@@ -24,7 +25,7 @@ func FromManifest(sb *desired.Sandbox, policy *hostpolicy.Policy, readBundle fun
 	s := &sb.Spec
 	st := &Setup{
 		Policy:      policy,
-		Overlay:     s.Overlay,
+		Containers:  []Container{{Name: actual.AppName, Overlay: s.Overlay}},
 		HostNetwork: s.Network.Mode == desired.NetworkHost,
 		DirectFS:    s.FileAccess == desired.FileAccessDirect,
 		Maps:        manifestMaps(s.IDMappings),
@@ -44,13 +45,13 @@ func FromManifest(sb *desired.Sandbox, policy *hostpolicy.Policy, readBundle fun
 	}
 	switch {
 	case s.Root.Host != nil:
-		st.Root = Source{Host: true, ReadOnly: true, Hostname: s.Hostname, Resolver: resolver, User: s.User, Maps: st.Maps}
+		st.App().Root = Source{Host: true, ReadOnly: true, Hostname: s.Hostname, Resolver: resolver, User: s.User, Maps: st.Maps}
 	case s.Root.Dir != "":
 		var err error
-		if st.Root, err = st.allow(hostpolicy.DirPath, s.Root.Dir, s.Overlay != desired.OverlayNone); err != nil {
+		if st.App().Root, err = st.allow(hostpolicy.DirPath, s.Root.Dir, s.Overlay != desired.OverlayNone); err != nil {
 			return nil, fmt.Errorf("spec.root.dir: %w", err)
 		}
-		st.Root.Field = "spec.root.dir"
+		st.App().Root.Field = "spec.root.dir"
 	case s.Root.Bundle != "":
 		if err := st.fromBundle(s.Root.Bundle, readBundle); err != nil {
 			return nil, err
@@ -58,8 +59,8 @@ func FromManifest(sb *desired.Sandbox, policy *hostpolicy.Policy, readBundle fun
 	default:
 		return nil, operation.Permanentf("build spec: no root")
 	}
-	if st.Spec == nil {
-		st.Spec = processSpec(sb)
+	if st.App().Spec == nil {
+		st.App().Spec = processSpec(sb)
 	}
 	if err := st.addVolumes(s.Volumes); err != nil {
 		return nil, err
@@ -135,7 +136,7 @@ func (st *Setup) addVolumes(volumes []desired.Volume) error {
 			if err != nil {
 				return operation.Permanentf("spec.volumes[%d].%w", i, err)
 			}
-			st.Spec.Mounts = append(st.Spec.Mounts, specs.Mount{Destination: v.MountPath, Type: "tmpfs", Source: "tmpfs", Options: o.forSentry()})
+			st.App().Spec.Mounts = append(st.App().Spec.Mounts, specs.Mount{Destination: v.MountPath, Type: "tmpfs", Source: "tmpfs", Options: o.forSentry()})
 		case v.HostPath != "":
 			field := fmt.Sprintf("spec.volumes[%d].hostPath", i)
 			src, err := st.allow(hostpolicy.VolumePath, v.HostPath, v.ReadOnly)

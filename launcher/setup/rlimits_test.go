@@ -41,7 +41,7 @@ func TestDefaultRlimits(t *testing.T) {
 func TestGuestTasks(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ asked, def, want int64 }{{0, 0, 0}, {0, 2048, 960}, {0, 64, 16}, {0, 200, 50}, {0, 8192, 4032}, {100, 2048, 0}, {100, 0, 0}} {
-		st := &Setup{Limits: cgroup.Limits{PIDs: c.asked}, Defaults: cgroup.Limits{PIDs: c.def}}
+		st := &Setup{Limits: cgroup.Limits{PIDs: c.asked}, Defaults: cgroup.Limits{PIDs: c.def}, Containers: []Container{{}}}
 		if got := st.GuestTasks(); got != uint64(c.want) {
 			t.Errorf("%d asked, %d by default: %d, expected %d", c.asked, c.def, got, c.want)
 		}

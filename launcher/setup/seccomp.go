@@ -144,6 +144,6 @@ func (st *Setup) useSeccomp(s *specs.LinuxSeccomp) error {
 	if err != nil {
 		return err
 	}
-	st.Spec.Linux.Seccomp, st.Errnos = p.spec, p.errnos
+	st.App().Spec.Linux.Seccomp, st.App().Errnos = p.spec, p.errnos
 	return nil
 }

@@ -18,21 +18,13 @@ import (
 // Setup is everything about a sandbox that is decided before anything is touched:
 // what the sentry is told and what the gofer serves.
 type Setup struct {
-	Spec *specs.Spec `json:"spec"`
-	// Described is what a checkpoint says of the spec: Spec before links of the host
-	// were followed and paths hidden, nil if it is the same. A restore compares it
-	// with the spec of a sandbox that is about to be built, on another host perhaps.
-	Described *specs.Spec `json:"described,omitempty"`
+	// Containers are what runs in the sandbox: today one, named actual.AppName. gVisor
+	// takes the hostname of the sandbox from its spec.
+	Containers []Container `json:"containers"`
 	// Policy is what manifests may ask for, nil for an OCI client, who is root. It
 	// is that of the moment of a start and no part of what is written down.
-	Policy *hostpolicy.Policy `json:"-"`
-	// Root and Volumes are the served trees; Volumes are in the order of the bind
-	// mounts of Spec.Mounts.
-	Root    Source   `json:"root"`
-	Volumes []Source `json:"volumes,omitempty"`
-	// Overlay is where writes to the root go: desired.OverlayMemory or None.
-	Overlay     string `json:"overlay"`
-	HostNetwork bool   `json:"hostNetwork,omitempty"`
+	Policy      *hostpolicy.Policy `json:"-"`
+	HostNetwork bool               `json:"hostNetwork,omitempty"`
 	// NetNS is the path of the network namespace to join; "" makes a new one.
 	NetNS string `json:"netns,omitempty"`
 	// Passthrough says that the namespace may have interfaces when the application
@@ -49,12 +41,29 @@ type Setup struct {
 	Defaults cgroup.Limits `json:"defaults"`
 	// LogSize is the size at which a log file is rotated, 0 for the default.
 	LogSize int64 `json:"logSize,omitempty"`
+	// CgroupsPath and Resources are those of an OCI client.
+	CgroupsPath string                `json:"cgroupsPath,omitempty"`
+	Resources   *specs.LinuxResources `json:"resources,omitempty"`
+}
+
+// Container is what one container is built of.
+type Container struct {
+	// Name is that of its actual.Container.
+	Name string      `json:"name"`
+	Spec *specs.Spec `json:"spec"`
+	// Described is what a checkpoint says of the spec: Spec before links of the host
+	// were followed and paths hidden, nil if it is the same. A restore compares it
+	// with the spec of a sandbox that is about to be built, on another host perhaps.
+	Described *specs.Spec `json:"described,omitempty"`
+	// Root and Volumes are the served trees; Volumes are in the order of the bind
+	// mounts of Spec.Mounts.
+	Root    Source   `json:"root"`
+	Volumes []Source `json:"volumes,omitempty"`
+	// Overlay is where writes to the root go: desired.OverlayMemory or None.
+	Overlay string `json:"overlay"`
 	// CopyUp are the tmpfs mounts that an OCI client wants filled with what the
 	// root has there.
 	CopyUp []string `json:"copyUp,omitempty"`
-	// CgroupsPath and Resources are those of a container.
-	CgroupsPath string                `json:"cgroupsPath,omitempty"`
-	Resources   *specs.LinuxResources `json:"resources,omitempty"`
 	// Errnos are the errors of the profile in Spec.Linux.Seccomp.
 	Errnos []uint `json:"errnos,omitempty"`
 	// Masked and Readonly are linux.maskedPaths, without those in others, and
@@ -66,13 +75,16 @@ type Setup struct {
 	// Hooks are those of a manifest's bundle that run on the host, nil if it has
 	// none.
 	Hooks *Hooks `json:"hooks,omitempty"`
-	// StartHooks run in the sandbox, before its application.
+	// StartHooks run in the container, before its application.
 	StartHooks *Hooks `json:"startHooks,omitempty"`
-	// Init is Record.Init of a start with this set-up.
+	// Init is actual.Container.Init of a start with this set-up.
 	Init string `json:"init,omitempty"`
 	// Restores says that the init process is in a checkpoint.
 	Restores bool `json:"restores,omitempty"`
 }
+
+// App is the container named actual.AppName, which every set-up has.
+func (st *Setup) App() *Container { return &st.Containers[0] }
 
 // Source is one tree to serve: a host path, or the generated host root.
 type Source struct {
@@ -127,12 +139,12 @@ func (st *Setup) allow(kind, path string, readOnly bool) (Source, error) {
 // AddBind serves a tree at dest. The sentry is given a name that says nothing of
 // the host: it gets the tree over lisafs and has no use for a path.
 func (st *Setup) AddBind(dest string, src Source) {
-	st.Spec.Mounts = append(st.Spec.Mounts, specs.Mount{
+	st.App().Spec.Mounts = append(st.App().Spec.Mounts, specs.Mount{
 		Destination: dest, Type: "bind",
-		Source:  fmt.Sprintf("/volume/%d", len(st.Volumes)),
+		Source:  fmt.Sprintf("/volume/%d", len(st.App().Volumes)),
 		Options: src.bindOptions(),
 	})
-	st.Volumes = append(st.Volumes, src)
+	st.App().Volumes = append(st.App().Volumes, src)
 }
 
 func (s *Source) bindOptions() []string {
@@ -146,8 +158,8 @@ func (s *Source) bindOptions() []string {
 
 // CopySpec is a copy of the spec that changes of mounts and of the root don't reach.
 func (st *Setup) CopySpec() *specs.Spec {
-	spec, root := *st.Spec, *st.Spec.Root
-	spec.Root, spec.Mounts = &root, slices.Clone(st.Spec.Mounts)
+	spec, root := *st.App().Spec, *st.App().Spec.Root
+	spec.Root, spec.Mounts = &root, slices.Clone(st.App().Spec.Mounts)
 	return &spec
 }
 
@@ -167,15 +179,15 @@ func (st *Setup) Network() string {
 }
 
 // Sources are the served trees, root first.
-func (st *Setup) Sources() []Source { return append([]Source{st.Root}, st.Volumes...) }
+func (st *Setup) Sources() []Source { return append([]Source{st.App().Root}, st.App().Volumes...) }
 
 // MountConfs is gVisor's --gofer-mount-confs: one LOWER:UPPER a served tree.
 func (st *Setup) MountConfs() string {
 	confs := []string{"lisafs:none"}
-	if st.Overlay == desired.OverlayMemory {
+	if st.App().Overlay == desired.OverlayMemory {
 		confs[0] = "lisafs:memory"
 	}
-	for range st.Volumes {
+	for range st.App().Volumes {
 		confs = append(confs, "lisafs:none")
 	}
 	return strings.Join(confs, ",")
