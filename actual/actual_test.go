@@ -430,6 +430,13 @@ func TestExitRecord(t *testing.T) {
 		if x, err := DecodeExit(b, "u", 3); x != nil || err != nil {
 			t.Errorf("another attempt's: %+v %v", x, err)
 		}
+		for container, of := range map[string]bool{AppName: true, "sidecar": false} {
+			b, err := EncodeExit(ExitRecord{UID: "u", Attempt: 2, Container: container, Status: c.status, HostSignaled: c.want.HostSignaled})
+			must(t, err)
+			if x, err := DecodeExit(b, "u", 2); err != nil || (x != nil) != of || of && *x != c.want {
+				t.Errorf("of container %s: %+v %v", container, x, err)
+			}
+		}
 		for n := range b[:len(b)-1] {
 			if x, _ := DecodeExit(b[:n], "u", 2); x != nil {
 				t.Fatalf("cut to %d bytes it is taken for whole: %+v", n, x)

@@ -30,6 +30,9 @@ type ExitRecord struct {
 	// counts for nothing.
 	UID     string `json:"uid"`
 	Attempt int64  `json:"attempt"`
+	// Container is the name of the container that ended: AppName, or "" of a sentry
+	// that an earlier version started, and of a gofer.
+	Container string `json:"container,omitempty"`
 	// Status is the wait status of the application's init.
 	Status uint32    `json:"status"`
 	At     time.Time `json:"at"`
@@ -48,8 +51,9 @@ func EncodeExit(r ExitRecord) ([]byte, error) {
 	return append(b, '\n'), nil
 }
 
-// DecodeExit reads the exit record of one attempt. It returns nil without an
-// error if there is none: the file is empty or another attempt's.
+// DecodeExit reads the exit record of the container AppName of one attempt. It
+// returns nil without an error if there is none: the file is empty, another
+// attempt's or another container's.
 func DecodeExit(b []byte, uid string, attempt int64) (*Exit, error) {
 	if len(b) == 0 {
 		return nil, nil
@@ -63,7 +67,7 @@ func DecodeExit(b []byte, uid string, attempt int64) (*Exit, error) {
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("decode exit record: more than one")
 	}
-	if r.UID != uid || r.Attempt != attempt {
+	if r.UID != uid || r.Attempt != attempt || r.Container != "" && r.Container != AppName {
 		return nil, nil
 	}
 	at := r.At.UTC()

@@ -39,6 +39,7 @@ func writeExit(opts *options, status unix.WaitStatus, hostSignaled bool) error {
 	b, err := actual.EncodeExit(actual.ExitRecord{
 		UID:          opts.uid,
 		Attempt:      opts.attempt,
+		Container:    opts.container,
 		Status:       uint32(status),
 		At:           time.Now(),
 		HostSignaled: hostSignaled,

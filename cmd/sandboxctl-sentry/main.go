@@ -42,6 +42,8 @@ type options struct {
 	nobody   bool
 	logLevel string
 	errnos   string
+	// container is the name of the root container.
+	container string
 }
 
 func run(argv []string) int {
@@ -61,6 +63,7 @@ func run(argv []string) int {
 	flags.IntVar(&opts.exitFD, wire.FlagExitFD, -1, "exit record")
 	flags.StringVar(&opts.uid, wire.FlagUID, "", "uid of the sandbox, for the exit record")
 	flags.Int64Var(&opts.attempt, wire.FlagAttempt, 0, "attempt, for the exit record")
+	flags.StringVar(&opts.container, wire.FlagContainer, "", "name of the root container, for the exit record")
 	flags.String(wire.FlagState, "", "state directory, for the process list")
 	flags.BoolVar(&opts.app, wire.FlagAppStatus, false, "end as the application did")
 	flags.BoolVar(&opts.nobody, wire.FlagNobody, false, "become nobody")

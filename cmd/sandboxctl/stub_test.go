@@ -176,7 +176,7 @@ func stubSentry() int {
 			if err != nil {
 				panic(err)
 			}
-			b, err := actual.EncodeExit(actual.ExitRecord{UID: f[wire.FlagUID], Attempt: attempt, Status: status, At: time.Now()})
+			b, err := actual.EncodeExit(actual.ExitRecord{UID: f[wire.FlagUID], Attempt: attempt, Container: f[wire.FlagContainer], Status: status, At: time.Now()})
 			if err != nil {
 				panic(err)
 			}

@@ -34,11 +34,12 @@ type Keeper struct {
 	trimming sync.Mutex // held while logs are measured and dropped
 }
 
-// Files in the log directory of an attempt.
+// Files in the log directory of an attempt: one for each container, which has its
+// name, and two of the sandbox. No container is named sentry or gofer.
 const (
-	AppFile    = "app.log"    // what the application writes
-	SentryFile = "sentry.log" // the sentry's own diagnostics
-	GoferFile  = "gofer.log"  // the gofer's
+	AppFile    = actual.AppName + ".log" // what the application writes
+	SentryFile = "sentry.log"            // the sentry's own diagnostics
+	GoferFile  = "gofer.log"             // the gofer's
 )
 
 // keepAttempts is how many attempts have their logs kept: the current one and

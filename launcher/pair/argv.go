@@ -93,6 +93,7 @@ func (fds *sentryFDs) argv(la *Launch, memory uint64) []string {
 	args = append(args,
 		flagInt(wire.FlagGateFD, fds.gate), flagInt(wire.FlagExitFD, fds.exit),
 		"--"+wire.FlagUID+"="+la.UID, "--"+wire.FlagAttempt+"="+strconv.FormatInt(la.Attempt, 10), "--"+wire.FlagState+"="+la.State,
+		"--"+wire.FlagContainer+"="+st.App().Name,
 		// The parent that reaps it for an OCI client takes its exit code for the
 		// application's.
 		"--"+wire.FlagAppStatus+"="+strconv.FormatBool(la.Client),

@@ -5,18 +5,19 @@ package wire
 // Protocol is the version of everything in this package together. The sentry
 // binary prints it for `version`; the launcher refuses a binary that speaks
 // another one.
-const Protocol = 3
+const Protocol = 4
 
 // Flags of the sentry binary that come before gVisor's own.
 const (
 	// FlagGateFD is the read end of the start gate: the process does nothing
 	// before one byte arrives, and exits when the other end is closed first.
 	FlagGateFD = "gate-fd"
-	// FlagExitFD is where the exit record is written, FlagUID and FlagAttempt
-	// are copied into it.
-	FlagExitFD  = "exit-fd"
-	FlagUID     = "exit-uid"
-	FlagAttempt = "exit-attempt"
+	// FlagExitFD is where the exit record is written, FlagUID, FlagAttempt and
+	// FlagContainer, the name of the root container, are copied into it.
+	FlagExitFD    = "exit-fd"
+	FlagUID       = "exit-uid"
+	FlagAttempt   = "exit-attempt"
+	FlagContainer = "exit-container"
 	// FlagState is the path of the state directory that the sandbox is in. Nothing
 	// is done with it: it tells who looks at the process list, should the
 	// directory be lost.

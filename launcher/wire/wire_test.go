@@ -122,7 +122,7 @@ func TestLoopback(t *testing.T) {
 func TestNames(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
-	for _, f := range []string{FlagGateFD, FlagExitFD, FlagUID, FlagAttempt, FlagState, FlagNobody, FlagErrnos, FlagLogLevel} {
+	for _, f := range []string{FlagGateFD, FlagExitFD, FlagUID, FlagAttempt, FlagContainer, FlagState, FlagNobody, FlagErrnos, FlagLogLevel} {
 		if f == "" || strings.ContainsAny(f, "= ") || strings.HasPrefix(f, "-") || seen[f] {
 			t.Errorf("flag %q", f)
 		}
