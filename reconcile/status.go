@@ -129,6 +129,9 @@ type Status struct {
 	Runtime string `json:"runtime,omitempty"`
 	// Whether process 1 of the sandbox is an init process, or why not.
 	Init string `json:"init,omitempty"`
+	// One object for each of its containers, which is one: `app`. Its fields that the status
+	// has too say the same.
+	Containers []ContainerStatus `json:"containers,omitempty"`
 	// What is wrong with its manifest.
 	Problems []desired.Problem `json:"problems,omitempty"`
 	// Recorded warnings.
@@ -279,7 +282,7 @@ func (v *view) recorded(o *actual.Observed, e *desired.Entry) Status {
 		Name: r.Name, UID: r.UID, Generation: r.Generation, ObservedGeneration: r.Generation, RestartCount: r.App().Restarts,
 		Failures: r.App().Failures, LastTermination: r.App().LastExit, CreatedAt: r.CreatedAt, StartedAt: r.App().StartedAt,
 		SourceFile: r.SourceFile, SpecHash: r.SpecHash, Runtime: r.Runtime(), Init: r.App().Init, Warnings: r.Warnings, Attempt: r.Attempt,
-		Problems: v.problems[r.Name],
+		Containers: containerStatuses(o), Problems: v.problems[r.Name],
 	}
 	if o.Sentry == actual.Alive {
 		s.SentryPID = r.Sentry.PID
