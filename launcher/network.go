@@ -57,7 +57,7 @@ func (l *Launcher) lendNetwork(ctx context.Context, rec *actual.Record, st *setu
 		return err
 	}
 	args.IsRestore = restore
-	if !cfg.Lent() {
+	if !cfg.HasInterfaces() {
 		if rec.App().OCI == nil {
 			// It was ready a moment ago. Loopback alone would be all it ever has.
 			return errors.New(notReady(st.NetNS))
@@ -67,7 +67,7 @@ func (l *Launcher) lendNetwork(ctx context.Context, rec *actual.Record, st *setu
 	if err := l.recordNetwork(rec, st, ns, cfg); err != nil {
 		return err
 	}
-	if err := ns.Take(cfg); err != nil {
+	if err := ns.Detach(cfg); err != nil {
 		return err
 	}
 	sockets, err := ns.Sockets(cfg, &args)
@@ -106,7 +106,7 @@ func LookAtNetwork(name string) (inode uint64, why string) {
 	switch {
 	case err != nil:
 		return inode, err.Error()
-	case !cfg.Lent():
+	case !cfg.HasInterfaces():
 		return inode, notReady(name)
 	}
 	return inode, ""
@@ -161,7 +161,7 @@ func returnNetwork(rec *actual.Record) error {
 	if err := json.Unmarshal(rec.Network.Config, &cfg); err != nil {
 		return fmt.Errorf("decode network configuration: %w", err)
 	}
-	if err := ns.Return(&cfg); err != nil {
+	if err := ns.Restore(&cfg); err != nil {
 		return fmt.Errorf("put network back: %w", err)
 	}
 	return nil

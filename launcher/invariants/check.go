@@ -218,7 +218,7 @@ func (v *view) records() {
 				v.add(LeftSocket, "control socket of %s, which is stopped", r.Name)
 			}
 			if r.Network != nil {
-				v.add(LeftNetwork, "%s is stopped and has not given %s back", r.Name, r.Network.Path)
+				v.add(LeftNetwork, "%s is stopped and has not restored %s", r.Name, r.Network.Path)
 			}
 		}
 		if v.opts.Settled {

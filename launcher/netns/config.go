@@ -16,7 +16,7 @@ import (
 )
 
 // Config is what a namespace had on its interfaces. It is kept on record while
-// they are lent, to be put back.
+// a sandbox has them, to be restored.
 type Config struct {
 	Links []Link `json:"links"`
 }
@@ -54,18 +54,13 @@ type Neighbor struct {
 	HardwareAddr string     `json:"hardwareAddr"`
 }
 
-// Lent says whether there is anything but loopback.
-func (c *Config) Lent() bool {
-	for i := range c.Links {
-		if !c.Links[i].Loopback {
-			return true
-		}
-	}
-	return false
+// HasInterfaces says whether there is anything but loopback.
+func (c *Config) HasInterfaces() bool {
+	return slices.ContainsFunc(c.Links, func(l Link) bool { return !l.Loopback })
 }
 
 // Scrape reads what the interfaces of the namespace have. Those that are down or
-// have no address are left out: there is nothing to lend.
+// have no address are left out: there is nothing to pass through.
 func (n *Namespace) Scrape() (*Config, error) {
 	c := &Config{}
 	err := n.netlink(func(h *netlink.Handle) error {
@@ -73,12 +68,12 @@ func (n *Namespace) Scrape() (*Config, error) {
 		if err != nil {
 			return fmt.Errorf("list interfaces: %w", err)
 		}
-		lent, err := silenced(h)
+		detached, err := silenced(h)
 		if err != nil {
 			return err
 		}
 		for _, l := range links {
-			link, err := scrapeLink(h, l, lent)
+			link, err := scrapeLink(h, l, detached)
 			if err != nil {
 				return fmt.Errorf("read interface %s: %w", l.Attrs().Name, err)
 			}
@@ -106,7 +101,7 @@ func (n *Namespace) netlink(fn func(*netlink.Handle) error) error {
 	})
 }
 
-func scrapeLink(h *netlink.Handle, l netlink.Link, lent map[netip.Addr]bool) (*Link, error) {
+func scrapeLink(h *netlink.Handle, l netlink.Link, detached map[netip.Addr]bool) (*Link, error) {
 	a := l.Attrs()
 	if a.Flags&net.FlagUp == 0 {
 		return nil, nil
@@ -120,7 +115,7 @@ func scrapeLink(h *netlink.Handle, l netlink.Link, lent map[netip.Addr]bool) (*L
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
 	for _, a := range addrs {
-		if p, ok := prefixOf(a.IPNet); ok && !lent[p.Addr()] {
+		if p, ok := prefixOf(a.IPNet); ok && !detached[p.Addr()] {
 			link.Addresses = append(link.Addresses, p)
 		}
 	}
@@ -188,51 +183,51 @@ func routeOf(r *netlink.Route) (*Route, error) {
 	return out, nil
 }
 
-// Take has the kernel no longer answer for the addresses of what is lent: the
+// Detach has the kernel no longer answer for the addresses of what is passed through: the
 // sandbox does. Link-local ones are removed, and their routes with them.
-func (n *Namespace) Take(c *Config) error {
-	return n.eachLent(c, func(h *netlink.Handle, link *Link, l netlink.Link) error {
+func (n *Namespace) Detach(c *Config) error {
+	return n.eachInterface(c, func(h *netlink.Handle, link *Link, l netlink.Link) error {
 		already, err := silenced(h)
 		if err != nil {
 			return err
 		}
 		for _, p := range link.Addresses {
-			err := take(func() error {
+			err := detach(func() error {
 				if stays(p) {
 					return silence(h, l, p, already[p.Addr()])
 				}
 				return unlessNone(h.AddrDel(l, &netlink.Addr{IPNet: ipNet(p)}))
 			})
 			if err != nil {
-				return fmt.Errorf("take address %s from %s: %w", p, link.Name, err)
+				return fmt.Errorf("detach address %s from %s: %w", p, link.Name, err)
 			}
 		}
 		if !slices.ContainsFunc(link.Addresses, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
 			return nil
 		}
-		if err := take(func() error { return deafen(h, link.Index) }); err != nil {
-			return fmt.Errorf("take multicast from %s: %w", link.Name, err)
+		if err := detach(func() error { return deafen(h, link.Index) }); err != nil {
+			return fmt.Errorf("detach multicast from %s: %w", link.Name, err)
 		}
 		return nil
 	})
 }
 
-// take is one step of Take.
-func take(step func() error) error { return crashpoint.Do(crashpoint.NetworkTake, step) }
+// detach is one step of Detach.
+func detach(step func() error) error { return crashpoint.Do(crashpoint.NetworkTake, step) }
 
-// putBack is one step of Return.
-func putBack(step func() error) error { return crashpoint.Do(crashpoint.NetworkReturn, step) }
+// restore is one step of Restore.
+func restore(step func() error) error { return crashpoint.Do(crashpoint.NetworkReturn, step) }
 
-// Return undoes Take. An interface that is gone, or another one
+// Restore undoes Detach. An interface that is gone, or another one
 // by now, is left alone. It is safe to repeat.
-func (n *Namespace) Return(c *Config) error {
+func (n *Namespace) Restore(c *Config) error {
 	if err := n.unsilence(c); err != nil {
 		return err
 	}
-	return n.eachLent(c, func(h *netlink.Handle, link *Link, l netlink.Link) error {
+	return n.eachInterface(c, func(h *netlink.Handle, link *Link, l netlink.Link) error {
 		for _, p := range link.Addresses {
 			if err := serve(h, l, p); err != nil {
-				return fmt.Errorf("put address %s back on %s: %w", p, link.Name, err)
+				return fmt.Errorf("restore address %s on %s: %w", p, link.Name, err)
 			}
 		}
 		// Those without a gateway first: the others lead over them.
@@ -242,8 +237,8 @@ func (n *Namespace) Return(c *Config) error {
 				if r.Gateway.IsValid() == direct {
 					continue
 				}
-				if err := putBack(func() error { return h.RouteReplace(r.netlink(link.Index)) }); err != nil {
-					return fmt.Errorf("put route to %s back on %s: %w", r.Destination, link.Name, err)
+				if err := restore(func() error { return h.RouteReplace(r.netlink(link.Index)) }); err != nil {
+					return fmt.Errorf("restore route to %s on %s: %w", r.Destination, link.Name, err)
 				}
 			}
 		}
@@ -251,18 +246,18 @@ func (n *Namespace) Return(c *Config) error {
 			mac, err := net.ParseMAC(n.HardwareAddr)
 			if err == nil {
 				neigh := &netlink.Neigh{LinkIndex: link.Index, State: netlink.NUD_PERMANENT, IP: n.Address.AsSlice(), HardwareAddr: mac}
-				err = putBack(func() error { return h.NeighSet(neigh) })
+				err = restore(func() error { return h.NeighSet(neigh) })
 			}
 			if err != nil {
-				return fmt.Errorf("put neighbor %s back on %s: %w", n.Address, link.Name, err)
+				return fmt.Errorf("restore neighbor %s on %s: %w", n.Address, link.Name, err)
 			}
 		}
 		return nil
 	})
 }
 
-// eachLent calls fn for every lent interface that is still there.
-func (n *Namespace) eachLent(c *Config, fn func(*netlink.Handle, *Link, netlink.Link) error) error {
+// eachInterface calls fn for every interface but loopback that is still there.
+func (n *Namespace) eachInterface(c *Config, fn func(*netlink.Handle, *Link, netlink.Link) error) error {
 	return n.netlink(func(h *netlink.Handle) error {
 		for i := range c.Links {
 			link := &c.Links[i]

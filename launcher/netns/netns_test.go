@@ -104,7 +104,7 @@ func TestLend(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(cfg.Links) != 2 || !cfg.Lent() || !cfg.Links[0].Loopback || cfg.Links[1].Name != "eth0" || cfg.Links[1].MTU != 1400 {
+	if len(cfg.Links) != 2 || !cfg.HasInterfaces() || !cfg.Links[0].Loopback || cfg.Links[1].Name != "eth0" || cfg.Links[1].MTU != 1400 {
 		t.Fatalf("%+v", cfg)
 	}
 	if !slices.Contains(cfg.Links[1].Addresses, netip.MustParsePrefix("10.9.0.2/24")) || !slices.Contains(cfg.Links[1].Addresses, netip.MustParsePrefix("fd00:9::2/64")) {
@@ -132,11 +132,11 @@ func TestLend(t *testing.T) {
 	}
 
 	for range 2 { // both are safe to repeat
-		if err := n.Take(recorded); err != nil {
+		if err := n.Detach(recorded); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if left, err := n.Scrape(); err != nil || left.Lent() {
+	if left, err := n.Scrape(); err != nil || left.HasInterfaces() {
 		t.Errorf("left behind: %+v %v", left, err)
 	}
 	files, err := n.Sockets(recorded, &args)
@@ -150,7 +150,7 @@ func TestLend(t *testing.T) {
 	files[0].Close()
 
 	for range 2 {
-		if err := n.Return(recorded); err != nil {
+		if err := n.Restore(recorded); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -180,7 +180,7 @@ func TestReturnElsewhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := n.Take(cfg); err != nil {
+	if err := n.Detach(cfg); err != nil {
 		t.Fatal(err)
 	}
 	// As the plugin of CNI does that ends it.
@@ -198,11 +198,11 @@ func TestReturnElsewhere(t *testing.T) {
 	})
 	cfg.Links = append(cfg.Links, Link{Name: "gone", Index: 4000, Addresses: cfg.Links[1].Addresses})
 	for range 2 {
-		if err := n.Return(cfg); err != nil {
+		if err := n.Restore(cfg); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if left, err := n.Scrape(); err != nil || left.Lent() && slices.ContainsFunc(left.Links[1].Addresses, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
+	if left, err := n.Scrape(); err != nil || left.HasInterfaces() && slices.ContainsFunc(left.Links[1].Addresses, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
 		t.Errorf("given to another interface: %+v %v", left, err)
 	}
 	n.must(t, func(h *netlink.Handle) error {
@@ -212,7 +212,7 @@ func TestReturnElsewhere(t *testing.T) {
 		}
 		return h.AddrAdd(l, addr(t, "10.9.0.2/24"))
 	})
-	if again, err := n.Scrape(); err != nil || !again.Lent() || !slices.Contains(again.Links[1].Addresses, netip.MustParsePrefix("10.9.0.2/24")) {
+	if again, err := n.Scrape(); err != nil || !again.HasInterfaces() || !slices.Contains(again.Links[1].Addresses, netip.MustParsePrefix("10.9.0.2/24")) {
 		t.Errorf("the address can't be lent again: %+v %v", again, err)
 	}
 }
@@ -353,7 +353,7 @@ func TestLentAddressStays(t *testing.T) {
 				t.Fatal(err)
 			}
 			for range 2 {
-				if err := inner.Take(cfg); err != nil {
+				if err := inner.Detach(cfg); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -368,14 +368,14 @@ func TestLentAddressStays(t *testing.T) {
 					t.Errorf("the kernel told its hardware address for %s", first)
 				}
 			}
-			if left, err := inner.Scrape(); err != nil || left.Lent() {
+			if left, err := inner.Scrape(); err != nil || left.HasInterfaces() {
 				t.Errorf("it can be lent twice: %+v %v", left, err)
 			}
 			if got := onEth0(t, inner); !slices.Equal(got, c.addresses) {
 				t.Errorf("the interface has %v, expected what it had, %v", got, c.addresses)
 			}
 			for range 2 {
-				if err := inner.Return(cfg); err != nil {
+				if err := inner.Restore(cfg); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -424,11 +424,11 @@ func TestLentTentative(t *testing.T) {
 		if cfg, err = inner.Scrape(); err != nil {
 			t.Fatal(err)
 		}
-		return cfg.Lent()
+		return cfg.HasInterfaces()
 	}) {
 		t.Fatal("nothing to lend")
 	}
-	if err := inner.Take(cfg); err != nil {
+	if err := inner.Detach(cfg); err != nil {
 		t.Fatal(err)
 	}
 	// Longer than the kernel looks: the gateway's own address is served by then.
@@ -440,7 +440,7 @@ func TestLentTentative(t *testing.T) {
 	if lines := strings.Join(localTable(t, inner), "\n"); strings.Contains(lines, "fd00:9:2::2/128 type 2 ") {
 		t.Errorf("the kernel serves it:\n%s", lines)
 	}
-	if err := inner.Return(cfg); err != nil {
+	if err := inner.Restore(cfg); err != nil {
 		t.Fatal(err)
 	}
 	if !soon(func() bool { return echoes(t, outer, "fd00:9:2::2") }) {
@@ -472,10 +472,10 @@ func TestReturnAfterSomeSteps(t *testing.T) {
 		"multicast alone":             func(h *netlink.Handle, l netlink.Link) error { return deafen(h, l.Attrs().Index) },
 		"an address that was removed": func(h *netlink.Handle, l netlink.Link) error { return h.AddrDel(l, &netlink.Addr{IPNet: ipNet(a)}) },
 		"the blackhole was put back": func(h *netlink.Handle, _ netlink.Link) error {
-			return errors.Join(inner.Take(cfg), h.RouteDel(blackhole(a.Addr())))
+			return errors.Join(inner.Detach(cfg), h.RouteDel(blackhole(a.Addr())))
 		},
 		"the address is gone by then": func(h *netlink.Handle, l netlink.Link) error {
-			return errors.Join(inner.Take(cfg), h.AddrDel(l, &netlink.Addr{IPNet: ipNet(a)}))
+			return errors.Join(inner.Detach(cfg), h.AddrDel(l, &netlink.Addr{IPNet: ipNet(a)}))
 		},
 	}
 	for what, step := range steps {
@@ -486,7 +486,7 @@ func TestReturnAfterSomeSteps(t *testing.T) {
 			}
 			return step(h, l)
 		})
-		if err := inner.Return(cfg); err != nil {
+		if err := inner.Restore(cfg); err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
 		if !soon(func() bool { return slices.Equal(before, localTable(t, inner)) }) {

@@ -100,7 +100,7 @@ func unlessNone(err error) error {
 	return err
 }
 
-// unsilence removes the blackholes of what was lent, also for interfaces that are
+// unsilence removes the blackholes of what was passed through, also for interfaces that are
 // gone: another one may get the address.
 func (n *Namespace) unsilence(c *Config) error {
 	return n.netlink(func(h *netlink.Handle) error {
@@ -109,7 +109,7 @@ func (n *Namespace) unsilence(c *Config) error {
 				if c.Links[i].Loopback || !stays(p) {
 					continue
 				}
-				err := putBack(func() error { return unlessNone(h.RouteDel(blackhole(p.Addr()))) })
+				err := restore(func() error { return unlessNone(h.RouteDel(blackhole(p.Addr()))) })
 				if err != nil {
 					return fmt.Errorf("serve address %s again: %w", p, err)
 				}
@@ -126,19 +126,19 @@ func serve(h *netlink.Handle, l netlink.Link, p netip.Prefix) error {
 		addr.Flags = unix.IFA_F_NODAD // it was in use until now
 		// Its local route is the kernel's to make, with the address; the multicast
 		// route of the interface comes back with it.
-		if err := putBack(func() error { return unlessNone(h.AddrDel(l, addr)) }); err != nil {
+		if err := restore(func() error { return unlessNone(h.AddrDel(l, addr)) }); err != nil {
 			return err
 		}
-		return putBack(func() error { return h.AddrReplace(l, addr) })
+		return restore(func() error { return h.AddrReplace(l, addr) })
 	}
-	if err := putBack(func() error { return h.AddrReplace(l, addr) }); err != nil {
+	if err := restore(func() error { return h.AddrReplace(l, addr) }); err != nil {
 		return err
 	}
-	return putBack(func() error { return h.RouteReplace(local(p.Addr(), l.Attrs().Index)) })
+	return restore(func() error { return h.RouteReplace(local(p.Addr(), l.Attrs().Index)) })
 }
 
-// silenced are the addresses that the kernel does not serve: those that are lent
-// already.
+// silenced are the addresses that the kernel does not serve: those of what is
+// passed through already.
 func silenced(h *netlink.Handle) (map[netip.Addr]bool, error) {
 	out := map[netip.Addr]bool{}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
