@@ -212,7 +212,7 @@ func CheckPrivate(dir *os.File) error {
 		return fmt.Errorf("it belongs to user %d, expected %d; give it to the daemon's user with chown", st.Uid, os.Geteuid())
 	}
 	if st.Mode&0o022 != 0 {
-		return fmt.Errorf("others may write it (mode %04o); take that away with chmod go-w", st.Mode&0o7777)
+		return fmt.Errorf("others may write it (mode %04o); remove that with chmod go-w", st.Mode&0o7777)
 	}
 	return nil
 }

@@ -101,7 +101,7 @@ func TestDecodeProblems(t *testing.T) {
 		"volume in proc":     {with("volumes: [{name: a, mountPath: /proc/x, tmpfs: {}}]"), "spec.volumes[0].mountPath: /proc is the sandbox's own"},
 		"option":             {with("volumes: [{name: a, mountPath: /x, tmpfs: {}, options: [sync]}]"), `spec.volumes[0].options[0]: expected one of noexec, nosuid, nodev, noatime, got "sync"`},
 		"option misspelt":    {with("volumes: [{name: a, mountPath: /x, tmpfs: {}, options: [NoExec]}]"), `did you mean "noexec"?`},
-		"option ro":          {with("volumes: [{name: a, mountPath: /x, tmpfs: {}, options: [nodev, ro]}]"), "spec.volumes[0].options[1]: whether a volume may be written is said by readOnly"},
+		"option ro":          {with("volumes: [{name: a, mountPath: /x, tmpfs: {}, options: [nodev, ro]}]"), "spec.volumes[0].options[1]: use readOnly: true or false"},
 		"option twice":       {with("volumes: [{name: a, mountPath: /x, tmpfs: {}, options: [nodev, nodev]}]"), "spec.volumes[0].options[1]: nodev is given twice"},
 		"options as text":    {with("volumes: [{name: a, mountPath: /x, tmpfs: {}, options: 'noexec,nodev'}]"), "spec.volumes[0].options: expected a list"},
 		"whole host":         {with("volumes: [{name: a, mountPath: /x, hostPath: /}]"), "the whole host is not a volume"},

@@ -57,7 +57,7 @@ func (v *Validator) volumeOptions(at string, options []string) {
 		field := fmt.Sprintf("%s.options[%d]", at, i)
 		switch {
 		case o == "ro" || o == "rro" || o == "rw":
-			v.Add(field, "whether a volume may be written is said by readOnly: true or false")
+			v.Add(field, "use readOnly: true or false to say whether the volume can be written")
 		case seen[o]:
 			v.Add(field, "%s is given twice; remove one of them", o)
 		default:

@@ -80,7 +80,7 @@ func (a *app) checkPolicy() []finding {
 	path := file.Options().Path
 	p, err := file.Load()
 	if err != nil {
-		return []finding{{check, levelError, fmt.Sprintf("%v: nothing is created, changed or stopped until it is mended", err)}}
+		return []finding{{check, levelError, fmt.Sprintf("%v: nothing is created, changed or stopped until that is fixed", err)}}
 	}
 	out := []finding{{check, levelOK, p.Source()}}
 	switch {

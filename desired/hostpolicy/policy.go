@@ -250,7 +250,7 @@ func (v *validator) allowedPaths(field string, list []AllowedPath) {
 		for _, b := range list {
 			// It would not be read-only: who has the outer one writes it.
 			if a.Access == AccessReadOnly && b.Access == AccessReadWrite && a.Path != b.Path && pathWithin(a.Path, b.Path) {
-				v.Add(at+".access", "%s is below %s, which may be written, this with it; expected readWrite for both, or paths that do not hold each other", yamldoc.Clip(a.Path), yamldoc.Clip(b.Path))
+				v.Add(at+".access", "%s is below %s, which allows readWrite, so that it can be written too; use readWrite for both, or paths of which none is below the other", yamldoc.Clip(a.Path), yamldoc.Clip(b.Path))
 			}
 		}
 	}

@@ -138,7 +138,7 @@ func TestDecodePolicy(t *testing.T) {
 		policyHead + "hostPaths: [{path: /, access: readOnly}]\n":                                    "p:3:14: hostPaths[0].path: the whole host can't be allowed",
 		policyHead + "hostPaths: [{path: /a/../b, access: readOnly}]\n":                              `p:3:14: hostPaths[0].path: expected a path without`,
 		policyHead + "root: {dirs: [{path: /a, access: readOnly}, {path: /a, access: readWrite}]}\n": "p:3:46: root.dirs[1].path: /a is given twice",
-		policyHead + "hostPaths: [{path: /a, access: readWrite}, {path: /a/b, access: readOnly}]\n":  "p:3:57: hostPaths[1].access: /a/b is below /a, which may be written, this with it",
+		policyHead + "hostPaths: [{path: /a, access: readWrite}, {path: /a/b, access: readOnly}]\n":  "p:3:57: hostPaths[1].access: /a/b is below /a, which allows readWrite",
 		policyHead + "network: {netns: [a/b]}\n":                                                     "p:3:19: network.netns[0]: expected the name of a network namespace",
 		policyHead + "capabilities: [SYS_ADMN]\n":                                                    `p:3:16: capabilities[0]: unknown capability "SYS_ADMN"; did you mean "SYS_ADMIN"?`,
 		policyHead + "platforms: [kvmm]\n":                                                           `p:3:13: platforms[0]: expected systrap, got "kvmm"`,

@@ -84,8 +84,8 @@ func (a *absences) settle(l *look, now time.Time) (delays []delay) {
 		a.first = now
 	}
 	if !a.once {
-		later(a.wait-now.Sub(a.first), "the manifests directory was looked at for the first time a moment ago")
-		later(a.refilling(len(l.files), now), "the manifests directory came back a moment ago, and may not be whole yet")
+		later(a.wait-now.Sub(a.first), "the manifests directory was read for the first time a moment ago")
+		later(a.refilling(len(l.files), now), "the manifests directory came back a moment ago, and may not be complete yet")
 	}
 	a.look(l, now)
 	var gone []string
@@ -106,7 +106,7 @@ func (a *absences) settle(l *look, now time.Time) (delays []delay) {
 	for _, n := range gone {
 		if len(l.problems) > 0 && !strings.HasPrefix(n, "/") && !l.mayDefine(n, a.missing[n].last) {
 			if len(a.gone) >= maxGone {
-				a.gone = nil // those have been removed long since
+				a.gone = nil // those were removed long ago
 			}
 			a.gone = append(slices.Clip(a.gone), n)
 		}

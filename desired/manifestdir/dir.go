@@ -151,10 +151,10 @@ func (d *Dir) Load(ctx context.Context) (*desired.Snapshot, error) {
 	var untrusted *trustedfile.UntrustedError
 	switch {
 	case errors.As(err, &unusable):
-		d.incomplete(snap, desired.ReasonPolicyUnusable, "%v; nothing is created, changed or stopped until it is mended", unusable.err)
+		d.incomplete(snap, desired.ReasonPolicyUnusable, "%v; nothing is created, changed or stopped until that is fixed", unusable.err)
 		d.lookAgain(time.Now().Add(policyRecheck))
 	case errors.As(err, &untrusted):
-		d.incomplete(snap, desired.ReasonDirectoryUntrusted, "the manifests directory can't be relied on: %v; nothing new is created and nothing stopped until then", untrusted)
+		d.incomplete(snap, desired.ReasonDirectoryUntrusted, "the manifests directory is not trusted: %v; until that is fixed, nothing is created or stopped", untrusted)
 	case errors.Is(err, fs.ErrNotExist):
 		d.incomplete(snap, desired.ReasonDirectoryMissing, "the manifests directory %s does not exist; nothing is stopped because of it", d.opts.Path)
 	case err != nil:

@@ -39,14 +39,14 @@ var belowDisasters = []disaster{
 	}},
 	{name: "a directory below renamed away, an empty one in its place", do: func(d *scene) {
 		d.must(errors.Join(os.Rename(d.at("sub"), d.at(".sub")), os.Mkdir(d.at("sub"), 0o755)))
-		d.problem("sub: it is another directory than before")
+		d.problem("sub: it is not the directory that was there before")
 		d.must(errors.Join(os.Remove(d.at("sub")), os.Rename(d.at(".sub"), d.at("sub"))))
 		d.whole("sh", "sh", "sh")
 	}},
 	{name: "a directory below replaced by links", do: func(d *scene) {
 		d.must(os.Mkdir(d.at(".empty"), 0o755))
 		d.must(os.Rename(d.at("sub"), d.at(".sub")))
-		for to, says := range map[string]string{".empty": "another directory than before", "nothing": "leads to nothing", "sub": "loop of links", "/etc": "leads out"} {
+		for to, says := range map[string]string{".empty": "not the directory that was there before", "nothing": "leads to nothing", "sub": "loop of links", "/etc": "leads out"} {
 			d.must(errors.Join(os.Symlink(to, d.at(".new")), os.Rename(d.at(".new"), d.at("sub"))))
 			d.problem(says)
 		}
@@ -58,7 +58,7 @@ var belowDisasters = []disaster{
 		d.writeTo(filepath.Join(v, "c.yaml"), manifestOf("c", "edited"))
 		for range 3 {
 			d.must(unix.Mount("tmpfs", d.at("sub"), "tmpfs", 0, "size=1m,mode=755"))
-			d.problem("sub: it is another directory than before")
+			d.problem("sub: it is not the directory that was there before")
 			d.must(unix.Unmount(d.at("sub"), unix.MNT_DETACH))
 			d.whole("sh", "sh", "sh")
 		}
@@ -66,7 +66,7 @@ var belowDisasters = []disaster{
 		d.must(unix.Mount(v, d.at("sub"), "", unix.MS_BIND, ""))
 		d.whole("sh", "sh", "edited")
 		d.must(unix.Unmount(d.at("sub"), unix.MNT_DETACH))
-		d.problem("sub: it is another directory than before")
+		d.problem("sub: it is not the directory that was there before")
 		d.must(unix.Mount(v, d.at("sub"), "", unix.MS_BIND, ""))
 		d.whole("sh", "sh", "edited")
 		d.must(unix.Unmount(d.at("sub"), unix.MNT_DETACH))

@@ -102,7 +102,7 @@ func (d *Dir) identify(s *desired.Snapshot, id Identity) {
 		m.Identity, m.BootID, m.Emptied = id, d.opts.BootID, true
 	default:
 		d.incomplete(s, desired.ReasonDirectoryReplaced,
-			"the manifests directory %s is another one than before and holds no manifest; no sandbox is stopped because of it: mount the disk that belongs there, or, if the directory is meant to be new, `sandboxctl apply --new-directory` puts a manifest into it", d.opts.Path)
+			"the manifests directory %s is not the one that was there before, and holds no manifest; no sandbox is stopped because of it: mount the disk that belongs there, or, if the directory is meant to be new, put a manifest into it with `sandboxctl apply --new-directory`", d.opts.Path)
 	}
 }
 
@@ -161,7 +161,7 @@ func (d *Dir) identifyBelow(sc *scanner, top Identity) {
 		}
 		keep[p] = was
 		if !sc.told(p) {
-			sc.problem(p, "it is another directory than before and holds no manifest (not mounted, or replaced?); the sandboxes that it defined keep running: mount what belongs there, put their manifests there, or remove the directory if they are to go")
+			sc.problem(p, "it is not the directory that was there before, and holds no manifest (not mounted, or replaced?); the sandboxes that it defined keep running: mount what belongs there, put their manifests there, or remove the directory if they are to go")
 		}
 	}
 	for p := range d.dirMissing {

@@ -113,37 +113,37 @@ var vanishings = map[string]vanishing{
 	},
 	"directory replaced by an empty one": {
 		do:   func(v *scenery) { v.mv("sub", ".sub"); v.mkdir("sub") },
-		told: "sub", says: "another directory than before",
+		told: "sub", says: "not the directory that was there before",
 		undo: func(v *scenery) { v.rm("sub"); v.mv(".sub", "sub") },
 	},
 	"deep directory replaced by an empty one": {
 		do:   func(v *scenery) { v.mv("sub/deep", ".deep"); v.mkdir("sub/deep") },
-		told: "sub/deep", says: "another directory than before",
+		told: "sub/deep", says: "not the directory that was there before",
 		undo: func(v *scenery) { v.rm("sub/deep"); v.mv(".deep", "sub/deep") },
 	},
 	"directory replaced by one of empty directories": {
 		do:   func(v *scenery) { v.mv("sub", ".sub"); v.mkdir("sub/deep/er") },
-		told: "sub", says: "another directory than before",
+		told: "sub", says: "not the directory that was there before",
 		undo: func(v *scenery) { v.rm("sub"); v.mv(".sub", "sub") },
 	},
 	"directory replaced by a link to an empty one": {
 		do:   func(v *scenery) { v.mv("sub", ".sub"); v.mkdir(".empty"); v.ln(".empty", "sub") },
-		told: "sub", says: "another directory than before",
+		told: "sub", says: "not the directory that was there before",
 		undo: func(v *scenery) { v.rm("sub"); v.ln(".sub", "sub") },
 	},
 	"directory replaced by a file": {
 		do:   func(v *scenery) { v.mv("sub", ".sub"); v.write("sub", "") },
-		told: "sub", says: "another directory than before",
+		told: "sub", says: "not the directory that was there before",
 		undo: func(v *scenery) { v.rm("sub"); v.mv(".sub", "sub") },
 	},
 	"directory mounted over": {
 		do:   func(v *scenery) { v.mount("tmpfs", "sub", "tmpfs", 0) },
-		told: "sub", says: "another directory than before", root: true,
+		told: "sub", says: "not the directory that was there before", root: true,
 		undo: func(v *scenery) { v.umount("sub") },
 	},
 	"deep directory mounted over": {
 		do:   func(v *scenery) { v.mount("tmpfs", "sub/deep", "tmpfs", 0) },
-		told: "sub/deep", says: "another directory than before", root: true,
+		told: "sub/deep", says: "not the directory that was there before", root: true,
 		undo: func(v *scenery) { v.umount("sub/deep") },
 	},
 	"mounted directory unmounted": {
@@ -154,7 +154,7 @@ var vanishings = map[string]vanishing{
 			v.expect(v.settled(), "a b c", "")
 			v.umount("sub")
 		},
-		told: "sub", says: "another directory than before", root: true,
+		told: "sub", says: "not the directory that was there before", root: true,
 		undo: func(v *scenery) { v.mount(v.at(".sub"), "sub", "", unix.MS_BIND) },
 	},
 	"mounted file unmounted": {

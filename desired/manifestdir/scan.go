@@ -158,7 +158,7 @@ func (sc *scanner) dir(dir *os.File, rel string, depth int, linked bool) error {
 		return fmt.Errorf("stat directory: %w", err)
 	}
 	if err := trustedfile.Judge(path.Join(".", rel), &st, true); err != nil {
-		sc.problem(rel, "it can't be relied on: the directory %v", err)
+		sc.problem(rel, "it is not trusted: the directory %v", err)
 		return nil
 	}
 	id, err := statDir(int(dir.Fd()))
@@ -351,7 +351,7 @@ func (sc *scanner) file(p string) *fileEntry {
 		f, err := trustedfile.OpenBelow(sc.top, p)
 		if err != nil {
 			e := sc.unread(p, err)
-			e.problems[0].Message = fmt.Sprintf("the file can't be relied on: %v", sc.linkHint(p, err))
+			e.problems[0].Message = fmt.Sprintf("the file is not trusted: %v", sc.linkHint(p, err))
 			return e
 		}
 		f.Close()

@@ -72,7 +72,7 @@ func TestDirBelowReplacedBetweenLooks(t *testing.T) {
 			tr.load()
 			tr.must(replace(sub))
 			s := tr.settled()
-			if s.Removed("c", "sub/c.yaml") || len(s.Problems) != 1 || !strings.Contains(s.Problems[0].Message, "another directory than before") {
+			if s.Removed("c", "sub/c.yaml") || len(s.Problems) != 1 || !strings.Contains(s.Problems[0].Message, "not the directory that was there before") {
 				t.Errorf("%s, once %t: %+v", name, once, s)
 			}
 		}

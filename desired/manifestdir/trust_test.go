@@ -115,7 +115,7 @@ func TestDirUntrusted(t *testing.T) {
 		"the owner of a file": {func() error { return os.Chown(m+"/a.yaml", desiredtest.Stranger, 0) }, func() error { return os.Chown(m+"/a.yaml", 0, 0) }, "b c", desired.ReasonInvalidManifests, "a.yaml", "the file belongs to user 54321"},
 		"a directory below":   {func() error { return os.Chmod(m+"/sub", 0o777) }, func() error { return os.Chmod(m+"/sub", 0o755) }, "a c", desired.ReasonInvalidManifests, "sub", "the directory sub can be written by others (mode 0777)"},
 		"behind a link":       {func() error { return os.Chmod(m+"/.data", 0o777) }, func() error { return os.Chmod(m+"/.data", 0o755) }, "a b", desired.ReasonInvalidManifests, "c.yaml", "/.data can be written by others (mode 0777)"},
-		"a link":              {func() error { return os.Lchown(m+"/c.yaml", desiredtest.Stranger, 0) }, func() error { return os.Lchown(m+"/c.yaml", 0, 0) }, "a b", desired.ReasonInvalidManifests, "c.yaml", "/c.yaml is a link of user 54321"},
+		"a link":              {func() error { return os.Lchown(m+"/c.yaml", desiredtest.Stranger, 0) }, func() error { return os.Lchown(m+"/c.yaml", 0, 0) }, "a b", desired.ReasonInvalidManifests, "c.yaml", "/c.yaml is a symbolic link that belongs to user 54321"},
 		"a linked directory": {
 			func() error {
 				return errors.Join(os.Rename(m+"/.linked", m+"/linked"), os.Remove(m+"/c.yaml"), os.Chmod(m+"/.data", 0o777))

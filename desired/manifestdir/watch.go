@@ -175,7 +175,7 @@ type watch struct {
 	failed bool
 }
 
-// arm makes the watches anew.
+// arm makes the watches again.
 func (w *watch) arm() {
 	w.close()
 	fw, err := w.d.newWatcher()

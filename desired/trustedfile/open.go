@@ -157,7 +157,7 @@ func (w *walk) up() error {
 // owns it, and the directory it is in.
 func (w *walk) follow(f *os.File, st *unix.Stat_t) (string, error) {
 	if !trustedOwner(st) {
-		return "", &UntrustedError{f.Name(), fmt.Sprintf("is a link of user %d; expected one of root: make it anew", st.Uid)}
+		return "", &UntrustedError{f.Name(), fmt.Sprintf("is a symbolic link that belongs to user %d; expected root: create it again as root", st.Uid)}
 	}
 	if w.links++; w.links > maxLinks {
 		return "", &fs.PathError{Op: "open", Path: f.Name(), Err: unix.ELOOP}
@@ -215,14 +215,14 @@ func (w *walk) judge(f *os.File, last bool) error {
 func Judge(name string, st *unix.Stat_t, last bool) error {
 	switch {
 	case !trustedOwner(st):
-		return &UntrustedError{name, fmt.Sprintf("belongs to user %d, who decides what runs here as root; give it to root with chown", st.Uid)}
+		return &UntrustedError{name, fmt.Sprintf("belongs to user %d, who could decide what runs here as root; give it to root with chown", st.Uid)}
 	case st.Mode&0o022 == 0:
 		return nil
 	case !last && st.Mode&unix.S_IFMT == unix.S_IFDIR && st.Mode&unix.S_ISVTX != 0:
 		// Its entries are judged by their owner.
 		return nil
 	}
-	return &UntrustedError{name, fmt.Sprintf("can be written by others (mode %04o), who decide what runs here as root; take that away with chmod go-w", st.Mode&0o7777)}
+	return &UntrustedError{name, fmt.Sprintf("can be written by others (mode %04o), who could decide what runs here as root; remove that with chmod go-w", st.Mode&0o7777)}
 }
 
 // trustedOwner: root, and who runs this program, have the power anyway.

@@ -44,7 +44,7 @@ func TestOpenTrusted(t *testing.T) {
 		"an absolute link":          {func(top string) error { return os.Symlink(top+"/d/e/file", top+"/link") }, "link", ""},
 		"a link of others": {func(top string) error {
 			return errors.Join(os.Symlink("d/e", top+"/link"), os.Lchown(top+"/link", desiredtest.Stranger, 0))
-		}, "link/file", "/link is a link of user 54321"},
+		}, "link/file", "/link is a symbolic link that belongs to user 54321"},
 		"a link into what is bad": {func(top string) error {
 			return errors.Join(os.Symlink("d/e/file", top+"/link"), os.Chmod(top+"/d", 0o777))
 		}, "link", "/d can be written by others (mode 0777)"},

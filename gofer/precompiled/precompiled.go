@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package precompiled reads and writes seccomp programs that were compiled in advance,
-// one a line. It decides nothing: what they forbid is gVisor's rules.
+// one per line. It decides nothing: what they forbid is gVisor's rules.
 package precompiled
 
 import (

@@ -123,7 +123,7 @@ func prepare(cfg *gofer.Config) (*logging, error) {
 	return logs, nil
 }
 
-// connect makes the lisafs connections, one a mount, not yet answering.
+// connect makes one lisafs connection per mount, not yet answering.
 func connect(cfg *gofer.Config) (*lisafs.Server, []*lisafs.Connection, error) {
 	server := lisafs.NewServer()
 	conns := make([]*lisafs.Connection, 0, len(cfg.Mounts))

@@ -41,7 +41,7 @@ func judgeMounts(list io.Reader, cfg *gofer.Config) error {
 	for _, m := range mounts {
 		root = root || m.Mountpoint == "/"
 		if why := forbids(cfg, m); why != "" {
-			return fmt.Errorf("refuse the mount at %s of what is to be served: %s", m.Mountpoint, why)
+			return fmt.Errorf("refuse to serve the mount at %s: %s", m.Mountpoint, why)
 		}
 	}
 	if !root {

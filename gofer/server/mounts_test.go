@@ -45,7 +45,7 @@ func TestJailRefusesKernelFilesystems(t *testing.T) {
 			switch {
 			case typ == "tmpfs" && err != nil:
 				t.Error(err)
-			case typ == "proc" && (err == nil || !strings.Contains(err.Error(), "refuse the mount at /m0/elsewhere/b of what is to be served: proc is never shared")):
+			case typ == "proc" && (err == nil || !strings.Contains(err.Error(), "refuse to serve the mount at /m0/elsewhere/b: proc is never shared")):
 				t.Errorf("proc below a served tree: %v", err)
 			}
 		})
@@ -68,7 +68,7 @@ func TestJudgeMounts(t *testing.T) {
 	for list, want := range map[string]string{
 		root: "",
 		root + "30 29 8:1 /srv/a /m0 rw shared:3 - ext4 /dev/sda1 rw\n": "",
-		root + "30 29 0:5 / /m0/x rw - cgroup2 cgroup2 rw\n":            "the mount at /m0/x of what is to be served: cgroup2 is never shared",
+		root + "30 29 0:5 / /m0/x rw - cgroup2 cgroup2 rw\n":            "the mount at /m0/x: cgroup2 is never shared",
 		"30 29 8:1 /srv/a /m0 rw - ext4 /dev/sda1 rw\n":                 "there is no root",
 		"":                                 "there is no root",
 		root + "30 29 8:1 /srv/a /m0 rw\n": "list mounts",

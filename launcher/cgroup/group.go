@@ -290,7 +290,7 @@ func (d *dir) remove(ctx context.Context, since time.Time) error {
 		}
 		holder := emptied(d.self, d.path, 0)
 		if holder != "" && time.Since(since) > busyGrace {
-			return fmt.Errorf("remove cgroup %s: %w: %s; nothing of it is the sandbox's: take it away", d.path, err, holder)
+			return fmt.Errorf("remove cgroup %s: %w: %s; none of them belongs to the sandbox: move them to another cgroup", d.path, err, holder)
 		}
 		t := time.NewTimer(removeRetry)
 		select {

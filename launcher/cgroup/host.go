@@ -96,7 +96,7 @@ func detect(list io.Reader) (*Host, error) {
 	return h, nil
 }
 
-// Version words what there is: v2, v1, hybrid or none.
+// Version names what there is: v2, v1, hybrid or none.
 func (h *Host) Version() string {
 	v1 := slices.ContainsFunc(controllers, func(c string) bool { return h.v1[c] != "" })
 	switch {
@@ -256,7 +256,7 @@ func (h *Host) delegate(p Place, c string) string {
 		}
 		switch {
 		case errors.Is(err, unix.EBUSY):
-			return fmt.Errorf("%s has processes of its own, so that it can't hand the %s controller down", at, c)
+			return fmt.Errorf("%s has processes of its own, so that the %s controller can't be enabled below it", at, c)
 		case err != nil:
 			return fmt.Errorf("enable the %s controller in %s: %w", c, at, err)
 		}

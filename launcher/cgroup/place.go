@@ -194,7 +194,7 @@ func openMade(at *os.File, dirPath, name string, controllers []string, existed b
 			return nil, err
 		}
 		if procs != "" {
-			return nil, errors.New("it is there already, with processes in it")
+			return nil, errors.New("it exists already and holds processes")
 		}
 	}
 	return newDir(at, dirPath, name, controllers)

@@ -43,7 +43,7 @@ func (r *Runtime) Checkpoint(ctx context.Context, id, image string, leave bool) 
 	}
 	over, err := ended(ctx, rec, endTimeout)
 	if err == nil && !over {
-		err = fmt.Errorf("container %s is alive %s after its checkpoint", id, endTimeout)
+		err = fmt.Errorf("container %s is still running %s after its checkpoint", id, endTimeout)
 	}
 	return err
 }
@@ -62,7 +62,7 @@ func (r *Runtime) CheckRestore(ctx context.Context, bundle, image string) error 
 	return checkpoint.CheckContainer(ctx, cfg, bundle, path, r.sentry)
 }
 
-// Restore has a created container go on from a checkpoint.
+// Restore starts a created container from a checkpoint.
 func (r *Runtime) Restore(ctx context.Context, id, image string) (err error) {
 	path, err := filepath.Abs(image)
 	if err != nil {

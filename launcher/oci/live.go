@@ -71,7 +71,7 @@ func (r *Runtime) Store() *actual.Store { return r.store }
 // Pause stops all processes of a container where they are.
 func (r *Runtime) Pause(ctx context.Context, id string) error { return r.pause(ctx, id, true) }
 
-// Resume lets them go on.
+// Resume continues them.
 func (r *Runtime) Resume(ctx context.Context, id string) error { return r.pause(ctx, id, false) }
 
 func (r *Runtime) pause(ctx context.Context, id string, pause bool) (err error) {

@@ -30,8 +30,8 @@ var (
 	ErrExist    = errors.New("container with given ID already exists")
 	// ErrNotRunning: there is no process to signal.
 	ErrNotRunning = errors.New("container not running")
-	// errHeld: there is a record, which says nothing that can be believed.
-	errHeld = errors.New("can't read the state")
+	// errUnreadable: there is a record, which says nothing that can be believed.
+	errUnreadable = errors.New("can't read the state")
 )
 
 // Statuses of a container: those of the OCI specification, and runc's
@@ -79,7 +79,7 @@ func Open(opts Options) (*Runtime, error) {
 	return &Runtime{store: store, launcher: l, sentry: opts.SentryPath, warn: opts.Warn}, nil
 }
 
-// Close releases what Open opened. Containers go on.
+// Close releases what Open opened. Containers keep running.
 func (r *Runtime) Close() error { return r.store.Close() }
 
 // Start starts the application of a created container.
@@ -137,7 +137,7 @@ func (r *Runtime) look(id string) (string, *actual.Record, error) {
 	case held != nil && held.Reason == actual.HeldForeign:
 		return "", nil, fmt.Errorf("look at %s: %s: %s", id, held.Reason, held.Message)
 	case held != nil:
-		return "", nil, fmt.Errorf("%w of %s: %s: %s", errHeld, id, held.Reason, held.Message)
+		return "", nil, fmt.Errorf("%w of %s: %s: %s", errUnreadable, id, held.Reason, held.Message)
 	case rec == nil:
 		return "", nil, fmt.Errorf("%w: %s", ErrNotExist, id)
 	}
@@ -327,7 +327,7 @@ func (r *Runtime) Delete(ctx context.Context, id string, force bool) (err error)
 		case errors.Is(err, ErrNotExist):
 			// What a create left that died before its record.
 			return r.store.Remove(id)
-		case errors.Is(err, errHeld):
+		case errors.Is(err, errUnreadable):
 			r.warn("%v: its processes are looked for and ended", err)
 			if err := r.launcher.EndUnrecorded(ctx, id); err != nil {
 				return err

@@ -80,7 +80,7 @@ func (e *Evidence) SentryPID() int { return e.pid(RoleSentry) }
 // GoferPID is the pid of the gofer that was found, 0 if none was.
 func (e *Evidence) GoferPID() int { return e.pid(roleGofer) }
 
-// List words the processes: "sentry (pid 7) and gofer (pid 9)", or "no process".
+// List describes the processes: "sentry (pid 7) and gofer (pid 9)", or "no process".
 func (e *Evidence) List() string {
 	words := make([]string, len(e.Processes))
 	for i := range e.Processes {
@@ -151,10 +151,10 @@ func Examine(ctx context.Context, store *actual.Store, names ...string) (map[str
 func (e *Evidence) compare(ctx context.Context, store *actual.Store) string {
 	c := e.Copy
 	if len(e.Processes) == 0 {
-		return "nothing of it lives"
+		return "none of its processes is running"
 	}
 	if len(e.Processes) != 2 || e.SentryPID() == 0 || e.GoferPID() == 0 {
-		return fmt.Sprintf("%s of it live, expected one sentry and one gofer", e.List())
+		return fmt.Sprintf("found %s, expected one sentry and one gofer", e.List())
 	}
 	if c.Phase != actual.PhaseRunning || c.App().OCI != nil || c.Sentry == nil || c.Gofer == nil {
 		return "the second copy of its record is not of a sandbox that runs"
@@ -164,7 +164,7 @@ func (e *Evidence) compare(ctx context.Context, store *actual.Store) string {
 		f := &e.Processes[i]
 		switch {
 		case f.Identity.Bare() != id.Bare():
-			return fmt.Sprintf("the second copy of its record is of another %s (pid %d) than the one that lives (pid %d)", f.Role, id.PID, f.Identity.PID)
+			return fmt.Sprintf("the second copy of its record names another %s (pid %d) than the one that is running (pid %d)", f.Role, id.PID, f.Identity.PID)
 		case len(c.Cgroups) > 0 && f.Cgroup != own:
 			return fmt.Sprintf("the %s is in the cgroup %q, expected %q", f.Role, f.Cgroup, own)
 		case f.Role == RoleSentry && (f.UID != c.UID || f.Attempt != c.Attempt):
@@ -348,7 +348,7 @@ func (e *Evidence) Unknown() error {
 	if e.unseen == nil {
 		return nil
 	}
-	return fmt.Errorf("what lives of it can't be told: %w; try again, or move what is in the place of its directory away by hand when nothing of it runs", e.unseen)
+	return fmt.Errorf("which of its processes are running can't be told: %w; try again, or, if none of them is running, move what is in the place of its directory away", e.unseen)
 }
 
 // Leaves is a record of what a sandbox leaves on the host besides the groups its
