@@ -33,7 +33,6 @@ type trackedConstructor struct {
 	current *currentKernel
 }
 
-// New implements platform.Constructor.New.
 func (t *trackedConstructor) New(opts platform.Options) (platform.Platform, error) {
 	p, err := t.Constructor.New(opts)
 	if err != nil {

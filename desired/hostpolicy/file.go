@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 	"strings"
@@ -81,12 +80,7 @@ func (f *File) Load() (*Policy, error) {
 		return f.policy, nil
 	}
 	// Half a policy may allow what the whole one does not.
-	release, writing := trustedfile.Lease(file, &st, policySettle)
-	if writing {
-		return nil, fmt.Errorf("read host policy %s: it is being written", f.opts.Path)
-	}
-	b, err := io.ReadAll(io.LimitReader(file, yamldoc.MaxFileBytes+1))
-	release()
+	b, err := trustedfile.Read(file, &st, policySettle, yamldoc.MaxFileBytes)
 	if err != nil {
 		return nil, fmt.Errorf("read host policy %s: %w", f.opts.Path, err)
 	}

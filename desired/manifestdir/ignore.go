@@ -4,7 +4,6 @@ package manifestdir
 
 import (
 	"errors"
-	"io"
 	"path"
 	"slices"
 	"strings"
@@ -23,8 +22,6 @@ const (
 	maxPatterns    = 1000
 )
 
-var errWriting = errors.New("it is being written")
-
 // readIgnore takes the patterns of a directory into account, before what is in it is
 // looked at. A file that can't be relied on is a problem: without it other files count,
 // and with it others do not.
@@ -35,7 +32,7 @@ func (sc *scanner) readIgnore(rel string) {
 	}
 	text, err := sc.readSmall(p)
 	switch {
-	case errors.Is(err, errWriting):
+	case errors.Is(err, trustedfile.ErrWriting):
 		sc.d.incomplete(sc.snap, desired.ReasonUnsettled, "%s is being written", p)
 		sc.d.lookAgain(time.Now().Add(sc.d.opts.Settle / 5))
 		text = sc.d.ignores[p]
@@ -61,12 +58,7 @@ func (sc *scanner) readSmall(p string) (string, error) {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return "", err
 	}
-	release, writing := trustedfile.Lease(f, &st, sc.d.opts.Settle)
-	if writing {
-		return "", errWriting
-	}
-	defer release()
-	b, err := io.ReadAll(io.LimitReader(f, MaxIgnoreBytes+1))
+	b, err := trustedfile.Read(f, &st, sc.d.opts.Settle, MaxIgnoreBytes)
 	return string(b), err
 }
 

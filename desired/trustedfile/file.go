@@ -4,6 +4,7 @@ package trustedfile
 
 import (
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,6 +41,20 @@ func Lease(f *os.File, st *unix.Stat_t, settle time.Duration) (release func(), w
 	}
 	age := time.Since(time.Unix(st.Mtim.Unix()))
 	return func() {}, age >= 0 && age < settle
+}
+
+// ErrWriting says that somebody has the file open for writing.
+var ErrWriting = errors.New("it is being written")
+
+// Read reads a file of at most limit bytes, and one byte of what is more, while nobody
+// writes it.
+func Read(f *os.File, st *unix.Stat_t, settle time.Duration, limit int64) ([]byte, error) {
+	release, writing := Lease(f, st, settle)
+	if writing {
+		return nil, ErrWriting
+	}
+	defer release()
+	return io.ReadAll(io.LimitReader(f, limit+1))
 }
 
 // Way returns every link that a clean absolute path leads through, by its own path,

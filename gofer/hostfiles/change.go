@@ -13,7 +13,6 @@ import (
 // permissions are the bits of a mode that are not the type.
 const permissions = 0o7777
 
-// OpenCreate implements lisafs.ControlFDImpl.
 func (f *control) OpenCreate(mode linux.FileMode, uid lisafs.UID, gid lisafs.GID, name string, flags uint32) (*lisafs.ControlFD, lisafs.Statx, *lisafs.OpenFD, int, error) {
 	fail := func(err error) (*lisafs.ControlFD, lisafs.Statx, *lisafs.OpenFD, int, error) {
 		return nil, lisafs.Statx{}, nil, -1, err
@@ -54,7 +53,6 @@ func (f *control) OpenCreate(mode linux.FileMode, uid lisafs.UID, gid lisafs.GID
 	return &c.ControlFD, stat, &o.OpenFD, donated, nil
 }
 
-// Mkdir implements lisafs.ControlFDImpl.
 func (f *control) Mkdir(mode linux.FileMode, uid lisafs.UID, gid lisafs.GID, name string) (*lisafs.ControlFD, lisafs.Statx, error) {
 	if err := unix.Mkdirat(f.fd, name, uint32(mode)&permissions); err != nil {
 		return nil, lisafs.Statx{}, err
@@ -78,7 +76,6 @@ func (f *control) Mknod(mode linux.FileMode, uid lisafs.UID, gid lisafs.GID, nam
 	return f.made(name, t, mode, uid, gid, 0)
 }
 
-// Symlink implements lisafs.ControlFDImpl.
 func (f *control) Symlink(name, target string, uid lisafs.UID, gid lisafs.GID) (*lisafs.ControlFD, lisafs.Statx, error) {
 	if err := unix.Symlinkat(target, f.fd, name); err != nil {
 		return nil, lisafs.Statx{}, err
@@ -185,7 +182,6 @@ func (f *control) directory() (fd int, name string, err error) {
 	return fd, names[last], nil
 }
 
-// Unlink implements lisafs.ControlFDImpl.
 func (f *control) Unlink(name string, flags uint32) error {
 	if flags&^unix.AT_REMOVEDIR != 0 {
 		return unix.EINVAL
@@ -193,12 +189,10 @@ func (f *control) Unlink(name string, flags uint32) error {
 	return unix.Unlinkat(f.fd, name, int(flags))
 }
 
-// RenameAt implements lisafs.ControlFDImpl.
 func (f *control) RenameAt(oldName string, newDir lisafs.ControlFDImpl, newName string) error {
 	return f.RenameAt2(oldName, newDir, newName, 0)
 }
 
-// RenameAt2 implements lisafs.ControlFDImpl.
 func (f *control) RenameAt2(oldName string, newDir lisafs.ControlFDImpl, newName string, flags uint32) error {
 	if flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 {
 		return unix.EINVAL

@@ -37,7 +37,6 @@ type connectionImpl struct {
 	config Config
 }
 
-// Mount implements lisafs.ConnectionImpl.
 func (c *connectionImpl) Mount(conn *lisafs.Connection, node *lisafs.Node) (*lisafs.ControlFD, lisafs.Statx, int, error) {
 	// The only path that is ever opened. The gofer made it.
 	fd, stat, err := c.locate(unix.AT_FDCWD, node.FilePath())
@@ -70,5 +69,4 @@ func (c *connectionImpl) SupportedMessages() []lisafs.MID {
 	}
 }
 
-// MaxMessageSize implements lisafs.ConnectionImpl.
 func (c *connectionImpl) MaxMessageSize() uint32 { return lisafs.MaxMessageSize() }

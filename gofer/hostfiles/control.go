@@ -42,19 +42,15 @@ func (f *control) child(name string, fd int, stat lisafs.Statx) *control {
 	return newControl(f.Conn(), node, fd, stat)
 }
 
-// FD implements lisafs.ControlFDImpl.
 func (f *control) FD() *lisafs.ControlFD { return &f.ControlFD }
 
-// Close implements lisafs.ControlFDImpl.
 func (f *control) Close() { unix.Close(f.fd) }
 
 // Renamed implements lisafs.ControlFDImpl. A descriptor has no name.
 func (f *control) Renamed() {}
 
-// Stat implements lisafs.ControlFDImpl.
 func (f *control) Stat() (lisafs.Statx, error) { return f.conn.stat(f.fd, "") }
 
-// Walk implements lisafs.ControlFDImpl.
 func (f *control) Walk(name string) (*lisafs.ControlFD, lisafs.Statx, error) {
 	fd, stat, err := f.conn.locate(f.fd, name)
 	if err != nil {
@@ -113,7 +109,6 @@ func (f *control) WalkStat(path lisafs.StringArray, record func(lisafs.Statx)) e
 	return nil
 }
 
-// StatFS implements lisafs.ControlFDImpl.
 func (f *control) StatFS() (lisafs.StatFS, error) {
 	var s unix.Statfs_t
 	if err := retry(func() error { return unix.Fstatfs(f.fd, &s) }); err != nil {
@@ -125,7 +120,6 @@ func (f *control) StatFS() (lisafs.StatFS, error) {
 	}, nil
 }
 
-// Readlink implements lisafs.ControlFDImpl.
 func (f *control) Readlink(buffer func(uint32) []byte) (uint16, error) {
 	// The target of a link is shorter than this, on every filesystem.
 	n, err := unix.Readlinkat(f.fd, "", buffer(unix.PathMax))
@@ -172,7 +166,6 @@ func (f *control) Open(flags uint32) (*lisafs.OpenFD, int, error) {
 // sandbox, which sees one that nobody listens on.
 func (f *control) Connect(uint32) (int, error) { return -1, unix.ECONNREFUSED }
 
-// ConnectWithCreds implements lisafs.ControlFDImpl.
 func (f *control) ConnectWithCreds(uint32, lisafs.UID, lisafs.GID) (int, error) {
 	return -1, unix.ECONNREFUSED
 }

@@ -38,19 +38,15 @@ func (f *control) newOpen(fd int) (*open, error) {
 	return o, nil
 }
 
-// FD implements lisafs.OpenFDImpl.
 func (o *open) FD() *lisafs.OpenFD { return &o.OpenFD }
 
-// Close implements lisafs.OpenFDImpl.
 func (o *open) Close() { unix.Close(o.fd) }
 
 // Renamed implements lisafs.OpenFDImpl. A descriptor has no name.
 func (o *open) Renamed() {}
 
-// Stat implements lisafs.OpenFDImpl.
 func (o *open) Stat() (lisafs.Statx, error) { return o.conn.stat(o.fd, "") }
 
-// Sync implements lisafs.OpenFDImpl.
 func (o *open) Sync() error { return retry(func() error { return unix.Fsync(o.fd) }) }
 
 // Flush implements lisafs.OpenFDImpl. See SupportedMessages.
@@ -83,7 +79,6 @@ func (o *open) Write(buf []byte, off uint64) (uint64, error) {
 	return uint64(done), nil
 }
 
-// Read implements lisafs.OpenFDImpl.
 func (o *open) Read(buf []byte, off uint64) (uint64, error) {
 	if !inFile(off, uint64(len(buf))) {
 		return 0, unix.EINVAL

@@ -29,7 +29,6 @@ func (f *control) withXattrs(call func(fd int) error) error {
 	return retry(func() error { return call(fd) })
 }
 
-// GetXattr implements lisafs.ControlFDImpl.
 func (f *control) GetXattr(name string, size uint32, buffer func(uint32) []byte) (n uint16, err error) {
 	err = f.withXattrs(func(fd int) error {
 		// With no size the caller wants all of it, of which it does not know how
@@ -50,7 +49,6 @@ func (f *control) GetXattr(name string, size uint32, buffer func(uint32) []byte)
 	return n, err
 }
 
-// SetXattr implements lisafs.ControlFDImpl.
 func (f *control) SetXattr(name, value string, flags uint32) error {
 	return f.withXattrs(func(fd int) error { return unix.Fsetxattr(fd, name, []byte(value), int(flags)) })
 }
@@ -75,7 +73,6 @@ func (f *control) ListXattr(uint64) (lisafs.StringArray, error) {
 	return names, err
 }
 
-// RemoveXattr implements lisafs.ControlFDImpl.
 func (f *control) RemoveXattr(name string) error {
 	return f.withXattrs(func(fd int) error { return unix.Fremovexattr(fd, name) })
 }

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 
 	"gvisor.dev/gvisor/pkg/seccomp/precompiledseccomp"
 )
@@ -28,6 +29,20 @@ func Write(w io.Writer, p precompiledseccomp.Program) error {
 		return err
 	}
 	return json.NewEncoder(w).Encode(program{p.Name, code, p.VarOffsets})
+}
+
+// Use has gVisor take the first program in whose name a text is: into is where it looks
+// for one.
+func Use(programs []byte, text string, into map[string]precompiledseccomp.Program) error {
+	if os.Getpid() != 1 {
+		return fmt.Errorf("this is process %d; the programs are for process 1, since gVisor writes the number into them", os.Getpid())
+	}
+	p, err := Find(programs, text)
+	if err != nil {
+		return err
+	}
+	into[p.Name] = p
+	return nil
 }
 
 // Find reads the first program in whose name a text is. The others are not decoded,

@@ -8,7 +8,6 @@ package filters
 import (
 	_ "embed"
 	"fmt"
-	"os"
 	_ "unsafe" // for linkname
 
 	"gvisor.dev/gvisor/pkg/seccomp/precompiledseccomp"
@@ -30,16 +29,8 @@ var precompiledPrograms map[string]precompiledseccomp.Program
 
 // Use has gVisor take the program for the options.
 func Use(opt filter.Options) error {
-	if os.Getpid() != 1 {
-		return fmt.Errorf("this is process %d; the programs are for process 1, since gVisor writes the number into them", os.Getpid())
-	}
-	p, err := precompiled.Find(programs, kind(opt))
-	if err != nil {
-		return err
-	}
 	filter.GetPrecompiled("") // makes the map
-	precompiledPrograms[p.Name] = p
-	return nil
+	return precompiled.Use(programs, kind(opt), precompiledPrograms)
 }
 
 // kind is the part of a name in which kinds of gofers differ.
