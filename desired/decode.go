@@ -92,8 +92,8 @@ func (dec Decoder) Decode(file string, data []byte) ([]Document, []Problem) {
 		nodes += n
 		docs = append(docs, doc)
 		problems = append(problems, ps...)
-		// What is over a limit costs the most and is nobody's honest mistake:
-		// the rest of such a file is not looked at.
+		// A document over a limit costs the most and is not made by mistake: the
+		// rest of such a file is not read.
 		if len(problems) >= yamldoc.MaxProblems || slices.ContainsFunc(ps, func(p Problem) bool { return p.Limit }) {
 			break
 		}

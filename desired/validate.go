@@ -74,7 +74,7 @@ func Validate(s *Sandbox) []FieldError {
 	v.words("metadata.annotations", s.Metadata.Annotations, "\n\t")
 	v.root(&s.Spec)
 	if s.Spec.Hostname == s.Metadata.Name {
-		// Defaulted from the name, whose problems are told already.
+		// Defaulted from the name, whose problems are reported already.
 		named := *s
 		named.Spec.Hostname = "name"
 		v.process(&named.Spec)

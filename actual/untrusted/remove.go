@@ -28,7 +28,7 @@ type Remover struct {
 	failed int
 }
 
-// maxErrors is how many errors of one removal are told.
+// maxErrors is how many errors of one removal are reported.
 const maxErrors = 3
 
 // batch is how many names are read at once.
@@ -39,7 +39,7 @@ func NewRemover(dir, budget int) *Remover { return &Remover{dir: dir, budget: bu
 
 // Remove removes the entry name. more says that the budget was used up: what is
 // left is in the same directory, perhaps under other names. What can't be
-// removed is told and left.
+// removed is reported and left.
 func (r *Remover) Remove(name string) (more bool, err error) {
 	r.queue, r.errs, r.failed = append(r.queue[:0], name), nil, 0
 	for len(r.queue) > 0 && r.budget > 0 {

@@ -137,15 +137,15 @@ func bootSentry(opts *options, flags *flag.FlagSet) int {
 	// manifest or bundle can't change the sentry's configuration.
 	// gVisor passes these on to the application. What ends after that may not have
 	// ended by itself: a host that shuts down sends them.
-	told := make(chan os.Signal, 1)
-	signal.Notify(told, unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT)
 	status, err := bootSandbox(conf, sandbox, settleHeap)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%v\n", err)
 		return wire.ExitBootFailed
 	}
 	if opts.exitFD >= 0 {
-		if err := writeExit(opts, status, len(told) > 0); err != nil {
+		if err := writeExit(opts, status, len(signals) > 0); err != nil {
 			fmt.Fprintf(os.Stderr, "write exit record: %v\n", err)
 			return wire.ExitBootFailed
 		}

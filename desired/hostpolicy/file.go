@@ -123,7 +123,7 @@ func (p *Policy) protecting(paths []string) *Policy {
 	}
 	q := *p
 	q.protected = paths
-	// What was judged before is judged anew.
+	// What was judged before is judged again.
 	sum := sha256.Sum256([]byte(strings.Join(paths, "\x00")))
 	q.own = " " + hex.EncodeToString(sum[:4])
 	return &q

@@ -15,7 +15,7 @@ import (
 )
 
 // absences say which manifests their author has removed. They have no clock and read
-// nothing: each look at the directory is told to them, with its time.
+// nothing: settle takes in each look at the directory, with its time.
 type absences struct {
 	wait time.Duration // how long an absence must last to be believed
 	once bool          // the first look is believed as it is

@@ -118,7 +118,7 @@ func (d *Dir) setDegraded(why string) {
 }
 
 // identity is what the path of the directory leads to now, and those below it. A
-// mount over one, or its unmounting, is what the kernel tells nobody of.
+// mount over one, or its unmounting, causes no notification.
 func (d *Dir) identity() string {
 	top, err := os.Open(d.opts.Path)
 	if err != nil {

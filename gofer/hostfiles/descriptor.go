@@ -96,7 +96,7 @@ func sameFile(a, b *lisafs.Statx) bool {
 	return a.Ino == b.Ino && a.DevMajor == b.DevMajor && a.DevMinor == b.DevMinor
 }
 
-// reopen opens the file of fd anew. The caller knows that canOpen allows it.
+// reopen opens the file of fd again. The caller knows that canOpen allows it.
 func reopen(fd, flags int) (int, error) {
 	dir, name := throughProc(fd)
 	return openat(dir, name, flags, 0)

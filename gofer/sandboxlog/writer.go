@@ -78,7 +78,7 @@ func (w *Writer) lowDisk(at time.Time, n int) bool {
 		return false // the write tells
 	}
 	w.unchecked, w.checked = 0, at
-	// Not counted is what root could take besides: a log is not worth it.
+	// Space that is reserved for root does not count: a log is not worth it.
 	return st.Bavail*uint64(st.Bsize) < w.leastFree
 }
 

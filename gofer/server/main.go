@@ -64,8 +64,8 @@ func Main(argv []string) int {
 	// Connections end with their sentry. They are not waited for: a request
 	// that hangs in a dead filesystem must not keep this process.
 	waitProcess(cfg.SentryFD)
-	// There is nobody to tell of an error, and nothing depends on it but the
-	// wording of a reason.
+	// Nobody reads an error by now, and only the wording of a reason depends on
+	// the write.
 	_, _ = unix.Write(cfg.LeftFD, []byte(cfg.Left))
 	logs.drain(drainTimeout)
 	return gofer.ExitOK

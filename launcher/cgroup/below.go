@@ -43,7 +43,7 @@ func emptied(group *os.File, at string, depth int) (holder string) {
 	return holder
 }
 
-// childGroups are the names of the groups in one, read anew each time.
+// childGroups are the names of the groups in one, read again each time.
 func childGroups(group *os.File) ([]string, error) {
 	dir, err := openDir(int(group.Fd()), ".")
 	if err != nil {

@@ -263,8 +263,8 @@ func (g *Group) Stats() Stats {
 // become empty.
 const removeRetry = 5 * time.Millisecond
 
-// busyGrace is how long a process of somebody else's may keep a group before that
-// is told: it will not go because of our waiting.
+// busyGrace is how long a process of another program may keep a group before that is
+// an error: waiting does not make it leave.
 const busyGrace = 2 * time.Second
 
 // Remove removes the directories and the groups below them, which must be empty

@@ -28,13 +28,13 @@ const DefaultTimeout = 5 * time.Minute
 // maxOutput is how much of a hook's output is kept for the error, in bytes.
 const maxOutput = 2048
 
-// Passed is said when the hooks have run.
+// Passed is reported when the hooks have run.
 const Passed = "\x06"
 
-// Config is what Main is told.
+// Config is the configuration of Main.
 type Config struct {
 	// ReportFD is a pipe's write end. Its end after Passed alone means that the
-	// application runs; what else is said is why it does not.
+	// application runs; anything else says why it does not.
 	ReportFD int          `json:"reportFD"`
 	Hooks    []specs.Hook `json:"hooks"`
 	State    specs.State  `json:"state"`
@@ -113,8 +113,8 @@ func runHook(ctx context.Context, h *specs.Hook, state []byte) error {
 	// That of the application, which this process has.
 	cmd.Env = Environment(h, os.Environ())
 	cmd.Stdin = bytes.NewReader(state)
-	var said Output
-	cmd.Stdout, cmd.Stderr = &said, &said
+	var output Output
+	cmd.Stdout, cmd.Stderr = &output, &output
 	// Not the group that a terminal sends its signals to. What is left of it
 	// after a timeout ends with this process, the sandbox's init.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -127,7 +127,7 @@ func runHook(ctx context.Context, h *specs.Hook, state []byte) error {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s: killed after %s", h.Path, timeout)
 	}
-	return fmt.Errorf("%s: %w, output: %s", h.Path, err, said.String())
+	return fmt.Errorf("%s: %w, output: %s", h.Path, err, output.String())
 }
 
 // Check says what is wrong with a hook.

@@ -90,8 +90,8 @@ func (s Set) runHook(ctx context.Context, h *specs.Hook, state []byte) error {
 	}
 	cmd.Env = guest.Environment(h, s.Env)
 	cmd.Stdin = bytes.NewReader(state)
-	var said guest.Output
-	cmd.Stdout, cmd.Stderr = &said, &said
+	var output guest.Output
+	cmd.Stdout, cmd.Stderr = &output, &output
 	err := proc.RunGroup(ctx, cmd, s.OOMScore)
 	switch {
 	case err == nil || errors.Is(err, exec.ErrWaitDelay):
@@ -99,5 +99,5 @@ func (s Set) runHook(ctx context.Context, h *specs.Hook, state []byte) error {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", h.Path, context.Cause(ctx))
 	}
-	return fmt.Errorf("%s: %w, output: %s", h.Path, err, said.String())
+	return fmt.Errorf("%s: %w, output: %s", h.Path, err, output.String())
 }

@@ -82,8 +82,8 @@ func silence(h *netlink.Handle, l netlink.Link, p netip.Prefix, already bool) er
 	}
 	err = h.RouteDel(local(p.Addr(), l.Attrs().Index))
 	if errors.Is(err, unix.ESRCH) && !already {
-		// The kernel still looks whether somebody else has the address. It would
-		// serve it when it has found nobody.
+		// The kernel still looks for duplicates of the address. It would serve the
+		// address when it has found none.
 		err = h.AddrDel(l, &netlink.Addr{IPNet: ipNet(p)})
 	}
 	return unlessNone(err)

@@ -62,7 +62,7 @@ type Options struct {
 	SentryPath, GoferPath string
 	// SentryLogLevel: warning (default), info or debug.
 	SentryLogLevel string
-	// Warn is told what went wrong and is no reason to fail.
+	// Warn receives what went wrong and is no reason to fail.
 	Warn func(format string, args ...any)
 }
 

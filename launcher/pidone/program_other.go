@@ -4,5 +4,5 @@
 
 package pidone
 
-// instructions returns nil: nobody has written it for this processor.
+// instructions returns nil: there is no init process for this processor.
 func instructions() []byte { return nil }

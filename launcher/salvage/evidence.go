@@ -54,9 +54,9 @@ type Found struct {
 	Role     string // sentry or gofer
 	Identity actual.Identity
 	// Cgroup is the name of its group among those of sandboxes, "" if it is in
-	// none. It is NAME-UID, and the kernel's word.
+	// none. It is NAME-UID, and the kernel says so.
 	Cgroup string
-	// UID and Attempt are what a sentry was started with. They are its own word.
+	// UID and Attempt are what a sentry was started with. The sentry says so itself.
 	UID     string
 	Attempt int64
 }

@@ -11,8 +11,8 @@ import (
 	"sandboxctl.dev/launcher/cgroup"
 )
 
-// strayEvery is how long a look at all processes is good for. What this launcher
-// has started itself it knows besides.
+// strayEvery is how long a look at all processes is valid. What this launcher has
+// started itself, it knows without one.
 const strayEvery = 2 * time.Second
 
 // Strays keeps a launcher from starting a second sandbox of a name whose record is
