@@ -84,7 +84,8 @@ func runHooks(ctx context.Context, c *Config) error {
 		return fmt.Errorf("encode state: %w", err)
 	}
 	for i := range c.Hooks {
-		if err := runHook(ctx, &c.Hooks[i], state); err != nil {
+		// Without an environment of its own it has the application's: this process's.
+		if err := Run(ctx, &c.Hooks[i], os.Environ(), state, inGroup); err != nil {
 			return fmt.Errorf("error running startContainer hook #%d: %w", i, err)
 		}
 	}
@@ -99,35 +100,46 @@ func become(app []string) error {
 	return fmt.Errorf("execute %s: %w", path, unix.Exec(path, app, os.Environ()))
 }
 
-func runHook(ctx context.Context, h *specs.Hook, state []byte) error {
+// Run runs a hook with the state on its stdin. without is its environment if it has
+// none of its own. execute runs the command, and ends it when its context is done.
+func Run(ctx context.Context, h *specs.Hook, without []string, state []byte, execute func(context.Context, *exec.Cmd) error) error {
 	if err := Check(h); err != nil {
 		return err
 	}
 	timeout := Timeout(h)
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("killed after %s", timeout))
 	defer cancel()
-	cmd := exec.CommandContext(ctx, h.Path)
+	cmd := exec.Command(h.Path)
 	if len(h.Args) > 0 {
 		cmd.Args = h.Args
 	}
-	// That of the application, which this process has.
-	cmd.Env = Environment(h, os.Environ())
+	cmd.Env = environment(h, without)
 	cmd.Stdin = bytes.NewReader(state)
-	var output Output
+	var output clipped
 	cmd.Stdout, cmd.Stderr = &output, &output
-	// Not the group that a terminal sends its signals to. What is left of it
-	// after a timeout ends with this process, the sandbox's init.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	// A child of the hook that keeps its output open is not waited for.
-	cmd.WaitDelay = time.Second
-	err := cmd.Run()
+	err := execute(ctx, cmd)
 	switch {
 	case err == nil || errors.Is(err, exec.ErrWaitDelay):
 		return nil
 	case ctx.Err() != nil:
-		return fmt.Errorf("%s: killed after %s", h.Path, timeout)
+		return fmt.Errorf("%s: %w", h.Path, context.Cause(ctx))
 	}
 	return fmt.Errorf("%s: %w, output: %s", h.Path, err, output.String())
+}
+
+// inGroup runs a command in a process group of its own: not the one that a terminal
+// sends its signals to. What is left of it after a timeout ends with this process, the
+// sandbox's init.
+func inGroup(ctx context.Context, cmd *exec.Cmd) error {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// A child of the hook that keeps its output open is not waited for.
+	cmd.WaitDelay = time.Second
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
+	defer stop()
+	return cmd.Wait()
 }
 
 // Check says what is wrong with a hook.
@@ -141,9 +153,9 @@ func Check(h *specs.Hook) error {
 	return nil
 }
 
-// Environment is that of a hook: its own, or without one what is given. It is
+// environment is that of a hook: its own, or without one what is given. It is
 // never nil, which would be that of this process.
-func Environment(h *specs.Hook, without []string) []string {
+func environment(h *specs.Hook, without []string) []string {
 	if len(h.Env) > 0 {
 		return append([]string{}, h.Env...)
 	}
@@ -158,14 +170,14 @@ func Timeout(h *specs.Hook) time.Duration {
 	return time.Duration(*h.Timeout) * time.Second
 }
 
-// Output keeps the beginning of what a hook writes, for the error. The zero
+// clipped keeps the beginning of what a hook writes, for the error. The zero
 // value is ready.
-type Output struct{ buf bytes.Buffer }
+type clipped struct{ buf bytes.Buffer }
 
 // Write never fails.
-func (o *Output) Write(p []byte) (int, error) {
+func (o *clipped) Write(p []byte) (int, error) {
 	o.buf.Write(p[:min(len(p), maxOutput-o.buf.Len())])
 	return len(p), nil
 }
 
-func (o *Output) String() string { return strings.TrimSpace(o.buf.String()) }
+func (o *clipped) String() string { return strings.TrimSpace(o.buf.String()) }

@@ -3,10 +3,8 @@
 package hooks
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os/exec"
 	"time"
@@ -78,26 +76,5 @@ func (s Set) runOne(ctx context.Context, i int, state specs.State) error {
 }
 
 func (s Set) runHook(ctx context.Context, h *specs.Hook, state []byte) error {
-	if err := guest.Check(h); err != nil {
-		return err
-	}
-	timeout := guest.Timeout(h)
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("killed after %s", timeout))
-	defer cancel()
-	cmd := exec.Command(h.Path)
-	if len(h.Args) > 0 {
-		cmd.Args = h.Args
-	}
-	cmd.Env = guest.Environment(h, s.Env)
-	cmd.Stdin = bytes.NewReader(state)
-	var output guest.Output
-	cmd.Stdout, cmd.Stderr = &output, &output
-	err := proc.RunGroup(ctx, cmd, s.OOMScore)
-	switch {
-	case err == nil || errors.Is(err, exec.ErrWaitDelay):
-		return nil
-	case ctx.Err() != nil:
-		return fmt.Errorf("%s: %w", h.Path, context.Cause(ctx))
-	}
-	return fmt.Errorf("%s: %w, output: %s", h.Path, err, output.String())
+	return guest.Run(ctx, h, s.Env, state, func(ctx context.Context, cmd *exec.Cmd) error { return proc.RunGroup(ctx, cmd, s.OOMScore) })
 }
