@@ -190,7 +190,7 @@ func (l *Launcher) askState(ctx context.Context, rec *actual.Record) (int, error
 		return wire.StateInvalid, err
 	}
 	defer c.Close()
-	return c.State(ctx)
+	return c.App().State(ctx)
 }
 
 // startAgain starts an application that was not, or whose start is under way.
@@ -210,7 +210,7 @@ func (l *Launcher) startAgain(ctx context.Context, rec *actual.Record, st *setup
 	// A start that is under way leaves this one without an answer: the state
 	// tells. The end of the connection ends the goroutine.
 	answer := make(chan error, 1)
-	go func() { answer <- c.StartRoot(ctx) }()
+	go func() { answer <- c.App().StartRoot(ctx) }()
 	var refused error
 	state, err := l.appState(ctx, rec, l.opts.BootTimeout, func(state int) bool {
 		if state != wire.StateCreating {

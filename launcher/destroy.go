@@ -171,7 +171,7 @@ func (l *Launcher) signalApp(ctx context.Context, rec *actual.Record, sig unix.S
 	}
 	defer c.Close()
 	crashpoint.Before(crashpoint.StopSignal)
-	err = c.Signal(ctx, sig, false)
+	err = c.App().Signal(ctx, sig, false)
 	crashpoint.After(crashpoint.StopSignal)
 	return err
 }

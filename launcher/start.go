@@ -240,7 +240,7 @@ func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup.S
 		err = c.Restore(ctx, img.State)
 	} else {
 		crashpoint.Before(crashpoint.StartRoot)
-		err = c.StartRoot(ctx)
+		err = c.App().StartRoot(ctx)
 		crashpoint.After(crashpoint.StartRoot)
 		if report != nil && (err == nil || errors.Is(err, sentry.ErrClosed)) {
 			if st.App().StartHooks != nil {

@@ -34,7 +34,7 @@ T (stopped), t (traced) or Z (has ended; its parent has not asked how).`,
 			}
 			shown := 0
 			return a.eachRunning(cmd.Context(), &sel, args, func(c *sentry.Control, name string) error {
-				ps, err := c.ProcessTable(cmd.Context())
+				ps, err := c.App().ProcessTable(cmd.Context())
 				if err != nil {
 					return fmt.Errorf("ps of %s: %w", name, err)
 				}
@@ -157,7 +157,7 @@ func (a *app) usage(cmd *cobra.Command, store *actual.Store, name string) (*usag
 		return nil, err
 	}
 	defer c.Close()
-	e, err := c.Stats(cmd.Context())
+	e, err := c.App().Stats(cmd.Context())
 	if err != nil {
 		return nil, fmt.Errorf("stats of %s: %w", name, err)
 	}

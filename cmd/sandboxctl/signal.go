@@ -37,7 +37,7 @@ restartPolicy. To keep a sandbox stopped, ` + "`stop` or `delete`" + ` it.`,
 				return err
 			}
 			return a.eachRunning(cmd.Context(), &sel, args, func(c *sentry.Control, _ string) error {
-				return c.Signal(cmd.Context(), sig, all)
+				return c.App().Signal(cmd.Context(), sig, all)
 			})
 		},
 	}

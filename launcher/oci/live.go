@@ -112,7 +112,7 @@ func (r *Runtime) Processes(ctx context.Context, id string) ([]wire.Process, err
 		return nil, err
 	}
 	defer c.Close()
-	return c.ProcessTable(ctx)
+	return c.App().ProcessTable(ctx)
 }
 
 // Events calls emit with what a container uses: once, or every interval until
@@ -181,7 +181,7 @@ func (r *Runtime) measure(ctx context.Context, id string) (*wire.Event, *actual.
 	if err != nil {
 		return nil, nil, err
 	}
-	e, err := c.Stats(ctx)
+	e, err := c.App().Stats(ctx)
 	c.Close()
 	if err != nil {
 		return nil, nil, err

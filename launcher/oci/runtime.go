@@ -293,7 +293,7 @@ func (r *Runtime) signal(ctx context.Context, st string, rec *actual.Record, sig
 			return err
 		}
 		defer c.Close()
-		if err := c.Signal(ctx, sig, all); err != nil {
+		if err := c.App().Signal(ctx, sig, all); err != nil {
 			return fmt.Errorf("signal container %s: %w", rec.Name, err)
 		}
 		// Where it stands it could not even die.

@@ -3,8 +3,6 @@
 package sentry
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,7 +10,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -56,16 +53,17 @@ func (e *RemoteError) NotFound() bool {
 // deadlines and a cap on the size of answers, which gVisor's own client, made
 // for a trusted peer, does not have. It is not safe for concurrent use.
 type Control struct {
-	conn      *net.UnixConn
-	id        string
+	conn *net.UnixConn
+	// sandbox is what the sentry calls itself: the name of the sandbox.
+	sandbox   string
 	preserved []*os.File
 	session   *os.File // of what Execute has started, nil before
-	// init says that the application is not process 1 but its first child.
+	// init is Container.init of the application's.
 	init bool
 }
 
 // dialControl connects to the control socket in the directory of descriptor dir.
-func dialControl(ctx context.Context, dir int, id string) (*Control, error) {
+func dialControl(ctx context.Context, dir int, sandbox string) (*Control, error) {
 	// Through /proc/self/fd, so that neither the length of the state path
 	// (sun_path holds 108 bytes) nor a swapped directory matters.
 	var d net.Dialer
@@ -73,7 +71,7 @@ func dialControl(ctx context.Context, dir int, id string) (*Control, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to control server: %w", err)
 	}
-	return &Control{conn: c.(*net.UnixConn), id: id}, nil
+	return &Control{conn: c.(*net.UnixConn), sandbox: sandbox}, nil
 }
 
 // PeerPID is the pid of the process that listens, as the kernel knows it.
@@ -207,18 +205,6 @@ func (c *Control) SetNetwork(ctx context.Context, args wire.NetworkArgs, sockets
 	return err
 }
 
-// StartRoot starts the application.
-func (c *Control) StartRoot(ctx context.Context) error {
-	return c.call(ctx, wire.MethodStartRoot, c.id, nil)
-}
-
-// State says how far the application is: wire.StateCreating and so on.
-func (c *Control) State(ctx context.Context) (int, error) {
-	var state int
-	err := c.call(ctx, wire.MethodRuntimeState, c.id, &state)
-	return state, err
-}
-
 // Checkpoint writes the state of the sandbox into a file and returns when all of
 // it is there. With leave the sandbox goes on, else it ends. Only ctx bounds it.
 func (c *Control) Checkpoint(ctx context.Context, leave bool, state *os.File) error {
@@ -231,102 +217,9 @@ func (c *Control) Restore(ctx context.Context, state *os.File) error {
 	return c.call(ctx, wire.MethodRestore, wire.RestoreArgs{}, nil, state)
 }
 
-// Signal sends a signal to the application: to its init, or to all of its
-// processes.
-func (c *Control) Signal(ctx context.Context, sig unix.Signal, all bool) error {
-	if c.init && (sig == unix.SIGSTOP || all && sig != unix.SIGKILL) {
-		return c.signalBeside(ctx, sig, all)
-	}
-	args := wire.SignalArgs{CID: c.id, Signo: int32(sig)}
-	if all {
-		args.Mode = wire.SignalAllProcesses
-	}
-	return c.call(ctx, wire.MethodSignal, args, nil)
-}
-
-// signalBeside is Signal without the init process: it can't pass a stop on, and of
-// what goes to all it would pass on a second one.
-func (c *Control) signalBeside(ctx context.Context, sig unix.Signal, all bool) error {
-	ps, err := c.Processes(ctx)
-	if err != nil {
-		return err
-	}
-	ps = slices.DeleteFunc(ps, func(p wire.Process) bool { return p.PID == 1 || !all && p.PPID != 1 })
-	slices.SortFunc(ps, func(a, b wire.Process) int { return cmp.Compare(a.PID, b.PID) })
-	for _, p := range ps {
-		var gone *RemoteError // it has ended meanwhile
-		if err := c.SignalPID(ctx, sig, p.PID); err != nil && !(all && errors.As(err, &gone)) {
-			return err
-		}
-		if !all {
-			return nil // orphans are younger
-		}
-	}
-	return nil
-}
-
-// SignalPID sends a signal to one process of the sandbox, as numbered in the
-// sandbox.
-func (c *Control) SignalPID(ctx context.Context, sig unix.Signal, pid int32) error {
-	return c.call(ctx, wire.MethodSignal, wire.SignalArgs{CID: c.id, Signo: int32(sig), PID: pid}, nil)
-}
-
-// SignalForeground sends a signal to the process group in the foreground of the
-// terminal of a process started by Execute.
-func (c *Control) SignalForeground(ctx context.Context, sig unix.Signal, pid int32) error {
-	args := wire.SignalArgs{CID: c.id, Signo: int32(sig), PID: pid, Mode: wire.SignalForegroundProcessGroup}
-	return c.call(ctx, wire.MethodSignal, args, nil)
-}
-
-// SignalGroup sends a signal to the process group that a process started by Execute
-// leads.
-func (c *Control) SignalGroup(ctx context.Context, sig unix.Signal, pid int32) error {
-	args := wire.SignalArgs{CID: c.id, Signo: int32(sig), PID: pid, Mode: wire.SignalProcessGroup}
-	return c.call(ctx, wire.MethodSignal, args, nil)
-}
-
-// Wait blocks until the application has ended and returns its wait status.
-// Only ctx bounds it.
-func (c *Control) Wait(ctx context.Context) (unix.WaitStatus, error) {
-	var ws uint32
-	err := c.callUntil(ctx, time.Time{}, wire.MethodWait, c.id, &ws)
-	return unix.WaitStatus(ws), err
-}
-
-// WaitPID blocks until a process started by Execute has ended and returns its
-// wait status. Only ctx bounds it.
-func (c *Control) WaitPID(ctx context.Context, pid int32) (unix.WaitStatus, error) {
-	var ws uint32
-	err := c.callUntil(ctx, time.Time{}, wire.MethodWaitPID, wire.WaitPIDArgs{CID: c.id, PID: pid}, &ws)
-	return unix.WaitStatus(ws), err
-}
-
 // Preserve has Execute give these files to what it starts, after those that it
 // is called with.
 func (c *Control) Preserve(files []*os.File) { c.preserved = files }
-
-// Execute starts a process with the files as its descriptors 0, 1, 2, … and
-// returns its pid in the sandbox. The process ends at the latest when the
-// connection is closed, also by the death of this program.
-func (c *Control) Execute(ctx context.Context, args wire.ExecArgs, files ...*os.File) (int32, error) {
-	files = append(files, c.preserved...)
-	args.ContainerID = c.id
-	args.GuestFDs = make([]int, len(files))
-	for i := range files {
-		args.GuestFDs[i] = i
-	}
-	// Files that are sent to a sentry stay open until it reads them: a reader of our
-	// output would wait for the end of the sandbox. A stopped sentry is sent none.
-	var err error
-	if c.session, err = c.openSession(ctx); err != nil {
-		return 0, err
-	}
-	var pid int32
-	if err := c.call(ctx, wire.MethodExecuteAsync, args, &pid, files...); err != nil {
-		return 0, err
-	}
-	return pid, c.nameCommand(pid)
-}
 
 // Pause stops every process of the sandbox and returns when all are stopped.
 func (c *Control) Pause(ctx context.Context) error {
@@ -336,38 +229,4 @@ func (c *Control) Pause(ctx context.Context) error {
 // Resume lets the processes of the sandbox go on.
 func (c *Control) Resume(ctx context.Context) error {
 	return c.call(ctx, wire.MethodResume, nil, nil)
-}
-
-// Processes lists the processes of the sandbox, without their states.
-func (c *Control) Processes(ctx context.Context) ([]wire.Process, error) {
-	var list json.RawMessage
-	if err := c.call(ctx, wire.MethodProcesses, c.id, &list); err != nil {
-		return nil, err
-	}
-	// One by one: each may be made of two bytes.
-	var ps []wire.Process
-	dec := json.NewDecoder(bytes.NewReader(list))
-	if t, err := dec.Token(); err != nil || t != json.Delim('[') && t != nil {
-		return nil, fmt.Errorf("%s: decode answer: expected a list", doing(wire.MethodProcesses))
-	}
-	for dec.More() && len(ps) < maxObjects {
-		var p wire.Process
-		if err := dec.Decode(&p); err != nil {
-			return nil, fmt.Errorf("%s: decode answer: %w", doing(wire.MethodProcesses), err)
-		}
-		ps = append(ps, p)
-	}
-	if dec.More() {
-		return nil, fmt.Errorf("%s: decode answer: more than %d processes", doing(wire.MethodProcesses), maxObjects)
-	}
-	return ps, nil
-}
-
-// Stats returns what the sentry knows of the sandbox's use of resources.
-func (c *Control) Stats(ctx context.Context) (*wire.EventOut, error) {
-	var e wire.EventOut
-	if err := c.call(ctx, wire.MethodEvent, c.id, &e); err != nil {
-		return nil, err
-	}
-	return &e, nil
 }

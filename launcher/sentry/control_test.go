@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -95,7 +97,7 @@ func TestExecuteOnStopped(t *testing.T) {
 	defer r.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if _, err := c.Execute(ctx, wire.ExecArgs{}, w, w, w); err == nil {
+	if _, err := c.App().Execute(ctx, wire.ExecArgs{}, w, w, w); err == nil {
 		t.Error("a sentry that does not answer has started something")
 	}
 	c.Close()
@@ -115,7 +117,7 @@ func TestControl(t *testing.T) {
 		got = r
 		_, _ = c.Write([]byte(`{"success":true,"err":"","result":[{"uid":1,"pid":2,"cmd":"sh"}]}`))
 	})
-	ps, err := c.Processes(t.Context())
+	ps, err := c.App().Processes(t.Context())
 	if err != nil || len(ps) != 1 || ps[0].PID != 2 {
 		t.Errorf("%v %v", ps, err)
 	}
@@ -143,7 +145,7 @@ func TestControlHostile(t *testing.T) {
 	} {
 		ctx, cancel := context.WithTimeoutCause(t.Context(), c.within(), errors.New("out of time"))
 		start := time.Now()
-		_, err := fakeSentry(t, c.answer).Processes(ctx)
+		_, err := fakeSentry(t, c.answer).App().Processes(ctx)
 		cancel()
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, expected %q", name, err, c.want)
@@ -159,7 +161,7 @@ func TestControlClosed(t *testing.T) {
 	t.Parallel()
 	c := fakeSentry(t, func(*net.UnixConn, string) {})
 	for range 3 {
-		if _, err := c.Processes(t.Context()); err == nil || !strings.Contains(err.Error(), "the sentry closed the connection") {
+		if _, err := c.App().Processes(t.Context()); err == nil || !strings.Contains(err.Error(), "the sentry closed the connection") {
 			t.Error(err)
 		}
 	}
@@ -181,5 +183,39 @@ func drip(c *net.UnixConn, _ string) {
 			return
 		}
 		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// What is asked of a container names it, and of no other one.
+func TestContainerNamed(t *testing.T) {
+	t.Parallel()
+	for name, ask := range map[string]func(context.Context, *Container) error{
+		"start":   func(ctx context.Context, c *Container) error { return c.StartRoot(ctx) },
+		"state":   func(ctx context.Context, c *Container) error { _, err := c.State(ctx); return err },
+		"signal":  func(ctx context.Context, c *Container) error { return c.Signal(ctx, unix.SIGTERM, false) },
+		"one":     func(ctx context.Context, c *Container) error { return c.SignalPID(ctx, unix.SIGTERM, 7) },
+		"wait":    func(ctx context.Context, c *Container) error { _, err := c.Wait(ctx); return err },
+		"command": func(ctx context.Context, c *Container) error { _, err := c.WaitPID(ctx, 7); return err },
+		"list":    func(ctx context.Context, c *Container) error { _, err := c.Processes(ctx); return err },
+		"use":     func(ctx context.Context, c *Container) error { _, err := c.Stats(ctx); return err },
+	} {
+		for _, id := range []string{"web", "sidecar"} {
+			requests := make(chan string, 1)
+			control := fakeSentry(t, func(c *net.UnixConn, r string) {
+				requests <- r
+				_, _ = c.Write([]byte(`{"success":false,"err":"no"}`))
+			})
+			c := control.App()
+			if id != "web" {
+				c = &Container{Control: control, id: id}
+			}
+			if err := ask(t.Context(), c); err == nil {
+				t.Errorf("%s: no error", name)
+			}
+			r := <-requests
+			if !strings.Contains(r, `"`+id+`"`) || strings.Contains(r, `"web"`) != (id == "web") {
+				t.Errorf("%s of %s: sent %s", name, id, r)
+			}
+		}
 	}
 }

@@ -128,12 +128,12 @@ func firstWord(b []byte) []byte {
 
 // ExplainCommand words the error of Execute. It reads the beginning of the command
 // where that helps.
-func (c *Control) ExplainCommand(ctx context.Context, err error) error {
+func (c *Container) ExplainCommand(ctx context.Context, err error) error {
 	return ExplainCommand(err, func(p string) []byte { return c.peek(ctx, p) })
 }
 
 // peek returns the beginning of a file in the sandbox.
-func (c *Control) peek(ctx context.Context, p string) []byte {
+func (c *Container) peek(ctx context.Context, p string) []byte {
 	r, w, err := proc.Pipe()
 	if err != nil {
 		return nil

@@ -34,7 +34,7 @@ func controlPair(tb testing.TB) (*Control, *net.UnixConn) {
 		f.Close()
 		conns[i] = c.(*net.UnixConn)
 	}
-	return &Control{conn: conns[0], id: "web"}, conns[1]
+	return &Control{conn: conns[0], sandbox: "web"}, conns[1]
 }
 
 // OpenFiles is how many descriptors this process has.
@@ -54,15 +54,15 @@ func OpenFiles(tb testing.TB) int {
 
 // calls are what is asked of a sentry.
 var calls = []func(context.Context, *Control) error{
-	func(ctx context.Context, c *Control) error { _, err := c.Stats(ctx); return err },
-	func(ctx context.Context, c *Control) error { _, err := c.Processes(ctx); return err },
-	func(ctx context.Context, c *Control) error { _, err := c.Wait(ctx); return err },
+	func(ctx context.Context, c *Control) error { _, err := c.App().Stats(ctx); return err },
+	func(ctx context.Context, c *Control) error { _, err := c.App().Processes(ctx); return err },
+	func(ctx context.Context, c *Control) error { _, err := c.App().Wait(ctx); return err },
 	func(ctx context.Context, c *Control) error {
-		_, err := c.Execute(ctx, wire.ExecArgs{Argv: []string{"a"}})
+		_, err := c.App().Execute(ctx, wire.ExecArgs{Argv: []string{"a"}})
 		return err
 	},
-	func(ctx context.Context, c *Control) error { return c.StartRoot(ctx) },
-	func(ctx context.Context, c *Control) error { return c.Signal(ctx, unix.SIGTERM, true) },
+	func(ctx context.Context, c *Control) error { return c.App().StartRoot(ctx) },
+	func(ctx context.Context, c *Control) error { return c.App().Signal(ctx, unix.SIGTERM, true) },
 	func(ctx context.Context, c *Control) error { return c.Pause(ctx) },
 }
 
@@ -145,7 +145,7 @@ func TestControlDescriptors(t *testing.T) {
 	for range 50 {
 		c, sentry := controlPair(t)
 		go sendHostile(sentry, []byte(`{"success":true,"result":[]}`), 1, []int{0, 1, 2, 0, 1, 2})
-		if _, err := c.Processes(t.Context()); err != nil {
+		if _, err := c.App().Processes(t.Context()); err != nil {
 			t.Error(err)
 		}
 		c.Close()

@@ -49,7 +49,7 @@ func (c *Control) nameCommand(pid int32) error {
 
 // ProcessTable lists the processes of the sandbox with their states. Those that
 // have ended before their state was told are not listed.
-func (c *Control) ProcessTable(ctx context.Context) ([]wire.Process, error) {
+func (c *Container) ProcessTable(ctx context.Context) ([]wire.Process, error) {
 	ps, err := c.Processes(ctx)
 	if err != nil {
 		return nil, err

@@ -89,7 +89,7 @@ func (c *Command) run(ctx context.Context, s *Session, input bool) (code int, er
 
 // Start starts a command with its standard streams.
 func (c *Command) Start(ctx context.Context, ends [3]*os.File) (err error) {
-	if c.pid, err = c.Control.Execute(ctx, c.Args, ends[:]...); err != nil {
+	if c.pid, err = c.Control.App().Execute(ctx, c.Args, ends[:]...); err != nil {
 		return err
 	}
 	if c.Began == nil {
@@ -100,7 +100,7 @@ func (c *Command) Start(ctx context.Context, ends [3]*os.File) (err error) {
 
 // Wait implements Process.
 func (c *Command) Wait(ctx context.Context) (int, error) {
-	status, err := c.Control.WaitPID(ctx, c.pid)
+	status, err := c.Control.App().WaitPID(ctx, c.pid)
 	if err != nil {
 		return 0, err
 	}
@@ -125,11 +125,11 @@ func (c *Command) Signal(ctx context.Context, sig unix.Signal) {
 	}
 	switch {
 	case c.Args.StdioIsPty:
-		_ = beside.SignalForeground(ctx, sig, c.pid)
+		_ = beside.App().SignalForeground(ctx, sig, c.pid)
 	case sig == unix.SIGUSR1 || sig == unix.SIGUSR2:
-		_ = beside.SignalPID(ctx, sig, c.pid)
+		_ = beside.App().SignalPID(ctx, sig, c.pid)
 	default:
-		_ = beside.SignalGroup(ctx, sig, c.pid)
+		_ = beside.App().SignalGroup(ctx, sig, c.pid)
 	}
 	_ = beside.Close()
 }

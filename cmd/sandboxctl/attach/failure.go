@@ -27,7 +27,7 @@ func (c *Command) Explain(ctx context.Context, err error) error {
 		return c.sandboxEnded(ctx)
 	}
 	if !c.OCI {
-		err = c.Control.ExplainCommand(ctx, err)
+		err = c.Control.App().ExplainCommand(ctx, err)
 	}
 	return CommandError(c.Args.Argv[0], err)
 }

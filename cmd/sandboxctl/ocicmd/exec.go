@@ -185,7 +185,7 @@ func (e *execFlags) began(ctx context.Context, c *sentry.Control, pid int32) err
 	}
 	err := oci.WritePIDFile(e.PIDFile, os.Getpid())
 	if err != nil {
-		err = errors.Join(err, c.SignalPID(ctx, unix.SIGKILL, pid))
+		err = errors.Join(err, c.App().SignalPID(ctx, unix.SIGKILL, pid))
 	}
 	return err
 }
