@@ -98,7 +98,7 @@ func TestReasonsExplained(t *testing.T) {
 	}{
 		"Phases":     {"Phase", []string{"reconcile/status.go"}},
 		"Conditions": {"Cond", []string{"reconcile/status.go"}},
-		"Reasons":    {"Reason|Warning|Held", []string{"actual/reasons.go", "desired/snapshot.go"}},
+		"Reasons":    {"Reason|Warning|Quarantined", []string{"actual/reasons.go", "desired/snapshot.go"}},
 		"Events":     {"Event", []string{"actual/reasons.go"}},
 	} {
 		code := map[string]string{}
@@ -187,7 +187,7 @@ func isReason(e ast.Expr) bool {
 // A reason that is spelled out is one that no test compares with the page.
 func TestReasonsNamed(t *testing.T) {
 	t.Parallel()
-	known := constants(t, "actual/reasons.go", regexp.MustCompile("^(Reason|Warning|Held|Event)[A-Z]"))
+	known := constants(t, "actual/reasons.go", regexp.MustCompile("^(Reason|Warning|Quarantined|Event)[A-Z]"))
 	for _, f := range files(t) {
 		if strings.HasSuffix(f, "_test.go") || f == "actual/reasons.go" || strings.HasPrefix(f, "desired/") || strings.Contains(f, "/testdata/") {
 			continue

@@ -582,7 +582,7 @@ func TestDropRequestLeavesNewer(t *testing.T) {
 func TestWithdrawRequest(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	r := Request{Kind: RequestRecover, Name: "web", Token: "1", End: true}
+	r := Request{Kind: RequestRepair, Name: "web", Token: "1", End: true}
 	must(t, s.PutRequest(r))
 	dir, err := s.requests()
 	must(t, err)
@@ -605,7 +605,7 @@ func TestWithdrawRequest(t *testing.T) {
 		t.Errorf("left: %v %v", left, err)
 	}
 	// A newer one stays.
-	must(t, s.PutRequest(Request{Kind: RequestRecover, Name: "web", Token: "2"}))
+	must(t, s.PutRequest(Request{Kind: RequestRepair, Name: "web", Token: "2"}))
 	must(t, s.WithdrawRequest(r))
 	if left, err := s.Requests(); err != nil || len(left) != 1 {
 		t.Errorf("left: %v %v", left, err)

@@ -129,16 +129,16 @@ func TestStoreHolds(t *testing.T) {
 	if len(l.Records) != 1 || l.Records[0].Name != "good" {
 		t.Errorf("records %v, expected the good one", l.Records)
 	}
-	if len(l.Held) != len(cases)+3 {
-		t.Errorf("held %v, expected %d", l.Held, len(cases)+3)
+	if len(l.Quarantined) != len(cases)+3 {
+		t.Errorf("held %v, expected %d", l.Quarantined, len(cases)+3)
 	}
-	for _, h := range l.Held {
-		want := HeldCorrupt
+	for _, h := range l.Quarantined {
+		want := QuarantinedCorrupt
 		switch h.Name {
 		case "Not.A.Sandbox":
-			want = HeldForeign
+			want = QuarantinedForeign
 		case "a-file", "a-link":
-			want = HeldUnreadable
+			want = QuarantinedUnreadable
 		}
 		if h.Reason != want || h.Message == "" {
 			t.Errorf("%s: %s %q, expected %s", h.Name, h.Reason, h.Message, want)
@@ -146,7 +146,7 @@ func TestStoreHolds(t *testing.T) {
 		if err := s.Claim(h.Name); err == nil {
 			t.Errorf("%s: a second sandbox of the name would be made", h.Name)
 		}
-		if hold, err := s.ClaimHeld(h.Name); err == nil {
+		if hold, err := s.ClaimLocked(h.Name); err == nil {
 			t.Errorf("%s: a second container of the name would be made", h.Name)
 			must(t, hold.Release())
 		}
@@ -221,7 +221,7 @@ func TestStoreUnreadable(t *testing.T) {
 				}
 				for range 2 {
 					_, held, err := s.Get("web")
-					if err != nil || held == nil || held.Reason != HeldUnreadable {
+					if err != nil || held == nil || held.Reason != QuarantinedUnreadable {
 						t.Errorf("%s: %+v %v, expected it to be held as unreadable", name, held, err)
 					}
 				}

@@ -116,8 +116,8 @@ func (e *Exit) Clean() bool { return e.Known && e.Code == 0 }
 // left none.
 func (s *Store) ReadExit(rec *Record) (*Exit, error) { return s.readExit(rec, ExitFile) }
 
-// goferLeft says whether the gofer of the attempt of rec left by itself.
-func (s *Store) goferLeft(rec *Record) (bool, error) {
+// goferExitedCleanly says whether the gofer of the attempt of rec left by itself.
+func (s *Store) goferExitedCleanly(rec *Record) (bool, error) {
 	x, err := s.readExit(rec, GoferExitFile)
 	return x != nil, err
 }

@@ -25,9 +25,9 @@ type Hold struct{ dir *os.File }
 // Release lets others have the sandbox.
 func (h *Hold) Release() error { return h.dir.Close() }
 
-// ClaimHeld makes the directory of a new sandbox and holds it. fs.ErrExist if
+// ClaimLocked makes the directory of a new sandbox and holds it. fs.ErrExist if
 // there is a record, or if somebody else is about to write one.
-func (s *Store) ClaimHeld(name string) (*Hold, error) {
+func (s *Store) ClaimLocked(name string) (*Hold, error) {
 	if !s.valid(name) {
 		return nil, fmt.Errorf("claim %q: %w", name, errInvalidName)
 	}

@@ -22,7 +22,7 @@ func runtimeStore(t *testing.T, path string) *Store {
 
 // Of many that create one id at once, each through a store of its own as
 // processes do, one wins.
-func TestClaimHeldRace(t *testing.T) {
+func TestClaimLockedRace(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "state")
 	runtimeStore(t, path)
@@ -36,7 +36,7 @@ func TestClaimHeldRace(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			h, err := s.ClaimHeld("Some_Id.1")
+			h, err := s.ClaimLocked("Some_Id.1")
 			if err == nil {
 				won <- h
 				err = s.Put(sample("Some_Id.1"))
@@ -67,7 +67,7 @@ func TestHold(t *testing.T) {
 	if _, err := s.Hold(t.Context(), "../x"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("hold of no name: %v", err)
 	}
-	h, err := s.ClaimHeld("web")
+	h, err := s.ClaimLocked("web")
 	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*holdEvery)
 	defer cancel()
@@ -75,7 +75,7 @@ func TestHold(t *testing.T) {
 		t.Errorf("hold of what is held: %v", err)
 	}
 	must(t, s.Put(sample("web")))
-	if _, err := other.ClaimHeld("web"); !errors.Is(err, fs.ErrExist) {
+	if _, err := other.ClaimLocked("web"); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("claim of what is held: %v", err)
 	}
 	// The one that waits gets it when it is released.
@@ -90,14 +90,14 @@ func TestHold(t *testing.T) {
 	time.Sleep(holdEvery)
 	must(t, h.Release())
 	must(t, <-got)
-	if _, err := other.ClaimHeld("web"); !errors.Is(err, fs.ErrExist) {
+	if _, err := other.ClaimLocked("web"); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("claim of a record: %v", err)
 	}
 	// Removed while somebody holds it: the next one does not get the old one.
 	h, err = s.Hold(t.Context(), "web")
 	must(t, err)
 	must(t, s.Remove("web"))
-	again, err := other.ClaimHeld("web")
+	again, err := other.ClaimLocked("web")
 	must(t, err)
 	must(t, errors.Join(h.Release(), again.Release()))
 }

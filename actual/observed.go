@@ -24,27 +24,27 @@ type Observed struct {
 	// Exit is what the sentry left in its exit record, nil when there is none
 	// or it belongs to an earlier attempt.
 	Exit *Exit
-	// GoferLeft says of a dead gofer that it left as it should, having seen
+	// GoferExitedCleanly says of a dead gofer that it left as it should, having seen
 	// its sentry die. Each ends soon after the other, so that without this
 	// nobody could tell who was first.
-	GoferLeft bool
+	GoferExitedCleanly bool
 	// Why says why a Liveness is Unknown.
 	Why string
 }
 
-// Held is a name whose record can't be acted on.
-type Held struct {
+// Quarantined is a name whose record can't be acted on.
+type Quarantined struct {
 	Name string `json:"name"`
-	// Reason: HeldCorrupt, HeldNewer, HeldUnreadable, HeldForeign.
+	// Reason: QuarantinedCorrupt, QuarantinedNewer, QuarantinedUnreadable, QuarantinedForeign.
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
 }
 
 // Snapshot is actual state at one moment, a value.
 type Snapshot struct {
-	Sandboxes []Observed // sorted by record name, unique
-	Held      []Held     // sorted by name; never acted on, never recreated
-	Requests  []Request  // sorted by kind and name
+	Sandboxes   []Observed    // sorted by record name, unique
+	Quarantined []Quarantined // sorted by name; never acted on, never recreated
+	Requests    []Request     // sorted by kind and name
 	// Aborted are directories without a record, left by a create that died
 	// before its first Put. Nothing lives in them.
 	Aborted []string
@@ -59,9 +59,9 @@ type Snapshot struct {
 // Request is something an operator asked of the daemon through a file in
 // STATE/requests: it stays until it has been carried out.
 type Request struct {
-	// Kind is RequestRestart, RequestApprove, RequestRecover or RequestRemove.
+	// Kind is RequestRestart, RequestApprove, RequestRepair or RequestRemove.
 	Kind string `json:"kind"`
-	// Name is the sandbox to restart, recover or remove.
+	// Name is the sandbox to restart, repair or remove.
 	Name string `json:"name,omitempty"`
 	// Token identifies the request.
 	Token string `json:"token"`

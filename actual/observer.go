@@ -72,11 +72,11 @@ func (o *Observer) Observe(ctx context.Context) (*Snapshot, error) {
 		full = err.Error()
 	}
 	snap := &Snapshot{
-		Sandboxes: make([]Observed, len(list.Records)),
-		Held:      list.Held,
-		Aborted:   list.Aborted,
-		Requests:  requests,
-		BootID:    boot,
+		Sandboxes:   make([]Observed, len(list.Records)),
+		Quarantined: list.Quarantined,
+		Aborted:     list.Aborted,
+		Requests:    requests,
+		BootID:      boot,
 
 		DiskPressure: disk.Pressure(),
 		DiskFull:     full,
@@ -134,12 +134,12 @@ func (o *Observer) endOf(s *Observed) {
 		return
 	}
 	s.Exit = x
-	left, err := o.store.goferLeft(s.Record)
+	left, err := o.store.goferExitedCleanly(s.Record)
 	if waits && errors.As(err, &errno) {
 		s.Sentry, s.Why = Unknown, err.Error()
 		return
 	}
-	s.GoferLeft = s.Gofer == Dead && left
+	s.GoferExitedCleanly = s.Gofer == Dead && left
 }
 
 // look tells whether the process of id lives, by the handle of it if there is

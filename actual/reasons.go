@@ -140,14 +140,14 @@ const (
 // started.
 const (
 	// It is damaged, missing, or not ours.
-	HeldCorrupt = "RecordCorrupt"
+	QuarantinedCorrupt = "RecordCorrupt"
 	// A later version wrote it: use that version.
-	HeldNewer = "RecordNewer"
+	QuarantinedNewer = "RecordNewer"
 	// The system refused to read it; this is tried again.
-	HeldUnreadable = "RecordUnreadable"
+	QuarantinedUnreadable = "RecordUnreadable"
 	// An entry of the state directory that this program did not make, or a container of an
 	// OCI client.
-	HeldForeign = "NotASandbox"
+	QuarantinedForeign = "NotASandbox"
 )
 
 // Reasons of events.

@@ -25,7 +25,7 @@ import (
 const (
 	RequestRestart = "restart"
 	RequestApprove = "approve"
-	RequestRecover = "recover"
+	RequestRepair  = "recover" // on disk; the verb was called so
 	// RequestRemove orders the removal of a sandbox whose manifest was removed by the
 	// same command.
 	RequestRemove = "remove"
@@ -38,7 +38,7 @@ const maxRequest = 2 << 20
 // the same sandbox replaces the older.
 func requestName(r *Request) (string, error) {
 	switch {
-	case (r.Kind == RequestRestart || r.Kind == RequestRecover || r.Kind == RequestRemove) && ValidName(r.Name):
+	case (r.Kind == RequestRestart || r.Kind == RequestRepair || r.Kind == RequestRemove) && ValidName(r.Name):
 		return r.Kind + "." + r.Name + ".json", nil
 	case r.Kind == RequestApprove && r.Name == "":
 		return r.Kind + ".json", nil

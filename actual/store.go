@@ -69,7 +69,7 @@ type Store struct {
 type cached struct {
 	id   fileID
 	rec  *Record
-	held *Held
+	held *Quarantined
 }
 
 type fileID struct {
@@ -441,9 +441,9 @@ func (s *Store) put(r *Record, file string, urgent bool) error {
 	return err
 }
 
-// Get returns the record of a name. All nil means that there is none. Held
+// Get returns the record of a name. All nil means that there is none. A Quarantined
 // means that there is one which must not be acted on.
-func (s *Store) Get(name string) (*Record, *Held, error) {
+func (s *Store) Get(name string) (*Record, *Quarantined, error) {
 	if !s.valid(name) {
 		return nil, nil, fmt.Errorf("read record of %q: %w", name, errInvalidName)
 	}
@@ -453,9 +453,9 @@ func (s *Store) Get(name string) (*Record, *Held, error) {
 
 // read returns the record of a name, from the cache if its file is the same.
 // exists is false if there is no record file.
-func (s *Store) read(name string) (rec *Record, held *Held, exists bool) {
-	hold := func(reason string, err error) (*Record, *Held, bool) {
-		return nil, &Held{Name: name, Reason: reason, Message: err.Error()}, true
+func (s *Store) read(name string) (rec *Record, held *Quarantined, exists bool) {
+	hold := func(reason string, err error) (*Record, *Quarantined, bool) {
+		return nil, &Quarantined{Name: name, Reason: reason, Message: err.Error()}, true
 	}
 	st, err := s.dirs.Stat(name + "/" + RecordFile)
 	switch {
@@ -465,7 +465,7 @@ func (s *Store) read(name string) (rec *Record, held *Held, exists bool) {
 	case err != nil:
 		// An error is never absence: a second sandbox of the name would be
 		// made beside the first.
-		return hold(HeldUnreadable, err)
+		return hold(QuarantinedUnreadable, err)
 	}
 	id := idOf(&st)
 	s.mu.Lock()
@@ -478,7 +478,7 @@ func (s *Store) read(name string) (rec *Record, held *Held, exists bool) {
 	switch {
 	case held == nil && rec == nil:
 		return nil, nil, false
-	case held != nil && held.Reason == HeldUnreadable:
+	case held != nil && held.Reason == QuarantinedUnreadable:
 		// What the system refused now it may give the next time, and the file
 		// does not change by that.
 		return nil, held, true
@@ -489,16 +489,16 @@ func (s *Store) read(name string) (rec *Record, held *Held, exists bool) {
 	return rec, held, true
 }
 
-func (s *Store) decode(name string) (*Record, *Held) {
-	hold := func(reason string, err error) (*Record, *Held) {
-		return nil, &Held{Name: name, Reason: reason, Message: err.Error()}
+func (s *Store) decode(name string) (*Record, *Quarantined) {
+	hold := func(reason string, err error) (*Record, *Quarantined) {
+		return nil, &Quarantined{Name: name, Reason: reason, Message: err.Error()}
 	}
 	dir, err := s.dir(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil // removed meanwhile
 	case err != nil:
-		return hold(HeldUnreadable, err)
+		return hold(QuarantinedUnreadable, err)
 	}
 	defer dir.Close()
 	rec, err := readRecord(dir, RecordFile, name)
@@ -519,17 +519,17 @@ func (s *Store) decode(name string) (*Record, *Held) {
 	case err == nil && rec != nil && (rec.App().OCI != nil) != s.containers:
 		// It would be taken for one that nobody wants, or that never came to be.
 		if s.containers {
-			return hold(HeldForeign, errors.New("it is the sandbox of a manifest, and this is the state of containers"))
+			return hold(QuarantinedForeign, errors.New("it is the sandbox of a manifest, and this is the state of containers"))
 		}
-		return hold(HeldForeign, errors.New("it is a container of an OCI client, and this is the state of a daemon"))
+		return hold(QuarantinedForeign, errors.New("it is a container of an OCI client, and this is the state of a daemon"))
 	case err == nil:
 		return rec, nil
 	case errors.Is(err, ErrNewerRecord):
-		return hold(HeldNewer, err)
+		return hold(QuarantinedNewer, err)
 	case errors.As(err, &damage), errors.Is(err, errNoRecord):
-		return hold(HeldCorrupt, err)
+		return hold(QuarantinedCorrupt, err)
 	}
-	return hold(HeldUnreadable, err)
+	return hold(QuarantinedUnreadable, err)
 }
 
 // is says whether dir is (still) the directory of a name.
@@ -611,8 +611,8 @@ func readRegular(dir fsys.Dir, name string, limit int64) ([]byte, error) {
 
 // Listing is what is in the state directory.
 type Listing struct {
-	Records []*Record // sorted by name
-	Held    []Held    // sorted by name
+	Records     []*Record     // sorted by name
+	Quarantined []Quarantined // sorted by name
 	// Aborted are directories without a record: creates that died before
 	// their first Put. Nothing lives in them.
 	Aborted []string
@@ -629,7 +629,7 @@ func (s *Store) List() (*Listing, error) {
 	for i, r := range s.readAll(names) {
 		switch {
 		case r.held != nil:
-			l.Held = append(l.Held, *r.held)
+			l.Quarantined = append(l.Quarantined, *r.held)
 		case r.exists:
 			l.Records = append(l.Records, r.rec)
 		default:
@@ -642,7 +642,7 @@ func (s *Store) List() (*Listing, error) {
 
 type readResult struct {
 	rec    *Record
-	held   *Held
+	held   *Quarantined
 	exists bool
 }
 
@@ -657,7 +657,7 @@ func (s *Store) readAll(names []string) []readResult {
 				if r, n := &out[i], names[i]; s.valid(n) {
 					r.rec, r.held, r.exists = s.read(n)
 				} else {
-					r.held = &Held{Name: n, Reason: HeldForeign, Message: errInvalidName.Error()}
+					r.held = &Quarantined{Name: n, Reason: QuarantinedForeign, Message: errInvalidName.Error()}
 				}
 			}
 		})

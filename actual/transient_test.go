@@ -80,7 +80,7 @@ func TestLookWhileMade(t *testing.T) {
 		}
 	}()
 	for range 30000 {
-		if _, held := s.decode("web"); held != nil && held.Reason == HeldCorrupt {
+		if _, held := s.decode("web"); held != nil && held.Reason == QuarantinedCorrupt {
 			t.Error(held.Message)
 			break
 		}
@@ -101,7 +101,7 @@ func TestHeldForAMoment(t *testing.T) {
 	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
 		t.Fatal(err)
 	}
-	if rec, held, err := s.Get("web"); rec != nil || held == nil || held.Reason != HeldUnreadable || err != nil {
+	if rec, held, err := s.Get("web"); rec != nil || held == nil || held.Reason != QuarantinedUnreadable || err != nil {
 		t.Fatalf("%v %v %v", rec, held, err)
 	}
 	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK); err != nil {

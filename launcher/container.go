@@ -36,7 +36,7 @@ type Container struct {
 }
 
 // CreateContainer makes a container as far as its created state and returns the
-// pid of its sentry. The caller holds the id (actual.Store.ClaimHeld). On error
+// pid of its sentry. The caller holds the id (actual.Store.ClaimLocked). On error
 // nothing is left.
 func (l *Launcher) CreateContainer(ctx context.Context, c *Container) (int, error) {
 	rec, err := l.createContainer(ctx, c)

@@ -252,7 +252,7 @@ func (l *Launcher) release(ctx context.Context, rec *actual.Record) error {
 		// No cgroup survives a boot, and the layout may be another one now.
 		dirs = nil
 	}
-	group, err := l.leftGroup(rec, dirs)
+	group, err := l.leftoverGroup(rec, dirs)
 	if err != nil {
 		return fmt.Errorf("open cgroup: %w", err)
 	}
@@ -266,7 +266,7 @@ func (l *Launcher) release(ctx context.Context, rec *actual.Record) error {
 	if err := group.Remove(ctx); err != nil {
 		return fmt.Errorf("remove cgroup: %w", err)
 	}
-	if err := returnNetwork(rec); err != nil {
+	if err := restoreNetwork(rec); err != nil {
 		return err
 	}
 	dir, err := l.store.Dir(rec.Name)

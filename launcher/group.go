@@ -104,9 +104,9 @@ func openGroup(host *cgroup.Host, rec *actual.Record, dirs []string) (*cgroup.Gr
 	return host.Open(dirs)
 }
 
-// leftGroup is openGroup for what is to be removed. A create that died before it
+// leftoverGroup is openGroup for what is to be removed. A create that died before it
 // had written down what it made has left it under the name that it always has.
-func (l *Launcher) leftGroup(rec *actual.Record, dirs []string) (*cgroup.Group, error) {
+func (l *Launcher) leftoverGroup(rec *actual.Record, dirs []string) (*cgroup.Group, error) {
 	if len(rec.Cgroups) == 0 && rec.App().OCI == nil {
 		return l.cgroups.OpenOwn(rec.Name + "-" + rec.UID)
 	}

@@ -267,7 +267,7 @@ func (l *Launcher) abort(create context.Context, rec *actual.Record, cause error
 		rec.Cancelled(reason, time.Now())
 	} else {
 		rec.Failed(untrusted.Line(cause.Error(), 1000), operation.Permanent(cause), time.Now())
-		rec.App().LastExit.PreconditionFailed = operation.Unfit(cause)
+		rec.App().LastExit.PreconditionFailed = operation.PreconditionFailed(cause)
 	}
 	if err := l.store.PutUrgent(rec); err != nil {
 		return fmt.Errorf("record failure: %w", err)

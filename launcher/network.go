@@ -137,9 +137,9 @@ func (l *Launcher) recordNetwork(rec *actual.Record, st *setup.Setup, ns *netns.
 	return nil
 }
 
-// returnNetwork puts back what a sandbox was lent. A namespace that is gone has
+// restoreNetwork puts back what a sandbox was lent. A namespace that is gone has
 // nothing to put it into.
-func returnNetwork(rec *actual.Record) error {
+func restoreNetwork(rec *actual.Record) error {
 	if rec.Network == nil || rec.Network.Path == "" {
 		return nil
 	}

@@ -56,7 +56,7 @@ func TestCreateDenied(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) || operation.Permanent(err) {
 			t.Errorf("%v, expected %q, not for ever", err, want)
 		}
-		if list, err := store.List(); err != nil || len(list.Records)+len(list.Held)+len(list.Aborted) > 0 {
+		if list, err := store.List(); err != nil || len(list.Records)+len(list.Quarantined)+len(list.Aborted) > 0 {
 			t.Errorf("something is on record: %+v %v", list, err)
 		}
 	}

@@ -13,31 +13,31 @@ import (
 	"sandboxctl.dev/launcher/salvage"
 )
 
-// Recover puts a held name right, on an operator's order, and says what was
+// Repair puts a held name right, on an operator's order, and says what was
 // done. Where everything that lives agrees with the second copy of the record,
 // the record is put back and the sandbox goes on. Where nothing lives, the
 // sandbox's directory is set aside and the name is free. Otherwise it is refused,
 // unless end is set: then what lives is ended, and the directory set aside. What
 // was damaged is kept either way. The caller holds the lock of the store, and
 // nobody else works on the name.
-func (l *Launcher) Recover(ctx context.Context, name string, end bool) (string, error) {
-	said, err := l.recover(ctx, name, end)
+func (l *Launcher) Repair(ctx context.Context, name string, end bool) (string, error) {
+	said, err := l.repair(ctx, name, end)
 	if err != nil {
 		return "", fmt.Errorf("repair sandbox %s: %w", name, err)
 	}
 	return said, nil
 }
 
-func (l *Launcher) recover(ctx context.Context, name string, end bool) (string, error) {
+func (l *Launcher) repair(ctx context.Context, name string, end bool) (string, error) {
 	_, held, err := l.store.Get(name)
 	switch {
 	case err != nil:
 		return "", err
 	case held == nil:
 		return "", operation.Permanentf("its record is not quarantined: there is nothing to repair")
-	case held.Reason == actual.HeldNewer:
+	case held.Reason == actual.QuarantinedNewer:
 		return "", operation.Permanentf("%s: %s; use the version of this program that wrote it", held.Reason, held.Message)
-	case held.Reason == actual.HeldForeign:
+	case held.Reason == actual.QuarantinedForeign:
 		return "", operation.Permanentf("%s: %s; this program did not make it, and does not remove it", held.Reason, held.Message)
 	}
 	found, err := salvage.Examine(ctx, l.store, name)

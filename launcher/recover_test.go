@@ -121,13 +121,13 @@ func TestRecoverStrangers(t *testing.T) {
 		t.Errorf("found %s, expected sentry (pid %d) and gofer (pid %d)", e.List(), sentry.id.PID, server.id.PID)
 	}
 	// Unasked nothing is ended.
-	if said, err := ls.Recover(t.Context(), "web", false); err == nil || !strings.Contains(err.Error(), "--end") {
+	if said, err := ls.Repair(t.Context(), "web", false); err == nil || !strings.Contains(err.Error(), "--end") {
 		t.Errorf("%q %v", said, err)
 	}
 	if !sentry.alive(t) || !server.alive(t) {
 		t.Error("something was ended unasked")
 	}
-	said, err := ls.Recover(t.Context(), "web", true)
+	said, err := ls.Repair(t.Context(), "web", true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +178,7 @@ func TestRecoverForgedPids(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, end := range []bool{false, true} {
-			said, err := l.Recover(t.Context(), "web", end)
+			said, err := l.Repair(t.Context(), "web", end)
 			if err != nil || !strings.Contains(said, "nothing of it lived") {
 				t.Errorf("%s: %q %v", what, said, err)
 			}
@@ -206,7 +206,7 @@ func TestRecoverForgedPids(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, end := range []bool{false, true} {
-		if said, err := l.Recover(t.Context(), "web", end); err == nil || !canary.alive(t) {
+		if said, err := l.Repair(t.Context(), "web", end); err == nil || !canary.alive(t) {
 			t.Errorf("%q %v, alive %v", said, err, canary.alive(t))
 		}
 	}
@@ -237,7 +237,7 @@ func TestRecoverOtherNamespace(t *testing.T) {
 		if n := len(found["web"].Processes); n > 0 {
 			t.Errorf("%s: found %s", what, found["web"].List())
 		}
-		if said, err := l.Recover(t.Context(), "web", true); err != nil || !stranger.alive(t) {
+		if said, err := l.Repair(t.Context(), "web", true); err != nil || !stranger.alive(t) {
 			t.Errorf("%s: %q %v, alive: %v", what, said, err, stranger.alive(t))
 		}
 	}
@@ -298,7 +298,7 @@ func TestRecoverUnseen(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, end := range []bool{false, true} {
-			if said, err := l.Recover(t.Context(), "web", end); err == nil || !strings.Contains(err.Error(), "can't be told") {
+			if said, err := l.Repair(t.Context(), "web", end); err == nil || !strings.Contains(err.Error(), "can't be told") {
 				t.Errorf("%s in the place of its directory: %q %v", what, said, err)
 			}
 		}

@@ -18,7 +18,7 @@ func doneReason(a Action) string {
 		return actual.EventRecovered
 	case OpDestroy:
 		return actual.EventStopped
-	case OpRecover:
+	case OpRepair:
 		return actual.EventRecordRepaired
 	case OpForget:
 	}
@@ -56,7 +56,7 @@ func failReason(a Action) string {
 		return actual.EventResumeFailed
 	case OpDestroy:
 		return actual.EventDestroyFailed
-	case OpRecover:
+	case OpRepair:
 		return actual.EventRecordRepairFailed
 	case OpForget:
 	}
@@ -77,8 +77,8 @@ func (l *Loop) announceUnclear(have *actual.Snapshot) {
 			l.event(actual.EventWarning, name, reason, message)
 		}
 	}
-	for i := range have.Held {
-		note(have.Held[i].Name, actual.EventRecordQuarantined, have.Held[i].Reason+": "+have.Held[i].Message)
+	for i := range have.Quarantined {
+		note(have.Quarantined[i].Name, actual.EventRecordQuarantined, have.Quarantined[i].Reason+": "+have.Quarantined[i].Message)
 	}
 	for i := range have.Sandboxes {
 		if o := &have.Sandboxes[i]; unknown(o) {

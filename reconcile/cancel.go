@@ -30,7 +30,7 @@ type Progress struct {
 	Operations map[string]Operation `json:"operations,omitempty"`
 	// Retries are operations that failed, by name.
 	Retries map[string]Retry `json:"retries,omitempty"`
-	// Tried are the tokens of requests to recover that were tried, by name.
+	// Tried are the tokens of requests to repair that were tried, by name.
 	Tried map[string]string `json:"tried,omitempty"`
 }
 

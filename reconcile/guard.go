@@ -178,7 +178,7 @@ const orderWindow = time.Minute
 
 // removed says whether an order to remove is carried out, or overtaken by events.
 func (in *Input) removed(r *actual.Request) bool {
-	if isHeld(in.Actual, r.Name) || in.busy(r.Name) {
+	if isQuarantined(in.Actual, r.Name) || in.busy(r.Name) {
 		return false
 	}
 	if in.Desired.Lookup(r.Name) != nil {

@@ -99,7 +99,7 @@ func TestPlanDenied(t *testing.T) {
 		"no room": {judged(input(true, []*desired.Entry{reconciletest.Entry("a", "a", nil), web}, running(web)), hostPolicy(t, "maxSandboxes: 1")), "", "Running", "Ready=True/Running Stalled=False/Converged"},
 		"no room for the held either": {judged(func() reconcile.Input {
 			in := input(true, []*desired.Entry{web})
-			in.Actual.Held = []actual.Held{{Name: "x"}}
+			in.Actual.Quarantined = []actual.Quarantined{{Name: "x"}}
 			return in
 		}(), hostPolicy(t, "maxSandboxes: 1")), "", "Pending", "Ready=False/PolicyDenied Reconciling=False/Converged Stalled=True/PolicyDenied ManifestValid=True/Valid"},
 		"no room beside the busy": {judged(func() reconcile.Input {

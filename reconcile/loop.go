@@ -43,9 +43,9 @@ type Events interface {
 type Options struct {
 	View     View
 	Launcher Launcher
-	// Recoverer carries out requests to recover; without one they wait.
-	Recoverer Recoverer
-	Requests  Requests
+	// Repairer carries out requests to repair; without one they wait.
+	Repairer Repairer
+	Requests Requests
 	// LastExit is the last exit on record of a name, if set; nil if there is none.
 	LastExit func(name string) *actual.Exit
 	// Publish tells other programs what the loop does and waits for, if set.
@@ -379,7 +379,7 @@ func (l *Loop) act(ctx context.Context, in Input, plan *Plan) time.Duration {
 	free, again := l.workers(in.Now)
 	var start []func()
 	for _, a := range l.queue.order(plan.Actions) {
-		if a.Op == OpRecover && l.opts.Recoverer == nil {
+		if a.Op == OpRepair && l.opts.Repairer == nil {
 			continue
 		}
 		if free[a.Lane] == 0 {
@@ -478,8 +478,8 @@ func (l *Loop) work(ctx context.Context, a Action) {
 			return l.opts.Launcher.Resume(ctx, a.Name, a.Start, a.Ending)
 		case OpDestroy:
 			return l.opts.Launcher.Destroy(ctx, a.Name, a.Ending)
-		case OpRecover:
-			said, err = l.opts.Recoverer.Recover(ctx, a.Name, a.Request.End)
+		case OpRepair:
+			said, err = l.opts.Repairer.Repair(ctx, a.Name, a.Request.End)
 			return err
 		default:
 			return l.opts.Launcher.Forget(ctx, a.Name)
@@ -511,7 +511,7 @@ func (l *Loop) finish(r result) {
 		l.event(actual.EventNormal, a.Name, actual.EventCancelled, fmt.Sprintf("%s (%s) was cancelled: %s (took %s)", a.Op, a.Reason, cancelled.Reason, r.took.Round(time.Millisecond)))
 		return
 	}
-	if a.Op == OpRecover && l.opts.Requests != nil {
+	if a.Op == OpRepair && l.opts.Requests != nil {
 		// It may be that it can't be dropped now.
 		l.progress.Tried[a.Name] = a.Request.Token
 		if err := l.opts.Requests.DropRequest(*a.Request); err != nil {
@@ -524,7 +524,7 @@ func (l *Loop) finish(r result) {
 		l.event(actual.EventNormal, a.Name, doneReason(a), doneMessage(&r, l.lastExit(a.Name)))
 		return
 	}
-	if a.Op != OpRecover { // which is tried once for each request
+	if a.Op != OpRepair { // which is tried once for each request
 		again := l.progress.Retries[a.Name]
 		again.failed(&a, operation.Permanent(r.err), r.err.Error(), time.Now())
 		l.progress.Retries[a.Name] = again
@@ -548,7 +548,7 @@ func (l *Loop) dropRequests(in Input) {
 	}
 	waiting := map[string]bool{}
 	for _, r := range in.Actual.Requests {
-		spent := r.Kind == actual.RequestRecover && l.progress.Tried[r.Name] == r.Token
+		spent := r.Kind == actual.RequestRepair && l.progress.Tried[r.Name] == r.Token
 		if spent {
 			waiting[r.Name] = true
 		}
@@ -566,7 +566,7 @@ func (l *Loop) dropRequests(in Input) {
 func requestDone(in Input, r actual.Request) bool {
 	switch r.Kind {
 	case actual.RequestRestart:
-		if isHeld(in.Actual, r.Name) {
+		if isQuarantined(in.Actual, r.Name) {
 			return false
 		}
 		for i := range in.Actual.Sandboxes {
@@ -577,8 +577,8 @@ func requestDone(in Input, r actual.Request) bool {
 			}
 		}
 		return in.Desired.Complete && in.Desired.Lookup(r.Name) == nil
-	case actual.RequestRecover:
-		return !isHeld(in.Actual, r.Name)
+	case actual.RequestRepair:
+		return !isQuarantined(in.Actual, r.Name)
 	case actual.RequestRemove:
 		return in.removed(&r)
 	case actual.RequestApprove:

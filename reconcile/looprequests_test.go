@@ -122,20 +122,20 @@ func TestLoopRestoreInterrupted(t *testing.T) {
 	})
 }
 
-// recoverer notes what it was asked for, and mends what it is told to end.
-type recoverer struct {
+// repairer notes what it was asked for, and mends what it is told to end.
+type repairer struct {
 	w     *reconciletest.World
 	mu    sync.Mutex
 	tries []bool
 }
 
-func (r *recoverer) tried() string {
+func (r *repairer) tried() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return fmt.Sprint(r.tries)
 }
 
-func (r *recoverer) Recover(_ context.Context, name string, end bool) (string, error) {
+func (r *repairer) Repair(_ context.Context, name string, end bool) (string, error) {
 	r.mu.Lock()
 	r.tries = append(r.tries, end)
 	r.mu.Unlock()
@@ -146,11 +146,11 @@ func (r *recoverer) Recover(_ context.Context, name string, end bool) (string, e
 	return "ended", nil
 }
 
-// One request to recover is one try, whatever comes of it; another is another.
-func TestLoopRecover(t *testing.T) {
+// One request to repair is one try, whatever comes of it; another is another.
+func TestLoopRepair(t *testing.T) {
 	t.Parallel()
-	rec, events := &recoverer{}, &journal{}
-	inLoop(t, func(o *reconcile.Options) { o.Recoverer, o.Events = rec, events }, func(w *reconciletest.World, l *reconcile.Loop, _ *atomic.Int64) {
+	rec, events := &repairer{}, &journal{}
+	inLoop(t, func(o *reconcile.Options) { o.Repairer, o.Events = rec, events }, func(w *reconciletest.World, l *reconcile.Loop, _ *atomic.Int64) {
 		rec.w = w
 		w.Hold("web")
 		w.Want(reconciletest.Entry("web", "a", nil))
@@ -158,18 +158,18 @@ func TestLoopRecover(t *testing.T) {
 		if rec.tried() != "[]" || phase(w, "web") != "none" {
 			t.Errorf("unasked: %v, %s", rec.tried(), phase(w, "web"))
 		}
-		w.Request(actual.Request{Kind: actual.RequestRecover, Name: "web", Token: "1"})
+		w.Request(actual.Request{Kind: actual.RequestRepair, Name: "web", Token: "1"})
 		time.Sleep(time.Hour)
 		if rec.tried() != "[false]" || w.Requests() != 0 {
 			t.Errorf("tried %v, %d requests wait; expected one try and none", rec.tried(), w.Requests())
 		}
-		w.Request(actual.Request{Kind: actual.RequestRecover, Name: "web", Token: "2", End: true})
+		w.Request(actual.Request{Kind: actual.RequestRepair, Name: "web", Token: "2", End: true})
 		time.Sleep(time.Hour)
 		if rec.tried() != "[false true]" || w.Requests() != 0 || phase(w, "web") != "Running" {
 			t.Errorf("tried %v, %d requests wait, it is %s; expected it to be created anew", rec.tried(), w.Requests(), phase(w, "web"))
 		}
-		// Of one that is not held there is nothing to recover.
-		w.Request(actual.Request{Kind: actual.RequestRecover, Name: "web", Token: "3"})
+		// Of one whose record is not quarantined there is nothing to repair.
+		w.Request(actual.Request{Kind: actual.RequestRepair, Name: "web", Token: "3"})
 		time.Sleep(time.Hour)
 		if rec.tried() != "[false true]" || w.Requests() != 0 {
 			t.Errorf("tried %v, %d requests wait", rec.tried(), w.Requests())
@@ -183,7 +183,7 @@ func TestLoopRecover(t *testing.T) {
 // failing can't recover anything now.
 type failing struct{ tries int }
 
-func (f *failing) Recover(context.Context, string, bool) (string, error) {
+func (f *failing) Repair(context.Context, string, bool) (string, error) {
 	f.tries++
 	return "", errors.New("input/output error")
 }
@@ -193,16 +193,16 @@ func (f *failing) Recover(context.Context, string, bool) (string, error) {
 func TestLoopRecoverNotDropped(t *testing.T) {
 	t.Parallel()
 	rec := &failing{}
-	inLoop(t, func(o *reconcile.Options) { o.Recoverer = rec }, func(w *reconciletest.World, _ *reconcile.Loop, _ *atomic.Int64) {
+	inLoop(t, func(o *reconcile.Options) { o.Repairer = rec }, func(w *reconciletest.World, _ *reconcile.Loop, _ *atomic.Int64) {
 		w.Hold("web")
 		w.KeepRequests(3)
-		w.Request(actual.Request{Kind: actual.RequestRecover, Name: "web", Token: "1", End: true})
+		w.Request(actual.Request{Kind: actual.RequestRepair, Name: "web", Token: "1", End: true})
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if rec.tries != 1 || w.Requests() != 0 {
 			t.Errorf("tried %d times, %d requests wait", rec.tries, w.Requests())
 		}
-		w.Request(actual.Request{Kind: actual.RequestRecover, Name: "web", Token: "2", End: true})
+		w.Request(actual.Request{Kind: actual.RequestRepair, Name: "web", Token: "2", End: true})
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if rec.tries != 2 || w.Requests() != 0 {

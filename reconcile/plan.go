@@ -20,7 +20,7 @@ const (
 	OpResume
 	OpDestroy
 	OpForget
-	OpRecover
+	OpRepair
 )
 
 // MarshalText and UnmarshalText are for Progress.
@@ -28,7 +28,7 @@ func (o Op) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
 
 // UnmarshalText reads the word of an operation; one that is not known is none.
 func (o *Op) UnmarshalText(b []byte) error {
-	for *o = OpRecover; *o > 0 && o.String() != string(b); *o-- {
+	for *o = OpRepair; *o > 0 && o.String() != string(b); *o-- {
 		continue
 	}
 	return nil
@@ -45,7 +45,7 @@ func (o Op) String() string {
 		return "destroy"
 	case OpForget:
 		return "forget"
-	case OpRecover:
+	case OpRepair:
 		return "repair"
 	}
 	return "none"
@@ -155,7 +155,7 @@ func tooMany(in *Input, more int) bool {
 	if most == 0 {
 		return false
 	}
-	n := len(in.Actual.Sandboxes) + len(in.Actual.Held) + more
+	n := len(in.Actual.Sandboxes) + len(in.Actual.Quarantined) + more
 	for name := range in.Operations {
 		if !onRecord(in.Actual, name) {
 			n++
@@ -166,7 +166,7 @@ func tooMany(in *Input, more int) bool {
 
 func onRecord(a *actual.Snapshot, name string) bool {
 	_, found := slices.BinarySearchFunc(a.Sandboxes, name, func(o actual.Observed, name string) int { return cmp.Compare(o.Record.Name, name) })
-	return found || isHeld(a, name)
+	return found || isQuarantined(a, name)
 }
 
 // merge walks the two sorted lists side by side.
@@ -207,7 +207,7 @@ func (c *computation) wanted(e *desired.Entry) {
 	name := e.Sandbox.Metadata.Name
 	// A record that can't be read may be the only pointer to a live sandbox of
 	// the name: no second one beside it.
-	if c.in.busy(name) || isHeld(c.in.Actual, name) || e.Sandbox.Spec.Suspend || tooMany(&c.in, c.created) {
+	if c.in.busy(name) || isQuarantined(c.in.Actual, name) || e.Sandbox.Spec.Suspend || tooMany(&c.in, c.created) {
 		return
 	}
 	c.created++
@@ -374,10 +374,10 @@ func (c *computation) held() {
 	for i := range c.in.Actual.Requests {
 		r := &c.in.Actual.Requests[i]
 		// One request is one try, whatever its outcome: the person who asked reads it.
-		if r.Kind != actual.RequestRecover || c.in.busy(r.Name) || !isHeld(c.in.Actual, r.Name) || c.in.Tried[r.Name] == r.Token {
+		if r.Kind != actual.RequestRepair || c.in.busy(r.Name) || !isQuarantined(c.in.Actual, r.Name) || c.in.Tried[r.Name] == r.Token {
 			continue
 		}
-		c.add(Action{Op: OpRecover, Name: r.Name, Request: r, Reason: actual.ReasonRepairRequested})
+		c.add(Action{Op: OpRepair, Name: r.Name, Request: r, Reason: actual.ReasonRepairRequested})
 		added = true
 	}
 	if added {
@@ -424,9 +424,9 @@ func (c *computation) request(name string) *actual.Request {
 	return nil
 }
 
-func isHeld(a *actual.Snapshot, name string) bool {
-	for i := range a.Held {
-		if a.Held[i].Name == name {
+func isQuarantined(a *actual.Snapshot, name string) bool {
+	for i := range a.Quarantined {
+		if a.Quarantined[i].Name == name {
 			return true
 		}
 	}

@@ -149,14 +149,14 @@ func TestPlan(t *testing.T) {
 		"gofer died":           {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { o.Gofer = actual.Dead })), "destroy web GoferDied failures=1"},
 		"both died":            {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { o.Sentry, o.Gofer = actual.Dead, actual.Dead })), "destroy web GoferDied failures=1"},
 		"sentry killed, the gofer left": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
-			o.Sentry, o.Gofer, o.GoferLeft = actual.Dead, actual.Dead, true
+			o.Sentry, o.Gofer, o.GoferExitedCleanly = actual.Dead, actual.Dead, true
 		})), "destroy web SentryKilled failures=1"},
 		"gofer died, the sentry ended": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
 			o.Sentry, o.Gofer = actual.Dead, actual.Dead
 			o.Exit = &actual.Exit{Known: true, Code: 137, Signal: 9, Reason: actual.ReasonSignaled, At: now}
 		})), "destroy web GoferDied failures=1"},
 		"killed inside, the gofer left": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
-			o.Sentry, o.Gofer, o.GoferLeft = actual.Dead, actual.Dead, true
+			o.Sentry, o.Gofer, o.GoferExitedCleanly = actual.Dead, actual.Dead, true
 			o.Exit = &actual.Exit{Known: true, Code: 137, Signal: 9, Reason: actual.ReasonSignaled, At: now}
 		})), "destroy web Exited failures=1"},
 		"exited, both dead": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
@@ -258,14 +258,14 @@ func TestPlan(t *testing.T) {
 		t.Errorf("restart carried out: %q", got)
 	}
 	in = input(true, []*desired.Entry{web})
-	in.Actual.Held = []actual.Held{{Name: "web", Reason: actual.HeldCorrupt}}
+	in.Actual.Quarantined = []actual.Quarantined{{Name: "web", Reason: actual.QuarantinedCorrupt}}
 	if got := show(reconcile.Compute(in)); got != "" {
 		t.Errorf("held: %q", got)
 	}
-	in.Actual.Held = append(in.Actual.Held, actual.Held{Name: "y", Reason: actual.HeldCorrupt})
+	in.Actual.Quarantined = append(in.Actual.Quarantined, actual.Quarantined{Name: "y", Reason: actual.QuarantinedCorrupt})
 	in.Actual.Sandboxes = []actual.Observed{running(reconciletest.Entry("x", "a", nil))}
 	in.Actual.Requests = []actual.Request{
-		{Kind: actual.RequestRecover, Name: "web", Token: "t"}, {Kind: actual.RequestRecover, Name: "x", Token: "u"}, {Kind: actual.RequestRecover, Name: "gone", Token: "v"},
+		{Kind: actual.RequestRepair, Name: "web", Token: "t"}, {Kind: actual.RequestRepair, Name: "x", Token: "u"}, {Kind: actual.RequestRepair, Name: "gone", Token: "v"},
 	}
 	plan := reconcile.Compute(in)
 	if got := show(plan); got != "repair web RepairRequested; destroy x ManifestRemoved graceful" && got != "repair web RepairRequested; destroy x ManifestRemoved graceful; guard [x]" {
@@ -375,9 +375,9 @@ func situation(t *rapid.T) reconcile.Input {
 		case 0:
 		case 1:
 			if rapid.Bool().Draw(t, "recover") {
-				in.Actual.Requests = append(in.Actual.Requests, actual.Request{Kind: actual.RequestRecover, Name: n})
+				in.Actual.Requests = append(in.Actual.Requests, actual.Request{Kind: actual.RequestRepair, Name: n})
 			}
-			in.Actual.Held = append(in.Actual.Held, actual.Held{Name: n, Reason: actual.HeldCorrupt})
+			in.Actual.Quarantined = append(in.Actual.Quarantined, actual.Quarantined{Name: n, Reason: actual.QuarantinedCorrupt})
 		default:
 			o := running(reconciletest.Entry(n, "x", nil))
 			r := o.Record
@@ -429,15 +429,15 @@ func TestPlanProperties(t *testing.T) {
 			if _, busy := in.Operations[a.Name]; busy {
 				t.Fatalf("%s is busy", a.Name)
 			}
-			for _, h := range in.Actual.Held {
+			for _, h := range in.Actual.Quarantined {
 				// Nothing but what was asked for.
-				asked := slices.ContainsFunc(in.Actual.Requests, func(r actual.Request) bool { return r.Kind == actual.RequestRecover && r.Name == a.Name })
-				if h.Name == a.Name && (a.Op != reconcile.OpRecover || !asked) {
+				asked := slices.ContainsFunc(in.Actual.Requests, func(r actual.Request) bool { return r.Kind == actual.RequestRepair && r.Name == a.Name })
+				if h.Name == a.Name && (a.Op != reconcile.OpRepair || !asked) {
 					t.Fatalf("%s %s: its record is held", a.Op, a.Name)
 				}
 			}
-			if a.Op == reconcile.OpRecover {
-				if !slices.ContainsFunc(in.Actual.Held, func(h actual.Held) bool { return h.Name == a.Name }) {
+			if a.Op == reconcile.OpRepair {
+				if !slices.ContainsFunc(in.Actual.Quarantined, func(h actual.Quarantined) bool { return h.Name == a.Name }) {
 					t.Fatalf("%s %s: its record is not held", a.Op, a.Name)
 				}
 				continue

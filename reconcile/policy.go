@@ -21,7 +21,7 @@ func died(o *actual.Observed, bootID string) string {
 		return actual.ReasonHostRebooted
 	case o.Record.BootID != bootID:
 		return actual.ReasonExited // before the host went down
-	case o.Sentry == actual.Dead && o.Gofer == actual.Dead && !o.GoferLeft && (o.Exit == nil || o.Exit.Killed()):
+	case o.Sentry == actual.Dead && o.Gofer == actual.Dead && !o.GoferExitedCleanly && (o.Exit == nil || o.Exit.Killed()):
 		// A sentry that loses its gofer kills the application and ends.
 		return actual.ReasonGoferDied
 	case o.Exit != nil:

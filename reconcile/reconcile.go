@@ -54,11 +54,11 @@ type Launcher interface {
 	Forget(ctx context.Context, name string) error
 }
 
-// Recoverer puts names right whose record is held. It is called for one name by
+// Repairer puts names right whose record is quarantined. It is called for one name by
 // one worker at a time, and never unasked.
-type Recoverer interface {
-	// Recover puts the record back if what lives proves it, or frees the name if
+type Repairer interface {
+	// Repair puts the record back if what lives proves it, or frees the name if
 	// nothing lives, and says what it did. Otherwise it ends what lives, if end
 	// is set, or fails with what keeps it.
-	Recover(ctx context.Context, name string, end bool) (said string, err error)
+	Repair(ctx context.Context, name string, end bool) (said string, err error)
 }

@@ -199,7 +199,7 @@ func Statuses(in Input, plan Plan) []Status {
 		o := &in.Actual.Sandboxes[i]
 		add(v.recorded(o, in.Desired.Lookup(o.Record.Name)))
 	}
-	for _, h := range in.Actual.Held {
+	for _, h := range in.Actual.Quarantined {
 		if !seen[h.Name] {
 			add(v.held(h, in.Desired.Lookup(h.Name)))
 		}
@@ -551,13 +551,13 @@ func (v *view) pending(e *desired.Entry) Status {
 }
 
 // held words a name whose record can't be acted on.
-func (v *view) held(h actual.Held, e *desired.Entry) Status {
+func (v *view) held(h actual.Quarantined, e *desired.Entry) Status {
 	s := Status{Name: h.Name, Phase: PhaseQuarantined, Problems: v.problems[h.Name]}
 	if e != nil {
 		s.SourceFile, s.SourceLine = e.Source.File, e.Source.Line
 	}
 	msg := h.Reason + ": " + h.Message + "; what runs is left running and nothing is started"
-	if h.Reason == actual.HeldCorrupt || h.Reason == actual.HeldUnreadable {
+	if h.Reason == actual.QuarantinedCorrupt || h.Reason == actual.QuarantinedUnreadable {
 		msg += "; `sandboxctl repair " + h.Name + "` puts it right"
 	}
 	doing := Condition{Type: CondReconciling, Status: False, Reason: actual.ReasonConverged}

@@ -91,31 +91,31 @@ func Permanent(err error) bool {
 	return errors.As(err, &p) && p.Permanent()
 }
 
-// unfitError is an error that lasts until somebody changes the host or the root of
+// preconditionError is an error that lasts until somebody changes the host or the root of
 // the sandbox. It is tried again: what is missing may be made or mounted.
-type unfitError struct{ error }
+type preconditionError struct{ error }
 
-func (e *unfitError) Unwrap() error { return e.error }
+func (e *preconditionError) Unwrap() error { return e.error }
 
-// Unfit says so.
-func (e *unfitError) Unfit() bool { return true }
+// PreconditionFailed says so.
+func (e *preconditionError) PreconditionFailed() bool { return true }
 
-// UnfitPath marks an error to open what a manifest names if it says that it is not
+// PathPrecondition marks an error to open what a manifest names if it says that it is not
 // there, or is not what it should be; it returns others as they are.
-func UnfitPath(err error) error {
+func PathPrecondition(err error) error {
 	for _, errno := range []error{unix.ENOENT, unix.ENOTDIR, unix.EISDIR, unix.EACCES, unix.ENAMETOOLONG} {
 		if errors.Is(err, errno) {
-			return &unfitError{err}
+			return &preconditionError{err}
 		}
 	}
 	return err
 }
 
-// Unfit says whether an error lasts until somebody changes the host or the root of
-// the sandbox: the chain of the error has a method Unfit that says so.
-func Unfit(err error) bool {
-	var u interface{ Unfit() bool }
-	return errors.As(err, &u) && u.Unfit()
+// PreconditionFailed says whether an error lasts until somebody changes the host or the root of
+// the sandbox: the chain of the error has a method PreconditionFailed that says so.
+func PreconditionFailed(err error) bool {
+	var u interface{ PreconditionFailed() bool }
+	return errors.As(err, &u) && u.PreconditionFailed()
 }
 
 // CancelReason is why an operation was cancelled, "" if it was not.

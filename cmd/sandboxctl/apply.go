@@ -390,7 +390,7 @@ func (w *world) forgets(ms []manifest) bool {
 			return true
 		}
 	}
-	return slices.ContainsFunc(w.in.Actual.Held, func(h actual.Held) bool { return !among(ms, h.Name) })
+	return slices.ContainsFunc(w.in.Actual.Quarantined, func(h actual.Quarantined) bool { return !among(ms, h.Name) })
 }
 
 // onceSettled is once, but for a file that is being written just then.

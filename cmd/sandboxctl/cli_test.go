@@ -319,7 +319,7 @@ func TestLogs(t *testing.T) {
 		}
 	}
 	must(t, os.WriteFile(filepath.Join(c.state, "sandboxes", "old", "meta.json"), []byte("{"), 0o600))
-	if code := c.run("logs", "old"); code != exit.Failure || !strings.Contains(c.err.String(), actual.HeldCorrupt) {
+	if code := c.run("logs", "old"); code != exit.Failure || !strings.Contains(c.err.String(), actual.QuarantinedCorrupt) {
 		t.Errorf("%d %s", code, c.err.String())
 	}
 	// Following ends when the caller has had enough, as it should.

@@ -233,7 +233,7 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, opts launcher.Optio
 	if err != nil {
 		return nil, err
 	}
-	dirOpts.Expected = len(list.Records)+len(list.Held) > 0
+	dirOpts.Expected = len(list.Records)+len(list.Quarantined) > 0
 	old, _, err := store.DaemonInfo()
 	if err != nil {
 		log.Warn("what the last daemon has written down can't be read", "err", err)
@@ -257,7 +257,7 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, opts launcher.Optio
 	d.info.HostPolicy = actual.PolicyRef{Path: hostPolicy.Options().Path, Optional: hostPolicy.Options().Optional}
 	d.loop = reconcile.New(reconcile.Options{
 		View:     &view.View{Source: d.dir, Observer: d.observer, Network: lookAtNetwork, Policy: policy},
-		Launcher: l, Recoverer: l, Requests: store, Events: d.journal, Publish: d.publish,
+		Launcher: l, Repairer: l, Requests: store, Events: d.journal, Publish: d.publish,
 		LastExit: func(name string) *actual.Exit {
 			rec, _, err := store.Get(name)
 			if err != nil || rec == nil {

@@ -118,8 +118,8 @@ func describe(out io.Writer, w *world, s *reconcile.Status, events []actual.Even
 		}
 		line("Last exit", "%s, %s", how, timeText(x.At, w.in.Now))
 	}
-	for i := range w.in.Actual.Held {
-		if h := &w.in.Actual.Held[i]; h.Name == s.Name {
+	for i := range w.in.Actual.Quarantined {
+		if h := &w.in.Actual.Quarantined[i]; h.Name == s.Name {
 			line("Evidence", "%s", evidenceText(h, w.evidence[s.Name]))
 		}
 	}
@@ -190,9 +190,9 @@ func (w *world) replacedFiles(name string) (out []string) {
 
 // evidenceText says what is known of a sandbox whose record is quarantined, and what
 // repair would make of it.
-func evidenceText(h *actual.Held, e *salvage.Evidence) string {
+func evidenceText(h *actual.Quarantined, e *salvage.Evidence) string {
 	switch {
-	case h.Reason != actual.HeldCorrupt && h.Reason != actual.HeldUnreadable:
+	case h.Reason != actual.QuarantinedCorrupt && h.Reason != actual.QuarantinedUnreadable:
 		return e.List() + " of it found alive; repair is not for this"
 	case e.Gap == "":
 		return e.List() + " live, and agree with the second copy of the record: repair restores it from there"

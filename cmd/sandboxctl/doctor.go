@@ -220,8 +220,8 @@ func (a *app) checkState(ctx context.Context) []finding {
 	} else {
 		out = append(out, checkDisk(store))
 	}
-	for i := range w.in.Actual.Held {
-		h := &w.in.Actual.Held[i]
+	for i := range w.in.Actual.Quarantined {
+		h := &w.in.Actual.Quarantined[i]
 		out = append(out, finding{"record of " + h.Name, levelError, h.Reason + ": " + h.Message + "; " + evidenceText(h, w.evidence[h.Name])})
 	}
 	out = append(out, checkSetups(store, w.in.Actual.Sandboxes)...)

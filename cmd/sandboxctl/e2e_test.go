@@ -254,7 +254,7 @@ func cleanState(env *testscript.Env, state string, open func(string) (*actual.St
 	for _, rec := range list.Records {
 		must("destroy", l.Destroy(ctx, rec.Name, actual.Ending{Reason: "TestOver"}))
 	}
-	for _, h := range list.Held {
+	for _, h := range list.Quarantined {
 		must("end", l.EndUnrecorded(ctx, h.Name))
 	}
 	// The daemon was killed a moment ago, in the middle of whatever it did: the

@@ -145,7 +145,7 @@ func (r *logReader) runs() ([]logRun, error) {
 		return nil, err
 	}
 	if held != nil {
-		return nil, heldError(held)
+		return nil, quarantinedError(held)
 	}
 	var runs []logRun
 	if rec != nil {
@@ -349,7 +349,7 @@ func (a *app) completeLogs(cmd *cobra.Command, args []string, to string) ([]stri
 	return names, directive
 }
 
-func heldError(h *actual.Held) error {
+func quarantinedError(h *actual.Quarantined) error {
 	return fmt.Errorf("sandbox %s: %s: %s", h.Name, h.Reason, h.Message)
 }
 

@@ -40,7 +40,7 @@ What was damaged is kept below the state directory, in damaged/.`,
   sandboxctl repair web
   sandboxctl repair --end web`,
 		Args:              exit.Args("NAME"),
-		ValidArgsFunction: a.completeHeld,
+		ValidArgsFunction: a.completeQuarantined,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			w, err := a.once(cmd.Context())
 			if err != nil {
@@ -105,7 +105,7 @@ func (a *app) repair(ctx context.Context, name string, end bool, timeout time.Du
 	if err != nil {
 		return "", err
 	}
-	said, err := l.Recover(ctx, name, end)
+	said, err := l.Repair(ctx, name, end)
 	event := actual.Event{Type: actual.EventNormal, Sandbox: name, Reason: actual.EventRecordRepaired, Message: said}
 	if err != nil {
 		event.Type, event.Reason, event.Message = actual.EventWarning, actual.EventRecordRepairFailed, err.Error()
@@ -122,7 +122,7 @@ func (a *app) askRepair(ctx context.Context, store *actual.Store, name string, e
 	if err := events.Next(func(actual.Event) error { return nil }); err != nil {
 		return "", err
 	}
-	r := actual.Request{Kind: actual.RequestRecover, Name: name, Token: token, End: end}
+	r := actual.Request{Kind: actual.RequestRepair, Name: name, Token: token, End: end}
 	if err := store.PutRequest(r); err != nil {
 		return "", err
 	}
@@ -155,12 +155,12 @@ func (a *app) askRepair(ctx context.Context, store *actual.Store, name string, e
 	}
 }
 
-// completeHeld completes the names whose records are held.
-func (a *app) completeHeld(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+// completeQuarantined completes the names whose records are quarantined.
+func (a *app) completeQuarantined(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	return a.complete(args, func(l *actual.Listing) []string {
 		var names []string
-		for i := range l.Held {
-			names = append(names, l.Held[i].Name)
+		for i := range l.Quarantined {
+			names = append(names, l.Quarantined[i].Name)
 		}
 		return names
 	})

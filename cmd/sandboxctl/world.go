@@ -205,7 +205,7 @@ func (v *viewer) Load(ctx context.Context) (*desired.Snapshot, error) {
 			v.specs[rec.SourceDigest] = rec
 		}
 	}
-	v.dir.Expect(len(list.Records)+len(list.Held) > 0)
+	v.dir.Expect(len(list.Records)+len(list.Quarantined) > 0)
 	return v.dir.Load(ctx)
 }
 
@@ -272,11 +272,11 @@ func (v *viewer) findStrays(w *world) ([]salvage.Marked, error) {
 // examine finds the processes of names that are held, and adds them to their
 // statuses.
 func (v *viewer) examine(ctx context.Context, w *world) error {
-	if len(w.in.Actual.Held) == 0 {
+	if len(w.in.Actual.Quarantined) == 0 {
 		return nil
 	}
-	names := make([]string, len(w.in.Actual.Held))
-	for i, h := range w.in.Actual.Held {
+	names := make([]string, len(w.in.Actual.Quarantined))
+	for i, h := range w.in.Actual.Quarantined {
 		names[i] = h.Name
 	}
 	var err error
@@ -329,7 +329,7 @@ func (w *world) record(name string) *actual.Record {
 
 // onRecord says whether there is anything of a sandbox.
 func (w *world) onRecord(name string) bool {
-	return w.record(name) != nil || slices.ContainsFunc(w.in.Actual.Held, func(h actual.Held) bool { return h.Name == name })
+	return w.record(name) != nil || slices.ContainsFunc(w.in.Actual.Quarantined, func(h actual.Quarantined) bool { return h.Name == name })
 }
 
 // removing says whether a sandbox is about to be removed, or being removed.

@@ -67,7 +67,7 @@ func TestGofer(t *testing.T) {
 			t.Parallel()
 			g := startGofer(t, serve(t, hostFiles(t), c.readOnly))
 			pid := g.cmd.Process.Pid
-			// Held, it is as it was started.
+			// Gated, it is as it was started.
 			if got := status(t, pid, "Seccomp"); got != "0" {
 				t.Errorf("before its gate is open it has gone ahead: %s", got)
 			}

@@ -105,7 +105,7 @@ func detach(s setup.Source) (*tree, error) {
 	path := s.Path
 	src, err := OpenSource(&s)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, operation.UnfitPath(err))
+		return nil, fmt.Errorf("open %s: %w", path, operation.PathPrecondition(err))
 	}
 	defer src.Close()
 	info, err := src.Stat()

@@ -28,8 +28,8 @@ const (
 	OrphanProcess Kind = "OrphanProcess"
 	// DuplicateProcess is a second live sentry or gofer of one name.
 	DuplicateProcess Kind = "DuplicateProcess"
-	// LeftCgroup is a cgroup of a sandbox that has none, or not this one.
-	LeftCgroup Kind = "LeftCgroup"
+	// LeftoverCgroup is a cgroup of a sandbox that has none, or not this one.
+	LeftoverCgroup Kind = "LeftoverCgroup"
 	// LeftTemp is a temporary file of the atomic writer.
 	LeftTemp Kind = "LeftTemp"
 	// LeftSocket is the control socket of a stopped sandbox.
@@ -174,7 +174,7 @@ func begin(store *actual.Store, opts Options) (_ *view, err error) {
 	for _, r := range v.list.Records {
 		v.by[r.Name] = r
 	}
-	for _, h := range v.list.Held {
+	for _, h := range v.list.Quarantined {
 		v.held[h.Name] = true
 	}
 	return v, nil
@@ -341,9 +341,9 @@ func (v *view) groups(store *actual.Store) error {
 		for _, d := range dirs {
 			switch {
 			case r.Phase == actual.PhaseStopped && r.CgroupPlace == "":
-				v.add(LeftCgroup, "%s of %s, which is stopped", d, r.Name)
+				v.add(LeftoverCgroup, "%s of %s, which is stopped", d, r.Name)
 			case !slices.Contains(r.Cgroups, d) && !v.underWay(r.Name) && r.Phase != actual.PhaseStopped:
-				v.add(LeftCgroup, "%s of %s is not on its record", d, r.Name)
+				v.add(LeftoverCgroup, "%s of %s is not on its record", d, r.Name)
 			}
 		}
 		v.members(r, dirs)
@@ -354,7 +354,7 @@ func (v *view) groups(store *actual.Store) error {
 			return err
 		}
 		for _, d := range dirs {
-			v.add(LeftCgroup, "%s of %s", d, whose)
+			v.add(LeftoverCgroup, "%s of %s", d, whose)
 		}
 	}
 	return nil

@@ -349,7 +349,7 @@ func TestCgroups(t *testing.T) {
 	})
 	all := make([]Kind, len(g.Dirs()))
 	for i := range all {
-		all[i] = LeftCgroup
+		all[i] = LeftoverCgroup
 	}
 	past, err := Groups(w.store)
 	must(t, err)

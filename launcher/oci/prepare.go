@@ -41,7 +41,7 @@ func (r *Runtime) Prepare(id, path string) (*Prepared, error) {
 	if err := r.launcher.CheckStrays(id); err != nil {
 		return nil, err
 	}
-	hold, err := r.store.ClaimHeld(id)
+	hold, err := r.store.ClaimLocked(id)
 	if errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("%w: %s", ErrExist, id)
 	}

@@ -134,7 +134,7 @@ func (r *Runtime) look(id string) (string, *actual.Record, error) {
 	switch {
 	case err != nil:
 		return "", nil, err
-	case held != nil && held.Reason == actual.HeldForeign:
+	case held != nil && held.Reason == actual.QuarantinedForeign:
 		return "", nil, fmt.Errorf("look at %s: %s: %s", id, held.Reason, held.Message)
 	case held != nil:
 		return "", nil, fmt.Errorf("%w of %s: %s: %s", errUnreadable, id, held.Reason, held.Message)
@@ -209,7 +209,7 @@ func (r *Runtime) List() ([]State, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, h := range l.Held {
+	for _, h := range l.Quarantined {
 		r.warn("%s: %s: %s", h.Name, h.Reason, h.Message)
 	}
 	out := []State{}

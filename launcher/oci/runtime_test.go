@@ -425,7 +425,7 @@ func TestCreateExists(t *testing.T) {
 	r.put(t, "web", actual.PhaseStopped, nil)
 	before := content(t, filepath.Join(r.root, "sandboxes", "web", "meta.json"))
 	// Another process that is about to write its record.
-	hold, err := r.store.ClaimHeld("held")
+	hold, err := r.store.ClaimLocked("held")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -613,7 +613,7 @@ func TestDaemonsState(t *testing.T) {
 	}
 	defer s.Close()
 	list, err := s.List()
-	if err != nil || len(list.Records) != 1 || list.Records[0].Name != "web" || len(list.Held) != 1 || list.Held[0].Reason != actual.HeldForeign {
+	if err != nil || len(list.Records) != 1 || list.Records[0].Name != "web" || len(list.Quarantined) != 1 || list.Quarantined[0].Reason != actual.QuarantinedForeign {
 		t.Errorf("a daemon sees %+v %v", list, err)
 	}
 }

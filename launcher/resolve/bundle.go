@@ -26,7 +26,7 @@ func readBundleConfig(bundle *setup.Source) (*specs.Spec, error) {
 	dir := bundle.Path
 	d, err := hostfs.OpenSource(bundle)
 	if err != nil {
-		return nil, fmt.Errorf("open bundle %s: %w", dir, operation.UnfitPath(err))
+		return nil, fmt.Errorf("open bundle %s: %w", dir, operation.PathPrecondition(err))
 	}
 	defer d.Close()
 	if err := checkInPlace(d, dir); err != nil {
@@ -34,7 +34,7 @@ func readBundleConfig(bundle *setup.Source) (*specs.Spec, error) {
 	}
 	f, err := hostfs.OpenBeneath(int(d.Fd()), "config.json", unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
-		return nil, fmt.Errorf("open %s/config.json: %w", dir, operation.UnfitPath(err))
+		return nil, fmt.Errorf("open %s/config.json: %w", dir, operation.PathPrecondition(err))
 	}
 	defer f.Close()
 	info, err := f.Stat()

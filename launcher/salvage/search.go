@@ -160,7 +160,7 @@ func (s *Search) strays(store *actual.Store, wanted func(name string) bool) ([]M
 			passed[r.Name] = true
 		}
 	}
-	for _, h := range list.Held {
+	for _, h := range list.Quarantined {
 		passed[h.Name] = true
 	}
 	return s.living(

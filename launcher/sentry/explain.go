@@ -21,7 +21,7 @@ import (
 // is fit for a terminal.
 type CommandError struct {
 	text string
-	// NotFound says that the command is not there, as opposed to unfit.
+	// NotFound says that the command is not there, as opposed to one that is no program.
 	NotFound bool
 	// other says that nobody knows whether it lasts.
 	other bool
@@ -31,8 +31,8 @@ type CommandError struct {
 func (e *CommandError) Error() string { return e.text }
 func (e *CommandError) Unwrap() error { return e.cause }
 
-// Unfit says whether it lasts until somebody changes the root or the manifest.
-func (e *CommandError) Unfit() bool { return !e.other }
+// PreconditionFailed says whether it lasts until somebody changes the root or the manifest.
+func (e *CommandError) PreconditionFailed() bool { return !e.other }
 
 // What gVisor says, see user.ResolveExecutablePath and loader.Load.
 var (

@@ -54,8 +54,8 @@ func TestExplainCommand(t *testing.T) {
 		}
 		// What is not known may come right by itself.
 		unknown := slices.Contains([]string{"none of these", "something else", "no such limit", "too many processes", "too many, at a start"}, name)
-		if operation.Unfit(err) == unknown {
-			t.Errorf("%s: unfit: %v", name, !unknown)
+		if operation.PreconditionFailed(err) == unknown {
+			t.Errorf("%s: precondition failed: %v", name, !unknown)
 		}
 		if strings.ContainsAny(err.Error(), "\x1b\n") {
 			t.Errorf("%s: %q", name, err)

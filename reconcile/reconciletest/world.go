@@ -32,7 +32,7 @@ type World struct {
 	lastPID  int
 	inode    uint64
 	uids     int
-	held     []actual.Held
+	held     []actual.Quarantined
 	requests []actual.Request
 	aborted  map[string]bool
 	boot     string
@@ -137,14 +137,14 @@ func (w *World) Request(r actual.Request) {
 func (w *World) Hold(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.held = append(w.held, actual.Held{Name: name, Reason: actual.HeldCorrupt, Message: "damaged"})
+	w.held = append(w.held, actual.Quarantined{Name: name, Reason: actual.QuarantinedCorrupt, Message: "damaged"})
 }
 
 // Release makes a name that was held free.
 func (w *World) Release(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.held = slices.DeleteFunc(w.held, func(h actual.Held) bool { return h.Name == name })
+	w.held = slices.DeleteFunc(w.held, func(h actual.Quarantined) bool { return h.Name == name })
 	w.notify()
 }
 
@@ -234,15 +234,15 @@ func (w *World) Load(context.Context) (*desired.Snapshot, error) {
 func (w *World) Observe(context.Context) (*actual.Snapshot, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s := &actual.Snapshot{BootID: w.boot, Held: slices.Clone(w.held), Requests: slices.Clone(w.requests)}
+	s := &actual.Snapshot{BootID: w.boot, Quarantined: slices.Clone(w.held), Requests: slices.Clone(w.requests)}
 	for _, r := range w.records {
-		if slices.ContainsFunc(w.held, func(h actual.Held) bool { return h.Name == r.Name }) {
+		if slices.ContainsFunc(w.held, func(h actual.Quarantined) bool { return h.Name == r.Name }) {
 			continue
 		}
 		o := actual.Observed{Record: r, Sentry: w.live(r.Sentry), Gofer: w.live(r.Gofer)}
 		if o.Sentry == actual.Dead {
 			o.Exit = w.exits[key(r)]
-			o.GoferLeft = w.left[key(r)]
+			o.GoferExitedCleanly = w.left[key(r)]
 		}
 		s.Sandboxes = append(s.Sandboxes, o)
 	}
@@ -422,7 +422,7 @@ func (w *World) Create(ctx context.Context, e *desired.Entry, restart *actual.Re
 	w.mu.Lock()
 	sentry, gofer := w.spawn(), w.spawn()
 	w.mu.Unlock()
-	// Held at the gate: a crash here makes both leave.
+	// Gated: a crash here makes both leave.
 	if err := w.step("create", name, "held"); err != nil || sentry == nil || gofer == nil {
 		w.mu.Lock()
 		for _, id := range []*actual.Identity{sentry, gofer} {

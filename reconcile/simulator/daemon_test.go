@@ -70,7 +70,7 @@ func (h *host) runDaemon(ctx context.Context, p *program) error {
 	}
 	d := &daemon{h: h, p: p, store: s, t: newTask(p, "loop")}
 	d.t.loop, d.unswept = true, busy > 0
-	d.source = &source{h: h, t: d.t, files: map[string]*manifestText{}, seen: map[string]bool{}, missing: map[string]time.Time{}, expected: len(list.Records)+len(list.Held) > 0}
+	d.source = &source{h: h, t: d.t, files: map[string]*manifestText{}, seen: map[string]bool{}, missing: map[string]time.Time{}, expected: len(list.Records)+len(list.Quarantined) > 0}
 	opts := reconcile.Options{}
 	if old, _, err := s.DaemonInfo(); err == nil && old != nil {
 		opts.Removals = old.Removals

@@ -91,7 +91,7 @@ type stats struct {
 	Steps, Calls, Events, Episodes, Passes            int
 	Crashes, DoubleCrashes, PowerCuts, Reboots, Stops int
 	Lost, Faults, PIDReuses, Spawns, Kills            int
-	Creates, Destroys, Forgets, Acks, Held            int
+	Creates, Destroys, Forgets, Acks, Quarantined     int
 }
 
 func (s *stats) add(o *stats) {
@@ -114,7 +114,7 @@ func (s *stats) add(o *stats) {
 	s.Destroys += o.Destroys
 	s.Forgets += o.Forgets
 	s.Acks += o.Acks
-	s.Held += o.Held
+	s.Quarantined += o.Quarantined
 }
 
 // host is everything that is there without the daemon.
@@ -401,7 +401,7 @@ func (h *host) exit(p *program) {
 		if q == nil {
 			continue
 		}
-		if q.holder == p && q.gate == gateHeld && !h.is("gate-without-eof") {
+		if q.holder == p && q.gate == gateShut && !h.is("gate-without-eof") {
 			q.gate = gateEOF
 		}
 	}

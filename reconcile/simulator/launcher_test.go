@@ -250,12 +250,12 @@ func (o *op) spawnPair(rec *actual.Record, dir *inode) (*pair, error) {
 		return nil, err
 	}
 	p := &pair{}
-	if p.sentry, err = o.startHeld(rec, "sentry", exit); err != nil {
+	if p.sentry, err = o.startGated(rec, "sentry", exit); err != nil {
 		return nil, err
 	}
 	left, err := o.h.create(o.t, dir, actual.GoferExitFile, false, true)
 	if err == nil {
-		p.gofer, err = o.startHeld(rec, "gofer", left)
+		p.gofer, err = o.startGated(rec, "gofer", left)
 	}
 	if err != nil {
 		return nil, errors.Join(err, o.abandon(p.sentry))
@@ -264,15 +264,15 @@ func (o *op) spawnPair(rec *actual.Record, dir *inode) (*pair, error) {
 	return p, nil
 }
 
-// startHeld makes a child that waits at its gate.
-func (o *op) startHeld(rec *actual.Record, role string, exit *inode) (p *proc, err error) {
+// startGated makes a child that waits at its gate.
+func (o *op) startGated(rec *actual.Record, role string, exit *inode) (p *proc, err error) {
 	err = o.h.call(o.t, forks, "spawn "+role, func(half bool) error {
 		if half && o.h.rng.IntN(2) == 0 {
 			return nil
 		}
 		p = &proc{
 			role: role, name: rec.Name, uid: rec.UID, attempt: rec.Attempt, hash: rec.SpecHash,
-			gate: gateHeld, holder: o.p, parent: o.p, exitFile: exit,
+			gate: gateShut, holder: o.p, parent: o.p, exitFile: exit,
 		}
 		if role == "sentry" && o.h.check.doomNext > 0 {
 			o.h.check.doomNext--

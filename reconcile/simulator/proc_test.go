@@ -20,7 +20,7 @@ type gate int
 
 const (
 	gateNone gate = iota // not a process of a sandbox
-	gateHeld
+	gateShut
 	gateOpen
 	gateEOF // the process that held it has died
 )

@@ -304,7 +304,7 @@ func (h *host) damage(name string, arg uint32) {
 	if err != nil || h.working(name) {
 		return
 	}
-	h.stats.Held++
+	h.stats.Quarantined++
 	b := bytes.Clone(f.data)
 	h.backups[name] = &backup{file: f, data: f.data, rec: rec}
 	delete(h.check.puts, name)

@@ -70,8 +70,8 @@ func ignoreMissing(err error) error {
 }
 
 // absent says whether a mistake takes a record that can't be used for none.
-func (h *host) absent(held *actual.Held) bool {
-	return held.Reason == actual.HeldUnreadable && h.is("error-is-absence") || held.Reason == actual.HeldCorrupt && h.is("corrupt-is-absence")
+func (h *host) absent(held *actual.Quarantined) bool {
+	return held.Reason == actual.QuarantinedUnreadable && h.is("error-is-absence") || held.Reason == actual.QuarantinedCorrupt && h.is("corrupt-is-absence")
 }
 
 // observer is the real one, and what the checker sees of it.
@@ -90,7 +90,7 @@ func (o *observer) Observe(ctx context.Context) (*actual.Snapshot, error) {
 	case err != nil:
 		return nil, err
 	}
-	snap.Held = slices.DeleteFunc(snap.Held, func(held actual.Held) bool {
+	snap.Quarantined = slices.DeleteFunc(snap.Quarantined, func(held actual.Quarantined) bool {
 		if !o.h.absent(&held) {
 			return false
 		}

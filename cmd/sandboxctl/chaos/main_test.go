@@ -428,8 +428,8 @@ func (w *world) asManifests() error {
 	if err != nil {
 		return err
 	}
-	if len(list.Held) > 0 {
-		w.t.Fatalf("held: %v", list.Held)
+	if len(list.Quarantined) > 0 {
+		w.t.Fatalf("held: %v", list.Quarantined)
 	}
 	for _, r := range list.Records {
 		hash, wanted := want[r.Name]
