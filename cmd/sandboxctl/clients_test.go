@@ -174,6 +174,7 @@ func removeGroups(t *testing.T, name string) {
 }
 
 func TestPodman(t *testing.T) {
+	t.Parallel() // with scripts; TestPodmanBridge would share podman's locks with it
 	c := newClient(t, "podman", "conmon")
 	group := fmt.Sprintf("sbctl-podman-%d", os.Getpid())
 	name := fmt.Sprintf("sbctl-%d-pod", os.Getpid())

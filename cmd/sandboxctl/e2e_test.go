@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -34,6 +35,17 @@ import (
 // binDir holds the three real binaries. `make` names the ones it has built;
 // without it they are built here.
 var binDir string
+
+// overlap has twice as many tests run at the same time as there are processors, if
+// nobody has said how many: they wait for daemons and sandboxes more than they compute.
+func overlap() {
+	parallel := flag.Lookup("test.parallel").Value
+	if procs := runtime.GOMAXPROCS(0); parallel.String() == strconv.Itoa(procs) {
+		if err := parallel.Set(strconv.Itoa(2 * procs)); err != nil {
+			panic(err)
+		}
+	}
+}
 
 // heedSignals gives what tests start the default action of signals that they send to
 // clients, also if this program was started with nohup or in the background of a script,
@@ -58,6 +70,7 @@ func TestMain(m *testing.M) {
 		os.Exit(hardened())
 	}
 	flag.Parse()
+	overlap()
 	heedSignals()
 	code, err := func() (int, error) {
 		binDir = os.Getenv("SANDBOXCTL_BIN")
