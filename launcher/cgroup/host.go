@@ -215,10 +215,15 @@ func (h *Host) prepare(g *Group, p Place, c string) (why string, err error) {
 	if why := h.missing(c); why != "" {
 		return why, nil
 	}
-	if h.onV2(c) {
-		return h.delegate(p, c), nil
+	if !h.onV2(c) {
+		return "", h.add(g, h.v1[c], p)
 	}
-	return "", h.add(g, h.v1[c], p)
+	err = h.delegate(p, c)
+	if err != nil && !trimmed(err) {
+		return err.Error(), nil
+	}
+	// What was removed meanwhile is nothing that this host lacks.
+	return "", err
 }
 
 func (g *Group) setLimit(l limit) error {
@@ -231,9 +236,7 @@ func (h *Host) setAgain(g *Group, p Place, limits []limit) error {
 	for _, l := range limits {
 		var err error
 		if h.onV2(l.controller) {
-			if why := h.delegate(p, l.controller); why != "" {
-				err = errors.New(why)
-			}
+			err = h.delegate(p, l.controller)
 		}
 		if err == nil {
 			err = g.setLimit(l)
@@ -245,14 +248,35 @@ func (h *Host) setAgain(g *Group, p Place, limits []limit) error {
 	return nil
 }
 
-// delegate makes a cgroup2 controller available to a place. It returns why that is
-// not possible, or "".
-func (h *Host) delegate(p Place, c string) string {
+// delegateTries is how often a controller is handed down again. Whoever takes it away
+// does so once for each change of its own.
+const delegateTries = 25
+
+// delegate makes a cgroup2 controller available to a place. Until the last group on
+// the way has it, others can take it away from the first: systemd does while a host
+// boots, and a sandbox would be without its limits. Then it is handed down again.
+func (h *Host) delegate(p Place, c string) error {
+	var err error
+	for range delegateTries {
+		if err = h.handDown(p, c); !trimmed(err) {
+			return err
+		}
+	}
+	return err
+}
+
+// handDown turns a controller on in every group above a place.
+func (h *Host) handDown(p Place, c string) error {
 	at := h.v2
 	enable := func(dir *os.File, next string) error {
 		on, err := readFile(int(dir.Fd()), subtreeControl)
-		if err == nil && !slices.Contains(strings.Fields(on), c) {
+		if err == nil {
+			// Also where it is on: somebody else may be about to turn it on, and the
+			// files of the groups below are there when a write returns.
 			err = writeFile(int(dir.Fd()), subtreeControl, "+"+c)
+			if slices.Contains(strings.Fields(on), c) && !trimmed(err) {
+				err = nil // it may only be read here
+			}
 		}
 		switch {
 		case errors.Is(err, unix.EBUSY):
@@ -264,14 +288,11 @@ func (h *Host) delegate(p Place, c string) string {
 		return nil
 	}
 	dir, _, err := walkTo(h.v2, p, enable)
-	if err == nil {
-		err = enable(dir, "")
-		dir.Close()
-	}
 	if err != nil {
-		return err.Error()
+		return err
 	}
-	return ""
+	defer dir.Close()
+	return enable(dir, "")
 }
 
 // subtreeControl is the file of the controllers that groups below have.

@@ -145,7 +145,7 @@ func TestCreateAtRefused(t *testing.T) {
 	root := t.TempDir()
 	h := &Host{v1: map[string]string{"pids": root}}
 	write(t, filepath.Join(root, "taken"), "cgroup.procs", "1\n")
-	if _, err := h.CreateAt("c-"+someUID, "taken", nil); err == nil || !strings.Contains(err.Error(), "with processes in it") {
+	if _, err := h.CreateAt("c-"+someUID, "taken", nil); err == nil || !strings.Contains(err.Error(), "already and holds processes") {
 		t.Errorf("taken: %v", err)
 	}
 	write(t, filepath.Join(root, "free"), "cgroup.procs", "")
