@@ -261,7 +261,7 @@ func lock(f fsys.File) (bool, error) {
 
 // sync makes a rename or removal survive a power cut.
 func (in In) sync(name string) error {
-	err := crashpoint.Do(crashpoint.DirectorySync, func() error { return in.Sync() })
+	err := crashpoint.Do(crashpoint.DirectorySync, in.Sync)
 	if err != nil {
 		return fmt.Errorf("sync directory of %s: %w", name, err)
 	}
