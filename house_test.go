@@ -4,6 +4,8 @@
 package house_test
 
 import (
+	"bytes"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -120,7 +122,7 @@ func TestDirections(t *testing.T) {
 		"./launcher/proc":       `^sandboxctl\.dev/(launcher/(proc|netns|wire)$|actual)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
 		"./launcher/procfs":     `^sandboxctl\.dev/launcher/procfs$|^golang\.org/x/sys/`,
 		"./launcher/companion":  `^sandboxctl\.dev/(launcher/(companion|proc|netns|wire)$|gofer|actual)|^golang\.org/x/|^gvisor\.dev/gvisor/|^github\.com/(vishvananda|moby/sys/mountinfo)`,
-		"./launcher/hooks":      `^sandboxctl\.dev/(launcher/(hooks|proc|guest|netns|wire)$|actual)|^golang\.org/x/sys/|^github\.com/(vishvananda|opencontainers/runtime-spec)`,
+		"./launcher/hooks":      `^sandboxctl\.dev/(launcher/(hooks|setup|proc|cgroup|guest|netns|onepage|pidone|specfield|wire)$|desired|actual)` + libraries,
 		"./launcher/salvage":    `^sandboxctl\.dev/(launcher/(salvage|companion|cgroup|sentry|proc|procfs|netns|wire)$|gofer|actual)|^golang\.org/x/|^gvisor\.dev/gvisor/|^github\.com/(vishvananda|moby/sys/mountinfo|opencontainers/runtime-spec)`,
 		"./launcher/sentry":     `^sandboxctl\.dev/(launcher/(sentry|proc|netns|wire)$|gofer/sandboxlog$|actual)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
 		"./launcher/logs":       `^sandboxctl\.dev/(launcher/logs$|gofer/sandboxlog$|actual)|^golang\.org/x/sys/`,
@@ -335,6 +337,60 @@ func TestPackages(t *testing.T) {
 			t.Errorf("%s: no package comment says why it exists", d)
 		}
 	}
+}
+
+// The launcher is the order of records, gates and processes. What else it needs is in
+// rooms below it, each of which can be read in one go.
+func TestRooms(t *testing.T) {
+	t.Parallel()
+	lines := map[string]int{}
+	for _, name := range files(t) {
+		if !strings.HasPrefix(name, "launcher/") || strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		src, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := bytes.Count(src, []byte("\n"))
+		lines[filepath.Dir(name)] += n
+		if n > 500 {
+			t.Errorf("%s has %d lines, expected at most 500", name, n)
+		}
+		for _, f := range longFunctions(t, name, src, 70) {
+			t.Errorf("%s, expected at most 70 lines", f)
+		}
+	}
+	if len(lines) < 20 || len(longFunctions(t, "x.go", []byte("package x\nfunc f() {\n\n}\n"), 2)) != 1 {
+		t.Error("this test sees nothing")
+	}
+	for dir, n := range lines {
+		most := 2500
+		if dir == "launcher" {
+			most = 2000
+		}
+		if n > most {
+			t.Errorf("%s has %d lines, expected at most %d: is it one subject?", dir, n, most)
+		}
+	}
+}
+
+// longFunctions are those of a file that have more lines.
+func longFunctions(t *testing.T, name string, src []byte, most int) (out []string) {
+	t.Helper()
+	fset := token.NewFileSet()
+	f, err := parser.ParseFile(fset, name, src, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range f.Decls {
+		if fn, ok := d.(*ast.FuncDecl); ok {
+			if n := fset.Position(fn.End()).Line - fset.Position(fn.Pos()).Line + 1; n > most {
+				out = append(out, fmt.Sprintf("%s: %s has %d lines", fset.Position(fn.Pos()), fn.Name.Name, n))
+			}
+		}
+	}
+	return out
 }
 
 // notOurs are words that have no place in the project.

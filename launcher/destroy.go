@@ -16,6 +16,7 @@ import (
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/hooks"
 	"sandboxctl.dev/launcher/logs"
 	"sandboxctl.dev/launcher/sentry"
 )
@@ -31,6 +32,9 @@ const dyingSlowly = time.Second
 // frozenGrace is how long a process may take to die in a frozen group: with
 // cgroup2 it does, with v1 it waits for somebody to thaw the group.
 const frozenGrace = 2 * time.Second
+
+// ErrStuck says that a process outlived SIGKILL for longer than the deadline.
+var ErrStuck = errors.New("process does not die")
 
 // Destroy stops a sandbox and proves it dead; see reconcile.Launcher.
 func (l *Launcher) Destroy(ctx context.Context, name string, end actual.Ending) error {
@@ -285,10 +289,29 @@ func (l *Launcher) release(ctx context.Context, rec *actual.Record) error {
 	return errors.Join(l.store.DropSetup(rec.Name), l.store.DropCopy(rec.Name))
 }
 
+// afterEnd runs the hooks that follow the end of a sandbox that got as far as its
+// first ones, once, or after a crash once more. On error they stay on record.
+func (l *Launcher) afterEnd(ctx context.Context, rec *actual.Record) error {
+	if len(rec.App().Hooks) == 0 {
+		return hooks.DropOld(l.store, rec.Name, warnIn(rec))
+	}
+	if err := hooks.AfterEnd(ctx, rec.Name, rec.App().Hooks, l.opts.Policy, warnIn(rec)); err != nil {
+		return err
+	}
+	rec.App().Hooks = nil
+	return nil
+}
+
+func warnIn(rec *actual.Record) hooks.Warn {
+	return func(format string, args ...any) {
+		rec.Warnings = append(rec.Warnings, actual.Warning{Reason: actual.WarningHookFailed, Message: untrusted.Line(fmt.Sprintf(format, args...), 1000)})
+	}
+}
+
 // oomKilled says whether the kernel killed something in the sandbox's cgroup
 // for want of memory. Not knowing is no: it only words a reason.
 func (l *Launcher) oomKilled(rec *actual.Record) bool {
-	group, err := l.openGroup(rec, rec.Cgroups)
+	group, err := l.Group(rec)
 	if err != nil {
 		return false
 	}

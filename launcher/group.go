@@ -3,18 +3,11 @@
 package launcher
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
-
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/launcher/built"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/setup"
-	"sandboxctl.dev/launcher/specfield"
 )
 
 // createGroup makes the cgroup of what is on record: where the client of a
@@ -67,7 +60,7 @@ func checkThawed(g *cgroup.Group) error {
 // the group above that keeps them frozen, which is not ours to thaw, "" if there
 // is none.
 func (l *Launcher) thaw(rec *actual.Record) (frozenBy string) {
-	group, err := l.openGroup(rec, rec.Cgroups)
+	group, err := l.Group(rec)
 	if err != nil {
 		return ""
 	}
@@ -81,7 +74,7 @@ func (l *Launcher) thaw(rec *actual.Record) (frozenBy string) {
 // FrozenBy returns the group that keeps the processes of a record frozen, "" if
 // there is none or that can't be told.
 func (l *Launcher) FrozenBy(rec *actual.Record) string {
-	group, err := l.openGroup(rec, rec.Cgroups)
+	group, err := l.Group(rec)
 	if err != nil {
 		return ""
 	}
@@ -93,8 +86,13 @@ func (l *Launcher) FrozenBy(rec *actual.Record) string {
 	return by
 }
 
-func (l *Launcher) openGroup(rec *actual.Record, dirs []string) (*cgroup.Group, error) {
-	return openGroup(l.cgroups, rec, dirs)
+// Group opens the cgroup of a record.
+func (l *Launcher) Group(rec *actual.Record) (*cgroup.Group, error) {
+	group, err := openGroup(l.cgroups, rec, rec.Cgroups)
+	if err != nil {
+		return nil, fmt.Errorf("open cgroup: %w", err)
+	}
+	return group, nil
 }
 
 func openGroup(host *cgroup.Host, rec *actual.Record, dirs []string) (*cgroup.Group, error) {
@@ -110,64 +108,5 @@ func (l *Launcher) leftoverGroup(rec *actual.Record, dirs []string) (*cgroup.Gro
 	if len(rec.Cgroups) == 0 && rec.App().OCI == nil {
 		return l.cgroups.OpenOwn(rec.Name + "-" + rec.UID)
 	}
-	return l.openGroup(rec, dirs)
-}
-
-// GroupStats is what the kernel accounts to a container, and its limits of
-// memory and processes (0: none).
-func (l *Launcher) GroupStats(rec *actual.Record) (s cgroup.Stats, memory, pids int64, err error) {
-	group, err := l.openGroup(rec, rec.Cgroups)
-	if err != nil {
-		return s, 0, 0, fmt.Errorf("open cgroup: %w", err)
-	}
-	defer group.Close()
-	memory, pids = group.Limits()
-	return group.Stats(), memory, pids, nil
-}
-
-// OOMKills is how often the kernel killed something of a container for want of
-// memory.
-func (l *Launcher) OOMKills(rec *actual.Record) (int64, error) {
-	group, err := l.openGroup(rec, rec.Cgroups)
-	if err != nil {
-		return 0, fmt.Errorf("open cgroup: %w", err)
-	}
-	defer group.Close()
-	return group.OOMKills()
-}
-
-// UpdateContainer sets resources of a container while it lives, and in its
-// configuration. What the guest was told when it started stays as it was. The
-// caller holds the id.
-func (l *Launcher) UpdateContainer(_ context.Context, rec *actual.Record, r *specs.LinuxResources) error {
-	if err := errors.Join(specfield.Check(&specs.Spec{Linux: &specs.Linux{Resources: r}}, specfield.Runtime), cgroup.CheckPIDs(r)); err != nil {
-		return fmt.Errorf("update container %s: %w", rec.Name, err)
-	}
-	group, err := l.openGroup(rec, rec.Cgroups)
-	if err != nil {
-		return fmt.Errorf("update container %s: %w", rec.Name, err)
-	}
-	defer group.Close()
-	if err := group.Set(r); err != nil {
-		return fmt.Errorf("update container %s: %w", rec.Name, err)
-	}
-	cfg, err := built.Config(l.store, rec.Name)
-	if err != nil {
-		return err
-	}
-	if cfg.Linux == nil {
-		cfg.Linux = &specs.Linux{}
-	}
-	if cfg.Linux.Resources == nil {
-		cfg.Linux.Resources = &specs.LinuxResources{}
-	}
-	// What is given replaces what was, field by field.
-	b, err := json.Marshal(r)
-	if err == nil {
-		err = json.Unmarshal(b, cfg.Linux.Resources)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("update configuration of %s", rec.Name), err)
-	}
-	return built.PutConfig(l.store, rec.Name, cfg)
+	return openGroup(l.cgroups, rec, dirs)
 }

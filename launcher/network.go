@@ -5,12 +5,9 @@ package launcher
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/netns"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
@@ -60,7 +57,7 @@ func (l *Launcher) lendNetwork(ctx context.Context, rec *actual.Record, st *setu
 	if !cfg.HasInterfaces() {
 		if rec.App().OCI == nil {
 			// It was ready a moment ago. Loopback alone would be all it ever has.
-			return errors.New(notReady(st.NetNS))
+			return netns.NotReady(st.NetNS)
 		}
 		return c.SetNetwork(ctx, args)
 	}
@@ -80,40 +77,6 @@ func (l *Launcher) lendNetwork(ctx context.Context, rec *actual.Record, st *setu
 		}
 	}()
 	return c.SetNetwork(ctx, args, sockets...)
-}
-
-// LookAtNetwork returns the inode of the network namespace of a name, 0 if there is
-// none, and why no sandbox can be started in it, "" if one can.
-func LookAtNetwork(name string) (inode uint64, why string) {
-	path := desired.NetnsPath(name)
-	ns, err := netns.Open(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return 0, "network namespace " + name + " does not exist"
-	case errors.Is(err, netns.ErrNotNamespace):
-		return 0, "" // the start is refused, for good
-	case err != nil:
-		return 0, err.Error()
-	}
-	defer ns.Close()
-	if inode, err = ns.Inode(); err != nil {
-		return 0, err.Error()
-	}
-	if own, err := ns.IsOwn(); err == nil && own {
-		return inode, "" // refused as well
-	}
-	cfg, err := ns.Scrape()
-	switch {
-	case err != nil:
-		return inode, err.Error()
-	case !cfg.HasInterfaces():
-		return inode, notReady(name)
-	}
-	return inode, ""
-}
-
-func notReady(name string) string {
-	return "no interface of network namespace " + name + " is up and has an address"
 }
 
 // recordNetwork writes down what is about to be taken out of a namespace that
@@ -137,8 +100,7 @@ func (l *Launcher) recordNetwork(rec *actual.Record, st *setup.Setup, ns *netns.
 	return nil
 }
 
-// restoreNetwork puts back what a sandbox was lent. A namespace that is gone has
-// nothing to put it into.
+// restoreNetwork puts back what was lent to a sandbox.
 func restoreNetwork(rec *actual.Record) error {
 	if rec.Network == nil || rec.Network.Path == "" {
 		return nil
@@ -146,23 +108,5 @@ func restoreNetwork(rec *actual.Record) error {
 	if boot, err := actual.BootID(); err != nil || boot != rec.BootID {
 		return err // namespaces do not survive a boot
 	}
-	ns, err := netns.Open(rec.Network.Path)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, netns.ErrNotNamespace) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer ns.Close()
-	if ino, err := ns.Inode(); err != nil || ino != rec.Network.Inode {
-		return err // another one by now
-	}
-	var cfg netns.Config
-	if err := json.Unmarshal(rec.Network.Config, &cfg); err != nil {
-		return fmt.Errorf("decode network configuration: %w", err)
-	}
-	if err := ns.Restore(&cfg); err != nil {
-		return fmt.Errorf("put network back: %w", err)
-	}
-	return nil
+	return netns.PutBack(rec.Network.Path, rec.Network.Inode, rec.Network.Config)
 }

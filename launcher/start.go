@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"reflect"
 	"time"
 
 	"sandboxctl.dev/actual"
@@ -19,6 +18,7 @@ import (
 	"sandboxctl.dev/launcher/built"
 	"sandboxctl.dev/launcher/checkpoint"
 	"sandboxctl.dev/launcher/companion"
+	"sandboxctl.dev/launcher/hooks"
 	"sandboxctl.dev/launcher/hostfs"
 	"sandboxctl.dev/launcher/pair"
 	"sandboxctl.dev/launcher/proc"
@@ -62,16 +62,9 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		st.App().Init, st.App().Restores = img.Info.Init, true
 	}
 	rec.App().Init = st.App().Init
-	// Not before the checkpoint is compared: it was described without.
-	described := st.CopySpec()
-	if err := resolve.MountPoints(st); err != nil {
+	// Not before the checkpoint is compared.
+	if err := resolve.ForStart(st); err != nil {
 		return err
-	}
-	if err := resolve.HideInBundle(st); err != nil {
-		return err
-	}
-	if !reflect.DeepEqual(described, st.App().Spec) {
-		st.App().Described = described
 	}
 	// Hooks, and the size of a checkpoint, are for the author of the manifest to
 	// choose; how long they may keep the sandbox from being replaced is not.
@@ -87,8 +80,14 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	}
 	defer b.close()
 	if st.App().Hooks != nil {
-		// They have timeouts of their own.
-		if err := l.beforeStart(outer, rec, st.App().Hooks, policy.HookTime()); err != nil {
+		// On record before one runs. They have timeouts of their own.
+		if rec.App().Hooks, err = hooks.Owed(st.App().Hooks); err != nil {
+			return err
+		}
+		if err := l.store.Put(rec); err != nil {
+			return fmt.Errorf("record hooks: %w", err)
+		}
+		if err := hooks.BeforeStart(outer, rec.Name, rec.Sentry.PID, st.App().Hooks, policy.HookTime()); err != nil {
 			return err
 		}
 		fresh, done := context.WithTimeoutCause(outer, timeout, fmt.Errorf("not started after %s", timeout))
@@ -106,7 +105,7 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		if err := l.store.Put(rec); err != nil {
 			return fmt.Errorf("record start: %w", err)
 		}
-		afterStart(outer, rec, st.App().Hooks, policy.HookTime())
+		hooks.AfterStart(outer, rec.Name, rec.Sentry.PID, st.App().Hooks, policy.HookTime(), warnIn(rec))
 	}
 	return l.recordStart(rec)
 }

@@ -19,7 +19,7 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/desired/manifestdir"
-	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/netns"
 	"sandboxctl.dev/launcher/salvage"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/view"
@@ -292,8 +292,12 @@ func (v *viewer) examine(ctx context.Context, w *world) error {
 }
 
 func lookAtNetwork(name string) reconcile.Network {
-	inode, why := launcher.LookAtNetwork(name)
-	return reconcile.Network{Inode: inode, NotReady: why}
+	inode, why := netns.LookAt(desired.NetnsPath(name))
+	n := reconcile.Network{Inode: inode}
+	if why != nil {
+		n.NotReady = why.Error()
+	}
+	return n
 }
 
 // once looks one time.

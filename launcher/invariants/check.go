@@ -16,6 +16,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/procfs"
+	"sandboxctl.dev/launcher/salvage"
 )
 
 // Kind of a Violation.
@@ -115,7 +116,6 @@ func Duplicates(store *actual.Store) ([]Violation, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer v.procs.close()
 	v.processes()
 	return slices.DeleteFunc(v.found, transient), nil
 }
@@ -144,7 +144,7 @@ type view struct {
 	by    map[string]*actual.Record
 	held  map[string]bool // names whose records can't be read
 	tree  *tree
-	procs *processes
+	procs []salvage.Found
 	found []Violation
 }
 
@@ -152,7 +152,7 @@ func (v *view) add(k Kind, format string, args ...any) {
 	v.found = append(v.found, Violation{k, fmt.Sprintf(format, args...)})
 }
 
-// begin reads what there is; the caller closes the processes.
+// begin reads what there is.
 func begin(store *actual.Store, opts Options) (_ *view, err error) {
 	root, err := store.Root()
 	if err != nil {
@@ -168,7 +168,6 @@ func begin(store *actual.Store, opts Options) (_ *view, err error) {
 	}
 	// After the processes: a process that was past its gate by then is recorded now.
 	if v.list, err = store.List(); err != nil {
-		v.procs.close()
 		return nil, err
 	}
 	for _, r := range v.list.Records {
@@ -185,7 +184,6 @@ func look(store *actual.Store, opts Options) ([]Violation, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer v.procs.close()
 	v.files()
 	v.records()
 	v.processes()
@@ -282,17 +280,19 @@ func recorded(r *actual.Record, pid int) bool {
 
 func (v *view) processes() {
 	count := map[string][]int{}
-	for _, p := range v.procs.ours {
-		if !p.alive() {
+	for i := range v.procs {
+		p := &v.procs[i]
+		if !isAlive(p.Identity) {
 			continue // it has ended since it was seen
 		}
-		key := p.role + " of " + p.sandbox
-		count[key] = append(count[key], p.pid)
-		r := v.by[p.sandbox]
-		if v.held[p.sandbox] || v.underWay(p.sandbox) || r != nil && recorded(r, p.pid) {
+		pid := p.Identity.PID
+		key := p.Role + " of " + p.Sandbox
+		count[key] = append(count[key], pid)
+		r := v.by[p.Sandbox]
+		if v.held[p.Sandbox] || v.underWay(p.Sandbox) || r != nil && recorded(r, pid) {
 			continue
 		}
-		v.add(OrphanProcess, "pid %d is a %s of %s and on no record", p.pid, p.role, p.sandbox)
+		v.add(OrphanProcess, "pid %d is a %s of %s and on no record", pid, p.Role, p.Sandbox)
 	}
 	for key, pids := range count {
 		// All of them were alive at the same time: after the last was found.

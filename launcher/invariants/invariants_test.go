@@ -250,8 +250,8 @@ func TestOtherName(t *testing.T) {
 	tree, err := readTree(root)
 	must(t, err)
 	must(t, os.Rename(file, filepath.Join(t.TempDir(), "f")))
-	if ps, err := findProcesses(tree); err != nil || len(ps.ours) != 0 {
-		t.Errorf("%v, %v: a file that is elsewhere now tells whose a process is", ps.ours, err)
+	if ps, err := findProcesses(tree); err != nil || len(ps) != 0 {
+		t.Errorf("%v, %v: a file that is elsewhere now tells whose a process is", ps, err)
 	}
 }
 

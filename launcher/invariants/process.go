@@ -3,8 +3,6 @@
 package invariants
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,126 +12,42 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"sandboxctl.dev/gofer"
-	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/procfs"
+	"sandboxctl.dev/launcher/salvage"
 )
-
-// process is a sentry or gofer of the state directory.
-type process struct {
-	pid, parent int
-	role        string // sentry or gofer
-	sandbox     string
-	pidfd       int
-}
-
-// alive says whether it is the process that was looked at, and lives.
-func (p *process) alive() bool {
-	fds := []unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}}
-	for {
-		n, err := unix.Poll(fds, 0)
-		if !errors.Is(err, unix.EINTR) {
-			return err == nil && n == 0
-		}
-	}
-}
-
-type processes struct{ ours []*process }
-
-func (ps *processes) close() {
-	for _, p := range ps.ours {
-		unix.Close(p.pidfd)
-	}
-}
 
 // findProcesses finds the sentries and gofers that have a file of the tree open.
 // The processes of a sentry's own, which look like it, are part of it.
-func findProcesses(t *tree) (*processes, error) {
-	pids, err := procfs.PIDs()
+func findProcesses(t *tree) ([]salvage.Found, error) {
+	found, err := salvage.Find(t.owner)
 	if err != nil {
-		return nil, fmt.Errorf("list processes: %w", err)
+		return nil, err
 	}
-	if len(pids) == 0 {
-		return nil, errors.New("list processes: /proc has none")
+	pids := map[int]bool{}
+	for i := range found {
+		pids[found[i].Identity.PID] = true
 	}
-	ps := &processes{}
-	for _, pid := range pids {
-		if roleOf(pid) == "" {
-			continue
-		}
-		if p := t.open(pid); p != nil {
-			ps.ours = append(ps.ours, p)
-		}
-	}
-	roots := ps.ours[:0:0]
-	for _, p := range ps.ours {
-		if slices.ContainsFunc(ps.ours, func(o *process) bool { return o.pid == p.parent }) {
-			unix.Close(p.pidfd)
-			continue
-		}
-		roots = append(roots, p)
-	}
-	ps.ours = roots
-	return ps, nil
+	return slices.DeleteFunc(found, func(f salvage.Found) bool {
+		// A process that is about to be started looks like one that was renamed.
+		return f.Renamed || pids[parentOf(f.Identity.PID)]
+	}), nil
 }
 
-// roleOf is what a process says that it is. One that has ended, also a zombie,
-// says nothing.
-func roleOf(pid int) string {
-	b, err := procfs.Read(pid, "cmdline")
+// owner is the sandbox of a file that a process has open: it is where it should be,
+// in the trash, or removed.
+func (t *tree) owner(st *unix.Stat_t, link string) string {
+	if f, ok := t.files[inode{st.Dev, st.Ino}]; ok && t.has(f.path, link) {
+		return f.sandbox
+	}
+	target, err := os.Readlink(link)
 	if err != nil {
 		return ""
 	}
-	switch name, _, _ := strings.Cut(string(b), "\x00"); name {
-	case companion.SentryName:
-		return "sentry"
-	case gofer.Argv0:
-		return "gofer"
-	}
-	return ""
-}
-
-// open looks at one process, nil if it is none of this state directory. The
-// pidfd is taken first, so that it is of the process that is looked at.
-func (t *tree) open(pid int) *process {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return nil
-	}
-	p := &process{pid: pid, pidfd: fd, role: roleOf(pid), parent: parentOf(pid)}
-	if p.role != "" {
-		p.sandbox = t.sandboxWith(pid)
-	}
-	if p.sandbox == "" {
-		unix.Close(fd)
-		return nil
-	}
-	return p
-}
-
-// sandboxWith is the sandbox whose files a process has open: they are where they
-// should be, in the trash, or removed.
-func (t *tree) sandboxWith(pid int) string {
-	fds, err := os.ReadDir(procfs.Path(pid, "fd"))
-	if err != nil {
+	rest, ok := strings.CutPrefix(target, t.path+"/")
+	if !ok {
 		return ""
 	}
-	for _, fd := range fds {
-		link := procfs.Path(pid, "fd/"+fd.Name())
-		if f, ok := t.files[inodeOf(link)]; ok && t.has(f.path, link) {
-			return f.sandbox
-		}
-		target, err := os.Readlink(link)
-		if err != nil {
-			continue
-		}
-		if rest, ok := strings.CutPrefix(target, t.path+"/"); ok {
-			if name := sandboxOf(rest); name != "" {
-				return name
-			}
-		}
-	}
-	return ""
+	return sandboxOf(rest)
 }
 
 // has says whether a file of the tree is the one that a process has open. An

@@ -171,15 +171,7 @@ func (k *Keeper) logFiles(trees []*logTree) []logFile {
 }
 
 func isLogFile(name string, st *unix.Stat_t) bool {
-	return st.Mode&unix.S_IFMT == unix.S_IFREG && isLog(name)
-}
-
-func isLog(name string) bool {
-	switch strings.TrimSuffix(name, ".1") {
-	case AppFile, SentryFile, GoferFile:
-		return true
-	}
-	return false
+	return st.Mode&unix.S_IFMT == unix.S_IFREG && slices.Contains([]string{AppFile, SentryFile, GoferFile}, strings.TrimSuffix(name, ".1"))
 }
 
 // open opens the directory of the logs of all attempts.

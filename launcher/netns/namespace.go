@@ -3,12 +3,17 @@
 package netns
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/operation"
 )
 
 // ErrNotNamespace says that a path does not lead to a network namespace.
@@ -134,4 +139,80 @@ func (n *Namespace) do(fn func() error) error {
 	}
 	runtime.UnlockOSThread()
 	return err
+}
+
+// Join opens a namespace for a process to be started in. A path that leads to the
+// host's own namespace is the host's network by another name.
+func Join(path string) (*Namespace, error) {
+	ns, err := Open(path)
+	if errors.Is(err, ErrNotNamespace) {
+		return nil, operation.Permanentf("%w", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	own, err := ns.IsOwn()
+	if err == nil && own {
+		err = operation.Permanentf("join network namespace %s: it is the host's own; ask for the host's network instead", path)
+	}
+	if err != nil {
+		ns.Close()
+		return nil, err
+	}
+	return ns, nil
+}
+
+// LookAt returns the inode of the namespace at a path, 0 if there is none, and why no
+// sandbox can be started in it, nil if one can.
+func LookAt(path string) (inode uint64, why error) {
+	ns, err := Open(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return 0, fmt.Errorf("network namespace %s does not exist", filepath.Base(path))
+	case errors.Is(err, ErrNotNamespace):
+		return 0, nil // the start is refused, for good
+	case err != nil:
+		return 0, err
+	}
+	defer ns.Close()
+	if inode, err = ns.Inode(); err != nil {
+		return 0, err
+	}
+	if own, err := ns.IsOwn(); err == nil && own {
+		return inode, nil // refused as well
+	}
+	cfg, err := ns.Scrape()
+	if err == nil && !cfg.HasInterfaces() {
+		err = NotReady(filepath.Base(path))
+	}
+	return inode, err
+}
+
+// NotReady says that a namespace has nothing for a sandbox.
+func NotReady(name string) error {
+	return errors.New("no interface of network namespace " + name + " is up and has an address")
+}
+
+// PutBack puts a configuration back into the namespace at a path, if it is still the
+// one with the inode. One that is gone has nothing to put it into.
+func PutBack(path string, inode uint64, config []byte) error {
+	ns, err := Open(path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrNotNamespace) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	if ino, err := ns.Inode(); err != nil || ino != inode {
+		return err // another one by now
+	}
+	var cfg Config
+	if err := json.Unmarshal(config, &cfg); err != nil {
+		return fmt.Errorf("decode network configuration: %w", err)
+	}
+	if err := ns.Restore(&cfg); err != nil {
+		return fmt.Errorf("put network back: %w", err)
+	}
+	return nil
 }

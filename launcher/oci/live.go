@@ -4,6 +4,7 @@ package oci
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher/built"
+	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/specfield"
 	"sandboxctl.dev/launcher/wire"
@@ -163,9 +165,14 @@ type oomEvent struct {
 // tellOOM emits an event if the kernel has killed something since the last look.
 // The group is there until the container is deleted.
 func (r *Runtime) tellOOM(rec *actual.Record, kills *int64, emit func(any) error) error {
-	now, err := r.launcher.OOMKills(rec)
+	group, err := r.launcher.Group(rec)
 	if err != nil {
-		return nil // it is deleted, or this host does not count
+		return nil //nolint:nilerr // it is deleted
+	}
+	defer group.Close()
+	now, err := group.OOMKills()
+	if err != nil {
+		return nil //nolint:nilerr // this host does not count
 	}
 	before := *kills
 	*kills = now
@@ -196,10 +203,13 @@ func (r *Runtime) measure(ctx context.Context, id string) (*wire.Event, *actual.
 // account puts what the kernel says of a container in the place of what its
 // sentry, which does not know what it costs itself, says.
 func (r *Runtime) account(rec *actual.Record, data *wire.Stats) error {
-	s, memory, pids, err := r.launcher.GroupStats(rec)
+	group, err := r.launcher.Group(rec)
 	if err != nil {
 		return err
 	}
+	defer group.Close()
+	s := group.Stats()
+	memory, pids := group.Limits()
 	if s.CPUNanos >= 0 {
 		data.CPU.Usage.Total = uint64(s.CPUNanos)
 	}
@@ -229,7 +239,43 @@ func (r *Runtime) Update(ctx context.Context, id string, res *specs.LinuxResourc
 	if st == StatusStopped || st == StatusCreating {
 		return fmt.Errorf("cannot update a container in the %s state", st)
 	}
-	return r.launcher.UpdateContainer(ctx, rec, res)
+	return r.update(rec, res)
+}
+
+// update sets resources of a container while it lives, and in its
+// configuration. What the guest was told when it started stays as it was. The
+// caller holds the id.
+func (r *Runtime) update(rec *actual.Record, to *specs.LinuxResources) error {
+	if err := errors.Join(specfield.Check(&specs.Spec{Linux: &specs.Linux{Resources: to}}, specfield.Runtime), cgroup.CheckPIDs(to)); err != nil {
+		return fmt.Errorf("update container %s: %w", rec.Name, err)
+	}
+	group, err := r.launcher.Group(rec)
+	if err != nil {
+		return fmt.Errorf("update container %s: %w", rec.Name, err)
+	}
+	defer group.Close()
+	if err := group.Set(to); err != nil {
+		return fmt.Errorf("update container %s: %w", rec.Name, err)
+	}
+	cfg, err := built.Config(r.store, rec.Name)
+	if err != nil {
+		return err
+	}
+	if cfg.Linux == nil {
+		cfg.Linux = &specs.Linux{}
+	}
+	if cfg.Linux.Resources == nil {
+		cfg.Linux.Resources = &specs.LinuxResources{}
+	}
+	// What is given replaces what was, field by field.
+	b, err := json.Marshal(to)
+	if err == nil {
+		err = json.Unmarshal(b, cfg.Linux.Resources)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("update configuration of %s", rec.Name), err)
+	}
+	return built.PutConfig(r.store, rec.Name, cfg)
 }
 
 // ended waits for the end of a container, at most the time given.

@@ -3,7 +3,6 @@
 package pair
 
 import (
-	"errors"
 	"fmt"
 	"os"
 
@@ -13,17 +12,22 @@ import (
 	"sandboxctl.dev/launcher/pty"
 )
 
-// newTerminal makes a terminal for an application that nobody sits at: what it
-// writes goes into a log, so that a newline stays one, and what it reads is not
-// there. It has the size that programs take for granted.
-func newTerminal() (master, slave *os.File, err error) {
-	if master, slave, err = pty.Open(); err != nil {
-		return nil, nil, err
+// ownTerminal makes the terminal of an application that nobody sits at. The gofer reads
+// its master side as it reads a pipe: what the application writes goes into a log, so
+// that a newline stays one, and what it reads is not there. It has the size that
+// programs take for granted.
+func ownTerminal(toGofer *proc.Donation) (masterFD int, _ *stdio, err error) {
+	master, slave, err := pty.Open()
+	if err != nil {
+		return -1, nil, err
 	}
+	masterFD = toGofer.Give(master)
+	defer slave.Close()
 	if err := setTerminal(int(slave.Fd())); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("set up terminal: %w", err), slave.Close(), master.Close())
+		return -1, nil, fmt.Errorf("set up terminal: %w", err)
 	}
-	return master, slave, nil
+	s, err := (&Streams{Files: [3]*os.File{slave, slave, slave}}).dup()
+	return masterFD, s, err
 }
 
 func setTerminal(fd int) error {
@@ -37,17 +41,4 @@ func setTerminal(fd int) error {
 		return err
 	}
 	return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 80})
-}
-
-// ownTerminal makes the terminal of an application that has no client. The gofer
-// reads its master side as it reads a pipe.
-func ownTerminal(toGofer *proc.Donation) (masterFD int, _ *stdio, err error) {
-	master, slave, err := newTerminal()
-	if err != nil {
-		return -1, nil, err
-	}
-	masterFD = toGofer.Give(master)
-	defer slave.Close()
-	s, err := (&Streams{Files: [3]*os.File{slave, slave, slave}}).dup()
-	return masterFD, s, err
 }

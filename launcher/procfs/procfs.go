@@ -31,6 +31,9 @@ func PIDs() ([]int, error) {
 			out = append(out, pid)
 		}
 	}
+	if err == nil && len(out) == 0 {
+		err = errors.New("/proc has none")
+	}
 	return out, err
 }
 

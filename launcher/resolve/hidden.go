@@ -6,13 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"sandboxctl.dev/launcher/hostfs"
 	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
 )
@@ -56,48 +53,23 @@ func hide(st *setup.Setup) error {
 	return nil
 }
 
-// HideInBundle is hide for a manifest's bundle. It looks at the bundle's files, so
-// that it is for a sandbox that is about to be started.
-func HideInBundle(st *setup.Setup) error {
-	if len(st.App().Masked)+len(st.App().Readonly) == 0 {
-		return nil
-	}
-	if err := hide(st); err != nil {
-		return fmt.Errorf("spec.root.bundle: %w", err)
-	}
-	return nil
-}
-
 // find returns what is at p in the container as a source, and of which type it
 // is: 0 if it is not there or not the host's. The source is opened below what
 // allows the tree that it is in: another thing that is put there meanwhile is
 // still one that the sandbox may have.
 func find(served map[string]*setup.Source, p string) (found setup.Source, mode uint32, err error) {
-	at := p
-	tree, ok := served[at]
-	for ; !ok; tree, ok = served[at] {
-		at = filepath.Dir(at)
-	}
+	tree, rel := treeAt(served, p, "")
 	if tree == nil || tree.Empty {
 		return setup.Source{}, 0, nil
 	}
-	dir, err := hostfs.OpenSource(tree)
+	f, err := openIn(tree, rel)
+	if rel != "" && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)) {
+		return setup.Source{}, 0, nil
+	}
 	if err != nil {
 		return setup.Source{}, 0, err
 	}
-	defer dir.Close()
-	f := dir
-	if rel := strings.TrimPrefix(strings.TrimPrefix(p, at), "/"); rel != "" {
-		// Links lead where they lead in the container.
-		f, err = hostfs.OpenAt(int(dir.Fd()), rel, unix.O_PATH, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
-		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-			return setup.Source{}, 0, nil
-		}
-		if err != nil {
-			return setup.Source{}, 0, err
-		}
-		defer f.Close()
-	}
+	defer f.Close()
 	var stat unix.Stat_t
 	if err := unix.Fstatat(int(f.Fd()), "", &stat, unix.AT_EMPTY_PATH); err != nil {
 		return setup.Source{}, 0, err

@@ -20,11 +20,11 @@ import (
 // maxMountLinks bounds the links on the way to a mount point, as the kernel does.
 const maxMountLinks = 40
 
-// MountPoints replaces the mount points by where links of the root and of
+// mountPoints replaces the mount points by where links of the root and of
 // other mounts lead, as runc does. The sentry follows links by itself, but can't
 // make a mount point where one leads nowhere: /etc/resolv.conf of a root in which
 // systemd-resolved is not running, for one.
-func MountPoints(st *setup.Setup) error {
+func mountPoints(st *setup.Setup) error {
 	trees := containerTrees{served: st.ServedAt(), open: map[*setup.Source]*os.File{}}
 	defer trees.close()
 	for i := range st.App().Spec.Mounts {
@@ -88,13 +88,7 @@ func (c *containerTrees) resolve(p string) (string, error) {
 // readlink returns where a link of the container leads, "" if there is none. The
 // path to it is without links.
 func (c *containerTrees) readlink(p string) (string, error) {
-	at := p
-	tree, ok := c.served[at]
-	for at != "/" && (!ok || at == c.but) {
-		at = path.Dir(at)
-		tree, ok = c.served[at]
-	}
-	rel := strings.TrimPrefix(strings.TrimPrefix(p, at), "/")
+	tree, rel := treeAt(c.served, p, c.but)
 	if tree == nil || tree.Empty || tree.Host || rel == "" {
 		return "", nil
 	}

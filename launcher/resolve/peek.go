@@ -20,53 +20,26 @@ import (
 // its application would see it: below the volume or the root that it is in, links
 // followed inside of that.
 func Peek(st *setup.Setup, p string, size int64) []byte {
-	from, rest := st.App().Root, path.Clean(p)
-	if from.Host {
-		from.Path = "/"
-		if !hostfs.ShowsHost(rest) {
-			from.Path = ""
-		}
-	}
-	longest := ""
-	i := 0
-	for _, m := range st.App().Spec.Mounts {
-		below := p == m.Destination || strings.HasPrefix(p, strings.TrimSuffix(m.Destination, "/")+"/")
-		bind := m.Type == "bind" && i < len(st.App().Volumes)
-		if below && len(m.Destination) >= len(longest) {
-			longest, from = m.Destination, setup.Source{}
-			if bind {
-				from = st.App().Volumes[i]
-			}
-			rest = strings.TrimPrefix(p, m.Destination)
-		}
-		if bind {
-			i++
-		}
-	}
-	if from.Path == "" {
+	tree, rel := treeAt(st.ServedAt(), p, "")
+	switch {
+	case path.Clean(p) != p, tree == nil, tree.Empty, tree.Host && !hostfs.ShowsHost(p):
 		return nil
+	case tree.Host:
+		tree = &setup.Source{Path: "/"}
 	}
-	b, err := readBeginning(from.Path, strings.Trim(rest, "/"), size)
+	b, err := readBeginning(tree, rel, size)
 	if err != nil {
 		return nil
 	}
 	return b
 }
 
-func readBeginning(tree, rest string, size int64) ([]byte, error) {
-	f, err := hostfs.OpenAt(unix.AT_FDCWD, tree, unix.O_PATH, unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
+func readBeginning(tree *setup.Source, rel string, size int64) ([]byte, error) {
+	f, err := openIn(tree, rel)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if rest != "" {
-		below, err := hostfs.OpenAt(int(f.Fd()), rest, unix.O_PATH, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
-		if err != nil {
-			return nil, err
-		}
-		defer below.Close()
-		f = below
-	}
 	// To open a FIFO of the host would take data from its reader.
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		return nil, errors.Join(errors.New("no regular file"), err)
@@ -77,4 +50,27 @@ func readBeginning(tree, rest string, size int64) ([]byte, error) {
 	}
 	defer file.Close()
 	return io.ReadAll(io.LimitReader(file, size))
+}
+
+// treeAt is the tree of the host that a path of the container is in, and where in it;
+// nil if it is in what is the sentry's. The mount at but does not count.
+func treeAt(served map[string]*setup.Source, p, but string) (tree *setup.Source, rel string) {
+	at := p
+	tree, ok := served[at]
+	for at != "/" && (!ok || at == but) {
+		at = path.Dir(at)
+		tree, ok = served[at]
+	}
+	return tree, strings.Trim(strings.TrimPrefix(p, at), "/")
+}
+
+// openIn opens what is at a path of a tree. Links lead where they lead in the
+// container.
+func openIn(tree *setup.Source, rel string) (*os.File, error) {
+	dir, err := hostfs.OpenSource(tree)
+	if err != nil || rel == "" {
+		return dir, err
+	}
+	defer dir.Close()
+	return hostfs.OpenAt(int(dir.Fd()), rel, unix.O_PATH, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
 }

@@ -3,6 +3,9 @@
 package resolve
 
 import (
+	"fmt"
+	"reflect"
+
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"sandboxctl.dev/actual/operation"
@@ -23,13 +26,31 @@ func FromContainer(cfg *specs.Spec, bundle string) (*setup.Setup, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := MountPoints(st); err != nil {
+	if err := mountPoints(st); err != nil {
 		return nil, operation.Permanentf("%w", err)
 	}
 	if err := hide(st); err != nil {
 		return nil, operation.Permanentf("%w", err)
 	}
 	return st, nil
+}
+
+// ForStart completes the set-up of a manifest that is about to be started. It looks at
+// the files of its trees. What a checkpoint is compared with was described without.
+func ForStart(st *setup.Setup) error {
+	described := st.CopySpec()
+	if err := mountPoints(st); err != nil {
+		return err
+	}
+	if len(st.App().Masked)+len(st.App().Readonly) > 0 {
+		if err := hide(st); err != nil {
+			return fmt.Errorf("spec.root.bundle: %w", err)
+		}
+	}
+	if !reflect.DeepEqual(described, st.App().Spec) {
+		st.App().Described = described
+	}
+	return nil
 }
 
 // Container looks at the root of a container of an OCI client, and makes mount points

@@ -52,7 +52,11 @@ type Evidence struct {
 // Found is a process that belongs to a sandbox by evidence.
 type Found struct {
 	Role     string // sentry or gofer
+	Sandbox  string
 	Identity actual.Identity
+	// Renamed says that it does not say what it is: that it is the first process of
+	// its namespace in the cgroup of a sandbox does.
+	Renamed bool
 	// Cgroup is the name of its group among those of sandboxes, "" if it is in
 	// none. It is NAME-UID, and the kernel says so.
 	Cgroup string
@@ -100,8 +104,7 @@ func (e *Evidence) List() string {
 // all processes. It changes nothing and signals nobody.
 func Examine(ctx context.Context, store *actual.Store, names ...string) (map[string]*Evidence, error) {
 	out := make(map[string]*Evidence, len(names))
-	files := map[inode]string{}
-	dirs := map[string]place{} // by path
+	known := &openFiles{files: map[inode]string{}, dirs: map[string]place{}}
 	for _, name := range names {
 		e := &Evidence{Name: name}
 		out[name] = e
@@ -110,7 +113,7 @@ func Examine(ctx context.Context, store *actual.Store, names ...string) (map[str
 			e.Gap, e.unseen = err.Error(), err
 			continue
 		}
-		err = addFiles(dir, name, files, dirs)
+		err = known.add(dir, name)
 		dir.Close()
 		if err != nil {
 			// It hides no other.
@@ -122,18 +125,12 @@ func Examine(ctx context.Context, store *actual.Store, names ...string) (map[str
 			e.Gap = "there is no second copy of its record: " + err.Error()
 		}
 	}
-	pids, err := procfs.PIDs()
+	found, err := Find(known.owner)
 	if err != nil {
-		return nil, fmt.Errorf("list processes: %w", err)
+		return nil, err
 	}
-	for _, pid := range pids {
-		f, of, err := belongs(pid, files, dirs)
-		if err != nil {
-			return nil, err
-		}
-		if f != nil {
-			out[of].Processes = append(out[of].Processes, *f)
-		}
+	for _, f := range found {
+		out[f.Sandbox].Processes = append(out[f.Sandbox].Processes, f)
 	}
 	for _, e := range out {
 		slices.SortFunc(e.Processes, func(a, b Found) int {
@@ -188,16 +185,22 @@ type place struct {
 	devs map[uint64]bool
 }
 
-// addFiles adds the files below a directory, and where it is.
-func addFiles(dir *os.File, name string, files map[inode]string, dirs map[string]place) error {
+// openFiles are the files of sandboxes, and their directories by path.
+type openFiles struct {
+	files map[inode]string
+	dirs  map[string]place
+}
+
+// add adds the files below a directory, and where it is.
+func (o *openFiles) add(dir *os.File, name string) error {
 	self := "/proc/self/fd/" + strconv.Itoa(int(dir.Fd()))
 	at, err := os.Readlink(self)
 	if err != nil {
 		return err
 	}
 	devs := map[uint64]bool{}
-	dirs[at] = place{name, devs}
-	if err := addEntries(dir, name, files, devs); err != nil {
+	o.dirs[at] = place{name, devs}
+	if err := addEntries(dir, name, o.files, devs); err != nil {
 		return err
 	}
 	// What a gofer was given is not walked: it may be anything. Its directory is
@@ -207,7 +210,7 @@ func addFiles(dir *os.File, name string, files map[inode]string, dirs map[string
 		return nil //nolint:nilerr // it has not run yet
 	}
 	defer logs.Close()
-	return addEntries(logs, name, files, devs)
+	return addEntries(logs, name, o.files, devs)
 }
 
 // addEntries adds the entries of a directory that only root can write.
@@ -231,20 +234,59 @@ func addEntries(dir *os.File, name string, files map[inode]string, devs map[uint
 	return nil
 }
 
-// belongs says which sandbox a process is a sentry or gofer of, nil of every
-// other process: it has its name, or is in its cgroup, and has a file of it open,
-// also one that has been removed. The identity is taken through a pidfd that is
-// older than the look at the files, so that it is of the process that was looked
-// at.
-func belongs(pid int, files map[inode]string, dirs map[string]place) (_ *Found, name string, err error) {
+// owner says which sandbox a file is of, also one that has been removed.
+func (o *openFiles) owner(st *unix.Stat_t, link string) string {
+	if name, ok := o.files[inode{st.Dev, st.Ino}]; ok {
+		return name
+	}
+	// Where a file was that has been removed only its path tells. A path says
+	// nothing of one that is there, nor of one on another filesystem: in another
+	// mount namespace, such as a container's, it leads to something else.
+	target, err := os.Readlink(link)
+	if err != nil || st.Nlink > 0 {
+		return ""
+	}
+	for d := path.Dir(target); len(d) > 1; d = path.Dir(d) {
+		if p, ok := o.dirs[d]; ok && p.devs[st.Dev] {
+			return p.name
+		}
+	}
+	return ""
+}
+
+// Find finds the sentries and gofers that have a file of a sandbox open. The owner
+// says which sandbox a file is of, "" if of none; link is the file below /proc.
+func Find(owner func(st *unix.Stat_t, link string) string) ([]Found, error) {
+	pids, err := procfs.PIDs()
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	var out []Found
+	for _, pid := range pids {
+		f, err := belongs(pid, owner)
+		if err != nil {
+			return nil, err
+		}
+		if f != nil {
+			out = append(out, *f)
+		}
+	}
+	return out, nil
+}
+
+// belongs says what a process is of a sandbox, nil of every other process: it has
+// the name of a sentry or gofer, or is in the cgroup of a sandbox, and has a file of
+// it open. The identity is taken through a pidfd that is older than the look at the
+// files, so that it is of the process that was looked at.
+func belongs(pid int, owner func(*unix.Stat_t, string) string) (*Found, error) {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return nil, "", nil //nolint:nilerr // it has ended
+		return nil, nil //nolint:nilerr // it has ended
 	}
 	defer unix.Close(pidfd)
 	cmdline, err := procfs.Read(pid, "cmdline")
 	if err != nil {
-		return nil, "", nil //nolint:nilerr // it has ended
+		return nil, nil //nolint:nilerr // it has ended
 	}
 	f := &Found{Cgroup: groupOf(pid)}
 	args := strings.Split(string(cmdline), "\x00")
@@ -258,22 +300,21 @@ func belongs(pid int, files map[inode]string, dirs map[string]place) (_ *Found, 
 		// A sentry may call itself whatever it likes once it was taken over. It
 		// stays the first process of its namespace, which the processes that it
 		// runs the application in are not: they end with it.
-		f.Role = RoleSentry
+		f.Role, f.Renamed = RoleSentry, true
 	default:
-		return nil, "", nil
+		return nil, nil
 	}
-	if name, err = holds(pid, files, dirs); name == "" || err != nil {
-		return nil, "", err
+	if f.Sandbox, err = holds(pid, owner); f.Sandbox == "" || err != nil {
+		return nil, err
 	}
-	f.Identity, err = actual.Identify(pidfd, pid)
-	if err != nil {
-		return nil, "", procfs.UnlessEnded(fmt.Errorf("identify process %d: %w", pid, err))
+	if f.Identity, err = actual.Identify(pidfd, pid); err != nil {
+		return nil, procfs.UnlessEnded(fmt.Errorf("identify process %d: %w", pid, err))
 	}
-	return f, name, nil
+	return f, nil
 }
 
 // holds is the sandbox that a process has a file of open.
-func holds(pid int, files map[inode]string, dirs map[string]place) (string, error) {
+func holds(pid int, owner func(*unix.Stat_t, string) string) (string, error) {
 	fds, err := os.ReadDir(procfs.Path(pid, "fd"))
 	if err != nil {
 		return "", procfs.UnlessEnded(err)
@@ -284,20 +325,8 @@ func holds(pid int, files map[inode]string, dirs map[string]place) (string, erro
 		if unix.Stat(link, &st) != nil {
 			continue
 		}
-		if name, ok := files[inode{st.Dev, st.Ino}]; ok {
+		if name := owner(&st, link); name != "" {
 			return name, nil
-		}
-		// Where a file was that has been removed only its path tells. A path says
-		// nothing of one that is there, nor of one on another filesystem: in another
-		// mount namespace, such as a container's, it leads to something else.
-		target, err := os.Readlink(link)
-		if err != nil || st.Nlink > 0 {
-			continue
-		}
-		for d := path.Dir(target); len(d) > 1; d = path.Dir(d) {
-			if p, ok := dirs[d]; ok && p.devs[st.Dev] {
-				return p.name, nil
-			}
 		}
 	}
 	return "", nil

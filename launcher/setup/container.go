@@ -57,6 +57,7 @@ func FromContainer(cfg *specs.Spec, bundle string, host HostView) (*Setup, error
 		st.App().Spec.Linux.MaskedPaths, st.App().Spec.Linux.ReadonlyPaths = cfg.Linux.MaskedPaths, cfg.Linux.ReadonlyPaths
 		st.bundleLimits(cfg.Linux.Resources)
 		st.CgroupsPath, st.Resources = cfg.Linux.CgroupsPath, cfg.Linux.Resources
+		st.App().Masked, st.App().Readonly = Outermost(cfg.Linux.MaskedPaths), cfg.Linux.ReadonlyPaths
 		userns, usernsPath := false, ""
 		for _, ns := range cfg.Linux.Namespaces {
 			if ns.Type == specs.UserNamespace {
@@ -72,16 +73,21 @@ func FromContainer(cfg *specs.Spec, bundle string, host HostView) (*Setup, error
 		}
 	}
 	st.RawSockets = RawSockets(cfg)
-	if cfg.Linux != nil {
-		st.App().Masked, st.App().Readonly = Outermost(cfg.Linux.MaskedPaths), cfg.Linux.ReadonlyPaths
+	if err := st.addMounts(cfg.Mounts, bundle, host); err != nil {
+		return nil, err
 	}
-	for i, m := range cfg.Mounts {
+	return st, nil
+}
+
+// addMounts adds the mounts of a container, without those that a masked path hides.
+func (st *Setup) addMounts(mounts []specs.Mount, bundle string, host HostView) error {
+	for i, m := range mounts {
 		if IsMasked(m.Destination, st.App().Masked) {
 			continue
 		}
 		o, err := parseMountOptions(&m, true)
 		if err != nil {
-			return nil, operation.Permanentf("read %s/config.json: mounts[%d].%w", bundle, i, err)
+			return operation.Permanentf("read %s/config.json: mounts[%d].%w", bundle, i, err)
 		}
 		if !IsBind(m) {
 			if o.CopyUp {
@@ -92,11 +98,11 @@ func FromContainer(cfg *specs.Spec, bundle string, host HostView) (*Setup, error
 		}
 		src, err := host.RealPath(bundle, m.Source)
 		if err != nil {
-			return nil, operation.Permanentf("resolve mounts[%d].source: %w", i, err)
+			return operation.Permanentf("resolve mounts[%d].source: %w", i, err)
 		}
 		st.AddBind(m.Destination, Source{Path: src, ReadOnly: o.ReadOnly, Options: o})
 	}
-	return st, nil
+	return nil
 }
 
 // HostView is what the set-up of a container needs to know of the host.

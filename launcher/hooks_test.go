@@ -48,7 +48,7 @@ func TestOwedHooks(t *testing.T) {
 	const bundles = "bundles: [{path: /srv/b, access: readOnly}]"
 	allowed := policy("root: {hooks: true, " + bundles + "}")
 	broken := errors.New("it is being written")
-	file := filepath.Join(top, "state/sandboxes/web", oldHooksFile)
+	file := filepath.Join(top, "state/sandboxes/web/hooks.json")
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
 	for name, c := range map[string]struct {
@@ -98,24 +98,5 @@ func TestOwedHooks(t *testing.T) {
 		if err := errors.Join(os.RemoveAll(ran), os.RemoveAll(file)); err != nil {
 			t.Fatal(err)
 		}
-	}
-}
-
-// Hooks of a manifest's bundle see nothing of the daemon but its search path, those
-// of the container its environment.
-func TestBundleHookEnvironment(t *testing.T) {
-	t.Setenv("SANDBOXCTL_TEST_OF_HOOKS", "leaked")
-	t.Setenv("PATH", "/the/path")
-	h := &setup.Hooks{Env: []string{"FROM=container"}}
-	for kind, want := range map[string]string{
-		"prestart": "PATH=/the/path", "createRuntime": "PATH=/the/path", "createContainer": "FROM=container", "poststart": "PATH=/the/path", "poststop": "PATH=/the/path",
-	} {
-		if got := hookSet(h, kind, nil, 0).Env; len(got) != 1 || got[0] != want {
-			t.Errorf("%s: %q, expected %q", kind, got, want)
-		}
-	}
-	t.Setenv("PATH", "")
-	if got := hookSet(h, "poststop", nil, 0).Env; len(got) != 1 || got[0] != setup.DefaultPath {
-		t.Errorf("without one: %q", got)
 	}
 }
