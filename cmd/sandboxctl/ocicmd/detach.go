@@ -3,7 +3,9 @@
 package ocicmd
 
 import (
+	"bytes"
 	"context"
+	"encoding/gob"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,6 +23,7 @@ import (
 	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/launcher/oci"
 	"sandboxctl.dev/launcher/pair"
+	"sandboxctl.dev/launcher/proc"
 )
 
 // handOver is what the process that waits for a detached command gets of the one that
@@ -32,7 +35,7 @@ type handOver struct {
 	ID    string
 	// Process is the command. It is described once: --process may be a pipe, such as
 	// <(...) of a shell, and has no second time.
-	Process *specs.Process
+	Process process
 }
 
 // Descriptors of the waiting process beside its streams.
@@ -48,25 +51,25 @@ const attendVerb = "attend-exec"
 // commandRuns is what the waiting process writes when its command runs.
 const commandRuns = "started"
 
-// file is a file in memory with what is handed over.
+// file is a file in memory with what is handed over. It is encoded with gob, as JSON
+// replaces what is not UTF-8, which paths may be.
 func (h *handOver) file() (*os.File, error) {
-	b, err := json.Marshal(h)
-	if err != nil {
+	var b bytes.Buffer
+	if err := gob.NewEncoder(&b).Encode(h); err != nil {
 		return nil, fmt.Errorf("encode exec: %w", err)
 	}
-	fd, err := unix.MemfdCreate("exec", unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("create file in memory: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "exec")
-	if _, err = f.Write(b); err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("write exec: %w", err), f.Close())
-	}
-	return f, nil
+	return proc.MemFile("exec", b.Bytes())
 }
+
+// process is the description of a command, as JSON within gob: gob makes no difference
+// between an umask of 0 and none.
+type process struct{ *specs.Process }
+
+// GobEncode implements gob.GobEncoder.
+func (p process) GobEncode() ([]byte, error) { return json.Marshal(p.Process) }
+
+// GobDecode implements gob.GobDecoder.
+func (p *process) GobDecode(b []byte) error { return json.Unmarshal(b, &p.Process) }
 
 // detach starts this program again. That process waits for the command, and an
 // OCI client takes it for the command.
@@ -141,7 +144,11 @@ func received() (*handOver, *os.File, error) {
 
 func decodeHandOver(r io.Reader) (*handOver, error) {
 	h := &handOver{}
-	if err := json.NewDecoder(r).Decode(h); err != nil {
+	err := gob.NewDecoder(r).Decode(h)
+	if err == nil && (h.Process.Process == nil || len(h.Process.Args) == 0) {
+		err = errors.New("no command was handed over")
+	}
+	if err != nil {
 		return nil, exit.Usagef("this verb is for the program itself: %w", err)
 	}
 	return h, nil
@@ -155,7 +162,7 @@ func (v *Verbs) attend(ctx context.Context, r *oci.Runtime, h *handOver, started
 		_, werr := fmt.Fprintf(started, "%v", err)
 		return errors.Join(&exit.Error{Code: exit.Failure}, werr)
 	}
-	c, err := h.Exec.command(ctx, r, h.ID, h.Process)
+	c, err := h.Exec.command(ctx, r, h.ID, h.Process.Process)
 	if err != nil {
 		return told(err)
 	}

@@ -3,8 +3,8 @@
 package ocicmd
 
 import (
-	"encoding/json"
-	"os"
+	"errors"
+	"io"
 	"reflect"
 	"slices"
 	"strings"
@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"sandboxctl.dev/cmd/sandboxctl/attach"
+	"sandboxctl.dev/cmd/sandboxctl/exit"
 )
 
 // sampleOf sets a flag to something that is not its default.
@@ -61,15 +62,15 @@ func lost(t *testing.T, more func(*pflag.FlagSet)) (names []string) {
 	for _, f := range given {
 		sampleOf(t, f)
 	}
-	file, err := (&handOver{Flags: v.flags, Exec: *e}).file()
+	file, err := (&handOver{Flags: v.flags, Exec: *e, Process: process{&specs.Process{Args: []string{"true"}}}}).file()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer file.Close()
 	v2, e2, cmd2 := execVerb()
 	more(cmd2.Flags())
-	var h handOver
-	if err := json.NewDecoder(file).Decode(&h); err != nil {
+	h, err := decodeHandOver(file)
+	if err != nil {
 		t.Fatal(err)
 	}
 	v2.flags, *e2 = h.Flags, h.Exec
@@ -115,32 +116,68 @@ func TestExecHandsOver(t *testing.T) {
 func TestExecHandsOverProcess(t *testing.T) {
 	t.Parallel()
 	soft := uint64(3)
-	want := &handOver{ID: "web", Process: &specs.Process{
+	want := &handOver{ID: "web", Process: process{&specs.Process{
 		Terminal: true, ConsoleSize: &specs.Box{Height: 5, Width: 6}, User: specs.User{UID: 1, GID: 2, AdditionalGids: []uint32{3, 4}, Umask: new(uint32)},
 		Args: []string{"sh", "-c", "--", "--detach", "", "é ✓"}, Env: []string{"A=b", "B=c d\n"}, Cwd: "/x",
 		Capabilities: &specs.LinuxCapabilities{Ambient: []string{"CAP_KILL"}}, Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_CORE", Soft: soft}},
 		NoNewPrivileges: true, OOMScoreAdj: new(int),
-	}}
+	}}}
 	file, err := want.file()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	var got handOver
-	if err := json.NewDecoder(file).Decode(&got); err != nil || !reflect.DeepEqual(&got, want) {
-		t.Errorf("%+v became %+v: %v", want.Process, got.Process, err)
+	if got, err := decodeHandOver(file); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v became %+v: %v", want, got, err)
+	}
+}
+
+// A path may have bytes that are no text; nothing else than it was given is opened.
+func TestExecHandsOverBytes(t *testing.T) {
+	t.Parallel()
+	want := &handOver{ID: "web", Process: process{&specs.Process{Args: []string{"true"}}}}
+	for _, field := range []*string{
+		&want.Flags.Root, &want.Flags.Log, &want.Flags.Programs.Sentry, &want.Flags.Programs.Gofer, &want.Exec.PIDFile, &want.Exec.Console, &want.Exec.Process,
+	} {
+		*field = "/run/caf\xe9\xff\x00\u2028<&>"
+	}
+	file, err := want.file()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := file.Truncate(0); err == nil {
+		t.Error("what was handed over can be changed")
+	}
+	if got, err := decodeHandOver(file); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v became %+v: %v", want, got, err)
 	}
 }
 
 // What is for the program itself says so when somebody else calls it.
 func TestAttendAlone(t *testing.T) {
 	t.Parallel()
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		t.Fatal(err)
+	encoded := func(p *specs.Process) string {
+		f, err := (&handOver{ID: "web", Process: process{p}}).file()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		b, err := io.ReadAll(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
 	}
-	defer null.Close()
-	if _, err := decodeHandOver(null); err == nil || !strings.Contains(err.Error(), "for the program itself") {
-		t.Errorf("%v", err)
+	whole := encoded(&specs.Process{Args: []string{"true"}})
+	for name, given := range map[string]string{
+		"nothing": "", "empty JSON": "{}", "null": "null", "text": "hello\n", "cut off": whole[:len(whole)-1],
+		"no process": encoded(nil), "no command": encoded(&specs.Process{Cwd: "/"}), "empty command": encoded(&specs.Process{Args: []string{}}),
+	} {
+		_, err := decodeHandOver(strings.NewReader(given))
+		e, ok := errors.AsType[*exit.Error](err)
+		if !ok || e.Code != exit.Usage || !strings.Contains(err.Error(), "for the program itself") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

@@ -24,7 +24,7 @@ import (
 	"sandboxctl.dev/launcher/setup"
 )
 
-// execFlags are the flags of `oci exec`. A detached command gets them as JSON, so each
+// execFlags are the flags of `oci exec`. A detached command gets them encoded, so each
 // flag is a field here.
 type execFlags struct {
 	Process, PIDFile, Console, Cwd, User  string
@@ -84,7 +84,7 @@ func (v *Verbs) exec(ctx context.Context, r *oci.Runtime, e *execFlags, id strin
 		return err
 	}
 	if e.Detach {
-		return v.detach(&handOver{Flags: v.flags, Exec: *e, ID: id, Process: p}, more)
+		return v.detach(&handOver{Flags: v.flags, Exec: *e, ID: id, Process: process{p}}, more)
 	}
 	c, err := e.command(ctx, r, id, p)
 	if err != nil {
