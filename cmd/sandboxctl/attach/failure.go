@@ -39,6 +39,8 @@ func (c *Command) sandboxEnded(ctx context.Context) error {
 		end = launcher.Fate(ctx, c.Store, c.Record)
 	}
 	switch {
+	case end == nil && c.OCI: // `describe` does not know its containers
+		return errors.New("the sandbox ended while the command was running")
 	case end == nil:
 		return fmt.Errorf("the sandbox ended while the command was running; see `sandboxctl describe %s`", c.Name)
 	case end.Reason == actual.ReasonOOMKilled:

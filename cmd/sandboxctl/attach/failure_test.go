@@ -28,3 +28,16 @@ func TestExecCodes(t *testing.T) {
 		}
 	}
 }
+
+// Advice is for those who can follow it: no verb outside `oci` knows the containers of
+// OCI clients.
+func TestEndedAdvice(t *testing.T) {
+	t.Parallel()
+	for _, oci := range []bool{true, false} {
+		c := &Command{Name: "web", OCI: oci}
+		err := c.Explain(t.Context(), fmt.Errorf("wait: %w", sentry.ErrClosed))
+		if !strings.Contains(err.Error(), "the sandbox ended while the command was running") || strings.Contains(err.Error(), "sandboxctl describe web") == oci {
+			t.Errorf("OCI %t: %v", oci, err)
+		}
+	}
+}

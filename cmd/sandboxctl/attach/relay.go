@@ -32,6 +32,8 @@ type relay struct {
 	// SIGPIPE gets that first, and then the error of its write.
 	broken chan chan struct{}
 	over   chan struct{} // closed with ended
+	// settled says that finish was called, or that nobody waits for the copies.
+	settled bool
 }
 
 // newRelay returns a relay, which finish or abort must end.
@@ -127,7 +129,8 @@ func (r *relay) terminal(pty console.Console, stream io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("duplicate terminal: %w", err)
 	}
-	r.start(&outlet{pipe: os.NewFile(uintptr(fd), "terminal"), to: writer(stream), terminal: true})
+	o := &outlet{pipe: os.NewFile(uintptr(fd), "terminal"), to: writer(stream), terminal: true}
+	r.copy = append(r.copy, func() { r.start(o) })
 	return nil
 }
 
@@ -173,6 +176,7 @@ func (r *relay) started() error {
 // background may keep its streams open for ever. The reader of a stream that went
 // away is no error; the command was told.
 func (r *relay) finish() error {
+	r.settled = true
 	close(r.over)
 	err := r.ended.Close()
 	r.copies.Wait()
@@ -185,10 +189,10 @@ func (r *relay) finish() error {
 	return err
 }
 
-// abort releases what was given if the command did not start, and does nothing
-// after started.
+// abort releases what was given, and copies what was written, if nobody has waited for
+// the command: what failed to start may have said why. It does nothing after finish.
 func (r *relay) abort() error {
-	if r.given == nil {
+	if r.settled {
 		return nil
 	}
 	return errors.Join(r.started(), r.finish())

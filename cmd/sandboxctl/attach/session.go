@@ -5,7 +5,8 @@
 // streams, and the one place where signals that this program gets are passed on.
 //
 // A Session is used in four steps: Open, then Pipes or Terminal for the ends that the
-// process gets, then the caller starts the process with them, then Run. Nothing here
+// process gets, then the caller starts the process with them, then Run. Where time
+// passes between the last two, Started begins to copy. Nothing here
 // starts a container, prints, or knows flags.
 package attach
 
@@ -118,9 +119,17 @@ func (s *Session) Terminal() (ends [3]*os.File, err error) {
 	s.terminal = t
 	s.relay.given = append(s.relay.given, tty)
 	s.onEnd(t.close)
+	if err := s.relay.terminal(t.theirs, s.streams.Out); err != nil {
+		return ends, err
+	}
 	signal.Notify(s.signals, unix.SIGWINCH)
 	return [3]*os.File{tty, tty, tty}, nil
 }
+
+// Started begins to copy: the process has its ends, or is as good as started. A process
+// that somebody waits for would else stand still when its pipe or terminal is full.
+// Run does the same where the caller has not.
+func (s *Session) Started() error { return s.relay.started() }
 
 // Run connects a process that has been started, until it ends. It returns its exit
 // code.
@@ -128,45 +137,45 @@ func (s *Session) Run(ctx context.Context, p Process) (code int, err error) {
 	stop := s.forward(ctx, p)
 	defer stop()
 	if s.terminal != nil {
-		restore, err := s.takeTerminal(ctx, p)
-		if err != nil {
+		var restore func() error
+		if restore, err = s.takeTerminal(ctx, p); err != nil {
 			return 0, err
 		}
 		defer func() { err = errors.Join(err, restore()) }()
 	}
-	// The sandbox has its ends now.
-	if err := s.relay.started(); err != nil {
+	if err := s.Started(); err != nil {
 		return 0, err
 	}
-	if code, err = p.Wait(ctx); err != nil {
+	code, err = p.Wait(ctx)
+	if err != nil && ctx.Err() != nil {
+		// Who has had enough does not wait for the reader of the output.
+		s.relay.settled = true
 		return 0, err
 	}
+	// Also of a process that was lost with its sandbox, there is what it has written.
 	stop()
 	if s.terminal == nil {
 		// Nobody is left to pass them on to: they end this program, also where it can't
 		// write what the process has written.
 		signal.Reset(listenedTo...)
 	}
-	return code, s.relay.finish()
+	return code, errors.Join(err, s.relay.finish())
 }
 
-// takeTerminal has our terminal pass on each key as it is, and copies between it and
-// that of the process.
+// takeTerminal has our terminal pass on each key as it is, to that of the process.
 func (s *Session) takeTerminal(ctx context.Context, p Process) (restore func() error, err error) {
 	restore, err = s.terminal.raw()
 	if err != nil {
 		return nil, err
 	}
-	if err := s.relay.terminal(s.terminal.theirs, s.streams.Out); err != nil {
-		return nil, errors.Join(err, restore())
-	}
 	var to io.Writer = s.terminal.master
 	if s.opts.Keys {
 		to = &keyboard{terminal: s.terminal, signal: func(sig unix.Signal) { p.Signal(ctx, sig) }}
 	}
+	from := reader(s.terminal.in)
 	go func() {
 		// A terminal never ends but for good.
-		_, _ = io.Copy(to, reader(s.terminal.in))
+		_, _ = io.Copy(to, from)
 		s.hangUp(ctx, p)
 	}()
 	return restore, nil

@@ -28,11 +28,12 @@ type fake struct {
 	mu    sync.Mutex
 	heard []unix.Signal
 	told  chan unix.Signal
+	gone  chan struct{} // its terminal
 }
 
 func newFake(t *testing.T, ends [3]*os.File, do func([3]*os.File) (int, error)) *fake {
 	t.Helper()
-	f := &fake{do: do, told: make(chan unix.Signal, 100)}
+	f := &fake{do: do, told: make(chan unix.Signal, 100), gone: make(chan struct{}, 1)}
 	for i := range ends {
 		f.ends[i] = inSandbox(t, ends[i])
 	}
@@ -46,7 +47,10 @@ func (f *fake) Signal(_ context.Context, sig unix.Signal) {
 	f.told <- sig
 }
 
-func (f *fake) HangUp(context.Context) error { return f.hung }
+func (f *fake) HangUp(context.Context) error {
+	f.gone <- struct{}{}
+	return f.hung
+}
 
 func (f *fake) Wait(ctx context.Context) (int, error) {
 	type end struct {
@@ -206,6 +210,14 @@ func ourTerminal(t *testing.T) (person, tty *os.File) {
 	return person, tty
 }
 
+// hangUp ends a terminal, and waits until the session of a process reads from it no
+// more: it would read from the next file that gets the number of its descriptor.
+func hangUp(t *testing.T, person *os.File, f *fake) {
+	t.Helper()
+	must(t, person.Close())
+	<-f.gone
+}
+
 // A process gets a terminal that is like ours and is told its keys; ours is what it was
 // when the session is over.
 func TestSessionTerminal(t *testing.T) {
@@ -266,6 +278,7 @@ func TestSessionTerminal(t *testing.T) {
 		if err != nil || *after != *before {
 			t.Errorf("our terminal is %+v, %v", after, err)
 		}
+		hangUp(t, person, f)
 		if !keys && len(f.heard) != 0 {
 			t.Errorf("told %v", f.heard)
 		}
@@ -287,5 +300,145 @@ func TestSessionTerminalCloses(t *testing.T) {
 	}
 	if _, err := (&Session{streams: Streams{In: strings.NewReader("")}}).Terminal(); err == nil {
 		t.Error("what is no terminal became one")
+	}
+}
+
+// Who starts a process and waits for what it does, before it runs the session, waits
+// for none that stands still: it is fed and its output is taken.
+func TestSessionStarted(t *testing.T) {
+	big := strings.Repeat("0123456789", 20_000) // more than a pipe or a terminal holds
+	t.Run("pipes", func(t *testing.T) {
+		var out, errs bytes.Buffer
+		ctx, s := aSession(t, Streams{strings.NewReader(big), &out, &errs}, Options{})
+		ends, err := s.Pipes(true)
+		must(t, err)
+		f := newFake(t, ends, func([3]*os.File) (int, error) { return 7, nil })
+		must(t, s.Started())
+		b, err := io.ReadAll(f.ends[0])
+		_, err1 := f.ends[1].WriteString(big)
+		_, err2 := f.ends[2].WriteString(big)
+		must(t, errors.Join(err, err1, err2))
+		code, err := s.Run(ctx, f)
+		if code != 7 || err != nil || string(b) != big || out.String() != big || errs.String() != big {
+			t.Errorf("%d %v: %d, %d, %d bytes of %d", code, err, len(b), out.Len(), errs.Len(), len(big))
+		}
+	})
+	t.Run("terminal", func(t *testing.T) {
+		person, tty := ourTerminal(t)
+		var out bytes.Buffer
+		ctx, s := aSession(t, Streams{tty, &out, &out}, Options{})
+		ends, err := s.Terminal()
+		must(t, err)
+		f := newFake(t, ends, func([3]*os.File) (int, error) { return 7, nil })
+		must(t, s.Started())
+		_, err = f.ends[1].WriteString(big)
+		must(t, err)
+		code, err := s.Run(ctx, f)
+		if code != 7 || err != nil || out.String() != big {
+			t.Errorf("%d %v: %d bytes of %d", code, err, out.Len(), len(big))
+		}
+		hangUp(t, person, f)
+	})
+}
+
+// slowWriter takes nothing before somebody waits for the rest of the output.
+type slowWriter struct {
+	asked, over chan struct{}
+	text        []byte
+}
+
+func (w *slowWriter) Write(b []byte) (int, error) {
+	if w.text == nil {
+		close(w.asked)
+		<-w.over
+	}
+	w.text = append(w.text, b...)
+	return len(b), nil
+}
+
+// What a process has written is there also if it was lost and nobody knows its end, or
+// if its start failed.
+func TestSessionLastOutput(t *testing.T) {
+	lost := errors.New("the connection was lost")
+	for _, terminal := range []bool{false, true} {
+		for _, ran := range []bool{true, false} {
+			person, tty := ourTerminal(t)
+			out := &slowWriter{asked: make(chan struct{})}
+			ctx, s, err := Open(t.Context(), Streams{tty, out, io.Discard}, Options{})
+			must(t, err)
+			out.over = s.relay.over
+			open := map[bool]func() ([3]*os.File, error){true: s.Terminal, false: func() ([3]*os.File, error) { return s.Pipes(false) }}[terminal]
+			ends, err := open()
+			must(t, err)
+			f := newFake(t, ends, func(e [3]*os.File) (int, error) {
+				_, err := e[1].WriteString("the last words")
+				<-out.asked
+				return 0, errors.Join(err, lost)
+			})
+			must(t, s.Started())
+			if ran {
+				_, err = s.Run(ctx, f)
+			} else {
+				_, err = f.Wait(ctx) // its start failed
+			}
+			if !errors.Is(err, lost) {
+				t.Errorf("terminal %t, ran %t: %v", terminal, ran, err)
+			}
+			must(t, errors.Join(s.Close(), s.Close()))
+			if terminal && ran {
+				hangUp(t, person, f)
+			}
+			if string(out.text) != "the last words" {
+				t.Errorf("terminal %t, ran %t: copied %q", terminal, ran, out.text)
+			}
+		}
+	}
+}
+
+// Who has had enough is not kept by a reader that takes nothing.
+func TestSessionGivenUp(t *testing.T) {
+	out := &slowWriter{asked: make(chan struct{}), over: make(chan struct{})}
+	ctx, s, err := Open(t.Context(), Streams{nil, out, io.Discard}, Options{})
+	must(t, err)
+	ends, err := s.Pipes(false)
+	must(t, err)
+	enough := errors.New("enough")
+	over := make(chan struct{})
+	defer close(over)
+	defer close(out.over)
+	_, err = s.Run(ctx, newFake(t, ends, func(e [3]*os.File) (int, error) {
+		_, err := e[1].WriteString("x")
+		<-out.asked
+		s.cancel(enough)
+		<-over
+		return 0, err
+	}))
+	if err = errors.Join(err, s.Close()); !errors.Is(err, enough) {
+		t.Errorf("%v", err)
+	}
+}
+
+// unrestored is a terminal that does not become what it was.
+type unrestored struct {
+	console.Console
+	err error
+}
+
+func (u unrestored) Reset() error { return errors.Join(u.Console.Reset(), u.err) }
+
+// That our terminal is left raw is told; that it is gone is not, as nobody sees it.
+func TestSessionTerminalLeftRaw(t *testing.T) {
+	for _, broken := range []error{unix.EPERM, unix.EIO} {
+		person, tty := ourTerminal(t)
+		ctx, s := aSession(t, Streams{tty, tty, tty}, Options{})
+		ends, err := s.Terminal()
+		must(t, err)
+		s.terminal.ours = unrestored{s.terminal.ours, broken}
+		f := newFake(t, ends, func([3]*os.File) (int, error) { return 3, nil })
+		code, err := s.Run(ctx, f)
+		if code != 3 || errors.Is(err, broken) != (broken == unix.EPERM) {
+			t.Errorf("%v: %d, %v", broken, code, err)
+		}
+		hangUp(t, person, f)
 	}
 }

@@ -64,7 +64,8 @@ func (t *terminal) raw() (restore func() error, err error) {
 		return nil, fmt.Errorf("set terminal raw: %w", err)
 	}
 	return func() error {
-		if err := t.ours.Reset(); err != nil {
+		// EIO: it was hung up, and there is nothing to reset.
+		if err := t.ours.Reset(); err != nil && !errors.Is(err, unix.EIO) {
 			return fmt.Errorf("reset terminal: %w", err)
 		}
 		return nil

@@ -90,6 +90,11 @@ func (v *Verbs) runAttached(ctx context.Context, r *oci.Runtime, c *createFlags,
 	if err := v.createAttached(ctx, r, s, c, id); err != nil {
 		return err
 	}
+	// Not only in Run: poststart hooks come before, and may wait for an application that
+	// has more to write than a pipe holds.
+	if err := s.Started(); err != nil {
+		return errors.Join(err, r.Delete(ctx, id, true))
+	}
 	if err := c.start(ctx, r, id); err != nil {
 		return err
 	}
@@ -138,10 +143,11 @@ type container struct {
 	failed func(error) // to signal it
 }
 
-// Signal implements attach.Process.
+// Signal implements attach.Process. One that comes when the application has ended, or
+// while the container is deleted, is no failure.
 func (c *container) Signal(ctx context.Context, sig unix.Signal) {
 	err := c.r.Kill(ctx, c.id, sig, false)
-	if err != nil && !errors.Is(err, oci.ErrNotRunning) && sig != unix.SIGPIPE {
+	if err != nil && !errors.Is(err, oci.ErrNotRunning) && !errors.Is(err, oci.ErrNotExist) && sig != unix.SIGPIPE {
 		c.failed(err)
 	}
 }
