@@ -17,7 +17,7 @@ import (
 type group struct {
 	dirs []string // of the group, in each hierarchy
 	cpu  []string // files with processor time
-	home []string // cgroup.procs where this process was
+	root []string // cgroup.procs of the root group in each: this process ends there
 }
 
 const groupName = "sandboxctl-bench"
@@ -48,20 +48,20 @@ func enterGroup() (*group, error) {
 	return g, nil
 }
 
-func (g *group) enter(home, dir string) error {
+func (g *group) enter(root, dir string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
 	g.dirs = append(g.dirs, dir)
-	g.home = append(g.home, filepath.Join(home, "cgroup.procs"))
+	g.root = append(g.root, filepath.Join(root, "cgroup.procs"))
 	return os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0)
 }
 
 // leave moves this process to the root group and removes the group.
 func (g *group) leave() error {
 	var errs []error
-	for i, home := range g.home {
-		errs = append(errs, os.WriteFile(home, []byte("0"), 0))
+	for i, root := range g.root {
+		errs = append(errs, os.WriteFile(root, []byte("0"), 0))
 		removed := false
 		for deadline := time.Now().Add(10 * time.Second); !removed && time.Now().Before(deadline); {
 			removed = os.Remove(g.dirs[i]) == nil

@@ -61,7 +61,7 @@ func run() (err error) {
 		return errors.New("sandboxes need root")
 	}
 	// A measurement that is interrupted ends as one that failed, and cleans up.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
 	b := &bench{ctx: ctx, cfg: cfg, out: os.Stderr}
 	parts, err := b.parts()
@@ -76,7 +76,7 @@ func run() (err error) {
 	if b.cfg.work, err = os.MkdirTemp("", "sandboxctl-bench-"); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(b.cfg.work)) }()
+	defer func() { err = errors.Join(err, b.removeWork()) }()
 	// Manifests are not believed where others may write, and the sandboxed user reads the root.
 	if err := os.Chmod(b.cfg.work, 0o755); err != nil {
 		return err
@@ -124,16 +124,35 @@ func (b *bench) measure(parts []part) (err error) {
 	if err := makeRoot(rootfs); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, b.close()) }()
+	defer func() {
+		if b.ctx.Err() != nil {
+			b.progress("interrupted: removing what was started")
+		}
+		closeErr := b.close()
+		b.left = closeErr != nil
+		err = errors.Join(err, closeErr)
+	}()
 	if err := b.open(rootfs); err != nil {
 		return err
 	}
 	for _, p := range parts {
-		if err := errors.Join(b.ctx.Err(), p.run()); err != nil {
+		if err := b.ctx.Err(); err != nil {
+			return err
+		}
+		if err := p.run(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// removeWork removes the directory of the run, unless sandboxes may be left: with
+// their records gone, nothing could remove them any more.
+func (b *bench) removeWork() error {
+	if b.left {
+		return fmt.Errorf("not everything that was started is gone; %s is kept: `SANDBOXCTL_STATE=%[1]s/ours/state SANDBOXCTL_MANIFESTS=%[1]s/ours/manifests sandboxctl get` shows the sandboxes", b.cfg.work)
+	}
+	return os.RemoveAll(b.cfg.work)
 }
 
 // makeRoot makes a root of one static program, for every subject.

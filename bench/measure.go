@@ -53,6 +53,7 @@ type bench struct {
 	many  map[string]fleet                         // those that can run many sandboxes
 	peers map[string]func() (time.Duration, error) // that start a sandbox which prints a line
 	ends  []func() error
+	left  bool // something may run that could not be ended
 	rows  []*row
 }
 
@@ -77,7 +78,7 @@ func (b *bench) progress(format string, args ...any) {
 // open prepares every subject that is there.
 func (b *bench) open(rootfs string) error {
 	var err error
-	if b.ours, err = newOurs(b.cfg.bin, filepath.Join(b.cfg.work, "ours"), rootfs); err != nil {
+	if b.ours, err = newOurs(b.ctx, b.cfg.bin, filepath.Join(b.cfg.work, "ours"), rootfs); err != nil {
 		return err
 	}
 	b.ends = append(b.ends, b.ours.close)
@@ -171,7 +172,9 @@ func (b *bench) starts() error {
 		{restart, sandboxctlName, b.ours.restart},
 	}
 	version := b.alone("version", "`sandboxctl version` → its first line", "ms", 5)
-	tasks = append(tasks, task{version, sandboxctlName, func() (time.Duration, error) { return firstLineOf(b.ours.command("version")) }})
+	whole := b.alone("version-whole", "the whole process, with the answers of sentry and gofer", "ms", 0)
+	tasks = append(tasks, task{version, sandboxctlName, func() (time.Duration, error) { return firstLineOf(b.ours.command("version")) }},
+		task{whole, sandboxctlName, func() (time.Duration, error) { return timed(b.ours.command("version")) }})
 	for name, run := range b.peers {
 		tasks = append(tasks, task{start, name, run})
 	}
@@ -216,7 +219,9 @@ func (b *bench) cost(f func() error) (wall, cpu float64, err error) {
 	}
 	took := time.Since(began)
 	// What a start leaves to be done belongs to it: garbage is given back after 2 s.
-	time.Sleep(4 * time.Second)
+	if err := sleep(b.ctx, 4*time.Second); err != nil {
+		return 0, 0, err
+	}
 	after, err := b.group.used()
 	return milliseconds(took), milliseconds(after - before), err
 }
@@ -231,7 +236,10 @@ func (b *bench) fleets() error {
 	execRow := b.compared("exec", "`exec` of `true`", "ms", 0.6)
 	list := b.compared("list", fmt.Sprintf("`get` of %d (runsc: `list`)", n), "ms", 0.15)
 	memory := b.compared("memory", fmt.Sprintf("PSS of an idle sandbox, all its processes, mean of %d", n), "MiB", 0.55)
-	daemon := b.alone("daemon-memory", fmt.Sprintf("PSS of the daemon with %d sandboxes", n), "MiB", 0)
+	// What ours may take each, in MiB; runsc's stand beside them.
+	sentry := b.alone("sentry-memory", "of it: the sentry (runsc: sandbox) with systrap's processes", "MiB", 8.1)
+	gofer := b.alone("gofer-memory", "of it: the gofer", "MiB", 2)
+	daemon := b.alone("daemon-memory", fmt.Sprintf("PSS of the daemon with %d sandboxes", n), "MiB", 20)
 	idleCPU := b.alone("daemon-idle", fmt.Sprintf("processor time of the idle daemon with %d sandboxes, %s", n, b.cfg.idle), "ms", 2)
 	subjects, names := b.many, slices.Sorted(maps.Keys(b.many))
 	for r := range b.cfg.bursts {
@@ -247,14 +255,16 @@ func (b *bench) fleets() error {
 			upWall.add(name, wall)
 			upCPU.add(name, cpu)
 		}
-		if err := b.sizes(subjects, memory, daemon); err != nil {
+		if err := b.sizes(subjects, memory, sentry, gofer, daemon); err != nil {
 			return err
 		}
 		if err := b.verbs(subjects, execRow, list); err != nil {
 			return err
 		}
 		before, err1 := cpuOf(b.ours.daemon.Process.Pid)
-		time.Sleep(b.cfg.idle)
+		if err := sleep(b.ctx, b.cfg.idle); err != nil {
+			return err
+		}
 		after, err2 := cpuOf(b.ours.daemon.Process.Pid)
 		if err := errors.Join(err1, err2); err != nil {
 			return err
@@ -273,18 +283,26 @@ func (b *bench) fleets() error {
 	return nil
 }
 
-// sizes adds what a sandbox of each subject takes, and what the daemon takes.
-func (b *bench) sizes(subjects map[string]fleet, memory, daemon *row) error {
+// sizes adds what a sandbox of each subject takes, and its parts, and what the daemon
+// takes.
+func (b *bench) sizes(subjects map[string]fleet, memory, sentry, gofer, daemon *row) error {
 	all, err := processes()
 	if err != nil {
 		return err
 	}
 	for name, s := range subjects {
-		mib, err := pss(s.holds(all))
-		if err != nil {
-			return err
+		of := s.holds(all)
+		for r, pids := range map[*row]map[int]bool{
+			memory: of,
+			sentry: called(all, of, "sandboxctl-sentry", "runsc-sandbox"),
+			gofer:  called(all, of, "sandboxctl-gofer", "runsc-gofer"),
+		} {
+			mib, err := pss(pids)
+			if err != nil {
+				return err
+			}
+			r.add(name, mib/float64(b.cfg.fleet))
 		}
-		memory.add(name, mib/float64(b.cfg.fleet))
 	}
 	mib, err := pss(map[int]bool{b.ours.daemon.Process.Pid: true})
 	daemon.add(sandboxctlName, mib)

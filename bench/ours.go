@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -23,20 +24,41 @@ const poll = 10 * time.Millisecond
 // within is how long anything may take.
 const within = 5 * time.Minute
 
-// until calls ok until it is true.
-func until(what string, ok func() (bool, error)) error {
-	for deadline := time.Now().Add(within); ; time.Sleep(poll) {
+// until calls ok until it is true, or the run is ended.
+func (o *ours) until(what string, ok func() (bool, error)) error {
+	for deadline := time.Now().Add(within); ; {
 		if done, err := ok(); done || err != nil {
 			return err
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("%s: not within %s", what, within)
 		}
+		if err := sleep(o.ctx, poll); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
 	}
+}
+
+// sleep waits, but not longer than the run lasts.
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// apart puts a command into a process group of its own. Ctrl-C goes to the group of
+// the bench: it would end the daemon too, and nobody would remove its sandboxes.
+func apart(cmd *exec.Cmd) *exec.Cmd {
+	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	return cmd
 }
 
 // ours is a daemon of sandboxctl on directories of its own.
 type ours struct {
+	ctx               context.Context // ends what is waited for, but not in close
 	bin, work, rootfs string
 	daemon            *exec.Cmd
 	log               *os.File
@@ -44,15 +66,15 @@ type ours struct {
 	serial            int
 }
 
-func newOurs(bin, work, rootfs string) (*ours, error) {
-	o := &ours{bin: filepath.Join(bin, "sandboxctl"), work: work, rootfs: rootfs}
+func newOurs(ctx context.Context, bin, work, rootfs string) (*ours, error) {
+	o := &ours{ctx: ctx, bin: filepath.Join(bin, "sandboxctl"), work: work, rootfs: rootfs}
 	// A log in a directory that is watched would wake the daemon with each line.
 	for _, d := range []string{"manifests", "policy", "log"} {
 		if err := os.MkdirAll(filepath.Join(work, d), 0o755); err != nil {
 			return nil, err
 		}
 	}
-	policy := fmt.Sprintf("apiVersion: sandboxctl.dev/v1alpha1\nkind: HostPolicy\nroot: {dirs: [{path: %s, access: readWrite}]}\nminRestartDelay: 0s\n", rootfs)
+	policy := fmt.Sprintf("apiVersion: sandboxctl.dev/v1alpha1\nkind: HostPolicy\nroot: {dirs: [{path: %q, access: readWrite}]}\nminRestartDelay: 0s\n", rootfs)
 	if err := os.WriteFile(filepath.Join(work, "policy", "policy.yaml"), []byte(policy), 0o644); err != nil {
 		return nil, err
 	}
@@ -60,7 +82,7 @@ func newOurs(bin, work, rootfs string) (*ours, error) {
 }
 
 func (o *ours) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(o.bin, args...)
+	cmd := apart(exec.Command(o.bin, args...))
 	cmd.Env = append(os.Environ(), "SANDBOXCTL_MANIFESTS="+filepath.Join(o.work, "manifests"),
 		"SANDBOXCTL_STATE="+filepath.Join(o.work, "state"), "SANDBOXCTL_POLICY="+filepath.Join(o.work, "policy", "policy.yaml"))
 	return cmd
@@ -73,12 +95,13 @@ func (o *ours) startDaemon() error {
 		return err
 	}
 	o.log = log
-	o.daemon = o.command("daemon", "--allow-mass-delete")
-	o.daemon.Stderr = log
-	if err := o.daemon.Start(); err != nil {
+	daemon := o.command("daemon", "--allow-mass-delete")
+	daemon.Stderr = log
+	if err := daemon.Start(); err != nil {
 		return err
 	}
-	return until("a state directory", func() (bool, error) {
+	o.daemon = daemon
+	return o.until("a state directory", func() (bool, error) {
 		if o.store == nil {
 			o.store, _ = actual.OpenStoreReadOnly(filepath.Join(o.work, "state"))
 		}
@@ -99,9 +122,14 @@ func (o *ours) stopDaemon() error {
 	return err
 }
 
-// close removes every sandbox and ends the daemon.
+// close removes every sandbox and ends the daemon, also of a run that was ended: if
+// that was between two daemons, it needs one more.
 func (o *ours) close() error {
+	o.ctx = context.Background()
 	var errs []error
+	if o.daemon == nil && o.store != nil {
+		errs = append(errs, o.startDaemon())
+	}
 	if o.daemon != nil {
 		errs = append(errs, o.clear(), o.stopDaemon())
 	}
@@ -113,7 +141,7 @@ func (o *ours) close() error {
 
 // put renames a manifest into the directory and returns when that was.
 func (o *ours) put(name, spec string) (time.Time, error) {
-	text := fmt.Sprintf("apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: %s}\nspec:\n  root: {dir: %s}\n%s", name, o.rootfs, spec)
+	text := fmt.Sprintf("apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: %s}\nspec:\n  root: {dir: %q}\n%s", name, o.rootfs, spec)
 	tmp := filepath.Join(o.work, "next.yaml")
 	if err := os.WriteFile(tmp, []byte(text), 0o644); err != nil {
 		return time.Time{}, err
@@ -131,7 +159,7 @@ func (o *ours) clear() error {
 	if err != nil {
 		return err
 	}
-	return until("the removal of all sandboxes", func() (bool, error) {
+	return o.until("the removal of all sandboxes", func() (bool, error) {
 		names, err := os.ReadDir(filepath.Join(o.work, "state", "sandboxes"))
 		return err == nil && len(names) == 0, nil
 	})
@@ -139,7 +167,7 @@ func (o *ours) clear() error {
 
 // running waits for an attempt of a sandbox.
 func (o *ours) running(name string, attempt int64) (rec *actual.Record, err error) {
-	err = until(name, func() (bool, error) {
+	err = o.until(name, func() (bool, error) {
 		rec, _, _ = o.store.Get(name)
 		return rec != nil && rec.Phase == actual.PhaseRunning && rec.Attempt == attempt, nil
 	})
@@ -148,7 +176,7 @@ func (o *ours) running(name string, attempt int64) (rec *actual.Record, err erro
 
 // firstLine is when the application of an attempt wrote its first line.
 func (o *ours) firstLine(name string, attempt int64) (at time.Time, err error) {
-	err = until("the first line of "+name, func() (bool, error) {
+	err = o.until("the first line of "+name, func() (bool, error) {
 		rec, _, _ := o.store.Get(name)
 		if rec == nil || rec.Attempt < attempt || rec.Phase == actual.PhaseCreating || rec.Phase == actual.PhaseStarting {
 			return false, nil
@@ -215,7 +243,7 @@ func (o *ours) up(n int) error {
 		return err
 	}
 	for i := range n {
-		text := fmt.Sprintf("apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: %s}\nspec:\n  root: {dir: %s}\n%s", oursID(i), o.rootfs, idle)
+		text := fmt.Sprintf("apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: %s}\nspec:\n  root: {dir: %q}\n%s", oursID(i), o.rootfs, idle)
 		if err := os.WriteFile(filepath.Join(dir, oursID(i)+".yaml"), []byte(text), 0o644); err != nil {
 			return err
 		}
@@ -224,7 +252,7 @@ func (o *ours) up(n int) error {
 		return err
 	}
 	started := 0
-	return until(fmt.Sprintf("%d sandboxes", n), func() (bool, error) {
+	return o.until(fmt.Sprintf("%d sandboxes", n), func() (bool, error) {
 		for ; started < n; started++ {
 			rec, _, _ := o.store.Get(oursID(started))
 			if rec == nil || rec.Phase != actual.PhaseRunning {

@@ -72,11 +72,22 @@ func newOCI(bin, work, rootfs string, flags ...string) (*oci, error) {
 }
 
 func (o *oci) command(args ...string) *exec.Cmd {
-	return exec.Command(o.bin, append(append([]string{}, o.flags...), args...)...)
+	return apart(exec.Command(o.bin, append(append([]string{}, o.flags...), args...)...))
 }
 
-// close removes the mount that runsc leaves.
+// close removes the sandboxes that a run has left which was ended, and the mount that
+// runsc leaves.
 func (o *oci) close() error {
+	out, err := o.command("list", "--quiet").Output()
+	if err != nil {
+		return fmt.Errorf("%s list: %w", o.bin, err)
+	}
+	for id := range strings.FieldsSeq(string(out)) {
+		err = errors.Join(err, o.command("delete", "--force", id).Run())
+	}
+	if err != nil {
+		return err
+	}
 	if err := unix.Unmount(filepath.Join(o.work, "root", "null-netns"), unix.MNT_DETACH); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
 		return err
 	}
@@ -154,7 +165,7 @@ func newSupervisor(work string, runsc *oci) (*supervisor, error) {
 	if err := os.MkdirAll(filepath.Join(work, "scan"), 0o755); err != nil {
 		return nil, err
 	}
-	s.scan = exec.Command("s6-svscan", filepath.Join(work, "scan"))
+	s.scan = apart(exec.Command("s6-svscan", filepath.Join(work, "scan")))
 	return s, s.scan.Start()
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -61,6 +62,18 @@ func withChildren(all []process, of map[int]bool) map[int]bool {
 		}
 	}
 	return of
+}
+
+// called are those of some processes that have one of the names, and their
+// descendants: the guest's processes are children of the sentry.
+func called(all []process, of map[int]bool, names ...string) map[int]bool {
+	roots := map[int]bool{}
+	for _, p := range all {
+		if of[p.pid] && slices.Contains(names, filepath.Base(p.args[0])) {
+			roots[p.pid] = true
+		}
+	}
+	return withChildren(all, roots)
 }
 
 // pss sums the proportional set sizes of processes, in MiB.

@@ -20,7 +20,8 @@ type report struct {
 // result is a row in short.
 type result struct {
 	Subjects map[string]summary `json:"subjects"`
-	// Value is what the goal is about: a ratio, a difference or a median.
+	// Value is what the goal is about: a ratio, a difference or a median; 0 if there
+	// is nothing to compare with.
 	Value float64 `json:"value"`
 	Met   *bool   `json:"met,omitempty"`
 }
@@ -30,10 +31,15 @@ func (r *row) result() result {
 	for name, values := range r.Series {
 		out.Subjects[name] = summarize(values)
 	}
+	base, measured := out.Subjects[r.Base]
+	if r.Base != "" && !measured {
+		return out // a median is no ratio: the goal is not about it
+	}
 	out.Value = out.Subjects[sandboxctlName].Median
-	if base, ok := out.Subjects[r.Base]; ok && r.Differ {
+	switch {
+	case r.Differ:
 		out.Value -= base.Median
-	} else if ok {
+	case measured:
 		out.Value /= base.Median
 	}
 	if r.Goal > 0 {

@@ -51,7 +51,7 @@ func (o *ours) suspended(n int) error {
 		return err
 	}
 	for i := range n {
-		text := fmt.Sprintf("apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: not-%d}\nspec:\n  root: {dir: %s}\n  suspend: true\n%s", i, o.rootfs, idle)
+		text := fmt.Sprintf("apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: not-%d}\nspec:\n  root: {dir: %q}\n  suspend: true\n%s", i, o.rootfs, idle)
 		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("not-%d.yaml", i)), []byte(text), 0o644); err != nil {
 			return err
 		}
@@ -76,7 +76,7 @@ func (o *ours) reaction(name string) (time.Duration, error) {
 		return 0, err
 	}
 	var at time.Time
-	err = until("the start of "+name, func() (bool, error) {
+	err = o.until("the start of "+name, func() (bool, error) {
 		at, err = logged(o.log.Name(), from, "msg=create sandbox="+name+" ")
 		return !at.IsZero(), err
 	})
@@ -124,7 +124,7 @@ func (b *bench) adoption() error {
 		if err := b.ours.startDaemon(); err != nil {
 			return err
 		}
-		if err := until("the adoption of all", func() (bool, error) { return watched(b.ours.daemon.Process.Pid, 2*n) }); err != nil {
+		if err := b.ours.until("the adoption of all", func() (bool, error) { return watched(b.ours.daemon.Process.Pid, 2*n) }); err != nil {
 			return err
 		}
 		r.add(sandboxctlName, milliseconds(time.Since(began)))
@@ -169,7 +169,9 @@ func (b *bench) crowd() error {
 		return err
 	}
 	took.add(sandboxctlName, milliseconds(time.Since(began))/float64(n))
-	time.Sleep(10 * time.Second)
+	if err := sleep(b.ctx, 10*time.Second); err != nil {
+		return err
+	}
 	after, err1 := available()
 	all, err2 := processes()
 	if err := errors.Join(err1, err2); err != nil {

@@ -32,7 +32,7 @@ type attackHost struct {
 func newAttackHost(t *testing.T, policy func(h *attackHost) string) *attackHost {
 	t.Helper()
 	requireHost(t)
-	h := &attackHost{host: benchHost(t)}
+	h := &attackHost{host: daemonHost(t)}
 	h.allowed, h.canary = filepath.Join(h.work, "allowed"), filepath.Join(h.work, "canary")
 	h.prefix = fmt.Sprintf("atk%d-", os.Getpid())
 	h.must(os.MkdirAll(filepath.Join(h.allowed, "real"), 0o755))

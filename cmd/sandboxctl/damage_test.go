@@ -72,7 +72,7 @@ func sealed(t *testing.T, rec *actual.Record, change func(map[string]any)) []byt
 // process that a record names by mistake is signalled, and what runs runs on.
 func TestDamagedRecords(t *testing.T) {
 	requireHost(t)
-	h := benchHost(t)
+	h := daemonHost(t)
 	const app = "  overlay: none\n  command: [/bin/busybox, sleep, '1000']\n  terminationGracePeriod: 0s\n"
 	runs := func(name string) *actual.Record {
 		var rec *actual.Record

@@ -39,7 +39,7 @@ func blockingPipe() (r, w *os.File, err error) {
 func execHost(t *testing.T) *host {
 	t.Helper()
 	requireHost(t)
-	h := benchHost(t)
+	h := daemonHost(t)
 	h.dropRoot("web", "{host: {}}", "  command: [sleep, infinity]\n  terminationGracePeriod: 0s\n")
 	h.until("running", func() bool {
 		r, _, _ := h.store.Get("web")

@@ -23,7 +23,7 @@ import (
 // host, and leaves the same there.
 func TestFileOperations(t *testing.T) {
 	requireHost(t)
-	h := benchHost(t)
+	h := daemonHost(t)
 	prog := filepath.Join(h.work, "rootfs", "bin", "fileops")
 	build := exec.Command("go", "build", "-trimpath", "-o", prog, "./testdata/fileops")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -246,7 +246,7 @@ func modes(t *testing.T, state string) (lines, paths []string) {
 func TestHardened(t *testing.T) {
 	requireHost(t)
 	old := unix.Umask(0)
-	h := benchHost(t)
+	h := daemonHost(t)
 	unix.Umask(old)
 	// The walk must not end at a directory of the test's own.
 	for dir := h.work; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {

@@ -30,14 +30,14 @@ type host struct {
 	store     *actual.Store
 }
 
-// benchHost runs a daemon, which inherits the files given, and whose policy
+// daemonHost runs a daemon, which inherits the files given, and whose policy
 // allows everything below its directory.
-func benchHost(b testing.TB, inherit ...*os.File) *host {
+func daemonHost(b testing.TB, inherit ...*os.File) *host {
 	b.Helper()
 	return hostStartedBy(b, "", inherit...)
 }
 
-// hostStartedBy is benchHost with a daemon that a shell starts after the
+// hostStartedBy is daemonHost with a daemon that a shell starts after the
 // commands given.
 func hostStartedBy(b testing.TB, shell string, inherit ...*os.File) *host {
 	b.Helper()

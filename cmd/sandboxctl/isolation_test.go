@@ -158,7 +158,7 @@ func TestIsolation(t *testing.T) {
 	name := fmt.Sprintf("sbctl-%d-iso", os.Getpid())
 	outer, inner := namedNetns(t, name+"-out"), namedNetns(t, name)
 	wireUp(t, outer, inner, "/run/netns/"+name)
-	h := benchHost(t, marker)
+	h := daemonHost(t, marker)
 	probe := filepath.Join(h.work, "rootfs", "bin", "probe")
 	build := exec.Command("go", "build", "-trimpath", "-o", probe, "./testdata/probe")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -62,7 +62,7 @@ func TestNetnsMoves(t *testing.T) {
 	hear1 := wired(namedNetns(t, name("1")), "1")
 	hear2 := wired(namedNetns(t, name("2")), "2")
 
-	h := benchHost(t)
+	h := daemonHost(t)
 	// It takes no notice of its stop signal, and says who it is when it can.
 	put := func(file, sandbox, ns string) {
 		t.Helper()

@@ -146,7 +146,7 @@ func TestNetns(t *testing.T) {
 		}
 	}
 
-	h := benchHost(t)
+	h := daemonHost(t)
 	h.drop("talker", "  network: {mode: netns, netns: "+name+"}\n  terminationGracePeriod: 0s\n  backoff: {initial: 100ms}\n"+
 		"  command: [/bin/busybox, sh, -c, 'busybox() { /bin/busybox \"$@\"; }; echo from the sandbox | busybox nc 10.99.7.1 7777; busybox sleep 1000']\n")
 	hear("from the sandbox\n")

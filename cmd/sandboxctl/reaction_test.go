@@ -29,7 +29,7 @@ func TestReaction(t *testing.T) {
 		}
 		changes = 100
 	}
-	h := benchHost(t)
+	h := daemonHost(t)
 	many := filepath.Join(h.work, "many")
 	h.must(os.Mkdir(many, 0o755))
 	for i := range n {

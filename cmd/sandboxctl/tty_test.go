@@ -122,7 +122,7 @@ func exitCode(err error) int {
 // changes; keys are its signals; ours is afterwards as it was.
 func TestTerminal(t *testing.T) {
 	requireHost(t)
-	h := benchHost(t)
+	h := daemonHost(t)
 	h.drop("web", "  command: [/bin/busybox, sleep, '1000']\n  terminationGracePeriod: 0s\n")
 	h.until("running", func() bool {
 		r, _, _ := h.store.Get("web")
@@ -201,7 +201,7 @@ func TestTerminal(t *testing.T) {
 // ends it without an error.
 func TestFollow(t *testing.T) {
 	requireHost(t)
-	h := benchHost(t)
+	h := daemonHost(t)
 	follow := func(args ...string) (*exec.Cmd, func() string) {
 		out, err := os.CreateTemp(t.TempDir(), "out")
 		must(t, err)

@@ -89,7 +89,9 @@ func settingsOf(r *specs.LinuxResources) (settings, error) {
 			s.add(netPrioController, "net_prio.ifpriomap", "", fmt.Sprintf("%s %d", p.Name, p.Priority))
 		}
 	}
-	return s, s.rdma(r.Rdma)
+	// First, as it appends to what is returned.
+	err = s.rdma(r.Rdma)
+	return s, err
 }
 
 // rdma adds the limits of each device, in the order of their names.
