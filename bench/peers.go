@@ -88,10 +88,15 @@ func (o *oci) close() error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Unmount(filepath.Join(o.work, "root", "null-netns"), unix.MNT_DETACH); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
-		return err
+	// Commands that ran at the same time have each made a mount over the other's.
+	for {
+		switch err := unix.Unmount(filepath.Join(o.work, "root", "null-netns"), unix.MNT_DETACH); {
+		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EINVAL):
+			return nil
+		case err != nil:
+			return err
+		}
 	}
-	return nil
 }
 
 func (o *oci) run() (time.Duration, error) {
