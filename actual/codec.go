@@ -85,9 +85,12 @@ func DecodeRecord(b []byte) (*Record, error) {
 	}
 	r, err := decodeBody(body)
 	if err != nil || r.Version != RecordVersion {
-		if body, err = upgrade(body); err != nil {
-			return nil, fmt.Errorf("decode record: %w", err)
+		upgraded, uerr := upgrade(body)
+		if uerr != nil {
+			// What is wrong with one of this version is the first error.
+			return nil, fmt.Errorf("decode record: %w", errors.Join(err, uerr))
 		}
+		body = upgraded
 		if r, err = decodeBody(body); err != nil {
 			return nil, fmt.Errorf("decode record: %w", err)
 		}

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Records that a released version wrote of sandboxes in every state: nothing of them
+// Records that an earlier version wrote of sandboxes in every state: nothing of them
 // is lost, and what belongs to the application is the container's.
 func TestRecordUpgradeContainers(t *testing.T) {
 	t.Parallel()
@@ -57,7 +57,7 @@ func TestRecordUpgradeContainers(t *testing.T) {
 		},
 		"nulls": {`"phase":"Stopped","container":null,"lastExit":null,"ending":null`, Container{}, nil, PhaseStopped},
 	} {
-		for _, version := range []string{"1", "2"} {
+		for _, version := range []string{"1", "2", "3"} {
 			r, err := DecodeRecord(reseal(`{"version":` + version + `,"name":"web","uid":"u","attempt":1,"generation":1,` + c.body + `}`))
 			if err != nil {
 				t.Errorf("%s, version %s: %v", name, version, err)
@@ -120,7 +120,7 @@ func TestRecordContainers(t *testing.T) {
 		"null": `null`, "an object": `{"name":"app"}`, "a null": `[null]`, "text": `["app"]`, "unknown field": `[{"name":"app","sentry":{"pid":7}}]`,
 		"the same twice": `[{"name":"app"},{"name":"app"}]`,
 	} {
-		if r, err := DecodeRecord(reseal(`{"version":3,"name":"web","uid":"u","phase":"Stopped","containers":` + containers + `}`)); err == nil {
+		if r, err := DecodeRecord(reseal(`{"version":4,"name":"web","uid":"u","phase":"Stopped","containers":` + containers + `}`)); err == nil {
 			t.Errorf("%s: taken for a record: %+v", name, r)
 		}
 	}
@@ -128,8 +128,10 @@ func TestRecordContainers(t *testing.T) {
 	for _, body := range []string{
 		`"containers":[{"name":"app"}]`, `"containers":[]`, `"ending":{"reason":"Exited","containers":[{"name":"app"}]}`, `"oci":{"bundle":"/b"}`,
 	} {
-		if r, err := DecodeRecord(reseal(`{"version":2,"name":"web","uid":"u","phase":"Stopped",` + body + `}`)); err == nil {
-			t.Errorf("version 2 with %s: taken for a record: %+v", body, r)
+		for _, version := range []string{"2", "3"} {
+			if r, err := DecodeRecord(reseal(`{"version":` + version + `,"name":"web","uid":"u","phase":"Stopped",` + body + `}`)); err == nil {
+				t.Errorf("version %s with %s: taken for a record: %+v", version, body, r)
+			}
 		}
 	}
 }

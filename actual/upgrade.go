@@ -25,13 +25,11 @@ func upgrade(body []byte) ([]byte, error) {
 	if err := json.Unmarshal(body, &fields); err != nil {
 		return nil, err
 	}
-	switch v.Version {
-	case 1, 2: // 2 only added fields
-		if err := upgradeTo3(fields); err != nil {
-			return nil, err
-		}
-	default:
-		return nil, fmt.Errorf("version %d is unknown", v.Version)
+	if v.Version < 1 || v.Version == RecordVersion {
+		return nil, fmt.Errorf("it is no record of version %d", v.Version)
+	}
+	if err := upgradeTo4(fields); err != nil {
+		return nil, err
 	}
 	fields["version"] = json.RawMessage(strconv.Itoa(RecordVersion))
 	return json.Marshal(fields)
@@ -40,22 +38,21 @@ func upgrade(body []byte) ([]byte, error) {
 // object is a JSON object whose fields are not looked at.
 type object map[string]json.RawMessage
 
-// upgradeTo3 calls an exit permanent that was terminal, has the version of the sentry
+// upgradeTo4 calls an exit permanent that was terminal, has the version of the sentry
 // apart from its path, and gives the sandbox a container, which has what was the
-// sandbox's before.
-func upgradeTo3(fields object) error {
+// sandbox's before. Versions 2 and 3 had only added fields.
+func upgradeTo4(fields object) error {
 	if path, version, ok := strings.Cut(string(fields["sentryBinary"]), " (gVisor "); ok {
 		// Both are in quotes, before and after.
 		fields["sentryBinary"] = json.RawMessage(path + `"`)
 		fields["gvisor"] = json.RawMessage(`"` + strings.Replace(version, ")", "", 1))
 	}
-	err := fields.change("lastExit", func(exit object) error { return exit.rename("terminal", "permanent") })
-	if err != nil {
+	permanent := func(exit object) error { return exit.rename("terminal", "permanent") }
+	if err := fields.change("lastExit", permanent); err != nil {
 		return err
 	}
-	err = fields.change("ending", func(ending object) error {
-		err := ending.change("exit", func(exit object) error { return exit.rename("terminal", "permanent") })
-		if err != nil {
+	err := fields.change("ending", func(ending object) error {
+		if err := ending.change("exit", permanent); err != nil {
 			return err
 		}
 		return ending.moveToApp("exit", "failures", "cleanExits", "completed")
@@ -63,7 +60,7 @@ func upgradeTo3(fields object) error {
 	if err != nil {
 		return err
 	}
-	return fields.moveToApp("container", "startedAt", "failures", "cleanExits", "restarts", "lastExit", "completed")
+	return fields.moveToApp("container", "init", "hooks", "startedAt", "failures", "cleanExits", "restarts", "lastExit", "completed")
 }
 
 // change changes the object in a field, if there is one.
