@@ -10,6 +10,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/launcher/hostfs"
 	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
 )
@@ -62,7 +63,12 @@ func find(served map[string]*setup.Source, p string) (found setup.Source, mode u
 	if tree == nil || tree.Empty {
 		return setup.Source{}, 0, nil
 	}
-	f, err := openIn(tree, rel)
+	// The tree must be there: if it is away for a moment, nothing in it would be hidden.
+	dir, err := hostfs.OpenSource(tree)
+	if err != nil {
+		return setup.Source{}, 0, err
+	}
+	f, err := openBelow(dir, rel)
 	if rel != "" && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)) {
 		return setup.Source{}, 0, nil
 	}

@@ -106,3 +106,44 @@ func TestHidden(t *testing.T) {
 		}
 	}
 }
+
+// A tree that is away for a moment is no tree in which there is nothing to hide: what
+// is below it would be open once it is back.
+func TestHiddenTreeAway(t *testing.T) {
+	t.Parallel()
+	for _, away := range []string{"root", "vol"} {
+		for _, readonly := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, read-only %t", away, readonly), func(t *testing.T) {
+				t.Parallel()
+				dir, err := filepath.EvalSymlinks(t.TempDir())
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, d := range []string{"root/vol", "vol"} {
+					if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+						t.Fatal(err)
+					}
+				}
+				st, err := FromContainer(container(func(c *specs.Spec) {
+					c.Root.Path = filepath.Join(dir, "root")
+					c.Mounts = []specs.Mount{{Destination: "/vol", Type: "bind", Source: filepath.Join(dir, "vol")}}
+				}), "/")
+				if err != nil {
+					t.Fatal(err)
+				}
+				path := map[string]string{"root": "/secret", "vol": "/vol/secret"}[away]
+				if readonly {
+					st.App().Readonly = []string{path}
+				} else {
+					st.App().Masked = []string{path}
+				}
+				if err := os.Rename(filepath.Join(dir, away), filepath.Join(dir, "away")); err != nil {
+					t.Fatal(err)
+				}
+				if err := hide(st); err == nil || !strings.Contains(err.Error(), path) {
+					t.Errorf("%v: the sandbox would start without", err)
+				}
+			})
+		}
+	}
+}

@@ -68,8 +68,16 @@ func treeAt(served map[string]*setup.Source, p, but string) (tree *setup.Source,
 // container.
 func openIn(tree *setup.Source, rel string) (*os.File, error) {
 	dir, err := hostfs.OpenSource(tree)
-	if err != nil || rel == "" {
-		return dir, err
+	if err != nil {
+		return nil, err
+	}
+	return openBelow(dir, rel)
+}
+
+// openBelow is openIn for a tree that is open, which it takes over.
+func openBelow(dir *os.File, rel string) (*os.File, error) {
+	if rel == "" {
+		return dir, nil
 	}
 	defer dir.Close()
 	return hostfs.OpenAt(int(dir.Fd()), rel, unix.O_PATH, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
