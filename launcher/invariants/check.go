@@ -30,7 +30,7 @@ const (
 	// DuplicateProcess is a second live sentry or gofer of one name.
 	DuplicateProcess Kind = "DuplicateProcess"
 	// LeftoverCgroup is a cgroup of a sandbox that has none, or not this one.
-	LeftoverCgroup Kind = "LeftoverCgroup"
+	LeftoverCgroup Kind = "LeftCgroup"
 	// LeftTemp is a temporary file of the atomic writer.
 	LeftTemp Kind = "LeftTemp"
 	// LeftSocket is the control socket of a stopped sandbox.

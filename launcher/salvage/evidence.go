@@ -125,7 +125,7 @@ func Examine(ctx context.Context, store *actual.Store, names ...string) (map[str
 			e.Gap = "there is no second copy of its record: " + err.Error()
 		}
 	}
-	found, err := Find(known.owner)
+	found, err := Find(known.owner, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -256,7 +256,9 @@ func (o *openFiles) owner(st *unix.Stat_t, link string) string {
 
 // Find finds the sentries and gofers that have a file of a sandbox open. The owner
 // says which sandbox a file is of, "" if of none; link is the file below /proc.
-func Find(owner func(st *unix.Stat_t, link string) string) ([]Found, error) {
+// hidden is asked about the error of a process that can't be looked at: whether to pass
+// over it. nil passes over none, for callers to whom what they don't see is absent.
+func Find(owner func(st *unix.Stat_t, link string) string, hidden func(error) bool) ([]Found, error) {
 	pids, err := procfs.PIDs()
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
@@ -264,6 +266,9 @@ func Find(owner func(st *unix.Stat_t, link string) string) ([]Found, error) {
 	var out []Found
 	for _, pid := range pids {
 		f, err := belongs(pid, owner)
+		if err != nil && hidden != nil && hidden(err) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
