@@ -89,17 +89,17 @@ const (
 	// ControlBind makes the control socket (launcher/sentry/socket.go).
 	ControlBind Point = "control-bind"
 	// ExitFile creates the exit record that a sentry or a gofer will fill
-	// (launcher/start.go).
+	// (launcher/pair/exitfile.go).
 	ExitFile Point = "exit-file"
-	// GoferLog creates the file of a gofer's own words (launcher/start.go).
+	// GoferLog creates the file of a gofer's own words (launcher/pair/spawn.go).
 	GoferLog Point = "gofer-log"
-	// SentrySpawn starts the sentry, held (launcher/start.go).
+	// SentrySpawn starts the sentry, held (launcher/pair/spawn.go).
 	SentrySpawn Point = "sentry-spawn"
-	// GoferSpawn starts the gofer, held (launcher/start.go).
+	// GoferSpawn starts the gofer, held (launcher/pair/spawn.go).
 	GoferSpawn Point = "gofer-spawn"
-	// GoferGate lets the gofer go (launcher/start.go).
+	// GoferGate lets the gofer go (launcher/pair/pair.go).
 	GoferGate Point = "gofer-gate"
-	// SentryGate lets the sentry go (launcher/start.go).
+	// SentryGate lets the sentry go (launcher/pair/pair.go).
 	SentryGate Point = "sentry-gate"
 	// NetworkTake has the kernel no longer serve an address of a lent interface
 	// (launcher/netns/config.go).
