@@ -45,9 +45,8 @@ test: setup build ## everything: build, lint, unit tests and real sandboxes, rac
 	@.ci/step lint  make --no-print-directory lint
 	@.ci/beside '.ci/vm-image $(BIN)/vm || :; .ci/fuzz compile; .ci/validate $(BIN) compile' .ci/step race make --no-print-directory race
 	@.ci/step sim   $(GO) test -count=1 ./reconcile/simulator
-	@.ci/step fuzz  make --no-print-directory fuzz FUZZTIME=10000x
+	@.ci/beside 'make --no-print-directory fuzz FUZZTIME=10000x' .ci/step validate .ci/validate $(BIN)
 	@.ci/step budget make --no-print-directory budget
-	@.ci/step validate .ci/validate $(BIN)
 	@.ci/step demo  .ci/demo $(BIN)
 	@.ci/step vm    .ci/vm $(BIN) slice
 
