@@ -253,6 +253,8 @@ var absorbed = []struct {
 	// What frees something, and the daemon's own file, is written over the reserve.
 	{"open.*|write|fsync|renameat2", "/s/(sandboxes/[^/]*/)?(meta.json|daemon.json|.sandboxctl-tmp[^/]*)$", unix.ENOSPC},
 	{"open.*|write|fsync|renameat2", "/s/(sandboxes/[^/]*/)?(meta.json|daemon.json|.sandboxctl-tmp[^/]*)$", unix.EDQUOT},
+	{"fsync", "/s(/sandboxes/[^/]+)?$", unix.ENOSPC}, // the same write, of its directory
+	{"fsync", "/s(/sandboxes/[^/]+)?$", unix.EDQUOT},
 	// Of a sandbox that was stopped on purpose, whose exit code is of no account.
 	{"open.*", "/exit.json$|/gofer-exit.json$", 0},
 }
