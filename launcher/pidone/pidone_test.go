@@ -28,6 +28,18 @@ type initProcess struct {
 	out    *os.File
 }
 
+// executable writes a program. No test beside it may start a process meanwhile: its
+// child would have the file open for writing for a moment, and it could not be executed
+// (ETXTBSY, go.dev/issue/22315).
+func executable(t *testing.T, file string, b []byte, mode os.FileMode) {
+	t.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	if err := os.WriteFile(file, b, mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // run starts the init process itself, not in gVisor. Its own PID namespace makes it
 // process 1, whom orphans become children of.
 func run(t *testing.T, namespaces uintptr, try []string, argv ...string) *initProcess {
@@ -36,9 +48,7 @@ func run(t *testing.T, namespaces uintptr, try []string, argv ...string) *initPr
 		t.Skip("there is no init process for this processor")
 	}
 	file := filepath.Join(t.TempDir(), "init")
-	if err := os.WriteFile(file, Program(try), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	executable(t, file, Program(try), 0o700)
 	pipe := func() (r, w *os.File) {
 		r, w, err := os.Pipe()
 		if err != nil {
@@ -312,9 +322,7 @@ func TestFailures(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name, text string, mode os.FileMode) string {
 		p := filepath.Join(dir, name)
-		if err := os.WriteFile(p, []byte(text), mode); err != nil {
-			t.Fatal(err)
-		}
+		executable(t, p, []byte(text), mode)
 		return p
 	}
 	plain := file("plain", "#!/bin/sh\necho ran\n", 0o600)
@@ -377,9 +385,7 @@ func TestNoChild(t *testing.T) {
 		t.Skip("it takes root to become a user with no process left")
 	}
 	file := filepath.Join(t.TempDir(), "init")
-	if err := os.WriteFile(file, Program(sh), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	executable(t, file, Program(sh), 0o755)
 	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", "exec 3>&1; cd /; exec prlimit --nproc=1 setpriv --reuid 54321 --clear-groups "+file+" sh -c true >/dev/null")
 	if err := os.Chmod(filepath.Dir(file), 0o755); err != nil {
 		t.Fatal(err)
@@ -410,9 +416,7 @@ func TestNoChild(t *testing.T) {
 func TestNobodyReads(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "init")
-	if err := os.WriteFile(file, Program(sh), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	executable(t, file, Program(sh), 0o700)
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

@@ -21,7 +21,11 @@ func run(t *testing.T, before, input string) (int, string) {
 		t.Skip("it takes root to unmount")
 	}
 	file := filepath.Join(t.TempDir(), "umounter")
-	if err := os.WriteFile(file, Program(), 0o700); err != nil {
+	// No child of another test may have it open for writing when it is executed.
+	syscall.ForkLock.RLock()
+	err := os.WriteFile(file, Program(), 0o700)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("/bin/sh", "-c", "mount --make-rprivate / && "+before+file+"; code=$?; [ -e /proc/self ] || echo gone; exit $code")
