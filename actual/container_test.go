@@ -84,7 +84,7 @@ func TestRecordUpgradeContainers(t *testing.T) {
 }
 
 // A record of no container, or of containers that this program can't run, is refused
-// with the reason, whoever wrote it: App has nothing to return otherwise.
+// with the reason: App has nothing to return otherwise.
 func TestRecordContainers(t *testing.T) {
 	t.Parallel()
 	two := func(r *Record) { r.Containers = append(r.Containers, Container{Name: "sidecar"}) }

@@ -248,8 +248,8 @@ func (h *Host) setAgain(g *Group, p Place, limits []limit) error {
 	return nil
 }
 
-// delegateTries is how often a controller is handed down again. Whoever takes it away
-// does so once for each change of its own.
+// delegateTries is how often a controller is handed down again. systemd takes one away
+// once for each change of its units.
 const delegateTries = 25
 
 // delegate makes a cgroup2 controller available to a place. Until the last group on

@@ -20,7 +20,7 @@ import (
 // findProcesses finds the sentries and gofers that have a file of the tree open.
 // The processes of a sentry's own, which look like it, are part of it.
 func findProcesses(t *tree) ([]salvage.Found, error) {
-	// Whoever is not root sees less, and is told what there is to see.
+	// A caller without root sees fewer processes. It gets what it can see.
 	found, err := salvage.Find(t.owner, func(err error) bool { return errors.Is(err, os.ErrPermission) })
 	if err != nil {
 		return nil, err

@@ -101,7 +101,7 @@ func Age(t, now time.Time) string {
 	return fmt.Sprintf("%dd", int(d.Hours()/24))
 }
 
-// Bytes words an amount of memory.
+// Bytes formats an amount of memory.
 func Bytes(n int64) string {
 	switch {
 	case n < 0:
