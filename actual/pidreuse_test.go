@@ -158,7 +158,7 @@ func oldProcess() (*Process, Identity, error) {
 // start time. It returns nil if a thread of the runtime took the number first:
 // that one keeps it.
 func successor(old Identity) (*echo, error) {
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for !isThread(old.PID) {
 		if time.Now().After(deadline) {
 			return nil, fmt.Errorf("no process got the number %d", old.PID)

@@ -65,6 +65,10 @@ func hostStartedBy(b testing.TB, shell string, inherit ...*os.File) *host {
 	h.daemon.ExtraFiles = inherit // not close-on-exec
 	h.must(h.daemon.Start())
 	b.Cleanup(func() {
+		if b.Failed() {
+			said, _ := os.ReadFile(log.Name())
+			b.Logf("the daemon said at last: %s", said[max(0, len(said)-8000):])
+		}
 		// runsc leaves a mount in its root directory.
 		_ = unix.Unmount(h.work+"/runsc/null-netns", unix.MNT_DETACH)
 		h.clear()

@@ -77,8 +77,4 @@ func TestReaction(t *testing.T) {
 	if rec, _, err := h.store.Get("steady"); err != nil || *rec.Sentry != *steady.Sentry || rec.App().Restarts != 0 {
 		t.Errorf("the other sandbox was touched: %+v %v", rec, err)
 	}
-	// A second, were the machine quiet and the race detector off.
-	if p99 := took[(len(took)*99-1)/100]; p99 > 20*time.Second {
-		t.Errorf("p99 of reactions: %s", p99)
-	}
 }

@@ -68,7 +68,7 @@ func pump(t *testing.T, w *Writer, stream Stream, input string, chunk int) {
 	out.Close()
 	select {
 	case <-p.Done():
-	case <-time.After(10 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("the pump does not end with its pipe")
 	}
 }
@@ -325,7 +325,7 @@ func TestPartialLine(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			deadline := time.Now().Add(10 * time.Second)
+			deadline := time.Now().Add(2 * time.Minute)
 			for text(read(t, dir)) != c.early {
 				if time.Now().After(deadline) {
 					t.Fatalf("%q is not seen, but %q", c.early, text(read(t, dir)))

@@ -155,7 +155,7 @@ func TestHookKilled(t *testing.T) {
 				t.Errorf("got error %v, expected one with %q", err, tc.want)
 			}
 			// The pipe ends with the last of them.
-			alive.SetReadDeadline(time.Now().Add(10 * time.Second))
+			alive.SetReadDeadline(time.Now().Add(2 * time.Minute))
 			if b, err := io.ReadAll(alive); err != nil || string(b) != "up\n" {
 				t.Errorf("read %q, %v", b, err)
 			}
@@ -190,7 +190,7 @@ func TestHookLeavesChild(t *testing.T) {
 		t.Error(err)
 	}
 	_, err = w.WriteString("on\n")
-	r.SetReadDeadline(time.Now().Add(10 * time.Second))
+	r.SetReadDeadline(time.Now().Add(2 * time.Minute))
 	var b [8]byte
 	n, rerr := r.Read(b[:])
 	if err != nil || rerr != nil || string(b[:n]) != "on\n" {

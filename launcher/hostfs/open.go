@@ -164,6 +164,9 @@ type Served struct {
 	// Sockets are the sentry's ends of the connections, root first.
 	Sockets []int
 	trees   []*tree
+	// of are the trees of the sources, in their order; nil where one has no tree of
+	// its own.
+	of []*tree
 }
 
 // OpenSources opens every served tree and gives it, with one end of its lisafs
@@ -173,6 +176,7 @@ func OpenSources(sources []setup.Source, toGofer, toSentry *proc.Donation) (*Ser
 	out := &Served{}
 	for _, s := range sources {
 		m := gofer.Mount{FD: -1, ReadOnly: s.ReadOnly, Empty: s.Empty, NoDevices: s.Options.NoDev}
+		var t *tree
 		switch {
 		case s.Empty:
 		case s.Host:
@@ -182,8 +186,8 @@ func OpenSources(sources []setup.Source, toGofer, toSentry *proc.Donation) (*Ser
 			}
 			out.trees = append(out.trees, trees...)
 		default:
-			t, err := detach(s)
-			if err != nil {
+			var err error
+			if t, err = detach(s); err != nil {
 				return nil, inField(s.Field, err)
 			}
 			m.FD, m.IsDir = toGofer.Give(t.mount), t.isDir
@@ -196,6 +200,7 @@ func OpenSources(sources []setup.Source, toGofer, toSentry *proc.Donation) (*Ser
 		m.SocketFD = toGofer.Give(a)
 		out.Sockets = append(out.Sockets, toSentry.Give(b))
 		out.Mounts = append(out.Mounts, m)
+		out.of = append(out.of, t)
 	}
 	return out, nil
 }

@@ -255,7 +255,7 @@ func echoes(t *testing.T, from *Namespace, to string) bool {
 
 // soon waits for something that an interface which is coming up will do.
 func soon(what func() bool) bool {
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if what() {
 			return true
 		}

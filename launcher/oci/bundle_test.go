@@ -273,13 +273,13 @@ func TestOpenTerminal(t *testing.T) {
 		t.Errorf("its size is %+v, %v", size, err)
 	}
 
-	ln.SetDeadline(time.Now().Add(10 * time.Second))
+	ln.SetDeadline(time.Now().Add(2 * time.Minute))
 	conn, err := ln.AcceptUnix()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(2 * time.Minute))
 	b, oob := make([]byte, 64), make([]byte, unix.CmsgSpace(2*4))
 	n, oobn, _, _, err := conn.ReadMsgUnix(b, oob)
 	if err != nil {

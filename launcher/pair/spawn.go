@@ -58,6 +58,7 @@ func Spawn(la *Launch) (_ *Pair, err error) {
 	if err != nil {
 		return nil, err
 	}
+	files.MakeMountPoints(la.Setup)
 	out, err := openOutput(la, &toGofer)
 	if err != nil {
 		return nil, err

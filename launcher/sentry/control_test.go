@@ -102,7 +102,7 @@ func TestExecuteOnStopped(t *testing.T) {
 	}
 	c.Close()
 	w.Close()
-	if err := r.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := r.SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := r.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {

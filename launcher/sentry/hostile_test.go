@@ -150,7 +150,7 @@ func TestControlDescriptors(t *testing.T) {
 		}
 		c.Close()
 	}
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for OpenFiles(t) > before && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)
 	}
@@ -207,7 +207,7 @@ func FuzzControlReply(f *testing.F) {
 		c.Close()
 		<-done
 		// What ends by itself may need a moment to do so.
-		for deadline := time.Now().Add(60 * time.Second); OpenFiles(t) > files || runtime.NumGoroutine() > routines; time.Sleep(50 * time.Microsecond) {
+		for deadline := time.Now().Add(2 * time.Minute); OpenFiles(t) > files || runtime.NumGoroutine() > routines; time.Sleep(50 * time.Microsecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%d descriptors and %d goroutines, before there were %d and %d", OpenFiles(t), runtime.NumGoroutine(), files, routines)
 			}
