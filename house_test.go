@@ -237,7 +237,7 @@ func breaches(path, src string) ([]string, error) {
 		return nil, err
 	}
 	var out []string
-	isTest := strings.HasSuffix(path, "_test.go") || strings.HasPrefix(path, "reconcile/reconciletest/") || strings.HasPrefix(path, "bench/")
+	isTest := strings.HasSuffix(path, "_test.go") || strings.HasSuffix(filepath.Dir(path), "test") || strings.HasPrefix(path, "bench/")
 	ast.Inspect(f, func(n ast.Node) bool {
 		if call, ok := n.(*ast.CallExpr); ok && !isTest && readsMessage(call) && !readers[path] {
 			out = append(out, fset.Position(call.Pos()).String()+": the text of an error decides; give it a type or a field")

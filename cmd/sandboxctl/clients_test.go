@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/cmd/sandboxctl/ocicmd"
+	"sandboxctl.dev/launcher/proc/proctest"
 )
 
 // Real clients drive the OCI runtime, operation by operation, as their users
@@ -55,7 +56,7 @@ func newClient(t *testing.T, programs ...string) *client {
 	// A client that runs another one of its programs does not hand all flags on,
 	// so that the state directory must not depend on one.
 	runtime := fmt.Sprintf("#!/bin/sh\nexec %s/sandboxctl oci --root %s/oci \"$@\"\n", binDir, c.work)
-	must(t, os.WriteFile(filepath.Join(c.work, "bin", ocicmd.Name), []byte(runtime), 0o755))
+	must(t, proctest.WriteProgram(filepath.Join(c.work, "bin", ocicmd.Name), []byte(runtime), 0o755))
 	root := filepath.Join(c.work, "rootfs")
 	for _, d := range []string{"bin", "dev", "etc", "proc", "sys", "tmp"} {
 		must(t, os.MkdirAll(filepath.Join(root, d), 0o755))
@@ -181,10 +182,10 @@ func TestPodman(t *testing.T) {
 	outerName := fmt.Sprintf("sbctl-%d-podout", os.Getpid())
 	wrapper := "#!/bin/sh\nexec podman --runtime $RUNTIME --root $WORK/root --runroot $WORK/run --tmpdir $WORK/tmp --storage-driver vfs " +
 		"--cgroup-manager cgroupfs --events-backend file \"$@\"\n"
-	must(t, os.WriteFile(filepath.Join(c.work, "bin", "p"), []byte(wrapper), 0o755))
+	must(t, proctest.WriteProgram(filepath.Join(c.work, "bin", "p"), []byte(wrapper), 0o755))
 	// Network and cgroup for all of them, unless said otherwise.
 	pr := "#!/bin/sh\nverb=$1; shift; exec p $verb --network ${NET:-none} --cgroup-parent /" + group + " \"$@\"\n"
-	must(t, os.WriteFile(filepath.Join(c.work, "bin", "pr"), []byte(pr), 0o755))
+	must(t, proctest.WriteProgram(filepath.Join(c.work, "bin", "pr"), []byte(pr), 0o755))
 	t.Cleanup(func() {
 		if out, code := c.sh("p rm -fa -t 0; p umount -a"); code != 0 {
 			t.Errorf("remove containers: %d: %s", code, out)
@@ -279,9 +280,9 @@ func TestContainerd(t *testing.T) {
 	daemon.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGTERM}
 	must(t, daemon.Start())
 	wrapper := "#!/bin/sh\nexec ctr -a $WORK/c.sock -n " + ns + " \"$@\"\n"
-	must(t, os.WriteFile(filepath.Join(c.work, "bin", "c"), []byte(wrapper), 0o755))
+	must(t, proctest.WriteProgram(filepath.Join(c.work, "bin", "c"), []byte(wrapper), 0o755))
 	run := "#!/bin/sh\nexec c run --runtime io.containerd.runc.v2 --runc-binary $RUNTIME --runc-root $WORK/oci --snapshotter native --cgroup /" + ns + "/$$ \"$@\"\n"
-	must(t, os.WriteFile(filepath.Join(c.work, "bin", "cr"), []byte(run), 0o755))
+	must(t, proctest.WriteProgram(filepath.Join(c.work, "bin", "cr"), []byte(run), 0o755))
 	t.Cleanup(func() {
 		c.sh("for t in $(c task ls -q); do c task kill -s KILL $t; c task rm -f $t; done; for x in $(c container ls -q); do c container rm $x; done; for i in $(c image ls -q); do c image rm $i; done")
 		_ = daemon.Process.Signal(unix.SIGTERM)

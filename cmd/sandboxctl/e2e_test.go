@@ -29,6 +29,7 @@ import (
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/invariants"
+	"sandboxctl.dev/launcher/proc/proctest"
 	"sandboxctl.dev/reconcile"
 )
 
@@ -180,7 +181,7 @@ func setupScript(env *testscript.Env) error {
 	if err := os.MkdirAll(filepath.Join(work, "bin"), 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(work, "bin", "oci"), []byte(wrapper), 0o755); err != nil {
+	if err := proctest.WriteProgram(filepath.Join(work, "bin", "oci"), []byte(wrapper), 0o755); err != nil {
 		return err
 	}
 	env.Setenv("PATH", filepath.Join(work, "bin")+":"+env.Getenv("PATH"))

@@ -23,6 +23,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher/proc"
+	"sandboxctl.dev/launcher/proc/proctest"
 )
 
 // intruderEnv makes the test program an intruder: it tries to reach every path
@@ -167,7 +168,7 @@ func asNobody(t *testing.T, paths []string) string {
 	defer os.RemoveAll(dir)
 	must(t, os.Chmod(dir, 0o755))
 	prog := filepath.Join(dir, "intruder")
-	must(t, os.WriteFile(prog, b, 0o755))
+	must(t, proctest.WriteProgram(prog, b, 0o755))
 	cmd := exec.Command(prog)
 	cmd.Env = []string{intruderEnv + "=1"}
 	cmd.Stdin = strings.NewReader(strings.Join(paths, "\x00"))

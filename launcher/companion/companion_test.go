@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/proc/proctest"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -52,7 +53,7 @@ func program(t *testing.T, path string) {
 	t.Helper()
 	self, err := os.ReadFile("/proc/self/exe")
 	if err == nil {
-		err = os.WriteFile(path+".new", self, 0o755)
+		err = proctest.WriteProgram(path+".new", self, 0o755)
 	}
 	if err == nil {
 		err = os.Rename(path+".new", path)

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/launcher/onepage"
+	"sandboxctl.dev/launcher/proc/proctest"
 )
 
 // initProcess is a running init process of the host.
@@ -26,18 +27,6 @@ type initProcess struct {
 	*os.Process
 	report *os.File
 	out    *os.File
-}
-
-// executable writes a program. No test beside it may start a process meanwhile: its
-// child would have the file open for writing for a moment, and it could not be executed
-// (ETXTBSY, go.dev/issue/22315).
-func executable(t *testing.T, file string, b []byte, mode os.FileMode) {
-	t.Helper()
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	if err := os.WriteFile(file, b, mode); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // run starts the init process itself, not in gVisor. Its own PID namespace makes it
@@ -48,7 +37,9 @@ func run(t *testing.T, namespaces uintptr, try []string, argv ...string) *initPr
 		t.Skip("there is no init process for this processor")
 	}
 	file := filepath.Join(t.TempDir(), "init")
-	executable(t, file, Program(try), 0o700)
+	if err := proctest.WriteProgram(file, Program(try), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	pipe := func() (r, w *os.File) {
 		r, w, err := os.Pipe()
 		if err != nil {
@@ -322,7 +313,9 @@ func TestFailures(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name, text string, mode os.FileMode) string {
 		p := filepath.Join(dir, name)
-		executable(t, p, []byte(text), mode)
+		if err := proctest.WriteProgram(p, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
 		return p
 	}
 	plain := file("plain", "#!/bin/sh\necho ran\n", 0o600)
@@ -385,7 +378,9 @@ func TestNoChild(t *testing.T) {
 		t.Skip("it takes root to become a user with no process left")
 	}
 	file := filepath.Join(t.TempDir(), "init")
-	executable(t, file, Program(sh), 0o755)
+	if err := proctest.WriteProgram(file, Program(sh), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", "exec 3>&1; cd /; exec prlimit --nproc=1 setpriv --reuid 54321 --clear-groups "+file+" sh -c true >/dev/null")
 	if err := os.Chmod(filepath.Dir(file), 0o755); err != nil {
 		t.Fatal(err)
@@ -416,7 +411,9 @@ func TestNoChild(t *testing.T) {
 func TestNobodyReads(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "init")
-	executable(t, file, Program(sh), 0o700)
+	if err := proctest.WriteProgram(file, Program(sh), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

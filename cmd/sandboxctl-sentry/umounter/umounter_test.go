@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/launcher/proc/proctest"
 )
 
 // run has the program unmount /proc of a mount namespace of its own, in which
@@ -21,11 +23,7 @@ func run(t *testing.T, before, input string) (int, string) {
 		t.Skip("it takes root to unmount")
 	}
 	file := filepath.Join(t.TempDir(), "umounter")
-	// No child of another test may have it open for writing when it is executed.
-	syscall.ForkLock.RLock()
-	err := os.WriteFile(file, Program(), 0o700)
-	syscall.ForkLock.RUnlock()
-	if err != nil {
+	if err := proctest.WriteProgram(file, Program(), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("/bin/sh", "-c", "mount --make-rprivate / && "+before+file+"; code=$?; [ -e /proc/self ] || echo gone; exit $code")
