@@ -108,7 +108,7 @@ func (l *Loop) announceForeign(in *desired.Snapshot) {
 		}
 	}
 	if news > maxForeign {
-		l.event(actual.EventWarning, "", actual.EventFileIgnored, fmt.Sprintf("files for other programs that are not listed here: %d; see `sandboxctl validate`", news-maxForeign))
+		l.event(actual.EventWarning, "", actual.EventFileIgnored, fmt.Sprintf("%d more files for other programs are ignored; see `sandboxctl validate`", news-maxForeign))
 	}
 	if !in.Complete {
 		// What can't be read now is not told again when it can.
@@ -137,7 +137,7 @@ func (l *Loop) announce(in Input, plan *Plan) {
 	l.source = reason
 	if reason == "" {
 		l.opts.Log.Info("manifests complete", keyPass, l.pass)
-		l.event(actual.EventNormal, "", actual.EventSourceComplete, "the manifests can be read whole again")
+		l.event(actual.EventNormal, "", actual.EventSourceComplete, "all manifests can be read again")
 		return
 	}
 	l.opts.Log.Warn("manifests incomplete", keyReason, reason, keyError, in.Desired.Message, keyPass, l.pass)
@@ -149,6 +149,6 @@ func (l *Loop) event(typ, name, reason, message string) {
 		return
 	}
 	if err := l.opts.Events.Append(actual.Event{Type: typ, Sandbox: name, Reason: reason, Message: message, Pass: l.pass}); err != nil {
-		l.opts.Log.Warn("event lost", keyError, err)
+		l.opts.Log.Warn("event not recorded", keyError, err)
 	}
 }

@@ -72,7 +72,7 @@ func TestLoopTellsForeign(t *testing.T) {
 				synctest.Wait()
 			}
 			got := slices.DeleteFunc(slices.Clone(events.said), func(m string) bool { return !strings.Contains(m, ".yaml:1:1: ") })
-			rest := fmt.Sprintf("not listed here: %d; see `sandboxctl validate`", s.rest)
+			rest := fmt.Sprintf("%d more files for other programs are ignored; see `sandboxctl validate`", s.rest)
 			others := len(events.said) - len(got)
 			if len(got) != s.files || others != min(s.rest, 1) || s.rest > 0 && !strings.HasSuffix(events.said[len(events.said)-1], rest) {
 				t.Errorf("%s: %d events about files and %d about the rest, expected %d and %q\n%q", s.what, len(got), others, s.files, rest, events.said)

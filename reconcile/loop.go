@@ -274,7 +274,7 @@ func (l *Loop) drain(cancel context.CancelCauseFunc) error {
 		case <-grace.C:
 			cancel(operation.ErrShutdown)
 		case <-end.C:
-			l.opts.Log.Warn("operations left to the next daemon", "sandboxes", l.Unfinished())
+			l.opts.Log.Warn("operations not finished, the next daemon continues them", "sandboxes", l.Unfinished())
 			return nil
 		}
 	}
@@ -311,7 +311,7 @@ func (l *Loop) publish(now bool) time.Duration {
 	err := l.opts.Publish(l.progress)
 	l.quiet = time.Now().Add(quietFactor * time.Since(began))
 	if err != nil {
-		l.opts.Log.Warn("other programs can't be told what is under way", keyError, err)
+		l.opts.Log.Warn("the list of running operations can't be written", keyError, err)
 		l.quiet = l.quiet.Add(lookAgain)
 		return lookAgain
 	}
@@ -503,7 +503,7 @@ func (l *Loop) finish(r result) {
 	var cancelled *operation.Cancelled
 	switch {
 	case errors.Is(r.err, operation.ErrShutdown):
-		l.opts.Log.Info(a.Op.String()+" left to the next daemon", keySandbox, a.Name, keyReason, a.Reason, keyTook, r.took)
+		l.opts.Log.Info(a.Op.String()+" not finished, the next daemon continues it", keySandbox, a.Name, keyReason, a.Reason, keyTook, r.took)
 		return
 	case errors.As(r.err, &cancelled):
 		delete(l.progress.Retries, a.Name)
@@ -515,7 +515,7 @@ func (l *Loop) finish(r result) {
 		// It may be that it can't be dropped now.
 		l.progress.Tried[a.Name] = a.Request.Token
 		if err := l.opts.Requests.DropRequest(*a.Request); err != nil {
-			l.opts.Log.Warn("request not dropped", keyError, err)
+			l.opts.Log.Warn("request not removed", keyError, err)
 		}
 	}
 	if r.err == nil {
@@ -554,7 +554,7 @@ func (l *Loop) dropRequests(in Input) {
 		}
 		if spent || requestDone(in, r) {
 			if err := l.opts.Requests.DropRequest(r); err != nil {
-				l.opts.Log.Warn("request not dropped", keyError, err)
+				l.opts.Log.Warn("request not removed", keyError, err)
 			}
 		}
 	}

@@ -56,12 +56,12 @@ func (c *computation) needsNetwork(a *Action) bool {
 	}
 	if holder := c.holderOf(name, a.Name); holder != "" {
 		a.Reason = actual.ReasonNetworkInUse
-		c.delay(*a, time.Time{}, "network namespace "+name+" is used by "+holder+"; it is started when that has ended")
+		c.delay(*a, time.Time{}, "network namespace "+name+" is used by "+holder+"; it starts when that has ended")
 		return true
 	}
 	if n, known := c.in.Networks[name]; known && n.NotReady != "" {
 		a.Reason = actual.ReasonNetworkNotReady
-		c.delay(*a, time.Time{}, n.NotReady+"; it is started when that has changed")
+		c.delay(*a, time.Time{}, n.NotReady+"; it starts when that has changed")
 		c.wakeAt(c.in.Now.Add(lookAgain))
 		return true
 	}
@@ -116,9 +116,9 @@ func networkGone(in *Input, e *desired.Entry, rec *actual.Record) *actual.Warnin
 	case name == "" || !known:
 		return nil
 	case n.Inode == 0:
-		return &actual.Warning{Reason: actual.WarningNetworkGone, Message: "network namespace " + name + " was removed; the sandbox is still in it, and is started again when there is a new one"}
+		return &actual.Warning{Reason: actual.WarningNetworkGone, Message: "network namespace " + name + " was removed; the sandbox is still in it, and is restarted when a new one of that name exists"}
 	case n.Inode != rec.Network.Inode && n.NotReady != "":
-		return &actual.Warning{Reason: actual.WarningNetworkGone, Message: "network namespace " + name + " was made anew and the sandbox is still in the old one, until the new one is ready: " + n.NotReady}
+		return &actual.Warning{Reason: actual.WarningNetworkGone, Message: "network namespace " + name + " was replaced; the sandbox stays in the old one until the new one is ready: " + n.NotReady}
 	}
 	return nil
 }

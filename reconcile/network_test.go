@@ -101,7 +101,7 @@ func TestPlanNetwork(t *testing.T) {
 func TestStatusNetworkGone(t *testing.T) {
 	t.Parallel()
 	e := inNetns("web", "a", "bt1")
-	for name, n := range map[string]reconcile.Network{"": {Inode: 1}, "was removed": {NotReady: "missing"}, "was made anew": {Inode: 2, NotReady: "no interface"}} {
+	for name, n := range map[string]reconcile.Network{"": {Inode: 1}, "was removed": {NotReady: "missing"}, "was replaced": {Inode: 2, NotReady: "no interface"}} {
 		in := input(true, []*desired.Entry{e}, has(e, 1))
 		in.Networks = map[string]reconcile.Network{"bt1": n}
 		warnings := reconcile.Statuses(in, reconcile.Compute(in))[0].Warnings

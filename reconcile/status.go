@@ -324,7 +324,7 @@ func (v *view) judge(s *Status, o *actual.Observed, w *desired.Entry) {
 	case unknown(o):
 		s.Phase = PhaseUnknown
 		ready.Reason, ready.Message = actual.ReasonProcessUnknown, o.Why
-		stuck(actual.ReasonProcessUnknown, "nothing is done while this is so: "+o.Why)
+		stuck(actual.ReasonProcessUnknown, "sandboxctl leaves it alone until this is resolved: "+o.Why)
 	case w == nil && v.guarded[r.Name]:
 		s.Phase = phaseOf(o)
 		ready.Reason = s.Phase
@@ -340,7 +340,7 @@ func (v *view) judge(s *Status, o *actual.Observed, w *desired.Entry) {
 		s.Phase = PhaseRunning
 		ready.Status, ready.Reason, ready.LastTransitionTime = True, actual.ReasonRunning, r.App().StartedAt
 		if why := v.denied(r.Name); why != "" {
-			stuck(desired.ReasonPolicyDenied, "it runs on and will not be started again: "+why)
+			stuck(desired.ReasonPolicyDenied, "it keeps running, and is not started again: "+why)
 		}
 		if a != nil {
 			doing(a.Reason, joined("it will be restarted or stopped: "+a.Reason, v.waits(s)))
@@ -389,7 +389,7 @@ func joined(parts ...string) string {
 func stopTrouble(r *actual.Record) string {
 	for _, w := range r.Warnings {
 		if w.Reason == actual.WarningStopFailed {
-			return "that failed and is tried again: " + w.Message
+			return "that failed, and is tried again: " + w.Message
 		}
 	}
 	return ""
@@ -410,7 +410,7 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 	switch {
 	case w == nil:
 		s.Phase = PhasePending
-		ready.Reason, ready.Message = actual.ReasonManifestMissing, "its manifest is missing and what is recorded of it can't be used"
+		ready.Reason, ready.Message = actual.ReasonManifestMissing, "its manifest is missing, and its record can't be used"
 		stuck(actual.ReasonManifestMissing, ready.Message)
 	case v.denied(r.Name) != "":
 		s.Phase = PhaseFailed
@@ -536,7 +536,7 @@ func (v *view) pending(e *desired.Entry) Status {
 		ready.Reason = desired.ReasonPolicyDenied
 		reconciling.Status, reconciling.Reason = False, actual.ReasonConverged
 		stall.Status, stall.Reason = True, desired.ReasonPolicyDenied
-		stall.Message = fmt.Sprintf("the host policy (%s) allows at most %d sandboxes, and there are as many; remove another one", v.in.Desired.Policy.Source(), v.in.Desired.Bounds().MaxSandboxes)
+		stall.Message = fmt.Sprintf("the host policy (%s) allows at most %d sandboxes, and that many exist; remove one of them", v.in.Desired.Policy.Source(), v.in.Desired.Bounds().MaxSandboxes)
 		ready.Message = stall.Message
 	}
 	if e.Sandbox.Spec.Suspend {
@@ -558,7 +558,7 @@ func (v *view) held(h actual.Quarantined, e *desired.Entry) Status {
 	}
 	msg := h.Reason + ": " + h.Message + "; what runs is left running and nothing is started"
 	if h.Reason == actual.QuarantinedCorrupt || h.Reason == actual.QuarantinedUnreadable {
-		msg += "; `sandboxctl repair " + h.Name + "` puts it right"
+		msg += "; `sandboxctl repair " + h.Name + "` repairs it"
 	}
 	doing := Condition{Type: CondReconciling, Status: False, Reason: actual.ReasonConverged}
 	if a := v.actions[h.Name]; a != nil || v.in.busy(h.Name) {
@@ -610,7 +610,7 @@ func (v *view) manifestCondition(name string, e *desired.Entry, gone bool) Condi
 		c.Status, c.Reason = False, actual.ReasonManifestMissing
 	case e == nil && v.in.Desired.Complete:
 		c.Status, c.Reason = False, actual.ReasonManifestMissing
-		c.Message = "the file that defined it has a document of its name for another program; it keeps running: `sandboxctl delete " + name + "` removes it"
+		c.Message = "its file now has a document of the same name for another program; the sandbox keeps running: `sandboxctl delete " + name + "` removes it"
 	case e == nil:
 		c.Status, c.Reason, c.Message = False, actual.ReasonSourceIncomplete, v.in.Desired.Reason+": "+v.in.Desired.Message
 	}

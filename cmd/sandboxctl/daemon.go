@@ -321,7 +321,7 @@ func (d *daemon) announceWatch() {
 	}
 	d.log.Log(context.Background(), level, "watch of the manifests", "reason", e.Reason, "message", e.Message)
 	if err := d.journal.Append(e); err != nil {
-		d.log.Warn("event lost", "err", err)
+		d.log.Warn("event not recorded", "err", err)
 	}
 }
 
@@ -348,7 +348,7 @@ func (d *daemon) announceDisk(have *actual.Snapshot) {
 	}
 	d.log.Log(context.Background(), level, "disk of the state", "reason", e.Reason, "message", e.Message)
 	if err := d.journal.Append(e); err != nil {
-		d.log.Warn("event lost", "err", err)
+		d.log.Warn("event not recorded", "err", err)
 	}
 }
 

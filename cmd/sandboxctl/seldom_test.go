@@ -24,25 +24,25 @@ func TestSeldom(t *testing.T) {
 	}
 	lines := func(part string) int { return strings.Count(out.String(), part) }
 	for i := range 1000 {
-		say(log, slog.LevelWarn, "event lost", slog.String("err", "full"), slog.Int("pass", i), slog.Duration("took", time.Duration(i)))
+		say(log, slog.LevelWarn, "event not recorded", slog.String("err", "full"), slog.Int("pass", i), slog.Duration("took", time.Duration(i)))
 		say(log, slog.LevelError, "pass failed", slog.Int("pass", i))
-		say(log.WithAttrs([]slog.Attr{slog.String("sandbox", "a")}), slog.LevelWarn, "event lost", slog.String("err", "full"))
+		say(log.WithAttrs([]slog.Attr{slog.String("sandbox", "a")}), slog.LevelWarn, "event not recorded", slog.String("err", "full"))
 		say(log.WithGroup("g"), slog.LevelWarn, "in a group")
 		say(log, slog.LevelInfo, "create")
 	}
 	for part, want := range map[string]int{
-		"msg=\"event lost\" err=full": sameWarnings, "pass failed": sameWarnings, "sandbox=a": sameWarnings, "in a group": sameWarnings, "msg=create": 1000,
+		"msg=\"event not recorded\" err=full": sameWarnings, "pass failed": sameWarnings, "sandbox=a": sameWarnings, "in a group": sameWarnings, "msg=create": 1000,
 	} {
 		if n := lines(part); n != want {
 			t.Errorf("%s: %d lines, expected %d", part, n, want)
 		}
 	}
-	say(log, slog.LevelWarn, "event lost", slog.String("err", "another"))
+	say(log, slog.LevelWarn, "event not recorded", slog.String("err", "another"))
 	if lines("err=another") != 1 {
 		t.Error("another warning is dropped")
 	}
 	at = at.Add(sameWithin)
-	say(log, slog.LevelWarn, "event lost", slog.String("err", "full"), slog.Int("pass", 1))
+	say(log, slog.LevelWarn, "event not recorded", slog.String("err", "full"), slog.Int("pass", 1))
 	if lines("pass=1 dropped=995") != 1 {
 		t.Errorf("what was dropped is not told: %s", out.String()[out.Len()-200:])
 	}
