@@ -92,6 +92,7 @@ type stats struct {
 	Crashes, DoubleCrashes, PowerCuts, Reboots, Stops int
 	Lost, Faults, PIDReuses, Spawns, Kills            int
 	Creates, Destroys, Forgets, Acks, Quarantined     int
+	Resumes                                           int
 }
 
 func (s *stats) add(o *stats) {
@@ -115,6 +116,7 @@ func (s *stats) add(o *stats) {
 	s.Forgets += o.Forgets
 	s.Acks += o.Acks
 	s.Quarantined += o.Quarantined
+	s.Resumes += o.Resumes
 }
 
 // host is everything that is there without the daemon.

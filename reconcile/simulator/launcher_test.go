@@ -382,9 +382,84 @@ func (o *op) abort(create context.Context, rec *actual.Record, cause error) erro
 	return o.store.Put(rec)
 }
 
-// Resume implements reconcile.Launcher. The sentry is not asked.
-func (l *launcher) Resume(ctx context.Context, name string, _ bool, end actual.Ending) error {
+// Resume implements reconcile.Launcher.
+func (l *launcher) Resume(ctx context.Context, name string, start bool, end actual.Ending) error {
+	o := l.begin("resume", name)
+	adopted, err := o.resume(ctx, name, start)
+	if err != nil && !l.p.dead {
+		l.h.note("%s failed: %v", o.t.name, err)
+	}
+	o.end()
+	if adopted || err != nil {
+		return err
+	}
 	return l.Destroy(ctx, name, end)
+}
+
+func (o *op) resume(ctx context.Context, name string, start bool) (bool, error) {
+	rec, err := o.load(name)
+	if err != nil || rec == nil || rec.Phase == actual.PhaseStopped || rec.Phase == actual.PhaseStopping {
+		return false, err
+	}
+	if adopted, err := o.adopt(ctx, rec, start); !adopted || err != nil {
+		return false, err
+	}
+	rec.Started(time.Now())
+	if err := o.store.Put(rec); err != nil {
+		return false, fmt.Errorf("record start: %w", err)
+	}
+	if !o.t.p.dead {
+		o.h.stats.Resumes++
+	}
+	return true, nil
+}
+
+// adopt asks the sentry of a create that was cut short how far its application is,
+// and starts it if it is not running and is to be.
+func (o *op) adopt(ctx context.Context, rec *actual.Record, start bool) (bool, error) {
+	if rec.Sentry == nil || rec.Gofer == nil {
+		return false, nil
+	}
+	s, err := o.h.processes().Open(*rec.Sentry)
+	if err != nil {
+		return false, nil //nolint:nilerr // destroy says so
+	}
+	g, err := o.h.processes().Open(*rec.Gofer)
+	if err != nil {
+		return false, nil //nolint:nilerr // destroy says so
+	}
+	p := &pair{s.Pidfd.(*pidfd).proc, g.Pidfd.(*pidfd).proc}
+	if !o.h.wait(ctx, o.t, bootTimeout, func() bool { return p.sentry.ready || p.sentry.dead || p.gofer.dead }) || p.sentry.dead || p.gofer.dead {
+		return false, context.Cause(ctx)
+	}
+	started, ended := false, false
+	err = o.h.call(o.t, talks, "State", func(bool) error {
+		if p.sentry.dead {
+			return unix.ECONNRESET
+		}
+		started, ended = p.sentry.started, p.sentry.ended != nil
+		return nil
+	})
+	switch {
+	case err != nil:
+		return false, context.Cause(ctx) // it starts over
+	case o.h.is("resumed-unasked"):
+		return true, nil
+	case ended:
+		if !o.waitDead(ctx, s, killTimeout) {
+			return false, nil
+		}
+		x, err := o.store.ReadExit(rec)
+		return x != nil, err
+	case started && !o.h.is("resumed-twice"):
+		return true, nil
+	case !start:
+		return false, nil
+	}
+	if o.h.is("resumed-twice") {
+		p.sentry.started = false
+	}
+	return o.startApp(ctx, rec, p) == nil, context.Cause(ctx)
 }
 
 // Destroy implements reconcile.Launcher.

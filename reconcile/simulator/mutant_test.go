@@ -12,6 +12,8 @@ var mutants = []string{
 	// What the order of steps guards against.
 	"no-intent", "gate-before-record", "gate-without-eof", "stop-without-intent", "stopped-before-kill", "death-not-proven",
 	"gofer-not-killed", "removed-before-kill", "cgroup-on-record-only",
+	// What the sentry is asked when a start goes on.
+	"resumed-unasked", "resumed-twice",
 	// Files.
 	"write-in-place", "no-file-fsync", "no-dir-fsync", "no-fsync-of-claim", "no-fsync-of-state", "temps-not-swept", "drop-unsynced", "requests-unlocked",
 	// Identity.

@@ -138,7 +138,7 @@ func campaign(t *testing.T, first uint64, steps int, until time.Time, workers in
 	if len(failed) == 0 && steps >= 200000 {
 		for what, n := range map[string]int{
 			"crashes": sum.Crashes, "crashes in the recovery from a crash": sum.DoubleCrashes, "power cuts": sum.PowerCuts, "things lost in them": sum.Lost,
-			"reboots": sum.Reboots, "faults": sum.Faults, "pids given again": sum.PIDReuses, "kills": sum.Kills, "damaged records": sum.Quarantined,
+			"reboots": sum.Reboots, "faults": sum.Faults, "pids given again": sum.PIDReuses, "kills": sum.Kills, "damaged records": sum.Quarantined, "resumed starts": sum.Resumes,
 			"creates": sum.Creates, "destroys": sum.Destroys, "forgets": sum.Forgets, "acknowledged commands": sum.Acks, "daemons stopped": sum.Stops,
 		} {
 			if n < 20 {
