@@ -68,7 +68,7 @@ func TestRecordDamage(t *testing.T) {
 	t.Logf("%d damaged records", tried)
 }
 
-// A bad record is held, and hides no other; nothing of it is written to.
+// A bad record is quarantined, and hides no other; nothing of it is written to.
 func TestStoreHolds(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
@@ -130,7 +130,7 @@ func TestStoreHolds(t *testing.T) {
 		t.Errorf("records %v, expected the good one", l.Records)
 	}
 	if len(l.Quarantined) != len(cases)+3 {
-		t.Errorf("held %v, expected %d", l.Quarantined, len(cases)+3)
+		t.Errorf("quarantined %v, expected %d", l.Quarantined, len(cases)+3)
 	}
 	for _, h := range l.Quarantined {
 		want := QuarantinedCorrupt
@@ -146,9 +146,9 @@ func TestStoreHolds(t *testing.T) {
 		if err := s.Claim(h.Name); err == nil {
 			t.Errorf("%s: a second sandbox of the name would be made", h.Name)
 		}
-		if hold, err := s.ClaimLocked(h.Name); err == nil {
+		if lock, err := s.ClaimLocked(h.Name); err == nil {
 			t.Errorf("%s: a second container of the name would be made", h.Name)
-			must(t, hold.Release())
+			must(t, lock.Release())
 		}
 	}
 	if strings.Join(l.Aborted, " ") != "aborted torn" {
@@ -173,7 +173,7 @@ func onThread(f func()) {
 	<-done
 }
 
-// What the system refuses to read is held only for as long as it refuses.
+// What the system refuses to read is quarantined only for as long as it refuses.
 func TestStoreUnreadable(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -220,24 +220,24 @@ func TestStoreUnreadable(t *testing.T) {
 					t.Cleanup(func() { s.Close() })
 				}
 				for range 2 {
-					_, held, err := s.Get("web")
-					if err != nil || held == nil || held.Reason != QuarantinedUnreadable {
-						t.Errorf("%s: %+v %v, expected it to be held as unreadable", name, held, err)
+					_, quarantined, err := s.Get("web")
+					if err != nil || quarantined == nil || quarantined.Reason != QuarantinedUnreadable {
+						t.Errorf("%s: %+v %v, expected it to be quarantined as unreadable", name, quarantined, err)
 					}
 				}
 			})
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
-			if r, held, err := s.Get("web"); err != nil || held != nil || r == nil {
-				t.Errorf("%s is over: %+v %+v %v, expected the record", name, r, held, err)
+			if r, quarantined, err := s.Get("web"); err != nil || quarantined != nil || r == nil {
+				t.Errorf("%s is over: %+v %+v %v, expected the record", name, r, quarantined, err)
 			}
 		})
 	}
 }
 
 // A record is set aside whatever it is, and nothing else is; what was set aside
-// is kept, and the name stays held until it has a record again.
+// is kept, and the name stays quarantined until it has a record again.
 func TestSetRecordAside(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
@@ -250,8 +250,8 @@ func TestSetRecordAside(t *testing.T) {
 	if b, err := os.ReadFile(kept); err != nil || string(b) != "damage" {
 		t.Errorf("kept: %q %v", b, err)
 	}
-	if _, held, err := s.Get("web"); err != nil || held == nil {
-		t.Errorf("without a record, beside a copy: %v %v, expected it to be held", held, err)
+	if _, quarantined, err := s.Get("web"); err != nil || quarantined == nil {
+		t.Errorf("without a record, beside a copy: %v %v, expected it to be quarantined", quarantined, err)
 	}
 	if again, err := s.SetRecordAside("web"); err != nil || again != "" {
 		t.Errorf("a second time: %q %v", again, err)
@@ -259,8 +259,8 @@ func TestSetRecordAside(t *testing.T) {
 	back, err := s.Copy("web")
 	must(t, err)
 	must(t, s.Put(back))
-	if r, held, err := s.Get("web"); err != nil || held != nil || r.UID != rec.UID {
-		t.Errorf("put back: %v %v %v", r, held, err)
+	if r, quarantined, err := s.Get("web"); err != nil || quarantined != nil || r.UID != rec.UID {
+		t.Errorf("put back: %v %v %v", r, quarantined, err)
 	}
 	must(t, os.Remove(metaPath(s, "web")))
 	must(t, os.Mkdir(metaPath(s, "web"), 0o700))

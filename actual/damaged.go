@@ -68,7 +68,7 @@ func (s *Store) DropCopy(name string) error {
 }
 
 // SetRecordAside takes the record of a name away, whatever it is, and returns
-// where it is kept. The rest of its directory stays: the name is held until
+// where it is kept. The rest of its directory stays: the name is quarantined until
 // there is a record again.
 func (s *Store) SetRecordAside(name string) (string, error) {
 	dir, err := s.Dir(name)

@@ -117,9 +117,9 @@ func TestFillReserve(t *testing.T) {
 		must(t, err)
 		must(t, s.reserve.Write(dir, RecordFile, b, 0o600))
 		dir.Close()
-		got, held, err := s.Get("web")
-		if err != nil || held != nil || got.App().Failures != i {
-			t.Fatal(fmt.Sprint(got, held, err))
+		got, quarantined, err := s.Get("web")
+		if err != nil || quarantined != nil || got.App().Failures != i {
+			t.Fatal(fmt.Sprint(got, quarantined, err))
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // RecordVersion is the version this program writes. A record with a newer one
-// is held, never acted on and never rewritten.
+// is quarantined, never acted on and never rewritten.
 const RecordVersion = 4
 
 // Phase is how far the single writer of a record got. It is intent, written

@@ -47,7 +47,7 @@ var ErrLocked = errors.New("state directory is in use by another daemon")
 // Store keeps the records of one state directory. Reading is safe at any time
 // from any number of processes. Put, Claim and Remove are for the one that
 // holds the lock, one caller a name at a time; where there is no daemon, for
-// the one that holds the name (see Hold).
+// the one that has the lock of the name (see LockSandbox).
 type Store struct {
 	path string
 	// marker is the path without links, as the kernel knows it.
@@ -67,9 +67,9 @@ type Store struct {
 
 // cached is a decoded record and the file it came from.
 type cached struct {
-	id   fileID
-	rec  *Record
-	held *Quarantined
+	id          fileID
+	rec         *Record
+	quarantined *Quarantined
 }
 
 type fileID struct {
@@ -277,7 +277,7 @@ func (s *Store) Lock() error {
 		return fmt.Errorf("open lock: %w", err)
 	}
 	defer unix.Close(fd)
-	for deadline := time.Now().Add(lockPatience); ; <-time.After(holdEvery) {
+	for deadline := time.Now().Add(lockPatience); ; <-time.After(lockEvery) {
 		err := crashpoint.Do(crashpoint.Lock, func() error { return unix.Flock(int(s.RootDir().Fd()), unix.LOCK_EX|unix.LOCK_NB) })
 		if err == nil {
 			break
@@ -447,50 +447,50 @@ func (s *Store) Get(name string) (*Record, *Quarantined, error) {
 	if !s.valid(name) {
 		return nil, nil, fmt.Errorf("read record of %q: %w", name, errInvalidName)
 	}
-	rec, held, _ := s.read(name)
-	return rec, held, nil
+	rec, quarantined, _ := s.read(name)
+	return rec, quarantined, nil
 }
 
 // read returns the record of a name, from the cache if its file is the same.
 // exists is false if there is no record file.
-func (s *Store) read(name string) (rec *Record, held *Quarantined, exists bool) {
-	hold := func(reason string, err error) (*Record, *Quarantined, bool) {
+func (s *Store) read(name string) (rec *Record, quarantined *Quarantined, exists bool) {
+	quarantine := func(reason string, err error) (*Record, *Quarantined, bool) {
 		return nil, &Quarantined{Name: name, Reason: reason, Message: err.Error()}, true
 	}
 	st, err := s.dirs.Stat(name + "/" + RecordFile)
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		rec, held = s.decode(name) // not cached: there is no file to compare
-		return rec, held, rec != nil || held != nil
+		rec, quarantined = s.decode(name) // not cached: there is no file to compare
+		return rec, quarantined, rec != nil || quarantined != nil
 	case err != nil:
 		// An error is never absence: a second sandbox of the name would be
 		// made beside the first.
-		return hold(QuarantinedUnreadable, err)
+		return quarantine(QuarantinedUnreadable, err)
 	}
 	id := idOf(&st)
 	s.mu.Lock()
 	c, ok := s.cache[name]
 	s.mu.Unlock()
 	if ok && c.id == id {
-		return c.rec, c.held, true
+		return c.rec, c.quarantined, true
 	}
-	rec, held = s.decode(name)
+	rec, quarantined = s.decode(name)
 	switch {
-	case held == nil && rec == nil:
+	case quarantined == nil && rec == nil:
 		return nil, nil, false
-	case held != nil && held.Reason == QuarantinedUnreadable:
+	case quarantined != nil && quarantined.Reason == QuarantinedUnreadable:
 		// What the system refused now it may give the next time, and the file
 		// does not change by that.
-		return nil, held, true
+		return nil, quarantined, true
 	}
 	s.mu.Lock()
-	s.cache[name] = cached{id: id, rec: rec, held: held}
+	s.cache[name] = cached{id: id, rec: rec, quarantined: quarantined}
 	s.mu.Unlock()
-	return rec, held, true
+	return rec, quarantined, true
 }
 
 func (s *Store) decode(name string) (*Record, *Quarantined) {
-	hold := func(reason string, err error) (*Record, *Quarantined) {
+	quarantine := func(reason string, err error) (*Record, *Quarantined) {
 		return nil, &Quarantined{Name: name, Reason: reason, Message: err.Error()}
 	}
 	dir, err := s.dir(name)
@@ -498,7 +498,7 @@ func (s *Store) decode(name string) (*Record, *Quarantined) {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil // removed meanwhile
 	case err != nil:
-		return hold(QuarantinedUnreadable, err)
+		return quarantine(QuarantinedUnreadable, err)
 	}
 	defer dir.Close()
 	rec, err := readRecord(dir, RecordFile, name)
@@ -519,17 +519,17 @@ func (s *Store) decode(name string) (*Record, *Quarantined) {
 	case err == nil && rec != nil && (rec.App().OCI != nil) != s.containers:
 		// It would be taken for one that nobody wants, or that never came to be.
 		if s.containers {
-			return hold(QuarantinedForeign, errors.New("it is the sandbox of a manifest, and this is the state of containers"))
+			return quarantine(QuarantinedForeign, errors.New("it is the sandbox of a manifest, and this is the state of containers"))
 		}
-		return hold(QuarantinedForeign, errors.New("it is a container of an OCI client, and this is the state of a daemon"))
+		return quarantine(QuarantinedForeign, errors.New("it is a container of an OCI client, and this is the state of a daemon"))
 	case err == nil:
 		return rec, nil
 	case errors.Is(err, ErrNewerRecord):
-		return hold(QuarantinedNewer, err)
+		return quarantine(QuarantinedNewer, err)
 	case errors.As(err, &damage), errors.Is(err, errNoRecord):
-		return hold(QuarantinedCorrupt, err)
+		return quarantine(QuarantinedCorrupt, err)
 	}
-	return hold(QuarantinedUnreadable, err)
+	return quarantine(QuarantinedUnreadable, err)
 }
 
 // is says whether dir is (still) the directory of a name.
@@ -628,8 +628,8 @@ func (s *Store) List() (*Listing, error) {
 	l := &Listing{Records: make([]*Record, 0, len(names))}
 	for i, r := range s.readAll(names) {
 		switch {
-		case r.held != nil:
-			l.Quarantined = append(l.Quarantined, *r.held)
+		case r.quarantined != nil:
+			l.Quarantined = append(l.Quarantined, *r.quarantined)
 		case r.exists:
 			l.Records = append(l.Records, r.rec)
 		default:
@@ -641,9 +641,9 @@ func (s *Store) List() (*Listing, error) {
 }
 
 type readResult struct {
-	rec    *Record
-	held   *Quarantined
-	exists bool
+	rec         *Record
+	quarantined *Quarantined
+	exists      bool
 }
 
 // readAll reads the records of the names, on all processors.
@@ -655,9 +655,9 @@ func (s *Store) readAll(names []string) []readResult {
 		wg.Go(func() {
 			for i := next.Add(1) - 1; i < int64(len(names)); i = next.Add(1) - 1 {
 				if r, n := &out[i], names[i]; s.valid(n) {
-					r.rec, r.held, r.exists = s.read(n)
+					r.rec, r.quarantined, r.exists = s.read(n)
 				} else {
-					r.held = &Quarantined{Name: n, Reason: QuarantinedForeign, Message: errInvalidName.Error()}
+					r.quarantined = &Quarantined{Name: n, Reason: QuarantinedForeign, Message: errInvalidName.Error()}
 				}
 			}
 		})

@@ -80,8 +80,8 @@ func TestLookWhileMade(t *testing.T) {
 		}
 	}()
 	for range 30000 {
-		if _, held := s.decode("web"); held != nil && held.Reason == QuarantinedCorrupt {
-			t.Error(held.Message)
+		if _, quarantined := s.decode("web"); quarantined != nil && quarantined.Reason == QuarantinedCorrupt {
+			t.Error(quarantined.Message)
 			break
 		}
 	}
@@ -90,7 +90,7 @@ func TestLookWhileMade(t *testing.T) {
 }
 
 // A record that can't be read for a moment, here because of a lease that somebody
-// has on it, is held for that moment and no longer.
+// has on it, is quarantined for that moment and no longer.
 func TestHeldForAMoment(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
@@ -101,14 +101,14 @@ func TestHeldForAMoment(t *testing.T) {
 	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
 		t.Fatal(err)
 	}
-	if rec, held, err := s.Get("web"); rec != nil || held == nil || held.Reason != QuarantinedUnreadable || err != nil {
-		t.Fatalf("%v %v %v", rec, held, err)
+	if rec, quarantined, err := s.Get("web"); rec != nil || quarantined == nil || quarantined.Reason != QuarantinedUnreadable || err != nil {
+		t.Fatalf("%v %v %v", rec, quarantined, err)
 	}
 	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK); err != nil {
 		t.Fatal(err)
 	}
-	if rec, held, err := s.Get("web"); rec == nil || held != nil || err != nil {
-		t.Errorf("%v %v %v", rec, held, err)
+	if rec, quarantined, err := s.Get("web"); rec == nil || quarantined != nil || err != nil {
+		t.Errorf("%v %v %v", rec, quarantined, err)
 	}
 }
 

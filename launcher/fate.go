@@ -38,8 +38,8 @@ func Fate(ctx context.Context, store *actual.Store, rec *actual.Record) *actual.
 		if rec.App().OCI != nil {
 			return nil
 		}
-		now, held, err := store.Get(rec.Name)
-		if err != nil || held != nil {
+		now, quarantined, err := store.Get(rec.Name)
+		if err != nil || quarantined != nil {
 			return nil
 		}
 		if exit, known := fate(rec, now); known {

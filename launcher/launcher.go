@@ -219,12 +219,12 @@ func (l *Launcher) CheckStrays(name string) error { return l.strays.Check(l.stor
 
 // load returns the record of a name, nil if there is none.
 func (l *Launcher) load(name string) (*actual.Record, error) {
-	rec, held, err := l.store.Get(name)
+	rec, quarantined, err := l.store.Get(name)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("load record: %w", err)
-	case held != nil:
-		return nil, fmt.Errorf("load record: %s: %s", held.Reason, held.Message)
+	case quarantined != nil:
+		return nil, fmt.Errorf("load record: %s: %s", quarantined.Reason, quarantined.Message)
 	}
 	return rec, nil
 }

@@ -97,7 +97,7 @@ func TestPlanDenied(t *testing.T) {
 			return in
 		}(), strict), "", "Invalid", "Ready=False/PolicyDenied Stalled=True/PolicyDenied ManifestValid=False/PolicyDenied"},
 		"no room": {judged(input(true, []*desired.Entry{reconciletest.Entry("a", "a", nil), web}, running(web)), hostPolicy(t, "maxSandboxes: 1")), "", "Running", "Ready=True/Running Stalled=False/Converged"},
-		"no room for the held either": {judged(func() reconcile.Input {
+		"no room for the quarantined either": {judged(func() reconcile.Input {
 			in := input(true, []*desired.Entry{web})
 			in.Actual.Quarantined = []actual.Quarantined{{Name: "x"}}
 			return in

@@ -326,7 +326,7 @@ func TestLoopTellsUnclear(t *testing.T) {
 	inLoop(t, func(o *reconcile.Options) { o.Events = events }, func(w *reconciletest.World, l *reconcile.Loop, _ *atomic.Int64) {
 		w.Want(reconciletest.Entry("web", "a", nil))
 		synctest.Wait()
-		w.Hold("web")
+		w.Quarantine("web")
 		for range 3 {
 			l.Wake()
 			synctest.Wait()

@@ -152,7 +152,7 @@ func TestLoopRepair(t *testing.T) {
 	rec, events := &repairer{}, &journal{}
 	inLoop(t, func(o *reconcile.Options) { o.Repairer, o.Events = rec, events }, func(w *reconciletest.World, l *reconcile.Loop, _ *atomic.Int64) {
 		rec.w = w
-		w.Hold("web")
+		w.Quarantine("web")
 		w.Want(reconciletest.Entry("web", "a", nil))
 		time.Sleep(time.Hour)
 		if rec.tried() != "[]" || phase(w, "web") != "none" {
@@ -194,7 +194,7 @@ func TestLoopRecoverNotDropped(t *testing.T) {
 	t.Parallel()
 	rec := &failing{}
 	inLoop(t, func(o *reconcile.Options) { o.Repairer = rec }, func(w *reconciletest.World, _ *reconcile.Loop, _ *atomic.Int64) {
-		w.Hold("web")
+		w.Quarantine("web")
 		w.KeepRequests(3)
 		w.Request(actual.Request{Kind: actual.RequestRepair, Name: "web", Token: "1", End: true})
 		time.Sleep(time.Hour)

@@ -135,7 +135,7 @@ func Compute(in Input) Plan {
 	c.guard()
 	c.merge()
 	c.aborted()
-	c.held()
+	c.repairs()
 	c.cancels()
 	return c.plan
 }
@@ -367,9 +367,9 @@ func (c *computation) aborted() {
 	}
 }
 
-// held carries out what an operator asked of a name whose record is held. Nothing
+// repairs carries out what an operator asked of a quarantined name. Nothing
 // else is ever done with one.
-func (c *computation) held() {
+func (c *computation) repairs() {
 	added := false
 	for i := range c.in.Actual.Requests {
 		r := &c.in.Actual.Requests[i]

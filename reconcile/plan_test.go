@@ -260,7 +260,7 @@ func TestPlan(t *testing.T) {
 	in = input(true, []*desired.Entry{web})
 	in.Actual.Quarantined = []actual.Quarantined{{Name: "web", Reason: actual.QuarantinedCorrupt}}
 	if got := show(reconcile.Compute(in)); got != "" {
-		t.Errorf("held: %q", got)
+		t.Errorf("quarantined: %q", got)
 	}
 	in.Actual.Quarantined = append(in.Actual.Quarantined, actual.Quarantined{Name: "y", Reason: actual.QuarantinedCorrupt})
 	in.Actual.Sandboxes = []actual.Observed{running(reconciletest.Entry("x", "a", nil))}
@@ -269,7 +269,7 @@ func TestPlan(t *testing.T) {
 	}
 	plan := reconcile.Compute(in)
 	if got := show(plan); got != "repair web RepairRequested; destroy x ManifestRemoved graceful" && got != "repair web RepairRequested; destroy x ManifestRemoved graceful; guard [x]" {
-		t.Errorf("recovery asked of one that is held, one that is not and none: %q", got)
+		t.Errorf("recovery asked of one that is quarantined, one that is not and none: %q", got)
 	} else if plan.Actions[0].Request.Token != "t" {
 		t.Errorf("the request: %+v", plan.Actions[0].Request)
 	}
@@ -433,12 +433,12 @@ func TestPlanProperties(t *testing.T) {
 				// Nothing but what was asked for.
 				asked := slices.ContainsFunc(in.Actual.Requests, func(r actual.Request) bool { return r.Kind == actual.RequestRepair && r.Name == a.Name })
 				if h.Name == a.Name && (a.Op != reconcile.OpRepair || !asked) {
-					t.Fatalf("%s %s: its record is held", a.Op, a.Name)
+					t.Fatalf("%s %s: its record is quarantined", a.Op, a.Name)
 				}
 			}
 			if a.Op == reconcile.OpRepair {
 				if !slices.ContainsFunc(in.Actual.Quarantined, func(h actual.Quarantined) bool { return h.Name == a.Name }) {
-					t.Fatalf("%s %s: its record is not held", a.Op, a.Name)
+					t.Fatalf("%s %s: its record is not quarantined", a.Op, a.Name)
 				}
 				continue
 			}

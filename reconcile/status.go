@@ -201,7 +201,7 @@ func Statuses(in Input, plan Plan) []Status {
 	}
 	for _, h := range in.Actual.Quarantined {
 		if !seen[h.Name] {
-			add(v.held(h, in.Desired.Lookup(h.Name)))
+			add(v.quarantined(h, in.Desired.Lookup(h.Name)))
 		}
 	}
 	for i := range in.Desired.Entries {
@@ -550,8 +550,8 @@ func (v *view) pending(e *desired.Entry) Status {
 	return s
 }
 
-// held words a name whose record can't be acted on.
-func (v *view) held(h actual.Quarantined, e *desired.Entry) Status {
+// quarantined words a name whose record can't be acted on.
+func (v *view) quarantined(h actual.Quarantined, e *desired.Entry) Status {
 	s := Status{Name: h.Name, Phase: PhaseQuarantined, Problems: v.problems[h.Name]}
 	if e != nil {
 		s.SourceFile, s.SourceLine = e.Source.File, e.Source.Line

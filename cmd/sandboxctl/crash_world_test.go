@@ -145,10 +145,10 @@ func (w *crashWorld) rec() *actual.Record {
 		must(w.T, err)
 		w.store = s
 	}
-	rec, held, err := w.store.Get("web")
+	rec, quarantined, err := w.store.Get("web")
 	must(w.T, err)
-	if held != nil {
-		w.Fatalf("the record of web: %s: %s", held.Reason, held.Message)
+	if quarantined != nil {
+		w.Fatalf("the record of web: %s: %s", quarantined.Reason, quarantined.Message)
 	}
 	groups, err := invariants.Groups(w.store)
 	must(w.T, err)

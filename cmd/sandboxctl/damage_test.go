@@ -68,7 +68,7 @@ func sealed(t *testing.T, rec *actual.Record, change func(map[string]any)) []byt
 }
 
 // The daemon among hundreds of damaged and forged records made of the real one of
-// a sandbox that runs: what is damaged is held and stays as it is to the byte, no
+// a sandbox that runs: what is damaged is quarantined and stays as it is to the byte, no
 // process that a record names by mistake is signalled, and what runs runs on.
 func TestDamagedRecords(t *testing.T) {
 	requireHost(t)
@@ -86,8 +86,8 @@ func TestDamagedRecords(t *testing.T) {
 	live := runs("live")
 	stranger := canary(t)
 
-	held := map[string][]byte{} // what must be held, and its bytes
-	forged := 0                 // what is readable, and names the stranger
+	quarantined := map[string][]byte{} // what must be quarantined, and its bytes
+	forged := 0                        // what is readable, and names the stranger
 	put := func(name string, b []byte) {
 		dir := filepath.Join(h.state, "sandboxes", name)
 		// Whole at once, as a daemon in the middle of it would see it.
@@ -111,10 +111,10 @@ func TestDamagedRecords(t *testing.T) {
 		b := encoded(name)
 		bit := rnd.IntN(8 * len(b))
 		b[bit/8] ^= 1 << (bit % 8)
-		held[name] = b
+		quarantined[name] = b
 		name = fmt.Sprintf("cut%d", i)
 		b = encoded(name)
-		held[name] = b[:rnd.IntN(len(b))]
+		quarantined[name] = b[:rnd.IntN(len(b))]
 	}
 	// Wrong values under a right checksum.
 	pid := func(v any) func(map[string]any) {
@@ -127,9 +127,9 @@ func TestDamagedRecords(t *testing.T) {
 		"version-null": set("version", nil), "name-other": set("name", "live"), "name-up": set("name", "../live"), "uid-empty": set("uid", ""),
 		"phase": set("phase", "Dancing"), "unknown": set("sandboxRoot", "/"), "cgroups": set("cgroups", 1),
 	} {
-		held[name] = sealed(t, rec(name), change)
+		quarantined[name] = sealed(t, rec(name), change)
 	}
-	for name, b := range held {
+	for name, b := range quarantined {
 		put(name, b)
 	}
 	// Readable records that name the stranger as somebody it is not, in every
@@ -153,13 +153,13 @@ func TestDamagedRecords(t *testing.T) {
 			forged++
 		}
 	}
-	// All of the held are wanted: no second one may be made of any.
+	// All of the quarantined are wanted: no second one may be made of any.
 	var manifests strings.Builder
-	for name := range held {
+	for name := range quarantined {
 		fmt.Fprintf(&manifests, "---\napiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: %s}\nspec:\n  root: {dir: %s/rootfs}\n%s", name, h.work, app)
 	}
-	h.must(os.WriteFile(h.manifests+"/.held", []byte(manifests.String()), 0o644))
-	h.must(os.Rename(h.manifests+"/.held", h.manifests+"/held.yaml"))
+	h.must(os.WriteFile(h.manifests+"/.quarantined", []byte(manifests.String()), 0o644))
+	h.must(os.Rename(h.manifests+"/.quarantined", h.manifests+"/quarantined.yaml"))
 	h.until("the end of what is forged", func() bool {
 		l, err := h.store.List()
 		h.must(err)
@@ -176,7 +176,7 @@ func TestDamagedRecords(t *testing.T) {
 	mustLive(t, "a stranger", &stranger)
 	mustLive(t, "the sentry", live.Sentry)
 	mustLive(t, "the gofer", live.Gofer)
-	for name, want := range held {
+	for name, want := range quarantined {
 		dir := filepath.Join(h.state, "sandboxes", name)
 		if b, err := os.ReadFile(filepath.Join(dir, "meta.json")); err != nil || !bytes.Equal(b, want) {
 			t.Errorf("%s: it was written to: %v", name, err)
@@ -193,12 +193,12 @@ func TestDamagedRecords(t *testing.T) {
 	for i := range list.Items {
 		phases[list.Items[i].Status.Phase]++
 	}
-	if phases[reconcile.PhaseQuarantined] != len(held) || phases[reconcile.PhaseRunning] != 2 || len(list.Items) != len(held)+2 {
-		t.Errorf("phases %v, expected %d held and 2 running", phases, len(held))
+	if phases[reconcile.PhaseQuarantined] != len(quarantined) || phases[reconcile.PhaseRunning] != 2 || len(list.Items) != len(quarantined)+2 {
+		t.Errorf("phases %v, expected %d quarantined and 2 running", phases, len(quarantined))
 	}
 	if log, err := os.ReadFile(h.daemon.Stderr.(*os.File).Name()); err != nil || bytes.Contains(log, []byte("panic")) {
 		t.Errorf("%v\n%s", err, log)
 	}
-	t.Logf("%d damaged records held, %d forged ones cleaned up", len(held), forged)
-	h.must(os.Remove(h.manifests + "/held.yaml"))
+	t.Logf("%d damaged records quarantined, %d forged ones cleaned up", len(quarantined), forged)
+	h.must(os.Remove(h.manifests + "/quarantined.yaml"))
 }

@@ -140,12 +140,12 @@ type logRun struct {
 // runs are the runs of all sandboxes of the name, the last one first: two of each
 // have logs.
 func (r *logReader) runs() ([]logRun, error) {
-	rec, held, err := r.store.Get(r.name)
+	rec, quarantined, err := r.store.Get(r.name)
 	if err != nil {
 		return nil, err
 	}
-	if held != nil {
-		return nil, quarantinedError(held)
+	if quarantined != nil {
+		return nil, quarantinedError(quarantined)
 	}
 	var runs []logRun
 	if rec != nil {
@@ -282,7 +282,7 @@ func (r *logReader) follow(ctx context.Context, run logRun, fo *sandboxlog.Follo
 		case <-tick.C:
 		}
 		// Looked at first: what is written before its end is printed after.
-		rec, held, err := r.store.Get(r.name)
+		rec, quarantined, err := r.store.Get(r.name)
 		if err != nil {
 			return run.attempt, err
 		}
@@ -293,7 +293,7 @@ func (r *logReader) follow(ctx context.Context, run logRun, fo *sandboxlog.Follo
 			return run.attempt, err
 		}
 		switch {
-		case held != nil: // whatever is wrong with its record, it may go on
+		case quarantined != nil: // whatever is wrong with its record, it may go on
 		case rec == nil, rec.UID != run.uid, rec.Attempt == run.attempt && rec.Phase == actual.PhaseStopped && rec.App().Completed:
 			return run.attempt, nil
 		case rec.Attempt != run.attempt:

@@ -34,7 +34,7 @@ type world struct {
 	summary  reconcile.Summary
 	daemon   *actual.DaemonInfo
 	alive    bool // the daemon is
-	// evidence is what is known of the names that are held, without their records.
+	// evidence is what is known of the names that are quarantined, without their records.
 	evidence map[string]*salvage.Evidence
 	// strays are processes of this state directory that no record knows.
 	strays []salvage.Marked
@@ -269,7 +269,7 @@ func (v *viewer) findStrays(w *world) ([]salvage.Marked, error) {
 	return found.Of(v.a.statePath())
 }
 
-// examine finds the processes of names that are held, and adds them to their
+// examine finds the processes of names that are quarantined, and adds them to their
 // statuses.
 func (v *viewer) examine(ctx context.Context, w *world) error {
 	if len(w.in.Actual.Quarantined) == 0 {

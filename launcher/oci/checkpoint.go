@@ -19,11 +19,11 @@ const endTimeout = 30 * time.Second
 // Checkpoint saves the state of a running or paused container in a directory. The
 // container ends, unless it is to be left as it is; a paused one, too.
 func (r *Runtime) Checkpoint(ctx context.Context, id, image string, leave bool) (err error) {
-	hold, err := r.hold(ctx, id)
+	lock, err := r.lock(ctx, id)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, hold.Release()) }()
+	defer func() { err = errors.Join(err, lock.Release()) }()
 	st, rec, err := r.look(id)
 	if err != nil {
 		return err
@@ -68,10 +68,10 @@ func (r *Runtime) Restore(ctx context.Context, id, image string) (err error) {
 	if err != nil {
 		return fmt.Errorf("find checkpoint: %w", err)
 	}
-	var hold *actual.Hold
-	if hold, err = r.hold(ctx, id); err != nil {
+	var lock *actual.SandboxLock
+	if lock, err = r.lock(ctx, id); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, hold.Release()) }()
+	defer func() { err = errors.Join(err, lock.Release()) }()
 	return r.start(ctx, id, func(ctx context.Context, id string) error { return r.launcher.RestoreContainer(ctx, id, path) })
 }

@@ -77,11 +77,11 @@ func (r *Runtime) Pause(ctx context.Context, id string) error { return r.pause(c
 func (r *Runtime) Resume(ctx context.Context, id string) error { return r.pause(ctx, id, false) }
 
 func (r *Runtime) pause(ctx context.Context, id string, pause bool) (err error) {
-	hold, err := r.hold(ctx, id)
+	lock, err := r.lock(ctx, id)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, hold.Release()) }()
+	defer func() { err = errors.Join(err, lock.Release()) }()
 	c, old, err := r.connect(ctx, id)
 	if err != nil {
 		return err
@@ -227,11 +227,11 @@ func (r *Runtime) account(rec *actual.Record, data *wire.Stats) error {
 
 // Update sets resources of a container that has not stopped.
 func (r *Runtime) Update(ctx context.Context, id string, res *specs.LinuxResources) (err error) {
-	hold, err := r.hold(ctx, id)
+	lock, err := r.lock(ctx, id)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, hold.Release()) }()
+	defer func() { err = errors.Join(err, lock.Release()) }()
 	st, rec, err := r.look(id)
 	if err != nil {
 		return err

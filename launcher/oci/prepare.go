@@ -26,7 +26,7 @@ type Prepared struct {
 	id     string
 	bundle string
 	cfg    *specs.Spec
-	hold   *actual.Hold
+	lock   *actual.SandboxLock
 	given  bool // to the launcher, which frees the id if it fails
 }
 
@@ -41,14 +41,14 @@ func (r *Runtime) Prepare(id, path string) (*Prepared, error) {
 	if err := r.launcher.CheckStrays(id); err != nil {
 		return nil, err
 	}
-	hold, err := r.store.ClaimLocked(id)
+	lock, err := r.store.ClaimLocked(id)
 	if errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("%w: %s", ErrExist, id)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &Prepared{r: r, id: id, bundle: path, cfg: cfg, hold: hold}, nil
+	return &Prepared{r: r, id: id, bundle: path, cfg: cfg, lock: lock}, nil
 }
 
 // Terminal says whether the application wants a terminal.
@@ -61,7 +61,7 @@ func (p *Prepared) Release() error {
 	if !p.given {
 		err = p.r.store.Remove(p.id)
 	}
-	return errors.Join(err, p.hold.Release())
+	return errors.Join(err, p.lock.Release())
 }
 
 // Create are the arguments of Prepared.Create.

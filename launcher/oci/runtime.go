@@ -84,11 +84,11 @@ func (r *Runtime) Close() error { return r.store.Close() }
 
 // Start starts the application of a created container.
 func (r *Runtime) Start(ctx context.Context, id string) (err error) {
-	hold, err := r.hold(ctx, id)
+	lock, err := r.lock(ctx, id)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, hold.Release()) }()
+	defer func() { err = errors.Join(err, lock.Release()) }()
 	return r.start(ctx, id, r.launcher.StartContainer)
 }
 
@@ -115,10 +115,10 @@ func (r *Runtime) start(ctx context.Context, id string, launch func(context.Cont
 	return nil
 }
 
-func (r *Runtime) hold(ctx context.Context, id string) (*actual.Hold, error) {
+func (r *Runtime) lock(ctx context.Context, id string) (*actual.SandboxLock, error) {
 	ctx, cancel := context.WithTimeout(ctx, holdTimeout)
 	defer cancel()
-	h, err := r.store.Hold(ctx, id)
+	h, err := r.store.LockSandbox(ctx, id)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %s", ErrNotExist, id)
 	}
@@ -130,14 +130,14 @@ func (r *Runtime) look(id string) (string, *actual.Record, error) {
 	if !actual.ValidID(id) {
 		return "", nil, fmt.Errorf("%w: %q is not a container id", ErrNotExist, id)
 	}
-	rec, held, err := r.store.Get(id)
+	rec, quarantined, err := r.store.Get(id)
 	switch {
 	case err != nil:
 		return "", nil, err
-	case held != nil && held.Reason == actual.QuarantinedForeign:
-		return "", nil, fmt.Errorf("look at %s: %s: %s", id, held.Reason, held.Message)
-	case held != nil:
-		return "", nil, fmt.Errorf("%w of %s: %s: %s", errUnreadable, id, held.Reason, held.Message)
+	case quarantined != nil && quarantined.Reason == actual.QuarantinedForeign:
+		return "", nil, fmt.Errorf("look at %s: %s: %s", id, quarantined.Reason, quarantined.Message)
+	case quarantined != nil:
+		return "", nil, fmt.Errorf("%w of %s: %s: %s", errUnreadable, id, quarantined.Reason, quarantined.Message)
 	case rec == nil:
 		return "", nil, fmt.Errorf("%w: %s", ErrNotExist, id)
 	}
@@ -311,14 +311,14 @@ func (r *Runtime) signal(ctx context.Context, st string, rec *actual.Record, sig
 // which is killed, and one that is not there is no error. With force a container
 // whose record is damaged goes as well.
 func (r *Runtime) Delete(ctx context.Context, id string, force bool) (err error) {
-	hold, err := r.hold(ctx, id)
+	lock, err := r.lock(ctx, id)
 	if force && errors.Is(err, ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, hold.Release()) }()
+	defer func() { err = errors.Join(err, lock.Release()) }()
 	st, rec, err := r.look(id)
 	if err != nil {
 		switch {

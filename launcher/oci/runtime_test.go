@@ -425,11 +425,11 @@ func TestCreateExists(t *testing.T) {
 	r.put(t, "web", actual.PhaseStopped, nil)
 	before := content(t, filepath.Join(r.root, "sandboxes", "web", "meta.json"))
 	// Another process that is about to write its record.
-	hold, err := r.store.ClaimLocked("held")
+	lock, err := r.store.ClaimLocked("held")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer hold.Release()
+	defer lock.Release()
 	for _, id := range []string{"web", "held"} {
 		err := r.create(t, id, bundle(t, "{}"), Create{})
 		if !errors.Is(err, ErrExist) || !strings.Contains(err.Error(), "already exists") {

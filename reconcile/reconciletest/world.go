@@ -133,8 +133,8 @@ func (w *World) Request(r actual.Request) {
 	w.notify()
 }
 
-// Hold makes the record of a name unreadable.
-func (w *World) Hold(name string) {
+// Quarantine makes the record of a name unreadable.
+func (w *World) Quarantine(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.held = append(w.held, actual.Quarantined{Name: name, Reason: actual.QuarantinedCorrupt, Message: "damaged"})

@@ -88,7 +88,7 @@ func heldStore(t *testing.T, name string) (*actual.Store, string) {
 	return store, dir
 }
 
-// What belongs to a held name is found by what it has open and what it is called;
+// What belongs to a quarantined name is found by what it has open and what it is called;
 // nobody else is, and nobody else is signalled.
 func TestRecoverStrangers(t *testing.T) {
 	t.Parallel()

@@ -28,7 +28,7 @@ func TestClaimLockedRace(t *testing.T) {
 	runtimeStore(t, path)
 	const n = 200
 	var wg sync.WaitGroup
-	won := make(chan *Hold, n)
+	won := make(chan *SandboxLock, n)
 	for range n {
 		wg.Go(func() {
 			s, err := OpenRuntimeStore(path)
@@ -61,40 +61,40 @@ func TestHold(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "state")
 	s, other := runtimeStore(t, path), runtimeStore(t, path)
-	if _, err := s.Hold(t.Context(), "web"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("hold of nothing: %v", err)
+	if _, err := s.LockSandbox(t.Context(), "web"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("lock of nothing: %v", err)
 	}
-	if _, err := s.Hold(t.Context(), "../x"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("hold of no name: %v", err)
+	if _, err := s.LockSandbox(t.Context(), "../x"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("lock of no name: %v", err)
 	}
 	h, err := s.ClaimLocked("web")
 	must(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*holdEvery)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*lockEvery)
 	defer cancel()
-	if _, err := other.Hold(ctx, "web"); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("hold of what is held: %v", err)
+	if _, err := other.LockSandbox(ctx, "web"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("lock of what is locked: %v", err)
 	}
 	must(t, s.Put(sample("web")))
 	if _, err := other.ClaimLocked("web"); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("claim of what is held: %v", err)
+		t.Errorf("claim of what is locked: %v", err)
 	}
 	// The one that waits gets it when it is released.
 	got := make(chan error, 1)
 	go func() {
-		h, err := other.Hold(context.WithoutCancel(t.Context()), "web")
+		h, err := other.LockSandbox(context.WithoutCancel(t.Context()), "web")
 		if err == nil {
 			err = h.Release()
 		}
 		got <- err
 	}()
-	time.Sleep(holdEvery)
+	time.Sleep(lockEvery)
 	must(t, h.Release())
 	must(t, <-got)
 	if _, err := other.ClaimLocked("web"); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("claim of a record: %v", err)
 	}
 	// Removed while somebody holds it: the next one does not get the old one.
-	h, err = s.Hold(t.Context(), "web")
+	h, err = s.LockSandbox(t.Context(), "web")
 	must(t, err)
 	must(t, s.Remove("web"))
 	again, err := other.ClaimLocked("web")

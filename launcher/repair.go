@@ -13,7 +13,7 @@ import (
 	"sandboxctl.dev/launcher/salvage"
 )
 
-// Repair puts a held name right, on an operator's order, and says what was
+// Repair repairs a quarantined name, on an operator's order, and says what was
 // done. Where everything that lives agrees with the second copy of the record,
 // the record is put back and the sandbox goes on. Where nothing lives, the
 // sandbox's directory is set aside and the name is free. Otherwise it is refused,
@@ -29,16 +29,16 @@ func (l *Launcher) Repair(ctx context.Context, name string, end bool) (string, e
 }
 
 func (l *Launcher) repair(ctx context.Context, name string, end bool) (string, error) {
-	_, held, err := l.store.Get(name)
+	_, quarantined, err := l.store.Get(name)
 	switch {
 	case err != nil:
 		return "", err
-	case held == nil:
+	case quarantined == nil:
 		return "", operation.Permanentf("its record is not quarantined: there is nothing to repair")
-	case held.Reason == actual.QuarantinedNewer:
-		return "", operation.Permanentf("%s: %s; use the version of this program that wrote it", held.Reason, held.Message)
-	case held.Reason == actual.QuarantinedForeign:
-		return "", operation.Permanentf("%s: %s; this program did not make it, and does not remove it", held.Reason, held.Message)
+	case quarantined.Reason == actual.QuarantinedNewer:
+		return "", operation.Permanentf("%s: %s; use the version of this program that wrote it", quarantined.Reason, quarantined.Message)
+	case quarantined.Reason == actual.QuarantinedForeign:
+		return "", operation.Permanentf("%s: %s; this program did not make it, and does not remove it", quarantined.Reason, quarantined.Message)
 	}
 	found, err := salvage.Examine(ctx, l.store, name)
 	if err != nil {

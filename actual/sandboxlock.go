@@ -16,18 +16,18 @@ import (
 	"sandboxctl.dev/actual/fsys"
 )
 
-// Hold is one sandbox of a store without a daemon, kept from every other
-// process until Release or the end of this one. The lock is on the sandbox's
-// own directory: it vanishes with it, and nobody can hold a sandbox that has
+// SandboxLock is the lock of one sandbox of a store without a daemon. No other process has it
+// until Release or the end of this one. It is on the sandbox's
+// own directory: it vanishes with it, and nobody can lock a sandbox that has
 // been removed and made again.
-type Hold struct{ dir *os.File }
+type SandboxLock struct{ dir *os.File }
 
 // Release lets others have the sandbox.
-func (h *Hold) Release() error { return h.dir.Close() }
+func (h *SandboxLock) Release() error { return h.dir.Close() }
 
-// ClaimLocked makes the directory of a new sandbox and holds it. fs.ErrExist if
+// ClaimLocked makes the directory of a new sandbox and locks it. fs.ErrExist if
 // there is a record, or if somebody else is about to write one.
-func (s *Store) ClaimLocked(name string) (*Hold, error) {
+func (s *Store) ClaimLocked(name string) (*SandboxLock, error) {
 	if !s.valid(name) {
 		return nil, fmt.Errorf("claim %q: %w", name, errInvalidName)
 	}
@@ -35,7 +35,7 @@ func (s *Store) ClaimLocked(name string) (*Hold, error) {
 		if err := s.dirs.Mkdir(name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 			return nil, fmt.Errorf("claim %s: %w", name, err)
 		}
-		h, err := s.tryHold(name)
+		h, err := s.tryLock(name)
 		switch {
 		case errors.Is(err, unix.EWOULDBLOCK):
 			// A directory without a record is locked by a create.
@@ -63,37 +63,37 @@ func (s *Store) ClaimLocked(name string) (*Hold, error) {
 	}
 }
 
-// holdEvery is how often Hold looks whether another process is done.
-const holdEvery = 10 * time.Millisecond
+// lockEvery is how often LockSandbox looks whether another process is done.
+const lockEvery = 10 * time.Millisecond
 
-// Hold waits for a sandbox and holds it. fs.ErrNotExist if there is none (any
+// LockSandbox waits for the lock of a sandbox. fs.ErrNotExist if there is none (any
 // more).
-func (s *Store) Hold(ctx context.Context, name string) (*Hold, error) {
+func (s *Store) LockSandbox(ctx context.Context, name string) (*SandboxLock, error) {
 	if !s.valid(name) {
-		return nil, fmt.Errorf("hold %q: %w: %w", name, errInvalidName, fs.ErrNotExist)
+		return nil, fmt.Errorf("lock %q: %w: %w", name, errInvalidName, fs.ErrNotExist)
 	}
 	for {
-		h, err := s.tryHold(name)
+		h, err := s.tryLock(name)
 		if err == nil {
 			return h, nil
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("hold %s: %w", name, err)
+			return nil, fmt.Errorf("lock %s: %w", name, err)
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("hold %s: another process works on it: %w", name, context.Cause(ctx))
-		case <-time.After(holdEvery):
+			return nil, fmt.Errorf("lock %s: another process works on it: %w", name, context.Cause(ctx))
+		case <-time.After(lockEvery):
 		}
 	}
 }
 
-func (s *Store) tryHold(name string) (*Hold, error) {
+func (s *Store) tryLock(name string) (*SandboxLock, error) {
 	dir, err := openDir(fsys.OSFile(s.dirs), name)
 	if err != nil {
 		return nil, err
 	}
-	h := &Hold{dir: dir}
+	h := &SandboxLock{dir: dir}
 	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, errors.Join(err, h.Release())
 	}
