@@ -320,6 +320,7 @@ func TestReference(t *testing.T) {
 		"policy":   {"fields": policy.inputTable("Policy", "", builtIn)},
 		"status": {
 			"phases":              status.table("Phases, one word for a table. Conditions tell the rest.", "phase"),
+			"phases of a start":   status.table("Phases of a start, in their order. Each ends where the next one begins.", "phase"),
 			"conditions":          status.table("Condition types.", "type"),
 			"why an operation":    status.table("Why an operation is begun.", "reason"),
 			"how a run ended":     status.table("How a run ended. Some of the reasons above say this too.", "reason"),

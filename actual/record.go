@@ -103,6 +103,9 @@ type Record struct {
 	Warnings []Warning `json:"warnings,omitempty"`
 
 	CreatedAt time.Time `json:"createdAt,omitzero"`
+	// Start says how long the phases of its last start took. It is replaced, never
+	// changed.
+	Start *Start `json:"start,omitempty"`
 	// Ending says why the sandbox is being or was torn down.
 	Ending *Ending `json:"ending,omitempty"`
 }

@@ -88,11 +88,15 @@ func (r *Record) Spawned(phase Phase, sentry, gofer Identity) {
 }
 
 // Started says that the application was started.
-func (r *Record) Started(now time.Time) { r.Phase, r.App().StartedAt = PhaseRunning, now }
+func (r *Record) Started(now time.Time) {
+	r.StartReaches("", now)
+	r.Phase, r.App().StartedAt = PhaseRunning, now
+}
 
 // Failed says that a create failed, and that nothing of it is left. permanent says
 // that trying the same spec again can't help.
 func (r *Record) Failed(message string, permanent bool, now time.Time) {
+	r.startFails(now)
 	r.released()
 	r.App().failed(Exit{Reason: ReasonCreateFailed, Message: message, At: now, Permanent: permanent})
 }
@@ -105,6 +109,7 @@ func (c *Container) failed(x Exit) {
 // Cancelled says that a create was cancelled, and that nothing of it is left. It is
 // no failure: the next plan follows from what is wanted now.
 func (r *Record) Cancelled(reason string, now time.Time) {
+	r.startFails(now)
 	r.released()
 	r.Ending = &Ending{Reason: reason}
 	r.App().LastExit = &Exit{Reason: ReasonCancelled, Message: "its start was cancelled: " + reason, At: now}

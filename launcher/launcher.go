@@ -99,13 +99,13 @@ func New(opts Options) (*Launcher, error) {
 // started; see reconcile.Launcher.
 func (l *Launcher) Create(ctx context.Context, e *desired.Entry, restart *actual.Request) error {
 	name := e.Sandbox.Metadata.Name
-	if err := l.create(ctx, e, restart); err != nil {
+	if err := l.create(ctx, e, restart, time.Now()); err != nil {
 		return fmt.Errorf("create sandbox %s: %w", name, err)
 	}
 	return nil
 }
 
-func (l *Launcher) create(ctx context.Context, e *desired.Entry, restart *actual.Request) error {
+func (l *Launcher) create(ctx context.Context, e *desired.Entry, restart *actual.Request, began time.Time) error {
 	if err := l.logs.Room(); err != nil {
 		return err
 	}
@@ -119,9 +119,12 @@ func (l *Launcher) create(ctx context.Context, e *desired.Entry, restart *actual
 	if err != nil {
 		return err
 	}
+	pass := operation.PassOf(ctx)
+	rec.StartBegins(pass.Began, pass.Read, began)
 	if err := l.store.Put(rec); err != nil {
 		return fmt.Errorf("record intent: %w", err)
 	}
+	rec.StartReaches(actual.StartSpawn, time.Now())
 	path := ""
 	if restart != nil {
 		path = restart.Checkpoint

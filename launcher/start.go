@@ -80,6 +80,7 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	}
 	defer b.close()
 	if st.App().Hooks != nil {
+		rec.StartReaches(actual.StartHooks, time.Now())
 		// On record before one runs. They have timeouts of their own.
 		if rec.App().Hooks, err = hooks.Owed(st.App().Hooks); err != nil {
 			return err
@@ -94,6 +95,7 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		defer done()
 		ctx = fresh
 	}
+	rec.StartReaches(actual.StartRoot, time.Now())
 	if err := l.startApp(ctx, rec, st, b.control, img); err != nil {
 		if img == nil {
 			err = sentry.ExplainCommand(err, func(p string) []byte { return resolve.Peek(st, p, sentry.MaxInterpreterLine) })
@@ -157,6 +159,7 @@ func (l *Launcher) boot(ctx context.Context, la *launch) (*booted, error) {
 		p.Close()
 		return nil, err
 	}
+	rec.StartReaches(actual.StartBoot, time.Now())
 	if b.control, err = p.Connect(ctx, int(dir.Fd()), rec.Name); err != nil {
 		p.Close()
 		return nil, l.explain(ctx, err, rec)

@@ -183,7 +183,7 @@ func (l *Loop) run(ctx context.Context, finished func(Summary) bool) (Summary, e
 		began := time.Now()
 		in, plan, err := l.look(ctx)
 		if err == nil {
-			next = min(next, l.act(opCtx, in, &plan))
+			next = min(next, l.act(operation.Pass{Began: began, Read: in.Read}.In(opCtx), in, &plan))
 			l.took.Store(int64(time.Since(began)))
 			if l.opts.OnPass != nil {
 				l.opts.OnPass(in, plan)

@@ -84,7 +84,9 @@ type Input struct {
 	// Networks are the network namespaces that manifests name.
 	Networks map[string]Network
 	Now      time.Time
-	Policy   Policy
+	// Read is when the manifests had been read. Nothing is decided by it.
+	Read   time.Time
+	Policy Policy
 	// Removals are the times of the last removals that nobody has approved.
 	Removals []time.Time
 }

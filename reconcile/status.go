@@ -119,6 +119,8 @@ type Status struct {
 	CreatedAt time.Time `json:"createdAt,omitzero"`
 	// When what runs was started.
 	StartedAt time.Time `json:"startedAt,omitzero"`
+	// How long the phases of its last start took.
+	Start *actual.Start `json:"start,omitempty"`
 	// The file of its manifest.
 	SourceFile string `json:"sourceFile,omitempty"`
 	// The line where its manifest begins.
@@ -281,7 +283,7 @@ func (v *view) recorded(o *actual.Observed, e *desired.Entry) Status {
 	s := Status{
 		Name: r.Name, UID: r.UID, Generation: r.Generation, ObservedGeneration: r.Generation, RestartCount: r.App().Restarts,
 		Failures: r.App().Failures, LastTermination: r.App().LastExit, CreatedAt: r.CreatedAt, StartedAt: r.App().StartedAt,
-		SourceFile: r.SourceFile, SpecHash: r.SpecHash, Runtime: r.Runtime(), Init: r.App().Init, Warnings: r.Warnings, Attempt: r.Attempt,
+		Start: r.Start, SourceFile: r.SourceFile, SpecHash: r.SpecHash, Runtime: r.Runtime(), Init: r.App().Init, Warnings: r.Warnings, Attempt: r.Attempt,
 		Containers: containerStatuses(o), Problems: v.problems[r.Name],
 	}
 	if o.Sentry == actual.Alive {

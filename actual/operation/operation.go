@@ -57,6 +57,24 @@ func WaitsAfter(ctx context.Context, d time.Duration) (stop func() bool) {
 	return time.AfterFunc(d, func() { Waits(ctx) }).Stop
 }
 
+type passKey struct{}
+
+// Pass is the pass of the loop that decided on an operation.
+type Pass struct {
+	// Began is when it began, Read when it had read the manifests.
+	Began, Read time.Time
+}
+
+// In returns the context of an operation that the pass decided on.
+func (p Pass) In(ctx context.Context) context.Context { return context.WithValue(ctx, passKey{}, p) }
+
+// PassOf returns the pass that decided on the operation of the context, the zero value
+// if none did.
+func PassOf(ctx context.Context) Pass {
+	p, _ := ctx.Value(passKey{}).(Pass)
+	return p
+}
+
 // CleanUp returns a context for undoing what an operation did: it lasts longer
 // than the operation, and ends with the daemon.
 func CleanUp(ctx context.Context) context.Context {

@@ -22,16 +22,24 @@ import (
 const describeEvents = 10
 
 func (a *app) describeCommand() *cobra.Command {
-	var sel selection
+	var (
+		sel    selection
+		output string
+	)
 	cmd := &cobra.Command{
 		Use:   "describe NAME...",
 		Short: "Show everything about sandboxes",
 		Long: `Show everything about sandboxes: the conditions of each and what they mean, its
-manifest and the problems in it, its processes, how its last run ended, and what
-happened to it lately.`,
-		Example:           "  sandboxctl describe web\n  sandboxctl describe -l tier=back",
+manifest and the problems in it, its processes, how its last run ended, how long
+each phase of its last start took, and what happened to it lately.
+
+-o json and -o yaml print what get prints with them.`,
+		Example:           "  sandboxctl describe web\n  sandboxctl describe -l tier=back\n  sandboxctl describe web -o json",
 		ValidArgsFunction: a.completeMore,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOutput(output, "json", "yaml"); err != nil {
+				return err
+			}
 			w, err := a.once(cmd.Context())
 			if err != nil {
 				return err
@@ -39,6 +47,9 @@ happened to it lately.`,
 			names, err := sel.names(w, args, false)
 			if err != nil {
 				return err
+			}
+			if output != "" {
+				return a.printGet(w, names, output)
 			}
 			for i, n := range names {
 				if i > 0 {
@@ -56,6 +67,7 @@ happened to it lately.`,
 		},
 	}
 	sel.add(cmd)
+	cmd.Flags().StringVarP(&output, "output", "o", "", "json or yaml")
 	return cmd
 }
 
@@ -133,6 +145,9 @@ func describe(out io.Writer, w *world, s *reconcile.Status, events []actual.Even
 		fmt.Fprintf(tw, "  %s\t%s\t%s\t%s\t%s\n", c.Type, c.Status, c.Reason, show.Age(c.LastTransitionTime, w.in.Now), show.Clean(c.Message))
 	}
 	if err := tw.Flush(); err != nil {
+		return err
+	}
+	if err := describeStart(out, s, w.lastStart(s)); err != nil {
 		return err
 	}
 	if len(s.Problems) > 0 {

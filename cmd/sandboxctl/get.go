@@ -164,6 +164,7 @@ func (w *world) object(s reconcile.Status) object {
 	if !s.CreatedAt.IsZero() {
 		o.Metadata.CreationTimestamp = &s.CreatedAt
 	}
+	o.Status.Start = w.lastStart(&s)
 	if e := w.entry(s.Name); e != nil {
 		o.Metadata.Metadata, o.Spec = e.Sandbox.Metadata, &e.Sandbox.Spec
 	}

@@ -34,6 +34,7 @@ type world struct {
 	summary  reconcile.Summary
 	daemon   *actual.DaemonInfo
 	alive    bool // the daemon is
+	state    string
 	// evidence is what is known of the names that are quarantined, without their records.
 	evidence map[string]*salvage.Evidence
 	// strays are processes of this state directory that no record knows.
@@ -223,7 +224,7 @@ func (v *viewer) progress() []byte {
 
 // look computes what the daemon computes.
 func (v *viewer) look(ctx context.Context) (_ *world, err error) {
-	w := &world{daemon: v.info, alive: v.alive}
+	w := &world{daemon: v.info, alive: v.alive, state: v.a.state}
 	var removals []time.Time
 	if v.info != nil {
 		removals = v.info.Removals

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"time"
 )
 
@@ -70,4 +71,40 @@ func Scan(r io.Reader, fn func(Entry) error) (int64, error) {
 			return off, fmt.Errorf("read log: %w", err)
 		}
 	}
+}
+
+// maxFirst bounds how much of a log is read for its first line.
+const maxFirst = 64 << 10
+
+// ErrNotFirst says that the first line of a log is not there: nothing was written yet,
+// or what was is in an older file or was dropped.
+var ErrNotFirst = errors.New("the first line is not in the log")
+
+// First is when the application wrote the first line of the log name in fsys.
+func First(fsys fs.FS, name string) (at time.Time, err error) {
+	if _, err := fs.Stat(fsys, name+".1"); !errors.Is(err, fs.ErrNotExist) {
+		return at, errors.Join(ErrNotFirst, err)
+	}
+	f, err := fsys.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return at, ErrNotFirst
+	}
+	if err != nil {
+		return at, fmt.Errorf("open log: %w", err)
+	}
+	defer f.Close()
+	enough := errors.New("enough")
+	_, err = Scan(io.LimitReader(f, maxFirst), func(e Entry) error {
+		if e.Stream != Internal { // which says that lines were dropped
+			at = e.At
+		}
+		return enough
+	})
+	if err != nil && !errors.Is(err, enough) {
+		return at, err
+	}
+	if at.IsZero() {
+		return at, ErrNotFirst
+	}
+	return at, nil
 }

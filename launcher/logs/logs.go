@@ -180,6 +180,9 @@ func open(store *actual.Store, t *logTree, attempt int64) (*Attempt, error) {
 // App follows what the application writes.
 func (l *Attempt) App() *sandboxlog.Follower { return sandboxlog.NewFollower(l.files, l.app) }
 
+// FirstOutput is when the application wrote its first line; see sandboxlog.First.
+func (l *Attempt) FirstOutput() (time.Time, error) { return sandboxlog.First(l.files, l.app) }
+
 // Sentry follows the sentry's own diagnostics.
 func (l *Attempt) Sentry() *sandboxlog.Follower { return sandboxlog.NewFollower(l.files, l.sentry) }
 

@@ -386,7 +386,7 @@ var ErrCrash = errors.New("the daemon died")
 
 // Create implements reconcile.Launcher.
 func (w *World) Create(ctx context.Context, e *desired.Entry, restart *actual.Request) error {
-	name := e.Sandbox.Metadata.Name
+	name, began := e.Sandbox.Metadata.Name, time.Now()
 	end, err := w.begin(name)
 	if err != nil {
 		return err
@@ -415,7 +415,10 @@ func (w *World) Create(ctx context.Context, e *desired.Entry, restart *actual.Re
 	r := actual.NextAttempt(old, actual.Intent{
 		Name: name, UID: w.newUID(), BootID: w.boot, Spec: spec, SpecHash: e.Hash, SourceFile: e.Source.File, RestartToken: restart.ID(),
 	}, time.Now())
+	pass := operation.PassOf(ctx)
+	r.StartBegins(pass.Began, pass.Read, began)
 	w.put(r)
+	r.StartReaches(actual.StartSpawn, time.Now())
 	if err := w.step("create", name, "spawn"); err != nil {
 		return w.failCreate(r, err)
 	}

@@ -44,13 +44,14 @@ func (v *View) Gather(ctx context.Context, p reconcile.Progress, removals []time
 	if err != nil {
 		return reconcile.Input{}, fmt.Errorf("load manifests: %w", err)
 	}
+	read := time.Now()
 	have, err := v.Observer.Observe(ctx)
 	if err != nil {
 		return reconcile.Input{}, fmt.Errorf("observe sandboxes: %w", err)
 	}
 	in := reconcile.Input{
 		Desired: want, Actual: have, LastGood: v.recorded(want, have), Progress: p,
-		Now: time.Now(), Policy: v.Policy, Removals: removals,
+		Now: time.Now(), Read: read, Policy: v.Policy, Removals: removals,
 	}
 	in.Denied = Denied(want, in.LastGood)
 	if v.Network != nil {
