@@ -5,13 +5,10 @@ package logs
 import (
 	"errors"
 	"io/fs"
-	"os"
+	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/gofer/sandboxlog"
 )
 
@@ -27,14 +24,18 @@ func (k *Keeper) Keep(name string, attempt int64) error {
 	if err != nil || disk.Pressure() != "" {
 		return err
 	}
-	some, err := k.onlyLogs(&logTree{sandbox: name})
-	if err != nil || !some {
+	files, err := k.filesOf(&logTree{sandbox: name, attempt: attempt})
+	if err != nil || len(files) == 0 {
 		return err
+	}
+	if slices.ContainsFunc(files, func(f logFile) bool { return f.rank == rankForeign }) {
+		return errForeign
 	}
 	d := &actual.Deleted{Name: name, Attempt: attempt, At: time.Now()}
 	if err := k.Store.KeepDeleted(d, sandboxlog.Dir); err != nil {
 		return err
 	}
+	k.note(d, files)
 	// Now, and not with the next sweep: sandboxes can be made and deleted faster.
 	_, err = k.trim(nil)
 	return err
@@ -43,36 +44,29 @@ func (k *Keeper) Keep(name string, attempt int64) error {
 // errForeign says that a log directory has something in it that is no log.
 var errForeign = errors.New("there are other things than logs in its log directory")
 
-// onlyLogs says whether a sandbox has logs. It is an error if it has anything
-// else in its log directory.
-func (k *Keeper) onlyLogs(t *logTree) (some bool, err error) {
-	err = k.eachAttempt(t, func(_ string, dir *os.File) error {
-		names, err := untrusted.List(int(dir.Fd()), sandboxlog.MaxEntries)
-		for _, n := range names {
-			var st unix.Stat_t
-			err := unix.Fstatat(int(dir.Fd()), n, &st, unix.AT_SYMLINK_NOFOLLOW)
-			if errors.Is(err, unix.ENOENT) {
-				continue // dropped meanwhile
-			}
-			if err != nil {
-				return err
-			}
-			if !isLogFile(n, &st) {
-				return errForeign
-			}
-			some = true
-		}
-		return err
-	})
-	return some, err
+// note remembers the files of logs that were just kept. Nobody writes to them any
+// more: to read them all again with each removal would make the removal of many
+// sandboxes cost the square of their number.
+func (k *Keeper) note(d *actual.Deleted, files []logFile) {
+	t := &logTree{sandbox: d.Name, attempt: d.Attempt, deleted: d}
+	for i := range files {
+		files[i].tree, files[i].rank = t, rankDeleted
+	}
+	k.trimming.Lock()
+	defer k.trimming.Unlock()
+	if k.kept == nil {
+		k.kept = map[string][]logFile{}
+	}
+	k.kept[d.Entry()] = files
 }
 
 // expireDeleted removes the logs of deleted sandboxes whose time is over, that are
-// too many, or that are empty. It returns what is left. Where the clock was set
-// back, what was deleted later than now is kept as long again at most.
-func (k *Keeper) expireDeleted(now time.Time) ([]*logTree, error) {
+// too many, or that are empty. It returns the files of what is left. Where the clock was
+// set back, what was deleted later than now is kept as long again at most.
+func (k *Keeper) expireDeleted(now time.Time) ([]logFile, error) {
 	list, err := k.Store.ListDeleted()
 	if err != nil || len(list) == 0 {
+		k.kept = nil
 		return nil, err
 	}
 	dir, err := k.Store.OpenDeletedDir()
@@ -83,17 +77,27 @@ func (k *Keeper) expireDeleted(now time.Time) ([]*logTree, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	var left []*logTree
+	var left []logFile
 	var errs []error
+	known := make(map[string][]logFile, len(list))
 	for i, d := range list {
-		t := &logTree{sandbox: d.Name, attempt: d.Attempt, deleted: d}
+		entry := d.Entry()
 		if now.Sub(d.At).Abs() <= k.KeepDeleted && i < actual.MaxDeleted {
-			if some, err := k.onlyLogs(t); some || err != nil {
-				left = append(left, t)
+			files, measured := k.kept[entry]
+			if !measured {
+				files, err = k.filesOf(&logTree{sandbox: d.Name, attempt: d.Attempt, deleted: d})
+				k.notMeasured(d.Name, err)
+			}
+			if err == nil && len(files) > 0 {
+				known[entry] = files
+			}
+			if err != nil || len(files) > 0 {
+				left, err = append(left, files...), nil
 				continue
 			}
 		}
-		errs = append(errs, k.Store.Discard(dir, d.Entry(), d.Name))
+		errs = append(errs, k.Store.Discard(dir, entry, d.Name))
 	}
+	k.kept = known
 	return left, errors.Join(errs...)
 }

@@ -3,6 +3,7 @@
 package logs
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -197,7 +198,7 @@ func TestKeepDeletedBounds(t *testing.T) {
 			t.Fatal(err)
 		}
 		var sum uint64
-		for _, f := range l.logFiles(left) {
+		for _, f := range left {
 			sum += f.bytes
 		}
 		if sum > maxDeletedLogs || sum < 40<<20 {
@@ -341,4 +342,71 @@ func (l *lockedBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
+}
+
+// opened counts how often entries of a directory are opened while f runs.
+func opened(t *testing.T, dir string, f func()) int {
+	t.Helper()
+	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_OPEN); err != nil {
+		t.Fatal(err)
+	}
+	f()
+	buf := make([]byte, 1<<20)
+	n, err := unix.Read(fd, buf)
+	if errors.Is(err, unix.EAGAIN) {
+		return 0
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := 0
+	for at := 0; at < n; {
+		length := int(binary.NativeEndian.Uint32(buf[at+12:]))
+		if length > 0 { // without a name it is the directory itself
+			count++
+		}
+		at += unix.SizeofInotifyEvent + length
+	}
+	return count
+}
+
+// What each removal costs does not grow with the number of those before: the logs of
+// none of them are read again, but by a daemon that does not know them.
+func TestKeepDeletedReadsOnce(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{2, 20, actual.MaxDeleted + 20} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			l := keeper(t, time.Hour)
+			for i := range n {
+				stopped(t, l, fmt.Sprintf("n%d", i), "x", 100)
+			}
+			forget(t, l, "n0")
+			dir := filepath.Join(l.Store.Path(), actual.DeletedDir)
+			got := opened(t, dir, func() {
+				for i := 1; i < n; i++ {
+					forget(t, l, fmt.Sprintf("n%d", i))
+				}
+			})
+			if got > 0 {
+				t.Errorf("kept logs were opened %d times in %d removals", got, n)
+			}
+			left := len(kept(t, l))
+			next := &Keeper{Store: l.Store, KeepDeleted: l.KeepDeleted, Log: l.Log}
+			for i, want := range []int{left, 0} {
+				if got := opened(t, dir, func() {
+					if _, err := next.Trim(); err != nil {
+						t.Error(err)
+					}
+				}); got != want {
+					t.Errorf("look %d of the next daemon opened %d kept logs, expected %d of %d", i+1, got, want, left)
+				}
+			}
+		})
+	}
 }

@@ -32,6 +32,9 @@ type Keeper struct {
 	Log         *slog.Logger
 
 	trimming sync.Mutex // held while logs are measured and dropped
+	// kept are the files of deleted sandboxes that were measured, by the name of their
+	// directory. Whatever is not here is read.
+	kept map[string][]logFile
 }
 
 // Files in the log directory of an attempt: one for each container, which has its

@@ -92,7 +92,7 @@ func (k *Keeper) trim(trees []*logTree) (freed uint64, err error) {
 	}
 	deleted, err := k.expireDeleted(time.Now())
 	errs := []error{err}
-	files := k.logFiles(append(trees, deleted...))
+	files := append(k.logFiles(trees), deleted...)
 	var sum, kept uint64
 	for i := range files {
 		sum += files[i].bytes
@@ -112,6 +112,9 @@ func (k *Keeper) trim(trees []*logTree) (freed uint64, err error) {
 		case f.rank == rankForeign, f.rank == rankDeleted && kept > maxDeletedLogs:
 		case enough, f.rank == rankCurrent:
 			return freed, errors.Join(errs...)
+		}
+		if f.tree.deleted != nil {
+			delete(k.kept, f.tree.deleted.Entry()) // it is read again
 		}
 		if err := k.dropLog(f); err != nil {
 			errs = append(errs, err)
@@ -136,38 +139,49 @@ func dropOrder(a, b logFile) int {
 func (k *Keeper) logFiles(trees []*logTree) []logFile {
 	var out []logFile
 	for _, t := range trees {
-		err := k.eachAttempt(t, func(attempt string, dir *os.File) error {
-			n, err := strconv.ParseInt(attempt, 10, 64)
-			if err != nil {
-				return nil //nolint:nilerr // of an earlier version: the next attempt removes it
-			}
-			names, err := untrusted.List(int(dir.Fd()), sandboxlog.MaxEntries)
-			for _, name := range names {
-				var st unix.Stat_t
-				if unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
-					continue // removed meanwhile
-				}
-				f := logFile{t, n, name, uint64(st.Blocks) * 512, st.Mtim.Sec, rankCurrent}
-				switch {
-				case !isLogFile(name, &st):
-					f.rank = rankForeign
-				case t.deleted != nil:
-					f.rank = rankDeleted
-				case n < t.attempt:
-					f.rank = rankPrevious
-				case strings.HasSuffix(name, ".1"):
-					f.rank = rankRotated
-				}
-				out = append(out, f)
-			}
-			return err
-		})
-		if err != nil {
-			// It hides no other.
-			k.Log.Warn("logs not measured", "sandbox", t.sandbox, "err", err)
-		}
+		files, err := k.filesOf(t)
+		k.notMeasured(t.sandbox, err) // it hides no other
+		out = append(out, files...)
 	}
 	return out
+}
+
+func (k *Keeper) notMeasured(sandbox string, err error) {
+	if err != nil {
+		k.Log.Warn("logs not measured", "sandbox", sandbox, "err", err)
+	}
+}
+
+// filesOf lists the logs of one sandbox.
+func (k *Keeper) filesOf(t *logTree) (out []logFile, err error) {
+	err = k.eachAttempt(t, func(attempt string, dir *os.File) error {
+		n, err := strconv.ParseInt(attempt, 10, 64)
+		if err != nil {
+			return nil //nolint:nilerr // of an earlier version: the next attempt removes it
+		}
+		names, err := untrusted.List(int(dir.Fd()), sandboxlog.MaxEntries)
+		for _, name := range names {
+			var st unix.Stat_t
+			if serr := unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); serr != nil {
+				err = errors.Join(err, ignoreMissing(serr)) // it may be removed meanwhile
+				continue
+			}
+			f := logFile{t, n, name, uint64(st.Blocks) * 512, st.Mtim.Sec, rankCurrent}
+			switch {
+			case !isLogFile(name, &st):
+				f.rank = rankForeign
+			case t.deleted != nil:
+				f.rank = rankDeleted
+			case n < t.attempt:
+				f.rank = rankPrevious
+			case strings.HasSuffix(name, ".1"):
+				f.rank = rankRotated
+			}
+			out = append(out, f)
+		}
+		return err
+	})
+	return out, err
 }
 
 func isLogFile(name string, st *unix.Stat_t) bool {
