@@ -25,14 +25,14 @@ func doneReason(a Action) string {
 	return actual.EventRemoved
 }
 
-// doneMessage words an operation. last is the end of the sandbox on record, which
-// may know more than the order to stop it did: what the kernel killed for want of
-// memory, or what did not end in its grace period.
-func doneMessage(r *result, last *actual.Exit) string {
+// doneMessage words an operation. The end of the sandbox on record may tell more than
+// the order to stop it did: what the kernel killed for want of memory, or what did not
+// end in its grace period.
+func doneMessage(r *result) string {
 	msg := r.action.Reason
 	x := r.action.Ending.App().Exit
-	if r.action.Op == OpDestroy && last != nil {
-		x = last
+	if r.exit != nil {
+		x = r.exit
 	}
 	if x != nil {
 		// How it ended says why, unless something else is the reason.

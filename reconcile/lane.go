@@ -21,12 +21,18 @@ const (
 	LaneChange              // starts that somebody asked for: a manifest, an edit, a restart
 	LaneClean               // cleaning up after what is dead, and what costs no time
 	LaneStop                // stops that wait for their application
+	LaneRemove              // removals whose application gets no time: the kernel alone decides how long
 	laneCount
 )
 
 // maxWaiting bounds the operations that wait and hold no worker: stops in their
 // grace period, hooks that run, processes that do not die. Each costs a goroutine.
 const maxWaiting = 256
+
+// maxRemoving bounds the removals under way. What each waits for is the death of its
+// processes, which is the longer the later they are killed: many are killed beside
+// each other, and not the next ones when the first are gone.
+const maxRemoving = 64
 
 // patience is how long an operation may hold a worker. After that it counts as one
 // that waits: nothing that a sentry or the host does can hold a worker for longer.
@@ -38,6 +44,8 @@ func laneOf(a *Action) Lane {
 	switch {
 	case graceful(a):
 		return LaneStop
+	case a.Forget:
+		return LaneRemove
 	case a.Op == OpResume:
 		return LaneRestart // a start that is resumed
 	case a.Op != OpCreate:

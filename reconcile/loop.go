@@ -99,6 +99,10 @@ type result struct {
 	said   string // of a recovery
 	took   time.Duration
 	err    error
+	// before is the first of two steps, nil if there was one: a sandbox was destroyed
+	// before it was forgotten. exit is how it ended.
+	before *result
+	exit   *actual.Exit
 }
 
 // job is an operation under way.
@@ -410,7 +414,7 @@ func (l *Loop) workers(now time.Time) (free [laneCount]int, again time.Duration)
 		free[lane] = l.opts.Workers
 	}
 	waiting := l.waiting()
-	free[LaneStop] = max(maxWaiting-waiting, 0)
+	free[LaneStop], free[LaneRemove] = max(maxWaiting-waiting, 0), maxRemoving
 	again = l.opts.Resync
 	for _, j := range l.jobs {
 		if j.waits || j.action.Lane == LaneStop {
@@ -463,37 +467,51 @@ func (l *Loop) cancel(c Cancel) {
 // work carries out one operation. A panic in it is that operation's error and
 // not the end of the daemon.
 func (l *Loop) work(ctx context.Context, a Action) {
-	began := time.Now()
-	said := ""
-	err := func() (err error) {
-		defer func() {
-			if p := recover(); p != nil {
-				err = fmt.Errorf("%s %s: panic: %v\n%s", a.Op, a.Name, p, debug.Stack())
-			}
-		}()
-		switch a.Op {
-		case OpCreate:
-			return l.opts.Launcher.Create(ctx, a.Entry, a.Request)
-		case OpResume:
-			return l.opts.Launcher.Resume(ctx, a.Name, a.Start, a.Ending)
-		case OpDestroy:
-			return l.opts.Launcher.Destroy(ctx, a.Name, a.Ending)
-		case OpRepair:
-			said, err = l.opts.Repairer.Repair(ctx, a.Name, a.Request.End)
-			return err
-		default:
-			return l.opts.Launcher.Forget(ctx, a.Name)
-		}
-	}()
+	r := l.carryOut(ctx, a)
+	if a.Forget && r.err == nil {
+		// The record has it only until it is forgotten.
+		r.exit = l.lastExit(a.Name)
+		a.Op = OpForget
+		first := r
+		r = l.carryOut(ctx, a)
+		r.before = &first
+	}
 	select {
-	case l.done <- result{action: a, said: said, took: time.Since(began), err: err}:
+	case l.done <- r:
 	case <-l.ended:
 	}
+}
+
+// carryOut is one step of an operation.
+func (l *Loop) carryOut(ctx context.Context, a Action) (r result) {
+	began := time.Now()
+	defer func() {
+		if p := recover(); p != nil {
+			r.err = fmt.Errorf("%s %s: panic: %v\n%s", a.Op, a.Name, p, debug.Stack())
+		}
+		r.action, r.took = a, time.Since(began)
+	}()
+	switch a.Op {
+	case OpCreate:
+		r.err = l.opts.Launcher.Create(ctx, a.Entry, a.Request)
+	case OpResume:
+		r.err = l.opts.Launcher.Resume(ctx, a.Name, a.Start, a.Ending)
+	case OpDestroy:
+		r.err = l.opts.Launcher.Destroy(ctx, a.Name, a.Ending)
+	case OpRepair:
+		r.said, r.err = l.opts.Repairer.Repair(ctx, a.Name, a.Request.End)
+	default:
+		r.err = l.opts.Launcher.Forget(ctx, a.Name)
+	}
+	return r
 }
 
 // finish takes note of a result.
 func (l *Loop) finish(r result) {
 	a := r.action
+	if r.before != nil {
+		l.succeeded(r.before)
+	}
 	if j := l.jobs[a.Name]; j != nil {
 		j.cancel(nil)
 	}
@@ -520,8 +538,10 @@ func (l *Loop) finish(r result) {
 	}
 	if r.err == nil {
 		delete(l.progress.Retries, a.Name)
-		l.opts.Log.Info(a.Op.String()+" done", keySandbox, a.Name, keyReason, a.Reason, keyTook, r.took, keyPass, l.pass)
-		l.event(actual.EventNormal, a.Name, doneReason(a), doneMessage(&r, l.lastExit(a.Name)))
+		if a.Op == OpDestroy {
+			r.exit = l.lastExit(a.Name)
+		}
+		l.succeeded(&r)
 		return
 	}
 	if a.Op != OpRepair { // which is tried once for each request
@@ -531,6 +551,13 @@ func (l *Loop) finish(r result) {
 	}
 	l.opts.Log.Error(a.Op.String()+" failed, will retry", keySandbox, a.Name, keyReason, a.Reason, keyError, r.err, keyPass, l.pass)
 	l.event(actual.EventWarning, a.Name, failReason(a), r.err.Error())
+}
+
+// succeeded tells people of it.
+func (l *Loop) succeeded(r *result) {
+	a := r.action
+	l.opts.Log.Info(a.Op.String()+" done", keySandbox, a.Name, keyReason, a.Reason, keyTook, r.took, keyPass, l.pass)
+	l.event(actual.EventNormal, a.Name, doneReason(a), doneMessage(r))
 }
 
 func (l *Loop) lastExit(name string) *actual.Exit {

@@ -117,6 +117,9 @@ type Action struct {
 	Entry *desired.Entry
 	// Ending is how to destroy, also what can't be resumed.
 	Ending actual.Ending
+	// Forget says that the record of what is destroyed goes too, in the same operation:
+	// its manifest is gone, and it has no grace period in which that could come back.
+	Forget bool
 	// Start says of a resumed create that its application is to be started, if it
 	// has not been.
 	Start bool
@@ -239,7 +242,8 @@ func (c *computation) unwanted(o *actual.Observed) {
 		c.add(Action{Op: OpForget, Name: rec.Name, Reason: actual.ReasonManifestRemoved, Approved: approved})
 		return
 	}
-	c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: actual.ReasonManifestRemoved, Ending: c.stop(c.lastGood(rec), rec, actual.ReasonManifestRemoved), Approved: approved})
+	end := c.stop(c.lastGood(rec), rec, actual.ReasonManifestRemoved)
+	c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: actual.ReasonManifestRemoved, Ending: end, Forget: end.Grace <= 0, Approved: approved})
 }
 
 // lastGood is what is known of how a sandbox wants to be stopped.

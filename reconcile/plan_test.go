@@ -83,6 +83,9 @@ func show(p reconcile.Plan) string {
 		if a.Ending.Grace > 0 {
 			s += " graceful"
 		}
+		if a.Forget {
+			s += " and forget"
+		}
 		if a.Request != nil && a.Op == reconcile.OpCreate {
 			s += " token"
 		}
@@ -118,6 +121,7 @@ func TestPlan(t *testing.T) {
 		return in
 	}
 	restart := actual.Request{Kind: actual.RequestRestart, Name: "web", Token: "t"}
+	noGrace := func(s *desired.Spec) { s.TerminationGracePeriod = new(desired.Duration) }
 	suspended := with(func(s *desired.Spec) { s.Suspend = true })
 	limited := with(func(s *desired.Spec) { s.Backoff.Limit = 3 })
 	eager := with(func(s *desired.Spec) { s.Backoff.Initial = new(desired.Duration) })
@@ -136,6 +140,8 @@ func TestPlan(t *testing.T) {
 		"changed":              {input(true, []*desired.Entry{other}, running(web)), "destroy web SpecChanged graceful"},
 		"suspended":            {input(true, []*desired.Entry{suspended}, running(web)), "destroy web Suspended graceful"},
 		"removed":              {input(true, nil, running(web)), "destroy web ManifestRemoved graceful"},
+		"removed, no grace":    {input(true, nil, running(reconciletest.Entry("web", "a", noGrace))), "destroy web ManifestRemoved and forget"},
+		"suspended, no grace":  {input(true, []*desired.Entry{with(func(s *desired.Spec) { noGrace(s); s.Suspend = true })}, running(web)), "destroy web Suspended"},
 		"removed and stopped":  {input(true, nil, stopped(web, 1)), "forget web ManifestRemoved"},
 		"absent, not complete": {input(false, nil, running(web)), ""},
 		"absent, died":         {input(false, nil, mod(running(web), exit(1))), "destroy web Exited failures=1"},
