@@ -29,6 +29,11 @@ const goferGrace = 3 * time.Second
 // operation gives up its worker: it is in the kernel's hands then.
 const dyingSlowly = time.Second
 
+// usualDeath is how long a process takes to die, or to leave by itself, on a host that
+// has much to do. One that takes longer may be frozen, and is thawed. To look each
+// time would cost more than the kill.
+const usualDeath = 250 * time.Millisecond
+
 // frozenGrace is how long a process may take to die in a frozen group: with
 // cgroup2 it does, with v1 it waits for somebody to thaw the group.
 const frozenGrace = 2 * time.Second
@@ -87,11 +92,11 @@ func (l *Launcher) bringDown(ctx context.Context, rec *actual.Record, end actual
 	if err := l.reapPair(ctx, rec); err != nil {
 		return err
 	}
-	seen := actual.Outcome{OOM: l.oomKilled(rec), GraceExpired: expired}
-	if err := l.release(ctx, rec); err != nil {
+	oom, err := l.release(ctx, rec)
+	if err != nil {
 		return err
 	}
-	seen.Exit = l.exitOf(rec, &end)
+	seen := actual.Outcome{OOM: oom, GraceExpired: expired, Exit: l.exitOf(rec, &end)}
 	rec.Ended(&end, seen, time.Now())
 	if err := l.afterEnd(ctx, rec); err != nil {
 		return err
@@ -197,9 +202,7 @@ func (l *Launcher) reapPair(ctx context.Context, rec *actual.Record) error {
 }
 
 // kill makes a recorded process dead: at once, or after it had the grace to
-// leave by itself. Only the process that was recorded is ever signalled. What
-// keeps the processes of a record frozen is thawed; a nil record is one that is
-// lost.
+// leave by itself. Only the process that was recorded is ever signalled.
 func (l *Launcher) kill(ctx context.Context, rec *actual.Record, what string, id *actual.Identity, grace time.Duration) error {
 	if id == nil {
 		return nil
@@ -212,8 +215,11 @@ func (l *Launcher) kill(ctx context.Context, rec *actual.Record, what string, id
 		return fmt.Errorf("%w: %s (pid %d): %w", actual.ErrUnknownProcess, what, id.PID, err)
 	}
 	defer p.Close()
-	if grace > 0 && waitDead(ctx, p, grace) {
-		return nil
+	if grace > 0 {
+		// Frozen it would not see that it is to leave.
+		if dead, _ := l.dies(ctx, rec, p, grace); dead {
+			return nil
+		}
 	}
 	if p.Alive() != actual.Dead {
 		if err := p.Signal(unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
@@ -221,18 +227,34 @@ func (l *Launcher) kill(ctx context.Context, rec *actual.Record, what string, id
 		}
 	}
 	defer operation.WaitsAfter(ctx, dyingSlowly)()
+	dead, frozenBy := l.dies(ctx, rec, p, l.opts.KillTimeout)
+	if dead {
+		return nil
+	}
+	if frozenBy != "" {
+		return fmt.Errorf("%w: %s (pid %d) is kept frozen by the cgroup %s; thaw it", ErrStuck, what, id.PID, frozenBy)
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		return fmt.Errorf("wait for the death of %s (pid %d): %w", what, id.PID, cause)
+	}
+	return fmt.Errorf("%w: %s (pid %d) is alive %s after SIGKILL; is it in an uninterruptible sleep?", ErrStuck, what, id.PID, l.opts.KillTimeout)
+}
+
+// dies waits for the end of a process, at most for the timeout. If it does not come
+// soon, what keeps the processes of its record frozen is thawed; frozenBy is what
+// can't be. A nil record is one that is lost.
+func (l *Launcher) dies(ctx context.Context, rec *actual.Record, p *actual.Process, timeout time.Duration) (dead bool, frozenBy string) {
+	soon := min(usualDeath, timeout)
+	if waitDead(ctx, p, soon) {
+		return true, ""
+	}
+	rest := timeout - soon
 	if rec != nil {
-		if by := l.thaw(rec); by != "" && !waitDead(ctx, p, frozenGrace) {
-			return fmt.Errorf("%w: %s (pid %d) is kept frozen by the cgroup %s; thaw it", ErrStuck, what, id.PID, by)
+		if frozenBy = l.thaw(rec); frozenBy != "" {
+			rest = min(rest, frozenGrace)
 		}
 	}
-	if !waitDead(ctx, p, l.opts.KillTimeout) {
-		if cause := context.Cause(ctx); cause != nil {
-			return fmt.Errorf("wait for the death of %s (pid %d): %w", what, id.PID, cause)
-		}
-		return fmt.Errorf("%w: %s (pid %d) is alive %s after SIGKILL; is it in an uninterruptible sleep?", ErrStuck, what, id.PID, l.opts.KillTimeout)
-	}
-	return nil
+	return waitDead(ctx, p, rest), frozenBy
 }
 
 // waitDead waits for the process to die, at most for the timeout, and reaps it
@@ -249,8 +271,9 @@ func waitDead(ctx context.Context, p *actual.Process, timeout time.Duration) boo
 
 // release removes what a dead sandbox leaves on the host: processes of its
 // cgroup, the cgroup, what it was lent, the control socket, what was written down of
-// its set-up, and the second copy of its record.
-func (l *Launcher) release(ctx context.Context, rec *actual.Record) error {
+// its set-up, and the second copy of its record. oom says whether the kernel killed
+// something in the cgroup for want of memory. Not knowing is no: it only words a reason.
+func (l *Launcher) release(ctx context.Context, rec *actual.Record) (oom bool, err error) {
 	dirs := rec.Cgroups
 	if boot, err := actual.BootID(); err == nil && boot != rec.BootID {
 		// No cgroup survives a boot, and the layout may be another one now.
@@ -258,35 +281,37 @@ func (l *Launcher) release(ctx context.Context, rec *actual.Record) error {
 	}
 	group, err := l.leftoverGroup(rec, dirs)
 	if err != nil {
-		return fmt.Errorf("open cgroup: %w", err)
+		return false, fmt.Errorf("open cgroup: %w", err)
 	}
 	defer group.Close()
+	kills, err := group.OOMKills()
+	oom = err == nil && kills > 0
 	if err := group.Kill(); err != nil {
-		return fmt.Errorf("kill cgroup: %w", err)
+		return oom, fmt.Errorf("kill cgroup: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.opts.KillTimeout)
 	defer cancel()
 	defer operation.WaitsAfter(ctx, dyingSlowly)()
 	if err := group.Remove(ctx); err != nil {
-		return fmt.Errorf("remove cgroup: %w", err)
+		return oom, fmt.Errorf("remove cgroup: %w", err)
 	}
 	if err := restoreNetwork(rec); err != nil {
-		return err
+		return oom, err
 	}
 	dir, err := l.store.Dir(rec.Name)
 	if err != nil {
-		return err
+		return oom, err
 	}
 	defer dir.Close()
 	crashpoint.Before(crashpoint.ControlRemove)
 	err = unix.Unlinkat(int(dir.Fd()), sentry.ControlSocket, 0)
 	crashpoint.After(crashpoint.ControlRemove)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("remove control socket: %w", err)
+		return oom, fmt.Errorf("remove control socket: %w", err)
 	}
 	// What it says was lent, or is in a cgroup, is not any more, and may be
 	// another's when a later record is damaged.
-	return errors.Join(l.store.DropSetup(rec.Name), l.store.DropCopy(rec.Name))
+	return oom, errors.Join(l.store.DropSetup(rec.Name), l.store.DropCopy(rec.Name))
 }
 
 // afterEnd runs the hooks that follow the end of a sandbox that got as far as its
@@ -306,18 +331,6 @@ func warnIn(rec *actual.Record) hooks.Warn {
 	return func(format string, args ...any) {
 		rec.Warnings = append(rec.Warnings, actual.Warning{Reason: actual.WarningHookFailed, Message: untrusted.Line(fmt.Sprintf(format, args...), 1000)})
 	}
-}
-
-// oomKilled says whether the kernel killed something in the sandbox's cgroup
-// for want of memory. Not knowing is no: it only words a reason.
-func (l *Launcher) oomKilled(rec *actual.Record) bool {
-	group, err := l.Group(rec)
-	if err != nil {
-		return false
-	}
-	defer group.Close()
-	n, err := group.OOMKills()
-	return err == nil && n > 0
 }
 
 // explain adds what the processes of a failed start said to its error.

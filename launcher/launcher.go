@@ -209,7 +209,7 @@ func (l *Launcher) intent(ctx context.Context, e *desired.Entry, restartToken st
 			return nil, err
 		}
 		// What a crash may have left of an earlier attempt.
-		if err := l.release(operation.CleanUp(ctx), old); err != nil {
+		if _, err := l.release(operation.CleanUp(ctx), old); err != nil {
 			return nil, fmt.Errorf("clean up attempt %d: %w", old.Attempt, err)
 		}
 	}
@@ -260,7 +260,7 @@ func (l *Launcher) abort(create context.Context, rec *actual.Record, cause error
 	if err := l.reapPair(ctx, rec); err != nil {
 		return err
 	}
-	if err := l.release(ctx, rec); err != nil {
+	if _, err := l.release(ctx, rec); err != nil {
 		return fmt.Errorf("clean up: %w", err)
 	}
 	if err := l.afterEnd(cleanUp, rec); err != nil {

@@ -155,7 +155,8 @@ func (l *Launcher) end(ctx context.Context, e *salvage.Evidence) error {
 		return err
 	}
 	// Last: with it goes the copy that says what else there is to do.
-	return l.release(ctx, rec)
+	_, err = l.release(ctx, rec)
+	return err
 }
 
 // groupOf opens the cgroup of a process that is alive, if it is the sandbox's own;
