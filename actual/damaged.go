@@ -45,7 +45,7 @@ func (s *Store) Copy(name string) (*Record, error) {
 		return nil, fmt.Errorf("read copy of record of %s: %w", name, err)
 	}
 	defer dir.Close()
-	rec, err := readRecord(dir, copyFile, name)
+	rec, _, err := readRecord(dir, copyFile, name)
 	if err != nil {
 		return nil, fmt.Errorf("read copy of record of %s: %w", name, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -134,18 +135,34 @@ func (ps Processes) verify(fd Pidfd, id Identity) error {
 // pidfdInode is the inode of a pidfd, or 0 where inodes do not tell processes
 // apart.
 func pidfdInode(fd int) (uint64, error) {
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(fd, &fs); err != nil {
-		return 0, fmt.Errorf("stat filesystem of pidfd: %w", err)
-	}
-	if fs.Type != pidfsMagic {
-		return 0, nil
+	tell, err := inodesTell(fd)
+	if err != nil || !tell {
+		return 0, err
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return 0, fmt.Errorf("stat pidfd: %w", err)
 	}
 	return st.Ino, nil
+}
+
+// pidfsSeen says that a pidfd of this kernel was on pidfs. Then all are.
+var pidfsSeen atomic.Bool
+
+// inodesTell says whether inodes of pidfds tell processes apart. It asks the kernel once:
+// a look at a fleet opens hundreds of pidfds.
+func inodesTell(pidfd int) (bool, error) {
+	if pidfsSeen.Load() {
+		return true, nil
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(pidfd, &fs); err != nil {
+		return false, fmt.Errorf("stat filesystem of pidfd: %w", err)
+	}
+	if fs.Type == pidfsMagic {
+		pidfsSeen.Store(true)
+	}
+	return fs.Type == pidfsMagic, nil
 }
 
 // startTime is field 22 of /proc/PID/stat, in clock ticks since boot.

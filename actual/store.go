@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"runtime"
@@ -56,8 +55,10 @@ type Store struct {
 	valid func(string) bool
 	// containers says that it is the state of an OCI runtime.
 	containers bool
-	root       fsys.Dir // STATE
-	dirs       fsys.Dir // STATE/sandboxes
+	// looks says that the store is only looked at, most often once.
+	looks bool
+	root  fsys.Dir // STATE
+	dirs  fsys.Dir // STATE/sandboxes
 	// reserve is nil where none has been made.
 	reserve *atomicfile.Reserve
 
@@ -143,7 +144,11 @@ func OpenRuntimeStore(path string) (*Store, error) {
 // OpenStoreReadOnly opens a state directory to look at it; ErrNoState if there
 // is none.
 func OpenStoreReadOnly(path string) (*Store, error) {
-	return openStore(path, false, ValidName)
+	s, err := openStore(path, false, ValidName)
+	if err == nil {
+		s.looks = true
+	}
+	return s, err
 }
 
 func openStore(path string, create bool, valid func(string) bool) (_ *Store, err error) {
@@ -457,6 +462,14 @@ func (s *Store) read(name string) (rec *Record, quarantined *Quarantined, exists
 	quarantine := func(reason string, err error) (*Record, *Quarantined, bool) {
 		return nil, &Quarantined{Name: name, Reason: reason, Message: err.Error()}, true
 	}
+	s.mu.Lock()
+	c, ok := s.cache[name]
+	s.mu.Unlock()
+	if !ok && s.looks {
+		if rec := s.readFirst(name); rec != nil {
+			return rec, nil, true
+		}
+	}
 	st, err := s.dirs.Stat(name + "/" + RecordFile)
 	switch {
 	case errors.Is(err, unix.ENOENT):
@@ -468,9 +481,6 @@ func (s *Store) read(name string) (rec *Record, quarantined *Quarantined, exists
 		return quarantine(QuarantinedUnreadable, err)
 	}
 	id := idOf(&st)
-	s.mu.Lock()
-	c, ok := s.cache[name]
-	s.mu.Unlock()
 	if ok && c.id == id {
 		return c.rec, c.quarantined, true
 	}
@@ -483,10 +493,26 @@ func (s *Store) read(name string) (rec *Record, quarantined *Quarantined, exists
 		// does not change by that.
 		return nil, quarantined, true
 	}
-	s.mu.Lock()
-	s.cache[name] = cached{id: id, rec: rec, quarantined: quarantined}
-	s.mu.Unlock()
+	s.keep(name, cached{id: id, rec: rec, quarantined: quarantined})
 	return rec, quarantined, true
+}
+
+func (s *Store) keep(name string, c cached) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cache[name] = c
+}
+
+// foreign refuses a record of the other kind: it would be taken for one that nobody
+// wants, or that never came to be.
+func (s *Store) foreign(rec *Record) error {
+	switch {
+	case (rec.App().OCI != nil) == s.containers:
+		return nil
+	case s.containers:
+		return errors.New("it is the sandbox of a manifest, and this is the state of containers")
+	}
+	return errors.New("it is a container of an OCI client, and this is the state of a daemon")
 }
 
 func (s *Store) decode(name string) (*Record, *Quarantined) {
@@ -501,12 +527,12 @@ func (s *Store) decode(name string) (*Record, *Quarantined) {
 		return quarantine(QuarantinedUnreadable, err)
 	}
 	defer dir.Close()
-	rec, err := readRecord(dir, RecordFile, name)
+	rec, _, err := readRecord(dir, RecordFile, name)
 	if errors.Is(err, unix.ENOENT) {
 		if err = missing(dir); errors.Is(err, errNoRecord) {
 			// Other files are made after the record: where they are, it was written
 			// meanwhile, or is lost.
-			if rec, err = readRecord(dir, RecordFile, name); errors.Is(err, unix.ENOENT) {
+			if rec, _, err = readRecord(dir, RecordFile, name); errors.Is(err, unix.ENOENT) {
 				err = errNoRecord
 			}
 		}
@@ -516,13 +542,12 @@ func (s *Store) decode(name string) (*Record, *Quarantined) {
 	}
 	var damage *damageError
 	switch {
-	case err == nil && rec != nil && (rec.App().OCI != nil) != s.containers:
-		// It would be taken for one that nobody wants, or that never came to be.
-		if s.containers {
-			return quarantine(QuarantinedForeign, errors.New("it is the sandbox of a manifest, and this is the state of containers"))
-		}
-		return quarantine(QuarantinedForeign, errors.New("it is a container of an OCI client, and this is the state of a daemon"))
+	case err == nil && rec == nil:
+		return nil, nil // a create died before its first Put
 	case err == nil:
+		if err := s.foreign(rec); err != nil {
+			return quarantine(QuarantinedForeign, err)
+		}
 		return rec, nil
 	case errors.Is(err, ErrNewerRecord):
 		return quarantine(QuarantinedNewer, err)
@@ -540,73 +565,6 @@ func (s *Store) is(name string, dir fsys.Dir) bool {
 	}
 	now, err := s.dirs.Stat(name)
 	return err == nil && now.Ino == ours.Ino && now.Dev == ours.Dev
-}
-
-// damageError says of a record file that was read what is wrong with it.
-type damageError struct{ error }
-
-func (e *damageError) Unwrap() error { return e.error }
-
-// readRecord reads a record file below dir. A *damageError says that nothing in
-// it can be relied on.
-func readRecord(dir fsys.Dir, file, name string) (*Record, error) {
-	b, err := readRegular(dir, file, MaxRecord)
-	if errors.Is(err, errBadFile) {
-		return nil, &damageError{err}
-	}
-	if err != nil {
-		return nil, err
-	}
-	rec, err := DecodeRecord(b)
-	switch {
-	case errors.Is(err, ErrNewerRecord):
-		return nil, err
-	case err != nil:
-		return nil, &damageError{err}
-	case rec.Name != name:
-		return nil, &damageError{fmt.Errorf("it is the record of %q", rec.Name)}
-	}
-	return rec, nil
-}
-
-// errBadFile says that a file is there and is not what we write.
-var errBadFile = errors.New("not a state file")
-
-// readRegular reads a small file of ours below dir: regular, owned by us, one
-// name, not writable by others. It never blocks on a fifo and never follows a
-// link.
-func readRegular(dir fsys.Dir, name string, limit int64) ([]byte, error) {
-	f, err := dir.Open(name)
-	if errors.Is(err, unix.ELOOP) {
-		return nil, fmt.Errorf("%w: it is a symbolic link", errBadFile)
-	}
-	if errors.Is(err, unix.ENXIO) {
-		return nil, fmt.Errorf("%w: it is a socket, or a device without a driver", errBadFile)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", name, err)
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", name, err)
-	}
-	switch {
-	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return nil, fmt.Errorf("%w: it is not a regular file", errBadFile)
-	case int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 || st.Nlink > 1:
-		return nil, fmt.Errorf("%w: others own it, may write it, or have a second name for it", errBadFile)
-	case st.Size > limit:
-		return nil, fmt.Errorf("%w: %d bytes, at most %d are expected", errBadFile, st.Size, limit)
-	}
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
-	}
-	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("%w: more than %d bytes", errBadFile, limit)
-	}
-	return b, nil
 }
 
 // Listing is what is in the state directory.

@@ -4,9 +4,12 @@ package dirfd
 
 import (
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"testing/iotest"
 
 	"golang.org/x/sys/unix"
 )
@@ -107,4 +110,46 @@ func TestOpenTriesAgain(t *testing.T) {
 	if _, err := Open(int(dir.Fd()), "d/file", unix.O_RDONLY|unix.O_NONBLOCK, unix.RESOLVE_BENEATH); !errors.Is(err, unix.EAGAIN) {
 		t.Errorf("opened against a lease: %v", err)
 	}
+}
+
+// slow gives what it has in small pieces, as a file does that is written meanwhile.
+type slow struct{ io.Reader }
+
+func (s slow) Read(b []byte) (int, error) { return s.Reader.Read(b[:min(len(b), 3)]) }
+
+// What is read is the whole file, whatever it was said to be long, and never more than
+// one byte above the limit. A file of the size it had takes one call.
+func TestReadRegular(t *testing.T) {
+	t.Parallel()
+	const limit = 10
+	for n := range limit + 4 {
+		text := strings.Repeat("x", n)
+		for size := range int64(limit + 4) {
+			for _, r := range []io.Reader{strings.NewReader(text), slow{strings.NewReader(text)}} {
+				b, err := ReadRegular(r, size, limit)
+				if want := min(n, limit+1); err != nil || len(b) != want && int64(len(b)) != size {
+					t.Errorf("%d bytes, said to be %d: %d, %v", n, size, len(b), err)
+				}
+			}
+		}
+		calls := 0
+		b, err := ReadRegular(counting{strings.NewReader(text), &calls}, int64(n), limit)
+		if n > 0 && n <= limit && (err != nil || string(b) != text || calls != 1) {
+			t.Errorf("%d bytes: %q, %v in %d calls", n, b, err, calls)
+		}
+	}
+	broken := errors.New("broken")
+	if _, err := ReadRegular(iotest.ErrReader(broken), 5, limit); !errors.Is(err, broken) {
+		t.Errorf("error %v", err)
+	}
+}
+
+type counting struct {
+	io.Reader
+	calls *int
+}
+
+func (c counting) Read(b []byte) (int, error) {
+	*c.calls++
+	return c.Reader.Read(b)
 }

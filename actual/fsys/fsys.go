@@ -16,7 +16,8 @@ import (
 // Dir is an open directory. A name has no slash and is never followed if it is a
 // link. Errors are those of the kernel.
 type Dir interface {
-	// Open opens a file for reading. It does not wait for a writer of a fifo.
+	// Open opens a file for reading, a name or dir/name. It does not wait for a writer
+	// of a fifo.
 	Open(name string) (File, error)
 	// Create makes a new file for writing: unix.EEXIST if there is one. The umask of
 	// the program does not count.

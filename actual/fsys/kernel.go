@@ -31,12 +31,17 @@ func (d kernelDir) fd() int { return int(d.Fd()) }
 
 // Open implements Dir.
 func (d kernelDir) Open(name string) (File, error) {
-	fd, err := unix.Openat(d.fd(), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := beneath(func() (dirfd.Fd, error) {
+		return dirfd.OpenFd(d.fd(), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, noLinks)
+	})
 	if err != nil {
 		return nil, err
 	}
-	return kernelFile{os.NewFile(uintptr(fd), name)}, nil
+	return kernelFile{fd}, nil
 }
+
+// noLinks resolves a path below a directory, and follows nothing.
+const noLinks = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
 
 // Create implements Dir.
 func (d kernelDir) Create(name string, mode fs.FileMode) (File, error) {
@@ -52,26 +57,32 @@ func (d kernelDir) Create(name string, mode fs.FileMode) (File, error) {
 		}
 		return nil, err
 	}
-	return kernelFile{os.NewFile(uintptr(fd), name)}, nil
+	return kernelFile{dirfd.Fd(fd)}, nil
 }
 
-// openTries bounds how often OpenDir tries again.
+// openTries bounds how often beneath tries again.
 const openTries = 100
+
+// beneath opens a path, again if it was moved out of the directory, into the trash,
+// while the kernel looked it up. The next look finds that there is none.
+func beneath[T any](open func() (T, error)) (T, error) {
+	for try := 0; ; try++ {
+		f, err := open()
+		if try == openTries || !errors.Is(err, unix.EXDEV) {
+			return f, err
+		}
+	}
+}
 
 // OpenDir implements Dir.
 func (d kernelDir) OpenDir(name string) (Dir, error) {
-	for try := 0; ; try++ {
-		f, err := dirfd.Open(d.fd(), name, unix.O_RDONLY|unix.O_DIRECTORY, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
-		if try < openTries && errors.Is(err, unix.EXDEV) {
-			// It was moved out of the directory, into the trash, while the kernel
-			// looked it up. The next look finds that there is none.
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		return kernelDir{f}, nil
+	f, err := beneath(func() (*os.File, error) {
+		return dirfd.Open(d.fd(), name, unix.O_RDONLY|unix.O_DIRECTORY, noLinks)
+	})
+	if err != nil {
+		return nil, err
 	}
+	return kernelDir{f}, nil
 }
 
 // Mkdir implements Dir.
@@ -150,16 +161,34 @@ func (d kernelDir) Lock(patience time.Duration) error {
 }
 
 // kernelFile is a file of the host.
-type kernelFile struct{ *os.File }
+type kernelFile struct{ dirfd.Fd }
+
+// Write implements File.
+func (f kernelFile) Write(b []byte) (int, error) {
+	for done := 0; ; {
+		n, err := unix.Write(int(f.Fd), b[done:])
+		switch done += max(n, 0); {
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return done, os.NewSyscallError("write", err)
+		case done == len(b):
+			return done, nil
+		}
+	}
+}
 
 // Stat implements File.
 func (f kernelFile) Stat() (st unix.Stat_t, err error) {
-	err = unix.Fstat(int(f.Fd()), &st)
+	err = unix.Fstat(int(f.Fd), &st)
 	return st, err
 }
 
+// Sync implements File.
+func (f kernelFile) Sync() error {
+	return os.NewSyscallError("fsync", retry(func() error { return unix.Fsync(int(f.Fd)) }))
+}
+
 // Lock implements File.
-func (f kernelFile) Lock() error { return lock(int(f.Fd())) }
+func (f kernelFile) Lock() error { return lock(int(f.Fd)) }
 
 func lock(fd int) error {
 	return retry(func() error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })

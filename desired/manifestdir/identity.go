@@ -182,9 +182,9 @@ func (d *Dir) identifyBelow(sc *scanner, top Identity) {
 // there says whether a name is in the directory, whatever it is. Only what is
 // proven not to be there is not.
 func (sc *scanner) there(p string) bool {
-	f, err := sc.open(p, unix.O_PATH|unix.O_NOFOLLOW)
+	f, err := sc.openFd(p, unix.O_PATH|unix.O_NOFOLLOW)
 	if err == nil {
-		f.Close()
+		_ = f.Close()
 	}
 	return err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR)
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -283,21 +282,34 @@ func (sc *scanner) unreadable(dir string, err error) {
 // stay inside of it: the way Kubernetes and git-sync publish files. One that
 // leads out could name any file of the host in an error message.
 func (sc *scanner) open(p string, flags uint64) (*os.File, error) {
+	fd, err := sc.openFd(p, flags)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), p), nil
+}
+
+func (sc *scanner) openFd(p string, flags uint64) (dirfd.Fd, error) {
 	if flags&unix.O_PATH == 0 {
 		// A fifo or terminal among the manifests must not block or be taken.
 		flags |= unix.O_NONBLOCK | unix.O_NOCTTY
 	}
-	return dirfd.Open(int(sc.top.Fd()), p, flags, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_MAGICLINKS)
+	return dirfd.OpenFd(int(sc.top.Fd()), p, flags, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_MAGICLINKS)
 }
 
+// stat looks at what a path leads to. A plain file takes one system call: nothing
+// follows from what is seen of it, only which file is opened and compared next.
 func (sc *scanner) stat(p string) (*unix.Stat_t, error) {
-	f, err := sc.open(p, unix.O_PATH)
+	var st unix.Stat_t
+	if !sc.linked[p] && unix.Fstatat(int(sc.top.Fd()), p, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
+		return &st, nil
+	}
+	f, err := sc.openFd(p, unix.O_PATH)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+	defer func() { _ = f.Close() }()
+	if err := unix.Fstat(int(f), &st); err != nil {
 		return nil, err
 	}
 	return &st, nil
@@ -362,7 +374,7 @@ func (sc *scanner) file(p string) *fileEntry {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return sc.badFile(p, id, "expected a regular file; remove it or rename it to something without a manifest's extension")
 	}
-	f, err := sc.open(p, unix.O_RDONLY)
+	f, err := sc.openFd(p, unix.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) && !sc.there(p) {
 		return nil
 	}
@@ -372,9 +384,9 @@ func (sc *scanner) file(p string) *fileEntry {
 	if err != nil {
 		return sc.unread(p, err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	// Of the file that is read, whatever is at its path by now.
-	if err := unix.Fstat(int(f.Fd()), st); err != nil {
+	if err := unix.Fstat(int(f), st); err != nil {
 		return sc.unread(p, err)
 	}
 	// And its identity: a link may lead elsewhere since the first look.
@@ -384,11 +396,11 @@ func (sc *scanner) file(p string) *fileEntry {
 		e.problems[0].Opaque = true
 		return e
 	}
-	release, writing := trustedfile.Lease(f, st, sc.d.opts.Settle)
+	release, writing := trustedfile.Lease(int(f), st, sc.d.opts.Settle)
 	if writing {
 		return sc.unsettled(p, old, id)
 	}
-	b, err := io.ReadAll(io.LimitReader(f, yamldoc.MaxFileBytes+1))
+	b, err := dirfd.ReadRegular(f, st.Size, yamldoc.MaxFileBytes)
 	now, serr := sc.stat(p)
 	release()
 	if err != nil {

@@ -4,13 +4,14 @@ package trustedfile
 
 import (
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/dirfd"
 )
 
 // ID changes when a file is written or replaced.
@@ -29,8 +30,8 @@ func IDOf(st *unix.Stat_t) ID {
 // somebody has it open for writing: the kernel tells, exactly, by refusing a
 // read lease. Where there are no leases (another owner, a network filesystem) a
 // file is taken to be written as long as its last change is not settle ago.
-func Lease(f *os.File, st *unix.Stat_t, settle time.Duration) (release func(), writing bool) {
-	fd := f.Fd()
+func Lease(file int, st *unix.Stat_t, settle time.Duration) (release func(), writing bool) {
+	fd := uintptr(file)
 	_, err := unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_RDLCK)
 	switch {
 	case err == nil:
@@ -49,12 +50,12 @@ var ErrWriting = errors.New("it is being written")
 // Read reads a file of at most limit bytes, and one byte of what is more, while nobody
 // writes it.
 func Read(f *os.File, st *unix.Stat_t, settle time.Duration, limit int64) ([]byte, error) {
-	release, writing := Lease(f, st, settle)
+	release, writing := Lease(int(f.Fd()), st, settle)
 	if writing {
 		return nil, ErrWriting
 	}
 	defer release()
-	return io.ReadAll(io.LimitReader(f, limit+1))
+	return dirfd.ReadRegular(f, st.Size, limit)
 }
 
 // Way returns every link that a clean absolute path leads through, by its own path,

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package actual
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/dirfd"
+	"sandboxctl.dev/actual/fsys"
+)
+
+// readFirst reads a record in as few system calls as there can be, for a program that
+// looks once: the daemon compares a file with the one that it knows instead. Nil says only that it takes a closer look.
+func (s *Store) readFirst(name string) *Record {
+	rec, id, err := readRecord(s.dirs, name+"/"+RecordFile, name)
+	if err != nil || s.foreign(rec) != nil {
+		return nil
+	}
+	s.keep(name, cached{id: id, rec: rec})
+	return rec
+}
+
+// damageError says of a record file that was read what is wrong with it.
+type damageError struct{ error }
+
+func (e *damageError) Unwrap() error { return e.error }
+
+// readRecord reads a record file below dir. A *damageError says that nothing in
+// it can be relied on.
+func readRecord(dir fsys.Dir, file, name string) (*Record, fileID, error) {
+	b, id, err := readRegularID(dir, file, MaxRecord)
+	if errors.Is(err, errBadFile) {
+		return nil, id, &damageError{err}
+	}
+	if err != nil {
+		return nil, id, err
+	}
+	rec, err := DecodeRecord(b)
+	switch {
+	case errors.Is(err, ErrNewerRecord):
+		return nil, id, err
+	case err != nil:
+		return nil, id, &damageError{err}
+	case rec.Name != name:
+		return nil, id, &damageError{fmt.Errorf("it is the record of %q", rec.Name)}
+	}
+	return rec, id, nil
+}
+
+// errBadFile says that a file is there and is not what we write.
+var errBadFile = errors.New("not a state file")
+
+// readRegular reads a small file of ours below dir: regular, owned by us, one
+// name, not writable by others. It never blocks on a fifo and never follows a
+// link.
+func readRegular(dir fsys.Dir, name string, limit int64) ([]byte, error) {
+	b, _, err := readRegularID(dir, name, limit)
+	return b, err
+}
+
+// readRegularID is readRegular, and tells which file it was.
+func readRegularID(dir fsys.Dir, name string, limit int64) ([]byte, fileID, error) {
+	f, err := dir.Open(name)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, fileID{}, fmt.Errorf("%w: it is a symbolic link", errBadFile)
+	}
+	if errors.Is(err, unix.ENXIO) {
+		return nil, fileID{}, fmt.Errorf("%w: it is a socket, or a device without a driver", errBadFile)
+	}
+	if err != nil {
+		return nil, fileID{}, fmt.Errorf("open %s: %w", name, err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, fileID{}, fmt.Errorf("open %s: %w", name, err)
+	}
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return nil, fileID{}, fmt.Errorf("%w: it is not a regular file", errBadFile)
+	case int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 || st.Nlink > 1:
+		return nil, fileID{}, fmt.Errorf("%w: others own it, may write it, or have a second name for it", errBadFile)
+	case st.Size > limit:
+		return nil, fileID{}, fmt.Errorf("%w: %d bytes, at most %d are expected", errBadFile, st.Size, limit)
+	}
+	b, err := dirfd.ReadRegular(f, st.Size, limit)
+	if err != nil {
+		return nil, fileID{}, fmt.Errorf("read %s: %w", name, err)
+	}
+	if int64(len(b)) > limit {
+		return nil, fileID{}, fmt.Errorf("%w: more than %d bytes", errBadFile, limit)
+	}
+	return b, idOf(&st), nil
+}
