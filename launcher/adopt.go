@@ -44,7 +44,7 @@ func (l *Launcher) resume(ctx context.Context, name string, start bool, end actu
 			return err
 		}
 	}
-	return l.destroy(ctx, name, end)
+	return l.destroy(ctx, name, end, l.recordStop)
 }
 
 // adopt reports whether the record is of a running application now: one that was

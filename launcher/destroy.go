@@ -43,13 +43,41 @@ var ErrStuck = errors.New("process does not die")
 
 // Destroy stops a sandbox and proves it dead; see reconcile.Launcher.
 func (l *Launcher) Destroy(ctx context.Context, name string, end actual.Ending) error {
-	if err := l.destroy(ctx, name, end); err != nil {
+	if err := l.destroy(ctx, name, end, l.recordStop); err != nil {
 		return fmt.Errorf("destroy sandbox %s: %w", name, err)
 	}
 	return nil
 }
 
-func (l *Launcher) destroy(ctx context.Context, name string, end actual.Ending) error {
+// Remove stops a sandbox, proves it dead and removes its record; see
+// reconcile.Launcher.
+func (l *Launcher) Remove(ctx context.Context, name string, end actual.Ending) (stopped *actual.Record, err error) {
+	var left error
+	err = l.destroy(ctx, name, end, func(rec *actual.Record) error {
+		stopped = rec
+		// Until it is gone the record says that it is being stopped: who finds that
+		// after a crash does all of it again, and writes it down once less.
+		if left = l.forget(rec); left != nil {
+			return l.recordStop(rec)
+		}
+		return nil
+	})
+	if err = errors.Join(left, err); err != nil {
+		return stopped, fmt.Errorf("remove sandbox %s: %w", name, err)
+	}
+	return stopped, nil
+}
+
+func (l *Launcher) recordStop(rec *actual.Record) error {
+	if err := l.store.PutUrgent(rec); err != nil {
+		return fmt.Errorf("record stop: %w", err)
+	}
+	return nil
+}
+
+// destroy stops a sandbox and proves it dead. finish is told what the record is to
+// say then.
+func (l *Launcher) destroy(ctx context.Context, name string, end actual.Ending, finish func(*actual.Record) error) error {
 	old, err := l.load(name)
 	if err != nil {
 		return err
@@ -72,6 +100,9 @@ func (l *Launcher) destroy(ctx context.Context, name string, end actual.Ending) 
 		}
 	}
 	err = l.bringDown(ctx, rec, end)
+	if err == nil {
+		err = finish(rec)
+	}
 	if err != nil && context.Cause(ctx) == nil {
 		err = errors.Join(err, l.recordTrouble(name, err))
 	}
@@ -98,13 +129,7 @@ func (l *Launcher) bringDown(ctx context.Context, rec *actual.Record, end actual
 	}
 	seen := actual.Outcome{OOM: oom, GraceExpired: expired, Exit: l.exitOf(rec, &end)}
 	rec.Ended(&end, seen, time.Now())
-	if err := l.afterEnd(ctx, rec); err != nil {
-		return err
-	}
-	if err := l.store.PutUrgent(rec); err != nil {
-		return fmt.Errorf("record stop: %w", err)
-	}
-	return nil
+	return l.afterEnd(ctx, rec)
 }
 
 // recordTrouble writes down why a sandbox can't be stopped: the record is what

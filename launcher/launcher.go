@@ -286,23 +286,31 @@ func (l *Launcher) TrimLogs() (uint64, error) { return l.logs.Trim() }
 // reconcile.Launcher.
 func (l *Launcher) Forget(_ context.Context, name string) error {
 	rec, err := l.load(name)
+	if err == nil && rec != nil {
+		if rec.Phase != actual.PhaseStopped {
+			err = fmt.Errorf("it is %s, expected Stopped", rec.Phase)
+		} else {
+			err = l.proveDead(rec)
+		}
+	}
+	switch {
+	case err != nil:
+	case rec != nil:
+		err = l.forget(rec)
+	default:
+		err = l.store.Remove(name)
+	}
 	if err != nil {
 		return fmt.Errorf("forget sandbox %s: %w", name, err)
 	}
-	if rec != nil {
-		if rec.Phase != actual.PhaseStopped {
-			return fmt.Errorf("forget sandbox %s: it is %s, expected Stopped", name, rec.Phase)
-		}
-		if err := l.proveDead(rec); err != nil {
-			return fmt.Errorf("forget sandbox %s: %w", name, err)
-		}
-		if err := l.logs.Keep(rec.Name, rec.Attempt); err != nil {
-			// Logs hold no removal up: they go with the rest.
-			l.opts.Log.Warn("logs of a deleted sandbox are not kept", "sandbox", name, "err", err)
-		}
-	}
-	if err := l.store.Remove(name); err != nil {
-		return fmt.Errorf("forget sandbox %s: %w", name, err)
-	}
 	return nil
+}
+
+// forget removes the record of a sandbox that is proven dead.
+func (l *Launcher) forget(rec *actual.Record) error {
+	if err := l.logs.Keep(rec.Name, rec.Attempt); err != nil {
+		// Logs hold no removal up: they go with the rest.
+		l.opts.Log.Warn("logs of a deleted sandbox are not kept", "sandbox", rec.Name, "err", err)
+	}
+	return l.store.Remove(rec.Name)
 }

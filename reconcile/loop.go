@@ -99,10 +99,10 @@ type result struct {
 	said   string // of a recovery
 	took   time.Duration
 	err    error
-	// before is the first of two steps, nil if there was one: a sandbox was destroyed
-	// before it was forgotten. exit is how it ended.
-	before *result
-	exit   *actual.Exit
+	// stopped is the last record of a sandbox that was stopped to be removed, also if
+	// that failed then.
+	stopped *actual.Record
+	exit    *actual.Exit // how it ended
 }
 
 // job is an operation under way.
@@ -467,22 +467,12 @@ func (l *Loop) cancel(c Cancel) {
 // work carries out one operation. A panic in it is that operation's error and
 // not the end of the daemon.
 func (l *Loop) work(ctx context.Context, a Action) {
-	r := l.carryOut(ctx, a)
-	if a.Forget && r.err == nil {
-		// The record has it only until it is forgotten.
-		r.exit = l.lastExit(a.Name)
-		a.Op = OpForget
-		first := r
-		r = l.carryOut(ctx, a)
-		r.before = &first
-	}
 	select {
-	case l.done <- r:
+	case l.done <- l.carryOut(ctx, a):
 	case <-l.ended:
 	}
 }
 
-// carryOut is one step of an operation.
 func (l *Loop) carryOut(ctx context.Context, a Action) (r result) {
 	began := time.Now()
 	defer func() {
@@ -491,6 +481,10 @@ func (l *Loop) carryOut(ctx context.Context, a Action) (r result) {
 		}
 		r.action, r.took = a, time.Since(began)
 	}()
+	if a.Forget {
+		r.stopped, r.err = l.opts.Launcher.Remove(ctx, a.Name, a.Ending)
+		return r
+	}
 	switch a.Op {
 	case OpCreate:
 		r.err = l.opts.Launcher.Create(ctx, a.Entry, a.Request)
@@ -508,10 +502,13 @@ func (l *Loop) carryOut(ctx context.Context, a Action) (r result) {
 
 // finish takes note of a result.
 func (l *Loop) finish(r result) {
-	a := r.action
-	if r.before != nil {
-		l.succeeded(r.before)
+	if r.stopped != nil {
+		// One operation, and two things to tell: only the second can have failed.
+		r.exit = r.stopped.App().LastExit
+		l.succeeded(&r)
+		r.action.Op, r.exit = OpForget, nil
 	}
+	a := r.action
 	if j := l.jobs[a.Name]; j != nil {
 		j.cancel(nil)
 	}

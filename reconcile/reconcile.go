@@ -29,7 +29,7 @@ type View interface {
 	Gather(ctx context.Context, p Progress, removals []time.Time) (Input, error)
 }
 
-// Launcher carries out the four operations. Each is idempotent, safe to
+// Launcher carries out the operations. Each is idempotent, safe to
 // repeat after a crash at any step, and called for one name by one worker at
 // a time. An error whose chain has a `Permanent() bool` method returning true
 // can't be cured by trying the same spec again.
@@ -50,6 +50,11 @@ type Launcher interface {
 	// releases everything but the record and logs, and leaves the record
 	// Stopped. Unknown processes are never killed: an error says so.
 	Destroy(ctx context.Context, name string, end actual.Ending) error
+	// Remove is Destroy and then Forget, of a sandbox that is not wanted any more. It
+	// need not record that it is Stopped in between. stopped is what that record
+	// says, nil if the sandbox was not proven dead: on error it is on record then,
+	// and what is left to do is Forget.
+	Remove(ctx context.Context, name string, end actual.Ending) (stopped *actual.Record, err error)
 	// Forget removes the record and logs of a Stopped sandbox.
 	Forget(ctx context.Context, name string) error
 }

@@ -20,6 +20,7 @@ type Operations interface {
 	Create(ctx context.Context, e *desired.Entry, restart *actual.Request) error
 	Resume(ctx context.Context, name string, start bool, end actual.Ending) error
 	Destroy(ctx context.Context, name string, end actual.Ending) error
+	Remove(ctx context.Context, name string, end actual.Ending) (*actual.Record, error)
 	Forget(ctx context.Context, name string) error
 }
 
@@ -42,7 +43,7 @@ type Host struct {
 // makes a host with nothing on it; each part gets its own.
 func Conformance(t *testing.T, newHost func(t *testing.T) *Host) {
 	for name, part := range map[string]func(*testing.T, *conformance){
-		"life": life, "over a live one": overLive, "edited": edited, "forgotten": forgotten, "sentry dies": dies("sentry"), "gofer dies": dies("gofer"),
+		"life": life, "over a live one": overLive, "removed": removed, "edited": edited, "forgotten": forgotten, "sentry dies": dies("sentry"), "gofer dies": dies("gofer"),
 		"refused": refused, "cancelled": cancelled, "reason gone": reasonGone, "daemon ends": daemonEnds, "many": many, "restart token": token,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -144,6 +145,35 @@ func life(t *testing.T, c *conformance) {
 	c.remove()
 	c.must(c.h.Forget(t.Context(), "web"))
 	c.destroy() // and what is not there is destroyed
+}
+
+// What is removed in one operation is what is destroyed and then forgotten, whatever
+// it was before, and leaves a name that can be had again.
+func removed(t *testing.T, c *conformance) {
+	end := actual.Ending{Reason: actual.ReasonManifestRemoved}
+	for what, prepare := range map[string]func(){
+		"running":                func() { c.create("a") },
+		"its sentry is dead":     func() { c.create("a"); c.h.Kill("web", "sentry") },
+		"its gofer is dead":      func() { c.create("a"); c.h.Kill("web", "gofer") },
+		"stopped":                func() { c.create("a"); c.destroy() },
+		"removed":                func() {},
+		"created after that":     func() { c.create("b") },
+		"with a grace period":    func() { c.create("a"); end.StopSignal, end.Grace = stop.StopSignal, stop.Grace },
+		"started more than once": func() { c.create("a"); c.destroy(); c.create("a") },
+	} {
+		prepare()
+		before := c.look("web")
+		rec, err := c.h.Remove(t.Context(), "web", end)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if before != nil && (rec == nil || rec.UID != before.Record.UID || rec.Phase != actual.PhaseStopped || rec.App().LastExit == nil) || before == nil && rec != nil {
+			t.Errorf("%s: it was removed as %+v", what, rec)
+		}
+		if o := c.look("web"); o != nil {
+			t.Errorf("%s: it is still on record: %+v", what, o.Record)
+		}
+	}
 }
 
 func overLive(t *testing.T, c *conformance) {

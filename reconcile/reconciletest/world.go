@@ -493,18 +493,53 @@ func (w *World) Destroy(ctx context.Context, name string, how actual.Ending) err
 	}
 	defer end()
 	sleep(ctx, w.Took)
+	r, err := w.destroy(name, how)
+	if r != nil && err == nil {
+		w.put(r)
+	}
+	return err
+}
+
+// Remove implements reconcile.Launcher.
+func (w *World) Remove(ctx context.Context, name string, how actual.Ending) (*actual.Record, error) {
+	end, err := w.begin(name)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	sleep(ctx, w.Took)
+	r, err := w.destroy(name, how)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.step("forget", name, "remove"); err != nil {
+		if r != nil && !errors.Is(err, ErrCrash) {
+			w.put(r)
+		}
+		return r, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.records, name)
+	delete(w.aborted, name)
+	return r, nil
+}
+
+// destroy returns what is to be recorded of a sandbox that it has stopped, nil if it
+// has no record.
+func (w *World) destroy(name string, how actual.Ending) (*actual.Record, error) {
 	w.mu.Lock()
 	old := w.records[name]
 	w.mu.Unlock()
 	if old == nil {
-		return nil
+		return nil, nil
 	}
 	r := old.Clone()
 	r.Stopping(&how)
 	w.put(r)
 	for _, s := range []string{"kill", "release"} {
 		if err := w.step("destroy", name, s); err != nil {
-			return err
+			return nil, err
 		}
 		w.mu.Lock()
 		for _, id := range []*actual.Identity{r.Sentry, r.Gofer} {
@@ -515,8 +550,7 @@ func (w *World) Destroy(ctx context.Context, name string, how actual.Ending) err
 		w.mu.Unlock()
 	}
 	r.Ended(&how, actual.Outcome{}, time.Now())
-	w.put(r)
-	return nil
+	return r, nil
 }
 
 // Stopping puts a sandbox on record as being stopped.

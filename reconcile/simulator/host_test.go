@@ -92,7 +92,7 @@ type stats struct {
 	Crashes, DoubleCrashes, PowerCuts, Reboots, Stops int
 	Lost, Faults, PIDReuses, Spawns, Kills            int
 	Creates, Destroys, Forgets, Acks, Quarantined     int
-	Resumes                                           int
+	Resumes, Removes                                  int
 }
 
 func (s *stats) add(o *stats) {
@@ -117,6 +117,7 @@ func (s *stats) add(o *stats) {
 	s.Acks += o.Acks
 	s.Quarantined += o.Quarantined
 	s.Resumes += o.Resumes
+	s.Removes += o.Removes
 }
 
 // host is everything that is there without the daemon.

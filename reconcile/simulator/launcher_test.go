@@ -474,14 +474,42 @@ func (l *launcher) Destroy(ctx context.Context, name string, end actual.Ending) 
 		counted.Failures++
 		end.Containers = []actual.ContainerEnding{counted}
 	}
-	err := o.destroy(ctx, name, end)
+	err := o.destroy(ctx, name, end, o.recordStop)
 	if err != nil && !l.p.dead {
 		l.h.note("%s failed: %v", o.t.name, err)
 	}
 	return err
 }
 
-func (o *op) destroy(ctx context.Context, name string, end actual.Ending) error {
+// Remove implements reconcile.Launcher.
+func (l *launcher) Remove(ctx context.Context, name string, end actual.Ending) (stopped *actual.Record, err error) {
+	o := l.begin("remove", name)
+	defer o.end()
+	if !l.p.dead {
+		l.h.stats.Removes++
+	}
+	var left error
+	err = o.destroy(ctx, name, end, func(rec *actual.Record) error {
+		stopped = rec
+		if left = o.store.Remove(name); left != nil {
+			return o.recordStop(rec)
+		}
+		return nil
+	})
+	if err = errors.Join(left, err); err != nil && !l.p.dead {
+		l.h.note("%s failed: %v", o.t.name, err)
+	}
+	return stopped, err
+}
+
+func (o *op) recordStop(rec *actual.Record) error {
+	if err := o.store.Put(rec); err != nil {
+		return fmt.Errorf("record stop: %w", err)
+	}
+	return nil
+}
+
+func (o *op) destroy(ctx context.Context, name string, end actual.Ending, finish func(*actual.Record) error) error {
 	old, err := o.load(name)
 	if err != nil || old == nil {
 		return err
@@ -518,10 +546,7 @@ func (o *op) destroy(ctx context.Context, name string, end actual.Ending) error 
 		return err
 	}
 	o.conclude(rec, &end)
-	if err := o.store.Put(rec); err != nil {
-		return fmt.Errorf("record stop: %w", err)
-	}
-	return nil
+	return finish(rec)
 }
 
 func (o *op) conclude(rec *actual.Record, end *actual.Ending) {
