@@ -102,16 +102,16 @@ func (l *lookup) below(at string) error {
 		return &os.PathError{Op: "open", Path: at, Err: err}
 	}
 	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	if err != nil {
-		return err
-	}
-	for _, n := range names {
-		if err := l.add(path.Join(at, n), n); err != nil {
+	entries, err := d.ReadDir(-1)
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue // a file of the controllers
+		}
+		if err := l.add(path.Join(at, e.Name()), e.Name()); err != nil {
 			return err
 		}
 	}
-	return nil
+	return err
 }
 
 // above adds a group of a hierarchy, and those that it is below.
@@ -132,6 +132,10 @@ func (l *lookup) above(mount, group string) error {
 // the group of a sandbox.
 func (l *lookup) add(at, own string) error {
 	l.seen[at] = true
+	if m := l.found[own]; m != nil && m.State != "" {
+		m.dirs = append(m.dirs, at) // its mark was read in another hierarchy
+		return nil
+	}
 	mark, err := readMark(at)
 	if err != nil {
 		return err

@@ -46,10 +46,22 @@ func (m *Marked) String() string {
 // over can overwrite its arguments; it can't leave its cgroup. Where cgroups carry no
 // marks, what is in the cgroup of a sandbox and says nothing is of any state directory
 // that does not know the sandbox.
+//
+// Whether what claims to be a sentry or gofer is one is looked at when it matters: a
+// start asks about one name, and a host that is full of sandboxes has thousands of
+// processes that claim it.
 type Search struct {
-	host      host
-	processes []Marked        // that say it in their arguments
-	groups    []cgroup.Marked // what is in them is looked at when it matters
+	host   host
+	claims []claim
+	groups []cgroup.Marked
+}
+
+// claim is a process that says in its arguments what it is.
+type claim struct {
+	pid int
+	// Marked is what it said, without an identity until it was looked at.
+	Marked
+	looked, true bool
 }
 
 // host is how a Search looks at a host.
@@ -78,7 +90,11 @@ func SearchHost() (*Search, error) {
 	if err != nil {
 		return nil, fmt.Errorf("detect cgroups: %w", err)
 	}
-	return search(thisHost(groups))
+	s, err := search(thisHost(groups))
+	if err != nil {
+		return nil, err
+	}
+	return s, s.look(func(*Marked) bool { return true })
 }
 
 // search returns an error unless all could be looked at: what could not may live.
@@ -90,12 +106,12 @@ func search(h host) (*Search, error) {
 	}
 	memberships := map[string]bool{} // most processes are in the same few
 	for _, pid := range pids {
-		m, ok, err := h.marked(pid)
-		if err != nil {
+		cmdline, err := h.read(pid, "cmdline")
+		if err := procfs.UnlessEnded(err); err != nil {
 			return nil, err
 		}
-		if ok {
-			s.processes = append(s.processes, m)
+		if m, ok := marks(cmdline); ok {
+			s.claims = append(s.claims, claim{pid: pid, Marked: m})
 		}
 		in, err := h.read(pid, "cgroup")
 		if err := procfs.UnlessEnded(err); err != nil {
@@ -109,14 +125,43 @@ func search(h host) (*Search, error) {
 	return s, nil
 }
 
+// look looks at the wanted processes of those that claim to be sentries or gofers.
+func (s *Search) look(wanted func(*Marked) bool) error {
+	for i := range s.claims {
+		c := &s.claims[i]
+		if c.looked || !wanted(&c.Marked) {
+			continue
+		}
+		m, ok, err := s.host.marked(c.pid)
+		if err != nil {
+			return err
+		}
+		c.looked, c.true = true, ok
+		if ok {
+			c.Marked = m
+		}
+	}
+	return nil
+}
+
+// truly are the wanted ones of what was looked at and is what it claims to be.
+func (s *Search) truly(wanted func(*Marked) bool) (out []*Marked) {
+	for i := range s.claims {
+		if c := &s.claims[i]; c.true && wanted(&c.Marked) {
+			out = append(out, &c.Marked)
+		}
+	}
+	return out
+}
+
 // Processes is how many sentries and gofers were found by their arguments.
-func (s *Search) Processes() int { return len(s.processes) }
+func (s *Search) Processes() int { return len(s.truly(func(*Marked) bool { return true })) }
 
 // States are the state directories that something was found of, sorted.
 func (s *Search) States() []string {
 	var out []string
-	for i := range s.processes {
-		out = append(out, s.processes[i].State)
+	for _, m := range s.truly(func(*Marked) bool { return true }) {
+		out = append(out, m.State)
 	}
 	for i := range s.groups {
 		out = append(out, s.groups[i].State)
@@ -174,7 +219,7 @@ func (s *Search) strays(store *actual.Store, wanted func(name string) bool) ([]M
 
 // mentions says whether anything was found of a state and of a name.
 func (s *Search) mentions(state string, wanted func(name string) bool) bool {
-	return slices.ContainsFunc(s.processes, func(m Marked) bool { return m.State == state && wanted(m.Sandbox) }) ||
+	return slices.ContainsFunc(s.claims, func(c claim) bool { return c.State == state && wanted(c.Sandbox) }) ||
 		slices.ContainsFunc(s.groups, func(g cgroup.Marked) bool { return ofState(&g, state) && wanted(g.Name) })
 }
 
@@ -184,12 +229,11 @@ func ofState(g *cgroup.Marked, state string) bool { return g.State == state || g
 // living are the processes, and those in the groups, that have not ended since they
 // were found.
 func (s *Search) living(process func(*Marked) bool, group func(*cgroup.Marked) bool) ([]Marked, error) {
+	if err := s.look(process); err != nil {
+		return nil, err
+	}
 	var out []Marked
-	for i := range s.processes {
-		m := &s.processes[i]
-		if !process(m) {
-			continue
-		}
+	for _, m := range s.truly(process) {
 		if live, _ := actual.LivenessOf(&m.Identity); live != actual.Dead {
 			out = append(out, *m)
 		}
@@ -203,11 +247,19 @@ func (s *Search) living(process func(*Marked) bool, group func(*cgroup.Marked) b
 		if err != nil {
 			return nil, err
 		}
-		for _, m := range members {
-			same := func(o Marked) bool { return o.Identity == m.Identity }
+		judged := func(*Marked) bool { return false }
+		if g.State == "" && len(members) > 0 {
 			// In a group without a mark, one that says in its arguments what it is has
 			// been judged by them.
-			if !slices.ContainsFunc(out, same) && !(g.State == "" && slices.ContainsFunc(s.processes, same)) {
+			judged = func(*Marked) bool { return true }
+			if err := s.look(judged); err != nil {
+				return nil, err
+			}
+		}
+		byArguments := s.truly(judged)
+		for _, m := range members {
+			if !slices.ContainsFunc(out, func(o Marked) bool { return o.Identity == m.Identity }) &&
+				!slices.ContainsFunc(byArguments, func(o *Marked) bool { return o.Identity == m.Identity }) {
 				out = append(out, m)
 			}
 		}
@@ -271,19 +323,13 @@ func (h *host) member(g *cgroup.Marked, pid int) (Marked, bool, error) {
 // marked looks at one process. The pidfd is older than the look at the arguments,
 // so that both are of the same process.
 func (h *host) marked(pid int) (Marked, bool, error) {
-	cmdline, err := h.read(pid, "cmdline")
-	if err != nil {
-		return Marked{}, false, procfs.UnlessEnded(err)
-	}
-	if _, ok := marks(cmdline); !ok {
-		return Marked{}, false, nil
-	}
 	pidfd, err := h.pidfd(pid)
 	if err != nil {
 		return Marked{}, false, procfs.UnlessEnded(err)
 	}
 	defer unix.Close(pidfd)
-	if cmdline, err = h.read(pid, "cmdline"); err != nil {
+	cmdline, err := h.read(pid, "cmdline")
+	if err != nil {
 		return Marked{}, false, procfs.UnlessEnded(err)
 	}
 	m, ok := marks(cmdline)

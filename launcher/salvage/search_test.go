@@ -332,6 +332,55 @@ func TestStrayOfAnotherNamespace(t *testing.T) {
 	}
 }
 
+// A start looks closer only at what claims to be of its sandbox, however many sandboxes
+// the host has: of every other process it reads two files, once.
+func TestSearchOfFullHost(t *testing.T) {
+	t.Parallel()
+	store, err := actual.OpenStore(filepath.Join(t.TempDir(), "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	self := pretend(t, false, "x")
+	const others = 1000
+	for wanted, closer := range map[string]int{"web": 1, "web-7": 1, "nosuch": 0} {
+		h := fakeHost(store.Marker(), self)
+		h.groups = func([]string) ([]cgroup.Marked, error) { return nil, nil }
+		h.pids = func() (pids []int, err error) {
+			for i := range others {
+				pids = append(pids, self.PID+1+i)
+			}
+			return append(pids, self.PID), nil
+		}
+		read, reads, looks := h.read, map[string]int{}, 0
+		h.read = func(pid int, file string) ([]byte, error) {
+			reads[file]++
+			if file == "cmdline" && pid > self.PID {
+				return fmt.Appendf(nil, "%s\x00--%s=%s\x00web-%d\x00", companion.SentryName, wire.FlagState, store.Marker(), pid-self.PID), nil
+			}
+			return read(pid, file)
+		}
+		pidfd := h.pidfd
+		h.pidfd = func(pid int) (int, error) {
+			looks++
+			return pidfd(pid)
+		}
+		s, err := search(h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // one look at the host serves several starts
+			left, err := s.strays(store, func(n string) bool { return n == wanted })
+			if err != nil || len(left) != closer {
+				t.Errorf("%s: %+v, %v", wanted, left, err)
+			}
+		}
+		if looks != closer || reads["status"] != closer || reads["cmdline"] != others+1+closer || reads["cgroup"] != others+1 {
+			t.Errorf("%s: %d closer looks, %v read; expected %d", wanted, looks, reads, closer)
+		}
+	}
+}
+
 // What the search costs a start, beside as many processes as there are.
 func BenchmarkSearch(b *testing.B) {
 	for b.Loop() {

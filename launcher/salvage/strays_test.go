@@ -174,8 +174,8 @@ func TestMarkedDepth(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range found.processes {
-		if m := &found.processes[i]; "--"+wire.FlagState+"="+m.State == state && m.Sandbox != "deep" {
+	for _, m := range found.truly(func(*Marked) bool { return true }) {
+		if "--"+wire.FlagState+"="+m.State == state && m.Sandbox != "deep" {
 			t.Errorf("%+v", m)
 		}
 	}
