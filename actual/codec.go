@@ -10,6 +10,7 @@ import (
 	"hash/crc32"
 	"io"
 	"strings"
+	"sync"
 )
 
 // MaxRecord bounds the size of a record file.
@@ -31,9 +32,10 @@ const (
 
 func mid(kind string) string { return `","` + kind + `":` }
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// castagnoli takes a fifth of the time that all packages together take to initialize.
+var castagnoli = sync.OnceValue(func() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) })
 
-func checksum(body []byte) uint32 { return crc32.Checksum(body, castagnoli) }
+func checksum(body []byte) uint32 { return crc32.Checksum(body, castagnoli()) }
 
 // seal returns the file of a body.
 func seal(kind string, body []byte) []byte {

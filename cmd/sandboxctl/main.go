@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/cmd/sandboxctl/exit"
@@ -56,7 +57,10 @@ func interruptible() (context.Context, func()) {
 // run runs one command line and returns the exit code. It is the only place
 // that prints errors, but for those of an OCI runtime.
 func (a *app) run(ctx context.Context, args []string) int {
-	root := a.rootCommand()
+	return a.execute(ctx, a.rootCommand(a.alone(args)...), args)
+}
+
+func (a *app) execute(ctx context.Context, root *cobra.Command, args []string) int {
 	root.SetArgs(args)
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)

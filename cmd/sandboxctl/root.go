@@ -45,13 +45,35 @@ same plan, or talks to the sandbox itself, and needs no daemon.
 Each flag can also be set by an environment variable: --manifests by
 SANDBOXCTL_MANIFESTS, and so on.`
 
-func (a *app) rootCommand() *cobra.Command {
-	a.oci = ocicmd.New(a.streams(), programVersion())
+// alone is the verb of a command line if that is one which scripts call again and again,
+// and nothing stands before it. To build all the others takes longer than a `get`.
+func (a *app) alone(args []string) []*cobra.Command {
+	if len(args) == 0 {
+		return nil
+	}
+	switch args[0] {
+	case "get", "ls", "list":
+		return []*cobra.Command{a.getCommand()}
+	case "exec":
+		return []*cobra.Command{a.execCommand()}
+	case "logs":
+		return []*cobra.Command{a.logsCommand()}
+	case "ps":
+		return []*cobra.Command{a.psCommand()}
+	case "wait":
+		return []*cobra.Command{a.waitCommand()}
+	case "version":
+		return []*cobra.Command{a.versionCommand()}
+	}
+	return nil
+}
+
+// rootCommand has the verbs given, or all.
+func (a *app) rootCommand(verbs ...*cobra.Command) *cobra.Command {
 	root := &cobra.Command{
-		Use:     "sandboxctl",
-		Version: programVersion(),
-		Short:   "Keep gVisor sandboxes converged with YAML manifests",
-		Long:    rootLong,
+		Use:   "sandboxctl",
+		Short: "Keep gVisor sandboxes converged with YAML manifests",
+		Long:  rootLong,
 		Example: `  sandboxctl daemon                       # converge /etc/sandboxctl/manifests, for ever
   sandboxctl apply -f web.yaml --wait     # put a manifest there and wait until it runs
   sandboxctl get                          # what runs
@@ -72,10 +94,23 @@ func (a *app) rootCommand() *cobra.Command {
 		},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exit.Error{Code: exit.Usage, Err: err} })
-	root.SetVersionTemplate("sandboxctl {{.Version}}\n")
 	root.PersistentFlags().StringVar(&a.manifests, "manifests", defaultManifests, "directory of manifests")
 	root.PersistentFlags().StringVar(&a.state, "state", defaultState, "directory of state")
 	root.PersistentFlags().StringVar(&a.policy, "policy", "", "host policy: what manifests may ask for (default: the daemon's, "+hostpolicy.DefaultPath+" if there is one)")
+	if len(verbs) > 0 {
+		root.CompletionOptions.DisableDefaultCmd = true
+		root.AddCommand(verbs...)
+		return root
+	}
+	a.addAll(root)
+	return root
+}
+
+// addAll adds all verbs, and what is about the program as a whole.
+func (a *app) addAll(root *cobra.Command) {
+	a.oci = ocicmd.New(a.streams(), programVersion())
+	root.Version = programVersion()
+	root.SetVersionTemplate("sandboxctl {{.Version}}\n")
 	root.AddCommand(
 		a.daemonCommand(), a.applyCommand(), a.deleteCommand(), a.diffCommand(), a.planCommand(), a.approveCommand(),
 		a.validateCommand(), a.getCommand(), a.describeCommand(), a.logsCommand(), a.execCommand(), a.psCommand(),
@@ -92,7 +127,6 @@ func (a *app) rootCommand() *cobra.Command {
 		cmd.Example = `  source <(sandboxctl completion bash)
   sandboxctl completion bash >/etc/bash_completion.d/sandboxctl`
 	}
-	return root
 }
 
 // absolute makes the paths what they are for every process, wherever

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +17,7 @@ import (
 )
 
 // programVersion is the version this program was built as.
-func programVersion() string {
+var programVersion = sync.OnceValue(func() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
@@ -31,7 +32,7 @@ func programVersion() string {
 		v = "(devel)"
 	}
 	return v
-}
+})
 
 func (a *app) versionCommand() *cobra.Command {
 	var output string

@@ -178,7 +178,7 @@ func (h *Host) member(line string) (mount, group string) {
 // splitOwn splits the name of a group into that of its sandbox and its uid.
 func splitOwn(n string) (name, id string, ok bool) {
 	i := strings.LastIndexByte(n, '-')
-	if i < 1 || !uid.MatchString(n[i+1:]) {
+	if i < 1 || !isUID(n[i+1:]) {
 		return "", "", false
 	}
 	return n[:i], n[i+1:], true

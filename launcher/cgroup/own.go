@@ -5,13 +5,12 @@ package cgroup
 import (
 	"fmt"
 	"os"
-	"regexp"
 	"strconv"
 	"strings"
 )
 
-// uid is what makes the name of a group one that nobody else has.
-var uid = regexp.MustCompile(`^[0-9a-f]{32}$`)
+// isUID says whether it is what makes the name of a group one that nobody else has.
+func isUID(s string) bool { return len(s) == 32 && strings.Trim(s, "0123456789abcdef") == "" }
 
 // OwnOf opens the group of a process if it is one that was made for the sandbox
 // of that name and nobody asked for another place. A group without directories
@@ -35,7 +34,7 @@ func ownPlace(cgroups, name string) Place {
 		if len(f) != 3 {
 			continue
 		}
-		if u, ok := strings.CutPrefix(f[2], "/"+parent+"/"+name+"-"); ok && uid.MatchString(u) {
+		if u, ok := strings.CutPrefix(f[2], "/"+parent+"/"+name+"-"); ok && isUID(u) {
 			return Place(f[2][1:])
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -36,12 +37,18 @@ func (e *CommandError) PreconditionFailed() bool { return !e.other }
 
 // What gVisor says, see user.ResolveExecutablePath and loader.Load.
 var (
-	notInPath    = regexp.MustCompile(`error finding executable "(.*)" in PATH \[(.*)\]: (.*)$`)
-	notLoaded    = regexp.MustCompile(`failed to load (.*): ([^:]+)$`)
-	noMadeDir    = regexp.MustCompile(`failed to create process working directory "(.*?)": (?:.*: )?([^:]*)$`)
-	noProcess    = regexp.MustCompile(`(^|: )try again$`) // kernel.UserCounters
-	noWorkingDir = regexp.MustCompile(`failed to find initial working directory "(.*)": (.*)$`)
+	notInPath    = pattern(`error finding executable "(.*)" in PATH \[(.*)\]: (.*)$`)
+	notLoaded    = pattern(`failed to load (.*): ([^:]+)$`)
+	noMadeDir    = pattern(`failed to create process working directory "(.*?)": (?:.*: )?([^:]*)$`)
+	noProcess    = pattern(`(^|: )try again$`) // kernel.UserCounters
+	noWorkingDir = pattern(`failed to find initial working directory "(.*)": (.*)$`)
 )
+
+// pattern is a regular expression that is compiled when it is needed: every verb would
+// wait for all of them.
+func pattern(expr string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
+}
 
 // MaxInterpreterLine is how much of a script Linux looks at.
 const MaxInterpreterLine = 256
@@ -56,21 +63,21 @@ func ExplainCommand(err error, peek func(path string) []byte) error {
 	said := remote.Message
 	e := &CommandError{cause: err}
 	switch {
-	case notInPath.MatchString(said):
-		m := notInPath.FindStringSubmatch(said)
+	case notInPath().MatchString(said):
+		m := notInPath().FindStringSubmatch(said)
 		e.explainPath(m[1], m[2], m[3])
-	case noProcess.MatchString(said):
+	case noProcess().MatchString(said):
 		e.other = true
 		e.text = "no process can be started in the sandbox: its user has as many as the limit NPROC allows; end some of them, restart the sandbox, " +
 			"or run the command as another user (exec --user); resources.pids or rlimits in the manifest set the limit"
-	case noWorkingDir.MatchString(said):
-		m := noWorkingDir.FindStringSubmatch(said)
+	case noWorkingDir().MatchString(said):
+		m := noWorkingDir().FindStringSubmatch(said)
 		e.text = fmt.Sprintf("working directory not found in the sandbox: %s (%s)", m[1], m[2])
-	case noMadeDir.MatchString(said):
-		m := noMadeDir.FindStringSubmatch(said)
+	case noMadeDir().MatchString(said):
+		m := noMadeDir().FindStringSubmatch(said)
 		e.text = fmt.Sprintf("working directory not found in the sandbox, and it can't be made: %s (%s)", m[1], m[2])
-	case notLoaded.MatchString(said):
-		m := notLoaded.FindStringSubmatch(said)
+	case notLoaded().MatchString(said):
+		m := notLoaded().FindStringSubmatch(said)
 		e.explainFile(m[1], m[2], peek)
 	default:
 		e.other = true

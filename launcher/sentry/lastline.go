@@ -3,7 +3,6 @@
 package sentry
 
 import (
-	"regexp"
 	"strings"
 
 	"sandboxctl.dev/actual/untrusted"
@@ -11,7 +10,7 @@ import (
 )
 
 // logLine is how gVisor logs what happens: level, month and day.
-var logLine = regexp.MustCompile(`^[DIW][01][0-9][0-3][0-9] `)
+var logLine = pattern(`^[DIW][01][0-9][0-3][0-9] `)
 
 // LastLogLine is the last line of a log file that is worth quoting, without time
 // and stream if it has them. What is logged in passing is not: the reason why a
@@ -25,7 +24,7 @@ func LastLogLine(tail string) string {
 		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
 			return untrusted.Line(line, 300) // and not the end of its stack trace
 		}
-		if line != "" && !logLine.MatchString(line) {
+		if line != "" && !logLine().MatchString(line) {
 			last = line
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -114,7 +115,7 @@ type HostView struct {
 }
 
 // ociVersions are the versions of the specification that config.json may be of.
-var ociVersions = regexp.MustCompile(`^1\.[0-9]+\.[0-9]+([-+].*)?$`)
+var ociVersions = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^1\.[0-9]+\.[0-9]+([-+].*)?$`) })
 
 // checkContainer refuses what can't be honoured and would change what the
 // container is. What gVisor does not need or have is passed over, as its own
@@ -122,7 +123,7 @@ var ociVersions = regexp.MustCompile(`^1\.[0-9]+\.[0-9]+([-+].*)?$`)
 // whose contents are the sentry's own.
 func checkContainer(c *specs.Spec) error {
 	switch {
-	case !ociVersions.MatchString(c.Version):
+	case !ociVersions().MatchString(c.Version):
 		return fmt.Errorf("ociVersion: expected 1.x.y, got %q", c.Version)
 	case c.Root == nil || c.Root.Path == "":
 		return fmt.Errorf("root.path: expected a path")
