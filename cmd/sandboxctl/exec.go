@@ -81,6 +81,7 @@ func (a *app) exec(ctx context.Context, name string, argv []string, f *execFlags
 		return err
 	}
 	defer control.Close()
+	control.Prepare(ctx)
 	args, err := built.Exec(store, rec, argv)
 	if err != nil {
 		return err

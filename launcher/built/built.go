@@ -43,7 +43,11 @@ func Of(store *actual.Store, rec *actual.Record) (*setup.Setup, error) {
 			return st, nil
 		}
 	}
-	return nil, fmt.Errorf("what was built for %s can't be told: %w; it runs on, and a restart writes the file anew", rec.Name, err)
+	return nil, untold(rec, err)
+}
+
+func untold(rec *actual.Record, err error) error {
+	return fmt.Errorf("what was built for %s can't be told: %w; it runs on, and a restart writes the file anew", rec.Name, err)
 }
 
 // earlierSetup is what an earlier version built, which did not write it down. It is

@@ -13,7 +13,18 @@ import (
 // Exec is how a command is started in a sandbox by default: as the
 // application was, with its environment, directory, user and capabilities.
 func Exec(store *actual.Store, rec *actual.Record, argv []string) (wire.ExecArgs, error) {
-	st, err := Of(store, rec)
+	if rec.SetupFile {
+		b, err := store.Setup(rec.Name)
+		if err != nil {
+			return wire.ExecArgs{}, untold(rec, err)
+		}
+		args, err := setup.DecodeExec(rec, b, argv)
+		if err != nil {
+			return wire.ExecArgs{}, untold(rec, err)
+		}
+		return args, nil
+	}
+	st, err := earlierSetup(store, rec)
 	if err != nil {
 		return wire.ExecArgs{}, err
 	}

@@ -127,7 +127,7 @@ func (c *Container) Execute(ctx context.Context, args wire.ExecArgs, files ...*o
 	// Files that are sent to a sentry stay open until it reads them: a reader of our
 	// output would wait for the end of the sandbox. A stopped sentry is sent none.
 	var err error
-	if c.session, err = c.openSession(ctx); err != nil {
+	if c.session, err = c.takeSession(ctx); err != nil {
 		return 0, err
 	}
 	var pid int32

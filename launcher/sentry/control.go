@@ -58,6 +58,8 @@ type Control struct {
 	sandbox   string
 	preserved []*os.File
 	session   *os.File // of what Execute has started, nil before
+	// prepared gives the session that Prepare asks for, nil if it was not called.
+	prepared chan preparedSession
 	// init is Container.init of the application's.
 	init bool
 }
@@ -95,6 +97,10 @@ func (c *Control) PeerPID() (int, error) {
 // returns an error.
 func (c *Control) Close() error {
 	err := c.conn.Close()
+	if c.prepared != nil {
+		c.session = (<-c.prepared).session // whatever came of it
+		c.prepared = nil
+	}
 	if c.session != nil {
 		err = errors.Join(err, c.session.Close())
 	}

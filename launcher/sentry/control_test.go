@@ -4,6 +4,7 @@ package sentry
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -21,6 +22,16 @@ import (
 // fakeSentry answers each connection as told. It is as hostile as it likes.
 func fakeSentry(t *testing.T, answer func(c *net.UnixConn, request string)) *Control {
 	t.Helper()
+	return fakeSentryOf(t, func(c *net.UnixConn) {
+		buf := make([]byte, 64<<10)
+		n, _ := c.Read(buf)
+		answer(c, string(buf[:n]))
+	})
+}
+
+// fakeSentryOf serves each connection as told.
+func fakeSentryOf(t *testing.T, serve func(c *net.UnixConn)) *Control {
+	t.Helper()
 	dir := t.TempDir()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, ControlSocket), Net: "unix"})
 	if err != nil {
@@ -33,9 +44,7 @@ func fakeSentry(t *testing.T, answer func(c *net.UnixConn, request string)) *Con
 			if err != nil {
 				return
 			}
-			buf := make([]byte, 64<<10)
-			n, _ := c.Read(buf)
-			answer(c, string(buf[:n]))
+			serve(c)
 			c.Close()
 		}
 	}()
@@ -72,6 +81,67 @@ func say(text string) func(*net.UnixConn, string) {
 
 // A sentry that is stopped is given no descriptors: they would stay open in its
 // queue, and a reader of our output would wait for it.
+// A session that was prepared is the one that Execute uses. Without Execute it ends with
+// the connection, whatever the sentry answers, and the sentry sees that.
+func TestPrepare(t *testing.T) {
+	t.Parallel()
+	const opened, refused, odd = `{"success":true,"err":"","result":null}`, `{"success":false,"err":"no such sink","result":null}`, `{"succ`
+	for _, answer := range []string{opened, refused, odd, ""} {
+		session := make(chan *os.File, 1)
+		methods := make(chan string, 8)
+		c := fakeSentryOf(t, func(c *net.UnixConn) {
+			for {
+				buf, oob := make([]byte, 64<<10), make([]byte, 64)
+				n, oobn, _, _, err := c.ReadMsgUnix(buf, oob)
+				if err != nil || n == 0 {
+					return
+				}
+				if fds := received(oob[:oobn]); len(fds) > 0 {
+					session <- fds[0]
+				}
+				var r struct{ Method string }
+				_ = json.Unmarshal(buf[:n], &r)
+				methods <- r.Method
+				if _, err := c.Write([]byte(answer)); err != nil || answer == "" {
+					return
+				}
+			}
+		})
+		c.Prepare(t.Context())
+		theirs := <-session
+		if answer == opened {
+			// Execute asks for no second one.
+			_, _ = c.App().Execute(t.Context(), wire.ExecArgs{})
+			if first, second := <-methods, <-methods; first != wire.MethodSession || second != wire.MethodExecuteAsync {
+				t.Errorf("asked for %s and %s", first, second)
+			}
+		}
+		if err := c.Close(); err != nil {
+			t.Errorf("%q: %v", answer, err)
+		}
+		if err := theirs.SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(theirs); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%q: the session is open: %v", answer, err)
+		}
+		_ = theirs.Close()
+	}
+}
+
+// received are the files of a message.
+func received(oob []byte) (files []*os.File) {
+	messages, _ := unix.ParseSocketControlMessage(oob)
+	for _, m := range messages {
+		fds, _ := unix.ParseUnixRights(&m)
+		for _, fd := range fds {
+			_ = unix.SetNonblock(fd, true)
+			files = append(files, os.NewFile(uintptr(fd), "received"))
+		}
+	}
+	return files
+}
+
 func TestExecuteOnStopped(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -36,6 +36,33 @@ func (c *Control) openSession(ctx context.Context) (*os.File, error) {
 	return nil, errors.Join(err, ours.Close())
 }
 
+// preparedSession is a session before its command.
+type preparedSession struct {
+	session *os.File
+	err     error
+}
+
+// Prepare has the sentry make ready for Execute, while the caller finds out what to
+// execute. Nothing else may be asked of it in between.
+func (c *Control) Prepare(ctx context.Context) {
+	prepared := make(chan preparedSession, 1)
+	c.prepared = prepared
+	go func() {
+		session, err := c.openSession(ctx)
+		prepared <- preparedSession{session, err}
+	}()
+}
+
+// takeSession returns the session that was prepared, or opens one.
+func (c *Control) takeSession(ctx context.Context) (*os.File, error) {
+	if c.prepared == nil {
+		return c.openSession(ctx)
+	}
+	p := <-c.prepared
+	c.prepared = nil
+	return p.session, p.err
+}
+
 // nameCommand tells the sentry which command belongs to the session.
 func (c *Control) nameCommand(pid int32) error {
 	if c.session == nil {

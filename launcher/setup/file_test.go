@@ -148,10 +148,51 @@ func TestFileRefused(t *testing.T) {
 		if _, err := Decode(rec, bad); err == nil || !strings.Contains(err.Error(), strings.TrimSpace(want)) {
 			t.Errorf("%v, expected %q", err, want)
 		}
+		// A command is started by the same rules. What it has no use for it does not see.
+		_, err = DecodeExec(rec, bad, nil)
+		if unseen := strings.HasPrefix(want, "unknown field"); (err == nil) != unseen || !unseen && !strings.Contains(err.Error(), strings.TrimSpace(want)) {
+			t.Errorf("for a command: %v, expected %q", err, want)
+		}
 	}
 	for _, bad := range []string{"", "null", "[]", string(b) + "{}", string(b[:len(b)-1])} {
 		if _, err := Decode(rec, []byte(bad)); err == nil {
 			t.Errorf("%.40q is a set-up", bad)
+		}
+		if _, err := DecodeExec(rec, []byte(bad), nil); err == nil {
+			t.Errorf("%.40q is a set-up, for a command", bad)
+		}
+	}
+}
+
+// A command is started as the whole set-up says.
+func TestDecodeExec(t *testing.T) {
+	t.Parallel()
+	rec := testRecord()
+	for what, change := range map[string]func(*Setup){
+		"full":              func(*Setup) {},
+		"no raw sockets":    func(st *Setup) { st.RawSockets = false },
+		"no capabilities":   func(st *Setup) { st.App().Spec.Process.Capabilities = nil },
+		"a terminal":        func(st *Setup) { st.App().Spec.Process.Terminal = true },
+		"root":              func(st *Setup) { st.App().Spec.Process.User = specs.User{} },
+		"net_raw":           func(st *Setup) { st.App().Spec.Process.Capabilities.Bounding = []string{"CAP_NET_RAW", "CAP_KILL"} },
+		"no environment":    func(st *Setup) { st.App().Spec.Process.Env = nil },
+		"another directory": func(st *Setup) { st.App().Spec.Process.Cwd = "/é" },
+	} {
+		st := full(t)
+		change(st)
+		b, err := Encode(rec, st)
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole, err := Decode(rec, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := whole.App().Spec.Process
+		p.Args = []string{"id", "-u"}
+		want := whole.Exec(p)
+		if got, err := DecodeExec(rec, b, p.Args); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, %v, expected %+v", what, got, err, want)
 		}
 	}
 }
