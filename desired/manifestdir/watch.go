@@ -20,6 +20,12 @@ import (
 	"sandboxctl.dev/desired"
 )
 
+// goneTogether is how long it takes from the first file that goes away until that is
+// told. An absence is believed when it has lasted (Options.Settle): if the first look
+// found one of many that are removed at once, all would wait for those that were found
+// by the next look.
+const goneTogether = 5 * time.Millisecond
+
 // maxLinks bounds the chain of links to the directory.
 const maxLinks = 8
 
@@ -53,6 +59,7 @@ func (d *Dir) Run(ctx context.Context) error {
 	again := time.NewTimer(time.Hour)
 	defer again.Stop()
 	last := d.identity()
+	var gone <-chan time.Time // when to tell of files that went away
 	for {
 		again.Reset(d.untilRecheck())
 		select {
@@ -74,14 +81,22 @@ func (d *Dir) Run(ctx context.Context) error {
 				d.notify()
 			}
 		case ev := <-w.events():
-			// At once: whether a file is whole is found out by Load, and a
-			// burst coalesces in the channel.
+			// At once, but for what went away: whether a file is whole is found
+			// out by Load, and a burst coalesces in the channel.
 			if w.concerns(ev) {
 				if w.mustRearm(ev) {
 					w.arm()
 				}
-				d.notify()
+				switch {
+				case ev.Op != fsnotify.Remove && ev.Op != fsnotify.Rename:
+					d.notify()
+				case gone == nil:
+					gone = time.After(goneTogether)
+				}
 			}
+		case <-gone:
+			gone = nil
+			d.notify()
 		case err := <-w.errors():
 			// Events were lost, so anything may have changed.
 			if !errors.Is(err, fsnotify.ErrEventOverflow) {
