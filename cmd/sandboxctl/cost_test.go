@@ -29,7 +29,7 @@ func TestGetSystemCalls(t *testing.T) {
 	}
 	const few, many = 4, 20
 	for what, of := range map[string]func(*testing.T, *cli, int){
-		"running": putLive, "running, in a directory below": putLiveBelow, "not started": putWanted,
+		"running": putLive, "running, in a directory below": putLiveBelow, "stopped": putStopped,
 	} {
 		t.Run(what, func(t *testing.T) {
 			least := func(n int) int {
@@ -78,14 +78,13 @@ func putLiveIn(t *testing.T, c *cli, below string, n int) {
 	}
 }
 
-// putWanted makes manifests of sandboxes that have no record.
-func putWanted(t *testing.T, c *cli, n int) {
+// putStopped makes records and manifests of sandboxes without processes. One that had no
+// record would have `get` look through all processes of the host.
+func putStopped(t *testing.T, c *cli, n int) {
 	t.Helper()
-	s, err := actual.OpenStore(c.state)
-	must(t, err)
-	must(t, s.Close())
 	for i := range n {
 		name := fmt.Sprintf("s%d", i)
+		c.records(name)
 		must(t, os.Rename(c.manifest(name), filepath.Join(c.manifests, name+".yaml")))
 	}
 }
