@@ -108,6 +108,12 @@ func (a *app) newViewerBy(policy bool) (*viewer, error) {
 		opts.Policy = nil
 	}
 	v.notePolicy()
+	if policy {
+		// It takes about as long to decode as the records do. Load asks again, and gets
+		// what is there then: all that is read ahead is a file that does not change.
+		v.file = a.policyFile(v.info)
+		go func() { _, _ = v.file.Load() }()
+	}
 	opts.Memory = a.memoryOf(v.info)
 	v.dir = manifestdir.New(opts)
 	v.view = view.View{Source: v, Observer: v, Network: lookAtNetwork, Policy: reconcile.DefaultPolicy()}
