@@ -250,6 +250,30 @@ func (g *goferUnderTest) entries() (texts []string) {
 	return texts
 }
 
+// A gofer that serves and logs a little collects no garbage: what a collection needs of
+// memory is more than what it gives back, and it took processor time while the sentry
+// waited for the root.
+func TestGoferCollectsNothing(t *testing.T) {
+	t.Parallel()
+	s := serve(t, hostFiles(t), true)
+	s.env = []string{"GODEBUG=gctrace=1"}
+	g := startGofer(t, s)
+	g.open()
+	g.jailed()
+	for i := range 100 {
+		_, err := fmt.Fprintf(g.out[0], "line %d\n", i)
+		must(t, err)
+	}
+	until(t, "the last line is not written", func() bool { return slices.Contains(g.entries(), "line 99") })
+	g.sentry.in.Close()
+	for _, w := range g.out {
+		must(t, w.Close())
+	}
+	if code := g.exit(); code != gofer.ExitOK || strings.Contains(g.stderr.String(), "gc ") {
+		t.Errorf("exit code %d, it says %q", code, g.stderr.String())
+	}
+}
+
 // The logs are rotated, and survive a full disk, with what a jailed gofer may
 // still do.
 func TestGoferLogs(t *testing.T) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -58,8 +57,8 @@ func Main(argv []string) int {
 		fmt.Fprintf(os.Stderr, "gofer: %v\n", err)
 		return gofer.ExitFailed
 	}
-	// Set-up garbage is a large part of an idle gofer's memory.
-	debug.FreeOSMemory()
+	// No collection of what the set-up has left, as there is in a sentry: it is less than
+	// a collection itself needs.
 
 	// Connections end with their sentry. They are not waited for: a request
 	// that hangs in a dead filesystem must not keep this process.

@@ -209,6 +209,7 @@ type served struct {
 	files    []*os.File // what the mounts need, numbered from fdFirst
 	logs     *os.File   // directory
 	maxBytes int64
+	env      []string
 }
 
 // The numbers of the descriptors in the gofer.
@@ -269,7 +270,7 @@ func startGofer(t *testing.T, s served) *goferUnderTest {
 	ctx, cancel := context.WithCancel(context.Background())
 	g.cmd = exec.CommandContext(ctx, bin)
 	g.cmd.Args = gofer.Argv(fdConfig, "web", "/state")
-	g.cmd.Env, g.cmd.Dir = []string{}, "/"
+	g.cmd.Env, g.cmd.Dir = append([]string{}, s.env...), "/"
 	g.cmd.ExtraFiles = append([]*os.File{conf}, files...)
 	g.cmd.Stderr = &g.stderr
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{
