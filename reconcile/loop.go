@@ -57,7 +57,8 @@ type Options struct {
 	Workers int
 	// Resync is how often a pass is made without a reason (default 30 s).
 	Resync time.Duration
-	// Rest is the least time between two passes for the same reason (default: none).
+	// Rest is the least time between two passes for the same reason, but for the first
+	// ones after a quiet time (default: none).
 	Rest time.Duration
 	// ShutdownGrace is how long operations that do not wait for others may take
 	// to finish when Run is told to end (default 2 s). Sandboxes go on running,

@@ -5,9 +5,12 @@ package reconcile
 import "time"
 
 // restPart is how many times as long as the last pass a rest is, up to maxRest.
+// maxCredit is how many passes may come without a rest after a quiet time: one change
+// is often two events, as a file that is removed and another one that is put in.
 const (
-	restPart = 3
-	maxRest  = time.Second
+	restPart  = 3
+	maxRest   = time.Second
+	maxCredit = 3
 )
 
 // rest is how long to wait between two passes for the same reason. A program that
@@ -20,13 +23,30 @@ func (l *Loop) rest() time.Duration {
 	return min(max(l.opts.Rest, restPart*time.Duration(l.took.Load())), maxRest)
 }
 
-// wakes makes one channel of all that starts a pass. The first wake comes through at
-// once; those that follow soon are one, after the rest.
+// credit counts the passes that need no rest before them. One is earned in each rest.
+type credit struct {
+	passes float64
+	since  time.Time
+}
+
+// spend takes one pass, and says how long to rest before the next one.
+func (c *credit) spend(now time.Time, rest time.Duration) time.Duration {
+	if rest <= 0 {
+		return 0
+	}
+	c.passes = min(maxCredit, c.passes+now.Sub(c.since).Seconds()/rest.Seconds()) - 1
+	c.since = now
+	return time.Duration(max(0, 1-c.passes) * float64(rest))
+}
+
+// wakes makes one channel of all that starts a pass. The first wakes come through at
+// once; when they go on, those that follow soon are one, after the rest.
 func (l *Loop) wakes() (<-chan struct{}, func()) {
 	out := make(chan struct{}, 1)
 	quit := make(chan struct{})
 	for _, c := range append([]<-chan struct{}{l.wake}, l.opts.Wakes...) {
 		go func() {
+			left := credit{passes: maxCredit, since: time.Now()}
 			for {
 				select {
 				case <-quit:
@@ -40,7 +60,11 @@ func (l *Loop) wakes() (<-chan struct{}, func()) {
 				case out <- struct{}{}:
 				default:
 				}
-				rested := time.NewTimer(l.rest())
+				wait := left.spend(time.Now(), l.rest())
+				if wait == 0 {
+					continue
+				}
+				rested := time.NewTimer(wait)
 				select {
 				case <-quit:
 					rested.Stop()
