@@ -4,9 +4,6 @@ package desired
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
 	"slices"
 
 	"sandboxctl.dev/desired/yamldoc"
@@ -97,8 +94,6 @@ type Snapshot struct {
 	// Policy is what the manifests were judged by, nil if by none: then no
 	// policy was asked for, or Reason is ReasonPolicyUnusable.
 	Policy Policy
-	// Digest changes whenever anything above does.
-	Digest string
 }
 
 // Bounds are those of the policy, none if there is none.
@@ -147,26 +142,4 @@ func FileFor(s *Snapshot, name string) (file string, defined bool) {
 		}
 	}
 	return name + ".yaml", false
-}
-
-// Seal sets the Digest of a snapshot that is complete.
-func (s *Snapshot) Seal() {
-	policy := ""
-	if s.Policy != nil {
-		policy = s.Policy.Digest()
-	}
-	h := sha256.New()
-	fmt.Fprintf(h, "%s\x00", policy)
-	fmt.Fprintf(h, "%t\x00%s\x00%s\x00%q\x00", s.Complete, s.Reason, s.Message, s.Gone)
-	for i := range s.Entries {
-		e := &s.Entries[i]
-		fmt.Fprintf(h, "%s\x00%s\x00%p\x00", e.Hash, e.Source, e.Sandbox)
-	}
-	for _, p := range s.Problems {
-		fmt.Fprintf(h, "%s\x00%s\x00", p.Name, p.Error())
-	}
-	for _, w := range s.Warnings {
-		fmt.Fprintf(h, "%s\x00%q\x00", w.Error(), w.Names)
-	}
-	s.Digest = hex.EncodeToString(h.Sum(nil))
 }

@@ -151,7 +151,7 @@ func (p *policed) Load(ctx context.Context) (*desired.Snapshot, error) {
 	out := *s
 	policy := p.policy.Load()
 	if policy == nil {
-		return &desired.Snapshot{Reason: desired.ReasonPolicyUnusable, Message: "the policy is broken", Digest: "broken"}, nil
+		return &desired.Snapshot{Reason: desired.ReasonPolicyUnusable, Message: "the policy is broken"}, nil
 	}
 	out.Policy = policy
 	return &out, nil

@@ -228,7 +228,7 @@ func (a *app) newDaemon(f *daemonFlags, store *actual.Store, opts launcher.Optio
 		return nil, err
 	}
 	var removals []time.Time
-	dirOpts := manifestdir.Options{Path: manifests, AllowEmpty: f.allowEmpty, PollEvery: f.pollEvery, BootID: boot, Policy: hostPolicy.Policy}
+	dirOpts := manifestdir.Options{Path: manifests, AllowEmpty: f.allowEmpty, PollEvery: f.pollEvery, Resync: f.resync, BootID: boot, Policy: hostPolicy.Policy}
 	list, err := store.List()
 	if err != nil {
 		return nil, err

@@ -26,22 +26,26 @@ type absences struct {
 	doubt   bool
 	arrival time.Time
 	filled  int
-	seen    map[string]sighting // names of the last look that are still wanted, and /files that may be of any
-	missing map[string]absence  // names that were there before
-	broken  []string            // see Memory.Broken
-	gone    []string            // see Memory.Gone
+	seen    map[string]string  // keys that are there → the file that each was seen in last
+	look    int                // the number of the last look that was taken in
+	missing map[string]absence // keys that were there before
+	broken  []string           // see Memory.Broken
+	gone    []string           // see Memory.Gone
 }
 
 func newAbsences(wait time.Duration, once bool) *absences {
-	return &absences{wait: wait, once: once, seen: map[string]sighting{}, missing: map[string]absence{}}
+	return &absences{wait: wait, once: once, seen: map[string]string{}, missing: map[string]absence{}}
 }
 
 // look is what one look at the directory has found.
 type look struct {
 	number   int
 	files    map[string]*fileEntry
-	entries  []desired.Entry
 	problems []desired.Problem
+	// changed are the keys that may have come or gone since the last look that was taken
+	// in; settle empties it. present tells which of them are there.
+	changed map[string]bool
+	present func(key string) (file string, there bool)
 	// pending says that something else in it must last to be believed.
 	pending bool
 }
@@ -87,7 +91,7 @@ func (a *absences) settle(l *look, now time.Time) (delays []delay) {
 		later(a.wait-now.Sub(a.first), "the manifests directory was read for the first time a moment ago")
 		later(a.refilling(len(l.files), now), "the manifests directory came back a moment ago, and may not be complete yet")
 	}
-	a.look(l, now)
+	a.take(l, now)
 	var gone []string
 	for n, m := range a.missing {
 		_, there := a.seen[n]
@@ -128,32 +132,35 @@ func (a *absences) refilling(files int, now time.Time) time.Duration {
 	return left
 }
 
-// look notes what is there, and since when that is missing which was there before.
-func (a *absences) look(l *look, now time.Time) {
-	present := make(map[string]sighting, len(l.entries))
-	for i := range l.entries {
-		e := &l.entries[i]
-		present[e.Sandbox.Metadata.Name] = sighting{e.Source.File, l.number}
-		delete(a.missing, e.Sandbox.Metadata.Name)
-	}
-	for _, p := range l.problems {
-		if p.Name != "" {
-			present[p.Name] = sighting{p.File, l.number}
-		} else if p.File != "" {
-			// It may be anybody's. No name has a slash.
-			present["/"+p.File] = sighting{p.File, l.number}
+// due says whether an absence has lasted, so that the next look decides on it.
+func (a *absences) due(now time.Time) bool {
+	for _, m := range a.missing {
+		if now.Sub(m.since) >= a.wait {
+			return true
 		}
 	}
-	for n, last := range a.seen {
-		if l.holds(n) {
-			present[n] = last // mended, perhaps
+	return false
+}
+
+// take notes what has come, and since when that is missing which was there before.
+func (a *absences) take(l *look, now time.Time) {
+	for n := range l.changed {
+		if file, there := l.present(n); there {
+			a.seen[n] = file
+			delete(a.missing, n)
+			continue
 		}
-		_, there := present[n]
-		if _, waiting := a.missing[n]; !there && !waiting {
-			a.missing[n] = absence{since: now, last: last}
+		file, was := a.seen[n]
+		if !was || l.holds(n) {
+			continue // of a file that is there: mended, perhaps
+		}
+		delete(a.seen, n)
+		if _, waiting := a.missing[n]; !waiting {
+			a.missing[n] = absence{since: now, last: sighting{file, a.look}}
 		}
 	}
-	a.seen = present
+	clear(l.changed)
+	a.look = l.number
 }
 
 // holds says whether n, as kept in seen, is a file that is there.

@@ -131,7 +131,7 @@ func TestAbsences(t *testing.T) {
 		files := map[string]*fileEntry{}
 		for i, s := range c.steps {
 			now := start.Add(s.at * time.Millisecond)
-			l := s.look(i+1, files)
+			l := s.look(i+1, files, a.seen)
 			var delays []delay
 			if s.away {
 				a.away(now)
@@ -177,8 +177,17 @@ func checkDelays(t *testing.T, name string, i int, delays []delay, s step, start
 }
 
 // look is what a step finds. files are those of the looks before, which it changes.
-func (s *step) look(number int, files map[string]*fileEntry) *look {
-	l := &look{number: number, files: files, pending: s.pending}
+func (s *step) look(number int, files map[string]*fileEntry, seen map[string]string) *look {
+	changed := map[string]bool{}
+	for key := range seen {
+		changed[key] = true
+	}
+	l := &look{number: number, files: files, pending: s.pending, changed: changed}
+	found := map[string]string{}
+	l.present = func(key string) (string, bool) {
+		at, there := found[key]
+		return at, there
+	}
 	there := map[string]bool{}
 	file := func(p string) *fileEntry {
 		there[p] = true
@@ -193,7 +202,7 @@ func (s *step) look(number int, files map[string]*fileEntry) *look {
 			at = name + ".yaml"
 		}
 		file(at)
-		l.entries = append(l.entries, desired.Entry{Sandbox: &desired.Sandbox{Metadata: desired.Metadata{Name: name}}, Source: desired.Position{File: at}})
+		found[name] = at
 	}
 	for b := range strings.FieldsSeq(s.broken) {
 		p := desired.Problem{Message: "it is broken", Opaque: strings.HasSuffix(b, "!")}
@@ -203,6 +212,7 @@ func (s *step) look(number int, files map[string]*fileEntry) *look {
 		p.File = b
 		file(b).names = map[string]bool{mentioned: true}
 		l.problems = append(l.problems, p)
+		found[problemKey(&p)] = p.File
 	}
 	for c := range strings.FieldsSeq(s.changed) {
 		fresh := *file(c)
@@ -214,6 +224,9 @@ func (s *step) look(number int, files map[string]*fileEntry) *look {
 		if !there[p] {
 			delete(files, p)
 		}
+	}
+	for key := range found {
+		changed[key] = true
 	}
 	return l
 }

@@ -8,16 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
-	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
 
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/trustedfile"
-	"sandboxctl.dev/desired/yamldoc"
 )
 
 // Options configure a Dir. The zero value of a duration is its default.
@@ -36,6 +35,9 @@ type Options struct {
 	// PollEvery is how often it is looked whether the directory is still the
 	// same one; where there are no notifications, what is in it (default 10 s).
 	PollEvery time.Duration
+	// Resync is how often the reader calls Load without a reason. Such a call looks at
+	// everything, whatever notifications have told (default: as PollEvery).
+	Resync time.Duration
 	// Once makes the first look be believed as it is, for a program that looks
 	// only once. Otherwise an absence at the first look must last as well.
 	Once bool
@@ -61,32 +63,41 @@ type Dir struct {
 	// newWatcher is fsnotify's; tests make it fail.
 	newWatcher func() (*fsnotify.Watcher, error)
 
+	notices notices
+
 	mu      sync.Mutex
-	files   map[string]*fileEntry // by path relative to the directory
+	index   *index
 	memory  Memory
 	last    *desired.Snapshot
 	absent  *absences
 	top     Identity // at the last look
 	looks   int      // at the directory, since the start
 	pending bool     // something that the last Load saw must last to be believed
+	whole   whole    // the last look at everything
+	glanced bool     // since then there were looks at a part
+	told    telling  // what last tells
+	// examined counts looks at single files, for a test of what a change costs.
+	examined atomic.Int64
 	// dirMissing are the remembered directories that are not there, since when.
 	dirMissing map[string]time.Time
 	rules      IgnoreRules       // of the last look
 	ignores    map[string]string // the texts of ignore files
-	links      bool              // of the files that were read, some are links
-	recheck    time.Time         // when Load must be called again at the latest
-	degraded   string
+	// links says that there are links: then a file of any name may be a manifest.
+	links    atomic.Bool
+	recheck  time.Time // when Load must be called again at the latest
+	degraded string
 }
 
 // New returns a source of the directory. Nothing is read yet.
 func New(opts Options) *Dir {
 	opts.Settle = cmp.Or(opts.Settle, 100*time.Millisecond)
 	opts.PollEvery = cmp.Or(opts.PollEvery, 10*time.Second)
+	opts.Resync = cmp.Or(opts.Resync, opts.PollEvery)
 	d := &Dir{
 		opts:    opts,
 		changes: make(chan struct{}, 1),
 		dirty:   make(chan struct{}, 1),
-		files:   map[string]*fileEntry{},
+		index:   newIndex(),
 		absent:  newAbsences(opts.Settle, opts.Once),
 
 		dirMissing: map[string]time.Time{},
@@ -128,6 +139,8 @@ func (d *Dir) Degraded() string {
 // Load reads the directory. Files that did not change since the last call are
 // not read again, and if nothing changed the same Snapshot is returned. It
 // never fails: what is wrong is in the Snapshot.
+//
+// While notifications are to be relied on it looks only at the files that they name.
 func (d *Dir) Load(ctx context.Context) (*desired.Snapshot, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -141,7 +154,7 @@ func (d *Dir) Load(ctx context.Context) (*desired.Snapshot, error) {
 	policy, policyDigest, err := d.policy()
 	if err == nil {
 		snap.Policy = policy
-		id, err = d.scan(ctx, snap, policyDigest)
+		id, err = d.look(ctx, snap, policyDigest)
 	}
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -163,12 +176,25 @@ func (d *Dir) Load(ctx context.Context) (*desired.Snapshot, error) {
 		d.identify(snap, id)
 	}
 	d.judge(snap, err != nil)
-	snap.Seal()
-	if d.last != nil && d.last.Digest == snap.Digest {
+	d.whole.calm = err == nil && d.calm(snap)
+	told := telling{
+		complete: snap.Complete, reason: snap.Reason, message: snap.Message, gone: strings.Join(snap.Gone, " "),
+		policy: policyDigest, away: err != nil, revision: d.index.revision,
+	}
+	if d.last != nil && d.told == told {
 		return d.last, nil
 	}
-	d.last = snap
+	d.last, d.told = snap, told
 	return snap, nil
+}
+
+// telling is all that a snapshot depends on: the same makes the same snapshot.
+type telling struct {
+	complete        bool
+	reason, message string
+	gone, policy    string
+	away            bool
+	revision        uint64
 }
 
 // judge finds out what is in the directory and which absences are believed. away says
@@ -184,7 +210,7 @@ func (d *Dir) judge(s *desired.Snapshot, away bool) {
 		// the records have what is needed to go on.
 		d.resolve(s)
 	}
-	l := &look{number: d.looks, files: d.files, entries: s.Entries, problems: s.Problems, pending: d.pending}
+	l := &look{number: d.looks, files: d.index.files, problems: s.Problems, pending: d.pending, changed: d.index.changed, present: d.index.present}
 	if !away && !replaced {
 		for _, w := range d.absent.settle(l, now) {
 			d.incomplete(s, desired.ReasonUnsettled, "%s", w.why)
@@ -225,39 +251,15 @@ func (d *Dir) incomplete(s *desired.Snapshot, reason, format string, args ...any
 
 // resolve makes the entries of the snapshot out of the files.
 func (d *Dir) resolve(s *desired.Snapshot) {
-	byName := map[string]*desired.Entry{}
-	twice := map[string]desired.Position{}
-	for _, f := range d.sorted() {
-		s.Problems = append(s.Problems, f.problems...)
+	s.Entries, s.Problems = d.index.all(), d.index.problems()
+	for _, f := range d.index.oddFiles() {
 		if f.foreign != nil {
 			s.Warnings = append(s.Warnings, *f.foreign)
 		}
 		if f.unsettled {
 			d.incomplete(s, desired.ReasonUnsettled, "%s is being written", f.path)
 		}
-		for i := range f.entries {
-			e := &f.entries[i]
-			name := e.Sandbox.Metadata.Name
-			if other, ok := byName[name]; ok {
-				if _, reported := twice[name]; !reported {
-					twice[name] = other.Source
-					s.Problems = append(s.Problems, desired.DuplicateProblem(other.Source, name, e.Source))
-				}
-				s.Problems = append(s.Problems, desired.DuplicateProblem(e.Source, name, other.Source))
-				continue
-			}
-			byName[name] = e
-		}
 	}
-	for name, e := range byName {
-		// Neither of two definitions counts: which one is meant is not ours
-		// to guess, and the sandbox keeps what it has.
-		if _, bad := twice[name]; !bad {
-			s.Entries = append(s.Entries, *e)
-		}
-	}
-	slices.SortFunc(s.Entries, func(a, b desired.Entry) int { return cmp.Compare(a.Sandbox.Metadata.Name, b.Sandbox.Metadata.Name) })
-	yamldoc.SortProblems(s.Problems)
 	if n := len(s.Problems); n > 0 {
 		first := s.Problems[0]
 		d.incomplete(s, desired.ReasonInvalidManifests, "%s in the manifests, the first: %s; a sandbox whose manifest is missing keeps running if one of these files may define it", count(n, "problem"), first.Error())
@@ -277,8 +279,4 @@ func (d *Dir) lookAgain(at time.Time) {
 		d.recheck = at
 	}
 	d.markDirty()
-}
-
-func (d *Dir) sorted() []*fileEntry {
-	return slices.SortedFunc(maps.Values(d.files), func(a, b *fileEntry) int { return cmp.Compare(a.path, b.path) })
 }

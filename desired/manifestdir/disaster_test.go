@@ -92,7 +92,7 @@ func (x *disaster) run(t *testing.T, hammer bool) {
 	}
 	// An absence counts after a time that no tool takes to put a file back, not on
 	// a machine that is busy either; it is waited for in none of these.
-	d.dir = New(Options{Path: d.m, Settle: 5 * time.Second, PollEvery: poll, BootID: "boot", Once: true})
+	d.dir = New(Options{Path: d.m, Settle: 5 * time.Second, PollEvery: poll, Resync: x.resync, BootID: "boot", Once: true})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {

@@ -76,27 +76,19 @@ func (d *Dir) isStill(was, id Identity) bool {
 func (e *fileEntry) defines() bool  { return len(e.entries) > 0 }
 func (e *fileEntry) concerns() bool { return e.defines() || len(e.problems) > 0 || e.unsettled }
 
-func (d *Dir) any(is func(*fileEntry) bool) bool {
-	for _, f := range d.files {
-		if is(f) {
-			return true
-		}
-	}
-	return false
-}
-
 // identify compares the directory with the one that is remembered.
 func (d *Dir) identify(s *desired.Snapshot, id Identity) {
 	m := &d.memory
 	same := d.isStill(m.Identity, id)
+	in := d.index.below(".")
 	switch {
-	case d.any((*fileEntry).defines):
+	case in.defines > 0:
 		// It holds manifests: whatever it was before, it is the one now. That
 		// a swap took too much away is the deletion guard's to judge.
 		m.Identity, m.BootID, m.Emptied = id, d.opts.BootID, false
 	case m.Ino == 0 && !d.opts.Expected, same && m.Emptied:
 		// Never held anything, or was emptied before by its author.
-	case (same || m.Ino == 0) && d.any((*fileEntry).concerns):
+	case (same || m.Ino == 0) && in.concerns > 0:
 		// What is there can't be read now.
 	case same || d.opts.AllowEmpty:
 		m.Identity, m.BootID, m.Emptied = id, d.opts.BootID, true
@@ -109,17 +101,10 @@ func (d *Dir) identify(s *desired.Snapshot, id Identity) {
 // identifyBelow compares the directories below the top with those that are
 // remembered: a volume of manifests that is not mounted leaves an empty directory.
 func (d *Dir) identifyBelow(sc *scanner, top Identity) {
-	holding := map[string]bool{}
-	occupied := map[string]bool{}
-	for _, f := range d.files {
-		for p := path.Dir(f.path); p != "."; p = path.Dir(p) {
-			holding[p] = holding[p] || f.defines()
-			occupied[p] = occupied[p] || f.concerns()
-		}
-	}
+	holding := func(p string) bool { return d.index.below(p).defines > 0 }
 	// A tree that was replaced as a whole, by one that holds manifests, is the one
 	// now with all that is below it.
-	swapped := map[string]bool{"": d.memory.Ino != 0 && !d.isStill(d.memory.Identity, top) && d.any((*fileEntry).defines)}
+	swapped := map[string]bool{"": d.memory.Ino != 0 && !d.isStill(d.memory.Identity, top) && holding(".")}
 	keep := map[string]Identity{}
 	now := time.Now()
 	for _, p := range slices.Sorted(maps.Keys(d.memory.Dirs)) {
@@ -132,14 +117,14 @@ func (d *Dir) identifyBelow(sc *scanner, top Identity) {
 		if above == "." {
 			above = ""
 		}
-		swapped[p] = swapped[above] || entered && holding[p] && !d.isStill(was, id)
+		swapped[p] = swapped[above] || entered && holding(p) && !d.isStill(was, id)
 		switch {
-		case holding[p] || swapped[above] || d.opts.AllowEmpty || sc.ignored(p, true):
+		case holding(p) || swapped[above] || d.opts.AllowEmpty || sc.ignored(p, true):
 			continue
 		case entered && d.isStill(was, id):
 			// Unless what is there can't be read now, or it was unmounted after it was
 			// listed, which takes its files away as well.
-			if occupied[p] || sc.identity(p) != fmt.Sprint(id) {
+			if d.index.below(p).concerns > 0 || sc.identity(p) != fmt.Sprint(id) {
 				keep[p] = was
 				d.lookAgain(now.Add(d.opts.Settle))
 			}
@@ -169,8 +154,8 @@ func (d *Dir) identifyBelow(sc *scanner, top Identity) {
 			delete(d.dirMissing, p)
 		}
 	}
-	for p := range holding {
-		if holding[p] {
+	for p := range d.index.dirs {
+		if p != "." && holding(p) {
 			keep[p] = sc.dirs[p]
 		}
 	}

@@ -33,6 +33,7 @@ func (sc *scanner) readIgnore(rel string) {
 	text, err := sc.readSmall(p)
 	switch {
 	case errors.Is(err, trustedfile.ErrWriting):
+		sc.unsure = true
 		sc.d.incomplete(sc.snap, desired.ReasonUnsettled, "%s is being written", p)
 		sc.d.lookAgain(time.Now().Add(sc.d.opts.Settle / 5))
 		text = sc.d.ignores[p]

@@ -49,7 +49,7 @@ type fileEntry struct {
 	names map[string]bool
 }
 
-// scan reads what changed in the directory into d.files and reports what is
+// scan reads what changed in the directory into the index and reports what is
 // not a file it can read.
 func (d *Dir) scan(ctx context.Context, s *desired.Snapshot, policyDigest string) (Identity, error) {
 	// The one place where a link is followed out of the directory: the configured
@@ -71,14 +71,20 @@ func (d *Dir) scan(ctx context.Context, s *desired.Snapshot, policyDigest string
 	if err := ctx.Err(); err != nil {
 		return Identity{}, err // some were not looked at
 	}
-	d.files, d.links, d.rules = files, len(sc.linked) > 0, sc.rules
+	sc.replace(files)
+	d.links.Store(sc.links)
+	d.rules = sc.rules
+	d.whole.top, d.whole.dirs = id, sc.dirs
 	d.identifyBelow(sc, id)
+	d.whole.plain = !sc.unsure && len(s.Problems) == 0
+	d.index.walked(s.Problems)
 	// A directory that was swapped while it was read is none.
 	again, err := os.Stat(d.opts.Path)
 	if err != nil {
 		return Identity{}, err
 	}
 	if now, err := top.Stat(); err != nil || !os.SameFile(again, now) {
+		d.whole.plain = false
 		d.incomplete(s, desired.ReasonUnsettled, "the manifests directory was replaced while it was read")
 		d.lookAgain(time.Now().Add(d.opts.Settle))
 	}
@@ -94,17 +100,20 @@ type scanner struct {
 	paths []string // of the manifest files
 	// linked are those of paths that a link leads to.
 	linked map[string]bool
+	links  bool   // there are links
 	policy string // the digest of Snapshot.Policy
 	// seen are the directories that have been entered, by device and inode:
 	// links that lead back would multiply without end.
 	seen  map[[2]uint64]string
 	dirs  map[string]Identity // those below the top, by path
 	rules IgnoreRules
+	// unsure says that an ignore file is being written.
+	unsure bool
 }
 
-// files brings the entries of the files up to date, on all processors: parsing
-// is most of the work of a program that starts.
-func (sc *scanner) files() map[string]*fileEntry {
+// files looks at all paths, on all processors: parsing is most of the work of a program
+// that starts. An entry is nil if its file was removed meanwhile.
+func (sc *scanner) files() []*fileEntry {
 	entries := make([]*fileEntry, len(sc.paths))
 	var next atomic.Int64
 	var wg sync.WaitGroup
@@ -118,22 +127,47 @@ func (sc *scanner) files() map[string]*fileEntry {
 	}
 	work()
 	wg.Wait()
-	out := make(map[string]*fileEntry, len(entries))
-	for _, e := range entries {
-		if e == nil {
-			continue // removed while we looked
-		}
-		out[e.path] = e
-		if e.unsettled {
-			// Sooner than Settle: the end of the writing is what everybody
-			// waits for, and nothing notifies of it.
-			sc.d.lookAgain(time.Now().Add(sc.d.opts.Settle / 5))
-		}
-		if e.unread {
-			sc.d.lookAgain(time.Now().Add(min(linkRecheck, sc.d.opts.PollEvery)))
+	return entries
+}
+
+// replace makes the files that were found all that there are.
+func (sc *scanner) replace(entries []*fileEntry) {
+	found := 0
+	for i, e := range entries {
+		sc.take(sc.paths[i], e)
+		if e != nil {
+			found++
 		}
 	}
-	return out
+	files := sc.d.index.files
+	if found == len(files) {
+		return
+	}
+	there := make(map[string]bool, len(sc.paths))
+	for _, p := range sc.paths {
+		there[p] = true
+	}
+	for p := range files {
+		if !there[p] {
+			sc.d.index.put(p, nil)
+		}
+	}
+}
+
+// take puts the entry of a file into the index, nil if there is none.
+func (sc *scanner) take(p string, e *fileEntry) {
+	sc.d.index.put(p, e)
+	if e == nil {
+		return // removed while we looked
+	}
+	if e.unsettled {
+		// Sooner than Settle: the end of the writing is what everybody
+		// waits for, and nothing notifies of it.
+		sc.d.lookAgain(time.Now().Add(sc.d.opts.Settle / 5))
+	}
+	if e.unread {
+		sc.d.lookAgain(time.Now().Add(min(linkRecheck, sc.d.opts.PollEvery)))
+	}
 }
 
 // problem reports what is not a file that can be read: it may define any sandbox.
@@ -191,6 +225,7 @@ func (sc *scanner) dir(dir *os.File, rel string, depth int, linked bool) error {
 	for _, e := range entries {
 		name := e.Name()
 		p := path.Join(rel, name)
+		sc.links = sc.links || e.Type()&fs.ModeSymlink != 0 && name[0] != '.'
 		switch {
 		case strings.HasPrefix(name, "."), sc.ignored(p, e.IsDir()):
 		case !yamldoc.Printable(name, ""):
@@ -346,7 +381,8 @@ func (sc *scanner) target(p string) string {
 // file returns the entry of one file, the old one if it did not change, nil if
 // there is none. It is called from several goroutines.
 func (sc *scanner) file(p string) *fileEntry {
-	old := sc.d.files[p]
+	sc.d.examined.Add(1)
+	old := sc.d.index.files[p]
 	if !sc.linked[p] && old.isStill(int(sc.top.Fd()), sc.policy) {
 		return old
 	}

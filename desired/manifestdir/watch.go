@@ -51,6 +51,7 @@ func (d *Dir) notify() {
 func (d *Dir) Run(ctx context.Context) error {
 	w := &watch{d: d}
 	defer w.close()
+	defer d.notices.watch(false)
 	w.arm()
 	// What happened before the watch was there.
 	d.notify()
@@ -76,17 +77,17 @@ func (d *Dir) Run(ctx context.Context) error {
 				last = now
 				w.arm()
 				d.notify()
-			case now != d.looked():
-				// It was another one in between, when it was looked at.
+			case now != d.looked(), d.lookedAtPart():
+				// It was another one in between, when it was looked at; or what
+				// notifications told is compared with what there is.
+				d.notices.anything()
 				d.notify()
 			}
 		case ev := <-w.events():
 			// At once, but for what went away: whether a file is whole is found
 			// out by Load, and a burst coalesces in the channel.
 			if w.concerns(ev) {
-				if w.mustRearm(ev) {
-					w.arm()
-				}
+				w.tell(ev)
 				switch {
 				case ev.Op != fsnotify.Remove && ev.Op != fsnotify.Rename:
 					d.notify()
@@ -118,12 +119,11 @@ func (d *Dir) untilRecheck() time.Duration {
 	return max(time.Until(d.recheck), time.Millisecond)
 }
 
-// hasLinks says whether manifests are reached through links: then a file of any name
-// may be one.
-func (d *Dir) hasLinks() bool {
+// lookedAtPart says whether there were looks at a part since the last one at everything.
+func (d *Dir) lookedAtPart() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.links
+	return d.glanced
 }
 
 func (d *Dir) setDegraded(why string) {
@@ -192,6 +192,7 @@ type watch struct {
 
 // arm makes the watches again.
 func (w *watch) arm() {
+	defer func() { w.d.notices.watch(!w.failed) }()
 	w.close()
 	fw, err := w.d.newWatcher()
 	if err != nil {
@@ -265,10 +266,27 @@ func (w *watch) fail(err error) {
 // concerns says whether an event is about the directory or the way to it, and
 // not about its neighbours.
 func (w *watch) concerns(ev fsnotify.Event) bool {
-	if ev.Op == fsnotify.Write && !IsManifestName(ev.Name) && filepath.Base(ev.Name) != desired.IgnoreFile && !w.d.hasLinks() {
+	base := filepath.Base(ev.Name)
+	if ev.Op == fsnotify.Write && !IsManifestName(base) && base != desired.IgnoreFile && !w.d.links.Load() {
 		return false // a log, perhaps the one of this program
 	}
+	if strings.HasPrefix(base, ".") && !strings.HasPrefix(base, "..") && base != desired.IgnoreFile && !w.way[ev.Name] && !w.d.links.Load() {
+		return false // what an editor or `apply` makes beside a manifest, to rename it
+	}
 	return w.way[ev.Name] || ev.Name == w.top || strings.HasPrefix(ev.Name, w.top+"/")
+}
+
+// tell notes what an event is about.
+func (w *watch) tell(ev fsnotify.Event) {
+	p, below := strings.CutPrefix(ev.Name, w.top+"/")
+	switch {
+	case w.mustRearm(ev):
+		w.arm()
+	case below:
+		w.d.notices.path(p)
+	default:
+		w.d.notices.anything()
+	}
 }
 
 // mustRearm says whether an event changed what must be watched: something on
@@ -284,11 +302,11 @@ func (w *watch) mustRearm(ev fsnotify.Event) bool {
 	if strings.HasPrefix(base, ".") {
 		return strings.HasPrefix(base, "..") || base == desired.IgnoreFile // ..data
 	}
-	if filepath.Ext(base) == "" {
-		return true // perhaps a directory
-	}
 	info, err := os.Lstat(ev.Name)
-	return err == nil && !info.Mode().IsRegular()
+	if err != nil {
+		return filepath.Ext(base) == "" // perhaps a directory
+	}
+	return !info.Mode().IsRegular()
 }
 
 func (w *watch) events() <-chan fsnotify.Event {

@@ -26,7 +26,6 @@ type World struct {
 	want     map[string]*desired.Entry
 	complete bool
 	warnings []desired.Warning
-	digest   int
 	records  map[string]*actual.Record
 	procs    map[int]bool // alive
 	lastPID  int
@@ -103,7 +102,6 @@ func (w *World) Want(e *desired.Entry) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.want[e.Sandbox.Metadata.Name] = e
-	w.digest++
 	w.notify()
 }
 
@@ -112,7 +110,6 @@ func (w *World) Unwant(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.want, name)
-	w.digest++
 	w.notify()
 }
 
@@ -121,7 +118,6 @@ func (w *World) SetComplete(ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.complete = ok
-	w.digest++
 	w.notify()
 }
 
@@ -200,7 +196,6 @@ func (w *World) Warn(warnings ...desired.Warning) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.warnings = warnings
-	w.digest++
 	w.notify()
 }
 
@@ -217,7 +212,7 @@ func (w *World) Reboot() {
 func (w *World) Load(context.Context) (*desired.Snapshot, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s := &desired.Snapshot{Complete: w.complete, Digest: fmt.Sprint(w.digest)}
+	s := &desired.Snapshot{Complete: w.complete}
 	if !w.complete {
 		s.Reason, s.Message = desired.ReasonDirectoryMissing, "gone"
 		return s, nil
