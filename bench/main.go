@@ -81,6 +81,9 @@ func run() (err error) {
 	if err := os.Chmod(b.cfg.work, 0o755); err != nil {
 		return err
 	}
+	if err := b.copyPrograms(); err != nil {
+		return err
+	}
 	if b.group, err = enterGroup(); err != nil {
 		return err
 	}
@@ -91,6 +94,32 @@ func run() (err error) {
 	}
 	m.LoadAfter = load()
 	return write(newReport(m, b.rows), b.cfg.out)
+}
+
+// copyPrograms has the run measure copies of the programs, as an installation makes
+// them. A file that the linker wrote page by page starts 15 % slower than its copy.
+func (b *bench) copyPrograms() error {
+	programs, err := filepath.Glob(filepath.Join(b.cfg.bin, "*"))
+	if err != nil {
+		return err
+	}
+	to := filepath.Join(b.cfg.work, "bin")
+	if err := os.Mkdir(to, 0o755); err != nil {
+		return err
+	}
+	for _, p := range programs {
+		if name := filepath.Base(p); name == "runsc" || strings.HasPrefix(name, "sandboxctl") {
+			data, err := os.ReadFile(p)
+			if err != nil {
+				return err
+			}
+			if err := os.WriteFile(filepath.Join(to, name), data, 0o755); err != nil {
+				return err
+			}
+		}
+	}
+	b.cfg.bin = to
+	return nil
 }
 
 type part struct {
