@@ -202,7 +202,11 @@ func (l *Launcher) spawnRecorded(ctx context.Context, la *launch, dir *os.File) 
 		return nil, err
 	}
 	for _, c := range []*proc.Child{p.Sentry, p.Gofer} {
-		if err := group.Add(c.PID); err != nil {
+		add := group.Add
+		if c.InGroup {
+			add = group.AddStarted
+		}
+		if err := add(c.PID); err != nil {
 			return nil, errors.Join(fmt.Errorf("join cgroup: %w", err), p.Abandon())
 		}
 	}

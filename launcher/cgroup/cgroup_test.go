@@ -385,3 +385,38 @@ func TestDefaultLimits(t *testing.T) {
 		t.Error("a limit that was asked for and can't be set is no error")
 	}
 }
+
+// A process that was started in the group of v2 is moved into those of v1 alone. One that
+// was not, for its group was removed meanwhile, is moved into all.
+func TestAddStarted(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		add    func(*Group, int) error
+		v2, v1 string
+	}{
+		"started in it": {(*Group).AddStarted, "", "7"},
+		"not in it":     {(*Group).Add, "7", "7"},
+	} {
+		h := &Host{v2: t.TempDir(), v1: map[string]string{memoryController: t.TempDir(), pidsController: t.TempDir()}}
+		dirs := map[string]string{h.v2: c.v2, h.v1[memoryController]: c.v1, h.v1[pidsController]: c.v1}
+		for mount := range dirs {
+			write(t, filepath.Join(mount, parent, "web-1"), "cgroup.procs", "")
+		}
+		g, err := h.OpenOwn("web-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer g.Close()
+		if fd, ok := g.CloneFD(); !ok || fd < 0 {
+			t.Fatalf("%s: no group to start in", name)
+		}
+		if err := c.add(g, 7); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		for mount, want := range dirs {
+			if got := content(t, mount, parent, "web-1", "cgroup.procs"); got != want {
+				t.Errorf("%s: %s has %q, expected %q", name, mount, got, want)
+			}
+		}
+	}
+}

@@ -157,12 +157,23 @@ func (g *Group) CloneFD() (fd int, ok bool) {
 // Add moves a process into every directory of the group, and makes those again
 // that have been removed meanwhile: systemd trims groups without processes. The
 // caller has proven whose pid it is: its own child, held.
-func (g *Group) Add(pid int) error {
+func (g *Group) Add(pid int) error { return g.add(pid, nil) }
+
+// AddStarted is Add of a process that was started in the group of CloneFD. It is not
+// moved to where it is: the kernel would wait for all processors all the same.
+func (g *Group) AddStarted(pid int) error { return g.add(pid, g.v2()) }
+
+// add moves a process into every directory but the one that it is in.
+func (g *Group) add(pid int, in *dir) error {
 	remade := g.unset
 	for _, d := range g.dirs {
-		crashpoint.Before(crashpoint.CgroupAdd)
-		again, err := d.join(pid)
-		crashpoint.After(crashpoint.CgroupAdd)
+		again := false
+		err := crashpoint.Do(crashpoint.CgroupAdd, func() (err error) {
+			if d != in {
+				again, err = d.join(pid)
+			}
+			return err
+		})
 		if err != nil {
 			return err
 		}

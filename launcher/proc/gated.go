@@ -28,6 +28,8 @@ type Child struct {
 	PIDFD *os.File
 	// Identity is what goes on record.
 	Identity actual.Identity
+	// InGroup says that it was started in the group of CgroupFD.
+	InGroup bool
 
 	gate *os.File // write end; nil once it was opened
 }
@@ -100,7 +102,7 @@ func StartGated(s Program) (_ *Child, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Child{PID: p.Pid, gate: s.Gate, PIDFD: os.NewFile(uintptr(pidfd), "pidfd")}
+	c := &Child{PID: p.Pid, gate: s.Gate, PIDFD: os.NewFile(uintptr(pidfd), "pidfd"), InGroup: s.Attr.UseCgroupFD}
 	if pidfd < 0 {
 		// Kernels before 5.2. Nothing here can be safe without.
 		return nil, errors.Join(operation.Permanentf("start %s: the kernel gives no pidfd", s.Args[0]), p.Kill())
