@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/actual/crashpoint"
 )
 
@@ -22,8 +23,9 @@ const maxSetup = 8 << 20
 // ErrNoSetup says that the file is missing.
 var ErrNoSetup = errors.New(SetupFile + " is missing")
 
-// PutSetup writes down what is built for a sandbox. When it returns nil that
-// survives a power cut.
+// PutSetup writes down what is built for a sandbox. It survives the end of this
+// program. It need not survive a power cut, which ends the sandbox too: what is left of
+// the file then is of use to nobody, and is refused if it is not whole.
 func (s *Store) PutSetup(name string, body []byte) error {
 	b := seal(setupKind, body)
 	if len(b) > maxSetup {
@@ -34,7 +36,7 @@ func (s *Store) PutSetup(name string, body []byte) error {
 		return fmt.Errorf("write %s of %s: %w", SetupFile, name, err)
 	}
 	defer dir.Close()
-	if err := crashpoint.Do(crashpoint.SetupPut, func() error { return s.write(dir, SetupFile, b, false) }); err != nil {
+	if err := crashpoint.Do(crashpoint.SetupPut, func() error { return atomicfile.In{Dir: dir}.Publish(SetupFile, b, 0o600) }); err != nil {
 		return fmt.Errorf("write %s of %s: %w", SetupFile, name, err)
 	}
 	return nil
