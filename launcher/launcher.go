@@ -279,8 +279,8 @@ func (l *Launcher) abort(create context.Context, rec *actual.Record, cause error
 }
 
 // TrimLogs removes logs that take too much of the disk, and those of deleted
-// sandboxes whose time is over. It returns how many bytes were freed.
-func (l *Launcher) TrimLogs() (uint64, error) { return l.logs.Trim() }
+// sandboxes whose time is over. It may be called as often as a disk fills up.
+func (l *Launcher) TrimLogs() error { return l.logs.TrimGrown() }
 
 // Forget removes the record and logs of a stopped sandbox; see
 // reconcile.Launcher.

@@ -168,7 +168,7 @@ func (a *app) daemon(ctx context.Context, f *daemonFlags) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.journal.Close()) }()
 	d.unswept = busy > 0
-	if _, err := d.launcher.TrimLogs(); err != nil {
+	if err := d.launcher.TrimLogs(); err != nil {
 		log.Warn("old logs not removed", "err", err)
 	}
 	err = d.run(ctx, f.once)
@@ -446,8 +446,7 @@ func (d *daemon) sweep(ctx context.Context) error {
 		case <-d.full:
 		}
 		// Freed first, so that there is room for the reserve.
-		_, err := d.launcher.TrimLogs()
-		err = errors.Join(err, d.store.FillReserve(), d.store.SweepRequests())
+		err := errors.Join(d.launcher.TrimLogs(), d.store.FillReserve(), d.store.SweepRequests())
 		var terr error
 		for more := true; more && terr == nil && ctx.Err() == nil; {
 			more, terr = d.store.SweepTrash()

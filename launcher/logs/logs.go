@@ -34,7 +34,8 @@ type Keeper struct {
 	trimming sync.Mutex // held while logs are measured and dropped
 	// kept are the files of deleted sandboxes that were measured, by the name of their
 	// directory. Whatever is not here is read.
-	kept map[string][]logFile
+	kept     map[string][]logFile
+	measured measured
 }
 
 // Files in the log directory of an attempt: one for each container, which has its

@@ -82,7 +82,48 @@ func (k *Keeper) Trim() (freed uint64, err error) {
 	return k.trim(trees)
 }
 
-// trim is Trim of these sandboxes and the deleted ones.
+// TrimGrown is Trim for a caller that asks again and again. It measures the logs only if
+// they can have grown beyond their bounds since they were measured, as far as the disk
+// tells, and at the latest after measureAtLeast: what somebody else frees meanwhile could
+// hide that logs grow.
+func (k *Keeper) TrimGrown() error {
+	disk, err := k.Store.Disk()
+	if err == nil && k.mayHaveGrown(disk, time.Now()) {
+		_, err = k.Trim()
+	}
+	return err
+}
+
+// Logs of hundreds of sandboxes are measured by thousands of system calls.
+const (
+	measureAtLeast = 5 * time.Minute
+	// fewFiles is how many files a disk may lose before the logs are measured.
+	fewFiles = 1000
+)
+
+// measured is what was known when logs were measured, and how the disk was then. What
+// others free counts as if it had been free then.
+type measured struct {
+	at        time.Time
+	headroom  uint64 // by how much the logs may grow
+	free      uint64
+	freeFiles uint64
+}
+
+func (k *Keeper) mayHaveGrown(disk actual.Disk, now time.Time) bool {
+	k.trimming.Lock()
+	defer k.trimming.Unlock()
+	m := &k.measured
+	m.free, m.freeFiles = max(m.free, disk.Free), max(m.freeFiles, disk.FreeFiles)
+	since, atLeast := now.Sub(m.at), measureAtLeast
+	if k.KeepDeleted > 0 {
+		atLeast = min(atLeast, k.KeepDeleted/10) // soon after their time is over
+	}
+	return m.at.IsZero() || since < 0 || since >= atLeast ||
+		disk.Free < disk.LeastFreeForLogs() || m.free-disk.Free > m.headroom || m.freeFiles-disk.FreeFiles > fewFiles
+}
+
+// trim is Trim of these sandboxes and the deleted ones; nil are the deleted ones alone.
 func (k *Keeper) trim(trees []*logTree) (freed uint64, err error) {
 	k.trimming.Lock()
 	defer k.trimming.Unlock()
@@ -103,6 +144,9 @@ func (k *Keeper) trim(trees []*logTree) (freed uint64, err error) {
 	most := disk.MostLogs()
 	if k.Space > 0 {
 		most = k.Space
+	}
+	if trees != nil {
+		k.measured = measured{at: time.Now(), headroom: most - min(sum, most), free: disk.Free, freeFiles: disk.FreeFiles}
 	}
 	slices.SortFunc(files, dropOrder)
 	for i := range files {

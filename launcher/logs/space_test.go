@@ -102,6 +102,60 @@ func TestTrimLogs(t *testing.T) {
 	}
 }
 
+// Logs are measured again when they may have grown beyond their bounds, as the disk
+// tells, and at the latest after a while.
+func TestTrimGrown(t *testing.T) {
+	t.Parallel()
+	const gib, mib = 1 << 30, 1 << 20
+	l, _ := manyLogs(t, 100*mib) // of which they take less than one
+	at := time.Now()
+	disk := actual.Disk{Total: 1000 * gib, Free: 500 * gib, Files: 1e9, FreeFiles: 1e8}
+	if !l.mayHaveGrown(disk, at) {
+		t.Error("they were never measured")
+	}
+	if _, err := l.Trim(); err != nil {
+		t.Fatal(err)
+	}
+	if l.measured.headroom < 99*mib || l.measured.headroom > 100*mib {
+		t.Errorf("they may grow by %d bytes", l.measured.headroom)
+	}
+	if _, err := l.trim(nil); err != nil || l.measured.headroom > 100*mib {
+		t.Errorf("deleted ones alone: they may grow by %d bytes: %v", l.measured.headroom, err)
+	}
+	l.KeepDeleted = time.Hour
+	for _, c := range []struct {
+		what        string
+		free, files int64 // less than when they were measured, one after the other
+		after       time.Duration
+		grown       bool
+	}{
+		{"nothing happened", 0, 0, 30 * time.Second, false},
+		{"a little less is free", 50 * mib, 0, 30 * time.Second, false},
+		{"much less is free", 101 * mib, 0, 30 * time.Second, true},
+		{"others have freed something", -gib, 0, 30 * time.Second, false},
+		{"what was freed is taken", 0, 0, 30 * time.Second, true},
+		{"many small files", -gib, 1001, 30 * time.Second, true},
+		{"a few", -gib, 999, 30 * time.Second, false},
+		{"it was long ago", -gib, 0, 5 * time.Minute, true},
+		{"the clock was set back", -gib, 0, -time.Second, true},
+		{"the disk is nearly full", 496 * gib, 0, 30 * time.Second, true},
+	} {
+		if c.what == "nothing happened" {
+			l.measured = measured{at: at, headroom: 100 * mib, free: disk.Free, freeFiles: disk.FreeFiles}
+		}
+		now := disk
+		now.Free -= uint64(c.free)
+		now.FreeFiles -= uint64(c.files)
+		if got := l.mayHaveGrown(now, at.Add(c.after)); got != c.grown {
+			t.Errorf("%s: measured again: %v", c.what, got)
+		}
+	}
+	l.KeepDeleted = time.Minute
+	if now := (actual.Disk{Total: 1000 * gib, Free: 501 * gib, FreeFiles: 1e8}); l.mayHaveGrown(now, at.Add(5*time.Second)) || !l.mayHaveGrown(now, at.Add(6*time.Second)) {
+		t.Error("logs of deleted sandboxes are to go a minute after them")
+	}
+}
+
 // What is no log is removed however much room there is, and keeps no log from
 // being counted.
 func TestTrimForeign(t *testing.T) {
