@@ -48,6 +48,8 @@ type look struct {
 	present func(key string) (file string, there bool)
 	// pending says that something else in it must last to be believed.
 	pending bool
+	// part says that it was a look at some files alone: no absence is believed by it.
+	part bool
 }
 
 // delay is why a look is not believed yet, and until when.
@@ -98,8 +100,10 @@ func (a *absences) settle(l *look, now time.Time) (delays []delay) {
 		switch left := a.wait - now.Sub(m.since); {
 		case there || l.holds(n):
 			delete(a.missing, n)
-		case left > 0:
-			later(left, fmt.Sprintf("the manifest of %s disappeared a moment ago", strings.TrimPrefix(n, "/")))
+		case left > 0 || l.part:
+			// What is gone may have come where nothing notifies of, as long as nobody
+			// has looked at everything.
+			later(max(left, time.Nanosecond), fmt.Sprintf("the manifest of %s disappeared a moment ago", strings.TrimPrefix(n, "/")))
 		default:
 			gone = append(gone, n)
 		}

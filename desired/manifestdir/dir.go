@@ -86,6 +86,10 @@ type Dir struct {
 	links    atomic.Bool
 	recheck  time.Time // when Load must be called again at the latest
 	degraded string
+	// unwatched are the directories that the last look at everything found without a
+	// watch; rearm has Run make the watches again.
+	unwatched []string
+	rearm     atomic.Bool
 }
 
 // New returns a source of the directory. Nothing is read yet.
@@ -210,7 +214,7 @@ func (d *Dir) judge(s *desired.Snapshot, away bool) {
 		// the records have what is needed to go on.
 		d.resolve(s)
 	}
-	l := &look{number: d.looks, files: d.index.files, problems: s.Problems, pending: d.pending, changed: d.index.changed, present: d.index.present}
+	l := &look{number: d.looks, files: d.index.files, problems: s.Problems, pending: d.pending, changed: d.index.changed, present: d.index.present, part: d.glanced}
 	if !away && !replaced {
 		for _, w := range d.absent.settle(l, now) {
 			d.incomplete(s, desired.ReasonUnsettled, "%s", w.why)

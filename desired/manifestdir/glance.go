@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,18 +26,45 @@ type notices struct {
 	watching bool // notifications arrive
 	doubt    bool // anything may have changed
 	paths    map[string]bool
+	// watched are the directories that notifications tell of, by path below the top.
+	watched map[string]Identity
 }
 
 // maxPaths is how many files are looked at one by one. Beyond it, a look at everything
 // is cheaper.
 const maxPaths = 500
 
-// watch says whether notifications arrive from now on. What happened before is not
-// known.
-func (n *notices) watch(on bool) {
+// watch says whether notifications arrive from now on, and of which directories. What
+// happened before is not known.
+func (n *notices) watch(on bool, dirs map[string]Identity) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.watching, n.doubt = on, true
+	n.watching, n.doubt, n.watched = on, true, dirs
+}
+
+// unwatched are those of directories that no notification tells of: they came, were
+// mounted over, or were not to be looked at when the watches were made.
+func (n *notices) unwatched(dirs map[string]Identity) (out []string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.watching {
+		return nil
+	}
+	for p, id := range dirs {
+		if was, ok := n.watched[p]; !ok || was != id {
+			out = append(out, p)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// isWatched says whether a path was that of a directory when the watches were made.
+func (n *notices) isWatched(p string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_, ok := n.watched[p]
+	return ok
 }
 
 // anything says that no notification tells what has changed.
@@ -94,8 +122,29 @@ func (d *Dir) look(ctx context.Context, s *desired.Snapshot, policy string) (Ide
 	id, err := d.scan(ctx, s, policy)
 	if err != nil {
 		d.notices.anything() // what was told is not known yet
+		return id, err
 	}
-	return id, err
+	d.seeWatches()
+	return id, nil
+}
+
+// seeWatches has Run make the watches again where a look at everything found a directory
+// that none is on, once for the same ones: then no look at a part is enough.
+func (d *Dir) seeWatches() {
+	if d.links.Load() {
+		return // directories behind links are not watched, and no look is one at a part
+	}
+	unwatched := d.notices.unwatched(d.whole.dirs)
+	if len(unwatched) == 0 {
+		d.unwatched = nil
+		return
+	}
+	d.whole.plain = false
+	if !slices.Equal(d.unwatched, unwatched) {
+		d.unwatched = unwatched
+		d.rearm.Store(true)
+		d.markDirty()
+	}
 }
 
 // enough is for how long after a look at everything looks at a part are. Run sees to it
@@ -154,7 +203,13 @@ func (d *Dir) glance(ctx context.Context, s *desired.Snapshot, paths map[string]
 		}
 	}
 	for _, p := range g.paths {
-		g.take(p, g.file(p))
+		e := g.file(p)
+		g.take(p, e)
+		if e != nil && len(e.problems) > 0 && e.look == d.looks {
+			// It may say where a manifest has moved that went away before, of which
+			// nobody has told yet: what is there is looked at together with it.
+			return false
+		}
 	}
 	if len(d.index.files) > MaxFiles || d.index.below(".").defines == 0 {
 		return false
@@ -207,6 +262,9 @@ func (g *glancer) plain(p string) bool {
 	err := unix.Fstatat(int(g.top.Fd()), p, &st, unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil && err != unix.ENOENT || err == nil && (st.Mode&unix.S_IFMT == unix.S_IFDIR || st.Mode&unix.S_IFMT == unix.S_IFLNK) {
 		return false
+	}
+	if err == nil && st.Nlink > 1 {
+		return false // it may be written by its other name, which nothing tells of
 	}
 	if !IsManifestName(name) {
 		return true

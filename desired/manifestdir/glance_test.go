@@ -241,7 +241,7 @@ func TestGlanceCost(t *testing.T) {
 			e := s.Lookup("s2")
 			return e != nil && e.Sandbox.Spec.Command[0] == "edited"
 		}, 20},
-		{"broken", func() { tr.write("sub0/f0.yaml", "a: [") }, func(s *desired.Snapshot) bool { return len(s.Problems) == 2 }, 10},
+		{"broken", func() { tr.write("sub0/f0.yaml", "a: [") }, func(s *desired.Snapshot) bool { return len(s.Problems) == 2 }, n + 20},
 		{"mended", func() { tr.write("sub0/f0.yaml", named("s0")) }, func(s *desired.Snapshot) bool { return s.Lookup("s0") != nil && len(s.Problems) == 1 }, 10},
 		{"defined twice", func() { tr.write("twice.yaml", named("s5")) }, func(s *desired.Snapshot) bool { return s.Lookup("s5") == nil && len(s.Problems) == 3 }, 10},
 		{"defined once again", func() { tr.must(os.Remove(at("twice.yaml"))) }, func(s *desired.Snapshot) bool { return s.Lookup("s5") != nil }, 10},

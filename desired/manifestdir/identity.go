@@ -53,9 +53,12 @@ func (m *Memory) Equal(o *Memory) bool {
 // maxDirs bounds the directories below the top, and with them the memory.
 const maxDirs = 2000
 
-func statDir(fd int) (Identity, error) {
+func statDir(fd int) (Identity, error) { return statAt(fd, "", unix.AT_EMPTY_PATH) }
+
+// statAt is statDir of what a path is, which must be a directory.
+func statAt(fd int, path string, flags int) (Identity, error) {
 	var st unix.Statx_t
-	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_INO|unix.STATX_MNT_ID|unix.STATX_BTIME, &st); err != nil {
+	if err := unix.Statx(fd, path, flags, unix.STATX_INO|unix.STATX_MNT_ID|unix.STATX_BTIME, &st); err != nil {
 		return Identity{}, fmt.Errorf("stat directory: %w", err)
 	}
 	id := Identity{Dev: unix.Mkdev(st.Dev_major, st.Dev_minor), Ino: st.Ino, Mount: st.Mnt_id}

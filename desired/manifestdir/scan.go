@@ -72,7 +72,11 @@ func (d *Dir) scan(ctx context.Context, s *desired.Snapshot, policyDigest string
 		return Identity{}, err // some were not looked at
 	}
 	sc.replace(files)
-	d.links.Store(sc.links)
+	if d.links.Swap(sc.links) != sc.links && sc.links {
+		// What happened until now to hidden files, which links lead to, was not told.
+		d.notices.anything()
+		d.lookAgain(time.Now())
+	}
 	d.rules = sc.rules
 	d.whole.top, d.whole.dirs = id, sc.dirs
 	d.identifyBelow(sc, id)
@@ -225,7 +229,7 @@ func (sc *scanner) dir(dir *os.File, rel string, depth int, linked bool) error {
 	for _, e := range entries {
 		name := e.Name()
 		p := path.Join(rel, name)
-		sc.links = sc.links || e.Type()&fs.ModeSymlink != 0 && name[0] != '.'
+		sc.links = sc.links || e.Type()&fs.ModeSymlink != 0 && (name[0] != '.' || name == desired.IgnoreFile)
 		switch {
 		case strings.HasPrefix(name, "."), sc.ignored(p, e.IsDir()):
 		case !yamldoc.Printable(name, ""):

@@ -82,8 +82,8 @@ func TestDirPolicy(t *testing.T) {
 	if s.Policy != nil || !strings.Contains(s.Message, "it is broken") {
 		t.Errorf("%+v", s)
 	}
-	if left := tr.dir.untilRecheck(); left > policyRecheck {
-		t.Errorf("the policy is looked at again in %s only", left)
+	if at := tr.dir.recheckAt(); at.IsZero() || time.Until(at) > policyRecheck {
+		t.Errorf("the policy is looked at again at %s only", at)
 	}
 	src.policy, src.err = accessPolicy("proxy direct"), nil
 	tr.expect(tr.settled(), "a beside direct", "")

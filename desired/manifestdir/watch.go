@@ -51,7 +51,7 @@ func (d *Dir) notify() {
 func (d *Dir) Run(ctx context.Context) error {
 	w := &watch{d: d}
 	defer w.close()
-	defer d.notices.watch(false)
+	defer d.notices.watch(false, nil)
 	w.arm()
 	// What happened before the watch was there.
 	d.notify()
@@ -61,14 +61,24 @@ func (d *Dir) Run(ctx context.Context) error {
 	defer again.Stop()
 	last := d.identity()
 	var gone <-chan time.Time // when to tell of files that went away
+	var told time.Time        // the time that Load asked for, when that was told
 	for {
-		again.Reset(d.untilRecheck())
+		at := d.recheckAt()
+		if at.IsZero() || at.Equal(told) {
+			at = time.Now().Add(24 * time.Hour)
+		}
+		again.Reset(time.Until(at))
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-d.dirty:
-			// Load has set another time to look again.
+			// Load has set another time to look again, or found what is not watched.
+			if d.rearm.Swap(false) && !w.failed {
+				w.arm()
+				d.notify()
+			}
 		case <-again.C:
+			told = at
 			d.notify()
 		case <-poll.C:
 			now := d.identity()
@@ -109,14 +119,11 @@ func (d *Dir) Run(ctx context.Context) error {
 	}
 }
 
-// untilRecheck is how long Load asked to wait before it is called again.
-func (d *Dir) untilRecheck() time.Duration {
+// recheckAt is when Load asked to be called again, zero if it did not.
+func (d *Dir) recheckAt() time.Time {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.recheck.IsZero() {
-		return 24 * time.Hour
-	}
-	return max(time.Until(d.recheck), time.Millisecond)
+	return d.recheck
 }
 
 // lookedAtPart says whether there were looks at a part since the last one at everything.
@@ -146,20 +153,37 @@ func (d *Dir) identity() string {
 	}
 	sc := &scanner{d: d, top: top}
 	all := []string{fmt.Sprint(id)}
-	dirs := d.Memory().Dirs
+	d.mu.Lock()
+	dirs := d.known()
+	d.mu.Unlock()
 	for _, p := range slices.Sorted(maps.Keys(dirs)) {
 		all = append(all, sc.identity(p))
 	}
 	return strings.Join(all, " ")
 }
 
+// known are the directories below the top that the last look at everything entered, and
+// those that are remembered.
+func (d *Dir) known() map[string]Identity {
+	out := maps.Clone(d.memory.Dirs)
+	if out == nil {
+		out = map[string]Identity{}
+	}
+	for p, id := range d.whole.dirs {
+		if _, remembered := out[p]; !remembered {
+			out[p] = id
+		}
+	}
+	return out
+}
+
 // looked is what identity was at the last look, as far as that is remembered.
 func (d *Dir) looked() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	all := []string{fmt.Sprint(d.top)}
-	for _, p := range slices.Sorted(maps.Keys(d.memory.Dirs)) {
-		all = append(all, fmt.Sprint(d.memory.Dirs[p]))
+	all, dirs := []string{fmt.Sprint(d.top)}, d.known()
+	for _, p := range slices.Sorted(maps.Keys(dirs)) {
+		all = append(all, fmt.Sprint(dirs[p]))
 	}
 	return strings.Join(all, " ")
 }
@@ -187,12 +211,19 @@ type watch struct {
 	// parents are watched for them alone.
 	way    map[string]bool
 	top    string // the directory itself, links resolved
+	dirs   map[string]Identity
 	failed bool
 }
 
 // arm makes the watches again.
 func (w *watch) arm() {
-	defer func() { w.d.notices.watch(!w.failed) }()
+	w.dirs = map[string]Identity{}
+	defer func() {
+		if !w.failed {
+			w.d.setDegraded("") // not before: nobody sees a moment in which all seemed well
+		}
+		w.d.notices.watch(!w.failed, w.dirs)
+	}()
 	w.close()
 	fw, err := w.d.newWatcher()
 	if err != nil {
@@ -200,7 +231,6 @@ func (w *watch) arm() {
 		return
 	}
 	w.fs, w.way, w.failed = fw, map[string]bool{}, false
-	w.d.setDegraded("")
 	path := filepath.Clean(w.d.opts.Path)
 	// Each link of the chain can be swapped without a word from where it
 	// leads to, so the directory it is in is watched too.
@@ -250,7 +280,17 @@ func (w *watch) addTree(path string) {
 		if p != path && (strings.HasPrefix(e.Name(), ".") || w.d.passedOver(strings.TrimPrefix(p, path+"/"))) {
 			return fs.SkipDir
 		}
-		return w.fs.Add(p)
+		err = w.fs.Add(p)
+		if p == path || err != nil {
+			if p != path && errors.Is(err, fs.ErrNotExist) {
+				return fs.SkipDir // it went away just now, and no other one with it
+			}
+			return err
+		}
+		if id, err := statAt(unix.AT_FDCWD, p, unix.AT_SYMLINK_NOFOLLOW); err == nil {
+			w.dirs[strings.TrimPrefix(p, path+"/")] = id
+		}
+		return nil
 	})
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		w.fail(err)
@@ -304,7 +344,8 @@ func (w *watch) mustRearm(ev fsnotify.Event) bool {
 	}
 	info, err := os.Lstat(ev.Name)
 	if err != nil {
-		return filepath.Ext(base) == "" // perhaps a directory
+		p := strings.TrimPrefix(ev.Name, w.top+"/")
+		return w.d.notices.isWatched(p) || w.d.links.Load() && filepath.Ext(base) == "" // perhaps a link to a directory
 	}
 	return !info.Mode().IsRegular()
 }
