@@ -132,6 +132,10 @@ func (a *app) deleteOne(ctx context.Context, name string) error {
 	}
 	_, defined := desired.FileFor(w.in.Desired, name)
 	onRecord := w.onRecord(name)
+	unread := ""
+	if rec := w.record(name); rec != nil && !defined && w.unread(rec.SourceFile) {
+		unread = rec.SourceFile // before the order: then the record may be gone in a moment
+	}
 	if !defined && !onRecord {
 		return w.noSuch(name)
 	}
@@ -147,7 +151,13 @@ func (a *app) deleteOne(ctx context.Context, name string) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("delete %s: %w", name, err), withdraw())
 	}
-	return a.tellDeleted(ctx, name, from)
+	if err := a.tellDeleted(ctx, name, from); err != nil {
+		return err
+	}
+	if unread != "" {
+		fmt.Fprintf(a.stderr, "warning: %s, which defined %s, can't be read now: if it comes back with it, %s is started again\n", show.Clean(unread), name, name)
+	}
+	return nil
 }
 
 // orderRemoval leaves the order to remove a sandbox. It returns how to take it back.
@@ -217,9 +227,6 @@ func (a *app) tellDeleted(ctx context.Context, name string, from []string) error
 		fmt.Fprintf(a.stdout, "sandbox/%s will be removed when the daemon starts (systemctl start sandboxctl); its manifest is deleted%s\n", name, where)
 	default:
 		fmt.Fprintf(a.stdout, "sandbox/%s deleted%s\n", name, where)
-	}
-	if rec := w.record(name); rec != nil && len(from) == 0 && w.unread(rec.SourceFile) {
-		fmt.Fprintf(a.stderr, "warning: %s, which defined %s, can't be read now: if it comes back with it, %s is started again\n", show.Clean(rec.SourceFile), name, name)
 	}
 	return nil
 }
