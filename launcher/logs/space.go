@@ -84,12 +84,16 @@ func (k *Keeper) Trim() (freed uint64, err error) {
 
 // TrimGrown is Trim for a caller that asks again and again. It measures the logs only if
 // they can have grown beyond their bounds since they were measured, as far as the disk
-// tells, and at the latest after measureAtLeast: what somebody else frees meanwhile could
-// hide that logs grow.
+// tells, if the last try failed, and at the latest after measureAtLeast: what somebody
+// else frees meanwhile could hide that logs grow.
 func (k *Keeper) TrimGrown() error {
 	disk, err := k.Store.Disk()
 	if err == nil && k.mayHaveGrown(disk, time.Now()) {
-		_, err = k.Trim()
+		if _, err = k.Trim(); err != nil {
+			k.trimming.Lock()
+			defer k.trimming.Unlock()
+			k.measured = measured{}
+		}
 	}
 	return err
 }
