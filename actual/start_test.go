@@ -141,7 +141,7 @@ func TestStartOfAnotherDaemon(t *testing.T) {
 	}
 }
 
-// Whoever has a copy of the record sees none of the later phases.
+// A copy of the record shows none of the later phases.
 func TestStartIsReplaced(t *testing.T) {
 	t.Parallel()
 	r, now := startOf(t, false, StartBoot)

@@ -59,7 +59,7 @@ func (s *Served) mounted(st *setup.Setup) map[string]*tree {
 }
 
 // makeMountPoint makes a directory, or a file to mount a file on, with those above it.
-// It follows no link: whoever writes to the tree could make one at any time.
+// It follows no link: a sandbox that writes to the tree could make one at any time.
 func makeMountPoint(top *os.File, name string, what *tree, ids *setup.IDMaps) {
 	dir, err := OpenBeneath(int(top.Fd()), ".", unix.O_PATH|unix.O_DIRECTORY)
 	parts := strings.Split(name, "/")
@@ -114,7 +114,7 @@ func openOrMake(dir *os.File, name string, isFile bool, ids *setup.IDMaps) (*os.
 		err = f.Chown(uid, gid)
 	}
 	if err = errors.Join(err, unix.Fstat(int(f.Fd()), &made)); err == nil {
-		// What the umask of whoever runs this has taken away.
+		// The umask of this process has taken some of it away.
 		err = unix.Fchmod(int(f.Fd()), made.Mode&0o7000|mode)
 	}
 	if err != nil {
