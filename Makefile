@@ -17,12 +17,15 @@ PACKAGES := ./...
 # Those whose tests take longest begin first, or one processor would end alone.
 LONGEST  := ./cmd/sandboxctl ./cmd/sandboxctl/chaos ./reconcile/simulator
 # The step `sim` runs the mutants of the simulator. TestSimulator runs the same code here.
-NOT_RACED := ^TestMutants$$
+# The step `budget` runs those that read hundreds of megabytes.
+COSTLY    := ^(TestManyMarks|TestConfigTooLong|TestArchiveFaults)$$
+NOT_RACED := ^TestMutants$$|$(COSTLY)
 FUZZTIME ?= 500000x
 RACER    ?= 60s
 # The race detector needs cgo; the programs under test do not get it.
 TESTENV  := SANDBOXCTL_BIN=$(CURDIR)/$(BIN) $(if $(filter 0,$(shell id -u)),SANDBOXCTL_E2E=require)
-RACE     := CGO_ENABLED=1 $(TESTENV) $(GO) test -race -shuffle=on -count=1
+# What has ended need not wait a second for races to be told.
+RACE     := CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 $(TESTENV) $(GO) test -race -shuffle=on -count=1
 
 .PHONY: help
 help: ## list the targets
@@ -33,10 +36,10 @@ setup: ## install what testing needs and is not there
 	@.ci/step setup .ci/setup test
 
 .PHONY: build
-build: ## build the three programs into bin/, after installing what that needs
+build: ## build the four programs into bin/, after installing what that needs
 	@mkdir -p $(BIN)
 	@.ci/setup build
-	@.ci/step build $(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/ ./cmd/sandboxctl ./cmd/sandboxctl-gofer ./cmd/sandboxctl-sentry
+	@.ci/step build $(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/ ./cmd/sandboxctl ./cmd/sandboxctl-gofer ./cmd/sandboxctl-image ./cmd/sandboxctl-sentry
 
 .PHONY: run
 run: build ## converge the examples in a scratch directory and show them
@@ -93,6 +96,14 @@ vm: setup build ## Debian 12 as it comes, in a virtual machine: scripts, systemd
 powercut: setup build ## power cuts of that machine while manifests change: CUTS (50), SEED to repeat some
 	CUTS=$(or $(CUTS),50) .ci/vm $(BIN) powercut
 
+.PHONY: nasty
+nasty: build ## an image of FILES (100000) files with all that layers may have, compared with podman's
+	FILES=$(or $(FILES),100000) $(TESTENV) $(GO) test -count=1 -v -timeout 30m ./launcher/image/layers -run AsPodman
+
+.PHONY: programs
+programs: setup build ## PostgreSQL, nginx, Redis, Python and node of Debian packages from images: upgrades, kill -9, data intact
+	@.ci/programs $(BIN)
+
 .PHONY: validate
 validate: build ## the OCI runtime validation suite, as root; docs/internals/conformance.md has its results
 	@.ci/validate $(BIN)
@@ -127,8 +138,9 @@ sim: ## the simulator: STEPS (100000000) or SECONDS of it from SEED on; with EVE
 		$(GO) test -count=1 -timeout 0 -v -run '^TestSimulator$$' ./reconcile/simulator
 
 .PHONY: budget
-budget: ## what reading a hostile manifest may cost, without the race detector
+budget: ## what reading hostile manifests and images may cost, without the race detector
 	$(GO) test -count=1 -run '^TestBudget$$' ./desired
+	$(GO) test -count=1 -run '$(COSTLY)' ./launcher/image/layers ./launcher/image/puller
 
 .PHONY: bench
 bench: build $(TOOLS)/.built ## benchmarks; docs/internals/performance.md says what they mean

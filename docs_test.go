@@ -12,6 +12,7 @@ import (
 
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/launcher/image/puller"
 )
 
 // claims are the rows of the tables of a document: id, cells, and the last cell,
@@ -83,8 +84,17 @@ func TestClaims(t *testing.T) {
 var yamlBlock = regexp.MustCompile("(?ms)^```yaml\n(.*?)^```$")
 
 // yamlProblems are those of a block of a page: a document, or a part of a spec.
-func yamlProblems(block string) (problems []desired.Problem) {
+func yamlProblems(t *testing.T, block string) (problems []desired.Problem) {
+	t.Helper()
 	switch {
+	case strings.HasPrefix(block, "registries:"):
+		path := filepath.Join(t.TempDir(), "registries.yaml")
+		if err := os.WriteFile(path, []byte(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := puller.LoadRegistries(path); err != nil {
+			problems = []desired.Problem{{Message: err.Error()}}
+		}
 	case strings.Contains(block, "kind: "+desired.PolicyKind):
 		_, problems = hostpolicy.Decode("policy.yaml", []byte(block))
 	case strings.Contains(block, "apiVersion:"):
@@ -110,7 +120,7 @@ func TestYAMLBlocks(t *testing.T) {
 		}
 		for _, b := range yamlBlock.FindAllStringSubmatch(string(text), -1) {
 			n++
-			for _, p := range yamlProblems(b[1]) {
+			for _, p := range yamlProblems(t, b[1]) {
 				t.Errorf("%s: %s in\n%s", f, p.Error(), b[1])
 			}
 		}
@@ -118,9 +128,60 @@ func TestYAMLBlocks(t *testing.T) {
 	if n < 4 {
 		t.Errorf("only %d blocks were found", n)
 	}
-	for _, bad := range []string{"  comand: [x]\n", "apiVersion: x\nkind: HostPolicy\n", "apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {}\n"} {
-		if len(yamlProblems(bad)) == 0 {
+	for _, bad := range []string{"  comand: [x]\n", "apiVersion: x\nkind: HostPolicy\n", "registries:\n  a b: {}\n", "apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {}\n"} {
+		if len(yamlProblems(t, bad)) == 0 {
 			t.Errorf("%q is taken for valid", bad)
+		}
+	}
+}
+
+// atHand are the pages with commands that need what a host of tests does not have.
+var atHand = map[string]string{
+	"docs/guide/images.md":  "the internet, and tools that write images",
+	"docs/reference/oci.md": "podman, containerd and the internet",
+}
+
+// unread are the fences of a page whose block no test reads or runs.
+func unread(path, text string) (bad []string) {
+	inside := false
+	for line := range strings.Lines(text) {
+		kind, fence := strings.CutPrefix(strings.TrimSpace(line), "```")
+		if inside = fence != inside; !fence || !inside {
+			continue
+		}
+		switch kind {
+		case "sh", "yaml", "text": // run, read, and no commands
+		case "console":
+			if atHand[path] == "" {
+				bad = append(bad, line)
+			}
+		default:
+			bad = append(bad, line)
+		}
+	}
+	return bad
+}
+
+// TestBlocks: a command that nobody runs is wrong some day. Blocks are marked as sh, which
+// TestDocsBlocks or the test in the virtual machine runs, as yaml, which TestYAMLBlocks
+// reads, or as text without commands. The page of verbs is what --help prints.
+func TestBlocks(t *testing.T) {
+	t.Parallel()
+	for _, f := range pages(t) {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f == "docs/reference/verbs.md" {
+			continue
+		}
+		for _, b := range unread(f, string(text)) {
+			t.Errorf("%s: no test runs or reads the block %q: mark it as sh, yaml or text", f, strings.TrimSpace(b))
+		}
+	}
+	for text, want := range map[string]int{"```sh\na\n```\n": 0, "```\na\n```\n": 1, "```console\n# a\n```\n```yaml\n```\n": 1, "```bash\na\n```\n```text\n```\n": 1} {
+		if got := unread("docs/x.md", text); len(got) != want {
+			t.Errorf("%q: %q", text, got)
 		}
 	}
 }
@@ -169,20 +230,67 @@ func TestWalks(t *testing.T) {
 	for _, p := range problems {
 		t.Errorf("ARCHITECTURE.md, %s", p)
 	}
-	if walks != 4 {
-		t.Errorf("%d walks, expected 4", walks)
+	if walks != 5 {
+		t.Errorf("%d walks, expected 5", walks)
 	}
-	const compute, work, load = "| `reconcile/plan.go` | `Compute` |\n", "| `reconcile/loop.go` | `work` |\n", "| `desired/manifestdir/dir.go` | `Load` |\n"
+	const compute, policy, load = "| `reconcile/plan.go` | `Compute` |\n", "| `reconcile/policy.go` | `ended` |\n", "| `desired/manifestdir/dir.go` | `Load` |\n"
 	for text, want := range map[string]int{
-		"| 1 " + compute + "| 2 " + work + "| 3 " + load: 0,
-		"| 1 " + compute + "| 2 " + load + "| 3 " + work: 1, // returns
-		"| 1 " + compute + "| 3 " + load:                 1,
-		"| 1 " + compute + "| 2 " + compute:              1,
-		"| 1 | `reconcile/plan.go` | `NoSuch` |\n":       1,
-		"| 1 " + compute + "| 1 " + load + "| 2 " + work: 0, // two walks
+		"| 1 " + compute + "| 2 " + policy + "| 3 " + load: 0,
+		"| 1 " + compute + "| 2 " + load + "| 3 " + policy: 1, // returns
+		"| 1 " + compute + "| 3 " + load:                   1,
+		"| 1 " + compute + "| 2 " + compute:                1,
+		"| 1 | `reconcile/plan.go` | `NoSuch` |\n":         1,
+		"| 1 " + compute + "| 1 " + load + "| 2 " + policy: 0, // two walks
 	} {
 		if got, _ := walkProblems(text); len(got) != want {
 			t.Errorf("%d problems, expected %d: %q\n%s", len(got), want, got, text)
 		}
+	}
+}
+
+var (
+	placesTable = regexp.MustCompile(`(?s)\n\| what \| its value is a \|.*?\n\n`)
+	place       = regexp.MustCompile("\\[`(\\w+)…?`\\]\\(([a-z0-9_/-]+\\.go)\\)")
+)
+
+// missingPlaces are the names of a table whose files do not declare them. A name that
+// ends in … is the beginning of several.
+func missingPlaces(t *testing.T, table string) (missing []string, n int) {
+	t.Helper()
+	for _, m := range place.FindAllStringSubmatch(table, -1) {
+		n++
+		end := `\b`
+		if strings.Contains(m[0], "…") {
+			end = ""
+		}
+		src, err := os.ReadFile(m[2])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !regexp.MustCompile(`(?m)^(func (\(\w+ \*?\w+\) )?|type |const |var |\t)` + m[1] + end).Match(src) {
+			missing = append(missing, m[1]+" in "+m[2])
+		}
+	}
+	return missing, n
+}
+
+// TestPlaces: what ARCHITECTURE.md says of where a new thing goes names what is in the
+// files it links. Whether the files are there, TestLinks holds.
+func TestPlaces(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile("ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := placesTable.FindString(string(b))
+	missing, n := missingPlaces(t, table)
+	for _, m := range missing {
+		t.Errorf("ARCHITECTURE.md: there is no %s (moved? link its new file)", m)
+	}
+	if rows := strings.Count(table, "\n| ") - 2; rows != 7 || n < 15 {
+		t.Errorf("%d rows with %d names, expected 7 with at least 15: this test sees too little", rows, n)
+	}
+	if missing, n := missingPlaces(t, "[`Compute`](reconcile/plan.go) [`Nosuch`](reconcile/plan.go) [`OpC…`](reconcile/plan.go) [`Comput`](reconcile/plan.go)"); n != 4 || len(missing) != 2 {
+		t.Errorf("of 4 names %d are seen and %q are missing, expected Nosuch and Comput", n, missing)
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"pgregory.net/rapid"
 
 	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/actual/process"
 )
 
 // sample is a record with every field set.
@@ -29,7 +30,7 @@ func sample(name string) *Record {
 	return &Record{
 		Version: RecordVersion, Name: name, UID: "0123456789abcdef0123456789abcdef", Attempt: 3, Generation: 2, Phase: PhaseRunning,
 		Spec: json.RawMessage(`{"apiVersion":"sandboxctl.dev/v1alpha1"}`), SpecHash: "v1:00", SourceFile: "web.yaml", SourceDigest: "d", RestartToken: "t",
-		BootID: "b", Sentry: &Identity{PID: 100, Inode: 7, StartTime: 8, BootID: "b"}, Gofer: &Identity{PID: 101, Inode: 9, StartTime: 8, BootID: "b"},
+		BootID: "b", Sentry: &process.Identity{PID: 100, Inode: 7, StartTime: 8, BootID: "b"}, Gofer: &process.Identity{PID: 101, Inode: 9, StartTime: 8, BootID: "b"},
 		SentryBinary: "/bin/s", GoferBinary: "/bin/g", GVisor: "1.2", SetupFile: true, Cgroups: []string{"/sys/fs/cgroup/sandboxctl/x"}, Warnings: []Warning{{Reason: "R", Message: "m"}},
 		CreatedAt: at,
 		Ending:    &Ending{Reason: "Exited", StopSignal: "SIGTERM", Grace: time.Second, Containers: []ContainerEnding{{Name: AppName, Failures: 1}}},
@@ -201,8 +202,8 @@ func TestRecordHostile(t *testing.T) {
 		}
 	}
 	_, err := DecodeRecord(reseal(body(set("version", 999))))
-	if !errors.Is(err, ErrNewerRecord) {
-		t.Errorf("version 999: %v, expected ErrNewerRecord", err)
+	if !errors.Is(err, errNewerRecord) {
+		t.Errorf("version 999: %v, expected errNewerRecord", err)
 	}
 }
 
@@ -423,22 +424,22 @@ func TestExitRecord(t *testing.T) {
 	} {
 		b, err := EncodeExit(ExitRecord{UID: "u", Attempt: 2, Status: c.status, HostSignaled: c.want.HostSignaled})
 		must(t, err)
-		x, err := DecodeExit(b, "u", 2)
+		x, err := decodeExit(b, "u", 2)
 		if err != nil || x == nil || *x != c.want {
 			t.Errorf("status %#x: %+v %v, expected %+v", c.status, x, err, c.want)
 		}
-		if x, err := DecodeExit(b, "u", 3); x != nil || err != nil {
+		if x, err := decodeExit(b, "u", 3); x != nil || err != nil {
 			t.Errorf("another attempt's: %+v %v", x, err)
 		}
 		for container, of := range map[string]bool{AppName: true, "sidecar": false} {
 			b, err := EncodeExit(ExitRecord{UID: "u", Attempt: 2, Container: container, Status: c.status, HostSignaled: c.want.HostSignaled})
 			must(t, err)
-			if x, err := DecodeExit(b, "u", 2); err != nil || (x != nil) != of || of && *x != c.want {
+			if x, err := decodeExit(b, "u", 2); err != nil || (x != nil) != of || of && *x != c.want {
 				t.Errorf("of container %s: %+v %v", container, x, err)
 			}
 		}
 		for n := range b[:len(b)-1] {
-			if x, _ := DecodeExit(b[:n], "u", 2); x != nil {
+			if x, _ := decodeExit(b[:n], "u", 2); x != nil {
 				t.Fatalf("cut to %d bytes it is taken for whole: %+v", n, x)
 			}
 		}

@@ -11,14 +11,17 @@ import (
 	"io"
 	"strings"
 	"sync"
+
+	"sandboxctl.dev/actual/ownjson"
+	"sandboxctl.dev/actual/process"
 )
 
 // MaxRecord bounds the size of a record file.
 const MaxRecord = 1 << 20
 
-// ErrNewerRecord says that a record was written by a later version of this
+// errNewerRecord says that a record was written by a later version of this
 // program. It must not be acted on or rewritten.
-var ErrNewerRecord = errors.New("record of a newer version")
+var errNewerRecord = errors.New("record of a newer version")
 
 // A file is {"crc32c":"XXXXXXXX","KIND":{…}} and a newline, byte for byte: a flipped
 // bit anywhere in it is noticed.
@@ -75,7 +78,7 @@ func EncodeRecord(r *Record) ([]byte, error) {
 	return b, nil
 }
 
-// DecodeRecord reads the file of a record. ErrNewerRecord if it is from a later
+// DecodeRecord reads the file of a record. errNewerRecord if it is from a later
 // version; any other error means that nothing in it can be relied on.
 func DecodeRecord(b []byte) (*Record, error) {
 	if len(b) > MaxRecord {
@@ -105,6 +108,10 @@ func DecodeRecord(b []byte) (*Record, error) {
 
 func decodeBody(body []byte) (*Record, error) {
 	r := new(Record)
+	if ownjson.Try(body, r) {
+		return r, nil
+	}
+	r = new(Record)
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(r); err != nil {
@@ -135,7 +142,7 @@ func checkRecord(r *Record) error {
 	default:
 		return fmt.Errorf("unknown phase %q", r.Phase)
 	}
-	for _, id := range []*Identity{r.Sentry, r.Gofer} {
+	for _, id := range []*process.Identity{r.Sentry, r.Gofer} {
 		// kill(-1) is every process of the host; pids do not exceed 2^22.
 		if id != nil && (id.PID <= 1 || id.PID > 1<<22) {
 			return fmt.Errorf("pid %d is not one of a sandbox", id.PID)
@@ -161,7 +168,7 @@ func checkContainers(r *Record) error {
 		return nil
 	}
 	if n := len(r.Ending.Containers); n > 1 || n == 1 && r.Ending.Containers[0].Name != app.Name {
-		return errors.New("the order to stop is about containers that there are not")
+		return errors.New("the order to stop names containers that do not exist")
 	}
 	return nil
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/actual/ownjson"
+	"sandboxctl.dev/actual/process"
 )
 
 const daemonFile = "daemon.json"
@@ -21,15 +23,21 @@ const maxDaemonInfo = 16 << 20
 // whether it lives and compute the same plan. It is information, not state:
 // losing it loses nothing but the memory of the source.
 type DaemonInfo struct {
-	Version      string    `json:"version"`
-	Process      Identity  `json:"process"`
-	StartedAt    time.Time `json:"startedAt"`
-	ManifestsDir string    `json:"manifestsDir"`
+	Version      string           `json:"version"`
+	Process      process.Identity `json:"process"`
+	StartedAt    time.Time        `json:"startedAt"`
+	ManifestsDir string           `json:"manifestsDir"`
 	// Policy is the planner's, Memory the source's; both are opaque here.
 	Policy json.RawMessage `json:"policy,omitempty"`
 	Memory json.RawMessage `json:"memory,omitempty"`
 	// HostPolicy is what manifests are judged by.
 	HostPolicy PolicyRef `json:"hostPolicy,omitzero"`
+	// Registries is the file that says how registries are spoken to, "" for that of the
+	// host.
+	Registries string `json:"registries,omitempty"`
+	// InputKey is the key of this host for what is on record of Config and Secret
+	// documents. Without it, it can't be told whether one has changed since a start.
+	InputKey string `json:"inputKey,omitempty"`
 	// Removals are the times of the last removals that nobody had approved.
 	Removals []time.Time `json:"removals,omitempty"`
 }
@@ -58,28 +66,28 @@ func (s *Store) PutDaemonInfo(d *DaemonInfo) error {
 
 // DaemonInfo returns what the last daemon said, nil if there was none, and
 // whether it lives.
-func (s *Store) DaemonInfo() (*DaemonInfo, Liveness, error) {
+func (s *Store) DaemonInfo() (*DaemonInfo, process.Liveness, error) {
 	b, err := readRegular(s.root, daemonFile, maxDaemonInfo)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, None, nil
+		return nil, process.None, nil
 	}
 	if err != nil {
-		return nil, Unknown, fmt.Errorf("read daemon information: %w", err)
+		return nil, process.Unknown, fmt.Errorf("read daemon information: %w", err)
 	}
 	return decodeDaemonInfo(b)
 }
 
-func decodeDaemonInfo(b []byte) (*DaemonInfo, Liveness, error) {
+func decodeDaemonInfo(b []byte) (*DaemonInfo, process.Liveness, error) {
 	var d DaemonInfo
-	if err := json.Unmarshal(b, &d); err != nil {
-		return nil, Unknown, fmt.Errorf("read daemon information: %w", err)
+	if err := ownjson.Unmarshal(b, &d); err != nil {
+		return nil, process.Unknown, fmt.Errorf("read daemon information: %w", err)
 	}
-	p, err := Open(d.Process)
+	p, err := process.Open(d.Process)
 	switch {
-	case errors.Is(err, ErrGone):
-		return &d, Dead, nil
+	case errors.Is(err, process.ErrGone):
+		return &d, process.Dead, nil
 	case err != nil:
-		return &d, Unknown, nil
+		return &d, process.Unknown, nil
 	}
 	defer p.Close()
 	return &d, p.Alive(), nil

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/actual/hosttest"
 )
 
 // realRecord is the record of a running sandbox as the program wrote it.
@@ -176,9 +177,7 @@ func onThread(f func()) {
 // What the system refuses to read is quarantined only for as long as it refuses.
 func TestStoreUnreadable(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("another user, and mounting, need root")
-	}
+	hosttest.NeedsRoot(t, "another user, and mounting, need root")
 	for name, refused := range map[string]func(path string, look func(again bool)) error{
 		"EACCES": func(path string, look func(again bool)) error {
 			dir := filepath.Dir(path)

@@ -31,10 +31,7 @@ var errNoRecord = errors.New("it is missing, and other files of the sandbox are 
 
 // PutCopy keeps a second copy of the record of a sandbox that runs.
 func (s *Store) PutCopy(r *Record) error {
-	if err := s.put(r, copyFile, false); err != nil {
-		return fmt.Errorf("write copy of record of %s: %w", r.Name, err)
-	}
-	return nil
+	return s.put(r, "copy of record", func(dir fsys.Dir, b []byte) error { return s.write(dir, copyFile, b, false) })
 }
 
 // Copy returns the second copy of a record. It may be of an earlier attempt:

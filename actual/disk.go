@@ -74,7 +74,7 @@ func (d Disk) Full() error {
 	return nil
 }
 
-// Pressure says what is not done for want of room, "" if there is enough.
+// Pressure says what is not done because room ran out, "" if there is enough.
 func (d Disk) Pressure() string {
 	switch err := d.Full(); {
 	case d.ReadOnly:
@@ -127,11 +127,19 @@ func (s *Store) FillReserve() error {
 // what is written frees more than it takes.
 func (s *Store) write(dir fsys.Dir, file string, b []byte, urgent bool) error {
 	err := atomicfile.In{Dir: dir}.Write(file, b, 0o600)
-	if err != nil && urgent && s.reserve != nil && atomicfile.NoSpace(err) {
-		if rerr := s.reserve.Write(fsys.OSFile(dir), file, b, 0o600); rerr != nil {
-			return errors.Join(err, rerr)
-		}
-		return nil
+	if urgent {
+		return s.orReserve(err, dir, file, b)
 	}
 	return err
+}
+
+// orReserve writes a file by the reserve if there was no room for it.
+func (s *Store) orReserve(err error, dir fsys.Dir, file string, b []byte) error {
+	if err == nil || s.reserve == nil || !atomicfile.NoSpace(err) {
+		return err
+	}
+	if rerr := s.reserve.Write(fsys.OSFile(dir), file, b, 0o600); rerr != nil {
+		return errors.Join(err, rerr)
+	}
+	return nil
 }

@@ -51,10 +51,10 @@ func EncodeExit(r ExitRecord) ([]byte, error) {
 	return append(b, '\n'), nil
 }
 
-// DecodeExit reads the exit record of the container AppName of one attempt. It
+// decodeExit reads the exit record of the container AppName of one attempt. It
 // returns nil without an error if there is none: the file is empty, another
 // attempt's or another container's.
-func DecodeExit(b []byte, uid string, attempt int64) (*Exit, error) {
+func decodeExit(b []byte, uid string, attempt int64) (*Exit, error) {
 	if len(b) == 0 {
 		return nil, nil
 	}
@@ -80,7 +80,7 @@ func DecodeExit(b []byte, uid string, attempt int64) (*Exit, error) {
 	return e, nil
 }
 
-// exitOf words a wait status as shells and container engines do.
+// exitOf describes a wait status as shells and container engines do.
 func exitOf(ws unix.WaitStatus, at time.Time) *Exit {
 	e := &Exit{Known: true, At: at}
 	switch {
@@ -135,7 +135,7 @@ func (s *Store) readExit(rec *Record, file string) (*Exit, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s of %s: %w", file, rec.Name, err)
 	}
-	x, err := DecodeExit(b, rec.UID, rec.Attempt)
+	x, err := decodeExit(b, rec.UID, rec.Attempt)
 	if err != nil {
 		return nil, fmt.Errorf("read %s of %s: %w", file, rec.Name, err)
 	}

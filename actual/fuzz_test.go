@@ -8,46 +8,27 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 	"unicode"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/process"
 )
 
 // obeyed says whether a terminal would do something.
 func obeyed(r rune) bool { return unicode.IsControl(r) && r != 0x7f }
-
-// What is parsed is the field that the kernel has put there, whatever the
-// program calls itself.
-func FuzzParseStat(f *testing.F) {
-	f.Add("evil", uint64(4242), []byte("1 (a) b) S 1 1 1 0 -1 4194560 1 1 1 1 1 1 1 1 20 0 1 0 77 1 1\n"))
-	f.Add("a) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 99 20\n", uint64(0), []byte(""))
-	f.Add("((((", uint64(math.MaxUint64), []byte(strings.Repeat(") ", 60)))
-	f.Add("\x00\xff)", uint64(1), []byte("1 (a) S"+strings.Repeat(" -1", 50)))
-	f.Fuzz(func(t *testing.T, name string, start uint64, b []byte) {
-		line := fmt.Sprintf("7 (%s) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 %d 20 21\n", name, start)
-		if got, err := parseStat([]byte(line)); err != nil || got != start {
-			t.Fatalf("%q: %d %v", line, got, err)
-		}
-		// Anything at all: a number that is in it, or an error.
-		if got, err := parseStat(b); err == nil && !bytes.Contains(b, []byte(strconv.FormatUint(got, 10))) {
-			t.Fatalf("%q: %d", b, got)
-		}
-	})
-}
 
 func checkDecoded(t *testing.T, r *Record) {
 	t.Helper()
 	if !ValidID(r.Name) || r.UID == "" || r.Version != RecordVersion || r.Attempt < 0 || len(r.Containers) != 1 || r.App().Name != AppName || r.App().Failures < 0 {
 		t.Fatalf("accepted %+v", r)
 	}
-	for _, id := range []*Identity{r.Sentry, r.Gofer} {
+	for _, id := range []*process.Identity{r.Sentry, r.Gofer} {
 		if id != nil && (id.PID <= 1 || id.PID > 1<<22) {
 			t.Fatalf("accepted %+v", id)
 		}
@@ -123,7 +104,7 @@ func FuzzDecodeExit(f *testing.F) {
 	f.Add(append(b, b...))
 	f.Add([]byte(`{"uid":"u","attempt":1,"status":0,"message":"\u001b[2J"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		x, err := DecodeExit(b, "u", 1)
+		x, err := decodeExit(b, "u", 1)
 		if err != nil {
 			if strings.ContainsFunc(err.Error(), obeyed) {
 				t.Fatalf("%q", err)
@@ -182,7 +163,7 @@ func FuzzDaemonInfo(f *testing.F) {
 		f.Fatal(err)
 	}
 	defer unix.Close(fd)
-	id, err := Identify(fd, self)
+	id, err := process.Identify(fd, self)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -200,12 +181,12 @@ func FuzzDaemonInfo(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		d, live, err := decodeDaemonInfo(b)
 		if err != nil {
-			if live == Alive || strings.ContainsFunc(err.Error(), obeyed) {
+			if live == process.Alive || strings.ContainsFunc(err.Error(), obeyed) {
 				t.Fatalf("%v %q", live, err)
 			}
 			return
 		}
-		if live == Alive && (d.Process.PID <= 1 || d.Process.BootID != id.BootID) {
+		if live == process.Alive && (d.Process.PID <= 1 || d.Process.BootID != id.BootID) {
 			t.Fatalf("%+v lives", d.Process)
 		}
 		enc, err := json.Marshal(d)

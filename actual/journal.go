@@ -38,7 +38,6 @@ type Event struct {
 	At      time.Time `json:"at"`
 	Type    string    `json:"type"`
 	Sandbox string    `json:"sandbox,omitempty"`
-	UID     string    `json:"uid,omitempty"`
 	Reason  string    `json:"reason"` // of reasons.go
 	Message string    `json:"message"`
 	// Pass is the reconcile pass it came of, 0 if of none.

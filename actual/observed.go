@@ -2,25 +2,17 @@
 
 package actual
 
-import "time"
+import (
+	"time"
 
-// Liveness is what is known of a process. The zero value is Unknown, which is
-// neither dead nor alive: nothing destructive may follow from it.
-type Liveness int
-
-// The values of Liveness.
-const (
-	Unknown Liveness = iota
-	Alive
-	Dead // gone, or a zombie
-	None // the record names no such process
+	"sandboxctl.dev/actual/process"
 )
 
 // Observed is one sandbox as it is: its record and its processes.
 type Observed struct {
 	Record *Record // shared, do not modify
-	Sentry Liveness
-	Gofer  Liveness
+	Sentry process.Liveness
+	Gofer  process.Liveness
 	// Exit is what the sentry left in its exit record, nil when there is none
 	// or it belongs to an earlier attempt.
 	Exit *Exit
@@ -49,7 +41,7 @@ type Snapshot struct {
 	// before its first Put. Nothing lives in them.
 	Aborted []string
 	BootID  string
-	// DiskPressure says what is not done for want of room on the disk of the
+	// DiskPressure says what is not done because room ran out on the disk of the
 	// state, "" if there is enough.
 	DiskPressure string
 	// DiskFull says why nothing can be started, "" if something can.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/process"
 )
 
 // Observer looks at the records and the processes of a state directory. It
@@ -18,28 +20,34 @@ import (
 // for another afterwards.
 type Observer struct {
 	store     *Store
-	processes Processes
+	processes process.Processes
 
 	mu      sync.Mutex
-	handles map[Identity]*handle
+	handles map[process.Identity]*handle
 	gen     uint64 // of Observe, to find handles no record names any more
 
 	epoll int // -1 without Run
 	exits chan struct{}
+
+	// patience is twinPatience, but for tests.
+	patience time.Duration
 }
 
 type handle struct {
-	p    *Process
+	p    *process.Handle
 	gen  uint64
 	dead bool
+	// polled is the look that live is of.
+	polled uint64
+	live   process.Liveness
 }
 
 // NewObserver returns an observer of the store.
-func NewObserver(store *Store) *Observer { return NewObserverOf(store, Host) }
+func NewObserver(store *Store) *Observer { return NewObserverOf(store, process.Host) }
 
 // NewObserverOf returns an observer of the store, whose processes these are.
-func NewObserverOf(store *Store, processes Processes) *Observer {
-	return &Observer{store: store, processes: processes, handles: map[Identity]*handle{}, epoll: -1, exits: make(chan struct{}, 1)}
+func NewObserverOf(store *Store, processes process.Processes) *Observer {
+	return &Observer{store: store, processes: processes, handles: map[process.Identity]*handle{}, epoll: -1, exits: make(chan struct{}, 1), patience: twinPatience}
 }
 
 // Exits receives when a process that was seen alive has died, while Run runs.
@@ -84,14 +92,18 @@ func (o *Observer) Observe(ctx context.Context) (*Snapshot, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.gen++
-	twins, cancel := context.WithTimeout(ctx, twinPatience)
+	if o.gen == 1 {
+		o.openAll(list.Records)
+	}
+	o.pollAll()
+	twins, cancel := context.WithTimeout(ctx, o.patience)
 	defer cancel()
 	for i, rec := range list.Records {
 		s := &snap.Sandboxes[i]
 		s.Record = rec
 		s.Sentry, s.Why = o.look(rec.Sentry, "sentry", s.Why)
 		s.Gofer, s.Why = o.look(rec.Gofer, "gofer", s.Why)
-		if s.Sentry == Dead {
+		if s.Sentry == process.Dead {
 			o.awaitTwin(twins, s)
 			o.endOf(s)
 		}
@@ -112,10 +124,11 @@ const twinPatience = 500 * time.Millisecond
 // as dead: its sentry, which ends by that, may be seen dead first and would be taken
 // for the one that was killed.
 func (o *Observer) awaitTwin(ctx context.Context, s *Observed) {
-	if s.Gofer != Alive || s.Record.Phase != PhaseRunning {
+	if s.Gofer != process.Alive || s.Record.Phase != PhaseRunning {
 		return
 	}
-	if o.handles[*s.Record.Gofer].p.Wait(ctx) == nil {
+	if h := o.handles[*s.Record.Gofer]; h.p.Wait(ctx) == nil {
+		h.polled = 0
 		s.Gofer, s.Why = o.look(s.Record.Gofer, "gofer", s.Why)
 	}
 }
@@ -130,50 +143,105 @@ func (o *Observer) endOf(s *Observed) {
 	waits := s.Record.Phase != PhaseStopping && s.Record.Phase != PhaseStopped
 	x, err := o.store.ReadExit(s.Record)
 	if waits && errors.As(err, &errno) {
-		s.Sentry, s.Why = Unknown, err.Error()
+		s.Sentry, s.Why = process.Unknown, err.Error()
 		return
 	}
 	s.Exit = x
 	left, err := o.store.goferExitedCleanly(s.Record)
 	if waits && errors.As(err, &errno) {
-		s.Sentry, s.Why = Unknown, err.Error()
+		s.Sentry, s.Why = process.Unknown, err.Error()
 		return
 	}
-	s.GoferExitedCleanly = s.Gofer == Dead && left
+	s.GoferExitedCleanly = s.Gofer == process.Dead && left
 }
 
 // look tells whether the process of id lives, by the handle of it if there is
 // one. why is kept, or becomes the reason for Unknown.
-func (o *Observer) look(id *Identity, what, why string) (Liveness, string) {
+func (o *Observer) look(id *process.Identity, what, why string) (process.Liveness, string) {
 	if id == nil {
-		return None, why
+		return process.None, why
 	}
 	h, ok := o.handles[*id]
 	if !ok {
 		p, err := o.processes.Open(*id)
 		switch {
-		case errors.Is(err, ErrGone):
-			return Dead, why
+		case errors.Is(err, process.ErrGone):
+			return process.Dead, why
 		case err != nil:
-			return Unknown, fmt.Sprintf("%s: %v", what, err)
+			return process.Unknown, fmt.Sprintf("%s: %v", what, err)
 		}
-		h = &handle{p: p}
-		o.handles[*id] = h
-		o.watch(p)
+		h = o.keep(*id, p)
 	}
 	h.gen = o.gen
-	live := h.p.Alive()
-	if live == Dead && !h.dead {
+	live := h.live
+	if h.polled != o.gen {
+		live = h.p.Alive()
+	}
+	if live == process.Dead && !h.dead {
 		h.dead = true
 		h.p.Reap()
 	}
-	if live == Unknown && why == "" {
+	if live == process.Unknown && why == "" {
 		why = what + ": its pidfd can't be polled"
 	}
 	return live, why
 }
 
-func (o *Observer) drop(id Identity, h *handle) {
+func (o *Observer) keep(id process.Identity, p *process.Handle) *handle {
+	h := &handle{p: p}
+	o.handles[id] = h
+	o.watch(p)
+	return h
+}
+
+// openAll opens the processes of all records on all processors, for the first look: the
+// other ones open what is new. One that can't be opened is left to look, which says why.
+func (o *Observer) openAll(records []*Record) {
+	var ids []process.Identity
+	for _, r := range records {
+		for _, id := range []*process.Identity{r.Sentry, r.Gofer} {
+			if id != nil {
+				ids = append(ids, *id)
+			}
+		}
+	}
+	opened := make([]*process.Handle, len(ids))
+	each(len(ids), len(ids), func(i int) { opened[i], _ = o.processes.Open(ids[i]) })
+	for i, p := range opened {
+		switch _, twice := o.handles[ids[i]]; {
+		case p == nil:
+		case twice:
+			p.Close()
+		default:
+			o.keep(ids[i], p)
+		}
+	}
+}
+
+// pollAll asks the kernel in one call which processes of the handles are dead. What it
+// does not tell is asked of each by itself.
+func (o *Observer) pollAll() {
+	handles := make([]*handle, 0, len(o.handles))
+	fds := make([]unix.PollFd, 0, len(o.handles))
+	for _, h := range o.handles {
+		if fd := h.p.FD(); fd >= 0 {
+			handles, fds = append(handles, h), append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+		}
+	}
+	if _, err := unix.Poll(fds, 0); err != nil {
+		return
+	}
+	for i, h := range handles {
+		switch events := fds[i].Revents; {
+		case events == 0:
+			h.live, h.polled = process.Alive, o.gen
+		case events&unix.POLLIN != 0:
+			h.live, h.polled = process.Dead, o.gen
+		}
+	}
+}
+
+func (o *Observer) drop(id process.Identity, h *handle) {
 	h.p.Reap()
 	// Closing the descriptor takes it out of the epoll set.
 	h.p.Close()
@@ -182,7 +250,7 @@ func (o *Observer) drop(id Identity, h *handle) {
 
 // watch adds a process to the epoll set, once: it is reported when it dies and
 // then no more.
-func (o *Observer) watch(p *Process) {
+func (o *Observer) watch(p *process.Handle) {
 	if o.epoll < 0 {
 		return
 	}

@@ -10,6 +10,8 @@ import (
 
 	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/actual/ownjson"
+	"sandboxctl.dev/actual/process"
 )
 
 const progressFile = "progress.json"
@@ -20,7 +22,7 @@ const maxProgress = 4 << 20
 // Progress is what a daemon does and waits for beside what records say, for other
 // processes that tell it. It is worth nothing when the daemon has ended.
 type Progress struct {
-	Process Identity `json:"process"`
+	Process process.Identity `json:"process"`
 	// State is the loop's, opaque here.
 	State json.RawMessage `json:"state"`
 }
@@ -57,15 +59,15 @@ func (s *Store) Progress() (json.RawMessage, error) {
 
 func decodeProgress(b []byte) (json.RawMessage, error) {
 	var p Progress
-	if err := json.Unmarshal(b, &p); err != nil {
+	if err := ownjson.Unmarshal(b, &p); err != nil {
 		return nil, fmt.Errorf("read progress: %w", err)
 	}
-	d, err := Open(p.Process)
+	d, err := process.Open(p.Process)
 	if err != nil {
 		return nil, nil //nolint:nilerr // that daemon is gone, or can't be told from another process
 	}
 	defer d.Close()
-	if d.Alive() != Alive {
+	if d.Alive() != process.Alive {
 		return nil, nil
 	}
 	return p.State, nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -41,7 +42,7 @@ func readRecord(dir fsys.Dir, file, name string) (*Record, fileID, error) {
 	}
 	rec, err := DecodeRecord(b)
 	switch {
-	case errors.Is(err, ErrNewerRecord):
+	case errors.Is(err, errNewerRecord):
 		return nil, id, err
 	case err != nil:
 		return nil, id, &damageError{err}
@@ -50,6 +51,10 @@ func readRecord(dir fsys.Dir, file, name string) (*Record, fileID, error) {
 	}
 	return rec, id, nil
 }
+
+// euid is the user of this program. It stays the same one, and is compared with the owner
+// of every record.
+var euid = sync.OnceValue(os.Geteuid)
 
 // errBadFile says that a file is there and is not what we write.
 var errBadFile = errors.New("not a state file")
@@ -82,7 +87,7 @@ func readRegularID(dir fsys.Dir, name string, limit int64) ([]byte, fileID, erro
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
 		return nil, fileID{}, fmt.Errorf("%w: it is not a regular file", errBadFile)
-	case int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 || st.Nlink > 1:
+	case int(st.Uid) != euid() || st.Mode&0o022 != 0 || st.Nlink > 1:
 		return nil, fileID{}, fmt.Errorf("%w: others own it, may write it, or have a second name for it", errBadFile)
 	case st.Size > limit:
 		return nil, fileID{}, fmt.Errorf("%w: %d bytes, at most %d are expected", errBadFile, st.Size, limit)

@@ -13,6 +13,8 @@ package actual
 const (
 	// The manifest is new, or the sandbox is missing.
 	ReasonNew = "New"
+	// Of a named volume: a document declares it, or gives it another size.
+	ReasonDeclared = "Declared"
 	// Its application ended.
 	ReasonExited = "Exited"
 	// The sentry died without an exit record: killed from outside, or crashed.
@@ -48,8 +50,24 @@ const (
 	// The disk of the state has no room. Nothing is started, and nothing is stopped that
 	// is to be started again, until there is some.
 	ReasonDiskPressure = "DiskPressure"
+	// Its image is being fetched. What runs is not disturbed before that is done.
+	ReasonPulling = "Pulling"
+	// Its image could not be fetched, and why. This is tried again, at the latest after 5
+	// minutes; what runs is left running.
+	ReasonPullFailed = "PullFailed"
+	// There is no such image where the reference points, or not in the store with
+	// `pullPolicy: Never`. It is looked for again.
+	ReasonImageNotFound = "ImageNotFound"
+	// Of a pull that was cancelled: no manifest names the image any more.
+	ReasonImageNotNeeded = "ImageNotNeeded"
 	// Its network namespace was made again. It is started again, in the new one.
 	ReasonNetworkReplaced = "NetworkReplaced"
+	// A file or document that its manifest refers to is missing or can't be used. It is
+	// started when that is there, and keeps running until then.
+	ReasonInputMissing = "InputMissing"
+	// A file or document that its manifest refers to has changed. It is started again, with
+	// the new content.
+	ReasonInputChanged = "InputChanged"
 	// Somebody called `sandboxctl repair` for a quarantined record.
 	ReasonRepairRequested = "RepairRequested"
 	// An OCI client deleted its container.
@@ -128,9 +146,19 @@ const (
 	WarningResourceNotEnforced = "ResourceNotEnforced"
 	// This host can't set a default limit of the host policy.
 	WarningDefaultNotEnforced = "DefaultNotEnforced"
+	// Another sandbox may write its `hostPath` or named volume too, or a directory in it or above it. Locks
+	// do not hold between sandboxes: a database that both use loses data. Say
+	// `shared: true` in both if that is intended.
+	WarningSharedWrites = "SharedWrites"
 	// Its network namespace was removed, or made again and is not ready; it runs on in the
 	// old one.
 	WarningNetworkGone = "NetworkGone"
+	// What it was started with, a file or a document, is missing or can't be used now. It
+	// keeps what it has, and can't be started again without.
+	WarningInputGone = "InputGone"
+	// The reference of its image means another image to the store now. It keeps the one
+	// that it has.
+	WarningImageMoved = "ImageMoved"
 	// On records of earlier versions: it was started without its network. It is started
 	// again when there is one.
 	WarningNetworkUnconfigured = "NetworkUnconfigured"
@@ -166,6 +194,10 @@ const (
 	EventCreateFailed = "CreateFailed"
 	// A start that a killed daemon had begun could not be resumed; it is done again.
 	EventResumeFailed = "ResumeFailed"
+	// An image was fetched.
+	EventPulled = "Pulled"
+	// An image could not be fetched, and why; this is tried again.
+	EventPullFailed = "PullFailed"
 	// A stop failed, and why; it is tried again.
 	EventDestroyFailed = "DestroyFailed"
 	// The removal of what is left of a stopped sandbox failed, and why; it is tried again.
@@ -183,6 +215,8 @@ const (
 	// A file among the manifests is for another program. Told once, for at most 20 files at
 	// a time.
 	EventFileIgnored = "FileIgnored"
+	// Every user of the host may read a file of the manifests with a Secret.
+	EventSecretExposed = "SecretExposed"
 	// A record can't be acted on.
 	EventRecordQuarantined = "RecordQuarantined"
 	// The system did not tell whether a process lives.

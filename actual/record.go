@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/process"
 )
 
 // RecordVersion is the version this program writes. A record with a newer one
@@ -22,8 +24,8 @@ type Phase string
 
 // The phases of a record.
 const (
-	// PhaseCreating: intent to create. Processes may exist, held at their
-	// start gates or, after a crash, not at all.
+	// PhaseCreating: intent to create. Processes may exist, waiting at
+	// their start gates, or after a crash not at all.
 	PhaseCreating Phase = "Creating"
 	// PhaseCreated: the control server answered; the application has not been
 	// started (the OCI "created" state; a manifest passes through it).
@@ -76,9 +78,9 @@ type Record struct {
 	RestartToken string `json:"restartToken,omitempty"`
 
 	// BootID is the host boot in which Sentry and Gofer lived.
-	BootID string    `json:"bootID,omitempty"`
-	Sentry *Identity `json:"sentry,omitempty"`
-	Gofer  *Identity `json:"gofer,omitempty"`
+	BootID string            `json:"bootID,omitempty"`
+	Sentry *process.Identity `json:"sentry,omitempty"`
+	Gofer  *process.Identity `json:"gofer,omitempty"`
 	// SentryBinary and GoferBinary are the paths of the programs that run it, GVisor
 	// the version of both. GoferBinary is empty if the sandbox was started when
 	// sandboxctl itself was the gofer.
@@ -93,11 +95,19 @@ type Record struct {
 	// CgroupPlace is where an OCI client wanted them, below the root of every
 	// hierarchy.
 	CgroupPlace string `json:"cgroupPlace,omitempty"`
-	// Network is what the sandbox was lent of a network namespace of the host,
+	// Network is what was detached for the sandbox from a network namespace of the host,
 	// to be put back when it has ended.
 	Network *Network `json:"network,omitempty"`
 	// Files are the single files of the host that the sandbox was given.
 	Files []SharedFile `json:"files,omitempty"`
+	// OnDisk is what the sandbox writes to the disk of the state directory.
+	OnDisk []OnDisk `json:"onDisk,omitempty"`
+	// Inputs are what the last start has read that the manifest refers to.
+	Inputs []Input `json:"inputs,omitempty"`
+	// InputChanges is how many starts in a row have read something else than the one
+	// before, each soon after it: who writes a file again and again must not have its
+	// sandboxes started as often.
+	InputChanges int `json:"inputChanges,omitempty"`
 	// Warnings are things that were asked for and could not be had on this
 	// host, such as resource limits without a cgroup controller.
 	Warnings []Warning `json:"warnings,omitempty"`
@@ -122,6 +132,8 @@ type Container struct {
 	// Init says whether process 1 of the container is an init process of ours, InitOwn,
 	// or why not. It is empty if the container was started before there was one.
 	Init string `json:"init,omitempty"`
+	// Image is that of its root, nil if its root is none.
+	Image *Image `json:"image,omitempty"`
 	// Hooks are what runs on the host when the container has ended, opaque here. They
 	// are set from before its first hooks run until its last ones have run.
 	Hooks json.RawMessage `json:"hooks,omitempty"`
@@ -139,6 +151,17 @@ type Container struct {
 	// Completed says the run-to-completion is over for the spec: it is not
 	// started again although its manifest is still there.
 	Completed bool `json:"completed,omitempty"`
+}
+
+// Image is the image that a container was started from. What its reference means later
+// changes nothing.
+type Image struct {
+	// The reference, in full.
+	Ref string `json:"ref"`
+	// The digest that it meant.
+	Digest string `json:"digest"`
+	// The signal that asks its application to end, if the image says one.
+	StopSignal string `json:"stopSignal,omitempty"`
 }
 
 // App is the container named AppName, which every record has.
@@ -183,7 +206,27 @@ func (f *SharedFile) Replaced() (bool, error) {
 	return st.Dev != f.Device || st.Ino != f.Inode, nil
 }
 
-// Network is what a sandbox was lent of a network namespace.
+// OnDisk is something that a sandbox writes to the disk of the state directory. It is in a
+// file without a name, which the sentry alone has and which is gone with it.
+type OnDisk struct {
+	// The name of the volume, or nothing for what is written to the root.
+	Volume string `json:"volume,omitempty"`
+	// How many bytes its files may hold.
+	Size int64 `json:"size"`
+	// FD is the number of the file in the sentry.
+	FD int `json:"fd"`
+}
+
+// Input is something that a manifest refers to, as a start has read it.
+type Input struct {
+	// File is the path of a file of the host.
+	File string `json:"file,omitempty"`
+	// ID is another one when the content has changed, "" if there was none. Nothing can be
+	// found out from it about the content.
+	ID string `json:"id,omitempty"`
+}
+
+// Network is what was detached from a network namespace for a sandbox.
 type Network struct {
 	// Path and Inode say which namespace; without a path it was the sandbox's
 	// own and is gone with it.

@@ -44,7 +44,9 @@ func (s *Store) Remove(name string) error {
 	if err != nil {
 		return fmt.Errorf("remove sandbox %s: %w", name, err)
 	}
-	if err := errors.Join(s.dirs.Sync(), trash.Sync()); err != nil {
+	// The name must not come back after a power cut. That what was in it does is not
+	// promised: it is to be removed.
+	if err := s.dirs.Sync(); err != nil {
 		return fmt.Errorf("remove sandbox %s: sync: %w", name, err)
 	}
 	if _, err := trash.Remover(removeNow).Remove(name + "." + uid); err != nil {
@@ -86,8 +88,13 @@ func (s *Store) SweepTrash() (more bool, err error) {
 	}
 	defer trash.Close()
 	names, err := trash.Names(removeSweep)
+	if err == nil && len(names) > 0 {
+		// Who moved it here may have been killed before that was on disk. A power cut would
+		// bring the name back, without its record: nobody could tell what lives of it.
+		err = s.dirs.Sync()
+	}
 	if err != nil {
-		return false, fmt.Errorf("list trash: %w", err)
+		return false, fmt.Errorf("empty trash: %w", err)
 	}
 	// In another order each time: one that can't be removed must not use up what the
 	// others need.

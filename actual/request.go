@@ -43,7 +43,7 @@ func requestName(r *Request) (string, error) {
 	case r.Kind == RequestApprove && r.Name == "":
 		return r.Kind + ".json", nil
 	}
-	return "", fmt.Errorf("request %q for %q is not one", r.Kind, r.Name)
+	return "", fmt.Errorf("request %q for %q is not valid", r.Kind, r.Name)
 }
 
 // PutRequest leaves a request for the daemon. Any process that may write the
@@ -81,36 +81,29 @@ const requestPatience = 10 * time.Second
 // replaced by a newer one. It waits for nobody: while somebody else leaves a
 // request it does nothing, and is to be called again.
 func (s *Store) DropRequest(r Request) error {
-	name, err := requestName(&r)
-	if err != nil {
-		return err
-	}
-	dir, err := s.requests()
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
 	// What carried it out may be in the page cache only: the one who wrote it was
 	// killed before the sync, failed in it, or is about to. A power cut must not
 	// take that back and leave no request to do it again.
 	if err := s.syncDone(r.Name); err != nil {
 		return fmt.Errorf("drop request: %w", err)
 	}
-	// One that is left between the look and the removal would be lost.
-	switch err := dir.Lock(0); {
-	case errors.Is(err, unix.EWOULDBLOCK):
-		return nil
-	case err != nil:
-		return fmt.Errorf("drop request: lock requests: %w", err)
+	if err := s.removeRequest(&r, 0); !errors.Is(err, unix.EWOULDBLOCK) {
+		return err
 	}
-	return removeRequest(dir, name, r.Token)
+	return nil
 }
 
 // WithdrawRequest removes a request that nobody is to carry out any more, unless
 // it has been replaced by a newer one. When it returns nil, the next look of the
 // daemon does not find it.
 func (s *Store) WithdrawRequest(r Request) error {
-	name, err := requestName(&r)
+	return s.removeRequest(&r, requestPatience)
+}
+
+// removeRequest removes a request of this token, and waits for the lock at most for the
+// time given. A request that is left between the look and the removal would be lost.
+func (s *Store) removeRequest(r *Request, patience time.Duration) error {
+	name, err := requestName(r)
 	if err != nil {
 		return err
 	}
@@ -119,16 +112,11 @@ func (s *Store) WithdrawRequest(r Request) error {
 		return err
 	}
 	defer dir.Close()
-	if err := dir.Lock(requestPatience); err != nil {
-		return fmt.Errorf("withdraw request: lock requests: %w", err)
+	if err := dir.Lock(patience); err != nil {
+		return fmt.Errorf("drop request: lock requests: %w", err)
 	}
-	return removeRequest(dir, name, r.Token)
-}
-
-// removeRequest removes the request of a token. The caller holds the lock.
-func removeRequest(dir fsys.Dir, name, token string) error {
 	now, err := readRequest(dir, name)
-	if errors.Is(err, fs.ErrNotExist) || (err == nil && now.Token != token) {
+	if errors.Is(err, fs.ErrNotExist) || (err == nil && now.Token != r.Token) {
 		return nil
 	}
 	err = crashpoint.Do(crashpoint.RequestDrop, func() error { return atomicfile.In{Dir: dir}.Remove(name) })

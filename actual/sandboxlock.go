@@ -46,20 +46,18 @@ func (s *Store) ClaimLocked(name string) (*SandboxLock, error) {
 			return nil, fmt.Errorf("claim %s: %w", name, err)
 		}
 		var st unix.Stat_t
-		switch err := unix.Fstatat(int(h.dir.Fd()), RecordFile, &st, unix.AT_SYMLINK_NOFOLLOW); {
-		case errors.Is(err, unix.ENOENT):
-			err := missing(fsys.Of(h.dir))
-			if err == nil {
+		err = unix.Fstatat(int(h.dir.Fd()), RecordFile, &st, unix.AT_SYMLINK_NOFOLLOW)
+		if err == nil {
+			err = fs.ErrExist
+		} else if errors.Is(err, unix.ENOENT) {
+			if err = missing(fsys.Of(h.dir)); err == nil {
 				_, err = atomicfile.SweepTemps(h.dir)
 			}
-			if err != nil {
-				return nil, errors.Join(fmt.Errorf("claim %s: %w", name, err), h.Release())
-			}
-			return h, nil
-		case err != nil:
+		}
+		if err != nil {
 			return nil, errors.Join(fmt.Errorf("claim %s: %w", name, err), h.Release())
 		}
-		return nil, errors.Join(fmt.Errorf("claim %s: %w", name, fs.ErrExist), h.Release())
+		return h, nil
 	}
 }
 

@@ -20,8 +20,8 @@ const SetupFile = "setup.json"
 // maxSetup bounds it: a config.json of 1 MiB, escaped.
 const maxSetup = 8 << 20
 
-// ErrNoSetup says that the file is missing.
-var ErrNoSetup = errors.New(SetupFile + " is missing")
+// errNoSetup says that the file is missing.
+var errNoSetup = errors.New(SetupFile + " is missing")
 
 // PutSetup writes down what is built for a sandbox. It survives the end of this
 // program. It need not survive a power cut, which ends the sandbox too: what is left of
@@ -42,7 +42,7 @@ func (s *Store) PutSetup(name string, body []byte) error {
 	return nil
 }
 
-// Setup returns what PutSetup wrote, byte for byte, or an error: ErrNoSetup, or what
+// Setup returns what PutSetup wrote, byte for byte, or an error: errNoSetup, or what
 // is wrong with the file.
 func (s *Store) Setup(name string) ([]byte, error) {
 	dir, err := s.dir(name)
@@ -52,7 +52,7 @@ func (s *Store) Setup(name string) ([]byte, error) {
 	defer dir.Close()
 	b, err := readRegular(dir, SetupFile, maxSetup)
 	if errors.Is(err, unix.ENOENT) {
-		err = ErrNoSetup
+		err = errNoSetup
 	}
 	if err == nil {
 		b, err = unseal(setupKind, b)

@@ -18,7 +18,7 @@ func TestSetupFile(t *testing.T) {
 	s := newStore(t)
 	put(t, s, sample("web"))
 	path := filepath.Join(s.Path(), SandboxesDir, "web", SetupFile)
-	if _, err := s.Setup("web"); !errors.Is(err, ErrNoSetup) {
+	if _, err := s.Setup("web"); !errors.Is(err, errNoSetup) {
 		t.Errorf("without a file: %v", err)
 	}
 	if err := s.DropSetup("web"); err != nil {
@@ -50,7 +50,7 @@ func TestSetupFile(t *testing.T) {
 	must(t, err)
 	for name, b := range map[string][]byte{"a record": record, "more": append(bytes.Clone(good), '\n'), "zeros": make([]byte, len(good)), "too much": append(bytes.Clone(good), make([]byte, maxSetup)...)} {
 		write(b)
-		if got, err := s.Setup("web"); err == nil || errors.Is(err, ErrNoSetup) {
+		if got, err := s.Setup("web"); err == nil || errors.Is(err, errNoSetup) {
 			t.Errorf("%s is %s %v", name, got, err)
 		}
 	}
@@ -72,7 +72,7 @@ func TestSetupFile(t *testing.T) {
 		t.Error("more is written than is read")
 	}
 	must(t, s.DropSetup("web"))
-	if _, err := s.Setup("web"); !errors.Is(err, ErrNoSetup) {
+	if _, err := s.Setup("web"); !errors.Is(err, errNoSetup) {
 		t.Errorf("removed: %v", err)
 	}
 	if err := s.PutSetup("gone", want); err == nil {

@@ -9,13 +9,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"runtime"
-	"slices"
 	"strconv"
-	"strings"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -39,9 +34,6 @@ var ErrNoState = errors.New("no state directory")
 
 // errInvalidName says what is wrong with a name that is not looked for.
 var errInvalidName = errors.New("it is not the name of a sandbox")
-
-// ErrLocked says that another daemon holds the state directory.
-var ErrLocked = errors.New("state directory is in use by another daemon")
 
 // Store keeps the records of one state directory. Reading is safe at any time
 // from any number of processes. Put, Claim and Remove are for the one that
@@ -204,6 +196,7 @@ func (s *Store) openDirs() (err error) {
 	case err != nil:
 		return fmt.Errorf("open state directory %s/%s: %w", s.path, SandboxesDir, err)
 	}
+	s.dirs = fsys.ShareSyncs(s.dirs)
 	return nil
 }
 
@@ -270,67 +263,6 @@ func (s *Store) Lost() error {
 		return fmt.Errorf("the state directory %s was removed, moved or replaced while it was in use: %w; put it back, or start the daemon again", s.path, err)
 	}
 	return nil
-}
-
-// Lock makes this process the daemon of the state directory for as long as it
-// lives. ErrLocked, with the pid of the other, if there is one already. What is
-// locked is the directory itself, so that removing a file in it frees nothing;
-// the file only tells who holds it.
-func (s *Store) Lock() error {
-	fd, err := unix.Openat(int(s.RootDir().Fd()), lockFile, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return fmt.Errorf("open lock: %w", err)
-	}
-	defer unix.Close(fd)
-	for deadline := time.Now().Add(lockPatience); ; <-time.After(lockEvery) {
-		err := crashpoint.Do(crashpoint.Lock, func() error { return unix.Flock(int(s.RootDir().Fd()), unix.LOCK_EX|unix.LOCK_NB) })
-		if err == nil {
-			break
-		}
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return fmt.Errorf("lock state directory: %w", err)
-		}
-		var b [20]byte
-		n, _ := unix.Pread(fd, b[:], 0)
-		holder := strings.TrimSpace(string(b[:max(n, 0)]))
-		if !hasEnded(holder) || time.Now().After(deadline) {
-			return fmt.Errorf("lock state directory %s: %w (pid %s)", s.path, ErrLocked, holder)
-		}
-	}
-	crashpoint.Before(crashpoint.LockFile)
-	pid := strconv.Itoa(os.Getpid()) + "\n"
-	// Written over, and cut after: on a full disk there is no room to begin anew.
-	_, err = unix.Pwrite(fd, []byte(pid), 0)
-	if err == nil {
-		err = unix.Ftruncate(fd, int64(len(pid)))
-	}
-	crashpoint.After(crashpoint.LockFile)
-	if err != nil && !atomicfile.NoSpace(err) { // it only tells others who it is
-		return fmt.Errorf("write lock: %w", err)
-	}
-	return nil
-}
-
-// lockPatience is how long a lock may outlive a daemon that was killed: a child
-// that it was just starting has it too, until it is another program.
-const lockPatience = 5 * time.Second
-
-// hasEnded says of a pid, as text, that no process has it but perhaps a zombie.
-func hasEnded(pid string) bool {
-	n, err := strconv.Atoi(pid)
-	if err != nil || n <= 1 {
-		return true // killed before it had written it
-	}
-	fd, err := unix.PidfdOpen(n, 0)
-	if err != nil {
-		return errors.Is(err, unix.ESRCH)
-	}
-	p := &Process{pidfd(fd)}
-	defer p.Close()
-	return p.Alive() == Dead
 }
 
 // NewUID returns 128 random bits in hexadecimal.
@@ -417,22 +349,33 @@ func openDir(dir *os.File, name string) (*os.File, error) {
 // Put writes a record. It fails for a name that has no directory: a late
 // writer can't bring a removed sandbox back.
 func (s *Store) Put(r *Record) error {
-	if err := s.put(r, RecordFile, false); err != nil {
-		return fmt.Errorf("write record of %s: %w", r.Name, err)
-	}
-	return nil
+	return s.put(r, "record", func(dir fsys.Dir, b []byte) error { return s.write(dir, RecordFile, b, false) })
 }
 
 // PutUrgent is Put for a record that must be written for something to be freed.
 // It needs no room on the disk while there is a reserve.
 func (s *Store) PutUrgent(r *Record) error {
-	if err := s.put(r, RecordFile, true); err != nil {
-		return fmt.Errorf("write record of %s: %w", r.Name, err)
-	}
-	return nil
+	return s.put(r, "record", func(dir fsys.Dir, b []byte) error { return s.write(dir, RecordFile, b, true) })
 }
 
-func (s *Store) put(r *Record, file string, urgent bool) error {
+// PutIntent is PutUrgent for the record of what is about to be stopped. A power cut, which
+// stops it too, may leave the record before; not where this one tells how the application
+// ended, which may be nowhere else on disk: a job that has completed must not run again.
+func (s *Store) PutIntent(r *Record) error {
+	if r.Ending != nil && r.Ending.App().Exit != nil {
+		return s.PutUrgent(r)
+	}
+	return s.put(r, "record", func(dir fsys.Dir, b []byte) error {
+		return s.orReserve(atomicfile.In{Dir: dir}.WriteWhole(RecordFile, b, 0o600), dir, RecordFile, b)
+	})
+}
+
+func (s *Store) put(r *Record, what string, write func(fsys.Dir, []byte) error) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("write %s of %s: %w", what, r.Name, err)
+		}
+	}()
 	b, err := EncodeRecord(r)
 	if err != nil {
 		return err
@@ -442,129 +385,7 @@ func (s *Store) put(r *Record, file string, urgent bool) error {
 		return err
 	}
 	defer dir.Close()
-	err = crashpoint.Do(crashpoint.RecordPut, func() error { return s.write(dir, file, b, urgent) })
-	return err
-}
-
-// Get returns the record of a name. All nil means that there is none. A Quarantined
-// means that there is one which must not be acted on.
-func (s *Store) Get(name string) (*Record, *Quarantined, error) {
-	if !s.valid(name) {
-		return nil, nil, fmt.Errorf("read record of %q: %w", name, errInvalidName)
-	}
-	rec, quarantined, _ := s.read(name)
-	return rec, quarantined, nil
-}
-
-// read returns the record of a name, from the cache if its file is the same.
-// exists is false if there is no record file.
-func (s *Store) read(name string) (rec *Record, quarantined *Quarantined, exists bool) {
-	quarantine := func(reason string, err error) (*Record, *Quarantined, bool) {
-		return nil, &Quarantined{Name: name, Reason: reason, Message: err.Error()}, true
-	}
-	s.mu.Lock()
-	c, ok := s.cache[name]
-	s.mu.Unlock()
-	if !ok && s.looks {
-		if rec := s.readFirst(name); rec != nil {
-			return rec, nil, true
-		}
-	}
-	st, err := s.dirs.Stat(name + "/" + RecordFile)
-	switch {
-	case errors.Is(err, unix.ENOENT):
-		rec, quarantined = s.decode(name) // not cached: there is no file to compare
-		return rec, quarantined, rec != nil || quarantined != nil
-	case err != nil:
-		// An error is never absence: a second sandbox of the name would be
-		// made beside the first.
-		return quarantine(QuarantinedUnreadable, err)
-	}
-	id := idOf(&st)
-	if ok && c.id == id {
-		return c.rec, c.quarantined, true
-	}
-	rec, quarantined = s.decode(name)
-	switch {
-	case quarantined == nil && rec == nil:
-		return nil, nil, false
-	case quarantined != nil && quarantined.Reason == QuarantinedUnreadable:
-		// What the system refused now it may give the next time, and the file
-		// does not change by that.
-		return nil, quarantined, true
-	}
-	s.keep(name, cached{id: id, rec: rec, quarantined: quarantined})
-	return rec, quarantined, true
-}
-
-func (s *Store) keep(name string, c cached) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.cache[name] = c
-}
-
-// foreign refuses a record of the other kind: it would be taken for one that nobody
-// wants, or that never came to be.
-func (s *Store) foreign(rec *Record) error {
-	switch {
-	case (rec.App().OCI != nil) == s.containers:
-		return nil
-	case s.containers:
-		return errors.New("it is the sandbox of a manifest, and this is the state of containers")
-	}
-	return errors.New("it is a container of an OCI client, and this is the state of a daemon")
-}
-
-func (s *Store) decode(name string) (*Record, *Quarantined) {
-	quarantine := func(reason string, err error) (*Record, *Quarantined) {
-		return nil, &Quarantined{Name: name, Reason: reason, Message: err.Error()}
-	}
-	dir, err := s.dir(name)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, nil // removed meanwhile
-	case err != nil:
-		return quarantine(QuarantinedUnreadable, err)
-	}
-	defer dir.Close()
-	rec, _, err := readRecord(dir, RecordFile, name)
-	if errors.Is(err, unix.ENOENT) {
-		if err = missing(dir); errors.Is(err, errNoRecord) {
-			// Other files are made after the record: where they are, it was written
-			// meanwhile, or is lost.
-			if rec, _, err = readRecord(dir, RecordFile, name); errors.Is(err, unix.ENOENT) {
-				err = errNoRecord
-			}
-		}
-		if err != nil && !s.is(name, dir) {
-			return nil, nil // it is being removed
-		}
-	}
-	var damage *damageError
-	switch {
-	case err == nil && rec == nil:
-		return nil, nil // a create died before its first Put
-	case err == nil:
-		if err := s.foreign(rec); err != nil {
-			return quarantine(QuarantinedForeign, err)
-		}
-		return rec, nil
-	case errors.Is(err, ErrNewerRecord):
-		return quarantine(QuarantinedNewer, err)
-	case errors.As(err, &damage), errors.Is(err, errNoRecord):
-		return quarantine(QuarantinedCorrupt, err)
-	}
-	return quarantine(QuarantinedUnreadable, err)
-}
-
-// is says whether dir is (still) the directory of a name.
-func (s *Store) is(name string, dir fsys.Dir) bool {
-	ours, err := dir.Self()
-	if err != nil {
-		return false
-	}
-	now, err := s.dirs.Stat(name)
-	return err == nil && now.Ino == ours.Ino && now.Dev == ours.Dev
+	return crashpoint.Do(crashpoint.RecordPut, func() error { return write(dir, b) })
 }
 
 // Listing is what is in the state directory.
@@ -576,74 +397,8 @@ type Listing struct {
 	Aborted []string
 }
 
-// List returns every record that can be read, and says of every other why not.
-// One bad record never hides the rest.
-func (s *Store) List() (*Listing, error) {
-	names, err := s.names()
-	if err != nil {
-		return nil, fmt.Errorf("list sandboxes: %w", err)
-	}
-	l := &Listing{Records: make([]*Record, 0, len(names))}
-	for i, r := range s.readAll(names) {
-		switch {
-		case r.quarantined != nil:
-			l.Quarantined = append(l.Quarantined, *r.quarantined)
-		case r.exists:
-			l.Records = append(l.Records, r.rec)
-		default:
-			l.Aborted = append(l.Aborted, names[i])
-		}
-	}
-	s.forget(names)
-	return l, nil
-}
-
 type readResult struct {
 	rec         *Record
 	quarantined *Quarantined
 	exists      bool
-}
-
-// readAll reads the records of the names, on all processors.
-func (s *Store) readAll(names []string) []readResult {
-	out := make([]readResult, len(names))
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), 1+len(names)/8) {
-		wg.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(names)); i = next.Add(1) - 1 {
-				if r, n := &out[i], names[i]; s.valid(n) {
-					r.rec, r.quarantined, r.exists = s.read(n)
-				} else {
-					r.quarantined = &Quarantined{Name: n, Reason: QuarantinedForeign, Message: errInvalidName.Error()}
-				}
-			}
-		})
-	}
-	wg.Wait()
-	return out
-}
-
-// names lists the entries of the sandboxes directory, sorted.
-func (s *Store) names() ([]string, error) {
-	names, err := s.dirs.Names(0)
-	if err != nil {
-		return nil, err
-	}
-	slices.Sort(names)
-	return names, nil
-}
-
-// forget drops cached records of names that are gone. names is sorted.
-func (s *Store) forget(names []string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.cache) <= len(names) {
-		return
-	}
-	for n := range s.cache {
-		if _, ok := slices.BinarySearch(names, n); !ok {
-			delete(s.cache, n)
-		}
-	}
 }

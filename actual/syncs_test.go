@@ -3,6 +3,7 @@
 package actual
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"testing"
@@ -47,6 +48,9 @@ func TestSyncs(t *testing.T) {
 	must(t, os.Chmod(path, 0o700))
 	root, err := os.Open(path)
 	must(t, err)
+	completed := sample("web")
+	completed.Phase = PhaseStopping
+	completed.Ending = &Ending{Reason: ReasonExited, Containers: []ContainerEnding{{Name: AppName, Completed: true, Exit: &Exit{Known: true}}}}
 	n := 0
 	s, err := OpenSimulated(syncs{fsys.Of(root), &n}, path)
 	must(t, err)
@@ -60,6 +64,21 @@ func TestSyncs(t *testing.T) {
 		{"an intent", func() error { return s.Put(sample("web")) }, 2},
 		{"what is built", func() error { return s.PutSetup("web", []byte("{}")) }, 0},
 		{"processes", func() error { return s.Put(sample("web")) }, 2},
+		// A power cut ends the sandbox as well. What it leaves must be whole, no more.
+		{"an intent to stop", func() error { return s.PutIntent(sample("web")) }, 1},
+		// Nothing else on disk tells that a job has completed: it would run again.
+		{"an intent that says how it ended", func() error { return s.PutIntent(completed) }, 2},
+		{"a stop", func() error { return s.PutUrgent(sample("web")) }, 2},
+		{"a removal", func() error { return s.Remove("web") }, 1},
+		{"a sweep of nothing", func() error { _, err := s.SweepTrash(); return err }, 0},
+		// The program that moved it was killed before that was on disk: without this, a power
+		// cut brings back the name without the record.
+		{"a sweep", func() error {
+			trash, err := s.root.OpenDir(TrashDir)
+			must(t, errors.Join(err, s.dirs.Mkdir("db", 0o700), s.dirs.Rename("db", trash, "db."+NewUID(), 0)))
+			_, err = s.SweepTrash()
+			return errors.Join(err, trash.Close())
+		}, 1},
 	} {
 		n = 0
 		must(t, c.do())

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/actual/process"
 )
 
 // A sandbox that is moved into the trash while it is looked for is there or is
@@ -126,7 +127,7 @@ func TestLockOfTheDead(t *testing.T) {
 	self, err := unix.PidfdOpen(os.Getpid(), 0)
 	must(t, err)
 	defer unix.Close(self)
-	id, err := Identify(self, os.Getpid())
+	id, err := process.Identify(self, os.Getpid())
 	must(t, err)
 	must(t, s.PutDaemonInfo(&DaemonInfo{Process: id}))
 	second, err := OpenStore(s.Path())

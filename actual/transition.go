@@ -5,9 +5,12 @@ package actual
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/process"
 )
 
 // The transitions of a record. Each is a function of values, without I/O or a
@@ -24,6 +27,8 @@ type Intent struct {
 	SpecHash, SourceFile, SourceDigest string
 	// RestartToken is the restart request that the create carries out, if any.
 	RestartToken string
+	// Image is that of the root, nil if the root is none.
+	Image *Image
 	// OCI is set for a container of an OCI client.
 	OCI *OCIContainer
 }
@@ -32,7 +37,7 @@ type Intent struct {
 // record of the attempt before, nil if there was none; it is not changed.
 func NextAttempt(old *Record, in Intent, now time.Time) *Record {
 	r := &Record{Version: RecordVersion, Name: in.Name, UID: in.UID, Generation: 1}
-	app := Container{Name: AppName, OCI: in.OCI}
+	app := Container{Name: AppName, OCI: in.OCI, Image: in.Image}
 	if old != nil {
 		r.Name, r.UID, r.Attempt, r.Generation, r.RestartToken = old.Name, old.UID, old.Attempt, old.Generation, old.RestartToken
 		sameSpec := old.SpecHash == in.SpecHash
@@ -40,17 +45,42 @@ func NextAttempt(old *Record, in Intent, now time.Time) *Record {
 			r.Generation++
 		}
 		app.inherit(old.App(), old.Ending, sameSpec)
+		if sameSpec && now.Sub(old.CreatedAt) < inputsLast {
+			r.Inputs, r.InputChanges = old.Inputs, old.InputChanges
+		}
 	}
 	r.Attempt++
 	r.Phase = PhaseCreating
 	r.Spec, r.SpecHash, r.SourceFile, r.SourceDigest = in.Spec, in.SpecHash, in.SourceFile, in.SourceDigest
 	if in.RestartToken != "" {
 		r.RestartToken = in.RestartToken
-		app.Failures, app.CleanExits = 0, 0 // the operator who asked has looked at them
+		app.Failures, app.CleanExits, r.InputChanges = 0, 0, 0 // the operator who asked has looked at them
 	}
 	r.Containers = []Container{app}
 	r.BootID, r.CreatedAt = in.BootID, now
 	return r
+}
+
+// inputsLast is how long after a start a change of its inputs is nothing special.
+const inputsLast = 10 * time.Minute
+
+// HasRead notes what a start has read.
+func (r *Record) HasRead(in []Input) {
+	if r.Inputs != nil && !slices.Equal(r.Inputs, in) {
+		r.InputChanges++
+	}
+	r.Inputs = in
+}
+
+// InputAt is the index of a file among what was read, -1 if it is not there. They are in
+// about the order of the manifest, which may name thousands: the search begins at from.
+func (r *Record) InputAt(from int, file string) int {
+	for n := range r.Inputs {
+		if i := (from + n) % len(r.Inputs); r.Inputs[i].File == file {
+			return i
+		}
+	}
+	return -1
 }
 
 // inherit takes over what is remembered of the container from the attempt before,
@@ -83,7 +113,7 @@ func (c *Container) restartFollows(ended *Ending) bool {
 
 // Spawned writes down the two processes, which wait at their gates. phase is what
 // the record says once the gates are open.
-func (r *Record) Spawned(phase Phase, sentry, gofer Identity) {
+func (r *Record) Spawned(phase Phase, sentry, gofer process.Identity) {
 	r.Phase, r.Sentry, r.Gofer = phase, &sentry, &gofer
 }
 
@@ -126,7 +156,7 @@ func (r *Record) Stopping(end *Ending) {
 type Outcome struct {
 	// Exit is the application's exit record, nil if it left none.
 	Exit *Exit
-	// OOM says that the kernel killed something in the sandbox for want of memory.
+	// OOM says that the kernel killed something in the sandbox because memory ran out.
 	OOM bool
 	// GraceExpired says that it was killed at the end of its grace period.
 	GraceExpired bool
@@ -165,7 +195,7 @@ func (e *Ending) exit(known *Exit, seen Outcome, now time.Time) *Exit {
 	return &exit
 }
 
-// OOMKilled is the end of a sandbox that the kernel killed for want of memory. It
+// OOMKilled is the end of a sandbox that the kernel killed because memory ran out. It
 // kills the whole sandbox, by SIGKILL.
 func OOMKilled(at time.Time) Exit {
 	return Exit{
@@ -177,6 +207,6 @@ func OOMKilled(at time.Time) Exit {
 // released says that nothing is left of a sandbox on the host.
 func (r *Record) released() {
 	r.Phase = PhaseStopped
-	r.Sentry, r.Gofer, r.Cgroups, r.Network, r.Files = nil, nil, nil, nil, nil
+	r.Sentry, r.Gofer, r.Cgroups, r.Network, r.Files, r.OnDisk = nil, nil, nil, nil, nil, nil
 	r.SetupFile = false
 }

@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
+
+	"sandboxctl.dev/actual/process"
 )
 
 func TestNextAttempt(t *testing.T) {
@@ -93,6 +95,36 @@ func TestNextAttempt(t *testing.T) {
 	}
 }
 
+// Starts that read something else are counted as long as they follow one another.
+func TestHasRead(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	var r *Record
+	for i, c := range []struct {
+		id, hash, token string
+		after           time.Duration
+		want            int
+	}{
+		{"1", "a", "", 0, 0},
+		{"2", "a", "", time.Second, 1},
+		{"2", "a", "", time.Second, 1}, // it failed, say
+		{"3", "a", "", 9 * time.Minute, 2},
+		{"4", "a", "", 10 * time.Minute, 0},
+		{"5", "a", "", time.Second, 1},
+		{"6", "b", "", time.Second, 0},
+		{"7", "b", "", time.Second, 1},
+		{"8", "b", "restart", time.Second, 1},
+		{"9", "b", "", time.Second, 2},
+	} {
+		now = now.Add(c.after)
+		r = NextAttempt(r, Intent{Name: "web", UID: "new", SpecHash: c.hash, RestartToken: c.token}, now)
+		r.HasRead([]Input{{File: "/a", ID: c.id}})
+		if r.InputChanges != c.want || r.Inputs[0].ID != c.id {
+			t.Errorf("%d: %d changes, expected %d", i, r.InputChanges, c.want)
+		}
+	}
+}
+
 func TestEnded(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
@@ -111,16 +143,16 @@ func TestEnded(t *testing.T) {
 		want   Exit
 		saying string
 	}{
-		"stopped, said nothing":        {stop, Outcome{}, Exit{Reason: "Suspended", At: now}, ""},
-		"stopped, said how":            {stop, Outcome{Exit: &known}, known, ""},
-		"stopped, said how in time":    {stop, Outcome{Exit: &known, GraceExpired: true}, known, ""},
-		"stopped, too late":            {stop, Outcome{GraceExpired: true}, Exit{Reason: "Suspended", At: now}, "killed: it did not end within 1m0s of SIGTERM"},
-		"stopped, for want of memory":  {stop, Outcome{OOM: true}, oom(now), "resources.memory"},
-		"died":                         {died(known), Outcome{}, known, ""},
-		"died, and a child of OOM":     {died(known), Outcome{OOM: true}, known, ""},
-		"died of OOM":                  {died(killed), Outcome{OOM: true}, oom(killed.At), "resources.memory"},
-		"died, and another record":     {died(killed), Outcome{Exit: &known}, killed, ""},
-		"stopped at once, without one": {Ending{Reason: "ManifestRemoved"}, Outcome{}, Exit{Reason: "ManifestRemoved", At: now}, ""},
+		"stopped, said nothing":           {stop, Outcome{}, Exit{Reason: "Suspended", At: now}, ""},
+		"stopped, said how":               {stop, Outcome{Exit: &known}, known, ""},
+		"stopped, said how in time":       {stop, Outcome{Exit: &known, GraceExpired: true}, known, ""},
+		"stopped, too late":               {stop, Outcome{GraceExpired: true}, Exit{Reason: "Suspended", At: now}, "killed: it did not end within 1m0s of SIGTERM"},
+		"stopped, because memory ran out": {stop, Outcome{OOM: true}, oom(now), "resources.memory"},
+		"died":                            {died(known), Outcome{}, known, ""},
+		"died, and a child of OOM":        {died(known), Outcome{OOM: true}, known, ""},
+		"died of OOM":                     {died(killed), Outcome{OOM: true}, oom(killed.At), "resources.memory"},
+		"died, and another record":        {died(killed), Outcome{Exit: &known}, killed, ""},
+		"stopped at once, without one":    {Ending{Reason: "ManifestRemoved"}, Outcome{}, Exit{Reason: "ManifestRemoved", At: now}, ""},
 	} {
 		r := sample("web")
 		given := c.end
@@ -163,7 +195,7 @@ func TestTransitions(t *testing.T) {
 			},
 			"spawn": func() {
 				pid += 2
-				r.Spawned(PhaseStarting, Identity{PID: pid}, Identity{PID: pid + 1})
+				r.Spawned(PhaseStarting, process.Identity{PID: pid}, process.Identity{PID: pid + 1})
 				r.Cgroups, r.Network, r.Files, r.SetupFile = []string{"g"}, &Network{Config: []byte("{}")}, []SharedFile{{Path: "/f"}}, true
 			},
 			"start":  func() { r.Started(now) },

@@ -19,7 +19,7 @@ func upgrade(body []byte) ([]byte, error) {
 		return nil, err
 	}
 	if v.Version > RecordVersion {
-		return nil, fmt.Errorf("%w (%d, this program knows %d)", ErrNewerRecord, v.Version, RecordVersion)
+		return nil, fmt.Errorf("%w (%d, this program knows %d)", errNewerRecord, v.Version, RecordVersion)
 	}
 	var fields object
 	if err := json.Unmarshal(body, &fields); err != nil {

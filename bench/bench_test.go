@@ -67,12 +67,16 @@ func TestReport(t *testing.T) {
 	rep := newReport(machine{Processors: 2, Processor: "x", At: time.Unix(0, 0)}, []*row{
 		{ID: "start", What: "a <start>", Unit: "ms", Goal: 0.6, Base: runscName, Series: map[string][]float64{sandboxctlName: {40, 50, 60}, runscName: {100}, "runc": {20}}},
 		{ID: "adoption", What: "adopted", Unit: "ms", Goal: 300, Series: map[string][]float64{sandboxctlName: {250}}},
+		{ID: "one", What: "one side", Unit: "ms", Goal: 0.5, Base: podmanName, Series: map[string][]float64{sandboxctlName: {7}}, Notes: map[string]string{podmanName: "it refuses"}},
+		{ID: "none", What: "no side", Unit: "ms", Goal: 0.5, Base: podmanName, Series: map[string][]float64{podmanName: {7}}, Notes: map[string]string{sandboxctlName: "it is not there"}},
 		{ID: "a&b", What: "slow", Unit: "ms", Goal: 0.1, Base: runscName, Series: map[string][]float64{sandboxctlName: {300}, runscName: {100}}},
 	})
 	for _, want := range []string{
 		"| a <start> | 50.0 ms (45.0 to 55.0) | runsc 100.0 ms<br>runc 20.0 ms | 0.50 | ≤ 0.6: met |",
 		"| adopted | 250.0 ms |  |  | ≤ 300 ms: met |",
 		"| 3.00 | ≤ 0.1: **missed** |",
+		"| one side | 7.0 ms | podman + runsc is not measured: it refuses |  |  |",
+		"| no side |  | podman + runsc 7.0 ms<br>sandboxctl is not measured: it is not there |  |  |",
 	} {
 		if text := rep.markdown(); !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
@@ -109,7 +113,7 @@ func TestParseUsage(t *testing.T) {
 
 func TestParts(t *testing.T) {
 	t.Parallel()
-	for only, want := range map[string]int{"": 5, "crowd": 1, "starts,fleets": 2, "start": -1, "starts,": -1} {
+	for only, want := range map[string]int{"": 7, "crowd": 1, "starts,fleets": 2, "images-run": 1, "start": -1, "starts,": -1} {
 		b := &bench{cfg: config{only: only}}
 		parts, err := b.parts()
 		if n := len(parts); (err != nil) != (want < 0) || err == nil && n != want {
@@ -135,7 +139,7 @@ func programs(t *testing.T) string {
 func TestBench(t *testing.T) {
 	bin := programs(t)
 	out := t.TempDir()
-	cmd := exec.Command("go", "run", ".", "-bin", bin, "-out", out, "-peers=false", "-rounds", "1", "-bursts", "1", "-idle", "1s", "-fleet", "3", "-many", "20", "-adopted", "2", "-crowd", "2")
+	cmd := exec.Command("go", "run", ".", "-bin", bin, "-out", out, "-only", "starts,fleets,changes,adoption,crowd,pulls", "-peers=false", "-rounds", "1", "-bursts", "1", "-idle", "1s", "-fleet", "3", "-many", "20", "-adopted", "2", "-crowd", "2", "-image", "4")
 	text, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
@@ -144,7 +148,7 @@ func TestBench(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(string(table), "NaN") || strings.Count(string(table), "\n| ") < 19 {
+	if strings.Contains(string(table), "NaN") || strings.Count(string(table), "\n| ") < 26 {
 		t.Errorf("not everything was measured:\n%s", table)
 	}
 	if strings.Contains(string(table), ": met |") && strings.Contains(string(table), "≤ 0.6: ") {

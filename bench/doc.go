@@ -4,6 +4,9 @@
 // gVisor, and podman with that runsc, runc, and s6 with that runsc where they are
 // installed.
 //
+// The part images-run has sandboxes of an image, and containers of podman with runsc of
+// the same tree.
+//
 // Every figure is a median of rounds. In each round every peer is measured once, in
 // a random order, so that a change of the machine's clock or load hits all of them.
 // Only ratios of one run are to be compared. Everything runs in a cgroup of its own,

@@ -50,6 +50,7 @@ func TestInterrupted(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", bench, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	tree := smallTree(t)
 	ctrlC := func(_ *exec.Cmd, terminal *os.File) error {
 		_, err := terminal.WriteString("\x03")
 		return err
@@ -64,17 +65,18 @@ func TestInterrupted(t *testing.T) {
 		"terminal closed, starts":           {"starts", 1, func(_ *exec.Cmd, f *os.File) error { return f.Close() }},
 		"Ctrl-C while daemons adopt":        {"adoption", 4, ctrlC},
 		"SIGTERM to the bench, changes":     {"changes", 1, func(cmd *exec.Cmd, _ *os.File) error { return cmd.Process.Signal(unix.SIGTERM) }},
+		"SIGTERM to the bench, images":      {"images-run", 1, func(cmd *exec.Cmd, _ *os.File) error { return cmd.Process.Signal(unix.SIGTERM) }},
 		"Ctrl-C twice, while a crowd comes": {"crowd", 2, func(cmd *exec.Cmd, f *os.File) error { return errors.Join(ctrlC(cmd, f), ctrlC(cmd, f)) }},
 	} {
 		t.Run(what, func(t *testing.T) {
 			tmp := t.TempDir()
 			cmd := exec.Command(bench, "-bin", bin, "-out", filepath.Join(tmp, "out"), "-only", c.only, "-peers=false",
-				"-rounds", "1000", "-bursts", "1000", "-idle", "1h", "-fleet", "3", "-many", "20", "-adopted", "4", "-crowd", "5")
+				"-rounds", "1000", "-bursts", "1000", "-idle", "1h", "-fleet", "3", "-many", "20", "-adopted", "4", "-crowd", "5", "-tree", tree)
 			cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
 			var said strings.Builder
 			cmd.Stdout, cmd.Stderr = &said, &said
 			terminal := onTerminal(t, cmd)
-			work, groups, err := seen(t, tmp, c.running)
+			work, groups, err := seen(t, tmp, c.only, c.running)
 			if err != nil {
 				// It ends all the same, so that it leaves nothing to the next case.
 				err = errors.Join(err, cmd.Process.Signal(unix.SIGTERM))
@@ -92,7 +94,7 @@ func TestInterrupted(t *testing.T) {
 }
 
 // seen waits until a bench has sandboxes, and returns its directory and their cgroups.
-func seen(t *testing.T, tmp string, running int) (work string, groups []string, err error) {
+func seen(t *testing.T, tmp, part string, running int) (work string, groups []string, err error) {
 	t.Helper()
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
@@ -103,7 +105,7 @@ func seen(t *testing.T, tmp string, running int) (work string, groups []string, 
 			return false, err
 		}
 		work, groups = dirs[0], nil
-		store, err := actual.OpenStoreReadOnly(filepath.Join(work, "ours", "state"))
+		store, err := actual.OpenStoreReadOnly(filepath.Join(work, daemonOf(part), "state"))
 		if err != nil {
 			return false, nil //nolint:nilerr // the daemon has not made it yet
 		}
@@ -122,6 +124,14 @@ func seen(t *testing.T, tmp string, running int) (work string, groups []string, 
 		return n >= running && len(groups) > 0, nil
 	})
 	return work, groups, err
+}
+
+// daemonOf is the directory of the daemon whose sandboxes a part has.
+func daemonOf(part string) string {
+	if part == "images-run" {
+		return "images"
+	}
+	return "ours"
 }
 
 // nothingLeft looks for the files given, the cgroup of a bench, and processes that
@@ -149,7 +159,7 @@ func nothingLeft(t *testing.T, paths []string) {
 func noGroup(t *testing.T) {
 	t.Helper()
 	for _, at := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
-		if left, err := filepath.Glob(at + groupName); err != nil || len(left) != 0 {
+		if left, err := filepath.Glob(at + groupName + "*"); err != nil || len(left) != 0 {
 			t.Errorf("left: %v %v", left, err)
 		}
 	}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,6 +22,7 @@ import (
 // config is what the command line says.
 type config struct {
 	bin, work, out string
+	tree           string // tar of a root, for images
 	only           string
 	rounds         int // of single starts and of verbs
 	bursts         int // of what many sandboxes take
@@ -28,6 +30,7 @@ type config struct {
 	many           int // manifests
 	adopted        int
 	crowd          int
+	image          int           // MiB
 	idle           time.Duration // of the daemon
 	peers          bool
 }
@@ -43,17 +46,19 @@ func run() (err error) {
 	var cfg config
 	flag.StringVar(&cfg.bin, "bin", "bin", "directory of sandboxctl, its sentry and gofer, and runsc of the same gVisor")
 	flag.StringVar(&cfg.out, "out", "bin/bench", "directory for results.json, table.md and chart.svg")
-	flag.StringVar(&cfg.only, "only", "", "parts to measure, with commas between: starts, fleets, changes, adoption, crowd (default: all)")
+	flag.StringVar(&cfg.only, "only", "", "parts to measure, with commas between: starts, fleets, changes, adoption, crowd, images-run, pulls (default: all)")
+	flag.StringVar(&cfg.tree, "tree", "", "tar of a Debian with Redis and PostgreSQL, of which images-run makes images (default: debian.tar in -bin, made with mmdebstrap if it is not there)")
 	flag.IntVar(&cfg.rounds, "rounds", 21, "rounds of single starts and of verbs")
-	flag.IntVar(&cfg.bursts, "bursts", 5, "rounds of many sandboxes at once")
+	flag.IntVar(&cfg.bursts, "bursts", 5, "rounds of many sandboxes at once, and of pulls")
 	flag.IntVar(&cfg.fleet, "fleet", 50, "sandboxes at once")
 	flag.IntVar(&cfg.many, "many", 10000, "manifests of which one changes")
 	flag.IntVar(&cfg.adopted, "adopted", 200, "sandboxes that a new daemon adopts")
 	flag.IntVar(&cfg.crowd, "crowd", 1000, "idle sandboxes to measure the memory of, 0 for none")
+	flag.IntVar(&cfg.image, "image", 1024, "size in MiB of the image that is pulled and imported; needs six times as much of the disk")
 	flag.DurationVar(&cfg.idle, "idle", 30*time.Second, "how long to look at the idle daemon")
-	flag.BoolVar(&cfg.peers, "peers", true, "compare with runsc, which -bin must have, and with podman, runc and s6 where they are installed")
+	flag.BoolVar(&cfg.peers, "peers", true, "compare with runsc, which -bin must have, and with podman, runc and s6 where they are installed; pulls with skopeo and tar")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "Usage: bench [flags], as root on an idle machine. Examples:\n\n  bench\n  bench -only starts,fleets -rounds 41\n\nFlags:")
+		fmt.Fprintln(flag.CommandLine.Output(), "Usage: bench [flags], as root on an idle machine. Examples:\n\n  bench\n  bench -only starts,fleets -rounds 41\n  bench -only pulls -bursts 11\n\nFlags:")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -68,7 +73,8 @@ func run() (err error) {
 	if err != nil {
 		return err
 	}
-	for _, p := range []*string{&b.cfg.bin, &b.cfg.out} {
+	b.cfg.tree = cmp.Or(b.cfg.tree, filepath.Join(b.cfg.bin, "debian.tar"))
+	for _, p := range []*string{&b.cfg.bin, &b.cfg.out, &b.cfg.tree} {
 		if *p, err = filepath.Abs(*p); err != nil {
 			return err
 		}
@@ -129,7 +135,7 @@ type part struct {
 
 // parts are those that were asked for.
 func (b *bench) parts() ([]part, error) {
-	all := []part{{"starts", b.starts}, {"fleets", b.fleets}, {"changes", b.changes}, {"adoption", b.adoption}, {"crowd", b.crowd}}
+	all := []part{{"starts", b.starts}, {"fleets", b.fleets}, {"changes", b.changes}, {"adoption", b.adoption}, {"crowd", b.crowd}, {"images-run", b.imagesRun}, {"pulls", b.pulls}}
 	if b.cfg.only == "" {
 		return all, nil
 	}
@@ -142,7 +148,7 @@ func (b *bench) parts() ([]part, error) {
 			}
 		}
 		if !found {
-			return nil, fmt.Errorf("-only: there is no part %q; there are starts, fleets, changes, adoption and crowd", name)
+			return nil, fmt.Errorf("-only: there is no part %q; there are starts, fleets, changes, adoption, crowd, images-run and pulls", name)
 		}
 	}
 	return out, nil
@@ -179,7 +185,7 @@ func (b *bench) measure(parts []part) (err error) {
 // their records gone, nothing could remove them any more.
 func (b *bench) removeWork() error {
 	if b.left {
-		return fmt.Errorf("not everything that was started is gone; %s is kept: `SANDBOXCTL_STATE=%[1]s/ours/state SANDBOXCTL_MANIFESTS=%[1]s/ours/manifests sandboxctl get` shows the sandboxes", b.cfg.work)
+		return fmt.Errorf("not everything that was started is gone; %s is kept: `SANDBOXCTL_STATE=%[1]s/ours/state SANDBOXCTL_MANIFESTS=%[1]s/ours/manifests sandboxctl get` shows the sandboxes, with images instead of ours those of an image", b.cfg.work)
 	}
 	return os.RemoveAll(b.cfg.work)
 }

@@ -27,6 +27,8 @@ type row struct {
 	Base   string               `json:"base,omitempty"`
 	Differ bool                 `json:"difference,omitempty"`
 	Series map[string][]float64 `json:"series"`
+	// Notes say of subjects why they are not measured.
+	Notes map[string]string `json:"notes,omitempty"`
 }
 
 func (r *row) add(subject string, v float64) {
@@ -78,7 +80,7 @@ func (b *bench) progress(format string, args ...any) {
 // open prepares every subject that is there.
 func (b *bench) open(rootfs string) error {
 	var err error
-	if b.ours, err = newOurs(b.ctx, b.cfg.bin, filepath.Join(b.cfg.work, "ours"), rootfs); err != nil {
+	if b.ours, err = newOurs(b.ctx, b.cfg.bin, filepath.Join(b.cfg.work, "ours"), busyboxGuest(rootfs)); err != nil {
 		return err
 	}
 	b.ends = append(b.ends, b.ours.close)
@@ -89,30 +91,33 @@ func (b *bench) open(rootfs string) error {
 	if !b.cfg.peers {
 		return nil
 	}
-	return b.openPeers(rootfs)
+	return b.openPeers(busyboxGuest(rootfs))
 }
 
 // openPeers prepares runsc, and the others that are installed.
-func (b *bench) openPeers(rootfs string) (err error) {
+func (b *bench) openPeers(g guest) (err error) {
 	runsc := filepath.Join(b.cfg.bin, "runsc")
 	if _, err := os.Stat(runsc); err != nil {
 		return fmt.Errorf("there is no runsc to compare with; make bench builds it, -peers=false goes without: %w", err)
 	}
-	if b.runsc, err = newOCI(runsc, filepath.Join(b.cfg.work, "runsc"), rootfs, "--network=none", "--ignore-cgroups"); err != nil {
+	if b.runsc, err = newOCI(runsc, filepath.Join(b.cfg.work, "runsc"), g, "--network=none", "--ignore-cgroups"); err != nil {
 		return err
 	}
 	b.ends = append(b.ends, b.runsc.close)
 	b.many[runscName] = b.runsc
 	b.peers = map[string]func() (time.Duration, error){runscName: b.runsc.run}
 	if path, err := exec.LookPath("runc"); err == nil {
-		o, err := newOCI(path, filepath.Join(b.cfg.work, "runc"), rootfs)
+		o, err := newOCI(path, filepath.Join(b.cfg.work, "runc"), g)
 		if err != nil {
 			return err
 		}
 		b.peers["runc"] = o.run
 	}
-	if _, err := exec.LookPath("podman"); err == nil {
-		b.peers["podman + runsc"] = podman(runsc, b.cfg.work, rootfs)
+	work := filepath.Join(b.cfg.work, "podman")
+	if p, err := newPodman(runsc, work, g, runscOf(work)...); err == nil {
+		b.ends = append(b.ends, p.close)
+		_ = share(p.groups) // what a container runs has the share of what others run
+		b.peers[podmanName] = p.runRoot
 	}
 	if _, err := exec.LookPath("s6-svscan"); err == nil {
 		s, err := newSupervisor(filepath.Join(b.cfg.work, "s6"), b.runsc)
@@ -194,7 +199,7 @@ type fleet interface {
 	down(n int) error
 	exec(i int) *exec.Cmd
 	list() *exec.Cmd
-	holds(all []process) map[int]bool
+	holds(all []proc) map[int]bool
 }
 
 // timed runs a command.

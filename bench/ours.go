@@ -10,12 +10,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 )
 
 // poll is how often something is looked for. What happened has a time of its own.
@@ -56,25 +58,39 @@ func apart(cmd *exec.Cmd) *exec.Cmd {
 	return cmd
 }
 
-// ours is a daemon of sandboxctl on directories of its own.
-type ours struct {
-	ctx               context.Context // ends what is waited for, but not in close
-	bin, work, rootfs string
-	daemon            *exec.Cmd
-	log               *os.File
-	store             *actual.Store
-	serial            int
+// guest is what the sandboxes of a measurement run.
+type guest struct {
+	root  string   // spec.root of a manifest
+	dir   string   // the same as a directory, for others
+	print []string // a command that prints a line
+	sleep []string // one that sleeps
 }
 
-func newOurs(ctx context.Context, bin, work, rootfs string) (*ours, error) {
-	o := &ours{ctx: ctx, bin: filepath.Join(bin, "sandboxctl"), work: work, rootfs: rootfs}
+// busyboxGuest has a root of one static program, which makeRoot has made.
+func busyboxGuest(dir string) guest {
+	return guest{root: fmt.Sprintf("{dir: %q}", dir), dir: dir, print: []string{"/bin/busybox", "echo", "up"}, sleep: []string{"/bin/busybox", "sleep", "1000000"}}
+}
+
+// ours is a daemon of sandboxctl on directories of its own.
+type ours struct {
+	ctx       context.Context // ends what is waited for, but not in close
+	bin, work string
+	guest     guest
+	daemon    *exec.Cmd
+	log       *os.File
+	store     *actual.Store
+	serial    int
+}
+
+func newOurs(ctx context.Context, bin, work string, g guest) (*ours, error) {
+	o := &ours{ctx: ctx, bin: filepath.Join(bin, "sandboxctl"), work: work, guest: g}
 	// A log in a directory that is watched would wake the daemon with each line.
 	for _, d := range []string{"manifests", "policy", "log"} {
 		if err := os.MkdirAll(filepath.Join(work, d), 0o755); err != nil {
 			return nil, err
 		}
 	}
-	policy := fmt.Sprintf("apiVersion: sandboxctl.dev/v1alpha1\nkind: HostPolicy\nroot: {dirs: [{path: %q, access: readWrite}]}\nminRestartDelay: 0s\n", rootfs)
+	policy := fmt.Sprintf("apiVersion: sandboxctl.dev/v1alpha1\nkind: HostPolicy\nroot: {dirs: [{path: %q, access: readWrite}], imagePaths: [{path: %q, access: readOnly}]}\nminRestartDelay: 0s\n", g.dir, filepath.Dir(work))
 	if err := os.WriteFile(filepath.Join(work, "policy", "policy.yaml"), []byte(policy), 0o644); err != nil {
 		return nil, err
 	}
@@ -139,11 +155,15 @@ func (o *ours) close() error {
 	return errors.Join(errs...)
 }
 
+// manifest is one of the guest's root.
+func (o *ours) manifest(name, spec string) []byte {
+	return fmt.Appendf(nil, "apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: %s}\nspec:\n  root: %s\n%s", name, o.guest.root, spec)
+}
+
 // put renames a manifest into the directory and returns when that was.
 func (o *ours) put(name, spec string) (time.Time, error) {
-	text := fmt.Sprintf("apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: %s}\nspec:\n  root: {dir: %q}\n%s", name, o.rootfs, spec)
 	tmp := filepath.Join(o.work, "next.yaml")
-	if err := os.WriteFile(tmp, []byte(text), 0o644); err != nil {
+	if err := os.WriteFile(tmp, o.manifest(name, spec), 0o644); err != nil {
 		return time.Time{}, err
 	}
 	at := time.Now()
@@ -195,14 +215,31 @@ func (o *ours) firstLine(name string, attempt int64) (at time.Time, err error) {
 	return at, err
 }
 
-const once = "  command: [/bin/busybox, echo, up]\n  restartPolicy: Never\n"
+// once is the spec of a sandbox that ends with a command.
+func once(command []string) string {
+	return "  command: " + flow(command) + "\n  restartPolicy: Never\n"
+}
+
+// idle is the spec of one that sleeps.
+func (o *ours) idle() string {
+	return "  command: " + flow(o.guest.sleep) + "\n  terminationGracePeriod: 0s\n"
+}
+
+// flow is a list of texts in YAML, and in JSON.
+func flow(words []string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		quoted[i] = strconv.Quote(w)
+	}
+	return "[" + strings.Join(quoted, ", ") + "]"
+}
 
 // run measures a manifest that is renamed into the directory → the first line of
 // its application. more is added to its spec.
 func (o *ours) run(more string) (time.Duration, error) {
 	o.serial++
 	name := fmt.Sprintf("once-%d", o.serial)
-	began, err := o.put(name, once+more)
+	began, err := o.put(name, once(o.guest.print)+more)
 	if err != nil {
 		return 0, err
 	}
@@ -221,7 +258,7 @@ func (o *ours) restart() (took time.Duration, err error) {
 	if err != nil {
 		return 0, err
 	}
-	p, err := actual.Open(*rec.Sentry)
+	p, err := process.Open(*rec.Sentry)
 	if err != nil {
 		return 0, err
 	}
@@ -234,8 +271,6 @@ func (o *ours) restart() (took time.Duration, err error) {
 	return at.Sub(began), err
 }
 
-const idle = "  command: [/bin/busybox, sleep, '1000000']\n  terminationGracePeriod: 0s\n"
-
 // up starts n sandboxes and returns when the last of them runs.
 func (o *ours) up(n int) error {
 	dir := filepath.Join(o.work, "next")
@@ -243,8 +278,7 @@ func (o *ours) up(n int) error {
 		return err
 	}
 	for i := range n {
-		text := fmt.Sprintf("apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: %s}\nspec:\n  root: {dir: %q}\n%s", oursID(i), o.rootfs, idle)
-		if err := os.WriteFile(filepath.Join(dir, oursID(i)+".yaml"), []byte(text), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, oursID(i)+".yaml"), o.manifest(oursID(i), o.idle()), 0o644); err != nil {
 			return err
 		}
 	}
@@ -274,7 +308,7 @@ func (o *ours) exec(i int) *exec.Cmd {
 func (o *ours) list() *exec.Cmd { return o.command("get") }
 
 // holds says which processes are those of sandboxes, without the daemon.
-func (o *ours) holds(all []process) map[int]bool {
+func (o *ours) holds(all []proc) map[int]bool {
 	roots := map[int]bool{}
 	for _, p := range all {
 		if p.parent == o.daemon.Process.Pid || p.args[0] != "" && strings.HasPrefix(p.args[0], "sandboxctl-") && mentions(p, filepath.Join(o.work, "state")) {
@@ -284,7 +318,7 @@ func (o *ours) holds(all []process) map[int]bool {
 	return withChildren(all, roots)
 }
 
-func mentions(p process, text string) bool {
+func mentions(p proc, text string) bool {
 	for _, a := range p.args {
 		if strings.Contains(a, text) {
 			return true

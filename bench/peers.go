@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -42,15 +41,11 @@ func firstLineOf(cmd *exec.Cmd) (time.Duration, error) {
 
 // bundle makes an OCI bundle of the root and the mounts that our sandboxes have.
 func bundle(dir, rootfs string, args ...string) error {
-	quoted := make([]string, len(args))
-	for i, a := range args {
-		quoted[i] = strconv.Quote(a)
-	}
-	config := fmt.Sprintf(`{"ociVersion":"1.0.2","root":{"path":%q},"process":{"args":[%s],"cwd":"/","user":{"uid":0,"gid":0},"env":["PATH=/bin"]},
+	config := fmt.Sprintf(`{"ociVersion":"1.0.2","root":{"path":%q},"process":{"args":%s,"cwd":"/","user":{"uid":0,"gid":0},"env":["PATH=/bin"]},
 	 "mounts":[{"destination":"/proc","type":"proc","source":"proc"},{"destination":"/dev","type":"tmpfs","source":"tmpfs"},
 	  {"destination":"/dev/pts","type":"devpts","source":"devpts"},{"destination":"/dev/shm","type":"tmpfs","source":"shm"},
 	  {"destination":"/sys","type":"sysfs","source":"sysfs"}],"linux":{"namespaces":[{"type":"network"},{"type":"pid"},{"type":"mount"},{"type":"ipc"},{"type":"uts"}]}}`,
-		rootfs, strings.Join(quoted, ","))
+		rootfs, flow(args))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -66,9 +61,9 @@ type oci struct {
 	serial    int
 }
 
-func newOCI(bin, work, rootfs string, flags ...string) (*oci, error) {
+func newOCI(bin, work string, g guest, flags ...string) (*oci, error) {
 	o := &oci{bin: bin, work: work, flags: append([]string{"--root=" + filepath.Join(work, "root")}, flags...), once: filepath.Join(work, "once"), idle: filepath.Join(work, "idle")}
-	return o, errors.Join(bundle(o.once, rootfs, "/bin/busybox", "echo", "up"), bundle(o.idle, rootfs, "/bin/busybox", "sleep", "1000000"))
+	return o, errors.Join(bundle(o.once, g.dir, g.print...), bundle(o.idle, g.dir, g.sleep...))
 }
 
 func (o *oci) command(args ...string) *exec.Cmd {
@@ -136,7 +131,7 @@ func (o *oci) exec(i int) *exec.Cmd { return o.command("exec", ociID(i), "/bin/b
 
 func (o *oci) list() *exec.Cmd { return o.command("list") }
 
-func (o *oci) holds(all []process) map[int]bool {
+func (o *oci) holds(all []proc) map[int]bool {
 	roots := map[int]bool{}
 	for _, p := range all {
 		if mentions(p, "--root="+filepath.Join(o.work, "root")) {
@@ -144,16 +139,6 @@ func (o *oci) holds(all []process) map[int]bool {
 		}
 	}
 	return withChildren(all, roots)
-}
-
-// podman runs a container of the root by a runtime.
-func podman(runtime, work, rootfs string) func() (time.Duration, error) {
-	return func() (time.Duration, error) {
-		// The driver makes no difference to a root that exists, and vfs leaves no mount.
-		return firstLineOf(exec.Command("podman", "--root", filepath.Join(work, "podman"), "--runroot", filepath.Join(work, "podman-run"), "--storage-driver", "vfs",
-			"--cgroup-manager", "cgroupfs", "--events-backend", "none", "--runtime", runtime, "--runtime-flag", "ignore-cgroups",
-			"run", "--rm", "--network", "none", "--log-driver", "none", "--rootfs", rootfs, "/bin/busybox", "echo", "up"))
-	}
 }
 
 // supervisor is s6 with runsc: a service is a directory that is renamed into the

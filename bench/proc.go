@@ -13,19 +13,19 @@ import (
 	"time"
 )
 
-// process is what /proc says of one.
-type process struct {
+// proc is what /proc says of one.
+type proc struct {
 	pid, parent int
 	args        []string
 }
 
 // processes lists those that can be read; others have ended meanwhile.
-func processes() ([]process, error) {
+func processes() ([]proc, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, err
 	}
-	var out []process
+	var out []proc
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil {
@@ -46,13 +46,13 @@ func processes() ([]process, error) {
 		if err != nil {
 			continue
 		}
-		out = append(out, process{pid: pid, parent: parent, args: strings.Split(strings.TrimRight(string(cmdline), "\x00"), "\x00")})
+		out = append(out, proc{pid: pid, parent: parent, args: strings.Split(strings.TrimRight(string(cmdline), "\x00"), "\x00")})
 	}
 	return out, nil
 }
 
 // withChildren adds the descendants of some processes.
-func withChildren(all []process, of map[int]bool) map[int]bool {
+func withChildren(all []proc, of map[int]bool) map[int]bool {
 	for grown := true; grown; {
 		grown = false
 		for _, p := range all {
@@ -66,7 +66,7 @@ func withChildren(all []process, of map[int]bool) map[int]bool {
 
 // called are those of some processes that have one of the names, and their
 // descendants: the guest's processes are children of the sentry.
-func called(all []process, of map[int]bool, names ...string) map[int]bool {
+func called(all []proc, of map[int]bool, names ...string) map[int]bool {
 	roots := map[int]bool{}
 	for _, p := range all {
 		if of[p.pid] && slices.Contains(names, filepath.Base(p.args[0])) {
@@ -133,4 +133,28 @@ func cpuOf(pid int) (time.Duration, error) {
 		sum += n
 	}
 	return time.Duration(sum), nil
+}
+
+// cpuSince is the processor time of processes and of those that were their children,
+// since they were started. It counts in hundredths of a second.
+func cpuSince(pids map[int]bool) (time.Duration, error) {
+	var ticks int64
+	for pid := range pids {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			continue // it has ended, and is counted as a child
+		}
+		f := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+		if len(f) < 15 {
+			return 0, fmt.Errorf("/proc/%d/stat: %.80q", pid, text)
+		}
+		for _, v := range f[11:15] { // utime, stime, cutime, cstime
+			n, err := strconv.ParseInt(v, 10, 64)
+			if err != nil {
+				return 0, err
+			}
+			ticks += n
+		}
+	}
+	return time.Duration(ticks) * (time.Second / 100), nil
 }

@@ -32,7 +32,7 @@ func (r *row) result() result {
 		out.Subjects[name] = summarize(values)
 	}
 	base, measured := out.Subjects[r.Base]
-	if r.Base != "" && !measured {
+	if _, ours := out.Subjects[sandboxctlName]; !ours || r.Base != "" && !measured {
 		return out // a median is no ratio: the goal is not about it
 	}
 	out.Value = out.Subjects[sandboxctlName].Median
@@ -75,8 +75,14 @@ func (rep report) markdown() string {
 				others = append(others, name+" "+s.Subjects[name].format(r.Unit))
 			}
 		}
-		value, goal := "", ""
-		if _, ok := s.Subjects[r.Base]; ok {
+		for _, name := range slices.Sorted(maps.Keys(r.Notes)) {
+			others = append(others, name+" is not measured: "+r.Notes[name])
+		}
+		value, goal, ours := "", "", ""
+		if v, ok := s.Subjects[sandboxctlName]; ok {
+			ours = v.format(r.Unit)
+		}
+		if _, ok := s.Subjects[r.Base]; ok && ours != "" {
 			value = fmt.Sprintf("%.2f", s.Value)
 			if r.Differ {
 				value = fmt.Sprintf("%+.1f %s", s.Value, r.Unit)
@@ -89,7 +95,7 @@ func (rep report) markdown() string {
 			}
 			goal = fmt.Sprintf("≤ %g%s: %s", r.Goal, unit, map[bool]string{true: "met", false: "**missed**"}[*s.Met])
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", r.What, s.Subjects[sandboxctlName].format(r.Unit), strings.Join(others, "<br>"), value, goal)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", r.What, ours, strings.Join(others, "<br>"), value, goal)
 	}
 	return b.String()
 }

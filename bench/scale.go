@@ -51,8 +51,8 @@ func (o *ours) suspended(n int) error {
 		return err
 	}
 	for i := range n {
-		text := fmt.Sprintf("apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: not-%d}\nspec:\n  root: {dir: %q}\n  suspend: true\n%s", i, o.rootfs, idle)
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("not-%d.yaml", i)), []byte(text), 0o644); err != nil {
+		name := fmt.Sprintf("not-%d", i)
+		if err := os.WriteFile(filepath.Join(dir, name+".yaml"), o.manifest(name, "  suspend: true\n"+o.idle()), 0o644); err != nil {
 			return err
 		}
 	}
@@ -71,7 +71,7 @@ func (o *ours) reaction(name string) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	began, err := o.put(name, once)
+	began, err := o.put(name, once(o.guest.print))
 	if err != nil {
 		return 0, err
 	}
@@ -194,24 +194,31 @@ func (b *bench) crowd() error {
 
 // charged sums what the kernel counts for the cgroups of sandboxes, in MiB.
 func (o *ours) charged(n int) (float64, error) {
-	var sum int64
+	var dirs []string
 	for i := range n {
 		rec, _, err := o.store.Get(oursID(i))
 		if err != nil || rec == nil {
 			return 0, fmt.Errorf("%s has no record: %w", oursID(i), err)
 		}
-		for _, dir := range rec.Cgroups {
-			for _, f := range []string{"memory.usage_in_bytes", "memory.current"} {
-				text, err := os.ReadFile(filepath.Join(dir, f))
-				if err != nil {
-					continue // the other version of cgroups, or another controller
-				}
-				bytes, err := field("x "+string(text), "x")
-				if err != nil {
-					return 0, err
-				}
-				sum += bytes
+		dirs = append(dirs, rec.Cgroups...)
+	}
+	return chargedTo(dirs)
+}
+
+// chargedTo sums what the kernel counts for cgroups, in MiB.
+func chargedTo(dirs []string) (float64, error) {
+	var sum int64
+	for _, dir := range dirs {
+		for _, f := range []string{"memory.usage_in_bytes", "memory.current"} {
+			text, err := os.ReadFile(filepath.Join(dir, f))
+			if err != nil {
+				continue // the other version of cgroups, or another controller
 			}
+			bytes, err := field("x "+string(text), "x")
+			if err != nil {
+				return 0, err
+			}
+			sum += bytes
 		}
 	}
 	return float64(sum) / (1 << 20), nil

@@ -3,19 +3,27 @@
 package desired
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 
+	"sandboxctl.dev/desired/objects"
+	"sandboxctl.dev/desired/sizes"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
 // Document is one document of a manifest file.
 type Document struct {
-	// Sandbox is defaulted and valid, or nil if the document has problems.
+	// Sandbox is defaulted and valid, or nil if the document has problems or is of
+	// another kind.
 	Sandbox *Sandbox
-	// Name is the sandbox it is about, also when it has problems, or "" if
-	// that can't be told.
+	// Object is a valid Config, Secret or Volume, or nil.
+	Object *objects.Object
+	// Volume is what a valid Volume declares, nil of other kinds.
+	Volume *VolumeSpec
+	// Sizes are those that a valid document gives named volumes.
+	Sizes []sizes.Size
+	// Name is what it is about, also when it has problems, or "" if that can't be told:
+	// the name of a sandbox, or the full name of another document.
 	Name string
 	// Guessed says that the document can't be parsed and Name is a guess.
 	Guessed bool
@@ -32,6 +40,9 @@ type Document struct {
 func (d *Document) Entry() Entry {
 	return Entry{Sandbox: d.Sandbox, Hash: d.hash, Source: d.Position, Digest: d.digest}
 }
+
+// Valid says whether the document says something that counts.
+func (d *Document) Valid() bool { return d.Sandbox != nil || d.Object != nil }
 
 // Decoder reads manifest files.
 type Decoder struct {
@@ -51,7 +62,7 @@ func Decode(file string, data []byte) ([]Document, []Problem) { return Decoder{}
 // Decode reads all documents of one manifest file, as the function of this name.
 func (dec Decoder) Decode(file string, data []byte) ([]Document, []Problem) {
 	chunks, p := yamldoc.Chunks(file, data)
-	if (len(data) > yamldoc.MaxFileBytes || len(chunks) > yamldoc.MaxDocuments) && isForeignAtLength(data) {
+	if (len(data) > yamldoc.MaxFileBytes || len(chunks) > yamldoc.MaxDocuments) && program.ForeignAtLength(data) {
 		// It is too much to be looked at, and nothing in it can be a manifest.
 		return []Document{{Position: Position{File: file, Line: 1, Column: 1}, Foreign: "a large file"}}, nil
 	}
@@ -99,6 +110,11 @@ func (dec Decoder) Decode(file string, data []byte) ([]Document, []Problem) {
 		}
 	}
 	problems = append(problems, duplicates(docs)...)
+	var given []sizes.Size
+	for i := range docs {
+		given = append(given, docs[i].Sizes...)
+	}
+	problems = append(problems, sizes.Conflicts(given)...)
 	yamldoc.SortProblems(problems)
 	return docs, problems
 }
@@ -108,7 +124,7 @@ func duplicates(docs []Document) []Problem {
 	var out []Problem
 	first := map[string]Position{}
 	for _, d := range docs {
-		if d.Sandbox == nil {
+		if !d.Valid() {
 			continue
 		}
 		if p, ok := first[d.Name]; ok {
@@ -124,49 +140,69 @@ func duplicates(docs []Document) []Problem {
 func DuplicateProblem(at Position, name string, other Position) Problem {
 	return Problem{
 		Position: at, Name: name, Field: "metadata.name",
-		Message: fmt.Sprintf("sandbox %q is also defined at %s; a name may be defined once, remove one of them", name, other),
+		Message: fmt.Sprintf("%s is also defined at %s; a name may be defined once, remove one of them", Described(name), other),
 	}
+}
+
+// Described is a full name for a sentence: sandbox "web" or Config "web".
+func Described(name string) string {
+	if kind, n, ok := objects.Split(name); ok {
+		return fmt.Sprintf("%s %q", kind, n)
+	}
+	return fmt.Sprintf("sandbox %q", name)
 }
 
 // decodeDocument decodes one document. nodes is what it cost: how many values the
 // parser made of it, or could have made of it if it failed.
 func decodeDocument(file string, c yamldoc.Chunk, policy Policy) (_ Document, _ []Problem, nodes int) {
 	doc := Document{Position: Position{File: file, Line: c.Line, Column: 1}}
-	if doc.Foreign, doc.Name, nodes = isForeign(c.Text); doc.Foreign != "" {
+	if doc.Foreign, doc.Name, nodes = program.Foreign(c.Text); doc.Foreign != "" {
 		return doc, nil, nodes
 	}
 	d := yamldoc.Parse(file, c, ManifestKinds.Wanted())
 	if !d.Parsed() {
-		doc.Name, doc.Guessed = guessName(c.Text), true
-		return doc, ofSandbox(d.Problems(), doc.Name), yamldoc.NodesAtMost(c.Text)
+		top, _ := yamldoc.TopLevel(c.Text)
+		doc.Name, doc.Guessed = fullName(top["kind"], yamldoc.GuessName(c.Text, ValidName)), true
+		return doc, about(d.Problems(), doc.Name), yamldoc.NodesAtMost(c.Text)
 	}
-	doc.Name, _ = d.Scalar("metadata", "name")
-	doc.Position = d.Position()
+	name, _ := d.Scalar("metadata", "name")
+	word, _ := d.Scalar("kind")
+	doc.Name, doc.Position = fullName(word, name), d.Position()
 	if kind := ManifestKinds.Check(d); kind != nil {
-		doc.Sandbox = kind.read(d, policy)
+		kind.read(d, policy, &doc)
 	}
 	if len(d.Problems()) > 0 {
-		doc.Sandbox = nil
-		return doc, ofSandbox(d.Problems(), doc.Name), d.Nodes()
+		doc.Sandbox, doc.Object, doc.Volume, doc.Sizes = nil, nil, nil, nil
+		return doc, about(d.Problems(), doc.Name), d.Nodes()
 	}
-	doc.hash, doc.digest = Hash(doc.Sandbox), digestOf(c.Text)
+	if doc.Sandbox != nil {
+		doc.hash, doc.digest = Hash(doc.Sandbox), digestOf(c.Text)
+		doc.noteSizes(d)
+	}
 	return doc, nil, d.Nodes()
 }
 
-// readSandbox makes a manifest of a document of its kind. What it returns counts only
-// if there is no problem.
-func readSandbox(d *yamldoc.Doc, policy Policy) *Sandbox {
+// fullName is the name of a document of a kind, among all kinds.
+func fullName(kind, name string) string {
+	if slices.Contains(objects.Kinds, kind) && name != "" {
+		return objects.Name(kind, name)
+	}
+	return name
+}
+
+// readSandbox makes a manifest of a document of its kind.
+func readSandbox(d *yamldoc.Doc, policy Policy, doc *Document) {
 	if len(d.Problems()) > 0 {
 		validateRest(d, policy)
-		return nil
+		return
 	}
 	sb := new(Sandbox)
 	if err := d.Decode(sb); err != nil {
 		d.Report("", "", err.Error())
-		return nil
+		return
 	}
 	Default(sb)
-	for _, e := range Validate(sb) {
+	for _, e := range append(Validate(sb), Lacks(sb)...) {
 		d.Report(e.Field, "", e.Message)
 	}
 	if policy != nil {
@@ -174,39 +210,25 @@ func readSandbox(d *yamldoc.Doc, policy Policy) *Sandbox {
 			d.Report(e.Field, ReasonPolicyDenied, e.Message)
 		}
 	}
-	return sb
+	doc.Sandbox = sb
 }
 
-// ofSandbox returns the problems as those of one sandbox.
-func ofSandbox(ps []Problem, name string) []Problem {
-	if !ValidName(name) {
+// ValidFullName says whether a text is a name of a sandbox, or the full name of a
+// document of another kind.
+func ValidFullName(s string) bool {
+	if _, name, ok := objects.Split(s); ok {
+		return ValidName(name)
+	}
+	return ValidName(s)
+}
+
+// about returns the problems as those of one document.
+func about(ps []Problem, name string) []Problem {
+	if !ValidFullName(name) {
 		name = ""
 	}
 	for i := range ps {
 		ps[i].Name = name
 	}
 	return ps
-}
-
-// guessName finds the name in a text that does not parse. A wrong guess shows
-// the problem at another sandbox, and does nothing else. It looks at every line
-// once: a regular expression would take the better part of a second for 1 MiB.
-func guessName(text []byte) string {
-	if len(text) > yamldoc.MaxDocumentBytes {
-		return ""
-	}
-	inside := false
-	for line := range bytes.Lines(text) {
-		key, value, _ := bytes.Cut(line, []byte{':'})
-		switch {
-		case line[0] != ' ' && line[0] != '\t':
-			// A key of the top level: metadata, if nothing but a comment follows.
-			inside = string(key) == "metadata" && len(yamldoc.WithoutComment(value)) == 0
-		case inside && string(bytes.TrimLeft(key, " \t")) == "name":
-			if name := string(bytes.Trim(yamldoc.WithoutComment(value), `"'`)); ValidName(name) {
-				return name
-			}
-		}
-	}
-	return ""
 }

@@ -4,7 +4,6 @@ package desired
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"sandboxctl.dev/desired/desiredtest"
+	"sandboxctl.dev/desired/scalar"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
@@ -56,67 +56,103 @@ func TestDecodeMinimal(t *testing.T) {
 func TestDecodeProblems(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ text, want string }{
-		"empty file":         {"", "f.yaml:1:1: the file is empty"},
-		"only a comment":     {"# nothing\n", "f.yaml:1:1: the file is empty"},
-		"cut at a separator": {minimal + "---\n", "f.yaml:7:1: the document is empty"},
-		"not YAML":           {"a: [\n", "f.yaml:"},
-		"text":               {"apiVersion\n", "f.yaml:1:1: expected a manifest"},
-		"kind":               {"apiVersion: sandboxctl.dev/v1alpha1\nkind: Pod\n", `f.yaml:2:7: kind: expected Sandbox, got "Pod"`},
-		"apiVersion":         {"apiVersion: v1\nkind: Sandbox\n", `f.yaml:1:13: apiVersion: expected sandboxctl.dev/v1alpha1, got "v1"`},
-		"missing spec":       {"apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: a}\n", "f.yaml:1:1: spec: is missing"},
-		"status":             {minimal + "status: {}\n", "f.yaml:7:1: status: status is not for a manifest"},
-		"misspelt":           {with("comand: [a]"), `f.yaml:7:3: spec.comand: unknown field "comand"; did you mean "command"?`},
-		"another case":       {with("Hostname: x"), `f.yaml:7:3: spec.Hostname: unknown field "Hostname"; did you mean "hostname"?`},
-		"elsewhere":          {strings.Replace(minimal, "{name: web}", "{name: web, restartPolicy: Never}", 1), `metadata.restartPolicy: unknown field "restartPolicy" here; it belongs to spec`},
-		"twice":              {with("hostname: a", "hostname: b"), "f.yaml:8:3: spec.hostname: is given twice, first in line 7"},
-		"boolean word":       {with("hostname: no"), `f.yaml:7:13: spec.hostname: expected a string, got "no"; quote it: "no"`},
-		"number":             {with("env: [{name: A, value: 1.10}]"), `f.yaml:7:26: spec.env[0].value: expected a string, got the number 1.10; quote it`},
-		"null":               {with("hostname:"), "spec.hostname: expected a string, got nothing"},
-		"null root":          {strings.Replace(minimal, "{host: {}}", "{host: }", 1), "spec.root.host: expected an object ({} for an empty one), got nothing"},
-		"direct ids":         {with("fileAccess: direct", "idMappings: {uids: [{containerID: 0, hostID: 1, size: 1}], gids: [{containerID: 0, hostID: 1, size: 1}]}"), "use proxy"},
-		"no ids":             {with("idMappings: {uids: [], gids: [{containerID: 0, hostID: 1, size: 1}]}"), "spec.idMappings.uids: expected 1 to 340 ranges"},
-		"no root id":         {with("idMappings: {uids: [{containerID: 1, hostID: 1, size: 1}], gids: [{containerID: 0, hostID: 1, size: 1}]}"), "spec.idMappings.uids: 0 must be mapped"},
-		"ids overlap":        {with("idMappings: {uids: [{containerID: 0, hostID: 1, size: 9}, {containerID: 20, hostID: 3, size: 1}], gids: [{containerID: 0, hostID: 1, size: 1}]}"), "spec.idMappings.uids[1]: overlaps with spec.idMappings.uids[0]"},
-		"no such id":         {with("idMappings: {uids: [{containerID: 0, hostID: 4294967295, size: 1}], gids: [{containerID: 0, hostID: 1, size: 1}]}"), "spec.idMappings.uids[0]: expected a size of at least 1"},
-		"netns path":         {with("network: {mode: netns, netns: /run/netns/shop}"), "spec.network.netns: expected the name of a network namespace"},
-		"netns up":           {with("network: {mode: netns, netns: ..}"), "spec.network.netns: expected the name"},
-		"netns without mode": {with("network: {netns: shop}"), "is for network.mode netns only"},
-		"yes":                {with("suspend: yes"), "spec.suspend: expected true or false"},
-		"octal":              {with("user: {uid: 0755, gid: 0}"), "spec.user.uid: expected a whole number"},
-		"negative":           {with("user: {uid: -1, gid: 0}"), "spec.user.uid: expected a whole number from 0 to 4294967295, got -1"},
-		"duration":           {with("terminationGracePeriod: 10"), `spec.terminationGracePeriod: expected a duration such as "10s", got 10`},
-		"quantity":           {with("resources: {memory: much}"), `spec.resources.memory: expected an amount such as "256Mi" or "1G", got "much"`},
-		"anchor":             {with("hostname: &a web"), "f.yaml:7:13: anchors and aliases are not allowed"},
-		"alias":              {"kind: Sandbox\na: &a b\nc: *a\n", "anchors and aliases"},
-		"merge":              {with("<<: {a: b}"), "expected a field name"},
-		"tag":                {with("hostname: !!str 5"), "tags such as !!str are not allowed"},
-		"directive":          {"%YAML 1.1\n---\n" + minimal, "directives"},
-		"BOM":                {"\xef\xbb\xbf" + minimal, "byte order mark"},
-		"NUL":                {minimal + "\x00", "f.yaml:7:1: expected UTF-8 text without control characters, got byte 0x00"},
-		"not UTF-8":          {minimal + "# \xff\n", "f.yaml:7:3: expected UTF-8"},
-		"enumeration":        {with("restartPolicy: always"), `spec.restartPolicy: expected one of Always, OnFailure, Never, got "always"; did you mean "Always"?`},
-		"two roots":          {strings.Replace(minimal, "{host: {}}", "{host: {}, dir: /x}", 1), "f.yaml:5:3: spec.root: expected exactly one of host, dir, bundle, got 2"},
-		"relative path":      {strings.Replace(minimal, "host: {}", "dir: srv/x", 1), `spec.root.dir: expected an absolute path, got "srv/x"`},
-		"dot dot":            {strings.Replace(minimal, "host: {}", "dir: /srv/../etc", 1), `did you mean "/etc"?`},
-		"volume in proc":     {with("volumes: [{name: a, mountPath: /proc/x, tmpfs: {}}]"), "spec.volumes[0].mountPath: /proc is the sandbox's own"},
-		"option":             {with("volumes: [{name: a, mountPath: /x, tmpfs: {}, options: [sync]}]"), `spec.volumes[0].options[0]: expected one of noexec, nosuid, nodev, noatime, got "sync"`},
-		"option misspelt":    {with("volumes: [{name: a, mountPath: /x, tmpfs: {}, options: [NoExec]}]"), `did you mean "noexec"?`},
-		"option ro":          {with("volumes: [{name: a, mountPath: /x, tmpfs: {}, options: [nodev, ro]}]"), "spec.volumes[0].options[1]: use readOnly: true or false"},
-		"option twice":       {with("volumes: [{name: a, mountPath: /x, tmpfs: {}, options: [nodev, nodev]}]"), "spec.volumes[0].options[1]: nodev is given twice"},
-		"options as text":    {with("volumes: [{name: a, mountPath: /x, tmpfs: {}, options: 'noexec,nodev'}]"), "spec.volumes[0].options: expected a list"},
-		"whole host":         {with("volumes: [{name: a, mountPath: /x, hostPath: /}]"), "the whole host is not a volume"},
-		"volumes clash":      {with("volumes: [{name: a, mountPath: /x, tmpfs: {}}, {name: a, mountPath: /x, tmpfs: {}}]"), "spec.volumes[1].mountPath: two volumes are mounted at /x"},
-		"no source":          {with("volumes: [{name: a, mountPath: /x}]"), "expected exactly one of hostPath, tmpfs, got 0"},
-		"capability":         {with("capabilities: {add: [NET_ADMN]}"), `unknown capability "NET_ADMN"; did you mean "NET_ADMIN"?`},
-		"rlimit":             {with("rlimits: [{type: NOFILE, soft: 2, hard: 1}]"), "spec.rlimits[0].soft: expected at most the hard limit 1, got 2"},
-		"signal":             {with("stopSignal: SIGNOPE"), `spec.stopSignal: expected a signal such as SIGTERM, TERM, 15 or SIGRTMIN+3, got "SIGNOPE"`},
-		"small memory":       {with("resources: {memory: 1Mi}"), "spec.resources.memory: expected at least 32Mi"},
-		"backoff":            {with("backoff: {initial: 10s, max: 1s}"), "spec.backoff.max: expected at least the initial delay 10s, got 1s"},
-		"no overlay":         {with("overlay: none"), "spec.overlay: none is not possible with root.host"},
-		"host name":          {with("hostname: a_b"), "spec.hostname: expected a host name"},
-		"env name":           {with("env: [{name: 1A, value: x}]"), "spec.env[0].name: expected the name of an environment variable"},
-		"long name":          {strings.Replace(minimal, "name: web", "name: "+strings.Repeat("a", 64), 1), "metadata.name: expected a DNS label"},
-		"deep":               {strings.Repeat("[", 500) + "\n", "nested more than"},
+		"empty file":          {"", "f.yaml:1:1: the file is empty"},
+		"only a comment":      {"# nothing\n", "f.yaml:1:1: the file is empty"},
+		"cut at a separator":  {minimal + "---\n", "f.yaml:7:1: the document is empty"},
+		"not YAML":            {"a: [\n", "f.yaml:"},
+		"text":                {"apiVersion\n", "f.yaml:1:1: expected a manifest"},
+		"kind":                {"apiVersion: sandboxctl.dev/v1alpha1\nkind: Pod\n", `f.yaml:2:7: kind: expected one of Sandbox, Config, Secret, Volume, got "Pod"`},
+		"apiVersion":          {"apiVersion: v1\nkind: Sandbox\n", `f.yaml:1:13: apiVersion: expected sandboxctl.dev/v1alpha1, got "v1"`},
+		"missing spec":        {"apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: a}\n", "f.yaml:1:1: spec: is missing"},
+		"status":              {minimal + "status: {}\n", "f.yaml:7:1: status: status is not for a manifest"},
+		"misspelt":            {with("comand: [a]"), `f.yaml:7:3: spec.comand: unknown field "comand"; did you mean "command"?`},
+		"another case":        {with("Hostname: x"), `f.yaml:7:3: spec.Hostname: unknown field "Hostname"; did you mean "hostname"?`},
+		"elsewhere":           {strings.Replace(minimal, "{name: web}", "{name: web, restartPolicy: Never}", 1), `metadata.restartPolicy: unknown field "restartPolicy" here; it belongs to spec`},
+		"twice":               {with("hostname: a", "hostname: b"), "f.yaml:8:3: spec.hostname: is given twice, first in line 7"},
+		"boolean word":        {with("hostname: no"), `f.yaml:7:13: spec.hostname: expected a string, got "no"; quote it: "no"`},
+		"number":              {with("env: [{name: A, value: 1.10}]"), `f.yaml:7:26: spec.env[0].value: expected a string, got the number 1.10; quote it`},
+		"null":                {with("hostname:"), "spec.hostname: expected a string, got nothing"},
+		"null root":           {strings.Replace(minimal, "{host: {}}", "{host: }", 1), "spec.root.host: expected an object ({} for an empty one), got nothing"},
+		"direct ids":          {with("fileAccess: direct", "idMappings: {uids: [{containerID: 0, hostID: 1, size: 1}], gids: [{containerID: 0, hostID: 1, size: 1}]}"), "use proxy"},
+		"no ids":              {with("idMappings: {uids: [], gids: [{containerID: 0, hostID: 1, size: 1}]}"), "spec.idMappings.uids: expected 1 to 340 ranges"},
+		"no root id":          {with("idMappings: {uids: [{containerID: 1, hostID: 1, size: 1}], gids: [{containerID: 0, hostID: 1, size: 1}]}"), "spec.idMappings.uids: 0 must be mapped"},
+		"ids overlap":         {with("idMappings: {uids: [{containerID: 0, hostID: 1, size: 9}, {containerID: 20, hostID: 3, size: 1}], gids: [{containerID: 0, hostID: 1, size: 1}]}"), "spec.idMappings.uids[1]: overlaps with spec.idMappings.uids[0]"},
+		"no such id":          {with("idMappings: {uids: [{containerID: 0, hostID: 4294967295, size: 1}], gids: [{containerID: 0, hostID: 1, size: 1}]}"), "spec.idMappings.uids[0]: expected a size of at least 1"},
+		"netns path":          {with("network: {mode: netns, netns: /run/netns/shop}"), "spec.network.netns: expected the name of a network namespace"},
+		"netns up":            {with("network: {mode: netns, netns: ..}"), "spec.network.netns: expected the name"},
+		"netns without mode":  {with("network: {netns: shop}"), "is for network.mode netns only"},
+		"yes":                 {with("suspend: yes"), "spec.suspend: expected true or false"},
+		"octal":               {with("user: {uid: 0755, gid: 0}"), "spec.user.uid: expected a whole number"},
+		"negative":            {with("user: {uid: -1, gid: 0}"), "spec.user.uid: expected a whole number from 0 to 4294967295, got -1"},
+		"duration":            {with("terminationGracePeriod: 10"), `spec.terminationGracePeriod: expected a duration such as "10s", got 10`},
+		"quantity":            {with("resources: {memory: much}"), `spec.resources.memory: expected an amount such as "256Mi" or "1G", got "much"`},
+		"anchor":              {with("hostname: &a web"), "f.yaml:7:13: anchors and aliases are not allowed"},
+		"alias":               {"kind: Sandbox\na: &a b\nc: *a\n", "anchors and aliases"},
+		"merge":               {with("<<: {a: b}"), "expected a field name"},
+		"tag":                 {with("hostname: !!str 5"), "tags such as !!str are not allowed"},
+		"directive":           {"%YAML 1.1\n---\n" + minimal, "directives"},
+		"BOM":                 {"\xef\xbb\xbf" + minimal, "byte order mark"},
+		"NUL":                 {minimal + "\x00", "f.yaml:7:1: expected UTF-8 text without control characters, got byte 0x00"},
+		"not UTF-8":           {minimal + "# \xff\n", "f.yaml:7:3: expected UTF-8"},
+		"enumeration":         {with("restartPolicy: always"), `spec.restartPolicy: expected one of Always, OnFailure, Never, got "always"; did you mean "Always"?`},
+		"two roots":           {strings.Replace(minimal, "{host: {}}", "{host: {}, dir: /x}", 1), "f.yaml:5:3: spec.root: expected exactly one of host, dir, bundle, image, got 2"},
+		"relative path":       {strings.Replace(minimal, "host: {}", "dir: srv/x", 1), `spec.root.dir: expected an absolute path, got "srv/x"`},
+		"dot dot":             {strings.Replace(minimal, "host: {}", "dir: /srv/../etc", 1), `did you mean "/etc"?`},
+		"volume in proc":      {with("volumes: [{name: a, mountPath: /proc/x, tmpfs: {}}]"), "spec.volumes[0].mountPath: /proc is the sandbox's own"},
+		"option":              {with("volumes: [{name: a, mountPath: /x, tmpfs: {}, options: [sync]}]"), `spec.volumes[0].options[0]: expected one of noexec, nosuid, nodev, noatime, got "sync"`},
+		"option misspelt":     {with("volumes: [{name: a, mountPath: /x, tmpfs: {}, options: [NoExec]}]"), `did you mean "noexec"?`},
+		"option ro":           {with("volumes: [{name: a, mountPath: /x, tmpfs: {}, options: [nodev, ro]}]"), "spec.volumes[0].options[1]: use readOnly: true or false"},
+		"option twice":        {with("volumes: [{name: a, mountPath: /x, tmpfs: {}, options: [nodev, nodev]}]"), "spec.volumes[0].options[1]: nodev is given twice"},
+		"options as text":     {with("volumes: [{name: a, mountPath: /x, tmpfs: {}, options: 'noexec,nodev'}]"), "spec.volumes[0].options: expected a list"},
+		"whole host":          {with("volumes: [{name: a, mountPath: /x, hostPath: /}]"), "the whole host is not a volume"},
+		"volumes clash":       {with("volumes: [{name: a, mountPath: /x, tmpfs: {}}, {name: a, mountPath: /x, tmpfs: {}}]"), "spec.volumes[1].mountPath: two volumes are mounted at /x"},
+		"volume, no name":     {with("volumes: [{mountPath: /x, volume: {}}]"), "spec.volumes[0].volume.name: is missing"},
+		"volume, a path":      {with("volumes: [{mountPath: /x, volume: {name: ../a}}]"), `spec.volumes[0].volume.name: expected a DNS label (at most 63 of a-z, 0-9 and -, beginning and ending with a letter or digit), got "../a"`},
+		"volume, dots":        {with("volumes: [{name: a, mountPath: /x, volume: {name: ..}}]"), "spec.volumes[0].volume.name: expected a DNS label"},
+		"volume, capitals":    {with("volumes: [{name: a, mountPath: /x, volume: {name: A}}]"), "spec.volumes[0].volume.name: expected a DNS label"},
+		"volume as text":      {with("volumes: [{name: a, mountPath: /x, volume: data}]"), `spec.volumes[0].volume: expected an object, got "data"; for example volume: {name: data}`},
+		"volume and path":     {with("volumes: [{name: a, mountPath: /x, volume: {name: a}, hostPath: /a}]"), "spec.volumes[0]: expected exactly one of hostPath, volume, emptyDir, tmpfs, config, secret, got 2"},
+		"volume twice":        {with("volumes: [{mountPath: /x, volume: {name: a}}, {mountPath: /y, volume: {name: a}}]"), `spec.volumes[1].name: volume "a" is given twice`},
+		"volume size":         {with("volumes: [{mountPath: /x, volume: {name: a, size: 1}}]"), "volumes[0].volume.size: expected at least 64Ki"},
+		"claim":               {with("volumes: [{mountPath: /x, persistentVolumeClaim: {claimName: a}}]"), "use volume: {name: data}"},
+		"sub path up":         {with("volumes: [{mountPath: /x, volume: {name: a}, subPath: a/../..}]"), `spec.volumes[0].subPath: expected a relative path without`},
+		"sub path, absolute":  {with("volumes: [{name: a, mountPath: /x, hostPath: /a, subPath: /etc}]"), `spec.volumes[0].subPath: expected a relative path`},
+		"sub path, itself":    {with("volumes: [{name: a, mountPath: /x, hostPath: /a, subPath: .}]"), `spec.volumes[0].subPath: expected a relative path`},
+		"sub path, slash":     {with("volumes: [{name: a, mountPath: /x, hostPath: /a, subPath: b/}]"), `spec.volumes[0].subPath: expected a relative path`},
+		"sub path of tmpfs":   {with("volumes: [{name: a, mountPath: /x, tmpfs: {}, subPath: b}]"), "spec.volumes[0].subPath: is for a hostPath, a named volume, config and secret"},
+		"volume without name": {with("volumes: [{mountPath: /x, tmpfs: {}}]"), "spec.volumes[0].name: expected a DNS label"},
+		"owner of a tmpfs":    {with("volumes: [{name: a, mountPath: /x, tmpfs: {}, ownership: {uid: 1}}]"), "spec.volumes[0].ownership: is for a hostPath, a named volume, config and secret"},
+		"owner of nothing":    {with("volumes: [{mountPath: /x, volume: {name: a}, ownership: {}}]"), "spec.volumes[0].ownership: expected at least one of uid, gid, mode"},
+		"owner by name":       {with("volumes: [{mountPath: /x, volume: {name: a}, ownership: {uid: postgres}}]"), "spec.volumes[0].ownership.uid: expected"},
+		"negative owner":      {with("volumes: [{mountPath: /x, volume: {name: a}, ownership: {uid: -1}}]"), "spec.volumes[0].ownership.uid: expected"},
+		"owner that is none":  {with("volumes: [{mountPath: /x, volume: {name: a}, ownership: {uid: 4294967295}}]"), "spec.volumes[0].ownership.uid: 4294967295 is nobody's id"},
+		"group that is none":  {with("volumes: [{mountPath: /x, volume: {name: a}, ownership: {uid: 1, gid: 4294967295}}]"), "spec.volumes[0].ownership.gid: 4294967295 is nobody's id"},
+		"mode of an owner":    {with("volumes: [{mountPath: /x, volume: {name: a}, ownership: {mode: '0999'}}]"), "spec.volumes[0].ownership.mode: expected permissions"},
+		"when to own":         {with("volumes: [{mountPath: /x, volume: {name: a}, ownership: {uid: 1, when: always}}]"), "spec.volumes[0].ownership.when: expected one of fresh, onRootMismatch"},
+		"no source":           {with("volumes: [{name: a, mountPath: /x}]"), "expected exactly one of hostPath, volume, emptyDir, tmpfs, config, secret, got 0"},
+		"two media":           {with("volumes: [{name: a, mountPath: /x, emptyDir: {}, tmpfs: {}}]"), "spec.volumes[0]: expected exactly one of hostPath, volume, emptyDir, tmpfs, config, secret, got 2"},
+		"medium":              {with("volumes: [{name: a, mountPath: /x, emptyDir: {medium: Memory}}]"), `spec.volumes[0].emptyDir.medium: expected one of disk, memory, got "Memory"; did you mean "memory"?`},
+		"no unit":             {with("volumes: [{name: a, mountPath: /x, emptyDir: {size: 10}}]"), "spec.volumes[0].emptyDir.size: expected at least 1Mi, got 10"},
+		"negative size":       {with("volumes: [{name: a, mountPath: /x, emptyDir: {size: -1Gi}}]"), "spec.volumes[0].emptyDir.size: expected"},
+		"size of a Pod":       {with("volumes: [{name: a, mountPath: /x, emptyDir: {sizeLimit: 1Gi}}]"), "spec.volumes[0].emptyDir.sizeLimit: sizeLimit has another name here; use size"},
+		"owner of emptyDir":   {with("volumes: [{name: a, mountPath: /x, emptyDir: {}, ownership: {uid: 1}}]"), "spec.volumes[0].ownership: is for a hostPath, a named volume, config and secret"},
+		"shared emptyDir":     {with("volumes: [{name: a, mountPath: /x, emptyDir: {}, shared: true}]"), "spec.volumes[0].shared: is for a hostPath or a named volume"},
+		"part of emptyDir":    {with("volumes: [{name: a, mountPath: /x, emptyDir: {}, subPath: b}]"), "spec.volumes[0].subPath: is for a hostPath, a named volume, config and secret"},
+		"nameless emptyDir":   {with("volumes: [{mountPath: /x, emptyDir: {}}]"), "spec.volumes[0].name: expected a DNS label"},
+		"many on the disk":    {with("overlay: disk", "volumes: ["+manyEmptyDirs(16)+"]"), "spec.volumes[15].emptyDir: is one too many on the disk, where at most 16 are possible"},
+		"overlay size":        {with("overlaySize: 1"), "spec.overlaySize: expected at least 1Mi, got 1"},
+		"size of no overlay":  {strings.Replace(with("overlay: none", "overlaySize: 1Gi"), "{host: {}}", "{dir: /r}", 1), "spec.overlaySize: is for overlay: memory or disk"},
+		"other overlay":       {with("overlay: dsik"), `spec.overlay: expected one of memory, disk, none, got "dsik"; did you mean "disk"?`},
+		"capability":          {with("capabilities: {add: [NET_ADMN]}"), `unknown capability "NET_ADMN"; did you mean "NET_ADMIN"?`},
+		"rlimit":              {with("rlimits: [{type: NOFILE, soft: 2, hard: 1}]"), "spec.rlimits[0].soft: expected at most the hard limit 1, got 2"},
+		"signal":              {with("stopSignal: SIGNOPE"), `spec.stopSignal: expected a signal such as SIGTERM, TERM, 15 or SIGRTMIN+3, got "SIGNOPE"`},
+		"small memory":        {with("resources: {memory: 1Mi}"), "spec.resources.memory: expected at least 32Mi"},
+		"backoff":             {with("backoff: {initial: 10s, max: 1s}"), "spec.backoff.max: expected at least the initial delay 10s, got 1s"},
+		"no overlay":          {with("overlay: none"), "spec.overlay: none is not possible with root.host"},
+		"host name":           {with("hostname: a_b"), "spec.hostname: expected a host name"},
+		"env name":            {with("env: [{name: 1A, value: x}]"), "spec.env[0].name: expected the name of an environment variable"},
+		"long name":           {strings.Replace(minimal, "name: web", "name: "+strings.Repeat("a", 64), 1), "metadata.name: expected a DNS label"},
+		"deep":                {strings.Repeat("[", 500) + "\n", "nested more than"},
 		"deep indentation": {func() string {
 			var b strings.Builder
 			b.WriteString("spec:\n")
@@ -137,23 +173,28 @@ func TestDecodeProblems(t *testing.T) {
 	}
 }
 
+// manyEmptyDirs are so many volumes.
+func manyEmptyDirs(n int) string {
+	out := make([]string, n)
+	for i := range out {
+		out[i] = fmt.Sprintf("{name: a%d, mountPath: /a%d, emptyDir: {}}", i, i)
+	}
+	return strings.Join(out, ", ")
+}
+
 // What has a place in a manifest and no implementation is refused, never
 // ignored.
 func TestDecodeUnsupported(t *testing.T) {
 	t.Parallel()
 	for _, spec := range []string{
-		"overlay: disk", "platform: kvm", "platform: ptrace", "network: {mode: bridge}",
+		"platform: kvm", "platform: ptrace", "network: {mode: bridge}",
 		"network: {ports: [{hostPort: 1, containerPort: 1}]}", "network: {dns: {nameservers: [a]}}", "probes: {liveness: {tcp: {port: 1}}}",
-		"dependsOn: [a]", "ttlAfterFinished: 1s", "env: [{name: A, valueFrom: {secret: {name: a, key: b}}}]",
-		"volumes: [{name: a, mountPath: /a, config: {name: x}}]", "volumes: [{name: a, mountPath: /a, secret: {name: x}}]",
+		"dependsOn: [a]", "ttlAfterFinished: 1s",
+		"volumes: [{name: a, mountPath: /a, secret: {directory: /x}}]",
 	} {
 		if got := problems(t, with(spec)); !strings.Contains(got, "not supported yet") {
 			t.Errorf("%s: %q", spec, got)
 		}
-	}
-	image := strings.Replace(minimal, "{host: {}}", "{image: {ref: x}}", 1)
-	if got := problems(t, image); !strings.Contains(got, "root.image is not supported yet") {
-		t.Errorf("image: %q", got)
 	}
 }
 
@@ -187,7 +228,8 @@ func TestDecodeGood(t *testing.T) {
 		"bundle":            "apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: a}\nspec: {root: {bundle: /b}}\n",
 		"a bit of all": with("args: [a]", "env: [{name: A, value: '1'}]", "workingDir: /tmp", "user: {uid: 1, gid: 2, groups: [3]}", "hostname: a.b",
 			"capabilities: {add: [cap_net_raw], drop: [all]}", "rlimits: [{type: rlimit_nofile, soft: 1, hard: 2}]",
-			"volumes: [{name: a, mountPath: /a, hostPath: /srv/a, readOnly: true, options: [noexec, nosuid, nodev, noatime]}, {name: b, mountPath: /b, tmpfs: {size: 1Mi}}]",
+			"volumes: [{name: a, mountPath: /a, hostPath: /srv/a, readOnly: true, options: [noexec, nosuid, nodev, noatime]}, {name: b, mountPath: /b, tmpfs: {size: 1Mi}}, {name: c, mountPath: /c, emptyDir: {}}, {name: d, mountPath: /d, readOnly: true, emptyDir: {size: 1.5Gi, medium: disk}, options: [noexec]}, {name: e, mountPath: /e, emptyDir: {medium: memory}}]",
+			"overlay: disk", "overlaySize: 1Mi",
 			"network: {mode: host}", "fileAccess: direct", "resources: {cpu: 0.5, memory: 1.5Gi, pids: 100}", "restartPolicy: OnFailure",
 			"backoff: {initial: 0s, max: 10s, resetAfter: 1m, limit: 3}", "stopSignal: SIGINT", "terminationGracePeriod: 1m30s", "suspend: true"),
 		"ids":   with("idMappings: {uids: [{containerID: 0, hostID: 100000, size: 65536}], gids: [{containerID: 1, hostID: 7, size: 1}, {containerID: 0, hostID: 9, size: 1}]}"),
@@ -307,8 +349,8 @@ func TestCanonical(t *testing.T) {
 		s := &Sandbox{APIVersion: APIVersion, Kind: Kind, Metadata: Metadata{Name: rapid.StringMatching(`[a-z]{1,10}`).Draw(t, "name")}}
 		s.Spec.Root.Host = &HostRoot{}
 		s.Spec.Command = rapid.SliceOfN(rapid.StringMatching(`[a-z /]{1,8}`), 1, 4).Draw(t, "command")
-		s.Spec.Resources.CPU = CPU(rapid.Int64Range(MinCPU, 64000).Draw(t, "cpu"))
-		s.Spec.Resources.Memory = Bytes(rapid.Int64Range(MinMemory, 1<<40).Draw(t, "memory"))
+		s.Spec.Resources.CPU = scalar.CPU(rapid.Int64Range(MinCPU, 64000).Draw(t, "cpu"))
+		s.Spec.Resources.Memory = scalar.Bytes(rapid.Int64Range(MinMemory, 1<<40).Draw(t, "memory"))
 		Default(s)
 		b, err := Canonical(s)
 		if err != nil {
@@ -325,33 +367,6 @@ func TestCanonical(t *testing.T) {
 	})
 	if _, err := FromCanonical([]byte(`{"spec":{}}`), "f"); err == nil {
 		t.Error("an invalid recorded manifest is used")
-	}
-}
-
-func TestQuantities(t *testing.T) {
-	t.Parallel()
-	for in, want := range map[string]int64{`"500m"`: 500, `2`: 2000, `"0.25"`: 250, `1.5`: 1500} {
-		var c CPU
-		if err := json.Unmarshal([]byte(in), &c); err != nil || int64(c) != want {
-			t.Errorf("%s: %d %v", in, c, err)
-		}
-	}
-	for in, want := range map[string]int64{`"256Mi"`: 256 << 20, `"1.5Gi"`: 3 << 29, `"1k"`: 1000, `1024`: 1024, `"2T"`: 2e12} {
-		var v Bytes
-		if err := json.Unmarshal([]byte(in), &v); err != nil || int64(v) != want {
-			t.Errorf("%s: %d %v", in, v, err)
-		}
-		b, err := json.Marshal(v)
-		var back Bytes
-		if err != nil || json.Unmarshal(b, &back) != nil || back != v {
-			t.Errorf("%s written as %s", in, b)
-		}
-	}
-	for _, bad := range []string{`"-1"`, `"1e9"`, `"Mi"`, `"1Xi"`, `true`, `null`, `"1/0"`, `"9999999999999999999999999"`} {
-		var v Bytes
-		if err := json.Unmarshal([]byte(bad), &v); err == nil {
-			t.Errorf("%s is %d bytes", bad, v)
-		}
 	}
 }
 

@@ -5,6 +5,8 @@ package desired
 import (
 	"cmp"
 	"time"
+
+	"sandboxctl.dev/desired/scalar"
 )
 
 // Defaults of a manifest.
@@ -27,7 +29,7 @@ var DefaultCapabilities = []string{
 }
 
 // Default fills in what the author left out. The process fields of a bundle
-// are the bundle's.
+// are the bundle's; those of an image are known when it has been fetched.
 func Default(s *Sandbox) {
 	sp := &s.Spec
 	sp.Overlay = cmp.Or(sp.Overlay, OverlayMemory)
@@ -35,17 +37,49 @@ func Default(s *Sandbox) {
 	sp.FileAccess = cmp.Or(sp.FileAccess, FileAccessProxy)
 	sp.Network.Mode = cmp.Or(sp.Network.Mode, NetworkNone)
 	sp.RestartPolicy = cmp.Or(sp.RestartPolicy, RestartAlways)
-	sp.StopSignal = cmp.Or(sp.StopSignal, DefaultStopSignal)
-	sp.TerminationGracePeriod = cmp.Or(sp.TerminationGracePeriod, new(Duration(DefaultGracePeriod)))
+	if img := sp.Root.Image; img != nil {
+		img.PullPolicy = cmp.Or(img.PullPolicy, PullIfNotPresent)
+	} else {
+		sp.StopSignal = cmp.Or(sp.StopSignal, DefaultStopSignal)
+	}
+	sp.TerminationGracePeriod = cmp.Or(sp.TerminationGracePeriod, new(scalar.Duration(DefaultGracePeriod)))
 	if sp.Init != nil && *sp.Init {
 		sp.Init = nil // as it was before there was the field: the hash is the same
 	}
 	sp.MinReadySeconds = cmp.Or(sp.MinReadySeconds, new(DefaultMinReadySeconds))
-	sp.Backoff.Initial = cmp.Or(sp.Backoff.Initial, new(Duration(DefaultBackoffInitial)))
-	sp.Backoff.Max = cmp.Or(sp.Backoff.Max, new(max(Duration(DefaultBackoffMax), *sp.Backoff.Initial)))
-	sp.Backoff.ResetAfter = cmp.Or(sp.Backoff.ResetAfter, new(Duration(DefaultResetAfter)))
+	sp.Backoff.Initial = cmp.Or(sp.Backoff.Initial, new(scalar.Duration(DefaultBackoffInitial)))
+	sp.Backoff.Max = cmp.Or(sp.Backoff.Max, new(max(scalar.Duration(DefaultBackoffMax), *sp.Backoff.Initial)))
+	sp.Backoff.ResetAfter = cmp.Or(sp.Backoff.ResetAfter, new(scalar.Duration(DefaultResetAfter)))
+	for i := range sp.Env {
+		if from := sp.Env[i].ValueFrom; sp.Env[i].ReadAtStart() {
+			from.OnChange = cmp.Or(from.OnChange, OnChangeRestart)
+		}
+	}
+	for i := range sp.EnvFrom {
+		f := &sp.EnvFrom[i]
+		f.OnChange = cmp.Or(f.OnChange, OnChangeRestart)
+		if f.File != "" {
+			f.Format = cmp.Or(f.Format, FormatDotenv)
+		}
+	}
+	for i := range sp.Volumes {
+		if named := sp.Volumes[i].Volume; named != nil {
+			sp.Volumes[i].Name = cmp.Or(sp.Volumes[i].Name, named.Name)
+		}
+		if dir := sp.Volumes[i].EmptyDir; dir != nil {
+			dir.Medium = cmp.Or(dir.Medium, MediumDisk)
+		}
+		if o := sp.Volumes[i].Ownership; o != nil {
+			o.When = cmp.Or(o.When, OwnershipFresh)
+		}
+		if set := sp.Volumes[i].InMemory(); set != nil {
+			set.OnChange = cmp.Or(set.OnChange, OnChangeRestart)
+		}
+	}
 	if sp.Root.Bundle == "" {
-		sp.WorkingDir = cmp.Or(sp.WorkingDir, "/")
+		if sp.Root.Image == nil {
+			sp.WorkingDir = cmp.Or(sp.WorkingDir, "/")
+		}
 		sp.Hostname = cmp.Or(sp.Hostname, s.Metadata.Name)
 	}
 }

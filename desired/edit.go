@@ -19,8 +19,8 @@ func Texts(data []byte) [][]byte {
 	return out
 }
 
-// Without returns a manifest file without the documents of one sandbox. It
-// returns nil if nothing else is in it. Every other byte stays.
+// Without returns a manifest file without the documents of one full name. It returns
+// nil if nothing else is in it. Every other byte stays.
 func Without(file string, data []byte, name string) ([]byte, error) {
 	if len(data) > yamldoc.MaxFileBytes {
 		return nil, fmt.Errorf("%s has more than %d bytes", file, yamldoc.MaxFileBytes) // and perhaps more than we were given
@@ -40,7 +40,7 @@ func Without(file string, data []byte, name string) ([]byte, error) {
 		out = append(out, c.Text...)
 	}
 	if !found {
-		return nil, fmt.Errorf("%s does not define sandbox %q", file, name)
+		return nil, fmt.Errorf("%s does not define %s", file, Described(name))
 	}
 	if !kept {
 		return nil, nil

@@ -6,12 +6,14 @@ import (
 	"bytes"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
 	"sandboxctl.dev/desired/desiredtest"
+	"sandboxctl.dev/desired/objects"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
@@ -41,6 +43,9 @@ func countNodes(text []byte) (int, bool) {
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(minimal))
 	f.Add([]byte(with("volumes: [{name: a, mountPath: /a, hostPath: /b}]", "resources: {cpu: 1}")))
+	f.Add([]byte("apiVersion: " + APIVersion + "\nkind: Config\nmetadata: {name: a}\ndata: {a: b}\nbinaryData: {c: AA==}\nfiles: {d: /e}\n---\n" + minimal))
+	f.Add([]byte("apiVersion: " + APIVersion + "\nkind: Secret\nmetadata: {name: a}\ndata: {a: AA==}\nstringData: {b: c}\ntype: Opaque\n"))
+	f.Add([]byte(with("envFrom: [{config: a}, {secret: {name: b}, prefix: P_}]", "env: [{name: A, valueFrom: {secret: {name: a, key: b}}}]", "volumes: [{name: a, mountPath: /a, config: {name: a, items: [{key: b, path: c/d}]}}]")))
 	f.Add([]byte(with("user: {uid: 1, gid: 2, groups: [3]}", "idMappings: {uids: [{containerID: 0, hostID: 1, size: 2}], gids: [{containerID: 0, hostID: 1, size: 2}]}")))
 	for _, b := range corpus(f) {
 		f.Add(b)
@@ -64,7 +69,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		lines := 1 + bytes.Count(b, []byte{'\n'})
 		for _, p := range ps {
-			if p.File != "f" || p.Line < 1 || p.Line > lines || p.Column < 1 || p.Message == "" || p.Name != "" && !ValidName(p.Name) {
+			if p.File != "f" || p.Line < 1 || p.Line > lines || p.Column < 1 || p.Message == "" || p.Name != "" && !ValidFullName(p.Name) {
 				t.Fatalf("%+v in a file of %d lines", p, lines)
 			}
 			if !utf8.ValidString(p.Error()) {
@@ -84,6 +89,10 @@ func FuzzDecode(f *testing.F) {
 		}
 		for _, d := range docs {
 			if d.Foreign != "" && d.Sandbox == nil {
+				continue
+			}
+			if d.Object != nil {
+				checkObject(t, b, &d)
 				continue
 			}
 			checkAccepted(t, b, &d)
@@ -111,6 +120,29 @@ func checkAccepted(t *testing.T, file []byte, d *Document) {
 		checkPath(t, v.HostPath, false)
 		checkPath(t, v.MountPath, false)
 	}
+	checkWithout(t, file, d)
+}
+
+// checkObject: its keys can be files, and its name is no other document's.
+func checkObject(t *testing.T, file []byte, d *Document) {
+	t.Helper()
+	if d.Sandbox != nil || !ValidFullName(d.Name) || ValidName(d.Name) || d.Name != d.Object.Name() {
+		t.Fatalf("accepted %+v", d)
+	}
+	for _, k := range d.Object.Keys() {
+		if !d.Object.Has(k) || !objects.ValidKey(k) || !filepath.IsLocal(k) || strings.Contains(k, "/") {
+			t.Fatalf("accepted the key %q", k)
+		}
+		checkPath(t, d.Object.File(k), false)
+		if name, key, ok := ObjectOf(d.Name + "/" + k); !ok || name != d.Name || key != k {
+			t.Fatalf("%q of %q is read as %q of %q", k, d.Name, key, name)
+		}
+	}
+	checkWithout(t, file, d)
+}
+
+func checkWithout(t *testing.T, file []byte, d *Document) {
+	t.Helper()
 	rest, err := Without("f", file, d.Name)
 	if err != nil {
 		t.Fatal(err)

@@ -8,7 +8,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
+
+	"sandboxctl.dev/actual/ownjson"
 )
 
 // hashV1 prefixes the hashes of the first scheme. A later scheme gets another
@@ -17,7 +20,7 @@ import (
 const hashV1 = "v1:"
 
 // Hash is the versioned hash of everything in a defaulted manifest whose change
-// needs a new sandbox: the spec without its Lifecycle. Names of files,
+// needs a new sandbox: the spec without its Lifecycle and its pull policy. Names of files,
 // labels and annotations do not count.
 //
 // New fields of Spec must be omitted from its JSON at their default value, or
@@ -31,8 +34,13 @@ func HashMatches(recorded string, s *Sandbox) bool {
 }
 
 func sumV1(s *Sandbox) string {
-	spec := s.Spec
+	spec := withFields(s)
 	spec.Lifecycle = Lifecycle{}
+	spec.Volumes = withoutShared(spec.Volumes)
+	if img := spec.Root.Image; img != nil {
+		// When an image is fetched is not what runs.
+		spec.Root.Image = &ImageRoot{Ref: img.Ref, Digest: img.Digest}
+	}
 	// Only types of this package are in it, none of which can fail.
 	b, err := json.Marshal(spec)
 	if err != nil {
@@ -40,6 +48,23 @@ func sumV1(s *Sandbox) string {
 	}
 	sum := sha256.Sum256(b)
 	return hashV1 + hex.EncodeToString(sum[:])
+}
+
+// withoutShared are volumes without what only decides on a warning, and without sizes, which
+// change beside what runs.
+func withoutShared(volumes []Volume) []Volume {
+	sized := func(v Volume) bool { return v.Volume != nil && v.Volume.Size != 0 }
+	if !slices.ContainsFunc(volumes, func(v Volume) bool { return v.Shared || sized(v) }) {
+		return volumes
+	}
+	volumes = slices.Clone(volumes)
+	for i := range volumes {
+		volumes[i].Shared = false
+		if sized(volumes[i]) {
+			volumes[i].Volume = &NamedVolume{Name: volumes[i].Volume.Name}
+		}
+	}
+	return volumes
 }
 
 // Canonical is the JSON of a defaulted manifest, for the record.
@@ -55,7 +80,7 @@ func Canonical(s *Sandbox) ([]byte, error) {
 // text with the digest given: nothing about it needs to be found out again.
 func Recall(b []byte, hash, digest string) (*Entry, error) {
 	sb := new(Sandbox)
-	if err := json.Unmarshal(b, sb); err != nil {
+	if err := ownjson.Unmarshal(b, sb); err != nil {
 		return nil, fmt.Errorf("decode recorded manifest: %w", err)
 	}
 	return &Entry{Sandbox: sb, Hash: hash, Digest: digest}, nil

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"sandboxctl.dev/desired/objects"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
@@ -17,24 +18,29 @@ const (
 	PolicyKind = "HostPolicy" // of the file of the host policy
 )
 
-// ours says whether a kind is one of this program's.
-func ours(kind string) bool { return kind == Kind || kind == PolicyKind }
-
 // KindInfo is one kind of document.
 type KindInfo struct {
 	APIVersion, Kind string
 	// What a document of the kind is, for messages.
 	What   string
 	Schema *yamldoc.Schema
-	// read makes a manifest of a document that was compared with the schema.
-	read func(*yamldoc.Doc, Policy) *Sandbox
+	// read fills in what a document says that was compared with the schema. It counts
+	// only if there is no problem.
+	read func(*yamldoc.Doc, Policy, *Document)
 }
 
 // Kinds are those that may be in one place.
 type Kinds []KindInfo
 
 // ManifestKinds are the kinds of documents that a manifests directory may hold.
-var ManifestKinds = Kinds{{APIVersion, Kind, "a manifest with apiVersion, kind, metadata and spec", manifestSchema, readSandbox}}
+var ManifestKinds = Kinds{
+	{APIVersion, Kind, aManifest, manifestSchema, readSandbox},
+	{APIVersion, objects.Config, aManifest, configSchema, readConfig},
+	{APIVersion, objects.Secret, aManifest, secretSchema, readSecret},
+	{APIVersion, objects.Volume, aManifest, volumeSchema, readVolume},
+}
+
+const aManifest = "a manifest with apiVersion, kind, metadata and spec"
 
 // Wanted is what a document begins with, for messages.
 func (ks Kinds) Wanted() string {
@@ -66,6 +72,10 @@ func (ks Kinds) Check(d *yamldoc.Doc) *KindInfo {
 			}
 		}
 	}
+	// A document without a kind that has a spec is a Sandbox.
+	if _, ok := d.Scalar("kind"); !ok && len(left) > 1 && d.HasTop("spec") {
+		left = slices.DeleteFunc(slices.Clone(left), func(k KindInfo) bool { return k.Kind != Kind })
+	}
 	if len(left) > 1 {
 		missing, names := "kind", each(left, func(k *KindInfo) string { return k.Kind })
 		if len(names) == 1 {
@@ -76,11 +86,6 @@ func (ks Kinds) Check(d *yamldoc.Doc) *KindInfo {
 	}
 	d.Check(left[0].Schema)
 	return &left[0]
-}
-
-// has says whether a kind is one of these, in whatever version.
-func (ks Kinds) has(kind string) bool {
-	return slices.ContainsFunc(ks, func(k KindInfo) bool { return k.Kind == kind })
 }
 
 // each returns what the kinds have, without repetitions.

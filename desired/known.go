@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 
 	"sandboxctl.dev/desired/yamldoc"
@@ -47,7 +48,8 @@ func recall(known func(string) *Entry, file string, c yamldoc.Chunk) *Entry {
 		return nil
 	}
 	e := known(digest)
-	if e == nil {
+	// Where a size is, only the text tells.
+	if e == nil || slices.ContainsFunc(e.Sandbox.Spec.Volumes, func(v Volume) bool { return v.Volume != nil && v.Volume.Size > 0 }) {
 		return nil
 	}
 	e.Source = Position{File: file, Line: c.Line + line, Column: 1}

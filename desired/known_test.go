@@ -3,9 +3,41 @@
 package desired
 
 import (
+	"encoding/json"
 	"reflect"
 	"testing"
+
+	"sandboxctl.dev/actual/ownjson"
 )
+
+// Manifests on record are read without encoding/json: that takes several times as long,
+// and a verb reads those of all sandboxes.
+func TestRecallOwn(t *testing.T) {
+	t.Parallel()
+	for _, more := range []string{
+		"", "  init: false\n  terminal: true\n  user: {uid: 1, gid: 2, groups: [3]}\n", "  env: [{name: A, value: '<\"é'}, {name: B}]\n  args: [b]\n",
+		"  resources: {cpu: 500m, memory: 1.2Gi, pids: 100}\n  volumes: [{name: v, mountPath: /v, tmpfs: {size: 1Mi}}, {name: w, mountPath: /w, hostPath: /srv/w, readOnly: true, options: [nosuid]}]\n",
+		"  network: {mode: netns, netns: lan}\n  capabilities: {add: [NET_ADMIN], drop: [ALL]}\n  rlimits: [{type: NOFILE, soft: 1, hard: 2}]\n  hostname: h\n",
+		"  restartPolicy: OnFailure\n  backoff: {initial: 1s, max: 1m30s, resetAfter: 1h, limit: 3}\n  stopSignal: RTMIN+3\n  suspend: true\n  minReadySeconds: 0\n  terminationGracePeriod: 0s\n",
+		"  idMappings: {uids: [{containerID: 0, hostID: 100000, size: 10}], gids: [{containerID: 0, hostID: 100000, size: 10}]}\n",
+	} {
+		docs, problems := Decode("f.yaml", []byte(minimal+more))
+		if len(docs) != 1 || len(problems) != 0 {
+			t.Fatalf("%q: %v %v", more, docs, problems)
+		}
+		docs[0].Sandbox.Metadata.Labels = map[string]string{"a": "b"}
+		b, err := Canonical(docs[0].Sandbox)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, want := new(Sandbox), new(Sandbox)
+		if !ownjson.Try(b, got) {
+			t.Errorf("it was left to encoding/json: %s", b)
+		} else if err := json.Unmarshal(b, want); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got\n%+v\nexpected (%v)\n%+v", b, got, err, want)
+		}
+	}
+}
 
 // What is recalled is what decoding gives, position included; another text, or
 // one whose beginning is not plain to see, is decoded.

@@ -11,7 +11,6 @@ import (
 // planned are the values of enumerations that a later version will take. They
 // are told from misspelt ones, and never offered.
 var planned = map[string][]string{
-	"spec.overlay":      {"disk"},
 	"spec.platform":     {"kvm", "ptrace"},
 	"spec.network.mode": {"bridge"},
 }
@@ -25,10 +24,43 @@ var plannedFields = map[reflect.Type]map[string]string{
 	reflect.TypeFor[Spec](): {
 		"probes": "", "dependsOn": "", "ttlAfterFinished": "",
 	},
-	reflect.TypeFor[Root]():    {"image": "unpack the image into a directory and name it in root.dir"},
 	reflect.TypeFor[Network](): {"ports": "use mode netns, or mode host", "dns": "mode netns takes /etc/netns/NAME/resolv.conf"},
-	reflect.TypeFor[EnvVar]():  {"valueFrom": "use value"},
-	reflect.TypeFor[Volume]():  {"config": "use hostPath", "secret": "use hostPath"},
+	reflect.TypeFor[FileSet](): {"directory": "use files, or hostPath"},
+}
+
+// foreignFields are what Compose and Kubernetes call something that has another name
+// here, by the type it would belong to.
+var foreignFields = map[reflect.Type]map[string]string{
+	reflect.TypeFor[Spec](): {
+		"env_file": "envFrom: [{file: /srv/sandboxctl/app.env}]", "environment": "env: [{name: KEY, value: text}]", "entrypoint": "command",
+		"containers": "command, args, env and volumes of the one program here", "volumeMounts": "volumes: [{name: data, mountPath: /data, hostPath: /srv/sandboxctl/data}]",
+		"restart": "restartPolicy: Always", "securityContext": "user: {uid: 1000, gid: 1000} and capabilities: {drop: [ALL]}",
+		"cap_add": "capabilities: {add: [NET_ADMIN]}", "cap_drop": "capabilities: {drop: [ALL]}", "hostNetwork": "network: {mode: host}", "network_mode": "network: {mode: host}",
+		"mem_limit": "resources: {memory: 256Mi}", "cpus": "resources: {cpu: 500m}", "tmpfs": "volumes: [{name: tmp, mountPath: /tmp, tmpfs: {}}]",
+		"stop_grace_period": "terminationGracePeriod: 10s", "tz": "timezone: Europe/Berlin",
+	},
+	reflect.TypeFor[Resources]():  {"limits": "cpu, memory and pids here", "requests": "cpu, memory and pids here, which are limits"},
+	reflect.TypeFor[Tmpfs]():      {"sizeLimit": "size"},
+	reflect.TypeFor[EmptyDir]():   {"sizeLimit": "size"},
+	reflect.TypeFor[EnvFrom]():    {"secretRef": "secret: {name: NAME}", "configMapRef": "config: {name: NAME}"},
+	reflect.TypeFor[EnvSource]():  {"secretKeyRef": "secret: {name: NAME, key: KEY}", "configMapKeyRef": "config: {name: NAME, key: KEY}", "fieldRef": "field: metadata.name"},
+	reflect.TypeFor[Volume]():     {"configMap": "config", "persistentVolumeClaim": "volume: {name: data}"},
+	reflect.TypeFor[FileSet]():    {"secretName": "name", "defaultMode": `mode, such as "0400"`, "binaryData": "name, of a Config document, which may have it"},
+	reflect.TypeFor[Config]():     {"immutable": "onChange: ignore where sandboxes refer to it", "stringData": "data", "spec": "data"},
+	reflect.TypeFor[VolumeSpec](): {"resources": "size: 10Gi", "capacity": "size: 10Gi", "persistentVolumeReclaimPolicy": "reclaim: Retain", "accessModes": "readOnly and shared where sandboxes refer to it"},
+	reflect.TypeFor[Secret]():     {"immutable": "onChange: ignore where sandboxes refer to it", "binaryData": "data", "spec": "stringData"},
+}
+
+// foreignPlanned are what Compose and Kubernetes call a planned field of the spec, with
+// its type and name here.
+var foreignPlanned = map[string]struct {
+	typ  reflect.Type
+	name string
+}{
+	"livenessProbe": {reflect.TypeFor[Spec](), "probes"}, "readinessProbe": {reflect.TypeFor[Spec](), "probes"}, "startupProbe": {reflect.TypeFor[Spec](), "probes"},
+	"healthcheck": {reflect.TypeFor[Spec](), "probes"}, "depends_on": {reflect.TypeFor[Spec](), "dependsOn"},
+	"ttlSecondsAfterFinished": {reflect.TypeFor[Spec](), "ttlAfterFinished"},
+	"ports":                   {reflect.TypeFor[Network](), "ports"}, "dns": {reflect.TypeFor[Network](), "dns"},
 }
 
 // unknownField is the error for a key that no type of this version has, and that
@@ -36,6 +68,14 @@ var plannedFields = map[reflect.Type]map[string]string{
 func unknownField(t reflect.Type, key, path, parent string) (string, bool) {
 	if parent == "" && key == "status" {
 		return "status is not for a manifest: it is what sandboxctl reports (see `sandboxctl get`); remove it", true
+	}
+	if ours, ok := foreignFields[t][key]; ok {
+		return key + " has another name here; use " + ours, true
+	}
+	if other, found := foreignPlanned[key]; found && t == reflect.TypeFor[Spec]() {
+		if t, key, path = other.typ, other.name, other.name; t == reflect.TypeFor[Network]() {
+			path = "network." + path
+		}
 	}
 	instead, ok := plannedFields[t][key]
 	if !ok {

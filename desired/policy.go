@@ -9,6 +9,10 @@ type Policy interface {
 	// Check returns everything that a defaulted manifest asks for and the policy
 	// does not allow.
 	Check(*Sandbox) []FieldError
+	// CheckFiles returns which files of the host may not be read for a document.
+	CheckFiles([]FileRef) []FieldError
+	// CheckVolume returns why there may be no named volumes, at a field.
+	CheckVolume(field string) []FieldError
 	// Source says where the policy is written down.
 	Source() string
 	// Digest changes whenever the policy does.

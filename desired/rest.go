@@ -24,7 +24,7 @@ func validateRest(d *yamldoc.Doc, policy Policy) {
 		return
 	}
 	Default(sb)
-	for _, e := range Validate(sb) {
+	for _, e := range append(Validate(sb), Lacks(sb)...) {
 		if !touches(bad, e.Field) && !(e.Missing && besides(bad, e.Field)) {
 			d.Report(e.Field, "", e.Message)
 		}

@@ -5,7 +5,10 @@ package desired
 import (
 	"cmp"
 	"slices"
+	"strings"
 
+	"sandboxctl.dev/desired/objects"
+	"sandboxctl.dev/desired/sizes"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
@@ -45,9 +48,23 @@ type Entry struct {
 	Hash string
 	// Source is where the document begins.
 	Source Position
+	// Objects are those of the snapshot that a start was decided by, for that start.
+	Objects Objects
 	// Digest identifies the text of the document and the build of the program
 	// that decoded it, "" if that can't be told.
 	Digest string
+}
+
+// Objects are documents that sandboxes refer to, sorted by full name.
+type Objects []Object
+
+// Lookup returns the one of a full name, nil if there is none.
+func (os Objects) Lookup(name string) *Object {
+	i, found := slices.BinarySearchFunc(os, name, func(o Object, name string) int { return cmp.Compare(o.Name(), name) })
+	if !found {
+		return nil
+	}
+	return &os[i]
 }
 
 // Position is a place in a manifest file. File is relative to the manifests
@@ -65,6 +82,8 @@ type Warning struct {
 	// What there is to know.
 	Message string `json:"message"`
 
+	// Exposed says that it is about who may read the file, which is not ignored.
+	Exposed bool `json:"-"`
 	// Names are those of the documents it is about.
 	Names []string `json:"-"`
 }
@@ -77,6 +96,11 @@ func (w Warning) Error() string { return w.Position.String() + ": " + w.Message 
 type Snapshot struct {
 	// Entries are the valid sandboxes, sorted by name; names are unique.
 	Entries []Entry
+	// Objects are the valid documents that sandboxes refer to, sorted by full name;
+	// names are unique.
+	Objects Objects
+	// Sizes are those that documents give named volumes, by file.
+	Sizes []sizes.Size
 	// Problems are sorted by file, line, column.
 	Problems []Problem
 	// Warnings are sorted by file.
@@ -130,16 +154,28 @@ func (s *Snapshot) Lookup(name string) *Entry {
 	return &s.Entries[i]
 }
 
-// FileFor returns the manifest file that defines a name, and whether one does;
+// FileFor returns the manifest file that defines a full name, and whether one does;
 // otherwise where a new manifest of that name belongs.
 func FileFor(s *Snapshot, name string) (file string, defined bool) {
 	if e := s.Lookup(name); e != nil {
 		return e.Source.File, true
+	}
+	if o := s.Objects.Lookup(name); o != nil {
+		return o.Source.File, true
 	}
 	for _, p := range s.Problems {
 		if p.Name == name && p.File != "" {
 			return p.File, true
 		}
 	}
-	return name + ".yaml", false
+	return OwnFile(name), false
+}
+
+// OwnFile is where the document of a full name belongs that no file defines.
+func OwnFile(name string) string {
+	if kind, n, ok := objects.Split(name); ok {
+		// No name has a dot: it is no file of a sandbox.
+		return n + "." + strings.ToLower(kind) + ".yaml"
+	}
+	return name + ".yaml"
 }

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/desired/scalar"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
@@ -31,6 +32,10 @@ const (
 	MinCPU    = 10
 	MinPIDs   = 64
 )
+
+// MinFileSpace is the least space for files that makes sense: who writes less has
+// forgotten the unit.
+const MinFileSpace = 1 << 20
 
 // Largest ones that the kernel takes: processors it can be built for, and
 // processes it can number.
@@ -69,19 +74,19 @@ func Validate(s *Sandbox) []FieldError {
 	if s.Kind != Kind {
 		v.Add("kind", "expected %s, got %q", Kind, s.Kind)
 	}
-	v.name("metadata.name", s.Metadata.Name)
-	v.words("metadata.labels", s.Metadata.Labels, "")
-	v.words("metadata.annotations", s.Metadata.Annotations, "\n\t")
+	v.metadata(&s.Metadata)
 	v.root(&s.Spec)
 	if s.Spec.Hostname == s.Metadata.Name {
 		// Defaulted from the name, whose problems are reported already.
 		named := *s
 		named.Spec.Hostname = "name"
-		v.process(&named.Spec)
+		v.process(&named)
 	} else {
-		v.process(&s.Spec)
+		v.process(s)
 	}
 	v.volumes(s.Spec.Volumes)
+	v.onDisk(&s.Spec)
+	v.timezone(&s.Spec)
 	v.surroundings(&s.Spec)
 	v.lifecycle(&s.Spec)
 	return v.errs
@@ -187,7 +192,7 @@ func (v *Validator) root(s *Spec) {
 	if s.Root.Host != nil {
 		set++
 		if s.Overlay == OverlayNone {
-			v.Add("spec.overlay", "none is not possible with root.host, which is read-only; use memory")
+			v.Add("spec.overlay", "none is not possible with root.host, which is read-only; use memory or disk")
 		}
 	}
 	if s.Root.Dir != "" {
@@ -201,10 +206,21 @@ func (v *Validator) root(s *Spec) {
 		set++
 		v.HostPath("spec.root.bundle", s.Root.Bundle)
 	}
-	if set != 1 {
-		v.Add("spec.root", "expected exactly one of host, dir, bundle, got %d", set)
+	if s.Root.Image != nil {
+		set++
+		v.image("spec.root.image", s.Root.Image)
+		if s.FileAccess == FileAccessDirect {
+			v.Add("spec.fileAccess", "is not possible with root.image, which no gofer serves; leave it out")
+		}
 	}
-	v.OneOf("spec.overlay", s.Overlay, OverlayMemory, OverlayNone)
+	if set != 1 {
+		v.Add("spec.root", "expected exactly one of host, dir, bundle, image, got %d", set)
+	}
+	v.OneOf("spec.overlay", s.Overlay, OverlayMemory, OverlayDisk, OverlayNone)
+	if s.OverlaySize != 0 && s.Overlay == OverlayNone {
+		v.Add("spec.overlaySize", "is for overlay: memory or disk; with none nothing is written beside the root")
+	}
+	v.DiskSize("spec.overlaySize", s.OverlaySize)
 }
 
 func (v *Validator) surroundings(s *Spec) {
@@ -237,13 +253,13 @@ func (v *Validator) NetnsName(field, n string) {
 // Resources checks limits of a sandbox.
 func (v *Validator) Resources(field string, r Resources) {
 	if r.CPU != 0 && r.CPU < MinCPU {
-		v.Add(field+".cpu", "expected at least %s, got %s", CPU(MinCPU), r.CPU)
+		v.Add(field+".cpu", "expected at least %s, got %s", scalar.CPU(MinCPU), r.CPU)
 	}
 	if r.CPU > MaxCPU {
-		v.Add(field+".cpu", "expected at most %s, got %s", CPU(MaxCPU), r.CPU)
+		v.Add(field+".cpu", "expected at most %s, got %s", scalar.CPU(MaxCPU), r.CPU)
 	}
 	if r.Memory != 0 && r.Memory < MinMemory {
-		v.Add(field+".memory", "expected at least %s, which the sentry itself needs, got %s", Bytes(MinMemory), r.Memory)
+		v.Add(field+".memory", "expected at least %s, which the sentry itself needs, got %s", scalar.Bytes(MinMemory), r.Memory)
 	}
 	if r.PIDs != 0 && r.PIDs < MinPIDs {
 		v.Add(field+".pids", "expected at least %d, which the sentry itself needs, got %d", MinPIDs, r.PIDs)
@@ -302,7 +318,7 @@ func (v *Validator) lifecycle(s *Spec) {
 }
 
 // Duration checks a duration that may be left out; most is 0 if it may be any.
-func (v *Validator) Duration(field string, d *Duration, most time.Duration) {
+func (v *Validator) Duration(field string, d *scalar.Duration, most time.Duration) {
 	switch {
 	case d == nil:
 	case *d < 0:

@@ -15,15 +15,19 @@ import (
 	"sandboxctl.dev/desired/yamldoc"
 )
 
-// envName is compiled when it is first needed: most runs of the program need it not.
-var envName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`) })
+// userName is what /etc/passwd and /etc/group can tell from other names.
+var userName = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,255}\$?(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,255})?$`)
+})
 
-func (v *Validator) process(s *Spec) {
+func (v *Validator) process(sb *Sandbox) {
+	s := &sb.Spec
 	if s.Root.Bundle != "" {
 		v.bundleOwns(s)
 		return
 	}
 	switch {
+	case len(s.Command) == 0 && s.Root.Image != nil:
 	case len(s.Command) == 0:
 		v.missing("spec.command", "the program to run and its arguments")
 	case s.Command[0] == "":
@@ -35,16 +39,18 @@ func (v *Validator) process(s *Spec) {
 	for i, a := range s.Args {
 		v.noNUL(fmt.Sprintf("spec.args[%d]", i), a)
 	}
-	if path.IsAbs(s.WorkingDir) {
+	switch {
+	case s.WorkingDir == "" && s.Root.Image != nil:
+	case path.IsAbs(s.WorkingDir):
 		v.pathText("spec.workingDir", s.WorkingDir)
-	} else {
+	default:
 		v.Add("spec.workingDir", "expected an absolute path, got %q", yamldoc.Clip(s.WorkingDir))
 	}
-	v.user(s.User)
+	v.user(s.User, s.Root.Image != nil)
 	if !validHostname(s.Hostname) {
 		v.Add("spec.hostname", "expected a host name (labels of a-z, 0-9 and -, separated by dots, at most 64 bytes), got %q", yamldoc.Clip(s.Hostname))
 	}
-	v.env(s.Env)
+	v.env(sb)
 	if c := s.Capabilities; c != nil {
 		for i, n := range c.Add {
 			v.Capability(fmt.Sprintf("spec.capabilities.add[%d]", i), n)
@@ -60,19 +66,33 @@ func (v *Validator) process(s *Spec) {
 
 // user refuses the id that is none: (uid_t)-1, which system calls take for
 // "leave it as it is".
-func (v *Validator) user(u *User) {
+func (v *Validator) user(u *User, inImage bool) {
 	if u == nil {
 		return
 	}
-	check := func(field string, id uint32) {
-		if id == noID {
-			v.Add(field, "expected a number from 0 to %d, got %d", uint32(noID-1), id)
+	check := func(field string, id *uint32) {
+		switch {
+		case id == nil && u.Name == "":
+			v.missing(field, "a number")
+		case id != nil && u.Name != "":
+			v.Add(field, "can't be set beside name, whose ids are those of the image; remove one of them")
+		case id != nil && *id == noID:
+			v.Add(field, "expected a number from 0 to %d, got %d", uint32(noID-1), *id)
 		}
 	}
 	check("spec.user.uid", u.UID)
 	check("spec.user.gid", u.GID)
-	for i, g := range u.Groups {
-		check(fmt.Sprintf("spec.user.groups[%d]", i), g)
+	for i := range u.Groups {
+		if u.Groups[i] == noID {
+			v.Add(fmt.Sprintf("spec.user.groups[%d]", i), "expected a number from 0 to %d, got %d", uint32(noID-1), u.Groups[i])
+		}
+	}
+	switch {
+	case u.Name == "":
+	case !inImage:
+		v.Add("spec.user.name", "is for root.image, which has an /etc/passwd that can be read; use uid and gid")
+	case !userName().MatchString(u.Name):
+		v.Add("spec.user.name", "expected a name such as nginx, or NAME:GROUP, got %q", yamldoc.Clip(u.Name))
 	}
 }
 
@@ -88,6 +108,7 @@ func (v *Validator) bundleOwns(s *Spec) {
 		{"command", len(s.Command) > 0},
 		{"args", len(s.Args) > 0},
 		{"env", len(s.Env) > 0},
+		{"envFrom", len(s.EnvFrom) > 0},
 		{"workingDir", s.WorkingDir != ""},
 		{"user", s.User != nil},
 		{"hostname", s.Hostname != ""},
@@ -116,21 +137,6 @@ func validHostname(s string) bool {
 		}
 	}
 	return true
-}
-
-func (v *Validator) env(env []EnvVar) {
-	seen := map[string]bool{}
-	for i, e := range env {
-		field := fmt.Sprintf("spec.env[%d].name", i)
-		switch {
-		case !envName().MatchString(e.Name):
-			v.Add(field, "expected the name of an environment variable (letters, digits, _, - and ., not beginning with a digit), got %q", yamldoc.Clip(e.Name))
-		case seen[e.Name]:
-			v.Add(field, "%s is given twice; remove one of them", e.Name)
-		}
-		seen[e.Name] = true
-		v.noNUL(fmt.Sprintf("spec.env[%d].value", i), e.Value)
-	}
 }
 
 // CapabilityNames are Linux's capabilities without CAP_, each at the place of its

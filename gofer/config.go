@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -22,7 +23,7 @@ const Argv0 = "sandboxctl-gofer"
 // Protocol is the version of the command line, of Config, and of what a gofer is
 // to do with it. The program prints it for `version`; the launcher refuses one
 // that speaks another.
-const Protocol = 1
+const Protocol = 3
 
 // Args is how many arguments a gofer has.
 const Args = 4
@@ -53,8 +54,8 @@ type Config struct {
 	// writes Left: where both are found dead, it tells which one ended first.
 	LeftFD int    `json:"leftFD"`
 	Left   string `json:"left"`
-	// Mounts are the served trees: the root first, then the volumes in the
-	// order of the spec.
+	// Mounts are the served trees: the root first, unless that is an image, then the
+	// volumes in the order of the spec.
 	Mounts []Mount `json:"mounts"`
 	// DirectFS lets the sentry have a descriptor of each mount point and do
 	// its own file operations below it.
@@ -81,10 +82,17 @@ type Mount struct {
 	// IsDir says what FD is.
 	IsDir bool  `json:"isDir,omitempty"`
 	Tree  *Tree `json:"tree,omitempty"`
+	// At is the file or directory of Tree that is served, "" for all of it.
+	At string `json:"at,omitempty"`
 	// Empty is an empty file of the gofer's own, in the place of a masked one.
 	Empty bool `json:"empty,omitempty"`
+	// Secret keeps a Tree from being swapped to a disk, where the kernel can.
+	Secret bool `json:"secret,omitempty"`
 	// NoDevices lets no device node below lead to a device.
 	NoDevices bool `json:"noDevices,omitempty"`
+	// Volume is set of a named volume: where the tree of FD is in its filesystem. This one
+	// mount may show a part of the state directory, and only that.
+	Volume string `json:"volume,omitempty"`
 	// ReadOnly refuses writes in the server, whatever the mount says.
 	ReadOnly bool `json:"readOnly,omitempty"`
 }
@@ -105,7 +113,7 @@ type Dir struct {
 	Mode uint32 `json:"mode"`
 }
 
-// Owner gives a directory of a Tree to somebody else than root.
+// Owner gives a directory or a file of a Tree to somebody else than root.
 type Owner struct {
 	Path string `json:"path"`
 	UID  uint32 `json:"uid"`
@@ -117,6 +125,8 @@ type File struct {
 	Path    string `json:"path"`
 	Mode    uint32 `json:"mode"`
 	Content string `json:"content"`
+	// Data is the content instead, which need not be text.
+	Data []byte `json:"data,omitempty"`
 }
 
 // Link is a symbolic link of a Tree.
@@ -183,8 +193,10 @@ func decodeConfig(r io.Reader) (*Config, error) {
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("read gofer configuration: something comes after it")
 	}
-	if len(c.Mounts) == 0 {
-		return nil, errors.New("read gofer configuration: no mounts")
+	// One whose root is an image, and that has no volumes, serves nothing and writes
+	// logs.
+	if len(c.Mounts) == 0 && c.Logs.DirFD <= 0 {
+		return nil, errors.New("read gofer configuration: neither mounts nor logs")
 	}
 	for i, m := range c.Mounts {
 		n := 0
@@ -198,6 +210,9 @@ func decodeConfig(r io.Reader) (*Config, error) {
 		}
 		if err := m.Tree.check(); err != nil {
 			return nil, fmt.Errorf("read gofer configuration: mount %d: %w", i, err)
+		}
+		if m.At != "" && !m.Tree.has(m.At) {
+			return nil, fmt.Errorf("read gofer configuration: mount %d: %q is not a directory or a file of the tree", i, m.At)
 		}
 	}
 	return &c, nil
@@ -217,11 +232,6 @@ func (t *Tree) check() error {
 		}
 		dirs[d.Path] = true
 	}
-	for _, o := range t.Owners {
-		if !dirs[o.Path] || o.Path == "." {
-			return fmt.Errorf("%q is not a directory of the tree", o.Path)
-		}
-	}
 	add := func(p string, onDir bool) error {
 		if !isPlain(p) || !dirs[path.Dir(p)] {
 			return fmt.Errorf("%q is not below a directory of the tree", p)
@@ -236,6 +246,11 @@ func (t *Tree) check() error {
 	for _, f := range t.Files {
 		errs = append(errs, add(f.Path, false))
 	}
+	for _, o := range t.Owners {
+		if !(dirs[o.Path] || taken[o.Path]) || o.Path == "." {
+			errs = append(errs, fmt.Errorf("%q is not a directory or a file of the tree", o.Path))
+		}
+	}
 	for _, l := range t.Links {
 		errs = append(errs, add(l.Path, false))
 	}
@@ -243,6 +258,11 @@ func (t *Tree) check() error {
 		errs = append(errs, add(b.Path, b.IsDir))
 	}
 	return errors.Join(errs...)
+}
+
+// has says whether a path is that of a directory or a file of the tree.
+func (t *Tree) has(p string) bool {
+	return t != nil && (slices.ContainsFunc(t.Dirs, func(d Dir) bool { return d.Path == p }) || slices.ContainsFunc(t.Files, func(f File) bool { return f.Path == p }))
 }
 
 // isPlain says whether a path is a relative one that says where it leads.

@@ -46,14 +46,16 @@ func sample() *Config {
 		GateFD: 3, SentryFD: 4, LeftFD: 5, Left: `{"left":true}`, DirectFS: true,
 		Mounts: []Mount{
 			{SocketFD: 6, FD: -1, ReadOnly: true, Tree: &Tree{
-				Dirs:  []Dir{{"etc", 0o755}, {"etc/ssl", 0o700}, {"etc", 0o755}, {"tmp", 0o1777}},
-				Files: []File{{"etc/passwd", 0o644, "root:x:0:0::/:/bin/sh\n"}},
-				Links: []Link{{"bin", "usr/bin"}, {"etc/up", "../../.."}},
-				Binds: []Bind{{"usr", 7, true}, {"etc/ssl/certs", 8, true}, {"etc/localtime", 9, false}},
+				Dirs:   []Dir{{"etc", 0o755}, {"etc/ssl", 0o700}, {"etc", 0o755}, {"tmp", 0o1777}},
+				Files:  []File{{Path: "etc/passwd", Mode: 0o644, Content: "root:x:0:0::/:/bin/sh\n"}, {Path: "etc/key", Mode: 0o400, Data: []byte{0xff, 0}}},
+				Owners: []Owner{{"etc/ssl", 5, 6}, {"etc/key", 7, 8}},
+				Links:  []Link{{"bin", "usr/bin"}, {"etc/up", "../../.."}},
+				Binds:  []Bind{{"usr", 7, true}, {"etc/ssl/certs", 8, true}, {"etc/localtime", 9, false}},
 			}},
 			{SocketFD: 10, FD: 11, IsDir: true},
 			{SocketFD: 12, FD: 13},
 			{SocketFD: 17, FD: -1, Empty: true, ReadOnly: true},
+			{SocketFD: 18, FD: -1, At: "d/f", Tree: &Tree{Dirs: []Dir{{"d", 0o755}}, Files: []File{{Path: "d/f", Mode: 0o400, Data: []byte("x")}}}},
 		},
 		Logs: Logs{DirFD: 14, AppName: "1.log", StdoutFD: 15, StderrFD: -1, SentryName: "1.sentry.log", SentryFD: 16, MaxBytes: 1 << 20},
 	}
@@ -122,6 +124,13 @@ func TestBadConfig(t *testing.T) {
 		"neither":       `{"mounts":[{"socketFD":3,"fd":-1}]}`,
 		"both":          `{"mounts":[{"socketFD":3,"fd":4,"tree":{}}]}`,
 		"all":           `{"mounts":[{"socketFD":3,"fd":4,"tree":{},"empty":true}]}`,
+		"at nothing":    `{"mounts":[{"socketFD":3,"fd":-1,"tree":{"files":[{"path":"f"}]},"at":"g"}]}`,
+		"at a link":     `{"mounts":[{"socketFD":3,"fd":-1,"tree":{"links":[{"path":"f","target":"/"}]},"at":"f"}]}`,
+		"at a bind":     `{"mounts":[{"socketFD":3,"fd":-1,"tree":{"binds":[{"path":"f","fd":4}]},"at":"f"}]}`,
+		"at above":      `{"mounts":[{"socketFD":3,"fd":-1,"tree":{"files":[{"path":"f"}]},"at":".."}]}`,
+		"at of a mount": `{"mounts":[{"socketFD":3,"fd":4,"at":"f"}]}`,
+		"owner of none": `{"mounts":[{"socketFD":3,"fd":-1,"tree":{"owners":[{"path":"f","uid":1}]}}]}`,
+		"owner of link": `{"mounts":[{"socketFD":3,"fd":-1,"tree":{"links":[{"path":"f","target":"/"}],"owners":[{"path":"f","uid":1}]}}]}`,
 		"empty and fd":  `{"mounts":[{"socketFD":3,"fd":4,"empty":true}]}`,
 	} {
 		if c, err := decodeConfig(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), "gofer configuration") {
@@ -143,13 +152,13 @@ func TestBadTree(t *testing.T) {
 	} {
 		for kind, put := range map[string]func(*Tree){
 			"dir":  func(t *Tree) { t.Dirs = append(t.Dirs, Dir{p, 0o755}) },
-			"file": func(t *Tree) { t.Files = append(t.Files, File{p, 0o644, ""}) },
+			"file": func(t *Tree) { t.Files = append(t.Files, File{Path: p, Mode: 0o644, Content: ""}) },
 			"link": func(t *Tree) { t.Links = append(t.Links, Link{p, "x"}) },
 			"bind": func(t *Tree) { t.Binds = append(t.Binds, Bind{p, 5, true}) },
 		} {
 			c := &Config{Mounts: []Mount{{SocketFD: 3, FD: -1, Tree: &Tree{
 				Dirs:  []Dir{{"a", 0o755}},
-				Files: []File{{"file", 0o644, ""}},
+				Files: []File{{Path: "file", Mode: 0o644}},
 				Links: []Link{{"link", "/"}},
 				Binds: []Bind{{"bind", 4, true}},
 			}}}}
@@ -255,12 +264,12 @@ func shape(typ reflect.Type) string {
 func TestProtocol(t *testing.T) {
 	t.Parallel()
 	const mount = "{socketFD int, fd int, isDir bool, tree {dirs [{path string, mode uint32}], owners [{path string, uid uint32, gid uint32}], " +
-		"files [{path string, mode uint32, content string}], links [{path string, target string}], binds [{path string, fd int, isDir bool}]}, " +
-		"empty bool, noDevices bool, readOnly bool}"
+		"files [{path string, mode uint32, content string, data [uint8]}], links [{path string, target string}], binds [{path string, fd int, isDir bool}]}, at string, " +
+		"empty bool, secret bool, noDevices bool, volume string, readOnly bool}"
 	const logs = "{dirFD int, appName string, stdoutFD int, stderrFD int, sentryName string, sentryFD int, maxBytes int64, leastFree uint64}"
 	versions := map[int]string{
-		1: "{gateFD int, sentryFD int, leftFD int, left string, mounts [" + mount + "], directFS bool, logs " + logs +
-			", neverShared [{device string, path string, name string, writes bool}], overlays [string]}",
+		3: "{gateFD int, sentryFD int, leftFD int, left string, mounts [" + mount + "], directFS bool, logs " + logs +
+			", neverShared [{device string, path string, name string, writes bool, state bool}], overlays [string]}",
 	}
 	if got := shape(reflect.TypeFor[Config]()); got != versions[Protocol] {
 		t.Errorf("the configuration of protocol %d is\n%s\nexpected\n%s", Protocol, got, versions[Protocol])

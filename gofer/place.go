@@ -19,6 +19,25 @@ type Place struct {
 	Name string `json:"name"`
 	// Writes says that it may be read: only a mount that can be written is refused.
 	Writes bool `json:"writes,omitempty"`
+	// State says that it is the state directory: a mount that was opened as a named volume
+	// may show the data of one.
+	State bool `json:"state,omitempty"`
+}
+
+// Directories of named volumes in the state directory: volumes/NAME/data is what a sandbox
+// gets.
+const (
+	VolumesDir    = "volumes"
+	VolumeDataDir = "data"
+)
+
+// holdsVolume says whether the place is the state directory and root the data of a named
+// volume in it, or a directory in that. Whatever else is in the state directory, also of the
+// volume, is never shared.
+func (p *Place) holdsVolume(root string) bool {
+	below, in := strings.CutPrefix(root, strings.TrimSuffix(p.Path, "/")+"/")
+	parts := strings.Split(below, "/")
+	return p.State && in && len(parts) >= 3 && parts[0] == VolumesDir && parts[1] != "" && parts[2] == VolumeDataDir
 }
 
 // Overlaps says how a mount of the tree at root, in the filesystem of a device,
@@ -41,13 +60,16 @@ func Within(p, dir string) bool {
 }
 
 // Forbids says why a mount must not be served, "" if the place has nothing to do
-// with it.
-func (p *Place) Forbids(device, root string, readOnly bool) string {
+// with it. volume says that it was opened as a named volume, below the descriptor of the
+// state directory: a path that leads to the same directory is refused.
+func (p *Place) Forbids(device, root string, readOnly, volume bool) string {
 	if p.Writes && readOnly {
 		return ""
 	}
 	how := p.Overlaps(device, path.Clean(root))
 	switch {
+	case how != "" && volume && p.holdsVolume(path.Clean(root)):
+		return ""
 	case how == "":
 		return ""
 	case p.Writes:

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/appstart"
 	"sandboxctl.dev/launcher/built"
@@ -163,7 +164,7 @@ func (l *Launcher) appState(ctx context.Context, rec *actual.Record, patience ti
 	for {
 		state, err := l.askState(ctx, rec)
 		switch {
-		case errors.Is(err, sentry.ErrNotRunning), errors.Is(err, actual.ErrUnknownProcess):
+		case errors.Is(err, sentry.ErrNotRunning), errors.Is(err, process.ErrUnknownProcess):
 			return wire.StateInvalid, err
 		case err == nil && enough(state):
 			return state, nil
@@ -182,7 +183,7 @@ func (l *Launcher) appState(ctx context.Context, rec *actual.Record, patience ti
 
 func (l *Launcher) askState(ctx context.Context, rec *actual.Record) (int, error) {
 	// Both: without its gofer a sentry is about to end.
-	if live, err := actual.LivenessOf(rec.Gofer); live != actual.Alive {
+	if live, err := process.LivenessOf(rec.Gofer); live != process.Alive {
 		return wire.StateInvalid, errors.Join(sentry.ErrNotRunning, err)
 	}
 	c, err := sentry.ConnectTo(ctx, l.store, rec)

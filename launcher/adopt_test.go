@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher/built"
@@ -71,8 +72,8 @@ func newAdoption(t *testing.T, config string, change func(*desired.Spec)) *adopt
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.rec = &actual.Record{Name: "web", UID: "u", Attempt: 1, Spec: spec, Sentry: &actual.Identity{PID: 2}, SetupFile: true, Containers: []actual.Container{{Name: actual.AppName}}}
-	st, err := resolve.FromManifest(sb, hostPolicy(t, a.policy))
+	a.rec = &actual.Record{Name: "web", UID: "u", Attempt: 1, Spec: spec, Sentry: &process.Identity{PID: 2}, SetupFile: true, Containers: []actual.Container{{Name: actual.AppName}}}
+	st, err := resolve.FromManifest(sb, hostPolicy(t, a.policy), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +154,7 @@ func TestAdoptable(t *testing.T) {
 		}
 		if !a.rec.SetupFile {
 			// Nobody knows the defaults of the policy then, and nobody asks.
-			built.Defaults, built.LogSize, built.App().Init = cgroup.Limits{}, 0, ""
+			built.Defaults, built.DefaultDisk, built.LogSize, built.App().Init = cgroup.Limits{}, 0, 0, ""
 		}
 		if st != nil && (c.want != started || !ok || !reflect.DeepEqual(st, built)) {
 			t.Errorf("%s: started with %+v, expected %s, built was %+v", name, st, c.want, built)
@@ -167,12 +168,12 @@ func TestSetupOfRecord(t *testing.T) {
 	t.Parallel()
 	a := newAdoption(t, adoptedConfig, nil)
 	a.config(strings.Replace(adoptedConfig, `"uid":5`, `"uid":0`, 1))
-	if args, err := built.Exec(a.store, a.rec, []string{"id"}); err != nil || args.KUID != 5 || args.KGID != 6 || args.Argv[0] != "id" {
+	if args, _, err := built.Exec(a.store, a.rec, []string{"id"}); err != nil || args.KUID != 5 || args.KGID != 6 || args.Argv[0] != "id" {
 		t.Errorf("%+v %v", args, err)
 	}
 	earlier := a.rec.Clone()
 	earlier.SetupFile, earlier.Phase = false, actual.PhaseRunning
-	if args, err := built.Exec(a.store, earlier, []string{"id"}); err == nil || !strings.Contains(err.Error(), "an earlier version of sandboxctl started it") || !strings.Contains(err.Error(), "a restart writes") {
+	if args, _, err := built.Exec(a.store, earlier, []string{"id"}); err == nil || !strings.Contains(err.Error(), "an earlier version of sandboxctl started it") || !strings.Contains(err.Error(), "a restart writes") {
 		t.Errorf("started by an earlier version: %+v %v", args, err)
 	}
 	running := a.rec.Clone()
@@ -182,7 +183,7 @@ func TestSetupOfRecord(t *testing.T) {
 		t.Error(err)
 	}
 	must(t, os.Truncate(a.path(), 100))
-	if args, err := built.Exec(a.store, a.rec, []string{"id"}); err == nil || !strings.Contains(err.Error(), "cut short") {
+	if args, _, err := built.Exec(a.store, a.rec, []string{"id"}); err == nil || !strings.Contains(err.Error(), "cut short") {
 		t.Errorf("damaged: %+v %v", args, err)
 	}
 	if err := built.Check(a.store, running); err == nil || !strings.Contains(err.Error(), "it runs on, and a restart writes the file anew") {

@@ -12,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/launcher/built"
 	"sandboxctl.dev/launcher/checkpoint"
 	"sandboxctl.dev/launcher/pair"
@@ -19,8 +20,8 @@ import (
 	"sandboxctl.dev/launcher/sentry"
 )
 
-// ErrNotCreated says that a container is not in the state it must be started from.
-var ErrNotCreated = errors.New("container is not in the created state")
+// errNotCreated says that a container is not in the state it must be started from.
+var errNotCreated = errors.New("container is not in the created state")
 
 // Container is what an OCI client wants created.
 type Container struct {
@@ -91,7 +92,7 @@ func (l *Launcher) createContainer(ctx context.Context, c *Container) (*actual.R
 
 func newContainerRecord(c *Container) (*actual.Record, error) {
 	uid := actual.NewUID()
-	boot, err := actual.BootID()
+	boot, err := process.BootID()
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +102,7 @@ func newContainerRecord(c *Container) (*actual.Record, error) {
 }
 
 // StartContainer starts the application of a created container. The caller
-// holds the id. ErrNotCreated if it is in another state.
+// holds the id. errNotCreated if it is in another state.
 func (l *Launcher) StartContainer(ctx context.Context, id string) error {
 	if err := l.startContainer(ctx, id, nil); err != nil {
 		return fmt.Errorf("start container %s: %w", id, err)
@@ -129,7 +130,7 @@ func (l *Launcher) startContainer(ctx context.Context, id string, img *checkpoin
 		return err
 	}
 	if old == nil || old.Phase != actual.PhaseCreated {
-		return ErrNotCreated
+		return errNotCreated
 	}
 	st, err := built.Of(l.store, old)
 	if err != nil {
@@ -137,7 +138,7 @@ func (l *Launcher) startContainer(ctx context.Context, id string, img *checkpoin
 	}
 	c, err := sentry.ConnectTo(ctx, l.store, old)
 	if errors.Is(err, sentry.ErrNotRunning) {
-		return fmt.Errorf("%w: its sentry has ended", ErrNotCreated)
+		return fmt.Errorf("%w: its sentry has ended", errNotCreated)
 	}
 	if err != nil {
 		return err
@@ -160,7 +161,7 @@ func (l *Launcher) startContainer(ctx context.Context, id string, img *checkpoin
 		if cause := context.Cause(starting); cause != nil {
 			err = errors.Join(cause, err)
 		}
-		return l.explain(ctx, err, rec)
+		return l.explain(ctx, err, rec, st)
 	}
 	rec.Started(time.Now())
 	if err := l.store.Put(rec); err != nil {

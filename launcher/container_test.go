@@ -15,12 +15,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/launcher/built"
 	"sandboxctl.dev/launcher/sentry"
 )
 
 // deafSentry is a process that listens where a sentry does and answers nothing.
-func deafSentry(t *testing.T, socket string) actual.Identity {
+func deafSentry(t *testing.T, socket string) process.Identity {
 	t.Helper()
 	pidfd := -1
 	cmd := exec.Command("perl", "-MIO::Socket::UNIX", "-e", `my $s = IO::Socket::UNIX->new(Local => $ARGV[0], Listen => 5) or die $!; syswrite(STDOUT, "x"); <STDIN>`, socket)
@@ -41,7 +42,7 @@ func deafSentry(t *testing.T, socket string) actual.Identity {
 		_ = cmd.Wait()
 		unix.Close(pidfd)
 	})
-	id, err := actual.Identify(pidfd, cmd.Process.Pid)
+	id, err := process.Identify(pidfd, cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,32 +14,19 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/crashpoint"
 	"sandboxctl.dev/actual/operation"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/actual/untrusted"
-	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/scalar"
 	"sandboxctl.dev/launcher/hooks"
 	"sandboxctl.dev/launcher/logs"
+	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/sentry"
+	"sandboxctl.dev/launcher/setup"
 )
 
 // goferGrace is how long a gofer may take to leave after its sentry, to write
 // the rest of the output, before it is killed.
 const goferGrace = 3 * time.Second
-
-// dyingSlowly is how long a process or cgroup may take to be gone before the
-// operation gives up its worker: it is in the kernel's hands then.
-const dyingSlowly = time.Second
-
-// usualDeath is how long a process takes to die, or to leave by itself, on a host that
-// has much to do. One that takes longer may be frozen, and is thawed. To look each
-// time would cost more than the kill.
-const usualDeath = 250 * time.Millisecond
-
-// frozenGrace is how long a process may take to die in a frozen group: with
-// cgroup2 it does, with v1 it waits for somebody to thaw the group.
-const frozenGrace = 2 * time.Second
-
-// ErrStuck says that a process outlived SIGKILL for longer than the deadline.
-var ErrStuck = errors.New("process does not die")
 
 // Destroy stops a sandbox and proves it dead; see reconcile.Launcher.
 func (l *Launcher) Destroy(ctx context.Context, name string, end actual.Ending) error {
@@ -95,7 +82,7 @@ func (l *Launcher) destroy(ctx context.Context, name string, end actual.Ending, 
 	rec := old.Clone()
 	if rec.Phase != actual.PhaseStopped {
 		rec.Stopping(&end)
-		if err := l.store.PutUrgent(rec); err != nil {
+		if err := l.store.PutIntent(rec); err != nil {
 			return fmt.Errorf("record intent: %w", err)
 		}
 	}
@@ -171,18 +158,18 @@ func (l *Launcher) stopApp(ctx context.Context, rec *actual.Record, end actual.E
 	if end.Grace <= 0 || end.StopSignal == "" || rec.Sentry == nil {
 		return false, nil
 	}
-	sentry, err := actual.Open(*rec.Sentry)
-	if errors.Is(err, actual.ErrGone) {
+	sentry, err := process.Open(*rec.Sentry)
+	if errors.Is(err, process.ErrGone) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("%w: sentry (pid %d): %w", actual.ErrUnknownProcess, rec.Sentry.PID, err)
+		return false, fmt.Errorf("%w: sentry (pid %d): %w", process.ErrUnknownProcess, rec.Sentry.PID, err)
 	}
 	defer sentry.Close()
-	if sentry.Alive() != actual.Alive {
+	if sentry.Alive() != process.Alive {
 		return false, nil
 	}
-	sig, err := desired.ParseSignal(end.StopSignal)
+	sig, err := scalar.ParseSignal(end.StopSignal)
 	if err != nil {
 		// Manifests are validated. A record that says something else must not keep
 		// the sandbox from being stopped: the kill follows.
@@ -204,103 +191,37 @@ func (l *Launcher) signalApp(ctx context.Context, rec *actual.Record, sig unix.S
 		return err
 	}
 	defer c.Close()
-	crashpoint.Before(crashpoint.StopSignal)
-	err = c.App().Signal(ctx, sig, false)
-	crashpoint.After(crashpoint.StopSignal)
-	return err
+	return crashpoint.Do(crashpoint.StopSignal, func() error { return c.App().Signal(ctx, sig, false) })
 }
 
 // reapPair kills whatever of the pair is alive and returns when both are
 // proven dead. The sentry goes first: the gofer then leaves by itself, with
 // the last of the output written.
 func (l *Launcher) reapPair(ctx context.Context, rec *actual.Record) error {
-	crashpoint.Before(crashpoint.KillSentry)
-	err := l.kill(ctx, rec, "sentry", rec.Sentry, 0)
-	crashpoint.After(crashpoint.KillSentry)
-	if err != nil {
+	if err := crashpoint.Do(crashpoint.KillSentry, func() error { return l.KillSentry(ctx, rec) }); err != nil {
 		return err
 	}
-	crashpoint.Before(crashpoint.KillGofer)
-	err = l.kill(ctx, rec, "gofer", rec.Gofer, goferGrace)
-	crashpoint.After(crashpoint.KillGofer)
-	return err
+	return crashpoint.Do(crashpoint.KillGofer, func() error { return l.kill(ctx, rec, "gofer", rec.Gofer, goferGrace) })
 }
 
 // kill makes a recorded process dead: at once, or after it had the grace to
-// leave by itself. Only the process that was recorded is ever signalled.
-func (l *Launcher) kill(ctx context.Context, rec *actual.Record, what string, id *actual.Identity, grace time.Duration) error {
-	if id == nil {
-		return nil
-	}
-	p, err := actual.Open(*id)
-	if errors.Is(err, actual.ErrGone) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("%w: %s (pid %d): %w", actual.ErrUnknownProcess, what, id.PID, err)
-	}
-	defer p.Close()
-	if grace > 0 {
-		// Frozen it would not see that it is to leave.
-		if dead, _ := l.dies(ctx, rec, p, grace); dead {
-			return nil
-		}
-	}
-	if p.Alive() != actual.Dead {
-		if err := p.Signal(unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("kill %s (pid %d): %w", what, id.PID, err)
-		}
-	}
-	defer operation.WaitsAfter(ctx, dyingSlowly)()
-	dead, frozenBy := l.dies(ctx, rec, p, l.opts.KillTimeout)
-	if dead {
-		return nil
-	}
-	if frozenBy != "" {
-		return fmt.Errorf("%w: %s (pid %d) is kept frozen by the cgroup %s; thaw it", ErrStuck, what, id.PID, frozenBy)
-	}
-	if cause := context.Cause(ctx); cause != nil {
-		return fmt.Errorf("wait for the death of %s (pid %d): %w", what, id.PID, cause)
-	}
-	return fmt.Errorf("%w: %s (pid %d) is alive %s after SIGKILL; is it in an uninterruptible sleep?", ErrStuck, what, id.PID, l.opts.KillTimeout)
-}
-
-// dies waits for the end of a process, at most for the timeout. If it does not come
-// soon, what keeps the processes of its record frozen is thawed; frozenBy is what
-// can't be. A nil record is one that is lost.
-func (l *Launcher) dies(ctx context.Context, rec *actual.Record, p *actual.Process, timeout time.Duration) (dead bool, frozenBy string) {
-	soon := min(usualDeath, timeout)
-	if waitDead(ctx, p, soon) {
-		return true, ""
-	}
-	rest := timeout - soon
+// leave by itself. A nil record is one that is lost.
+func (l *Launcher) kill(ctx context.Context, rec *actual.Record, what string, id *process.Identity, grace time.Duration) error {
+	t := proc.Target{What: what, ID: id, Grace: grace, Timeout: l.opts.KillTimeout}
 	if rec != nil {
-		if frozenBy = l.thaw(rec); frozenBy != "" {
-			rest = min(rest, frozenGrace)
-		}
+		t.Thaw = func() string { return l.thaw(rec) }
 	}
-	return waitDead(ctx, p, rest), frozenBy
-}
-
-// waitDead waits for the process to die, at most for the timeout, and reaps it
-// if it is a child of this program.
-func waitDead(ctx context.Context, p *actual.Process, timeout time.Duration) bool {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	if err := p.Wait(ctx); err != nil {
-		return false
-	}
-	p.Reap()
-	return true
+	return proc.Kill(ctx, &t)
 }
 
 // release removes what a dead sandbox leaves on the host: processes of its
-// cgroup, the cgroup, what it was lent, the control socket, what was written down of
-// its set-up, and the second copy of its record. oom says whether the kernel killed
-// something in the cgroup for want of memory. Not knowing is no: it only words a reason.
+// cgroup, the cgroup, the network that was passed through, the control socket, what was
+// written down of its set-up, and the second copy of its record. oom says whether the
+// kernel killed something in the cgroup because memory ran out. If that is not known it
+// is false: it only changes the words of a reason.
 func (l *Launcher) release(ctx context.Context, rec *actual.Record) (oom bool, err error) {
 	dirs := rec.Cgroups
-	if boot, err := actual.BootID(); err == nil && boot != rec.BootID {
+	if boot, err := process.BootID(); err == nil && boot != rec.BootID {
 		// No cgroup survives a boot, and the layout may be another one now.
 		dirs = nil
 	}
@@ -309,14 +230,13 @@ func (l *Launcher) release(ctx context.Context, rec *actual.Record) (oom bool, e
 		return false, fmt.Errorf("open cgroup: %w", err)
 	}
 	defer group.Close()
-	kills, err := group.OOMKills()
-	oom = err == nil && kills > 0
+	_, oom = group.OutOfMemory()
 	if err := group.Kill(); err != nil {
 		return oom, fmt.Errorf("kill cgroup: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.opts.KillTimeout)
 	defer cancel()
-	defer operation.WaitsAfter(ctx, dyingSlowly)()
+	defer operation.WaitsAfter(ctx, proc.DyingSlowly)()
 	if err := group.Remove(ctx); err != nil {
 		return oom, fmt.Errorf("remove cgroup: %w", err)
 	}
@@ -328,14 +248,12 @@ func (l *Launcher) release(ctx context.Context, rec *actual.Record) (oom bool, e
 		return oom, err
 	}
 	defer dir.Close()
-	crashpoint.Before(crashpoint.ControlRemove)
-	err = unix.Unlinkat(int(dir.Fd()), sentry.ControlSocket, 0)
-	crashpoint.After(crashpoint.ControlRemove)
+	err = crashpoint.Do(crashpoint.ControlRemove, func() error { return unix.Unlinkat(int(dir.Fd()), sentry.ControlSocket, 0) })
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return oom, fmt.Errorf("remove control socket: %w", err)
 	}
-	// What it says was lent, or is in a cgroup, is not any more, and may be
-	// another's when a later record is damaged.
+	// What it says of the network and the cgroup holds no longer, and both may belong
+	// to another sandbox when a later record is damaged.
 	return oom, errors.Join(l.store.DropSetup(rec.Name), l.store.DropCopy(rec.Name))
 }
 
@@ -358,17 +276,26 @@ func warnIn(rec *actual.Record) hooks.Warn {
 	}
 }
 
-// explain adds what the processes of a failed start said to its error.
-func (l *Launcher) explain(ctx context.Context, cause error, rec *actual.Record) error {
+// explain adds what the processes of a failed start said to its error, or says that the
+// kernel has killed them because memory ran out.
+func (l *Launcher) explain(ctx context.Context, cause error, rec *actual.Record, st *setup.Setup) error {
 	if operation.Shutdown(ctx) {
 		return cause // and what runs is left running
 	}
 	// The sentry's words pass through the gofer, which writes the rest when
 	// the sentry is gone.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.opts.KillTimeout)
+	reap, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.opts.KillTimeout)
 	defer cancel()
-	if err := l.reapPair(ctx, rec); err != nil {
+	if err := l.reapPair(reap, rec); err != nil {
 		return errors.Join(cause, err)
+	}
+	if group, err := l.Group(rec); err == nil {
+		limit, killed := group.OutOfMemory()
+		group.Close()
+		if err := st.MemoryFault(ctx, limit, killed); err != nil {
+			// All that is seen otherwise is a connection that was closed.
+			return err
+		}
 	}
 	attempt, err := logs.Open(l.store, rec.Name, rec.Attempt)
 	if err != nil {
@@ -376,8 +303,8 @@ func (l *Launcher) explain(ctx context.Context, cause error, rec *actual.Record)
 	}
 	defer attempt.Close()
 	for _, s := range []struct{ who, file string }{{"gofer", logs.GoferFile}, {"sentry", logs.SentryFile}} {
-		if said := sentry.LastLogLine(attempt.Tail(s.file, 64<<10)); said != "" {
-			cause = fmt.Errorf("%w; the %s said: %s", cause, s.who, said)
+		if line := sentry.LastLogLine(attempt.Tail(s.file, 64<<10)); line != "" {
+			cause = fmt.Errorf("%w; the %s reported: %s", cause, s.who, line)
 		}
 	}
 	return cause

@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/hosttest"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/launcher/cgroup"
 )
 
@@ -58,7 +60,7 @@ func TestDestroyOpensGroupOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	if os.Geteuid() != 0 || host.Version() == "none" {
-		t.Skipf("needs root and cgroups; uid %d, cgroups %s", os.Geteuid(), host.Version())
+		hosttest.Lacks(t, "needs root and cgroups; uid %d, cgroups %s", os.Geteuid(), host.Version())
 	}
 	for _, frozen := range []bool{false, true} {
 		t.Run(fmt.Sprint("frozen ", frozen), func(t *testing.T) {
@@ -72,7 +74,7 @@ func TestDestroyOpensGroupOnce(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			boot, err := actual.BootID()
+			boot, err := process.BootID()
 			if err != nil {
 				t.Fatal(err)
 			}

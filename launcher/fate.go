@@ -17,7 +17,7 @@ const (
 )
 
 // Fate is how the run of a record ended whose sentry has closed the connection, nil
-// if nobody knows. The kernel counts a kill for want of memory before the sentry is
+// if nobody knows. The kernel counts a kill because memory ran out before the sentry is
 // gone; everything else is the daemon's to find out. A container has none.
 func Fate(ctx context.Context, store *actual.Store, rec *actual.Record) *actual.Exit {
 	ctx, cancel := context.WithTimeout(ctx, fatePatience)
@@ -27,10 +27,10 @@ func Fate(ctx context.Context, store *actual.Store, rec *actual.Record) *actual.
 		return nil
 	}
 	for {
-		if group, err := openGroup(host, rec, rec.Cgroups); err == nil {
-			n, err := group.OOMKills()
+		if group, err := host.OpenRecorded(cgroup.Place(rec.CgroupPlace), rec.Cgroups); err == nil {
+			_, killed := group.OutOfMemory()
 			group.Close()
-			if err == nil && n > 0 {
+			if killed {
 				exit := actual.OOMKilled(time.Now())
 				return &exit
 			}

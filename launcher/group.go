@@ -88,25 +88,18 @@ func (l *Launcher) FrozenBy(rec *actual.Record) string {
 
 // Group opens the cgroup of a record.
 func (l *Launcher) Group(rec *actual.Record) (*cgroup.Group, error) {
-	group, err := openGroup(l.cgroups, rec, rec.Cgroups)
+	group, err := l.cgroups.OpenRecorded(cgroup.Place(rec.CgroupPlace), rec.Cgroups)
 	if err != nil {
 		return nil, fmt.Errorf("open cgroup: %w", err)
 	}
 	return group, nil
 }
 
-func openGroup(host *cgroup.Host, rec *actual.Record, dirs []string) (*cgroup.Group, error) {
-	if rec.CgroupPlace != "" {
-		return host.OpenAt(cgroup.Place(rec.CgroupPlace), dirs)
-	}
-	return host.Open(dirs)
-}
-
-// leftoverGroup is openGroup for what is to be removed. A create that died before it
+// leftoverGroup is Group for what is to be removed. A create that died before it
 // had written down what it made has left it under the name that it always has.
 func (l *Launcher) leftoverGroup(rec *actual.Record, dirs []string) (*cgroup.Group, error) {
 	if len(rec.Cgroups) == 0 && rec.App().OCI == nil {
 		return l.cgroups.OpenOwn(rec.Name + "-" + rec.UID)
 	}
-	return openGroup(l.cgroups, rec, dirs)
+	return l.cgroups.OpenRecorded(cgroup.Place(rec.CgroupPlace), dirs)
 }

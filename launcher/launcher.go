@@ -11,13 +11,17 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/operation"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/checkpoint"
 	"sandboxctl.dev/launcher/companion"
+	"sandboxctl.dev/launcher/hostfs"
+	"sandboxctl.dev/launcher/inputs"
 	"sandboxctl.dev/launcher/logs"
+	"sandboxctl.dev/launcher/ondisk"
 	"sandboxctl.dev/launcher/salvage"
 	"sandboxctl.dev/launcher/setup"
 )
@@ -28,10 +32,15 @@ type Options struct {
 	Store *actual.Store
 	// SentryPath and GoferPath are the programs of each sandbox (see FindProgram).
 	SentryPath, GoferPath string
-	// Policy returns what manifests may ask for at the moment of a Create
-	// (default: hostpolicy.Default). Containers of OCI clients, who are
-	// root, are not judged by it.
+	// Programs are others that run as root on this host: no sandbox may write them.
+	Programs []string
+	// Image takes the image with a digest out of the store, if roots may be images.
+	Image func(ctx context.Context, want *desired.ImageRoot, digest string) (*hostfs.Image, error)
+	// Policy returns what manifests may ask for now (default: hostpolicy.Default).
+	// Containers of OCI clients, who are root, are not judged by it.
 	Policy func() (*hostpolicy.Policy, error)
+	// HostKey makes what is on record of documents (default: nothing is).
+	HostKey []byte
 	// BootTimeout bounds the time from the opening of the gates to the
 	// application's start (default 60 s: a loaded host is slow, not broken).
 	BootTimeout time.Duration
@@ -62,6 +71,7 @@ type Launcher struct {
 	cgroups *cgroup.Host
 	strays  salvage.Strays
 	logs    *logs.Keeper
+	space   ondisk.Ledger
 }
 
 // New returns a launcher.
@@ -97,15 +107,15 @@ func New(opts Options) (*Launcher, error) {
 
 // Create makes a sandbox of the entry and returns when its application was
 // started; see reconcile.Launcher.
-func (l *Launcher) Create(ctx context.Context, e *desired.Entry, restart *actual.Request) error {
+func (l *Launcher) Create(ctx context.Context, e *desired.Entry, restart *actual.Request, digest string) error {
 	name := e.Sandbox.Metadata.Name
-	if err := l.create(ctx, e, restart, time.Now()); err != nil {
+	if err := l.create(ctx, e, restart, digest, time.Now()); err != nil {
 		return fmt.Errorf("create sandbox %s: %w", name, err)
 	}
 	return nil
 }
 
-func (l *Launcher) create(ctx context.Context, e *desired.Entry, restart *actual.Request, began time.Time) error {
+func (l *Launcher) create(ctx context.Context, e *desired.Entry, restart *actual.Request, digest string, began time.Time) error {
 	if err := l.logs.Room(); err != nil {
 		return err
 	}
@@ -115,10 +125,20 @@ func (l *Launcher) create(ctx context.Context, e *desired.Entry, restart *actual
 	if err != nil {
 		return err
 	}
-	rec, err := l.intent(ctx, e, restart.ID())
+	root, err := l.openRoot(ctx, e.Sandbox, digest)
 	if err != nil {
 		return err
 	}
+	// Until it is on record it is kept in the store by this.
+	defer root.Close()
+	rec, err := l.intent(ctx, e, restart.ID(), root.Setup().Record())
+	if err != nil {
+		return err
+	}
+	// With the intent: what could not be used is tried again as soon as it changes.
+	in, inErr := inputs.ForStart(ctx, e.Sandbox, inputs.Documents{Objects: e.Objects, HostKey: l.opts.HostKey}, policy, l.host(l.sentry.Path, l.gofer.Path))
+	rec.HasRead(in.Inputs)
+	in.Objects = e.Objects
 	pass := operation.PassOf(ctx)
 	rec.StartBegins(pass.Began, pass.Read, began)
 	if err := l.store.Put(rec); err != nil {
@@ -129,7 +149,10 @@ func (l *Launcher) create(ctx context.Context, e *desired.Entry, restart *actual
 	if restart != nil {
 		path = restart.Checkpoint
 	}
-	if err = l.start(ctx, rec, e.Sandbox, policy, path); err == nil {
+	if err = inErr; err == nil {
+		err = root.Blame(ctx, l.start(ctx, rec, e.Sandbox, root, policy, path, in))
+	}
+	if err == nil {
 		return nil
 	}
 	if !operation.Shutdown(ctx) {
@@ -146,6 +169,15 @@ func (l *Launcher) create(ctx context.Context, e *desired.Entry, restart *actual
 	return err
 }
 
+// openRoot takes the image that the root is, nil if it is none.
+func (l *Launcher) openRoot(ctx context.Context, sb *desired.Sandbox, digest string) (*hostfs.Image, error) {
+	want := sb.Spec.Root.Image
+	if want == nil || l.opts.Image == nil {
+		return nil, nil // the set-up misses it
+	}
+	return l.opts.Image(ctx, want, digest)
+}
+
 // allowed returns the policy if it allows the manifest.
 func (l *Launcher) allowed(sb *desired.Sandbox) (*hostpolicy.Policy, error) {
 	policy, err := l.opts.Policy()
@@ -159,7 +191,7 @@ func (l *Launcher) allowed(sb *desired.Sandbox) (*hostpolicy.Policy, error) {
 	return policy, errors.Join(errs...)
 }
 
-// openChecked opens a checkpoint that can be restored into the set-up.
+// openChecked opens a checkpoint that can be restored into the set-up, which gets its sizes.
 func (l *Launcher) openChecked(ctx context.Context, st *setup.Setup, path string) (*checkpoint.Image, error) {
 	bin, version, err := l.sentry.Open(ctx)
 	if err != nil {
@@ -174,11 +206,12 @@ func (l *Launcher) openChecked(ctx context.Context, st *setup.Setup, path string
 		img.Close()
 		return nil, err
 	}
+	img.Info.KeepDiskSizes(st)
 	return img, nil
 }
 
 // intent is the record of a sandbox about to be created, from the one it had.
-func (l *Launcher) intent(ctx context.Context, e *desired.Entry, restartToken string) (*actual.Record, error) {
+func (l *Launcher) intent(ctx context.Context, e *desired.Entry, restartToken string, img *actual.Image) (*actual.Record, error) {
 	name := e.Sandbox.Metadata.Name
 	old, err := l.load(name)
 	if err != nil {
@@ -195,8 +228,9 @@ func (l *Launcher) intent(ctx context.Context, e *desired.Entry, restartToken st
 	}
 	in := actual.Intent{
 		Name: name, Spec: spec, SpecHash: e.Hash, SourceFile: e.Source.File, SourceDigest: e.Digest, RestartToken: restartToken,
+		Image: img,
 	}
-	if in.BootID, err = actual.BootID(); err != nil {
+	if in.BootID, err = process.BootID(); err != nil {
 		return nil, err
 	}
 	if old == nil {
@@ -237,14 +271,14 @@ func (l *Launcher) load(name string) (*actual.Record, error) {
 func (l *Launcher) proveDead(rec *actual.Record) error {
 	for _, p := range []struct {
 		what string
-		id   *actual.Identity
+		id   *process.Identity
 	}{{"sentry", rec.Sentry}, {"gofer", rec.Gofer}} {
-		switch live, err := actual.LivenessOf(p.id); live {
-		case actual.Dead, actual.None:
-		case actual.Alive:
+		switch live, err := process.LivenessOf(p.id); live {
+		case process.Dead, process.None:
+		case process.Alive:
 			return fmt.Errorf("its %s (pid %d) is alive", p.what, p.id.PID)
 		default:
-			return fmt.Errorf("%w: %s (pid %d): %w", actual.ErrUnknownProcess, p.what, p.id.PID, err)
+			return fmt.Errorf("%w: %s (pid %d): %w", process.ErrUnknownProcess, p.what, p.id.PID, err)
 		}
 	}
 	return nil

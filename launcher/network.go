@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/launcher/netns"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
@@ -35,7 +36,7 @@ func (l *Launcher) setNetwork(ctx context.Context, rec *actual.Record, st *setup
 func (l *Launcher) lendNetwork(ctx context.Context, rec *actual.Record, st *setup.Setup, c *sentry.Control, restore bool) error {
 	// The namespace of the process itself: nothing can have been put in the
 	// place of the path since.
-	p, err := actual.Open(*rec.Sentry)
+	p, err := process.Open(*rec.Sentry)
 	if err != nil {
 		return fmt.Errorf("open sentry: %w", err)
 	}
@@ -100,12 +101,12 @@ func (l *Launcher) recordNetwork(rec *actual.Record, st *setup.Setup, ns *netns.
 	return nil
 }
 
-// restoreNetwork puts back what was lent to a sandbox.
+// restoreNetwork gives its addresses and routes back to a namespace that was passed through.
 func restoreNetwork(rec *actual.Record) error {
 	if rec.Network == nil || rec.Network.Path == "" {
 		return nil
 	}
-	if boot, err := actual.BootID(); err != nil || boot != rec.BootID {
+	if boot, err := process.BootID(); err != nil || boot != rec.BootID {
 		return err // namespaces do not survive a boot
 	}
 	return netns.PutBack(rec.Network.Path, rec.Network.Inode, rec.Network.Config)

@@ -52,7 +52,7 @@ func TestCreateDenied(t *testing.T) {
 			t.Fatal(err)
 		}
 		sb := manifest(func(s *desired.Spec) { s.Volumes = []desired.Volume{{Name: "a", MountPath: "/a", HostPath: "/home/x"}} })
-		err = l.Create(t.Context(), &desired.Entry{Sandbox: sb, Hash: desired.Hash(sb)}, nil)
+		err = l.Create(t.Context(), &desired.Entry{Sandbox: sb, Hash: desired.Hash(sb)}, nil, "")
 		if err == nil || !strings.Contains(err.Error(), want) || operation.Permanent(err) {
 			t.Errorf("%v, expected %q, not for ever", err, want)
 		}

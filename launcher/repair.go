@@ -9,23 +9,24 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/operation"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/salvage"
 )
 
 // Repair repairs a quarantined name, on an operator's order, and says what was
 // done. Where everything that lives agrees with the second copy of the record,
-// the record is put back and the sandbox goes on. Where nothing lives, the
+// the record is restored and the sandbox keeps running. Where nothing lives, the
 // sandbox's directory is set aside and the name is free. Otherwise it is refused,
 // unless end is set: then what lives is ended, and the directory set aside. What
 // was damaged is kept either way. The caller holds the lock of the store, and
 // nobody else works on the name.
 func (l *Launcher) Repair(ctx context.Context, name string, end bool) (string, error) {
-	said, err := l.repair(ctx, name, end)
+	outcome, err := l.repair(ctx, name, end)
 	if err != nil {
 		return "", fmt.Errorf("repair sandbox %s: %w", name, err)
 	}
-	return said, nil
+	return outcome, nil
 }
 
 func (l *Launcher) repair(ctx context.Context, name string, end bool) (string, error) {
@@ -77,11 +78,11 @@ func (l *Launcher) putBack(e *salvage.Evidence) (string, error) {
 	if err := l.store.Put(e.Copy); err != nil {
 		return "", err
 	}
-	said := e.List() + " keep running, and the record is restored from its second copy"
+	outcome := e.List() + " keep running, and the record is restored from its second copy"
 	if kept != "" {
-		said += "; the damaged one is kept as " + kept
+		outcome += "; the damaged one is kept as " + kept
 	}
-	return said, nil
+	return outcome, nil
 }
 
 // EndUnrecorded kills the sentry and the gofer of a sandbox whose record can't
@@ -161,17 +162,17 @@ func (l *Launcher) end(ctx context.Context, e *salvage.Evidence) error {
 
 // groupOf opens the cgroup of a process that is alive, if it is the sandbox's own;
 // nil if not.
-func (l *Launcher) groupOf(name, role string, id *actual.Identity) (*cgroup.Group, error) {
-	p, err := actual.Open(*id)
-	if errors.Is(err, actual.ErrGone) {
+func (l *Launcher) groupOf(name, role string, id *process.Identity) (*cgroup.Group, error) {
+	p, err := process.Open(*id)
+	if errors.Is(err, process.ErrGone) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s (pid %d): %w", actual.ErrUnknownProcess, role, id.PID, err)
+		return nil, fmt.Errorf("%w: %s (pid %d): %w", process.ErrUnknownProcess, role, id.PID, err)
 	}
 	defer p.Close()
 	group, err := l.cgroups.OwnOf(id.PID, name)
-	if p.Alive() == actual.Alive {
+	if p.Alive() == process.Alive {
 		return group, err
 	}
 	// What was read may be a successor's.

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/salvage"
@@ -24,7 +25,7 @@ import (
 // actor is a process that calls itself something and has a file open.
 type actor struct {
 	cmd *exec.Cmd
-	id  actual.Identity
+	id  process.Identity
 }
 
 func act(t *testing.T, file string, args ...string) *actor {
@@ -54,7 +55,7 @@ func act(t *testing.T, file string, args ...string) *actor {
 		unix.Close(pidfd)
 	})
 	a := &actor{cmd: cmd}
-	if a.id, err = actual.Identify(pidfd, cmd.Process.Pid); err != nil {
+	if a.id, err = process.Identify(pidfd, cmd.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
 	return a
@@ -62,11 +63,11 @@ func act(t *testing.T, file string, args ...string) *actor {
 
 func (a *actor) alive(t *testing.T) bool {
 	t.Helper()
-	live, err := actual.LivenessOf(&a.id)
-	if live == actual.Unknown {
+	live, err := process.LivenessOf(&a.id)
+	if live == process.Unknown {
 		t.Fatal(err)
 	}
-	return live == actual.Alive
+	return live == process.Alive
 }
 
 func heldStore(t *testing.T, name string) (*actual.Store, string) {
@@ -153,7 +154,7 @@ func TestRecoverStrangers(t *testing.T) {
 func TestRecoverForgedPids(t *testing.T) {
 	t.Parallel()
 	canary := act(t, "", "sleep", "1000")
-	boot, err := actual.BootID()
+	boot, err := process.BootID()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +164,7 @@ func TestRecoverForgedPids(t *testing.T) {
 		reused.StartTime++
 	}
 	earlier.BootID = "another"
-	for what, id := range map[string]actual.Identity{"a pid that was given again": reused, "a pid of another boot": earlier} {
+	for what, id := range map[string]process.Identity{"a pid that was given again": reused, "a pid of another boot": earlier} {
 		store, _ := heldStore(t, "web")
 		rec := &actual.Record{
 			Version: actual.RecordVersion, Name: "web", UID: strings.Repeat("0", 32), Attempt: 1, Generation: 1, Phase: actual.PhaseRunning,
@@ -274,7 +275,7 @@ func actSaying(t *testing.T, name, script string, args ...string) (*actor, strin
 		t.Fatalf("%s: %v", name, err)
 	}
 	a := &actor{cmd: cmd}
-	if a.id, err = actual.Identify(pidfd, cmd.Process.Pid); err != nil {
+	if a.id, err = process.Identify(pidfd, cmd.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
 	return a, strings.TrimSpace(line)

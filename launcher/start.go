@@ -12,6 +12,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/crashpoint"
 	"sandboxctl.dev/actual/operation"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher/appstart"
@@ -20,11 +21,13 @@ import (
 	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/hooks"
 	"sandboxctl.dev/launcher/hostfs"
+	"sandboxctl.dev/launcher/inputs"
 	"sandboxctl.dev/launcher/pair"
 	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/resolve"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
+	"sandboxctl.dev/launcher/volume"
 )
 
 // launch is one attempt to bring a sandbox up.
@@ -41,13 +44,23 @@ type launch struct {
 	oomScore *int
 	// logs is the log directory of this attempt.
 	logs *os.File
+	// root is the image that the root is, nil if it is none.
+	root *hostfs.Image
 }
 
 // start brings the sandbox of a record up: gated processes, record, gates,
 // control server, application. On error the caller aborts.
-func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sandbox, policy *hostpolicy.Policy, restore string) error {
-	st, err := resolve.FromManifest(sb, policy)
+func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sandbox, root *hostfs.Image, policy *hostpolicy.Policy, restore string, in *inputs.Read) error {
+	// Hooks, the size of a checkpoint, and how many files of a volume get another owner, are for
+	// others to choose; how long they may keep the sandbox from being replaced is not.
+	outer, end := context.WithTimeoutCause(ctx, policy.StartTime(), fmt.Errorf("not started after %s, which is maxStartTime of the host policy", policy.StartTime()))
+	defer end()
+	st, volumes, err := in.Setup(outer, sb, policy, root, l.store.RootDir())
 	if err != nil {
+		return err
+	}
+	defer volumes.Close()
+	if err := l.giveHostPaths(ctx, rec.Name, st); err != nil {
 		return err
 	}
 	timeout := l.opts.BootTimeout + min(st.StartTimeout(), policy.HookTime())
@@ -63,18 +76,14 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	}
 	rec.App().Init = st.App().Init
 	// Not before the checkpoint is compared.
-	if err := resolve.ForStart(st); err != nil {
+	if err := resolve.ForStart(st, root); err != nil {
 		return err
 	}
-	// Hooks, and the size of a checkpoint, are for the author of the manifest to
-	// choose; how long they may keep the sandbox from being replaced is not.
-	outer, end := context.WithTimeoutCause(ctx, policy.StartTime(), fmt.Errorf("not started after %s, which is maxStartTime of the host policy", policy.StartTime()))
-	defer end()
 	ctx, cancel := context.WithTimeoutCause(outer, timeout, fmt.Errorf("not started after %s", timeout))
 	defer cancel()
 	// Once the gates open, a reader of the record must assume that the application
 	// may be running.
-	b, err := l.boot(ctx, &launch{rec: rec, st: st, phase: actual.PhaseStarting, oomScore: new(proc.SandboxOOMScore)})
+	b, err := l.boot(ctx, &launch{rec: rec, st: st, phase: actual.PhaseStarting, oomScore: new(proc.SandboxOOMScore), root: root})
 	if err != nil {
 		return err
 	}
@@ -98,9 +107,9 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	rec.StartReaches(actual.StartRoot, time.Now())
 	if err := l.startApp(ctx, rec, st, b.control, img); err != nil {
 		if img == nil {
-			err = sentry.ExplainCommand(err, func(p string) []byte { return resolve.Peek(st, p, sentry.MaxInterpreterLine) })
+			err = sentry.ExplainCommand(err, func(p string) []byte { return resolve.Peek(st, root, p, sentry.MaxInterpreterLine) })
 		}
-		return l.explain(ctx, err, rec)
+		return st.Conceal(l.explain(ctx, err, rec, st))
 	}
 	rec.Started(time.Now())
 	if st.App().Hooks != nil {
@@ -110,6 +119,16 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		hooks.AfterStart(outer, rec.Name, rec.Sentry.PID, st.App().Hooks, policy.HookTime(), warnIn(rec))
 	}
 	return l.recordStart(rec)
+}
+
+// giveHostPaths gives directories of the host to the owners that the manifest names.
+func (l *Launcher) giveHostPaths(ctx context.Context, name string, st *setup.Setup) error {
+	dir, err := l.store.Dir(name)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return volume.GiveHostPaths(ctx, st, l.host(l.sentry.Path, l.gofer.Path), dir)
 }
 
 // recordStart writes down that the application was started. The copy comes first:
@@ -162,7 +181,7 @@ func (l *Launcher) boot(ctx context.Context, la *launch) (*booted, error) {
 	rec.StartReaches(actual.StartBoot, time.Now())
 	if b.control, err = p.Connect(ctx, int(dir.Fd()), rec.Name); err != nil {
 		p.Close()
-		return nil, l.explain(ctx, err, rec)
+		return nil, l.explain(ctx, err, rec, la.st)
 	}
 	return b, nil
 }
@@ -171,6 +190,11 @@ func (l *Launcher) boot(ctx context.Context, la *launch) (*booted, error) {
 // into the record.
 func (l *Launcher) spawnRecorded(ctx context.Context, la *launch, dir *os.File) (*pair.Pair, error) {
 	rec := la.rec
+	promised, err := l.space.Promise(l.store, rec.Name, la.st.OnDisk())
+	if err != nil {
+		return nil, err
+	}
+	defer promised() // the record says it
 	group, err := l.createGroup(rec, la.st)
 	if err != nil {
 		return nil, fmt.Errorf("create cgroup: %w", err)
@@ -245,9 +269,7 @@ func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup.S
 		operation.Waits(ctx)
 		err = c.Restore(ctx, img.State)
 	} else {
-		crashpoint.Before(crashpoint.StartRoot)
-		err = c.App().StartRoot(ctx)
-		crashpoint.After(crashpoint.StartRoot)
+		err = crashpoint.Do(crashpoint.StartRoot, func() error { return c.App().StartRoot(ctx) })
 		if report != nil && (err == nil || errors.Is(err, sentry.ErrClosed)) {
 			if st.App().StartHooks != nil {
 				operation.Waits(ctx)
@@ -277,9 +299,9 @@ func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup.S
 
 // sentryDied says whether the sentry of the record dies in the time given.
 func sentryDied(ctx context.Context, rec *actual.Record, within time.Duration) bool {
-	p, err := actual.Open(*rec.Sentry)
+	p, err := process.Open(*rec.Sentry)
 	if err != nil {
-		return errors.Is(err, actual.ErrGone)
+		return errors.Is(err, process.ErrGone)
 	}
 	defer p.Close()
 	ctx, cancel := context.WithTimeout(ctx, within)
@@ -300,17 +322,26 @@ func (l *Launcher) spawn(ctx context.Context, la *launch, dir *os.File, cgroupFD
 	}
 	defer sentry.Close()
 	defer gofer.Close()
+	file, err := la.root.Open()
+	if err != nil {
+		return nil, err
+	}
 	p, err := pair.Spawn(&pair.Launch{
-		Name: rec.Name, UID: rec.UID, Attempt: rec.Attempt, Client: rec.App().OCI != nil, Setup: la.st, Streams: la.streams,
+		Name: rec.Name, UID: rec.UID, Attempt: rec.Attempt, Client: rec.App().OCI != nil, Setup: la.st, Image: la.root, ImageFile: file, Streams: la.streams,
 		Dir: dir, Logs: la.logs, Sentry: sentry, Gofer: gofer, CgroupFD: cgroupFD, State: l.store.Marker(),
-		Host:     &hostfs.Host{State: l.store.RootDir(), StatePath: l.store.Path(), Programs: []string{sentry.Name(), gofer.Name()}},
+		Host:     l.host(sentry.Name(), gofer.Name()),
 		LogLevel: l.opts.SentryLogLevel, LogMaxBytes: l.opts.LogMaxBytes, LeastFree: disk.LeastFreeForLogs(),
 	})
 	if err != nil {
 		return nil, err
 	}
-	rec.Files = p.Files
+	rec.Files, rec.OnDisk = p.Files, p.OnDisk
 	return p, nil
+}
+
+// host is what no sandbox is given.
+func (l *Launcher) host(programs ...string) *hostfs.Host {
+	return &hostfs.Host{State: l.store.RootDir(), StatePath: l.store.Path(), Programs: append(programs, l.opts.Programs...)}
 }
 
 // openPrograms opens the programs of a sandbox, and writes down which they are.

@@ -11,35 +11,6 @@ import (
 	"sandboxctl.dev/desired"
 )
 
-// Operation is an operation under way, as far as it can lose its reason.
-type Operation struct {
-	Op      Op            `json:"op,omitzero"`
-	Hash    string        `json:"hash,omitempty"`    // of the spec that is created
-	Restart string        `json:"restart,omitempty"` // the token of the request that is carried out
-	Grace   time.Duration `json:"grace,omitempty"`
-	Netns   string        `json:"netns,omitempty"` // of what is created
-	// Cancelled says that it was told to end.
-	Cancelled bool `json:"cancelled,omitempty"`
-}
-
-// Progress is what the loop knows beside manifests and records: what it does, and
-// what it waits with because it failed. Others who compute the same plan need it.
-type Progress struct {
-	// Operations are under way, by name. Those names are left alone, but for
-	// operations that have lost their reason.
-	Operations map[string]Operation `json:"operations,omitempty"`
-	// Retries are operations that failed, by name.
-	Retries map[string]Retry `json:"retries,omitempty"`
-	// Tried are the tokens of requests to repair that were tried, by name.
-	Tried map[string]string `json:"tried,omitempty"`
-}
-
-// busy says whether an operation on a name is under way.
-func (p *Progress) busy(name string) bool {
-	_, busy := p.Operations[name]
-	return busy
-}
-
 // Cancel is an operation under way that is to end: its reason is gone or is
 // another one now.
 type Cancel struct {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 )
 
 // States of a container.
@@ -45,11 +46,11 @@ func containerStatuses(o *actual.Observed) []ContainerStatus {
 			LastTermination: c.LastExit, Init: c.Init,
 		}
 		switch {
-		case unknown(o):
+		case Unknown(o):
 			s.State = StateUnknown
 		case c.StartedAt.IsZero():
 			s.State = StateWaiting
-		case o.Sentry == actual.Alive:
+		case o.Sentry == process.Alive:
 			s.State = StateRunning
 		}
 		out = append(out, s)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 )
 
 // Each container of a record is shown with what is its own, in the order of the
@@ -19,14 +20,14 @@ func TestContainerStatuses(t *testing.T) {
 	app := actual.Container{Name: actual.AppName, StartedAt: at, Failures: 1, Restarts: 2, LastExit: exit, Init: actual.InitOwn}
 	for name, c := range map[string]struct {
 		phase                actual.Phase
-		sentry, gofer        actual.Liveness
+		sentry, gofer        process.Liveness
 		wantApp, wantSidecar string
 	}{
-		"running":       {actual.PhaseRunning, actual.Alive, actual.Alive, StateRunning, StateWaiting},
-		"being stopped": {actual.PhaseStopping, actual.Alive, actual.Alive, StateRunning, StateWaiting},
-		"sentry gone":   {actual.PhaseRunning, actual.Dead, actual.Alive, StateTerminated, StateWaiting},
-		"stopped":       {actual.PhaseStopped, actual.None, actual.None, StateTerminated, StateWaiting},
-		"not known":     {actual.PhaseRunning, actual.Unknown, actual.Alive, StateUnknown, StateUnknown},
+		"running":       {actual.PhaseRunning, process.Alive, process.Alive, StateRunning, StateWaiting},
+		"being stopped": {actual.PhaseStopping, process.Alive, process.Alive, StateRunning, StateWaiting},
+		"sentry gone":   {actual.PhaseRunning, process.Dead, process.Alive, StateTerminated, StateWaiting},
+		"stopped":       {actual.PhaseStopped, process.None, process.None, StateTerminated, StateWaiting},
+		"not known":     {actual.PhaseRunning, process.Unknown, process.Alive, StateUnknown, StateUnknown},
 	} {
 		o := &actual.Observed{Sentry: c.sentry, Gofer: c.gofer, Record: &actual.Record{Phase: c.phase, Containers: []actual.Container{app, {Name: "sidecar"}}}}
 		want := []ContainerStatus{

@@ -9,6 +9,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/scalar"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/reconciletest"
 )
@@ -19,7 +20,7 @@ func TestDelays(t *testing.T) {
 	t.Parallel()
 	web := reconciletest.Entry("web", "a", nil)
 	other := reconciletest.Entry("web", "b", nil)
-	eager := reconciletest.Entry("web", "a", func(s *desired.Spec) { s.Backoff.Initial, s.Backoff.Max = new(desired.Duration), new(desired.Duration) })
+	eager := reconciletest.Entry("web", "a", func(s *desired.Spec) { s.Backoff.Initial, s.Backoff.Max = new(scalar.Duration), new(scalar.Duration) })
 	at := func(s int) time.Time { return now.Add(time.Duration(s) * time.Second) }
 	retry := func(op reconcile.Op, e *desired.Entry, s int) reconcile.Retry {
 		return reconcile.Retry{Op: op, Failures: 1, Due: at(s), Hash: e.Hash, Message: "it will not"}

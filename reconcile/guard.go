@@ -38,16 +38,19 @@ func (c *computation) guard() {
 	if p.AllowMassDelete {
 		return
 	}
-	vanished, there := 0, 0
+	vanished, there, names := 0, 0, []string(nil)
 	for i := range c.in.Actual.Sandboxes {
 		o := &c.in.Actual.Sandboxes[i]
 		gone := c.in.gone(o.Record)
-		if gone && (removalBegun(o.Record) || c.in.explicit(o)) {
+		if gone && !c.in.vanished(o) {
 			continue
 		}
 		there++
 		if gone {
 			vanished++
+			if !c.approved(o.Record.Name) {
+				names = append(names, o.Record.Name)
+			}
 		}
 	}
 	if vanished == 0 {
@@ -62,13 +65,7 @@ func (c *computation) guard() {
 		return
 	}
 	c.guarded = true
-	g := Guard{Gone: vanished + len(recent), Total: there, recent: len(recent) > 0}
-	for i := range c.in.Actual.Sandboxes {
-		o := &c.in.Actual.Sandboxes[i]
-		if rec := o.Record; c.in.gone(rec) && !removalBegun(rec) && !c.in.explicit(o) && !c.approved(rec.Name) {
-			g.Names = append(g.Names, rec.Name)
-		}
-	}
+	g := Guard{Names: names, Gone: vanished + len(recent), Total: there, recent: len(recent) > 0}
 	if len(g.Names) == 0 {
 		return
 	}
@@ -76,7 +73,7 @@ func (c *computation) guard() {
 	// that the rest is not many.
 	for i := range recent {
 		if !many(len(recent) - i - 1) {
-			g.Until = recent[i].Add(removalWindow)
+			g.Until = recent[i].Add(RemovalWindow)
 			c.wakeAt(g.Until)
 			break
 		}
@@ -85,12 +82,31 @@ func (c *computation) guard() {
 	c.plan.Guard = &g
 }
 
+// vanished says whether a sandbox that is to go counts as one whose manifest has
+// vanished. An operation is among the recent removals before the record says so: it is
+// not counted twice.
+func (in *Input) vanished(o *actual.Observed) bool {
+	return !removalBegun(o.Record) && !in.Operations[o.Record.Name].Removes && !in.explicit(o)
+}
+
+// Vanished are the sandboxes whose manifests have vanished and whose removal has not
+// begun, or has failed before anything was done.
+func (in *Input) Vanished() map[string]bool {
+	out := map[string]bool{}
+	for i := range in.Actual.Sandboxes {
+		if o := &in.Actual.Sandboxes[i]; in.gone(o.Record) && in.vanished(o) {
+			out[o.Record.Name] = true
+		}
+	}
+	return out
+}
+
 // recent are the removals of the last minute that nobody has approved, the oldest
 // first.
 func (c *computation) recent() []time.Time {
 	var out []time.Time
 	for _, at := range c.in.Removals {
-		if age := c.in.Now.Sub(at); age >= 0 && age < removalWindow {
+		if age := c.in.Now.Sub(at); age >= 0 && age < RemovalWindow {
 			out = append(out, at)
 		}
 	}

@@ -5,15 +5,13 @@ package reconcile_test
 import (
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
-	"sandboxctl.dev/reconcile/reconciletest"
 )
 
 func ordered(in *reconcile.Input, name string) bool {
@@ -34,7 +32,7 @@ func finished(o actual.Observed) actual.Observed {
 	r.Phase, r.App().Completed, r.Sentry, r.Gofer = actual.PhaseStopped, true, nil, nil
 	r.Ending = &actual.Ending{Reason: actual.ReasonExited, Containers: []actual.ContainerEnding{{Name: actual.AppName, Completed: true}}}
 	r.App().LastExit = &actual.Exit{Known: true, Reason: actual.ReasonCompleted, At: now.Add(-time.Hour)}
-	return actual.Observed{Record: r, Sentry: actual.None, Gofer: actual.None}
+	return actual.Observed{Record: r, Sentry: process.None, Gofer: process.None}
 }
 
 // What an operator orders is done, whatever is the matter with the directory and with
@@ -83,7 +81,7 @@ func TestPlanOrdered(t *testing.T) {
 		t.Errorf("wanted: %q", got)
 	}
 	in = input(true, es[1:], os...)
-	in.Actual.Requests, in.Actual.Sandboxes[0].Sentry = order("a"), actual.Unknown
+	in.Actual.Requests, in.Actual.Sandboxes[0].Sentry = order("a"), process.Unknown
 	if got := show(reconcile.Compute(in)); got != "" {
 		t.Errorf("unknown: %q", got)
 	}
@@ -172,6 +170,43 @@ func TestGuardMessages(t *testing.T) {
 	}
 }
 
+// A removal that has begun is counted once, also before its record says that it has: what
+// vanishes with two others within a minute is many, and it alone after one is not.
+func TestGuardUnderWay(t *testing.T) {
+	t.Parallel()
+	es, os := many("a b c d e f")
+	for name, c := range map[string]struct {
+		want     []*desired.Entry
+		have     []actual.Observed
+		under    map[string]reconcile.Operation
+		removals int
+		plan     string
+	}{
+		"the second":                     {es[2:4], os[1:4], map[string]reconcile.Operation{"b": {Op: reconcile.OpDestroy, Removes: true}}, 2, ""},
+		"the third beside the second":    {es[3:5], os[1:5], map[string]reconcile.Operation{"b": {Op: reconcile.OpDestroy, Removes: true}}, 2, "guard [c]; wake"},
+		"the second beside the first":    {es[2:5], os[:5], map[string]reconcile.Operation{"a": {Op: reconcile.OpForget, Removes: true}}, 1, "destroy b ManifestRemoved graceful"},
+		"three, one of which restarts":   {es[3:5], os[:5], map[string]reconcile.Operation{"a": {Op: reconcile.OpDestroy}}, 0, "guard [a b c]"},
+		"three, one of which is started": {es[3:5], os[:5], map[string]reconcile.Operation{"a": {Op: reconcile.OpCreate}}, 0, "guard [a b c]"},
+	} {
+		in := input(true, c.want, c.have...)
+		in.Operations = c.under
+		for range c.removals {
+			in.Removals = append(in.Removals, now.Add(-time.Second))
+		}
+		got, _, _ := strings.Cut(show(reconcile.Compute(in)), "; cancel")
+		if got != c.plan {
+			t.Errorf("%s: %q, expected %q", name, got, c.plan)
+		}
+	}
+	a := reconcile.Action{Op: reconcile.OpDestroy, Name: "a", Reason: actual.ReasonManifestRemoved}
+	if !a.Operation().Removes {
+		t.Error("a removal does not say that it is one")
+	}
+	if a.Reason = actual.ReasonSpecChanged; a.Operation().Removes {
+		t.Error("a restart says that it is a removal")
+	}
+}
+
 // A broken file holds back what it may be about, and nothing else.
 func TestPlanBrokenBesides(t *testing.T) {
 	t.Parallel()
@@ -187,65 +222,4 @@ func TestPlanBrokenBesides(t *testing.T) {
 	if got := show(reconcile.Compute(in)); got != "guard [a b c]" {
 		t.Errorf("%q", got)
 	}
-}
-
-// An order is kept until it is carried out, by whatever daemon, and no longer.
-func TestLoopOrder(t *testing.T) {
-	t.Parallel()
-	inLoop(t, nil, func(w *reconciletest.World, _ *reconcile.Loop, _ *atomic.Int64) {
-		for _, n := range []string{"a", "b", "c", "d"} {
-			w.Want(reconciletest.Entry(n, "a", nil))
-		}
-		synctest.Wait()
-		for _, n := range []string{"a", "b", "c"} {
-			// The order comes first, and the manifest is removed a moment after.
-			w.Request(actual.Request{Kind: actual.RequestRemove, Name: n, Token: "t" + n, At: time.Now()})
-			synctest.Wait()
-			if p := phase(w, n); p != "Running" {
-				t.Errorf("%s is %s before its manifest is removed", n, p)
-			}
-			w.Unwant(n)
-		}
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		for _, n := range []string{"a", "b", "c"} {
-			if p := phase(w, n); p != "none" {
-				t.Errorf("%s is %s", n, p)
-			}
-		}
-		if n := w.Requests(); n != 0 {
-			t.Errorf("%d requests are left", n)
-		}
-		// One whose command was killed before it removed the manifest is forgotten.
-		w.Request(actual.Request{Kind: actual.RequestRemove, Name: "d", Token: "t", At: time.Now()})
-		time.Sleep(2 * time.Minute)
-		synctest.Wait()
-		if n := w.Requests(); n != 0 || phase(w, "d") != "Running" {
-			t.Errorf("%d requests are left, d is %s", n, phase(w, "d"))
-		}
-	})
-}
-
-// A removal on hold because of others is carried out when it was said.
-func TestLoopHoldEnds(t *testing.T) {
-	t.Parallel()
-	inLoop(t, func(o *reconcile.Options) { o.Resync = time.Hour }, func(w *reconciletest.World, _ *reconcile.Loop, _ *atomic.Int64) {
-		for _, n := range []string{"a", "b", "c", "d"} {
-			w.Want(reconciletest.Entry(n, "a", nil))
-		}
-		synctest.Wait()
-		for _, n := range []string{"a", "b", "c"} {
-			w.Unwant(n)
-			time.Sleep(time.Second)
-			synctest.Wait()
-		}
-		if p := phase(w, "c"); p != "Running" {
-			t.Fatalf("c is %s, and the third of four", p)
-		}
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		if p := phase(w, "c"); p != "none" {
-			t.Errorf("c is %s", p)
-		}
-	})
 }

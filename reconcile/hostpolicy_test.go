@@ -3,14 +3,12 @@
 package reconcile_test
 
 import (
-	"context"
 	"strings"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/reconcile"
@@ -59,7 +57,7 @@ func TestPlanDenied(t *testing.T) {
 		in.Actual.Requests = []actual.Request{{Kind: actual.RequestRestart, Name: "web", Token: "t"}}
 		return in
 	}
-	dead := func(o *actual.Observed) { o.Sentry = actual.Dead }
+	dead := func(o *actual.Observed) { o.Sentry = process.Dead }
 	phase := func(p actual.Phase) func(*actual.Observed) { return func(o *actual.Observed) { o.Record.Phase = p } }
 	due := func(o *actual.Observed) { o.Record.App().LastExit.At = now.Add(-time.Hour) }
 	for name, c := range map[string]struct {
@@ -135,60 +133,4 @@ func TestPlanDenied(t *testing.T) {
 			t.Errorf("%s: it is said to be converged", name)
 		}
 	}
-}
-
-// policed is a world whose source has a policy.
-type policed struct {
-	*reconciletest.World
-	policy atomic.Pointer[hostpolicy.Policy]
-}
-
-func (p *policed) Load(ctx context.Context) (*desired.Snapshot, error) {
-	s, err := p.World.Load(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := *s
-	policy := p.policy.Load()
-	if policy == nil {
-		return &desired.Snapshot{Reason: desired.ReasonPolicyUnusable, Message: "the policy is broken"}, nil
-	}
-	out.Policy = policy
-	return &out, nil
-}
-
-// A policy that can't be used stops nothing and starts nothing; when it is
-// mended everything goes on.
-func TestLoopPolicyUnusable(t *testing.T) {
-	t.Parallel()
-	var p *policed
-	inLoop(t, func(o *reconcile.Options) {
-		v := o.View.(*view.View)
-		p = &policed{World: v.Source.(*reconciletest.World)}
-		p.policy.Store(hostPolicy(t, ""))
-		v.Source, o.Resync = p, time.Second
-	}, func(w *reconciletest.World, _ *reconcile.Loop, _ *atomic.Int64) {
-		w.Want(reconciletest.Entry("a", "a", nil))
-		w.Want(reconciletest.Entry("b", "a", nil))
-		synctest.Wait()
-		p.policy.Store(nil)
-		w.Want(reconciletest.Entry("a", "changed", nil))
-		w.Want(reconciletest.Entry("c", "a", nil))
-		attempt := w.Record("a").Attempt
-		w.Kill("b", "sentry", 1)
-		time.Sleep(time.Hour)
-		if a, b, c := phase(w, "a"), phase(w, "b"), phase(w, "c"); a != "Running" || b != "Stopped" || c != "none" || w.Record("a").Attempt != attempt {
-			t.Errorf("a is %s, b %s, c %s", a, b, c)
-		}
-		p.policy.Store(hostPolicy(t, ""))
-		time.Sleep(time.Hour)
-		for _, n := range []string{"a", "b", "c"} {
-			if got := phase(w, n); got != "Running" {
-				t.Errorf("%s is %s", n, got)
-			}
-		}
-		if w.Record("a").Attempt != attempt+1 {
-			t.Errorf("a was not changed")
-		}
-	})
 }

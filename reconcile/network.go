@@ -61,8 +61,7 @@ func (c *computation) needsNetwork(a *Action) bool {
 	}
 	if n, known := c.in.Networks[name]; known && n.NotReady != "" {
 		a.Reason = actual.ReasonNetworkNotReady
-		c.delay(*a, time.Time{}, n.NotReady+"; it starts when that has changed")
-		c.wakeAt(c.in.Now.Add(lookAgain))
+		c.delayForHost(*a, n.NotReady+"; it starts when that has changed", false)
 		return true
 	}
 	return false

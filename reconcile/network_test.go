@@ -3,20 +3,14 @@
 package reconcile_test
 
 import (
-	"context"
 	"fmt"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/reconciletest"
-	"sandboxctl.dev/reconcile/view"
 )
 
 func inNetns(name, command, netns string) *desired.Entry {
@@ -109,41 +103,4 @@ func TestStatusNetworkGone(t *testing.T) {
 			t.Errorf("%+v: warnings %v", n, warnings)
 		}
 	}
-}
-
-// In the loop: a sandbox waits for its namespace to be made, and to be free, and
-// fails no start meanwhile.
-func TestLoopNetwork(t *testing.T) {
-	t.Parallel()
-	var mu sync.Mutex
-	networks := map[string]reconcile.Network{"bt1": {NotReady: "missing"}}
-	set := func(n reconcile.Network) {
-		mu.Lock()
-		defer mu.Unlock()
-		networks["bt1"] = n
-	}
-	inLoop(t, func(o *reconcile.Options) {
-		o.View.(*view.View).Network = func(name string) reconcile.Network {
-			mu.Lock()
-			defer mu.Unlock()
-			return networks[name]
-		}
-	}, func(w *reconciletest.World, _ *reconcile.Loop, _ *atomic.Int64) {
-		w.OnStart = func(context.Context, string) error {
-			time.Sleep(3 * time.Second)
-			return nil
-		}
-		w.Want(inNetns("late", "a", "bt1"))
-		time.Sleep(10 * time.Minute)
-		synctest.Wait()
-		if p := phase(w, "late"); p != "none" {
-			t.Errorf("without its network it is %s", p)
-		}
-		set(reconcile.Network{Inode: 1})
-		time.Sleep(6 * time.Second)
-		synctest.Wait()
-		if r := w.Record("late"); r == nil || r.Phase != actual.PhaseRunning || r.Attempt != 1 || r.App().Failures != 0 {
-			t.Errorf("with its network: %+v", r)
-		}
-	})
 }

@@ -8,7 +8,11 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/reconcile/declared"
+	"sandboxctl.dev/reconcile/needs"
+	"sandboxctl.dev/reconcile/pulling"
 )
 
 // Op is an operation on one sandbox.
@@ -62,9 +66,9 @@ type Policy struct {
 	AllowMassDelete bool `json:"allowMassDelete,omitempty"`
 }
 
-// removalWindow is how long a removal counts: what takes files away one after
+// RemovalWindow is how long a removal counts: what takes files away one after
 // the other (a slow sync, a checkout) is not several small wishes.
-const removalWindow = time.Minute
+const RemovalWindow = time.Minute
 
 // DefaultPolicy holds the removal of more than half, and at least 3.
 func DefaultPolicy() Policy { return Policy{MaxRemoveShare: 0.5, MaxRemoveCount: 3} }
@@ -78,12 +82,18 @@ type Input struct {
 	LastGood map[string]*desired.Entry
 	// Denied are those of LastGood that the host policy does not allow now, or
 	// while it can't be told what it allows, all of them; with why. What runs of
-	// them goes on, and nothing of them is started.
+	// them keeps running, and nothing of them is started.
 	Denied map[string]string
 	Progress
 	// Networks are the network namespaces that manifests name.
 	Networks map[string]Network
-	Now      time.Time
+	// Files are the files of the host and the documents that manifests refer to, by path.
+	Files map[string]needs.File
+	// Images are what the store has.
+	Images Images
+	// Volumes are the named volumes that manifests declare, by name.
+	Volumes map[string]declared.Found
+	Now     time.Time
 	// Read is when the manifests had been read. Nothing is decided by it.
 	Read   time.Time
 	Policy Policy
@@ -99,6 +109,15 @@ type Plan struct {
 	Delayed []Delayed
 	// Cancel are the operations under way that are to end.
 	Cancel []Cancel
+	// Pulls are the images to fetch, by reference. One under way that is not in it is to
+	// end.
+	Pulls []pulling.Pull
+	// PullsLater are the references of pulls that failed and are tried again later.
+	PullsLater []string
+	// Volumes are named volumes to make or to change, VolumesLater those that failed and are
+	// tried again later, by name.
+	Volumes      []declared.Action
+	VolumesLater []declared.Later
 	// Guard is set when removals wait for approval.
 	Guard *Guard
 	// Wake is when something becomes due that is not in Actions yet; zero if
@@ -115,6 +134,8 @@ type Action struct {
 	Due time.Time
 	// Entry is what to create.
 	Entry *desired.Entry
+	// Image is the digest of the image that a create takes, "" if its root is none.
+	Image string
 	// Ending is how to destroy, also what can't be resumed.
 	Ending actual.Ending
 	// Forget says that the record of what is destroyed goes too, in the same operation:
@@ -142,6 +163,8 @@ func Compute(in Input) Plan {
 	c.aborted()
 	c.repairs()
 	c.cancels()
+	c.keepPulls()
+	c.volumes()
 	return c.plan
 }
 
@@ -196,7 +219,7 @@ func (c *computation) merge() {
 // add plans an action, or delays it if something is in its way now.
 func (c *computation) add(a Action) {
 	a.Lane = laneOf(&a)
-	if !c.failedBefore(&a) && !c.needsRoom(&a) && !c.needsNetwork(&a) {
+	if !c.failedBefore(&a) && !c.needsRoom(&a) && !c.needsNetwork(&a) && !c.needsInputs(&a) {
 		c.plan.Actions = append(c.plan.Actions, a)
 	}
 }
@@ -216,13 +239,16 @@ func (c *computation) wanted(e *desired.Entry) {
 		return
 	}
 	c.created++
-	c.add(Action{Op: OpCreate, Name: name, Entry: e, Request: c.request(name), Reason: actual.ReasonNew})
+	create := Action{Op: OpCreate, Name: name, Entry: e, Request: c.request(name), Reason: actual.ReasonNew}
+	if !c.needsImage(&create, e, nil) {
+		c.add(create)
+	}
 }
 
 // unwanted decides on a record without a manifest.
 func (c *computation) unwanted(o *actual.Observed) {
 	rec := o.Record
-	if c.in.busy(rec.Name) || unknown(o) {
+	if c.in.busy(rec.Name) || Unknown(o) {
 		return
 	}
 	if !c.in.gone(rec) {
@@ -252,7 +278,7 @@ func (c *computation) lastGood(rec *actual.Record) *desired.Entry { return c.in.
 // both decides on a name with a manifest and a record.
 func (c *computation) both(e *desired.Entry, o *actual.Observed) {
 	rec := o.Record
-	if c.in.busy(rec.Name) || unknown(o) {
+	if c.in.busy(rec.Name) || Unknown(o) {
 		return
 	}
 	switch rec.Phase {
@@ -279,7 +305,7 @@ func (c *computation) both(e *desired.Entry, o *actual.Observed) {
 			c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: died(o, c.in.Actual.BootID), Ending: ended(e, o, &c.in)})
 			return
 		}
-		if o.Sentry != actual.Alive || o.Gofer != actual.Alive {
+		if o.Sentry != process.Alive || o.Gofer != process.Alive {
 			c.interrupted(OpDestroy, rec, false)
 			return
 		}
@@ -298,7 +324,7 @@ func (c *computation) interrupted(op Op, rec *actual.Record, start bool) {
 
 func (c *computation) running(e *desired.Entry, o *actual.Observed) {
 	rec, spec := o.Record, &e.Sandbox.Spec
-	if o.Sentry != actual.Alive || o.Gofer != actual.Alive {
+	if o.Sentry != process.Alive || o.Gofer != process.Alive {
 		c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: died(o, c.in.Actual.BootID), Ending: ended(e, o, &c.in)})
 		return
 	}
@@ -307,6 +333,7 @@ func (c *computation) running(e *desired.Entry, o *actual.Observed) {
 		return
 	}
 	var reason string
+	var due time.Time
 	switch {
 	case spec.Suspend:
 		reason = actual.ReasonSuspended
@@ -316,10 +343,16 @@ func (c *computation) running(e *desired.Entry, o *actual.Observed) {
 		reason = actual.ReasonRestartRequested
 	case c.networkReplaced(e, rec):
 		reason = actual.ReasonNetworkReplaced
+	case c.in.LastGood[rec.Name] == nil && needs.Changed(e, rec, c.in.Files): // or it is left as it is
+		reason, due = actual.ReasonInputChanged, needs.Due(rec, c.in.Now)
 	default:
 		return
 	}
-	c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: reason, Ending: c.stop(e, rec, reason)})
+	stop := Action{Op: OpDestroy, Name: rec.Name, Reason: reason, Due: due, Ending: c.stop(e, rec, reason)}
+	if stop.Ending.Replace && c.needsImage(&stop, e, rec) {
+		return
+	}
+	c.add(stop)
 }
 
 func (c *computation) stopped(e *desired.Entry, rec *actual.Record) {
@@ -332,7 +365,11 @@ func (c *computation) stopped(e *desired.Entry, rec *actual.Record) {
 		create.Reason, create.Request = actual.ReasonRestartRequested, c.request(rec.Name)
 	case !sameSpec(rec, e):
 		create.Reason = actual.ReasonSpecChanged
-	case rec.App().Completed || stalled(e, rec) != "":
+	case rec.App().Completed:
+		return
+	case needs.Changed(e, rec, c.in.Files):
+		create.Reason, create.Due = actual.ReasonInputChanged, needs.Due(rec, c.in.Now)
+	case stalled(e, rec) != "":
 		return
 	default:
 		create.Due = nextStart(e, rec, c.in.Desired.Bounds().RestartFloor, c.in.Now)
@@ -341,20 +378,25 @@ func (c *computation) stopped(e *desired.Entry, rec *actual.Record) {
 	if create.Request == nil && cutShort(rec) && rec.RestartToken == c.request(rec.Name).ID() {
 		create.Request = c.request(rec.Name) // the restart was not carried out
 	}
-	c.add(create)
+	if !c.needsImage(&create, e, rec) {
+		c.add(create)
+	}
 }
 
 // stop is the order for a graceful stop.
 func (c *computation) stop(e *desired.Entry, rec *actual.Record, reason string) actual.Ending {
 	end := actual.Ending{Reason: reason, StopSignal: desired.DefaultStopSignal, Grace: desired.DefaultGracePeriod}
+	if img := rec.App().Image; img != nil {
+		end.StopSignal = cmp.Or(img.StopSignal, end.StopSignal)
+	}
 	if e != nil {
-		end.StopSignal = string(e.Sandbox.Spec.StopSignal)
+		end.StopSignal = cmp.Or(string(e.Sandbox.Spec.StopSignal), end.StopSignal)
 		end.Grace = time.Duration(*e.Sandbox.Spec.TerminationGracePeriod)
 	}
 	switch reason {
 	case actual.ReasonSuspended:
 		end.Containers = keptCounters(rec)
-	case actual.ReasonSpecChanged, actual.ReasonRestartRequested:
+	case actual.ReasonSpecChanged, actual.ReasonRestartRequested, actual.ReasonInputChanged:
 		end.Replace = true
 	}
 	return end
@@ -369,24 +411,6 @@ func (c *computation) aborted() {
 		}
 	}
 	if len(c.in.Actual.Aborted) > 0 {
-		c.sort()
-	}
-}
-
-// repairs carries out what an operator asked of a quarantined name. Nothing
-// else is ever done with one.
-func (c *computation) repairs() {
-	added := false
-	for i := range c.in.Actual.Requests {
-		r := &c.in.Actual.Requests[i]
-		// One request is one try, whatever its outcome: the person who asked reads it.
-		if r.Kind != actual.RequestRepair || c.in.busy(r.Name) || !isQuarantined(c.in.Actual, r.Name) || c.in.Tried[r.Name] == r.Token {
-			continue
-		}
-		c.add(Action{Op: OpRepair, Name: r.Name, Request: r, Reason: actual.ReasonRepairRequested})
-		added = true
-	}
-	if added {
 		c.sort()
 	}
 }
@@ -439,8 +463,9 @@ func isQuarantined(a *actual.Snapshot, name string) bool {
 	return false
 }
 
-func unknown(o *actual.Observed) bool {
-	return o.Sentry == actual.Unknown || o.Gofer == actual.Unknown
+// Unknown says whether it can't be told if a sandbox lives.
+func Unknown(o *actual.Observed) bool {
+	return o.Sentry == process.Unknown || o.Gofer == process.Unknown
 }
 
 // stoppedDead says that all that is left of a sandbox is its record.
@@ -449,7 +474,7 @@ func stoppedDead(o *actual.Observed) bool {
 }
 
 func anyAlive(o *actual.Observed) bool {
-	return o.Sentry == actual.Alive || o.Gofer == actual.Alive
+	return o.Sentry == process.Alive || o.Gofer == process.Alive
 }
 
 // sameSpec compares hashes, in the scheme of the recorded one.

@@ -12,7 +12,9 @@ import (
 	"pgregory.net/rapid"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/scalar"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/reconciletest"
 	"sandboxctl.dev/reconcile/view"
@@ -22,7 +24,7 @@ var now = time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC)
 
 const boot = "boot"
 
-func pid(n int) *actual.Identity { return &actual.Identity{PID: n, Inode: uint64(n), BootID: boot} }
+func pid(n int) *process.Identity { return &process.Identity{PID: n, Inode: uint64(n), BootID: boot} }
 
 // running is a sandbox that runs what its manifest says.
 func running(e *desired.Entry) actual.Observed {
@@ -36,7 +38,7 @@ func running(e *desired.Entry) actual.Observed {
 			SourceFile: e.Source.File, BootID: boot, Sentry: pid(100), Gofer: pid(101), CreatedAt: now.Add(-time.Hour),
 			Containers: []actual.Container{{Name: actual.AppName, StartedAt: now.Add(-time.Minute)}},
 		},
-		Sentry: actual.Alive, Gofer: actual.Alive,
+		Sentry: process.Alive, Gofer: process.Alive,
 	}
 }
 
@@ -47,7 +49,7 @@ func stopped(e *desired.Entry, failures int) actual.Observed {
 	r.Phase, r.Sentry, r.Gofer, r.App().Failures = actual.PhaseStopped, nil, nil, failures
 	r.Ending = &actual.Ending{Reason: actual.ReasonExited}
 	r.App().LastExit = &actual.Exit{Known: true, Code: 1, Reason: actual.ReasonError, At: now.Add(-time.Second)}
-	o.Sentry, o.Gofer = actual.None, actual.None
+	o.Sentry, o.Gofer = process.None, process.None
 	return o
 }
 
@@ -63,7 +65,7 @@ func input(complete bool, want []*desired.Entry, have ...actual.Observed) reconc
 	return in
 }
 
-// show words a plan: "op name reason" and what else matters of it.
+// show describes a plan: "op name reason" and what else matters of it.
 func show(p reconcile.Plan) string {
 	var out []string
 	for _, a := range p.Actions {
@@ -112,7 +114,7 @@ func TestPlan(t *testing.T) {
 	}
 	exit := func(code int) func(*actual.Observed) {
 		return func(o *actual.Observed) {
-			o.Sentry = actual.Dead
+			o.Sentry = process.Dead
 			o.Exit = &actual.Exit{Known: true, Code: code, Reason: actual.ReasonError, At: now}
 		}
 	}
@@ -121,10 +123,10 @@ func TestPlan(t *testing.T) {
 		return in
 	}
 	restart := actual.Request{Kind: actual.RequestRestart, Name: "web", Token: "t"}
-	noGrace := func(s *desired.Spec) { s.TerminationGracePeriod = new(desired.Duration) }
+	noGrace := func(s *desired.Spec) { s.TerminationGracePeriod = new(scalar.Duration) }
 	suspended := with(func(s *desired.Spec) { s.Suspend = true })
 	limited := with(func(s *desired.Spec) { s.Backoff.Limit = 3 })
-	eager := with(func(s *desired.Spec) { s.Backoff.Initial = new(desired.Duration) })
+	eager := with(func(s *desired.Spec) { s.Backoff.Initial = new(scalar.Duration) })
 	phase := func(p actual.Phase) func(*actual.Observed) {
 		return func(o *actual.Observed) { o.Record.Phase = p }
 	}
@@ -151,35 +153,35 @@ func TestPlan(t *testing.T) {
 		"OnFailure, code 0":    {input(true, []*desired.Entry{policy("OnFailure")}, mod(running(policy("OnFailure")), exit(0))), "destroy web Exited clean=1 completed"},
 		"OnFailure, code 1":    {input(true, []*desired.Entry{policy("OnFailure")}, mod(running(policy("OnFailure")), exit(1))), "destroy web Exited failures=1"},
 		"Never, code 1":        {input(true, []*desired.Entry{policy("Never")}, mod(running(policy("Never")), exit(1))), "destroy web Exited failures=1 completed"},
-		"sentry killed":        {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { o.Sentry = actual.Dead })), "destroy web SentryKilled failures=1"},
-		"gofer died":           {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { o.Gofer = actual.Dead })), "destroy web GoferDied failures=1"},
-		"both died":            {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { o.Sentry, o.Gofer = actual.Dead, actual.Dead })), "destroy web GoferDied failures=1"},
+		"sentry killed":        {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { o.Sentry = process.Dead })), "destroy web SentryKilled failures=1"},
+		"gofer died":           {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { o.Gofer = process.Dead })), "destroy web GoferDied failures=1"},
+		"both died":            {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { o.Sentry, o.Gofer = process.Dead, process.Dead })), "destroy web GoferDied failures=1"},
 		"sentry killed, the gofer left": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
-			o.Sentry, o.Gofer, o.GoferExitedCleanly = actual.Dead, actual.Dead, true
+			o.Sentry, o.Gofer, o.GoferExitedCleanly = process.Dead, process.Dead, true
 		})), "destroy web SentryKilled failures=1"},
 		"gofer died, the sentry ended": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
-			o.Sentry, o.Gofer = actual.Dead, actual.Dead
+			o.Sentry, o.Gofer = process.Dead, process.Dead
 			o.Exit = &actual.Exit{Known: true, Code: 137, Signal: 9, Reason: actual.ReasonSignaled, At: now}
 		})), "destroy web GoferDied failures=1"},
 		"killed inside, the gofer left": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
-			o.Sentry, o.Gofer, o.GoferExitedCleanly = actual.Dead, actual.Dead, true
+			o.Sentry, o.Gofer, o.GoferExitedCleanly = process.Dead, process.Dead, true
 			o.Exit = &actual.Exit{Known: true, Code: 137, Signal: 9, Reason: actual.ReasonSignaled, At: now}
 		})), "destroy web Exited failures=1"},
 		"exited, both dead": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
 			exit(0)(o)
-			o.Gofer = actual.Dead
+			o.Gofer = process.Dead
 		})), "destroy web Exited clean=1"},
 		"ended before the host was rebooted": {input(true, []*desired.Entry{policy("Never")}, mod(running(policy("Never")), func(o *actual.Observed) {
 			exit(0)(o)
-			o.Gofer, o.Record.BootID = actual.Dead, "old"
+			o.Gofer, o.Record.BootID = process.Dead, "old"
 		})), "destroy web Exited clean=1 completed"},
 		"killed when the host went down": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
-			o.Sentry, o.Gofer, o.Record.BootID = actual.Dead, actual.Dead, "old"
+			o.Sentry, o.Gofer, o.Record.BootID = process.Dead, process.Dead, "old"
 			o.Exit = &actual.Exit{Known: true, Code: 137, Signal: 9, Reason: actual.ReasonSignaled, At: now}
 		})), "destroy web HostRebooted"},
 		"told to end when the host went down": {input(true, []*desired.Entry{policy("OnFailure")}, mod(running(policy("OnFailure")), func(o *actual.Observed) {
 			exit(0)(o)
-			o.Gofer, o.Record.BootID, o.Exit.HostSignaled = actual.Dead, "old", true
+			o.Gofer, o.Record.BootID, o.Exit.HostSignaled = process.Dead, "old", true
 		})), "destroy web HostRebooted"},
 		"told to end by the host, which runs on": {input(true, []*desired.Entry{policy("OnFailure")}, mod(running(policy("OnFailure")), func(o *actual.Observed) {
 			exit(0)(o)
@@ -187,21 +189,21 @@ func TestPlan(t *testing.T) {
 		})), "destroy web Exited clean=1 completed"},
 		"ended before its start was recorded": {input(true, []*desired.Entry{policy("Never")}, mod(running(policy("Never")), func(o *actual.Observed) {
 			exit(0)(o)
-			o.Gofer, o.Record.Phase, o.Record.App().StartedAt = actual.Dead, actual.PhaseStarting, time.Time{}
+			o.Gofer, o.Record.Phase, o.Record.App().StartedAt = process.Dead, actual.PhaseStarting, time.Time{}
 		})), "destroy web Exited clean=1 completed"},
 		"absent, unsettled, stopped": {unsettled(input(true, nil, mod(stopped(eager, 1), func(*actual.Observed) {}))), ""},
 		"absent, unsettled, died":    {unsettled(input(true, nil, mod(running(web), exit(1)))), "destroy web Exited failures=1"},
 		"absent, removal begun before": {input(false, nil, mod(stopped(eager, 0), func(o *actual.Observed) {
 			o.Record.Ending.Reason = actual.ReasonManifestRemoved
 		})), ""},
-		"failed before": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { o.Sentry = actual.Dead; o.Record.App().Failures = 4 })), "destroy web SentryKilled failures=5"},
+		"failed before": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) { o.Sentry = process.Dead; o.Record.App().Failures = 4 })), "destroy web SentryKilled failures=5"},
 		"failed after long": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
-			o.Sentry = actual.Dead
+			o.Sentry = process.Dead
 			o.Record.App().Failures = 4
 			o.Record.App().StartedAt = now.Add(-time.Hour)
 		})), "destroy web SentryKilled failures=1"},
 		"host rebooted": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
-			o.Sentry, o.Gofer = actual.Dead, actual.Dead
+			o.Sentry, o.Gofer = process.Dead, process.Dead
 			o.Record.BootID = "old"
 			o.Record.App().Failures = 2
 		})), "destroy web HostRebooted failures=2"},
@@ -217,8 +219,8 @@ func TestPlan(t *testing.T) {
 			o.Record.App().CleanExits = 9
 			o.Record.App().LastExit.Code, o.Record.App().LastExit.At = 0, now.Add(-time.Hour)
 		})), "create web BackOff"},
-		"unknown sentry":        {input(true, []*desired.Entry{other}, mod(running(web), func(o *actual.Observed) { o.Sentry = actual.Unknown })), ""},
-		"unknown and removed":   {input(true, nil, mod(running(web), func(o *actual.Observed) { o.Gofer = actual.Unknown })), ""},
+		"unknown sentry":        {input(true, []*desired.Entry{other}, mod(running(web), func(o *actual.Observed) { o.Sentry = process.Unknown })), ""},
+		"unknown and removed":   {input(true, nil, mod(running(web), func(o *actual.Observed) { o.Gofer = process.Unknown })), ""},
 		"waits for backoff":     {input(true, []*desired.Entry{web}, stopped(web, 3)), "wake"},
 		"backoff is over":       {input(true, []*desired.Entry{web}, mod(stopped(web, 1), func(o *actual.Observed) { o.Record.App().LastExit.At = now.Add(-time.Minute) })), "create web BackOff"},
 		"backoff 0":             {input(true, []*desired.Entry{eager}, stopped(eager, 9)), "create web BackOff"},
@@ -236,7 +238,7 @@ func TestPlan(t *testing.T) {
 		"crashed in creating":   {input(true, []*desired.Entry{web}, mod(stopped(web, 2), phase(actual.PhaseCreating))), "destroy web Interrupted failures=2"},
 		"crashed in starting":   {input(true, []*desired.Entry{web}, mod(running(web), phase(actual.PhaseStarting))), "resume web Interrupted start"},
 		"crashed, edited since": {input(true, []*desired.Entry{other}, mod(running(web), phase(actual.PhaseStarting))), "resume web Interrupted"},
-		"crashed, gofer dead":   {input(true, []*desired.Entry{web}, mod(mod(running(web), phase(actual.PhaseStarting)), func(o *actual.Observed) { o.Gofer = actual.Dead })), "destroy web Interrupted"},
+		"crashed, gofer dead":   {input(true, []*desired.Entry{web}, mod(mod(running(web), phase(actual.PhaseStarting)), func(o *actual.Observed) { o.Gofer = process.Dead })), "destroy web Interrupted"},
 		"crashed, suspended":    {input(true, []*desired.Entry{suspended}, mod(running(suspended), phase(actual.PhaseStarting))), "resume web Interrupted"},
 		"crashed in stopping": {input(true, []*desired.Entry{web}, mod(running(web), func(o *actual.Observed) {
 			o.Record.Phase = actual.PhaseStopping
@@ -367,7 +369,7 @@ func situation(t *rapid.T) reconcile.Input {
 	if !in.Desired.Complete {
 		in.Desired.Reason = desired.ReasonInvalidManifests
 	}
-	live := rapid.SampledFrom([]actual.Liveness{actual.Unknown, actual.Alive, actual.Dead, actual.None})
+	live := rapid.SampledFrom([]process.Liveness{process.Unknown, process.Alive, process.Dead, process.None})
 	for _, n := range []string{"a", "b", "c", "d", "e"} {
 		e := reconciletest.Entry(n, rapid.SampledFrom([]string{"x", "y"}).Draw(t, "command"), func(s *desired.Spec) {
 			s.Suspend = rapid.Bool().Draw(t, "suspend")
@@ -456,16 +458,16 @@ func TestPlanProperties(t *testing.T) {
 				continue
 			}
 			// Nothing over a live or unknown process but to stop it.
-			if o.Sentry == actual.Unknown || o.Gofer == actual.Unknown {
+			if o.Sentry == process.Unknown || o.Gofer == process.Unknown {
 				t.Fatalf("%s %s: a process of it is unknown", a.Op, a.Name)
 			}
-			alive := o.Sentry == actual.Alive || o.Gofer == actual.Alive
+			alive := o.Sentry == process.Alive || o.Gofer == process.Alive
 			resumed := a.Op == reconcile.OpResume
 			if alive && !resumed && a.Op != reconcile.OpDestroy {
 				t.Fatalf("%s %s: it is alive", a.Op, a.Name)
 			}
 			// What is resumed is a start that was cut short and has both its processes.
-			if whole := o.Sentry == actual.Alive && o.Gofer == actual.Alive; resumed && (!whole || o.Exit != nil ||
+			if whole := o.Sentry == process.Alive && o.Gofer == process.Alive; resumed && (!whole || o.Exit != nil ||
 				!slices.Contains([]actual.Phase{actual.PhaseCreating, actual.PhaseCreated, actual.PhaseStarting}, o.Record.Phase)) {
 				t.Fatalf("resume %s: it is %s: %+v", a.Name, o.Record.Phase, o)
 			}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
 )
 
@@ -21,12 +22,12 @@ func died(o *actual.Observed, bootID string) string {
 		return actual.ReasonHostRebooted
 	case o.Record.BootID != bootID:
 		return actual.ReasonExited // before the host went down
-	case o.Sentry == actual.Dead && o.Gofer == actual.Dead && !o.GoferExitedCleanly && (o.Exit == nil || o.Exit.Killed()):
+	case o.Sentry == process.Dead && o.Gofer == process.Dead && !o.GoferExitedCleanly && (o.Exit == nil || o.Exit.Killed()):
 		// A sentry that loses its gofer kills the application and ends.
 		return actual.ReasonGoferDied
 	case o.Exit != nil:
 		return actual.ReasonExited
-	case o.Sentry != actual.Alive:
+	case o.Sentry != process.Alive:
 		return actual.ReasonSentryKilled
 	}
 	return actual.ReasonGoferDied

@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/reconcile/declared"
 )
 
 // Source gives desired state. Load must be cheap when nothing changed.
@@ -38,9 +40,10 @@ type Launcher interface {
 	// Stopped (or Creating with dead processes, after a crash), and returns
 	// once the application was started. restart is the request to restart that
 	// it carries out, nil if none: its token is recorded, and its checkpoint, if
-	// it names one, is restored. On error nothing is left running and the record, when one could be
+	// it names one, is restored. image is the digest of the image that its root is, ""
+	// if it is none; it is in the store, and goes on record. On error nothing is left running and the record, when one could be
 	// written, is Stopped with LastExit CreateFailed and Failures counted.
-	Create(ctx context.Context, e *desired.Entry, restart *actual.Request) error
+	Create(ctx context.Context, e *desired.Entry, restart *actual.Request, image string) error
 	// Resume finishes a Create that was cut short after its gates were opened. If
 	// the application turns out to run, the record says so; with start it is
 	// started if it was not. Where neither can be told or done, what there is of
@@ -65,5 +68,19 @@ type Repairer interface {
 	// Repair puts the record back if what lives proves it, or frees the name if
 	// nothing lives, and says what it did. Otherwise it ends what lives, if end
 	// is set, or fails with what keeps it.
-	Repair(ctx context.Context, name string, end bool) (said string, err error)
+	Repair(ctx context.Context, name string, end bool) (outcome string, err error)
+}
+
+// Volumes makes named volumes as they are declared.
+type Volumes interface {
+	// Declare makes a volume, or changes its size. It is safe to repeat after a crash.
+	Declare(ctx context.Context, a *declared.Action) error
+}
+
+// Puller fetches images. It is called for one reference by one worker at a time.
+type Puller interface {
+	// Pull returns the digest of what a request asks for, when that is in the store. It
+	// tells report how far it is, as often as it likes. A source that does not have the
+	// image gives an error in whose chain is operation.ErrImageNotFound.
+	Pull(ctx context.Context, r desired.PullRequest, report func(operation.PullStep)) (digest string, err error)
 }

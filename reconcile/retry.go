@@ -25,18 +25,18 @@ type Retry struct {
 // maxRetryMessage bounds a message: there may be one for each sandbox.
 const maxRetryMessage = 500
 
-// lookAgain is how often the loop looks at what an action waits for, if nothing
+// LookAgain is how often the loop looks at what an action waits for, if nothing
 // tells of it.
-const lookAgain = 2 * time.Second
+const LookAgain = 2 * time.Second
 
 // Delays of operations that failed without leaving it in the record.
 const (
-	retryInitial = time.Second
+	RetryInitial = time.Second
 	retryMax     = time.Minute
 )
 
-// failed notes one more failure.
-func (r *Retry) failed(a *Action, permanent bool, message string, now time.Time) {
+// Failed notes one more failure.
+func (r *Retry) Failed(a *Action, permanent bool, message string, now time.Time) {
 	if r.Op != a.Op {
 		*r = Retry{Op: a.Op}
 	}
@@ -47,7 +47,7 @@ func (r *Retry) failed(a *Action, permanent bool, message string, now time.Time)
 	}
 	// A failed create is also in the record, when that could be written, and
 	// the planner waits for its backoff: the longer of the two counts.
-	r.Due = now.Add(min(retryInitial<<min(r.Failures-1, 6), retryMax))
+	r.Due = now.Add(min(RetryInitial<<min(r.Failures-1, 6), retryMax))
 }
 
 // delays says whether an action must wait because of the failure.
@@ -76,6 +76,9 @@ type Delayed struct {
 	Why string
 	// Permanent says that trying again can't help: somebody must change something.
 	Permanent bool
+	// PreconditionFailed says that it is begun when somebody has changed the host, as
+	// where a file or an image is missing: who waits for a sandbox does not wait for that.
+	PreconditionFailed bool
 }
 
 // failedBefore delays what has failed, or what ended by itself, and is to be tried
@@ -107,8 +110,7 @@ func (c *computation) needsRoom(a *Action) bool {
 		return false
 	}
 	a.Reason = actual.ReasonDiskPressure
-	c.delay(*a, time.Time{}, c.in.Actual.DiskFull)
-	c.wakeAt(c.in.Now.Add(lookAgain))
+	c.delayForHost(*a, c.in.Actual.DiskFull, false)
 	return true
 }
 
@@ -136,4 +138,11 @@ func (c *computation) delay(a Action, until time.Time, why string) {
 	if !until.IsZero() {
 		c.wakeAt(until)
 	}
+}
+
+// delayForHost keeps an action back until the host has changed, which nothing tells of.
+// lasting says that somebody has to change it.
+func (c *computation) delayForHost(a Action, why string, lasting bool) {
+	c.plan.Delayed = append(c.plan.Delayed, Delayed{Action: a, Why: why, PreconditionFailed: lasting})
+	c.wakeAt(c.in.Now.Add(LookAgain))
 }

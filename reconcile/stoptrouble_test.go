@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/reconciletest"
@@ -20,7 +21,7 @@ func TestStatusStopFailed(t *testing.T) {
 	for name, want := range map[string][]*desired.Entry{"removed": nil, "restarted": {web}} {
 		o := running(web)
 		o.Record.Phase, o.Record.Ending = actual.PhaseStopping, &actual.Ending{Reason: actual.ReasonManifestRemoved}
-		o.Sentry, o.Gofer = actual.Dead, actual.Dead
+		o.Sentry, o.Gofer = process.Dead, process.Dead
 		for _, known := range []bool{false, true} {
 			if known {
 				o.Record.Warnings = []actual.Warning{{Reason: "HookFailed", Message: "other"}, {Reason: actual.WarningStopFailed, Message: why}}
@@ -32,6 +33,40 @@ func TestStatusStopFailed(t *testing.T) {
 				if strings.Contains(c.Message, why) != known || strings.Contains(c.Message, "other") || c.Reason == "" {
 					t.Errorf("%s, known %t: %s says %q", name, known, typ, c.Message)
 				}
+			}
+		}
+	}
+}
+
+// From the moment at which an operation begins that stops a sandbox for a new spec, it is
+// not ready: its record says only later that it stops, and who waits for the change must
+// not be content with what ran before.
+func TestStatusOperationUnderWay(t *testing.T) {
+	t.Parallel()
+	web := reconciletest.Entry("web", "a", nil)
+	changed := reconciletest.Entry("web", "a", func(s *desired.Spec) { s.Command = []string{"other"} })
+	for name, c := range map[string]struct {
+		want               *desired.Entry
+		op                 *reconcile.Operation
+		ready, reconciling string
+	}{
+		"nothing under way":           {web, nil, "True Running", "False Converged"},
+		"changed, not begun":          {changed, nil, "False SpecChanged", "True SpecChanged"},
+		"changed, stop begun":         {changed, &reconcile.Operation{Op: reconcile.OpDestroy}, "False SpecChanged", "True SpecChanged"},
+		"changed, of another program": {changed, &reconcile.Operation{}, "False SpecChanged", "True SpecChanged"},
+		"changed, start not ended":    {changed, &reconcile.Operation{Op: reconcile.OpCreate, Hash: web.Hash}, "False SpecChanged", "True SpecChanged"},
+		"the same, stop begun":        {web, &reconcile.Operation{Op: reconcile.OpDestroy, Restart: "r"}, "True Running", "True Stopping"},
+		"the same, start not ended":   {web, &reconcile.Operation{Op: reconcile.OpCreate, Hash: web.Hash}, "True Running", "False Converged"},
+		"the same, resumed":           {web, &reconcile.Operation{Op: reconcile.OpResume}, "True Running", "False Converged"},
+	} {
+		in := input(true, []*desired.Entry{c.want}, running(web))
+		if c.op != nil {
+			in.Operations = map[string]reconcile.Operation{"web": *c.op}
+		}
+		s := reconcile.Statuses(in, reconcile.Compute(in))[0]
+		for typ, want := range map[string]string{reconcile.CondReady: c.ready, reconcile.CondReconciling: c.reconciling} {
+			if cond := s.Condition(typ); cond.Status+" "+cond.Reason != want {
+				t.Errorf("%s: %s is %s %s (%s), expected %s", name, typ, cond.Status, cond.Reason, cond.Message, want)
 			}
 		}
 	}

@@ -50,7 +50,16 @@ func (in In) Write(name string, data []byte, mode fs.FileMode) error {
 	if err := in.checkTarget(name); err != nil {
 		return err
 	}
-	return in.write(name, data, mode, 0, true)
+	return in.write(name, data, mode, 0, durable)
+}
+
+// WriteWhole is Write for content that a power cut may undo: it leaves the old content or
+// the new, each of them whole.
+func (in In) WriteWhole(name string, data []byte, mode fs.FileMode) error {
+	if err := in.checkTarget(name); err != nil {
+		return err
+	}
+	return in.write(name, data, mode, 0, whole)
 }
 
 // Publish is Write for content that need not survive a power cut, which may leave a
@@ -59,7 +68,7 @@ func (in In) Publish(name string, data []byte, mode fs.FileMode) error {
 	if err := in.checkTarget(name); err != nil {
 		return err
 	}
-	return in.write(name, data, mode, 0, false)
+	return in.write(name, data, mode, 0, passing)
 }
 
 // Create is Write for a name that must not exist yet: fs.ErrExist otherwise.
@@ -67,10 +76,19 @@ func Create(dir *os.File, name string, data []byte, mode fs.FileMode) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	return In{fsys.Of(dir)}.write(name, data, mode, unix.RENAME_NOREPLACE, true)
+	return In{fsys.Of(dir)}.write(name, data, mode, unix.RENAME_NOREPLACE, durable)
 }
 
-func (in In) write(name string, data []byte, mode fs.FileMode, renameFlags uint, durable bool) (err error) {
+// survival is what a power cut may do to what was written.
+type survival int
+
+const (
+	passing survival = iota // undo it, or leave a part of it
+	whole                   // undo it
+	durable                 // nothing
+)
+
+func (in In) write(name string, data []byte, mode fs.FileMode, renameFlags uint, s survival) (err error) {
 	f, tmp, err := in.newTemp(mode)
 	if err != nil {
 		return fmt.Errorf("create temporary file for %s: %w", name, err)
@@ -85,7 +103,7 @@ func (in In) write(name string, data []byte, mode fs.FileMode, renameFlags uint,
 	crashpoint.Before(crashpoint.FileWrite)
 	_, werr := f.Write(data)
 	crashpoint.After(crashpoint.FileWrite)
-	if werr == nil && durable {
+	if werr == nil && s >= whole {
 		werr = crashpoint.Do(crashpoint.FileSync, f.Sync)
 	}
 	if werr != nil {
@@ -95,7 +113,7 @@ func (in In) write(name string, data []byte, mode fs.FileMode, renameFlags uint,
 	if err != nil {
 		return fmt.Errorf("replace %s: %w", name, err)
 	}
-	if !durable {
+	if s < durable {
 		return nil
 	}
 	return in.sync(name)

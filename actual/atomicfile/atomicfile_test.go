@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/fsys"
+	"sandboxctl.dev/actual/hosttest"
 )
 
 func must(t *testing.T, err error) {
@@ -47,7 +48,7 @@ func tmpfs(t *testing.T, opts ...string) *os.File {
 	t.Helper()
 	fsfd, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
-		t.Skipf("no filesystem can be made here: fsopen: %v", err)
+		hosttest.Lacks(t, "no filesystem can be made here: fsopen: %v", err)
 	}
 	defer unix.Close(fsfd)
 	for _, o := range opts {

@@ -14,12 +14,14 @@ import (
 
 // variable names the directory of a run. In it are
 //
-//	plan     "before POINT N" or "after POINT N": where to die, or nothing
+//	plan     "before POINT N" or "after POINT N": where to die, or nothing;
+//	         with "hold " in front of it where to be held
 //	trace    every point that was passed, one a line, in the form of plan
-//	release  a fifo: what a held gofer reads
+//	release  a fifo: what a held process reads
 //
-// A gofer is pid 1 of its namespace and can't kill itself, and what is to die is
-// the daemon: at its point it writes "held" into the trace and waits for a byte.
+// A process is held where another one is to die: at its point it writes "held" into the
+// trace and waits for a byte. A gofer is always held: it is pid 1 of its namespace and
+// can't kill itself.
 const variable = "SANDBOXCTL_CRASHPOINTS"
 
 // gofers is how the names of the points in a gofer begin.
@@ -86,10 +88,11 @@ func hit(when string, p Point) {
 	state.hits[key]++
 	line := fmt.Sprintf("%s %d", key, state.hits[key])
 	note(line)
-	if line != state.plan {
+	plan, hold := strings.CutPrefix(state.plan, "hold ")
+	if line != plan {
 		return
 	}
-	if strings.HasPrefix(string(p), gofers) {
+	if hold || strings.HasPrefix(string(p), gofers) {
 		note("held")
 		var b [1]byte
 		for {

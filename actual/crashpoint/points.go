@@ -9,9 +9,9 @@ type Point string
 const (
 	// StateDirectory makes the state directory and those in it (actual/store.go).
 	StateDirectory Point = "state-directory"
-	// Lock takes the lock of the state directory (actual/store.go).
+	// Lock takes the lock of the state directory (actual/lock.go).
 	Lock Point = "lock"
-	// LockFile writes who holds it (actual/store.go).
+	// LockFile writes who holds it (actual/lock.go).
 	LockFile Point = "lock-file"
 	// TrashSweep removes one directory that a daemon before left in the trash
 	// (actual/remove.go).
@@ -56,6 +56,36 @@ const (
 	ReserveSwap Point = "reserve-swap"
 	// FileRemove removes a file (actual/atomicfile/atomicfile.go).
 	FileRemove Point = "file-remove"
+	// PendingCreate creates a large file under a temporary name
+	// (actual/atomicfile/pending.go).
+	PendingCreate Point = "pending-create"
+	// PendingSync forces it to disk (actual/atomicfile/pending.go).
+	PendingSync Point = "pending-sync"
+	// PendingRename gives it its name (actual/atomicfile/pending.go).
+	PendingRename Point = "pending-rename"
+	// PendingUnlink takes the name of a file that is to have none
+	// (actual/atomicfile/pending.go).
+	PendingUnlink Point = "pending-unlink"
+)
+
+// Of the store of images.
+const (
+	// PullDirectory makes the directory that layers are kept in during a pull
+	// (launcher/image/claim.go).
+	PullDirectory Point = "pull-directory"
+	// PullCreate creates the file of a layer (launcher/image/puller/fetch.go).
+	PullCreate Point = "pull-create"
+	// PullWrite writes a part of it (launcher/image/puller/fetch.go).
+	PullWrite Point = "pull-write"
+	// PullRename says that the layer is complete (launcher/image/puller/fetch.go).
+	PullRename Point = "pull-rename"
+	// PullRemove removes a layer, or the directory (launcher/image/claim.go).
+	PullRemove Point = "pull-remove"
+	// MergeWrite writes a part of an image (launcher/image/puller/room.go).
+	MergeWrite Point = "merge-write"
+	// MergePunch gives back the room of what a later layer has removed
+	// (launcher/image/puller/room.go).
+	MergePunch Point = "merge-punch"
 )
 
 // Of a create.
@@ -93,16 +123,51 @@ const (
 	ExitFile Point = "exit-file"
 	// GoferLog creates the file of a gofer's own words (launcher/pair/spawn.go).
 	GoferLog Point = "gofer-log"
-	// SentrySpawn starts the sentry, held (launcher/pair/spawn.go).
+	// SentrySpawn starts the sentry, gated (launcher/pair/spawn.go).
 	SentrySpawn Point = "sentry-spawn"
-	// GoferSpawn starts the gofer, held (launcher/pair/spawn.go).
+	// GoferSpawn starts the gofer, gated (launcher/pair/spawn.go).
 	GoferSpawn Point = "gofer-spawn"
 	// GoferGate lets the gofer go (launcher/pair/pair.go).
 	GoferGate Point = "gofer-gate"
 	// SentryGate lets the sentry go (launcher/pair/pair.go).
 	SentryGate Point = "sentry-gate"
-	// NetworkTake has the kernel no longer serve an address of a lent interface
-	// (launcher/netns/config.go).
+	// VolumeStore makes the directory of named volumes (launcher/volume/store.go).
+	VolumeStore Point = "volume-store"
+	// VolumeMake makes the directory of a volume (launcher/volume/use.go).
+	VolumeMake Point = "volume-make"
+	// VolumeData makes the directory of its files (launcher/volume/use.go).
+	VolumeData Point = "volume-data"
+	// VolumeOwner gives that to its first owner (launcher/volume/use.go).
+	VolumeOwner Point = "volume-owner"
+	// VolumeChown gives one file of a volume to another owner
+	// (launcher/volume/owner.go).
+	VolumeChown Point = "volume-chown"
+	// VolumeRoot gives the volume itself to it, which ends that
+	// (launcher/volume/owner.go).
+	VolumeRoot Point = "volume-root"
+	// VolumeSubPath makes a directory that a manifest names in a volume
+	// (launcher/volume/use.go).
+	VolumeSubPath Point = "volume-sub-path"
+	// VolumeEntry restores an entry of an archive (launcher/volume/restore.go).
+	VolumeEntry Point = "volume-entry"
+	// VolumeWrite writes a part of a file that is restored (launcher/volume/restore.go).
+	VolumeWrite Point = "volume-write"
+	// VolumeSync forces what was restored to disk (launcher/volume/restore.go).
+	VolumeSync Point = "volume-sync"
+	// BackupEntry writes an entry of a backup (launcher/volume/backup.go).
+	BackupEntry Point = "backup-entry"
+	// VolumeProjects writes down which projects volumes have had (launcher/projquota/ids.go).
+	VolumeProjects Point = "volume-projects"
+	// VolumeProject makes the directory of a volume a project (launcher/volume/size.go).
+	VolumeProject Point = "volume-project"
+	// VolumeLimit limits what a volume may hold (launcher/volume/size.go).
+	VolumeLimit Point = "volume-limit"
+	// VolumeMeta writes what has changed of a volume (launcher/volume/store.go).
+	VolumeMeta Point = "volume-meta"
+	// VolumeTrash moves a volume into the trash (launcher/volume/remove.go).
+	VolumeTrash Point = "volume-trash"
+	// NetworkTake has the kernel no longer serve an address of an interface that is
+	// passed through (launcher/netns/config.go).
 	NetworkTake Point = "network-take"
 	// SetNetwork tells the sentry what its network is (launcher/sentry/control.go).
 	SetNetwork Point = "set-network"
@@ -135,7 +200,7 @@ const (
 // Of a tear-down.
 const (
 	// StopSignal asks the application to leave (launcher/destroy.go).
-	StopSignal Point = "stop-signal"
+	StopSignal Point = "send-stop-signal"
 	// KillSentry kills the sentry and waits for its death (launcher/destroy.go).
 	KillSentry Point = "kill-sentry"
 	// KillGofer lets the gofer leave or kills it (launcher/destroy.go).

@@ -11,15 +11,32 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/dirfd"
+	"sandboxctl.dev/actual/rounds"
 	"sandboxctl.dev/actual/untrusted"
 )
 
 // kernelDir is a directory of the host.
-type kernelDir struct{ *os.File }
+type kernelDir struct {
+	*os.File
+
+	syncs *rounds.Rounds // nil: each is a call of its own
+}
 
 // Of returns the calls on an open directory that is not O_PATH. It stays the
 // caller's until the Dir is closed.
-func Of(dir *os.File) Dir { return kernelDir{dir} }
+func Of(dir *os.File) Dir { return kernelDir{File: dir} }
+
+// ShareSyncs returns the directory with syncs that its users share. What many of them
+// rename at once is forced to disk together. A directory that is not of the host is
+// returned as it is.
+func ShareSyncs(d Dir) Dir {
+	k, ok := d.(kernelDir)
+	if !ok {
+		return d
+	}
+	k.syncs = rounds.Of(kernelDir{File: k.File}.Sync)
+	return k
+}
 
 // OSFile returns the directory that Of was given, nil of a simulated one.
 func OSFile(d Dir) *os.File {
@@ -82,7 +99,7 @@ func (d kernelDir) OpenDir(name string) (Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	return kernelDir{f}, nil
+	return kernelDir{File: f}, nil
 }
 
 // Mkdir implements Dir.
@@ -145,7 +162,12 @@ func (d kernelDir) Statfs() (st unix.Statfs_t, err error) {
 }
 
 // Sync implements Dir.
-func (d kernelDir) Sync() error { return unix.Fsync(d.fd()) }
+func (d kernelDir) Sync() error {
+	if d.syncs != nil {
+		return d.syncs.Do()
+	}
+	return unix.Fsync(d.fd())
+}
 
 // lockEvery is how often Lock looks whether it is free.
 const lockEvery = 10 * time.Millisecond

@@ -19,6 +19,17 @@ import (
 // daemon resumes the operation from the record, and no failure is counted.
 var ErrShutdown = errors.New("the daemon is shutting down")
 
+// ErrImageNotFound says of a pull that its source does not have the image.
+var ErrImageNotFound = errors.New("image not found")
+
+// PullStep is how far a pull is.
+type PullStep struct {
+	// Text says so.
+	Text string
+	// Local says that what is left is this host's work: no registry can make it last.
+	Local bool
+}
+
 // Cancelled is the cause of an operation's end when the reason for it is gone, or
 // is another one now. A launcher then undoes what it did and writes Reason into
 // the record. It is not a failure of the sandbox.
@@ -117,6 +128,9 @@ func (e *preconditionError) Unwrap() error { return e.error }
 
 // PreconditionFailed says so.
 func (e *preconditionError) PreconditionFailed() bool { return true }
+
+// Precondition marks an error that lasts until somebody changes the host.
+func Precondition(err error) error { return &preconditionError{err} }
 
 // PathPrecondition marks an error to open what a manifest names if it says that it is not
 // there, or is not what it should be; it returns others as they are.

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/hosttest"
 )
 
 // Plants are what a gofer that was taken over could leave at a path in its
@@ -324,9 +326,7 @@ func TestRemoveRacer(t *testing.T) {
 // A mount is not entered; all else goes, and it is told once.
 func TestRemoveMounts(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("only root can mount")
-	}
+	hosttest.NeedsRoot(t, "only root can mount")
 	base, canary, dir := dirs(t)
 	point := filepath.Join(base, "web.1", "a", "point")
 	if err := errors.Join(os.MkdirAll(point, 0o700), os.MkdirAll(filepath.Join(base, "web.1", "b"), 0o700)); err != nil {

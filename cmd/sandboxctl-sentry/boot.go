@@ -19,6 +19,7 @@ import (
 	"gvisor.dev/gvisor/pkg/ring0"
 	"gvisor.dev/gvisor/pkg/sentry/devices/nvproxy/nvconf"
 	"gvisor.dev/gvisor/pkg/sentry/hostmm"
+	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
 	"gvisor.dev/gvisor/pkg/sentry/platform"
 	"gvisor.dev/gvisor/runsc/boot"
 	"gvisor.dev/gvisor/runsc/cmd/sandboxsetup"
@@ -38,8 +39,10 @@ type bootFlags struct {
 	controllerFD int
 	readyFD      int
 	execFD       int
+	upperFD      int
 	goferFDs     sandboxsetup.IntFlags
 	goferMounts  specutils.GoferMountConfFlags
+	diskFDs      []int
 	stdioFDs     sandboxsetup.IntFlags
 	passFDs      sandboxsetup.FDMappings
 	cpus         int
@@ -57,7 +60,8 @@ func parseBootFlags(args []string) (*bootFlags, error) {
 	f.IntVar(&b.controllerFD, "controller-fd", -1, "socket of the control server")
 	f.IntVar(&b.readyFD, "start-sync-fd", -1, "where to write when the control server is up")
 	f.IntVar(&b.execFD, "exec-fd", -1, "file to execute")
-	f.Var(&b.goferFDs, "io-fds", "sockets to the gofer, of the root and the volumes")
+	f.IntVar(&b.upperFD, "rootfs-upper-tar-fd", -1, "archive of what is laid over the root")
+	f.Var(&b.goferFDs, "io-fds", "sockets to the gofer, of the root and the volumes; the file of a root that is an image")
 	f.Var(&b.goferMounts, "gofer-mount-confs", "what lies above the root and the volumes")
 	f.Var(&b.stdioFDs, "stdio-fds", "stdin, stdout, stderr")
 	f.Var(&b.passFDs, "pass-fd", "HOST:GUEST, a further descriptor of the application")
@@ -75,11 +79,12 @@ func parseBootFlags(args []string) (*bootFlags, error) {
 }
 
 // bootSandbox boots the sandbox, waits for the end of its application and returns
-// its status. It calls started when the application runs.
+// its status. It calls read with the spec before anything is logged of it, and started
+// when the application runs.
 //
 // It takes the steps of gVisor's own boot command (runsc/cmd/sentry/sentrycmd) in
 // their order, without those for what the launcher never asks for.
-func bootSandbox(conf *config.Config, b *bootFlags, started func()) (unix.WaitStatus, error) {
+func bootSandbox(conf *config.Config, b *bootFlags, read func(*specs.Spec), started func()) (unix.WaitStatus, error) {
 	timer := starttime.Timer("boot")
 	timer.ReachedAt("Go code running", starttime.GoStartTime())
 	if n := unix.Getpagesize(); n != hostarch.PageSize {
@@ -89,16 +94,22 @@ func bootSandbox(conf *config.Config, b *bootFlags, started func()) (unix.WaitSt
 	ring0.InitDefault()
 	args := boot.Args{
 		ID: b.id, Conf: conf, ControllerFD: b.controllerFD, ExecFD: b.execFD,
-		GoferFDs: b.goferFDs.GetArray(), GoferMountConfs: b.goferMounts.GetArray(), StdioFDs: b.stdioFDs.GetArray(), PassFDs: b.passFDs.GetArray(),
+		GoferFDs: b.goferFDs.GetArray(), GoferMountConfs: b.goferMounts.GetArray(), GoferFilestoreFDs: b.diskFDs, StdioFDs: b.stdioFDs.GetArray(), PassFDs: b.passFDs.GetArray(),
 		NumCPU: b.cpus, CPUQuota: -1, TotalMem: b.memory, TotalHostMem: b.hostMemory,
-		Device: fd.New(-1), PinRingFD: -1, DevGoferFD: -1, PodInitConfigFD: -1, RootfsUpperTarFD: -1,
+		Device: fd.New(-1), PinRingFD: -1, DevGoferFD: -1, PodInitConfigFD: -1, RootfsUpperTarFD: b.upperFD,
 		NvidiaHostSettings: &nvconf.HostSettings{}, StartupTimer: timer,
+	}
+	for _, fd := range args.GoferFilestoreFDs {
+		// The filter does not let gVisor do it later.
+		pgalloc.IMAWorkAroundForMemFile(uintptr(fd))
 	}
 	describeHost(&args)
 	var err error
 	if args.Spec, err = readSpec(b.specFD, conf); err != nil {
 		return 0, err
 	}
+	read(args.Spec)
+	specutils.LogSpecDebug(args.Spec, conf.OCISeccomp)
 	timer.Reached("spec read")
 	proc, err := enterEmptyRoot()
 	if err != nil {
@@ -126,12 +137,17 @@ func bootSandbox(conf *config.Config, b *bootFlags, started func()) (unix.WaitSt
 	if err := reportReady(b.readyFD); err != nil {
 		return 0, err
 	}
+	if confs := b.goferMounts.GetArray(); len(confs) > 0 && confs[0].ShouldUseErofs() {
+		endWithGofer(os.Stderr)
+	}
 	l.WaitForStartSignal()
 	timer.Reached("start signal received")
 	if err := l.Run(); err != nil {
 		return 0, fmt.Errorf("start application: %w", err)
 	}
-	timer.Log()
+	if log.IsLogging(log.Info) {
+		timer.Log() // it draws charts, wherever the log goes
+	}
 	started()
 	status := l.WaitExit()
 	log.Infof("application exiting with %+v", status)
@@ -163,7 +179,6 @@ func readSpec(fd int, conf *config.Config) (*specs.Spec, error) {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, fmt.Errorf("read spec: %w", err)
 	}
-	specutils.LogSpecDebug(spec, conf.OCISeccomp)
 	return spec, nil
 }
 

@@ -17,10 +17,10 @@ import (
 	"syscall"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/cpuid"
 	"gvisor.dev/gvisor/pkg/log"
-	"gvisor.dev/gvisor/pkg/sentry/seccheck"
 	"gvisor.dev/gvisor/runsc/config"
 	"gvisor.dev/gvisor/runsc/flag"
 
@@ -44,6 +44,10 @@ type options struct {
 	errnos   string
 	// container is the name of the root container.
 	container string
+	// disk are the files for what the sandbox writes to the disk.
+	disk wire.DiskFiles
+	// private is how many variables have values that are written nowhere.
+	private int
 }
 
 func run(argv []string) int {
@@ -69,6 +73,8 @@ func run(argv []string) int {
 	flags.BoolVar(&opts.nobody, wire.FlagNobody, false, "become nobody")
 	flags.StringVar(&opts.logLevel, wire.FlagLogLevel, "warning", "warning, info or debug")
 	flags.StringVar(&opts.errnos, wire.FlagErrnos, "", "errors that actions of the seccomp profile stand for")
+	flags.IntVar(&opts.private, wire.FlagPrivate, 0, "how many of the first variables have values that are not logged")
+	flags.Var(&opts.disk, wire.FlagDisk, "FD:SIZE, a file for what is written to the root or a volume, where that goes to the disk")
 	config.RegisterFlags(flags)
 	if err := flags.Parse(argv[1:]); err != nil {
 		return wire.ExitUsage
@@ -99,6 +105,9 @@ func bootSentry(opts *options, flags *flag.FlagSet) int {
 		fmt.Fprintf(os.Stderr, "boot: %v\n", err)
 		return wire.ExitUsage
 	}
+	for _, d := range opts.disk {
+		sandbox.diskFDs = append(sandbox.diskFDs, d.FD)
+	}
 	conf, err := config.NewFromFlags(flags)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "configure sentry: %v\n", err)
@@ -108,24 +117,9 @@ func bootSentry(opts *options, flags *flag.FlagSet) int {
 	// filter would kill.
 	_ = time.Local.String()
 
-	if opts.nobody {
-		if err := becomeNobody(); err != nil {
-			fmt.Fprintf(os.Stderr, "become nobody: %v\n", err)
-			return wire.ExitBootFailed
-		}
+	if code := passGate(opts, conf); code != wire.ExitOK {
+		return code
 	}
-	prepare(conf)
-	if !waitGate(opts.gateFD) {
-		return wire.ExitGateClosed
-	}
-
-	if opts.exitFD >= 0 {
-		if err := confineExitRecord(opts.exitFD); err != nil {
-			fmt.Fprintf(os.Stderr, "confine exit record: %v\n", err)
-			return wire.ExitBootFailed
-		}
-	}
-
 	clients := &sessions{current: &currentKernel{}}
 	if err := clients.current.track(); err != nil {
 		fmt.Fprintf(os.Stderr, "track kernel: %v\n", err)
@@ -139,9 +133,16 @@ func bootSentry(opts *options, flags *flag.FlagSet) int {
 	// ended by itself: a host that shuts down sends them.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT)
-	status, err := bootSandbox(conf, sandbox, settleHeap)
+	out := &concealer{next: os.Stderr}
+	status, err := bootSandbox(conf, sandbox, func(spec *specs.Spec) {
+		clients.environment = spec.Process.Env
+		out.conceal(spec.Process.Env, opts.private)
+		if len(out.values) > 0 {
+			log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: out}})
+		}
+	}, settleHeap)
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "%v\n", err)
+		fmt.Fprintf(out, "%v\n", err)
 		return wire.ExitBootFailed
 	}
 	if opts.exitFD >= 0 {
@@ -159,14 +160,42 @@ func bootSentry(opts *options, flags *flag.FlagSet) int {
 	return status.ExitStatus()
 }
 
+// passGate gives up privileges and waits until this process is on record. It returns the
+// code to exit with if the sandbox must not be booted.
+func passGate(opts *options, conf *config.Config) int {
+	if opts.nobody {
+		if err := becomeNobody(); err != nil {
+			fmt.Fprintf(os.Stderr, "become nobody: %v\n", err)
+			return wire.ExitBootFailed
+		}
+	}
+	prepare(conf)
+	if !waitGate(opts.gateFD) {
+		return wire.ExitGateClosed
+	}
+	if err := confineDiskFiles(opts.disk); err != nil {
+		fmt.Fprintf(os.Stderr, "confine files on the disk: %v\n", err)
+		return wire.ExitBootFailed
+	}
+	if opts.exitFD < 0 {
+		return wire.ExitOK
+	}
+	if err := confineExitRecord(opts.exitFD); err != nil {
+		fmt.Fprintf(os.Stderr, "confine exit record: %v\n", err)
+		return wire.ExitBootFailed
+	}
+	return wire.ExitOK
+}
+
 // prepare does what needs nothing of the sandbox and touches nothing of the host,
 // while the launcher writes its record.
 func prepare(conf *config.Config) {
 	if err := filters.Use(conf.Network == config.NetworkHost, conf.EnableRaw, conf.DirectFS); err != nil {
 		log.Warningf("No precompiled seccomp program: %v", err) // gVisor compiles one
 	}
-	seccheck.Initialize()
+	listNoTracePoints()
 	cpuid.Initialize()
+	settleFeatures(cpuid.HostFeatureSet())
 }
 
 // waitGate blocks until the launcher has written this process's identity to

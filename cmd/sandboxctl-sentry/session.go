@@ -32,6 +32,8 @@ import (
 // run out of threads because it has many commands.
 type sessions struct {
 	current *currentKernel
+	// environment is that of the application.
+	environment []string
 
 	mu   sync.Mutex
 	open []*session
@@ -72,7 +74,7 @@ func (s *sink) Name() string { return s.name }
 
 // register makes the sinks known to gVisor's control server.
 func (s *sessions) register() {
-	for name, serve := range map[string]func(*kernel.Kernel, int) error{wire.SessionSink: s.add, wire.StatesSink: writeStates} {
+	for name, serve := range map[string]func(*kernel.Kernel, int) error{wire.SessionSink: s.add, wire.StatesSink: writeStates, wire.EnvironmentSink: s.writeEnvironment} {
 		seccheck.RegisterSink(seccheck.SinkDesc{Name: name, New: func(_ map[string]any, endpoint *fd.FD) (seccheck.Sink, error) {
 			if endpoint == nil {
 				return nil, errors.New("no socket")
@@ -232,8 +234,7 @@ func commands(k *kernel.Kernel) (out []*kernel.ThreadGroup) {
 	return out
 }
 
-// writeStates writes the state of every process. It does not keep gVisor's
-// control server waiting for a client that does not read.
+// writeStates writes the state of every process.
 func writeStates(k *kernel.Kernel, socket int) error {
 	pids := k.RootPIDNamespace()
 	states := wire.States{}
@@ -242,12 +243,24 @@ func writeStates(k *kernel.Kernel, socket int) error {
 			states[int32(pid)] = state(tg)
 		}
 	}
-	b, err := json.Marshal(states)
+	return answer(socket, states)
+}
+
+// writeEnvironment writes what the application was started with. Commands are started
+// with the same: no file has all of it.
+func (s *sessions) writeEnvironment(_ *kernel.Kernel, socket int) error {
+	return answer(socket, s.environment)
+}
+
+// answer writes a value and closes the socket. It does not keep gVisor's control server
+// waiting for a client that does not read.
+func answer(socket int, value any) error {
+	b, err := json.Marshal(value)
 	if err != nil {
-		return errors.Join(fmt.Errorf("encode states: %w", err), unix.Close(socket))
+		return errors.Join(fmt.Errorf("encode answer: %w", err), unix.Close(socket))
 	}
 	go func() {
-		f := os.NewFile(uintptr(socket), "states")
+		f := os.NewFile(uintptr(socket), "answer")
 		_, _ = f.Write(b) // the client may be gone
 		_ = f.Close()
 	}()

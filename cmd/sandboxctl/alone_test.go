@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"sandboxctl.dev/cmd/sandboxctl/world"
 )
 
 // A verb that is built alone does what it does among all others, its errors and its help
@@ -34,7 +36,7 @@ func TestVerbAlone(t *testing.T) {
 			}
 			run := func(whole bool) (code int, out, err string) {
 				var stdout, stderr bytes.Buffer
-				a := &app{stdin: strings.NewReader(""), stdout: &stdout, stderr: &stderr}
+				a := &app{Host: world.Host{Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr}}
 				verbs := a.alone(args)
 				if whole {
 					verbs = nil

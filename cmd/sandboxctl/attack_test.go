@@ -16,6 +16,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/untrusted"
+	"sandboxctl.dev/cmd/sandboxctl/world"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
 )
@@ -231,7 +232,7 @@ func TestAttacksPolicies(t *testing.T) {
 		must(t, os.WriteFile(policy, []byte(head+c.policy+"\n"), 0o644))
 		must(t, os.WriteFile(manifest, []byte(strings.ReplaceAll(strings.Join(attackHead, "\n"), attackNumber, "a")+"\n  "+c.line+"\n"), 0o644))
 		var out, errs bytes.Buffer
-		a := &app{stdin: strings.NewReader(""), stdout: &out, stderr: &errs}
+		a := &app{Host: world.Host{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs}}
 		code := a.run(t.Context(), []string{"--state", filepath.Join(dir, "none"), "--policy", policy, "validate", manifest})
 		if code != 1 || !strings.Contains(errs.String(), c.want) {
 			t.Errorf("%s: exit code %d: %s, expected %q", name, code, errs.String(), c.want)

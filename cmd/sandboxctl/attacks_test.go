@@ -87,6 +87,7 @@ func attacks(allowed string, others []string) []attack {
 	l.numbers()
 	l.privileges()
 	l.shapes()
+	l.stores()
 	return l
 }
 
@@ -163,7 +164,8 @@ func (l *attackList) names() {
 		l.spec("variable's name, "+name, "spec.env[0].name", "env: [{value: x, name: "+quote(s)+"}]")
 	}
 	l.spec("variable's value, NUL", "spec.env[0].value", `env: [{name: A, value: "a\0b"}]`)
-	l.spec("variable from a secret", "spec.env[0].valueFrom", `env: [{name: A, valueFrom: {secret: {name: a, key: b}}}]`)
+	l.spec("variable from a secret, path", "spec.env[0].valueFrom.secret.name", `env: [{name: A, valueFrom: {secret: {name: ../a, key: b}}}]`)
+	l.spec("variable from a secret, key", "spec.env[0].valueFrom.secret.key", `env: [{name: A, valueFrom: {secret: {name: a, key: ../b}}}]`)
 	for name, v := range map[string]string{"empty list": "[]", "empty program": `[""]`, "string": "sh", "NUL": `["a\0b"]`, "null": "[null]", "number": "[1]", "list": "[[a]]"} {
 		l.line("command, "+name, "spec.command", 7, "  command: "+v)
 	}
@@ -255,7 +257,7 @@ func (l *attackList) privileges() {
 		"spec.network.dns":   {"network: {dns: {nameservers: [8.8.8.8]}}"},
 		"spec.platform":      {"platform: kvm", "platform: ptrace", "platform: native", "platform: /evil.so"},
 		"spec.fileAccess":    {"fileAccess: direct", "fileAccess: exclusive", "fileAccess: Proxy"},
-		"spec.overlay":       {"overlay: none", "overlay: disk", "overlay: 'root:/etc'", "overlay: all:memory"},
+		"spec.overlay":       {"overlay: none", "overlay: floppy", "overlay: 'root:/etc'", "overlay: all:memory"},
 		"spec.restartPolicy": {"restartPolicy: always", "restartPolicy: unless-stopped"},
 		"spec.stopSignal":    {"stopSignal: SIGNOPE", "stopSignal: '99'", "stopSignal: 'SIGTERM; id'", "stopSignal: 0", "stopSignal: -9"},
 		"spec.suspend":       {"suspend: yes", "suspend: 'true'", "suspend: 1"},
@@ -278,13 +280,20 @@ func (l *attackList) privileges() {
 	l.add("status", "status", 8, append(slices.Clone(attackHead), "status: {phase: Running, sentryPID: 1}")...)
 	l.add("root, two", "spec.root", 6, append(slices.Clone(attackHead[:5]), "  root: {host: {}, bundle: /srv/x}")...)
 	l.line("root, none", "spec.root", 6, "  root: {}")
-	l.line("root, image", "spec.root.image", 6, "  root: {image: {ref: evil/evil}}")
+	for _, ref := range []string{
+		"archive:/etc/shadow", "oci:/proc/1/root", "archive:../x.tar", "oci:x", "archive:/srv/x/../../etc/shadow", "archive:", "local:",
+		"127.0.0.1:5000/x", "localhost/x", "[::1]:5000/x", "host.example:22/x", "169.254.169.254/latest/meta-data", "evil/../../x", "x@sha256:00", "file:///etc/shadow", "http://host.example/x", "",
+	} {
+		l.line("root, image "+ref, "spec.root.image.ref", 6, "  root: {image: {ref: "+quote(ref)+"}}")
+	}
+	l.line("root, image with options", "spec.root.image.insecure", 6, "  root: {image: {ref: x, insecure: true}}")
 	l.line("root, host with options", "spec.root.host", 6, "  root: {host: {path: /}}")
 	l.line("root, null", "spec.root", 6, "  root: null")
 	l.spec("volume, two sources", "spec.volumes[0]", "volumes: [{name: v, mountPath: /mnt, tmpfs: {}, hostPath: /srv/x}]")
 	l.spec("volume, no source", "spec.volumes[0]", "volumes: [{name: v, mountPath: /mnt}]")
-	l.spec("volume, config", "spec.volumes[0].config", "volumes: [{name: v, mountPath: /mnt, config: {name: x}}]")
-	l.spec("volume, secret", "spec.volumes[0].secret", "volumes: [{name: v, mountPath: /mnt, secret: {name: x}}]")
+	l.spec("volume, config", "spec.volumes[0].config.name", "volumes: [{name: v, mountPath: /mnt, config: {name: ../x}}]")
+	l.spec("volume, secret", "spec.volumes[0].secret.name", `volumes: [{name: v, mountPath: /mnt, secret: {name: "x/../../y"}}]`)
+	l.spec("volume, named", "spec.volumes[0].volume.name", "volumes: [{name: v, mountPath: /mnt, volume: {name: ../x}}]")
 	l.spec("volume, propagation", "spec.volumes[0].mountPropagation", "volumes: [{name: v, mountPath: /mnt, tmpfs: {}, mountPropagation: Bidirectional}]")
 	l.spec("volume, subPath", "spec.volumes[0].subPath", "volumes: [{name: v, mountPath: /mnt, tmpfs: {}, subPath: ../..}]")
 }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -10,8 +11,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/cmd/sandboxctl/await"
 	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/cmd/sandboxctl/show"
+	"sandboxctl.dev/cmd/sandboxctl/world"
+	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/checkpoint"
 	"sandboxctl.dev/launcher/companion"
 )
@@ -29,16 +33,16 @@ The state holds every secret that the sandbox holds: keep the directory private.
 		Example: `  sandboxctl checkpoint web /var/backups/web-1
   sandboxctl restore web /var/backups/web-1`,
 		Args:              exit.Args("NAME", "DIR"),
-		ValidArgsFunction: a.completeNames,
+		ValidArgsFunction: a.CompleteNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			w, err := a.once(cmd.Context())
+			w, err := a.Once(cmd.Context())
 			if err != nil {
 				return err
 			}
-			if w.status(args[0]) == nil {
-				return w.noSuch(args[0])
+			if w.Status(args[0]) == nil {
+				return w.NoSuch(args[0])
 			}
-			store, err := actual.OpenStoreReadOnly(a.state)
+			store, err := actual.OpenStoreReadOnly(a.State)
 			if err != nil {
 				return err
 			}
@@ -48,7 +52,7 @@ The state holds every secret that the sandbox holds: keep the directory private.
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.stdout, "sandbox/%s checkpointed to %s: %s in %s\n", args[0], show.Clean(args[1]), show.Bytes(info.StateBytes), time.Since(begun).Round(time.Millisecond))
+			fmt.Fprintf(a.Stdout, "sandbox/%s checkpointed to %s: %s in %s\n", args[0], show.Clean(args[1]), show.Bytes(info.StateBytes), time.Since(begun).Round(time.Millisecond))
 			return nil
 		},
 	}
@@ -74,20 +78,20 @@ fresh one follows after the backoff.`,
 		Example: `  sandboxctl restore web /var/backups/web-1 --wait
   sandboxctl restore web /var/backups/web-1 --dry-run`,
 		Args:              exit.Args("NAME", "DIR"),
-		ValidArgsFunction: a.completeNames,
+		ValidArgsFunction: a.CompleteNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := args[0]
 			dir, err := filepath.Abs(args[1])
 			if err != nil {
 				return fmt.Errorf("find checkpoint: %w", err)
 			}
-			w, err := a.once(cmd.Context())
+			w, err := a.Once(cmd.Context())
 			if err != nil {
 				return err
 			}
-			e := w.in.Desired.Lookup(name)
+			e := w.In.Desired.Lookup(name)
 			if e == nil {
-				return w.noSuch(name)
+				return w.NoSuch(name)
 			}
 			if e.Sandbox.Spec.Suspend {
 				return fmt.Errorf("restore %s: its manifest suspends it; set spec.suspend to false first", name)
@@ -96,29 +100,43 @@ fresh one follows after the backoff.`,
 			if err != nil {
 				return err
 			}
-			if err := checkpoint.CheckManifest(cmd.Context(), e.Sandbox, dir, path); err != nil {
+			if err := a.checkRestorable(cmd.Context(), w, e, dir, path); err != nil {
 				return fmt.Errorf("restore %s: %w", name, err)
 			}
 			if dryRun {
-				fmt.Fprintf(a.stdout, "sandbox/%s can be restored from %s\n", name, show.Clean(dir))
+				fmt.Fprintf(a.Stdout, "sandbox/%s can be restored from %s\n", name, show.Clean(dir))
 				return nil
 			}
 			token := actual.NewUID()
-			if err := a.request(actual.Request{Kind: actual.RequestRestart, Name: name, Token: token, Checkpoint: dir}); err != nil {
+			if err := a.Request(actual.Request{Kind: actual.RequestRestart, Name: name, Token: token, Checkpoint: dir}); err != nil {
 				return err
 			}
-			fmt.Fprintf(a.stdout, "sandbox/%s restore requested\n", name)
-			a.noteDaemon(w)
+			fmt.Fprintf(a.Stdout, "sandbox/%s restore requested\n", name)
+			a.NoteDaemon(w)
 			if !wait {
 				return nil
 			}
-			return a.waitFor(cmd.Context(), []string{name}, forToken(map[string]string{name: token}), timeout)
+			return await.Until(cmd.Context(), &a.Host, []string{name}, await.Restored(token), timeout)
 		},
 	}
 	fl := cmd.Flags()
-	fl.BoolVar(&wait, "wait", false, "wait until the sandbox runs again")
+	fl.BoolVar(&wait, "wait", false, "wait until the sandbox runs again; an error if it was started afresh instead")
 	fl.DurationVar(&timeout, "timeout", time.Minute, "how long to wait")
 	fl.BoolVar(&dryRun, "dry-run", false, "only say whether it could be restored")
 	fl.StringVar(&sentry, "sentry", "", "sentry binary of the daemon (default: sandboxctl-sentry beside this program)")
 	return cmd
+}
+
+// checkRestorable says why a sandbox can't be restored from a directory, nil if it can.
+func (a *app) checkRestorable(ctx context.Context, w *world.World, e *desired.Entry, dir, sentryPath string) error {
+	policy, err := a.HostPolicy()
+	if err != nil {
+		return err
+	}
+	root, err := a.RootImage(w, e)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return checkpoint.CheckManifest(ctx, e.Sandbox, policy, root.Setup(), dir, sentryPath)
 }

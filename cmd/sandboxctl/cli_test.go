@@ -7,22 +7,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/untrusted"
+	"sandboxctl.dev/cmd/sandboxctl/entry"
 	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/world"
 	"sandboxctl.dev/gofer/sandboxlog"
 	"sandboxctl.dev/launcher/wire"
-	"sandboxctl.dev/reconcile"
 )
 
 func must(t testing.TB, err error) {
@@ -59,7 +58,7 @@ func newCLI(t *testing.T) *cli {
 func (c *cli) run(args ...string) int {
 	c.out.Reset()
 	c.err.Reset()
-	a := &app{stdin: strings.NewReader(webManifest), stdout: &c.out, stderr: &c.err}
+	a := &app{Host: world.Host{Stdin: strings.NewReader(webManifest), Stdout: &c.out, Stderr: &c.err}}
 	return a.run(c.t.Context(), append([]string{"--manifests", c.manifests, "--state", c.state}, args...))
 }
 
@@ -103,14 +102,14 @@ func TestExitCodes(t *testing.T) {
 		{"get -o name", exit.OK, "web\n", ""},
 		{"get nosuch", exit.Failure, "", `no sandbox "nosuch"; there are web`},
 		{"plan", exit.OK, "create", "the daemon is not running"},
-		{"validate", exit.OK, "1 sandboxes are valid", ""},
+		{"validate", exit.OK, "1 sandbox is valid", ""},
 		{"validate " + broken, exit.Failure, "", "broken.yaml"},
 		{"validate -o json " + broken, exit.Failure, "broken.yaml", ""},
 		{"validate " + other + "nosuch", exit.Failure, "", "no such file"},
 		{"diff -f " + same, exit.OK, "", ""},
-		{"diff -f " + other, exitDiffers, "+", ""},
-		{"diff -f " + broken, exitDiffError, "", "broken.yaml"},
-		{"diff", exitDiffError, "", "expected -f FILE"},
+		{"diff -f " + other, 1, "+", ""},
+		{"diff -f " + broken, 2, "", "broken.yaml"},
+		{"diff", 2, "", "expected -f FILE"},
 		{"diff --nonsense", exit.Usage, "", "unknown flag"},
 		{"logs web", exit.Failure, "", "has `sandboxctl daemon` ever run"},
 		{"wait web --for=ready --timeout 1ms", exit.Timeout, "", "timed out after 1ms: web is Pending"},
@@ -174,7 +173,7 @@ func TestEnvironment(t *testing.T) {
 	c.records("web")
 	run := func(args ...string) (int, string, string) {
 		var out, err bytes.Buffer
-		a := &app{stdin: strings.NewReader(""), stdout: &out, stderr: &err}
+		a := &app{Host: world.Host{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &err}}
 		return a.run(t.Context(), args), out.String(), err.String()
 	}
 	t.Setenv("SANDBOXCTL_STATE", c.state)
@@ -212,9 +211,9 @@ func TestCheckRoot(t *testing.T) {
 			root.InitDefaultHelpCmd()
 			cmd, _, err := root.Find(strings.Fields(args))
 			must(t, err)
-			a.manifests, a.state = defaultManifests, defaultState
+			a.Manifests, a.State = entry.DefaultManifests, entry.DefaultState
 			if own {
-				a.state = "/home/me/state"
+				a.State = "/home/me/state"
 			}
 			err = a.checkRoot(cmd, 1000)
 			if (err != nil) != (refused && !own) {
@@ -234,9 +233,9 @@ func TestCompleteNames(t *testing.T) {
 	t.Parallel()
 	c := newCLI(t)
 	complete := func(args ...string) string {
-		a := &app{state: c.state}
+		a := &app{Host: world.Host{State: c.state}}
 		cmd := &cobra.Command{}
-		names, dir := a.completeNames(cmd, args, "")
+		names, dir := a.CompleteNames(cmd, args, "")
 		if dir != cobra.ShellCompDirectiveNoFileComp {
 			t.Errorf("%v: files are offered", args)
 		}
@@ -254,41 +253,13 @@ func TestCompleteNames(t *testing.T) {
 	if got := complete("web"); got != "" {
 		t.Errorf("a second name is offered: %q", got)
 	}
-	a := &app{state: c.state}
-	if got, _ := a.completeMore(nil, []string{"web"}, ""); strings.Join(got, " ") != "db" {
+	a := &app{Host: world.Host{State: c.state}}
+	if got, _ := a.CompleteMore(nil, []string{"web"}, ""); strings.Join(got, " ") != "db" {
 		t.Errorf("of a verb with several names: %q", got)
 	}
 	must(t, os.Chmod(c.state, 0o777)) // others may write it: not believed
 	if got := complete(); got != "" {
 		t.Errorf("%q", got)
-	}
-}
-
-func TestSinceTime(t *testing.T) {
-	t.Parallel()
-	for s, want := range map[string]time.Time{
-		"": {}, "0": someTime, "5m": someTime.Add(-5 * time.Minute), "1h30m0.5s": someTime.Add(-90*time.Minute - 500*time.Millisecond),
-		"2026-01-02T03:04:05Z":           time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
-		"2026-01-02T03:04:05.000000006Z": someTime,
-		"2026-01-02T05:04:05+02:00":      time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
-		"1d":                             someTime.Add(-24 * time.Hour),
-		"1.5d":                           someTime.Add(-36 * time.Hour),
-		"1w2d3h":                         someTime.Add(-(9*24 + 3) * time.Hour),
-		"2026-01-02":                     time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC),
-		"2026-01-02 03:04":               time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC),
-		"2026-01-02 03:04:05":            time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
-		"2026-01-02T03:04":               time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC),
-		"12:00":                          time.Date(someTime.Year(), someTime.Month(), someTime.Day(), 12, 0, 0, 0, time.UTC),
-	} {
-		if got, err := sinceTime(s, someTime); err != nil || !got.Equal(want) {
-			t.Errorf("%q: %v %v, expected %v", s, got, err, want)
-		}
-	}
-	for _, bad := range []string{"5", "-5m", "5 m", "yesterday", "-1d", "d", "xd", "1d2w", "1dx", "2026-13-02", "2026-01-02 25:00", "99999999d"} {
-		var e *exit.Error
-		if got, err := sinceTime(bad, someTime); !errors.As(err, &e) || e.Code != exit.Usage {
-			t.Errorf("%q: %v %v", bad, got, err)
-		}
 	}
 }
 
@@ -325,7 +296,7 @@ func TestLogs(t *testing.T) {
 	// Following ends when the caller has had enough, as it should.
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	a := &app{stdout: &c.out, stderr: &c.err}
+	a := &app{Host: world.Host{Stdout: &c.out, Stderr: &c.err}}
 	if code := a.run(ctx, []string{"--state", c.state, "logs", "-f", "web"}); code != 0 {
 		t.Errorf("%d %s", code, c.err.String())
 	}
@@ -399,52 +370,51 @@ func TestExecFlags(t *testing.T) {
 	}
 }
 
-func TestNoSuch(t *testing.T) {
+// -o is completed with what its verb takes.
+func TestCompleteOutputs(t *testing.T) {
 	t.Parallel()
-	w := &world{}
-	if got := w.noSuch("x").Error(); got != `no sandbox "x"; there are none` {
-		t.Error(got)
-	}
-	for n := range strings.FieldsSeq("a b c d e f g h i") {
-		w.statuses = append(w.statuses, reconcile.Status{Name: n})
-		if got := w.noSuch("x").Error(); n == "b" && got != `no sandbox "x"; there are a, b` || n == "i" && !strings.Contains(got, "see `sandboxctl get`") {
-			t.Error(got)
+	for verb, want := range map[string]string{
+		"get": "wide json yaml manifest name", "events": "json", "plan": "json yaml", "ps": "json", "version": "json",
+	} {
+		var out strings.Builder
+		a := &app{Host: world.Host{Stdin: strings.NewReader(""), Stdout: &out, Stderr: t.Output()}}
+		if code := a.run(t.Context(), []string{cobra.ShellCompNoDescRequestCmd, verb, "-o", ""}); code != 0 {
+			t.Errorf("%s: exit code %d", verb, code)
 		}
-	}
-	if s := w.status("c"); s == nil || s.Name != "c" || w.status("x") != nil {
-		t.Errorf("%v", s)
+		offered, _, _ := strings.Cut(out.String(), ":")
+		if got := strings.Join(strings.Fields(offered), " "); got != want {
+			t.Errorf("%s: %q, expected %q", verb, got, want)
+		}
 	}
 }
 
-func TestExpand(t *testing.T) {
+// Nothing that an error quotes is obeyed by a terminal.
+func TestErrorsAreClean(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	for _, f := range []string{"b.yaml", "a.yml", "sub/c.json", "sub/d.txt", ".hidden.yaml", ".git/e.yaml", "f.yaml~"} {
-		p := filepath.Join(dir, f)
-		must(t, os.MkdirAll(filepath.Dir(p), 0o700))
-		must(t, os.WriteFile(p, nil, 0o600))
-	}
-	ins, err := expand(dir)
-	var files []string
-	for _, in := range ins {
-		files = append(files, strings.TrimPrefix(in.path, dir+"/"))
-	}
-	if err != nil || !slices.Equal(files, []string{"a.yml", "b.yaml", "sub/c.json"}) {
-		t.Errorf("%v %v", files, err)
-	}
-	for _, one := range []string{"-", filepath.Join(dir, "sub/d.txt"), filepath.Join(dir, ".hidden.yaml")} {
-		if files, err := expand(one); err != nil || !slices.Equal(files, []input{{path: one}}) {
-			t.Errorf("%s: %v %v", one, files, err)
+	for _, name := range []string{"\x1b[2J.yaml", "\u009b2J.yaml", "\x07.yaml", "\u202e.yaml"} {
+		must(t, os.Symlink("nosuch", filepath.Join(dir, name)))
+		for _, args := range [][]string{
+			{"validate", filepath.Join(dir, name)},
+			{"validate", dir},
+			{"apply", "-f", dir},
+			{"get", name},
+			{"logs", name},
+			{name},
+			{"--state", filepath.Join(dir, name), "logs", "a"},
+			{"--manifests", filepath.Join(dir, name), "validate"},
+		} {
+			var out, errs bytes.Buffer
+			a := &app{Host: world.Host{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs}}
+			all := append([]string{"--state", filepath.Join(dir, "none"), "--manifests", filepath.Join(dir, "none")}, args...)
+			if code := a.run(t.Context(), all); code == 0 {
+				t.Errorf("%q succeeds", args)
+			}
+			for l := range strings.Lines(out.String() + errs.String()) {
+				if i := strings.IndexFunc(strings.TrimSuffix(l, "\n"), untrusted.Obeyed); i >= 0 {
+					t.Errorf("%q: %q", args, l)
+				}
+			}
 		}
-	}
-	// A directory is what is in it also when its own name begins with a dot.
-	if files, err := expand(filepath.Join(dir, ".git")); err != nil || len(files) != 1 {
-		t.Errorf("%v %v", files, err)
-	}
-	if _, err := expand(filepath.Join(dir, "nosuch")); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("%v", err)
-	}
-	if _, err := expand(t.TempDir()); err == nil {
-		t.Error("a directory without manifests is fine")
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/hosttest"
 	"sandboxctl.dev/cmd/sandboxctl/ocicmd"
 	"sandboxctl.dev/launcher/proc/proctest"
 )
@@ -45,10 +46,7 @@ func newClient(t *testing.T, programs ...string) *client {
 	requireHost(t)
 	for _, p := range programs {
 		if _, err := exec.LookPath(p); err != nil {
-			if os.Getenv("SANDBOXCTL_E2E") == "require" {
-				t.Fatalf("%v; `make setup` installs it", err)
-			}
-			t.Skip(err)
+			hosttest.Lacks(t, "%v; `make setup` installs it", err)
 		}
 	}
 	c := &client{t: t, work: t.TempDir()}

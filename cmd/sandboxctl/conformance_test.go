@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/companion"
@@ -119,7 +120,7 @@ func realHostStore(t *testing.T, opts launcher.Options) (*reconciletest.Host, *a
 		if what == "gofer" {
 			id = r.Gofer
 		}
-		p, err := actual.Open(*id)
+		p, err := process.Open(*id)
 		must(t, err)
 		defer p.Close()
 		must(t, p.Signal(unix.SIGKILL))
@@ -171,7 +172,7 @@ func TestMisbehaviour(t *testing.T) {
 		stubGarbage:    "read answer",
 		stubHuge:       "longer than|invalid character",
 		stubRefuses:    "no  [31msuch file",
-		stubNoGofer:    "the gofer said: gofer: no reason",
+		stubNoGofer:    "the gofer reported: gofer: no reason",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -181,7 +182,7 @@ func TestMisbehaviour(t *testing.T) {
 			}
 			h := realHost(t, opts)
 			for range 2 {
-				err := h.Create(t.Context(), h.Entry(name, "a"), nil)
+				err := h.Create(t.Context(), h.Entry(name, "a"), nil, "")
 				if err == nil {
 					t.Fatal("it was created")
 				}
@@ -217,7 +218,7 @@ func TestStubborn(t *testing.T) {
 		known bool
 		least time.Duration
 	}{stubGood: {known: true}, stubStubborn: {least: 300 * time.Millisecond}} {
-		must(t, h.Create(t.Context(), h.Entry(name, "a"), nil))
+		must(t, h.Create(t.Context(), h.Entry(name, "a"), nil, ""))
 		began := time.Now()
 		must(t, h.Destroy(t.Context(), name, actual.Ending{Reason: "Test", StopSignal: "SIGTERM", Grace: max(c.least, time.Minute*time.Duration(b2i(c.known)))}))
 		if took := time.Since(began); took < c.least {
@@ -247,7 +248,7 @@ func b2i(b bool) int {
 func TestStopInterrupted(t *testing.T) {
 	requireHost(t)
 	h := realHost(t, stubOptions(t))
-	must(t, h.Create(t.Context(), h.Entry(stubStubborn, "a"), nil))
+	must(t, h.Create(t.Context(), h.Entry(stubStubborn, "a"), nil, ""))
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	end := actual.Ending{Reason: "Test", StopSignal: "SIGTERM", Grace: time.Hour}
@@ -256,7 +257,7 @@ func TestStopInterrupted(t *testing.T) {
 	}
 	s, err := h.Observe(t.Context())
 	must(t, err)
-	if o := s.Sandboxes[0]; o.Sentry != actual.Alive || o.Gofer != actual.Alive || o.Record.Phase != actual.PhaseStopping || o.Record.Ending.Reason != "Test" {
+	if o := s.Sandboxes[0]; o.Sentry != process.Alive || o.Gofer != process.Alive || o.Record.Phase != actual.PhaseStopping || o.Record.Ending.Reason != "Test" {
 		t.Errorf("%+v %+v", o, o.Record)
 	}
 	end.Grace = 0
@@ -270,19 +271,19 @@ func TestStopInterrupted(t *testing.T) {
 func TestAnotherBoot(t *testing.T) {
 	requireHost(t)
 	h := realHost(t, stubOptions(t))
-	must(t, h.Create(t.Context(), h.Entry(stubGood, "a"), nil))
+	must(t, h.Create(t.Context(), h.Entry(stubGood, "a"), nil, ""))
 	must(t, h.Destroy(t.Context(), stubGood, actual.Ending{Reason: "Test"}))
 	s, err := h.Observe(t.Context())
 	must(t, err)
 	rec := s.Sandboxes[0].Record.Clone()
 	rec.Phase, rec.BootID, rec.Cgroups = actual.PhaseRunning, "another", []string{"/sys/fs/cgroup/none/sandboxctl/" + stubGood}
-	rec.Sentry = &actual.Identity{PID: 4242, Inode: 1, StartTime: 1, BootID: "another"}
+	rec.Sentry = &process.Identity{PID: 4242, Inode: 1, StartTime: 1, BootID: "another"}
 	// The state directory is where the bad entry is not.
 	store, err := actual.OpenStore(filepath.Dir(h.Bad(stubGood).Sandbox.Spec.Root.Dir))
 	must(t, err)
 	must(t, errors.Join(store.Put(rec), store.Close()))
 	must(t, h.Destroy(t.Context(), stubGood, actual.Ending{Reason: "HostRebooted"}))
-	must(t, h.Create(t.Context(), h.Entry(stubGood, "a"), nil))
+	must(t, h.Create(t.Context(), h.Entry(stubGood, "a"), nil, ""))
 	must(t, h.Destroy(t.Context(), stubGood, actual.Ending{Reason: "Test"}))
 	must(t, h.Forget(t.Context(), stubGood))
 	must(t, h.Check())

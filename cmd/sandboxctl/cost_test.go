@@ -19,14 +19,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/hosttest"
+	"sandboxctl.dev/actual/process"
 )
 
 // TestGetSystemCalls bounds what `get` asks of the kernel for each sandbox that runs:
 // a look at a fleet is system calls for the most part.
 func TestGetSystemCalls(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("the state directory and the manifests must be root's")
-	}
+	hosttest.NeedsRoot(t, "the state directory and the manifests must be root's")
 	const few, many = 4, 20
 	for what, of := range map[string]func(*testing.T, *cli, int){
 		"running": putLive, "running, in a directory below": putLiveBelow, "stopped": putStopped,
@@ -36,7 +36,7 @@ func TestGetSystemCalls(t *testing.T) {
 				c := newCLI(t)
 				must(t, os.Chmod(c.manifests, 0o755))
 				of(t, c, n)
-				counts := make([]int, 3) // the runtime of Go makes some more now and then
+				counts := make([]int, 9) // the runtime of Go makes some more, on a busy machine nearly always
 				for i := range counts {
 					var out bytes.Buffer
 					counts[i] = systemCalls(t, &out, filepath.Join(binDir, "sandboxctl"), "--manifests", c.manifests, "--state", c.state, "get", "-o", "name")
@@ -48,8 +48,9 @@ func TestGetSystemCalls(t *testing.T) {
 			}
 			each := float64(least(many)-least(few)) / (many - few)
 			t.Logf("%.1f system calls for each sandbox", each)
-			if each < 4 || each > 24 {
-				t.Errorf("%.1f system calls for each sandbox, expected at most 24", each)
+			// Beside many other tests up to 21.8 were counted, of the same programs.
+			if each < 4 || each > 23 {
+				t.Errorf("%.1f system calls for each sandbox, expected at most 20", each)
 			}
 		})
 	}
@@ -90,14 +91,14 @@ func putStopped(t *testing.T, c *cli, n int) {
 }
 
 // sleeper starts a process that does nothing until the end of the test.
-func sleeper(t *testing.T) *actual.Identity {
+func sleeper(t *testing.T) *process.Identity {
 	t.Helper()
 	cmd := exec.Command("sleep", "1000")
 	fd := -1
 	cmd.SysProcAttr = &unix.SysProcAttr{PidFD: &fd}
 	must(t, cmd.Start())
 	t.Cleanup(func() { _, _ = cmd.Process.Kill(), cmd.Wait() })
-	id, err := actual.Identify(fd, cmd.Process.Pid)
+	id, err := process.Identify(fd, cmd.Process.Pid)
 	must(t, errors.Join(err, unix.Close(fd)))
 	return &id
 }

@@ -18,7 +18,7 @@ func TestCrashStartFailed(t *testing.T) {
 	requireHost(t)
 	_, err := crashable()
 	must(t, err)
-	for _, at := range []moment{{"after", "sentry-gate", 1}, {"before", "start-root", 1}, {"after", "start-root", 1}, {"before", "kill-sentry", 1}, {"after", "kill-sentry", 1}} {
+	for _, at := range []moment{momentOf("after sentry-gate"), momentOf("before start-root"), momentOf("after start-root"), momentOf("before kill-sentry"), momentOf("after kill-sentry")} {
 		for what, c := range map[string]struct{ command, policy, want string }{
 			"missing":     {"/bin/nosuch", "Always", "command not found in the sandbox: /bin/nosuch"},
 			"not in PATH": {"nosuch", "OnFailure", "command not found in the sandbox: nosuch"},

@@ -24,6 +24,7 @@ import (
 	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/invariants"
 	"sandboxctl.dev/launcher/netns"
+	"sandboxctl.dev/launcher/volume"
 )
 
 // crashDir is where crashable has built, for TestMain to remove.
@@ -36,7 +37,7 @@ var crashable = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	crashDir = dir
-	cmd := exec.Command("go", "build", "-trimpath", "-tags", "crashpoints", "-o", dir, ".", "../sandboxctl-gofer")
+	cmd := exec.Command("go", "build", "-trimpath", "-tags", "crashpoints", "-o", dir, ".", "../sandboxctl-gofer", "../sandboxctl-image")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build with crash points: %w\n%s", err, out)
@@ -48,13 +49,19 @@ var crashable = sync.OnceValues(func() (string, error) {
 type moment struct {
 	when, point string
 	n           int
+	// hold says that the process is held there while its daemon is killed.
+	hold bool
 }
 
 func (m moment) String() string {
 	if m.point == "" {
 		return ""
 	}
-	return fmt.Sprintf("%s %s %d", m.when, m.point, m.n)
+	s := fmt.Sprintf("%s %s %d", m.when, m.point, m.n)
+	if m.hold {
+		return "hold " + s
+	}
+	return s
 }
 
 // key is a moment without its number.
@@ -66,7 +73,7 @@ func parseMoment(line string) (moment, bool) {
 		return moment{}, false
 	}
 	n, err := strconv.Atoi(f[2])
-	return moment{f[0], f[1], n}, err == nil
+	return moment{when: f[0], point: f[1], n: n}, err == nil
 }
 
 // crashWorld is one state directory with one sandbox, "web", and what is around
@@ -78,6 +85,9 @@ type crashWorld struct {
 	past  []string // cgroup names of every sandbox there ever was
 	inner *netns.Namespace
 	netns string
+	image string // a reference to the image of serve
+	// converged says whether the last armed daemon had nothing left to do.
+	converged bool
 
 	cleared sync.Once
 	stop    chan struct{}
@@ -95,6 +105,7 @@ func newCrashWorld(t *testing.T) *crashWorld {
 	must(t, os.WriteFile(filepath.Join(w.dir, "root/bin/busybox"), b, 0o755))
 	must(t, os.Symlink("busybox", filepath.Join(w.dir, "root/bin/sh")))
 	must(t, unix.Mkfifo(filepath.Join(w.dir, "points/release"), 0o600))
+	must(t, os.WriteFile(w.path("secret.env"), []byte("SECRET=of-the-file\n"), 0o600))
 	must(t, os.WriteFile(w.path("policy.yaml"), []byte(policyFor(w.dir)), 0o644))
 	// One that is not wanted to run: a directory without any manifest would be
 	// another story.
@@ -116,11 +127,14 @@ func (w *crashWorld) manifest(name, spec string) {
 }
 
 // web is the manifest of the sandbox: what it writes, and how long it may take
-// to leave.
+// to leave. Its volume belongs to another group for each word. It writes nothing without the secrets that it was started with: every
+// start, and every start that was resumed, gives them to its sentry and its gofer.
 func (w *crashWorld) web(word, grace string, more ...string) {
 	w.Helper()
-	w.manifest("web", "  command: [/bin/sh, -c, 'trap \"exit 0\" TERM; echo "+word+" >> /data/runs; /bin/busybox sleep 100000 & wait']\n"+
-		"  volumes: [{name: data, mountPath: /data, hostPath: "+w.path("data")+"}]\n"+
+	w.manifest("web", "  command: [/bin/sh, -c, 'trap \"exit 0\" TERM; test \"$SECRET $0\" = \"of-the-file of-the-file\" && /bin/busybox grep -q of-the-file /keys/secret && echo "+word+
+		" >> /kept/runs && echo "+word+" >> /data/runs; /bin/busybox sleep 100000 & wait', $(SECRET)]\n"+
+		"  envFrom: [{file: "+w.path("secret.env")+", onChange: ignore}]\n"+
+		"  volumes: [{name: data, mountPath: /data, hostPath: "+w.path("data")+"}, {mountPath: /kept, volume: {name: kept}, subPath: of/web, ownership: {gid: "+strconv.Itoa(int(word[0]))+", when: onRootMismatch}}, {name: keys, mountPath: /keys, secret: {onChange: ignore, files: {secret: "+w.path("secret.env")+"}}}]\n"+
 		"  resources: {cpu: 500m, memory: 256Mi, pids: 100}\n  backoff: {initial: 50ms}\n  terminationGracePeriod: "+grace+"\n"+strings.Join(more, ""))
 }
 
@@ -132,6 +146,32 @@ func (w *crashWorld) runs() string {
 		w.Fatal(err)
 	}
 	return strings.Join(strings.Fields(string(b)), " ")
+}
+
+// kept looks that the named volume is whole, and has what the application has written. It
+// is there if the application ever ran, and stays when the sandbox goes.
+func (w *crashWorld) kept() {
+	w.Helper()
+	if w.runs() == "" {
+		return
+	}
+	b, err := os.ReadFile(w.path("s/volumes/kept/data/of/web/runs"))
+	must(w.T, err)
+	if got := strings.Join(strings.Fields(string(b)), " "); got != w.runs() {
+		w.Errorf("the volume has %q, expected %q", got, w.runs())
+	}
+	// Also the directory on the way to it was given away, whenever its maker was killed.
+	var st unix.Stat_t
+	must(w.T, unix.Stat(w.path("s/volumes/kept/data/of"), &st))
+	if st.Gid == 0 || st.Mode&0o7777 != 0o755 {
+		w.Errorf("the directory of subPath belongs to group %d and has the mode %o", st.Gid, st.Mode)
+	}
+	store, err := volume.Look(w.store.RootDir())
+	must(w.T, err)
+	defer store.Close()
+	if e, err := store.Look("kept"); err != nil || e.Problem != "" {
+		w.Errorf("the volume: %+v, %v", e, err)
+	}
 }
 
 // rec is the record of the sandbox, nil if there is none (yet).
@@ -187,7 +227,8 @@ func (w *crashWorld) converge() {
 
 // armed runs a daemon with its crash points, to be killed at a moment; the zero
 // one is none. At a moment in the gofer it is the daemon that dies, or with
-// goferDies the gofer. It returns every moment that was passed, in order.
+// goferDies the gofer; at one in a pull it is the pull, or if it is held the daemon. It
+// returns every moment that was passed, in order.
 func (w *crashWorld) armed(at moment, goferDies bool) (trace []moment, killed bool) {
 	w.Helper()
 	program, err := crashable()
@@ -197,12 +238,13 @@ func (w *crashWorld) armed(at moment, goferDies bool) (trace []moment, killed bo
 	cmd, out := w.once(program, "SANDBOXCTL_CRASHPOINTS="+w.path("points"))
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	if strings.HasPrefix(at.point, "gofer.") {
+	if at.hold || strings.HasPrefix(at.point, "gofer.") {
 		killed, err = w.killHeld(cmd, ended, goferDies)
 	} else {
 		err = <-ended
 	}
 	status, _ := cmd.ProcessState.Sys().(interface{ Signaled() bool })
+	w.converged = err == nil
 	switch {
 	case status != nil && status.Signaled():
 		killed = true
@@ -214,6 +256,7 @@ func (w *crashWorld) armed(at moment, goferDies bool) (trace []moment, killed bo
 	for line := range strings.Lines(string(b)) {
 		if m, ok := parseMoment(line); ok {
 			trace = append(trace, m)
+			killed = killed || m == at // also a pull, which its daemon outlives
 		} else if strings.HasPrefix(line, "alive") {
 			w.Fatalf("a process could not kill itself: %s", line)
 		}
@@ -221,8 +264,8 @@ func (w *crashWorld) armed(at moment, goferDies bool) (trace []moment, killed bo
 	return trace, killed
 }
 
-// killHeld waits until a gofer is held at its point, and kills the daemon or the
-// gofer.
+// killHeld waits until a gofer or a pull is held at its point, and kills the daemon or
+// the gofer.
 func (w *crashWorld) killHeld(daemon *exec.Cmd, ended chan error, goferDies bool) (killed bool, err error) {
 	w.Helper()
 	for {
@@ -250,7 +293,7 @@ func (w *crashWorld) killHeld(daemon *exec.Cmd, ended chan error, goferDies bool
 		_, ferr = f.Write([]byte{1})
 		ferr = errors.Join(ferr, f.Close())
 	}
-	// A gofer that is dead has nobody at the other end.
+	// A process that is dead has nobody at the other end.
 	if ferr != nil && !errors.Is(ferr, unix.ENXIO) && !errors.Is(ferr, unix.EPIPE) {
 		w.Fatal(ferr)
 	}

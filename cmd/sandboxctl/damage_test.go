@@ -19,11 +19,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/reconcile"
 )
 
 // canary is a process that nobody here has a reason to signal.
-func canary(t *testing.T) actual.Identity {
+func canary(t *testing.T) process.Identity {
 	t.Helper()
 	cmd := exec.Command("sleep", "1000")
 	pidfd := -1
@@ -36,16 +37,16 @@ func canary(t *testing.T) actual.Identity {
 		_ = cmd.Wait()
 		unix.Close(pidfd)
 	})
-	id, err := actual.Identify(pidfd, cmd.Process.Pid)
+	id, err := process.Identify(pidfd, cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return id
 }
 
-func mustLive(t *testing.T, what string, id *actual.Identity) {
+func mustLive(t *testing.T, what string, id *process.Identity) {
 	t.Helper()
-	if live, err := actual.LivenessOf(id); live != actual.Alive {
+	if live, err := process.LivenessOf(id); live != process.Alive {
 		t.Errorf("%s (pid %d) was ended: %v", what, id.PID, err)
 	}
 }
@@ -136,10 +137,10 @@ func TestDamagedRecords(t *testing.T) {
 	// phase, wanted and not.
 	n := 0
 	for _, phase := range []actual.Phase{actual.PhaseCreating, actual.PhaseCreated, actual.PhaseStarting, actual.PhaseRunning, actual.PhaseStopping, actual.PhaseStopped} {
-		for what, change := range map[string]func(id *actual.Identity){
-			"inode":      func(id *actual.Identity) { id.Inode++ },
-			"boot":       func(id *actual.Identity) { id.BootID = "another" },
-			"start time": func(id *actual.Identity) { id.Inode, id.StartTime = 0, id.StartTime-1 },
+		for what, change := range map[string]func(id *process.Identity){
+			"inode":      func(id *process.Identity) { id.Inode++ },
+			"boot":       func(id *process.Identity) { id.BootID = "another" },
+			"start time": func(id *process.Identity) { id.Inode, id.StartTime = 0, id.StartTime-1 },
 		} {
 			n++
 			name := fmt.Sprintf("forged%d", n)

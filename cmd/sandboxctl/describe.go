@@ -3,6 +3,8 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -13,38 +15,55 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/cmd/sandboxctl/documents"
+	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/cmd/sandboxctl/show"
-	"sandboxctl.dev/launcher/salvage"
+	"sandboxctl.dev/cmd/sandboxctl/volumes"
+	"sandboxctl.dev/cmd/sandboxctl/world"
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/scalar"
+	"sandboxctl.dev/launcher/ondisk"
+	"sandboxctl.dev/launcher/volume"
 	"sandboxctl.dev/reconcile"
 )
 
-// describeEvents is how many events describe shows.
-const describeEvents = 10
+// maxEvents is how many events describe shows.
+const maxEvents = 10
 
 func (a *app) describeCommand() *cobra.Command {
 	var (
-		sel    selection
+		sel    world.Selection
 		output string
 	)
 	cmd := &cobra.Command{
 		Use:   "describe NAME...",
-		Short: "Show everything about sandboxes",
+		Short: "Show everything about sandboxes, and the documents that they use",
 		Long: `Show everything about sandboxes: the conditions of each and what they mean, its
 manifest and the problems in it, its processes, how its last run ended, how long
-each phase of its last start took, and what happened to it lately.
+each phase of its last start took, and what happened to it lately. config/NAME and
+secret/NAME are documents: which sandboxes use which key of them, and in which field.
 
 -o json and -o yaml print what get prints with them.`,
-		Example:           "  sandboxctl describe web\n  sandboxctl describe -l tier=back\n  sandboxctl describe web -o json",
-		ValidArgsFunction: a.completeMore,
+		Example:           "  sandboxctl describe web\n  sandboxctl describe -l tier=back\n  sandboxctl describe web -o json\n  sandboxctl describe secret/web",
+		ValidArgsFunction: documents.Completer(&a.Host),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkOutput(output, "json", "yaml"); err != nil {
+			if err := exit.Format(output, "json", "yaml"); err != nil {
 				return err
 			}
-			w, err := a.once(cmd.Context())
+			w, err := a.Once(cmd.Context())
 			if err != nil {
 				return err
 			}
-			names, err := sel.names(w, args, false)
+			docs, args, err := documents.Parse(w, args)
+			switch {
+			case err != nil:
+				return err
+			case docs != nil && sel.Labels != "":
+				return exit.Usagef("-l selects sandboxes; name documents, as in config/NAME")
+			case docs != nil:
+				return docs.Describe(&a.Host, w, output)
+			}
+			names, err := sel.Names(w, args, false)
 			if err != nil {
 				return err
 			}
@@ -53,27 +72,23 @@ each phase of its last start took, and what happened to it lately.
 			}
 			for i, n := range names {
 				if i > 0 {
-					fmt.Fprintln(a.stdout)
+					fmt.Fprintln(a.Stdout)
 				}
-				events, err := a.eventsOf(n)
-				if err != nil {
-					return err
-				}
-				if err := describe(a.stdout, w, w.status(n), events); err != nil {
+				if err := a.describe(cmd.Context(), w, w.Status(n)); err != nil {
 					return err
 				}
 			}
 			return nil
 		},
 	}
-	sel.add(cmd)
+	sel.Add(cmd)
 	cmd.Flags().StringVarP(&output, "output", "o", "", "json or yaml")
 	return cmd
 }
 
 // eventsOf returns the last events of a sandbox.
 func (a *app) eventsOf(name string) ([]actual.Event, error) {
-	store, err := actual.OpenStoreReadOnly(a.state)
+	store, err := actual.OpenStoreReadOnly(a.State)
 	if err != nil {
 		return nil, nil // nothing has happened yet
 	}
@@ -84,7 +99,7 @@ func (a *app) eventsOf(name string) ([]actual.Event, error) {
 	err = r.Next(func(e actual.Event) error {
 		if e.Sandbox == name {
 			out = append(out, e)
-			if len(out) > describeEvents {
+			if len(out) > maxEvents {
 				out = out[1:]
 			}
 		}
@@ -93,7 +108,35 @@ func (a *app) eventsOf(name string) ([]actual.Event, error) {
 	return out, err
 }
 
-func describe(out io.Writer, w *world, s *reconcile.Status, events []actual.Event) error {
+func (a *app) describe(ctx context.Context, w *world.World, s *reconcile.Status) error {
+	events, err := a.eventsOf(s.Name)
+	if err != nil {
+		return err
+	}
+	out := a.Stdout
+	if err := describeState(out, w, s); err != nil {
+		return err
+	}
+	if err := describeStart(out, s, lastStart(&a.Host, s)); err != nil {
+		return err
+	}
+	if s.Phase == reconcile.PhaseCreating {
+		describeOwnership(out, a.State, s.Name, w.In.Now)
+	}
+	describeTroubles(out, w, s)
+	if e := w.Entry(s.Name); e != nil {
+		if err := volumes.Describe(ctx, &a.Host, out, &e.Sandbox.Spec, w.In.Now); err != nil {
+			return err
+		}
+		if err := describeSpec(out, &e.Sandbox.Spec); err != nil {
+			return err
+		}
+	}
+	return describeEvents(out, events, w.In.Now)
+}
+
+// describeState prints what the sandbox is, how it ran, and its conditions.
+func describeState(out io.Writer, w *world.World, s *reconcile.Status) error {
 	tw := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	line := func(k, format string, args ...any) {
 		if v := show.Clean(fmt.Sprintf(format, args...)); v != "" {
@@ -108,11 +151,35 @@ func describe(out io.Writer, w *world, s *reconcile.Status, events []actual.Even
 		line("Generation", "%d (runs or ran last: %d)", s.Generation, s.ObservedGeneration)
 	}
 	line("Spec hash", "%s", s.SpecHash)
-	if p := w.in.Desired.Policy; p != nil {
+	if p := w.In.Desired.Policy; p != nil {
 		line("Host policy", "%s", p.Source())
 	}
-	line("Created", "%s", timeText(s.CreatedAt, w.in.Now))
-	line("Started", "%s", timeText(s.StartedAt, w.in.Now))
+	describeRuns(line, s, w.In.Now)
+	for i := range w.In.Actual.Quarantined {
+		if h := &w.In.Actual.Quarantined[i]; h.Name == s.Name {
+			line("Evidence", "%s", w.EvidenceText(h))
+		}
+	}
+	line("Sentry", "%s", processText(s.SentryPID))
+	line("Gofer", "%s", processText(s.GoferPID))
+	line("Runtime", "%s", s.Runtime)
+	if s.Image != nil {
+		line("Image", "%s (%s)", show.Clean(s.Image.Ref), show.Clean(s.Image.Digest))
+	}
+	line("Disk", "%s", diskText(w, s.Name))
+	line("Init", "%s", initText(s.Init))
+	fmt.Fprintln(tw, "\nConditions:\t")
+	fmt.Fprintln(tw, "  TYPE\tSTATUS\tREASON\tSINCE\tMESSAGE")
+	for _, c := range s.Conditions {
+		fmt.Fprintf(tw, "  %s\t%s\t%s\t%s\t%s\n", c.Type, c.Status, c.Reason, show.Age(c.LastTransitionTime, w.In.Now), show.Clean(c.Message))
+	}
+	return tw.Flush()
+}
+
+// describeRuns says when it was started, how often, and how the last run ended.
+func describeRuns(line func(k, format string, args ...any), s *reconcile.Status, now time.Time) {
+	line("Created", "%s", timeText(s.CreatedAt, now))
+	line("Started", "%s", timeText(s.StartedAt, now))
 	if s.Phase != reconcile.PhaseQuarantined { // whose record would say
 		line("Restarts", "%d (attempt %d, failures in a row %d)", s.RestartCount, s.Attempt, s.Failures)
 	}
@@ -121,35 +188,19 @@ func describe(out io.Writer, w *world, s *reconcile.Status, events []actual.Even
 		if s.SentryPID != 0 || s.Phase == reconcile.PhaseRemoving || s.Phase == reconcile.PhaseStopping {
 			what = "Next try"
 		}
-		line(what, "in %s", s.NextRetry.Sub(w.in.Now).Round(time.Second/10))
+		line(what, "in %s", s.NextRetry.Sub(now).Round(time.Second/10))
 	}
 	if x := s.LastTermination; x != nil {
-		how := exitText(x)
+		how := world.ExitText(x)
 		if x.Message != "" {
 			how += ": " + x.Message
 		}
-		line("Last exit", "%s, %s", how, timeText(x.At, w.in.Now))
+		line("Last exit", "%s, %s", how, timeText(x.At, now))
 	}
-	for i := range w.in.Actual.Quarantined {
-		if h := &w.in.Actual.Quarantined[i]; h.Name == s.Name {
-			line("Evidence", "%s", evidenceText(h, w.evidence[s.Name]))
-		}
-	}
-	line("Sentry", "%s", processText(s.SentryPID))
-	line("Gofer", "%s", processText(s.GoferPID))
-	line("Runtime", "%s", s.Runtime)
-	line("Init", "%s", initText(s.Init))
-	fmt.Fprintln(tw, "\nConditions:\t")
-	fmt.Fprintln(tw, "  TYPE\tSTATUS\tREASON\tSINCE\tMESSAGE")
-	for _, c := range s.Conditions {
-		fmt.Fprintf(tw, "  %s\t%s\t%s\t%s\t%s\n", c.Type, c.Status, c.Reason, show.Age(c.LastTransitionTime, w.in.Now), show.Clean(c.Message))
-	}
-	if err := tw.Flush(); err != nil {
-		return err
-	}
-	if err := describeStart(out, s, w.lastStart(s)); err != nil {
-		return err
-	}
+}
+
+// describeTroubles says what is wrong with the manifest and what runs.
+func describeTroubles(out io.Writer, w *world.World, s *reconcile.Status) {
 	if len(s.Problems) > 0 {
 		fmt.Fprintln(out, "\nProblems of the manifest (what ran before keeps running):")
 		for _, p := range s.Problems {
@@ -159,62 +210,50 @@ func describe(out io.Writer, w *world, s *reconcile.Status, events []actual.Even
 	for _, warn := range s.Warnings {
 		fmt.Fprintf(out, "\nWarning: %s: %s\n", warn.Reason, show.Clean(warn.Message))
 	}
-	for _, f := range w.replacedFiles(s.Name) {
+	for _, f := range w.ReplacedFiles(s.Name) {
 		fmt.Fprintf(out, "\nWarning: FileReplaced: %s\n", show.Clean(f))
 	}
-	if o := w.object(*s); o.Spec != nil {
-		b, err := yaml.Marshal(o.Spec)
-		if err != nil {
-			return fmt.Errorf("encode spec: %w", err)
-		}
-		fmt.Fprintln(out, "\nSpec:")
-		for l := range strings.Lines(string(b)) {
-			fmt.Fprintf(out, "  %s\n", show.Clean(strings.TrimSuffix(l, "\n")))
-		}
+}
+
+// describeOwnership says how far a start is that gives files of the host to other owners.
+func describeOwnership(out io.Writer, state, name string, now time.Time) {
+	store, err := actual.OpenStoreReadOnly(state)
+	if err != nil {
+		return
 	}
+	defer store.Close()
+	dir, err := store.Dir(name)
+	if err != nil {
+		return // it was never started
+	}
+	defer dir.Close()
+	if p := volume.HostOwnership(dir); p != nil {
+		fmt.Fprintf(out, "\nChanging owners in %s: %d files so far, since %s\n", show.Clean(p.Path), p.Files, show.Age(p.Began, now))
+	}
+}
+
+func describeSpec(out io.Writer, spec *desired.Spec) error {
+	b, err := yaml.Marshal(spec)
+	if err != nil {
+		return fmt.Errorf("encode spec: %w", err)
+	}
+	fmt.Fprintln(out, "\nSpec:")
+	for l := range strings.Lines(string(b)) {
+		fmt.Fprintf(out, "  %s\n", show.Clean(strings.TrimSuffix(l, "\n")))
+	}
+	return nil
+}
+
+func describeEvents(out io.Writer, events []actual.Event, now time.Time) error {
 	if len(events) == 0 {
 		return nil
 	}
 	fmt.Fprintln(out, "\nEvents:")
 	rows := make([][]string, len(events))
 	for i, e := range events {
-		rows[i] = []string{"  " + show.Age(e.At, w.in.Now), e.Type, e.Reason, show.Clean(e.Message)}
+		rows[i] = []string{"  " + show.Age(e.At, now), e.Type, e.Reason, show.Clean(e.Message)}
 	}
 	return show.Table(out, []string{"  AGE", "TYPE", "REASON", "MESSAGE"}, rows)
-}
-
-// replacedFiles says of which volumes the file of the host is another one than at
-// the start: the sandbox keeps the old one.
-func (w *world) replacedFiles(name string) (out []string) {
-	for i := range w.in.Actual.Sandboxes {
-		o := &w.in.Actual.Sandboxes[i]
-		if o.Record.Name != name || o.Record.Phase != actual.PhaseRunning {
-			continue
-		}
-		for _, f := range o.Record.Files {
-			switch replaced, err := f.Replaced(); {
-			case err != nil:
-				out = append(out, err.Error())
-			case replaced:
-				out = append(out, fmt.Sprintf("the host's file %s was replaced or removed after the start; the sandbox still has the old one; `sandboxctl restart %s` gives it the new one", f.Path, name))
-			}
-		}
-	}
-	return out
-}
-
-// evidenceText says what is known of a sandbox whose record is quarantined, and what
-// repair would make of it.
-func evidenceText(h *actual.Quarantined, e *salvage.Evidence) string {
-	switch {
-	case h.Reason != actual.QuarantinedCorrupt && h.Reason != actual.QuarantinedUnreadable:
-		return e.List() + " of it found alive; repair is not for this"
-	case e.Gap == "":
-		return e.List() + " live, and agree with the second copy of the record: repair restores it from there"
-	case len(e.Processes) == 0:
-		return "none of its processes lives: repair moves what is left to damaged/"
-	}
-	return e.List() + " live; the record can't be restored: " + e.Gap + "; repair --end ends them"
 }
 
 func sourceText(s *reconcile.Status) string {
@@ -236,6 +275,24 @@ func processText(pid int) string {
 		return "not running"
 	}
 	return fmt.Sprintf("pid %d", pid)
+}
+
+// diskText says what a sandbox that runs may write to the disk, and has written.
+func diskText(w *world.World, name string) string {
+	rec := w.Record(name)
+	if rec == nil {
+		return ""
+	}
+	used, err := ondisk.Used(rec)
+	var words []string
+	for i, p := range rec.OnDisk {
+		text := cmp.Or(p.Volume, "the root") + " "
+		if err == nil {
+			text += fmt.Sprintf("%dMi of ", used[i]>>20)
+		}
+		words = append(words, text+scalar.Bytes(p.Size).String())
+	}
+	return strings.Join(words, ", ")
 }
 
 // initText says what process 1 of a sandbox is.

@@ -25,11 +25,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/hosttest"
+	"sandboxctl.dev/actual/process"
+	"sandboxctl.dev/cmd/sandboxctl/world"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/invariants"
 	"sandboxctl.dev/launcher/proc/proctest"
+	"sandboxctl.dev/launcher/projquota/projquotatest"
 	"sandboxctl.dev/reconcile"
 )
 
@@ -61,14 +65,12 @@ func heedSignals() {
 
 func TestMain(m *testing.M) {
 	if code, is := stub(); is {
-		os.Exit(code)
+		unix.Exit(code) // os.Exit waits a second for the race detector
 	}
 	switch {
 	case os.Getenv(intruderEnv) != "":
 		intrude()
 		os.Exit(0)
-	case os.Getenv(hardenEnv) != "":
-		os.Exit(hardened())
 	}
 	flag.Parse()
 	overlap()
@@ -81,7 +83,7 @@ func TestMain(m *testing.M) {
 				return 1, err
 			}
 			defer os.RemoveAll(dir)
-			cmd := exec.Command("go", "build", "-trimpath", "-o", dir, ".", "../sandboxctl-gofer", "../sandboxctl-sentry")
+			cmd := exec.Command("go", "build", "-trimpath", "-o", dir, ".", "../sandboxctl-gofer", "../sandboxctl-image", "../sandboxctl-sentry")
 			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 			if out, err := cmd.CombinedOutput(); err != nil {
 				return 1, fmt.Errorf("build: %w\n%s", err, out)
@@ -108,31 +110,38 @@ func requireHost(t *testing.T) {
 	if err == nil && os.Geteuid() == 0 {
 		return
 	}
-	if os.Getenv("SANDBOXCTL_E2E") == "require" {
-		t.Fatalf("this host can't run sandboxes, and SANDBOXCTL_E2E=require:\n%s", out)
-	}
-	t.Skipf("this host can't run sandboxes:\n%s", out)
+	hosttest.Lacks(t, "this host can't run sandboxes:\n%s", out)
 }
 
 // TestScript runs the real program on real sandboxes.
 func TestScript(t *testing.T) {
 	requireHost(t)
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+		Dir: "testdata/script",
+		Condition: func(cond string) (bool, error) {
+			if cond == "prjquota" {
+				return projquotatest.KernelHas(), nil
+			}
+			return false, fmt.Errorf("there is no condition %s", cond)
+		},
 		Setup:               setupScript,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"daemon":     cmdDaemon,
-			"stopdaemon": cmdStopDaemon,
-			"until":      cmdUntil,
-			"status":     cmdStatus,
-			"signal":     cmdSignal,
-			"gone":       cmdGone,
-			"dead":       cmdDead,
-			"mountat":    cmdMountAt,
-			"umountat":   cmdUmountAt,
-			"same":       cmdSame,
+			"daemon":       cmdDaemon,
+			"stopdaemon":   cmdStopDaemon,
+			"until":        cmdUntil,
+			"status":       cmdStatus,
+			"signal":       cmdSignal,
+			"gone":         cmdGone,
+			"dead":         cmdDead,
+			"mountat":      cmdMountAt,
+			"mountquota":   cmdMountQuota,
+			"umountat":     cmdUmountAt,
+			"same":         cmdSame,
+			"mkimage":      cmdMkImage,
+			"registry":     cmdRegistry,
+			"realregistry": cmdRealRegistry,
 		},
 	})
 }
@@ -166,6 +175,8 @@ type scriptState struct {
 	daemon *exec.Cmd
 	log    *os.File
 	mounts []string
+	// registry is that of the command realregistry.
+	registry *realRegistry
 }
 
 func setupScript(env *testscript.Env) error {
@@ -218,7 +229,7 @@ func policyFor(dirs ...string) string {
 	return fmt.Sprintf(`apiVersion: sandboxctl.dev/v1alpha1
 kind: HostPolicy
 hostPaths: [%[1]s]
-root: {dirs: [%[1]s], bundles: [%[1]s], hooks: true}
+root: {dirs: [%[1]s], bundles: [%[1]s], imagePaths: [%[1]s], hooks: true}
 network: {host: true, netns: ["*"]}
 capabilities: [ALL]
 fileAccess: [proxy, direct]
@@ -353,16 +364,20 @@ var untilTimeout = patience(60 * time.Second)
 // cmdUntil runs a command until it succeeds: until COMMAND [ARG]...; with a
 // first argument ~REGEXP its output must match as well.
 func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
-	deadline := time.Now().Add(untilTimeout)
+	began := time.Now()
 	for {
 		out, err := run(ts, args)
 		if (err == nil) != neg {
 			return
 		}
-		if time.Now().After(deadline) {
+		waited := time.Since(began)
+		if waited > untilTimeout {
 			ts.Fatalf("not within %s: %v\nlast: %v\n%s\n%s", untilTimeout, args, err, out, tail(ts.MkAbs("daemon.log")))
 		}
-		time.Sleep(20 * time.Millisecond)
+		// Each look starts a program, which takes as long as the shortest pause. What is
+		// not there soon is looked for less often, or the scripts that wait would take
+		// the processors from what they wait for.
+		time.Sleep(min(max(20*time.Millisecond, waited/10), 100*time.Millisecond))
 	}
 }
 
@@ -389,6 +404,11 @@ func scriptEnv(ts *testscript.TestScript) []string {
 	env := os.Environ()
 	for _, k := range []string{"PATH", "SANDBOXCTL_MANIFESTS", "SANDBOXCTL_STATE", "SANDBOXCTL_POLICY", "SANDBOXCTL_TIMEOUT", "MINUTE", "M", "S"} {
 		env = append(env, k+"="+ts.Getenv(k))
+	}
+	if ts.Getenv("REGISTRY") != "" {
+		for _, k := range []string{"REGISTRY", "SANDBOXCTL_REGISTRIES", "DOCKER_CONFIG"} {
+			env = append(env, k+"="+ts.Getenv(k))
+		}
 	}
 	return env
 }
@@ -434,7 +454,7 @@ func checkStatus(ts *testscript.TestScript, args []string) error {
 			return conditionText(&o.Status, typ)
 		}
 		if key == "exit" {
-			return exitText(o.Status.LastTermination)
+			return world.ExitText(o.Status.LastTermination)
 		}
 		switch v := fields.Status[key].(type) {
 		case nil:
@@ -485,7 +505,7 @@ func cmdSignal(ts *testscript.TestScript, _ bool, args []string) {
 	if args[1] == "gofer" {
 		id = rec.Gofer
 	}
-	p, err := actual.Open(*id)
+	p, err := process.Open(*id)
 	ts.Check(err)
 	defer p.Close()
 	ts.Check(p.Signal(unix.SignalNum("SIG" + args[0])))
@@ -564,6 +584,14 @@ func cmdMountAt(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	dir := ts.MkAbs(args[0])
 	ts.Check(unix.Mount(fstype, dir, fstype, 0, data))
+	st.mounts = append(st.mounts, dir)
+}
+
+// cmdMountQuota mounts a file system with project quotas at a directory.
+func cmdMountQuota(ts *testscript.TestScript, _ bool, args []string) {
+	st := ts.Value(keyDaemon).(*scriptState)
+	dir := ts.MkAbs(args[0])
+	ts.Check(projquotatest.Mount(ts.MkAbs("quota.img"), dir, 64))
 	st.mounts = append(st.mounts, dir)
 }
 

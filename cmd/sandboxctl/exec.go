@@ -14,7 +14,6 @@ import (
 	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/launcher/built"
-	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -45,7 +44,7 @@ it.`,
 			}
 			return nil
 		},
-		ValidArgsFunction: a.completeNames,
+		ValidArgsFunction: a.CompleteNames,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.exec(cmd.Context(), args[0], args[1:], &f) },
 	}
 	fl := cmd.Flags()
@@ -68,21 +67,24 @@ func (a *app) exec(ctx context.Context, name string, argv []string, f *execFlags
 	if len(argv) == 0 {
 		return exit.Usagef("expected a COMMAND after --")
 	}
-	if f.tty && !show.IsTerminal(a.stdin) {
+	if f.tty && !show.IsTerminal(a.Stdin) {
 		return exit.Usagef("-t needs a terminal on standard input")
 	}
-	store, err := a.openStore()
+	store, err := a.OpenStore()
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	control, rec, err := sentry.Connect(ctx, store, name)
+	control, rec, err := a.Connect(ctx, store, name)
 	if err != nil {
 		return err
 	}
 	defer control.Close()
 	control.Prepare(ctx)
-	args, err := built.Exec(store, rec, argv)
+	args, private, err := built.Exec(store, rec, argv)
+	if err == nil && private {
+		args.Envv, err = control.Environment(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -97,7 +99,7 @@ func (a *app) exec(ctx context.Context, name string, argv []string, f *execFlags
 // allNames says whether there is a sandbox of each name: what is before a "--" may
 // also be a command and its arguments.
 func (a *app) allNames(names []string) bool {
-	have, _ := a.completeMore(nil, nil, "")
+	have, _ := a.CompleteMore(nil, nil, "")
 	return !slices.ContainsFunc(names, func(n string) bool { return !slices.Contains(have, n) })
 }
 

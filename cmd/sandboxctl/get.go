@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -13,9 +12,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sandboxctl.dev/actual"
+	"sandboxctl.dev/cmd/sandboxctl/documents"
 	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/cmd/sandboxctl/show"
+	"sandboxctl.dev/cmd/sandboxctl/world"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
 )
@@ -47,56 +47,71 @@ type objectList struct {
 
 func (a *app) getCommand() *cobra.Command {
 	var (
-		sel    selection
+		sel    world.Selection
 		output string
 		watch  bool
 	)
 	cmd := &cobra.Command{
-		Use:     "get [NAME...]",
+		Use:     "get [NAME... | configs | secrets | volumes]",
 		Aliases: []string{"ls", "list"},
-		Short:   "Show sandboxes",
+		Short:   "Show sandboxes, and the documents that they use",
 		Long: `Show sandboxes: those the manifests want and those that are there. The status is
 computed from the manifests, the records and the live processes; no daemon is
-asked.`,
+asked.
+
+"configs", "secrets" and "volumes" are the documents of these kinds, with their keys and the
+sandboxes that use them: get secrets, get config NAME, get config/NAME. Of a Secret no
+value is shown, in no format. A sandbox that is called so comes first.`,
 		Example: `  sandboxctl get
   sandboxctl get web -o yaml
   sandboxctl get web -o manifest >web.yaml    # what apply takes
-  sandboxctl get -l tier=back -o wide -w`,
-		ValidArgsFunction: a.completeMore,
+  sandboxctl get -l tier=back -o wide -w
+  sandboxctl get secrets`,
+		ValidArgsFunction: documents.Completer(&a.Host),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkOutput(output, "wide", "json", "yaml", "manifest", "name"); err != nil {
+			if err := exit.Format(output, "wide", "json", "yaml", "manifest", "name"); err != nil {
 				return err
 			}
 			if watch && output == "manifest" {
 				return exit.Usagef("-o manifest can't be watched; use -o yaml")
 			}
-			if watch {
-				return a.watchGet(cmd.Context(), &sel, args, output)
-			}
-			w, err := a.once(cmd.Context())
+			w, err := a.Once(cmd.Context())
 			if err != nil {
 				return err
 			}
-			names, err := sel.names(w, args, true)
+			docs, args, err := documents.Parse(w, args)
+			switch {
+			case err != nil:
+				return err
+			case docs != nil && sel.Labels != "":
+				return exit.Usagef("-l selects sandboxes; name documents, as in config/NAME")
+			case docs != nil && watch:
+				return exit.Usagef("documents can't be watched; `sandboxctl events` tells of what changes with them")
+			case docs != nil:
+				return docs.Get(&a.Host, w, output)
+			case watch:
+				return a.watchGet(cmd.Context(), &sel, args, output)
+			}
+			names, err := sel.Names(w, args, true)
 			if err != nil {
 				return err
 			}
 			return a.printGet(w, names, output)
 		},
 	}
-	sel.add(cmd)
+	sel.Add(cmd)
 	cmd.Flags().StringVarP(&output, "output", "o", "", "wide, json, yaml, manifest or name")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "watch for changes")
 	return cmd
 }
 
 // printGet prints the sandboxes of the names, or with nil all.
-func (a *app) printGet(w *world, names []string, output string) error {
-	statuses := w.statuses
+func (a *app) printGet(w *world.World, names []string, output string) error {
+	statuses := w.Statuses
 	if names != nil {
 		statuses = nil
 		for _, n := range names {
-			statuses = append(statuses, *w.status(n))
+			statuses = append(statuses, *w.Status(n))
 		}
 	}
 	switch output {
@@ -104,7 +119,7 @@ func (a *app) printGet(w *world, names []string, output string) error {
 		return a.printManifests(w, statuses)
 	case "name":
 		for i := range statuses {
-			fmt.Fprintln(a.stdout, statuses[i].Name)
+			fmt.Fprintln(a.Stdout, statuses[i].Name)
 		}
 		return nil
 	case "json", "yaml":
@@ -113,42 +128,42 @@ func (a *app) printGet(w *world, names []string, output string) error {
 			encode = show.YAML
 		}
 		if len(names) == 1 {
-			return encode(a.stdout, w.object(statuses[0]))
+			return encode(a.Stdout, objectOf(&a.Host, w, statuses[0]))
 		}
-		list := objectList{APIVersion: desired.APIVersion, Kind: desired.Kind + "List", Items: []object{}, Summary: w.summary}
+		list := objectList{APIVersion: desired.APIVersion, Kind: desired.Kind + "List", Items: []object{}, Summary: w.Summary}
 		if names == nil {
-			list.Warnings = w.in.Desired.Warnings
+			list.Warnings = w.In.Desired.Warnings
 		}
 		for i := range statuses {
-			list.Items = append(list.Items, w.object(statuses[i]))
+			list.Items = append(list.Items, objectOf(&a.Host, w, statuses[i]))
 		}
-		return encode(a.stdout, list)
+		return encode(a.Stdout, list)
 	}
-	a.warnings(w)
+	a.Warnings(w)
 	switch {
 	case len(statuses) > 0:
 	case names != nil:
-		fmt.Fprintln(a.stderr, "no sandbox has these labels")
+		fmt.Fprintln(a.Stderr, "no sandbox has these labels")
 	default:
-		fmt.Fprintf(a.stderr, "no sandboxes; put a manifest into %s\n", a.manifests)
+		fmt.Fprintf(a.Stderr, "no sandboxes; put a manifest into %s\n", a.Manifests)
 	}
 	rows := make([][]string, len(statuses))
 	for i := range statuses {
-		rows[i] = w.getRow(&statuses[i], output == "wide")
+		rows[i] = getRow(w, &statuses[i], output == "wide")
 	}
 	if len(rows) > 0 {
-		if err := show.Table(a.stdout, getHeader(output == "wide"), rows); err != nil {
+		if err := show.Table(a.Stdout, getHeader(output == "wide"), rows); err != nil {
 			return err
 		}
 	}
 	// Problems of files that belong to no sandbox are shown nowhere else.
 	if names == nil {
-		for _, w := range w.in.Desired.Warnings {
-			fmt.Fprintf(a.stderr, "warning: %s\n", show.Clean(w.Error()))
+		for _, w := range w.In.Desired.Warnings {
+			fmt.Fprintf(a.Stderr, "warning: %s\n", show.Clean(w.Error()))
 		}
-		for _, p := range w.in.Desired.Problems {
-			if p.Name == "" {
-				fmt.Fprintf(a.stderr, "%s\n", show.Clean(p.Error()))
+		for _, p := range w.In.Desired.Problems {
+			if !desired.ValidName(p.Name) {
+				fmt.Fprintf(a.Stderr, "%s\n", show.Clean(p.Error()))
 			}
 		}
 	}
@@ -156,7 +171,7 @@ func (a *app) printGet(w *world, names []string, output string) error {
 }
 
 // object joins a status with its manifest.
-func (w *world) object(s reconcile.Status) object {
+func objectOf(h *world.Host, w *world.World, s reconcile.Status) object {
 	o := object{
 		APIVersion: desired.APIVersion, Kind: desired.Kind, Status: s,
 		Metadata: objectMeta{Metadata: desired.Metadata{Name: s.Name}, UID: s.UID, Generation: s.Generation},
@@ -164,8 +179,8 @@ func (w *world) object(s reconcile.Status) object {
 	if !s.CreatedAt.IsZero() {
 		o.Metadata.CreationTimestamp = &s.CreatedAt
 	}
-	o.Status.Start = w.lastStart(&s)
-	if e := w.entry(s.Name); e != nil {
+	o.Status.Start = lastStart(h, &s)
+	if e := w.Entry(s.Name); e != nil {
 		o.Metadata.Metadata, o.Spec = e.Sandbox.Metadata, &e.Sandbox.Spec
 	}
 	return o
@@ -179,8 +194,8 @@ func getHeader(wide bool) []string {
 	return append(h, "MESSAGE")
 }
 
-func (w *world) getRow(s *reconcile.Status, wide bool) []string {
-	now := w.in.Now
+func getRow(w *world.World, s *reconcile.Status, wide bool) []string {
+	now := w.In.Now
 	ready := s.Condition(reconcile.CondReady)
 	since := s.CreatedAt
 	if s.Phase == reconcile.PhaseRunning {
@@ -196,18 +211,18 @@ func (w *world) getRow(s *reconcile.Status, wide bool) []string {
 		if s.Generation != s.ObservedGeneration {
 			generation += " of " + strconv.FormatInt(s.Generation, 10)
 		}
-		row = append(row, generation, show.Clean(source), exitText(s.LastTermination), show.Clean(s.Runtime))
+		row = append(row, generation, show.Clean(source), world.ExitText(s.LastTermination), show.Clean(s.Runtime))
 	}
-	return append(row, show.Clean(w.headline(s)))
+	return append(row, show.Clean(rowMessage(w, s)))
 }
 
-// headline is that of a sandbox, without what is said of the whole above the rows.
-func (w *world) headline(s *reconcile.Status) string {
-	said := headline(s)
-	if !w.summary.Complete && said == w.summary.Reason+": "+w.summary.Message || w.plan.Guard != nil && said == w.plan.Guard.Message {
+// rowMessage is the headline of a sandbox, without what is said of the whole above the rows.
+func rowMessage(w *world.World, s *reconcile.Status) string {
+	headline := world.Headline(s)
+	if !w.Summary.Complete && headline == w.Summary.Reason+": "+w.Summary.Message || w.Plan.Guard != nil && headline == w.Plan.Guard.Message {
 		return "see the warning"
 	}
-	return said
+	return headline
 }
 
 func pidText(pid int) string {
@@ -217,100 +232,14 @@ func pidText(pid int) string {
 	return strconv.Itoa(pid)
 }
 
-func exitText(x *actual.Exit) string {
-	switch {
-	case x == nil:
-		return ""
-	case x.Known:
-		return fmt.Sprintf("%s (%d)", x.Reason, x.Code)
-	}
-	return x.Reason
-}
-
-// headline is the one message that matters most.
-func headline(s *reconcile.Status) string {
-	for _, c := range []struct{ typ, bad string }{
-		{reconcile.CondManifestValid, reconcile.False},
-		{reconcile.CondStalled, reconcile.True},
-		{reconcile.CondReconciling, reconcile.True},
-		{reconcile.CondReady, reconcile.False},
-		{reconcile.CondResourcesEnforced, reconcile.False},
-	} {
-		if cond := s.Condition(c.typ); cond != nil && cond.Status == c.bad && cond.Message != "" {
-			if why := lastFailure(s); why != "" && c.typ == reconcile.CondReconciling && cond.Reason == actual.ReasonBackOff {
-				return why + "; " + cond.Message
-			}
-			return cond.Message
-		}
-	}
-	if len(s.Warnings) > 0 {
-		w := s.Warnings[0]
-		more := ""
-		if n := len(s.Warnings) - 1; n > 0 {
-			more = fmt.Sprintf(" (and %d more)", n)
-		}
-		return "warning: " + w.Reason + ": " + w.Message + more
-	}
-	return ""
-}
-
-// lastFailure is why a sandbox waits for its next start.
-func lastFailure(s *reconcile.Status) string {
-	if x := s.LastTermination; x != nil && x.Message != "" {
-		return x.Reason + ": " + x.Message
-	}
-	return exitText(s.LastTermination)
-}
-
-// watchEvery is how often a watching verb looks. What did not change costs a
-// stat.
-const watchEvery = 200 * time.Millisecond
-
-// eachLook calls fn with the world again and again until it returns true.
-func (a *app) eachLook(ctx context.Context, fn func(*world) (done bool, err error)) (err error) {
-	v, err := a.newViewer()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, v.close()) }()
-	tick := time.NewTicker(watchEvery)
-	defer tick.Stop()
-	// The first look is made however short the time is: what to say of a
-	// timeout is what it sees.
-	for lookCtx := context.WithoutCancel(ctx); ; lookCtx = ctx {
-		if v.store == nil {
-			// The first daemon may have started meanwhile.
-			now, err := a.newViewer()
-			if err != nil {
-				return err
-			}
-			v = now
-		} else if err := v.readDaemon(); err != nil {
-			return err
-		}
-		w, err := v.look(lookCtx)
-		if err != nil {
-			return err
-		}
-		if done, err := fn(w); done || err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-tick.C:
-		}
-	}
-}
-
-func (a *app) watchGet(ctx context.Context, sel *selection, args []string, output string) error {
+func (a *app) watchGet(ctx context.Context, sel *world.Selection, args []string, output string) error {
 	last := map[string]string{}
 	cols := &show.Columns{}
 	if output == "" || output == "wide" {
 		cols.Add(getHeader(output == "wide"))
 	}
-	err := a.eachLook(ctx, func(w *world) (bool, error) {
-		names, err := sel.names(w, nil, true)
+	err := a.EachLook(ctx, func(w *world.World) (bool, error) {
+		names, err := sel.Names(w, nil, true)
 		if err != nil {
 			return true, err
 		}
@@ -320,7 +249,7 @@ func (a *app) watchGet(ctx context.Context, sel *selection, args []string, outpu
 		if err := a.printChanges(w, names, output, last, cols); err != nil {
 			return true, err
 		}
-		return false, cols.Print(a.stdout)
+		return false, cols.Print(a.Stdout)
 	})
 	if ctx.Err() != nil {
 		return nil
@@ -329,10 +258,10 @@ func (a *app) watchGet(ctx context.Context, sel *selection, args []string, outpu
 }
 
 // printChanges prints the sandboxes whose status is not what it was.
-func (a *app) printChanges(w *world, names []string, output string, last map[string]string, cols *show.Columns) error {
+func (a *app) printChanges(w *world.World, names []string, output string, last map[string]string, cols *show.Columns) error {
 	now := map[string]bool{}
-	for i := range w.statuses {
-		s := &w.statuses[i]
+	for i := range w.Statuses {
+		s := &w.Statuses[i]
 		if names != nil && !slices.Contains(names, s.Name) {
 			continue
 		}
@@ -341,10 +270,10 @@ func (a *app) printChanges(w *world, names []string, output string, last map[str
 		if err != nil {
 			return fmt.Errorf("encode status: %w", err)
 		}
-		row := w.getRow(s, output == "wide")
+		row := getRow(w, s, output == "wide")
 		key := string(b)
 		if s.Phase == reconcile.PhaseCrashLoopBackOff || s.Phase == reconcile.PhaseRestarting {
-			key = s.Phase + exitText(s.LastTermination) + strconv.Itoa(s.Failures) // its countdown is no news
+			key = s.Phase + world.ExitText(s.LastTermination) + strconv.Itoa(s.Failures) // its countdown is no news
 		}
 		if last[s.Name] == key {
 			continue
@@ -352,12 +281,12 @@ func (a *app) printChanges(w *world, names []string, output string, last map[str
 		last[s.Name] = key
 		switch output {
 		case "json":
-			err = show.JSONLine(a.stdout, w.object(*s))
+			err = show.JSONLine(a.Stdout, objectOf(&a.Host, w, *s))
 		case "yaml":
-			fmt.Fprintln(a.stdout, "---")
-			err = show.YAML(a.stdout, w.object(*s))
+			fmt.Fprintln(a.Stdout, "---")
+			err = show.YAML(a.Stdout, objectOf(&a.Host, w, *s))
 		case "name":
-			_, err = fmt.Fprintln(a.stdout, s.Name)
+			_, err = fmt.Fprintln(a.Stdout, s.Name)
 		default:
 			cols.Add(row)
 		}

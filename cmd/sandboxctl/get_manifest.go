@@ -13,6 +13,7 @@ import (
 
 	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/cmd/sandboxctl/show"
+	"sandboxctl.dev/cmd/sandboxctl/world"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
 )
@@ -20,20 +21,20 @@ import (
 // printManifests prints manifests that `apply -f` takes, one document for each
 // sandbox, with defaults filled in. It prints what the manifests directory says
 // or, if that is missing or broken, the last valid manifest on record.
-func (a *app) printManifests(w *world, statuses []reconcile.Status) error {
+func (a *app) printManifests(w *world.World, statuses []reconcile.Status) error {
 	printed := 0
 	for i := range statuses {
 		name := statuses[i].Name
-		e := w.entry(name)
+		e := w.Entry(name)
 		if e == nil {
 			err := fmt.Errorf("%s has no valid manifest; see `sandboxctl describe %s`", name, name)
 			if len(statuses) == 1 {
 				return err
 			}
-			fmt.Fprintf(a.stderr, "warning: %s\n", show.Clean(err.Error()))
+			fmt.Fprintf(a.Stderr, "warning: %s\n", show.Clean(err.Error()))
 			continue
 		}
-		if err := printManifest(a.stdout, e.Sandbox, printed > 0); err != nil {
+		if err := printManifest(a.Stdout, e.Sandbox, printed > 0); err != nil {
 			return err
 		}
 		printed++
@@ -91,13 +92,4 @@ func restyle(n *yaml.Node) error {
 		}
 	}
 	return nil
-}
-
-// entry is the manifest of a sandbox: the one in the directory or, without it,
-// the last valid one on record; nil if there is neither.
-func (w *world) entry(name string) *desired.Entry {
-	if e := w.in.Desired.Lookup(name); e != nil {
-		return e
-	}
-	return w.in.LastGood[name]
 }

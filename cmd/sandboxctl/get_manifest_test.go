@@ -81,6 +81,9 @@ func TestManifestOfExamples(t *testing.T) {
 			t.Fatal(problems)
 		}
 		for _, d := range docs {
+			if d.Sandbox == nil {
+				continue // of another kind, which get does not print
+			}
 			if got := roundTrip(t, d.Sandbox); desired.Hash(got) != desired.Hash(d.Sandbox) {
 				t.Errorf("%s changed: %+v", name, got.Spec)
 			}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/hosttest"
 	"sandboxctl.dev/gofer/sandboxlog"
 )
 
@@ -41,9 +42,7 @@ func daemonHost(b testing.TB, inherit ...*os.File) *host {
 // commands given.
 func hostStartedBy(b testing.TB, shell string, inherit ...*os.File) *host {
 	b.Helper()
-	if os.Geteuid() != 0 {
-		b.Skip("sandboxes need root")
-	}
+	hosttest.NeedsRoot(b, "sandboxes need root")
 	work := b.TempDir()
 	// Whatever the umask is: manifests are not believed where others may write.
 	if err := os.Chmod(work, 0o755); err != nil {

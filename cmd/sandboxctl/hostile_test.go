@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/cmd/sandboxctl/world"
 	"sandboxctl.dev/gofer/sandboxlog"
 )
 
@@ -26,7 +27,7 @@ func TestHostileGofer(t *testing.T) {
 	for attempt := range 3 {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
-		must(t, h.Create(ctx, h.Entry(stubPlants, "a"), nil))
+		must(t, h.Create(ctx, h.Entry(stubPlants, "a"), nil, ""))
 		// It is done with its traps when the last of them is there.
 		trap := filepath.Join(store.Path(), "sandboxes", stubPlants, sandboxlog.Dir, strconv.Itoa(attempt+1), "a\n\x1b[2J")
 		for _, err := os.Lstat(trap); err != nil; _, err = os.Lstat(trap) {
@@ -37,7 +38,7 @@ func TestHostileGofer(t *testing.T) {
 		_, err := h.Observe(ctx)
 		must(t, err)
 		var out, errs bytes.Buffer
-		a := &app{stdout: &out, stderr: &errs}
+		a := &app{Host: world.Host{Stdout: &out, Stderr: &errs}}
 		for _, args := range []string{"logs", "logs -f", "logs --sentry", "logs --previous"} {
 			if code := a.run(ctx, append([]string{"--state", store.Path()}, append(strings.Fields(args), stubPlants)...)); code == 0 || !strings.Contains(errs.String(), "is a fifo") && !strings.Contains(errs.String(), "no run before") {
 				t.Errorf("%s: %d %s", args, code, errs.String())

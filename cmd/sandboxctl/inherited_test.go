@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 )
 
 // startedBy are ways to start the daemon and the OCI runtime that leave their
@@ -55,7 +56,7 @@ func TestInheritedByDaemon(t *testing.T) {
 			if got := strings.Fields(string(out)); err != nil || fmt.Sprint(got) != "[1024 1048576 unlimited]" {
 				t.Errorf("exec: %v %v", got, err)
 			}
-			for _, id := range []*actual.Identity{rec.Sentry, rec.Gofer} {
+			for _, id := range []*process.Identity{rec.Sentry, rec.Gofer} {
 				var size, cpu unix.Rlimit
 				must(t, unix.Prlimit(id.PID, unix.RLIMIT_FSIZE, nil, &size))
 				must(t, unix.Prlimit(id.PID, unix.RLIMIT_CPU, nil, &cpu))

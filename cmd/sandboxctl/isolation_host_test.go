@@ -98,6 +98,10 @@ func (w *isolation) process(t *testing.T, name, who string, pid int, rec *actual
 			say("namespace %s host", ns)
 		case ns == "net" && w.isInner(t, theirs):
 			say("namespace net NETNS")
+		case ns == "net" && who == "gofer":
+			w.onlyGofers(t, proc, theirs)
+			w.goferNets[theirs] = true
+			say("namespace net GOFERS")
 		default:
 			say("namespace %s own", ns)
 		}
@@ -152,7 +156,49 @@ func (w *isolation) process(t *testing.T, name, who string, pid int, rec *actual
 	}))
 }
 
-// isInner says whether a link of /proc is the network namespace lent.
+// onlyGofers fails the test if anything but gofers is in the network namespace of a
+// gofer, or if they could find anything there: an interface that is up, or a socket
+// with a name.
+func (w *isolation) onlyGofers(t *testing.T, proc, link string) {
+	t.Helper()
+	var others []string
+	w.h.until("the namespace of gofers has nobody else", func() bool {
+		others = nil
+		links, err := filepath.Glob("/proc/[0-9]*/ns/net")
+		must(t, err)
+		for _, l := range links {
+			pid := filepath.Dir(filepath.Dir(l))
+			if theirs, err := os.Readlink(l); err != nil || theirs != link {
+				continue
+			}
+			// A process that is being started is the daemon's for a moment.
+			if exe, err := os.Readlink(pid + "/exe"); err == nil && filepath.Base(exe) != "sandboxctl-gofer" {
+				others = append(others, pid+" "+exe)
+			}
+		}
+		return len(others) == 0
+	})
+	interfaces, err := os.ReadFile(proc + "/net/dev")
+	must(t, err)
+	for _, line := range strings.Split(strings.TrimSpace(string(interfaces)), "\n")[2:] {
+		if name, counters, _ := strings.Cut(line, ":"); strings.TrimSpace(name) != "lo" || strings.Trim(counters, " 0") != "" {
+			t.Errorf("interface of gofers: %s", line)
+		}
+	}
+	addresses, err := os.ReadFile(proc + "/net/if_inet6") // ::1, if lo is up
+	if err == nil && len(addresses) > 0 {
+		t.Errorf("gofers have an address: %s", addresses)
+	}
+	sockets, err := os.ReadFile(proc + "/net/unix")
+	must(t, err)
+	for line := range strings.Lines(string(sockets)) {
+		if f := strings.Fields(line); len(f) > 7 && f[0] != "Num" {
+			t.Errorf("gofers have a socket with a name: %s", line)
+		}
+	}
+}
+
+// isInner says whether a link of /proc is the network namespace passed through.
 func (w *isolation) isInner(t *testing.T, link string) bool {
 	t.Helper()
 	var st unix.Stat_t
@@ -253,6 +299,7 @@ var runNumbers = []struct {
 	{regexp.MustCompile(`/proc/self/fd/\d+/control.sock`), "/proc/self/fd/N/control.sock"},
 	{regexp.MustCompile(`(descriptor \S+ /m\d+)/.*`), "$1/..."},
 	{regexp.MustCompile(`/dev/pts/\d+`), "/dev/pts/N"},
+	{regexp.MustCompile(`(/\.sandboxctl-tmp-)[0-9a-f]+`), "${1}N"},
 	{regexp.MustCompile(`host:\[\d+\]`), "host:[N]"},
 	{regexp.MustCompile(` ?fe80::[0-9a-f:]+/64`), ""},
 	{regexp.MustCompile(`rfdno=\d+,wfdno=\d+`), "rfdno=N,wfdno=N"},
@@ -437,7 +484,7 @@ func (w *isolation) laws(t *testing.T, name string) {
 	want := map[string]string{
 		"sentry: Uid": ids(k.sentryUID), "sentry: Gid": ids(k.sentryUID), "sentry: CapEff": k.sentryCaps, "sentry: CapPrm": k.sentryCaps, "sentry: CapBnd": k.sentryBound,
 		"gofer: Uid": ids(k.goferUID), "gofer: Gid": ids(k.goferUID), "gofer: CapEff": k.goferCaps, "gofer: CapPrm": k.goferCaps, "gofer: CapBnd": capsNone,
-		"sentry: namespace user": k.ownUser, "gofer: namespace user": "own", "sentry: namespace net": net, "gofer: namespace net": "own",
+		"sentry: namespace user": k.ownUser, "gofer: namespace user": "own", "sentry: namespace net": net, "gofer: namespace net": "GOFERS",
 	}
 	for _, who := range []string{"sentry: ", "gofer: ", "stub: "} {
 		for key, value := range map[string]string{

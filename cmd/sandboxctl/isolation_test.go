@@ -77,6 +77,7 @@ func kinds(h *host, netnsName string) map[string]kind {
 		"bundle":     jailed("{bundle: "+h.work+"/bundle}", memory, capsReader),
 		"readonly":   jailed(dir, memory+volume(true), capsReader),
 		"volume":     jailed(dir, memory+volume(false), capsWriter),
+		"disk":       jailed(dir, "  overlay: disk\n  overlaySize: 16Mi\n  volumes: [{name: t, mountPath: /mnt, emptyDir: {size: 1Mi}}]\n", capsReader),
 		"tmpfs":      jailed(dir, memory+"  volumes: [{name: t, mountPath: /mnt, tmpfs: {size: 1Mi}}]\n", capsReader),
 		"mapped":     jailed(dir, memory+mapped+volume(false), capsWriter),
 		"user":       jailed(dir, memory+"  user: {uid: 1000, gid: 1001, groups: [1002]}\n  capabilities: {drop: [ALL]}\n", capsReader),
@@ -165,7 +166,7 @@ func TestIsolation(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build probe: %v\n%s", err, out)
 	}
-	w := &isolation{h: h, bait: h.bait(t), kinds: kinds(h, name), inner: inner, netns: name, allCaps: allCaps(t), facts: map[string][]string{}}
+	w := &isolation{h: h, bait: h.bait(t), kinds: kinds(h, name), inner: inner, netns: name, allCaps: allCaps(t), facts: map[string][]string{}, goferNets: map[string]bool{}}
 	w.probeArgs, err = json.Marshal(w.bait)
 	must(t, err)
 	w.writeBundles(t)
@@ -204,6 +205,9 @@ func TestIsolation(t *testing.T) {
 			w.precompiled(t, name)
 		})
 	}
+	if n := len(w.goferNets); n != 2 {
+		t.Errorf("gofers have %d network namespaces, expected those of the daemon and of the OCI runtime", n)
+	}
 	if *updateIsolation {
 		w.update(t)
 	}
@@ -230,6 +234,8 @@ type isolation struct {
 	// allCaps is a set of all capabilities of this kernel, as it prints it.
 	allCaps string
 	facts   map[string][]string
+	// goferNets are the network namespaces of gofers.
+	goferNets map[string]bool
 }
 
 // command is the manifest's: a bundle has its own.

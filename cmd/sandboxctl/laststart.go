@@ -10,6 +10,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/cmd/sandboxctl/show"
+	"sandboxctl.dev/cmd/sandboxctl/world"
 	"sandboxctl.dev/launcher/logs"
 	"sandboxctl.dev/reconcile"
 )
@@ -17,11 +18,11 @@ import (
 // lastStart is how long the phases of the last start took, with the one that the log
 // tells and not the record; nil if nothing is known of a start. A log that can't be
 // read is for the verb logs to tell about.
-func (w *world) lastStart(s *reconcile.Status) *actual.Start {
+func lastStart(h *world.Host, s *reconcile.Status) *actual.Start {
 	if s.Start == nil || !s.Start.Done() {
 		return s.Start
 	}
-	at, err := firstOutput(w.state, s)
+	at, err := firstOutput(h.State, s)
 	// A gofer that was taken over can write any time.
 	if err != nil || at.After(time.Now()) {
 		return s.Start

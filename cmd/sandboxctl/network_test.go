@@ -18,7 +18,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/launcher/netns"
 )
 
@@ -156,7 +156,7 @@ func TestNetns(t *testing.T) {
 	// Its sentry is killed: the next one finds everything as it was.
 	rec, _, err := h.store.Get("talker")
 	must(t, err)
-	p, err := actual.Open(*rec.Sentry)
+	p, err := process.Open(*rec.Sentry)
 	must(t, err)
 	must(t, errors.Join(p.Signal(unix.SIGKILL), p.Close()))
 	hear("from the sandbox\n")

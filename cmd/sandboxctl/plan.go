@@ -13,6 +13,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/cmd/sandboxctl/show"
+	"sandboxctl.dev/cmd/sandboxctl/world"
 	"sandboxctl.dev/reconcile"
 )
 
@@ -39,7 +40,10 @@ waits for approval. Nothing is done.`,
   sandboxctl plan -o json`,
 		Args: exit.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			w, err := a.once(cmd.Context())
+			if err := exit.Format(output, "json", "yaml"); err != nil {
+				return err
+			}
+			w, err := a.Once(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -50,66 +54,58 @@ waits for approval. Nothing is done.`,
 	return cmd
 }
 
-func (a *app) printPlan(w *world, output string) error {
+func (a *app) printPlan(w *world.World, output string) error {
 	lines := []planned{}
-	for _, act := range w.plan.Actions {
+	for _, act := range w.Plan.Actions {
 		lines = append(lines, planned{Op: act.Op.String(), Name: act.Name, Reason: act.Reason})
 	}
-	for _, d := range w.plan.Delayed {
-		lines = append(lines, planned{Op: d.Op.String(), Name: d.Name, Reason: d.Reason, WaitsFor: d.Describe(w.in.Now), Until: d.Until})
+	for _, d := range w.Plan.Delayed {
+		lines = append(lines, planned{Op: d.Op.String(), Name: d.Name, Reason: d.Reason, WaitsFor: d.Describe(w.In.Now), Until: d.Until})
 	}
-	for _, c := range w.plan.Cancel {
+	for _, c := range w.Plan.Cancel {
 		lines = append(lines, planned{Op: "cancel", Name: c.Name, Reason: c.Reason})
+	}
+	for i := range w.Statuses {
+		for _, warn := range w.Statuses[i].Warnings {
+			if warn.Reason == actual.WarningImageMoved {
+				lines = append(lines, planned{Op: "(keeps its image)", Name: w.Statuses[i].Name, Reason: warn.Reason, WaitsFor: warn.Message})
+			}
+		}
+	}
+	for i := range w.Plan.Volumes {
+		v := &w.Plan.Volumes[i]
+		lines = append(lines, planned{Op: v.Op(), Name: "volume/" + v.Name, Reason: actual.ReasonDeclared})
+	}
+	for i := range w.Plan.VolumesLater {
+		v := &w.Plan.VolumesLater[i]
+		lines = append(lines, planned{Op: v.Op(), Name: "volume/" + v.Name, Reason: actual.ReasonDeclared, WaitsFor: "the last try failed: " + v.Why, Until: v.Until})
 	}
 	slices.SortStableFunc(lines, func(a, b planned) int { return cmp.Compare(a.Name, b.Name) })
 	doc := struct {
 		Actions []planned         `json:"actions"`
 		Summary reconcile.Summary `json:"summary"`
-	}{lines, w.summary}
+	}{lines, w.Summary}
 	switch output {
 	case "json":
-		return show.JSON(a.stdout, doc)
+		return show.JSON(a.Stdout, doc)
 	case "yaml":
-		return show.YAML(a.stdout, doc)
-	case "":
-	default:
-		return exit.Usagef("-o: expected json or yaml, got %q", output)
+		return show.YAML(a.Stdout, doc)
 	}
-	a.warnings(w)
-	if g := w.plan.Guard; g != nil {
+	a.Warnings(w)
+	if g := w.Plan.Guard; g != nil {
 		for _, n := range g.Names {
 			lines = append(lines, planned{Op: "(pending approval)", Name: n, Reason: actual.ReasonApprovalNeeded})
 		}
 	}
 	if len(lines) == 0 {
-		fmt.Fprintln(a.stdout, "nothing to do")
+		fmt.Fprintln(a.Stdout, "nothing to do")
 		return nil
 	}
 	rows := make([][]string, len(lines))
 	for i, l := range lines {
 		rows[i] = []string{l.Op, l.Name, l.Reason, show.Clean(l.WaitsFor)}
 	}
-	return show.Table(a.stdout, []string{"OPERATION", "NAME", "REASON", "WAITS FOR"}, rows)
-}
-
-// warnings says on stderr what is the matter with the whole.
-func (a *app) warnings(w *world) {
-	if !w.summary.Complete {
-		fmt.Fprintf(a.stderr, "warning: %s: %s\n", w.summary.Reason, show.Clean(w.summary.Message))
-	}
-	if w.plan.Guard != nil {
-		fmt.Fprintf(a.stderr, "warning: "+actual.EventApprovalNeeded+": %s\n", w.plan.Guard.Message)
-	}
-	if !w.alive && (len(w.plan.Actions) > 0 || len(w.statuses) > 0) {
-		fmt.Fprintln(a.stderr, "warning: the daemon is not running; changes take effect when it starts (systemctl start sandboxctl)")
-	}
-	for i := range w.strays {
-		m := &w.strays[i]
-		fmt.Fprintf(a.stderr, "warning: the %s of %s lives and no record knows it: it is not started a second time; was the state directory %s removed, replaced or not mounted?\n", m, m.Sandbox, a.state)
-	}
-	if w.summary.DiskPressure != "" {
-		fmt.Fprintf(a.stderr, "warning: DiskPressure: %s (%s)\n", w.summary.DiskPressure, a.state)
-	}
+	return show.Table(a.Stdout, []string{"OPERATION", "NAME", "REASON", "WAITS FOR"}, rows)
 }
 
 func (a *app) approveCommand() *cobra.Command {
@@ -117,53 +113,29 @@ func (a *app) approveCommand() *cobra.Command {
 		Use:   "approve",
 		Short: "Approve removals that wait for it",
 		Long: `Approve the removal of the sandboxes whose manifests are missing, when there are
-so many of them that the daemon asks first. Exactly those are approved that
-` + "`sandboxctl plan`" + ` shows now.`,
+so many of them that the daemon asks first. Only the removals that
+` + "`sandboxctl plan`" + ` shows now are approved.`,
 		Example: `  sandboxctl plan && sandboxctl approve`,
 		Args:    exit.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			w, err := a.once(cmd.Context())
+			w, err := a.Once(cmd.Context())
 			if err != nil {
 				return err
 			}
-			if w.plan.Guard == nil {
-				fmt.Fprintln(a.stdout, "nothing waits for approval")
+			if w.Plan.Guard == nil {
+				fmt.Fprintln(a.Stdout, "nothing waits for approval")
 				return nil
 			}
 			token := actual.NewUID()
-			names := w.plan.Guard.Names
-			if err := a.request(actual.Request{Kind: actual.RequestApprove, Token: token, Names: names}); err != nil {
+			names := w.Plan.Guard.Names
+			if err := a.Request(actual.Request{Kind: actual.RequestApprove, Token: token, Names: names}); err != nil {
 				return err
 			}
 			for _, n := range names {
-				fmt.Fprintf(a.stdout, "sandbox/%s removal approved\n", n)
+				fmt.Fprintf(a.Stdout, "sandbox/%s removal approved\n", n)
 			}
-			a.noteDaemon(w)
+			a.NoteDaemon(w)
 			return nil
 		},
-	}
-}
-
-// request leaves a request for the daemon.
-func (a *app) request(r actual.Request) error {
-	store, err := a.openStore()
-	if err != nil {
-		return err
-	}
-	defer store.Close()
-	return store.PutRequest(r)
-}
-
-// noteNotRunning says so after a change of manifests.
-func (a *app) noteNotRunning(w *world) {
-	if !w.alive {
-		fmt.Fprintln(a.stderr, "note: the daemon is not running; changes take effect when it starts (systemctl start sandboxctl)")
-	}
-}
-
-// noteDaemon says so when nobody will carry a request out for now.
-func (a *app) noteDaemon(w *world) {
-	if !w.alive {
-		fmt.Fprintln(a.stderr, "note: the daemon is not running; the request is kept and carried out when it starts")
 	}
 }

@@ -3,12 +3,11 @@
 package main
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/spf13/cobra"
 
-	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/entry"
 	"sandboxctl.dev/cmd/sandboxctl/ocicmd"
 )
 
@@ -26,12 +25,28 @@ func (a *app) pointers() (out []*cobra.Command) {
 		"cp":      "pipe through exec: `tar c DIR | sandboxctl exec -i NAME -- tar x -C /`",
 		"recover": "`sandboxctl repair NAME`",
 		"status":  "see `sandboxctl get`, and `sandboxctl doctor` for the host",
+		"info":    "see `sandboxctl doctor`, and `sandboxctl version`",
+		"show":    "see `sandboxctl describe NAME`",
+		"up":      "`sandboxctl apply -f FILE --wait`",
+		"down":    "`sandboxctl delete -f FILE --wait`, or `sandboxctl stop NAME`, which keeps the manifest",
+		"tail":    "`sandboxctl logs -f NAME`",
+		"check":   "`sandboxctl validate FILE` for manifests, `sandboxctl doctor` for the host",
+		"lint":    "`sandboxctl validate FILE`",
+		"explain": "each field of a manifest is in docs/reference/manifest.md; `sandboxctl validate FILE` says what is wrong with one",
+		"unpause": "`sandboxctl start NAME`",
+		"rename":  "apply the manifest with another name, and `sandboxctl delete` the old one",
+		"scale":   "a manifest is one sandbox: write one for each",
+		"rollout": "`sandboxctl restart NAME --wait`",
+		"pull":    "`sandboxctl image pull REFERENCE`",
+		"images":  "`sandboxctl image ls`",
+		"rmi":     "`sandboxctl image rm REFERENCE`",
+		"prune":   "`sandboxctl image prune`; nothing else is left behind, which `sandboxctl doctor` checks",
+		"load":    "`sandboxctl image pull archive:FILE`",
+		"import":  "`sandboxctl image import DIRECTORY NAME`",
+		"build":   "build images with docker, podman or buildah; `sandboxctl image import` makes one of a directory",
+		"login":   "`docker login` or `podman login` as root: their credentials are used",
 	} {
-		out = append(out, &cobra.Command{
-			Use: verb, Hidden: true, Short: "Not a verb here: " + advice, Long: "Not a verb here: " + advice + ".",
-			Example: "  sandboxctl help", DisableFlagParsing: true,
-			RunE: func(*cobra.Command, []string) error { return exit.Usagef("there is no %q: %s", verb, advice) },
-		})
+		out = append(out, entry.Pointer(verb, advice))
 	}
 	return out
 }
@@ -46,12 +61,11 @@ var anybody = []string{
 // checkRoot fails where somebody else than root means the sandboxes of the host
 // and would get empty directories of their own.
 func (a *app) checkRoot(cmd *cobra.Command, euid int) error {
-	if euid == 0 || a.manifests != defaultManifests || a.state != defaultState {
+	if euid == 0 || !a.flags().Default() {
 		return nil
 	}
 	if slices.Contains(anybody, cmd.Name()) || !cmd.HasParent() || cmd.Parent().Name() == ocicmd.Verb || cmd.Hidden {
 		return nil
 	}
-	return fmt.Errorf("the sandboxes of this host are root's, and you are not root (uid %d): try `sudo sandboxctl %s`, or name directories of your own with --manifests and --state",
-		euid, cmd.Name())
+	return entry.NotRoot(cmd.Name(), euid)
 }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -10,14 +11,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/cmd/sandboxctl/show"
+	"sandboxctl.dev/cmd/sandboxctl/world"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/sentry"
 )
 
 func (a *app) psCommand() *cobra.Command {
 	var (
-		sel    selection
+		sel    world.Selection
 		output string
 	)
 	cmd := &cobra.Command{
@@ -25,33 +28,33 @@ func (a *app) psCommand() *cobra.Command {
 		Short: "List the processes in sandboxes",
 		Long: `List the processes in sandboxes, with their numbers there. None of them is a process
 of the host. STATE is R (runs), S (sleeps), D (sleeps, can't be interrupted),
-T (stopped), t (traced) or Z (has ended; its parent has not asked how).`,
+T (stopped), t (traced) or Z (zombie: it has ended, and its parent has not waited for it).`,
 		Example:           "  sandboxctl ps web\n  sandboxctl ps -l tier=back",
-		ValidArgsFunction: a.completeMore,
+		ValidArgsFunction: a.CompleteMore,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkOutput(output, "json"); err != nil {
+			if err := exit.Format(output, "json"); err != nil {
 				return err
 			}
 			shown := 0
-			return a.eachRunning(cmd.Context(), &sel, args, func(c *sentry.Control, name string) error {
+			return a.EachRunning(cmd.Context(), &sel, args, func(c *sentry.Control, name string) error {
 				ps, err := c.App().ProcessTable(cmd.Context())
 				if err != nil {
 					return fmt.Errorf("ps of %s: %w", name, err)
 				}
 				if output == "json" {
-					return show.JSON(a.stdout, ps)
+					return show.JSON(a.Stdout, ps)
 				}
 				if len(args) != 1 {
 					if shown++; shown > 1 {
-						fmt.Fprintln(a.stdout)
+						fmt.Fprintln(a.Stdout)
 					}
-					fmt.Fprintf(a.stdout, "sandbox/%s\n", name)
+					fmt.Fprintf(a.Stdout, "sandbox/%s\n", name)
 				}
-				return show.Processes(a.stdout, ps)
+				return show.Processes(a.Stdout, ps)
 			})
 		},
 	}
-	sel.add(cmd)
+	sel.Add(cmd)
 	cmd.Flags().StringVarP(&output, "output", "o", "", "json")
 	return cmd
 }
@@ -72,7 +75,7 @@ type usage struct {
 
 func (a *app) statsCommand() *cobra.Command {
 	var (
-		sel    selection
+		sel    world.Selection
 		output string
 	)
 	cmd := &cobra.Command{
@@ -84,12 +87,12 @@ use, as gVisor counts it, and what the host accounts to them with sentry and
 gofer, where it has the cgroup controllers. The limits in force, of
 spec.resources or by default of the host policy, are in -o json.`,
 		Example:           "  sandboxctl stats\n  sandboxctl stats web -o json",
-		ValidArgsFunction: a.completeMore,
+		ValidArgsFunction: a.CompleteMore,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkOutput(output, "json"); err != nil {
+			if err := exit.Format(output, "json"); err != nil {
 				return err
 			}
-			names, err := a.named(cmd.Context(), &sel, args, true)
+			names, err := a.Named(cmd.Context(), &sel, args, true)
 			if err != nil {
 				return err
 			}
@@ -98,7 +101,7 @@ spec.resources or by default of the host policy, are in -o json.`,
 				return err
 			}
 			if output == "json" {
-				return show.JSON(a.stdout, us)
+				return show.JSON(a.Stdout, us)
 			}
 			rows := make([][]string, len(us))
 			for i, u := range us {
@@ -107,17 +110,17 @@ spec.resources or by default of the host policy, are in -o json.`,
 					cpuText(u.Host.CPUNanos), show.Bytes(u.Host.MemoryBytes), countText(u.Host.PIDs),
 				}
 			}
-			return show.Table(a.stdout, []string{"NAME", "CPU", "MEMORY", "PIDS", "HOST CPU", "HOST MEMORY", "HOST PIDS"}, rows)
+			return show.Table(a.Stdout, []string{"NAME", "CPU", "MEMORY", "PIDS", "HOST CPU", "HOST MEMORY", "HOST PIDS"}, rows)
 		},
 	}
-	sel.add(cmd)
+	sel.Add(cmd)
 	cmd.Flags().StringVarP(&output, "output", "o", "", "json")
 	return cmd
 }
 
 // usages returns those of the names, or with nil those of all that run.
 func (a *app) usages(cmd *cobra.Command, names []string) ([]usage, error) {
-	store, err := a.openStore()
+	store, err := a.OpenStore()
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +128,7 @@ func (a *app) usages(cmd *cobra.Command, names []string) ([]usage, error) {
 	out := []usage{}
 	if names != nil {
 		for _, n := range names {
-			u, err := a.usage(cmd, store, n)
+			u, err := a.usage(cmd, store, n, a.Connect)
 			if err != nil {
 				return nil, err
 			}
@@ -138,12 +141,12 @@ func (a *app) usages(cmd *cobra.Command, names []string) ([]usage, error) {
 		return nil, err
 	}
 	for _, rec := range list.Records {
-		u, err := a.usage(cmd, store, rec.Name)
+		u, err := a.usage(cmd, store, rec.Name, sentry.Connect) // why one does not run is nothing to say
 		if errors.Is(err, sentry.ErrNotRunning) {
 			continue
 		}
 		if err != nil {
-			fmt.Fprintf(a.stderr, "warning: %s\n", show.Clean(err.Error()))
+			fmt.Fprintf(a.Stderr, "warning: %s\n", show.Clean(err.Error()))
 			continue
 		}
 		out = append(out, *u)
@@ -151,8 +154,8 @@ func (a *app) usages(cmd *cobra.Command, names []string) ([]usage, error) {
 	return out, nil
 }
 
-func (a *app) usage(cmd *cobra.Command, store *actual.Store, name string) (*usage, error) {
-	c, rec, err := sentry.Connect(cmd.Context(), store, name)
+func (a *app) usage(cmd *cobra.Command, store *actual.Store, name string, connect func(context.Context, *actual.Store, string) (*sentry.Control, *actual.Record, error)) (*usage, error) {
+	c, rec, err := connect(cmd.Context(), store, name)
 	if err != nil {
 		return nil, err
 	}

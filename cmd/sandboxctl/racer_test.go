@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/gofer/sandboxlog"
 	"sandboxctl.dev/launcher"
@@ -132,12 +133,12 @@ func raced(t *testing.T, l *launcher.Launcher, store *actual.Store, in func(stri
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	err := l.Create(ctx, e, nil)
+	err := l.Create(ctx, e, nil, "")
 	rec, _, gerr := store.Get("raced")
 	must(t, gerr)
 	said := ""
 	if err == nil {
-		p, operr := actual.Open(*rec.Sentry)
+		p, operr := process.Open(*rec.Sentry)
 		if operr == nil {
 			must(t, p.Wait(ctx))
 			p.Close()

@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"sandboxctl.dev/cmd/sandboxctl-image/images"
 )
 
 var updateReference = flag.Bool("update", false, "write docs/reference/verbs.md")
@@ -21,6 +23,12 @@ const verbsPage = "../../docs/reference/verbs.md"
 // verbsMarkdown is what --help says, of all verbs on one page.
 func verbsMarkdown() string {
 	root := (&app{}).rootCommand()
+	stub, _, err := root.Find([]string{"image"})
+	if err != nil {
+		panic(err)
+	}
+	root.RemoveCommand(stub)
+	root.AddCommand((&images.Verbs{}).Command())
 	var b strings.Builder
 	b.WriteString("# Verbs\n\nThis page is what `sandboxctl VERB --help` prints. It is made by `make reference`; edit the commands in `cmd/sandboxctl`.\n\n" + root.Long + "\n")
 	b.WriteString("\nFlags of every verb:\n\n```\n" + flagLines(root.PersistentFlags()) + "```\n\n")

@@ -14,6 +14,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/cmd/sandboxctl/show"
+	"sandboxctl.dev/cmd/sandboxctl/world"
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/built"
 	"sandboxctl.dev/reconcile"
@@ -42,22 +43,22 @@ What was damaged is kept below the state directory, in damaged/.`,
 		Args:              exit.Args("NAME"),
 		ValidArgsFunction: a.completeQuarantined,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			w, err := a.once(cmd.Context())
+			w, err := a.Once(cmd.Context())
 			if err != nil {
 				return err
 			}
-			s := w.status(args[0])
+			s := w.Status(args[0])
 			switch {
 			case s == nil:
-				return w.noSuch(args[0])
+				return w.NoSuch(args[0])
 			case s.Phase != reconcile.PhaseQuarantined:
 				return errors.Join(fmt.Errorf("repair %s: its record is not quarantined (the sandbox is %s): there is nothing to repair", s.Name, s.Phase), a.setupTrouble(s.Name))
 			}
-			said, err := a.repair(cmd.Context(), s.Name, end, timeout)
+			done, err := a.repair(cmd.Context(), s.Name, end, timeout)
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.stdout, "sandbox/%s repaired: %s\n", s.Name, show.Clean(said))
+			fmt.Fprintf(a.Stdout, "sandbox/%s repaired: %s\n", s.Name, show.Clean(done))
 			return nil
 		},
 	}
@@ -69,7 +70,7 @@ What was damaged is kept below the state directory, in damaged/.`,
 // setupTrouble says why it can't be told how a sandbox was built, nil if it can. A
 // repair does not help: only a restart writes that down again.
 func (a *app) setupTrouble(name string) error {
-	store, err := a.openStore()
+	store, err := a.OpenStore()
 	if err != nil {
 		return err
 	}
@@ -84,7 +85,7 @@ func (a *app) setupTrouble(name string) error {
 // repair has the daemon repair a name, or does it itself if there is none: one
 // of them holds the lock.
 func (a *app) repair(ctx context.Context, name string, end bool, timeout time.Duration) (string, error) {
-	store, err := a.openStore()
+	store, err := a.OpenStore()
 	if err != nil {
 		return "", err
 	}
@@ -96,8 +97,8 @@ func (a *app) repair(ctx context.Context, name string, end bool, timeout time.Du
 		return "", err
 	}
 	// Hooks that the sandbox owes are run only if the policy allows them.
-	daemon, _ := a.readDaemon()
-	l, err := launcher.New(launcher.Options{Store: store, Policy: a.policyFile(daemon).Load})
+	daemon, _ := a.ReadDaemon()
+	l, err := launcher.New(launcher.Options{Store: store, Policy: a.PolicyFile(daemon).Load})
 	if err != nil {
 		return "", err
 	}
@@ -105,12 +106,12 @@ func (a *app) repair(ctx context.Context, name string, end bool, timeout time.Du
 	if err != nil {
 		return "", err
 	}
-	said, err := l.Repair(ctx, name, end)
-	event := actual.Event{Type: actual.EventNormal, Sandbox: name, Reason: actual.EventRecordRepaired, Message: said}
+	done, err := l.Repair(ctx, name, end)
+	event := actual.Event{Type: actual.EventNormal, Sandbox: name, Reason: actual.EventRecordRepaired, Message: done}
 	if err != nil {
 		event.Type, event.Reason, event.Message = actual.EventWarning, actual.EventRecordRepairFailed, err.Error()
 	}
-	return said, errors.Join(err, journal.Append(event), journal.Close())
+	return done, errors.Join(err, journal.Append(event), journal.Close())
 }
 
 // askRepair leaves a request and waits for what comes of it, which is told in
@@ -128,7 +129,7 @@ func (a *app) askRepair(ctx context.Context, store *actual.Store, name string, e
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("repair %s: the daemon has not carried it out within %s", name, timeout))
 	defer cancel()
-	tick := time.NewTicker(watchEvery)
+	tick := time.NewTicker(world.WatchEvery)
 	defer tick.Stop()
 	for {
 		var outcome *actual.Event
@@ -157,7 +158,7 @@ func (a *app) askRepair(ctx context.Context, store *actual.Store, name string, e
 
 // completeQuarantined completes the names whose records are quarantined.
 func (a *app) completeQuarantined(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	return a.complete(args, func(l *actual.Listing) []string {
+	return a.Complete(args, func(l *actual.Listing) []string {
 		var names []string
 		for i := range l.Quarantined {
 			names = append(names, l.Quarantined[i].Name)

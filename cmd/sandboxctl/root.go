@@ -3,36 +3,37 @@
 package main
 
 import (
-	"fmt"
-	"io"
 	"os"
-	"path/filepath"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"sandboxctl.dev/cmd/sandboxctl/attach"
+	"sandboxctl.dev/cmd/sandboxctl/await"
+	"sandboxctl.dev/cmd/sandboxctl/daemon"
+	"sandboxctl.dev/cmd/sandboxctl/doctor"
+	"sandboxctl.dev/cmd/sandboxctl/entry"
 	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/history"
+	"sandboxctl.dev/cmd/sandboxctl/manifests"
 	"sandboxctl.dev/cmd/sandboxctl/ocicmd"
-	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/cmd/sandboxctl/volumes"
+	"sandboxctl.dev/cmd/sandboxctl/world"
 )
 
-// app is one run of the program: its streams and what its global flags say.
+// app is one run of the program: what its verbs are for, as its global flags say.
 type app struct {
-	stdin          io.Reader
-	stdout, stderr io.Writer
-
-	manifests string
-	state     string
-	policy    string // "" if not given
+	world.Host
 	// oci are the verbs of the OCI runtime.
 	oci *ocicmd.Verbs
 }
 
 func (a *app) streams() attach.Streams {
-	return attach.Streams{In: a.stdin, Out: a.stdout, Err: a.stderr}
+	return attach.Streams{In: a.Stdin, Out: a.Stdout, Err: a.Stderr}
+}
+
+// flags are those of every verb.
+func (a *app) flags() entry.Flags {
+	return entry.Flags{Manifests: &a.Manifests, State: &a.State, Policy: &a.Policy}
 }
 
 const rootLong = `sandboxctl keeps gVisor sandboxes on this host converged with YAML manifests in
@@ -57,13 +58,15 @@ func (a *app) alone(args []string) []*cobra.Command {
 	case "exec":
 		return []*cobra.Command{a.execCommand()}
 	case "logs":
-		return []*cobra.Command{a.logsCommand()}
+		return []*cobra.Command{history.LogsCommand(&a.Host)}
 	case "ps":
 		return []*cobra.Command{a.psCommand()}
 	case "wait":
-		return []*cobra.Command{a.waitCommand()}
+		return []*cobra.Command{await.Command(&a.Host)}
 	case "version":
 		return []*cobra.Command{a.versionCommand()}
+	case "image":
+		return []*cobra.Command{a.imageCommand()}
 	}
 	return nil
 }
@@ -84,19 +87,17 @@ func (a *app) rootCommand(verbs ...*cobra.Command) *cobra.Command {
 		SuggestionsMinimumDistance: 2,
 		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
-			if err := fromEnvironment(cmd.Flags()); err != nil {
+			if err := entry.FromEnvironment(cmd.Flags()); err != nil {
 				return err
 			}
 			if err := a.checkRoot(cmd, os.Geteuid()); err != nil {
 				return err
 			}
-			return a.absolute()
+			return a.flags().Absolute()
 		},
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exit.Error{Code: exit.Usage, Err: err} })
-	root.PersistentFlags().StringVar(&a.manifests, "manifests", defaultManifests, "directory of manifests")
-	root.PersistentFlags().StringVar(&a.state, "state", defaultState, "directory of state")
-	root.PersistentFlags().StringVar(&a.policy, "policy", "", "host policy: what manifests may ask for (default: the daemon's, "+hostpolicy.DefaultPath+" if there is one)")
+	root.SetFlagErrorFunc(entry.FlagError)
+	a.flags().Register(root)
 	if len(verbs) > 0 {
 		root.CompletionOptions.DisableDefaultCmd = true
 		root.AddCommand(verbs...)
@@ -108,87 +109,23 @@ func (a *app) rootCommand(verbs ...*cobra.Command) *cobra.Command {
 
 // addAll adds all verbs, and what is about the program as a whole.
 func (a *app) addAll(root *cobra.Command) {
-	a.oci = ocicmd.New(a.streams(), programVersion())
-	root.Version = programVersion()
+	a.oci = ocicmd.New(a.streams(), entry.Version())
+	root.Version = entry.Version()
 	root.SetVersionTemplate("sandboxctl {{.Version}}\n")
 	root.AddCommand(
-		a.daemonCommand(), a.applyCommand(), a.deleteCommand(), a.diffCommand(), a.planCommand(), a.approveCommand(),
-		a.validateCommand(), a.getCommand(), a.describeCommand(), a.logsCommand(), a.execCommand(), a.psCommand(),
-		a.statsCommand(), a.eventsCommand(), a.killCommand(), a.restartCommand(), a.waitCommand(), a.doctorCommand(),
-		a.checkpointCommand(), a.restoreCommand(), a.repairCommand(),
-		a.stopCommand(), a.startCommand(), a.editCommand(),
-		a.oci.Command(), a.versionCommand(),
+		daemon.Command(&a.Host, entry.Version()), doctor.Command(&a.Host), await.Command(&a.Host),
+		a.getCommand(), a.describeCommand(), a.planCommand(), a.approveCommand(), a.psCommand(), a.statsCommand(),
+		a.execCommand(), a.killCommand(), a.restartCommand(), a.checkpointCommand(), a.restoreCommand(), a.repairCommand(),
+		a.oci.Command(), a.versionCommand(), a.imageCommand(), volumes.Command(&a.Host),
 	)
+	root.AddCommand(manifests.Commands(&a.Host)...)
+	root.AddCommand(history.Commands(&a.Host)...)
 	root.AddCommand(a.pointers()...)
-	completeOutputs(root)
-	a.completeSelectors(root)
+	entry.CompleteOutputs(root)
+	a.CompleteSelectors(root)
 	root.InitDefaultCompletionCmd()
 	if cmd, _, err := root.Find([]string{"completion"}); err == nil {
 		cmd.Example = `  source <(sandboxctl completion bash)
   sandboxctl completion bash >/etc/bash_completion.d/sandboxctl`
 	}
-}
-
-// absolute makes the paths what they are for every process, wherever
-// it was started: the daemon's record of them is compared with ours.
-func (a *app) absolute() error {
-	for _, d := range []struct {
-		flag string
-		path *string
-	}{{"manifests", &a.manifests}, {"state", &a.state}, {"policy", &a.policy}} {
-		if *d.path == "" && d.flag == "policy" {
-			continue
-		}
-		if *d.path == "" {
-			return exit.Usagef("--%s (SANDBOXCTL_%s) is empty; expected a directory", d.flag, strings.ToUpper(d.flag))
-		}
-		abs, err := filepath.Abs(*d.path)
-		if err != nil {
-			return fmt.Errorf("find directory %s: %w", *d.path, err)
-		}
-		*d.path = abs
-	}
-	return nil
-}
-
-// Where the manifests and the state of a host are.
-const (
-	defaultManifests = "/etc/sandboxctl/manifests"
-	defaultState     = "/var/lib/sandboxctl"
-)
-
-// fromEnvironment sets every flag that was not given from its variable.
-func fromEnvironment(flags *pflag.FlagSet) error {
-	var err error
-	flags.VisitAll(func(f *pflag.Flag) {
-		name := "SANDBOXCTL_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		v, ok := os.LookupEnv(name)
-		if !ok || f.Changed || err != nil || f.Name == "help" {
-			return
-		}
-		if serr := f.Value.Set(v); serr != nil {
-			err = exit.Usagef("%s: %v", name, serr)
-		}
-	})
-	return err
-}
-
-// onlyFiles is exit.NoArgs of a verb whose files are named by -f.
-func onlyFiles(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 && !cmd.Flags().Changed("filename") {
-		return exit.Usagef("unexpected argument %q; did you mean -f %s?", args[0], args[0])
-	}
-	return exit.NoArgs(cmd, args)
-}
-
-// checkOutput checks what -o was given; nothing stands for the table.
-func checkOutput(output string, formats ...string) error {
-	if output == "" || slices.Contains(formats, output) {
-		return nil
-	}
-	list := strings.Join(formats[:len(formats)-1], ", ")
-	if list != "" {
-		list += " or "
-	}
-	return exit.Usagef("-o: expected %s, got %q", list+formats[len(formats)-1], output)
 }

@@ -9,6 +9,7 @@ import (
 
 	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/cmd/sandboxctl/ocicmd"
+	"sandboxctl.dev/cmd/sandboxctl/world"
 )
 
 // A verb that does not exist fails whatever stands around it, and help of one that
@@ -23,7 +24,7 @@ func TestUnknownVerb(t *testing.T) {
 		"oci": exit.OK, "oci -h": exit.OK, "oci run -h": exit.OK, "oci exec c ls -h --help": ocicmd.ExitExec, "exec -h": exit.OK, "help help": exit.OK, "completion -h": exit.OK,
 	} {
 		var out, diag bytes.Buffer
-		a := &app{stdin: strings.NewReader(""), stdout: &out, stderr: &diag}
+		a := &app{Host: world.Host{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &diag}}
 		code := a.run(t.Context(), strings.Fields(line))
 		if code != want && !(want == ocicmd.ExitExec && code != exit.OK) {
 			t.Errorf("%q ended with %d, expected %d: %s%s", line, code, want, diag.String(), out.String())

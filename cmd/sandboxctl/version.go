@@ -6,33 +6,14 @@ import (
 	"context"
 	"fmt"
 	"runtime"
-	"runtime/debug"
-	"sync"
 
 	"github.com/spf13/cobra"
 
+	"sandboxctl.dev/cmd/sandboxctl/entry"
 	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/cmd/sandboxctl/programs"
 	"sandboxctl.dev/cmd/sandboxctl/show"
 )
-
-// programVersion is the version this program was built as.
-var programVersion = sync.OnceValue(func() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && (v == "" || v == "(devel)") {
-			v = "devel+" + s.Value[:min(12, len(s.Value))]
-		}
-	}
-	if v == "" {
-		v = "(devel)"
-	}
-	return v
-})
 
 func (a *app) versionCommand() *cobra.Command {
 	var output string
@@ -43,19 +24,20 @@ func (a *app) versionCommand() *cobra.Command {
 		Example: "  sandboxctl version -o json",
 		Args:    exit.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			switch output {
-			case "json":
-				return show.JSON(a.stdout, versions(cmd.Context(), &beside))
-			case "":
-				// Before the others are asked: how soon this line is there is how soon
-				// this program starts (bench).
-				fmt.Fprintf(a.stdout, "sandboxctl %s (%s)\n", programVersion(), runtime.Version())
-				sentry, gofer := beside.Check(cmd.Context())
-				fmt.Fprintf(a.stdout, "sentry     %s\n", &sentry)
-				fmt.Fprintf(a.stdout, "gofer      %s\n", &gofer)
-				return nil
+			if err := exit.Format(output, "json"); err != nil {
+				return err
 			}
-			return exit.Usagef("-o: expected json, got %q", output)
+			if output == "json" {
+				return show.JSON(a.Stdout, versions(cmd.Context(), &beside))
+			}
+			// Before the others are asked: how soon this line is there is how soon this
+			// program starts (bench).
+			fmt.Fprintf(a.Stdout, "sandboxctl %s (%s)\n", entry.Version(), runtime.Version())
+			sentry, gofer, image := beside.Check(cmd.Context())
+			fmt.Fprintf(a.Stdout, "sentry     %s\n", &sentry)
+			fmt.Fprintf(a.Stdout, "gofer      %s\n", &gofer)
+			fmt.Fprintf(a.Stdout, "image      %s\n", &image)
+			return nil
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "json")
@@ -72,16 +54,21 @@ type versionInfo struct {
 	SentryError string `json:"sentryError,omitempty"`
 	Gofer       string `json:"gofer,omitempty"`
 	GoferError  string `json:"goferError,omitempty"`
+	Image       string `json:"image,omitempty"`
+	ImageError  string `json:"imageError,omitempty"`
 }
 
 func versions(ctx context.Context, beside *programs.Flags) versionInfo {
-	sentry, gofer := beside.Check(ctx)
-	v := versionInfo{Version: programVersion(), Go: runtime.Version(), GVisor: sentry.GVisor, Sentry: sentry.Path, Gofer: gofer.Path}
+	sentry, gofer, image := beside.Check(ctx)
+	v := versionInfo{Version: entry.Version(), Go: runtime.Version(), GVisor: sentry.GVisor, Sentry: sentry.Path, Gofer: gofer.Path, Image: image.Path}
 	if sentry.Err != nil {
 		v.SentryError = sentry.Err.Error()
 	}
 	if gofer.Err != nil {
 		v.GoferError = gofer.Err.Error()
+	}
+	if image.Err != nil {
+		v.ImageError = image.Err.Error()
 	}
 	return v
 }

@@ -5,7 +5,6 @@
 package desiredtest
 
 import (
-	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -30,19 +29,6 @@ func With(lines ...string) string {
 
 // Stranger is a user that is neither root nor the one who runs the tests.
 const Stranger = 54321
-
-// RequireRoot skips a test that gives files to others, or fails it where root is
-// required.
-func RequireRoot(t *testing.T) {
-	t.Helper()
-	switch {
-	case os.Geteuid() == 0:
-	case os.Getenv("SANDBOXCTL_E2E") == "require":
-		t.Fatal("only root may give files to others, and SANDBOXCTL_E2E=require")
-	default:
-		t.Skip("only root may give files to others")
-	}
-}
 
 // Must ends a test that can't go on.
 func Must(t *testing.T, err error) {

@@ -4,11 +4,13 @@ package hostpolicy
 
 import (
 	"fmt"
+	"net"
 	"path"
 	"slices"
 	"strings"
 
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/imageref"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
@@ -49,6 +51,7 @@ const (
 	VolumePath = "hostPaths"
 	DirPath    = "root.dirs"
 	BundlePath = "root.bundles"
+	ImagePath  = "root.imagePaths"
 )
 
 func (p *Policy) list(kind string) []AllowedPath {
@@ -57,6 +60,8 @@ func (p *Policy) list(kind string) []AllowedPath {
 		return p.HostPaths
 	case DirPath:
 		return p.Root.Dirs
+	case ImagePath:
+		return p.Root.ImagePaths
 	}
 	return p.Root.Bundles
 }
@@ -101,9 +106,14 @@ func (p *Policy) Check(s *desired.Sandbox) []desired.FieldError {
 	v.root(&s.Spec)
 	for i, vol := range s.Spec.Volumes {
 		if vol.HostPath != "" && path.IsAbs(vol.HostPath) {
-			v.allowed(fmt.Sprintf("spec.volumes[%d].hostPath", i), VolumePath, vol.HostPath, !vol.ReadOnly)
+			v.allowed(fmt.Sprintf("spec.volumes[%d].hostPath", i), VolumePath, vol.Source(), !vol.ReadOnly)
+			v.owner(fmt.Sprintf("spec.volumes[%d].ownership", i), &vol)
+		}
+		if vol.Volume != nil {
+			v.namedVolume(fmt.Sprintf("spec.volumes[%d].volume", i))
 		}
 	}
+	v.files(s.Spec.FileRefs())
 	v.network(&s.Spec.Network)
 	if c := s.Spec.Capabilities; c != nil {
 		for i, n := range c.Add {
@@ -117,7 +127,45 @@ func (p *Policy) Check(s *desired.Sandbox) []desired.FieldError {
 	v.user(&s.Spec)
 	v.ids(s.Spec.IDMappings)
 	v.resources("spec.resources", s.Spec.Resources)
+	v.diskSizes(&s.Spec)
 	return v.Errors()
+}
+
+// CheckFiles returns which files of the host may not be read for a document.
+func (p *Policy) CheckFiles(refs []desired.FileRef) []desired.FieldError {
+	v := &check{p: p}
+	v.files(refs)
+	return v.Errors()
+}
+
+// owner judges whether a directory of the host may be given to another owner.
+func (v *check) owner(field string, vol *desired.Volume) {
+	if vol.Ownership == nil || slices.ContainsFunc(v.p.HostPaths, func(a AllowedPath) bool { return a.ChangeOwner && pathWithin(vol.Source(), a.Path) }) {
+		return
+	}
+	v.Add(field, "%s does not allow owners of files of the host to be changed there; chown %s on the host, use a named volume, or have the administrator set changeOwner: true in hostPaths", v.p.where(), yamldoc.Clip(vol.Source()))
+}
+
+// CheckVolume returns why there may be no named volumes, at a field.
+func (p *Policy) CheckVolume(field string) []desired.FieldError {
+	v := &check{p: p}
+	v.namedVolume(field)
+	return v.Errors()
+}
+
+func (v *check) namedVolume(field string) {
+	if !*v.p.NamedVolumes {
+		v.Add(field, "%s does not allow named volumes; use hostPath, or have the administrator set namedVolumes", v.p.where())
+	}
+}
+
+// files: documents that a manifest refers to are no files; theirs are judged with them.
+func (v *check) files(refs []desired.FileRef) {
+	for _, f := range refs {
+		if path.IsAbs(f.Path) {
+			v.allowed(f.Field, VolumePath, f.Path, false)
+		}
+	}
 }
 
 type check struct {
@@ -149,6 +197,50 @@ func (v *check) root(s *desired.Spec) {
 	if s.Root.Bundle != "" {
 		v.allowed("spec.root.bundle", BundlePath, s.Root.Bundle, write)
 	}
+	if s.Root.Image != nil {
+		v.image("spec.root.image.ref", s.Root.Image)
+	}
+}
+
+// image: what the image itself says, its user for one, is judged when it is known.
+func (v *check) image(field string, i *desired.ImageRoot) {
+	r, err := imageref.Parse(i.Ref)
+	switch {
+	case err != nil: // it is not valid, which is told elsewhere
+	case r.Kind == imageref.Local: // the administrator has imported it
+	case r.Kind != imageref.Registry:
+		v.allowed(field, ImagePath, r.Path, false)
+	case !v.p.ImageAllowed(r):
+		v.Add(field, "%s does not allow images from %s; allowed: %s; use another one, or have the administrator add it to root.images", v.p.where(), yamldoc.Clip(r.Name()), registries(v.p.Root.Images))
+	}
+}
+
+// registries describes root.images: what AnyImage stands for is not obvious.
+func registries(list []string) string {
+	words := slices.Clone(list)
+	for i, l := range words {
+		if l == AnyImage {
+			words[i] = "any registry with a domain name and no port"
+		}
+	}
+	return listed(words)
+}
+
+// ImageAllowed says whether images of a name in a registry may be fetched.
+func (p *Policy) ImageAllowed(r imageref.Reference) bool {
+	return slices.ContainsFunc(p.Root.Images, func(allowed string) bool {
+		if allowed == AnyImage {
+			return publicName(r.Registry)
+		}
+		return pathWithin(r.Name(), allowed)
+	})
+}
+
+// publicName says whether a registry has a domain name and the usual port. Who
+// writes a manifest must not have the daemon talk to addresses and ports inside of
+// the host and its network, unless they are named in the policy.
+func publicName(registry string) bool {
+	return strings.Contains(registry, ".") && !strings.ContainsAny(registry, ":[") && net.ParseIP(registry) == nil
 }
 
 func (v *check) network(n *desired.Network) {
@@ -165,17 +257,19 @@ func (v *check) network(n *desired.Network) {
 }
 
 func (v *check) oneOf(field, of, s string, allowed []string) {
-	if !slices.Contains(allowed, s) {
+	// That a later version will take a value is told elsewhere: to allow it now helps nobody.
+	if !slices.Contains(allowed, s) && !desired.IsPlanned(field, s) {
 		v.Add(field, "%s does not allow %s; allowed: %s; use one of these, or have the administrator add it to %s", v.p.where(), yamldoc.Clip(s), listed(allowed), of)
 	}
 }
 
-// user: the default is root; the user of a bundle is judged when it is read.
+// user: the default is root; the user of a bundle, and one that an image knows, are
+// judged when they are read.
 func (v *check) user(s *desired.Spec) {
-	if *v.p.RootUser || s.Root.Bundle != "" {
+	if *v.p.RootUser || s.Root.Bundle != "" || s.Root.Image != nil && (s.User == nil || s.User.Name != "") {
 		return
 	}
-	if s.User == nil || s.User.UID == 0 {
+	if s.User == nil || s.User.UID == nil || *s.User.UID == 0 {
 		v.Add("spec.user", "%s does not allow applications to run as root of their sandbox; set user: {uid, gid} to others than 0, or have the administrator set rootUser", v.p.where())
 	}
 }

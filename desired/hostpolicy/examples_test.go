@@ -22,8 +22,8 @@ func TestExamples(t *testing.T) {
 	if policy == nil {
 		t.Fatal(problems)
 	}
-	files, err := filepath.Glob("../../examples/manifests/*.yaml")
-	if err != nil || len(files) < 5 {
+	files, err := filepath.Glob("../../examples/[mi]*/*.yaml")
+	if err != nil || len(files) < 9 {
 		t.Fatalf("%v %v", files, err)
 	}
 	for _, f := range files {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/hosttest"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/desiredtest"
 	"sandboxctl.dev/desired/yamldoc"
@@ -18,7 +19,7 @@ import (
 
 func TestPolicyFile(t *testing.T) {
 	t.Parallel()
-	desiredtest.RequireRoot(t)
+	hosttest.NeedsRoot(t, "only root may give files to others")
 	top := t.TempDir()
 	path := filepath.Join(top, "d", "policy.yaml")
 	desiredtest.Must(t, os.Mkdir(top+"/d", 0o755))

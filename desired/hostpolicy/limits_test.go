@@ -8,15 +8,16 @@ import (
 	"testing"
 
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/scalar"
 )
 
 // What is in force where a policy file says something, and where it does not.
 func TestPolicyLimits(t *testing.T) {
 	t.Parallel()
-	const gi = desired.Bytes(1 << 30)
+	const gi = scalar.Bytes(1 << 30)
 	for name, c := range map[string]struct {
 		def, most, wantDef, wantMost desired.Resources
-		memory                       desired.Bytes
+		memory                       scalar.Bytes
 	}{
 		"built-in":               {memory: 8 * gi, wantDef: desired.Resources{Memory: 4 * gi, PIDs: 2048}, wantMost: desired.Resources{Memory: 8 * gi, PIDs: 8192}},
 		"tiny host":              {memory: 48 << 20, wantDef: desired.Resources{Memory: 32 << 20, PIDs: 2048}, wantMost: desired.Resources{Memory: 48 << 20, PIDs: 8192}},
@@ -71,12 +72,32 @@ func TestDecodePolicyLimits(t *testing.T) {
 		"defaultResources: {memory: 1Mi}":                                  "defaultResources.memory: expected at least 32Mi",
 		"logSize: 1":                                                       "logSize: expected 64Ki to 1Ti, got 1",
 		"logSize: 2Ti":                                                     "logSize: expected 64Ki to 1Ti, got 2Ti",
+		"maxDiskSize: 0":                                                   "",
+		"defaultDiskSize: 20Gi":                                            "",
+		"maxDiskSize: 500Mi":                                               "",
+		"maxDiskSize: 1":                                                   "maxDiskSize: expected at least 1Mi, got 1",
+		"defaultDiskSize: 10":                                              "defaultDiskSize: expected at least 1Mi, got 10",
+		"defaultDiskSize: 2Gi\nmaxDiskSize: 1Gi":                           "defaultDiskSize: is more than maxDiskSize allows; expected at most 1Gi",
+		"defaultDiskSize: 1Mi\nmaxDiskSize: 0":                             "defaultDiskSize: is more than maxDiskSize allows; expected at most 0",
 		"defaultResources: {memory: lots}":                                 "memory",
 		"defaultResource: {memory: 1Gi}":                                   "defaultResources",
 	} {
 		p, problems := Decode("policy.yaml", []byte(policyHead+text))
 		if got := fmt.Sprint(problems); (p != nil) != (want == "") || !strings.Contains(got, want) {
 			t.Errorf("%q: %v, expected %q", text, problems, want)
+		}
+	}
+}
+
+// Files on the disk have a size, whatever a policy leaves out, and none is larger than what a
+// sandbox may have.
+func TestDefaultDiskSize(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"": "1Gi 16Gi", "maxDiskSize: 500Mi": "500Mi 500Mi", "maxDiskSize: 0": "0 0", "defaultDiskSize: 20Gi": "20Gi 20Gi", "defaultDiskSize: 2Mi": "2Mi 16Gi", "maxDiskSize: 1Ti": "1Gi 1Ti",
+	} {
+		if p := policyOf(t, text); fmt.Sprint(p.DefaultDiskSize, *p.MaxDiskSize) != want {
+			t.Errorf("%q: %v, at most %v; expected %s", text, p.DefaultDiskSize, *p.MaxDiskSize, want)
 		}
 	}
 }

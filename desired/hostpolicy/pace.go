@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/scalar"
 )
 
 // Bounds of a host policy that does not say otherwise.
@@ -19,9 +20,9 @@ const (
 
 // fillPace gives the bounds that a file left out their defaults.
 func (p *Policy) fillPace() {
-	p.MinRestartDelay = cmp.Or(p.MinRestartDelay, new(desired.Duration(DefaultMinRestartDelay)))
-	p.MaxStartTime = cmp.Or(p.MaxStartTime, new(desired.Duration(DefaultMaxStartTime)))
-	p.MaxHookTime = cmp.Or(p.MaxHookTime, new(desired.Duration(DefaultMaxHookTime)))
+	p.MinRestartDelay = cmp.Or(p.MinRestartDelay, new(scalar.Duration(DefaultMinRestartDelay)))
+	p.MaxStartTime = cmp.Or(p.MaxStartTime, new(scalar.Duration(DefaultMaxStartTime)))
+	p.MaxHookTime = cmp.Or(p.MaxHookTime, new(scalar.Duration(DefaultMaxHookTime)))
 	p.MaxStartsPerSecond = cmp.Or(p.MaxStartsPerSecond, DefaultMaxStartsPerSecond)
 }
 
@@ -33,7 +34,7 @@ func (v *validator) pace(p *Policy) {
 	v.Duration("minRestartDelay", p.MinRestartDelay, time.Hour)
 	for _, d := range []struct {
 		field string
-		d     *desired.Duration
+		d     *scalar.Duration
 	}{{"maxStartTime", p.MaxStartTime}, {"maxHookTime", p.MaxHookTime}} {
 		v.Duration(d.field, d.d, 24*time.Hour)
 		if d.d != nil && *d.d >= 0 && time.Duration(*d.d) < time.Second {

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/imageref"
+	"sandboxctl.dev/desired/scalar"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
@@ -33,9 +35,12 @@ type Policy struct {
 	APIVersion string `json:"apiVersion"`
 	// `HostPolicy`.
 	Kind string `json:"kind"`
-	// Directories or files that `volumes[].hostPath` and the bind mounts of bundles may
-	// name, with everything below them. Default: `/srv/sandboxctl`, `readWrite`.
+	// Directories or files that `volumes[].hostPath`, `files` of a `config` or `secret`,
+	// `envFrom[].file` and the bind mounts of bundles may name, with everything below them. Default: `/srv/sandboxctl`, `readWrite`.
 	HostPaths []AllowedPath `json:"hostPaths,omitempty"`
+	// Manifests may have named volumes. They are in the state directory, of any size, and each
+	// manifest may name any of them.
+	NamedVolumes *bool `json:"namedVolumes,omitempty"`
 	// What `spec.root` may be.
 	Root RootPolicy `json:"root,omitzero"`
 	// What `spec.network` may be; `mode: none` is always allowed.
@@ -59,22 +64,28 @@ type Policy struct {
 	// The most that a manifest or bundle may ask for: `cpu`, `memory`, `pids`. Default: the
 	// host's memory, 8192 pids.
 	MaxResources desired.Resources `json:"maxResources,omitzero"`
+	// The size of each `emptyDir` on the disk, and of what `overlay: disk` writes, where the
+	// manifest says none; `maxDiskSize` where that is less.
+	DefaultDiskSize scalar.Bytes `json:"defaultDiskSize,omitempty"`
+	// How much the `emptyDir` volumes of one sandbox and what `overlay: disk` writes may take
+	// together on the disk of the state directory. 0 allows none of them.
+	MaxDiskSize *scalar.Bytes `json:"maxDiskSize,omitempty"`
 	// The size at which a log file of a sandbox is rotated; two are kept.
-	LogSize desired.Bytes `json:"logSize,omitempty"`
+	LogSize scalar.Bytes `json:"logSize,omitempty"`
 	// How many sandboxes there may be, stopped ones included; what is there makes no room
 	// for what is new. Default: any number.
 	MaxSandboxes int `json:"maxSandboxes,omitempty"`
 	// The least delay after a failure, whatever `spec.backoff` says.
-	MinRestartDelay *desired.Duration `json:"minRestartDelay,omitempty"`
+	MinRestartDelay *scalar.Duration `json:"minRestartDelay,omitempty"`
 	// 1 to 1000: starts that nobody asked for (after an exit, a failure, a reboot) in any
 	// second, of all sandboxes together.
 	MaxStartsPerSecond int `json:"maxStartsPerSecond,omitempty"`
 	// How long one start may take, with its hooks or the restore of a checkpoint; then it
 	// is a failed start.
-	MaxStartTime *desired.Duration `json:"maxStartTime,omitempty"`
+	MaxStartTime *scalar.Duration `json:"maxStartTime,omitempty"`
 	// How long the hooks that a bundle has for one point of its life may take together,
 	// whatever their own timeouts are; then they are killed.
-	MaxHookTime *desired.Duration `json:"maxHookTime,omitempty"`
+	MaxHookTime *scalar.Duration `json:"maxHookTime,omitempty"`
 
 	from      string // the file, "" for none
 	digest    string
@@ -96,6 +107,7 @@ var schema = desired.SchemaOf(yamldoc.Schema{
 	},
 	ListExamples: map[string]string{
 		"netns":        `[shop]`,
+		"images":       `[docker.io/library, ghcr.io]`,
 		"capabilities": `[NET_ADMIN]`,
 		"platforms":    `[systrap]`,
 		"fileAccess":   `[proxy]`,
@@ -118,6 +130,9 @@ type AllowedPath struct {
 	Path string `json:"path"`
 	// `readOnly` wants `readOnly: true` of a volume, and no `overlay: none` of a root.
 	Access string `json:"access"`
+	// Of `hostPaths` with `readWrite`: `ownership` of a volume may give directories there, with
+	// all that is in them, to other owners. It is root of the host who does that. Default: `false`.
+	ChangeOwner bool `json:"changeOwner,omitempty"`
 }
 
 // RootPolicy says what spec.root may be.
@@ -130,10 +145,21 @@ type RootPolicy struct {
 	// What `root.bundle` may name, with everything below. Default: `/srv/sandboxctl`,
 	// `readWrite`.
 	Bundles []AllowedPath `json:"bundles,omitempty"`
+	// Where images may come from: a registry (`ghcr.io`), or the beginning of a name in
+	// one (`docker.io/library`). `"*"` is any registry that has a domain name and no port:
+	// addresses, `localhost` and ports must be named. Default: `"*"`.
+	Images []string `json:"images,omitempty"`
+	// What `oci:DIR` and `archive:FILE` of `root.image` may name, with everything below.
+	// No component may be a symbolic link.
+	// Default: `/srv/sandboxctl`, `readWrite`.
+	ImagePaths []AllowedPath `json:"imagePaths,omitempty"`
 	// Bundles may have hooks that run as root on the host. Those that run in the sandbox
 	// (`startContainer`) are always allowed. Default: `false`.
 	Hooks bool `json:"hooks,omitempty"`
 }
+
+// AnyImage in RootPolicy.Images is any registry with a domain name.
+const AnyImage = "*"
 
 // NetworkPolicy says what spec.network may be. mode none always may.
 type NetworkPolicy struct {
@@ -155,14 +181,17 @@ func Default() *Policy {
 
 // fill gives the fields that a file left out their defaults.
 func (p *Policy) fill() {
-	shared := []AllowedPath{{SharedDir, AccessReadWrite}}
-	for _, l := range []*[]AllowedPath{&p.HostPaths, &p.Root.Dirs, &p.Root.Bundles} {
+	shared := []AllowedPath{{Path: SharedDir, Access: AccessReadWrite}}
+	for _, l := range []*[]AllowedPath{&p.HostPaths, &p.Root.Dirs, &p.Root.Bundles, &p.Root.ImagePaths} {
 		if *l == nil {
 			*l = shared
 		}
 	}
+	if p.Root.Images == nil {
+		p.Root.Images = []string{AnyImage}
+	}
 	p.Root.Host = cmp.Or(p.Root.Host, new(true))
-	p.RootUser = cmp.Or(p.RootUser, new(true))
+	p.RootUser, p.NamedVolumes = cmp.Or(p.RootUser, new(true)), cmp.Or(p.NamedVolumes, new(true))
 	if p.Platforms == nil {
 		p.Platforms = []string{desired.PlatformSystrap}
 	}
@@ -204,6 +233,10 @@ func (p *Policy) Validate() []desired.FieldError {
 	v.allowedPaths("hostPaths", p.HostPaths)
 	v.allowedPaths("root.dirs", p.Root.Dirs)
 	v.allowedPaths("root.bundles", p.Root.Bundles)
+	v.allowedPaths("root.imagePaths", p.Root.ImagePaths)
+	for i, n := range p.Root.Images {
+		v.imageName(fmt.Sprintf("root.images[%d]", i), n)
+	}
 	for i, n := range p.Network.Netns {
 		if n != "*" {
 			v.NetnsName(fmt.Sprintf("network.netns[%d]", i), n)
@@ -234,6 +267,21 @@ func (p *Policy) Validate() []desired.FieldError {
 // validator adds the checks of a policy to those of manifests.
 type validator struct{ desired.Validator }
 
+// imageName checks a registry, or the beginning of a name in one.
+func (v *validator) imageName(field, n string) {
+	if n == AnyImage {
+		return
+	}
+	// A name in it is as good as the registry: the grammar is that of references.
+	full := n
+	if !strings.Contains(n, "/") {
+		full += "/x"
+	}
+	if r, err := imageref.Parse(full); err != nil || !strings.HasPrefix(r.Name()+"/", n+"/") {
+		v.Add(field, "expected a registry such as ghcr.io, or the beginning of a name such as docker.io/library, got %q", yamldoc.Clip(n))
+	}
+}
+
 func (v *validator) allowedPaths(field string, list []AllowedPath) {
 	seen := map[string]bool{}
 	for i, a := range list {
@@ -247,6 +295,9 @@ func (v *validator) allowedPaths(field string, list []AllowedPath) {
 		}
 		seen[a.Path] = true
 		v.OneOf(at+".access", a.Access, AccessReadOnly, AccessReadWrite)
+		if a.ChangeOwner && (field != VolumePath || a.Access != AccessReadWrite) {
+			v.Add(at+".changeOwner", "is for hostPaths with access: readWrite")
+		}
 		for _, b := range list {
 			// It would not be read-only: who has the outer one writes it.
 			if a.Access == AccessReadOnly && b.Access == AccessReadWrite && a.Path != b.Path && pathWithin(a.Path, b.Path) {

@@ -42,12 +42,44 @@ func TestPolicyCheck(t *testing.T) {
 		"read only":                   {"hostPaths: [{path: /usr/share, access: readOnly}]", volume("/usr/share/zoneinfo", ""), "f.yaml:7:38: spec.volumes[0].hostPath: the host policy policy.yaml allows /usr/share to be read only; set readOnly: true"},
 		"read only, read":             {"hostPaths: [{path: /usr/share, access: readOnly}]", volume("/usr/share/zoneinfo", ", readOnly: true"), ""},
 		"the one that allows most":    {"hostPaths: [{path: /a, access: readOnly}, {path: /a/b, access: readWrite}]", volume("/a/b/c", ""), ""},
+		"owners":                      {"hostPaths: [{path: /a, access: readWrite, changeOwner: true}]", volume("/a/b", ", ownership: {uid: 5}"), ""},
+		"owners, not allowed":         {"hostPaths: [{path: /a, access: readWrite}]", volume("/a/b", ", ownership: {uid: 5}"), "f.yaml:7:54: spec.volumes[0].ownership: the host policy policy.yaml does not allow owners of files of the host to be changed there; chown /a/b on the host, use a named volume"},
+		"owners elsewhere":            {"hostPaths: [{path: /a, access: readWrite}, {path: /a/c, access: readWrite, changeOwner: true}]", volume("/a/b", ", ownership: {uid: 5}"), "f.yaml:7:54: spec.volumes[0].ownership: the host policy policy.yaml does not allow owners"},
+		"owners, the outer one":       {"hostPaths: [{path: /a, access: readWrite, changeOwner: true}, {path: /a/c, access: readWrite}]", volume("/a/c/d", ", readOnly: true, ownership: {uid: 5, when: onRootMismatch}"), ""},
+		"owners, sub path":            {"hostPaths: [{path: /a, access: readWrite}, {path: /a/c, access: readWrite, changeOwner: true}]", volume("/a", ", subPath: c/d, ownership: {uid: 5}"), ""},
+		"owners, own state":           {"hostPaths: [{path: /srv, access: readWrite, changeOwner: true}]", volume("/srv/sandboxctl/state", ", ownership: {uid: 5}"), "f.yaml:7:38: spec.volumes[0].hostPath: /srv/sandboxctl/state is never shared"},
+		"owners of a named volume":    {"hostPaths: []", "volumes: [{mountPath: /x, volume: {name: v}, ownership: {uid: 5}}]", ""},
+		"environment file":            {"hostPaths: [{path: /e, access: readOnly}]", "envFrom: [{file: /e/a}]", ""},
+		"environment file elsewhere":  {"", "envFrom: [{file: /srv/sandboxctl/a}, {file: /etc/default/x}]", "f.yaml:7:41: spec.envFrom[1].file: the host policy policy.yaml does not allow /etc/default/x; allowed: /srv/sandboxctl; move it there, or have the administrator add it to hostPaths"},
+		"environment file of others":  {"", "envFrom: [{file: /root/a}]", "f.yaml:7:14: spec.envFrom[0].file: the host policy policy.yaml does not allow /root/a; allowed: /srv/sandboxctl"},
+		"environment file, own state": {"", "envFrom: [{file: /srv/sandboxctl/state/a}]", "f.yaml:7:14: spec.envFrom[0].file: /srv/sandboxctl/state/a is never shared"},
+		"value of a file elsewhere":   {"", "env: [{name: A, valueFrom: {file: /srv/sandboxctl/a}}, {name: B, valueFrom: {file: /root/a}}]", "f.yaml:7:80: spec.env[1].valueFrom.file: the host policy policy.yaml does not allow /root/a; allowed: /srv/sandboxctl"},
+		"secret elsewhere":            {"", "volumes: [{name: a, mountPath: /a, secret: {files: {k: /root/a}}}]", "f.yaml:7:55: spec.volumes[0].secret.files.k: the host policy policy.yaml does not allow /root/a"},
+		"named volume":                {"", "volumes: [{mountPath: /a, volume: {name: v}}]", ""},
+		"no named volume":             {"namedVolumes: false", "volumes: [{mountPath: /a, volume: {name: v}}]", "f.yaml:7:29: spec.volumes[0].volume: the host policy policy.yaml does not allow named volumes; use hostPath"},
+		"data of a named volume":      {"hostPaths: [{path: /srv, access: readWrite}]", volume("/srv/sandboxctl/state/volumes/v/data", ""), "f.yaml:7:38: spec.volumes[0].hostPath: /srv/sandboxctl/state/volumes/v/data is never shared"},
+		"sub path":                    {"hostPaths: [{path: /a/b, access: readWrite}]", volume("/a", ", subPath: b/c"), ""},
+		"sub path elsewhere":          {"hostPaths: [{path: /a/b, access: readWrite}]", volume("/a", ", subPath: c"), "f.yaml:7:38: spec.volumes[0].hostPath: the host policy policy.yaml does not allow /a/c"},
+		"sub path, own state":         {"hostPaths: [{path: /srv, access: readWrite}]", volume("/srv/sandboxctl", ", subPath: state/volumes/v/data"), "f.yaml:7:38: spec.volumes[0].hostPath: /srv/sandboxctl/state/volumes/v/data is never shared"},
 		"no host path":                {"hostPaths: []", volume("/srv/sandboxctl/a", ""), "f.yaml:7:38: spec.volumes[0].hostPath: the host policy policy.yaml does not allow /srv/sandboxctl/a; allowed: none"},
 		"root dir":                    {"root: {dirs: [{path: /r, access: readOnly}]}", "root: {dir: /r/x}", ""},
 		"root dir elsewhere":          {"root: {dirs: [{path: /r, access: readOnly}]}", "root: {dir: /rr}", "f.yaml:5:10: spec.root.dir: the host policy policy.yaml does not allow /rr; allowed: /r (read-only)"},
 		"root dir, written to":        {"root: {dirs: [{path: /r, access: readOnly}]}", "root: {dir: /r/x}\noverlay: none", "f.yaml:5:10: spec.root.dir: the host policy policy.yaml allows /r to be read only; use overlay: memory"},
 		"bundle":                      {"root: {bundles: [{path: /b, access: readOnly}]}", "root: {bundle: /b/x}", ""},
 		"bundle elsewhere":            {"", "root: {bundle: /b/x}", "f.yaml:5:10: spec.root.bundle: the host policy policy.yaml does not allow /b/x; allowed: /srv/sandboxctl"},
+		"image":                       {"", "root: {image: {ref: nginx}}", ""},
+		"image by digest":             {"root: {images: [docker.io/library/nginx]}", "root: {image: {ref: nginx, digest: 'sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'}}", ""},
+		"image of an address":         {"", "root: {image: {ref: 10.0.0.1/a}}", "f.yaml:5:18: spec.root.image.ref: the host policy policy.yaml does not allow images from 10.0.0.1/a; allowed: any registry with a domain name and no port; use another one, or have the administrator add it to root.images"},
+		"image of a port":             {"", "root: {image: {ref: 'registry.example:8080/a'}}", "f.yaml:5:18: spec.root.image.ref: the host policy policy.yaml does not allow images from registry.example:8080/a"},
+		"image of an IPv6 address":    {"", "root: {image: {ref: '[::1]/a'}}", "f.yaml:5:18: spec.root.image.ref: the host policy policy.yaml does not allow images from [::1]/a"},
+		"image of the host":           {"", "root: {image: {ref: 'localhost/a'}}", "f.yaml:5:18: spec.root.image.ref: the host policy policy.yaml does not allow images from localhost/a"},
+		"image of the host, named":    {"root: {images: ['localhost:5000']}", "root: {image: {ref: 'localhost:5000/a/b:c'}}", ""},
+		"image of another name":       {"root: {images: [docker.io/library]}", "root: {image: {ref: library2/a}}", "f.yaml:5:18: spec.root.image.ref: the host policy policy.yaml does not allow images from docker.io/library2/a; allowed: docker.io/library"},
+		"no image":                    {"root: {images: []}", "root: {image: {ref: nginx}}", "f.yaml:5:18: spec.root.image.ref: the host policy policy.yaml does not allow images from docker.io/library/nginx; allowed: none"},
+		"archive":                     {"", "root: {image: {ref: 'archive:/srv/sandboxctl/a.tar:x'}}", ""},
+		"archive elsewhere":           {"", "root: {image: {ref: 'archive:/srv/a.tar'}}", "f.yaml:5:18: spec.root.image.ref: the host policy policy.yaml does not allow /srv/a.tar; allowed: /srv/sandboxctl; move it there, or have the administrator add it to root.imagePaths"},
+		"layout in the state":         {"root: {imagePaths: [{path: /srv, access: readOnly}]}", "root: {image: {ref: 'oci:/srv/sandboxctl/state/x'}}", "f.yaml:5:18: spec.root.image.ref: /srv/sandboxctl/state/x is never shared"},
+		"layout":                      {"root: {imagePaths: [{path: /i, access: readOnly}]}", "root: {image: {ref: 'oci:/i/l'}}\noverlay: none", ""},
 		"host network":                {"", "network: {mode: host}", "f.yaml:7:13: spec.network.mode: the host policy policy.yaml does not allow the host's network; use none"},
 		"host network, allowed":       {"network: {host: true}", "network: {mode: host}", ""},
 		"netns":                       {"network: {netns: [shop]}", "network: {mode: netns, netns: shop}", ""},
@@ -72,6 +104,14 @@ func TestPolicyCheck(t *testing.T) {
 		"memory":                      {"maxResources: {memory: 1Gi}", "resources: {memory: 1025Mi}", "f.yaml:7:15: spec.resources.memory: the host policy policy.yaml allows at most 1Gi; ask for less"},
 		"cpu":                         {"maxResources: {cpu: 1500m}", "resources: {cpu: 2}", "f.yaml:7:15: spec.resources.cpu: the host policy policy.yaml allows at most 1500m; ask for less"},
 		"pids":                        {"maxResources: {pids: 100}", "resources: {pids: 101}", "f.yaml:7:15: spec.resources.pids: the host policy policy.yaml allows at most 100; ask for less"},
+		"on the disk":                 {"", "volumes: [{name: a, mountPath: /a, emptyDir: {size: 15Gi}}, {name: b, mountPath: /b, emptyDir: {}}]", ""},
+		"too much on the disk":        {"", "volumes: [{name: a, mountPath: /a, emptyDir: {size: 16385Mi}}]", "f.yaml:7:38: spec.volumes[0].emptyDir: the host policy policy.yaml allows a sandbox at most 16Gi on the disk, and with this it has more; ask for less"},
+		"together too much":           {"maxDiskSize: 3Gi", "volumes: [{name: a, mountPath: /a, emptyDir: {}}, {name: b, mountPath: /b, emptyDir: {size: 2Gi}}, {name: c, mountPath: /c, emptyDir: {size: 1Mi}}]", "f.yaml:7:127: spec.volumes[2].emptyDir: the host policy policy.yaml allows a sandbox at most 3Gi on the disk"},
+		"sizes beyond all numbers":    {"", "volumes: [{name: a, mountPath: /a, emptyDir: {}}, {name: b, mountPath: /b, emptyDir: {size: 9223372036854775807}}]", "f.yaml:7:78: spec.volumes[1].emptyDir: the host policy policy.yaml allows a sandbox at most 16Gi"},
+		"default on the disk":         {"defaultDiskSize: 2Gi\nmaxDiskSize: 3Gi", "volumes: [{name: a, mountPath: /a, emptyDir: {}}, {name: b, mountPath: /b, emptyDir: {}}]", "f.yaml:7:78: spec.volumes[1].emptyDir: the host policy policy.yaml allows a sandbox at most 3Gi"},
+		"nothing on the disk":         {"maxDiskSize: 0", "volumes: [{name: a, mountPath: /a, emptyDir: {}}]", "f.yaml:7:38: spec.volumes[0].emptyDir: the host policy policy.yaml allows nothing on the disk; use medium: memory, or have the administrator set maxDiskSize"},
+		"no overlay on the disk":      {"maxDiskSize: 0", "overlay: disk", "f.yaml:7:3: spec.overlay: the host policy policy.yaml allows nothing on the disk; use overlay: memory"},
+		"in memory, of any size":      {"maxDiskSize: 0", "volumes: [{name: a, mountPath: /a, emptyDir: {medium: memory, size: 99Ti}}]", ""},
 	} {
 		text := desiredtest.Minimal
 		switch root, rest, _ := strings.Cut(c.spec, "\n"); {
@@ -135,6 +175,9 @@ func TestDecodePolicy(t *testing.T) {
 		policyHead + "hostPaths: [{path: /a}]\n":                                                     "p:3:13: hostPaths[0].access: is missing: expected readOnly or readWrite",
 		policyHead + "hostPaths: [{path: /a, access: rw}]\n":                                         `p:3:24: hostPaths[0].access: expected one of readOnly, readWrite, got "rw"`,
 		policyHead + "hostPaths: [{path: a, access: readOnly}]\n":                                    `p:3:14: hostPaths[0].path: expected an absolute path, got "a"`,
+		policyHead + "hostPaths: [{path: /a, access: readOnly, changeOwner: true}]\n":                "p:3:42: hostPaths[0].changeOwner: is for hostPaths with access: readWrite",
+		policyHead + "root: {dirs: [{path: /a, access: readWrite, changeOwner: true}]}\n":            "p:3:45: root.dirs[0].changeOwner: is for hostPaths with access: readWrite",
+		policyHead + "hostPaths: [{path: /a, access: readWrite, changeOwner: maybe}]\n":              `p:3:56: hostPaths[0].changeOwner: expected true or false, got "maybe"`,
 		policyHead + "hostPaths: [{path: /, access: readOnly}]\n":                                    "p:3:14: hostPaths[0].path: the whole host can't be allowed",
 		policyHead + "hostPaths: [{path: /a/../b, access: readOnly}]\n":                              `p:3:14: hostPaths[0].path: expected a path without`,
 		policyHead + "root: {dirs: [{path: /a, access: readOnly}, {path: /a, access: readWrite}]}\n": "p:3:46: root.dirs[1].path: /a is given twice",
@@ -165,5 +208,28 @@ func TestDecodePolicy(t *testing.T) {
 	}
 	if errs := def.Validate(); len(errs) > 0 {
 		t.Error(errs)
+	}
+}
+
+// A policy without named volumes has no Volume documents either.
+func TestPolicyVolumeDocument(t *testing.T) {
+	t.Parallel()
+	text := "apiVersion: " + desired.APIVersion + "\nkind: Volume\nmetadata: {name: v}\n"
+	for policy, want := range map[string]string{
+		"":                     "",
+		"namedVolumes: true":   "",
+		"rootUser: false":      "",
+		"namedVolumes: false":  "f.yaml:2:1: kind: the host policy policy.yaml does not allow named volumes; use hostPath",
+		"namedVolumes: false ": "f.yaml:2:1: kind: the host policy",
+	} {
+		docs, ps := (desired.Decoder{Policy: policyOf(t, policy)}).Decode("f.yaml", []byte(text))
+		switch {
+		case want == "":
+			if len(ps) > 0 || docs[0].Volume == nil {
+				t.Errorf("%s: %v", policy, ps)
+			}
+		case len(ps) != 1 || ps[0].Reason != desired.ReasonPolicyDenied || docs[0].Valid() || ps[0].Name != "volume/v" || !strings.HasPrefix(ps[0].Error(), want):
+			t.Errorf("%s: %+v", policy, ps)
+		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -173,7 +174,7 @@ func (d *Dir) Load(ctx context.Context) (*desired.Snapshot, error) {
 	case errors.As(err, &untrusted):
 		d.incomplete(snap, desired.ReasonDirectoryUntrusted, "the manifests directory is not trusted: %v; until that is fixed, nothing is created or stopped", untrusted)
 	case errors.Is(err, fs.ErrNotExist):
-		d.incomplete(snap, desired.ReasonDirectoryMissing, "the manifests directory %s does not exist; nothing is stopped because of it", d.opts.Path)
+		d.incomplete(snap, desired.ReasonDirectoryMissing, "the manifests directory %s does not exist; mount it, or make it (mkdir -p); nothing is stopped because of it", d.opts.Path)
 	case err != nil:
 		d.incomplete(snap, desired.ReasonDirectoryUnreadable, "the manifests directory can't be read: %v; nothing is stopped because of it", err)
 	default:
@@ -255,18 +256,26 @@ func (d *Dir) incomplete(s *desired.Snapshot, reason, format string, args ...any
 
 // resolve makes the entries of the snapshot out of the files.
 func (d *Dir) resolve(s *desired.Snapshot) {
-	s.Entries, s.Problems = d.index.all(), d.index.problems()
+	s.Entries, s.Objects = d.index.resolve()
+	s.Sizes = d.index.sizes
+	s.Problems = d.index.problems()
 	for _, f := range d.index.oddFiles() {
 		if f.foreign != nil {
 			s.Warnings = append(s.Warnings, *f.foreign)
+		}
+		if f.exposed != nil {
+			s.Warnings = append(s.Warnings, *f.exposed)
 		}
 		if f.unsettled {
 			d.incomplete(s, desired.ReasonUnsettled, "%s is being written", f.path)
 		}
 	}
 	if n := len(s.Problems); n > 0 {
-		first := s.Problems[0]
-		d.incomplete(s, desired.ReasonInvalidManifests, "%s in the manifests, the first: %s; a sandbox whose manifest is missing keeps running if one of these files may define it", count(n, "problem"), first.Error())
+		first, hint := s.Problems[0], ""
+		if slices.ContainsFunc(s.Problems, func(p desired.Problem) bool { return p.Name == "" && p.File != "" }) {
+			hint = "; " + desired.IgnoreFile + " is for files that are no manifests"
+		}
+		d.incomplete(s, desired.ReasonInvalidManifests, "%s in the manifests, the first: %s; a sandbox whose manifest is missing keeps running if one of these files may define it%s", count(n, "problem"), first.Error(), hint)
 	}
 }
 

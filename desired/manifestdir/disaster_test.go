@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/hosttest"
 	"sandboxctl.dev/desired"
 )
 
@@ -57,7 +58,7 @@ type scene struct {
 	fresh chan struct{}
 }
 
-// command words a manifest: the version of it is what it runs.
+// command describes a manifest: the version of it is what it runs.
 func manifestOf(name, version string) string {
 	return strings.Replace(named(name), "[sh]", "["+version+"]", 1)
 }
@@ -68,8 +69,8 @@ var versions = map[string]bool{"sh": true, "edited": true}
 // run makes the disaster once. With hammer it is looked all the time, as a busy
 // daemon does, and not only when there is a reason.
 func (x *disaster) run(t *testing.T, hammer bool) {
-	if x.root && os.Geteuid() != 0 {
-		t.Skip("it takes root")
+	if x.root {
+		hosttest.NeedsRoot(t, "it takes root")
 	}
 	if x.tool != "" {
 		needTool(t, x.tool)
@@ -279,10 +280,7 @@ func needTool(t *testing.T, name string) {
 	if _, err := exec.LookPath(program(name)); err == nil {
 		return
 	}
-	if os.Getenv("SANDBOXCTL_E2E") == "require" {
-		t.Fatalf("%s is not installed, and SANDBOXCTL_E2E=require; run `make setup`", name)
-	}
-	t.Skipf("%s is not installed", name)
+	hosttest.Lacks(t, "%s is not installed; `make setup` installs it", name)
 }
 
 // inChild says that this process is the one made by child.
@@ -610,10 +608,8 @@ var disasters = []disaster{
 		}
 	}},
 	{name: "a manifest becomes a directory", do: func(d *scene) {
-		// It is absent then, for as long as that is: nothing is stopped before the
-		// absence has lasted.
 		d.must(errors.Join(os.Rename(d.at("a.yaml"), d.at("kept")), os.Mkdir(d.at("a.yaml"), 0o755)))
-		d.noticed(desired.ReasonUnsettled)
+		d.problem("expected a file")
 		d.must(errors.Join(os.Remove(d.at("a.yaml")), os.Rename(d.at("kept"), d.at("a.yaml"))))
 		d.whole("sh", "sh", "sh")
 	}},

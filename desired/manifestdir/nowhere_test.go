@@ -157,6 +157,39 @@ var vanishings = map[string]vanishing{
 		told: "sub", says: "not the directory that was there before", root: true,
 		undo: func(v *scenery) { v.mount(v.at(".sub"), "sub", "", unix.MS_BIND) },
 	},
+	"file replaced by a directory": {
+		do:   func(v *scenery) { v.mv("a.yaml", ".a"); v.mkdir("a.yaml") },
+		told: "a.yaml", says: "expected a file",
+		undo: func(v *scenery) { v.rm("a.yaml"); v.mv(".a", "a.yaml") },
+	},
+	"file replaced by a directory of others": {
+		do:   func(v *scenery) { v.mv("a.yaml", ".a"); v.mkdir("a.yaml/data"); v.write("a.yaml/data/x.txt", "") },
+		told: "a.yaml", says: "expected a file",
+		undo: func(v *scenery) { v.rm("a.yaml"); v.mv(".a", "a.yaml") },
+	},
+	"file below replaced by a directory": {
+		do:   func(v *scenery) { v.mv("sub/deep/c.yaml", ".c"); v.mkdir("sub/deep/c.yaml") },
+		told: "sub/deep/c.yaml", says: "expected a file",
+		undo: func(v *scenery) { v.rm("sub/deep/c.yaml"); v.mv(".c", "sub/deep/c.yaml") },
+	},
+	"file replaced by a link to a directory": {
+		do:   func(v *scenery) { v.mv("a.yaml", ".a"); v.mkdir(".d"); v.ln(".d", "a.yaml") },
+		told: "a.yaml", says: "expected a regular file",
+		undo: func(v *scenery) { v.rm("a.yaml"); v.mv(".a", "a.yaml") },
+	},
+	"file replaced by a socket": {
+		do: func(v *scenery) {
+			v.mv("a.yaml", ".a")
+			v.must(unix.Mknod(v.at("a.yaml"), unix.S_IFSOCK|0o600, 0))
+		},
+		told: "a.yaml", says: "expected a regular file",
+		undo: func(v *scenery) { v.rm("a.yaml"); v.mv(".a", "a.yaml") },
+	},
+	"directory link to a file": {
+		do:   func(v *scenery) { v.mv("sub", ".sub"); v.write(".file", ""); v.ln(".file", "sub") },
+		told: "sub", says: "not the directory that was there before",
+		undo: func(v *scenery) { v.rm("sub"); v.mv(".sub", "sub") },
+	},
 	"mounted file unmounted": {
 		do: func(v *scenery) {
 			v.mv("a.yaml", ".a")

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/hosttest"
 	"sandboxctl.dev/desired"
 )
 
@@ -20,9 +21,7 @@ import (
 // user's, without root's rights.
 func asNobody(t *testing.T, f func()) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("another user needs root")
-	}
+	hosttest.NeedsRoot(t, "another user needs root")
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -30,25 +30,6 @@ const (
 	maxDirDeep = 8
 )
 
-// fileEntry is what one file said when it was last read.
-type fileEntry struct {
-	path     string
-	id       trustedfile.ID
-	policy   string // the digest of what it was judged by
-	entries  []desired.Entry
-	problems []desired.Problem
-	foreign  *desired.Warning // of documents for other programs
-	// unsettled says that somebody had it open for writing: entries are those
-	// of before.
-	unsettled bool
-	// unread says that the system refused to read it.
-	unread bool
-	// look is when it was first read as it is, counted in looks at the directory.
-	look int
-	// names are what a file with problems may mean by names of sandboxes.
-	names map[string]bool
-}
-
 // scan reads what changed in the directory into the index and reports what is
 // not a file it can read.
 func (d *Dir) scan(ctx context.Context, s *desired.Snapshot, policyDigest string) (Identity, error) {
@@ -115,8 +96,9 @@ type scanner struct {
 	unsure bool
 }
 
-// files looks at all paths, on all processors: parsing is most of the work of a program
-// that starts. An entry is nil if its file was removed meanwhile.
+// files looks at all paths, on all processors if many are new: parsing is most of the work
+// of a program that starts. To see that a few did not change takes less time than to wake
+// another thread. An entry is nil if its file was removed meanwhile.
 func (sc *scanner) files() []*fileEntry {
 	entries := make([]*fileEntry, len(sc.paths))
 	var next atomic.Int64
@@ -126,7 +108,8 @@ func (sc *scanner) files() []*fileEntry {
 			entries[i] = sc.file(sc.paths[i])
 		}
 	}
-	for range min(runtime.GOMAXPROCS(0)-1, len(sc.paths)/8) {
+	unknown := max(0, len(sc.paths)-len(sc.d.index.files))
+	for range min(runtime.GOMAXPROCS(0)-1, unknown/8+len(sc.paths)/1000) {
 		wg.Go(work)
 	}
 	work()
@@ -227,37 +210,48 @@ func (sc *scanner) dir(dir *os.File, rel string, depth int, linked bool) error {
 	}
 	slices.SortFunc(entries, func(a, b os.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	for _, e := range entries {
-		name := e.Name()
-		p := path.Join(rel, name)
-		sc.links = sc.links || e.Type()&fs.ModeSymlink != 0 && (name[0] != '.' || name == desired.IgnoreFile)
-		switch {
-		case strings.HasPrefix(name, "."), sc.ignored(p, e.IsDir()):
-		case !yamldoc.Printable(name, ""):
-			// Also a directory, or what may lead to one: manifests that are passed
-			// over in silence are sandboxes that are removed.
-			if IsManifestName(name) || e.IsDir() || e.Type()&fs.ModeSymlink != 0 {
-				sc.problem(yamldoc.Shown(p), "the name is not printable UTF-8; rename it")
-			}
-		case e.IsDir():
-			if err := sc.subdir(p, depth, linked); err != nil {
-				return err
-			}
-		case IsManifestName(name):
-			if len(sc.paths) >= MaxFiles {
-				sc.problem(p, "more than %d manifest files; the rest is not read", MaxFiles)
-				return nil
-			}
-			sc.paths = append(sc.paths, p)
-			if linked || e.Type()&fs.ModeSymlink != 0 {
-				sc.linked[p] = true
-			}
-		case e.Type()&fs.ModeSymlink != 0:
-			if err := sc.link(p, depth); err != nil {
-				return err
-			}
+		if more, err := sc.entry(e, path.Join(rel, e.Name()), depth, linked); err != nil || !more {
+			return err
 		}
 	}
 	return nil
+}
+
+// entry takes note of one entry of a directory, which is at p, and says whether those
+// after it are to be looked at.
+func (sc *scanner) entry(e os.DirEntry, p string, depth int, linked bool) (more bool, err error) {
+	name, link := e.Name(), e.Type()&fs.ModeSymlink != 0
+	sc.links = sc.links || link && (name[0] != '.' || name == desired.IgnoreFile)
+	switch {
+	case strings.HasPrefix(name, "."), sc.ignored(p, e.IsDir()):
+	case !yamldoc.Printable(name, ""):
+		// Also a directory, or what may lead to one: manifests that are passed
+		// over in silence are sandboxes that are removed.
+		if IsManifestName(name) || e.IsDir() || link {
+			sc.problem(yamldoc.Shown(p), "the name is not printable UTF-8; rename it")
+		}
+	case e.IsDir():
+		files, problems := len(sc.paths), len(sc.snap.Problems)
+		err := sc.subdir(p, depth, linked)
+		if err == nil && IsManifestName(name) && len(sc.paths) == files && len(sc.snap.Problems) == problems && sc.there(p) {
+			// Container engines make one where the file that they are to mount is missing.
+			sc.problem(p, "expected a file, it is a directory without manifests; put the file there, or remove or rename the directory")
+			sc.snap.Problems[problems].Opaque = false
+		}
+		return true, err
+	case IsManifestName(name):
+		if len(sc.paths) >= MaxFiles {
+			sc.problem(p, "more than %d manifest files; the rest is not read", MaxFiles)
+			return false, nil
+		}
+		sc.paths = append(sc.paths, p)
+		if linked || link {
+			sc.linked[p] = true
+		}
+	case link:
+		return true, sc.link(p, depth)
+	}
+	return true, nil
 }
 
 // link looks where a link leads that is not called as a manifest is. To a directory:
@@ -362,7 +356,7 @@ func (sc *scanner) linkHint(p string, err error) error {
 	case errors.Is(err, unix.EXDEV):
 		return errors.New("it is a symbolic link that leads out of the manifests directory, which is not followed; copy what it leads to")
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("it is a symbolic link that leads to nothing%s; mend or remove it", sc.target(p))
+		return fmt.Errorf("it is a symbolic link that leads to nothing%s; correct or remove it", sc.target(p))
 	}
 	return err
 }
@@ -450,19 +444,9 @@ func (sc *scanner) file(p string) *fileEntry {
 	if serr != nil || now.Size != st.Size || now.Mtim != st.Mtim || now.Ino != st.Ino {
 		return sc.unsettled(p, old, id)
 	}
-	entry := &fileEntry{path: p, id: id, policy: sc.policy, look: sc.d.looks}
-	docs, problems := desired.Decoder{Policy: sc.snap.Policy, Known: sc.d.opts.Known}.Decode(p, b)
-	entry.problems, entry.foreign = problems, desired.ForeignWarning(p, docs)
-	if len(problems) > 0 {
-		entry.names = mentioned(b)
-		entry.problems[0].Opaque = len(b) > yamldoc.MaxFileBytes
-	}
-	for _, doc := range docs {
-		if doc.Sandbox != nil {
-			entry.entries = append(entry.entries, doc.Entry())
-		}
-	}
-	return entry
+	e := sc.decoded(p, id, b)
+	e.expose(st.Mode)
+	return e
 }
 
 // isStill says that the file of an entry is the one it was, in one system call:
@@ -491,12 +475,12 @@ func (sc *scanner) unsettled(p string, old *fileEntry, id trustedfile.ID) *fileE
 	if old == nil {
 		return e
 	}
-	e.entries, e.problems, e.foreign = old.entries, old.problems, old.foreign
+	e.entries, e.objects, e.problems, e.foreign, e.exposed = old.entries, old.objects, old.problems, old.foreign, old.exposed
 	if old.policy == sc.policy || sc.snap.Policy == nil {
 		return e
 	}
 	// What it said before was judged by another policy.
-	e.entries = nil
+	e.entries, e.objects = nil, nil
 	for _, old := range old.entries {
 		errs := sc.snap.Policy.Check(old.Sandbox)
 		for _, err := range errs {

@@ -12,12 +12,16 @@ import (
 	"testing"
 	"time"
 
+	"sandboxctl.dev/actual/hosttest"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/desiredtest"
 )
 
 // accessPolicy allows the values of spec.fileAccess that are in it.
 type accessPolicy string
+
+func (p accessPolicy) CheckFiles([]desired.FileRef) []desired.FieldError { return nil }
+func (p accessPolicy) CheckVolume(string) []desired.FieldError           { return nil }
 
 func (p accessPolicy) Check(s *desired.Sandbox) []desired.FieldError {
 	if strings.Contains(string(p), s.Spec.FileAccess) {
@@ -92,7 +96,7 @@ func TestDirPolicy(t *testing.T) {
 // What others may write is not read, and nothing follows from its absence.
 func TestDirUntrusted(t *testing.T) {
 	t.Parallel()
-	desiredtest.RequireRoot(t)
+	hosttest.NeedsRoot(t, "only root may give files to others")
 	tr := newTree(t, Options{})
 	m := filepath.Join(tr.top, "m")
 	tr.write("a.yaml", named("a"))

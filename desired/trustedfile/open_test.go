@@ -12,12 +12,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/hosttest"
 	"sandboxctl.dev/desired/desiredtest"
 )
 
 func TestOpenTrusted(t *testing.T) {
 	t.Parallel()
-	desiredtest.RequireRoot(t)
+	hosttest.NeedsRoot(t, "only root may give files to others")
 	for name, c := range map[string]struct {
 		spoil func(top string) error
 		path  string // below top, default d/e/file

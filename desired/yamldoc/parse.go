@@ -117,7 +117,8 @@ func (d *Doc) checkShape(n *yaml.Node, depth int) bool {
 		d.report(d.pos(n), "", "anchors and aliases are not allowed; write the value out")
 		return false
 	case n.Style&yaml.TaggedStyle != 0:
-		d.report(d.pos(n), "", "tags such as %s are not allowed; quote a string that looks like something else", n.Tag)
+		// Without it: it may be a password that begins with an exclamation mark.
+		d.report(d.pos(n), "", "tags such as !!str are not allowed; quote a value that begins with an exclamation mark")
 		return false
 	}
 	for _, c := range n.Content {
@@ -155,6 +156,12 @@ func (d *Doc) Report(field, reason, message string) {
 
 // Has says whether a field is in the document.
 func (d *Doc) Has(field string) bool { return d.at[field] != nil }
+
+// HasTop says whether a key is in the top level, also before Check.
+func (d *Doc) HasTop(key string) bool { return Field(d.root, key) != nil }
+
+// Place is where a field is, or the closest one around it that is in the file.
+func (d *Doc) Place(field string) Position { return d.nearest(field) }
 
 // nearest is the place of a field, or of the closest field around it that is
 // in the file.
@@ -311,6 +318,8 @@ func syntaxError(err error, text []byte) (line int, msg string) {
 	if a := unknownAnchor().FindStringSubmatch(m[2]); a != nil {
 		before, _, _ := bytes.Cut(text, []byte("*"+a[1]))
 		line = 1 + bytes.Count(before, []byte{'\n'})
+		// Without its name: it may be a password that begins with an asterisk.
+		return line, "not YAML: a value that begins with * is an alias, and there is no such anchor; quote the value"
 	}
 	return line, "not YAML: " + m[2]
 }

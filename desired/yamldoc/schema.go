@@ -21,18 +21,26 @@ type Schema struct {
 	Required map[reflect.Type]map[string]string
 	// Examples are a value of YAML for each type, on one line.
 	Examples map[reflect.Type]string
-	// ListExamples are those of lists and maps of plain values, by field.
+	// ListExamples are those of lists, maps and texts without a type of their own, by field.
 	ListExamples map[string]string
 	// Unknown is asked about a key that is no field of a type, before anything is
 	// suggested: ok is false if it knows nothing better to say. parent is the path of
 	// the object and path the one of the key. It may be nil.
 	Unknown func(t reflect.Type, key, path, parent string) (message string, ok bool)
+	// Secret says that no message may show a value.
+	Secret bool
 }
 
 // Quoted marks a type whose values have a unit: a number without quotes is none.
 type Quoted interface {
 	json.Unmarshaler
 	Quoted()
+}
+
+// Shorthand marks a struct for which a text may stand: UnmarshalJSON reads both.
+type Shorthand interface {
+	json.Unmarshaler
+	Shorthand()
 }
 
 // FieldInfo is one field of a type, by its name in documents.

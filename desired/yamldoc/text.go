@@ -169,3 +169,26 @@ func WithoutComment(line []byte) []byte {
 	line, _, _ = bytes.Cut(line, []byte{'#'})
 	return bytes.TrimSpace(line)
 }
+
+// GuessName finds the name in a text that does not parse. A wrong guess shows
+// the problem at another sandbox, and does nothing else. It looks at every line
+// once: a regular expression would take the better part of a second for 1 MiB.
+func GuessName(text []byte, valid func(string) bool) string {
+	if len(text) > MaxDocumentBytes {
+		return ""
+	}
+	inside := false
+	for line := range bytes.Lines(text) {
+		key, value, _ := bytes.Cut(line, []byte{':'})
+		switch {
+		case line[0] != ' ' && line[0] != '\t':
+			// A key of the top level: metadata, if nothing but a comment follows.
+			inside = string(key) == "metadata" && len(WithoutComment(value)) == 0
+		case inside && string(bytes.TrimLeft(key, " \t")) == "name":
+			if name := string(bytes.Trim(WithoutComment(value), `"'`)); valid(name) {
+				return name
+			}
+		}
+	}
+	return ""
+}

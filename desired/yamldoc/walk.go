@@ -24,7 +24,9 @@ func (d *Doc) Check(s *Schema) {
 func (d *Doc) IsObject() bool { return d.root.Kind == yaml.MappingNode }
 
 // Describe names what the document is, for a message.
-func (d *Doc) Describe() string { return describe(d.root) }
+// It shows no value: the kind of the document is not known, a text may be the rest of a
+// secret that three dashes have cut.
+func (d *Doc) Describe() string { return shape(d.root) }
 
 // value checks a node against the type it will be decoded into.
 func (d *Doc) value(n *yaml.Node, t reflect.Type, path string) {
@@ -32,7 +34,13 @@ func (d *Doc) value(n *yaml.Node, t reflect.Type, path string) {
 		t = t.Elem()
 	}
 	if u, ok := reflect.TypeAssert[json.Unmarshaler](reflect.New(t)); ok {
-		d.custom(n, u, path)
+		if _, short := u.(Shorthand); short && n.Kind == yaml.MappingNode {
+			d.mapping(n, t, path)
+		} else if short && (n.Kind != yaml.ScalarNode || !isText(n)) {
+			d.wrongShape(n, t, path, "a name")
+		} else {
+			d.custom(n, u, path)
+		}
 		return
 	}
 	switch t.Kind() {
@@ -126,10 +134,14 @@ func rangeOf(t reflect.Type) string {
 
 func (d *Doc) text(n *yaml.Node, path string) {
 	if n.Kind != yaml.ScalarNode || isNull(n) {
-		d.wrong(n, path, "a string")
+		d.wrongShape(n, reflect.TypeFor[string](), path, "a string")
 		return
 	}
 	if !isText(n) {
+		if d.schema.Secret {
+			d.report(d.pos(n), path, "expected a string, got %s; quote it", d.describe(n))
+			return
+		}
 		d.report(d.pos(n), path, "expected a string, got %s; quote it: \"%s\"", describe(n), Clip(n.Value))
 	}
 }
@@ -169,12 +181,21 @@ func (d *Doc) entries(n *yaml.Node, path string, fn func(key string, v *yaml.Nod
 			return
 		}
 		k, v := n.Content[i], n.Content[i+1]
+		if d.schema.Secret && path != "" && isNull(v) {
+			// {KEY:value} and {KEY: some, thing} make keys of values.
+			d.report(d.pos(k), path, "a key has no value; write \"\" for an empty one, and quote one with a colon or comma in it")
+			continue
+		}
 		if k.Kind != yaml.ScalarNode || k.ShortTag() == "!!merge" || isNull(k) {
-			d.report(d.pos(k), path, "expected a field name, got %s", describe(k))
+			d.report(d.pos(k), path, "expected a field name, got %s", d.describe(k))
 			continue
 		}
 		if !isText(k) {
 			// Decoders differ in what they make of it.
+			if d.schema.Secret {
+				d.report(d.pos(k), path, "expected a field name, got %s; quote it", d.describe(k))
+				continue
+			}
 			d.report(d.pos(k), path, "expected a field name, got %s; quote it: \"%s\"", describe(k), Clip(k.Value))
 			continue
 		}
@@ -189,13 +210,13 @@ func (d *Doc) entries(n *yaml.Node, path string, fn func(key string, v *yaml.Nod
 }
 
 func (d *Doc) wrong(n *yaml.Node, path, want string) {
-	d.report(d.pos(n), path, "expected %s, got %s", want, describe(n))
+	d.report(d.pos(n), path, "expected %s, got %s", want, d.describe(n))
 }
 
-// wrongShape reports a value that is not the object or list that is expected,
+// wrongShape reports a value that is not the object, list or text that is expected,
 // with an example of it.
 func (d *Doc) wrongShape(n *yaml.Node, t reflect.Type, path, want string) {
-	msg := fmt.Sprintf("expected %s, got %s", want, describe(n))
+	msg := fmt.Sprintf("expected %s, got %s", want, d.describe(n))
 	if e := d.schema.Example(t, path); e != "" {
 		msg += "; for example " + e
 	}
@@ -203,6 +224,32 @@ func (d *Doc) wrongShape(n *yaml.Node, t reflect.Type, path, want string) {
 }
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
+
+// describe names a node of the document for a message.
+func (d *Doc) describe(n *yaml.Node) string {
+	if !d.schema.Secret {
+		return describe(n)
+	}
+	return shape(n)
+}
+
+// shape names what a node is without its value.
+func shape(n *yaml.Node) string {
+	if n.Kind != yaml.ScalarNode {
+		return describe(n)
+	}
+	switch n.ShortTag() {
+	case "!!null":
+		return "nothing"
+	case "!!bool":
+		return "a boolean"
+	case "!!int", "!!float":
+		return "a number"
+	case "!!timestamp":
+		return "a date"
+	}
+	return "a text"
+}
 
 // describe names a node for a message.
 func describe(n *yaml.Node) string {

@@ -82,7 +82,7 @@ func TestAnySchema(t *testing.T) {
 		"title: a\ntitle: b\n":          "f:2:1: title: is given twice, first in line 1; remove one of them",
 		"title: soup\nsteps: stir\n":    "f:2:8: steps: expected a list, got \"stir\"; for example steps: [{do: stir}]",
 		"title: &a soup\n":              "f:1:8: anchors and aliases are not allowed; write the value out",
-		"title: !!str soup\n":           "f:1:8: tags such as !!str are not allowed; quote a string that looks like something else",
+		"title: !!str soup\n":           "f:1:8: tags such as !!str are not allowed; quote a value that begins with an exclamation mark",
 		"---\n":                         "f:1:1: the document is empty; expected a recipe (or remove the \"---\" above it)",
 		"title: soup\n...\nmore: 1\n":   "f:2:1: something follows the end of the document; begin another one with \"---\" on a line of its own",
 	} {

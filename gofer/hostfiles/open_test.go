@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/hosttest"
 )
 
 // kinds makes one file of each kind in a directory. It says which are opened.
@@ -151,9 +153,7 @@ func TestSwapped(t *testing.T) {
 // With nodev a device node is of no device.
 func TestNoDevices(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("making device nodes needs root")
-	}
+	hosttest.NeedsRoot(t, "making device nodes needs root")
 	dir := t.TempDir()
 	if err := unix.Mknod(filepath.Join(dir, "null"), unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))); err != nil {
 		t.Fatal(err)

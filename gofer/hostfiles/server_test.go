@@ -17,6 +17,8 @@ import (
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/lisafs"
 	"gvisor.dev/gvisor/pkg/unet"
+
+	"sandboxctl.dev/actual/hosttest"
 )
 
 var bg = context.Background()
@@ -121,9 +123,7 @@ func TestReadOnly(t *testing.T) {
 // All attributes are tried, and those that failed are told.
 func TestSetStat(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("another owner needs root")
-	}
+	hosttest.NeedsRoot(t, "another owner needs root")
 	dir := t.TempDir()
 	kinds(t, dir)
 	c := serve(t, dir, Config{}, false)

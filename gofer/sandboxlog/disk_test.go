@@ -14,6 +14,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/hosttest"
 )
 
 // tmpfs is the path of a detached tmpfs with the options given. It is attached
@@ -22,7 +24,7 @@ func tmpfs(t *testing.T, opts ...string) string {
 	t.Helper()
 	fsfd, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
-		t.Skipf("no filesystem can be made here: fsopen: %v", err)
+		hosttest.Lacks(t, "no filesystem can be made here: fsopen: %v", err)
 	}
 	defer unix.Close(fsfd)
 	for _, o := range opts {

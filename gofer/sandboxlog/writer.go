@@ -31,8 +31,8 @@ const TimeFormat = "2006-01-02T15:04:05.000000000Z07:00"
 // maxLine is the longest text in one line; longer ones are cut into parts.
 const maxLine = 4096
 
-// DefaultMaxBytes is the size at which a log file is rotated.
-const DefaultMaxBytes = 10 << 20
+// defaultMaxBytes is the size at which a log file is rotated.
+const defaultMaxBytes = 10 << 20
 
 // Writer appends lines to one log file and rotates it. It is safe for
 // concurrent use.
@@ -86,7 +86,7 @@ func (w *Writer) lowDisk(at time.Time, n int) bool {
 // dir, which it does not own. Nothing is opened before the first line.
 func NewWriter(dir int, name string, max int64) *Writer {
 	if max <= 0 {
-		max = DefaultMaxBytes
+		max = defaultMaxBytes
 	}
 	return &Writer{dir: dir, name: name, max: max, fd: -1}
 }

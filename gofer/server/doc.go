@@ -4,8 +4,8 @@
 // files: it serves the root filesystem and each volume to the sentry over
 // lisafs, and writes the sandbox's output to its log files.
 //
-// The launcher starts it at a gate, in new mount, pid, ipc, network, uts and
-// cgroup namespaces. Before it answers the first request it has pivoted into a
+// The launcher starts it at a gate, in new mount, pid, ipc, uts and cgroup
+// namespaces, and in an empty network namespace that only gofers are in. Before it answers the first request it has pivoted into a
 // tmpfs that holds nothing but the served trees, dropped every capability that
 // file service does not need, set no_new_privs and installed gVisor's gofer
 // seccomp filter. What it serves was opened by the launcher and arrives as

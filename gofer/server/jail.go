@@ -47,7 +47,7 @@ func enterJail(cfg *gofer.Config) error {
 	}
 	defer unix.Close(selfFD)
 
-	root, err := newTmpfs(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC)
+	root, err := newTmpfs(unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, false)
 	if err != nil {
 		return fmt.Errorf("create jail: %w", err)
 	}
@@ -94,13 +94,13 @@ func enterJail(cfg *gofer.Config) error {
 // attach puts one served tree at name below dir and closes its descriptors.
 func attach(dir int, name string, m *gofer.Mount) error {
 	if m.Empty {
-		return writeNew(dir, name, 0o444, "")
+		return writeNew(dir, name, 0o444, nil)
 	}
 	if m.Tree == nil {
 		defer unix.Close(m.FD)
 		return mountAt(dir, name, m.FD, m.IsDir)
 	}
-	fs, err := newTmpfs(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV)
+	fs, err := newTmpfs(unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, m.Secret)
 	if err != nil {
 		return fmt.Errorf("create tree: %w", err)
 	}
@@ -128,14 +128,18 @@ func buildTree(fs int, t *gofer.Tree) error {
 			return fmt.Errorf("set mode of %s: %w", d.Path, err)
 		}
 	}
+	for _, f := range t.Files {
+		content := f.Data
+		if len(content) == 0 {
+			content = []byte(f.Content)
+		}
+		if err := writeNew(fs, f.Path, f.Mode, content); err != nil {
+			return fmt.Errorf("write %s: %w", f.Path, err)
+		}
+	}
 	for _, o := range t.Owners {
 		if err := unix.Fchownat(fs, o.Path, int(o.UID), int(o.GID), unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return fmt.Errorf("set owner of %s: %w", o.Path, err)
-		}
-	}
-	for _, f := range t.Files {
-		if err := writeNew(fs, f.Path, f.Mode, f.Content); err != nil {
-			return fmt.Errorf("write %s: %w", f.Path, err)
 		}
 	}
 	for _, l := range t.Links {
@@ -152,7 +156,7 @@ func buildTree(fs int, t *gofer.Tree) error {
 	return nil
 }
 
-func writeNew(dir int, name string, mode uint32, content string) error {
+func writeNew(dir int, name string, mode uint32, b []byte) error {
 	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
 	if err != nil {
 		return err
@@ -161,7 +165,7 @@ func writeNew(dir int, name string, mode uint32, content string) error {
 	if err := unix.Fchmod(fd, mode); err != nil {
 		return err
 	}
-	for b := []byte(content); len(b) > 0; {
+	for len(b) > 0 {
 		n, err := unix.Write(fd, b)
 		if err != nil {
 			return err
@@ -178,7 +182,7 @@ func mountAt(dir int, name string, mount int, isDir bool) error {
 		if err := unix.Mkdirat(dir, name, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("make mount point %s: %w", path.Base(name), err)
 		}
-	} else if err := writeNew(dir, name, 0o444, ""); err != nil {
+	} else if err := writeNew(dir, name, 0o444, nil); err != nil {
 		return fmt.Errorf("make mount point %s: %w", path.Base(name), err)
 	}
 	return moveMount(mount, dir, name)
@@ -192,7 +196,7 @@ func moveMount(mount, dir int, name string) error {
 }
 
 // newTmpfs returns a detached tmpfs.
-func newTmpfs(attrs int) (int, error) {
+func newTmpfs(attrs int, secret bool) (int, error) {
 	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return -1, fmt.Errorf("open tmpfs: %w", err)
@@ -200,6 +204,10 @@ func newTmpfs(attrs int) (int, error) {
 	defer unix.Close(fs)
 	if err := unix.FsconfigSetString(fs, "mode", "0755"); err != nil {
 		return -1, fmt.Errorf("configure tmpfs: %w", err)
+	}
+	// Since Linux 6.4; before, and in a user namespace, it may be swapped.
+	if secret {
+		_ = unix.FsconfigSetFlag(fs, "noswap")
 	}
 	if err := unix.FsconfigCreate(fs); err != nil {
 		return -1, fmt.Errorf("create tmpfs: %w", err)

@@ -55,9 +55,9 @@ func forbids(c *gofer.Config, m *mountinfo.Info) string {
 	if slices.Contains(gofer.RefusedTypes, m.FSType) {
 		return m.FSType + " is never shared with a sandbox"
 	}
-	device, readOnly := gofer.Device(m), gofer.IsReadOnly(m)
+	device, readOnly, volume := gofer.Device(m), gofer.IsReadOnly(m), isVolume(c, m)
 	for i := range c.NeverShared {
-		if why := c.NeverShared[i].Forbids(device, m.Root, readOnly); why != "" {
+		if why := c.NeverShared[i].Forbids(device, m.Root, readOnly, volume); why != "" {
 			return why
 		}
 	}
@@ -66,4 +66,15 @@ func forbids(c *gofer.Config, m *mountinfo.Info) string {
 		return "it is an overlay that was mounted a moment ago; try again"
 	}
 	return ""
+}
+
+// isVolume says whether a mount is one that the launcher has opened as a named volume, and
+// shows what was opened then.
+func isVolume(c *gofer.Config, m *mountinfo.Info) bool {
+	for i := range c.Mounts {
+		if v := c.Mounts[i].Volume; v != "" && v == m.Root && m.Mountpoint == mountPoint(i) {
+			return true
+		}
+	}
+	return false
 }

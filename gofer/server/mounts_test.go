@@ -94,6 +94,53 @@ func TestJudgeMounts(t *testing.T) {
 	}
 }
 
+// A mount that was opened as a named volume shows the data of one, and nothing else of the
+// state directory; a mount of the same directory that was opened by a path is refused.
+func TestJudgeVolumes(t *testing.T) {
+	t.Parallel()
+	const root = "29 1 0:26 / / ro - tmpfs none ro\n"
+	const data = "/state/volumes/v/data"
+	for name, c := range map[string]struct {
+		volume, root, at, device string
+		want                     string
+	}{
+		"a volume":                {data, data, "/m0", "8:1", ""},
+		"a directory of it":       {data + "/a/b", data + "/a/b", "/m0", "8:1", ""},
+		"by a path":               {"", data, "/m0", "8:1", "it is part of"},
+		"a part, by a path":       {"", data + "/a", "/m0", "8:1", "it is part of"},
+		"another mount":           {data, data, "/m1", "8:1", "it is part of"},
+		"mounted in it":           {data, data, "/m0/x", "8:1", "it is part of"},
+		"not what was opened":     {data, "/state/volumes/w/data", "/m0", "8:1", "it is part of"},
+		"above what was opened":   {data + "/a", data, "/m0", "8:1", "it is part of"},
+		"the volume's own":        {"/state/volumes/v", "/state/volumes/v", "/m0", "8:1", "it is part of"},
+		"what is known of it":     {"/state/volumes/v/meta.json", "/state/volumes/v/meta.json", "/m0", "8:1", "it is part of"},
+		"all volumes":             {"/state/volumes", "/state/volumes", "/m0", "8:1", "it is part of"},
+		"a record":                {"/state/sandboxes/v/data", "/state/sandboxes/v/data", "/m0", "8:1", "it is part of"},
+		"volumes of a sandbox":    {"/state/sandboxes/volumes/v/data", "/state/sandboxes/volumes/v/data", "/m0", "8:1", "it is part of"},
+		"a directory like it":     {"/state/volumes/v/data2", "/state/volumes/v/data2", "/m0", "8:1", "it is part of"},
+		"a volume without a name": {"/state/volumes/data", "/state/volumes/data", "/m0", "8:1", "it is part of"},
+		"the state itself":        {"/state", "/state", "/m0", "8:1", "it is part of"},
+		"above the state":         {"/", "/", "/m0", "8:1", "it holds"},
+		"another file system":     {data, data, "/m0", "8:2", ""},
+		"others in a volume":      {data, data, "/m0", "8:3", "it holds /manifests"},
+		"a volume in another":     {data, data, "/m0", "8:4", "it is part of /manifests"},
+	} {
+		cfg := &gofer.Config{
+			Mounts: []gofer.Mount{{Volume: c.volume}, {}},
+			NeverShared: []gofer.Place{
+				{Device: "8:1", Path: "/state", Name: "/state", State: true},
+				{Device: "8:3", Path: "/state", Name: "/state", State: true},
+				{Device: "8:3", Path: data + "/m", Name: "/manifests"},
+				{Device: "8:4", Path: "/state", Name: "/manifests"},
+			},
+		}
+		err := judgeMounts(strings.NewReader(root+"30 29 "+c.device+" "+c.root+" "+c.at+" rw - ext4 x rw\n"), cfg)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, expected %q", name, err, c.want)
+		}
+	}
+}
+
 // What is never shared is compared with the mounts that the gofer has, whatever
 // was at the path when somebody looked at it.
 func TestJailRefusesNeverShared(t *testing.T) {

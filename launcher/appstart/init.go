@@ -61,7 +61,7 @@ func commandPath(p *specs.Process) []string {
 	return nil
 }
 
-// initFailure words what the init process reports as gVisor does where it starts
+// initFailure describes what the init process reports as gVisor does where it starts
 // the application itself.
 func initFailure(f *pidone.Failure, p *specs.Process) error {
 	files := commandFiles(p)

@@ -39,10 +39,11 @@ var ErrNotReported = errors.New("the sandbox ended before its application was st
 // but one that the sentry is given as a descriptor.
 func Spec(st *setup.Setup, name string, dir, guestFD int, d *proc.Donation) (*specs.Spec, []string, error) {
 	spec := *st.App().Spec
+	spec.Process = st.Process()
 	if !st.Reports() {
 		if st.App().Init == actual.InitOwn {
 			// gVisor compares it with that of the checkpoint.
-			spec.Process = setup.WithInit(st.App().Spec.Process)
+			spec.Process = setup.WithInit(st.Process())
 		}
 		return &spec, nil, nil
 	}
@@ -61,7 +62,7 @@ func Spec(st *setup.Setup, name string, dir, guestFD int, d *proc.Donation) (*sp
 		// after this one has died: a pipe without a reader takes nothing.
 		d.Give(r)
 		guestFD = pidone.ReportFD
-		execFD, spec.Process, err = giveInit(st.App().Spec.Process, d)
+		execFD, spec.Process, err = giveInit(st.Process(), d)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -112,11 +113,11 @@ func Open(store *actual.Store, name string, st *setup.Setup) (*os.File, error) {
 // if it does not.
 func Wait(ctx context.Context, st *setup.Setup, r *os.File) error {
 	if st.App().StartHooks != nil {
-		said, err := readReport(ctx, r)
+		text, err := readReport(ctx, r)
 		if err != nil {
 			return err
 		}
-		switch why, passed := strings.CutPrefix(said, guest.Passed); {
+		switch why, passed := strings.CutPrefix(text, guest.Passed); {
 		case why != "":
 			return errors.New(untrusted.Line(why, maxStartReport))
 		case !passed:
@@ -131,7 +132,7 @@ func Wait(ctx context.Context, st *setup.Setup, r *os.File) error {
 	case !ok:
 		return ErrNotReported
 	case failure != nil:
-		return initFailure(failure, st.App().Spec.Process)
+		return initFailure(failure, st.Process())
 	}
 	return nil
 }
@@ -194,15 +195,15 @@ func initReport(ctx context.Context, r *os.File) (failure *pidone.Failure, ok bo
 
 // readReport reads to the end of the pipe.
 func readReport(ctx context.Context, r *os.File) (string, error) {
-	var said strings.Builder
+	var text strings.Builder
 	buf := make([]byte, maxStartReport)
-	for said.Len() < maxStartReport {
+	for text.Len() < maxStartReport {
 		fds := []unix.PollFd{{Fd: int32(r.Fd()), Events: unix.POLLIN}}
 		if err := proc.Poll(ctx, fds); err != nil {
 			return "", fmt.Errorf("wait for the start of the application: %w", err)
 		}
-		n, err := r.Read(buf[:maxStartReport-said.Len()])
-		said.Write(buf[:n])
+		n, err := r.Read(buf[:maxStartReport-text.Len()])
+		text.Write(buf[:n])
 		if errors.Is(err, io.EOF) {
 			break
 		}
@@ -210,5 +211,5 @@ func readReport(ctx context.Context, r *os.File) (string, error) {
 			return "", fmt.Errorf("wait for the start of the application: %w", err)
 		}
 	}
-	return said.String(), nil
+	return text.String(), nil
 }

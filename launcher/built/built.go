@@ -68,7 +68,7 @@ func earlierSetup(store *actual.Store, rec *actual.Record) (*setup.Setup, error)
 	if bundle := e.Sandbox.Spec.Root.Bundle; bundle != "" {
 		return nil, fmt.Errorf("what was built for %s can't be told: an earlier version of sandboxctl started it and wrote nothing down, and %s/config.json may have changed since; it runs on, and a restart writes the file", rec.Name, bundle)
 	}
-	st, err := resolve.FromManifest(e.Sandbox, nil)
+	st, err := resolve.FromManifest(e.Sandbox, nil, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -87,8 +87,8 @@ func Check(store *actual.Store, rec *actual.Record) error {
 		return nil
 	}
 	// It may have ended meanwhile, and its file with it.
-	now, held, gerr := store.Get(rec.Name)
-	if gerr != nil || held != nil || now == nil || now.Attempt != rec.Attempt || now.Phase != rec.Phase {
+	now, quarantined, gerr := store.Get(rec.Name)
+	if gerr != nil || quarantined != nil || now == nil || now.Attempt != rec.Attempt || now.Phase != rec.Phase {
 		return errors.Join(gerr)
 	}
 	return err

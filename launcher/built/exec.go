@@ -11,26 +11,26 @@ import (
 )
 
 // Exec is how a command is started in a sandbox by default: as the
-// application was, with its environment, directory, user and capabilities.
-func Exec(store *actual.Store, rec *actual.Record, argv []string) (wire.ExecArgs, error) {
+// application was, with its environment, directory, user and capabilities. private
+// says that only its sentry knows the environment.
+func Exec(store *actual.Store, rec *actual.Record, argv []string) (args wire.ExecArgs, private bool, err error) {
 	if rec.SetupFile {
 		b, err := store.Setup(rec.Name)
 		if err != nil {
-			return wire.ExecArgs{}, untold(rec, err)
+			return args, false, untold(rec, err)
 		}
-		args, err := setup.DecodeExec(rec, b, argv)
-		if err != nil {
-			return wire.ExecArgs{}, untold(rec, err)
+		if args, private, err = setup.DecodeExec(rec, b, argv); err != nil {
+			return args, false, untold(rec, err)
 		}
-		return args, nil
+		return args, private, nil
 	}
 	st, err := earlierSetup(store, rec)
 	if err != nil {
-		return wire.ExecArgs{}, err
+		return args, false, err
 	}
 	p := *st.App().Spec.Process
 	p.Args = argv
-	return st.Exec(&p), nil
+	return st.Exec(&p), false, nil
 }
 
 // ContainerExec starts one more process in a container, as its OCI description

@@ -160,7 +160,7 @@ func writeAll(changes []change) (undo []change, err error) {
 		var again []change
 		var first error
 		for _, w := range changes {
-			old, rerr := readFile(w.d.fd(), w.file)
+			before := w.before()
 			err := w.d.set(w.file, w.value)
 			if errors.Is(err, unix.EINVAL) && slices.Contains(dependent, w.controller) {
 				again = append(again, w)
@@ -170,9 +170,7 @@ func writeAll(changes []change) (undo []change, err error) {
 			if err != nil {
 				return undo, err
 			}
-			if old = strings.TrimSpace(old); rerr == nil && old != "" && !strings.Contains(old, "\n") && w.reversible() {
-				undo = append(undo, change{w.d, w.file, old, w.controller})
-			}
+			undo = append(undo, before...)
 		}
 		if len(again) == len(changes) {
 			return undo, fmt.Errorf("%w (does it exceed a limit of the parent group, or one that it depends on?)", first)
@@ -182,7 +180,25 @@ func writeAll(changes []change) (undo []change, err error) {
 	return undo, nil
 }
 
-// reversible says whether what a file says can be written back to it.
-func (w *change) reversible() bool {
-	return slices.Contains([]string{cpuController, memoryController, pidsController, cpusetController}, w.controller)
+// before are the changes that restore what is in force, the last one first. There are
+// none for files that don't say it: rules of devices, and those with a line for each of
+// several devices.
+func (w *change) before() (undo []change) {
+	add := func(file string) {
+		text, err := readFile(w.d.fd(), file)
+		text = strings.TrimSpace(text)
+		if file == "memory.oom_control" {
+			text, _, _ = strings.Cut(strings.TrimPrefix(text, "oom_kill_disable "), "\n")
+		}
+		if err == nil && text != "" && !strings.Contains(text, "\n") {
+			undo = append(undo, change{w.d, file, text, w.controller})
+		}
+	}
+	if idle, _ := readFile(w.d.fd(), "cpu.idle"); w.file == "cpu.idle" && strings.TrimSpace(idle) == "0" {
+		// A group that is idle no longer has the weight of a new one.
+		add("cpu.shares")
+		add("cpu.weight")
+	}
+	add(w.file)
+	return undo
 }

@@ -15,6 +15,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"sandboxctl.dev/actual/hosttest"
 	"sandboxctl.dev/launcher/specfield"
 )
 
@@ -26,10 +27,7 @@ func realGroup(t *testing.T, parentLimits, own string) (*Host, *Group) {
 		t.Fatal(err)
 	}
 	if os.Geteuid() != 0 || h.Version() == "none" {
-		if os.Getenv("SANDBOXCTL_E2E") == "require" {
-			t.Fatalf("root and cgroups are required; uid %d, cgroups %s", os.Geteuid(), h.Version())
-		}
-		t.Skipf("needs root and cgroups; uid %d, cgroups %s", os.Geteuid(), h.Version())
+		hosttest.Lacks(t, "needs root and cgroups; uid %d, cgroups %s", os.Geteuid(), h.Version())
 	}
 	top := Place(fmt.Sprintf("sbctl-test-%d-%s", os.Getpid(), strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-"))))
 	var groups []*Group
@@ -137,6 +135,8 @@ func TestUpdateDependent(t *testing.T) {
 		`{"memory":{"limit":33554432,"swap":33554432}}`,
 		`{"memory":{"swap":67108864}}`,
 		`{"memory":{"limit":-1,"swap":-1}}`,
+		`{"memory":{"limit":67108864,"swap":67108864}}`,
+		`{"memory":{"limit":-1}}`,
 		`{"cpu":{"burst":40000}}`,
 		`{"cpu":{"quota":20000,"burst":10000}}`,
 		`{"cpu":{"quota":90000,"burst":80000}}`,
@@ -184,6 +184,47 @@ func TestUpdateUndone(t *testing.T) {
 	}
 }
 
+// What is set by the same update in other files, or in another form than it is read,
+// is restored too.
+func TestUpdateUndoneBeside(t *testing.T) {
+	_, g := realGroup(t, `{}`, `{"cpu":{"shares":512}}`)
+	shares := func() (n int64) {
+		n, _ = g.read(cpuController, "cpu.shares", "cpu.weight")
+		return n
+	}
+	before := shares()
+	for _, text := range []string{
+		`{"cpu":{"idle":1,"cpus":"9999"}}`,
+		`{"cpu":{"idle":1,"shares":300},"unified":{"memory.nosuch":"1"}}`,
+		`{"memory":{"disableOOMKiller":true},"cpu":{"cpus":"9999"}}`,
+	} {
+		if err := g.Set(resources(t, text)); err == nil || strings.Contains(err.Error(), "invalid argument (does") {
+			t.Errorf("%s: %v", text, err)
+		}
+		idle, _ := g.read(cpuController, "cpu.idle", "cpu.idle")
+		if n := shares(); n != before || idle != 0 {
+			t.Errorf("%s: %d shares, idle %d, expected %d and 0 as before", text, n, idle, before)
+		}
+		if d := g.dir(memoryController); d != nil {
+			if n, err := readKey(d.fd(), "memory.oom_control", "oom_kill_disable"); err == nil && n != 0 {
+				t.Errorf("%s: nothing is killed when memory runs out", text)
+			}
+		}
+	}
+}
+
+// Rules of devices can't be read back: they come after all that may fail.
+func TestDevicesLast(t *testing.T) {
+	t.Parallel()
+	all, err := settingsOf(resources(t, `{"devices":[{"allow":false,"access":"rwm"}],"memory":{"limit":4096},"pids":{"limit":7},"blockIO":{"weight":500},"hugepageLimits":[{"pageSize":"2MB","limit":1}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all[0].controller == devicesController || all[len(all)-1].controller != devicesController {
+		t.Errorf("%+v", all)
+	}
+}
+
 // fakeGroup is a group of cgroup2 on plain files.
 func fakeGroup(t *testing.T, files map[string]string) (*Group, string) {
 	t.Helper()
@@ -217,6 +258,12 @@ func TestUpdateV2(t *testing.T) {
 		{"cpu.max", "50000 100000\n", "", `{"cpu":{"quota":0,"period":0}}`, "50000 100000", ""},
 		{"cpu.max.burst", "0", "", `{"cpu":{"burst":5000}}`, "5000", ""},
 		{"cpu.idle", "0", "", `{"cpu":{"idle":1}}`, "1", ""},
+		{"io.weight", "default 100", "", `{"blockIO":{"weight":500}}`, "default 4950", ""},
+		{"io.weight", "default 100", "", `{"blockIO":{"weight":10}}`, "default 1", ""},
+		{"io.weight", "default 100", "", `{"blockIO":{"weightDevice":[{"major":8,"minor":0,"weight":1000}]}}`, "8:0 10000", ""},
+		{"io.weight", "default 100", "", `{"blockIO":{"weight":5}}`, "default 100", "expected a weight of 10 to 1000, got 5"},
+		{"io.weight", "default 100", "", `{"blockIO":{"weightDevice":[{"major":8,"minor":0,"weight":1001}]}}`, "default 100", "expected a weight of 10 to 1000, got 1001"},
+		{"memory.swap.max", "4096", "1048576\n", `{"memory":{"limit":-1}}`, "max", ""},
 		{"rdma.max", "", "", `{"rdma":{"mlx5":{"hcaHandles":3,"hcaObjects":4}}}`, "mlx5 hca_handle=3 hca_object=4", ""},
 		{"memory.swap.max", "max", "1048576\n", `{"memory":{"swap":3145728}}`, "2097152", ""},
 		{"memory.swap.max", "max", "1048576\n", `{"memory":{"swap":1048576}}`, "0", ""},
@@ -340,9 +387,9 @@ func TestWeight(t *testing.T) {
 // those that clients write for none, are not.
 func TestCheckPIDs(t *testing.T) {
 	t.Parallel()
-	for limit, ok := range map[int64]bool{-1: true, 0: true, 1: false, MinPIDs - 1: false, MinPIDs: true, 1 << 40: true} {
+	for limit, ok := range map[int64]bool{-1: true, 0: true, 1: false, minPIDs - 1: false, minPIDs: true, 1 << 40: true} {
 		err := CheckPIDs(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: limit}})
-		if (err == nil) != ok || !ok && !strings.Contains(err.Error(), fmt.Sprintf("expected at least %d, which sentry and gofer need for themselves, got %d", MinPIDs, limit)) {
+		if (err == nil) != ok || !ok && !strings.Contains(err.Error(), fmt.Sprintf("expected at least %d, which sentry and gofer need for themselves, got %d", minPIDs, limit)) {
 			t.Errorf("%d: %v", limit, err)
 		}
 	}

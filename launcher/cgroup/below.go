@@ -3,6 +3,7 @@
 package cgroup
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -41,6 +42,42 @@ func emptied(group *os.File, at string, depth int) (holder string) {
 		}
 	}
 	return holder
+}
+
+// unoccupied is the error that a process is in a group or below it.
+func unoccupied(group *os.File, at string, depth int) error {
+	procs, err := readFile(int(group.Fd()), "cgroup.procs")
+	if trimmed(err) && depth > 0 {
+		return nil // it was removed meanwhile
+	}
+	if err != nil {
+		return fmt.Errorf("can't be read: %w", err)
+	}
+	if procs != "" {
+		return fmt.Errorf("holds processes, in %s: %s", at, strings.Join(strings.Fields(procs), ", "))
+	}
+	names, err := childGroups(group)
+	if err != nil {
+		return fmt.Errorf("can't be read: %w", err)
+	}
+	if depth == maxBelow && len(names) > 0 {
+		return fmt.Errorf("%s has groups below it, too deep to be looked at", at)
+	}
+	for _, name := range names {
+		child, err := openDir(int(group.Fd()), name)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		err = unoccupied(child, path.Join(at, name), depth+1)
+		child.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // childGroups are the names of the groups in one, read again each time.

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/hosttest"
 )
 
 // sleeper is a process of the test's own in a group.
@@ -188,7 +190,7 @@ func TestTrimmed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if os.Geteuid() != 0 || h.Version() == "none" {
-		t.Skipf("needs root and cgroups; uid %d, cgroups %s", os.Geteuid(), h.Version())
+		hosttest.Lacks(t, "needs root and cgroups; uid %d, cgroups %s", os.Geteuid(), h.Version())
 	}
 	p := Place("sbctl-test-" + strconv.Itoa(os.Getpid()) + "-trim/x")
 	stop := trim(h, p)

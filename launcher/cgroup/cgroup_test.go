@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sandboxctl.dev/actual/hosttest"
 )
 
 const (
@@ -293,10 +295,7 @@ func TestReal(t *testing.T) {
 		t.Fatal(err)
 	}
 	if os.Geteuid() != 0 || h.Version() == "none" {
-		if os.Getenv("SANDBOXCTL_E2E") == "require" {
-			t.Fatalf("root and cgroups are required; uid %d, cgroups %s", os.Geteuid(), h.Version())
-		}
-		t.Skipf("needs root and cgroups; uid %d, cgroups %s", os.Geteuid(), h.Version())
+		hosttest.Lacks(t, "needs root and cgroups; uid %d, cgroups %s", os.Geteuid(), h.Version())
 	}
 	name := fmt.Sprintf("test-%d", os.Getpid())
 	g, missing, err := h.Create(name, Limits{CPU: 500, Memory: 64 << 20, PIDs: 64}, Limits{})

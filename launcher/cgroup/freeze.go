@@ -20,9 +20,12 @@ var freezers = []struct{ self, file, thawed string }{
 // FrozenBy returns the group that keeps every process of this one from running:
 // itself or one above it. "" if there is none. A process that is started in a
 // frozen group never executes its program, and its parent waits for that.
-func (g *Group) FrozenBy() (string, error) {
-	for _, d := range g.dirs {
-		for p := d.path; p != "/" && p != "."; p = path.Dir(p) {
+func (g *Group) FrozenBy() (string, error) { return FrozenBy(g.Dirs()) }
+
+// FrozenBy is that of the group with these directories.
+func FrozenBy(dirs []string) (string, error) {
+	for _, d := range dirs {
+		for p := d; p != "/" && p != "."; p = path.Dir(p) {
 			frozen, inside, err := selfFrozen(p)
 			if err != nil {
 				return "", fmt.Errorf("look whether %s is frozen: %w", p, err)

@@ -156,7 +156,7 @@ func (g *Group) CloneFD() (fd int, ok bool) {
 
 // Add moves a process into every directory of the group, and makes those again
 // that have been removed meanwhile: systemd trims groups without processes. The
-// caller has proven whose pid it is: its own child, held.
+// caller has proven whose pid it is: its own gated child.
 func (g *Group) Add(pid int) error { return g.add(pid, nil) }
 
 // AddStarted is Add of a process that was started in the group of CloneFD. It is not
@@ -229,7 +229,7 @@ func (g *Group) Kill() error {
 	return crashpoint.Do(crashpoint.CgroupKill, func() error { return d.setIfThere("cgroup.kill", "1") })
 }
 
-// OOMKills is how often the kernel killed in the group for want of memory.
+// OOMKills is how often the kernel killed in the group because memory ran out.
 func (g *Group) OOMKills() (int64, error) {
 	d, file := g.holder(memoryController, "memory.oom_control", "memory.events")
 	if d == nil {
@@ -240,6 +240,17 @@ func (g *Group) OOMKills() (int64, error) {
 		return 0, nil
 	}
 	return n, err
+}
+
+// OutOfMemory says whether the kernel has killed in the group because memory ran out, as far
+// as that is known, and at which limit: 0 if it has none.
+func (g *Group) OutOfMemory() (limit int64, killed bool) {
+	n, err := g.OOMKills()
+	if err != nil || n == 0 {
+		return 0, false
+	}
+	limit, _ = g.Limits()
+	return limit, true
 }
 
 // Stats is what a group uses now; a negative value is not known.

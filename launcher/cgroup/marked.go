@@ -199,6 +199,10 @@ func readMark(p string) (string, error) {
 
 // Members are the processes in the group and in groups below it. 0 stands for
 // those of a pid namespace that this program does not see.
+//
+// A group that had no mark when it was found is asked for it again, and State is set: a
+// launcher marks a group before it puts a process into it, and the group may have been
+// found just before that, or been removed and made again since.
 func (m *Marked) Members() ([]int, error) {
 	var out []int
 	for _, p := range m.dirs {
@@ -210,6 +214,16 @@ func (m *Marked) Members() ([]int, error) {
 		if err != nil && !trimmed(err) {
 			return nil, fmt.Errorf("look for processes of %s: %w", p, err)
 		}
+	}
+	for _, p := range m.dirs {
+		if m.State != "" || len(out) == 0 {
+			break
+		}
+		mark, err := readMark(p)
+		if err != nil {
+			return nil, err
+		}
+		m.State, _, _ = strings.Cut(mark, "\x00")
 	}
 	slices.Sort(out)
 	return slices.Compact(out), nil

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/hosttest"
 )
 
 // markedHost makes groups of sandboxes that nobody else's tests have.
@@ -25,7 +27,7 @@ func markedHost(t *testing.T) (h *Host, name string) {
 		t.Fatal(err)
 	}
 	if os.Geteuid() != 0 || h.Version() == "none" {
-		t.Skipf("needs root and cgroups; uid %d, cgroups %s", os.Geteuid(), h.Version())
+		hosttest.Lacks(t, "needs root and cgroups; uid %d, cgroups %s", os.Geteuid(), h.Version())
 	}
 	h.Mark("/state of " + t.Name())
 	return h, "sbctl-" + strings.ToLower(t.Name()) + "-" + strconv.Itoa(os.Getpid())
@@ -130,6 +132,49 @@ func TestMarkedOthers(t *testing.T) {
 	}
 	if unmarked != 1 {
 		t.Errorf("%d groups without a mark, expected 1", unmarked)
+	}
+}
+
+// A launcher marks a group before it puts a process into it. Whoever finds the group
+// before that, and its processes after it, is told the mark.
+func TestMarkedLater(t *testing.T) {
+	h, name := markedHost(t)
+	h.Mark("")
+	g, _, err := h.Create(name+"-"+someUID, Limits{}, Limits{PIDs: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone(t, g)
+	found := ofName(t, h, name)
+	if len(found) != 1 || found[0].State != "" {
+		t.Fatalf("%+v, expected one without a mark", found)
+	}
+	m := &found[0]
+	if pids, err := m.Members(); err != nil || len(pids) > 0 || m.State != "" {
+		t.Errorf("an empty group: %v %v, state %q", pids, err, m.State)
+	}
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	if err := g.Add(cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	if pids, err := m.Members(); err != nil || len(pids) != 1 || m.State != "" {
+		t.Errorf("a group that nobody marks: %v %v, state %q", pids, err, m.State)
+	}
+	for _, d := range g.dirs {
+		d.mark = "/later\x00" + name + "-" + someUID
+		if err := d.setMark(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if pids, err := m.Members(); err != nil || len(pids) != 1 || m.State != "/later" {
+		t.Errorf("a group that was marked since: %v %v, state %q", pids, err, m.State)
 	}
 }
 

@@ -62,7 +62,11 @@ func ParsePlace(cgroupsPath, name string) (Place, error) {
 			return "", fmt.Errorf("cgroupsPath %q: expected a path without empty, . or .. components", cgroupsPath)
 		}
 	}
-	return Place(strings.Trim(p, "/")), nil
+	p = strings.Trim(p, "/")
+	if p == parent {
+		return "", fmt.Errorf("cgroupsPath %q: the groups of all sandboxes are in it", cgroupsPath)
+	}
+	return Place(p), nil
 }
 
 // systemdPath is where systemd puts the scope PREFIX-NAME of a slice.
@@ -93,7 +97,7 @@ func systemdPath(slice, prefix, name string) (string, error) {
 
 // CreateAt makes the group of a container in every hierarchy there is, so that
 // what it uses is accounted also without limits, and sets its resources. A group
-// that holds processes is somebody else's and is refused. What is asked for and
+// that holds processes, or has groups below it that do, is somebody else's and is refused. What is asked for and
 // can't be had is an error. On error nothing is left but parent directories.
 func (h *Host) CreateAt(own string, p Place, r *specs.LinuxResources) (_ *Group, err error) {
 	g := &Group{mark: h.markOf(own)}
@@ -188,13 +192,16 @@ func openMade(at *os.File, dirPath, name string, controllers []string, existed b
 		}
 	}
 	if existed {
-		// Left by an attempt that was cut short, or in use.
-		procs, err := readFile(int(at.Fd()), path.Join(name, "cgroup.procs"))
+		// Left by an attempt that was cut short, or in use. Who is below it counts too:
+		// with the group the kernel would kill all of them.
+		group, err := openDir(int(at.Fd()), name)
 		if err != nil {
 			return nil, err
 		}
-		if procs != "" {
-			return nil, errors.New("it exists already and holds processes")
+		err = unoccupied(group, path.Join(dirPath, name), 0)
+		group.Close()
+		if err != nil {
+			return nil, fmt.Errorf("it exists already and %w", err)
 		}
 	}
 	return newDir(at, dirPath, name, controllers)
@@ -259,6 +266,15 @@ func (h *Host) delegateAll(p Place) error {
 		_ = h.delegate(p, c)
 	}
 	return nil
+}
+
+// OpenRecorded is Open or OpenAt, as the record says: p is empty for a group that Create
+// made.
+func (h *Host) OpenRecorded(p Place, dirs []string) (*Group, error) {
+	if p == "" {
+		return h.Open(dirs)
+	}
+	return h.OpenAt(p, dirs)
 }
 
 // OpenAt is Open for the directories of a group that CreateAt made.

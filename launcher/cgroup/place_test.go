@@ -4,6 +4,7 @@ package cgroup
 
 import (
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -23,6 +24,9 @@ func TestParsePlace(t *testing.T) {
 		":docker:abc":                "system.slice/docker-abc.scope",
 		"-.slice:p:n":                "p-n.scope",
 		"kubepods.slice:cri:x.slice": "kubepods.slice/x.slice",
+		"/sandboxctl/x":              "sandboxctl/x",
+		"/sandboxctl":                "", // those of all sandboxes are below it
+		"/sandboxctl/":               "",
 		"/a/../b":                    "",
 		"/":                          "",
 		"..":                         "",
@@ -64,7 +68,7 @@ func TestSet(t *testing.T) {
 	write(t, v2, "cgroup.subtree_control", "")
 	want := map[string]string{
 		"memory.max": "1048576", "memory.swap.max": "1048576", "memory.low": "4096", "cpu.weight": "100", "cpu.max": "50000 100000",
-		"cpuset.cpus": "0", "cpuset.mems": "0", "pids.max": "7", "io.weight": "default 100", "io.max": "8:0 rbps=5", "hugetlb.2MB.max": "3",
+		"cpuset.cpus": "0", "cpuset.mems": "0", "pids.max": "7", "io.weight": "default 910", "io.max": "8:0 rbps=5", "hugetlb.2MB.max": "3",
 		"memory.high": "77",
 	}
 	g := filepath.Join(v2, "a/b")
@@ -147,6 +151,26 @@ func TestCreateAtRefused(t *testing.T) {
 	write(t, filepath.Join(root, "taken"), "cgroup.procs", "1\n")
 	if _, err := h.CreateAt("c-"+someUID, "taken", nil); err == nil || !strings.Contains(err.Error(), "already and holds processes") {
 		t.Errorf("taken: %v", err)
+	}
+	// On cgroup2 the kernel kills who is below a group with it.
+	write(t, filepath.Join(root, "above"), "cgroup.procs", "")
+	write(t, filepath.Join(root, "above/empty"), "cgroup.procs", "")
+	write(t, filepath.Join(root, "above/other.slice/deep"), "cgroup.procs", "7\n8\n")
+	write(t, filepath.Join(root, "above/other.slice"), "cgroup.procs", "")
+	if _, err := h.CreateAt("c-"+someUID, "above", nil); err == nil || !strings.Contains(err.Error(), "already and holds processes, in "+root+"/above/other.slice/deep: 7, 8") {
+		t.Errorf("taken below: %v", err)
+	}
+	// A group that can't be read is not known to be free.
+	write(t, filepath.Join(root, "odd/threads"), "cgroup.procs", "")
+	write(t, filepath.Join(root, "odd"), "cgroup.procs", "")
+	if err := os.Remove(filepath.Join(root, "odd/threads/cgroup.procs")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(root, "odd/threads/cgroup.procs"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.CreateAt("c-"+someUID, "odd", nil); err == nil || !strings.Contains(err.Error(), "can't be read") {
+		t.Errorf("unreadable: %v", err)
 	}
 	write(t, filepath.Join(root, "free"), "cgroup.procs", "")
 	if _, err := h.CreateAt("c-"+someUID, "free", resources(t, `{"memory":{"limit":4096}}`)); err == nil || !strings.Contains(err.Error(), "memory.limit_in_bytes: this host has no cgroup hierarchy for it") {

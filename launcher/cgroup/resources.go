@@ -64,11 +64,7 @@ func after(prefix, text string) string {
 	return prefix + text
 }
 
-func settingsOf(r *specs.LinuxResources) (settings, error) {
-	s, err := deviceSettings(r.Devices)
-	if err != nil {
-		return nil, err
-	}
+func settingsOf(r *specs.LinuxResources) (s settings, err error) {
 	if err := s.memory(cmp.Or(r.Memory, &specs.LinuxMemory{})); err != nil {
 		return nil, err
 	}
@@ -76,7 +72,9 @@ func settingsOf(r *specs.LinuxResources) (settings, error) {
 	if p := r.Pids; p != nil && p.Limit != 0 {
 		s.add(pidsController, "pids.max", "pids.max", limitText(p.Limit))
 	}
-	s.block(cmp.Or(r.BlockIO, &specs.LinuxBlockIO{}))
+	if err := s.block(cmp.Or(r.BlockIO, &specs.LinuxBlockIO{})); err != nil {
+		return nil, err
+	}
 	for _, l := range r.HugepageLimits {
 		if !validName(l.Pagesize) {
 			return nil, fmt.Errorf("resources.hugepageLimits: %q is not a page size", l.Pagesize)
@@ -89,9 +87,12 @@ func settingsOf(r *specs.LinuxResources) (settings, error) {
 			s.add(netPrioController, "net_prio.ifpriomap", "", fmt.Sprintf("%s %d", p.Name, p.Priority))
 		}
 	}
-	// First, as it appends to what is returned.
-	err = s.rdma(r.Rdma)
-	return s, err
+	if err := s.rdma(r.Rdma); err != nil {
+		return nil, err
+	}
+	// Last, as nobody can take them back when something else can't be had.
+	devices, err := deviceSettings(r.Devices)
+	return append(s, devices...), err
 }
 
 // rdma adds the limits of each device, in the order of their names.
@@ -106,17 +107,17 @@ func (s *settings) rdma(devices map[string]specs.LinuxRdma) error {
 	return nil
 }
 
-// MinPIDs is the least limit of processes with which a sandbox can start: its
+// minPIDs is the least limit of processes with which a sandbox can start: its
 // sentry and gofer have this many threads, before the first of its application.
-const MinPIDs = 32
+const minPIDs = 32
 
 // CheckPIDs refuses a limit with which no sandbox starts, or a running one could
 // end at any moment.
 func CheckPIDs(r *specs.LinuxResources) error {
-	if r == nil || r.Pids == nil || r.Pids.Limit <= 0 || r.Pids.Limit >= MinPIDs {
+	if r == nil || r.Pids == nil || r.Pids.Limit <= 0 || r.Pids.Limit >= minPIDs {
 		return nil
 	}
-	return fmt.Errorf("linux.resources.pids.limit: expected at least %d, which sentry and gofer need for themselves, got %d", MinPIDs, r.Pids.Limit)
+	return fmt.Errorf("linux.resources.pids.limit: expected at least %d, which sentry and gofer need for themselves, got %d", minPIDs, r.Pids.Limit)
 }
 
 // limitText is a limit in cgroup2's words, and v1's for pids: not positive is
@@ -134,8 +135,14 @@ func (s *settings) memory(m *specs.LinuxMemory) error {
 		limit = *m.Limit
 	}
 	s.addPair(memoryController, "memory.limit_in_bytes", "memory.max", nonZero(m.Limit), limitText(limit))
-	if m.Swap != nil && *m.Swap != 0 {
-		swap, err := swapSetting(*m.Swap, limit)
+	asked := m.Swap
+	if limit < 0 && nonZero(asked) == "" {
+		// A limit of both together that was there before would be less than that of
+		// memory. runc lifts it too.
+		asked = &limit
+	}
+	if nonZero(asked) != "" {
+		swap, err := swapSetting(*asked, limit)
 		if err != nil {
 			return err
 		}
@@ -240,13 +247,32 @@ func weight(shares uint64) uint64 {
 	return uint64(math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34)))
 }
 
-func (s *settings) block(b *specs.LinuxBlockIO) {
-	weight := nonZero(b.Weight)
-	s.addPair(blkioController, "blkio.weight", "io.weight", weight, "default "+weight)
+// blockWeight is cgroup2's for a weight of v1: 10 to 1000 become 1 to 10000. Runtimes
+// agree on it.
+func blockWeight(w *uint16) (v1, v2 string, err error) {
+	if w == nil || *w == 0 {
+		return "", "", nil
+	}
+	if *w < 10 || *w > 1000 {
+		return "", "", fmt.Errorf("resources.blockIO: expected a weight of 10 to 1000, got %d", *w)
+	}
+	return fmt.Sprint(*w), fmt.Sprint(1 + (int(*w)-10)*9999/990), nil
+}
+
+func (s *settings) block(b *specs.LinuxBlockIO) error {
+	v1, v2, err := blockWeight(b.Weight)
+	if err != nil {
+		return err
+	}
+	s.addPair(blkioController, "blkio.weight", "io.weight", v1, "default "+v2)
 	s.add(blkioController, "blkio.leaf_weight", "", nonZero(b.LeafWeight))
 	for _, w := range b.WeightDevice {
 		dev := fmt.Sprintf("%d:%d ", w.Major, w.Minor)
-		s.add(blkioController, "blkio.weight_device", "io.weight", after(dev, nonZero(w.Weight)))
+		v1, v2, err := blockWeight(w.Weight)
+		if err != nil {
+			return err
+		}
+		s.addPair(blkioController, "blkio.weight_device", "io.weight", after(dev, v1), dev+v2)
 		s.add(blkioController, "blkio.leaf_weight_device", "", after(dev, nonZero(w.LeafWeight)))
 	}
 	throttle := func(file, key string, devices []specs.LinuxThrottleDevice) {
@@ -259,6 +285,7 @@ func (s *settings) block(b *specs.LinuxBlockIO) {
 	throttle("write_bps_device", "wbps", b.ThrottleWriteBpsDevice)
 	throttle("read_iops_device", "riops", b.ThrottleReadIOPSDevice)
 	throttle("write_iops_device", "wiops", b.ThrottleWriteIOPSDevice)
+	return nil
 }
 
 // Limits are the limits in force, as far as they are known: 0 is none.

@@ -59,6 +59,12 @@ type Info struct {
 	Network string `json:"network"`
 	Overlay string `json:"overlay"`
 	Mounts  string `json:"mounts"`
+	// OverlaySize is what the manifest said of the overlay, 0 if nothing. DefaultDisk is the
+	// size of what is on the disk and has none of its own. A restore keeps both.
+	OverlaySize int64 `json:"overlaySize,omitempty"`
+	DefaultDisk int64 `json:"defaultDisk,omitempty"`
+	// Image is the digest of the image that the root is, "" if it is none.
+	Image string `json:"image,omitempty"`
 	// Init is that of the record.
 	Init string `json:"init,omitempty"`
 	// Spec is what the sentry was told.
@@ -69,7 +75,7 @@ type Info struct {
 
 // Take writes the state of a running sandbox or container into a
 // directory, which is made if need be and must not hold a checkpoint. With leave
-// it goes on, else it ends. On error it goes on too, and nothing is left in the
+// it resumes, else it ends. On error it resumes too, and nothing is left in the
 // directory. ErrNotRunning if it does not run.
 func Take(ctx context.Context, store *actual.Store, name, path string, leave bool) (*Info, error) {
 	info, err := take(ctx, store, name, path, leave)
@@ -188,7 +194,9 @@ func describe(rec *actual.Record, st *setup.Setup) (*Info, error) {
 	}
 	return &Info{
 		Version: layoutVersion, Name: rec.Name, TakenAt: time.Now().UTC(), GVisor: rec.GVisor, Arch: runtime.GOARCH,
-		CPUFeatures: features, Network: st.Network(), Overlay: st.App().Overlay, Mounts: st.MountConfs(), Init: rec.App().Init, Spec: cmp.Or(st.App().Described, st.App().Spec),
+		CPUFeatures: features, Network: st.Network(), Overlay: st.App().Overlay, Mounts: st.MountConfs(), Image: digestOf(st), Init: rec.App().Init,
+		OverlaySize: st.App().OverlaySize, DefaultDisk: st.DefaultDisk,
+		Spec: cmp.Or(st.App().Described, st.App().Spec),
 	}, nil
 }
 

@@ -5,6 +5,8 @@ package checkpoint
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -13,6 +15,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/desired/scalar"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/setup"
 )
@@ -54,6 +58,12 @@ func TestObstacles(t *testing.T) {
 		"checkpoint of version 1":                func(_ *setup.Setup, c *Info) { c.Spec = nil },
 		`the network was "none" and is "host"`:   func(st *setup.Setup, _ *Info) { st.HostNetwork = true },
 		`the overlay was "memory" and is "none"`: func(st *setup.Setup, _ *Info) { st.App().Overlay = "none" },
+		"overlaySize was 0 and is 7":             func(st *setup.Setup, _ *Info) { st.App().OverlaySize = 7 },
+		"overlaySize was 7 and is 0":             func(_ *setup.Setup, c *Info) { c.OverlaySize = 7 },
+		`the image was "sha256:aa" and is ""`:    func(_ *setup.Setup, c *Info) { c.Image = "sha256:aa" },
+		`the image was "" and is "sha256:bb"`: func(st *setup.Setup, _ *Info) {
+			st.App().Root.Image = &setup.ImageSource{Ref: "a", Digest: "sha256:bb"}
+		},
 		`process.args was ["a","b"] and is none`: func(st *setup.Setup, _ *Info) { st.App().Spec.Process.Args = nil },
 		"process.capabilities":                   func(st *setup.Setup, _ *Info) { st.App().Spec.Process.Capabilities.Bounding = nil },
 		"process.terminal":                       func(st *setup.Setup, _ *Info) { st.App().Spec.Process.Terminal = true },
@@ -79,6 +89,40 @@ func TestObstacles(t *testing.T) {
 	info.GVisor, st.App().Spec.Process.Cwd, st.App().Overlay = "v0", "/x", "none"
 	if got := info.obstacles(st, "v1", features); len(got) != 3 {
 		t.Errorf("%q", got)
+	}
+}
+
+// The sizes that the state has are kept where the manifest says none, and are not more than
+// the policy allows, also where their sum is too large for a number.
+func TestDiskSizesKept(t *testing.T) {
+	t.Parallel()
+	const largest = math.MaxInt64
+	for name, c := range map[string]struct {
+		then, overlay, volume, most int64
+		want                        string
+	}{
+		"as much as is allowed":     {then: 5, most: 10, want: "[{ 5 0} {d 5 0}]"},
+		"more than is allowed":      {then: 6, most: 11, want: "more than the 11 that the host policy allows"},
+		"with a size of its own":    {then: 6, overlay: 3, most: 9, want: "[{ 3 0} {d 6 0}]"},
+		"more, with one of its own": {then: 6, volume: 4, most: 9, want: "more than the 9"},
+		"beyond all numbers":        {then: largest, most: largest, want: "more than the"},
+		"nothing is allowed":        {then: 1, most: 0, want: "more than the 0"},
+		"an older checkpoint":       {most: 8, want: "[{ 4 0} {d 4 0}]"},
+	} {
+		st := sampleSetup()
+		st.Policy, st.DefaultDisk = &hostpolicy.Policy{MaxDiskSize: new(scalar.Bytes(c.most))}, 4
+		st.App().Overlay, st.App().OverlaySize = "disk", c.overlay
+		st.App().Volumes = []setup.Source{{Disk: &setup.DiskSource{Volume: "d", Size: c.volume}}}
+		info := sampleInfo(st)
+		info.OverlaySize, info.DefaultDisk = c.overlay, c.then
+		got := strings.Join(info.obstacles(st, "v1", info.CPUFeatures), "; ")
+		if got == "" {
+			info.KeepDiskSizes(st)
+			got = fmt.Sprint(st.OnDisk())
+		}
+		if !strings.Contains(got, c.want) {
+			t.Errorf("%s: %s, expected %s", name, got, c.want)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,6 +18,7 @@ import (
 
 	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/resolve"
 	"sandboxctl.dev/launcher/setup"
@@ -27,12 +29,14 @@ import (
 var ErrNotRestorable = errors.New("the checkpoint can't be restored")
 
 // CheckManifest says whether a sandbox of the manifest could be restored from
-// the checkpoint in a directory: nil, or ErrNotRestorable with every reason.
-func CheckManifest(ctx context.Context, sb *desired.Sandbox, path, sentryPath string) error {
-	st, err := resolve.FromManifest(sb, nil)
+// the checkpoint in a directory: nil, or ErrNotRestorable with every reason. img is the
+// image that it would have as its root, nil if that is none.
+func CheckManifest(ctx context.Context, sb *desired.Sandbox, policy *hostpolicy.Policy, img *setup.Image, path, sentryPath string) error {
+	st, err := resolve.FromManifest(sb, nil, img)
 	if err != nil {
 		return err
 	}
+	st.Policy = policy
 	return check(ctx, st, path, sentryPath)
 }
 
@@ -104,6 +108,11 @@ func (c *Info) obstacles(st *setup.Setup, version string, features []string) []s
 	}
 	differ("the network", c.Network, st.Network())
 	differ("the overlay", c.Overlay, st.App().Overlay)
+	// gVisor goes on with the size that is in the state.
+	differ("overlaySize", c.OverlaySize, st.App().OverlaySize)
+	out = append(out, c.diskObstacle(st)...)
+	// The state holds places in the file of the image.
+	differ("the image", c.Image, digestOf(st))
 	// What gVisor compares too, after it has started everything.
 	then, now := c.Spec, st.App().Spec
 	differ("root.readonly", then.Root.Readonly, now.Root.Readonly)
@@ -120,6 +129,37 @@ func (c *Info) obstacles(st *setup.Setup, version string, features []string) []s
 	differ("linux.maskedPaths", linux(then).MaskedPaths, linux(now).MaskedPaths)
 	differ("linux.readonlyPaths", linux(then).ReadonlyPaths, linux(now).ReadonlyPaths)
 	return out
+}
+
+// KeepDiskSizes gives a set-up the sizes that are in the state, where its manifest says none.
+func (c *Info) KeepDiskSizes(st *setup.Setup) {
+	st.DefaultDisk = cmp.Or(c.DefaultDisk, st.DefaultDisk)
+}
+
+// diskObstacle: the sizes that are kept may be more than the policy allows by now.
+func (c *Info) diskObstacle(st *setup.Setup) []string {
+	if st.Policy == nil || c.DefaultDisk == 0 {
+		return nil
+	}
+	kept := *st
+	c.KeepDiskSizes(&kept)
+	left := int64(*st.Policy.MaxDiskSize)
+	for _, p := range kept.OnDisk() {
+		// By subtraction: a sum of sizes can overflow.
+		if p.Size > left {
+			return []string{fmt.Sprintf("with the sizes it has on the disk it needs more than the %s that the host policy allows (maxDiskSize)", st.Policy.MaxDiskSize)}
+		}
+		left -= p.Size
+	}
+	return nil
+}
+
+// digestOf is the digest of the image that the root is, "" if it is none.
+func digestOf(st *setup.Setup) string {
+	if img := st.App().Root.Image; img != nil {
+		return img.Digest
+	}
+	return ""
 }
 
 // mountObstacles compares mounts by destination: their order does not matter.

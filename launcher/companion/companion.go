@@ -23,15 +23,16 @@ import (
 	"sandboxctl.dev/launcher/wire"
 )
 
-// Names of the programs that are installed beside sandboxctl and started for each
-// sandbox.
+// Names of the programs that are installed beside sandboxctl: those started for each
+// sandbox, and the one that pulls images.
 const (
 	SentryName = "sandboxctl-sentry"
 	GoferName  = gofer.Argv0
+	ImageName  = wire.ImageName
 )
 
 // protocols are the versions of these programs that this one can work with.
-var protocols = map[string]int{SentryName: wire.Protocol, GoferName: gofer.Protocol}
+var protocols = map[string]int{SentryName: wire.Protocol, GoferName: gofer.Protocol, ImageName: wire.ImageProtocol}
 
 // handshakeTimeout bounds `sandboxctl-sentry version`.
 const handshakeTimeout = 20 * time.Second
@@ -48,14 +49,17 @@ func Find(name, explicit string) (string, error) {
 	}
 	path := filepath.Join(filepath.Dir(self), name)
 	if _, err := os.Stat(path); err != nil {
-		_, kind, _ := strings.Cut(name, "-")
-		return "", fmt.Errorf("find %s: it must be in the directory of sandboxctl; install both from the same release, or name it with --%s: %w", name, kind, err)
+		flag := ""
+		if _, kind, _ := strings.Cut(name, "-"); name != ImageName {
+			flag = ", or name it with --" + kind
+		}
+		return "", fmt.Errorf("find %s: it must be in the directory of sandboxctl; install both from the same release%s: %w", name, flag, err)
 	}
 	return path, nil
 }
 
 // Check asks the program of a name at a path for its version, and returns
-// that of gVisor in it.
+// that of gVisor in it. ImageName has its own.
 func Check(ctx context.Context, name, path string) (string, error) {
 	c := &Program{Name: name, Path: path}
 	f, v, err := c.Open(ctx)

@@ -23,7 +23,7 @@ import (
 // This test binary is also a sentry and a gofer as far as the handshake goes. It
 // answers what the file beside it says: a code, a newline and a text.
 func TestMain(m *testing.M) {
-	if os.Args[0] != SentryName && os.Args[0] != GoferName {
+	if os.Args[0] != SentryName && os.Args[0] != GoferName && os.Args[0] != ImageName {
 		os.Exit(m.Run())
 	}
 	self, err := os.Executable()
@@ -89,8 +89,8 @@ func TestCompanions(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "p")
 	program(t, path)
-	for name, protocol := range map[string]int{SentryName: wire.Protocol, GoferName: gofer.Protocol} {
-		other := map[string]string{SentryName: GoferName, GoferName: SentryName}[name]
+	for name, protocol := range map[string]int{SentryName: wire.Protocol, GoferName: gofer.Protocol, ImageName: wire.ImageProtocol} {
+		other := map[string]string{SentryName: GoferName, GoferName: SentryName, ImageName: GoferName}[name]
 		for what, c := range map[string]struct{ text, code, want string }{
 			"good":            {wire.Handshake(name, protocol, "v1"), "0", ""},
 			"with a newline":  {wire.Handshake(name, protocol, "v1") + "\n", "0", ""},
@@ -122,7 +122,7 @@ func TestCompanions(t *testing.T) {
 			}
 		}
 		// This test binary has nothing beside it.
-		if _, err := Find(name, ""); err == nil || !strings.Contains(err.Error(), "with --"+strings.TrimPrefix(name, "sandboxctl-")) {
+		if _, err := Find(name, ""); err == nil || strings.Contains(err.Error(), "with --"+strings.TrimPrefix(name, "sandboxctl-")) != (name != ImageName) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if path, err := Find(name, "x"); err != nil || !filepath.IsAbs(path) {

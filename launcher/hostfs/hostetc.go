@@ -23,7 +23,7 @@ import (
 // not every user of the host may read is left out, wherever it is in it.
 var hostEtc = []string{
 	"alternatives", "ca-certificates", "ca-certificates.conf", "crypto-policies", "ld.so.cache", "ld.so.conf", "ld.so.conf.d",
-	"locale.alias", "localtime", "mime.types", "pki/ca-trust", "pki/java", "pki/tls/certs", "protocols", "services",
+	"locale.alias", localtime, "mime.types", "pki/ca-trust", "pki/java", "pki/tls/certs", "protocols", "services",
 	"ssl/certs", "ssl/openssl.cnf",
 	// Runtimes and tools.
 	"ImageMagick-*", "ant", "erlang", "ghostscript", "gnuplot*", "groff", "java", "java-*", "jvm-*", "magic", "magic.mime",
@@ -36,9 +36,12 @@ var hostEtc = []string{
 const maxHostEtc = 20_000
 
 // addHostEtc shows the parts of the directory etc, which is /etc, that hostEtc
-// names.
-func addHostEtc(t *gofer.Tree, etc string, toGofer *proc.Donation, binds *[]*tree) error {
+// names. ownZone says that the sandbox has a time zone of its own.
+func addHostEtc(t *gofer.Tree, etc string, ownZone bool, toGofer *proc.Donation, binds *[]*tree) error {
 	for _, pattern := range hostEtc {
+		if ownZone && pattern == localtime {
+			continue
+		}
 		found, err := filepath.Glob(filepath.Join(etc, pattern))
 		if err != nil {
 			return fmt.Errorf("look for %s: %w", pattern, err)

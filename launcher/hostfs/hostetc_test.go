@@ -13,8 +13,9 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
-	"sandboxctl.dev/desired"
+	"sandboxctl.dev/actual/hosttest"
 	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/idmap"
 	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
 )
@@ -59,9 +60,7 @@ func etcOf(t *testing.T, entries ...string) string {
 // A host root shows what programs need of /etc, and never what not every user of
 // the host may read.
 func TestHostEtc(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("mounts and files of others need root")
-	}
+	hosttest.NeedsRoot(t, "mounts and files of others need root")
 	for name, c := range map[string]struct {
 		etc  []string
 		want string
@@ -85,7 +84,7 @@ func TestHostEtc(t *testing.T) {
 			shown := &gofer.Tree{}
 			var d proc.Donation
 			var binds []*tree
-			if err := addHostEtc(shown, etcOf(t, c.etc...), &d, &binds); err != nil {
+			if err := addHostEtc(shown, etcOf(t, c.etc...), false, &d, &binds); err != nil {
 				t.Fatal(err)
 			}
 			defer d.Close()
@@ -113,24 +112,24 @@ func TestHostEtc(t *testing.T) {
 // Every user of a host root has a name and a home directory.
 func TestHostUser(t *testing.T) {
 	t.Parallel()
-	maps := &setup.IDMaps{UIDs: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 2000}}, GIDs: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 2000}}}
+	maps := &idmap.Maps{UIDs: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 2000}}, GIDs: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 2000}}}
 	for name, c := range map[string]struct {
-		user          *desired.User
-		maps          *setup.IDMaps
+		user          *setup.User
+		maps          *idmap.Maps
 		passwd, group string
 		home          string
 	}{
 		"root":                {nil, nil, "", "", "[] []"},
-		"root, said so":       {&desired.User{}, nil, "", "", "[] []"},
-		"one with a name":     {&desired.User{UID: 33, GID: 33}, nil, "", "", "[] []"},
-		"nobody":              {&desired.User{UID: 65534, GID: 65534}, nil, "", "", "[] []"},
-		"without a name":      {&desired.User{UID: 1000, GID: 1000}, nil, "user:x:1000:1000:user:/home/user:/bin/sh\n", "user:x:1000:\n", "[{home/user 448}] [{home/user 1000 1000}]"},
-		"a group with a name": {&desired.User{UID: 1000, GID: 0}, nil, "user:x:1000:0:user:/home/user:/bin/sh\n", "", "[{home/user 448}] [{home/user 1000 0}]"},
-		"more groups":         {&desired.User{UID: 7, GID: 8, Groups: []uint32{8, 33, 9, 9}}, nil, "user:x:7:8:user:", "user:x:8:\ngroup9:x:9:user\n", "[{home/user 448}] [{home/user 7 8}]"},
-		"the highest":         {&desired.User{UID: 4294967294, GID: 4294967294}, nil, "user:x:4294967294:4294967294:", "user:x:4294967294:\n", "[{home/user 448}] [{home/user 4294967294 4294967294}]"},
-		"mapped":              {&desired.User{UID: 1000, GID: 1000}, maps, "user:x:1000:", "user:x:1000:\n", "[{home/user 448}] [{home/user 1000 1000}]"},
-		"not mapped":          {&desired.User{UID: 3000, GID: 1000}, maps, "user:x:3000:", "user:x:1000:\n", "[{home/user 511}] []"},
-		"group not mapped":    {&desired.User{UID: 1000, GID: 3000}, maps, "user:x:1000:", "user:x:3000:\n", "[{home/user 511}] []"},
+		"root, said so":       {&setup.User{}, nil, "", "", "[] []"},
+		"one with a name":     {&setup.User{UID: 33, GID: 33}, nil, "", "", "[] []"},
+		"nobody":              {&setup.User{UID: 65534, GID: 65534}, nil, "", "", "[] []"},
+		"without a name":      {&setup.User{UID: 1000, GID: 1000}, nil, "user:x:1000:1000:user:/home/user:/bin/sh\n", "user:x:1000:\n", "[{home/user 448}] [{home/user 1000 1000}]"},
+		"a group with a name": {&setup.User{UID: 1000, GID: 0}, nil, "user:x:1000:0:user:/home/user:/bin/sh\n", "", "[{home/user 448}] [{home/user 1000 0}]"},
+		"more groups":         {&setup.User{UID: 7, GID: 8, Groups: []uint32{8, 33, 9, 9}}, nil, "user:x:7:8:user:", "user:x:8:\ngroup9:x:9:user\n", "[{home/user 448}] [{home/user 7 8}]"},
+		"the highest":         {&setup.User{UID: 4294967294, GID: 4294967294}, nil, "user:x:4294967294:4294967294:", "user:x:4294967294:\n", "[{home/user 448}] [{home/user 4294967294 4294967294}]"},
+		"mapped":              {&setup.User{UID: 1000, GID: 1000}, maps, "user:x:1000:", "user:x:1000:\n", "[{home/user 448}] [{home/user 1000 1000}]"},
+		"not mapped":          {&setup.User{UID: 3000, GID: 1000}, maps, "user:x:3000:", "user:x:1000:\n", "[{home/user 511}] []"},
+		"group not mapped":    {&setup.User{UID: 1000, GID: 3000}, maps, "user:x:1000:", "user:x:3000:\n", "[{home/user 511}] []"},
 	} {
 		tree := &gofer.Tree{}
 		passwd, group := addUser(tree, setup.Source{User: c.user, Maps: c.maps})

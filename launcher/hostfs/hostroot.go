@@ -50,9 +50,10 @@ func hostTree(s setup.Source, m *gofer.Mount, toGofer *proc.Donation) (binds []*
 			return nil, err
 		}
 	}
-	if err := addHostEtc(t, "/etc", toGofer, &binds); err != nil {
+	if err := addHostEtc(t, "/etc", s.Zone != nil, toGofer, &binds); err != nil {
 		return nil, err
 	}
+	addZone(t, s.Zone)
 	return binds, addEtc(t, s)
 }
 
@@ -91,24 +92,34 @@ func addEtc(t *gofer.Tree, s setup.Source) error {
 		"passwd":        passwd,
 		"group":         group,
 		"nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
-		"hostname":      s.Hostname + "\n",
-		"hosts":         "127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 " + s.Hostname + "\n",
 		"os-release":    osRelease(),
 	} {
 		t.Files = append(t.Files, gofer.File{Path: "etc/" + name, Mode: 0o644, Content: content})
 	}
+	names, err := NetworkFiles(s)
+	t.Files = append(t.Files, names...)
+	return err
+}
+
+// NetworkFiles are the files that say what a sandbox is called and who answers it:
+// whatever its root is, they are its own.
+func NetworkFiles(s setup.Source) ([]gofer.File, error) {
+	files := []gofer.File{
+		{Path: "etc/hostname", Mode: 0o644, Content: s.Hostname + "\n"},
+		{Path: "etc/hosts", Mode: 0o644, Content: "127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 " + s.Hostname + "\n"},
+		// Where nothing is reachable there is no resolver: a lookup fails at once
+		// instead of waiting for a time-out.
+		{Path: "etc/resolv.conf", Mode: 0o644},
+	}
 	if s.Resolver == "" {
-		// Nothing is reachable, so no resolver: a lookup fails at once instead
-		// of waiting for a time-out.
-		t.Files = append(t.Files, gofer.File{Path: "etc/resolv.conf", Mode: 0o644})
-		return nil
+		return files, nil
 	}
 	b, err := os.ReadFile(s.Resolver)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read resolver configuration: %w", err)
+		return nil, fmt.Errorf("read resolver configuration: %w", err)
 	}
-	t.Files = append(t.Files, gofer.File{Path: "etc/resolv.conf", Mode: 0o644, Content: string(b)})
-	return nil
+	files[len(files)-1].Content = string(b)
+	return files, nil
 }
 
 // osRelease is the host's, since its programs are: some of them ask.

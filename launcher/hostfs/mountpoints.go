@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/idmap"
 	"sandboxctl.dev/launcher/setup"
 )
 
@@ -35,6 +36,18 @@ func (s *Served) MakeMountPoints(st *setup.Setup) {
 			}
 		}
 	}
+}
+
+// MountPoints are the places in the root where something is mounted, and whether that is
+// a directory.
+func (s *Served) MountPoints(st *setup.Setup) map[string]bool {
+	points := map[string]bool{"/tmp": true} // gVisor mounts something there where the root has nothing
+	for dest, t := range s.mounted(st) {
+		if dest != "/" && !st.OnMount(dest) {
+			points[dest] = t == nil || t.isDir
+		}
+	}
+	return points
 }
 
 // mounted are the trees by where they are mounted, nil for what writes don't reach the
@@ -60,7 +73,7 @@ func (s *Served) mounted(st *setup.Setup) map[string]*tree {
 
 // makeMountPoint makes a directory, or a file to mount a file on, with those above it.
 // It follows no link: a sandbox that writes to the tree could make one at any time.
-func makeMountPoint(top *os.File, name string, what *tree, ids *setup.IDMaps) {
+func makeMountPoint(top *os.File, name string, what *tree, ids *idmap.Maps) {
 	dir, err := OpenBeneath(int(top.Fd()), ".", unix.O_PATH|unix.O_DIRECTORY)
 	parts := strings.Split(name, "/")
 	for i, part := range parts {
@@ -78,7 +91,7 @@ func makeMountPoint(top *os.File, name string, what *tree, ids *setup.IDMaps) {
 }
 
 // openOrMake opens what is in a directory, after making it if it is not there.
-func openOrMake(dir *os.File, name string, isFile bool, ids *setup.IDMaps) (*os.File, error) {
+func openOrMake(dir *os.File, name string, isFile bool, ids *idmap.Maps) (*os.File, error) {
 	fd := int(dir.Fd())
 	f, err := OpenBeneath(fd, name, unix.O_PATH)
 	if !errors.Is(err, unix.ENOENT) {

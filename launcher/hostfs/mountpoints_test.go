@@ -15,7 +15,9 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"sandboxctl.dev/actual/hosttest"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/launcher/idmap"
 	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
 )
@@ -23,20 +25,18 @@ import (
 // What a sandbox mounts on is made in the trees that it writes to, and nowhere else.
 func TestMountPointsMade(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("cloning mounts needs root")
-	}
+	hosttest.NeedsRoot(t, "cloning mounts needs root")
 	bind := func(dest string) specs.Mount {
 		return specs.Mount{Destination: dest, Type: "bind", Options: []string{"rbind"}}
 	}
 	tmpfs := func(dest string) specs.Mount { return specs.Mount{Destination: dest, Type: "tmpfs"} }
-	twoIDs := &setup.IDMaps{
+	twoIDs := &idmap.Maps{
 		UIDs: []specs.LinuxIDMapping{{HostID: 7000, Size: 10}}, GIDs: []specs.LinuxIDMapping{{HostID: 8000, Size: 10}},
 	}
 	for name, c := range map[string]struct {
 		overlay  string
 		readOnly bool // the root
-		ids      *setup.IDMaps
+		ids      *idmap.Maps
 		mounts   []specs.Mount
 		volumes  []string // a directory, a file, or one that is read-only
 		prepare  string   // made before, "-> " for a link, "owned " for a directory of 7000
@@ -91,7 +91,7 @@ func TestMountPointsMade(t *testing.T) {
 			}
 			var toGofer, toSentry proc.Donation
 			defer func() { _ = errors.Join(toGofer.Close(), toSentry.Close()) }()
-			files, err := OpenSources(st.Sources(), &toGofer, &toSentry)
+			files, err := OpenSources(st.Sources(), nil, &toGofer, &toSentry)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -18,6 +18,8 @@ type Own struct {
 	Name string
 	// Writes says that sandboxes may read it.
 	Writes bool
+	// State says that it is the state directory, in which named volumes are.
+	State bool
 }
 
 // NeverShared are all places at which what is given can be reached or replaced.
@@ -29,7 +31,7 @@ func (t *Table) NeverShared(own []Own) ([]gofer.Place, error) {
 			return nil, err
 		}
 		for _, l := range at {
-			p := gofer.Place{Device: l.device, Path: l.path, Name: o.Name, Writes: o.Writes}
+			p := gofer.Place{Device: l.device, Path: l.path, Name: o.Name, Writes: o.Writes, State: o.State}
 			if !slices.ContainsFunc(out, func(q gofer.Place) bool {
 				return q.Device == p.Device && q.Path == p.Path && (p.Writes || !q.Writes)
 			}) {
@@ -91,20 +93,21 @@ func (r *Refusal) Error() string {
 // Check says whether the tree at a spot may be shared, with all that is mounted
 // in it. The gofer looks again, at the mounts that it really has: this is for the
 // host's names in the error, and for the layers of overlays, which only the host
-// knows. It returns the overlays it has looked into.
-func (t *Table) Check(s Spot, readOnly bool, never []gofer.Place) (overlays []string, err error) {
+// knows. volume says that the spot is a named volume's. It returns the overlays it has
+// looked into.
+func (t *Table) Check(s Spot, readOnly, volume bool, never []gofer.Place) (overlays []string, err error) {
 	own, err := t.mountOf(s)
 	if err != nil {
 		return nil, err
 	}
-	checked := func(m *mountinfo.Info, p string) error {
+	checked := func(m *mountinfo.Info, p string, volume bool) error {
 		if slices.Contains(gofer.RefusedTypes, m.FSType) {
 			return &Refusal{Path: s.Path, Mount: p, Why: m.FSType + " is never shared with a sandbox", Kernel: true}
 		}
 		at := inside(m, p)
 		for _, l := range append(t.layers(m, at.path, maxOverlays), at) {
 			for i := range never {
-				if why := never[i].Forbids(l.device, l.path, readOnly); why != "" {
+				if why := never[i].Forbids(l.device, l.path, readOnly, volume); why != "" {
 					return &Refusal{Path: s.Path, Mount: p, Why: why}
 				}
 			}
@@ -114,14 +117,14 @@ func (t *Table) Check(s Spot, readOnly bool, never []gofer.Place) (overlays []st
 		}
 		return nil
 	}
-	if err := checked(own, s.Path); err != nil {
+	if err := checked(own, s.Path, volume); err != nil {
 		return nil, err
 	}
 	for _, m := range t.below(s.Path) {
 		if m == own {
 			continue
 		}
-		if err := checked(m, m.Mountpoint); err != nil {
+		if err := checked(m, m.Mountpoint, false); err != nil {
 			return nil, err
 		}
 	}

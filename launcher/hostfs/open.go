@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -66,8 +67,14 @@ var refusedFS = map[int64]string{
 
 // OpenSource opens the source, following nothing. One that a policy allows is opened
 // below the path of the policy: who may write there, and swaps a directory for a
-// link or "..", never leads out of it.
+// link or "..", never leads out of it. A named volume is open already.
 func OpenSource(s *setup.Source) (*os.File, error) {
+	if s.Volume != "" {
+		if s.Dir == nil {
+			return nil, fmt.Errorf("the volume %s is not open", s.Volume)
+		}
+		return OpenBeneath(int(s.Dir.Fd()), ".", unix.O_PATH|unix.O_DIRECTORY)
+	}
 	if s.Allowed == "" {
 		return openNoLinks(s.Path, unix.O_PATH)
 	}
@@ -96,13 +103,24 @@ type tree struct {
 	field string
 	// file is what it is of, if it is a single file of the host.
 	file *actual.SharedFile
+	// volume says that it is of a named volume, at which of the mounts it is.
+	volume bool
+	at     int
+}
+
+// nameOf is what a source is called in messages.
+func nameOf(s *setup.Source) string {
+	if s.Volume != "" {
+		return path.Join("volume "+s.Volume, s.SubPath)
+	}
+	return s.Path
 }
 
 // detach returns a detached private mount of a directory or regular file,
 // without set-user-ID and devices, read-only if asked. What is mounted below a
 // directory comes along.
 func detach(s setup.Source) (*tree, error) {
-	path := s.Path
+	path := nameOf(&s)
 	src, err := OpenSource(&s)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, operation.PathPrecondition(err))
@@ -115,14 +133,10 @@ func detach(s setup.Source) (*tree, error) {
 	if !info.IsDir() && !info.Mode().IsRegular() {
 		return nil, operation.Permanentf("open %s: expected a directory or a regular file, it is a %s", path, info.Mode().Type())
 	}
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(int(src.Fd()), &fs); err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, err)
+	if err := refuseKernelFS(src, path); err != nil {
+		return nil, err
 	}
-	if name, bad := refusedFS[fs.Type]; bad {
-		return nil, operation.Permanentf("open %s: it is on %s, which is never shared with a sandbox", path, name)
-	}
-	t := &tree{isDir: info.IsDir(), readOnly: s.ReadOnly, field: s.Field}
+	t := &tree{isDir: info.IsDir(), readOnly: s.ReadOnly, field: s.Field, volume: s.Volume != ""}
 	if t.spot, err = SpotOf(src); err != nil {
 		return nil, err
 	}
@@ -135,7 +149,7 @@ func detach(s setup.Source) (*tree, error) {
 	}
 	flags := uint(unix.AT_EMPTY_PATH | unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
 	attrFlags := uint(unix.AT_EMPTY_PATH)
-	if t.isDir && !s.Options.Single {
+	if t.isDir && !s.Options.Single && !t.volume { // nothing that is mounted in a volume is a part of it
 		flags |= unix.AT_RECURSIVE
 		attrFlags |= unix.AT_RECURSIVE
 	}
@@ -161,7 +175,8 @@ func detach(s setup.Source) (*tree, error) {
 // Served is what a gofer serves of the host, before it is started.
 type Served struct {
 	Mounts []gofer.Mount
-	// Sockets are the sentry's ends of the connections, root first.
+	// Sockets are the sentry's ends of the connections, root first. That of a root which
+	// is an image is the file of the image.
 	Sockets []int
 	trees   []*tree
 	// of are the trees of the sources, in their order; nil where one has no tree of
@@ -170,15 +185,31 @@ type Served struct {
 }
 
 // OpenSources opens every served tree and gives it, with one end of its lisafs
-// connection, to the gofer. On error everything opened is owned by the two
-// donations.
-func OpenSources(sources []setup.Source, toGofer, toSentry *proc.Donation) (*Served, error) {
+// connection, to the gofer. image is the file of the image that the root is, which
+// the sentry gets itself; nil if the root is none. On error everything opened is owned
+// by the two donations.
+func OpenSources(sources []setup.Source, image *os.File, toGofer, toSentry *proc.Donation) (*Served, error) {
 	out := &Served{}
 	for _, s := range sources {
+		if s.Image != nil {
+			if image == nil {
+				return nil, fmt.Errorf("%s: the image is not open", s.Field)
+			}
+			out.Sockets = append(out.Sockets, toSentry.Give(image))
+			out.of = append(out.of, nil)
+			continue
+		}
+		if s.Disk != nil {
+			out.of = append(out.of, nil) // the sentry has a file instead of a connection
+			continue
+		}
 		m := gofer.Mount{FD: -1, ReadOnly: s.ReadOnly, Empty: s.Empty, NoDevices: s.Options.NoDev}
 		var t *tree
 		switch {
 		case s.Empty:
+		case s.InMemory != "":
+			m.Tree, m.Secret, m.At = memoryTree(&s), true, s.SubPath
+			t = &tree{isDir: !s.IsFile(), readOnly: true}
 		case s.Host:
 			trees, err := hostTree(s, &m, toGofer)
 			if err != nil {
@@ -190,7 +221,7 @@ func OpenSources(sources []setup.Source, toGofer, toSentry *proc.Donation) (*Ser
 			if t, err = detach(s); err != nil {
 				return nil, inField(s.Field, err)
 			}
-			m.FD, m.IsDir = toGofer.Give(t.mount), t.isDir
+			m.FD, m.IsDir, t.at = toGofer.Give(t.mount), t.isDir, len(out.Mounts)
 			out.trees = append(out.trees, t)
 		}
 		a, b, err := proc.SocketPair()

@@ -10,15 +10,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/hosttest"
 	"sandboxctl.dev/launcher/setup"
 )
 
 // What may not be shared is refused before anything is made.
 func TestDetachRefuses(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("mounting needs root")
-	}
+	hosttest.NeedsRoot(t, "mounting needs root")
 	dir := t.TempDir()
 	if err := errors.Join(os.Mkdir(dir+"/real", 0o755), os.Symlink("real", dir+"/link"), unix.Mkfifo(dir+"/fifo", 0o600)); err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"sandboxctl.dev/actual/operation"
+	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/desired/trustedfile"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/setup"
@@ -19,7 +20,7 @@ type Host struct {
 	// State is the state directory as it is open here, StatePath its path.
 	State     *os.File
 	StatePath string
-	// Programs are the paths of those that are started for a sandbox.
+	// Programs are the paths of those that run as root beside this one.
 	Programs []string
 }
 
@@ -32,7 +33,7 @@ func (s *Served) Check(st *setup.Setup, host *Host) (never []gofer.Place, overla
 		return nil, nil, err
 	}
 	if st.Policy != nil {
-		own, err := host.own(st)
+		own, err := host.own(st.Policy, st.Trusted())
 		if err != nil {
 			return nil, nil, err
 		}
@@ -41,7 +42,14 @@ func (s *Served) Check(st *setup.Setup, host *Host) (never []gofer.Place, overla
 		}
 	}
 	for _, t := range s.trees {
-		seen, err := table.Check(t.spot, t.readOnly, never)
+		if t.volume {
+			m, err := table.mountOf(t.spot)
+			if err != nil {
+				return nil, nil, err
+			}
+			s.Mounts[t.at].Volume = inside(m, t.spot.Path).path
+		}
+		seen, err := table.Check(t.spot, t.readOnly, t.volume, never)
 		var refused *Refusal
 		if errors.As(err, &refused) && refused.Kernel {
 			err = operation.Permanentf("%w", err)
@@ -56,21 +64,21 @@ func (s *Served) Check(st *setup.Setup, host *Host) (never []gofer.Place, overla
 
 // own is what no sandbox may be given: who writes there, or reads secrets there,
 // has the host.
-func (h *Host) own(st *setup.Setup) ([]Own, error) {
+func (h *Host) own(policy *hostpolicy.Policy, trusted []string) ([]Own, error) {
 	// The state as it is open here: its path may lead elsewhere by now.
 	state, err := SpotOf(h.State)
 	if err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
-	own := []Own{{Spot: state, Name: h.StatePath}}
-	for _, p := range st.Policy.Protected() {
+	own := []Own{{Spot: state, Name: h.StatePath, State: true}}
+	for _, p := range policy.Protected() {
 		s, err := SpotAt(p)
 		if err != nil {
 			return nil, err
 		}
 		own = append(own, Own{Spot: s, Name: p})
 	}
-	for _, p := range append(h.programs(), st.Trusted()...) {
+	for _, p := range append(h.programs(), trusted...) {
 		for _, p := range trustedfile.Way(p) {
 			s, err := SpotAt(p)
 			if err != nil {

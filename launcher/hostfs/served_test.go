@@ -95,7 +95,7 @@ func TestServedNeverShared(t *testing.T) {
 			var toGofer, toSentry proc.Donation
 			defer func() { _ = errors.Join(toGofer.Close(), toSentry.Close()) }()
 			host := &Host{State: store.RootDir(), StatePath: store.Path(), Programs: []string{filepath.Join(work, "bin/sentry"), filepath.Join(work, "bin/gofer")}}
-			files, err := OpenSources([]setup.Source{s}, &toGofer, &toSentry)
+			files, err := OpenSources([]setup.Source{s}, nil, &toGofer, &toSentry)
 			if err != nil {
 				return err
 			}
@@ -109,6 +109,89 @@ func TestServedNeverShared(t *testing.T) {
 			// Who is root may have everything, but for the kernel's filesystems.
 			if _, _, err := files.Check(&setup.Setup{Containers: []setup.Container{{}}}, host); err != nil {
 				t.Errorf("%s: without a policy: %v", name, err)
+			}
+			return nil
+		}
+		inMountNS(t, func() {
+			if err := check(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// The data of a named volume is served when it was opened as one, and never by a path that
+// leads to it. Nothing else of the state directory passes for one.
+func TestServedVolumes(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		serve setup.Source
+		open  string // what is open as the volume
+		want  string
+	}{
+		"a volume":              {setup.Source{Volume: "v", Field: "f"}, "state/volumes/v/data", ""},
+		"a directory of it":     {setup.Source{Volume: "v", SubPath: "a", Field: "f"}, "state/volumes/v/data/a", ""},
+		"not open":              {setup.Source{Volume: "v", Field: "f"}, "", "f: open volume v: the volume v is not open"},
+		"by its path":           {setup.Source{Path: "WORK/state/volumes/v/data", Field: "f"}, "", "f: open WORK/state/volumes/v/data: it is part of WORK/state"},
+		"by its path, read":     {setup.Source{Path: "WORK/state/volumes/v/data", ReadOnly: true, Field: "f"}, "", "it is part of WORK/state"},
+		"a part, by its path":   {setup.Source{Path: "WORK/state/volumes/v/data/a", Field: "f"}, "", "it is part of WORK/state"},
+		"by a mount":            {setup.Source{Path: "WORK/bound", Field: "f"}, "", "it is part of WORK/state"},
+		"by a mount in it":      {setup.Source{Path: "WORK/allowed", Field: "f"}, "", "WORK/allowed/v is mounted there, and it is part of WORK/state"},
+		"as a root":             {setup.Source{Path: "WORK/bound", ReadOnly: true, Field: "spec.root.dir"}, "", "it is part of WORK/state"},
+		"what is beside it":     {setup.Source{Volume: "v", Field: "f"}, "state/volumes/v", "it is part of WORK/state"},
+		"all volumes":           {setup.Source{Volume: "v", Field: "f"}, "state/volumes", "it is part of WORK/state"},
+		"the records":           {setup.Source{Volume: "v", Field: "f"}, "state/sandboxes", "it is part of WORK/state"},
+		"others in the state":   {setup.Source{Volume: "v", Field: "f"}, "state/sandboxes/v/data", "it is part of WORK/state"},
+		"the state":             {setup.Source{Volume: "v", Field: "f"}, "state", "it is part of WORK/state"},
+		"what holds the state":  {setup.Source{Volume: "v", Field: "f"}, ".", "it holds WORK/"},
+		"manifests in a volume": {setup.Source{Volume: "m", Field: "f"}, "state/volumes/m/data", "it holds WORK/state/volumes/m/data/manifests"},
+	} {
+		check := func() error {
+			work, err := filepath.EvalSymlinks(t.TempDir())
+			if err != nil {
+				return err
+			}
+			in := func(s string) string { return strings.ReplaceAll(s, "WORK", work) }
+			store, err := actual.OpenStore(filepath.Join(work, "state"))
+			if err != nil {
+				return err
+			}
+			defer store.Close()
+			for _, d := range []string{"state/volumes/v/data/a", "state/volumes/m/data/manifests", "state/sandboxes/v/data", "bound", "allowed/v"} {
+				err = errors.Join(err, os.MkdirAll(filepath.Join(work, d), 0o755))
+			}
+			for _, d := range []string{"bound", "allowed/v"} {
+				err = errors.Join(err, unix.Mount(filepath.Join(work, "state/volumes/v/data"), filepath.Join(work, d), "", unix.MS_BIND, ""))
+			}
+			policy, perr := hostpolicy.NewFile(hostpolicy.Options{
+				Path: filepath.Join(work, "policy.yaml"), Optional: true, Protected: []string{filepath.Join(work, "state/volumes/m/data/manifests"), store.Path()},
+			}).Load()
+			if err = errors.Join(err, perr); err != nil {
+				return err
+			}
+			s := c.serve
+			s.Path = in(s.Path)
+			if c.open != "" {
+				dir, err := os.Open(filepath.Join(work, c.open))
+				if err != nil {
+					return err
+				}
+				defer dir.Close()
+				s.Dir = dir
+			}
+			var toGofer, toSentry proc.Donation
+			defer func() { _ = errors.Join(toGofer.Close(), toSentry.Close()) }()
+			files, err := OpenSources([]setup.Source{s}, nil, &toGofer, &toSentry)
+			if err == nil {
+				_, _, err = files.Check(&setup.Setup{Policy: policy, Containers: []setup.Container{{}}}, &Host{State: store.RootDir(), StatePath: store.Path()})
+			}
+			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), in(c.want)) {
+				t.Errorf("%s: %v, expected %q", name, err, in(c.want))
+			}
+			if at := ""; err == nil {
+				if at = files.Mounts[0].Volume; !strings.HasSuffix(at, strings.TrimPrefix(c.open, ".")) {
+					t.Errorf("%s: the gofer is told that the volume is at %q", name, at)
+				}
 			}
 			return nil
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/procfs"
 	"sandboxctl.dev/launcher/salvage"
@@ -30,21 +31,29 @@ const (
 	// DuplicateProcess is a second live sentry or gofer of one name.
 	DuplicateProcess Kind = "DuplicateProcess"
 	// LeftoverCgroup is a cgroup of a sandbox that has none, or not this one.
-	LeftoverCgroup Kind = "LeftCgroup"
-	// LeftTemp is a temporary file of the atomic writer.
-	LeftTemp Kind = "LeftTemp"
-	// LeftSocket is the control socket of a stopped sandbox.
-	LeftSocket Kind = "LeftSocket"
-	// LeftDirectory is a directory without a record.
-	LeftDirectory Kind = "LeftDirectory"
-	// LeftTrash is something in the trash.
-	LeftTrash Kind = "LeftTrash"
-	// LeftForeign is something beside the logs of deleted sandboxes.
-	LeftForeign Kind = "LeftForeign"
-	// LeftMount is a mount in the state directory, or over it.
-	LeftMount Kind = "LeftMount"
-	// LeftNetwork is a network that a stopped sandbox did not give back.
-	LeftNetwork Kind = "LeftNetwork"
+	LeftoverCgroup Kind = "LeftoverCgroup"
+	// LeftoverTemp is a temporary file of the atomic writer.
+	LeftoverTemp Kind = "LeftoverTemp"
+	// LeftoverSocket is the control socket of a stopped sandbox.
+	LeftoverSocket Kind = "LeftoverSocket"
+	// LeftoverDirectory is a directory without a record.
+	LeftoverDirectory Kind = "LeftoverDirectory"
+	// LeftoverTrash is something in the trash.
+	LeftoverTrash Kind = "LeftoverTrash"
+	// LeftoverForeign is something beside the logs of deleted sandboxes.
+	LeftoverForeign Kind = "LeftoverForeign"
+	// LeftoverMount is a mount in the state directory, or over it.
+	LeftoverMount Kind = "LeftoverMount"
+	// LeftoverNetwork is a network that a stopped sandbox did not give back.
+	LeftoverNetwork Kind = "LeftoverNetwork"
+	// LeftoverImage is an image that was not finished.
+	LeftoverImage Kind = "LeftoverImage"
+	// MissingImage is an image that a sandbox runs from and the store has not.
+	MissingImage Kind = "MissingImage"
+	// LeftoverVolume is a named volume that was not finished.
+	LeftoverVolume Kind = "LeftoverVolume"
+	// MissingVolume is a named volume that a sandbox runs with and that is not there.
+	MissingVolume Kind = "MissingVolume"
 	// Unsettled is a record in a phase between two others, or one that says of
 	// a dead process that it runs. Only with Options.Settled.
 	Unsettled Kind = "Unsettled"
@@ -91,7 +100,7 @@ const confirmAfter = 200 * time.Millisecond
 // passed over: a violation other than DuplicateProcess is one that was found
 // twice, 200 ms apart.
 func Check(ctx context.Context, store *actual.Store, opts Options) ([]Violation, error) {
-	found, err := look(store, opts)
+	found, err := look(ctx, store, opts)
 	if err != nil || opts.Settled || !slices.ContainsFunc(found, transient) {
 		return found, err
 	}
@@ -102,7 +111,7 @@ func Check(ctx context.Context, store *actual.Store, opts Options) ([]Violation,
 		return nil, fmt.Errorf("look twice: %w", context.Cause(ctx))
 	case <-wait.C:
 	}
-	again, err := look(store, opts)
+	again, err := look(ctx, store, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -139,13 +148,13 @@ func Groups(store *actual.Store) ([]string, error) {
 
 // view is one look.
 type view struct {
-	opts  Options
-	list  *actual.Listing
-	by    map[string]*actual.Record
-	held  map[string]bool // names whose records can't be read
-	tree  *tree
-	procs []salvage.Found
-	found []Violation
+	opts        Options
+	list        *actual.Listing
+	by          map[string]*actual.Record
+	quarantined map[string]bool // names whose records can't be read
+	tree        *tree
+	procs       []salvage.Found
+	found       []Violation
 }
 
 func (v *view) add(k Kind, format string, args ...any) {
@@ -159,7 +168,7 @@ func begin(store *actual.Store, opts Options) (_ *view, err error) {
 		return nil, err
 	}
 	defer root.Close()
-	v := &view{opts: opts, by: map[string]*actual.Record{}, held: map[string]bool{}}
+	v := &view{opts: opts, by: map[string]*actual.Record{}, quarantined: map[string]bool{}}
 	if v.tree, err = readTree(root); err != nil {
 		return nil, err
 	}
@@ -174,12 +183,12 @@ func begin(store *actual.Store, opts Options) (_ *view, err error) {
 		v.by[r.Name] = r
 	}
 	for _, h := range v.list.Quarantined {
-		v.held[h.Name] = true
+		v.quarantined[h.Name] = true
 	}
 	return v, nil
 }
 
-func look(store *actual.Store, opts Options) ([]Violation, error) {
+func look(ctx context.Context, store *actual.Store, opts Options) ([]Violation, error) {
 	v, err := begin(store, opts)
 	if err != nil {
 		return nil, err
@@ -187,7 +196,7 @@ func look(store *actual.Store, opts Options) ([]Violation, error) {
 	v.files()
 	v.records()
 	v.processes()
-	if err := errors.Join(v.groups(store), v.mounts(store.Path())); err != nil {
+	if err := errors.Join(v.groups(store), v.mounts(store.Path()), v.images(store.Path()), v.volumes(ctx, store)); err != nil {
 		return nil, err
 	}
 	slices.SortFunc(v.found, func(a, b Violation) int { return strings.Compare(a.String(), b.String()) })
@@ -196,16 +205,16 @@ func look(store *actual.Store, opts Options) ([]Violation, error) {
 
 func (v *view) files() {
 	for _, p := range v.tree.temps {
-		v.add(LeftTemp, "temporary file %s", p)
+		v.add(LeftoverTemp, "temporary file %s", p)
 	}
 	for _, n := range v.list.Aborted {
-		v.add(LeftDirectory, "sandboxes/%s has no record", n)
+		v.add(LeftoverDirectory, "sandboxes/%s has no record", n)
 	}
 	for _, n := range v.tree.trash {
-		v.add(LeftTrash, "trash/%s", n)
+		v.add(LeftoverTrash, "trash/%s", n)
 	}
 	for _, p := range v.tree.foreign {
-		v.add(LeftForeign, "%s is not the logs of a deleted sandbox", p)
+		v.add(LeftoverForeign, "%s is not the logs of a deleted sandbox", p)
 	}
 }
 
@@ -213,10 +222,10 @@ func (v *view) records() {
 	for _, r := range v.list.Records {
 		if r.Phase == actual.PhaseStopped {
 			if v.tree.sockets[r.Name] {
-				v.add(LeftSocket, "control socket of %s, which is stopped", r.Name)
+				v.add(LeftoverSocket, "control socket of %s, which is stopped", r.Name)
 			}
 			if r.Network != nil {
-				v.add(LeftNetwork, "%s is stopped and has not restored %s", r.Name, r.Network.Path)
+				v.add(LeftoverNetwork, "%s is stopped and has not restored %s", r.Name, r.Network.Path)
 			}
 		}
 		if v.opts.Settled {
@@ -234,14 +243,14 @@ func (v *view) settled(r *actual.Record) {
 		}
 		for _, p := range []struct {
 			what string
-			id   *actual.Identity
+			id   *process.Identity
 		}{{"sentry", r.Sentry}, {"gofer", r.Gofer}} {
 			if p.id == nil || !isAlive(*p.id) {
 				v.add(Unsettled, "%s is %s and its %s is dead", r.Name, r.Phase, p.what)
 			}
 		}
 	case actual.PhaseStopped:
-		for _, id := range []*actual.Identity{r.Sentry, r.Gofer} {
+		for _, id := range []*process.Identity{r.Sentry, r.Gofer} {
 			if id != nil {
 				v.add(Unsettled, "%s is stopped and pid %d is on its record", r.Name, id.PID)
 			}
@@ -251,13 +260,13 @@ func (v *view) settled(r *actual.Record) {
 	}
 }
 
-func isAlive(id actual.Identity) bool {
-	p, err := actual.Open(id)
+func isAlive(id process.Identity) bool {
+	p, err := process.Open(id)
 	if err != nil {
 		return false
 	}
 	defer p.Close()
-	return p.Alive() == actual.Alive
+	return p.Alive() == process.Alive
 }
 
 // underWay says of a sandbox that its processes may be about to be recorded: they
@@ -269,7 +278,7 @@ func (v *view) underWay(name string) bool {
 
 // recorded says whether a process is one of the record's.
 func recorded(r *actual.Record, pid int) bool {
-	for _, id := range []*actual.Identity{r.Sentry, r.Gofer} {
+	for _, id := range []*process.Identity{r.Sentry, r.Gofer} {
 		// Open compares its inode: another process with the number is none.
 		if id != nil && id.PID == pid && isAlive(*id) {
 			return true
@@ -289,7 +298,7 @@ func (v *view) processes() {
 		key := p.Role + " of " + p.Sandbox
 		count[key] = append(count[key], pid)
 		r := v.by[p.Sandbox]
-		if v.held[p.Sandbox] || v.underWay(p.Sandbox) || r != nil && recorded(r, pid) {
+		if v.quarantined[p.Sandbox] || v.underWay(p.Sandbox) || r != nil && recorded(r, pid) {
 			continue
 		}
 		v.add(OrphanProcess, "pid %d is a %s of %s and on no record", pid, p.Role, p.Sandbox)
@@ -380,12 +389,12 @@ func (v *view) mounts(path string) error {
 	}
 	for _, m := range below {
 		if m.Mountpoint != v.tree.path {
-			v.add(LeftMount, "something is mounted at %s", m.Mountpoint)
+			v.add(LeftoverMount, "something is mounted at %s", m.Mountpoint)
 		}
 	}
 	info, err := os.Stat(path)
 	if err != nil || !os.SameFile(info, v.tree.info) {
-		v.add(LeftMount, "%s does not lead to the state directory any more: something was mounted over it, or it was moved", path)
+		v.add(LeftoverMount, "%s does not lead to the state directory any more: something was mounted over it, or it was moved", path)
 	}
 	return nil
 }

@@ -19,6 +19,8 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/actual/hosttest"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/companion"
@@ -70,7 +72,7 @@ func newWorld(t *testing.T) *world {
 	must(t, err)
 	t.Cleanup(func() { must(t, store.Close()) })
 	uid := actual.NewUID()
-	boot, err := actual.BootID()
+	boot, err := process.BootID()
 	must(t, err)
 	w := &world{t: t, store: store, rec: &actual.Record{
 		Version: actual.RecordVersion, Name: "web", UID: uid, Attempt: 1, Generation: 1, Phase: actual.PhaseStopped, BootID: boot,
@@ -133,12 +135,12 @@ func (w *world) start(argv0, file string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-func identify(t *testing.T, pid int) *actual.Identity {
+func identify(t *testing.T, pid int) *process.Identity {
 	t.Helper()
 	fd, err := unix.PidfdOpen(pid, 0)
 	must(t, err)
 	defer unix.Close(fd)
-	id, err := actual.Identify(fd, pid)
+	id, err := process.Identify(fd, pid)
 	must(t, err)
 	return &id
 }
@@ -147,8 +149,8 @@ func TestFiles(t *testing.T) {
 	t.Parallel()
 	tmp := atomicfile.TempPrefix + "0011"
 	for path, want := range map[string]Kind{
-		tmp: LeftTemp, "sandboxes/web/" + tmp: LeftTemp, "sandboxes/web/logs/" + tmp: LeftTemp, "requests/" + tmp: LeftTemp,
-		"trash/web.0123/exit.json": LeftTrash,
+		tmp: LeftoverTemp, "sandboxes/web/" + tmp: LeftoverTemp, "sandboxes/web/logs/" + tmp: LeftoverTemp, "requests/" + tmp: LeftoverTemp,
+		"trash/web.0123/exit.json": LeftoverTrash,
 	} {
 		w := newWorld(t)
 		w.write(path)
@@ -159,8 +161,8 @@ func TestFiles(t *testing.T) {
 	// not.
 	for path, want := range map[string][]Kind{
 		"deleted/web.3.1764186227000000000/3/app.log": nil, "deleted/gone.1.5/1/app.log.1": nil,
-		"deleted/web.3.1764186227000000000": {LeftForeign}, "deleted/web.3.x/3/app.log": {LeftForeign}, "deleted/web/3/app.log": {LeftForeign},
-		"deleted/web.03.5/app.log": {LeftForeign}, "deleted/notes": {LeftForeign}, "deleted/gone.1.5/1/" + tmp: {LeftTemp},
+		"deleted/web.3.1764186227000000000": {LeftoverForeign}, "deleted/web.3.x/3/app.log": {LeftoverForeign}, "deleted/web/3/app.log": {LeftoverForeign},
+		"deleted/web.03.5/app.log": {LeftoverForeign}, "deleted/notes": {LeftoverForeign}, "deleted/gone.1.5/1/" + tmp: {LeftoverTemp},
 	} {
 		w := newWorld(t)
 		w.write(path)
@@ -169,14 +171,14 @@ func TestFiles(t *testing.T) {
 	// One with something in it is held, and told with the records.
 	w := newWorld(t)
 	must(t, os.Mkdir(w.path("sandboxes/other"), 0o700))
-	w.expect(Options{}, LeftDirectory)
+	w.expect(Options{}, LeftoverDirectory)
 }
 
 func TestSocket(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.write("sandboxes/web/" + sentry.ControlSocket)
-	w.expect(Options{}, LeftSocket)
+	w.expect(Options{}, LeftoverSocket)
 	w.rec.Phase = actual.PhaseRunning
 	w.put()
 	w.expect(Options{})
@@ -187,7 +189,7 @@ func TestRecords(t *testing.T) {
 	w := newWorld(t)
 	w.rec.Network = &actual.Network{Path: "/run/netns/web", Config: json.RawMessage(`{}`)}
 	w.put()
-	w.expect(Options{}, LeftNetwork)
+	w.expect(Options{}, LeftoverNetwork)
 	w.rec.Network = nil
 	for _, p := range []actual.Phase{actual.PhaseCreating, actual.PhaseStarting, actual.PhaseStopping} {
 		w.rec.Phase = p
@@ -219,7 +221,7 @@ func TestOrphans(t *testing.T) {
 		must(t, os.Remove(w.path("sandboxes/web/exit.json")))
 		w.expect(Options{}, OrphanProcess)
 		must(t, os.Rename(w.path("sandboxes/web"), w.path("trash/web.0123")))
-		w.expect(Options{}, LeftTrash, OrphanProcess)
+		w.expect(Options{}, LeftoverTrash, OrphanProcess)
 		must(t, os.RemoveAll(w.path("trash/web.0123")))
 		w.expect(Options{}, OrphanProcess)
 	}
@@ -308,7 +310,7 @@ func TestZombie(t *testing.T) {
 	cmd := w.start(companion.SentryName, w.write("sandboxes/web/exit.json"))
 	must(t, cmd.Process.Kill())
 	id := identify(t, cmd.Process.Pid)
-	p, err := actual.Open(*id)
+	p, err := process.Open(*id)
 	must(t, err)
 	defer p.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -324,10 +326,7 @@ func requireRoot(t *testing.T) {
 	if os.Geteuid() == 0 && host.Version() != "none" {
 		return
 	}
-	if os.Getenv("SANDBOXCTL_E2E") == "require" {
-		t.Fatalf("root and cgroups are required; uid %d, cgroups %s", os.Geteuid(), host.Version())
-	}
-	t.Skipf("needs root and cgroups; uid %d, cgroups %s", os.Geteuid(), host.Version())
+	hosttest.Lacks(t, "needs root and cgroups; uid %d, cgroups %s", os.Geteuid(), host.Version())
 }
 
 // A cgroup is told by its name: that of a stopped sandbox, one that is not on
@@ -377,7 +376,7 @@ func TestCgroups(t *testing.T) {
 	_, _ = in.Process.Wait()
 
 	must(t, os.Rename(w.path("sandboxes/web"), w.path("trash/web.0123")))
-	w.expect(Options{}, append(all, LeftTrash)...)
+	w.expect(Options{}, append(all, LeftoverTrash)...)
 	must(t, os.RemoveAll(w.path("trash/web.0123")))
 	w.expect(Options{})
 	w.expect(Options{Past: past}, all...)
@@ -399,10 +398,10 @@ func TestMounts(t *testing.T) {
 		return undo
 	}
 	undo := mount(w.path("sandboxes/web"))
-	w.expect(Options{}, LeftDirectory, LeftMount)
+	w.expect(Options{}, LeftoverDirectory, LeftoverMount)
 	undo()
 	undo = mount(w.store.Path())
-	w.expect(Options{}, LeftMount)
+	w.expect(Options{}, LeftoverMount)
 	undo()
 	w.expect(Options{Settled: true})
 }
@@ -434,5 +433,5 @@ func TestConfirms(t *testing.T) {
 		w.expect(Options{})
 	}
 	w.write("trash/web.0123/f")
-	w.expect(Options{}, LeftTrash)
+	w.expect(Options{}, LeftoverTrash)
 }

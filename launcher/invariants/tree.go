@@ -18,6 +18,7 @@ import (
 	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/launcher/sentry"
+	"sandboxctl.dev/launcher/volume"
 )
 
 type inode struct{ dev, ino uint64 }
@@ -90,7 +91,7 @@ func (t *tree) walk(dir *os.File, at string, depth int) error {
 		}
 		p := path.Join(at, n)
 		t.take(p, &st)
-		if st.Mode&unix.S_IFMT != unix.S_IFDIR || depth >= maxDepth-1 {
+		if st.Mode&unix.S_IFMT != unix.S_IFDIR || depth >= maxDepth-1 || isVolumeData(p) {
 			continue
 		}
 		sub, err := untrusted.OpenDir(int(dir.Fd()), n)
@@ -104,6 +105,12 @@ func (t *tree) walk(dir *os.File, at string, depth int) error {
 		}
 	}
 	return nil
+}
+
+// isVolumeData says whether a path is what a named volume holds: whatever its sandboxes have
+// put there is theirs.
+func isVolumeData(p string) bool {
+	return path.Base(p) == volume.DataDir && path.Dir(path.Dir(p)) == volume.Directory
 }
 
 func (t *tree) take(p string, st *unix.Stat_t) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/rounds"
 	"sandboxctl.dev/gofer/sandboxlog"
 )
 
@@ -37,8 +38,20 @@ func (k *Keeper) Keep(name string, attempt int64) error {
 	}
 	k.note(d, files)
 	// Now, and not with the next sweep: sandboxes can be made and deleted faster.
-	_, err = k.trim(nil)
-	return err
+	return k.trimDeleted().Do()
+}
+
+// trimDeleted trims the logs of deleted sandboxes, once for all that are removed at once.
+func (k *Keeper) trimDeleted() *rounds.Rounds {
+	k.trimming.Lock()
+	defer k.trimming.Unlock()
+	if k.deletedTrims == nil {
+		k.deletedTrims = rounds.Of(func() error {
+			_, err := k.trim(nil)
+			return err
+		})
+	}
+	return k.deletedTrims
 }
 
 // errForeign says that a log directory has something in it that is no log.

@@ -17,6 +17,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/actual/rounds"
 	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/gofer/sandboxlog"
 )
@@ -36,6 +37,8 @@ type Keeper struct {
 	// directory. Whatever is not here is read.
 	kept     map[string][]logFile
 	measured measured
+	// deletedTrims are shared by the removals that are under way.
+	deletedTrims *rounds.Rounds
 }
 
 // Files in the log directory of an attempt: one for each container, which has its
@@ -70,9 +73,7 @@ func (k *Keeper) Prepare(dir *os.File, name string, attempt int64, uid, gid int)
 		return nil, err
 	}
 	// The gofer writes there.
-	crashpoint.Before(crashpoint.LogOwner)
-	err = logs.Chown(uid, gid)
-	crashpoint.After(crashpoint.LogOwner)
+	err = crashpoint.Do(crashpoint.LogOwner, func() error { return logs.Chown(uid, gid) })
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("give log directory away: %w", err), logs.Close())
 	}
@@ -83,9 +84,7 @@ func (k *Keeper) Prepare(dir *os.File, name string, attempt int64, uid, gid int)
 // it is not a directory, or if the directory must be new.
 func (k *Keeper) makeDir(dir *os.File, entry, name string, isNew bool) (*os.File, error) {
 	for try := 0; ; try++ {
-		crashpoint.Before(crashpoint.LogDirectory)
-		err := unix.Mkdirat(int(dir.Fd()), entry, 0o700)
-		crashpoint.After(crashpoint.LogDirectory)
+		err := crashpoint.Do(crashpoint.LogDirectory, func() error { return unix.Mkdirat(int(dir.Fd()), entry, 0o700) })
 		var d *os.File
 		if err == nil || !isNew && errors.Is(err, unix.EEXIST) {
 			d, err = untrusted.OpenDir(int(dir.Fd()), entry)

@@ -114,13 +114,23 @@ func (n *Namespace) IsOwn() (bool, error) {
 // Do calls fn in the namespace: sockets that it opens and processes that it
 // starts are there. fn must not start goroutines that matter.
 func (n *Namespace) Do(fn func() error) error {
+	return elsewhere(func() error {
+		if err := unix.Setns(int(n.f.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter network namespace: %w", err)
+		}
+		return nil
+	}, fn)
+}
+
+// elsewhere calls fn on a thread that enter has put into another network namespace.
+func elsewhere(enter, fn func() error) error {
 	done := make(chan error, 1)
 	// A goroutine of its own: if the way back fails, its thread ends with it.
-	go func() { done <- n.do(fn) }()
+	go func() { done <- thereAndBack(enter, fn) }()
 	return <-done
 }
 
-func (n *Namespace) do(fn func() error) error {
+func thereAndBack(enter, fn func() error) error {
 	runtime.LockOSThread()
 	own, err := os.Open(current)
 	if err != nil {
@@ -128,9 +138,9 @@ func (n *Namespace) do(fn func() error) error {
 		return fmt.Errorf("open own network namespace: %w", err)
 	}
 	defer own.Close()
-	if err := unix.Setns(int(n.f.Fd()), unix.CLONE_NEWNET); err != nil {
+	if err := enter(); err != nil {
 		runtime.UnlockOSThread()
-		return fmt.Errorf("enter network namespace: %w", err)
+		return err
 	}
 	err = fn()
 	if back := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); back != nil {

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -20,29 +19,18 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/hosttest"
 )
 
-// newNamespace makes a namespace that is gone when the test has ended.
-func newNamespace(t *testing.T) *Namespace {
+// testNamespace makes a namespace that is gone when the test has ended.
+func testNamespace(t *testing.T) *Namespace {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("making a network namespace needs root")
-	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	own, err := os.Open(current)
+	hosttest.NeedsRoot(t, "making a network namespace needs root")
+	n, err := newNamespace()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer own.Close()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Open(current)
-	if err := errors.Join(err, unix.Setns(int(own.Fd()), unix.CLONE_NEWNET)); err != nil {
-		t.Fatal(err)
-	}
-	n := &Namespace{f}
 	t.Cleanup(func() { n.Close() })
 	return n
 }
@@ -94,11 +82,11 @@ func furnish(t *testing.T, n *Namespace) {
 	})
 }
 
-// What is lent is read whole, taken away, told to the sentry, and put back as
+// What is detached is read whole, taken away, told to the sentry, and put back as
 // it was.
 func TestLend(t *testing.T) {
 	t.Parallel()
-	n := newNamespace(t)
+	n := testNamespace(t)
 	furnish(t, n)
 	cfg, err := n.Scrape()
 	if err != nil {
@@ -171,10 +159,10 @@ func TestLend(t *testing.T) {
 }
 
 // Another interface of the same number or none is left alone, and gets an address
-// that was lent like any other.
+// that was passed through like any other.
 func TestReturnElsewhere(t *testing.T) {
 	t.Parallel()
-	n := newNamespace(t)
+	n := testNamespace(t)
 	furnish(t, n)
 	cfg, err := n.Scrape()
 	if err != nil {
@@ -213,7 +201,7 @@ func TestReturnElsewhere(t *testing.T) {
 		return h.AddrAdd(l, addr(t, "10.9.0.2/24"))
 	})
 	if again, err := n.Scrape(); err != nil || !again.HasInterfaces() || !slices.Contains(again.Links[1].Addresses, netip.MustParsePrefix("10.9.0.2/24")) {
-		t.Errorf("the address can't be lent again: %+v %v", again, err)
+		t.Errorf("the address can't be detached again: %+v %v", again, err)
 	}
 }
 
@@ -267,7 +255,7 @@ func soon(what func() bool) bool {
 // the addresses given.
 func pair(t *testing.T, gateway string, addresses ...string) (inner, outer *Namespace) {
 	t.Helper()
-	inner, outer = newNamespace(t), newNamespace(t)
+	inner, outer = testNamespace(t), testNamespace(t)
 	outer.must(t, func(h *netlink.Handle) error {
 		eth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "out"}, PeerName: "eth0", PeerNamespace: netlink.NsFd(inner.f.Fd())}
 		if err := h.LinkAdd(eth); err != nil {
@@ -306,7 +294,7 @@ func onEth0(t *testing.T, n *Namespace) (out []string) {
 	return out
 }
 
-// While an address is lent it is on its interface, where the client's programs
+// While an address is detached it is on its interface, where the client's programs
 // look for it, and the kernel answers for it in no way: also where it forwards, and
 // also not to who asks for its hardware address by IPv6. Then all is as it was.
 func TestLentAddressStays(t *testing.T) {
@@ -329,7 +317,7 @@ func TestLentAddressStays(t *testing.T) {
 			}
 			first := netip.MustParsePrefix(c.addresses[0]).Addr().String()
 			if !soon(func() bool { return echoes(t, outer, first) }) {
-				t.Fatalf("nobody answers at %s before it is lent", first)
+				t.Fatalf("nobody answers at %s before it is detached", first)
 			}
 			served := func() bool { // all of them, and its own; that takes IPv6 a moment
 				lines := strings.Join(localTable(t, inner), "\n")
@@ -360,7 +348,7 @@ func TestLentAddressStays(t *testing.T) {
 			forget(t, outer)
 			for _, a := range c.addresses {
 				if ip := netip.MustParsePrefix(a).Addr().String(); echoes(t, outer, ip) {
-					t.Errorf("the kernel answers at %s while it is lent", ip)
+					t.Errorf("the kernel answers at %s while it is detached", ip)
 				}
 			}
 			if strings.Contains(first, ":") {
@@ -369,7 +357,7 @@ func TestLentAddressStays(t *testing.T) {
 				}
 			}
 			if left, err := inner.Scrape(); err != nil || left.HasInterfaces() {
-				t.Errorf("it can be lent twice: %+v %v", left, err)
+				t.Errorf("it can be detached twice: %+v %v", left, err)
 			}
 			if got := onEth0(t, inner); !slices.Equal(got, c.addresses) {
 				t.Errorf("the interface has %v, expected what it had, %v", got, c.addresses)
@@ -413,7 +401,7 @@ func forget(t *testing.T, n *Namespace) (known []string) {
 	return known
 }
 
-// An address that the kernel still looks for at its neighbors when it is lent is not
+// An address that the kernel still looks for at its neighbors when it is detached is not
 // served by it when it has found nobody.
 func TestLentTentative(t *testing.T) {
 	t.Parallel()
@@ -524,7 +512,7 @@ func TestOpen(t *testing.T) {
 // fn runs elsewhere, and its caller does not.
 func TestDo(t *testing.T) {
 	t.Parallel()
-	n := newNamespace(t)
+	n := testNamespace(t)
 	ino, err := n.Inode()
 	if err != nil {
 		t.Fatal(err)

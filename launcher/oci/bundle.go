@@ -24,9 +24,9 @@ import (
 // maxConfig bounds config.json and process.json.
 const maxConfig = 4 << 20
 
-// ReadBundle reads the config.json of a bundle. Fields this program does not
+// readBundle reads the config.json of a bundle. Fields this program does not
 // know are passed over, as the specification wants.
-func ReadBundle(dir string) (*specs.Spec, error) {
+func readBundle(dir string) (*specs.Spec, error) {
 	path := filepath.Join(dir, "config.json")
 	if info, err := os.Stat(path); err != nil {
 		return nil, err

@@ -49,7 +49,7 @@ func TestReadFiles(t *testing.T) {
 		read func(dir, path string) (string, error)
 	}{
 		"bundle": {`{"hostname": "web", "unheard-of": 1}`, `{"hostname": 1}`, func(dir, _ string) (string, error) {
-			cfg, err := ReadBundle(dir)
+			cfg, err := readBundle(dir)
 			if err != nil {
 				return "", err
 			}
@@ -143,7 +143,7 @@ func TestReadBundleFIFOWithWriter(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	err = within(t, 10*time.Second, func() error { _, err := ReadBundle(dir); return err })
+	err = within(t, 10*time.Second, func() error { _, err := readBundle(dir); return err })
 	if err == nil || !strings.Contains(err.Error(), "regular file") {
 		t.Errorf("got %v", err)
 	}

@@ -4,12 +4,10 @@ package oci
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
 
-	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher/checkpoint"
 )
 
@@ -18,12 +16,11 @@ const endTimeout = 30 * time.Second
 
 // Checkpoint saves the state of a running or paused container in a directory. The
 // container ends, unless it is to be left as it is; a paused one, too.
-func (r *Runtime) Checkpoint(ctx context.Context, id, image string, leave bool) (err error) {
-	lock, err := r.lock(ctx, id)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, lock.Release()) }()
+func (r *Runtime) Checkpoint(ctx context.Context, id, image string, leave bool) error {
+	return r.locked(ctx, id, func() error { return r.checkpoint(ctx, id, image, leave) })
+}
+
+func (r *Runtime) checkpoint(ctx context.Context, id, image string, leave bool) error {
 	st, rec, err := r.look(id)
 	if err != nil {
 		return err
@@ -51,7 +48,7 @@ func (r *Runtime) Checkpoint(ctx context.Context, id, image string, leave bool) 
 // CheckRestore says whether the container of a bundle could be restored from a
 // checkpoint; see package checkpoint.
 func (r *Runtime) CheckRestore(ctx context.Context, bundle, image string) error {
-	cfg, err := ReadBundle(bundle)
+	cfg, err := readBundle(bundle)
 	if err != nil {
 		return err
 	}
@@ -63,15 +60,12 @@ func (r *Runtime) CheckRestore(ctx context.Context, bundle, image string) error 
 }
 
 // Restore starts a created container from a checkpoint.
-func (r *Runtime) Restore(ctx context.Context, id, image string) (err error) {
+func (r *Runtime) Restore(ctx context.Context, id, image string) error {
 	path, err := filepath.Abs(image)
 	if err != nil {
 		return fmt.Errorf("find checkpoint: %w", err)
 	}
-	var lock *actual.SandboxLock
-	if lock, err = r.lock(ctx, id); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, lock.Release()) }()
-	return r.start(ctx, id, func(ctx context.Context, id string) error { return r.launcher.RestoreContainer(ctx, id, path) })
+	return r.locked(ctx, id, func() error {
+		return r.start(ctx, id, func(ctx context.Context, id string) error { return r.launcher.RestoreContainer(ctx, id, path) })
+	})
 }

@@ -12,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/launcher/built"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/sentry"
@@ -71,17 +72,16 @@ func (r *Runtime) Process(id string) (*specs.Process, error) {
 func (r *Runtime) Store() *actual.Store { return r.store }
 
 // Pause stops all processes of a container where they are.
-func (r *Runtime) Pause(ctx context.Context, id string) error { return r.pause(ctx, id, true) }
+func (r *Runtime) Pause(ctx context.Context, id string) error {
+	return r.locked(ctx, id, func() error { return r.pause(ctx, id, true) })
+}
 
 // Resume continues them.
-func (r *Runtime) Resume(ctx context.Context, id string) error { return r.pause(ctx, id, false) }
+func (r *Runtime) Resume(ctx context.Context, id string) error {
+	return r.locked(ctx, id, func() error { return r.pause(ctx, id, false) })
+}
 
-func (r *Runtime) pause(ctx context.Context, id string, pause bool) (err error) {
-	lock, err := r.lock(ctx, id)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, lock.Release()) }()
+func (r *Runtime) pause(ctx context.Context, id string, pause bool) error {
 	c, old, err := r.connect(ctx, id)
 	if err != nil {
 		return err
@@ -119,7 +119,7 @@ func (r *Runtime) Processes(ctx context.Context, id string) ([]wire.Process, err
 
 // Events calls emit with what a container uses: once, or every interval until
 // the container ends, and with an event of its own when the kernel kills something
-// of it for want of memory.
+// of it because memory ran out.
 func (r *Runtime) Events(ctx context.Context, id string, once bool, interval time.Duration, emit func(any) error) error {
 	var rec *actual.Record
 	kills := int64(-1) // not known yet
@@ -226,20 +226,17 @@ func (r *Runtime) account(rec *actual.Record, data *wire.Stats) error {
 }
 
 // Update sets resources of a container that has not stopped.
-func (r *Runtime) Update(ctx context.Context, id string, res *specs.LinuxResources) (err error) {
-	lock, err := r.lock(ctx, id)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, lock.Release()) }()
-	st, rec, err := r.look(id)
-	if err != nil {
-		return err
-	}
-	if st == StatusStopped || st == StatusCreating {
-		return fmt.Errorf("cannot update a container in the %s state", st)
-	}
-	return r.update(rec, res)
+func (r *Runtime) Update(ctx context.Context, id string, res *specs.LinuxResources) error {
+	return r.locked(ctx, id, func() error {
+		st, rec, err := r.look(id)
+		if err != nil {
+			return err
+		}
+		if st == StatusStopped || st == StatusCreating {
+			return fmt.Errorf("cannot update a container in the %s state", st)
+		}
+		return r.update(rec, res)
+	})
 }
 
 // update sets resources of a container while it lives, and in its
@@ -254,9 +251,6 @@ func (r *Runtime) update(rec *actual.Record, to *specs.LinuxResources) error {
 		return fmt.Errorf("update container %s: %w", rec.Name, err)
 	}
 	defer group.Close()
-	if err := group.Set(to); err != nil {
-		return fmt.Errorf("update container %s: %w", rec.Name, err)
-	}
 	cfg, err := built.Config(r.store, rec.Name)
 	if err != nil {
 		return err
@@ -266,6 +260,13 @@ func (r *Runtime) update(rec *actual.Record, to *specs.LinuxResources) error {
 	}
 	if cfg.Linux.Resources == nil {
 		cfg.Linux.Resources = &specs.LinuxResources{}
+	}
+	if c, was := to.CPU, cfg.Linux.Resources.CPU; c != nil && was != nil && c.Idle != nil && *c.Idle == 0 && c.Shares == nil {
+		// A group that is idle no longer would have the weight of a new one.
+		c.Shares = was.Shares
+	}
+	if err := group.Set(to); err != nil {
+		return fmt.Errorf("update container %s: %w", rec.Name, err)
 	}
 	// What is given replaces what was, field by field.
 	b, err := json.Marshal(to)
@@ -280,8 +281,8 @@ func (r *Runtime) update(rec *actual.Record, to *specs.LinuxResources) error {
 
 // ended waits for the end of a container, at most the time given.
 func ended(ctx context.Context, rec *actual.Record, within time.Duration) (bool, error) {
-	p, err := actual.Open(*rec.Sentry)
-	if errors.Is(err, actual.ErrGone) {
+	p, err := process.Open(*rec.Sentry)
+	if errors.Is(err, process.ErrGone) {
 		return true, nil
 	}
 	if err != nil {

@@ -19,6 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/hosttest"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/launcher/oci"
 )
 
@@ -37,9 +39,7 @@ func TestPIDReuse(t *testing.T) {
 		return
 	}
 	t.Parallel()
-	if os.Getuid() != 0 {
-		t.Skip("needs root, for a pid namespace")
-	}
+	hosttest.NeedsRoot(t, "needs root, for a pid namespace")
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestPIDReuse$", "-test.v")
@@ -56,7 +56,7 @@ type stranger struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out io.Reader
-	id  actual.Identity
+	id  process.Identity
 }
 
 func newStranger(t *testing.T) *stranger {
@@ -69,7 +69,7 @@ func newStranger(t *testing.T) *stranger {
 	fd, err := unix.PidfdOpen(s.cmd.Process.Pid, 0)
 	must(t, err)
 	defer unix.Close(fd)
-	s.id, err = actual.Identify(fd, s.cmd.Process.Pid)
+	s.id, err = process.Identify(fd, s.cmd.Process.Pid)
 	must(t, err)
 	return s
 }
@@ -122,7 +122,7 @@ func reuse(t *testing.T) {
 	rt, err := oci.Open(oci.Options{Root: root, SentryPath: os.Args[0], Warn: t.Logf})
 	must(t, err)
 	defer rt.Close()
-	bootID, err := actual.BootID()
+	bootID, err := process.BootID()
 	must(t, err)
 	victims := 0
 	for reused := 0; reused < tries; {

@@ -32,7 +32,7 @@ type Prepared struct {
 
 // Prepare reads a bundle, of which path is the absolute path, and claims an id.
 func (r *Runtime) Prepare(id, path string) (*Prepared, error) {
-	cfg, err := ReadBundle(path)
+	cfg, err := readBundle(path)
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/built"
 	"sandboxctl.dev/launcher/hooks"
@@ -83,13 +84,8 @@ func Open(opts Options) (*Runtime, error) {
 func (r *Runtime) Close() error { return r.store.Close() }
 
 // Start starts the application of a created container.
-func (r *Runtime) Start(ctx context.Context, id string) (err error) {
-	lock, err := r.lock(ctx, id)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, lock.Release()) }()
-	return r.start(ctx, id, r.launcher.StartContainer)
+func (r *Runtime) Start(ctx context.Context, id string) error {
+	return r.locked(ctx, id, func() error { return r.start(ctx, id, r.launcher.StartContainer) })
 }
 
 // start has the launcher bring a created container to life.
@@ -100,6 +96,9 @@ func (r *Runtime) start(ctx context.Context, id string, launch func(context.Cont
 	}
 	if st != StatusCreated {
 		return fmt.Errorf("cannot start a container in the %s state", st)
+	}
+	if by := r.launcher.FrozenBy(rec); by != "" {
+		return fmt.Errorf("start container %s: the cgroup %s is frozen; thaw it first", id, by)
 	}
 	cfg, err := built.Config(r.store, id)
 	if err != nil {
@@ -113,6 +112,16 @@ func (r *Runtime) start(ctx context.Context, id string, launch func(context.Cont
 		hooks.Set{Kind: "poststart", Hooks: cfg.Hooks.Poststart, Env: os.Environ()}.RunAll(ctx, state, r.warn)
 	}
 	return nil
+}
+
+// locked works on a container while nobody else does.
+func (r *Runtime) locked(ctx context.Context, id string, do func() error) (err error) {
+	lock, err := r.lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+	return do()
 }
 
 func (r *Runtime) lock(ctx context.Context, id string) (*actual.SandboxLock, error) {
@@ -150,11 +159,11 @@ func status(rec *actual.Record) (string, error) {
 	if rec.Phase == actual.PhaseCreating {
 		return StatusCreating, nil
 	}
-	live, err := actual.LivenessOf(rec.Sentry)
+	live, err := process.LivenessOf(rec.Sentry)
 	switch {
-	case live == actual.Dead || live == actual.None:
+	case live == process.Dead || live == process.None:
 		return StatusStopped, nil
-	case live == actual.Unknown:
+	case live == process.Unknown:
 		return "", fmt.Errorf("look at the process of %s: %w", rec.Name, err)
 	case rec.Phase == actual.PhaseCreated:
 		return StatusCreated, nil
@@ -373,12 +382,12 @@ func (r *Runtime) Wait(ctx context.Context, id string) (int, error) {
 		return 0, err
 	}
 	if rec.Sentry != nil {
-		p, err := actual.Open(*rec.Sentry)
+		p, err := process.Open(*rec.Sentry)
 		if err == nil {
 			err = p.Wait(ctx)
 			p.Close()
 		}
-		if err != nil && !errors.Is(err, actual.ErrGone) {
+		if err != nil && !errors.Is(err, process.ErrGone) {
 			return 0, fmt.Errorf("wait for container %s: %w", id, err)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 )
 
 // runtime is a Runtime on a state directory of its own. Its sentry is none:
@@ -48,7 +49,7 @@ func newRuntime(t *testing.T) *runtime {
 }
 
 // put makes the record of a container.
-func (r *runtime) put(t *testing.T, id string, phase actual.Phase, sentry *actual.Identity) *actual.Record {
+func (r *runtime) put(t *testing.T, id string, phase actual.Phase, sentry *process.Identity) *actual.Record {
 	t.Helper()
 	rec := &actual.Record{
 		Version: actual.RecordVersion, Name: id, UID: "0123456789abcdef0123456789abcdef", Attempt: 1, Generation: 1, Phase: phase, Sentry: sentry,
@@ -56,7 +57,7 @@ func (r *runtime) put(t *testing.T, id string, phase actual.Phase, sentry *actua
 
 		Containers: []actual.Container{{Name: actual.AppName, OCI: &actual.OCIContainer{Bundle: "/bundle", Annotations: map[string]string{"a": "b"}}}},
 	}
-	boot, err := actual.BootID()
+	boot, err := process.BootID()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,8 +93,8 @@ func (r *runtime) names(t *testing.T) []string {
 	return out
 }
 
-// process is a child that stands for a sentry.
-func process(t *testing.T) *actual.Identity {
+// child is a process that stands for a sentry.
+func child(t *testing.T) *process.Identity {
 	t.Helper()
 	fd := -1
 	cmd := exec.Command("sleep", "60")
@@ -106,7 +107,7 @@ func process(t *testing.T) *actual.Identity {
 		cmd.Wait()
 		unix.Close(fd)
 	})
-	id, err := actual.Identify(fd, cmd.Process.Pid)
+	id, err := process.Identify(fd, cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,9 +115,9 @@ func process(t *testing.T) *actual.Identity {
 }
 
 // identities are of the processes that a record may name.
-func identities(t *testing.T) (live, reused, rebooted *actual.Identity) {
+func identities(t *testing.T) (live, reused, rebooted *process.Identity) {
 	t.Helper()
-	live = process(t)
+	live = child(t)
 	r, b := *live, *live
 	r.Inode, r.StartTime = r.Inode+1, r.StartTime+1
 	b.BootID = "another"
@@ -133,7 +134,7 @@ func TestStatus(t *testing.T) {
 	stopped := []string{StatusCreating, StatusStopped, StatusStopped, StatusStopped, StatusStopped, StatusStopped}
 	for _, tc := range []struct {
 		name   string
-		sentry *actual.Identity
+		sentry *process.Identity
 		paused bool
 		want   []string // by phase
 	}{
@@ -165,7 +166,7 @@ func TestStatus(t *testing.T) {
 		}
 	}
 	// Not knowing is neither.
-	if st, err := status(&actual.Record{Name: "web", Phase: actual.PhaseRunning, Sentry: &actual.Identity{PID: 1, BootID: live.BootID}, Containers: []actual.Container{{Name: actual.AppName}}}); err == nil {
+	if st, err := status(&actual.Record{Name: "web", Phase: actual.PhaseRunning, Sentry: &process.Identity{PID: 1, BootID: live.BootID}, Containers: []actual.Container{{Name: actual.AppName}}}); err == nil {
 		t.Errorf("of a process that can't be looked at: %q", st)
 	}
 }
@@ -329,7 +330,7 @@ func TestKillCreated(t *testing.T) {
 	t.Parallel()
 	for sig, ends := range map[unix.Signal]bool{0: false, unix.SIGUSR1: false, unix.SIGCHLD: false, unix.SIGTERM: true, unix.SIGKILL: true} {
 		r := newRuntime(t)
-		r.put(t, "web", actual.PhaseCreated, process(t))
+		r.put(t, "web", actual.PhaseCreated, child(t))
 		if err := r.Kill(t.Context(), "web", sig, false); err != nil {
 			t.Errorf("%s: %v", unix.SignalName(sig), err)
 		}
@@ -349,7 +350,7 @@ func TestDelete(t *testing.T) {
 	for _, tc := range []struct {
 		name    string
 		phase   actual.Phase
-		sentry  *actual.Identity
+		sentry  *process.Identity
 		force   bool
 		refused bool
 	}{
@@ -371,11 +372,11 @@ func TestDelete(t *testing.T) {
 		if got := r.names(t); (len(got) == 1) != tc.refused {
 			t.Errorf("%s: on disk: %q", tc.name, got)
 		}
-		want := actual.Alive
+		want := process.Alive
 		if tc.sentry == live && tc.force {
-			want = actual.Dead
+			want = process.Dead
 		}
-		if got, err := actual.LivenessOf(live); got != want {
+		if got, err := process.LivenessOf(live); got != want {
 			t.Errorf("%s: the process is %v, %v, expected %v", tc.name, got, err, want)
 		}
 	}
@@ -585,7 +586,7 @@ func TestWait(t *testing.T) {
 func TestDaemonsState(t *testing.T) {
 	t.Parallel()
 	r := newRuntime(t)
-	live := process(t)
+	live := child(t)
 	rec := r.put(t, "web", actual.PhaseRunning, live)
 	rec.App().OCI = nil // as the daemon writes it
 	if err := r.store.Put(rec); err != nil {
@@ -602,7 +603,7 @@ func TestDaemonsState(t *testing.T) {
 	if names := r.names(t); !slices.Equal(names, []string{"web"}) {
 		t.Errorf("there are %v", names)
 	}
-	if l, err := actual.LivenessOf(live); l != actual.Alive {
+	if l, err := process.LivenessOf(live); l != process.Alive {
 		t.Errorf("its process is %v: %v", l, err)
 	}
 	// The other way round.

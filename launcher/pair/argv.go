@@ -17,6 +17,7 @@ import (
 	"sandboxctl.dev/launcher/appstart"
 	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/proc"
+	"sandboxctl.dev/launcher/seccomp"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/wire"
@@ -28,6 +29,12 @@ type sentryFDs struct {
 	// sockets are the connections to the gofer, root first; stdio those of the
 	// application.
 	sockets, stdio []int
+	// points are the mount points in the root, and whether each is a directory.
+	points map[string]bool
+	// upper is an archive of what is laid over an image, -1 if there is none.
+	upper int
+	// disk is what is written to files of their own on the disk.
+	disk []actual.OnDisk
 	// first are arguments about the first program of the sandbox.
 	first []string
 }
@@ -44,6 +51,7 @@ func (fds *sentryFDs) give(la *Launch, d *proc.Donation) (ready *os.File, err er
 	// Not in the set-up, which is compared with that of a checkpoint: one that was
 	// taken before there were defaults stays good.
 	guest.Process = setup.WithDefaultRlimits(guest.Process, la.Setup.GuestTasks())
+	guest.Mounts = la.Setup.WithDiskSizes(guest.Mounts)
 	spec, err := json.Marshal(guest)
 	if err != nil {
 		return nil, fmt.Errorf("encode spec: %w", err)
@@ -53,6 +61,12 @@ func (fds *sentryFDs) give(la *Launch, d *proc.Donation) (ready *os.File, err er
 		return nil, err
 	}
 	fds.spec = d.Give(specFile)
+	if fds.upper, err = giveUpper(la, fds.points, d); err != nil {
+		return nil, err
+	}
+	if fds.disk, err = giveDisk(la, d); err != nil {
+		return nil, err
+	}
 	control, err := sentry.BindControl(dir)
 	if err != nil {
 		return nil, err
@@ -82,13 +96,20 @@ func (fds *sentryFDs) give(la *Launch, d *proc.Donation) (ready *os.File, err er
 // argv is the command line of a sentry on a host with that much memory.
 func (fds *sentryFDs) argv(la *Launch, memory uint64) []string {
 	st := la.Setup
-	overlay := "none"
-	if st.App().Overlay == desired.OverlayMemory {
-		overlay = "root:memory"
+	overlay := "root:memory" // also for one on the disk: --gofer-mount-confs has what counts
+	if st.App().Overlay == desired.OverlayNone {
+		overlay = "none"
 	}
 	args := []string{companion.SentryName}
 	if len(st.App().Errnos) > 0 {
-		args = append(args, "--"+wire.FlagErrnos+"="+setup.JoinUints(st.App().Errnos))
+		args = append(args, "--"+wire.FlagErrnos+"="+seccomp.JoinErrnos(st.App().Errnos))
+	}
+	// Not their names: everybody on the host sees them, and they may be too long.
+	if n := st.PrivateVariables(); n > 0 {
+		args = append(args, flagInt(wire.FlagPrivate, n))
+	}
+	for _, on := range fds.disk {
+		args = append(args, "--"+wire.FlagDisk+"="+wire.DiskFile{FD: on.FD, Size: on.Size}.String())
 	}
 	args = append(args,
 		flagInt(wire.FlagGateFD, fds.gate), flagInt(wire.FlagExitFD, fds.exit),
@@ -106,6 +127,9 @@ func (fds *sentryFDs) argv(la *Launch, memory uint64) []string {
 	)
 	for _, fd := range fds.sockets {
 		args = append(args, flagInt("io-fds", fd))
+	}
+	if fds.upper >= 0 {
+		args = append(args, flagInt("rootfs-upper-tar-fd", fds.upper))
 	}
 	for i, fd := range fds.stdio {
 		if i < 3 {

@@ -5,12 +5,13 @@ package pair
 import (
 	"fmt"
 	"os"
-	"sync"
 	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/remember"
+	"sandboxctl.dev/launcher/idmap"
 	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/wire"
 )
@@ -48,29 +49,30 @@ func sentryAttr(st *setup.Setup) *syscall.SysProcAttr {
 // goferAttr isolates the gofer. It is root of a user namespace of its own, also
 // where ids stay as they are: a gofer that was taken over has power over the
 // files of the ids that are mapped, and none that the kernel grants to the host's
-// root only (file handles, mounts, modules, the host's namespaces).
-func goferAttr(maps *setup.IDMaps) (*syscall.SysProcAttr, error) {
+// root only (file handles, mounts, modules, the host's namespaces). Its network
+// namespace is netns.Empty.
+func goferAttr(maps *idmap.Maps) (*syscall.SysProcAttr, error) {
 	if maps == nil {
 		var err error
 		if maps, err = identityMaps(); err != nil {
 			return nil, err
 		}
 	}
-	attr := &syscall.SysProcAttr{Cloneflags: childNamespaces | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP}
+	attr := &syscall.SysProcAttr{Cloneflags: childNamespaces | unix.CLONE_NEWCGROUP}
 	mapUsers(maps, attr)
 	return attr, nil
 }
 
 // identityMaps map every id that this process's own user namespace has to itself:
 // a daemon that runs in one, as in an unprivileged container, can't map others.
-var identityMaps = sync.OnceValues(func() (*setup.IDMaps, error) {
-	m := &setup.IDMaps{}
+var identityMaps = remember.Success(func() (*idmap.Maps, error) {
+	m := &idmap.Maps{}
 	for name, to := range map[string]*[]specs.LinuxIDMapping{"uid_map": &m.UIDs, "gid_map": &m.GIDs} {
 		b, err := os.ReadFile("/proc/self/" + name)
 		if err != nil {
 			return nil, fmt.Errorf("read own id mappings: %w", err)
 		}
-		if *to, err = setup.ParseIDMap(string(b)); err != nil {
+		if *to, err = idmap.Parse(string(b)); err != nil {
 			return nil, fmt.Errorf("read own id mappings: %w", err)
 		}
 		for i := range *to {
@@ -82,7 +84,7 @@ var identityMaps = sync.OnceValues(func() (*setup.IDMaps, error) {
 })
 
 // mapUsers has a process start as root of a new user namespace with the mappings.
-func mapUsers(m *setup.IDMaps, attr *syscall.SysProcAttr) {
+func mapUsers(m *idmap.Maps, attr *syscall.SysProcAttr) {
 	attr.Cloneflags |= unix.CLONE_NEWUSER
 	attr.UidMappings, attr.GidMappings = sysMaps(m.UIDs), sysMaps(m.GIDs)
 	attr.GidMappingsEnableSetgroups = true

@@ -23,7 +23,9 @@ type Pair struct {
 	Sentry, Gofer *proc.Child
 	// Files are the single files that they serve.
 	Files []actual.SharedFile
-	ready *os.File // start-sync: one byte says the control server is up
+	// OnDisk is what they write to the disk of the state directory.
+	OnDisk []actual.OnDisk
+	ready  *os.File // start-sync: one byte says the control server is up
 }
 
 // Close closes what the launcher has of both.
@@ -35,13 +37,10 @@ func (p *Pair) Close() {
 
 // Open opens the gates, the gofer's first.
 func (p *Pair) Open() error {
-	crashpoint.Before(crashpoint.GoferGate)
-	err := p.Gofer.Open(gofer.GateOpen)
-	crashpoint.After(crashpoint.GoferGate)
-	crashpoint.Before(crashpoint.SentryGate)
-	err = errors.Join(err, p.Sentry.Open(wire.GateOpen))
-	crashpoint.After(crashpoint.SentryGate)
-	return err
+	return errors.Join(
+		crashpoint.Do(crashpoint.GoferGate, func() error { return p.Gofer.Open(gofer.GateOpen) }),
+		crashpoint.Do(crashpoint.SentryGate, func() error { return p.Sentry.Open(wire.GateOpen) }),
+	)
 }
 
 // Abandon kills both before they are on record.

@@ -32,6 +32,10 @@ type Launch struct {
 	Streams *Streams
 	// Dir is the directory of the sandbox, Logs the log directory of this attempt.
 	Dir, Logs *os.File
+	// Image is the image that the root is, nil if it is none, and ImageFile the file of it,
+	// which Spawn closes.
+	Image     *hostfs.Image
+	ImageFile *os.File
 	// Sentry and Gofer are the programs, whose names are their paths.
 	Sentry, Gofer *os.File
 	// CgroupFD is the group that both start in, -1 if they are put there later.
@@ -50,7 +54,7 @@ type Launch struct {
 func Spawn(la *Launch) (_ *Pair, err error) {
 	var toSentry, toGofer proc.Donation
 	defer func() { err = errors.Join(err, toSentry.Close(), toGofer.Close()) }()
-	files, err := hostfs.OpenSources(la.Setup.Sources(), &toGofer, &toSentry)
+	files, err := hostfs.OpenSources(la.Setup.Sources(), la.ImageFile, &toGofer, &toSentry)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +69,7 @@ func Spawn(la *Launch) (_ *Pair, err error) {
 	}
 	defer out.sentryErr.Close()
 	p := &Pair{Files: files.Files()}
-	if err := p.startSentry(la, files.Sockets, out, &toSentry); err != nil {
+	if err := p.startSentry(la, files, out, &toSentry); err != nil {
 		return nil, err
 	}
 	if err := p.startGofer(la, &gofer.Config{
@@ -76,8 +80,8 @@ func Spawn(la *Launch) (_ *Pair, err error) {
 	return p, nil
 }
 
-func (p *Pair) startSentry(la *Launch, sockets []int, out *output, d *proc.Donation) error {
-	fds := sentryFDs{sockets: sockets, stdio: out.stdio.give(d)}
+func (p *Pair) startSentry(la *Launch, files *hostfs.Served, out *output, d *proc.Donation) error {
+	fds := sentryFDs{sockets: files.Sockets, points: files.MountPoints(la.Setup), stdio: out.stdio.give(d)}
 	ns, err := openNetns(la.Setup)
 	if err != nil {
 		return err
@@ -102,6 +106,7 @@ func (p *Pair) startSentry(la *Launch, sockets []int, out *output, d *proc.Donat
 	if p.ready, err = fds.give(la, d); err != nil {
 		return errors.Join(err, gate.Close())
 	}
+	p.OnDisk = fds.disk
 	crashpoint.Before(crashpoint.SentrySpawn)
 	p.Sentry, err = proc.StartGated(proc.Program{
 		Path: la.Sentry.Name(), Binary: la.Sentry, Args: fds.argv(la, memory), Attr: attr, Donation: d, Gate: gate, Stderr: out.sentryErr,
@@ -143,9 +148,15 @@ func (p *Pair) startGofer(la *Launch, cfg *gofer.Config, d *proc.Donation) error
 	if err != nil {
 		return errors.Join(err, gate.Close())
 	}
+	// Gofers share it: to make and remove one for each takes processor time, and none
+	// can open a socket in it.
+	empty, err := netns.Empty()
+	if err != nil {
+		return errors.Join(err, gate.Close())
+	}
 	crashpoint.Before(crashpoint.GoferSpawn)
 	p.Gofer, err = proc.StartGated(proc.Program{
-		Path: la.Gofer.Name(), Binary: la.Gofer, Args: argv, Attr: attr, Donation: d, Gate: gate, Stderr: stderr, CgroupFD: la.CgroupFD,
+		Path: la.Gofer.Name(), Binary: la.Gofer, Args: argv, Attr: attr, Donation: d, Gate: gate, Stderr: stderr, CgroupFD: la.CgroupFD, Netns: empty,
 	})
 	crashpoint.After(crashpoint.GoferSpawn)
 	return err

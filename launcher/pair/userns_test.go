@@ -14,8 +14,9 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/hosttest"
+	"sandboxctl.dev/launcher/idmap"
 	"sandboxctl.dev/launcher/proc"
-	"sandboxctl.dev/launcher/setup"
 )
 
 // inNamespace tells a run of this test that it is the one in a namespace, and
@@ -37,9 +38,7 @@ func TestGoferNamespace(t *testing.T) {
 		fmt.Println(startInGoferNamespace(t))
 		return
 	}
-	if os.Geteuid() != 0 {
-		t.Skip("mapping more than one id needs root")
-	}
+	hosttest.NeedsRoot(t, "mapping more than one id needs root")
 	if got := startInGoferNamespace(t); got != "0 0 4294967295 0 0 4294967295 true" {
 		t.Errorf("in the host's namespace: %s", got)
 	}
@@ -117,7 +116,7 @@ func startInGoferNamespace(t *testing.T) string {
 // Mappings that were asked for are not changed.
 func TestGoferMappings(t *testing.T) {
 	t.Parallel()
-	maps := &setup.IDMaps{UIDs: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 10}}, GIDs: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 200000, Size: 20}}}
+	maps := &idmap.Maps{UIDs: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 10}}, GIDs: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 200000, Size: 20}}}
 	attr, err := goferAttr(maps)
 	if err != nil || attr.UidMappings[0].HostID != 100000 || attr.GidMappings[0].Size != 20 || attr.Cloneflags&unix.CLONE_NEWUSER == 0 {
 		t.Errorf("%+v %v", attr, err)

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/hosttest"
 	"sandboxctl.dev/launcher/onepage"
 	"sandboxctl.dev/launcher/proc/proctest"
 )
@@ -374,9 +375,7 @@ func TestFailures(t *testing.T) {
 // A user who may start no other process is told so.
 func TestNoChild(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("it takes root to become a user with no process left")
-	}
+	hosttest.NeedsRoot(t, "it takes root to become a user with no process left")
 	file := filepath.Join(t.TempDir(), "init")
 	if err := proctest.WriteProgram(file, Program(sh), 0o755); err != nil {
 		t.Fatal(err)

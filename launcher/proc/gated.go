@@ -13,9 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/crashpoint"
 	"sandboxctl.dev/actual/operation"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/launcher/netns"
 )
 
@@ -27,7 +27,7 @@ type Child struct {
 	// PIDFD refers to it, whatever becomes of its number.
 	PIDFD *os.File
 	// Identity is what goes on record.
-	Identity actual.Identity
+	Identity process.Identity
 	// InGroup says that it was started in the group of CgroupFD.
 	InGroup bool
 
@@ -110,7 +110,7 @@ func StartGated(s Program) (_ *Child, err error) {
 	if err := p.Release(); err != nil {
 		return nil, errors.Join(fmt.Errorf("release %s: %w", s.Args[0], err), c.Abandon())
 	}
-	c.Identity, err = actual.Identify(pidfd, c.PID)
+	c.Identity, err = process.Identify(pidfd, c.PID)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("identify %s: %w", s.Args[0], err), c.Abandon())
 	}

@@ -11,15 +11,15 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/hosttest"
 )
 
 // Sandboxes are started at the same time, some of them into user namespaces,
 // whose mappings Go's runtime writes through descriptors of the host's /proc that
 // are not close-on-exec. None of them may reach another sandbox.
 func TestChildrenInheritNothing(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("making namespaces needs root")
-	}
+	hosttest.NeedsRoot(t, "making namespaces needs root")
 	dir := t.TempDir()
 	start := func(name string, attr *syscall.SysProcAttr, script string) {
 		out, err := os.Create(filepath.Join(dir, name))

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/launcher/hostfs"
 	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
@@ -21,12 +23,24 @@ import (
 // other filesystems of the sentry is left as it is: that is the sandbox's own,
 // holds nothing of the host and changes nothing but the sandbox.
 
-// hide adds the mounts that mask paths and make others read-only. The mounts of
-// the container are there already, without those that a masked path hides:
-// gVisor mounts what is deeper later, so that it would come out on top.
-func hide(st *setup.Setup) error {
+// hide adds the mounts that mask paths and make others read-only, and removes those
+// that a masked path hides. Each path is where links lead in the container, through
+// other mounts too: /var/run/key is /run/key where /var/run is a link to /run.
+func hide(st *setup.Setup, img *hostfs.Image) error {
+	masked, err := resolveHidden(st, img, st.App().Masked)
+	if err != nil {
+		return fmt.Errorf("mask %w", err)
+	}
+	if slices.Contains(masked, "/") {
+		return operation.Permanentf("linux.maskedPaths: one leads to the root of the sandbox, which can't be masked")
+	}
+	readonly, err := resolveHidden(st, img, st.App().Readonly)
+	if err != nil {
+		return fmt.Errorf("make read-only: %w", err)
+	}
+	dropMasked(st, masked)
 	served := st.ServedAt()
-	for _, p := range st.App().Masked {
+	for _, p := range masked {
 		_, mode, err := find(served, p)
 		if err != nil {
 			return fmt.Errorf("mask %s: %w", p, err)
@@ -38,8 +52,8 @@ func hide(st *setup.Setup) error {
 			st.AddBind(p, setup.Source{ReadOnly: true, Empty: true})
 		}
 	}
-	for _, p := range setup.Outermost(st.App().Readonly) {
-		if setup.IsMasked(p, st.App().Masked) || st.Restrict(p) {
+	for _, p := range readonly {
+		if setup.IsMasked(p, masked) || st.Restrict(p) {
 			continue
 		}
 		src, mode, err := find(served, p)
@@ -54,13 +68,48 @@ func hide(st *setup.Setup) error {
 	return nil
 }
 
+// dropMasked removes the mounts at and below masked paths. gVisor mounts what is deeper
+// later, so that they would come out on top of what masks them.
+func dropMasked(st *setup.Setup, masked []string) {
+	app := st.App()
+	mounts, volumes := app.Spec.Mounts, app.Volumes
+	app.Spec.Mounts, app.Volumes = nil, nil
+	for _, m := range mounts {
+		var src *setup.Source
+		if setup.IsBind(m) {
+			src, volumes = &volumes[0], volumes[1:]
+		}
+		switch {
+		case setup.IsMasked(m.Destination, masked):
+		case src != nil:
+			st.AddBind(m.Destination, *src)
+		default:
+			app.Spec.Mounts = append(app.Spec.Mounts, m)
+		}
+	}
+}
+
+// resolveHidden follows the links of paths, and leaves out those in others.
+func resolveHidden(st *setup.Setup, img *hostfs.Image, paths []string) (out []string, err error) {
+	trees := containerTrees{served: st.ServedAt(), image: img, open: map[*setup.Source]*os.File{}}
+	defer trees.close()
+	for _, p := range paths {
+		at, err := trees.resolve(p)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", p, err)
+		}
+		out = append(out, at)
+	}
+	return setup.Outermost(out), nil
+}
+
 // find returns what is at p in the container as a source, and of which type it
 // is: 0 if it is not there or not the host's. The source is opened below what
 // allows the tree that it is in: another thing that is put there meanwhile is
 // still one that the sandbox may have.
 func find(served map[string]*setup.Source, p string) (found setup.Source, mode uint32, err error) {
 	tree, rel := treeAt(served, p, "")
-	if tree == nil || tree.Empty {
+	if tree == nil || !tree.HasFiles() {
 		return setup.Source{}, 0, nil
 	}
 	// The tree must be there: if it is away for a moment, nothing in it would be hidden.

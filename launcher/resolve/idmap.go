@@ -12,12 +12,12 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"sandboxctl.dev/launcher/setup"
+	"sandboxctl.dev/launcher/idmap"
 )
 
 // mapsOf are the mappings of the user namespace at a path, which is opened once.
 // The kernel tells them of processes only, so one that is in it is looked for.
-func mapsOf(path string) (*setup.IDMaps, error) {
+func mapsOf(path string) (*idmap.Maps, error) {
 	at, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
@@ -47,7 +47,7 @@ func mapsOf(path string) (*setup.IDMaps, error) {
 }
 
 // mapsOfProcess returns nil for a process that is in another namespace or gone.
-func mapsOfProcess(proc string, want *unix.Stat_t) (*setup.IDMaps, error) {
+func mapsOfProcess(proc string, want *unix.Stat_t) (*idmap.Maps, error) {
 	// All through one descriptor: it is the same process, or none.
 	dir, err := os.Open(proc)
 	if err != nil {
@@ -58,7 +58,7 @@ func mapsOfProcess(proc string, want *unix.Stat_t) (*setup.IDMaps, error) {
 	if err := unix.Fstatat(int(dir.Fd()), "ns/user", &st, 0); err != nil || st.Ino != want.Ino || st.Dev != want.Dev {
 		return nil, nil //nolint:nilerr // it has ended
 	}
-	m := &setup.IDMaps{}
+	m := &idmap.Maps{}
 	for name, to := range map[string]*[]specs.LinuxIDMapping{"uid_map": &m.UIDs, "gid_map": &m.GIDs} {
 		fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -70,7 +70,7 @@ func mapsOfProcess(proc string, want *unix.Stat_t) (*setup.IDMaps, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read %s of %s: %w", name, proc, err)
 		}
-		if *to, err = setup.ParseIDMap(string(b)); err != nil {
+		if *to, err = idmap.Parse(string(b)); err != nil {
 			return nil, fmt.Errorf("read %s of %s: %w", name, proc, err)
 		}
 	}

@@ -4,7 +4,6 @@ package resolve
 
 import (
 	"errors"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
@@ -16,7 +15,8 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"sandboxctl.dev/launcher/setup"
+	"sandboxctl.dev/actual/hosttest"
+	"sandboxctl.dev/launcher/idmap"
 )
 
 func idRange(inside, outside, size uint32) specs.LinuxIDMapping {
@@ -41,20 +41,18 @@ func TestContainerMaps(t *testing.T) {
 		{specs.Linux{}, "/etc/passwd", true, "it is not a namespace"},
 		{specs.Linux{}, "/nosuch", true, "no such file"},
 	} {
-		_, err := setup.ContainerMaps(&c.linux, c.path, c.userns, mapsOf)
+		_, err := idmap.OfContainer(&c.linux, c.path, c.userns, mapsOf)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v, expected %q", c, err, c.want)
 		}
 	}
 }
 
-// A namespace that is found by path lends the mappings of the processes in it.
+// The mappings of a namespace that is found by path are those of the processes in it.
 func TestMapsOf(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("making a user namespace with mappings needs root")
-	}
-	want := &setup.IDMaps{UIDs: []specs.LinuxIDMapping{idRange(0, 300000, 1000), idRange(5000, 400000, 1)}, GIDs: []specs.LinuxIDMapping{idRange(0, 350000, 10)}}
+	hosttest.NeedsRoot(t, "making a user namespace with mappings needs root")
+	want := &idmap.Maps{UIDs: []specs.LinuxIDMapping{idRange(0, 300000, 1000), idRange(5000, 400000, 1)}, GIDs: []specs.LinuxIDMapping{idRange(0, 350000, 10)}}
 	cmd := exec.Command("sleep", "1000")
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Pdeathsig: unix.SIGKILL, Cloneflags: unix.CLONE_NEWUSER, GidMappingsEnableSetgroups: true,
@@ -71,7 +69,7 @@ func TestMapsOf(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v %v, expected %+v", got, err, want)
 	}
-	if _, err := setup.ParseIDMap("0 1\n"); err == nil {
+	if _, err := idmap.Parse("0 1\n"); err == nil {
 		t.Error("two numbers are a range")
 	}
 }

@@ -30,7 +30,7 @@ func TestChooseInit(t *testing.T) {
 		"two processes": {func(s *desired.Spec) { s.Rlimits = []desired.Rlimit{{Type: "nproc", Soft: 2, Hard: 9}} }, actual.InitOwn},
 		"a terminal":    {func(s *desired.Spec) { s.Terminal = true }, actual.InitOwn},
 	} {
-		st, err := FromManifest(manifest(c.change), nil)
+		st, err := FromManifest(manifest(c.change), nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -43,7 +43,7 @@ func TestMountOptionsReach(t *testing.T) {
 	}
 	manifest, err := FromManifest(manifest(func(s *desired.Spec) {
 		s.Volumes = []desired.Volume{{Name: "v", MountPath: "/vol", HostPath: vol, Options: options[1:]}, {Name: "t", MountPath: "/t", Tmpfs: &desired.Tmpfs{}, Options: []string{"noexec"}}}
-	}), nil)
+	}), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ package resolve
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -24,8 +25,8 @@ const maxMountLinks = 40
 // other mounts lead, as runc does. The sentry follows links by itself, but can't
 // make a mount point where one leads nowhere: /etc/resolv.conf of a root in which
 // systemd-resolved is not running, for one.
-func mountPoints(st *setup.Setup) error {
-	trees := containerTrees{served: st.ServedAt(), open: map[*setup.Source]*os.File{}}
+func mountPoints(st *setup.Setup, img *hostfs.Image) error {
+	trees := containerTrees{served: st.ServedAt(), image: img, open: map[*setup.Source]*os.File{}}
 	defer trees.close()
 	for i := range st.App().Spec.Mounts {
 		m := &st.App().Spec.Mounts[i]
@@ -48,6 +49,7 @@ func mountPoints(st *setup.Setup) error {
 type containerTrees struct {
 	served map[string]*setup.Source
 	but    string
+	image  *hostfs.Image
 	open   map[*setup.Source]*os.File
 }
 
@@ -89,8 +91,16 @@ func (c *containerTrees) resolve(p string) (string, error) {
 // path to it is without links.
 func (c *containerTrees) readlink(p string) (string, error) {
 	tree, rel := treeAt(c.served, p, c.but)
-	if tree == nil || tree.Empty || tree.Host || rel == "" {
+	if tree == nil || !tree.HasFiles() || tree.Host || rel == "" {
 		return "", nil
+	}
+	if tree.Image != nil {
+		// It says why, when it is mounted, if it is not what it should be.
+		target, err := fs.ReadLink(c.image.Tree, rel)
+		if err != nil {
+			return "", nil //nolint:nilerr // it is no link
+		}
+		return target, nil
 	}
 	dir := c.dir(tree)
 	if dir == nil {

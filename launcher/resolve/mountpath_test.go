@@ -69,7 +69,7 @@ func TestResolveMountPoints(t *testing.T) {
 		st := &setup.Setup{Containers: []setup.Container{{Root: setup.Source{Path: filepath.Join(dir, "root")}, Spec: &specs.Spec{Mounts: []specs.Mount{{Destination: "/tmp", Type: "tmpfs"}}}}}}
 		st.AddBind("/vol", setup.Source{Path: filepath.Join(dir, "vol")})
 		st.AddBind(dest, setup.Source{Path: dir})
-		err := mountPoints(st)
+		err := mountPoints(st, nil)
 		last := st.App().Spec.Mounts[len(st.App().Spec.Mounts)-1]
 		if msg, fails := strings.CutPrefix(want, "error: "); fails {
 			if err == nil || !strings.Contains(err.Error(), msg) {
@@ -85,7 +85,7 @@ func TestResolveMountPoints(t *testing.T) {
 	// In a view of the host there is nothing to look up.
 	st := &setup.Setup{Containers: []setup.Container{{Root: setup.Source{Host: true}, Spec: &specs.Spec{}}}}
 	st.AddBind("/etc/resolv.conf", setup.Source{Path: dir})
-	if err := mountPoints(st); err != nil || st.App().Spec.Mounts[0].Destination != "/etc/resolv.conf" {
+	if err := mountPoints(st, nil); err != nil || st.App().Spec.Mounts[0].Destination != "/etc/resolv.conf" {
 		t.Errorf("%v %+v", err, st.App().Spec.Mounts)
 	}
 }

@@ -19,11 +19,17 @@ import (
 // Peek returns the beginning of a file of a sandbox that has not been started, as
 // its application would see it: below the volume or the root that it is in, links
 // followed inside of that.
-func Peek(st *setup.Setup, p string, size int64) []byte {
+func Peek(st *setup.Setup, img *hostfs.Image, p string, size int64) []byte {
 	tree, rel := treeAt(st.ServedAt(), p, "")
 	switch {
-	case path.Clean(p) != p, tree == nil, tree.Empty, tree.Host && !hostfs.ShowsHost(p):
+	case path.Clean(p) != p, tree == nil, !tree.HasFiles(), tree.Host && !hostfs.ShowsHost(p):
 		return nil
+	case tree.Image != nil:
+		b, err := img.ReadFile(rel, size)
+		if err != nil {
+			return nil
+		}
+		return b
 	case tree.Host:
 		tree = &setup.Source{Path: "/"}
 	}

@@ -44,15 +44,15 @@ func TestPeek(t *testing.T) {
 		"/v/out": "", "/v/fifo": "", "/v/none": "", "/v/sub": "", "/v": "", "/": "", "/proc/version": "", "/v/tmp/b": "", "/vb": "",
 		"/v/long": strings.Repeat("x", sentry.MaxInterpreterLine),
 	} {
-		if got := string(Peek(st, p, sentry.MaxInterpreterLine)); got != want {
+		if got := string(Peek(st, nil, p, sentry.MaxInterpreterLine)); got != want {
 			t.Errorf("%s: %.40q, expected %.40q", p, got, want)
 		}
 	}
 	st = &setup.Setup{Containers: []setup.Container{{Spec: &specs.Spec{}, Root: setup.Source{Host: true}}}}
-	if got := Peek(st, "/usr/bin/env", sentry.MaxInterpreterLine); len(got) == 0 {
+	if got := Peek(st, nil, "/usr/bin/env", sentry.MaxInterpreterLine); len(got) == 0 {
 		t.Error("nothing of the host's programs")
 	}
-	if got := Peek(st, "/etc/passwd", sentry.MaxInterpreterLine); got != nil {
+	if got := Peek(st, nil, "/etc/passwd", sentry.MaxInterpreterLine); got != nil {
 		t.Errorf("the host's own passwd: %q", got)
 	}
 }

@@ -64,7 +64,7 @@ func TestBundlePolicy(t *testing.T) {
 		if strings.HasPrefix(c.more, "root:") {
 			policy = ""
 		}
-		_, err := FromManifest(manifest(func(s *desired.Spec) { s.Root = desired.Root{Bundle: dir}; s.Command = nil }), hostPolicy(t, policy))
+		_, err := FromManifest(manifest(func(s *desired.Spec) { s.Root = desired.Root{Bundle: dir}; s.Command = nil }), hostPolicy(t, policy), nil)
 		switch {
 		case c.want == "" && err != nil:
 			t.Errorf("%s: %v", name, err)
@@ -76,7 +76,7 @@ func TestBundlePolicy(t *testing.T) {
 	if err := os.Chmod(top, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	_, err := FromManifest(manifest(func(s *desired.Spec) { s.Root = desired.Root{Bundle: dir}; s.Command = nil }), hostPolicy(t, "root: "+bundles+"}"))
+	_, err := FromManifest(manifest(func(s *desired.Spec) { s.Root = desired.Root{Bundle: dir}; s.Command = nil }), hostPolicy(t, "root: "+bundles+"}"), nil)
 	if err == nil || !strings.Contains(err.Error(), "can be written by others (mode 0777)") {
 		t.Errorf("a bundle that can be swapped: %v", err)
 	}

@@ -41,7 +41,7 @@ func TestSetup(t *testing.T) {
 			{Name: "t", MountPath: "/t", Tmpfs: &desired.Tmpfs{Size: 5}},
 			{Name: "b", MountPath: "/b", HostPath: "/srv/b"},
 		}
-	}), nil)
+	}), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func TestSetup(t *testing.T) {
 	if st.HostUserns() {
 		t.Error("it is in the host's user namespace for nothing")
 	}
-	st, err = FromManifest(manifest(func(s *desired.Spec) { s.User = &desired.User{UID: 1, GID: 2} }), nil)
+	st, err = FromManifest(manifest(func(s *desired.Spec) { s.User = &desired.User{UID: new(uint32(1)), GID: new(uint32(2))} }), nil, nil)
 	if err != nil || len(st.App().Spec.Process.Capabilities.Effective) > 0 || len(st.App().Spec.Process.Capabilities.Bounding) == 0 {
 		t.Errorf("a user has capabilities: %+v %v", st.App().Spec.Process.Capabilities, err)
 	}
@@ -83,7 +83,7 @@ func TestBundle(t *testing.T) {
 		return dir
 	}
 	load := func(dir string) (*setup.Setup, error) {
-		return FromManifest(manifest(func(s *desired.Spec) { s.Root = desired.Root{Bundle: dir}; s.Command = nil }), nil)
+		return FromManifest(manifest(func(s *desired.Spec) { s.Root = desired.Root{Bundle: dir}; s.Command = nil }), nil, nil)
 	}
 	dir := write(good)
 	st, err := load(dir)

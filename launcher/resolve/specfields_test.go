@@ -121,7 +121,7 @@ func TestSpecFields(t *testing.T) {
 			if err := st.FromConfig(dir, c); err != nil {
 				return nil, err
 			}
-			return st, ForStart(st)
+			return st, ForStart(st, nil)
 		},
 		specfield.Runtime: FromContainer,
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/gofer/sandboxlog"
@@ -53,7 +54,7 @@ type Evidence struct {
 type Found struct {
 	Role     string // sentry or gofer
 	Sandbox  string
-	Identity actual.Identity
+	Identity process.Identity
 	// Renamed says that it does not say what it is: that it is the first process of
 	// its namespace in the cgroup of a sandbox does.
 	Renamed bool
@@ -157,7 +158,7 @@ func (e *Evidence) compare(ctx context.Context, store *actual.Store) string {
 		return "the second copy of its record is not of a sandbox that runs"
 	}
 	own := c.Name + "-" + c.UID
-	for i, id := range []*actual.Identity{c.Sentry, c.Gofer} {
+	for i, id := range []*process.Identity{c.Sentry, c.Gofer} {
 		f := &e.Processes[i]
 		switch {
 		case f.Identity.Bare() != id.Bare():
@@ -312,7 +313,7 @@ func belongs(pid int, owner func(*unix.Stat_t, string) string) (*Found, error) {
 	if f.Sandbox, err = holds(pid, owner); f.Sandbox == "" || err != nil {
 		return nil, err
 	}
-	if f.Identity, err = actual.Identify(pidfd, pid); err != nil {
+	if f.Identity, err = process.Identify(pidfd, pid); err != nil {
 		return nil, procfs.UnlessEnded(fmt.Errorf("identify process %d: %w", pid, err))
 	}
 	return f, nil

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/companion"
@@ -30,7 +31,7 @@ type Marked struct {
 	Role     string // sentry, gofer or process
 	Sandbox  string
 	State    string // the path of the state directory when it was started
-	Identity actual.Identity
+	Identity process.Identity
 }
 
 // String gives "sentry (pid 7)".
@@ -69,7 +70,7 @@ type host struct {
 	pids     func() ([]int, error)
 	read     func(pid int, file string) ([]byte, error) // below /proc/PID
 	pidfd    func(pid int) (int, error)
-	identify func(pidfd, pid int) (actual.Identity, error)
+	identify func(pidfd, pid int) (process.Identity, error)
 	groups   func(memberships []string) ([]cgroup.Marked, error)
 	members  func(*cgroup.Marked) ([]int, error)
 }
@@ -78,7 +79,7 @@ func thisHost(groups *cgroup.Host) host {
 	return host{
 		pids: procfs.PIDs, read: procfs.Read,
 		pidfd:    func(pid int) (int, error) { return unix.PidfdOpen(pid, 0) },
-		identify: actual.Identify,
+		identify: process.Identify,
 		groups:   groups.Marked, members: (*cgroup.Marked).Members,
 	}
 }
@@ -192,10 +193,10 @@ func (s *Search) strays(store *actual.Store, wanted func(name string) bool) ([]M
 	if err != nil {
 		return nil, err
 	}
-	known := map[actual.Identity]bool{}
+	known := map[process.Identity]bool{}
 	passed, groups := map[string]bool{}, map[string]bool{}
 	for _, r := range list.Records {
-		for _, id := range []*actual.Identity{r.Sentry, r.Gofer} {
+		for _, id := range []*process.Identity{r.Sentry, r.Gofer} {
 			if id != nil {
 				known[id.Bare()] = true
 			}
@@ -228,13 +229,13 @@ func ofState(g *cgroup.Marked, state string) bool { return g.State == state || g
 
 // living are the processes, and those in the groups, that have not ended since they
 // were found.
-func (s *Search) living(process func(*Marked) bool, group func(*cgroup.Marked) bool) ([]Marked, error) {
-	if err := s.look(process); err != nil {
+func (s *Search) living(wanted func(*Marked) bool, group func(*cgroup.Marked) bool) ([]Marked, error) {
+	if err := s.look(wanted); err != nil {
 		return nil, err
 	}
 	var out []Marked
-	for _, m := range s.truly(process) {
-		if live, _ := actual.LivenessOf(&m.Identity); live != actual.Dead {
+	for _, m := range s.truly(wanted) {
+		if live, _ := process.LivenessOf(&m.Identity); live != process.Dead {
 			out = append(out, *m)
 		}
 	}
@@ -246,6 +247,9 @@ func (s *Search) living(process func(*Marked) bool, group func(*cgroup.Marked) b
 		members, err := s.host.inGroup(g)
 		if err != nil {
 			return nil, err
+		}
+		if !group(g) {
+			continue // its mark was not there yet when the group was found
 		}
 		judged := func(*Marked) bool { return false }
 		if g.State == "" && len(members) > 0 {
@@ -316,8 +320,8 @@ func (h *host) member(g *cgroup.Marked, pid int) (Marked, bool, error) {
 	if m.Identity, err = h.identify(pidfd, pid); err != nil {
 		return m, false, procfs.UnlessEnded(err)
 	}
-	live, _ := actual.LivenessOf(&m.Identity)
-	return m, live != actual.Dead, nil
+	live, _ := process.LivenessOf(&m.Identity)
+	return m, live != process.Dead, nil
 }
 
 // marked looks at one process. The pidfd is older than the look at the arguments,

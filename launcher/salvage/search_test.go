@@ -19,13 +19,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/hosttest"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/wire"
 )
 
 // silent is a process that says nothing in its arguments, with a child, in a group.
-func silent(t *testing.T, g *cgroup.Group) actual.Identity {
+func silent(t *testing.T, g *cgroup.Group) process.Identity {
 	t.Helper()
 	pidfd := -1
 	cmd := exec.Command("/bin/sh", "-c", "read go; exec 3<&0; (read x <&3; :) & echo; wait")
@@ -50,7 +52,7 @@ func silent(t *testing.T, g *cgroup.Group) actual.Identity {
 	if _, rerr := io.ReadFull(out, make([]byte, 1)); err != nil || rerr != nil {
 		t.Fatal(err, rerr)
 	}
-	id, err := actual.Identify(pidfd, cmd.Process.Pid)
+	id, err := process.Identify(pidfd, cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +67,7 @@ func ownGroup(t *testing.T, state, name, uid string) *cgroup.Group {
 		t.Fatal(err)
 	}
 	if os.Geteuid() != 0 || h.Version() == "none" {
-		t.Skipf("needs root and cgroups; uid %d, cgroups %s", os.Geteuid(), h.Version())
+		hosttest.Lacks(t, "needs root and cgroups; uid %d, cgroups %s", os.Geteuid(), h.Version())
 	}
 	h.Mark(state)
 	g, _, err := h.Create(name+"-"+uid, cgroup.Limits{}, cgroup.Limits{PIDs: 1000})
@@ -89,7 +91,7 @@ func TestStraysByGroup(t *testing.T) {
 	l := newStrayHost(t)
 	store := l.store
 	uids := map[string]string{}
-	in := func(name, state string) actual.Identity {
+	in := func(name, state string) process.Identity {
 		uid := actual.NewUID()
 		uids[name] = uid
 		return silent(t, ownGroup(t, state, name, uid))
@@ -140,12 +142,12 @@ func TestStraysByGroup(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"stray", "restored"} {
-		if err := l.CheckStrays(name); !errors.Is(err, actual.ErrUnknownProcess) || !strings.Contains(err.Error(), "its process (pid ") {
+		if err := l.CheckStrays(name); !errors.Is(err, process.ErrUnknownProcess) || !strings.Contains(err.Error(), "its process (pid ") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	// The child of one that was ended is still there.
-	p, err := actual.Open(stray)
+	p, err := process.Open(stray)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +155,7 @@ func TestStraysByGroup(t *testing.T) {
 	if err := errors.Join(p.Signal(unix.SIGKILL), p.Wait(t.Context())); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.CheckStrays("stray"); !errors.Is(err, actual.ErrUnknownProcess) {
+	if err := l.CheckStrays("stray"); !errors.Is(err, process.ErrUnknownProcess) {
 		t.Errorf("with its child: %v", err)
 	}
 }
@@ -184,7 +186,7 @@ func TestStraysOnce(t *testing.T) {
 
 // fakeHost has one sentry that says who it is and one group with one process in it,
 // both of the state and name given.
-func fakeHost(state string, self actual.Identity) host {
+func fakeHost(state string, self process.Identity) host {
 	return host{
 		pids: func() ([]int, error) { return []int{1, self.PID}, nil },
 		read: func(pid int, file string) ([]byte, error) {
@@ -199,11 +201,44 @@ func fakeHost(state string, self actual.Identity) host {
 			return []byte("init\x00"), nil
 		},
 		pidfd:    func(int) (int, error) { return unix.PidfdOpen(self.PID, 0) },
-		identify: func(int, int) (actual.Identity, error) { return self, nil },
+		identify: func(int, int) (process.Identity, error) { return self, nil },
 		groups: func([]string) ([]cgroup.Marked, error) {
 			return []cgroup.Marked{{Name: "web", UID: "1", State: state}}, nil
 		},
 		members: func(*cgroup.Marked) ([]int, error) { return []int{self.PID}, nil },
+	}
+}
+
+// A group that is found while its launcher makes it has no mark yet. It is of the state
+// directory that it is marked for by the time that it has processes.
+func TestMarkedSinceFound(t *testing.T) {
+	t.Parallel()
+	store, err := actual.OpenStore(filepath.Join(t.TempDir(), "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	self := pretend(t, false, "x")
+	for later, want := range map[string]int{store.Marker(): 1, store.Marker() + "x": 0, "": 1} {
+		h := fakeHost("", self)
+		read := h.read
+		h.read = func(pid int, file string) ([]byte, error) {
+			if file == "cmdline" {
+				return []byte("application\x00"), nil
+			}
+			return read(pid, file)
+		}
+		h.members = func(g *cgroup.Marked) ([]int, error) {
+			g.State = later
+			return []int{self.PID}, nil
+		}
+		s, err := search(h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found, err := s.Strays(store); err != nil || len(found) != want || want > 0 && found[0].State != later {
+			t.Errorf("marked for %q: %+v %v", later, found, err)
+		}
 	}
 }
 
@@ -263,7 +298,7 @@ func TestSearchErrors(t *testing.T) {
 			h.pidfd = func(p int) (int, error) { return failing(fail, func() (int, error) { return was(p) }) }
 		},
 		"identify": func(h *host, fail func() error) {
-			h.identify = func(int, int) (actual.Identity, error) { return self, fail() }
+			h.identify = func(int, int) (process.Identity, error) { return self, fail() }
 		},
 		"groups": func(h *host, fail func() error) {
 			was := h.groups
@@ -319,7 +354,7 @@ func (h *host) failRead(what string, fail func() error) {
 func TestStrayOfAnotherNamespace(t *testing.T) {
 	t.Parallel()
 	l := newStrayHost(t)
-	h := fakeHost(l.store.Marker(), actual.Identity{})
+	h := fakeHost(l.store.Marker(), process.Identity{})
 	h.pids = func() ([]int, error) { return nil, nil }
 	h.members = func(*cgroup.Marked) ([]int, error) { return []int{0}, nil }
 	s, err := search(h)
@@ -327,7 +362,7 @@ func TestStrayOfAnotherNamespace(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.strays.found, l.strays.at = s, time.Now()
-	if err := l.CheckStrays("web"); !errors.Is(err, actual.ErrUnknownProcess) || !strings.Contains(err.Error(), "in a pid namespace that is not seen from here") {
+	if err := l.CheckStrays("web"); !errors.Is(err, process.ErrUnknownProcess) || !strings.Contains(err.Error(), "in a pid namespace that is not seen from here") {
 		t.Error(err)
 	}
 }
@@ -416,7 +451,7 @@ func TestStraysUnmarked(t *testing.T) {
 	}
 	for name, want := range map[string]string{"hidden": "its process (pid ", "speaks": "its sentry (pid ", "theirs": "", "recorded": "", "nosuch": ""} {
 		err := l.CheckStrays(name)
-		if want == "" && err != nil || want != "" && (!errors.Is(err, actual.ErrUnknownProcess) || !strings.Contains(err.Error(), want)) {
+		if want == "" && err != nil || want != "" && (!errors.Is(err, process.ErrUnknownProcess) || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

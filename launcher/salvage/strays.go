@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/launcher/cgroup"
 )
 
@@ -32,7 +33,7 @@ type Strays struct {
 	first   time.Time // of the looks
 	at      time.Time // of the last one
 	found   *Search
-	started map[string][]actual.Identity
+	started map[string][]process.Identity
 	find    func(host) (*Search, error) // search, if it is nil
 }
 
@@ -62,11 +63,11 @@ func (s *Strays) look(groups *cgroup.Host) (*Search, error) {
 }
 
 // Note remembers what was started for a name.
-func (s *Strays) Note(name string, ids ...actual.Identity) {
+func (s *Strays) Note(name string, ids ...process.Identity) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.started == nil {
-		s.started = map[string][]actual.Identity{}
+		s.started = map[string][]process.Identity{}
 	}
 	s.started[name] = ids
 }
@@ -76,7 +77,7 @@ func (s *Strays) Check(store *actual.Store, groups *cgroup.Host, name string) er
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, id := range s.started[name] {
-		if live, err := actual.LivenessOf(&id); live == actual.Alive || live == actual.Unknown {
+		if live, err := process.LivenessOf(&id); live == process.Alive || live == process.Unknown {
 			return strayError(name, fmt.Sprintf("a process (pid %d)", id.PID), err)
 		}
 	}
@@ -88,13 +89,13 @@ func (s *Strays) Check(store *actual.Store, groups *cgroup.Host, name string) er
 	if err != nil || len(left) == 0 {
 		return err
 	}
-	_, err = actual.LivenessOf(&left[0].Identity)
+	_, err = process.LivenessOf(&left[0].Identity)
 	return strayError(name, "its "+left[0].String(), err)
 }
 
 func strayError(name, what string, why error) error {
 	err := fmt.Errorf("%w: %s lives and there is no record of %s that knows it: was the state directory removed, replaced or not mounted? "+
-		"Put it back, or end the process; `sandboxctl doctor` lists all of them", actual.ErrUnknownProcess, what, name)
+		"Put it back, or end the process; `sandboxctl doctor` lists all of them", process.ErrUnknownProcess, what, name)
 	if why != nil {
 		err = fmt.Errorf("%w (%w)", err, why)
 	}

@@ -14,6 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/hosttest"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/companion"
@@ -22,7 +24,7 @@ import (
 
 // pretend starts a process with the arguments of a sentry, in a pid namespace of
 // its own or in one in that.
-func pretend(t *testing.T, deep bool, args ...string) actual.Identity {
+func pretend(t *testing.T, deep bool, args ...string) process.Identity {
 	t.Helper()
 	pidfd := -1
 	script := "read x"
@@ -38,7 +40,7 @@ func pretend(t *testing.T, deep bool, args ...string) actual.Identity {
 		t.Fatal(err)
 	}
 	if err := cmd.Start(); errors.Is(err, unix.EPERM) {
-		t.Skipf("no pid namespace can be made here: %v", err)
+		hosttest.Lacks(t, "no pid namespace can be made here: %v", err)
 	} else if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +50,7 @@ func pretend(t *testing.T, deep bool, args ...string) actual.Identity {
 		_ = cmd.Wait()
 		unix.Close(pidfd)
 	})
-	id, err := actual.Identify(pidfd, cmd.Process.Pid)
+	id, err := process.Identify(pidfd, cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,15 +128,15 @@ func TestStrays(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := l.CheckStrays("stray"); !errors.Is(err, actual.ErrUnknownProcess) || !strings.Contains(err.Error(), "doctor") {
+	if err := l.CheckStrays("stray"); !errors.Is(err, process.ErrUnknownProcess) || !strings.Contains(err.Error(), "doctor") {
 		t.Errorf("stray: %v", err)
 	}
 	// What this launcher has started it knows without a look.
 	l.strays.Note("own", recorded)
-	if err := l.CheckStrays("own"); !errors.Is(err, actual.ErrUnknownProcess) {
+	if err := l.CheckStrays("own"); !errors.Is(err, process.ErrUnknownProcess) {
 		t.Errorf("own: %v", err)
 	}
-	p, err := actual.Open(stray)
+	p, err := process.Open(stray)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,21 +8,22 @@ import (
 	"fmt"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 )
 
 // Connect returns a control connection to the sandbox of a name, for a verb of
-// the CLI. It takes no lock and needs no daemon. It fails with ErrNotRunning
-// if the record's sentry is not alive, and never talks to another process than
+// the CLI. It takes no lock and needs no daemon. It fails with ErrNoSandbox if there is
+// no record, with ErrNotRunning if the record's sentry is not alive, and never talks to another process than
 // that one.
 func Connect(ctx context.Context, store *actual.Store, name string) (*Control, *actual.Record, error) {
-	rec, held, err := store.Get(name)
+	rec, quarantined, err := store.Get(name)
 	switch {
 	case err != nil:
 		return nil, nil, fmt.Errorf("load record of %s: %w", name, err)
-	case held != nil:
-		return nil, nil, fmt.Errorf("load record of %s: %s: %s; see `sandboxctl describe %s`", name, held.Reason, held.Message, name)
+	case quarantined != nil:
+		return nil, nil, fmt.Errorf("load record of %s: %s: %s; see `sandboxctl describe %s`", name, quarantined.Reason, quarantined.Message, name)
 	case rec == nil:
-		return nil, nil, fmt.Errorf("connect to %s: no such sandbox", name)
+		return nil, nil, fmt.Errorf("connect to %s: %w", name, ErrNoSandbox)
 	}
 	c, err := ConnectTo(ctx, store, rec)
 	if err != nil {
@@ -33,10 +34,10 @@ func Connect(ctx context.Context, store *actual.Store, name string) (*Control, *
 
 // ConnectTo is Connect for a record that was read already.
 func ConnectTo(ctx context.Context, store *actual.Store, rec *actual.Record) (*Control, error) {
-	live, err := actual.LivenessOf(rec.Sentry)
-	if live != actual.Alive {
+	live, err := process.LivenessOf(rec.Sentry)
+	if live != process.Alive {
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", actual.ErrUnknownProcess, err)
+			return nil, fmt.Errorf("%w: %w", process.ErrUnknownProcess, err)
 		}
 		return nil, ErrNotRunning
 	}
@@ -49,7 +50,7 @@ func ConnectTo(ctx context.Context, store *actual.Store, rec *actual.Record) (*C
 	if err != nil {
 		return nil, err
 	}
-	c.init = rec.App().Init == actual.InitOwn
+	c.init, c.cgroups = rec.App().Init == actual.InitOwn, rec.Cgroups
 	return c, nil
 }
 

@@ -3,6 +3,7 @@
 package sentry
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,7 @@ import (
 
 	"sandboxctl.dev/actual/crashpoint"
 	"sandboxctl.dev/actual/untrusted"
+	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -39,8 +41,8 @@ type RemoteError struct{ Message string }
 
 func (e *RemoteError) Error() string {
 	// What follows is the stack of the sentry.
-	said, _, _ := strings.Cut(e.Message, ": goroutine ")
-	return untrusted.Line(said, 2000)
+	first, _, _ := strings.Cut(e.Message, ": goroutine ")
+	return untrusted.Line(first, 2000)
 }
 
 // NotFound says whether there is no such command. gVisor answers with text alone.
@@ -62,6 +64,8 @@ type Control struct {
 	prepared chan preparedSession
 	// init is Container.init of the application's.
 	init bool
+	// cgroups are the directories of its group, as far as they are known.
+	cgroups []string
 }
 
 // dialControl connects to the control socket in the directory of descriptor dir.
@@ -140,11 +144,21 @@ func (c *Control) callUntil(ctx context.Context, deadline time.Time, method stri
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		} else if errors.Is(err, os.ErrDeadlineExceeded) {
-			err = fmt.Errorf("no answer in time: %w", os.ErrDeadlineExceeded)
+			err = fmt.Errorf("no answer in time: %w", cmp.Or(c.frozen(), os.ErrDeadlineExceeded))
 		}
 		return fmt.Errorf("%s: %w", doing(method), err)
 	}
 	return nil
+}
+
+// frozen is the error that nothing of the sandbox runs because a cgroup is frozen, nil
+// if none is or that can't be told.
+func (c *Control) frozen() error {
+	by, err := cgroup.FrozenBy(c.cgroups)
+	if err != nil || by == "" {
+		return nil //nolint:nilerr // the sentry is asked, and may answer
+	}
+	return fmt.Errorf("the cgroup %s is frozen, so that nothing in it can run; thaw it first", by)
 }
 
 func (c *Control) roundTrip(method string, arg, result any, files []*os.File) error {
@@ -205,15 +219,16 @@ func orClosed(err error) error {
 // SetNetwork gives the sandbox its interfaces when it starts, with a packet
 // socket for each that is not loopback.
 func (c *Control) SetNetwork(ctx context.Context, args wire.NetworkArgs, sockets ...*os.File) error {
-	crashpoint.Before(crashpoint.SetNetwork)
-	err := c.call(ctx, wire.MethodSetNetwork, args, nil, sockets...)
-	crashpoint.After(crashpoint.SetNetwork)
-	return err
+	return crashpoint.Do(crashpoint.SetNetwork, func() error { return c.call(ctx, wire.MethodSetNetwork, args, nil, sockets...) })
 }
 
 // Checkpoint writes the state of the sandbox into a file and returns when all of
-// it is there. With leave the sandbox goes on, else it ends. Only ctx bounds it.
+// it is there. With leave the sandbox resumes, else it ends. Only ctx bounds it.
 func (c *Control) Checkpoint(ctx context.Context, leave bool, state *os.File) error {
+	// Its end would come after the thaw, when nobody waits for it any more.
+	if err := c.frozen(); err != nil {
+		return err
+	}
 	return c.callUntil(ctx, time.Time{}, wire.MethodCheckpoint, wire.CheckpointArgs{Metadata: wire.Compressed(), Resume: leave}, nil, state)
 }
 

@@ -79,6 +79,44 @@ func say(text string) func(*net.UnixConn, string) {
 	return func(c *net.UnixConn, _ string) { _, _ = c.Write([]byte(text)) }
 }
 
+// Who waits for a sentry in a frozen group is told so. A checkpoint is not even asked for:
+// it would end the sandbox after the thaw, when nobody has its state any more.
+func TestFrozenSentry(t *testing.T) {
+	t.Parallel()
+	asked := make(chan string, 8)
+	c := fakeSentryOf(t, func(c *net.UnixConn) {
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := c.Read(buf)
+			if err != nil {
+				return
+			}
+			asked <- string(buf[:n])
+		}
+	})
+	above := t.TempDir()
+	group := filepath.Join(above, "group")
+	if err := os.Mkdir(group, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for file, text := range map[string]string{above + "/cgroup.freeze": "1\n", group + "/cgroup.freeze": "0\n"} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.cgroups = []string{t.TempDir(), group}
+	if err := c.Checkpoint(t.Context(), false, nil); err == nil || !strings.Contains(err.Error(), "cgroup "+above+" is frozen") {
+		t.Errorf("checkpoint: %v", err)
+	}
+	if len(asked) > 0 {
+		t.Errorf("asked for %s", <-asked)
+	}
+	err := c.callUntil(t.Context(), time.Now().Add(100*time.Millisecond), wire.MethodProcesses, nil, nil)
+	if err == nil || !strings.Contains(err.Error(), "no answer in time: the cgroup "+above+" is frozen") {
+		t.Errorf("call: %v", err)
+	}
+}
+
 // A sentry that is stopped is given no descriptors: they would stay open in its
 // queue, and a reader of our output would wait for it.
 // A session that was prepared is the one that Execute uses. Without Execute it ends with

@@ -10,13 +10,15 @@ import (
 
 // Errors that callers tell apart.
 var (
+	// ErrNoSandbox: there is no record of the name.
+	ErrNoSandbox = errors.New("no such sandbox")
 	// ErrNotRunning: the sandbox has no live sentry to talk to.
 	ErrNotRunning = errors.New("sandbox is not running")
 	// ErrClosed: the sentry ended while it was talked to, or would not talk on.
 	ErrClosed = errors.New("the sentry closed the connection")
 )
 
-// doing words what a call to the sentry is for, for an error.
+// doing describes what a call to the sentry is for, for an error.
 func doing(method string) string {
 	switch method {
 	case wire.MethodStartRoot:

@@ -53,36 +53,36 @@ func pattern(expr string) func() *regexp.Regexp {
 // MaxInterpreterLine is how much of a script Linux looks at.
 const MaxInterpreterLine = 256
 
-// ExplainCommand words the error of a command that was not started. peek returns
+// ExplainCommand describes the error of a command that was not started. peek returns
 // the beginning of a file of the sandbox, nil if it can't be read.
 func ExplainCommand(err error, peek func(path string) []byte) error {
 	var remote *RemoteError
 	if !errors.As(err, &remote) {
 		return err
 	}
-	said := remote.Message
+	message := remote.Message
 	e := &CommandError{cause: err}
 	switch {
-	case notInPath().MatchString(said):
-		m := notInPath().FindStringSubmatch(said)
+	case notInPath().MatchString(message):
+		m := notInPath().FindStringSubmatch(message)
 		e.explainPath(m[1], m[2], m[3])
-	case noProcess().MatchString(said):
+	case noProcess().MatchString(message):
 		e.other = true
 		e.text = "no process can be started in the sandbox: its user has as many as the limit NPROC allows; end some of them, restart the sandbox, " +
 			"or run the command as another user (exec --user); resources.pids or rlimits in the manifest set the limit"
-	case noWorkingDir().MatchString(said):
-		m := noWorkingDir().FindStringSubmatch(said)
+	case noWorkingDir().MatchString(message):
+		m := noWorkingDir().FindStringSubmatch(message)
 		e.text = fmt.Sprintf("working directory not found in the sandbox: %s (%s)", m[1], m[2])
-	case noMadeDir().MatchString(said):
-		m := noMadeDir().FindStringSubmatch(said)
+	case noMadeDir().MatchString(message):
+		m := noMadeDir().FindStringSubmatch(message)
 		e.text = fmt.Sprintf("working directory not found in the sandbox, and it can't be made: %s (%s)", m[1], m[2])
-	case notLoaded().MatchString(said):
-		m := notLoaded().FindStringSubmatch(said)
+	case notLoaded().MatchString(message):
+		m := notLoaded().FindStringSubmatch(message)
 		e.explainFile(m[1], m[2], peek)
 	default:
 		e.other = true
-		said = strings.TrimPrefix(said, "starting sandbox: ")
-		e.text = "the application can't be started: " + strings.TrimPrefix(said, "creating process: ")
+		message = strings.TrimPrefix(message, "starting sandbox: ")
+		e.text = "the application can't be started: " + strings.TrimPrefix(message, "creating process: ")
 	}
 	e.text = untrusted.Line(e.text, 1000)
 	return e
@@ -133,7 +133,7 @@ func firstWord(b []byte) []byte {
 	return word
 }
 
-// ExplainCommand words the error of Execute. It reads the beginning of the command
+// ExplainCommand describes the error of Execute. It reads the beginning of the command
 // where that helps.
 func (c *Container) ExplainCommand(ctx context.Context, err error) error {
 	return ExplainCommand(err, func(p string) []byte { return c.peek(ctx, p) })

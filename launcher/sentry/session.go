@@ -97,33 +97,52 @@ func (c *Container) ProcessTable(ctx context.Context) ([]wire.Process, error) {
 
 // states returns the states of the sandbox's processes by pid. It is empty for a
 // sentry of an earlier release, which does not tell.
-func (c *Control) states(ctx context.Context) (wire.States, error) {
-	ours, theirs, err := proc.SocketPair()
-	if err != nil {
-		return nil, err
-	}
-	defer ours.Close()
-	err = c.call(ctx, wire.MethodSession, wire.Session(wire.StatesSink), nil, theirs)
-	// The sentry's copy is the only one from here on: its end is the end.
-	err = errors.Join(err, theirs.Close())
+func (c *Control) states(ctx context.Context) (states wire.States, err error) {
+	err = c.readSink(ctx, wire.StatesSink, "states of processes", maxReply, &states)
 	if _, refused := errors.AsType[*RemoteError](err); refused {
 		return nil, nil
 	}
+	return states, err
+}
+
+// Environment returns the environment that the application was started with. It may
+// be asked between Prepare and Execute.
+func (c *Control) Environment(ctx context.Context) (env []string, err error) {
+	if c.prepared != nil {
+		// One answer at a time.
+		p := <-c.prepared
+		c.prepared <- p
+	}
+	err = c.readSink(ctx, wire.EnvironmentSink, "environment of the application", maxEnvironment, &env)
+	return env, err
+}
+
+// maxEnvironment bounds an environment in JSON, where a byte may be six.
+const maxEnvironment = 8 << 20
+
+// readSink decodes what a sink of the sentry binary writes, in at most limit bytes.
+func (c *Control) readSink(ctx context.Context, sink, what string, limit int64, to any) error {
+	ours, theirs, err := proc.SocketPair()
 	if err != nil {
-		return nil, err
+		return err
+	}
+	defer ours.Close()
+	err = c.call(ctx, wire.MethodSession, wire.Session(sink), nil, theirs)
+	// The sentry's copy is the only one from here on: its end is the end.
+	if err := errors.Join(err, theirs.Close()); err != nil {
+		return err
 	}
 	conn, err := net.FileConn(ours)
 	if err != nil {
-		return nil, fmt.Errorf("read states of processes: %w", err)
+		return fmt.Errorf("read %s: %w", what, err)
 	}
 	defer func() { _ = conn.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	if err := conn.SetReadDeadline(time.Now().Add(CallTimeout)); err != nil {
-		return nil, fmt.Errorf("read states of processes: %w", err)
+		return fmt.Errorf("read %s: %w", what, err)
 	}
-	var states wire.States
-	if err := json.NewDecoder(io.LimitReader(conn, maxReply)).Decode(&states); err != nil {
-		return nil, fmt.Errorf("read states of processes: %w", err)
+	if err := json.NewDecoder(io.LimitReader(conn, limit)).Decode(to); err != nil {
+		return fmt.Errorf("read %s: %w", what, err)
 	}
-	return states, nil
+	return nil
 }

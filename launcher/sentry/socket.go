@@ -21,9 +21,7 @@ const ControlSocket = "control.sock"
 // one of an earlier attempt. It listens in the sentry, which may be
 // in another network namespace: a socket on a path is reached all the same.
 func BindControl(dir int) (*os.File, error) {
-	crashpoint.Before(crashpoint.ControlUnlink)
-	err := unix.Unlinkat(dir, ControlSocket, 0)
-	crashpoint.After(crashpoint.ControlUnlink)
+	err := crashpoint.Do(crashpoint.ControlUnlink, func() error { return unix.Unlinkat(dir, ControlSocket, 0) })
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return nil, fmt.Errorf("remove old control socket: %w", err)
 	}
@@ -35,9 +33,7 @@ func BindControl(dir int) (*os.File, error) {
 	// By descriptor, so that the length of the state path does not matter
 	// (sun_path holds 108 bytes). The directory is 0700.
 	addr := &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(dir) + "/" + ControlSocket}
-	crashpoint.Before(crashpoint.ControlBind)
-	err = unix.Bind(fd, addr)
-	crashpoint.After(crashpoint.ControlBind)
+	err = crashpoint.Do(crashpoint.ControlBind, func() error { return unix.Bind(fd, addr) })
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("bind control socket: %w", err), f.Close())
 	}

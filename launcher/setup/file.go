@@ -3,11 +3,9 @@
 package setup
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -87,13 +85,8 @@ func decode(rec *actual.Record, b []byte) (*Setup, error) {
 		return nil, err
 	}
 	var f File
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&f); err != nil {
+	if err := decodeStrictly(b, &f); err != nil {
 		return nil, err
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("something follows it")
 	}
 	if err := f.check(rec); err != nil {
 		return nil, err
@@ -120,14 +113,15 @@ type execFile struct {
 			Spec *struct {
 				Process *specs.Process `json:"process"`
 			} `json:"spec"`
+			PrivateEnv bool `json:"privateEnv"`
 		} `json:"containers"`
 		RawSockets bool `json:"rawSockets"`
 	} `json:"setup"`
 }
 
 // DecodeExec returns how a command is started by default in the sandbox of a record's
-// attempt: as the application was.
-func DecodeExec(rec *actual.Record, b []byte, argv []string) (args wire.ExecArgs, err error) {
+// attempt: as the application was. private says that its environment is not all of it.
+func DecodeExec(rec *actual.Record, b []byte, argv []string) (args wire.ExecArgs, private bool, err error) {
 	var f execFile
 	if err = json.Unmarshal(b, &f); err == nil {
 		err = f.checkVersion()
@@ -145,9 +139,9 @@ func DecodeExec(rec *actual.Record, b []byte, argv []string) (args wire.ExecArgs
 		err = errMissing
 	}
 	if err != nil {
-		return args, fmt.Errorf("decode set-up: %w", err)
+		return args, false, fmt.Errorf("decode set-up: %w", err)
 	}
 	p := f.Setup.Containers[0].Spec.Process
 	p.Args = argv
-	return (&Setup{RawSockets: f.Setup.RawSockets}).Exec(p), nil
+	return (&Setup{RawSockets: f.Setup.RawSockets}).Exec(p), f.Setup.Containers[0].PrivateEnv, nil
 }

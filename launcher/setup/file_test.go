@@ -17,6 +17,7 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/idmap"
 )
 
 func testRecord() *actual.Record {
@@ -26,17 +27,17 @@ func testRecord() *actual.Record {
 // full is a set-up with something in every field.
 func full(t *testing.T) *Setup {
 	t.Helper()
-	maps := &IDMaps{UIDs: []specs.LinuxIDMapping{idRange(0, 100000, 65536)}, GIDs: []specs.LinuxIDMapping{idRange(0, 200000, 65536)}}
+	maps := &idmap.Maps{UIDs: []specs.LinuxIDMapping{mapped(0, 100000, 65536)}, GIDs: []specs.LinuxIDMapping{mapped(0, 200000, 65536)}}
 	hook := []specs.Hook{{Path: "/bin/h", Args: []string{"h"}, Timeout: new(3)}}
 	options := MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true, NoATime: true, Single: true, CopyUp: true, Atime: 16, Data: []string{"mode=1777"}}
 	source := Source{
-		Path: "/srv/<a>", Kind: hostpolicy.VolumePath, Field: "spec.volumes[0].hostPath", Allowed: "/srv", Host: true, ReadOnly: true, Options: options,
-		Empty: true, Hostname: "h", Resolver: "/etc/resolv.conf", User: &desired.User{UID: 1, GID: 2, Groups: []uint32{3}}, Maps: maps,
+		Path: "/srv/<a>", Kind: hostpolicy.VolumePath, Field: "spec.volumes[0].hostPath", Allowed: "/srv", Volume: "data", SubPath: "a/b", Owner: &desired.Ownership{UID: new(uint32(4)), GID: new(uint32(5)), Mode: "0750", When: desired.OwnershipFresh}, Host: true, ReadOnly: true, Options: options,
+		Empty: true, InMemory: "conf", Disk: &DiskSource{Volume: "d", Size: 8}, Image: &ImageSource{Ref: "docker.io/library/a:1", Digest: "sha256:aa"}, Hostname: "h", Resolver: "/etc/resolv.conf", User: &User{UID: 1, GID: 2, Groups: []uint32{3}}, Maps: maps,
 	}
 	st := &Setup{
 		HostNetwork: true, NetNS: "/run/netns/a", Passthrough: true,
 		RawSockets: true, DirectFS: true, Maps: maps, Limits: cgroup.Limits{CPU: 1, Memory: 1 << 62, PIDs: 3}, Defaults: cgroup.Limits{CPU: 4, Memory: 5, PIDs: 6},
-		LogSize: 7, CgroupsPath: "/c", Resources: &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: 9}},
+		LogSize: 7, DefaultDisk: 6, CgroupsPath: "/c", Resources: &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: 9}},
 		Containers: []Container{{
 			Name: actual.AppName,
 			Spec: &specs.Spec{
@@ -47,8 +48,8 @@ func full(t *testing.T) *Setup {
 				},
 				Linux: &specs.Linux{Seccomp: &specs.LinuxSeccomp{DefaultAction: specs.ActAllow}, Sysctl: map[string]string{"net.a": "1"}},
 			},
-			Root: source, Volumes: []Source{source, {Path: "/b"}}, Overlay: desired.OverlayMemory, CopyUp: []string{"/tmp"}, Errnos: []uint{1, 38},
-			Masked: []string{"/m"}, Readonly: []string{"/r"}, Bundle: "/srv/b", Init: actual.InitOwn, Restores: true,
+			Root: source, Volumes: []Source{source, {Path: "/b"}}, Overlay: desired.OverlayMemory, OverlaySize: 9, CopyUp: []string{"/tmp"}, Errnos: []uint{1, 38},
+			Masked: []string{"/m"}, Readonly: []string{"/r"}, Bundle: "/srv/b", Init: actual.InitOwn, Restores: true, PrivateEnv: true,
 			Hooks:      &Hooks{Bundle: "/srv/b", Hooks: &specs.Hooks{Poststop: hook}, Annotations: map[string]string{"a": "b"}, Env: []string{"A=1"}},
 			StartHooks: &Hooks{Bundle: "/srv/b", Hooks: &specs.Hooks{StartContainer: hook}},
 		}},
@@ -149,7 +150,7 @@ func TestFileRefused(t *testing.T) {
 			t.Errorf("%v, expected %q", err, want)
 		}
 		// A command is started by the same rules. What it has no use for it does not see.
-		_, err = DecodeExec(rec, bad, nil)
+		_, _, err = DecodeExec(rec, bad, nil)
 		if unseen := strings.HasPrefix(want, "unknown field"); (err == nil) != unseen || !unseen && !strings.Contains(err.Error(), strings.TrimSpace(want)) {
 			t.Errorf("for a command: %v, expected %q", err, want)
 		}
@@ -158,7 +159,7 @@ func TestFileRefused(t *testing.T) {
 		if _, err := Decode(rec, []byte(bad)); err == nil {
 			t.Errorf("%.40q is a set-up", bad)
 		}
-		if _, err := DecodeExec(rec, []byte(bad), nil); err == nil {
+		if _, _, err := DecodeExec(rec, []byte(bad), nil); err == nil {
 			t.Errorf("%.40q is a set-up, for a command", bad)
 		}
 	}
@@ -170,6 +171,7 @@ func TestDecodeExec(t *testing.T) {
 	rec := testRecord()
 	for what, change := range map[string]func(*Setup){
 		"full":              func(*Setup) {},
+		"no private values": func(st *Setup) { st.App().PrivateEnv = false },
 		"no raw sockets":    func(st *Setup) { st.RawSockets = false },
 		"no capabilities":   func(st *Setup) { st.App().Spec.Process.Capabilities = nil },
 		"a terminal":        func(st *Setup) { st.App().Spec.Process.Terminal = true },
@@ -191,7 +193,7 @@ func TestDecodeExec(t *testing.T) {
 		p := whole.App().Spec.Process
 		p.Args = []string{"id", "-u"}
 		want := whole.Exec(p)
-		if got, err := DecodeExec(rec, b, p.Args); err != nil || !reflect.DeepEqual(got, want) {
+		if got, private, err := DecodeExec(rec, b, p.Args); err != nil || private != whole.App().PrivateEnv || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %+v, %v, expected %+v", what, got, err, want)
 		}
 	}
@@ -211,7 +213,7 @@ func TestAllowedBy(t *testing.T) {
 	const paths = "hostPaths: [{path: /srv/data, access: readWrite}]\nroot: {bundles: [{path: /srv/b, access: readWrite}]}\n"
 	wide := policy(paths + "capabilities: [ALL]\n")
 	sb := &desired.Sandbox{Spec: desired.Spec{Root: desired.Root{Bundle: "/srv/b"}, Overlay: desired.OverlayNone}}
-	st, err := FromManifest(sb, wide, func(*Source) (*specs.Spec, error) {
+	st, err := FromManifest(sb, wide, nil, func(*Source) (*specs.Spec, error) {
 		return &specs.Spec{
 			Version: specs.Version, Root: &specs.Root{Path: "rootfs"},
 			Process: &specs.Process{Args: []string{"a"}, Cwd: "/", Capabilities: &specs.LinuxCapabilities{Bounding: []string{"CAP_SYS_ADMIN"}}},
@@ -243,4 +245,8 @@ func TestAllowedBy(t *testing.T) {
 			t.Errorf("%s: %v, expected %q", lines, err, want)
 		}
 	}
+}
+
+func mapped(inside, outside, size uint32) specs.LinuxIDMapping {
+	return specs.LinuxIDMapping{ContainerID: inside, HostID: outside, Size: size}
 }

@@ -5,14 +5,15 @@ package setup
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/desired/zone"
 	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/idmap"
 )
 
 // Setup is everything about a sandbox that is decided before anything is touched:
@@ -23,8 +24,11 @@ type Setup struct {
 	Containers []Container `json:"containers"`
 	// Policy is what manifests may ask for, nil for an OCI client, who is root. It
 	// is that of the moment of a start and no part of what is written down.
-	Policy      *hostpolicy.Policy `json:"-"`
-	HostNetwork bool               `json:"hostNetwork,omitempty"`
+	Policy *hostpolicy.Policy `json:"-"`
+	// Image is that of the root while the sandbox is being started, and no part of
+	// what is written down.
+	Image       *Image `json:"-"`
+	HostNetwork bool   `json:"hostNetwork,omitempty"`
 	// NetNS is the path of the network namespace to join; "" makes a new one.
 	NetNS string `json:"netns,omitempty"`
 	// Passthrough says that the namespace may have interfaces when the application
@@ -35,10 +39,12 @@ type Setup struct {
 	RawSockets bool `json:"rawSockets,omitempty"`
 	DirectFS   bool `json:"directFS,omitempty"`
 	// Maps are the id mappings of the gofer; nil leaves ids as they are.
-	Maps   *IDMaps       `json:"idMaps,omitempty"`
+	Maps   *idmap.Maps   `json:"idMaps,omitempty"`
 	Limits cgroup.Limits `json:"limits"`
 	// Defaults are the limits of what Limits leave open.
 	Defaults cgroup.Limits `json:"defaults"`
+	// DefaultDisk is the size of what is on the disk and has none of its own.
+	DefaultDisk int64 `json:"defaultDisk,omitempty"`
 	// LogSize is the size at which a log file is rotated, 0 for the default.
 	LogSize int64 `json:"logSize,omitempty"`
 	// CgroupsPath and Resources are those of an OCI client.
@@ -59,15 +65,16 @@ type Container struct {
 	// mounts of Spec.Mounts.
 	Root    Source   `json:"root"`
 	Volumes []Source `json:"volumes,omitempty"`
-	// Overlay is where writes to the root go: desired.OverlayMemory or None.
+	// Overlay is where writes to the root go: desired.OverlayMemory, Disk or None.
 	Overlay string `json:"overlay"`
+	// OverlaySize is how much they may take, 0 if nobody says.
+	OverlaySize int64 `json:"overlaySize,omitempty"`
 	// CopyUp are the tmpfs mounts that an OCI client wants filled with what the
 	// root has there.
 	CopyUp []string `json:"copyUp,omitempty"`
 	// Errnos are the errors of the profile in Spec.Linux.Seccomp.
 	Errnos []uint `json:"errnos,omitempty"`
-	// Masked and Readonly are linux.maskedPaths, without those in others, and
-	// linux.readonlyPaths.
+	// Masked and Readonly are linux.maskedPaths and linux.readonlyPaths.
 	Masked   []string `json:"maskedPaths,omitempty"`
 	Readonly []string `json:"readonlyPaths,omitempty"`
 	// Bundle is that of a manifest, "" if it has none.
@@ -81,6 +88,11 @@ type Container struct {
 	Init string `json:"init,omitempty"`
 	// Restores says that the init process is in a checkpoint.
 	Restores bool `json:"restores,omitempty"`
+	// PrivateEnv says that the application has variables that are not in Spec: only its
+	// sentry knows their values.
+	PrivateEnv bool `json:"privateEnv,omitempty"`
+	// Private is what must not be written down, nil if there is nothing.
+	Private *Private `json:"-"`
 }
 
 // App is the container named actual.AppName, which every set-up has.
@@ -96,21 +108,64 @@ type Source struct {
 	Field string `json:"field,omitempty"`
 	// Allowed is the path of the host policy that Path is opened below, "" if
 	// nobody restricts it.
-	Allowed  string `json:"allowed,omitempty"`
-	Host     bool   `json:"host,omitempty"` // the generated view of the host
-	ReadOnly bool   `json:"readOnly,omitempty"`
+	Allowed string `json:"allowed,omitempty"`
+	// Volume is the name of a named volume, and SubPath the directory in it, "" for all of
+	// it. Dir is that directory, open while the sandbox is started. Of a volume in memory
+	// SubPath is a file or a directory, and Owner says whom the files belong to.
+	Volume   string                    `json:"volume,omitempty"`
+	Size     int64                     `json:"-"` // how much it may hold, 0 if nobody says
+	Declared *desired.VolumeSpec       `json:"-"` // by a Volume document, nil without one
+	SubPath  string                    `json:"subPath,omitempty"`
+	Dir      interface{ Fd() uintptr } `json:"-"`
+	Owner    *desired.Ownership        `json:"owner,omitempty"` // whom that directory is to belong to
+	Host     bool                      `json:"host,omitempty"`  // the generated view of the host
+	// Image says that it is an image: the sentry has the file of it, and nobody
+	// serves it.
+	Image    *ImageSource `json:"image,omitempty"`
+	ReadOnly bool         `json:"readOnly,omitempty"`
 	// Options are the other ones of its mount.
 	Options MountOptions `json:"options"`
 	// Empty says that it is an empty file, in the place of a masked one. It is
 	// nowhere on the host.
 	Empty bool `json:"empty,omitempty"`
+	// InMemory is the name of the manifest's volume, if it is a directory with files in
+	// memory. Files are what is in it: they are not written down.
+	InMemory string       `json:"inMemory,omitempty"`
+	Files    []MemoryFile `json:"-"`
+	// Disk says that it is an empty directory on the disk of the state directory: the
+	// sentry has a file for what is in it, and nobody serves it.
+	Disk *DiskSource `json:"disk,omitempty"`
 	// Hostname and Resolver, the file of the host that becomes resolv.conf, shape
-	// the generated /etc of a host root; the user and the mappings its home
+	// the generated /etc of a host root, and what is laid over that of an image; the user and the mappings its home
 	// directory.
-	Hostname string        `json:"hostname,omitempty"`
-	Resolver string        `json:"resolver,omitempty"`
-	User     *desired.User `json:"user,omitempty"`
-	Maps     *IDMaps       `json:"idMaps,omitempty"`
+	Hostname string      `json:"hostname,omitempty"`
+	Resolver string      `json:"resolver,omitempty"`
+	User     *User       `json:"user,omitempty"`
+	Maps     *idmap.Maps `json:"idMaps,omitempty"`
+	// Zone is the time zone of a root, nil to leave what it has.
+	Zone *zone.Zone `json:"-"`
+}
+
+// User is who an application is, in numbers.
+type User struct {
+	UID    uint32   `json:"uid"`
+	GID    uint32   `json:"gid"`
+	Groups []uint32 `json:"groups,omitempty"`
+}
+
+// numbers are the ids of a user who has no name, nil if there is none.
+func numbers(u *desired.User) *User {
+	if u == nil || u.UID == nil || u.GID == nil {
+		return nil
+	}
+	return &User{UID: *u.UID, GID: *u.GID, Groups: u.Groups}
+}
+
+// MemoryFile is a file of a volume in memory.
+type MemoryFile struct {
+	Name string // its path in the volume
+	Mode uint32
+	Data []byte
 }
 
 // Limit is the limit in force of those that were asked for and the defaults.
@@ -180,15 +235,3 @@ func (st *Setup) Network() string {
 
 // Sources are the served trees, root first.
 func (st *Setup) Sources() []Source { return append([]Source{st.App().Root}, st.App().Volumes...) }
-
-// MountConfs is gVisor's --gofer-mount-confs: one LOWER:UPPER a served tree.
-func (st *Setup) MountConfs() string {
-	confs := []string{"lisafs:none"}
-	if st.App().Overlay == desired.OverlayMemory {
-		confs[0] = "lisafs:memory"
-	}
-	for range st.App().Volumes {
-		confs = append(confs, "lisafs:none")
-	}
-	return strings.Join(confs, ",")
-}

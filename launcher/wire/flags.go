@@ -5,7 +5,7 @@ package wire
 // Protocol is the version of everything in this package together. The sentry
 // binary prints it for `version`; the launcher refuses a binary that speaks
 // another one.
-const Protocol = 4
+const Protocol = 5
 
 // Flags of the sentry binary that come before gVisor's own.
 const (
@@ -31,6 +31,12 @@ const (
 	// FlagErrnos are the errors that the actions ERRNO, TRACE and TRAP of the
 	// sandbox's seccomp profile answer with, in this order and as many as there are.
 	FlagErrnos = "seccomp-errnos"
+	// FlagPrivate is how many variables at the beginning of the application's environment
+	// have values that the sentry writes nowhere: neither into its log nor on stderr.
+	FlagPrivate = "private-env"
+	// FlagDisk is a DiskFile. It may be given several times: that of the root first, then
+	// those of the volumes in the order of the spec.
+	FlagDisk = "disk-file"
 	// FlagLogLevel is gVisor's log level on stderr: warning, info or debug.
 	FlagLogLevel = "log-level"
 )

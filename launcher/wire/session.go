@@ -15,12 +15,15 @@ const (
 	SessionSink = "sandboxctl-session"
 	// StatesSink writes a States and closes the socket.
 	StatesSink = "sandboxctl-states"
+	// EnvironmentSink writes the environment that the application was started with, a
+	// list of NAME=VALUE, and closes the socket. Only the sentry has all of it.
+	EnvironmentSink = "sandboxctl-environment"
 )
 
 // SessionArgs is the argument of MethodSession (runsc/boot.CreateTraceSessionArgs).
 type SessionArgs struct {
 	Config SessionConfig
-	// Force replaces the session of an earlier client, which goes on all the same.
+	// Force replaces the session of an earlier client, which keeps running.
 	Force bool
 }
 

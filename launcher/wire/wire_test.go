@@ -4,6 +4,7 @@ package wire
 
 import (
 	"encoding/json"
+	"math"
 	"net"
 	"reflect"
 	"strings"
@@ -122,7 +123,7 @@ func TestLoopback(t *testing.T) {
 func TestNames(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
-	for _, f := range []string{FlagGateFD, FlagExitFD, FlagUID, FlagAttempt, FlagContainer, FlagState, FlagNobody, FlagErrnos, FlagLogLevel} {
+	for _, f := range []string{FlagGateFD, FlagExitFD, FlagUID, FlagAttempt, FlagContainer, FlagState, FlagNobody, FlagErrnos, FlagDisk, FlagLogLevel} {
 		if f == "" || strings.ContainsAny(f, "= ") || strings.HasPrefix(f, "-") || seen[f] {
 			t.Errorf("flag %q", f)
 		}
@@ -162,5 +163,34 @@ func TestHandshake(t *testing.T) {
 	}
 	if GVisorVersion() == "" {
 		t.Error("no version of gVisor, and not that it is unknown")
+	}
+}
+
+// What the launcher gives is what the sentry takes, and nothing else is taken.
+func TestDiskFiles(t *testing.T) {
+	t.Parallel()
+	var files DiskFiles
+	for _, f := range []DiskFile{{FD: 7, Size: 1}, {FD: 300, Size: 1 << 62}} {
+		if err := files.Set(f.String()); err != nil || files[len(files)-1] != f {
+			t.Errorf("%v became %v: %v", f, files, err)
+		}
+	}
+	if files.String() != "7:1,300:4611686018427387904" {
+		t.Error(files.String())
+	}
+	for _, s := range []string{"", "7", "7:", ":7", "-1:7", "7:0", "7:-1", "7:1:1", "99999999999:1", "a:b", "7:9223372036854775808"} {
+		if err := new(DiskFiles).Set(s); err == nil {
+			t.Errorf("%q is taken", s)
+		}
+	}
+	for size, most := range map[int64]int64{1: 2 << 30, 1 << 29: 2 << 30, 1<<29 + 1: 3 << 30, 1 << 30: 3 << 30, 16 << 30: 33 << 30} {
+		if got := (DiskFile{Size: size}).Limit(); got != most {
+			t.Errorf("a file for %d bytes may become %d long, expected %d", size, got, most)
+		}
+	}
+	for size, want := range map[int64]int64{1: 4096, 4096: 4096, 4097: 8192, math.MaxInt64: math.MaxInt64 &^ 4095} {
+		if got := (DiskFile{Size: size}).InPages(); got != want {
+			t.Errorf("%d bytes are %d in pages, expected %d", size, got, want)
+		}
 	}
 }

@@ -12,12 +12,13 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/operation"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
 )
 
 // Operations are those of reconcile.Launcher.
 type Operations interface {
-	Create(ctx context.Context, e *desired.Entry, restart *actual.Request) error
+	Create(ctx context.Context, e *desired.Entry, restart *actual.Request, image string) error
 	Resume(ctx context.Context, name string, start bool, end actual.Ending) error
 	Destroy(ctx context.Context, name string, end actual.Ending) error
 	Remove(ctx context.Context, name string, end actual.Ending) (*actual.Record, error)
@@ -85,7 +86,7 @@ func (c *conformance) look(name string) *actual.Observed {
 func (c *conformance) running(name string) *actual.Record {
 	c.t.Helper()
 	o := c.look(name)
-	if o == nil || o.Record.Phase != actual.PhaseRunning || o.Sentry != actual.Alive || o.Gofer != actual.Alive {
+	if o == nil || o.Record.Phase != actual.PhaseRunning || o.Sentry != process.Alive || o.Gofer != process.Alive {
 		c.t.Fatalf("%s is not running: %+v", name, o)
 	}
 	return o.Record
@@ -94,7 +95,7 @@ func (c *conformance) running(name string) *actual.Record {
 func (c *conformance) stopped() *actual.Record {
 	c.t.Helper()
 	o := c.look("web")
-	if o == nil || o.Record.Phase != actual.PhaseStopped || o.Sentry != actual.None || o.Gofer != actual.None || len(o.Record.Cgroups) > 0 {
+	if o == nil || o.Record.Phase != actual.PhaseStopped || o.Sentry != process.None || o.Gofer != process.None || len(o.Record.Cgroups) > 0 {
 		c.t.Fatalf("it is not stopped: %+v", o)
 	}
 	return o.Record
@@ -102,7 +103,7 @@ func (c *conformance) stopped() *actual.Record {
 
 func (c *conformance) create(variant string) {
 	c.t.Helper()
-	c.must(c.h.Create(c.t.Context(), c.h.Entry("web", variant), nil))
+	c.must(c.h.Create(c.t.Context(), c.h.Entry("web", variant), nil, ""))
 }
 
 var stop = actual.Ending{Reason: actual.ReasonRestartRequested, StopSignal: "SIGTERM", Grace: 5 * time.Second}
@@ -179,7 +180,7 @@ func removed(t *testing.T, c *conformance) {
 func overLive(t *testing.T, c *conformance) {
 	c.create("a")
 	r := c.running("web")
-	if err := c.h.Create(t.Context(), c.h.Entry("web", "b"), nil); err == nil {
+	if err := c.h.Create(t.Context(), c.h.Entry("web", "b"), nil, ""); err == nil {
 		t.Error("a second sandbox of the name was made")
 	}
 	if now := c.running("web"); now.Attempt != r.Attempt || *now.Sentry != *r.Sentry {
@@ -214,7 +215,7 @@ func dies(what string) func(*testing.T, *conformance) {
 		c.create("a")
 		c.h.Kill("web", what)
 		o := c.look("web")
-		if what == "sentry" && o.Sentry != actual.Dead || what == "gofer" && o.Gofer != actual.Dead {
+		if what == "sentry" && o.Sentry != process.Dead || what == "gofer" && o.Gofer != process.Dead {
 			t.Errorf("after its death: %+v", o)
 		}
 		c.destroy()
@@ -228,7 +229,7 @@ func dies(what string) func(*testing.T, *conformance) {
 }
 
 func refused(t *testing.T, c *conformance) {
-	if err := c.h.Create(t.Context(), c.h.Bad("web"), nil); err == nil {
+	if err := c.h.Create(t.Context(), c.h.Bad("web"), nil, ""); err == nil {
 		t.Error("what can't run was created")
 	}
 	if r := c.stopped(); r.App().LastExit == nil || r.App().LastExit.Reason != actual.ReasonCreateFailed || r.App().LastExit.Message == "" || r.App().Failures != 1 {
@@ -244,10 +245,10 @@ func refused(t *testing.T, c *conformance) {
 func cancelled(t *testing.T, c *conformance) {
 	for i := range 8 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i*i)*2*time.Millisecond)
-		err := c.h.Create(ctx, c.h.Entry("web", "a"), nil)
+		err := c.h.Create(ctx, c.h.Entry("web", "a"), nil, "")
 		cancel()
 		if err != nil {
-			if o := c.look("web"); o != nil && (o.Sentry == actual.Alive || o.Gofer == actual.Alive) {
+			if o := c.look("web"); o != nil && (o.Sentry == process.Alive || o.Gofer == process.Alive) {
 				t.Fatalf("cancelled, and something lives: %+v", o)
 			}
 		}
@@ -264,7 +265,7 @@ func reasonGone(t *testing.T, c *conformance) {
 	for i := range 8 {
 		ctx, cancel := operation.New(t.Context(), func() {})
 		timer := time.AfterFunc(time.Duration(i*i)*2*time.Millisecond, func() { cancel(&operation.Cancelled{Reason: actual.ReasonSpecChanged}) })
-		err := c.h.Create(ctx, c.h.Entry("web", "a"), nil)
+		err := c.h.Create(ctx, c.h.Entry("web", "a"), nil, "")
 		timer.Stop()
 		cancel(nil)
 		var cancelled *operation.Cancelled
@@ -294,7 +295,7 @@ func daemonEnds(t *testing.T, c *conformance) {
 		parent, end := context.WithCancelCause(t.Context())
 		ctx, cancel := operation.New(parent, func() {})
 		timer := time.AfterFunc(time.Duration(i*i)*2*time.Millisecond, func() { end(operation.ErrShutdown) })
-		err := c.h.Create(ctx, c.h.Entry("web", "a"), nil)
+		err := c.h.Create(ctx, c.h.Entry("web", "a"), nil, "")
 		timer.Stop()
 		end(operation.ErrShutdown)
 		cancel(nil)
@@ -330,7 +331,7 @@ func many(t *testing.T, c *conformance) {
 			c.must(<-errs)
 		}
 	}
-	each(func(n string) error { return c.h.Create(t.Context(), c.h.Entry(n, "a"), nil) })
+	each(func(n string) error { return c.h.Create(t.Context(), c.h.Entry(n, "a"), nil, "") })
 	for i := range 4 {
 		c.running(fmt.Sprintf("s%d", i))
 	}
@@ -340,7 +341,7 @@ func many(t *testing.T, c *conformance) {
 }
 
 func token(t *testing.T, c *conformance) {
-	c.must(c.h.Create(t.Context(), c.h.Entry("web", "a"), &actual.Request{Kind: actual.RequestRestart, Name: "web", Token: "first"}))
+	c.must(c.h.Create(t.Context(), c.h.Entry("web", "a"), &actual.Request{Kind: actual.RequestRestart, Name: "web", Token: "first"}, ""))
 	if r := c.running("web"); r.RestartToken != "first" {
 		t.Errorf("token: %q", r.RestartToken)
 	}

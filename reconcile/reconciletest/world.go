@@ -17,35 +17,41 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/operation"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
 )
 
 // World is a host. Its zero value is not ready; use New.
 type World struct {
-	mu       sync.Mutex
-	want     map[string]*desired.Entry
-	complete bool
-	warnings []desired.Warning
-	records  map[string]*actual.Record
-	procs    map[int]bool // alive
-	lastPID  int
-	inode    uint64
-	uids     int
-	held     []actual.Quarantined
-	requests []actual.Request
-	aborted  map[string]bool
-	boot     string
-	busy     map[string]bool
-	breaches []error
-	changed  chan struct{}
-	exits    map[string]*actual.Exit
-	left     map[string]bool // gofers whose sentry died first
+	mu          sync.Mutex
+	want        map[string]*desired.Entry
+	complete    bool
+	warnings    []desired.Warning
+	records     map[string]*actual.Record
+	procs       map[int]bool // alive
+	lastPID     int
+	inode       uint64
+	uids        int
+	quarantined []actual.Quarantined
+	requests    []actual.Request
+	aborted     map[string]bool
+	boot        string
+	busy        map[string]bool
+	breaches    []error
+	changed     chan struct{}
+	exits       map[string]*actual.Exit
+	left        map[string]bool // gofers whose sentry died first
+
+	images
 
 	hooks sync.Mutex
 	hook  func(op, name, step string) error
 
 	// Took delays each operation. Set it before the first.
 	Took time.Duration
+	// PIDs is how many process numbers there are; few, unless it is set, so that they are
+	// reused.
+	PIDs int
 	// OnCreate is told the request of each create, if set.
 	OnCreate func(restart *actual.Request)
 	// OnStart is called in each create whose processes are on record, if set, with
@@ -56,13 +62,14 @@ type World struct {
 	notDropped int // how many times DropRequest does nothing
 }
 
-// pids is how many process numbers there are: few, so that they are reused.
-const pids = 16
+// fewPIDs is how many process numbers there are if nobody says.
+const fewPIDs = 16
 
 // New returns an empty host with a directory that can be relied on.
 func New() *World {
 	return &World{
-		want: map[string]*desired.Entry{}, records: map[string]*actual.Record{}, procs: map[int]bool{}, busy: map[string]bool{},
+		images: images{published: map[string]string{}, stored: map[string]bool{}, tags: map[string]string{}},
+		want:   map[string]*desired.Entry{}, records: map[string]*actual.Record{}, procs: map[int]bool{}, busy: map[string]bool{},
 		aborted: map[string]bool{}, exits: map[string]*actual.Exit{}, left: map[string]bool{}, complete: true, boot: "boot-1", lastPID: 1, changed: make(chan struct{}, 1),
 	}
 }
@@ -133,14 +140,14 @@ func (w *World) Request(r actual.Request) {
 func (w *World) Quarantine(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.held = append(w.held, actual.Quarantined{Name: name, Reason: actual.QuarantinedCorrupt, Message: "damaged"})
+	w.quarantined = append(w.quarantined, actual.Quarantined{Name: name, Reason: actual.QuarantinedCorrupt, Message: "damaged"})
 }
 
-// Release makes a name that was held free.
+// Release ends the quarantine of a name.
 func (w *World) Release(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.held = slices.DeleteFunc(w.held, func(h actual.Quarantined) bool { return h.Name == name })
+	w.quarantined = slices.DeleteFunc(w.quarantined, func(h actual.Quarantined) bool { return h.Name == name })
 	w.notify()
 }
 
@@ -229,13 +236,13 @@ func (w *World) Load(context.Context) (*desired.Snapshot, error) {
 func (w *World) Observe(context.Context) (*actual.Snapshot, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s := &actual.Snapshot{BootID: w.boot, Quarantined: slices.Clone(w.held), Requests: slices.Clone(w.requests)}
+	s := &actual.Snapshot{BootID: w.boot, Quarantined: slices.Clone(w.quarantined), Requests: slices.Clone(w.requests)}
 	for _, r := range w.records {
-		if slices.ContainsFunc(w.held, func(h actual.Quarantined) bool { return h.Name == r.Name }) {
+		if slices.ContainsFunc(w.quarantined, func(h actual.Quarantined) bool { return h.Name == r.Name }) {
 			continue
 		}
 		o := actual.Observed{Record: r, Sentry: w.live(r.Sentry), Gofer: w.live(r.Gofer)}
-		if o.Sentry == actual.Dead {
+		if o.Sentry == process.Dead {
 			o.Exit = w.exits[key(r)]
 			o.GoferExitedCleanly = w.left[key(r)]
 		}
@@ -251,22 +258,22 @@ func (w *World) Observe(context.Context) (*actual.Snapshot, error) {
 	return s, nil
 }
 
-func (w *World) live(id *actual.Identity) actual.Liveness {
+func (w *World) live(id *process.Identity) process.Liveness {
 	switch {
 	case id == nil:
-		return actual.None
+		return process.None
 	case id.BootID != w.boot || !w.procs[id.PID] || w.owner(id.PID) != *id:
-		return actual.Dead
+		return process.Dead
 	}
-	return actual.Alive
+	return process.Alive
 }
 
 // owner is the youngest identity with a number: the others are its victims if
 // somebody signals by number.
-func (w *World) owner(pid int) actual.Identity {
-	var best actual.Identity
+func (w *World) owner(pid int) process.Identity {
+	var best process.Identity
 	for _, r := range w.records {
-		for _, id := range []*actual.Identity{r.Sentry, r.Gofer} {
+		for _, id := range []*process.Identity{r.Sentry, r.Gofer} {
 			if id != nil && id.PID == pid && id.Inode > best.Inode {
 				best = *id
 			}
@@ -275,13 +282,14 @@ func (w *World) owner(pid int) actual.Identity {
 	return best
 }
 
-func (w *World) spawn() *actual.Identity {
+func (w *World) spawn() *process.Identity {
+	pids := cmp.Or(w.PIDs, fewPIDs)
 	for range pids * 2 {
 		w.lastPID = 2 + (w.lastPID-1)%pids
 		if !w.procs[w.lastPID] {
 			w.inode++
 			w.procs[w.lastPID] = true
-			return &actual.Identity{PID: w.lastPID, Inode: w.inode, BootID: w.boot}
+			return &process.Identity{PID: w.lastPID, Inode: w.inode, BootID: w.boot}
 		}
 	}
 	return nil
@@ -301,8 +309,8 @@ func (w *World) Breaches() error {
 	errs := slices.Clone(w.breaches)
 	owned := map[int]string{}
 	for _, r := range w.records {
-		for _, id := range []*actual.Identity{r.Sentry, r.Gofer} {
-			if w.live(id) != actual.Alive {
+		for _, id := range []*process.Identity{r.Sentry, r.Gofer} {
+			if w.live(id) != process.Alive {
 				continue
 			}
 			if other, ok := owned[id.PID]; ok {
@@ -345,9 +353,9 @@ func (w *World) begin(name string) (func(), error) {
 	if w.busy[name] {
 		return nil, w.breach("two operations on %s at once", name)
 	}
-	for _, h := range w.held {
+	for _, h := range w.quarantined {
 		if h.Name == name {
-			return nil, w.breach("an operation on %s, whose record is held", name)
+			return nil, w.breach("an operation on %s, whose record is quarantined", name)
 		}
 	}
 	w.busy[name] = true
@@ -380,7 +388,7 @@ func (w *World) put(r *actual.Record) {
 var ErrCrash = errors.New("the daemon died")
 
 // Create implements reconcile.Launcher.
-func (w *World) Create(ctx context.Context, e *desired.Entry, restart *actual.Request) error {
+func (w *World) Create(ctx context.Context, e *desired.Entry, restart *actual.Request, image string) error {
 	name, began := e.Sandbox.Metadata.Name, time.Now()
 	end, err := w.begin(name)
 	if err != nil {
@@ -397,7 +405,15 @@ func (w *World) Create(ctx context.Context, e *desired.Entry, restart *actual.Re
 	w.mu.Lock()
 	old := w.records[name]
 	w.aborted[name] = true
-	if old != nil && (w.live(old.Sentry) == actual.Alive || w.live(old.Gofer) == actual.Alive) {
+	if e.Sandbox.Spec.Root.Image != nil && !w.stored[image] {
+		err := fmt.Errorf("the image %s is not in the store", image)
+		if image == "" {
+			err = w.breach("create of %s without its image", name)
+		}
+		w.mu.Unlock()
+		return err
+	}
+	if old != nil && (w.live(old.Sentry) == process.Alive || w.live(old.Gofer) == process.Alive) {
 		err := w.breach("create of %s over a live one", name)
 		w.mu.Unlock()
 		return err
@@ -409,6 +425,7 @@ func (w *World) Create(ctx context.Context, e *desired.Entry, restart *actual.Re
 	}
 	r := actual.NextAttempt(old, actual.Intent{
 		Name: name, UID: w.newUID(), BootID: w.boot, Spec: spec, SpecHash: e.Hash, SourceFile: e.Source.File, RestartToken: restart.ID(),
+		Image: imageOf(e, image),
 	}, time.Now())
 	pass := operation.PassOf(ctx)
 	r.StartBegins(pass.Began, pass.Read, began)
@@ -423,7 +440,7 @@ func (w *World) Create(ctx context.Context, e *desired.Entry, restart *actual.Re
 	// Gated: a crash here makes both leave.
 	if err := w.step("create", name, "held"); err != nil || sentry == nil || gofer == nil {
 		w.mu.Lock()
-		for _, id := range []*actual.Identity{sentry, gofer} {
+		for _, id := range []*process.Identity{sentry, gofer} {
 			if id != nil {
 				delete(w.procs, id.PID)
 			}
@@ -537,8 +554,8 @@ func (w *World) destroy(name string, how actual.Ending) (*actual.Record, error) 
 			return nil, err
 		}
 		w.mu.Lock()
-		for _, id := range []*actual.Identity{r.Sentry, r.Gofer} {
-			if w.live(id) == actual.Alive {
+		for _, id := range []*process.Identity{r.Sentry, r.Gofer} {
+			if w.live(id) == process.Alive {
 				delete(w.procs, id.PID)
 			}
 		}
@@ -570,7 +587,7 @@ func (w *World) Forget(ctx context.Context, name string) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if r := w.records[name]; r != nil && (r.Phase != actual.PhaseStopped || w.live(r.Sentry) == actual.Alive || w.live(r.Gofer) == actual.Alive) {
+	if r := w.records[name]; r != nil && (r.Phase != actual.PhaseStopped || w.live(r.Sentry) == process.Alive || w.live(r.Gofer) == process.Alive) {
 		return w.breach("forget of %s, which is %s", name, r.Phase)
 	}
 	delete(w.records, name)
@@ -578,7 +595,7 @@ func (w *World) Forget(ctx context.Context, name string) error {
 	return nil
 }
 
-// DropRequest implements reconcile.Requests.
+// DropRequest implements loop.Requests.
 func (w *World) DropRequest(r actual.Request) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -12,6 +12,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/reconciletest"
@@ -41,6 +42,8 @@ type checker struct {
 	line      *reconciletest.Line
 	guard     *reconcile.Guard
 	reason    string // of the last snapshot not to be complete
+	ran       map[string]ran
+	pruned    map[string]bool // images, since the last load began
 }
 
 // run is of a spec, because of a request.
@@ -68,6 +71,7 @@ func (c *checker) init(h *host) {
 		acks: map[string][]string{}, tokens: map[string][]string{}, asked: map[string]bool{}, puts: map[string]*actual.Record{},
 		completed: map[string]run{}, genuine: map[string]int{}, started: map[exitKey]bool{}, records: map[string]*actual.Record{},
 		wishes: map[string][]wish{}, busy: map[string]bool{}, asking: map[string]asking{}, line: &reconciletest.Line{},
+		ran: map[string]ran{}, pruned: map[string]bool{},
 	}
 	c.follow(h)
 }
@@ -95,6 +99,7 @@ func (c *checker) follow(h *host) {
 
 // loadBegins forgets what the author wanted before.
 func (c *checker) loadBegins(h *host) {
+	clear(c.pruned)
 	c.follow(h)
 	for _, name := range manifestNames {
 		if list := c.wishes[name]; len(list) > 1 {
@@ -132,7 +137,10 @@ func (c *checker) requested(name, token string) {
 // put: the writing of a record was reported a success.
 func (c *checker) put(r *actual.Record) {
 	c.puts[r.Name] = r.Clone()
-	if r.Phase == actual.PhaseStopped && r.App().Completed {
+	// What an order to stop says of the end is on record too: hooks run after it, for as
+	// long as they may.
+	ordered := r.Phase == actual.PhaseStopping && r.Ending.App().Completed
+	if ordered || r.Phase == actual.PhaseStopped && r.App().Completed {
 		if list := c.wishes[r.Name]; len(list) > 0 {
 			if e := list[len(list)-1].entry(); e != nil && e.Hash == r.SpecHash {
 				c.completed[r.Name] = run{r.SpecHash, r.RestartToken}
@@ -159,6 +167,7 @@ func (c *checker) plan(h *host, in *reconcile.Input, plan *reconcile.Plan) {
 			h.breach("%s %s (%s): %s", a.Op, a.Name, a.Reason, why)
 		}
 	}
+	c.neededPulls(h, in)
 }
 
 func (c *checker) unjustified(h *host, in *reconcile.Input, a *reconcile.Action) string {
@@ -183,6 +192,9 @@ func (c *checker) unjustified(h *host, in *reconcile.Input, a *reconcile.Action)
 			return "I8: its manifest is there"
 		}
 	case reconcile.OpCreate:
+		if c.imageMissing(h, a.Entry, a) {
+			return "its image is not there"
+		}
 		if p := h.find(a.Name, "sentry"); p != nil && p.gate != gateEOF {
 			return "I2: one lives"
 		}
@@ -190,6 +202,9 @@ func (c *checker) unjustified(h *host, in *reconcile.Input, a *reconcile.Action)
 			return "it ran to its end"
 		}
 	case reconcile.OpResume, reconcile.OpDestroy:
+		if rec.Phase == actual.PhaseRunning && a.Ending.Replace && c.imageMissing(h, in.Desired.Lookup(a.Name), a) {
+			return "I7: the image of the next one is not there"
+		}
 		return c.needless(h, rec, a, removal)
 	}
 	return ""
@@ -200,7 +215,7 @@ func (c *checker) needless(h *host, rec *actual.Record, a *reconcile.Action, rem
 	if rec.Phase == actual.PhaseStopping {
 		return ""
 	}
-	alive := func(id *actual.Identity) bool {
+	alive := func(id *process.Identity) bool {
 		return id != nil && h.procs[id.PID] != nil && h.procs[id.PID].id == *id && !h.procs[id.PID].dead
 	}
 	both := alive(rec.Sentry) && alive(rec.Gofer)
@@ -238,10 +253,10 @@ func (c *checker) observed(h *host, s *actual.Snapshot) {
 	for i := range s.Sandboxes {
 		o := &s.Sandboxes[i]
 		for _, x := range []struct {
-			id   *actual.Identity
-			live actual.Liveness
+			id   *process.Identity
+			live process.Liveness
 		}{{o.Record.Sentry, o.Sentry}, {o.Record.Gofer, o.Gofer}} {
-			if x.live == actual.Dead && h.procs[x.id.PID] != nil && h.procs[x.id.PID].id == *x.id && !h.procs[x.id.PID].dead {
+			if x.live == process.Dead && h.procs[x.id.PID] != nil && h.procs[x.id.PID].id == *x.id && !h.procs[x.id.PID].dead {
 				h.breach("I2: pid %d of %s lives and is said to be dead", x.id.PID, o.Record.Name)
 			}
 		}
@@ -276,6 +291,7 @@ func (c *checker) appStarted(h *host, p *proc) {
 		h.breach("attempt %d of %s runs twice", p.attempt, p.name)
 	}
 	c.started[key] = true
+	c.imageStarted(h, p)
 	if rec := h.onRecord(p.name); rec != nil && c.completed[p.name] == (run{p.hash, rec.RestartToken}) {
 		h.breach("I6: %s ran to its end, that was on record, and it runs again", p.name)
 	}
@@ -284,6 +300,7 @@ func (c *checker) appStarted(h *host, p *proc) {
 // step checks what must be true at any moment.
 func (c *checker) step(h *host) {
 	c.follow(h)
+	c.pullsEnd(h)
 	seen := map[string]int(nil)
 	for _, p := range h.sandboxProcs() {
 		if p.role == "sentry" && p.gate != gateEOF {
@@ -368,6 +385,7 @@ func (c *checker) record(h *host, name string) {
 	if rec == nil {
 		return
 	}
+	c.otherSpec(rec)
 	if rec.App().Failures > c.genuine[name] {
 		h.breach("%d failures of %s are on record, there were %d", rec.App().Failures, name, c.genuine[name])
 	}
@@ -419,6 +437,9 @@ func (c *checker) settled(h *host) {
 		if rec := h.onRecord(name); rec == nil || !slices.Contains(rec.Cgroups, g) {
 			h.breach("I4: cgroup %s is left", g)
 		}
+	}
+	for _, p := range h.images.pulls {
+		h.breach("I4: the pull of %s is left", p.ref)
 	}
 	var walk func(path string, n *inode)
 	walk = func(path string, n *inode) {

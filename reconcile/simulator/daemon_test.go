@@ -16,6 +16,7 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/manifestdir"
 	"sandboxctl.dev/reconcile"
+	"sandboxctl.dev/reconcile/loop"
 	"sandboxctl.dev/reconcile/view"
 )
 
@@ -71,7 +72,7 @@ func (h *host) runDaemon(ctx context.Context, p *program) error {
 	d := &daemon{h: h, p: p, store: s, t: newTask(p, "loop")}
 	d.t.loop, d.unswept = true, busy > 0
 	d.source = &source{h: h, t: d.t, files: map[string]*manifestText{}, seen: map[string]bool{}, missing: map[string]time.Time{}, expected: len(list.Records)+len(list.Quarantined) > 0}
-	opts := reconcile.Options{}
+	opts := loop.Options{}
 	if old, _, err := s.DaemonInfo(); err == nil && old != nil {
 		opts.Removals = old.Removals
 		if err := json.Unmarshal(old.Memory, &d.source.memory); err != nil {
@@ -85,9 +86,10 @@ func (h *host) runDaemon(ctx context.Context, p *program) error {
 	p.observer = &observer{h, p, actual.NewObserverOf(s.Store, h.processes())}
 	p.main = d.t
 	h.runs(d.t)
-	opts.View = &view.View{Source: d.source, Observer: p.observer, Policy: reconcile.DefaultPolicy()}
+	opts.View = &view.View{Source: d.source, Observer: p.observer, Policy: reconcile.DefaultPolicy(), Image: func(_ context.Context, ref string) string { return h.images.find(ref) }}
 	opts.Requests = d
 	opts.Launcher = &launcher{h: h, p: p, store: s}
+	opts.Puller = &puller{h, p}
 	h.check.line.Reset()
 	opts.Workers = 2
 	opts.Wakes = []<-chan struct{}{p.changes}
@@ -104,10 +106,10 @@ func (h *host) runDaemon(ctx context.Context, p *program) error {
 			d.unswept = busy > 0 || err != nil
 		}
 	}
-	return reconcile.New(opts).Run(ctx)
+	return loop.New(opts).Run(ctx)
 }
 
-// DropRequest implements reconcile.Requests.
+// DropRequest implements loop.Requests.
 func (d *daemon) DropRequest(r actual.Request) error { return d.store.DropRequest(r) }
 
 // remember makes the calls of daemon.remember.
@@ -166,6 +168,10 @@ func (s *source) Load(context.Context) (*desired.Snapshot, error) {
 	default:
 		s.identify(dir, incomplete)
 		s.resolve(snap, incomplete)
+	}
+	if err != nil || snap.Reason == desired.ReasonDirectoryReplaced && !s.h.is("incomplete-is-complete") {
+		s.first = time.Time{} // nothing is missing from a directory that is away; when it is back, it is new
+	} else {
 		s.settle(snap, incomplete)
 	}
 	if s.h.is("incomplete-is-complete") {

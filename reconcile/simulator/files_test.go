@@ -274,7 +274,7 @@ func (d *dir) Remove(name string) (bool, error) {
 		return false, err
 	}
 	if n.isDir {
-		below := &dir{h: d.h, n: n, name: name}
+		below := &dir{h: d.h, n: n, name: shown(name)}
 		names, err := below.Names(0)
 		if err != nil {
 			return false, err

@@ -93,6 +93,7 @@ type stats struct {
 	Lost, Faults, PIDReuses, Spawns, Kills            int
 	Creates, Destroys, Forgets, Acks, Quarantined     int
 	Resumes, Removes                                  int
+	Pulls, PullFailures, PullsCancelled               int
 }
 
 func (s *stats) add(o *stats) {
@@ -118,6 +119,9 @@ func (s *stats) add(o *stats) {
 	s.Quarantined += o.Quarantined
 	s.Resumes += o.Resumes
 	s.Removes += o.Removes
+	s.Pulls += o.Pulls
+	s.PullFailures += o.PullFailures
+	s.PullsCancelled += o.PullsCancelled
 }
 
 // host is everything that is there without the daemon.
@@ -162,6 +166,7 @@ type host struct {
 	failing  map[class]int
 	fullFor  int // steps until there is room again
 
+	images  images
 	check   checker
 	exits   map[exitKey]bool
 	backups map[string]*backup // records that somebody damaged
@@ -188,7 +193,7 @@ type backup struct {
 func newHost(seed uint64, mutant string) *host {
 	h := &host{
 		rng: rand.New(rand.NewPCG(seed, 0x5eed)), mutant: mutant, disk: newDisk(), procs: map[int]*proc{}, used: map[int]bool{},
-		cgroups: map[string]map[*proc]bool{}, failing: map[class]int{}, exits: map[exitKey]bool{}, backups: map[string]*backup{},
+		cgroups: map[string]map[*proc]bool{}, failing: map[class]int{}, exits: map[exitKey]bool{}, backups: map[string]*backup{}, images: newImages(),
 	}
 	h.groups, h.v2, h.lazyInit = h.rng.IntN(3) > 0, h.rng.IntN(2) == 0, h.rng.IntN(4) == 0
 	h.state, h.manifests = h.disk.make(true), h.disk.make(true)

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 )
 
 var euid = os.Geteuid()
@@ -19,16 +19,16 @@ var euid = os.Geteuid()
 // kernel is what a program asks of the host about processes.
 type kernel struct{ h *host }
 
-func (h *host) processes() actual.Processes { return actual.Processes{Kernel: kernel{h}} }
+func (h *host) processes() process.Processes { return process.Processes{Kernel: kernel{h}} }
 
-// BootID implements actual.Kernel.
+// BootID implements process.Kernel.
 func (k kernel) BootID() (string, error) { return k.h.boot, nil }
 
-// PIDNamespace implements actual.Kernel.
-func (k kernel) PIDNamespace() uint64 { return 0 }
+// PIDNamespace implements process.Kernel.
+func (k kernel) PIDNamespace() (uint64, error) { return 0, nil }
 
-// PidfdOpen implements actual.Kernel.
-func (k kernel) PidfdOpen(pid int) (actual.Pidfd, error) {
+// PidfdOpen implements process.Kernel.
+func (k kernel) PidfdOpen(pid int) (process.Pidfd, error) {
 	t := k.h.running()
 	var p *proc
 	err := k.h.call(t, looks, fmt.Sprintf("pidfd_open %d", pid), func(bool) error {
@@ -49,7 +49,7 @@ func (k kernel) PidfdOpen(pid int) (actual.Pidfd, error) {
 	return &pidfd{h: k.h, proc: p, p: t.p}, nil
 }
 
-// StartTime implements actual.Kernel.
+// StartTime implements process.Kernel.
 func (k kernel) StartTime(pid int) (uint64, error) {
 	if k.h.is("liveness-by-pid") {
 		// Whoever has the number is taken for the one on record.
@@ -58,7 +58,7 @@ func (k kernel) StartTime(pid int) (uint64, error) {
 			if rec == nil {
 				continue
 			}
-			for _, id := range []*actual.Identity{rec.Sentry, rec.Gofer} {
+			for _, id := range []*process.Identity{rec.Sentry, rec.Gofer} {
 				if id != nil && id.PID == pid {
 					return id.StartTime, nil
 				}
@@ -79,7 +79,7 @@ type pidfd struct {
 	p *program
 }
 
-// Inode implements actual.Pidfd.
+// Inode implements process.Pidfd.
 func (f *pidfd) Inode() (uint64, error) {
 	if f.h.is("liveness-by-pid") || f.h.is("liveness-by-start-time") {
 		return 0, nil
@@ -87,7 +87,7 @@ func (f *pidfd) Inode() (uint64, error) {
 	return f.id.Inode, nil
 }
 
-// Dead implements actual.Pidfd.
+// Dead implements process.Pidfd.
 func (f *pidfd) Dead() (bool, error) {
 	if f.p.dead {
 		return false, errDead
@@ -95,7 +95,7 @@ func (f *pidfd) Dead() (bool, error) {
 	return f.dead, nil
 }
 
-// Wait implements actual.Pidfd.
+// Wait implements process.Pidfd.
 func (f *pidfd) Wait(ctx context.Context) error {
 	t := f.h.running()
 	deadline, _ := ctx.Deadline()
@@ -113,12 +113,12 @@ func (f *pidfd) Wait(ctx context.Context) error {
 	return errors.New("interrupted")
 }
 
-// Signal implements actual.Pidfd.
+// Signal implements process.Pidfd.
 func (f *pidfd) Signal(unix.Signal) error {
 	return f.h.sigkill(f.h.running(), f.proc, f.h.running().sandbox)
 }
 
-// Reap implements actual.Pidfd.
+// Reap implements process.Pidfd.
 func (f *pidfd) Reap() bool {
 	if !f.dead || f.reaped || f.parent != f.p || f.p.dead {
 		return false
@@ -127,8 +127,8 @@ func (f *pidfd) Reap() bool {
 	return true
 }
 
-// FD implements actual.Pidfd.
+// FD implements process.Pidfd.
 func (f *pidfd) FD() int { return -1 }
 
-// Close implements actual.Pidfd.
+// Close implements process.Pidfd.
 func (f *pidfd) Close() error { return nil }

@@ -13,6 +13,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/operation"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
 )
 
@@ -35,13 +36,15 @@ var errUnknown = errors.New("state of a recorded process is unknown")
 type op struct {
 	*launcher
 	t *task
+	// image is the digest of what it starts.
+	image string
 }
 
 func (l *launcher) begin(what, name string) *op {
 	t := newTask(l.p, what+" "+name)
 	t.sandbox = name
 	l.h.park(t, nil, time.Time{}) // the order in which workers begin is ours
-	return &op{l, t}
+	return &op{launcher: l, t: t}
 }
 
 // end has the loop go on.
@@ -57,21 +60,22 @@ func (o *op) dir(name string) (*inode, error) {
 }
 
 // Create implements reconcile.Launcher.
-func (l *launcher) Create(ctx context.Context, e *desired.Entry, restart *actual.Request) error {
+func (l *launcher) Create(ctx context.Context, e *desired.Entry, restart *actual.Request, image string) error {
 	o := l.begin("create", e.Sandbox.Metadata.Name)
 	defer o.end()
 	if !l.p.dead {
 		l.h.stats.Creates++
 	}
-	err := o.create(ctx, e, restart.ID())
+	err := o.create(ctx, e, restart.ID(), image)
 	if err != nil && !l.p.dead {
 		l.h.note("%s failed: %v", o.t.name, err)
 	}
 	return err
 }
 
-func (o *op) create(ctx context.Context, e *desired.Entry, token string) error {
-	rec, err := o.intent(ctx, e, token)
+func (o *op) create(ctx context.Context, e *desired.Entry, token, image string) error {
+	o.image = image
+	rec, err := o.intent(ctx, e, token, image)
 	if err != nil {
 		return err
 	}
@@ -99,7 +103,7 @@ func (o *op) create(ctx context.Context, e *desired.Entry, token string) error {
 	return err
 }
 
-func (o *op) intent(ctx context.Context, e *desired.Entry, token string) (*actual.Record, error) {
+func (o *op) intent(ctx context.Context, e *desired.Entry, token, image string) (*actual.Record, error) {
 	name := e.Sandbox.Metadata.Name
 	old, err := o.load(name)
 	if err != nil {
@@ -111,6 +115,7 @@ func (o *op) intent(ctx context.Context, e *desired.Entry, token string) (*actua
 	}
 	in := actual.Intent{
 		Name: name, BootID: o.h.boot, Spec: spec, SpecHash: e.Hash, SourceFile: e.Source.File, SourceDigest: e.Digest, RestartToken: token,
+		Image: o.h.imageOf(e, image),
 	}
 	if old == nil {
 		if err := o.store.Claim(name); err != nil {
@@ -126,6 +131,14 @@ func (o *op) intent(ctx context.Context, e *desired.Entry, token string) (*actua
 		}
 	}
 	return actual.NextAttempt(old, in, time.Now()), nil
+}
+
+// imageOf is what goes on record of an image.
+func (h *host) imageOf(e *desired.Entry, digest string) *actual.Image {
+	if e.Sandbox.Spec.Root.Image == nil || h.is("image-not-on-record") {
+		return nil
+	}
+	return &actual.Image{Ref: e.Sandbox.Spec.Root.Image.Reference(), Digest: digest}
 }
 
 func (o *op) load(name string) (*actual.Record, error) {
@@ -146,10 +159,10 @@ func (o *op) load(name string) (*actual.Record, error) {
 }
 
 func (o *op) proveDead(rec *actual.Record) error {
-	for _, id := range []*actual.Identity{rec.Sentry, rec.Gofer} {
+	for _, id := range []*process.Identity{rec.Sentry, rec.Gofer} {
 		switch live, err := o.h.processes().LivenessOf(id); live {
-		case actual.Dead, actual.None:
-		case actual.Alive:
+		case process.Dead, process.None:
+		case process.Alive:
 			return fmt.Errorf("pid %d is alive", id.PID)
 		default:
 			return fmt.Errorf("%w: pid %d: %w", errUnknown, id.PID, err)
@@ -162,6 +175,9 @@ func (o *op) proveDead(rec *actual.Record) error {
 type pair struct{ sentry, gofer *proc }
 
 func (o *op) start(ctx context.Context, rec *actual.Record) error {
+	if err := o.openImage(rec); err != nil {
+		return err
+	}
 	dir, err := o.dir(rec.Name)
 	if err != nil {
 		return err
@@ -271,7 +287,7 @@ func (o *op) startGated(rec *actual.Record, role string, exit *inode) (p *proc, 
 			return nil
 		}
 		p = &proc{
-			role: role, name: rec.Name, uid: rec.UID, attempt: rec.Attempt, hash: rec.SpecHash,
+			role: role, name: rec.Name, uid: rec.UID, attempt: rec.Attempt, hash: rec.SpecHash, image: o.image,
 			gate: gateShut, holder: o.p, parent: o.p, exitFile: exit,
 		}
 		if role == "sentry" && o.h.check.doomNext > 0 {
@@ -496,7 +512,7 @@ func (o *op) destroy(ctx context.Context, name string, end actual.Ending, finish
 	rec := old.Clone()
 	if rec.Phase != actual.PhaseStopped && !o.h.is("stop-without-intent") {
 		rec.Stopping(&end)
-		if err := o.store.Put(rec); err != nil {
+		if err := o.store.PutIntent(rec); err != nil {
 			return fmt.Errorf("record intent: %w", err)
 		}
 	}
@@ -543,13 +559,13 @@ func (o *op) stopApp(ctx context.Context, rec *actual.Record, end actual.Ending)
 		return nil
 	}
 	sentry, err := o.h.processes().Open(*rec.Sentry)
-	if errors.Is(err, actual.ErrGone) {
+	if errors.Is(err, process.ErrGone) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("%w: sentry: %w", errUnknown, err)
 	}
-	if sentry.Alive() != actual.Alive {
+	if sentry.Alive() != process.Alive {
 		return nil
 	}
 	p := sentry.Pidfd.(*pidfd).proc
@@ -578,12 +594,12 @@ func (o *op) reapPair(ctx context.Context, rec *actual.Record) error {
 	return o.kill(ctx, rec.Gofer, goferGrace)
 }
 
-func (o *op) kill(ctx context.Context, id *actual.Identity, grace time.Duration) error {
+func (o *op) kill(ctx context.Context, id *process.Identity, grace time.Duration) error {
 	if id == nil {
 		return nil
 	}
 	p, err := o.h.processes().Open(*id)
-	if errors.Is(err, actual.ErrGone) {
+	if errors.Is(err, process.ErrGone) {
 		return nil
 	}
 	if err != nil {
@@ -592,7 +608,7 @@ func (o *op) kill(ctx context.Context, id *actual.Identity, grace time.Duration)
 	if grace > 0 && o.waitDead(ctx, p, grace) {
 		return nil
 	}
-	if p.Alive() != actual.Dead {
+	if p.Alive() != process.Dead {
 		if err := p.Signal(unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 			return err
 		}
@@ -609,7 +625,7 @@ func (o *op) kill(ctx context.Context, id *actual.Identity, grace time.Duration)
 	return nil
 }
 
-func (o *op) waitDead(ctx context.Context, p *actual.Process, timeout time.Duration) bool {
+func (o *op) waitDead(ctx context.Context, p *process.Handle, timeout time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	if p.Wait(ctx) != nil {

@@ -22,6 +22,8 @@ var mutants = []string{
 	"error-is-absence", "corrupt-is-absence", "incomplete-is-complete", "absence-seen-once", "nameless-is-nobody",
 	// Counting.
 	"crash-counts",
+	// Images.
+	"image-by-reference", "image-not-on-record", "pull-not-cancelled",
 }
 
 // maxMutantSteps is within how many steps a mistake must be found.
@@ -32,6 +34,7 @@ const maxMutantSteps = 3000000
 var slow = map[string]bool{
 	"no-intent": true, "error-is-absence": true, "drop-unsynced": true, "requests-unlocked": true, "nameless-is-nobody": true, "no-fsync-of-state": true, "death-not-proven": true, "cgroup-on-record-only": true,
 	"exit-of-any-attempt": true, "stopped-before-kill": true, "removed-before-kill": true, "liveness-by-start-time": true, "gofer-not-killed": true,
+	"image-by-reference": true, "image-not-on-record": true,
 }
 
 func TestMutants(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 )
 
 // pids is how many process numbers there are: the pairs of all names, and a few
@@ -28,12 +29,13 @@ const (
 // proc is a process. It stays what it is when its number is given again: a
 // pointer to it is a pidfd.
 type proc struct {
-	id      actual.Identity
+	id      process.Identity
 	role    string // sentry, gofer, stranger
 	name    string
 	uid     string
 	attempt int64
 	hash    string // of the spec it runs
+	image   string // its root, "" if that is none
 
 	dead, reaped bool
 	killed       bool // SIGKILL is on its way
@@ -77,7 +79,7 @@ func (h *host) spawn(p *proc) error {
 		h.stats.PIDReuses++
 	}
 	h.used[pid] = true
-	p.id = actual.Identity{PID: pid, Inode: h.inode, StartTime: uint64(time.Since(h.booted)/(10*time.Millisecond)) + 100, BootID: h.boot}
+	p.id = process.Identity{PID: pid, Inode: h.inode, StartTime: uint64(time.Since(h.booted)/(10*time.Millisecond)) + 100, BootID: h.boot}
 	h.procs[pid] = p
 	return nil
 }

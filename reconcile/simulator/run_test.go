@@ -145,7 +145,7 @@ const (
 // rest ends the faults, and checks that the host settles and then stays as it is.
 func (h *host) rest() {
 	h.note("-- rest")
-	h.cut, h.fullFor, h.disk.full, h.lazyInit, h.check.doomNext = noCut, 0, false, false, 0
+	h.cut, h.fullFor, h.disk.full, h.lazyInit, h.check.doomNext, h.images.calm = noCut, 0, false, false, 0, true
 	clear(h.failing)
 	h.endStrangers()
 	for _, p := range h.procs {

@@ -40,6 +40,8 @@ const (
 	dooms      // the next sentry
 	clocks     // of sentries are wrong; records were written under another
 	cliCrashes // the command under way
+	moves      // a tag, to another image
+	prunes     // the store of images
 	waits      // time passes
 	kindCount
 )
@@ -47,7 +49,7 @@ const (
 var kindNames = [...]string{
 	"apply", "remove", "edit", "app exits", "kill", "hang", "crash", "stop daemon", "power cut", "reboot", "disk full", "fail calls", "restart", "approve",
 	"damage record", "mend record", "unmount manifests", "mount manifests", "strangers come", "strangers go", "doom next sentry", "clock",
-	"crash command", "wait",
+	"crash command", "move tag", "prune images", "wait",
 }
 
 // event is one thing that happens, some steps after the one before.
@@ -67,7 +69,7 @@ var manifestNames = []string{"s0", "s1", "s2", "s3"}
 // weights are how often each kind happens.
 var weights = [kindCount]int{
 	applies: 16, removes: 7, edits: 6, appExits: 9, kills: 9, hangs: 4, crashes: 14, stops: 2, powerCuts: 4, reboots: 1, fills: 2, fails: 9, restarts: 4,
-	approves: 3, damages: 2, mends: 3, unmounts: 2, remounts: 3, strangers: 5, strangersQ: 4, dooms: 2, clocks: 1, cliCrashes: 3, waits: 8,
+	approves: 3, damages: 2, mends: 3, unmounts: 2, remounts: 3, strangers: 5, strangersQ: 4, dooms: 2, clocks: 1, cliCrashes: 3, moves: 3, prunes: 2, waits: 8,
 }
 
 // script makes the events of a run. They are the same for the same seed, and
@@ -102,10 +104,15 @@ func script(seed uint64, n int) []event {
 	return out
 }
 
-// manifest is a text for a name. Eight of them, one of which can't be parsed.
+// manifest is a text for a name. Eight of them, one of which can't be parsed; the root of
+// some is an image.
 func manifest(name string, variant uint32) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: %s}\nspec:\n  root: {host: {}}\n", name)
+	root := "{host: {}}"
+	if variant>>8%4 == 3 {
+		root = imageRoot(variant)
+	}
+	fmt.Fprintf(&b, "apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: %s}\nspec:\n  root: %s\n", name, root)
 	command, rest := "a", ""
 	switch variant % 8 {
 	case 1:
@@ -209,6 +216,10 @@ func (h *host) fire(e event) {
 		for _, p := range h.clis {
 			h.crash(p)
 		}
+	case moves:
+		h.images.move(fmt.Sprintf("registry.example/%c:1", 'a'+rune(e.Arg%2)))
+	case prunes:
+		h.prune()
 	case waits, kindCount:
 		h.sleep(time.Duration(1+e.Arg%8000) * time.Millisecond)
 	}

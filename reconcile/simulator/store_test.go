@@ -27,14 +27,23 @@ func (h *host) openStore() (*store, error) {
 }
 
 // Put has the checker know what was promised.
-func (s *store) Put(r *actual.Record) error {
-	if err := s.Store.Put(r); err != nil {
+func (s *store) Put(r *actual.Record) error { return s.promise(r, s.Store.Put(r)) }
+
+// PutIntent has the checker know what was promised: how it ended. A power cut may undo
+// the rest.
+func (s *store) PutIntent(r *actual.Record) error {
+	err := s.Store.PutIntent(r)
+	if r.Ending.App().Exit == nil {
 		return err
 	}
-	if !s.h.running().p.dead {
+	return s.promise(r, err)
+}
+
+func (s *store) promise(r *actual.Record, err error) error {
+	if err == nil && !s.h.running().p.dead {
 		s.h.check.put(r)
 	}
-	return nil
+	return err
 }
 
 // Remove has the checker know what was taken back.

@@ -7,14 +7,17 @@ package view
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"time"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/ownjson"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/objects"
 	"sandboxctl.dev/reconcile"
+	"sandboxctl.dev/reconcile/declared"
+	"sandboxctl.dev/reconcile/needs"
 )
 
 // View looks at desired and actual state. It is for one goroutine, and keeps what
@@ -24,6 +27,15 @@ type View struct {
 	Observer reconcile.Observer
 	// Network looks at the network namespace of a name, if set.
 	Network func(name string) reconcile.Network
+	// Files looks at files of the host, if set.
+	Files func(paths []string) map[string]needs.File
+	// HostKey tells whether documents have changed since a start, if set.
+	HostKey func() objects.HostKey
+	// Image is the digest of the image in the store that a reference or a digest means,
+	// "" if there is none, if set. It asks nobody over a network.
+	Image func(ctx context.Context, ref string) (digest string)
+	// Volumes looks at named volumes, if set.
+	Volumes func(names []string) map[string]declared.Found
 	Policy  reconcile.Policy
 
 	lastGood map[string]cachedEntry
@@ -57,6 +69,22 @@ func (v *View) Gather(ctx context.Context, p reconcile.Progress, removals []time
 	if v.Network != nil {
 		in.Networks = reconcile.Networks(want, v.Network)
 	}
+	if paths := needs.Paths(want, in.LastGood); v.Files != nil && len(paths) > 0 {
+		in.Files = v.Files(paths)
+	}
+	var key objects.HostKey
+	if v.HostKey != nil && len(want.Objects) > 0 {
+		key = v.HostKey()
+	}
+	in.Files = needs.AddObjects(in.Files, want, in.LastGood, key)
+	if v.Volumes != nil {
+		if names := declared.Names(want); len(names) > 0 {
+			in.Volumes = v.Volumes(names)
+		}
+	}
+	if v.Image != nil {
+		in.Images = lookUpImages(&in, func(ref string) string { return v.Image(ctx, ref) })
+	}
 	return in, nil
 }
 
@@ -81,12 +109,12 @@ func (v *View) Beside(ctx context.Context, read func() []byte, removals []time.T
 			before = after
 			continue
 		}
-		if after == nil || json.Unmarshal(after, &in.Progress) != nil {
+		if after == nil || ownjson.Unmarshal(after, &in.Progress) != nil {
 			in.Progress = fromRecords(in.Actual)
 			return in, nil
 		}
 		var earlier reconcile.Progress
-		if json.Unmarshal(before, &earlier) == nil && earlier.Operations != nil {
+		if ownjson.Unmarshal(before, &earlier) == nil && earlier.Operations != nil {
 			maps.Copy(earlier.Operations, in.Operations)
 			in.Operations = earlier.Operations
 		}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/hosttest"
 	"sandboxctl.dev/launcher/proc/proctest"
 )
 
@@ -19,9 +20,7 @@ import (
 // nothing is shared with that of the host: the host would lose its /proc.
 func run(t *testing.T, before, input string) (int, string) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("it takes root to unmount")
-	}
+	hosttest.NeedsRoot(t, "it takes root to unmount")
 	file := filepath.Join(t.TempDir(), "umounter")
 	if err := proctest.WriteProgram(file, Program(), 0o700); err != nil {
 		t.Fatal(err)

@@ -50,7 +50,7 @@ func (c *Command) Signals() []os.Signal {
 	if c.OCI {
 		signals = append(signals, unix.SIGHUP)
 	}
-	return NotIgnored(signals...)
+	return notIgnored(signals...)
 }
 
 // Run runs a command on our streams, or on a terminal that is connected with ours, and

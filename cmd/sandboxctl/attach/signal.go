@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NotIgnored are those of the signals that the caller of this program does not have
+// notIgnored are those of the signals that the caller of this program does not have
 // it ignore, as nohup does, and a shell for what it runs in the background.
-func NotIgnored(signals ...os.Signal) (out []os.Signal) {
+func notIgnored(signals ...os.Signal) (out []os.Signal) {
 	for _, s := range signals {
 		if !signal.Ignored(s) {
 			out = append(out, s)
@@ -29,7 +29,7 @@ var listenedTo = []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGQUIT, unix.SIGHU
 
 // giveUp cancels after so many INT or TERM.
 func giveUp(impatience int, cancel context.CancelCauseFunc) (stop func()) {
-	signals := NotIgnored(unix.SIGINT, unix.SIGTERM)
+	signals := notIgnored(unix.SIGINT, unix.SIGTERM)
 	if len(signals) == 0 {
 		return func() {} // Notify would take none for all
 	}

@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 )
 
 // kind of a fault.
@@ -73,6 +73,11 @@ var weights = []struct {
 	{killDelete, 5, false},
 	{killRestart, 4, false},
 	{killExec, 5, false},
+	{loseImage, 3, false},
+	{loseVolume, 4, false},
+	{moveTag, 3, false},
+	{hideLayout, 3, false},
+	{changeObject, 4, false},
 }
 
 // fault is one of a round.
@@ -150,12 +155,17 @@ type chaos struct {
 	variant  int
 	touched  map[string]bool
 	history  []string // of the window
-	stopped  []*actual.Process
-	killed   []*actual.Process
+	stopped  []*process.Handle
+	killed   []*process.Handle
 	frozen   bool // the daemon
-	counts   map[kind]int
-	recycled int
-	use      []usage
+	// Of the stores: what was damaged, what is away, which way tags point.
+	spoiled             [targets]bool
+	lost, hidden, moved bool
+	documents           int  // their variant
+	rewritten           bool // in this window
+	counts              map[kind]int
+	recycled            int
+	use                 []usage
 }
 
 func (c *chaos) name(i int) string { return fmt.Sprintf("%s-%d", c.prefix, i) }
@@ -164,7 +174,7 @@ func (c *chaos) name(i int) string { return fmt.Sprintf("%s-%d", c.prefix, i) }
 // SEED repeats the faults of a run, ROUNDS says how many there are.
 func TestChaos(t *testing.T) {
 	requireHost(t)
-	rounds := int(number(t, "ROUNDS", 500))
+	rounds := int(number(t, "ROUNDS", 300))
 	seed := number(t, "SEED", time.Now().UnixNano())
 	t.Logf("SEED=%d ROUNDS=%d", seed, rounds)
 	c := &chaos{
@@ -179,7 +189,11 @@ func TestChaos(t *testing.T) {
 	for range 3 {
 		c.canaries.add()
 	}
+	c.layout(false)
 	for i := range targets + 1 {
+		if isStored(i) {
+			c.objects(c.objectsOf(i), 0)
+		}
 		c.write(i)
 	}
 	c.start()
@@ -192,7 +206,7 @@ func TestChaos(t *testing.T) {
 	for r := range rounds {
 		calm := r%blockRounds >= blockRounds/2
 		if r%windowRounds == 0 {
-			c.touched, before, c.history = map[string]bool{}, c.twins(), nil
+			c.touched, before, c.history, c.rewritten = map[string]bool{}, c.twins(), nil, false
 		}
 		faults := draw(c.rng, calm)
 		for _, f := range faults {
@@ -209,6 +223,9 @@ func TestChaos(t *testing.T) {
 		}
 		c.mend()
 		c.buried()
+		if c.rewritten {
+			c.get() // no record says whether that was acted on
+		}
 		c.settle()
 		c.unharmed(before)
 		if now := c.twins()[c.name(bystander)]; now != still {
@@ -239,12 +256,13 @@ func TestChaos(t *testing.T) {
 // write puts a manifest in that asks for something new.
 func (c *chaos) write(i int) {
 	c.variant++
-	c.texts[i], c.broken[i] = c.manifest(c.name(i), c.variant, ""), false
+	c.texts[i], c.broken[i] = c.text(i), false
 	c.put(c.name(i), c.texts[i])
 }
 
 // mend makes manifests of those that are broken, as they were.
 func (c *chaos) mend() {
+	c.mendStores()
 	for i, b := range c.broken {
 		if b {
 			c.put(c.name(i), c.texts[i])
@@ -325,6 +343,29 @@ func (c *chaos) carryOut(f fault) {
 		c.interrupt(f, "restart", name)
 	case killExec:
 		c.interrupt(f, "exec", name, "--", "/bin/busybox", "true")
+	case loseImage:
+		c.loseImage(int(f.within.Microseconds()))
+	case loseVolume:
+		c.loseVolume(targets-2+f.target%2, int(f.within.Microseconds()))
+	case moveTag:
+		if !c.hidden {
+			c.moved = !c.moved
+			c.layout(c.moved)
+		}
+	case hideLayout:
+		if !c.hidden {
+			c.hidden = true
+			must(c.t, os.Rename(filepath.Join(c.dir, "layout"), filepath.Join(c.dir, "hidden")))
+		}
+	case changeObject:
+		c.documents++
+		c.rewritten = true
+		c.objects(c.objectsOf(targets-1), c.documents)
+		for i := range targets {
+			if isStored(i) {
+				c.touched[c.name(i)] = true
+			}
+		}
 	}
 }
 
@@ -392,7 +433,7 @@ func (c *chaos) killApply(f fault) {
 	name := c.name(f.target)
 	old, _ := os.ReadFile(c.file(name)) // there may be none
 	c.variant++
-	text := c.manifest(name, c.variant, "")
+	text := c.text(f.target)
 	from := filepath.Join(c.dir, "apply.yaml")
 	must(c.t, os.WriteFile(from, []byte(text), 0o644))
 	done := c.interrupt(f, "apply", "-f", from)

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -117,13 +118,7 @@ func TestFullDiskRemoval(t *testing.T) {
 			w.settle()
 			before := w.twins()
 			f := fill(w.state, c.take)
-			ended := false
-			end := func() {
-				if !ended {
-					ended = true
-					f.end()
-				}
-			}
+			end := sync.OnceFunc(f.end)
 			defer end()
 			<-f.full
 			w.until("get says that the disk is full", func() error {

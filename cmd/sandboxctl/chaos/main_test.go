@@ -21,6 +21,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/hosttest"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/companion"
@@ -31,14 +33,14 @@ import (
 var binDir string
 
 func TestMain(m *testing.M) {
-	switch os.Args[0] {
+	switch os.Args[0] { // os.Exit waits a second for the race detector
 	case filteredName:
 		fmt.Fprintln(os.Stderr, filtered())
-		os.Exit(1)
+		unix.Exit(1)
 	case canaryName:
-		os.Exit(canary())
+		unix.Exit(canary())
 	case companion.SentryName:
-		os.Exit(stubSentry())
+		unix.Exit(stubSentry())
 	}
 	flag.Parse()
 	code, err := func() (int, error) {
@@ -49,7 +51,7 @@ func TestMain(m *testing.M) {
 				return 1, err
 			}
 			defer os.RemoveAll(dir)
-			cmd := exec.Command("go", "build", "-trimpath", "-o", dir, "..", "../../sandboxctl-gofer", "../../sandboxctl-sentry")
+			cmd := exec.Command("go", "build", "-trimpath", "-o", dir, "..", "../../sandboxctl-gofer", "../../sandboxctl-image", "../../sandboxctl-sentry")
 			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 			if out, err := cmd.CombinedOutput(); err != nil {
 				return 1, fmt.Errorf("build: %w\n%s", err, out)
@@ -72,10 +74,7 @@ func requireHost(t *testing.T) {
 	if err == nil && os.Geteuid() == 0 {
 		return
 	}
-	if os.Getenv("SANDBOXCTL_E2E") == "require" {
-		t.Fatalf("this host can't run sandboxes, and SANDBOXCTL_E2E=require:\n%s", out)
-	}
-	t.Skipf("this host can't run sandboxes:\n%s", out)
+	hosttest.Lacks(t, "this host can't run sandboxes:\n%s", out)
 }
 
 func must(t testing.TB, err error) {
@@ -140,7 +139,7 @@ func newWorld(t testing.TB, args ...string) *world {
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(dir, "rootfs", "bin", "busybox"), data, 0o755))
 	must(t, os.Mkdir(w.state, 0o700))
-	policy := fmt.Sprintf("apiVersion: %s\nkind: HostPolicy\nroot: {dirs: [{path: %s, access: readWrite}]}\nminRestartDelay: 0s\n", desired.APIVersion, dir)
+	policy := fmt.Sprintf("apiVersion: %[1]s\nkind: HostPolicy\nroot: {dirs: [{path: %[2]s, access: readWrite}], imagePaths: [{path: %[2]s, access: readWrite}]}\nminRestartDelay: 0s\n", desired.APIVersion, dir)
 	must(t, os.WriteFile(filepath.Join(dir, "policy.yaml"), []byte(policy), 0o644))
 	t.Cleanup(func() { _ = unix.Unmount(w.state, unix.MNT_DETACH) }) // what a test has mounted there
 	t.Cleanup(w.cleanUp)
@@ -357,7 +356,7 @@ func (w *world) record(name string) *actual.Record {
 
 // process opens one process of a sandbox, verified with its record, nil if
 // there is none.
-func (w *world) process(name, what string) *actual.Process {
+func (w *world) process(name, what string) *process.Handle {
 	w.t.Helper()
 	rec := w.record(name)
 	if rec == nil {
@@ -370,8 +369,8 @@ func (w *world) process(name, what string) *actual.Process {
 	if id == nil {
 		return nil
 	}
-	p, err := actual.Open(*id)
-	if errors.Is(err, actual.ErrGone) {
+	p, err := process.Open(*id)
+	if errors.Is(err, process.ErrGone) {
 		return nil
 	}
 	must(w.t, err)
@@ -379,7 +378,7 @@ func (w *world) process(name, what string) *actual.Process {
 }
 
 // twin is both processes of a sandbox.
-type twin struct{ sentry, gofer actual.Identity }
+type twin struct{ sentry, gofer process.Identity }
 
 // twins are the processes of all sandboxes that run.
 func (w *world) twins() map[string]twin {
@@ -395,9 +394,9 @@ func (w *world) twins() map[string]twin {
 	return out
 }
 
-func alive(id *actual.Identity) bool {
-	live, _ := actual.LivenessOf(id)
-	return live == actual.Alive
+func alive(id *process.Identity) bool {
+	live, _ := process.LivenessOf(id)
+	return live == process.Alive
 }
 
 // converged is nil if what runs is what the directory says, and nothing waits.
@@ -419,10 +418,14 @@ func (w *world) asManifests() error {
 		b, err := os.ReadFile(f)
 		must(w.t, err)
 		docs, problems := desired.Decode(f, b)
-		if len(docs) != 1 || len(problems) > 0 {
+		if len(docs) == 0 || len(problems) > 0 {
 			w.t.Fatalf("%s is no manifest: %v", f, problems)
 		}
-		want[docs[0].Name] = desired.Hash(docs[0].Sandbox)
+		for i := range docs {
+			if docs[i].Sandbox != nil { // and no document that others refer to
+				want[docs[i].Name] = desired.Hash(docs[i].Sandbox)
+			}
+		}
 	}
 	list, err := w.store.List()
 	if err != nil {
@@ -503,7 +506,7 @@ func (w *world) settle() {
 }
 
 // send signals a process that was verified, which may have ended.
-func send(t testing.TB, p *actual.Process, sig unix.Signal) {
+func send(t testing.TB, p *process.Handle, sig unix.Signal) {
 	t.Helper()
 	if err := p.Signal(sig); err != nil && !errors.Is(err, unix.ESRCH) {
 		t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 )
 
 // TestStoppedProcess: a sentry or gofer that is stopped holds up nobody but who
@@ -29,7 +29,7 @@ func TestStoppedProcess(t *testing.T) {
 	w.start()
 	w.settle()
 	before := w.twins()
-	var stopped []*actual.Process
+	var stopped []*process.Handle
 	for name, what := range map[string]string{a: "sentry", c: "gofer"} {
 		p := w.process(name, what)
 		send(t, p, unix.SIGSTOP)

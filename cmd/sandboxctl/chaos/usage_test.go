@@ -23,7 +23,8 @@ type usage struct {
 	fds      int // of the daemon, without the two that it has for each sandbox
 	threads  int // of the daemon
 	memory   int // that the daemon has written to, KiB
-	files    int // in the state directory, without those of sandboxes
+	files    int // in the state directory, without those of sandboxes and of stores
+	stores   int // in the stores of images and volumes
 	perFiles int // in the directory of the sandbox that has most
 	mounts   int // of this mount namespace, below the directory of the test
 	groups   int // cgroups more than there are sandboxes
@@ -59,6 +60,8 @@ func (c *chaos) usage(block int) usage {
 		rest, of := strings.CutPrefix(p, c.state+"/sandboxes/")
 		if name, _, below := strings.Cut(rest, "/"); of && below {
 			per[name]++
+		} else if strings.HasPrefix(p, c.state+"/images/") || strings.HasPrefix(p, c.state+"/volumes/") {
+			u.stores++
 		} else if !of {
 			u.files++
 		}
@@ -118,6 +121,8 @@ func (c *chaos) compare(what string, us []usage) {
 		{"threads", func(u usage) int { return u.threads }, 6},
 		{"KiB of memory", func(u usage) int { return u.memory }, 6 << 10},
 		{"files", func(u usage) int { return u.files }, 1},
+		// The store has one image or two, with what is known of each.
+		{"files of stores", func(u usage) int { return u.stores }, 8},
 		// The logs of the attempt before are three files, which a sandbox has or not.
 		{"files of a sandbox", func(u usage) int { return u.perFiles }, 3},
 		{"mounts", func(u usage) int { return u.mounts }, 0},

@@ -3,6 +3,7 @@
 package exit
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -35,4 +36,16 @@ func VerbArgs(cmd *cobra.Command, args []string) error {
 		return Usagef("unknown verb %q; did you mean %q?", args[0], like[0])
 	}
 	return Usagef("unknown verb %q", args[0])
+}
+
+// Format checks what -o was given; nothing stands for the table.
+func Format(output string, formats ...string) error {
+	if output == "" || slices.Contains(formats, output) {
+		return nil
+	}
+	list := strings.Join(formats[:len(formats)-1], ", ")
+	if list != "" {
+		list += " or "
+	}
+	return Usagef("-o: expected %s, got %q", list+formats[len(formats)-1], output)
 }

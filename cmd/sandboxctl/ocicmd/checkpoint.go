@@ -3,9 +3,10 @@
 package ocicmd
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 
-	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/launcher/oci"
 )
 
@@ -25,18 +26,12 @@ func (v *Verbs) checkpointCommand() *cobra.Command {
 		image string
 		leave bool
 	)
-	cmd := &cobra.Command{
-		Use:   "checkpoint ID",
-		Short: "Save the state of a running container",
-		Long: `Save the state of a running container in a directory, which is made if it is not
-there and must not hold a checkpoint. The container ends, unless it is to be left
-running.`,
-		Example: "  sandboxctl oci checkpoint --image-path /srv/web-1 --leave-running web",
-		Args:    exit.Args("ID"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return v.with(func(r *oci.Runtime) error { return r.Checkpoint(cmd.Context(), args[0], image, leave) })
-		},
-	}
+	cmd := v.command("checkpoint ID", "Save the state of a running container",
+		`Save the state of a running container in a directory, which is made if it is not
+there and must not hold a checkpoint. The container is stopped, unless --leave-running
+is given.`,
+		"checkpoint --image-path /srv/web-1 --leave-running web",
+		func(ctx context.Context, r *oci.Runtime, id string) error { return r.Checkpoint(ctx, id, image, leave) })
 	imageFlags(cmd, &image)
 	cmd.Flags().BoolVar(&leave, "leave-running", false, "do not stop the container")
 	cmd.Flags().Int("status-fd", -1, ignored)
@@ -45,19 +40,13 @@ running.`,
 
 func (v *Verbs) restoreCommand() *cobra.Command {
 	c := &createFlags{}
-	cmd := &cobra.Command{
-		Use:   "restore ID",
-		Short: "Create a container and resume it from a checkpoint",
-		Long: `Create a container of a bundle and resume it from a checkpoint, as ` + "`run`" + ` starts
-it afresh. Before anything is created it is checked whether that can work: mounts,
-process and security settings of the bundle, the version of gVisor and the
-features of the processor must be those of the checkpoint.`,
-		Example: "  sandboxctl oci restore --detach --bundle /srv/bundle --image-path /srv/web-1 web",
-		Args:    exit.Args("ID"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return v.with(func(r *oci.Runtime) error { return v.run(cmd.Context(), r, c, args[0]) })
-		},
-	}
+	cmd := v.command("restore ID", "Create a container and resume it from a checkpoint",
+		`Create a container of a bundle and resume it from a checkpoint; `+"`run`"+` starts one
+afresh. Whether that can work is checked first: mounts, process and security
+settings of the bundle, the version of gVisor and the features of the processor
+must be those of the checkpoint.`,
+		"restore --detach --bundle /srv/bundle --image-path /srv/web-1 web",
+		func(ctx context.Context, r *oci.Runtime, id string) error { return v.run(ctx, r, c, id) })
 	c.add(cmd)
 	c.addRun(cmd)
 	imageFlags(cmd, &c.image)

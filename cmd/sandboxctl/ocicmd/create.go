@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"sandboxctl.dev/cmd/sandboxctl/attach"
-	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/launcher/oci"
 	"sandboxctl.dev/launcher/pair"
 )
@@ -85,34 +84,19 @@ func (v *Verbs) createAlone(ctx context.Context, r *oci.Runtime, c *createFlags,
 
 func (v *Verbs) createCommand() *cobra.Command {
 	c := &createFlags{}
-	cmd := &cobra.Command{
-		Use:   "create ID",
-		Short: "Create a container",
-		Long: `Create the container of a bundle: its sandbox and its gofer run, its application
-does not, until ` + "`start`" + `. Its streams lead to those of this command.`,
-		Example: `  sandboxctl oci create --bundle /srv/bundle --pid-file /run/web.pid web`,
-		Args:    exit.Args("ID"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return v.with(func(r *oci.Runtime) error {
-				return v.createAlone(cmd.Context(), r, c, args[0])
-			})
-		},
-	}
+	cmd := v.command("create ID", "Create a container",
+		`Create the container of a bundle: its sandbox and its gofer. `+"`start`"+` starts its
+application. Its streams are connected with those of this command.`,
+		"create --bundle /srv/bundle --pid-file /run/web.pid web",
+		func(ctx context.Context, r *oci.Runtime, id string) error { return v.createAlone(ctx, r, c, id) })
 	c.add(cmd)
 	return cmd
 }
 
 func (v *Verbs) startCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "start ID",
-		Short:   "Start the application of a created container",
-		Long:    "Start the application of a created container. The poststart hooks of its bundle run afterwards, all of them; that one fails is a warning.",
-		Example: "  sandboxctl oci start web",
-		Args:    exit.Args("ID"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return v.with(func(r *oci.Runtime) error { return r.Start(cmd.Context(), args[0]) })
-		},
-	}
+	return v.command("start ID", "Start the application of a created container",
+		"Start the application of a created container, and then run all poststart hooks of its bundle. A hook that fails is a warning.", "start web",
+		func(ctx context.Context, r *oci.Runtime, id string) error { return r.Start(ctx, id) })
 }
 
 // copyStreamsCommand is what attach leaves behind of a create.

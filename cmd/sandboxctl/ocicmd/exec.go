@@ -41,8 +41,8 @@ func (v *Verbs) execWith(e *execFlags) *cobra.Command {
 		Use:   "exec ID COMMAND [ARG...]",
 		Short: "Run one more process in a container",
 		Long: `Run one more process in a container, described by --process or by COMMAND and the
-other flags. With --detach a process of the host waits for it in its place, ends
-with its exit code, and is the one that --pid-file names; without, this one is.`,
+other flags. No process of the host is that process: with --detach another one is
+left behind, which ends with its exit code and whose pid is in --pid-file.`,
 		Example: `  sandboxctl oci exec web ls /
   sandboxctl oci exec --detach --process p.json --pid-file p.pid web`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -67,8 +67,8 @@ with its exit code, and is the one that --pid-file names; without, this one is.`
 	fl.BoolVarP(&e.Detach, "detach", "d", false, "do not wait for its end")
 	fl.BoolVarP(&e.TTY, "tty", "t", false, "give it a terminal")
 	fl.UintSliceVarP(&e.Groups, "additional-gids", "g", nil, "one more group of its user (repeatable)")
-	fl.BoolVar(&e.NoNewPrivs, "no-new-privs", false, "it can gain no privileges")
-	fl.BoolVar(&e.IgnorePaused, "ignore-paused", false, "have it wait for the end of a pause, not fail")
+	fl.BoolVar(&e.NoNewPrivs, "no-new-privs", false, "keep it from gaining privileges (PR_SET_NO_NEW_PRIVS)")
+	fl.BoolVar(&e.IgnorePaused, "ignore-paused", false, "wait for the end of a pause instead of failing")
 	takenStrings(fl, "process-label", "apparmor") // the host's, and nothing of it is there
 	addPreserve(fl, &e.Preserve)
 	return cmd

@@ -77,3 +77,32 @@ func TestParseBytes(t *testing.T) {
 		}
 	}
 }
+
+// A flag that would change nothing is no success.
+func TestUpdateZero(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		args, err string
+	}{
+		{"--memory=0", "--memory: 0 changes nothing"},
+		{"--memory=0k", "--memory: 0 changes nothing"},
+		{"--memory-swap=0", "--memory-swap: 0"},
+		{"--pids-limit=0", "--pids-limit: 0"},
+		{"--cpu-quota=0 --cpu-period=1000", "--cpu-quota: 0"},
+		{"--cpu-share=0", "--cpu-share: 0"},
+		{"--blkio-weight=0", "--blkio-weight: 0"},
+		{"--memory=-1 --pids-limit=-1 --cpu-quota=-1", ""},
+		{"--cpu-idle=0 --cpu-burst=0", ""},
+		{"", ""},
+	} {
+		var u updateFlags
+		fl := pflag.NewFlagSet("update", pflag.ContinueOnError)
+		u.add(fl)
+		if err := fl.Parse(strings.Fields(c.args)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := u.resources(fl); (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%s: %v, expected %q", c.args, err, c.err)
+		}
+	}
+}

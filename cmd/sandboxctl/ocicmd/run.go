@@ -19,18 +19,12 @@ import (
 
 func (v *Verbs) runCommand() *cobra.Command {
 	c := &createFlags{}
-	cmd := &cobra.Command{
-		Use:   "run ID",
-		Short: "Create and start a container, and wait for its end",
-		Long: `Create and start a container, pass signals on to it, end with its exit code and
+	cmd := v.command("run ID", "Create and start a container, and wait for its end",
+		`Create and start a container, pass signals on to it, end with its exit code and
 delete it; with --detach: create and start it.`,
-		Example: `  sandboxctl oci run --bundle /srv/bundle web
+		`run --bundle /srv/bundle web
   sandboxctl oci run --detach --bundle /srv/bundle web`,
-		Args: exit.Args("ID"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return v.with(func(r *oci.Runtime) error { return v.run(cmd.Context(), r, c, args[0]) })
-		},
-	}
+		func(ctx context.Context, r *oci.Runtime, id string) error { return v.run(ctx, r, c, id) })
 	c.add(cmd)
 	c.addRun(cmd)
 	return cmd

@@ -3,6 +3,7 @@
 package ocicmd
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -16,27 +17,30 @@ import (
 
 	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/cmd/sandboxctl/show"
-	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/scalar"
 	"sandboxctl.dev/launcher/oci"
 )
 
-func (v *Verbs) stateCommand() *cobra.Command {
+// command is a verb of one container. do carries it out.
+func (v *Verbs) command(use, short, long, example string, do func(ctx context.Context, r *oci.Runtime, id string) error) *cobra.Command {
 	return &cobra.Command{
-		Use:     "state ID",
-		Short:   "Print the state of a container",
-		Long:    "Print the state of a container as the OCI runtime specification defines it, as JSON.",
-		Example: "  sandboxctl oci state web",
-		Args:    exit.Args("ID"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			return v.with(func(r *oci.Runtime) error {
-				s, err := r.State(args[0])
-				if err != nil {
-					return err
-				}
-				return show.JSON(v.streams.Out, s)
-			})
+		Use: use, Short: short, Long: long, Example: "  sandboxctl oci " + example, Args: exit.Args("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return v.with(func(r *oci.Runtime) error { return do(cmd.Context(), r, args[0]) })
 		},
 	}
+}
+
+func (v *Verbs) stateCommand() *cobra.Command {
+	return v.command("state ID", "Print the state of a container",
+		"Print the state of a container as the OCI runtime specification defines it, as JSON.", "state web",
+		func(_ context.Context, r *oci.Runtime, id string) error {
+			s, err := r.State(id)
+			if err != nil {
+				return err
+			}
+			return show.JSON(v.streams.Out, s)
+		})
 }
 
 func (v *Verbs) listCommand() *cobra.Command {
@@ -100,70 +104,48 @@ func (v *Verbs) killCommand() *cobra.Command {
 				// 0 asks whether there is anything to signal.
 				if args[1] == "0" {
 					sig = 0
-				} else if sig, err = desired.ParseSignal(args[1]); err != nil {
+				} else if sig, err = scalar.ParseSignal(args[1]); err != nil {
 					return exit.Usagef("unknown signal %q", args[1])
 				}
 			}
 			return v.with(func(r *oci.Runtime) error { return r.Kill(cmd.Context(), args[0], sig, all) })
 		},
 	}
-	cmd.Flags().BoolVarP(&all, "all", "a", false, "send it to every process of the container; that there is none is no error")
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "send it to every process of the container; it is no error if there is none")
 	return cmd
 }
 
 func (v *Verbs) deleteCommand() *cobra.Command {
 	var force bool
-	cmd := &cobra.Command{
-		Use:     "delete ID",
-		Short:   "Delete a container",
-		Long:    "Delete a container that has stopped; with --force one that has been created or runs, which is killed. It is proven dead before anything of it is removed.",
-		Example: "  sandboxctl oci delete --force web",
-		Args:    exit.Args("ID"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return v.with(func(r *oci.Runtime) error { return r.Delete(cmd.Context(), args[0], force) })
-		},
-	}
+	cmd := v.command("delete ID", "Delete a container",
+		"Delete a container that has stopped; with --force one that has been created or runs, which is killed. It is proven dead before anything of it is removed.",
+		"delete --force web",
+		func(ctx context.Context, r *oci.Runtime, id string) error { return r.Delete(ctx, id, force) })
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "kill it if it has not stopped")
 	return cmd
 }
 
 func (v *Verbs) waitCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "wait ID",
-		Short:   "Wait for the end of a container",
-		Long:    "Wait until a container ends and print the exit code of its application (128+N if signal N ended it). Any program may have started the container.",
-		Example: "  sandboxctl oci wait web",
-		Args:    exit.Args("ID"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return v.with(func(r *oci.Runtime) error {
-				code, err := r.Wait(cmd.Context(), args[0])
-				if err == nil {
-					fmt.Fprintln(v.streams.Out, code)
-				}
-				return err
-			})
-		},
-	}
+	return v.command("wait ID", "Wait for the end of a container",
+		"Wait until a container ends and print the exit code of its application (128+N if signal N ended it). Any program may have started the container.",
+		"wait web",
+		func(ctx context.Context, r *oci.Runtime, id string) error {
+			code, err := r.Wait(ctx, id)
+			if err == nil {
+				fmt.Fprintln(v.streams.Out, code)
+			}
+			return err
+		})
 }
 
 func (v *Verbs) pauseCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "pause ID", Short: "Stop all processes of a container", Long: "Stop all processes of a container where they are, until `resume`.",
-		Example: "  sandboxctl oci pause web", Args: exit.Args("ID"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return v.with(func(r *oci.Runtime) error { return r.Pause(cmd.Context(), args[0]) })
-		},
-	}
+	return v.command("pause ID", "Pause a container", "Pause all processes of a container, until `resume`.", "pause web",
+		func(ctx context.Context, r *oci.Runtime, id string) error { return r.Pause(ctx, id) })
 }
 
 func (v *Verbs) resumeCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "resume ID", Short: "Resume a paused container", Long: "Resume all processes of a paused container.",
-		Example: "  sandboxctl oci resume web", Args: exit.Args("ID"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return v.with(func(r *oci.Runtime) error { return r.Resume(cmd.Context(), args[0]) })
-		},
-	}
+	return v.command("resume ID", "Resume a paused container", "Resume all processes of a paused container.", "resume web",
+		func(ctx context.Context, r *oci.Runtime, id string) error { return r.Resume(ctx, id) })
 }
 
 func (v *Verbs) psCommand() *cobra.Command {
@@ -209,20 +191,16 @@ func (v *Verbs) eventsCommand() *cobra.Command {
 		stats    bool
 		interval time.Duration
 	)
-	cmd := &cobra.Command{
-		Use:     "events ID",
-		Short:   "Print what a container uses",
-		Long:    "Print what a container uses every --interval as a line of JSON, until it ends; with --stats once.",
-		Example: "  sandboxctl oci events --stats web",
-		Args:    exit.Args("ID"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if interval <= 0 {
-				return exit.Usagef("--interval: expected more than 0, got %s", interval)
-			}
-			return v.with(func(r *oci.Runtime) error {
-				return r.Events(cmd.Context(), args[0], stats, interval, func(e any) error { return show.JSONLine(v.streams.Out, e) })
-			})
-		},
+	cmd := v.command("events ID", "Print what a container uses",
+		"Print what a container uses every --interval as a line of JSON, until it ends; with --stats once.", "events --stats web",
+		func(ctx context.Context, r *oci.Runtime, id string) error {
+			return r.Events(ctx, id, stats, interval, func(e any) error { return show.JSONLine(v.streams.Out, e) })
+		})
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		if interval <= 0 {
+			return exit.Usagef("--interval: expected more than 0, got %s", interval)
+		}
+		return nil
 	}
 	cmd.Flags().BoolVar(&stats, "stats", false, "print once and end")
 	cmd.Flags().DurationVar(&interval, "interval", 5*time.Second, "time between two lines")
@@ -233,8 +211,8 @@ func (v *Verbs) specCommand() *cobra.Command {
 	var bundle string
 	cmd := &cobra.Command{
 		Use:     "spec",
-		Short:   "Write a config.json to begin with",
-		Long:    "Write a config.json for a shell in the directory rootfs into the bundle. One that is there is not written over.",
+		Short:   "Write an example config.json",
+		Long:    "Write an example config.json into the bundle: a shell in the directory rootfs. A file that is there is not overwritten.",
 		Example: "  sandboxctl oci spec --bundle /srv/bundle",
 		Args:    exit.NoArgs,
 		RunE: func(*cobra.Command, []string) error {

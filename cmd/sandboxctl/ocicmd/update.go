@@ -49,7 +49,7 @@ type updateFlags struct {
 
 func (u *updateFlags) add(fl *pflag.FlagSet) {
 	fl.StringVar(&u.memory, "memory", "", "limit of memory, in bytes or as 256Mi (-1: none)")
-	fl.StringVar(&u.reservation, "memory-reservation", "", "memory that is left to it as long as possible")
+	fl.StringVar(&u.reservation, "memory-reservation", "", "memory that the kernel leaves to it for as long as possible")
 	fl.StringVar(&u.swap, "memory-swap", "", "limit of memory and swap together (-1: none)")
 	fl.StringVar(&u.kernelTCP, "kernel-memory-tcp", "", "limit of the kernel's buffers for TCP (cgroup v1)")
 	fl.Int64Var(&u.quota, "cpu-quota", 0, "microseconds of processor time in a period (-1: no limit)")
@@ -67,6 +67,24 @@ func (u *updateFlags) add(fl *pflag.FlagSet) {
 	takenStrings(fl, "kernel-memory")
 }
 
+// zero are the flags whose value 0 changes nothing: clients that write resources as JSON
+// mean by it that a field is not set.
+var zero = []string{
+	"memory", "memory-reservation", "memory-swap", "kernel-memory-tcp", "cpu-quota", "cpu-period", "cpu-share", "cpu-rt-period", "cpu-rt-runtime",
+	"pids-limit", "blkio-weight",
+}
+
+// checkZero refuses those that are given as 0, which would change nothing.
+func checkZero(fl *pflag.FlagSet) error {
+	for _, name := range zero {
+		f := fl.Lookup(name)
+		if n, err := parseBytes(f.Value.String()); f.Changed && err == nil && n == 0 {
+			return exit.Usagef("--%s: 0 changes nothing; leave it out, or give -1 where that is no limit", name)
+		}
+	}
+	return nil
+}
+
 // given is a pointer to what a flag says, nil if it was not given.
 func given[T any](fl *pflag.FlagSet, flag string, value *T) *T {
 	if !fl.Changed(flag) {
@@ -76,6 +94,9 @@ func given[T any](fl *pflag.FlagSet, flag string, value *T) *T {
 }
 
 func (u *updateFlags) resources(fl *pflag.FlagSet) (*specs.LinuxResources, error) {
+	if err := checkZero(fl); err != nil {
+		return nil, err
+	}
 	m := &specs.LinuxMemory{}
 	for _, b := range []struct {
 		flag, text string
@@ -119,11 +140,11 @@ func (v *Verbs) updateCommand() *cobra.Command {
 		Short: "Change the resources of a container",
 		Long: `Change the resources of a container while it lives. The kernel enforces them at
 once; the numbers of processors and the amount of memory that the guest sees
-stay as they were at its start. What is not given stays: --cpu-period alone keeps
-the quota. What can't be had is an error, and then nothing is changed.
+stay as they were at its start. Values that are not given stay as they are:
+--cpu-period alone keeps the quota. If a value can't be set, nothing is changed.
 
 --resources reads them as JSON, in the form of linux.resources, from a file or
-with "-" from standard input; the other flags are not looked at then.`,
+with "-" from standard input; the other flags are ignored then.`,
 		Example: `  sandboxctl oci update --memory 256Mi --pids-limit 100 web
   sandboxctl oci update --cpu-quota 50000 --cpu-period 100000 web
   echo '{"cpu": {"quota": 50000, "period": 100000}}' | sandboxctl oci update -r - web`,

@@ -7,6 +7,7 @@ package programs
 
 import (
 	"context"
+	"path/filepath"
 	"sync"
 
 	"github.com/spf13/pflag"
@@ -46,12 +47,15 @@ func (p *Program) String() string {
 	if p.Err != nil {
 		return "not usable: " + show.Clean(p.Err.Error())
 	}
+	if filepath.Base(p.Path) == companion.ImageName {
+		return p.Path
+	}
 	return "gVisor " + p.GVisor + ", " + p.Path
 }
 
-// Check asks both programs for their versions, at the same time: a sentry takes
+// Check asks the programs for their versions, at the same time: a sentry takes
 // as long to start as everything else together.
-func (p *Flags) Check(ctx context.Context) (sentry, gofer Program) {
+func (p *Flags) Check(ctx context.Context) (sentry, gofer, image Program) {
 	one := func(name, explicit string) (out Program) {
 		if out.Path, out.Err = companion.Find(name, explicit); out.Err == nil {
 			out.GVisor, out.Err = companion.Check(ctx, name, out.Path)
@@ -61,9 +65,10 @@ func (p *Flags) Check(ctx context.Context) (sentry, gofer Program) {
 	var both sync.WaitGroup
 	both.Go(func() { sentry = one(companion.SentryName, p.Sentry) })
 	both.Go(func() { gofer = one(companion.GoferName, p.Gofer) })
+	both.Go(func() { image = one(companion.ImageName, "") })
 	both.Wait()
 	if sentry.Err == nil && gofer.Err == nil {
 		gofer.Err = companion.SameGVisor(sentry.GVisor, gofer.GVisor)
 	}
-	return sentry, gofer
+	return sentry, gofer, image
 }

@@ -56,7 +56,7 @@ func runBlock(t *testing.T, m *machine, doc, block string) {
 	t.Helper()
 	out, err := m.try(fmt.Sprintf("cat >/tmp/block <<'END OF BLOCK'\n%s\nEND OF BLOCK\ncd /src && echo exit | script -qec 'bash -euo pipefail /tmp/block' /dev/null", block), settleDeadline)
 	if err != nil {
-		t.Fatalf("docs/%s:\n%s%v\n%s", doc, block, err, m.explain())
+		t.Fatalf("%s\ndocs/%s:\n%s%v", m.explain(), doc, block, err)
 	}
 	t.Logf("docs/%s: %s\n%s", doc, strings.TrimSpace(block), out)
 }

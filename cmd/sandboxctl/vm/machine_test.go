@@ -103,7 +103,7 @@ func powerOnWith(t *testing.T, kernelArgs string, disks ...*disk) *machine {
 	m.start()
 	t.Cleanup(func() {
 		m.powerOff()
-		if t.Failed() {
+		if qemu, console := tail(out.Name()), tail(m.console); t.Failed() && qemu+console != "" {
 			t.Logf("qemu: %s\nconsole: %s", tail(out.Name()), tail(m.console))
 		}
 	})
@@ -243,12 +243,13 @@ func (m *machine) runWithin(command string, within time.Duration) string {
 	m.t.Helper()
 	out, err := m.try(command, within)
 	if err != nil {
-		m.t.Fatalf("%s: %v\n%s", command, err, m.explain())
+		m.t.Fatalf("%s\n%s: %v", m.explain(), command, err)
 	}
 	return out
 }
 
-// explain is what the machine can tell of a failure.
+// explain is what the machine can tell of a failure. What failed is said after it: of a
+// long output the end is seen first.
 func (m *machine) explain() string {
 	out, err := m.try("sandboxctl get -o wide; sandboxctl events | tail -n 30; sandboxctl doctor; journalctl -b -u sandboxctl --no-pager -o cat | tail -n 60", commandDeadline)
 	return fmt.Sprintf("%s\n%v", out, err)

@@ -65,8 +65,8 @@ func makeRoot() (_ *os.File, err error) {
 	script := `set -euo pipefail
 mkdir "$2"
 tar -C "$2" --numeric-owner -xpf "$1/root.tar"
-install -D -t "$2/usr/local/bin" "$3/sandboxctl" "$3/sandboxctl-gofer" "$3/sandboxctl-sentry"
-install -D -t "$2/src/bin" "$3/sandboxctl" "$3/sandboxctl-gofer" "$3/sandboxctl-sentry"
+install -D -t "$2/usr/local/bin" "$3/sandboxctl" "$3/sandboxctl-gofer" "$3/sandboxctl-image" "$3/sandboxctl-sentry"
+install -D -t "$2/src/bin" "$3/sandboxctl" "$3/sandboxctl-gofer" "$3/sandboxctl-image" "$3/sandboxctl-sentry"
 { echo examples; find . -name testdata -not -path './bin/*'; } | tar -c -T - | tar -x -C "$2/src"
 ` + b.String() + `
 truncate -s 2G "$2.img"

@@ -210,7 +210,7 @@ func (h *powerHost) changeUntilCut() {
 			h.cutOff++
 			break
 		} else if err != nil {
-			h.t.Fatalf("%v\n%s", err, h.m.explain())
+			h.t.Fatalf("%s\n%v", h.m.explain(), err)
 		}
 		h.acknowledged++
 		if err := h.observe(); errors.Is(err, errSilent) {

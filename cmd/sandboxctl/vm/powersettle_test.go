@@ -32,23 +32,24 @@ func (h *powerHost) settle() {
 	texts := h.readManifests()
 	h.m.until("converge", func() error { return h.converged(texts) })
 	h.m.clean(fmt.Sprintf("cut %d", h.cuts))
+	var again []string
 	for name, starts := range h.starts() {
 		p := h.promise(name)
 		if p.completed && p.startsWhenCompleted > 0 && len(starts) != p.startsWhenCompleted {
-			h.t.Errorf("%s had completed and ran again: %d starts, were %d", name, len(starts), p.startsWhenCompleted)
+			again = append(again, fmt.Sprintf("%s had completed and ran again: %d starts, were %d", name, len(starts), p.startsWhenCompleted))
 		}
 		if p.completed {
 			p.startsWhenCompleted = len(starts)
 		}
 	}
-	if h.t.Failed() {
-		h.t.Fatal(h.m.explain())
+	if len(again) > 0 {
+		h.t.Fatalf("%s\n%s", h.m.explain(), strings.Join(again, "\n"))
 	}
 }
 
 // readManifests are the manifests that a boot has found, by name. Each must be
-// one that it may be. One that is damaged, which only happens to a file that was
-// not synced, is put right after a look at what its sandbox does meanwhile.
+// one that it may be. One that is damaged or has nothing in it, which only happens to a
+// file that was not synced, is put right after a look at what its sandbox does meanwhile.
 func (h *powerHost) readManifests() map[string]string {
 	h.t.Helper()
 	texts := map[string]string{}
@@ -65,7 +66,7 @@ func (h *powerHost) readManifests() map[string]string {
 		switch {
 		case !exists && p.texts[""]:
 			p.texts, p.uid = map[string]bool{"": true}, ""
-		case exists && p.texts[text]:
+		case exists && text != "" && p.texts[text]:
 			p.texts = map[string]bool{text: true}
 		case exists && p.texts[anything]:
 			texts[name] = h.mend(name)
@@ -103,7 +104,7 @@ func (h *powerHost) mend(name string) string {
 		p.texts = map[string]bool{text: true}
 	}
 	if err != nil {
-		h.t.Fatalf("mend %s: %v\n%s", name, err, h.m.explain())
+		h.t.Fatalf("%s\nmend %s: %v", h.m.explain(), name, err)
 	}
 	return text
 }

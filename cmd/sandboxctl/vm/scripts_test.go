@@ -70,15 +70,29 @@ type testPackage struct{ dir, run string }
 const scripts = "^TestScript$"
 
 func packages() []testPackage {
-	e2e := testPackage{"cmd/sandboxctl", scripts}
+	all := allPackages()
 	switch os.Getenv("SCRIPTS") {
 	case "":
-		return []testPackage{{"actual", ""}, {"launcher/cgroup", ""}, {"launcher/invariants", ""}, {"launcher", ""}, e2e}
+		return all
 	case "none":
 		return nil
 	default:
-		return []testPackage{e2e}
+		return all[len(all)-1:]
 	}
+}
+
+// allPackages are those with tests of what another kernel, systemd or cgroup v2 may do
+// otherwise, and the scripts. TestClaimsRunHere holds that what the pages name is in them.
+func allPackages() (out []testPackage) {
+	for _, dir := range []string{
+		"actual", "actual/process", "launcher/cgroup", "launcher/hooks", "launcher/hostfs", "launcher/invariants", "launcher/netns",
+		"launcher/pair", "launcher/proc", "launcher/salvage", "launcher",
+	} {
+		out = append(out, testPackage{dir, ""})
+	}
+	// Project quotas of ext4, which other kernels are built without.
+	out = append(out, testPackage{"launcher/projquota", ""}, testPackage{"launcher/volume", "^TestSizeOnDisk$"})
+	return append(out, testPackage{"cmd/sandboxctl", scripts})
 }
 
 // scriptNames are patterns of the scripts to run, in this order.

@@ -52,16 +52,16 @@ systemctl enable --now sandboxctl`)
 		})
 		for name, s := range m.sandboxes() {
 			if s != before[name] {
-				t.Fatalf("after %s: %s is %+v, was %+v\n%s", after, name, s, before[name], m.explain())
+				t.Fatalf("%s\nafter %s: %s is %+v, was %+v", m.explain(), after, name, s, before[name])
 			}
 		}
+		m.limits("service", before["service"])
 		m.clean(after)
 	}
 	same("start")
 	if out := m.run("uname -r; sandboxctl doctor"); strings.HasPrefix(out, "6.1.") && !strings.Contains(out, "by its start time only") {
 		t.Errorf("before Linux 6.9 doctor says:\n%s", out)
 	}
-	m.limits("service")
 	m.run("systemctl stop sandboxctl")
 	for name, s := range m.sandboxes() {
 		if s != before[name] {
@@ -81,10 +81,9 @@ done`)
 	// systemd sets the cgroups of all units anew, ours are none of them.
 	m.run("systemctl daemon-reload")
 	same("daemon-reload")
-	m.limits("service")
 	m.run(`set -e
 cd /usr/local/bin
-for f in sandboxctl sandboxctl-gofer sandboxctl-sentry; do cp $f .$f.new; printf upgraded >>.$f.new; mv .$f.new $f; done
+for f in sandboxctl sandboxctl-gofer sandboxctl-image sandboxctl-sentry; do cp $f .$f.new; printf upgraded >>.$f.new; mv .$f.new $f; done
 systemctl restart sandboxctl
 tail -c 8 /proc/$(systemctl show -P MainPID sandboxctl)/exe | grep -q upgraded`)
 	same("upgrade")
@@ -109,7 +108,7 @@ systemctl daemon-reload`)
 	for _, name := range []string{"service", "polite"} {
 		a, b := after[name], before[name]
 		if a.LastTermination.Reason != "HostRebooted" || a.UID != b.UID || a.RestartCount != b.RestartCount+1 || a.Failures != 0 {
-			t.Errorf("after the reboot %s is %+v, was %+v\n%s", name, a, b, m.explain())
+			t.Errorf("%s\nafter the reboot %s is %+v, was %+v", m.explain(), name, a, b)
 		}
 	}
 	if after["job"].Phase != "Completed" || after["job"].RestartCount != 0 {
@@ -121,7 +120,7 @@ systemctl daemon-reload`)
 		}
 	}
 	m.clean("reboot")
-	m.limits("service")
+	m.limits("service", after["service"])
 	m.outOfMemory("service")
 	m.runWithin("sandboxctl delete service polite job && { sandboxctl approve || :; } && sandboxctl wait service polite job --for=delete --timeout 4m", settleDeadline)
 	m.clean("delete")
@@ -221,7 +220,7 @@ func (m *machine) until(what string, look func() error) {
 			return
 		}
 		if time.Now().After(deadline) {
-			m.t.Fatalf("%s: not within %s: %v\n%s", what, settleDeadline, err, m.explain())
+			m.t.Fatalf("%s\n%s: not within %s: %v", m.explain(), what, settleDeadline, err)
 		}
 	}
 }
@@ -242,9 +241,8 @@ func (m *machine) clean(after string) {
 
 // limits checks that the limits of a sandbox are those of its cgroup, and that
 // both processes are in it and in no unit of systemd's.
-func (m *machine) limits(name string) {
+func (m *machine) limits(name string, s sandbox) {
 	m.t.Helper()
-	s := m.sandboxes()[name]
 	out := m.run(fmt.Sprintf(`set -e
 test "$(cat /proc/%[1]d/cgroup)" = "$(cat /proc/%[2]d/cgroup)"
 cd /sys/fs/cgroup$(cut -d: -f3 /proc/%[1]d/cgroup)

@@ -41,7 +41,7 @@ func (r report) add(subject, format string, a ...any) {
 	}
 }
 
-// result words the outcome of an attempt.
+// result describes the outcome of an attempt.
 func result(err error) string {
 	if err == nil {
 		return "yes"

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package desired
+
+import (
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+
+	"sandboxctl.dev/desired/envfile"
+	"sandboxctl.dev/desired/yamldoc"
+)
+
+// maxEnvFrom bounds the files of each of env and envFrom: they are opened at a start.
+const maxEnvFrom = 50
+
+func (v *Validator) env(s *Sandbox) {
+	v.envFrom(s.Spec.EnvFrom)
+	if n := slices.Collect(filesOf(s.Spec.Env)); len(n) > maxEnvFrom {
+		v.Add("spec.env", "expected at most %d values of files, got %d; use envFrom", maxEnvFrom, len(n))
+		return
+	}
+	seen := map[string]bool{}
+	for i, e := range s.Spec.Env {
+		at := fmt.Sprintf("spec.env[%d]", i)
+		switch {
+		case !envfile.ValidName(e.Name):
+			v.Add(at+".name", "expected the name of an environment variable (%s), got %q", envfile.NameRule, yamldoc.Clip(e.Name))
+		case seen[e.Name]:
+			v.Add(at+".name", "%s is given twice; remove one of them", e.Name)
+		}
+		seen[e.Name] = true
+		v.noNUL(at+".value", e.Value)
+		if e.ValueFrom == nil {
+			continue
+		}
+		if e.Value != "" {
+			v.Add(at+".valueFrom", "expected value or valueFrom, got both; remove one of them")
+		}
+		v.envSource(at+".valueFrom", s, e.ValueFrom)
+	}
+}
+
+// filesOf are the variables that have their values from files and documents, by index.
+func filesOf(env []EnvVar) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for i := range env {
+			if env[i].ReadAtStart() && !yield(i) {
+				return
+			}
+		}
+	}
+}
+
+// given counts what is set.
+func given(set ...bool) (n int) {
+	for _, s := range set {
+		if s {
+			n++
+		}
+	}
+	return n
+}
+
+// keyRef is the value of a document that a variable has, and the name of the field.
+func (s *EnvSource) keyRef() (field string, ref *KeyRef) {
+	if s.Config != nil {
+		return "config", s.Config
+	}
+	return "secret", s.Secret
+}
+
+func (v *Validator) envSource(at string, s *Sandbox, from *EnvSource) {
+	switch {
+	case given(from.Field != "", from.File != "", from.Config != nil, from.Secret != nil) == 0:
+		v.missing(at+".field", "a field of the manifest such as metadata.name; or file, the path of a file with the value; or config or secret, a document and a key")
+	case given(from.Field != "", from.File != "", from.Config != nil, from.Secret != nil) > 1:
+		v.Add(at, "expected one of field, file, config, secret, got several; remove all but one")
+	case from.File != "":
+		v.HostPath(at+".file", from.File)
+		v.OneOf(at+".onChange", from.OnChange, OnChangeRestart, OnChangeIgnore)
+	case from.Field == "":
+		kind, key := from.keyRef()
+		v.keyRef(at+"."+kind, key)
+		v.OneOf(at+".onChange", from.OnChange, OnChangeRestart, OnChangeIgnore)
+		if from.Optional {
+			v.Add(at+".optional", "belongs into %s, beside name and key", kind)
+		}
+	default:
+		if _, err := ownField(s, from.Field); err != nil {
+			v.Add(at+".field", "%v", err)
+		}
+		if from.Optional || from.OnChange != "" {
+			v.Add(at, "optional and onChange are for other sources, a field is always there")
+		}
+	}
+}
+
+func (v *Validator) envFrom(list []EnvFrom) {
+	if len(list) > maxEnvFrom {
+		v.Add("spec.envFrom", "expected at most %d sources, got %d", maxEnvFrom, len(list))
+		return
+	}
+	for i, f := range list {
+		at := fmt.Sprintf("spec.envFrom[%d]", i)
+		switch n := given(f.File != "", f.Config != nil, f.Secret != nil); {
+		case n == 0:
+			v.missing(at+".file", "the absolute path of an environment file; or config or secret, the name of a document")
+		case n > 1:
+			v.Add(at, "expected one of file, config, secret, got several; make them items of their own")
+		case f.File != "":
+			v.HostPath(at+".file", f.File)
+			v.OneOf(at+".format", f.Format, FormatDotenv, FormatRaw)
+		case f.Format != "":
+			v.Add(at+".format", "is for a file: the values of a document have keys")
+		case f.Config != nil:
+			v.name(at+".config.name", f.Config.Name)
+		default:
+			v.name(at+".secret.name", f.Secret.Name)
+		}
+		if f.Prefix != "" && !envfile.ValidName(f.Prefix) {
+			v.Add(at+".prefix", "expected the beginning of names of environment variables (%s), got %q", envfile.NameRule, yamldoc.Clip(f.Prefix))
+		}
+		v.OneOf(at+".onChange", f.OnChange, OnChangeRestart, OnChangeIgnore)
+	}
+}
+
+// ownFields are what EnvSource.Field may name, as errors show it.
+var ownFields = []string{"metadata.name", "metadata.labels['NAME']", "metadata.annotations['NAME']", "spec.hostname"}
+
+// OwnField is the value of a field that a valid manifest names in EnvSource.Field.
+func OwnField(s *Sandbox, field string) string {
+	value, err := ownField(s, field)
+	if err != nil {
+		return "" // Validate has refused it
+	}
+	return value
+}
+
+func ownField(s *Sandbox, field string) (string, error) {
+	switch field {
+	case "metadata.name":
+		return s.Metadata.Name, nil
+	case "spec.hostname":
+		return s.Spec.Hostname, nil
+	}
+	for path, words := range map[string]map[string]string{"metadata.labels": s.Metadata.Labels, "metadata.annotations": s.Metadata.Annotations} {
+		key, ok := keyOf(field, path)
+		if !ok {
+			continue
+		}
+		if value, ok := words[key]; ok {
+			return value, nil
+		}
+		msg := fmt.Sprintf("%s has no %q", path, yamldoc.Clip(key))
+		if n := yamldoc.Nearest(key, slices.Sorted(maps.Keys(words))); n != "" {
+			msg += fmt.Sprintf("; did you mean %q?", n)
+		}
+		return "", fmt.Errorf("%s", msg)
+	}
+	msg := fmt.Sprintf("expected one of %s, got %q", strings.Join(ownFields, ", "), yamldoc.Clip(field))
+	if n := yamldoc.Nearest(field, ownFields); n != "" {
+		msg += fmt.Sprintf("; did you mean %q?", n)
+	}
+	return "", fmt.Errorf("%s", msg)
+}
+
+// keyOf is KEY of PATH['KEY'], as Kubernetes writes it.
+func keyOf(field, path string) (string, bool) {
+	rest, ok := strings.CutPrefix(field, path+"['")
+	if !ok {
+		return "", false
+	}
+	return strings.CutSuffix(rest, "']")
+}
+
+// ReadAtStart says whether a variable has its value from a file or a document.
+func (e *EnvVar) ReadAtStart() bool {
+	f := e.ValueFrom
+	return f != nil && (f.File != "" || f.Config != nil || f.Secret != nil)
+}
+
+// withFields is a spec in which variables that come from fields have their values:
+// what a sandbox has of its own labels is a part of what it is.
+func withFields(s *Sandbox) Spec {
+	spec := s.Spec
+	if !slices.ContainsFunc(spec.Env, func(e EnvVar) bool { return e.ValueFrom != nil && e.ValueFrom.Field != "" }) {
+		return spec
+	}
+	spec.Env = slices.Clone(spec.Env)
+	for i := range spec.Env {
+		if e := &spec.Env[i]; e.ValueFrom != nil && e.ValueFrom.Field != "" {
+			e.Value = OwnField(s, e.ValueFrom.Field)
+		}
+	}
+	return spec
+}

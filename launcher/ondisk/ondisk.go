@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package ondisk keeps what sandboxes may write to the disk of the state directory (emptyDir
+// volumes, overlays) within the room that there is. Each has a size; what all of them may
+// still write must fit when one is started, so that no guest fills the disk that records
+// and logs are on.
+package ondisk
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/operation"
+	"sandboxctl.dev/actual/process"
+	"sandboxctl.dev/launcher/procfs"
+)
+
+// Ledger knows what is promised to sandboxes whose records do not say it yet: two that
+// start at once are not promised the same room. The zero value is ready.
+type Ledger struct {
+	mu       sync.Mutex
+	starting map[string]int64
+}
+
+// Promise says whether there is room for what a sandbox may write. Until kept is called,
+// when its record says so or its start has failed, others count with it.
+func (l *Ledger) Promise(store *actual.Store, name string, places []actual.OnDisk) (kept func(), err error) {
+	if len(places) == 0 {
+		return func() {}, nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// The records first: a sandbox that ends meanwhile counts twice, and none is missed.
+	list, err := store.List()
+	if err != nil {
+		return nil, err
+	}
+	others := Left(list.Records, name)
+	for other, size := range l.starting {
+		if other != name {
+			others += size
+		}
+	}
+	disk, err := store.Disk()
+	if err != nil {
+		return nil, err
+	}
+	asked := sum(places)
+	if err := fits(disk, others, asked); err != nil {
+		return nil, err
+	}
+	if l.starting == nil {
+		l.starting = map[string]int64{}
+	}
+	l.starting[name] = asked
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.starting, name)
+	}, nil
+}
+
+// fits says why there is no room for what is asked for, nil if there is.
+func fits(disk actual.Disk, others, asked int64) error {
+	if disk.Total == 0 {
+		return nil // a filesystem that does not count
+	}
+	free := int64(disk.Free) - int64(disk.LeastFreeForLogs())
+	if left := free - others; asked <= left {
+		return nil
+	}
+	return operation.Precondition(fmt.Errorf("no room for what it may write to the disk of the state directory (emptyDir, overlay: disk): it asks for %s, %s are free beside what is kept for logs, and other sandboxes may still write %s; ask for less, or make room",
+		round(asked), round(max(free, 0)), round(others)))
+}
+
+// round is an amount for people, in whole mebibytes.
+func round(n int64) string { return fmt.Sprintf("%dMi", n>>20) }
+
+func sum(places []actual.OnDisk) (n int64) {
+	for _, p := range places {
+		n += p.Size
+	}
+	return n
+}
+
+// Left is how much the sandboxes of records may still write, but for one of a name.
+func Left(records []*actual.Record, but string) (n int64) {
+	for _, r := range records {
+		if r.Name != but {
+			n += left(r)
+		}
+	}
+	return n
+}
+
+// left: what can't be seen counts as not written.
+func left(r *actual.Record) (n int64) {
+	used, err := Used(r)
+	if errors.Is(err, process.ErrGone) {
+		return 0 // and the files with it
+	}
+	for i, p := range r.OnDisk {
+		if err == nil {
+			p.Size -= min(used[i], p.Size)
+		}
+		n += p.Size
+	}
+	return n
+}
+
+// Used is how much a sandbox has written to each place: process.ErrGone if it is over.
+func Used(r *actual.Record) ([]int64, error) {
+	if len(r.OnDisk) == 0 {
+		return nil, nil
+	}
+	if r.Sentry == nil {
+		return nil, process.ErrGone
+	}
+	sentry, err := process.Open(*r.Sentry)
+	if err != nil {
+		return nil, err
+	}
+	defer sentry.Close()
+	out := make([]int64, len(r.OnDisk))
+	for i, p := range r.OnDisk {
+		var st unix.Stat_t
+		name := procfs.Path(r.Sentry.PID, fmt.Sprintf("fd/%d", p.FD))
+		if err := unix.Stat(name, &st); err != nil {
+			return nil, fmt.Errorf("look at %s: %w", name, err)
+		}
+		out[i] = st.Blocks * 512
+	}
+	if sentry.Alive() != process.Alive {
+		return nil, process.ErrGone // the number may be another process's by now
+	}
+	return out, nil
+}

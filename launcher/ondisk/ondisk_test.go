@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ondisk
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/operation"
+	"sandboxctl.dev/actual/process"
+)
+
+const mib = 1 << 20
+
+func store(t *testing.T) *actual.Store {
+	t.Helper()
+	s, err := actual.OpenStore(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// self is this process, as the sentry of a record.
+func self(t *testing.T) *process.Identity {
+	t.Helper()
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	id, err := process.Identify(fd, os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &id
+}
+
+// What sandboxes may still write is what they were promised, without what they have
+// written. One whose sentry is gone writes nothing more, and of one that can't be seen all
+// counts.
+func TestLeft(t *testing.T) {
+	t.Parallel()
+	f, err := os.Create(t.TempDir() + "/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Fallocate(int(f.Fd()), 0, 0, 3*mib); err != nil {
+		t.Fatal(err)
+	}
+	fd := int(f.Fd())
+	dead := *self(t)
+	dead.StartTime++
+	dead.Inode++
+	of := func(name string, sentry *process.Identity, places ...actual.OnDisk) *actual.Record {
+		return &actual.Record{Name: name, Sentry: sentry, OnDisk: places}
+	}
+	for name, c := range map[string]struct {
+		records []*actual.Record
+		want    int64
+	}{
+		"none":           {nil, 0},
+		"not asked":      {[]*actual.Record{of("a", self(t))}, 0},
+		"some written":   {[]*actual.Record{of("a", self(t), actual.OnDisk{Size: 10 * mib, FD: fd})}, 7 * mib},
+		"all written":    {[]*actual.Record{of("a", self(t), actual.OnDisk{Size: 2 * mib, FD: fd})}, 0},
+		"two places":     {[]*actual.Record{of("a", self(t), actual.OnDisk{Size: 2 * mib, FD: fd}, actual.OnDisk{Size: 4 * mib, FD: fd})}, mib},
+		"two sandboxes":  {[]*actual.Record{of("a", self(t), actual.OnDisk{Size: 5 * mib, FD: fd}), of("b", self(t), actual.OnDisk{Size: 4 * mib, FD: fd})}, 3 * mib},
+		"itself":         {[]*actual.Record{of("me", self(t), actual.OnDisk{Size: 5 * mib, FD: fd})}, 0},
+		"ended":          {[]*actual.Record{of("a", &dead, actual.OnDisk{Size: 5 * mib, FD: fd}), of("b", nil, actual.OnDisk{Size: 5 * mib, FD: fd})}, 0},
+		"not to be seen": {[]*actual.Record{of("a", self(t), actual.OnDisk{Size: 5 * mib, FD: 1 << 20})}, 5 * mib},
+	} {
+		if got := Left(c.records, "me"); got != c.want {
+			t.Errorf("%s: %d, expected %d", name, got, c.want)
+		}
+	}
+}
+
+// What is asked for must fit beside what is kept for logs and what others may write.
+func TestFits(t *testing.T) {
+	t.Parallel()
+	disk := actual.Disk{Total: 2000 * mib, Free: 600 * mib} // 100 of it are kept for logs
+	for _, c := range []struct {
+		disk          actual.Disk
+		others, asked int64
+		want          string
+	}{
+		{disk, 0, 500 * mib, ""},
+		{disk, 0, 501 * mib, "it asks for 501Mi, 500Mi are free beside what is kept for logs, and other sandboxes may still write 0Mi"},
+		{disk, 400 * mib, 100 * mib, ""},
+		{disk, 400 * mib, 101 * mib, "other sandboxes may still write 400Mi"},
+		{disk, 900 * mib, mib, "500Mi are free"},
+		{actual.Disk{Total: 2000 * mib, Free: 50 * mib}, 0, mib, "0Mi are free"},
+		{actual.Disk{}, 0, 500 * mib, ""}, // a filesystem that does not count
+	} {
+		err := fits(c.disk, c.others, c.asked)
+		if (err == nil) != (c.want == "") || err != nil && (!strings.Contains(err.Error(), c.want) || !operation.PreconditionFailed(err)) {
+			t.Errorf("%+v: %v, expected %q", c, err, c.want)
+		}
+	}
+}
+
+// Sandboxes that start at once are not promised the same room, and what one was promised
+// is free again when it is over.
+func TestPromiseTogether(t *testing.T) {
+	t.Parallel()
+	s := store(t)
+	disk, err := s.Disk()
+	if err != nil {
+		t.Fatal(err)
+	}
+	third := []actual.OnDisk{{Size: int64(disk.Free-disk.LeastFreeForLogs()) / 5 * 2}}
+	var l Ledger
+	var promised, refused atomic.Int32
+	var wg sync.WaitGroup
+	kept := make(chan func(), 9)
+	for i := range 9 {
+		wg.Go(func() {
+			done, err := l.Promise(s, string(rune('a'+i)), third)
+			if err != nil {
+				refused.Add(1)
+				return
+			}
+			promised.Add(1)
+			kept <- done
+		})
+	}
+	wg.Wait()
+	if promised.Load() != 2 || refused.Load() != 7 {
+		t.Errorf("%d were promised two fifths of the room, %d refused", promised.Load(), refused.Load())
+	}
+	if _, err := l.Promise(s, "none", nil); err != nil {
+		t.Errorf("what writes nothing there is refused: %v", err)
+	}
+	close(kept)
+	for done := range kept {
+		done()
+	}
+	if done, err := l.Promise(s, "z", third); err != nil {
+		t.Error(err)
+	} else {
+		done()
+	}
+	if _, err := Used(&actual.Record{OnDisk: third}); !errors.Is(err, process.ErrGone) {
+		t.Errorf("without a sentry: %v", err)
+	}
+}
