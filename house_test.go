@@ -144,6 +144,8 @@ func TestDirections(t *testing.T) {
 		"./launcher/image/packer": `^sandboxctl\.dev/(launcher/image/packer|actual/dirfd)$|^golang\.org/x/sys/`,
 		"./launcher/image/source": `^sandboxctl\.dev/(launcher/image/(source|compression)|desired/imageref|actual/dirfd)$|^golang\.org/x/|^github\.com/(google/go-containerregistry/pkg/|klauspost/compress|docker/|opencontainers/(go-digest|image-spec)|sirupsen/logrus$)`,
 		"./launcher/netns":        `^sandboxctl\.dev/(launcher/(netns|wire)|actual/(crashpoint|operation)$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
+		"./launcher/addresses":    `^sandboxctl\.dev/launcher/addresses$`,
+		"./launcher/links":        `^sandboxctl\.dev/(launcher/(links|netns|wire)|actual/(crashpoint|operation)$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
 		"./launcher":              `^sandboxctl\.dev/(launcher|desired|actual|gofer)` + libraries,
 		// It looks, and can't start or signal anybody by itself but through these.
 		"./launcher/invariants": `^sandboxctl\.dev/(launcher|desired|actual|gofer)|^github\.com/erofs/go-erofs` + libraries,

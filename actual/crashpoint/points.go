@@ -166,6 +166,12 @@ const (
 	VolumeMeta Point = "volume-meta"
 	// VolumeTrash moves a volume into the trash (launcher/volume/remove.go).
 	VolumeTrash Point = "volume-trash"
+	// LinkAdd makes the link of a sandbox to a network (launcher/links/attach.go).
+	LinkAdd Point = "link-add"
+	// LinkHost sets up the host's end of a link (launcher/links/attach.go).
+	LinkHost Point = "link-host"
+	// LinkGuest sets up the sandbox's end of a link (launcher/links/attach.go).
+	LinkGuest Point = "link-guest"
 	// NetworkTake has the kernel no longer serve an address of an interface that is
 	// passed through (launcher/netns/config.go).
 	NetworkTake Point = "network-take"

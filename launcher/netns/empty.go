@@ -24,13 +24,13 @@ func Empty() (_ *Namespace, err error) {
 	empty.Lock()
 	defer empty.Unlock()
 	if empty.n == nil {
-		empty.n, err = newNamespace()
+		empty.n, err = New()
 	}
 	return empty.n, err
 }
 
-// newNamespace makes a namespace. No interface of it is up.
-func newNamespace() (*Namespace, error) {
+// New makes a namespace. No interface of it is up.
+func New() (*Namespace, error) {
 	var f *os.File
 	err := elsewhere(
 		func() error { return unix.Unshare(unix.CLONE_NEWNET) },

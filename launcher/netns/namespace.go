@@ -101,6 +101,18 @@ func (n *Namespace) Inode() (uint64, error) {
 // current is the namespace of the calling thread.
 const current = "/proc/thread-self/ns/net"
 
+// File opens the file that stands for the namespace in calls of netlink.
+func (n *Namespace) File() (f *os.File, err error) {
+	err = n.Do(func() error {
+		f, err = os.Open(current)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace: %w", err)
+	}
+	return f, nil
+}
+
 // IsOwn says whether it is the namespace of this program.
 func (n *Namespace) IsOwn() (bool, error) {
 	var own unix.Stat_t

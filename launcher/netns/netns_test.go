@@ -27,7 +27,7 @@ import (
 func testNamespace(t *testing.T) *Namespace {
 	t.Helper()
 	hosttest.NeedsRoot(t, "making a network namespace needs root")
-	n, err := newNamespace()
+	n, err := New()
 	if err != nil {
 		t.Fatal(err)
 	}
