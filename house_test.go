@@ -146,7 +146,9 @@ func TestDirections(t *testing.T) {
 		"./launcher/netns":        `^sandboxctl\.dev/(launcher/(netns|wire)|actual/(crashpoint|operation)$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
 		"./launcher/addresses":    `^sandboxctl\.dev/launcher/addresses$`,
 		"./launcher/links":        `^sandboxctl\.dev/(launcher/(links|netns|wire)|actual/(crashpoint|operation)$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
-		"./launcher":              `^sandboxctl\.dev/(launcher|desired|actual|gofer)` + libraries,
+		// Rules know no sandbox but what they are given of it.
+		"./launcher/firewall": `^sandboxctl\.dev/launcher/firewall$|^golang\.org/x/(sys|net|sync)/|^github\.com/(google/nftables|mdlayher/|vishvananda/)`,
+		"./launcher":          `^sandboxctl\.dev/(launcher|desired|actual|gofer)` + libraries,
 		// It looks, and can't start or signal anybody by itself but through these.
 		"./launcher/invariants": `^sandboxctl\.dev/(launcher|desired|actual|gofer)|^github\.com/erofs/go-erofs` + libraries,
 		"./cmd/sandboxctl":      `.`,

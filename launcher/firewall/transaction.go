@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package firewall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+)
+
+// Namespace is a network namespace, entered to call fn; *netns.Namespace is one.
+type Namespace interface {
+	Do(fn func() error) error
+}
+
+// own is the namespace of this process.
+type own struct{}
+
+func (own) Do(fn func() error) error { return fn() }
+
+// Table is the table of a namespace. All methods can be called at the same time.
+type Table struct {
+	ns    Namespace
+	table *nftables.Table
+
+	// mu is held while the table is changed, so that who looks at it sees no change of
+	// ours half way.
+	mu      sync.Mutex
+	learned memory
+	// installed is what the table has been made of, and print what it looked like
+	// afterwards; nil and zero before the first Install.
+	installed *program
+	print     fingerprint
+}
+
+// layout is the name of a chain that says how the table is made. A table without it is of
+// another version: its sets may have other keys, and are replaced.
+const layout = "layout_1"
+
+// Open is the table of a namespace, nil for that of this process. It need not be there.
+func Open(ns Namespace, name string) (*Table, error) {
+	if !label.MatchString(name) {
+		return nil, fmt.Errorf("firewall: %q is no name of a table", name)
+	}
+	if ns == nil {
+		ns = own{}
+	}
+	return &Table{ns: ns, table: &nftables.Table{Name: name, Family: nftables.TableFamilyINet}, learned: memory{}}, nil
+}
+
+// Limits of an exchange with the kernel. It answers at once; the time is for a host that
+// has none.
+const (
+	exchangeTime = 30 * time.Second
+	bufferSize   = 16 << 20
+)
+
+// connection is for one exchange: a socket that stays open would be one more thing to find
+// broken.
+func connection() (*nftables.Conn, error) {
+	return nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error {
+		// A transaction is one message, and each of its parts is answered. Who is not
+		// root over the host has smaller buffers; then a large ruleset fails, and says so.
+		_, _ = c.SetWriteBuffer(bufferSize), c.SetReadBuffer(bufferSize)
+		return c.SetDeadline(time.Now().Add(exchangeTime))
+	}))
+}
+
+// Install makes the table what the ruleset says, in one transaction: every packet sees the
+// rules of before or those of after. On an error the table is as before. Counters, and
+// addresses that were learned for rules that stay, are kept.
+func (t *Table) Install(ctx context.Context, r *Ruleset) error {
+	p, err := compile(r)
+	if err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	err = t.ns.Do(func() error {
+		var err error
+		// Another program can change our table, or any other one, at the same time. If it
+		// did, we don't know whether what we see is what we made.
+		for range 3 {
+			var before uint32
+			if before, err = generation(); err != nil {
+				return err
+			}
+			if err = t.replace(p); err != nil {
+				return err
+			}
+			if t.print, err = look(t.table.Name, kept(p)); err != nil || t.print.generation == before+1 {
+				return err
+			}
+			t.print = fingerprint{}
+		}
+		return nil
+	})
+	if err != nil {
+		return explain(err)
+	}
+	t.installed = p
+	t.learned.forget(p.learned)
+	return nil
+}
+
+// kept are the sets of a program whose elements change between installs.
+func kept(p *program) map[string]bool {
+	out := map[string]bool{}
+	for _, s := range p.sets {
+		out[s.Name] = s.kept
+	}
+	return out
+}
+
+// replace changes what is there into a program; if that fails, for what is there can't be
+// changed into it, all is made anew.
+func (t *Table) replace(p *program) error {
+	there, err := t.look()
+	if err != nil {
+		return err
+	}
+	first := t.transaction(p, there)
+	if first == nil || !there.table {
+		return first
+	}
+	counts, err := t.counts()
+	if err != nil {
+		return errors.Join(first, err)
+	}
+	if err := t.transaction(p, &present{table: true, foreign: true, counts: counts}); err != nil {
+		return errors.Join(first, err)
+	}
+	return nil
+}
+
+// present is what the kernel has of the table.
+type present struct {
+	table, foreign bool
+	chains         map[string]bool
+	sets           map[string]bool
+	counters       map[string]bool
+	// counts are what counters begin with that are made anew.
+	counts map[string]*nftables.CounterObj
+}
+
+func (t *Table) look() (*present, error) {
+	there := &present{chains: map[string]bool{}, sets: map[string]bool{}, counters: map[string]bool{}}
+	c, err := connection()
+	if err != nil {
+		return nil, err
+	}
+	tables, err := c.ListTablesOfFamily(t.table.Family)
+	if err != nil {
+		return nil, fmt.Errorf("list tables: %w", err)
+	}
+	for _, table := range tables {
+		there.table = there.table || table.Name == t.table.Name
+	}
+	if !there.table {
+		return there, nil
+	}
+	chains, err := c.ListChainsOfTableFamily(t.table.Family)
+	if err != nil {
+		return nil, fmt.Errorf("list chains: %w", err)
+	}
+	for _, chain := range chains {
+		if chain.Table.Name == t.table.Name {
+			there.chains[chain.Name] = true
+		}
+	}
+	there.foreign = !there.chains[layout]
+	sets, err := c.GetSets(t.table)
+	if err != nil {
+		there.foreign = true // of a type that we would never have made
+	}
+	for _, s := range sets {
+		there.sets[s.Name] = true
+	}
+	there.counts, err = t.counts()
+	for name := range there.counts {
+		there.counters[name] = true
+	}
+	return there, err
+}
+
+// transaction sends the changes from what is there to a program.
+func (t *Table) transaction(p *program, there *present) error {
+	c, err := connection()
+	if err != nil {
+		return err
+	}
+	if there.table && there.foreign {
+		c.AddTable(t.table) // so that it is there for certain
+		c.DelTable(t.table)
+		there = &present{counts: there.counts}
+	}
+	c.AddTable(t.table)
+	c.AddChain(&nftables.Chain{Name: layout, Table: t.table})
+	if there.table {
+		c.FlushTable(t.table)
+		for name := range there.sets {
+			// What maps lead to is in use until they are empty.
+			if s, ours := p.byName[name]; !ours || !s.kept {
+				c.FlushSet(&nftables.Set{Table: t.table, Name: name})
+			}
+		}
+	}
+	t.remove(c, p, there)
+	for _, name := range p.counters {
+		obj := &nftables.CounterObj{Table: t.table, Name: name}
+		if old := there.counts[name]; old != nil && !there.counters[name] {
+			obj.Bytes, obj.Packets = old.Bytes, old.Packets
+		}
+		c.AddObj(obj)
+	}
+	for _, ch := range p.chains {
+		t.addChain(c, ch)
+	}
+	for i, s := range p.sets {
+		if err := t.addSet(c, s, uint32(i+1), there); err != nil {
+			return err
+		}
+	}
+	for _, ch := range p.chains {
+		for _, r := range ch.rules {
+			c.AddRule(&nftables.Rule{Table: t.table, Chain: &nftables.Chain{Name: ch.name}, Exprs: []expr.Any(r)})
+		}
+	}
+	return c.Flush()
+}
+
+// remove takes away what a program does not have. The rules that used it are gone by then.
+func (t *Table) remove(c *nftables.Conn, p *program, there *present) {
+	wanted := map[string]bool{layout: true}
+	for _, ch := range p.chains {
+		wanted[ch.name] = true
+	}
+	for name := range there.chains {
+		if !wanted[name] {
+			c.DelChain(&nftables.Chain{Table: t.table, Name: name})
+		}
+	}
+	for name := range there.sets {
+		if p.byName[name] == nil {
+			c.DelSet(&nftables.Set{Table: t.table, Name: name})
+		}
+	}
+	counters := map[string]bool{}
+	for _, name := range p.counters {
+		counters[name] = true
+	}
+	for name := range there.counters {
+		if !counters[name] {
+			c.DeleteObject(&nftables.CounterObj{Table: t.table, Name: name})
+		}
+	}
+}
+
+func (t *Table) addChain(c *nftables.Conn, ch *chain) {
+	chain := &nftables.Chain{Name: ch.name, Table: t.table}
+	if ch.base != nil {
+		accept := nftables.ChainPolicyAccept
+		chain.Type, chain.Hooknum, chain.Priority, chain.Policy = ch.base.kind, ch.base.hook, &ch.base.priority, &accept
+	}
+	c.AddChain(chain)
+}
+
+// elementsOf is how many elements one message can have: an attribute has at most 64 KiB.
+const elementsOf = 400
+
+func (t *Table) addSet(c *nftables.Conn, s *set, id uint32, there *present) error {
+	made := s.Set
+	made.Table, made.ID = t.table, id
+	if err := c.AddSet(&made, nil); err != nil {
+		return fmt.Errorf("firewall: set %s: %w", s.Name, err)
+	}
+	elements := s.elements
+	if s.kept {
+		if there.sets[s.Name] {
+			return nil
+		}
+		elements = t.learned.elements(s.Name, time.Now())
+	}
+	for len(elements) > 0 {
+		n := min(len(elements), elementsOf)
+		if err := c.SetAddElements(&made, elements[:n]); err != nil {
+			return fmt.Errorf("firewall: set %s: %w", s.Name, err)
+		}
+		elements = elements[n:]
+	}
+	return nil
+}
+
+// Remove takes the table away. It is no error if it is not there.
+func (t *Table) Remove() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.installed, t.print = nil, fingerprint{}
+	return t.ns.Do(func() error {
+		c, err := connection()
+		if err != nil {
+			return err
+		}
+		c.AddTable(t.table)
+		c.DelTable(t.table)
+		if err := c.Flush(); err != nil {
+			return fmt.Errorf("firewall: remove table %s: %w", t.table.Name, err)
+		}
+		return nil
+	})
+}
+
+// Counts are what the counters of a sandbox say, since its first Install.
+type Counts struct {
+	// Sent and Received are what passed the link, including what was refused later.
+	SentPackets, SentBytes         uint64
+	ReceivedPackets, ReceivedBytes uint64
+	// Denied are what rules refused, in both directions, and what was forged.
+	DeniedPackets, DeniedBytes uint64
+}
+
+// Counters are those of all sandboxes of the table.
+func (t *Table) Counters() (map[string]Counts, error) {
+	var counts map[string]*nftables.CounterObj
+	if err := t.ns.Do(func() (err error) {
+		counts, err = t.counts()
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	out := map[string]Counts{}
+	for name, c := range counts {
+		kind, sandbox, ok := strings.Cut(name, "_")
+		if !ok {
+			continue
+		}
+		n := out[sandbox]
+		switch kind {
+		case "sent":
+			n.SentPackets, n.SentBytes = c.Packets, c.Bytes
+		case "received":
+			n.ReceivedPackets, n.ReceivedBytes = c.Packets, c.Bytes
+		case "denied":
+			n.DeniedPackets, n.DeniedBytes = c.Packets, c.Bytes
+		}
+		out[sandbox] = n
+	}
+	return out, nil
+}
+
+func (t *Table) counts() (map[string]*nftables.CounterObj, error) {
+	c, err := connection()
+	if err != nil {
+		return nil, err
+	}
+	objects, err := c.GetObjects(t.table)
+	if err != nil {
+		return nil, fmt.Errorf("firewall: read counters: %w", err)
+	}
+	out := map[string]*nftables.CounterObj{}
+	for _, o := range objects {
+		if c, ok := o.(*nftables.CounterObj); ok {
+			out[c.Name] = c
+		}
+	}
+	return out, nil
+}

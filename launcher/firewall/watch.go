@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package firewall
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// fingerprint is what a table looked like at a generation of the rules of its namespace,
+// which counts all transactions of all programs. Counters, and sets that Learn fills, are
+// not part of it.
+type fingerprint struct {
+	generation uint32
+	sum        [sha256.Size]byte
+}
+
+// request is a message for the kernel about a table.
+func request(kind uint16, family byte, attributes ...netlink.Attribute) (netlink.Message, error) {
+	data, err := netlink.MarshalAttributes(attributes)
+	return netlink.Message{
+		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), Flags: netlink.Request},
+		Data:   append([]byte{family, unix.NFNETLINK_V0, 0, 0}, data...),
+	}, err
+}
+
+func name(kind uint16, text string) netlink.Attribute {
+	return netlink.Attribute{Type: kind, Data: append([]byte(text), 0)}
+}
+
+func dial() (*netlink.Conn, error) {
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, fmt.Errorf("firewall: netlink: %w", err)
+	}
+	_ = c.SetReadBuffer(bufferSize)
+	return c, nil
+}
+
+// generation is how many transactions there were in the namespace.
+func generation() (uint32, error) {
+	c, err := dial()
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	return generationOf(c)
+}
+
+func generationOf(c *netlink.Conn) (uint32, error) {
+	m, err := request(unix.NFT_MSG_GETGEN, unix.AF_UNSPEC)
+	if err != nil {
+		return 0, err
+	}
+	if err := c.SetDeadline(time.Now().Add(exchangeTime)); err != nil {
+		return 0, err
+	}
+	reply, err := c.Execute(m)
+	if err != nil {
+		return 0, fmt.Errorf("firewall: ask for the generation of rules: %w", err)
+	}
+	for _, r := range reply {
+		for kind, value := range attributes(r) {
+			if kind == unix.NFTA_GEN_ID && len(value) == 4 {
+				return binary.BigEndian.Uint32(value), nil
+			}
+		}
+	}
+	return 0, errors.New("firewall: the kernel tells no generation of rules")
+}
+
+// attributeType are the bits of an attribute's type that say what it is.
+const attributeType = 0x3fff
+
+// attributes are those of a message, or none if it has no valid ones.
+func attributes(m netlink.Message) map[uint16][]byte {
+	out := map[uint16][]byte{}
+	if len(m.Data) < 4 {
+		return out
+	}
+	list, err := netlink.UnmarshalAttributes(m.Data[4:])
+	if err != nil {
+		return out
+	}
+	for _, a := range list {
+		out[a.Type&attributeType] = a.Data
+	}
+	return out
+}
+
+// firstAttribute is the table, in messages about chains, rules, sets and elements.
+const firstAttribute = 1
+
+// text is an attribute that has text.
+func text(m netlink.Message, kind uint16) string {
+	return string(bytes.TrimRight(attributes(m)[kind], "\x00"))
+}
+
+// look reads all of a table that rules are made of. One that changes meanwhile is read
+// again.
+func look(table string, kept map[string]bool) (fingerprint, error) {
+	c, err := dial()
+	if err != nil {
+		return fingerprint{}, err
+	}
+	defer c.Close()
+	for range 5 {
+		before, err := generationOf(c)
+		if err != nil {
+			return fingerprint{}, err
+		}
+		sum := sha256.New()
+		// A table that goes away meanwhile gives an error, and is seen next time.
+		err = sumOf(c, sum, table, kept)
+		after, again := generationOf(c)
+		if again != nil || err != nil && before == after {
+			return fingerprint{}, errors.Join(err, again)
+		}
+		if before == after {
+			return fingerprint{after, [sha256.Size]byte(sum.Sum(nil))}, nil
+		}
+	}
+	return fingerprint{}, nil // it never was, so it looks like nothing that we know
+}
+
+func sumOf(c *netlink.Conn, sum hash.Hash, table string, kept map[string]bool) error {
+	if _, err := dump(c, sum, unix.NFT_MSG_GETCHAIN, table, kept); err != nil {
+		return err
+	}
+	if _, err := dump(c, sum, unix.NFT_MSG_GETRULE, table, kept); err != nil {
+		return err
+	}
+	sets, err := dump(c, sum, unix.NFT_MSG_GETSET, table, kept)
+	if err != nil {
+		return err
+	}
+	for _, s := range sets {
+		if _, err := dump(c, sum, unix.NFT_MSG_GETSETELEM, table, kept, name(unix.NFTA_SET_ELEM_LIST_SET, text(s, unix.NFTA_SET_NAME))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dump adds what the kernel has of a kind to a sum.
+func dump(c *netlink.Conn, sum hash.Hash, kind uint16, table string, kept map[string]bool, more ...netlink.Attribute) ([]netlink.Message, error) {
+	m, err := request(kind, unix.NFPROTO_INET, append([]netlink.Attribute{name(firstAttribute, table)}, more...)...)
+	if err != nil {
+		return nil, err
+	}
+	m.Header.Flags |= netlink.Dump
+	reply, err := c.Execute(m)
+	if err != nil {
+		return nil, fmt.Errorf("firewall: read table %s: %w", table, err)
+	}
+	var bodies [][]byte
+	// Older kernels list chains of all tables; newer ones count the elements of sets.
+	reply = slices.DeleteFunc(reply, func(r netlink.Message) bool {
+		return text(r, firstAttribute) != table || kind == unix.NFT_MSG_GETSET && kept[text(r, unix.NFTA_SET_NAME)]
+	})
+	for _, r := range reply {
+		bodies = append(bodies, r.Data[4:]) // before it is the generation
+	}
+	if kind != unix.NFT_MSG_GETRULE {
+		slices.SortFunc(bodies, bytes.Compare) // only rules have an order that means something
+	}
+	for _, b := range bodies {
+		_ = binary.Write(sum, binary.BigEndian, uint32(len(b)))
+		sum.Write(b)
+	}
+	return reply, nil
+}
+
+// Intact says whether the table is as the last Install left it.
+func (t *Table) Intact() (bool, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.installed == nil {
+		return false, nil
+	}
+	var now fingerprint
+	err := t.ns.Do(func() (err error) {
+		now, err = look(t.table.Name, kept(t.installed))
+		return err
+	})
+	if errors.Is(err, os.ErrNotExist) { // the table is gone
+		return false, nil
+	}
+	return err == nil && now.sum == t.print.sum && now.generation != 0, err
+}
+
+// settle is how long Watch waits after a change of somebody else, so that a program that
+// makes many is answered once.
+const settle = 100 * time.Millisecond
+
+// Watch tells when somebody else has changed the table, until ctx ends. Changes of other
+// tables tell nothing. It watches from when it returns, and tells at once if the table is
+// not as Install left it. The channel is closed if it can't watch any more.
+func (t *Table) Watch(ctx context.Context) (<-chan struct{}, error) {
+	var c *netlink.Conn
+	err := t.ns.Do(func() (err error) {
+		if c, err = dial(); err != nil {
+			return err
+		}
+		return c.JoinGroup(unix.NFNLGRP_NFTABLES)
+	})
+	if err != nil {
+		if c != nil {
+			_ = c.Close()
+		}
+		return nil, fmt.Errorf("firewall: watch: %w", err)
+	}
+	out := make(chan struct{}, 1)
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+	go func() {
+		defer close(out)
+		defer stop()
+		for ctx.Err() == nil && t.watchOnce(c, out) {
+		}
+		_ = c.Close()
+	}()
+	return out, nil
+}
+
+// watchOnce looks at the table, tells, and waits for the next change; false if there will
+// be none.
+func (t *Table) watchOnce(c *netlink.Conn, out chan<- struct{}) bool {
+	if intact, err := t.Intact(); err != nil || !intact {
+		select {
+		case out <- struct{}{}:
+		default: // told already
+		}
+	}
+	if !changed(c, time.Time{}) {
+		return false
+	}
+	for deadline := time.Now().Add(settle); changed(c, deadline) && time.Now().Before(deadline); {
+	}
+	return true
+}
+
+// changed waits for messages of the kernel until a time; zero is without end. What was lost
+// since there was too much is a change too.
+func changed(c *netlink.Conn, until time.Time) bool {
+	if err := c.SetReadDeadline(until); err != nil {
+		return false
+	}
+	_, err := c.Receive()
+	return err == nil || errors.Is(err, unix.ENOBUFS)
+}
