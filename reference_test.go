@@ -194,7 +194,7 @@ func element(e ast.Expr) (name string, list bool) {
 // kinds are what authors write for a type.
 var kinds = map[string]string{
 	"string": "text", "Resources": "an object", "bool": "`true`, `false`", "map": "texts by name", "Duration": "a duration, `10s`", "Bytes": "a size, `64Mi`",
-	"CPU": "`500m`, `2`", "Signal": "a signal", "int": "a number", "int64": "a number", "uint32": "a number", "uint64": "a number", "Time": "a time",
+	"CPU": "`500m`, `2`", "Signal": "a signal", "int": "a number", "int64": "a number", "uint16": "a number", "uint32": "a number", "Addresses": "an address, or a list", "uint64": "a number", "Time": "a time",
 }
 
 func (src *sources) valuesFor(name, elem string, list bool) string {
@@ -310,7 +310,7 @@ func TestReference(t *testing.T) {
 	t.Parallel()
 	status := readSources(t, "reconcile/*.go", "actual/*.go", "desired/yamldoc/problem.go")
 	directory := readSources(t, "desired/snapshot.go")
-	manifest := readSources(t, "desired/types.go", "desired/object.go", "desired/declared.go")
+	manifest := readSources(t, "desired/types.go", "desired/object.go", "desired/declared.go", "desired/networks/*.go")
 	policy := readSources(t, "desired/hostpolicy/policy.go")
 	minimal := &desired.Sandbox{Spec: desired.Spec{Root: desired.Root{Host: &desired.HostRoot{}}}}
 	desired.Default(minimal)

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"sandboxctl.dev/desired/networks"
+
 	"pgregory.net/rapid"
 
 	"sandboxctl.dev/desired/desiredtest"
@@ -44,7 +46,7 @@ func TestDecodeMinimal(t *testing.T) {
 		t.Fatalf("%v %v", docs, ps)
 	}
 	s := docs[0].Sandbox.Spec
-	if s.Overlay != OverlayMemory || s.Platform != PlatformSystrap || s.FileAccess != FileAccessProxy || s.Network.Mode != NetworkNone ||
+	if s.Overlay != OverlayMemory || s.Platform != PlatformSystrap || s.FileAccess != FileAccessProxy || s.Network.Mode != networks.None ||
 		s.RestartPolicy != RestartAlways || s.StopSignal != "SIGTERM" || time.Duration(*s.TerminationGracePeriod) != 10*time.Second ||
 		time.Duration(*s.Backoff.Initial) != time.Second || s.Hostname != "web" || s.WorkingDir != "/" {
 		t.Errorf("defaults: %+v", s)
@@ -187,8 +189,7 @@ func manyEmptyDirs(n int) string {
 func TestDecodeUnsupported(t *testing.T) {
 	t.Parallel()
 	for _, spec := range []string{
-		"platform: kvm", "platform: ptrace", "network: {mode: bridge}",
-		"network: {ports: [{hostPort: 1, containerPort: 1}]}", "network: {dns: {nameservers: [a]}}", "probes: {liveness: {tcp: {port: 1}}}",
+		"platform: kvm", "platform: ptrace", "probes: {liveness: {tcp: {port: 1}}}",
 		"dependsOn: [a]", "ttlAfterFinished: 1s",
 		"volumes: [{name: a, mountPath: /a, secret: {directory: /x}}]",
 	} {
@@ -409,7 +410,7 @@ func TestWrongShape(t *testing.T) {
 		`user: {uid: 1, gid: 1, groups: 5}`: `spec.user.groups: expected a list, got the number 5; for example groups: [1000, 1001]`,
 		`resources: 256Mi`:                  `spec.resources: expected an object, got "256Mi"; for example resources: {cpu: 500m, memory: 256Mi, pids: 128}`,
 		`capabilities: [NET_RAW]`:           `spec.capabilities: expected an object, got a list; for example capabilities: {add: [NET_ADMIN], drop: [ALL]}`,
-		`network: host`:                     `spec.network: expected an object, got "host"; for example network: {mode: none}`,
+		`network: host`:                     `spec.network: expected an object, got "host"; for example network: {ports: [{containerPort: 80, hostPort: 8080}]}`,
 		`backoff: 1s`:                       `spec.backoff: expected an object, got "1s"; for example backoff: {initial: 1s, max: 5m}`,
 	} {
 		text := with(spec)

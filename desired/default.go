@@ -35,7 +35,7 @@ func Default(s *Sandbox) {
 	sp.Overlay = cmp.Or(sp.Overlay, OverlayMemory)
 	sp.Platform = cmp.Or(sp.Platform, PlatformSystrap)
 	sp.FileAccess = cmp.Or(sp.FileAccess, FileAccessProxy)
-	sp.Network.Mode = cmp.Or(sp.Network.Mode, NetworkNone)
+	sp.Network.Fill()
 	sp.RestartPolicy = cmp.Or(sp.RestartPolicy, RestartAlways)
 	if img := sp.Root.Image; img != nil {
 		img.PullPolicy = cmp.Or(img.PullPolicy, PullIfNotPresent)

@@ -20,7 +20,8 @@ import (
 const hashV1 = "v1:"
 
 // Hash is the versioned hash of everything in a defaulted manifest whose change
-// needs a new sandbox: the spec without its Lifecycle and its pull policy. Names of files,
+// needs a new sandbox: the spec without its Lifecycle, its pull policy, and the rules of its
+// network. Names of files,
 // labels and annotations do not count.
 //
 // New fields of Spec must be omitted from its JSON at their default value, or
@@ -36,6 +37,7 @@ func HashMatches(recorded string, s *Sandbox) bool {
 func sumV1(s *Sandbox) string {
 	spec := withFields(s)
 	spec.Lifecycle = Lifecycle{}
+	spec.Network = spec.Network.Restarting()
 	spec.Volumes = withoutShared(spec.Volumes)
 	if img := spec.Root.Image; img != nil {
 		// When an image is fetched is not what runs.

@@ -6,13 +6,14 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"sandboxctl.dev/desired/networks"
 )
 
 // planned are the values of enumerations that a later version will take. They
 // are told from misspelt ones, and never offered.
 var planned = map[string][]string{
-	"spec.platform":     {"kvm", "ptrace"},
-	"spec.network.mode": {"bridge"},
+	"spec.platform": {"kvm", "ptrace"},
 }
 
 // IsPlanned says whether a later version will take a value of an enumeration.
@@ -24,7 +25,6 @@ var plannedFields = map[reflect.Type]map[string]string{
 	reflect.TypeFor[Spec](): {
 		"probes": "", "dependsOn": "", "ttlAfterFinished": "",
 	},
-	reflect.TypeFor[Network](): {"ports": "use mode netns, or mode host", "dns": "mode netns takes /etc/netns/NAME/resolv.conf"},
 	reflect.TypeFor[FileSet](): {"directory": "use files, or hostPath"},
 }
 
@@ -60,7 +60,6 @@ var foreignPlanned = map[string]struct {
 	"livenessProbe": {reflect.TypeFor[Spec](), "probes"}, "readinessProbe": {reflect.TypeFor[Spec](), "probes"}, "startupProbe": {reflect.TypeFor[Spec](), "probes"},
 	"healthcheck": {reflect.TypeFor[Spec](), "probes"}, "depends_on": {reflect.TypeFor[Spec](), "dependsOn"},
 	"ttlSecondsAfterFinished": {reflect.TypeFor[Spec](), "ttlAfterFinished"},
-	"ports":                   {reflect.TypeFor[Network](), "ports"}, "dns": {reflect.TypeFor[Network](), "dns"},
 }
 
 // unknownField is the error for a key that no type of this version has, and that
@@ -69,13 +68,18 @@ func unknownField(t reflect.Type, key, path, parent string) (string, bool) {
 	if parent == "" && key == "status" {
 		return "status is not for a manifest: it is what sandboxctl reports (see `sandboxctl get`); remove it", true
 	}
-	if ours, ok := foreignFields[t][key]; ok {
+	ours, ok := foreignFields[t][key]
+	if !ok {
+		ours, ok = networks.Foreign[t][key]
+	}
+	if !ok && t == reflect.TypeFor[Spec]() {
+		ours, ok = networks.OfSandbox[key]
+	}
+	if ok {
 		return key + " has another name here; use " + ours, true
 	}
 	if other, found := foreignPlanned[key]; found && t == reflect.TypeFor[Spec]() {
-		if t, key, path = other.typ, other.name, other.name; t == reflect.TypeFor[Network]() {
-			path = "network." + path
-		}
+		t, key, path = other.typ, other.name, other.name
 	}
 	instead, ok := plannedFields[t][key]
 	if !ok {

@@ -16,7 +16,6 @@ func TestPlannedDocs(t *testing.T) {
 	t.Parallel()
 	paths := map[reflect.Type][]string{
 		reflect.TypeFor[Spec]():      {""},
-		reflect.TypeFor[Network]():   {"network."},
 		reflect.TypeFor[EnvSource](): {"env[].valueFrom."},
 		reflect.TypeFor[EnvFrom]():   {"envFrom[]."},
 		reflect.TypeFor[FileSet]():   {"volumes[].config.", "volumes[].secret."},
@@ -53,11 +52,22 @@ func TestPlannedDocs(t *testing.T) {
 func TestForeignFields(t *testing.T) {
 	t.Parallel()
 	for spec, want := range map[string]string{
-		"livenessProbe: {}":                "spec.livenessProbe: probes is not supported yet",
-		"healthcheck: {test: x}":           "spec.healthcheck: probes is not supported yet",
-		"depends_on: [db]":                 "spec.depends_on: dependsOn is not supported yet",
-		"ports: [80]":                      "spec.ports: network.ports is not supported yet; use mode netns, or mode host",
-		"dns: [1.1.1.1]":                   "spec.dns: network.dns is not supported yet",
+		"livenessProbe: {}":                            "spec.livenessProbe: probes is not supported yet",
+		"healthcheck: {test: x}":                       "spec.healthcheck: probes is not supported yet",
+		"depends_on: [db]":                             "spec.depends_on: dependsOn is not supported yet",
+		"ports: [80]":                                  "spec.ports: ports has another name here; use network: {ports: [{containerPort: 80, hostPort: 8080}]}",
+		"dns: [1.1.1.1]":                               "spec.dns: dns has another name here; use network: {dns: {servers: [9.9.9.9]}}",
+		"expose: [80]":                                 "use network: {ports: [{containerPort: 80}]}",
+		"links: [db]":                                  "use network: {join: [default]} in both",
+		"networks: [front]":                            "use network: {join: [front]}",
+		"extra_hosts: [a]":                             "use network: {extraHosts:",
+		"network: {networks: [front]}":                 "spec.network.networks: networks has another name here; use join: [front]",
+		`network: {ports: ["8080:80"]}`:                `spec.network.ports[0]: expected an object, got "8080:80"; write {containerPort: 80, hostPort: 8080}`,
+		"network: {ports: [80]}":                       "spec.network.ports[0]: expected an object, got the number 80; write {containerPort: 80}",
+		`network: {ports: [http]}`:                     `spec.network.ports[0]: expected an object, got "http"; for example {containerPort: 80, hostPort: 8080}`,
+		"network: {ports: [{target: 80}]}":             "target has another name here; use containerPort",
+		`network: {extraHosts: ["registry:10.0.0.5"]}`: `write {ip: "10.0.0.5", names: [registry]}`,
+		`network: {extraHosts: [{ip: host-gateway, names: [host.docker]}]}`: "host-gateway is no address",
 		"containers: [{name: a}]":          "spec.containers: containers has another name here; use command, args, env and volumes of the one program here",
 		"entrypoint: [sh]":                 "spec.entrypoint: entrypoint has another name here; use command",
 		"restart: always":                  "spec.restart: restart has another name here; use restartPolicy: Always",

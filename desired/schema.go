@@ -6,12 +6,15 @@ import (
 	"maps"
 	"reflect"
 
+	"sandboxctl.dev/desired/networks"
+
 	"sandboxctl.dev/desired/yamldoc"
 )
 
 // manifestSchema is what there is to say about the types of manifests.
 var manifestSchema = &yamldoc.Schema{
 	Type: reflect.TypeFor[Sandbox](), Required: required, Examples: examples, ListExamples: listExamples, Unknown: unknownField,
+	Instead: networks.Instead,
 }
 
 // SchemaOf completes the schema of another kind of document, which may have types
@@ -19,7 +22,7 @@ var manifestSchema = &yamldoc.Schema{
 func SchemaOf(own yamldoc.Schema) *yamldoc.Schema {
 	return &yamldoc.Schema{
 		Type: own.Type, Required: joined(required, own.Required), Examples: joined(examples, own.Examples),
-		ListExamples: joined(listExamples, own.ListExamples), Unknown: unknownField,
+		ListExamples: joined(listExamples, own.ListExamples), Unknown: unknownField, Instead: networks.Instead,
 	}
 }
 
@@ -31,7 +34,7 @@ func joined[K comparable, V any](a, b map[K]V) map[K]V {
 
 // required are the fields a manifest can't do without. What else is missing is
 // found by Validate.
-var required = map[reflect.Type]map[string]string{
+var required = joined(networks.Required, map[reflect.Type]map[string]string{
 	reflect.TypeFor[Sandbox]():     {"apiVersion": APIVersion, "kind": Kind, "metadata": "an object with a name", "spec": "an object with a root"},
 	reflect.TypeFor[Metadata]():    {"name": "a DNS label such as \"web\""},
 	reflect.TypeFor[Spec]():        {"root": "one of host, dir, bundle, image"},
@@ -43,11 +46,11 @@ var required = map[reflect.Type]map[string]string{
 	reflect.TypeFor[ObjectName]():  {"name": "the name of a document"},
 	reflect.TypeFor[KeyRef]():      {"name": "the name of a document", "key": "a key of it"},
 	reflect.TypeFor[KeyItem]():     {"key": "a key of the document", "path": "the name of a file in the volume"},
-}
+})
 
 // examples show authors what an object or a list looks like. Each is a valid
 // value of its type.
-var examples = map[reflect.Type]string{
+var examples = joined(networks.Examples, map[reflect.Type]string{
 	reflect.TypeFor[Metadata]():       `{name: web}`,
 	reflect.TypeFor[Spec]():           `{root: {host: {}}, command: [sleep, "1"]}`,
 	reflect.TypeFor[Root]():           `{host: {}}`,
@@ -75,13 +78,12 @@ var examples = map[reflect.Type]string{
 	reflect.TypeFor[FileSet]():        `{files: {token: /srv/sandboxctl/token}}`,
 	reflect.TypeFor[IDMappings]():     `{uids: [{containerID: 0, hostID: 100000, size: 65536}], gids: [{containerID: 0, hostID: 100000, size: 65536}]}`,
 	reflect.TypeFor[IDMapping]():      `{containerID: 0, hostID: 100000, size: 65536}`,
-	reflect.TypeFor[Network]():        `{mode: none}`,
 	reflect.TypeFor[Resources]():      `{cpu: 500m, memory: 256Mi, pids: 128}`,
 	reflect.TypeFor[Backoff]():        `{initial: 1s, max: 5m}`,
-}
+})
 
 // listExamples are those of lists and maps of plain values, and of paths, by field.
-var listExamples = map[string]string{
+var listExamples = joined(networks.ListExamples, map[string]string{
 	"command": `[sleep, "1"]`,
 	"args":    `["-v", "1"]`,
 	"groups":  `[1000, 1001]`,
@@ -98,4 +100,4 @@ var listExamples = map[string]string{
 
 	"labels":      `{app: web}`,
 	"annotations": `{note: text}`,
-}
+})

@@ -3,6 +3,7 @@
 package desired
 
 import (
+	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/desired/scalar"
 )
 
@@ -86,7 +87,7 @@ type Spec struct {
 	// `fileAccess: direct`. Default: ids are the same.
 	IDMappings *IDMappings `json:"idMappings,omitempty"`
 	// What the sandbox can reach: see [Network](../guide/network.md).
-	Network Network `json:"network,omitzero"`
+	Network networks.Network `json:"network,omitzero"`
 	// How gVisor catches system calls.
 	Platform string `json:"platform,omitempty"`
 	// `proxy`: every file operation goes through the gofer. `direct`: the sentry gets
@@ -412,22 +413,6 @@ const (
 	MediumDisk   = "disk"
 	MediumMemory = "memory"
 )
-
-// Values of Network.Mode.
-const (
-	NetworkNone  = "none"  // loopback only
-	NetworkHost  = "host"  // the host's own network; the host policy must allow it
-	NetworkNetns = "netns" // an existing network namespace
-)
-
-// Network selects what the sandbox can reach.
-type Network struct {
-	// `none`: its own loopback. `netns`: the interfaces of a network namespace. `host`:
-	// what the host reaches. The host policy must allow the last two.
-	Mode string `json:"mode,omitempty"`
-	// With `mode: netns`: a name in `/run/netns`, as `ip netns` lists them.
-	Netns string `json:"netns,omitempty"`
-}
 
 // NetnsPath is where a network namespace of a name is found.
 func NetnsPath(name string) string { return "/run/netns/" + name }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"sandboxctl.dev/desired/networks"
+
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/desired/scalar"
@@ -233,13 +235,14 @@ func (v *Validator) surroundings(s *Spec) {
 			v.Add("spec.idMappings", "is not possible with fileAccess direct: it is the gofer that maps; use proxy")
 		}
 	}
-	v.OneOf("spec.network.mode", s.Network.Mode, NetworkNone, NetworkHost, NetworkNetns)
+	v.OneOf("spec.network.mode", s.Network.Mode, networks.None, networks.Bridge, networks.Netns, networks.Host)
 	switch n := s.Network.Netns; {
-	case s.Network.Mode == NetworkNetns:
+	case s.Network.Mode == networks.Netns:
 		v.NetnsName("spec.network.netns", n)
 	case n != "":
 		v.Add("spec.network.netns", "is for network.mode netns only, which is %s", s.Network.Mode)
 	}
+	s.Network.Check("spec.network", v.Add)
 	v.Resources("spec.resources", s.Resources)
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/networks"
 )
 
 // Network is what is known of a network namespace that a manifest names.
@@ -37,7 +38,7 @@ func Networks(want *desired.Snapshot, look func(name string) Network) map[string
 
 // netnsOf is the network namespace that a manifest names, "" for none.
 func netnsOf(e *desired.Entry) string {
-	if n := &e.Sandbox.Spec.Network; n.Mode == desired.NetworkNetns {
+	if n := &e.Sandbox.Spec.Network; n.Mode == networks.Netns {
 		return n.Netns
 	}
 	return ""

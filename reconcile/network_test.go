@@ -9,12 +9,13 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/reconciletest"
 )
 
 func inNetns(name, command, netns string) *desired.Entry {
-	return reconciletest.Entry(name, command, func(s *desired.Spec) { s.Network = desired.Network{Mode: desired.NetworkNetns, Netns: netns} })
+	return reconciletest.Entry(name, command, func(s *desired.Spec) { s.Network = networks.Network{Mode: networks.Netns, Netns: netns} })
 }
 
 // has is a sandbox that runs in a network namespace.

@@ -11,6 +11,7 @@ import (
 
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/imageref"
+	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
@@ -243,13 +244,13 @@ func publicName(registry string) bool {
 	return strings.Contains(registry, ".") && !strings.ContainsAny(registry, ":[") && net.ParseIP(registry) == nil
 }
 
-func (v *check) network(n *desired.Network) {
+func (v *check) network(n *networks.Network) {
 	switch n.Mode {
-	case desired.NetworkHost:
+	case networks.Host:
 		if !v.p.Network.Host {
 			v.Add("spec.network.mode", "%s does not allow the host's network; use none, or have the administrator set network.host", v.p.where())
 		}
-	case desired.NetworkNetns:
+	case networks.Netns:
 		if allowed := v.p.Network.Netns; !slices.Contains(allowed, "*") && !slices.Contains(allowed, n.Netns) {
 			v.Add("spec.network.netns", "%s does not allow the network namespace %q; allowed: %s; use another one, or have the administrator add it to network.netns", v.p.where(), yamldoc.Clip(n.Netns), listed(allowed))
 		}

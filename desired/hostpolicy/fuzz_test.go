@@ -10,6 +10,7 @@ import (
 
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/desiredtest"
+	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
@@ -58,7 +59,7 @@ func FuzzPolicy(f *testing.F) {
 			}
 		}
 		sb := &desired.Sandbox{APIVersion: desired.APIVersion, Kind: desired.Kind, Metadata: desired.Metadata{Name: "web"}}
-		sb.Spec.Root.Dir, sb.Spec.Command, sb.Spec.Network.Mode = hostPath, []string{"a"}, desired.NetworkHost
+		sb.Spec.Root.Dir, sb.Spec.Command, sb.Spec.Network.Mode = hostPath, []string{"a"}, networks.Host
 		desired.Default(sb)
 		denied := p.Check(sb)
 		if _, err := p.AllowedRoot(DirPath, hostPath, false); (err == nil) == hasField(denied, "spec.root.dir") || p.Network.Host == hasField(denied, "spec.network.mode") {

@@ -31,7 +31,7 @@ type Port struct {
 	// The address of the host that is published at, such as `127.0.0.1` or `"::1"`. Default:
 	// all addresses.
 	HostIP string `json:"hostIP,omitempty"`
-	// Default: `TCP`.
+	// What is spoken there. Default: `TCP`.
 	Protocol string `json:"protocol,omitempty"`
 }
 
@@ -91,7 +91,7 @@ const (
 type Reach struct {
 	// What counts for whom no rule names. `public` is for egress only: addresses of the
 	// Internet, not private, link-local and other special ones, and not the host's own.
-	// Default: `allow`.
+	// Default: `deny` if `allow` is given, else `allow`.
 	Default string `json:"default,omitempty"`
 	// Whom traffic is allowed with besides: prefixes (`10.0.0.0/8`), prefixes with a port
 	// (`10.1.2.3/32:443`, `"[fd00::/8]:53"`), other sandboxes on a common network
@@ -178,8 +178,8 @@ func addrs(texts []string) (out []netip.Addr) {
 	return out
 }
 
-// Spec is the spec of a Network document.
-type Spec struct {
+// Declared is the spec of a Network document: what a network is to be.
+type Declared struct {
 	// The IPv4 addresses of the network, `/8` to `/30`, of a private range, such as
 	// `10.44.0.0/24`. The first one is that of the gateway. Default: one of the pool of the
 	// host policy that nobody has, chosen once.
@@ -205,17 +205,17 @@ const DefaultMTU = 1500
 const DefaultName = "default"
 
 // Fill gives what was left out its default. Subnets of the pool are chosen elsewhere.
-func (s *Spec) Fill() {
+func (s *Declared) Fill() {
 	s.IPv6 = cmp.Or(s.IPv6, new(true))
 	s.MTU = cmp.Or(s.MTU, DefaultMTU)
 }
 
 // Prefix4 is the subnet of a checked document, zero if one is to be chosen.
-func (s *Spec) Prefix4() netip.Prefix { return prefix(s.Subnet) }
+func (s *Declared) Prefix4() netip.Prefix { return prefix(s.Subnet) }
 
 // Prefix6 is the IPv6 subnet of a checked document, zero if one is to be chosen or the
 // network has none.
-func (s *Spec) Prefix6() netip.Prefix { return prefix(s.Subnet6) }
+func (s *Declared) Prefix6() netip.Prefix { return prefix(s.Subnet6) }
 
 func prefix(text string) netip.Prefix {
 	p, err := netip.ParsePrefix(text)

@@ -27,9 +27,15 @@ type Schema struct {
 	// suggested: ok is false if it knows nothing better to say. parent is the path of
 	// the object and path the one of the key. It may be nil.
 	Unknown func(t reflect.Type, key, path, parent string) (message string, ok bool)
+	// Instead says what to write for a text or a number that stands where an object of a
+	// type belongs, as other programs have it; "" if nothing.
+	Instead map[reflect.Type]func(text string) string
 	// Secret says that no message may show a value.
 	Secret bool
 }
+
+// OneOrMany marks a list of texts for which one text may stand: UnmarshalJSON reads both.
+type OneOrMany interface{ OneOrMany() }
 
 // Quoted marks a type whose values have a unit: a number without quotes is none.
 type Quoted interface {

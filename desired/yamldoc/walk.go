@@ -33,6 +33,14 @@ func (d *Doc) value(n *yaml.Node, t reflect.Type, path string) {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
+	if _, ok := reflect.TypeAssert[OneOrMany](reflect.New(t)); ok {
+		if n.Kind == yaml.ScalarNode {
+			d.text(n, path)
+		} else {
+			d.list(n, t, path)
+		}
+		return
+	}
 	if u, ok := reflect.TypeAssert[json.Unmarshaler](reflect.New(t)); ok {
 		if _, short := u.(Shorthand); short && n.Kind == yaml.MappingNode {
 			d.mapping(n, t, path)
@@ -46,7 +54,7 @@ func (d *Doc) value(n *yaml.Node, t reflect.Type, path string) {
 	switch t.Kind() {
 	case reflect.Struct:
 		if n.Kind != yaml.MappingNode {
-			d.wrongShape(n, t, path, "an object"+emptyHint(n, t))
+			d.noObject(n, t, path)
 			return
 		}
 		d.mapping(n, t, path)
@@ -57,18 +65,7 @@ func (d *Doc) value(n *yaml.Node, t reflect.Type, path string) {
 		}
 		d.entries(n, path, func(key string, v *yaml.Node, p string) { d.value(v, t.Elem(), p) })
 	case reflect.Slice:
-		if n.Kind != yaml.SequenceNode {
-			d.wrongShape(n, t, path, "a list")
-			return
-		}
-		for i, c := range n.Content {
-			if d.Full() {
-				return
-			}
-			p := fmt.Sprintf("%s[%d]", path, i)
-			d.at[p] = c
-			d.value(c, t.Elem(), p)
-		}
+		d.list(n, t, path)
 	case reflect.String:
 		d.text(n, path)
 	case reflect.Bool:
@@ -78,6 +75,33 @@ func (d *Doc) value(n *yaml.Node, t reflect.Type, path string) {
 	default:
 		d.number(n, t, path)
 	}
+}
+
+// list checks the items of a list.
+func (d *Doc) list(n *yaml.Node, t reflect.Type, path string) {
+	if n.Kind != yaml.SequenceNode {
+		d.wrongShape(n, t, path, "a list")
+		return
+	}
+	for i, c := range n.Content {
+		if d.Full() {
+			return
+		}
+		p := fmt.Sprintf("%s[%d]", path, i)
+		d.at[p] = c
+		d.value(c, t.Elem(), p)
+	}
+}
+
+// noObject reports a value in place of an object.
+func (d *Doc) noObject(n *yaml.Node, t reflect.Type, path string) {
+	if instead := d.schema.Instead[t]; instead != nil && n.Kind == yaml.ScalarNode && !d.schema.Secret {
+		if ours := instead(n.Value); ours != "" {
+			d.report(d.pos(n), path, "expected an object, got %s; write %s", describe(n), ours)
+			return
+		}
+	}
+	d.wrongShape(n, t, path, "an object"+emptyHint(n, t))
 }
 
 func emptyHint(n *yaml.Node, t reflect.Type) string {

@@ -11,6 +11,7 @@ import (
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/idmap"
 )
@@ -27,7 +28,7 @@ func FromManifest(sb *desired.Sandbox, policy *hostpolicy.Policy, img *Image, re
 	st := &Setup{
 		Policy:      policy,
 		Containers:  []Container{{Name: actual.AppName, Overlay: s.Overlay, OverlaySize: int64(s.OverlaySize)}},
-		HostNetwork: s.Network.Mode == desired.NetworkHost,
+		HostNetwork: s.Network.Mode == networks.Host,
 		DirectFS:    s.FileAccess == desired.FileAccessDirect,
 		Maps:        idmap.OfManifest(s.IDMappings),
 		Limits:      limitsOf(s.Resources),
@@ -37,9 +38,9 @@ func FromManifest(sb *desired.Sandbox, policy *hostpolicy.Policy, img *Image, re
 	}
 	resolver := ""
 	switch s.Network.Mode {
-	case desired.NetworkHost:
+	case networks.Host:
 		resolver = "/etc/resolv.conf"
-	case desired.NetworkNetns:
+	case networks.Netns:
 		st.NetNS, st.Passthrough = desired.NetnsPath(s.Network.Netns), true
 		// As for the programs that `ip netns exec` runs in it.
 		resolver = "/etc/netns/" + s.Network.Netns + "/resolv.conf"

@@ -12,6 +12,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/loop"
 	"sandboxctl.dev/reconcile/reconciletest"
@@ -56,5 +57,5 @@ func TestLoopNetwork(t *testing.T) {
 }
 
 func inNetns(name, command, netns string) *desired.Entry {
-	return reconciletest.Entry(name, command, func(s *desired.Spec) { s.Network = desired.Network{Mode: desired.NetworkNetns, Netns: netns} })
+	return reconciletest.Entry(name, command, func(s *desired.Spec) { s.Network = networks.Network{Mode: networks.Netns, Netns: netns} })
 }

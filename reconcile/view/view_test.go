@@ -16,6 +16,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/loop"
 	"sandboxctl.dev/reconcile/reconciletest"
@@ -190,7 +191,7 @@ func compare(t *testing.T, troubles []string, steps [][4]int, unpublished *int) 
 			w.Request(actual.Request{Kind: actual.RequestRestart, Name: name, Token: fmt.Sprint(i)})
 		case 6:
 			w.Want(reconciletest.Entry(name, fmt.Sprint(i), func(s *desired.Spec) {
-				s.Network = desired.Network{Mode: desired.NetworkNetns, Netns: "n"}
+				s.Network = networks.Network{Mode: networks.Netns, Netns: "n"}
 			}))
 		default:
 			fails.set(name, troubles[step[2]])

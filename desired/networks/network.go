@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package networks
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+)
+
+// Values of Network.Mode.
+const (
+	None   = "none"   // loopback only
+	Bridge = "bridge" // networks that this program makes
+	Netns  = "netns"  // an existing network namespace
+	Host   = "host"   // the host's own network; the host policy must allow it
+)
+
+// Network is the spec.network of a sandbox: what it can reach, and who reaches it.
+type Network struct {
+	// `none`: its own loopback. `bridge`: networks that sandboxctl makes. `netns`: the
+	// interfaces of a network namespace. `host`: what the host reaches. The host policy must
+	// allow the last two. Default: `bridge` if one of the fields below `netns` is given, else
+	// `none`.
+	Mode string `json:"mode,omitempty"`
+	// With `mode: netns`: a name in `/run/netns`, as `ip netns` lists them.
+	Netns string `json:"netns,omitempty"`
+	// With `mode: bridge`: names of networks, at most 8. The sandbox has an interface in each;
+	// the first one that is not `internal` has the default route. Default: `[default]`.
+	Join []string `json:"join,omitempty"`
+	// With `mode: bridge` and one network: the address there, or a list of one for each
+	// family. Default: one that nobody has, which the sandbox keeps.
+	Address Addresses `json:"address,omitempty"`
+	// More names that sandboxes on common networks find it by. A change restarts nothing.
+	Aliases []string `json:"aliases,omitempty"`
+	// Ports of the application, and where the host publishes them. A change restarts nothing.
+	Ports []Port `json:"ports,omitempty"`
+	// What the sandbox may reach. A change restarts nothing.
+	Egress *Reach `json:"egress,omitempty"`
+	// Who may connect to the sandbox, its published ports included; `public` is not for it,
+	// and neither are names and `host:PORT`. A change restarts nothing.
+	Ingress *Reach `json:"ingress,omitempty"`
+	// How names are looked up.
+	DNS *DNS `json:"dns,omitempty"`
+	// Addresses with names, for `/etc/hosts`. A change restarts nothing.
+	ExtraHosts []ExtraHost `json:"extraHosts,omitempty"`
+}
+
+// bridged are the fields that only mode bridge has, if they are given.
+func (n *Network) bridged() (fields []string) {
+	for _, f := range []struct {
+		name  string
+		given bool
+	}{
+		{"join", len(n.Join) > 0},
+		{"address", len(n.Address) > 0},
+		{"aliases", len(n.Aliases) > 0},
+		{"egress", n.Egress != nil},
+		{"ingress", n.Ingress != nil},
+		{"dns", n.DNS != nil},
+		{"extraHosts", len(n.ExtraHosts) > 0},
+	} {
+		if f.given {
+			fields = append(fields, f.name)
+		}
+	}
+	return fields
+}
+
+// Fill gives what was left out its default.
+func (n *Network) Fill() {
+	if n.Mode == "" {
+		n.Mode = None
+		if len(n.Ports) > 0 || len(n.bridged()) > 0 {
+			n.Mode = Bridge
+		}
+	}
+	for i := range n.Ports {
+		n.Ports[i].Protocol = strings.ToUpper(cmp.Or(n.Ports[i].Protocol, TCP))
+	}
+	if n.Mode != Bridge {
+		return
+	}
+	if len(n.Join) == 0 {
+		n.Join = []string{DefaultName}
+	}
+	for _, r := range []*Reach{n.Egress, n.Ingress} {
+		if r == nil {
+			continue
+		}
+		// Who lists what is allowed means that nothing else is.
+		r.Default = cmp.Or(r.Default, map[bool]string{true: Deny, false: Allow}[len(r.Allow) > 0])
+	}
+}
+
+// Restarting is what of it needs a new sandbox when it changes. The rest is rules and files
+// on the host, which are changed beside what runs.
+func (n Network) Restarting() Network {
+	return Network{Mode: n.Mode, Netns: n.Netns, Join: n.Join, Address: n.Address, DNS: n.DNS}
+}
+
+// Published are the ports that the host is to have, none without mode bridge.
+func (n *Network) Published() []Port {
+	if n.Mode != Bridge || !slices.ContainsFunc(n.Ports, func(p Port) bool { return p.HostPort != 0 }) {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(n.Ports), func(p Port) bool { return p.HostPort == 0 })
+}
+
+// Overlaps says whether two published ports take the same port of the host, at a common
+// address.
+func (p *Port) Overlaps(o *Port) bool {
+	_, a := p.First()
+	_, b := o.First()
+	return p.HostPort != 0 && o.HostPort != 0 && p.Protocol == o.Protocol &&
+		int(p.HostPort) < int(o.HostPort)+b && int(o.HostPort) < int(p.HostPort)+a &&
+		(p.HostIP == "" || o.HostIP == "" || p.Addr() == o.Addr())
+}
+
+// Describe is a published port for a sentence: 127.0.0.1:8080/TCP.
+func (p *Port) Describe() string {
+	ports := portsText(p.HostPort, 1)
+	if _, count := p.First(); count > 1 {
+		ports = portsText(p.HostPort, count)
+	}
+	if p.HostIP != "" {
+		host := p.HostIP
+		if strings.Contains(host, ":") {
+			host = "[" + host + "]"
+		}
+		ports = host + ":" + ports
+	}
+	return ports + "/" + p.Protocol
+}
