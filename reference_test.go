@@ -310,14 +310,14 @@ func TestReference(t *testing.T) {
 	t.Parallel()
 	status := readSources(t, "reconcile/*.go", "actual/*.go", "desired/yamldoc/problem.go")
 	directory := readSources(t, "desired/snapshot.go")
-	manifest := readSources(t, "desired/types.go", "desired/object.go", "desired/declared.go", "desired/networks/*.go")
+	manifest := readSources(t, "desired/types.go", "desired/object.go", "desired/declared.go", "desired/network_document.go", "desired/networks/*.go")
 	policy := readSources(t, "desired/hostpolicy/policy.go")
 	minimal := &desired.Sandbox{Spec: desired.Spec{Root: desired.Root{Host: &desired.HostRoot{}}}}
 	desired.Default(minimal)
 	builtIn := defaultsOf(t, hostpolicy.Default())
 	for page, tables := range map[string]map[string]string{
 		"manifest": {
-			"fields": manifest.inputTable("Sandbox", "spec.", defaultsOf(t, minimal)), "fields of a Config": manifest.inputTable("Config", "", nil), "fields of a Secret": manifest.inputTable("Secret", "", nil), "fields of a Volume": manifest.inputTable("VolumeDocument", "", nil),
+			"fields": manifest.inputTable("Sandbox", "spec.", defaultsOf(t, minimal)), "fields of a Config": manifest.inputTable("Config", "", nil), "fields of a Secret": manifest.inputTable("Secret", "", nil), "fields of a Volume": manifest.inputTable("VolumeDocument", "", nil), "fields of a Network": manifest.inputTable("NetworkDocument", "", nil),
 		},
 		"policy": {"fields": policy.inputTable("Policy", "", builtIn)},
 		"status": {

@@ -76,13 +76,9 @@ func readVolume(d *yamldoc.Doc, policy Policy, doc *Document) {
 	if o := vd.Spec.Ownership; o != nil {
 		v.owner("spec.ownership", &Ownership{UID: o.UID, GID: o.GID, Mode: o.Mode})
 	}
-	for _, e := range v.Errors() {
-		d.Report(e.Field, "", e.Message)
-	}
+	report(d, v.Errors(), "")
 	if policy != nil {
-		for _, e := range policy.CheckVolume("kind") {
-			d.Report(e.Field, ReasonPolicyDenied, e.Message)
-		}
+		report(d, policy.CheckVolume("kind"), ReasonPolicyDenied)
 	}
 	doc.Object, doc.Volume = objects.New(objects.Volume, vd.Metadata.Name, vd.Spec.values(), nil), &vd.Spec
 	if vd.Spec.Size > 0 {

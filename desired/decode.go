@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/desired/objects"
 	"sandboxctl.dev/desired/sizes"
 	"sandboxctl.dev/desired/yamldoc"
@@ -16,10 +17,12 @@ type Document struct {
 	// Sandbox is defaulted and valid, or nil if the document has problems or is of
 	// another kind.
 	Sandbox *Sandbox
-	// Object is a valid Config, Secret or Volume, or nil.
+	// Object is a valid Config, Secret, Volume or Network, or nil.
 	Object *objects.Object
-	// Volume is what a valid Volume declares, nil of other kinds.
-	Volume *VolumeSpec
+	// Volume is what a valid Volume declares, nil of other kinds, and Network what a valid
+	// Network does.
+	Volume  *VolumeSpec
+	Network *networks.Declared
 	// Sizes are those that a valid document gives named volumes.
 	Sizes []sizes.Size
 	// Name is what it is about, also when it has problems, or "" if that can't be told:
@@ -172,7 +175,7 @@ func decodeDocument(file string, c yamldoc.Chunk, policy Policy) (_ Document, _ 
 		kind.read(d, policy, &doc)
 	}
 	if len(d.Problems()) > 0 {
-		doc.Sandbox, doc.Object, doc.Volume, doc.Sizes = nil, nil, nil, nil
+		doc.Sandbox, doc.Object, doc.Volume, doc.Network, doc.Sizes = nil, nil, nil, nil, nil
 		return doc, about(d.Problems(), doc.Name), d.Nodes()
 	}
 	if doc.Sandbox != nil {
@@ -202,13 +205,9 @@ func readSandbox(d *yamldoc.Doc, policy Policy, doc *Document) {
 		return
 	}
 	Default(sb)
-	for _, e := range append(Validate(sb), Lacks(sb)...) {
-		d.Report(e.Field, "", e.Message)
-	}
+	report(d, append(Validate(sb), Lacks(sb)...), "")
 	if policy != nil {
-		for _, e := range policy.Check(sb) {
-			d.Report(e.Field, ReasonPolicyDenied, e.Message)
-		}
+		report(d, policy.Check(sb), ReasonPolicyDenied)
 	}
 	doc.Sandbox = sb
 }

@@ -38,6 +38,7 @@ var ManifestKinds = Kinds{
 	{APIVersion, objects.Config, aManifest, configSchema, readConfig},
 	{APIVersion, objects.Secret, aManifest, secretSchema, readSecret},
 	{APIVersion, objects.Volume, aManifest, volumeSchema, readVolume},
+	{APIVersion, objects.Network, aManifest, networkSchema, readNetwork},
 }
 
 const aManifest = "a manifest with apiVersion, kind, metadata and spec"

@@ -136,3 +136,40 @@ func TestNetworkProblems(t *testing.T) {
 		}
 	}
 }
+
+func TestNetworkDocument(t *testing.T) {
+	t.Parallel()
+	doc := func(spec string) string {
+		return "apiVersion: " + APIVersion + "\nkind: Network\nmetadata: {name: front}\nspec: " + spec + "\n"
+	}
+	docs, ps := Decode("f.yaml", []byte(doc("{subnet: 10.44.0.0/24, subnet6: 'fd44::/64', internal: true}")))
+	if len(ps) > 0 || docs[0].Name != "network/front" {
+		t.Fatalf("%+v, %v", docs, ps)
+	}
+	if n := docs[0].Network; n.MTU != networks.DefaultMTU || !*n.IPv6 || !n.Internal || n.Prefix4().Bits() != 24 || n.Value("subnet6") != "fd44::/64" {
+		t.Errorf("%+v", n)
+	}
+	for spec, want := range map[string]string{
+		"{}": "",
+		"{ipv6: false, mtu: 9000, isolation: true}": "",
+		"{subnet: 10.44.0.1/24}":                    "f.yaml:4:8: spec.subnet: 10.44.0.1/24 has bits after its length; did you mean 10.44.0.0/24",
+		"{subnet: 10.44.0.0/31}":                    "spec.subnet: expected /8 to /30, got 10.44.0.0/31",
+		"{subnet: 'fd44::/64'}":                     "IPv6 belongs into subnet6",
+		"{subnet6: 10.44.0.0/24}":                   "IPv4 belongs into subnet",
+		"{subnet6: 'fd44::/127'}":                   "spec.subnet6: expected /48 to /126",
+		"{subnet: 8.8.8.0/24}":                      "spec.subnet: expected private addresses",
+		"{ipv6: false, subnet6: 'fd44::/64'}":       "spec.subnet6: is not possible with ipv6: false",
+		"{mtu: 576}":                                "spec.mtu: expected 1280 to 65535 bytes, got 576",
+		"{ipam: {}}":                                "ipam has another name here; use subnet: 10.44.0.0/24",
+		"{driver: bridge}":                          `unknown field "driver"`,
+	} {
+		docs, ps := Decode("f.yaml", []byte(doc(spec)))
+		got := ""
+		if len(ps) > 0 {
+			got = ps[0].Error()
+		}
+		if (want == "") != (got == "") || !strings.Contains(got, want) || (want == "") != (docs[0].Network != nil) {
+			t.Errorf("%s: %q, expected %q", spec, got, want)
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/desired/objects"
 	"sandboxctl.dev/desired/scalar"
 	"sandboxctl.dev/desired/yamldoc"
@@ -64,11 +65,12 @@ func (v *Validator) metadata(m *Metadata) {
 	v.words("metadata.annotations", m.Annotations, "\n\t")
 }
 
-// Object is a valid Config, Secret or Volume of a snapshot.
+// Object is a valid Config, Secret, Volume or Network of a snapshot.
 type Object struct {
 	*objects.Object
-	// Volume is what a Volume declares, nil of other kinds.
-	Volume *VolumeSpec
+	// Volume is what a Volume declares, nil of other kinds, and Network what a Network does.
+	Volume  *VolumeSpec
+	Network *networks.Declared
 	// Source is where the document begins.
 	Source Position
 }
@@ -113,6 +115,13 @@ func decodeObject(d *yamldoc.Doc, to any) bool {
 		return false
 	}
 	return true
+}
+
+// report tells what is wrong with fields of a document.
+func report(d *yamldoc.Doc, errs []FieldError, reason string) {
+	for _, e := range errs {
+		d.Report(e.Field, reason, e.Message)
+	}
 }
 
 // objectReader takes in the values of a document. What it finds wrong tells no value.
@@ -183,13 +192,9 @@ func (r *objectReader) object(kind string, m *Metadata, files map[string]string,
 	if n := len(r.values) + len(files); n > objects.MaxKeys {
 		r.Add("", "expected at most %d keys, got %d; use several documents, or a hostPath", objects.MaxKeys, n)
 	}
-	for _, e := range r.Errors() {
-		r.d.Report(e.Field, "", e.Message)
-	}
+	report(r.d, r.Errors(), "")
 	if policy != nil && len(r.Errors()) == 0 { // it shows paths
-		for _, e := range policy.CheckFiles(fileRefs("files", files)) {
-			r.d.Report(e.Field, ReasonPolicyDenied, e.Message)
-		}
+		report(r.d, policy.CheckFiles(fileRefs("files", files)), ReasonPolicyDenied)
 	}
 	return objects.New(kind, m.Name, r.values, files)
 }

@@ -13,6 +13,8 @@ type Policy interface {
 	CheckFiles([]FileRef) []FieldError
 	// CheckVolume returns why there may be no named volumes, at a field.
 	CheckVolume(field string) []FieldError
+	// CheckNetwork returns why there may be no networks of sandboxes, at a field.
+	CheckNetwork(field string) []FieldError
 	// Source says where the policy is written down.
 	Source() string
 	// Digest changes whenever the policy does.

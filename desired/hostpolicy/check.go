@@ -11,7 +11,6 @@ import (
 
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/imageref"
-	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
@@ -154,6 +153,13 @@ func (p *Policy) CheckVolume(field string) []desired.FieldError {
 	return v.Errors()
 }
 
+// CheckNetwork returns why there may be no networks of sandboxes, at a field.
+func (p *Policy) CheckNetwork(field string) []desired.FieldError {
+	v := &check{p: p}
+	v.bridge(field)
+	return v.Errors()
+}
+
 func (v *check) namedVolume(field string) {
 	if !*v.p.NamedVolumes {
 		v.Add(field, "%s does not allow named volumes; use hostPath, or have the administrator set namedVolumes", v.p.where())
@@ -242,19 +248,6 @@ func (p *Policy) ImageAllowed(r imageref.Reference) bool {
 // the host and its network, unless they are named in the policy.
 func publicName(registry string) bool {
 	return strings.Contains(registry, ".") && !strings.ContainsAny(registry, ":[") && net.ParseIP(registry) == nil
-}
-
-func (v *check) network(n *networks.Network) {
-	switch n.Mode {
-	case networks.Host:
-		if !v.p.Network.Host {
-			v.Add("spec.network.mode", "%s does not allow the host's network; use none, or have the administrator set network.host", v.p.where())
-		}
-	case networks.Netns:
-		if allowed := v.p.Network.Netns; !slices.Contains(allowed, "*") && !slices.Contains(allowed, n.Netns) {
-			v.Add("spec.network.netns", "%s does not allow the network namespace %q; allowed: %s; use another one, or have the administrator add it to network.netns", v.p.where(), yamldoc.Clip(n.Netns), listed(allowed))
-		}
-	}
 }
 
 func (v *check) oneOf(field, of, s string, allowed []string) {

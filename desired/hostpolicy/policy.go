@@ -104,10 +104,13 @@ var schema = desired.SchemaOf(yamldoc.Schema{
 		reflect.TypeFor[AllowedPath]():   `{path: /srv/sandboxctl, access: readOnly}`,
 		reflect.TypeFor[RootPolicy]():    `{dirs: [{path: /srv/sandboxctl, access: readOnly}]}`,
 		reflect.TypeFor[NetworkPolicy](): `{netns: [shop]}`,
+		reflect.TypeFor[PortsPolicy]():   `{min: 1024, addresses: [127.0.0.1]}`,
 	},
 	ListExamples: map[string]string{
 		"netns":        `[shop]`,
 		"images":       `[docker.io/library, ghcr.io]`,
+		"addresses":    `[127.0.0.1]`,
+		"pool":         `[10.208.0.0/12]`,
 		"capabilities": `[NET_ADMIN]`,
 		"platforms":    `[systrap]`,
 		"fileAccess":   `[proxy]`,
@@ -168,7 +171,30 @@ type NetworkPolicy struct {
 	Host bool `json:"host,omitempty"`
 	// Names for `mode: netns`; `"*"` is any. Default: none.
 	Netns []string `json:"netns,omitempty"`
+	// `mode: bridge` and Network documents are allowed: sandboxes reach what the host
+	// reaches, as far as their `egress` says, and not the host itself. Default: `true`.
+	Bridge *bool `json:"bridge,omitempty"`
+	// Where ports may be published.
+	Ports PortsPolicy `json:"ports,omitzero"`
+	// Prefixes of private addresses that networks without a `subnet` get theirs from: a /24
+	// of an IPv4 one, a /64 of an IPv6 one.
+	Pool []string `json:"pool,omitempty"`
 }
+
+// PortsPolicy says which ports of the host may lead to sandboxes.
+type PortsPolicy struct {
+	// The lowest port that may be published. Default: `1024`.
+	Min int `json:"min,omitempty"`
+	// Addresses of the host that ports may be published at: addresses, or prefixes of them.
+	// `"*"` is any, and all of them at once. Default: `"*"`.
+	Addresses []string `json:"addresses,omitempty"`
+}
+
+// AnyAddress in PortsPolicy.Addresses is any address of the host.
+const AnyAddress = "*"
+
+// DefaultMinPort is the first port that programs of users may have on a usual host.
+const DefaultMinPort = 1024
 
 // Default is the policy of a host without a policy file: programs of
 // the host and what the administrator put into SharedDir, no network but its
@@ -190,6 +216,7 @@ func (p *Policy) fill() {
 	if p.Root.Images == nil {
 		p.Root.Images = []string{AnyImage}
 	}
+	p.Network.fill()
 	p.Root.Host = cmp.Or(p.Root.Host, new(true))
 	p.RootUser, p.NamedVolumes = cmp.Or(p.RootUser, new(true)), cmp.Or(p.NamedVolumes, new(true))
 	if p.Platforms == nil {
@@ -237,11 +264,7 @@ func (p *Policy) Validate() []desired.FieldError {
 	for i, n := range p.Root.Images {
 		v.imageName(fmt.Sprintf("root.images[%d]", i), n)
 	}
-	for i, n := range p.Network.Netns {
-		if n != "*" {
-			v.NetnsName(fmt.Sprintf("network.netns[%d]", i), n)
-		}
-	}
+	v.network(&p.Network)
 	for i, n := range p.Capabilities {
 		if !strings.EqualFold(n, "ALL") {
 			v.Capability(fmt.Sprintf("capabilities[%d]", i), n)

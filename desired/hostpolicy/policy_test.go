@@ -3,6 +3,7 @@
 package hostpolicy
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -57,6 +58,15 @@ func TestPolicyCheck(t *testing.T) {
 		"secret elsewhere":            {"", "volumes: [{name: a, mountPath: /a, secret: {files: {k: /root/a}}}]", "f.yaml:7:55: spec.volumes[0].secret.files.k: the host policy policy.yaml does not allow /root/a"},
 		"named volume":                {"", "volumes: [{mountPath: /a, volume: {name: v}}]", ""},
 		"no named volume":             {"namedVolumes: false", "volumes: [{mountPath: /a, volume: {name: v}}]", "f.yaml:7:29: spec.volumes[0].volume: the host policy policy.yaml does not allow named volumes; use hostPath"},
+		"published port":              {"", "network: {ports: [{containerPort: 80, hostPort: 1024}]}", ""},
+		"low port":                    {"", "network: {ports: [{containerPort: 80, hostPort: 80}]}", "f.yaml:7:41: spec.network.ports[0].hostPort: the host policy policy.yaml allows ports of the host from 1024, got 80; use another one, or have the administrator set network.ports.min"},
+		"low port, not published":     {"", "network: {ports: [{containerPort: 80}]}", ""},
+		"low port, allowed":           {"network: {ports: {min: 1}}", "network: {ports: [{containerPort: 80, hostPort: 80}]}", ""},
+		"port at an address":          {"network: {ports: {addresses: [127.0.0.0/8]}}", "network: {ports: [{containerPort: 80, hostPort: 8080, hostIP: 127.0.0.1}]}", ""},
+		"port at another address":     {"network: {ports: {addresses: [127.0.0.1]}}", "network: {ports: [{containerPort: 80, hostPort: 8080, hostIP: 192.0.2.1}]}", "f.yaml:7:57: spec.network.ports[0].hostIP: the host policy policy.yaml does not allow ports at 192.0.2.1; allowed: 127.0.0.1"},
+		"port at all addresses":       {"network: {ports: {addresses: [127.0.0.1]}}", "network: {ports: [{containerPort: 80, hostPort: 8080}]}", "f.yaml:7:21: spec.network.ports[0].hostIP: is missing: the host policy policy.yaml does not allow ports at all addresses of the host; allowed: 127.0.0.1"},
+		"port nowhere":                {"network: {ports: {addresses: []}}", "network: {ports: [{containerPort: 80, hostPort: 8080, hostIP: 127.0.0.1}]}", "f.yaml:7:57: spec.network.ports[0].hostIP: the host policy policy.yaml does not allow ports at 127.0.0.1; allowed: none"},
+		"no networks":                 {"network: {bridge: false}", "network: {join: [front]}", "f.yaml:7:3: spec.network.mode: the host policy policy.yaml does not allow networks of sandboxes; use mode: none"},
 		"data of a named volume":      {"hostPaths: [{path: /srv, access: readWrite}]", volume("/srv/sandboxctl/state/volumes/v/data", ""), "f.yaml:7:38: spec.volumes[0].hostPath: /srv/sandboxctl/state/volumes/v/data is never shared"},
 		"sub path":                    {"hostPaths: [{path: /a/b, access: readWrite}]", volume("/a", ", subPath: b/c"), ""},
 		"sub path elsewhere":          {"hostPaths: [{path: /a/b, access: readWrite}]", volume("/a", ", subPath: c"), "f.yaml:7:38: spec.volumes[0].hostPath: the host policy policy.yaml does not allow /a/c"},
@@ -208,6 +218,52 @@ func TestDecodePolicy(t *testing.T) {
 	}
 	if errs := def.Validate(); len(errs) > 0 {
 		t.Error(errs)
+	}
+}
+
+// A policy without networks has no Network documents either.
+func TestPolicyNetworkDocument(t *testing.T) {
+	t.Parallel()
+	text := "apiVersion: " + desired.APIVersion + "\nkind: Network\nmetadata: {name: front}\nspec: {subnet: 10.44.0.0/24}\n"
+	for policy, want := range map[string]string{
+		"":                         "",
+		"network: {netns: ['*']}":  "",
+		"network: {bridge: false}": "f.yaml:2:1: kind: the host policy policy.yaml does not allow networks of sandboxes",
+	} {
+		docs, ps := (desired.Decoder{Policy: policyOf(t, policy)}).Decode("f.yaml", []byte(text))
+		switch {
+		case want == "":
+			if len(ps) > 0 || docs[0].Network == nil {
+				t.Errorf("%s: %v", policy, ps)
+			}
+		case len(ps) != 1 || ps[0].Reason != desired.ReasonPolicyDenied || docs[0].Valid() || ps[0].Name != "network/front" || !strings.HasPrefix(ps[0].Error(), want):
+			t.Errorf("%s: %+v", policy, ps)
+		}
+	}
+}
+
+// Subnets are chosen from private addresses, and there is room for one.
+func TestPolicyPool(t *testing.T) {
+	t.Parallel()
+	v4, v6 := policyOf(t).Network.Pools()
+	if len(v4) != 1 || len(v6) != 1 || !v4[0].Addr().IsPrivate() || !v6[0].Addr().IsPrivate() {
+		t.Errorf("built-in: %v, %v", v4, v6)
+	}
+	for line, want := range map[string]string{
+		"network: {pool: []}":                        "",
+		"network: {pool: [10.0.0.0/8, 'fd00::/48']}": "",
+		"network: {pool: [10.0.0.0/25]}":             "network.pool[0]: expected /8 to /24",
+		"network: {pool: ['fd00::/65']}":             "network.pool[0]: expected /8 to /64",
+		"network: {pool: [192.0.2.0/24]}":            "network.pool[0]: expected private addresses",
+		"network: {pool: [10.0.0.0/8, 10.1.0.0/16]}": "network.pool[1]: overlaps with another one",
+		"network: {pool: [x]}":                       "network.pool[0]: expected a prefix",
+		"network: {ports: {min: -1}}":                "network.ports.min: expected a port from 1 to 65535",
+		"network: {ports: {addresses: [localhost]}}": "network.ports.addresses[0]: expected an address of the host",
+	} {
+		_, ps := Decode("policy.yaml", []byte(policyHead+line+"\n"))
+		if got := fmt.Sprint(ps); (want == "") != (len(ps) == 0) || !strings.Contains(got, want) {
+			t.Errorf("%s: %s", line, got)
+		}
 	}
 }
 

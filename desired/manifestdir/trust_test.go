@@ -22,6 +22,7 @@ type accessPolicy string
 
 func (p accessPolicy) CheckFiles([]desired.FileRef) []desired.FieldError { return nil }
 func (p accessPolicy) CheckVolume(string) []desired.FieldError           { return nil }
+func (p accessPolicy) CheckNetwork(string) []desired.FieldError          { return nil }
 
 func (p accessPolicy) Check(s *desired.Sandbox) []desired.FieldError {
 	if strings.Contains(string(p), s.Spec.FileAccess) {

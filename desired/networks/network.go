@@ -117,6 +117,9 @@ func (p *Port) Overlaps(o *Port) bool {
 		(p.HostIP == "" || o.HostIP == "" || p.Addr() == o.Addr())
 }
 
+// Joins says whether the sandbox has an interface in a network.
+func (n *Network) Joins(name string) bool { return n.Mode == Bridge && slices.Contains(n.Join, name) }
+
 // Describe is a published port for a sentence: 127.0.0.1:8080/TCP.
 func (p *Port) Describe() string {
 	ports := portsText(p.HostPort, 1)

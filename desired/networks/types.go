@@ -210,6 +210,23 @@ func (s *Declared) Fill() {
 	s.MTU = cmp.Or(s.MTU, DefaultMTU)
 }
 
+// Values are what a document says, for those who compare two.
+func (s *Declared) Values() map[string][]byte {
+	out := map[string][]byte{"ipv6": fmt.Append(nil, *s.IPv6), "internal": fmt.Append(nil, s.Internal), "isolation": fmt.Append(nil, s.Isolation), "mtu": fmt.Append(nil, s.MTU)}
+	for key, text := range map[string]string{"subnet": s.Subnet, "subnet6": s.Subnet6} {
+		if text != "" {
+			out[key] = []byte(text)
+		}
+	}
+	return out
+}
+
+// Value is what a document says by one of its keys, such as subnet.
+func (s *Declared) Value(key string) string { return string(s.Values()[key]) }
+
+// DefaultPool is what subnets are chosen from without another word of the host policy.
+var DefaultPool = []string{"10.208.0.0/12", "fd5b:9c7e:210::/48"}
+
 // Prefix4 is the subnet of a checked document, zero if one is to be chosen.
 func (s *Declared) Prefix4() netip.Prefix { return prefix(s.Subnet) }
 

@@ -15,15 +15,16 @@ import (
 	"strings"
 )
 
-// The kinds of documents. A Volume has no values that sandboxes take.
+// The kinds of documents. A Volume and a Network have no values that sandboxes take.
 const (
-	Config = "Config"
-	Secret = "Secret"
-	Volume = "Volume"
+	Config  = "Config"
+	Secret  = "Secret"
+	Volume  = "Volume"
+	Network = "Network"
 )
 
 // Kinds are all of them.
-var Kinds = []string{Config, Secret, Volume}
+var Kinds = []string{Config, Secret, Volume, Network}
 
 // MaxKeys bounds the keys of one object.
 const MaxKeys = 500

@@ -27,9 +27,15 @@ type document struct {
 	Data       map[string]string `json:"data,omitempty"`
 	BinaryData map[string][]byte `json:"binaryData,omitempty"`
 	Files      map[string]string `json:"files,omitempty"`
-	// Spec is that of a Volume.
-	Spec   *desired.VolumeSpec `json:"spec,omitempty"`
-	Status status              `json:"status"`
+	// Spec is that of a Volume or a Network.
+	Spec   spec   `json:"spec,omitempty"`
+	Status status `json:"status"`
+}
+
+// spec is what a document declares that has no data.
+type spec interface {
+	// Value is what it says by one of its keys.
+	Value(key string) string
 }
 
 type metadata struct {
@@ -51,8 +57,14 @@ type list struct {
 
 func describe(o *desired.Object, users []string) document {
 	kind, name, _ := objects.Split(o.Name())
-	d := document{APIVersion: desired.APIVersion, Kind: kind, Metadata: metadata{name}, Spec: o.Volume, Files: map[string]string{}}
+	d := document{APIVersion: desired.APIVersion, Kind: kind, Metadata: metadata{name}, Files: map[string]string{}}
 	d.Status = status{Keys: o.Keys(), UsedBy: append([]string{}, users...), SourceFile: o.Source.File, SourceLine: o.Source.Line}
+	switch {
+	case o.Volume != nil:
+		d.Spec = o.Volume
+	case o.Network != nil:
+		d.Spec = o.Network
+	}
 	for _, k := range d.Status.Keys {
 		if p := o.File(k); p != "" {
 			d.Files[k] = p

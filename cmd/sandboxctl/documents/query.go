@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package documents shows Config, Secret and Volume documents: which keys they have and which
+// Package documents shows Config, Secret, Volume and Network documents: which keys they have and which
 // sandboxes use them. Of a Secret it shows no value, in no format.
 package documents
 
@@ -23,6 +23,7 @@ var kindWords = map[string]string{
 	"configs": objects.Config, "config": objects.Config, "configmaps": objects.Config, "configmap": objects.Config, "cm": objects.Config,
 	"secrets": objects.Secret, "secret": objects.Secret,
 	"volumes": objects.Volume, "volume": objects.Volume, "persistentvolumeclaims": objects.Volume, "pvc": objects.Volume,
+	"networks": objects.Network, "network": objects.Network,
 	"sandboxes": "", "sandbox": "",
 }
 
@@ -131,7 +132,7 @@ func Completer(h *world.Host) cobra.CompletionFunc {
 		}
 		names, directive := h.CompleteAll(cmd, args, typed)
 		if len(args) == 0 {
-			names = append(names, "configs", "secrets", "volumes")
+			names = append(names, "configs", "secrets", "volumes", "networks")
 		}
 		return names, directive
 	}

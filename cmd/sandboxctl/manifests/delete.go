@@ -40,7 +40,7 @@ not running, it removes the sandboxes when it starts.
 
 A file that defines others too keeps them. With -f, what FILE defines is removed;
 FILE needs to be valid only as far as names go. config/NAME and secret/NAME remove
-documents: sandboxes that use them keep what they have. volume/NAME removes the
+documents, and so does network/NAME: sandboxes that use them keep what they have. volume/NAME removes the
 document; the volume goes with it if that says "reclaim: Delete", when the sandboxes
 that are deleted with it are gone and no other one uses it, and stays otherwise.`,
 		Example: `  sandboxctl delete web
@@ -195,7 +195,11 @@ func (v verbs) deleteObject(ctx context.Context, w *world.World, name string) er
 	if retained {
 		v.tellKept(name)
 	}
-	if len(users) > 0 && !isVolume(name) {
+	switch {
+	case len(users) == 0 || isVolume(name):
+	case isNetwork(name):
+		fmt.Fprintf(v.Stderr, "warning: %s is joined by %s: what runs stays connected, and can't be started again without it\n", name, strings.Join(users, ", "))
+	default:
 		fmt.Fprintf(v.Stderr, "warning: %s is used by %s: what runs keeps its values, and can't be started again without it\n", name, strings.Join(users, ", "))
 	}
 	return nil

@@ -147,5 +147,8 @@ func (v verbs) tellKept(name string) {
 	fmt.Fprintf(v.Stderr, "volume %s is kept with all that is in it; `sandboxctl volume rm %s` removes it\n", show.Clean(short), show.Clean(short))
 }
 
+// isNetwork says whether a full name is that of a Network document.
+func isNetwork(name string) bool { return strings.HasPrefix(name, objects.Name(objects.Network, "")) }
+
 // isVolume says whether a full name is that of a Volume document.
 func isVolume(name string) bool { return strings.HasPrefix(name, objects.Name(objects.Volume, "")) }

@@ -50,10 +50,10 @@ func (h *Host) CompleteMore(_ *cobra.Command, args []string, _ string) ([]string
 	return slices.DeleteFunc(names, func(n string) bool { return slices.Contains(args, n) }), directive
 }
 
-// CompleteAll is CompleteMore for a verb that is for documents too: config/NAME, secret/NAME.
+// CompleteAll is CompleteMore for a verb that is for documents too: config/NAME, network/NAME.
 func (h *Host) CompleteAll(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 	names, directive := h.CompleteMore(cmd, args, typed)
-	if typed != "" && strings.ContainsAny(typed[:1], "cs") {
+	if typed != "" && strings.ContainsAny(typed[:1], "csvn") {
 		names = append(names, h.Documents(cmd.Context(), "", args)...)
 	}
 	return names, directive

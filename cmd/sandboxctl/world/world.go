@@ -9,6 +9,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/desired/objects"
 	"sandboxctl.dev/launcher/salvage"
 	"sandboxctl.dev/reconcile"
@@ -115,14 +116,19 @@ func (w *World) UsedBy(object string) (names []string) {
 	return names
 }
 
-// References are where a manifest refers to a Config or Secret.
-func References(sb *desired.Sandbox, object string) []desired.FileRef {
-	if kind, volume, _ := objects.Split(object); kind == objects.Volume {
-		var refs []desired.FileRef
+// References are where a manifest refers to a document.
+func References(sb *desired.Sandbox, object string) (refs []desired.FileRef) {
+	switch kind, name, _ := objects.Split(object); kind {
+	case objects.Volume:
 		for i := range sb.Spec.Volumes {
-			if v := sb.Spec.Volumes[i].Volume; v != nil && v.Name == volume {
+			if v := sb.Spec.Volumes[i].Volume; v != nil && v.Name == name {
 				refs = append(refs, desired.FileRef{Field: fmt.Sprintf("spec.volumes[%d].volume", i), Path: object})
 			}
+		}
+		return refs
+	case objects.Network:
+		if sb.Spec.Network.Joins(name) {
+			refs = append(refs, desired.FileRef{Field: "spec.network.join", Path: object})
 		}
 		return refs
 	}
@@ -137,6 +143,11 @@ func Referred(sb *desired.Sandbox) (names []string) {
 	for i := range sb.Spec.Volumes {
 		if v := sb.Spec.Volumes[i].Volume; v != nil {
 			names = append(names, objects.Name(objects.Volume, v.Name))
+		}
+	}
+	if n := &sb.Spec.Network; n.Mode == networks.Bridge {
+		for _, name := range n.Join {
+			names = append(names, objects.Name(objects.Network, name))
 		}
 	}
 	for _, r := range sb.Spec.FileRefs() {
