@@ -104,6 +104,9 @@ func isStandard(pkg string) bool {
 // libraries are those that the set-up of a sandbox leads to.
 const libraries = `|^golang\.org/x/|^github\.com/(moby/sys|opencontainers/runtime-spec|vishvananda|fsnotify/fsnotify|go-git/|jbenet/go-context/)|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml|^gopkg\.in/warnings`
 
+// nftables is what the firewall of networks leads to.
+const nftables = `|^github\.com/(google/nftables|mdlayher/)`
+
 func TestDirections(t *testing.T) {
 	t.Parallel()
 	for pkg, allowed := range map[string]string{
@@ -148,7 +151,8 @@ func TestDirections(t *testing.T) {
 		"./launcher/links":        `^sandboxctl\.dev/(launcher/(links|netns|wire)|actual/(crashpoint|operation)$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
 		// Rules know no sandbox but what they are given of it.
 		"./launcher/firewall": `^sandboxctl\.dev/launcher/firewall$|^golang\.org/x/(sys|net|sync)/|^github\.com/(google/nftables|mdlayher/|vishvananda/)`,
-		"./launcher":          `^sandboxctl\.dev/(launcher|desired|actual|gofer)` + libraries,
+		"./launcher/bridge":   `^sandboxctl\.dev/(launcher/(bridge|addresses|links|firewall|netns|wire)$|desired/|actual)|^golang\.org/x/(sys|net|sync)/|^github\.com/vishvananda/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml` + nftables,
+		"./launcher":          `^sandboxctl\.dev/(launcher|desired|actual|gofer)` + libraries + nftables,
 		// It looks, and can't start or signal anybody by itself but through these.
 		"./launcher/invariants": `^sandboxctl\.dev/(launcher|desired|actual|gofer)|^github\.com/erofs/go-erofs` + libraries,
 		"./cmd/sandboxctl":      `.`,

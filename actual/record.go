@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -98,6 +99,9 @@ type Record struct {
 	// Network is what was detached for the sandbox from a network namespace of the host,
 	// to be put back when it has ended.
 	Network *Network `json:"network,omitempty"`
+	// Attachments are the sandbox's on networks: on record before anything is made of
+	// them, and kept when it is stopped, so that it has its addresses again.
+	Attachments []Attachment `json:"attachments,omitempty"`
 	// Files are the single files of the host that the sandbox was given.
 	Files []SharedFile `json:"files,omitempty"`
 	// OnDisk is what the sandbox writes to the disk of the state directory.
@@ -234,6 +238,26 @@ type Network struct {
 	Inode uint64 `json:"inode,omitempty"`
 	// Config is opaque here.
 	Config json.RawMessage `json:"config"`
+}
+
+// Attachment is how a sandbox is attached to a network.
+type Attachment struct {
+	Network string `json:"network"`
+	// Link is the name of the host's end of the link, Interface that of the sandbox's.
+	Link      string `json:"link"`
+	Interface string `json:"interface"`
+	// The subnets of the network, whose first addresses are the host's on the link, and the
+	// addresses of the sandbox; zero without the family.
+	Subnet4  netip.Prefix `json:"subnet4,omitzero"`
+	Address4 netip.Addr   `json:"address4,omitzero"`
+	Subnet6  netip.Prefix `json:"subnet6,omitzero"`
+	Address6 netip.Addr   `json:"address6,omitzero"`
+	MTU      int          `json:"mtu"`
+	// Default says that its default routes lead there.
+	Default bool `json:"default,omitempty"`
+	// Internal and Isolated are what the network was when the sandbox was started.
+	Internal bool `json:"internal,omitempty"`
+	Isolated bool `json:"isolated,omitempty"`
 }
 
 // OCIContainer is what OCI clients want to know of a container.

@@ -44,6 +44,7 @@ func NextAttempt(old *Record, in Intent, now time.Time) *Record {
 		if !sameSpec {
 			r.Generation++
 		}
+		r.Attachments = old.Attachments
 		app.inherit(old.App(), old.Ending, sameSpec)
 		if sameSpec && now.Sub(old.CreatedAt) < inputsLast {
 			r.Inputs, r.InputChanges = old.Inputs, old.InputChanges

@@ -166,6 +166,13 @@ const (
 	VolumeMeta Point = "volume-meta"
 	// VolumeTrash moves a volume into the trash (launcher/volume/remove.go).
 	VolumeTrash Point = "volume-trash"
+	// SubnetPut writes down which subnets a network has (launcher/bridge/subnets.go).
+	SubnetPut Point = "subnet-put"
+	// ForwardingPut writes down what of the host's settings is about to be changed
+	// (launcher/bridge/forwarding.go).
+	ForwardingPut Point = "forwarding-put"
+	// RulesInstall installs the rules of all networks (launcher/bridge/keeper.go).
+	RulesInstall Point = "rules-install"
 	// LinkAdd makes the link of a sandbox to a network (launcher/links/attach.go).
 	LinkAdd Point = "link-add"
 	// LinkHost sets up the host's end of a link (launcher/links/attach.go).

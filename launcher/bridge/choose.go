@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bridge
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/operation"
+	"sandboxctl.dev/desired/networks"
+	"sandboxctl.dev/launcher/addresses"
+	"sandboxctl.dev/launcher/links"
+)
+
+// Wanted is what is to become of the network of a sandbox.
+type Wanted struct {
+	// Network is its spec.network.
+	Network *networks.Network
+	// Declared returns what a Network document says, nil if there is none.
+	Declared func(name string) *networks.Declared
+	// Pools are what subnets are chosen from.
+	Pools Pools
+}
+
+// Pools are what subnets of networks are chosen from that have none of their own.
+type Pools struct{ V4, V6 netip.Prefix }
+
+// DefaultPools are the pools without another word of the host policy.
+var DefaultPools = Pools{netip.MustParsePrefix("10.208.0.0/12"), netip.MustParsePrefix("fd5b:9c7e:210::/48")}
+
+// How large a subnet is that is chosen.
+const chosen4, chosen6 = 20, 64
+
+// Choose gives a record its attachments: the addresses that it had, if it can have them
+// again, or others. What is chosen is kept for it until done is called, after which the
+// record must say it. Done is never nil. A nil keeper has no networks.
+func (k *Keeper) Choose(rec *actual.Record, w *Wanted) (done func(), err error) {
+	if w.Network.Mode != networks.Bridge {
+		rec.Attachments = nil
+		return func() {}, nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	done = func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		delete(k.promised, rec.Name)
+	}
+	had := rec.Attachments
+	rec.Attachments = nil
+	if len(w.Network.Join) > links.MaxLinks {
+		return done, operation.Permanentf("spec.network.join names %d networks, at most %d are possible", len(w.Network.Join), links.MaxLinks)
+	}
+	c, err := k.look(rec)
+	if err != nil {
+		return done, err
+	}
+	var chosen []actual.Attachment
+	for i, name := range w.Network.Join {
+		at, err := c.attach(w, i, name, had)
+		if err != nil {
+			return done, fmt.Errorf("network %s: %w", name, err)
+		}
+		chosen = append(chosen, *at)
+		c.taken.Add(at.Address4)
+		c.taken.Add(at.Address6)
+	}
+	if i := slices.IndexFunc(chosen, func(a actual.Attachment) bool { return !a.Internal }); i >= 0 {
+		chosen[i].Default = true
+	}
+	rec.Attachments, k.promised[rec.Name] = chosen, chosen
+	return done, nil
+}
+
+// choice is what is known while attachments are chosen.
+type choice struct {
+	k   *Keeper
+	rec *actual.Record
+	// taken are addresses of others, and what the host has.
+	taken *addresses.Taken
+	// host are routes of the host alone.
+	host *addresses.Taken
+	// used are the subnets of networks that records are attached to.
+	used map[string][]netip.Prefix
+}
+
+// look finds out what others have.
+func (k *Keeper) look(rec *actual.Record) (*choice, error) {
+	host, err := links.Look()
+	if err != nil {
+		return nil, err
+	}
+	list, err := k.store.List()
+	if err != nil {
+		return nil, fmt.Errorf("find addresses that are taken: %w", err)
+	}
+	c := &choice{k: k, rec: rec, taken: &addresses.Taken{}, host: &addresses.Taken{Prefixes: host.Routes}, used: map[string][]netip.Prefix{}}
+	c.taken.Prefixes = append(c.taken.Prefixes, host.Routes...)
+	for _, r := range list.Records {
+		if r.Name != rec.Name {
+			c.has(r.Attachments)
+		}
+	}
+	for name, at := range k.promised {
+		if name != rec.Name {
+			c.has(at)
+		}
+	}
+	// Also of records that can't be read: what runs has its link.
+	own := map[string]bool{}
+	for i := range links.MaxLinks {
+		own[links.Name(rec.UID, i)] = true
+	}
+	for _, l := range host.Links {
+		for _, a := range l.Addresses {
+			if !own[l.Name] {
+				c.taken.Add(a)
+			}
+		}
+	}
+	return c, nil
+}
+
+func (c *choice) has(at []actual.Attachment) {
+	for i := range at {
+		a := &at[i]
+		c.taken.Add(a.Address4)
+		c.taken.Add(a.Address6)
+		for _, p := range []netip.Prefix{a.Subnet4, a.Subnet6} {
+			if p.IsValid() && !slices.Contains(c.used[a.Network], p) {
+				c.used[a.Network] = append(c.used[a.Network], p)
+			}
+		}
+	}
+}
+
+// attach chooses one attachment.
+func (c *choice) attach(w *Wanted, index int, name string, had []actual.Attachment) (*actual.Attachment, error) {
+	spec := w.Declared(name)
+	if spec == nil {
+		if name != networks.DefaultName {
+			return nil, operation.Precondition(errors.New("there is no Network document of this name"))
+		}
+		spec = &networks.Declared{}
+	}
+	filled := *spec
+	spec = &filled
+	spec.Fill()
+	sub, err := c.subnets(name, spec, w.Pools)
+	if err != nil {
+		return nil, err
+	}
+	at := &actual.Attachment{
+		Network: name, Link: links.Name(c.rec.UID, index), Interface: "eth" + strconv.Itoa(index),
+		Subnet4: sub.Subnet4, Subnet6: sub.Subnet6, MTU: spec.MTU, Internal: spec.Internal, Isolated: spec.Isolation,
+	}
+	var before actual.Attachment
+	if i := slices.IndexFunc(had, func(a actual.Attachment) bool { return a.Network == name }); i >= 0 {
+		before = had[i]
+	}
+	asked := w.Network.Address.Addrs()
+	if at.Address4, err = c.address(at.Subnet4, name, before.Address4, asked); err != nil {
+		return nil, err
+	}
+	if at.Address6, err = c.address(at.Subnet6, name, before.Address6, asked); err != nil {
+		return nil, err
+	}
+	for _, a := range asked {
+		if a != at.Address4 && a != at.Address6 {
+			return nil, operation.Permanentf("spec.network.address: the network has no addresses of the family of %s", a)
+		}
+	}
+	return at, nil
+}
+
+// address chooses the address of one family: the one that is asked for, or the one it had.
+func (c *choice) address(subnet netip.Prefix, network string, had netip.Addr, asked []netip.Addr) (netip.Addr, error) {
+	if !subnet.IsValid() {
+		return netip.Addr{}, nil
+	}
+	for _, a := range asked {
+		if a.Is4() != subnet.Addr().Is4() {
+			continue
+		}
+		err := addresses.Check(subnet, a, c.taken)
+		switch {
+		case errors.Is(err, addresses.ErrTaken):
+			return a, operation.Precondition(fmt.Errorf("spec.network.address: %w", err))
+		case err != nil:
+			return a, operation.Permanentf("spec.network.address: %w", err)
+		}
+		return a, nil
+	}
+	if had.IsValid() && addresses.Check(subnet, had, c.taken) == nil {
+		return had, nil
+	}
+	return addresses.Pick(subnet, network+"/"+c.rec.Name, c.taken)
+}

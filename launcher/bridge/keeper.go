@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bridge
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/actual/rounds"
+	"sandboxctl.dev/desired/networks"
+	"sandboxctl.dev/launcher/firewall"
+	"sandboxctl.dev/launcher/links"
+	"sandboxctl.dev/launcher/netns"
+)
+
+// Keeper keeps the networks of the sandboxes of one state directory. It is for the holder
+// of the lock, and safe for concurrent use.
+type Keeper struct {
+	store *actual.Store
+	log   *slog.Logger
+	table *firewall.Table
+	wakes chan struct{}
+	// rules has one round of rules at a time, which all starts share that wait for it.
+	rules *rounds.Rounds
+
+	forward sync.Mutex // of the host's settings
+
+	mu sync.Mutex // of all below
+	// promised are attachments that were chosen and may not be on record yet.
+	promised map[string][]actual.Attachment
+	// wanted are the networks of the manifests of now.
+	wanted map[string]*networks.Network
+	// installed is what the table has; nil if that is not known.
+	installed *firewall.Ruleset
+	// refused are the ports that were told of.
+	refused map[string][]string
+	// gone are the links that were told of.
+	gone map[string]bool
+}
+
+// New returns a keeper. It touches nothing of the host yet, and removes what a killed
+// program has left of the files of networks.
+func New(store *actual.Store, log *slog.Logger) (*Keeper, error) {
+	table, err := firewall.Open(nil, Table(store.Marker()))
+	if err != nil {
+		return nil, err
+	}
+	k := &Keeper{
+		store: store, log: log, table: table, wakes: make(chan struct{}, 1),
+		promised: map[string][]actual.Attachment{}, gone: map[string]bool{},
+	}
+	k.rules = rounds.Of(k.install)
+	return k, k.sweep()
+}
+
+// Table is the name of the table of nftables of a state directory: there may be several on
+// a host.
+func Table(state string) string {
+	if state == "/var/lib/sandboxctl" {
+		return "sandboxctl"
+	}
+	sum := sha256.Sum256([]byte(state))
+	return "sandboxctl" + hex.EncodeToString(sum[:4])
+}
+
+// Attach connects a sandbox, whose attachments and processes are on record, with its
+// networks. The rules are there before its links are.
+func (k *Keeper) Attach(_ context.Context, rec *actual.Record, ns *netns.Namespace) error {
+	if err := k.forwarding(rec); err != nil {
+		return err
+	}
+	if err := k.rules.Do(); err != nil {
+		return err
+	}
+	for _, l := range Links(rec) {
+		if err := links.Attach(ns, l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Want says what manifests say of networks now, by sandbox, and which sandboxes have
+// attachments on record. Rules follow soon. Of one whose manifest can't be read the last
+// word counts.
+func (k *Keeper) Want(wanted map[string]*networks.Network, recorded map[string]bool) {
+	k.mu.Lock()
+	for name, n := range k.wanted {
+		if wanted[name] == nil && recorded[name] {
+			if wanted == nil {
+				wanted = map[string]*networks.Network{}
+			}
+			wanted[name] = n
+		}
+	}
+	k.wanted = wanted
+	idle := len(recorded) == 0 && k.installed != nil && len(k.installed.Sandboxes) == 0
+	k.mu.Unlock()
+	if idle {
+		return
+	}
+	select {
+	case k.wakes <- struct{}{}:
+	default:
+	}
+}
+
+// records are those that may have links, also by the second copy of one that can't be read.
+func (k *Keeper) records() ([]*actual.Record, error) {
+	list, err := k.store.List()
+	if err != nil {
+		return nil, fmt.Errorf("find sandboxes on networks: %w", err)
+	}
+	out := slices.DeleteFunc(list.Records, func(r *actual.Record) bool { return !attached(r) })
+	for i := range list.Quarantined {
+		if r, err := k.store.Copy(list.Quarantined[i].Name); err == nil && r != nil && attached(r) {
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}
+
+// install has the firewall be as records and manifests say, if it is not already.
+func (k *Keeper) install() error {
+	records, err := k.records()
+	if err != nil {
+		return err
+	}
+	k.mu.Lock()
+	rules, refused := ruleset(records, k.wanted)
+	same := k.installed != nil && reflect.DeepEqual(k.installed, rules)
+	k.mu.Unlock()
+	k.tell(refused)
+	if same {
+		return nil
+	}
+	if len(rules.Sandboxes) == 0 && !k.everUsed() {
+		k.settled()
+		return nil // nothing of the host's is touched where nobody asks for a network
+	}
+	err = crashpoint.Do(crashpoint.RulesInstall, func() error {
+		if len(rules.Sandboxes) == 0 {
+			return k.table.Remove()
+		}
+		return k.table.Install(context.Background(), rules) //nolint:forbidigo // of all who wait for the round
+	})
+	if err != nil {
+		rules = nil
+	}
+	k.mu.Lock()
+	k.installed = rules
+	k.mu.Unlock()
+	return err
+}
+
+// tell logs ports that can't be published, once.
+func (k *Keeper) tell(refused map[string][]string) {
+	k.mu.Lock()
+	had := k.refused
+	k.refused = refused
+	k.mu.Unlock()
+	for name, why := range refused {
+		if !slices.Equal(why, had[name]) {
+			k.log.Warn("port not published", "sandbox", name, "err", strings.Join(why, "; "))
+		}
+	}
+}
+
+const (
+	// lookEvery is how often links are looked at that nobody has told of.
+	lookEvery = 30 * time.Second
+	// again is when rules are tried again that could not be installed.
+	again = 2 * time.Second
+	// patience is how long the rules of the run before are left as they are, until it is
+	// known what manifests say now: they may have changed since the sandboxes were started.
+	patience = 10 * time.Second
+)
+
+// Run keeps rules and links as they are to be, until ctx ends.
+func (k *Keeper) Run(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-k.wakes:
+	case <-time.After(patience):
+	}
+	var changed <-chan struct{}
+	look := true
+	for {
+		used, err := k.round(look)
+		if look = false; used && changed == nil {
+			var werr error
+			if changed, werr = k.table.Watch(ctx); werr != nil {
+				k.log.Warn("changes of the firewall are noticed late", "err", werr)
+			}
+		}
+		var later <-chan time.Time // an idle daemon does not wake for it
+		switch {
+		case err != nil:
+			later = time.After(again)
+		case used:
+			later = time.After(lookEvery)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-k.wakes:
+		case _, open := <-changed:
+			if !open {
+				changed = nil
+			}
+			k.forget()
+		case <-later:
+			look = true
+			if intact, err := k.table.Intact(); err != nil || !intact {
+				k.forget()
+			}
+		}
+	}
+}
+
+// round has rules and links be as they are to be, and says whether any sandbox has some.
+func (k *Keeper) round(look bool) (used bool, err error) {
+	err = k.rules.Do()
+	if used = k.used(); !used {
+		if err != nil && look {
+			// A kernel without nftables, and nobody needs it.
+			k.log.Debug("no rules of an earlier run were removed", "err", err)
+			k.settled()
+			return false, nil
+		}
+		return false, err
+	}
+	if err != nil {
+		k.log.Warn("rules of networks not installed, will retry", "err", err)
+	}
+	if look {
+		k.restore()
+	}
+	return true, err
+}
+
+// used says whether any sandbox is on a network.
+func (k *Keeper) used() bool {
+	records, err := k.records()
+	return err != nil || len(records) > 0
+}
+
+// everUsed says whether any sandbox of the state directory was ever on a network.
+func (k *Keeper) everUsed() bool {
+	dir, err := k.open()
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	return dir.Close() == nil
+}
+
+// settled notes that the table has nothing.
+func (k *Keeper) settled() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.installed = &firewall.Ruleset{}
+}
+
+// forget has rules be installed again: somebody has changed the table.
+func (k *Keeper) forget() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.installed = nil
+}
+
+// restore sets up again what somebody has removed of links of running sandboxes.
+func (k *Keeper) restore() {
+	records, err := k.records()
+	if err != nil {
+		k.log.Warn("links not looked at", "err", err)
+		return
+	}
+	gone := map[string]bool{}
+	for _, r := range records {
+		if r.Phase != actual.PhaseRunning {
+			continue // an operation is at work
+		}
+		for _, l := range Links(r) {
+			missing, err := links.Missing(l)
+			if err == nil && len(missing) > 0 {
+				if err = links.Restore(l); err == nil {
+					k.log.Warn("network of a sandbox repaired", "sandbox", r.Name, "missing", strings.Join(missing, ", "))
+				}
+			}
+			if errors.Is(err, links.ErrGone) {
+				gone[l.Link] = true
+				if k.told(l.Link) {
+					continue
+				}
+			}
+			if err != nil {
+				k.log.Warn("network of a sandbox not repaired", "sandbox", r.Name, "err", err)
+			}
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.gone = maps.Clone(gone)
+}
+
+func (k *Keeper) told(link string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.gone[link]
+}
