@@ -15,6 +15,7 @@ import (
 	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/launcher/bridge"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/checkpoint"
 	"sandboxctl.dev/launcher/companion"
@@ -36,6 +37,8 @@ type Options struct {
 	Programs []string
 	// Image takes the image with a digest out of the store, if roots may be images.
 	Image func(ctx context.Context, want *desired.ImageRoot, digest string) (*hostfs.Image, error)
+	// Networks attaches sandboxes to networks; nil if there are none to attach.
+	Networks *bridge.Keeper
 	// Policy returns what manifests may ask for now (default: hostpolicy.Default).
 	// Containers of OCI clients, who are root, are not judged by it.
 	Policy func() (*hostpolicy.Policy, error)
@@ -139,11 +142,14 @@ func (l *Launcher) create(ctx context.Context, e *desired.Entry, restart *actual
 	in, inErr := inputs.ForStart(ctx, e.Sandbox, inputs.Documents{Objects: e.Objects, HostKey: l.opts.HostKey}, policy, l.host(l.sentry.Path, l.gofer.Path))
 	rec.HasRead(in.Inputs)
 	in.Objects = e.Objects
+	joined, netErr := l.join(rec, e)
+	inErr = errors.Join(inErr, netErr)
 	pass := operation.PassOf(ctx)
 	rec.StartBegins(pass.Began, pass.Read, began)
 	if err := l.store.Put(rec); err != nil {
 		return fmt.Errorf("record intent: %w", err)
 	}
+	joined()
 	rec.StartReaches(actual.StartSpawn, time.Now())
 	path := ""
 	if restart != nil {

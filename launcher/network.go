@@ -8,12 +8,51 @@ import (
 	"fmt"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/actual/process"
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/networks"
+	"sandboxctl.dev/launcher/bridge"
 	"sandboxctl.dev/launcher/netns"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/wire"
 )
+
+// join gives a record its addresses on the networks that its manifest joins. They stay its
+// own until done is called, when the record says them.
+func (l *Launcher) join(rec *actual.Record, e *desired.Entry) (done func(), err error) {
+	n := &e.Sandbox.Spec.Network
+	if n.Mode == networks.Bridge && l.opts.Networks == nil {
+		return func() {}, operation.Permanentf("spec.network.mode: only the daemon attaches sandboxes to networks")
+	}
+	return l.opts.Networks.Choose(rec, &bridge.Wanted{Network: n, Declared: func(string) *networks.Declared { return nil }, Pools: bridge.DefaultPools})
+}
+
+// attach makes the links of a sandbox whose processes are on record, and wait at their
+// gates.
+func (l *Launcher) attach(ctx context.Context, rec *actual.Record) error {
+	if len(rec.Attachments) == 0 {
+		return nil
+	}
+	ns, err := namespaceOf(rec)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return l.opts.Networks.Attach(ctx, rec, ns)
+}
+
+// namespaceOf opens the namespace of the sentry itself: nothing can have been put in the
+// place of a path since.
+func namespaceOf(rec *actual.Record) (*netns.Namespace, error) {
+	p, err := process.Open(*rec.Sentry)
+	if err != nil {
+		return nil, fmt.Errorf("open sentry: %w", err)
+	}
+	defer p.Close()
+	return netns.Of(p.FD())
+}
 
 // setNetwork tells the sentry what its network stack has: loopback, and the
 // interfaces that are in its namespace by now.
@@ -34,14 +73,7 @@ func (l *Launcher) setNetwork(ctx context.Context, rec *actual.Record, st *setup
 }
 
 func (l *Launcher) lendNetwork(ctx context.Context, rec *actual.Record, st *setup.Setup, c *sentry.Control, restore bool) error {
-	// The namespace of the process itself: nothing can have been put in the
-	// place of the path since.
-	p, err := process.Open(*rec.Sentry)
-	if err != nil {
-		return fmt.Errorf("open sentry: %w", err)
-	}
-	defer p.Close()
-	ns, err := netns.Of(p.FD())
+	ns, err := namespaceOf(rec)
 	if err != nil {
 		return err
 	}

@@ -174,7 +174,7 @@ func (l *Launcher) boot(ctx context.Context, la *launch) (*booted, error) {
 		return nil, err
 	}
 	b := &booted{pair: p}
-	if err := p.Open(); err != nil {
+	if err := errors.Join(l.attach(ctx, rec), p.Open()); err != nil {
 		p.Close()
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"go/token"
 	"hash/fnv"
 	"maps"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,6 +31,8 @@ import (
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/companion"
+	"sandboxctl.dev/launcher/links"
+	"sandboxctl.dev/launcher/netns"
 	"sandboxctl.dev/launcher/projquota/projquotatest"
 )
 
@@ -141,6 +144,39 @@ func (w *crashWorld) webOnNetwork() {
 	w.web("a", "0s", "  network: {mode: netns, netns: "+w.netns+"}\n")
 }
 
+// hosted gives the world a network namespace for its daemons: they make links and rules.
+func hosted(w *crashWorld) {
+	var err error
+	w.host, err = netns.New()
+	must(w.T, err)
+	w.Cleanup(func() {
+		w.cleared.Do(w.clear)
+		w.host.Close()
+	})
+}
+
+func (w *crashWorld) webOnBridge() {
+	w.web("a", "0s", "  network: {ports: [{containerPort: 80, hostPort: 8080}]}\n")
+}
+
+// joined looks that a sandbox that runs has its link, and that there is nothing of others.
+func (w *crashWorld) joined() {
+	w.Helper()
+	var have *links.Host
+	must(w.T, w.host.Do(func() (err error) { have, err = links.Look(); return err }))
+	rec := w.rec()
+	if rec == nil || rec.Phase != actual.PhaseRunning {
+		if len(have.Links) > 0 {
+			w.Errorf("links are left: %+v", have.Links)
+		}
+		return
+	}
+	if len(have.Links) != 1 || len(rec.Attachments) != 1 || have.Links[0].Name != rec.Attachments[0].Link ||
+		!slices.Equal(have.Links[0].Addresses, []netip.Addr{rec.Attachments[0].Address4, rec.Attachments[0].Address6}) {
+		w.Errorf("links %+v of %+v", have.Links, rec.Attachments)
+	}
+}
+
 var crashScenarios = []crashScenario{
 	{name: "create", change: func(w *crashWorld) { w.web("a", "0s", "  overlay: disk\n  overlaySize: 16Mi\n") }, runs: "a", starts: true},
 	{name: "declare", change: declared, gone: true},
@@ -177,6 +213,13 @@ var crashScenarios = []crashScenario{
 	}, change: removeWeb, runs: "a", gone: true},
 	{name: "adopt", prepare: running, runs: "a", keeps: true},
 	{name: "pull", prepare: (*crashWorld).serve, change: (*crashWorld).webOfImage, runs: "a", starts: true, pulls: true},
+	{name: "join", prepare: hosted, change: (*crashWorld).webOnBridge, runs: "a"},
+	{name: "part", prepare: func(w *crashWorld) {
+		hosted(w)
+		w.webOnBridge()
+		w.converge()
+		w.written("a")
+	}, change: removeWeb, runs: "a", gone: true},
 	{name: "lend", prepare: wired, change: (*crashWorld).webOnNetwork, runs: "a"},
 	{name: "return", prepare: func(w *crashWorld) {
 		wired(w)
@@ -270,6 +313,9 @@ func (c *crashCase) try(t *testing.T, done *crashed) (killed bool) {
 	after := w.rec()
 	w.settled()
 	w.copied()
+	if w.host != nil {
+		w.joined()
+	}
 	if s.pulls {
 		w.pulled()
 	}

@@ -88,6 +88,8 @@ type crashWorld struct {
 	image string // a reference to the image of serve
 	// converged says whether the last armed daemon had nothing left to do.
 	converged bool
+	// host is the network namespace that daemons are started in, nil for that of the test.
+	host *netns.Namespace
 
 	cleared sync.Once
 	stop    chan struct{}
@@ -205,7 +207,11 @@ func (w *crashWorld) once(program string, env ...string) (*exec.Cmd, *strings.Bu
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, env...)
 	out := &strings.Builder{}
 	cmd.Stderr = out
-	must(w.T, cmd.Start())
+	if w.host != nil {
+		must(w.T, w.host.Do(cmd.Start))
+	} else {
+		must(w.T, cmd.Start())
+	}
 	return cmd, out
 }
 

@@ -32,6 +32,7 @@ import (
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/invariants"
+	"sandboxctl.dev/launcher/netns"
 	"sandboxctl.dev/launcher/proc/proctest"
 	"sandboxctl.dev/launcher/projquota/projquotatest"
 	"sandboxctl.dev/reconcile"
@@ -129,6 +130,7 @@ func TestScript(t *testing.T) {
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"daemon":       cmdDaemon,
+			"hostnet":      cmdHostnet,
 			"stopdaemon":   cmdStopDaemon,
 			"until":        cmdUntil,
 			"status":       cmdStatus,
@@ -175,6 +177,8 @@ type scriptState struct {
 	daemon *exec.Cmd
 	log    *os.File
 	mounts []string
+	// netns is the namespace that the daemon is started in, "" for that of the test.
+	netns string
 	// registry is that of the command realregistry.
 	registry *realRegistry
 }
@@ -316,7 +320,14 @@ func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	cmd := exec.Command(filepath.Join(binDir, "sandboxctl"), append([]string{"daemon"}, args...)...)
 	cmd.Env = scriptEnv(ts)
 	cmd.Stdout, cmd.Stderr = log, log
-	ts.Check(cmd.Start())
+	start := cmd.Start
+	if st.netns != "" {
+		n, err := netns.Open(st.netns)
+		ts.Check(err)
+		defer n.Close()
+		start = func() error { return n.Do(cmd.Start) }
+	}
+	ts.Check(start())
 	st.daemon, st.log = cmd, log
 }
 
@@ -404,6 +415,9 @@ func scriptEnv(ts *testscript.TestScript) []string {
 	env := os.Environ()
 	for _, k := range []string{"PATH", "SANDBOXCTL_MANIFESTS", "SANDBOXCTL_STATE", "SANDBOXCTL_POLICY", "SANDBOXCTL_TIMEOUT", "MINUTE", "M", "S"} {
 		env = append(env, k+"="+ts.Getenv(k))
+	}
+	if ts.Getenv("HOSTNET") != "" {
+		env = append(env, "HOSTNET="+ts.Getenv("HOSTNET"), "FAR="+ts.Getenv("FAR"))
 	}
 	if ts.Getenv("REGISTRY") != "" {
 		for _, k := range []string{"REGISTRY", "SANDBOXCTL_REGISTRIES", "DOCKER_CONFIG"} {

@@ -40,6 +40,10 @@ func FromManifest(sb *desired.Sandbox, policy *hostpolicy.Policy, img *Image, re
 	switch s.Network.Mode {
 	case networks.Host:
 		resolver = "/etc/resolv.conf"
+	case networks.Bridge:
+		// The namespace is the sandbox's own, with links that are made for it.
+		st.Passthrough = true
+		resolver = "/etc/resolv.conf"
 	case networks.Netns:
 		st.NetNS, st.Passthrough = desired.NetnsPath(s.Network.Netns), true
 		// As for the programs that `ip netns exec` runs in it.

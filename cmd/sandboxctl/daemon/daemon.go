@@ -20,9 +20,11 @@ import (
 	"sandboxctl.dev/cmd/sandboxctl/world"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/desired/manifestdir"
+	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/desired/objects"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/bridge"
 	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/image"
 	"sandboxctl.dev/launcher/inputs"
@@ -134,6 +136,7 @@ type daemon struct {
 	dir      *manifestdir.Dir
 	policy   *hostpolicy.File
 	launcher *launcher.Launcher
+	networks *bridge.Keeper
 	loop     *loop.Loop
 	inputs   *inputs.Poll // files of the host that manifests refer to
 	log      *slog.Logger
@@ -167,12 +170,15 @@ func newDaemon(h *world.Host, version string, f *flags, store *actual.Store, opt
 	// Who writes it runs as root at the next pull.
 	opts.Programs = []string{program}
 	pulls := rootimage.Puller{Program: &companion.Program{Name: companion.ImageName, Path: program}, State: store.Path(), Registries: f.registries, Policy: hostPolicy.Load}
+	if opts.Networks, err = bridge.New(store, opts.Log); err != nil {
+		return nil, err
+	}
 	l, err := launcher.New(opts)
 	if err != nil {
 		return nil, err
 	}
 	d := &daemon{
-		store: store, launcher: l, observer: actual.NewObserver(store), policy: hostPolicy, log: opts.Log, resync: f.resync, sweeps: make(chan struct{}, 1), swept: time.Now(),
+		store: store, launcher: l, networks: opts.Networks, observer: actual.NewObserver(store), policy: hostPolicy, log: opts.Log, resync: f.resync, sweeps: make(chan struct{}, 1), swept: time.Now(),
 		inputs: inputs.NewPoll(new(inputs.Looker).Look),
 	}
 	policy := reconcile.DefaultPolicy()
@@ -203,6 +209,7 @@ func newDaemon(h *world.Host, version string, f *flags, store *actual.Store, opt
 		Wakes: []<-chan struct{}{d.dir.Changes(), d.observer.Exits(), d.inputs.Changes()},
 		OnPass: func(in reconcile.Input, _ reconcile.Plan) {
 			d.inputs.Want(ofHost(in.Files))
+			d.networks.Want(networksOf(&in))
 			d.remember(in.Removals, in.Desired.Policy)
 			d.announceWatch()
 			d.announceDisk(in.Actual)
@@ -238,6 +245,28 @@ func ofHost(found map[string]needs.File) map[string]inputs.File {
 		out[p] = inputs.File(f)
 	}
 	return out
+}
+
+// networksOf is what manifests say of networks, by sandbox, and which sandboxes have
+// attachments to one on record.
+func networksOf(in *reconcile.Input) (wanted map[string]*networks.Network, recorded map[string]bool) {
+	for i := range in.Desired.Entries {
+		if n := &in.Desired.Entries[i].Sandbox.Spec.Network; n.Mode == networks.Bridge {
+			if wanted == nil {
+				wanted = map[string]*networks.Network{}
+			}
+			wanted[in.Desired.Entries[i].Sandbox.Metadata.Name] = n
+		}
+	}
+	for i := range in.Actual.Sandboxes {
+		if r := in.Actual.Sandboxes[i].Record; len(r.Attachments) > 0 {
+			if recorded == nil {
+				recorded = map[string]bool{}
+			}
+			recorded[r.Name] = true
+		}
+	}
+	return wanted, recorded
 }
 
 // openManifests opens the manifests directory with what the last daemon remembered of
@@ -308,6 +337,7 @@ func (d *daemon) watch(ctx context.Context) (end func()) {
 	for name, run := range map[string]func(context.Context) error{
 		"watch manifests": d.dir.Run, "watch processes": d.observer.Run, "watch requests": d.watchRequests, "sweep": d.sweep,
 		"watch host policy": d.watchPolicy, "watch files": d.inputs.Run,
+		"keep networks": d.networks.Run,
 	} {
 		wg.Go(func() {
 			for ctx.Err() == nil {
