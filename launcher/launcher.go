@@ -142,7 +142,7 @@ func (l *Launcher) create(ctx context.Context, e *desired.Entry, restart *actual
 	in, inErr := inputs.ForStart(ctx, e.Sandbox, inputs.Documents{Objects: e.Objects, HostKey: l.opts.HostKey}, policy, l.host(l.sentry.Path, l.gofer.Path))
 	rec.HasRead(in.Inputs)
 	in.Objects = e.Objects
-	joined, netErr := l.join(rec, e)
+	joined, netErr := l.join(rec, e, policy)
 	inErr = errors.Join(inErr, netErr)
 	pass := operation.PassOf(ctx)
 	rec.StartBegins(pass.Began, pass.Read, began)

@@ -11,6 +11,7 @@ import (
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/launcher/bridge"
 	"sandboxctl.dev/launcher/netns"
@@ -21,12 +22,14 @@ import (
 
 // join gives a record its addresses on the networks that its manifest joins. They stay its
 // own until done is called, when the record says them.
-func (l *Launcher) join(rec *actual.Record, e *desired.Entry) (done func(), err error) {
+func (l *Launcher) join(rec *actual.Record, e *desired.Entry, policy *hostpolicy.Policy) (done func(), err error) {
 	n := &e.Sandbox.Spec.Network
 	if n.Mode == networks.Bridge && l.opts.Networks == nil {
 		return func() {}, operation.Permanentf("spec.network.mode: only the daemon attaches sandboxes to networks")
 	}
-	return l.opts.Networks.Choose(rec, &bridge.Wanted{Network: n, Declared: func(string) *networks.Declared { return nil }, Pools: bridge.DefaultPools})
+	w := &bridge.Wanted{Network: n, Declared: e.Objects.Network}
+	w.Pools.V4, w.Pools.V6 = policy.Network.Pools()
+	return l.opts.Networks.Choose(rec, w)
 }
 
 // attach makes the links of a sandbox whose processes are on record, and wait at their

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/netip"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -167,6 +168,8 @@ func describeState(out io.Writer, w *world.World, s *reconcile.Status) error {
 		line("Image", "%s (%s)", show.Clean(s.Image.Ref), show.Clean(s.Image.Digest))
 	}
 	line("Disk", "%s", diskText(w, s.Name))
+	line("Addresses", "%s", addressText(w.Record(s.Name)))
+	line("Published", "%s", publishedText(w.Entry(s.Name)))
 	line("Init", "%s", initText(s.Init))
 	fmt.Fprintln(tw, "\nConditions:\t")
 	fmt.Fprintln(tw, "  TYPE\tSTATUS\tREASON\tSINCE\tMESSAGE")
@@ -291,6 +294,37 @@ func diskText(w *world.World, name string) string {
 			text += fmt.Sprintf("%dMi of ", used[i]>>20)
 		}
 		words = append(words, text+scalar.Bytes(p.Size).String())
+	}
+	return strings.Join(words, ", ")
+}
+
+// addressText is where a sandbox is on its networks.
+func addressText(rec *actual.Record) string {
+	if rec == nil {
+		return ""
+	}
+	var words []string
+	for i := range rec.Attachments {
+		a := &rec.Attachments[i]
+		for _, ip := range []netip.Addr{a.Address4, a.Address6} {
+			if ip.IsValid() {
+				words = append(words, fmt.Sprintf("%s (%s)", ip, a.Network))
+			}
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
+// publishedText are the ports of the host that lead to a sandbox.
+func publishedText(e *desired.Entry) string {
+	if e == nil {
+		return ""
+	}
+	var words []string
+	ports := e.Sandbox.Spec.Network.Published()
+	for i := range ports {
+		first, _ := ports[i].First()
+		words = append(words, fmt.Sprintf("%s to %d", ports[i].Describe(), first))
 	}
 	return strings.Join(words, ", ")
 }

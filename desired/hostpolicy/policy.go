@@ -176,8 +176,8 @@ type NetworkPolicy struct {
 	Bridge *bool `json:"bridge,omitempty"`
 	// Where ports may be published.
 	Ports PortsPolicy `json:"ports,omitzero"`
-	// Prefixes of private addresses that networks without a `subnet` get theirs from: a /24
-	// of an IPv4 one, a /64 of an IPv6 one.
+	// Prefixes of private addresses that networks without a `subnet` get theirs from: a /20
+	// of an IPv4 one, or a /24 if it is smaller than a /16; a /64 of an IPv6 one.
 	Pool []string `json:"pool,omitempty"`
 }
 

@@ -27,6 +27,8 @@ import (
 	"sandboxctl.dev/launcher/netns"
 )
 
+var pools = Pools{[]netip.Prefix{netip.MustParsePrefix("10.208.0.0/12")}, []netip.Prefix{netip.MustParsePrefix("fd5b:210::/48")}}
+
 // world is a state directory, and a network namespace that stands for the host.
 type world struct {
 	t        *testing.T
@@ -73,7 +75,7 @@ func (w *world) choose(name string, n networks.Network) (*actual.Record, error) 
 	var done func()
 	var cerr error
 	err = w.ns.Do(func() error {
-		done, cerr = w.k.Choose(rec, &Wanted{Network: &n, Declared: func(name string) *networks.Declared { return w.declared[name] }, Pools: DefaultPools})
+		done, cerr = w.k.Choose(rec, &Wanted{Network: &n, Declared: func(name string) *networks.Declared { return w.declared[name] }, Pools: pools})
 		return nil
 	})
 	if err == nil {
@@ -108,7 +110,7 @@ func TestChoose(t *testing.T) {
 			t.Fatalf("%+v", r.Attachments)
 		}
 		a := &r.Attachments[0]
-		if !DefaultPools.V4.Contains(a.Address4) || !a.Subnet4.Contains(a.Address4) || !DefaultPools.V6.Contains(a.Address6) || !a.Default || a.Interface != "eth0" || a.MTU != 1500 {
+		if !pools.V4[0].Contains(a.Address4) || !a.Subnet4.Contains(a.Address4) || !pools.V6[0].Contains(a.Address6) || !a.Default || a.Interface != "eth0" || a.MTU != 1500 {
 			t.Errorf("%+v", a)
 		}
 		for _, ip := range []netip.Addr{a.Address4, a.Address6} {
@@ -154,7 +156,7 @@ func TestPromised(t *testing.T) {
 			// All with the name that begins the search at one place, and none on record.
 			rec := &actual.Record{Name: fmt.Sprint("p", i), UID: fmt.Sprint(i)}
 			w.declared["default"] = &networks.Declared{Subnet: "10.9.0.0/29"}
-			if _, err := w.k.Choose(rec, &Wanted{Network: &n, Declared: func(name string) *networks.Declared { return w.declared[name] }, Pools: DefaultPools}); err != nil {
+			if _, err := w.k.Choose(rec, &Wanted{Network: &n, Declared: func(name string) *networks.Declared { return w.declared[name] }, Pools: pools}); err != nil {
 				return err
 			}
 			if a := rec.Attachments[0].Address4; seen[a] {
@@ -163,7 +165,7 @@ func TestPromised(t *testing.T) {
 				seen[a] = true
 			}
 		}
-		_, err := w.k.Choose(&actual.Record{Name: "p5"}, &Wanted{Network: &n, Declared: func(name string) *networks.Declared { return w.declared[name] }, Pools: DefaultPools})
+		_, err := w.k.Choose(&actual.Record{Name: "p5"}, &Wanted{Network: &n, Declared: func(name string) *networks.Declared { return w.declared[name] }, Pools: pools})
 		if !errors.Is(err, addresses.ErrExhausted) {
 			t.Errorf("a sixth of five: %v", err)
 		}

@@ -22,18 +22,12 @@ type Wanted struct {
 	Network *networks.Network
 	// Declared returns what a Network document says, nil if there is none.
 	Declared func(name string) *networks.Declared
-	// Pools are what subnets are chosen from.
-	Pools Pools
+	Pools    Pools
 }
 
-// Pools are what subnets of networks are chosen from that have none of their own.
-type Pools struct{ V4, V6 netip.Prefix }
-
-// DefaultPools are the pools without another word of the host policy.
-var DefaultPools = Pools{netip.MustParsePrefix("10.208.0.0/12"), netip.MustParsePrefix("fd5b:9c7e:210::/48")}
-
-// How large a subnet is that is chosen.
-const chosen4, chosen6 = 20, 64
+// Pools are what subnets of networks are chosen from that have none of their own, by the
+// host policy.
+type Pools struct{ V4, V6 []netip.Prefix }
 
 // Choose gives a record its attachments: the addresses that it had, if it can have them
 // again, or others. What is chosen is kept for it until done is called, after which the

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -51,11 +52,11 @@ func (c *choice) subnets(name string, spec *networks.Declared, pools Pools) (*su
 		return nil, err
 	}
 	now := subnets{Version: version, Name: name}
-	if now.Subnet4, err = c.subnet(spec.Prefix4(), had.Subnet4, pools.V4, chosen4, others); err != nil {
+	if now.Subnet4, err = c.subnet(spec.Prefix4(), had.Subnet4, pools.V4, others); err != nil {
 		return nil, err
 	}
 	if *spec.IPv6 && hasIPv6() {
-		if now.Subnet6, err = c.subnet(spec.Prefix6(), had.Subnet6, pools.V6, chosen6, others); err != nil {
+		if now.Subnet6, err = c.subnet(spec.Prefix6(), had.Subnet6, pools.V6, others); err != nil {
 			return nil, err
 		}
 	}
@@ -66,7 +67,7 @@ func (c *choice) subnets(name string, spec *networks.Declared, pools Pools) (*su
 }
 
 // subnet decides on the subnet of one family.
-func (c *choice) subnet(given, had, pool netip.Prefix, bits int, others *addresses.Taken) (netip.Prefix, error) {
+func (c *choice) subnet(given, had netip.Prefix, pools []netip.Prefix, others *addresses.Taken) (netip.Prefix, error) {
 	if given.IsValid() {
 		for _, taken := range []*addresses.Taken{others, c.host} {
 			// A route that the host got later than the network does not end it: it leads to
@@ -77,11 +78,30 @@ func (c *choice) subnet(given, had, pool netip.Prefix, bits int, others *address
 		}
 		return given, nil
 	}
-	if had.IsValid() && pool.Overlaps(had) && !addresses.Overlap(had, others).IsValid() {
+	if had.IsValid() && slices.ContainsFunc(pools, had.Overlaps) && !addresses.Overlap(had, others).IsValid() {
 		return had, nil
 	}
-	all := &addresses.Taken{Prefixes: append(append([]netip.Prefix(nil), others.Prefixes...), c.host.Prefixes...)}
-	return addresses.Subnet(pool, bits, all)
+	all := &addresses.Taken{Prefixes: slices.Concat(others.Prefixes, c.host.Prefixes)}
+	var p netip.Prefix
+	err := errors.New("the host policy has no pool of that family (network.pool)")
+	for _, pool := range pools {
+		if p, err = addresses.Subnet(pool, bitsOf(pool), all); err == nil {
+			break
+		}
+	}
+	return p, err
+}
+
+// bitsOf is how large a subnet is that is chosen: 4093 sandboxes, or 253 where the pool is
+// smaller than a /16.
+func bitsOf(pool netip.Prefix) int {
+	switch {
+	case pool.Addr().Is6():
+		return 64
+	case pool.Bits() > 16:
+		return 24
+	}
+	return 20
 }
 
 // others are the subnets of other networks that are in use, or were chosen.
