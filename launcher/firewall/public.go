@@ -67,6 +67,12 @@ func nat64(of4 []netip.Prefix) (out []netip.Prefix) {
 	return out
 }
 
+// IsPublic says whether an address is one that egress of Public allows: a host of the
+// internet.
+func IsPublic(a netip.Addr) bool {
+	return a.IsValid() && !holds(notPublic4, a) && !holds(notPublic6, a)
+}
+
 // neverLearned are addresses that no name gives a way to: whoever answers for the name
 // could open the host, or what hands out credentials, to a sandbox that is allowed the
 // name. Private addresses are what names of companies lead to.
