@@ -59,7 +59,7 @@ func TestNetworkHash(t *testing.T) {
 	bridge := hash("{mode: bridge}")
 	for _, same := range []string{
 		"{join: [default]}", "{ports: [{containerPort: 80, hostPort: 8080}]}", "{aliases: [db]}", "{egress: {default: deny}}", "{ingress: {default: deny}}",
-		"{extraHosts: [{ip: 10.0.0.5, names: [a]}]}",
+		"{extraHosts: [{ip: 10.0.0.5, names: [a]}, {ip: host-gateway, names: [b]}]}",
 	} {
 		if hash(same) != bridge {
 			t.Errorf("%s needs a restart", same)
@@ -126,6 +126,8 @@ func TestNetworkProblems(t *testing.T) {
 		"{dns: {search: [a..b]}}":                                                                                "dns.search[0]:",
 		"{dns: {options: [\"ndots: 2\"]}}":                                                                       "dns.options[0]: expected an option of resolv.conf(5)",
 		"{extraHosts: [{ip: 10.0.0.5}]}":                                                                         "extraHosts[0].names: is missing",
+		"{dns: {servers: [127.0.0.53]}}":                                                                         "the host's own",
+		"{dns: {servers: [\"fe80::1\"]}}":                                                                        "the host's own",
 		"{extraHosts: [{ip: a, names: [b]}]}":                                                                    "extraHosts[0].ip: expected an address",
 		"{extraHosts: [{ip: 10.0.0.5, names: [\"a b\"]}]}":                                                       "extraHosts[0].names[0]:",
 		"{mode: brigde}":                                                                                         `did you mean "bridge"?`,

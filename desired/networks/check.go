@@ -110,8 +110,8 @@ func (c check) addresses(at string, n *Network) {
 func (c check) address(at, text string) (netip.Addr, bool) {
 	a, err := netip.ParseAddr(text)
 	switch {
-	case text == "host-gateway":
-		c.add(at, "host-gateway is no address; ports of the host are allowed with egress: {allow: [\"host:5432\"]}")
+	case text == HostGateway:
+		c.add(at, "host-gateway is no address, and stands for one in extraHosts only; ports of the host are allowed with egress: {allow: [\"host:5432\"]}")
 	case err != nil || a.Zone() != "":
 		c.add(at, "expected an address such as 10.0.0.5 or fd00::5, got %q", yamldoc.Clip(text))
 	case a.Is4In6():
@@ -258,8 +258,14 @@ func (c check) dns(at string, d *DNS) {
 	if c.atMost(at+".servers", len(d.Servers), maxServers) {
 		for i, s := range d.Servers {
 			field := fmt.Sprintf("%s.servers[%d]", at, i)
-			if a, ok := c.address(field, s); ok && (a.IsUnspecified() || a.IsMulticast()) {
+			a, ok := c.address(field, s)
+			switch {
+			case !ok:
+			case a.IsUnspecified() || a.IsMulticast():
 				c.add(field, "expected the address of a server, got %s", a)
+			case a.IsLoopback() || a.IsLinkLocalUnicast():
+				// The daemon asks: an author must not speak by it to what only the host reaches.
+				c.add(field, "expected the address of a server that sandboxes may reach, got %s, which is the host's own or of its link; without servers those of the host are asked", a)
 			}
 		}
 		c.once(at+".servers", d.Servers)
@@ -284,7 +290,9 @@ func (c check) extraHosts(at string, hosts []ExtraHost) {
 	}
 	for i := range hosts {
 		h, field := &hosts[i], fmt.Sprintf("%s[%d]", at, i)
-		c.address(field+".ip", h.IP)
+		if h.IP != HostGateway {
+			c.address(field+".ip", h.IP)
+		}
 		if len(h.Names) == 0 {
 			c.add(field+".names", "expected at least one name")
 		}

@@ -42,7 +42,7 @@ type Network struct {
 	Ingress *Reach `json:"ingress,omitempty"`
 	// How names are looked up.
 	DNS *DNS `json:"dns,omitempty"`
-	// Addresses with names, for `/etc/hosts`. A change restarts nothing.
+	// Addresses with names that the sandbox alone finds them by. A change restarts nothing.
 	ExtraHosts []ExtraHost `json:"extraHosts,omitempty"`
 }
 

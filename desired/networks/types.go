@@ -124,7 +124,8 @@ func (r *Reach) Otherwise() string {
 
 // DNS is how a sandbox finds addresses of names.
 type DNS struct {
-	// Servers that are asked instead of those of the host.
+	// Servers that are asked instead of those of the host, by the daemon in the place of the
+	// sandbox. With them any name is asked for, also where `egress` denies what no rule names.
 	Servers []string `json:"servers,omitempty"`
 	// Domains that names without a dot are looked up in.
 	Search []string `json:"search,omitempty"`
@@ -140,15 +141,18 @@ func (d *DNS) Addrs() []netip.Addr {
 	return addrs(d.Servers)
 }
 
-// ExtraHost is an address with names, for /etc/hosts of a sandbox.
+// HostGateway stands for the host itself as the address of an ExtraHost, as in docker.
+const HostGateway = "host-gateway"
+
+// ExtraHost is an address with names that a sandbox finds it by.
 type ExtraHost struct {
-	// The address.
+	// The address, or `host-gateway`: the host, as the sandbox reaches it.
 	IP string `json:"ip"`
 	// Its names.
 	Names []string `json:"names"`
 }
 
-// Addr is the address of a checked manifest.
+// Addr is the address of a checked manifest, not valid if that is HostGateway.
 func (h *ExtraHost) Addr() netip.Addr { return addr(h.IP) }
 
 // Addresses are one address, or one for each family.
