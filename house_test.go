@@ -151,8 +151,11 @@ func TestDirections(t *testing.T) {
 		"./launcher/links":        `^sandboxctl\.dev/(launcher/(links|netns|wire)|actual/(crashpoint|operation)$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
 		// Rules know no sandbox but what they are given of it.
 		"./launcher/firewall": `^sandboxctl\.dev/launcher/firewall$|^golang\.org/x/(sys|net|sync)/|^github\.com/(google/nftables|mdlayher/|vishvananda/)`,
-		"./launcher/bridge":   `^sandboxctl\.dev/(launcher/(bridge|addresses|links|firewall|netns|wire)$|desired/|actual)|^golang\.org/x/(sys|net|sync)/|^github\.com/vishvananda/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml` + nftables,
+		"./launcher/bridge":   `^sandboxctl\.dev/(launcher/(bridge|addresses|links|firewall|dns|names|netns|wire)$|desired/|actual)|^golang\.org/x/(sys|net|sync|time)/|^github\.com/vishvananda/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml` + nftables,
 		"./launcher":          `^sandboxctl\.dev/(launcher|desired|actual|gofer)` + libraries + nftables,
+		// Names are values; who answers a guest has sockets, and the word for what is public.
+		"./launcher/names": `^sandboxctl\.dev/launcher/names$`,
+		"./launcher/dns":   `^sandboxctl\.dev/launcher/(dns|names|firewall)$|^golang\.org/x/(sys|net|sync|time)/|^github\.com/(google/nftables|mdlayher/|vishvananda/)`,
 		// It looks, and can't start or signal anybody by itself but through these.
 		"./launcher/invariants": `^sandboxctl\.dev/(launcher|desired|actual|gofer)|^github\.com/erofs/go-erofs` + libraries,
 		"./cmd/sandboxctl":      `.`,

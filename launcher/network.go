@@ -32,6 +32,14 @@ func (l *Launcher) join(rec *actual.Record, e *desired.Entry, policy *hostpolicy
 	return l.opts.Networks.Choose(rec, w)
 }
 
+// giveNames has the root of a sandbox on networks say what it is called, and who answers it.
+func giveNames(rec *actual.Record, sb *desired.Sandbox, st *setup.Setup) {
+	if len(rec.Attachments) > 0 {
+		root := &st.App().Root
+		root.Hosts, root.ResolvConf = bridge.NameFiles(rec, &sb.Spec.Network, root.Hostname)
+	}
+}
+
 // attach makes the links of a sandbox whose processes are on record, and wait at their
 // gates.
 func (l *Launcher) attach(ctx context.Context, rec *actual.Record) error {

@@ -76,7 +76,7 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	}
 	rec.App().Init = st.App().Init
 	// Not before the checkpoint is compared.
-	if err := resolve.ForStart(st, root); err != nil {
+	if err := completeSetup(rec, sb, st, root); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(outer, timeout, fmt.Errorf("not started after %s", timeout))
@@ -119,6 +119,12 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		hooks.AfterStart(outer, rec.Name, rec.Sentry.PID, st.App().Hooks, policy.HookTime(), warnIn(rec))
 	}
 	return l.recordStart(rec)
+}
+
+// completeSetup adds what this host alone can tell, and this start.
+func completeSetup(rec *actual.Record, sb *desired.Sandbox, st *setup.Setup, root *hostfs.Image) error {
+	giveNames(rec, sb, st)
+	return resolve.ForStart(st, root)
 }
 
 // giveHostPaths gives directories of the host to the owners that the manifest names.

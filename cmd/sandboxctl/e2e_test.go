@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -131,6 +132,7 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"daemon":       cmdDaemon,
 			"hostnet":      cmdHostnet,
+			"nameserver":   cmdNameserver,
 			"stopdaemon":   cmdStopDaemon,
 			"until":        cmdUntil,
 			"status":       cmdStatus,
@@ -179,6 +181,8 @@ type scriptState struct {
 	mounts []string
 	// netns is the namespace that the daemon is started in, "" for that of the test.
 	netns string
+	// nameserver is the one that was started last.
+	nameserver net.PacketConn
 	// registry is that of the command realregistry.
 	registry *realRegistry
 }

@@ -370,3 +370,45 @@ func TestWant(t *testing.T) {
 		t.Error("woken for nothing")
 	}
 }
+
+// The answerer knows the sandboxes that may run, by their manifests of now, and what each
+// may ask for.
+func TestDirectory(t *testing.T) {
+	t.Parallel()
+	rec := func(name, at string, phase actual.Phase) *actual.Record {
+		a := netip.MustParseAddr(at)
+		return &actual.Record{Name: name, Phase: phase, Spec: []byte(`{"spec":{"network":{"mode":"bridge","aliases":["old-` + name + `"]}}}`), Attachments: []actual.Attachment{{
+			Network: "front", Subnet4: netip.PrefixFrom(a, 24).Masked(), Address4: a,
+		}}}
+	}
+	all := []*actual.Record{
+		rec("web", "10.0.0.5", actual.PhaseRunning), rec("db", "10.0.0.6", actual.PhaseStarting), rec("gone", "10.0.0.7", actual.PhaseStopped), rec("shut", "10.0.0.8", actual.PhaseRunning),
+	}
+	d := directory(all, map[string]*networks.Network{
+		"web":  {Aliases: []string{"www"}, ExtraHosts: []networks.ExtraHost{{IP: networks.HostGateway, Names: []string{"host"}}, {IP: "10.9.9.9", Names: []string{"registry"}}}},
+		"shut": {Egress: &networks.Reach{Default: networks.Deny, Allow: []string{"example.org:443", "10.0.0.0/8", "sandbox:db"}}},
+	})
+	web, shut := d.Client(netip.MustParseAddr("10.0.0.5")), d.Client(netip.MustParseAddr("10.0.0.8"))
+	if web == nil || shut == nil || d.Client(netip.MustParseAddr("10.0.0.7")) != nil {
+		t.Fatal("the directory has others than those that may run")
+	}
+	for name, want := range map[string]string{
+		"www": "10.0.0.5", "old-web": "", "db": "10.0.0.6", "old-db": "10.0.0.6", "gone": "", "host": "10.0.0.1", "registry": "10.9.9.9",
+	} {
+		f := d.Lookup(web, name)
+		if got := strings.Trim(fmt.Sprint(f.Addresses), "[]"); got != want {
+			t.Errorf("%s is %q, expected %q", name, got, want)
+		}
+	}
+	if web.Outside.Closed || !shut.Outside.Closed || !slices.Equal(shut.Outside.Names, []string{"example.org"}) {
+		t.Errorf("%+v, %+v", web.Outside, shut.Outside)
+	}
+	n := &networks.Network{DNS: &networks.DNS{Servers: []string{"9.9.9.9"}, Search: []string{"corp.example"}, Options: []string{"ndots:2"}}, Egress: &networks.Reach{Default: networks.Deny}}
+	if sb := named(all[0], n); sb.Outside.Closed || len(sb.Outside.Servers) != 1 {
+		t.Errorf("with servers of its own: %+v", sb.Outside)
+	}
+	hosts, conf := NameFiles(all[0], n, "Shop")
+	if !strings.HasSuffix(hosts, "\n10.0.0.5 web.front.internal web web.front shop\n") || conf != "nameserver 10.0.0.1\nsearch front.internal corp.example\noptions ndots:2\n" {
+		t.Errorf("%s\n%s", hosts, conf)
+	}
+}

@@ -21,6 +21,7 @@ import (
 	"sandboxctl.dev/actual/crashpoint"
 	"sandboxctl.dev/actual/rounds"
 	"sandboxctl.dev/desired/networks"
+	"sandboxctl.dev/launcher/dns"
 	"sandboxctl.dev/launcher/firewall"
 	"sandboxctl.dev/launcher/links"
 	"sandboxctl.dev/launcher/netns"
@@ -32,7 +33,9 @@ type Keeper struct {
 	store *actual.Store
 	log   *slog.Logger
 	table *firewall.Table
-	wakes chan struct{}
+	// answerer is who the sandboxes ask for names.
+	answerer *dns.Server
+	wakes    chan struct{}
 	// rules has one round of rules at a time, which all starts share that wait for it.
 	rules *rounds.Rounds
 
@@ -61,6 +64,7 @@ func New(store *actual.Store, log *slog.Logger) (*Keeper, error) {
 	k := &Keeper{
 		store: store, log: log, table: table, wakes: make(chan struct{}, 1),
 		promised: map[string][]actual.Attachment{}, gone: map[string]bool{},
+		answerer: &dns.Server{Upstreams: &dns.Upstreams{}, Learned: table.Learn, Log: log},
 	}
 	k.rules = rounds.Of(k.install)
 	return k, k.sweep()
@@ -141,6 +145,7 @@ func (k *Keeper) install() error {
 	}
 	k.mu.Lock()
 	rules, refused := ruleset(records, k.wanted)
+	k.answerer.SetDirectory(directory(records, k.wanted))
 	same := k.installed != nil && reflect.DeepEqual(k.installed, rules)
 	k.mu.Unlock()
 	k.tell(refused)
@@ -189,8 +194,11 @@ const (
 	patience = 10 * time.Second
 )
 
-// Run keeps rules and links as they are to be, until ctx ends.
+// Run keeps rules and links as they are to be, and answers for names, until ctx ends.
 func (k *Keeper) Run(ctx context.Context) error {
+	var answers sync.WaitGroup
+	defer answers.Wait()
+	answers.Go(func() { k.answerer.Serve(ctx) })
 	select {
 	case <-ctx.Done():
 		return nil

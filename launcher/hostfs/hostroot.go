@@ -111,6 +111,10 @@ func NetworkFiles(s setup.Source) ([]gofer.File, error) {
 		// instead of waiting for a time-out.
 		{Path: "etc/resolv.conf", Mode: 0o644},
 	}
+	if s.Hosts != "" {
+		files[1].Content, files[2].Content = s.Hosts, s.ResolvConf
+		return files, nil
+	}
 	if s.Resolver == "" {
 		return files, nil
 	}

@@ -43,7 +43,6 @@ func FromManifest(sb *desired.Sandbox, policy *hostpolicy.Policy, img *Image, re
 	case networks.Bridge:
 		// The namespace is the sandbox's own, with links that are made for it.
 		st.Passthrough = true
-		resolver = "/etc/resolv.conf"
 	case networks.Netns:
 		st.NetNS, st.Passthrough = desired.NetnsPath(s.Network.Netns), true
 		// As for the programs that `ip netns exec` runs in it.

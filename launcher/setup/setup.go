@@ -138,10 +138,14 @@ type Source struct {
 	// Hostname and Resolver, the file of the host that becomes resolv.conf, shape
 	// the generated /etc of a host root, and what is laid over that of an image; the user and the mappings its home
 	// directory.
-	Hostname string      `json:"hostname,omitempty"`
-	Resolver string      `json:"resolver,omitempty"`
-	User     *User       `json:"user,omitempty"`
-	Maps     *idmap.Maps `json:"idMaps,omitempty"`
+	Hostname string `json:"hostname,omitempty"`
+	Resolver string `json:"resolver,omitempty"`
+	// Hosts and ResolvConf are these files of a sandbox on networks, in the place of those
+	// that Hostname and Resolver make.
+	Hosts      string      `json:"hosts,omitempty"`
+	ResolvConf string      `json:"resolvConf,omitempty"`
+	User       *User       `json:"user,omitempty"`
+	Maps       *idmap.Maps `json:"idMaps,omitempty"`
 	// Zone is the time zone of a root, nil to leave what it has.
 	Zone *zone.Zone `json:"-"`
 }
