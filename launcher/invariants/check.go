@@ -54,6 +54,10 @@ const (
 	LeftoverVolume Kind = "LeftoverVolume"
 	// MissingVolume is a named volume that a sandbox runs with and that is not there.
 	MissingVolume Kind = "MissingVolume"
+	// DuplicateAddress is an address that two records have.
+	DuplicateAddress Kind = "DuplicateAddress"
+	// LeftoverLink is the link of a stopped sandbox.
+	LeftoverLink Kind = "LeftoverLink"
 	// Unsettled is a record in a phase between two others, or one that says of
 	// a dead process that it runs. Only with Options.Settled.
 	Unsettled Kind = "Unsettled"
@@ -196,7 +200,7 @@ func look(ctx context.Context, store *actual.Store, opts Options) ([]Violation, 
 	v.files()
 	v.records()
 	v.processes()
-	if err := errors.Join(v.groups(store), v.mounts(store.Path()), v.images(store.Path()), v.volumes(ctx, store)); err != nil {
+	if err := errors.Join(v.groups(store), v.mounts(store.Path()), v.images(store.Path()), v.volumes(ctx, store), v.networks()); err != nil {
 		return nil, err
 	}
 	slices.SortFunc(v.found, func(a, b Violation) int { return strings.Compare(a.String(), b.String()) })
