@@ -415,3 +415,6 @@ func both(t testing.TB, n *testNS, to, want string) {
 
 // at is an address with a port.
 func at(host any, port int) string { return net.JoinHostPort(fmt.Sprint(host), fmt.Sprint(port)) }
+
+// noWait is a deadline for what has come already.
+func noWait() time.Time { return time.Now().Add(10 * time.Millisecond) }
