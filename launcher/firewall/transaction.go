@@ -98,8 +98,9 @@ func (t *Table) Install(ctx context.Context, r *Ruleset) error {
 			if err = t.replace(p); err != nil {
 				return err
 			}
-			if t.print, err = look(t.table.Name, kept(p)); err != nil || t.print.generation == before+1 {
-				return err
+			// The rules are there. If they can't be read, Intact says so.
+			if t.print, err = look(t.table.Name, kept(p)); err == nil && t.print.generation == before+1 {
+				return nil
 			}
 			t.print = fingerprint{}
 		}
