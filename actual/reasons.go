@@ -47,6 +47,14 @@ const (
 	// Its network namespace is missing, or has no interface that is up and has an address.
 	// It is started when there is one.
 	ReasonNetworkNotReady = "NetworkNotReady"
+	// Another sandbox has a port of the host that its manifest publishes. It is started when
+	// that is free.
+	ReasonPortInUse = "PortInUse"
+	// Another sandbox has the address that its manifest asks for, or it is none of the
+	// network.
+	ReasonAddressUnusable = "AddressUnusable"
+	// It joins a network that no document declares. It is started when there is one.
+	ReasonNetworkMissing = "NetworkMissing"
 	// The disk of the state has no room. Nothing is started, and nothing is stopped that
 	// is to be started again, until there is some.
 	ReasonDiskPressure = "DiskPressure"

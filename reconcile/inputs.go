@@ -13,11 +13,8 @@ import (
 // needsInputs delays the start of a sandbox until what its manifest refers to is there.
 // One that runs is not stopped before for a start that can't come.
 func (c *computation) needsInputs(a *Action) bool {
-	e := a.Entry
-	switch {
-	case a.Op == OpDestroy && a.Ending.Replace:
-		e = cmp.Or(c.in.Desired.Lookup(a.Name), c.in.LastGood[a.Name])
-	case a.Op != OpCreate:
+	e := c.starts(a)
+	if e == nil {
 		return false
 	}
 	if why, help := needs.Missing(e, c.in.Files); why != "" {
@@ -31,6 +28,14 @@ func (c *computation) needsInputs(a *Action) bool {
 		a.Entry.Objects = c.in.Desired.Objects
 	}
 	return false
+}
+
+// starts is the manifest of the start that an action is for, nil if it is for none.
+func (c *computation) starts(a *Action) *desired.Entry {
+	if a.Op == OpDestroy && a.Ending.Replace {
+		return cmp.Or(c.in.Desired.Lookup(a.Name), c.in.LastGood[a.Name])
+	}
+	return a.Entry
 }
 
 // inputGone warns that what a sandbox has been started with is not there any more: it

@@ -3,12 +3,15 @@
 package reconcile
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"time"
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/networks"
+	"sandboxctl.dev/reconcile/contention"
 )
 
 // Network is what is known of a network namespace that a manifest names.
@@ -48,6 +51,9 @@ func netnsOf(e *desired.Entry) string {
 // has, or which is not ready. Started all the same it would have no network for
 // good.
 func (c *computation) needsNetwork(a *Action) bool {
+	if c.contends(a) {
+		return true
+	}
 	if a.Op != OpCreate {
 		return false
 	}
@@ -66,6 +72,42 @@ func (c *computation) needsNetwork(a *Action) bool {
 		return true
 	}
 	return false
+}
+
+// contends delays a start until its networks are declared, and its ports and addresses
+// are free. What runs is not stopped before for a start that can't come.
+func (c *computation) contends(a *Action) bool {
+	if e := c.starts(a); e != nil && e.Sandbox.Spec.Network.Mode == networks.Bridge {
+		if reason, why := contention.Of(e, contenders(c.in, c.plan.Actions)); reason != "" {
+			a.Reason = reason
+			c.delay(*a, time.Time{}, why)
+			return true
+		}
+	}
+	return false
+}
+
+// contenders are the others. It has copies: closures over a computation would cost each
+// pass an allocation.
+func contenders(in Input, planned []Action) *contention.Input {
+	out := &contention.Input{Desired: in.Desired, Records: in.Actual.Sandboxes}
+	out.Manifest = func(rec *actual.Record) *desired.Entry {
+		return cmp.Or(in.Desired.Lookup(rec.Name), in.LastGood[rec.Name])
+	}
+	out.Idle = func(e *desired.Entry, rec *actual.Record) bool {
+		return e.Sandbox.Spec.Suspend || in.gone(rec) || in.Denied[rec.Name] != "" || sameSpec(rec, e) && (rec.App().Completed || stalled(e, rec) != "")
+	}
+	for _, name := range slices.Sorted(maps.Keys(in.Operations)) {
+		if e := in.Desired.Lookup(name); in.Operations[name].Op == OpCreate && e != nil {
+			out.Starting = append(out.Starting, e)
+		}
+	}
+	for i := range planned {
+		if planned[i].Op == OpCreate {
+			out.Starting = append(out.Starting, planned[i].Entry)
+		}
+	}
+	return out
 }
 
 // holderOf is the sandbox that has a network namespace, or is about to get it, other
@@ -111,14 +153,8 @@ func networkGone(in *Input, e *desired.Entry, rec *actual.Record) *actual.Warnin
 		return nil
 	}
 	name := netnsOf(e)
-	n, known := in.Networks[name]
-	switch {
-	case name == "" || !known:
-		return nil
-	case n.Inode == 0:
-		return &actual.Warning{Reason: actual.WarningNetworkGone, Message: "network namespace " + name + " was removed; the sandbox is still in it, and is restarted when a new one of that name exists"}
-	case n.Inode != rec.Network.Inode && n.NotReady != "":
-		return &actual.Warning{Reason: actual.WarningNetworkGone, Message: "network namespace " + name + " was replaced; the sandbox stays in the old one until the new one is ready: " + n.NotReady}
+	if n, known := in.Networks[name]; known && name != "" {
+		return contention.Gone(rec, name, n.Inode, n.NotReady)
 	}
 	return nil
 }

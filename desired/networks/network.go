@@ -117,6 +117,11 @@ func (p *Port) Overlaps(o *Port) bool {
 		(p.HostIP == "" || o.HostIP == "" || p.Addr() == o.Addr())
 }
 
+// Wants says whether the sandbox asks for a port of the host or an address of its own.
+func (n *Network) Wants() bool {
+	return n.Mode == Bridge && (len(n.Address) > 0 || slices.ContainsFunc(n.Ports, func(p Port) bool { return p.HostPort != 0 }))
+}
+
 // Joins says whether the sandbox has an interface in a network.
 func (n *Network) Joins(name string) bool { return n.Mode == Bridge && slices.Contains(n.Join, name) }
 

@@ -231,6 +231,29 @@ func (s *Declared) Value(key string) string { return string(s.Values()[key]) }
 // DefaultPool is what subnets are chosen from without another word of the host policy.
 var DefaultPool = []string{"10.208.0.0/12", "fd5b:9c7e:210::/48"}
 
+// Refuses says why no sandbox can have an address in the subnets that a checked document
+// has, "" if one can.
+func (s *Declared) Refuses(a netip.Addr) string {
+	p := s.Prefix4()
+	if a.Is6() {
+		p = s.Prefix6()
+		if !*s.IPv6 {
+			return "the network has no IPv6"
+		}
+	}
+	switch {
+	case !p.IsValid(): // it is chosen when it is needed
+		return ""
+	case !p.Contains(a):
+		return "its subnet is " + p.String()
+	case a == p.Addr(), a.Prev() == p.Addr():
+		return "the first addresses of " + p.String() + " are those of the network and its gateway"
+	case a.Is4() && !p.Contains(a.Next()):
+		return "the last address of " + p.String() + " is for broadcasts"
+	}
+	return ""
+}
+
 // Prefix4 is the subnet of a checked document, zero if one is to be chosen.
 func (s *Declared) Prefix4() netip.Prefix { return prefix(s.Subnet) }
 

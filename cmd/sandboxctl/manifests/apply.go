@@ -197,6 +197,7 @@ func (v verbs) apply(ctx context.Context, ms []manifest, flags applyFlags) error
 	if err := v.checkSizes(w, ms); err != nil {
 		return err
 	}
+	v.warnOfContention(w, ms)
 	snap := w.In.Desired
 	var changes []change
 	for i := range ms {

@@ -88,6 +88,8 @@ func (v verbs) validate(ctx context.Context, args []string) (*validation, error)
 		return found, v.validateDirectory(ctx, policy, found)
 	}
 	var given []sizes.Size
+	var entries []desired.Entry
+	texts := map[string][]byte{}
 	for _, arg := range args {
 		files, err := expand(arg)
 		if err != nil {
@@ -103,6 +105,7 @@ func (v verbs) validate(ctx context.Context, args []string) (*validation, error)
 				found.Warnings = append(found.Warnings, *w)
 			}
 			found.Problems = append(found.Problems, problems...)
+			texts[f.path] = data
 			for i := range docs {
 				given = append(given, docs[i].Sizes...)
 				switch {
@@ -110,6 +113,9 @@ func (v verbs) validate(ctx context.Context, args []string) (*validation, error)
 					found.Documents++
 				case docs[i].Foreign == "":
 					found.Sandboxes++
+					if docs[i].Sandbox != nil {
+						entries = append(entries, docs[i].Entry())
+					}
 				}
 			}
 		}
@@ -119,6 +125,7 @@ func (v verbs) validate(ctx context.Context, args []string) (*validation, error)
 			found.Problems = append(found.Problems, p)
 		}
 	}
+	found.Problems = append(found.Problems, contended(entries, func(file string) []byte { return texts[file] })...)
 	return found, nil
 }
 
@@ -140,5 +147,7 @@ func (v verbs) validateDirectory(ctx context.Context, policy desired.Policy, fou
 	}
 	found.Sandboxes, found.Documents = len(snap.Entries), len(snap.Objects)
 	found.Problems, found.Warnings = append(found.Problems, snap.Problems...), append(found.Warnings, snap.Warnings...)
+	found.Problems = append(found.Problems, contended(snap.Entries, v.textOf)...)
+	found.Warnings = append(found.Warnings, unreachable(snap)...)
 	return nil
 }
