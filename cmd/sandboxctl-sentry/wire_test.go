@@ -33,6 +33,7 @@ func TestWire(t *testing.T) {
 		"checkpoint": {&wire.CheckpointArgs{Metadata: wire.Compressed(), Resume: true}, &control.SaveOpts{}},
 		"restore":    {&wire.RestoreArgs{}, &boot.RestoreOpts{}},
 		"session":    {new(wire.Session(wire.SessionSink)), &boot.CreateTraceSessionArgs{}},
+		"forward":    {new(wire.Forward(80)), &boot.CreateTraceSessionArgs{}},
 		"read":       {&wire.ReadArgs{ContainerID: "c", Path: "/a", Size: 7}, &control.ReadOpts{}},
 		"network":    {new(wire.Loopback()), &boot.CreateLinksAndRoutesArgs{}},
 		"links": {&wire.NetworkArgs{

@@ -229,6 +229,14 @@ func (c *Control) Checkpoint(ctx context.Context, leave bool, state *os.File) er
 	if err := c.frozen(); err != nil {
 		return err
 	}
+	// gVisor stops the tasks of the guest, and not what the sentry does beside them.
+	quiet, err := c.quiet(ctx)
+	if err != nil {
+		return err
+	}
+	if quiet != nil {
+		defer func() { _ = quiet.Close() }() // nothing was written to it
+	}
 	return c.callUntil(ctx, time.Time{}, wire.MethodCheckpoint, wire.CheckpointArgs{Metadata: wire.Compressed(), Resume: leave}, nil, state)
 }
 
