@@ -14,15 +14,24 @@ import (
 // One that runs is not stopped before for a start that can't come.
 func (c *computation) needsInputs(a *Action) bool {
 	e := a.Entry
+	missing := needs.Missing
 	switch {
+	case a.Op == OpRefresh:
+		missing = func(e *desired.Entry, files map[string]needs.File) (string, bool) {
+			return needs.MissingIn(a.Volumes, e, files)
+		}
 	case a.Op == OpDestroy && a.Ending.Replace:
 		e = cmp.Or(c.in.Desired.Lookup(a.Name), c.in.LastGood[a.Name])
 	case a.Op != OpCreate:
 		return false
 	}
-	if why, help := needs.Missing(e, c.in.Files); why != "" {
+	if why, help := missing(e, c.in.Files); why != "" {
+		then := "; it starts when that has changed"
+		if a.Op == OpRefresh {
+			then = "; it keeps the files that it has until then"
+		}
 		a.Reason = actual.ReasonInputMissing
-		c.delayForHost(*a, why+"; it starts when that has changed", help)
+		c.delayForHost(*a, why+then, help)
 		return true
 	}
 	if a.Entry != nil && len(c.in.Desired.Objects) > 0 {
@@ -31,6 +40,17 @@ func (c *computation) needsInputs(a *Action) bool {
 		a.Entry.Objects = c.in.Desired.Objects
 	}
 	return false
+}
+
+// refresh gives a sandbox that runs the new content of its volumes with onChange: signal.
+// While the snapshot does not have its manifest it is left as it is.
+func (c *computation) refresh(e *desired.Entry, rec *actual.Record) {
+	if c.in.LastGood[rec.Name] != nil {
+		return
+	}
+	if volumes := needs.Stale(e, rec, c.in.Files); len(volumes) > 0 {
+		c.add(Action{Op: OpRefresh, Name: rec.Name, Entry: e, Volumes: volumes, Reason: actual.ReasonInputChanged, Due: needs.RefreshDue(rec, c.in.Now)})
+	}
 }
 
 // inputGone warns that what a sandbox has been started with is not there any more: it
