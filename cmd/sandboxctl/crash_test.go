@@ -176,6 +176,8 @@ var crashScenarios = []crashScenario{
 		w.fillDisk()
 	}, change: removeWeb, runs: "a", gone: true},
 	{name: "adopt", prepare: running, runs: "a", keeps: true},
+	// Its application may be told twice, and reads the new files in any case.
+	{name: "refresh", prepare: reloading, change: func(w *crashWorld) { w.value("b") }, runs: "a b", keeps: true},
 	{name: "pull", prepare: (*crashWorld).serve, change: (*crashWorld).webOfImage, runs: "a", starts: true, pulls: true},
 	{name: "lend", prepare: wired, change: (*crashWorld).webOnNetwork, runs: "a"},
 	{name: "return", prepare: func(w *crashWorld) {
