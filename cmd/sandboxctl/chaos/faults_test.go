@@ -254,6 +254,8 @@ var absorbed = []struct {
 	{"openat2", "/rootfs(/.*)?$", 0},
 	// A store of images that can't be seen is opened again in the next pass, which tells.
 	{"newfstatat", "/s/images(/(refs|pulls))?$", 0},
+	// A file that manifests refer to is looked at again soon; what lasts is told.
+	{"open.*|newfstatat|statx|fstatfs", "/files(/[^/]*)?$", 0},
 	// How much logs take is asked again in the next pass.
 	{"open.*|newfstatat|statx|getdents64", "/(logs|s/deleted)(/[^/]*)*$", 0},
 	// The kernel says who holds the lock; its text is for people.
