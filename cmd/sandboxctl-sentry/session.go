@@ -75,10 +75,10 @@ func (s *sink) Name() string { return s.name }
 
 // register makes the sinks known to gVisor's control server.
 func (s *sessions) register() {
-	c := &clients{work: clientwork.NewGroup(mostWork)}
+	c := &clients{work: clientwork.NewGroup(mostWork), copies: clientwork.NewGroup(mostCopies)}
 	for name, serve := range map[string]func(k *kernel.Kernel, config map[string]any, socket int) error{
 		wire.SessionSink: s.add, wire.StatesSink: writeStates, wire.EnvironmentSink: s.writeEnvironment,
-		wire.ForwardSink: c.forward, wire.QuietSink: c.quiet,
+		wire.ForwardSink: c.forward, wire.QuietSink: c.quiet, wire.CopyOutSink: c.copyOut, wire.CopyInSink: c.copyIn,
 	} {
 		seccheck.RegisterSink(seccheck.SinkDesc{Name: name, New: func(config map[string]any, endpoint *fd.FD) (seccheck.Sink, error) {
 			if endpoint == nil {
