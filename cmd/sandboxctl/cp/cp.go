@@ -147,6 +147,9 @@ func (f *flags) run(ctx context.Context, h *world.Host, src, dst string) error {
 		report, err = f.in(ctx, h, control, from, to, o)
 	}
 	progress.end()
+	if errors.Is(err, io.ErrUnexpectedEOF) && !from.stream() {
+		err = fmt.Errorf("it was cut short, as when the sandbox ends or a checkpoint of it is made: %w", err)
+	}
 	if err != nil {
 		return fmt.Errorf("copy %s to %s: %w", src, dst, err)
 	}
