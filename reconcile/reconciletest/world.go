@@ -58,8 +58,8 @@ type World struct {
 	// the context of the operation. It may take as long as it likes. An error fails
 	// the create.
 	OnStart func(ctx context.Context, name string) error
-	// OnRefresh is what a refresh reads, if set.
-	OnRefresh func(name string, volumes []string) []actual.Input
+	// OnRead is what a create and a refresh read, if set.
+	OnRead func() []actual.Input
 
 	notDropped int // how many times DropRequest does nothing
 }
@@ -429,6 +429,9 @@ func (w *World) Create(ctx context.Context, e *desired.Entry, restart *actual.Re
 		Name: name, UID: w.newUID(), BootID: w.boot, Spec: spec, SpecHash: e.Hash, SourceFile: e.Source.File, RestartToken: restart.ID(),
 		Image: imageOf(e, image),
 	}, time.Now())
+	if w.OnRead != nil {
+		r.HasRead(w.OnRead())
+	}
 	pass := operation.PassOf(ctx)
 	r.StartBegins(pass.Began, pass.Read, began)
 	w.put(r)
@@ -613,6 +616,10 @@ func (w *World) Refresh(ctx context.Context, e *desired.Entry, volumes []string)
 		return fmt.Errorf("refresh of %s, which does not run", name)
 	}
 	r := old.Clone()
+	in := r.Inputs
+	if w.OnRead != nil {
+		in = w.OnRead()
+	}
 	r.Refreshing(volumes, time.Now())
 	w.put(r)
 	for _, s := range []string{"write", "signal"} {
@@ -621,10 +628,6 @@ func (w *World) Refresh(ctx context.Context, e *desired.Entry, volumes []string)
 		}
 	}
 	r = r.Clone()
-	in := r.Inputs
-	if w.OnRefresh != nil {
-		in = w.OnRefresh(name, volumes)
-	}
 	r.Refreshed(in)
 	w.put(r)
 	return nil
