@@ -85,8 +85,8 @@ soak: build ## processes killed and stopped at random, ROUNDS (10000) rounds, SE
 	ROUNDS=$(or $(ROUNDS),10000) $(HURT) -run 'TestChaos$$'
 
 .PHONY: faults
-faults: build ## every system call of the daemon failing once and for long, FAULT for one alone
-	FAULTS=$(or $(FAULTS),0) LASTING=$(or $(LASTING),0) $(HURT) -run 'TestEveryCallFailsOnce|TestCallKeepsFailing'
+faults: build ## every system call of the daemon, its pulls and verbs for images failing once and for long, FAULT for one alone
+	FAULTS=$(or $(FAULTS),0) LASTING=$(or $(LASTING),0) $(HURT) -run 'TestEveryCall|TestCallKeepsFailing'
 
 .PHONY: vm
 vm: setup build ## Debian 12 as it comes, in a virtual machine: scripts, systemd unit, docs, 10 power cuts (an hour)
