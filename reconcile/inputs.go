@@ -7,16 +7,18 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/reconcile/declared"
 	"sandboxctl.dev/reconcile/needs"
 )
 
 // needsInputs delays the start of a sandbox until what its manifest refers to is there.
 // One that runs is not stopped before for a start that can't come.
 func (c *computation) needsInputs(a *Action) bool {
-	e := a.Entry
+	e, then := a.Entry, "; it starts when that has changed"
 	missing := needs.Missing
 	switch {
 	case a.Op == OpRefresh:
+		then = "; it keeps the files that it has until then"
 		missing = func(e *desired.Entry, files map[string]needs.File) (string, bool) {
 			return needs.MissingIn(a.Volumes, e, files)
 		}
@@ -25,11 +27,11 @@ func (c *computation) needsInputs(a *Action) bool {
 	case a.Op != OpCreate:
 		return false
 	}
-	if why, help := missing(e, c.in.Files); why != "" {
-		then := "; it starts when that has changed"
-		if a.Op == OpRefresh {
-			then = "; it keeps the files that it has until then"
-		}
+	why, help := missing(e, c.in.Files)
+	if why == "" && a.Op != OpRefresh { // which makes no volume
+		why, help = declared.Waits(c.in.Desired, c.in.Volumes, e), true
+	}
+	if why != "" {
 		a.Reason = actual.ReasonInputMissing
 		c.delayForHost(*a, why+then, help)
 		return true
