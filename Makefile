@@ -139,7 +139,7 @@ sim: ## the simulator: STEPS (100000000) or SECONDS of it from SEED on; with EVE
 
 .PHONY: budget
 budget: ## what reading hostile manifests and images may cost, without the race detector
-	$(GO) test -count=1 -run '^TestBudget$$' ./desired
+	BUDGET=time $(GO) test -count=1 -run '^TestBudget$$' ./desired
 	$(GO) test -count=1 -run '$(COSTLY)' ./launcher/image/layers ./launcher/image/puller
 
 .PHONY: bench
