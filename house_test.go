@@ -47,7 +47,7 @@ var programs = []struct {
 		pkg: "./cmd/sandboxctl",
 		denied: `^gvisor\.dev/|^sandboxctl\.dev/gofer/(server|server/filters|hostfiles|precompiled.*)$|^sandboxctl\.dev/cmd/sandboxctl-|/testscript$|` +
 			// A client of registries, and what parses images of strangers: sandboxctl-image.
-			`^sandboxctl\.dev/launcher/image/(puller|source|layers|packer|compression|inflate|erofs)|^net/http|^crypto/tls$|^github\.com/(google/go-containerregistry|klauspost/compress|docker/)`,
+			`^sandboxctl\.dev/launcher/image/(puller|source|layers|packer|compression|erofs)|^net/http|^crypto/tls$|^github\.com/(google/go-containerregistry|klauspost/compress|docker/)`,
 		must: "github.com/spf13/cobra",
 	},
 	{
@@ -137,15 +137,14 @@ func TestDirections(t *testing.T) {
 		"./launcher/sentry":     `^sandboxctl\.dev/(launcher/(sentry|cgroup|proc|netns|wire)$|gofer/sandboxlog$|actual)|^golang\.org/x/sys/|^github\.com/(vishvananda|moby/sys/mountinfo|opencontainers/runtime-spec)`,
 		"./launcher/logs":       `^sandboxctl\.dev/(launcher/logs$|gofer/sandboxlog$|actual)|^golang\.org/x/sys/`,
 		// Nothing that reads images of other people knows of sandboxes.
-		"./launcher/image":         `^sandboxctl\.dev/(launcher/image|desired/imageref)$|^sandboxctl\.dev/actual|^golang\.org/x/sys/|^github\.com/erofs/go-erofs`,
-		"./launcher/image/puller":  `^sandboxctl\.dev/(launcher/image|launcher/tarend$|desired|actual)|^github\.com/(erofs/go-erofs$|google/go-containerregistry/pkg/|klauspost/compress|docker/|opencontainers/(go-digest|image-spec)|sirupsen/logrus$)` + libraries,
-		"./launcher/image/layers":  `^sandboxctl\.dev/launcher/(tarend|image/(layers|erofs|compression|inflate))$|^golang\.org/x/sys/|^github\.com/klauspost/compress`,
-		"./launcher/image/erofs":   `^sandboxctl\.dev/launcher/image/erofs$|^golang\.org/x/sys/`,
-		"./launcher/image/inflate": `^sandboxctl\.dev/launcher/image/inflate$`,
-		"./launcher/image/packer":  `^sandboxctl\.dev/(launcher/image/packer|actual/dirfd)$|^golang\.org/x/sys/`,
-		"./launcher/image/source":  `^sandboxctl\.dev/(launcher/image/(source|compression|inflate)|desired/imageref|actual/dirfd)$|^golang\.org/x/|^github\.com/(google/go-containerregistry/pkg/|klauspost/compress|docker/|opencontainers/(go-digest|image-spec)|sirupsen/logrus$)`,
-		"./launcher/netns":         `^sandboxctl\.dev/(launcher/(netns|wire)|actual/(crashpoint|operation)$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
-		"./launcher":               `^sandboxctl\.dev/(launcher|desired|actual|gofer)` + libraries,
+		"./launcher/image":        `^sandboxctl\.dev/(launcher/image|desired/imageref)$|^sandboxctl\.dev/actual|^golang\.org/x/sys/|^github\.com/erofs/go-erofs`,
+		"./launcher/image/puller": `^sandboxctl\.dev/(launcher/image|launcher/tarend$|desired|actual)|^github\.com/(erofs/go-erofs$|google/go-containerregistry/pkg/|klauspost/compress|docker/|opencontainers/(go-digest|image-spec)|sirupsen/logrus$)` + libraries,
+		"./launcher/image/layers": `^sandboxctl\.dev/launcher/(tarend|image/(layers|erofs|compression))$|^golang\.org/x/sys/|^github\.com/klauspost/compress`,
+		"./launcher/image/erofs":  `^sandboxctl\.dev/launcher/image/erofs$|^golang\.org/x/sys/`,
+		"./launcher/image/packer": `^sandboxctl\.dev/(launcher/image/packer|actual/dirfd)$|^golang\.org/x/sys/`,
+		"./launcher/image/source": `^sandboxctl\.dev/(launcher/image/(source|compression)|desired/imageref|actual/dirfd)$|^golang\.org/x/|^github\.com/(google/go-containerregistry/pkg/|klauspost/compress|docker/|opencontainers/(go-digest|image-spec)|sirupsen/logrus$)`,
+		"./launcher/netns":        `^sandboxctl\.dev/(launcher/(netns|wire)|actual/(crashpoint|operation)$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
+		"./launcher":              `^sandboxctl\.dev/(launcher|desired|actual|gofer)` + libraries,
 		// It looks, and can't start or signal anybody by itself but through these.
 		"./launcher/invariants": `^sandboxctl\.dev/(launcher|desired|actual|gofer)|^github\.com/erofs/go-erofs` + libraries,
 		"./cmd/sandboxctl":      `.`,

@@ -11,9 +11,8 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-
-	"sandboxctl.dev/launcher/image/inflate"
 )
 
 // Errors of what is read.
@@ -47,7 +46,11 @@ func Open(r io.Reader) (io.ReadCloser, error) {
 	}
 	switch {
 	case isGzip(head):
-		return &bounded{ReadCloser: io.NopCloser(inflate.NewReader(b)), in: in}, nil
+		z, err := gzip.NewReader(b)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		return &bounded{ReadCloser: z, in: in}, nil
 	case isZstd(head):
 		z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(!smallWindow(b)), zstd.WithDecoderMaxWindow(mostWindow))
 		if err != nil {
