@@ -85,8 +85,8 @@ soak: build ## processes killed and stopped at random, ROUNDS (10000) rounds, SE
 	ROUNDS=$(or $(ROUNDS),10000) $(HURT) -run 'TestChaos$$'
 
 .PHONY: faults
-faults: build ## every system call of the daemon failing once and for long, FAULT for one alone
-	FAULTS=$(or $(FAULTS),0) LASTING=$(or $(LASTING),0) $(HURT) -run 'TestEveryCallFailsOnce|TestCallKeepsFailing'
+faults: build ## every system call of the daemon, its pulls and verbs for images failing once and for long, FAULT for one alone
+	FAULTS=$(or $(FAULTS),0) LASTING=$(or $(LASTING),0) $(HURT) -run 'TestEveryCall|TestCallKeepsFailing'
 
 .PHONY: vm
 vm: setup build ## Debian 12 as it comes, in a virtual machine: scripts, systemd unit, docs, 10 power cuts (an hour)
@@ -139,7 +139,7 @@ sim: ## the simulator: STEPS (100000000) or SECONDS of it from SEED on; with EVE
 
 .PHONY: budget
 budget: ## what reading hostile manifests and images may cost, without the race detector
-	$(GO) test -count=1 -run '^TestBudget$$' ./desired
+	BUDGET=time $(GO) test -count=1 -run '^TestBudget$$' ./desired
 	$(GO) test -count=1 -run '$(COSTLY)' ./launcher/image/layers ./launcher/image/puller
 
 .PHONY: bench

@@ -141,8 +141,8 @@ func TestDirections(t *testing.T) {
 		"./launcher/logs":       `^sandboxctl\.dev/(launcher/logs$|gofer/sandboxlog$|actual)|^golang\.org/x/sys/`,
 		// Nothing that reads images of other people knows of sandboxes.
 		"./launcher/image":        `^sandboxctl\.dev/(launcher/image|desired/imageref)$|^sandboxctl\.dev/actual|^golang\.org/x/sys/|^github\.com/erofs/go-erofs`,
-		"./launcher/image/puller": `^sandboxctl\.dev/(launcher/image|desired|actual)|^github\.com/(erofs/go-erofs$|google/go-containerregistry/pkg/|klauspost/compress|docker/|opencontainers/(go-digest|image-spec)|sirupsen/logrus$)` + libraries,
-		"./launcher/image/layers": `^sandboxctl\.dev/launcher/image/(layers|erofs|compression)$|^golang\.org/x/sys/|^github\.com/klauspost/compress`,
+		"./launcher/image/puller": `^sandboxctl\.dev/(launcher/image|launcher/tarend$|desired|actual)|^github\.com/(erofs/go-erofs$|google/go-containerregistry/pkg/|klauspost/compress|docker/|opencontainers/(go-digest|image-spec)|sirupsen/logrus$)` + libraries,
+		"./launcher/image/layers": `^sandboxctl\.dev/launcher/(tarend|image/(layers|erofs|compression))$|^golang\.org/x/sys/|^github\.com/klauspost/compress`,
 		"./launcher/image/erofs":  `^sandboxctl\.dev/launcher/image/erofs$|^golang\.org/x/sys/`,
 		"./launcher/image/packer": `^sandboxctl\.dev/(launcher/image/packer|actual/dirfd)$|^golang\.org/x/sys/`,
 		"./launcher/image/source": `^sandboxctl\.dev/(launcher/image/(source|compression)|desired/imageref|actual/dirfd)$|^golang\.org/x/|^github\.com/(google/go-containerregistry/pkg/|klauspost/compress|docker/|opencontainers/(go-digest|image-spec)|sirupsen/logrus$)`,

@@ -74,7 +74,7 @@ const (
 	// started when that is there, and keeps running until then.
 	ReasonInputMissing = "InputMissing"
 	// A file or document that its manifest refers to has changed. It is started again, with
-	// the new content.
+	// the new content; or with `onChange: signal` given the new content and sent the signal.
 	ReasonInputChanged = "InputChanged"
 	// Somebody called `sandboxctl repair` for a quarantined record.
 	ReasonRepairRequested = "RepairRequested"
@@ -202,6 +202,12 @@ const (
 	EventCreateFailed = "CreateFailed"
 	// A start that a killed daemon had begun could not be resumed; it is done again.
 	EventResumeFailed = "ResumeFailed"
+	// A sandbox that runs was given the new files of volumes with `onChange: signal`, and
+	// its application was sent the signal.
+	EventRefreshed = "Refreshed"
+	// New files could not be put into a sandbox that runs, or its application could not be
+	// told, and why; this is tried again, at the latest after a minute.
+	EventRefreshFailed = "RefreshFailed"
 	// An image was fetched.
 	EventPulled = "Pulled"
 	// An image could not be fetched, and why; this is tried again.

@@ -112,6 +112,8 @@ type Record struct {
 	// before, each soon after it: who writes a file again and again must not have its
 	// sandboxes started as often.
 	InputChanges int `json:"inputChanges,omitempty"`
+	// Refresh is about what it was given since, without a start: see Refreshing.
+	Refresh *Refresh `json:"refresh,omitempty"`
 	// Warnings are things that were asked for and could not be had on this
 	// host, such as resource limits without a cgroup controller.
 	Warnings []Warning `json:"warnings,omitempty"`
@@ -228,6 +230,18 @@ type Input struct {
 	// ID is another one when the content has changed, "" if there was none. Nothing can be
 	// found out from it about the content.
 	ID string `json:"id,omitempty"`
+}
+
+// Refresh says how volumes of a sandbox that runs were given new files. It is replaced,
+// never changed.
+type Refresh struct {
+	// The volumes whose files are being replaced, or were when the daemon died: that is begun
+	// again until the application has been told.
+	Pending []string `json:"pending,omitempty"`
+	// When the last one was begun.
+	At time.Time `json:"at,omitzero"`
+	// How many were finished.
+	Count int64 `json:"count,omitempty"`
 }
 
 // Network is what was detached from a network namespace for a sandbox.

@@ -73,6 +73,21 @@ func (r *Record) HasRead(in []Input) {
 	r.Inputs = in
 }
 
+// Refreshing says that files of these volumes are about to be replaced.
+func (r *Record) Refreshing(volumes []string, now time.Time) {
+	next := Refresh{Pending: volumes, At: now}
+	if r.Refresh != nil {
+		next.Count = r.Refresh.Count
+	}
+	r.Refresh = &next
+}
+
+// Refreshed says that this is done, and the application was told: in is what it has now.
+func (r *Record) Refreshed(in []Input) {
+	r.Inputs = in
+	r.Refresh = &Refresh{At: r.Refresh.At, Count: r.Refresh.Count + 1}
+}
+
 // InputAt is the index of a file among what was read, -1 if it is not there. They are in
 // about the order of the manifest, which may name thousands: the search begins at from.
 func (r *Record) InputAt(from int, file string) int {
@@ -209,5 +224,5 @@ func OOMKilled(at time.Time) Exit {
 func (r *Record) released() {
 	r.Phase = PhaseStopped
 	r.Sentry, r.Gofer, r.Cgroups, r.Network, r.Files, r.OnDisk = nil, nil, nil, nil, nil, nil
-	r.SetupFile = false
+	r.Refresh, r.SetupFile = nil, false
 }

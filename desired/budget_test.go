@@ -19,8 +19,10 @@ import (
 var update = flag.Bool("update", false, "write testdata/yaml/problems.txt anew")
 
 // No file of a permitted size takes long or much, and almost none of these is
-// valid.
+// valid. What it takes of memory is the same in each run. The time is judged only where this
+// test runs alone, as `make budget` has it: beside others it says how loaded the machine is.
 func TestBudget(t *testing.T) {
+	timed := os.Getenv("BUDGET") == "time"
 	acceptable := map[string]bool{"manifests, one long value": true, "small manifests": true, "thirty values each": true}
 	var worst desiredtest.Cost
 	check := func(name, text string, mayPass bool) {
@@ -29,7 +31,7 @@ func TestBudget(t *testing.T) {
 		var ps []Problem
 		c := desiredtest.Measure(t, 9, func() { docs, ps = Decode("f.yaml", data) })
 		worst.Time, worst.Alloc = max(worst.Time, c.Time), max(worst.Alloc, c.Alloc)
-		if !c.Within(1) {
+		if c.Alloc >= desiredtest.BudgetAlloc || timed && !c.Within(1) {
 			t.Errorf("%s: %s and %d KiB for %d bytes", name, c.Time, c.Alloc>>10, len(data))
 		}
 		if len(ps) == 0 && !mayPass && !isAnyForeign(docs) {

@@ -16,6 +16,7 @@ const (
 	DefaultResetAfter     = 10 * time.Minute
 	DefaultGracePeriod    = 10 * time.Second
 	DefaultStopSignal     = "SIGTERM"
+	DefaultReloadSignal   = "SIGHUP"
 	// DefaultMinReadySeconds is longer than most programs that can't work take to
 	// say so.
 	DefaultMinReadySeconds = 2
@@ -74,6 +75,9 @@ func Default(s *Sandbox) {
 		}
 		if set := sp.Volumes[i].InMemory(); set != nil {
 			set.OnChange = cmp.Or(set.OnChange, OnChangeRestart)
+			if set.OnChange == OnChangeSignal {
+				set.Signal = cmp.Or(set.Signal, DefaultReloadSignal)
+			}
 		}
 	}
 	if sp.Root.Bundle == "" {

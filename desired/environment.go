@@ -80,11 +80,11 @@ func (v *Validator) envSource(at string, s *Sandbox, from *EnvSource) {
 		v.Add(at, "expected one of field, file, config, secret, got several; remove all but one")
 	case from.File != "":
 		v.HostPath(at+".file", from.File)
-		v.OneOf(at+".onChange", from.OnChange, OnChangeRestart, OnChangeIgnore)
+		v.envOnChange(at+".onChange", from.OnChange)
 	case from.Field == "":
 		kind, key := from.keyRef()
 		v.keyRef(at+"."+kind, key)
-		v.OneOf(at+".onChange", from.OnChange, OnChangeRestart, OnChangeIgnore)
+		v.envOnChange(at+".onChange", from.OnChange)
 		if from.Optional {
 			v.Add(at+".optional", "belongs into %s, beside name and key", kind)
 		}
@@ -96,6 +96,14 @@ func (v *Validator) envSource(at string, s *Sandbox, from *EnvSource) {
 			v.Add(at, "optional and onChange are for other sources, a field is always there")
 		}
 	}
+}
+
+func (v *Validator) envOnChange(at, value string) {
+	if value == OnChangeSignal {
+		v.Add(at, "expected one of restart, ignore: nobody can change the environment of a program that runs; give it as a file of a config or secret volume, which takes signal")
+		return
+	}
+	v.OneOf(at, value, OnChangeRestart, OnChangeIgnore)
 }
 
 func (v *Validator) envFrom(list []EnvFrom) {
@@ -123,7 +131,7 @@ func (v *Validator) envFrom(list []EnvFrom) {
 		if f.Prefix != "" && !envfile.ValidName(f.Prefix) {
 			v.Add(at+".prefix", "expected the beginning of names of environment variables (%s), got %q", envfile.NameRule, yamldoc.Clip(f.Prefix))
 		}
-		v.OneOf(at+".onChange", f.OnChange, OnChangeRestart, OnChangeIgnore)
+		v.envOnChange(at+".onChange", f.OnChange)
 	}
 }
 

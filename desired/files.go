@@ -28,6 +28,8 @@ type FileRef struct {
 	// What the manifest says of it.
 	Optional bool
 	OnChange string
+	// Volume is the name of the volume that shows it, "" if a variable has it.
+	Volume string
 }
 
 // FileRefs are the files that are read at a start, in the order of the manifest.
@@ -76,7 +78,7 @@ func (v *Volume) refs(at string) (refs []FileRef) {
 	set, kind := v.InMemory(), v.Kind()
 	of := at + "." + strings.ToLower(kind)
 	ref := func(field, path string) {
-		refs = append(refs, FileRef{Field: field, Path: path, Optional: set.Optional, OnChange: set.OnChange})
+		refs = append(refs, FileRef{Field: field, Path: path, Optional: set.Optional, OnChange: set.OnChange, Volume: v.Name})
 	}
 	switch {
 	case set.Name != "" && len(set.Items) == 0 && v.SubPath != "":
@@ -116,6 +118,9 @@ func (v *Validator) shown(at string, vol *Volume) {
 	set := vol.InMemory()
 	if vol.SubPath == "" || set == nil {
 		return
+	}
+	if set.Optional && set.OnChange == OnChangeSignal {
+		v.Add(at, "with optional and onChange: signal expected a whole volume: what comes later can't be mounted in a sandbox that runs; use onChange: restart")
 	}
 	if set.Name != "" && len(set.Items) == 0 {
 		v.objectKey(at, vol.SubPath)
@@ -166,7 +171,15 @@ func (m FileMode) Bits() uint32 {
 
 func (v *Validator) fileSet(at string, set *FileSet, secret bool) {
 	v.fileMode(at+".mode", set.Mode)
-	v.OneOf(at+".onChange", set.OnChange, OnChangeRestart, OnChangeIgnore)
+	v.OneOf(at+".onChange", set.OnChange, OnChangeRestart, OnChangeSignal, OnChangeIgnore)
+	switch {
+	case set.OnChange != OnChangeSignal && set.Signal != "":
+		v.Add(at+".signal", "is for onChange: signal")
+	case set.Signal == "SIGKILL" || set.Signal == "SIGSTOP":
+		v.Add(at+".signal", "%s can't be handled by an application; use onChange: restart", set.Signal)
+	case set.OnChange == OnChangeSignal && set.Name == "" && len(set.Files) == 0:
+		v.Add(at+".onChange", "signal is for files and documents: a change of data is one of the manifest, and restarts the sandbox")
+	}
 	switch {
 	case set.Name != "":
 		v.named(at, set)

@@ -44,7 +44,7 @@ func TestFileSetProblems(t *testing.T) {
 		"secret: {files: {a: /a}, mode: \"1777\"}":              `spec.volumes[0].secret.mode: expected permissions such as "0444" or "0400", got "1777"`,
 		"secret: {files: {a: /a}, mode: rw}":                    `expected permissions`,
 		"secret: {files: {a: /a}, mode: \"00444\"}":             `expected permissions`,
-		"secret: {files: {a: /a}, onChange: reload}":            `spec.volumes[0].secret.onChange: expected one of restart, ignore, got "reload"`,
+		"secret: {files: {a: /a}, onChange: reload}":            `spec.volumes[0].secret.onChange: expected one of restart, signal, ignore, got "reload"`,
 		"configMap: {name: x}":                                  `spec.volumes[0].configMap: configMap has another name here; use config`,
 		"secret: {files: {a: /a}, defaultMode: 256}":            `defaultMode has another name here; use mode, such as "0400"`,
 		"secret: {secretName: x}":                               `secretName has another name here; use name`,
@@ -67,11 +67,11 @@ func TestFileRefs(t *testing.T) {
 		t.Fatal(ps)
 	}
 	want := []FileRef{
-		{"spec.env[2].valueFrom.file", "/r", false, OnChangeRestart},
-		{"spec.envFrom[0].file", "/e", true, OnChangeIgnore},
-		{"spec.volumes[0].secret.files.c", "/c", false, OnChangeRestart},
-		{`spec.volumes[0].secret.files["z/y.b"]`, "/z", false, OnChangeRestart},
-		{"spec.volumes[2].config.files.d", "/d", true, OnChangeRestart},
+		{"spec.env[2].valueFrom.file", "/r", false, OnChangeRestart, ""},
+		{"spec.envFrom[0].file", "/e", true, OnChangeIgnore, ""},
+		{"spec.volumes[0].secret.files.c", "/c", false, OnChangeRestart, "a"},
+		{`spec.volumes[0].secret.files["z/y.b"]`, "/z", false, OnChangeRestart, "a"},
+		{"spec.volumes[2].config.files.d", "/d", true, OnChangeRestart, "d"},
 	}
 	if got := docs[0].Sandbox.Spec.FileRefs(); !slices.Equal(got, want) {
 		t.Errorf("%+v, expected %+v", got, want)
@@ -129,6 +129,48 @@ func TestOneFile(t *testing.T) {
 		}
 		if got := strings.Join(refs, " "); got != want {
 			t.Errorf("%s: refers to %q, expected %q", fields, got, want)
+		}
+	}
+}
+
+// With onChange: signal a volume says which signal, and is one whose files can be replaced
+// while the sandbox runs.
+func TestOnChangeSignal(t *testing.T) {
+	t.Parallel()
+	const head = "apiVersion: " + APIVersion + "\nkind: Sandbox\nmetadata: {name: web}\nspec:\n  root: {host: {}}\n  command: [a]\n  "
+	volume := func(set string) string { return "volumes: [{name: v, mountPath: /v, " + set + "}]" }
+	for fields, want := range map[string]string{
+		volume("config: {name: c, onChange: signal}"):                                "SIGHUP",
+		volume("secret: {name: c, onChange: signal, signal: usr1}"):                  "SIGUSR1",
+		volume("config: {files: {a: /a}, data: {b: x}, onChange: signal}"):           "SIGHUP",
+		volume("subPath: a, config: {files: {a: /a}, onChange: signal}"):             "SIGHUP",
+		volume("config: {name: c}"):                                                  "",
+		volume("config: {name: c, onChange: ignore}"):                                "",
+		volume("config: {name: c, signal: SIGHUP}"):                                  "!spec.volumes[0].config.signal: is for onChange: signal",
+		volume("config: {name: c, onChange: signal, signal: HUB}"):                   "!expected a signal such as",
+		volume("config: {name: c, onChange: signal, signal: KILL}"):                  "!spec.volumes[0].config.signal: SIGKILL can't be handled by an application; use onChange: restart",
+		volume("config: {name: c, onChange: signal, signal: 19}"):                    "!SIGSTOP can't be handled",
+		volume("config: {name: c, onChange: signl}"):                                 `!did you mean "signal"?`,
+		volume("config: {data: {a: x}, onChange: signal}"):                           "!spec.volumes[0].config.onChange: signal is for files and documents",
+		volume("subPath: a, config: {name: c, optional: true, onChange: signal}"):    "!spec.volumes[0].subPath: with optional and onChange: signal expected a whole volume",
+		"envFrom: [{config: c, onChange: signal}]":                                   "!spec.envFrom[0].onChange: expected one of restart, ignore: nobody can change the environment of a program that runs",
+		"env: [{name: A, valueFrom: {file: /a, onChange: signal}}]":                  "!spec.env[0].valueFrom.onChange: expected one of restart, ignore: nobody can change",
+		"env: [{name: A, valueFrom: {secret: {name: s, key: k}, onChange: signal}}]": "!spec.env[0].valueFrom.onChange: expected one of restart, ignore: nobody can change",
+		"env: [{name: A, valueFrom: {secret: {name: s, key: k}, signal: HUP}}]":      `!unknown field "signal"`,
+	} {
+		docs, problems := Decode("m.yaml", []byte(head+fields+"\n"))
+		if msg, bad := strings.CutPrefix(want, "!"); bad {
+			if len(problems) == 0 || !strings.Contains(problems[0].Error(), msg) || !strings.HasPrefix(problems[0].Error(), "m.yaml:7:") {
+				t.Errorf("%s: %v, expected %q", fields, problems, msg)
+			}
+			continue
+		}
+		if len(problems) > 0 {
+			t.Errorf("%s: %v", fields, problems)
+			continue
+		}
+		if got := string(docs[0].Sandbox.Spec.Volumes[0].InMemory().Signal); got != want {
+			t.Errorf("%s: signal %q, expected %q", fields, got, want)
 		}
 	}
 }

@@ -240,6 +240,9 @@ const (
 	OnChangeIgnore  = "ignore"
 )
 
+// OnChangeSignal is a value of FileSet.OnChange alone.
+const OnChangeSignal = "signal"
+
 // User is the identity of the application inside the sandbox: a name, or both ids.
 type User struct {
 	// With `root.image`: a name in the `/etc/passwd` of the image, or `NAME:GROUP`.
@@ -384,8 +387,12 @@ type FileSet struct {
 	// Otherwise it waits for them. Default: `false`.
 	Optional bool `json:"optional,omitempty"`
 	// What a change of a file of the host or of the document does to a sandbox that runs:
-	// `restart`, or `ignore` until its next start.
+	// `restart`; `signal`, which puts the new files into it and then sends `signal` to the
+	// application; or `ignore` until its next start. Default: `restart`.
 	OnChange string `json:"onChange,omitempty"`
+	// With `onChange: signal`: what tells the application to read its files again. One that
+	// does not handle the signal is ended by it. Default: `SIGHUP`.
+	Signal scalar.Signal `json:"signal,omitempty"`
 }
 
 // FileMode are permissions in octal digits. They are quoted: 0400 without quotes is the

@@ -269,3 +269,6 @@ func (t *Tree) has(p string) bool {
 func isPlain(p string) bool {
 	return filepath.IsLocal(p) && path.Clean(p) == p && p != "." && !strings.ContainsRune(p, 0)
 }
+
+// MountPoint is where a gofer serves a mount from, below its own root.
+func MountPoint(i int) string { return "/m" + strconv.Itoa(i) }

@@ -23,6 +23,7 @@ import (
 	"sandboxctl.dev/launcher/inputs"
 	"sandboxctl.dev/launcher/logs"
 	"sandboxctl.dev/launcher/ondisk"
+	"sandboxctl.dev/launcher/refresh"
 	"sandboxctl.dev/launcher/salvage"
 	"sandboxctl.dev/launcher/setup"
 )
@@ -139,7 +140,7 @@ func (l *Launcher) create(ctx context.Context, e *desired.Entry, restart *actual
 		return err
 	}
 	// With the intent: what could not be used is tried again as soon as it changes.
-	in, inErr := inputs.ForStart(ctx, e.Sandbox, inputs.Documents{Objects: e.Objects, HostKey: l.opts.HostKey}, policy, l.host(l.sentry.Path, l.gofer.Path))
+	in, inErr := inputs.ForStart(ctx, e.Sandbox, l.documents(e), policy, l.host(l.sentry.Path, l.gofer.Path))
 	rec.HasRead(in.Inputs)
 	in.Objects = e.Objects
 	joined, netErr := l.join(rec, e, policy)
@@ -154,6 +155,9 @@ func (l *Launcher) create(ctx context.Context, e *desired.Entry, restart *actual
 	path := ""
 	if restart != nil {
 		path = restart.Checkpoint
+	}
+	if path != "" {
+		refresh.Owe(rec, e.Sandbox)
 	}
 	if err = inErr; err == nil {
 		err = root.Blame(ctx, l.start(ctx, rec, e.Sandbox, root, policy, path, in))
@@ -173,6 +177,35 @@ func (l *Launcher) create(ctx context.Context, e *desired.Entry, restart *actual
 		return errors.Join(cause, err)
 	}
 	return err
+}
+
+// Refresh gives a sandbox that runs the new files of volumes; see reconcile.Launcher.
+func (l *Launcher) Refresh(ctx context.Context, e *desired.Entry, volumes []string) error {
+	rec, err := l.load(e.Sandbox.Metadata.Name)
+	if err == nil && rec == nil {
+		err = errors.New("it has no record")
+	}
+	var policy *hostpolicy.Policy
+	if err == nil {
+		policy, err = l.allowed(e.Sandbox)
+	}
+	if err == nil {
+		err = refresh.Run(ctx, l.store, rec, e, volumes, l.documents(e), policy, l.host(l.sentry.Path, l.gofer.Path))
+	}
+	switch cause := context.Cause(ctx); {
+	case err == nil:
+		return nil
+	case operation.Shutdown(ctx):
+		err = errors.Join(operation.ErrShutdown, err)
+	case cause != nil:
+		err = errors.Join(cause, err)
+	}
+	return fmt.Errorf("refresh sandbox %s: %w", e.Sandbox.Metadata.Name, err)
+}
+
+// documents are what the manifest of an entry may take values of.
+func (l *Launcher) documents(e *desired.Entry) inputs.Documents {
+	return inputs.Documents{Objects: e.Objects, HostKey: l.opts.HostKey}
 }
 
 // openRoot takes the image that the root is, nil if it is none.

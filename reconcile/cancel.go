@@ -31,7 +31,7 @@ func (c *computation) cancels() {
 // lost says why an operation has lost its reason, "" if it has not.
 func (c *computation) lost(name string, op *Operation) string {
 	e := c.in.Desired.Lookup(name)
-	if op.Op == OpCreate {
+	if op.Op == OpCreate || op.Op == OpRefresh {
 		return c.startLost(name, op, e)
 	}
 	// Its author has given it less time meanwhile. There is no way back from a stop

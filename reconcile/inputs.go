@@ -7,19 +7,31 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/reconcile/declared"
 	"sandboxctl.dev/reconcile/needs"
 )
 
 // needsInputs delays the start of a sandbox until what its manifest refers to is there.
 // One that runs is not stopped before for a start that can't come.
 func (c *computation) needsInputs(a *Action) bool {
-	e := c.starts(a)
+	e, then := c.starts(a), "; it starts when that has changed"
+	missing := needs.Missing
+	if a.Op == OpRefresh {
+		e, then = a.Entry, "; it keeps the files that it has until then"
+		missing = func(e *desired.Entry, files map[string]needs.File) (string, bool) {
+			return needs.MissingIn(a.Volumes, e, files)
+		}
+	}
 	if e == nil {
 		return false
 	}
-	if why, help := needs.Missing(e, c.in.Files); why != "" {
+	why, help := missing(e, c.in.Files)
+	if why == "" && a.Op != OpRefresh { // which makes no volume
+		why, help = declared.Waits(c.in.Desired, c.in.Volumes, e), true
+	}
+	if why != "" {
 		a.Reason = actual.ReasonInputMissing
-		c.delayForHost(*a, why+"; it starts when that has changed", help)
+		c.delayForHost(*a, why+then, help)
 		return true
 	}
 	if a.Entry != nil && len(c.in.Desired.Objects) > 0 {
@@ -36,6 +48,17 @@ func (c *computation) starts(a *Action) *desired.Entry {
 		return cmp.Or(c.in.Desired.Lookup(a.Name), c.in.LastGood[a.Name])
 	}
 	return a.Entry
+}
+
+// refresh gives a sandbox that runs the new content of its volumes with onChange: signal.
+// While the snapshot does not have its manifest it is left as it is.
+func (c *computation) refresh(e *desired.Entry, rec *actual.Record) {
+	if c.in.LastGood[rec.Name] != nil {
+		return
+	}
+	if volumes := needs.Stale(e, rec, c.in.Files); len(volumes) > 0 {
+		c.add(Action{Op: OpRefresh, Name: rec.Name, Entry: e, Volumes: volumes, Reason: actual.ReasonInputChanged, Due: needs.RefreshDue(rec, c.in.Now)})
+	}
 }
 
 // inputGone warns that what a sandbox has been started with is not there any more: it

@@ -174,3 +174,133 @@ func TestFilePaths(t *testing.T) {
 		t.Errorf("%v allocations for manifests without files", n)
 	}
 }
+
+// A volume with onChange: signal is given new files while its sandbox runs, and everything
+// else comes before that.
+func TestPlanRefresh(t *testing.T) {
+	t.Parallel()
+	const path, other = "/srv/a", "/srv/b"
+	volume := func(name, path, onChange string, optional bool) desired.Volume {
+		return desired.Volume{Name: name, MountPath: "/" + name, Config: &desired.FileSet{Files: map[string]string{"f": path}, OnChange: onChange, Optional: optional}}
+	}
+	with := func(volumes ...desired.Volume) *desired.Entry {
+		return reconciletest.Entry("a", "a", func(s *desired.Spec) { s.Volumes = volumes })
+	}
+	signal := with(volume("v", path, desired.OnChangeSignal, false), volume("w", other, desired.OnChangeSignal, false))
+	mixed := with(volume("v", path, desired.OnChangeSignal, false), volume("w", other, desired.OnChangeRestart, false))
+	maybe := with(volume("v", path, desired.OnChangeSignal, true), volume("w", other, desired.OnChangeIgnore, false))
+	suspended := reconciletest.Entry("a", "a", func(s *desired.Spec) {
+		s.Volumes, s.Suspend = signal.Sandbox.Spec.Volumes, true
+	})
+	of := func(e *desired.Entry, o actual.Observed, a, b string, change ...func(*actual.Record)) reconcile.Input {
+		o.Record.Inputs = []actual.Input{{File: path, ID: a}, {File: other, ID: b}}
+		for _, f := range change {
+			f(o.Record)
+		}
+		return input(true, []*desired.Entry{e}, o)
+	}
+	pending := func(volumes ...string) func(*actual.Record) {
+		return func(r *actual.Record) { r.Refresh = &actual.Refresh{Pending: volumes, At: now.Add(-time.Minute)} }
+	}
+	last := func(ago time.Duration) func(*actual.Record) {
+		return func(r *actual.Record) { r.Refresh = &actual.Refresh{At: now.Add(-ago), Count: 1} }
+	}
+	away := func(in reconcile.Input) reconcile.Input {
+		in.Desired.Entries, in.Desired.Complete = nil, false
+		return in
+	}
+	denied := func(in reconcile.Input) reconcile.Input {
+		in.Denied = map[string]string{"a": "it is not allowed"}
+		return in
+	}
+	busy := func(in reconcile.Input) reconcile.Input {
+		in.Operations = map[string]reconcile.Operation{"a": {Op: reconcile.OpRefresh, Hash: signal.Hash}}
+		return in
+	}
+	there, missing, hangs := needs.File{ID: "1"}, needs.File{Missing: true}, needs.File{Problem: "does not answer"}
+	for name, c := range map[string]struct {
+		in   reconcile.Input
+		file needs.File // of path; the other one is there
+		want string
+	}{
+		"same":                      {of(signal, running(signal), "1", "1"), there, ""},
+		"changed":                   {of(signal, running(signal), "0", "1"), there, "refresh a InputChanged v"},
+		"both changed":              {of(signal, running(signal), "0", "0"), there, "refresh a InputChanged v w"},
+		"a restart for the other":   {of(mixed, running(mixed), "0", "0"), there, "destroy a InputChanged graceful"},
+		"the other is the same":     {of(mixed, running(mixed), "0", "1"), there, "refresh a InputChanged v"},
+		"the other is ignored":      {of(maybe, running(maybe), "1", "0"), there, ""},
+		"it came":                   {of(maybe, running(maybe), "", "1"), there, "refresh a InputChanged v"},
+		"it went":                   {of(maybe, running(maybe), "1", "1"), missing, ""},
+		"gone":                      {of(signal, running(signal), "1", "1"), missing, ""},
+		"gone, the other changed":   {of(signal, running(signal), "1", "0"), missing, "refresh a InputChanged w"},
+		"hangs, the other changed":  {of(signal, running(signal), "1", "0"), hangs, "refresh a InputChanged w"},
+		"not finished":              {of(signal, running(signal), "1", "1", pending("v")), there, "refresh a InputChanged v"},
+		"not finished, and another": {of(signal, running(signal), "1", "0", pending("v")), there, "refresh a InputChanged v w"},
+		"not finished, and gone":    {of(signal, running(signal), "1", "1", pending("v")), missing, "wake; delayed InputMissing"},
+		"not finished, optional":    {of(maybe, running(maybe), "1", "1", pending("v")), missing, "refresh a InputChanged v"},
+		"a moment after the last":   {of(signal, running(signal), "0", "1", last(time.Second/2)), there, "wake; delayed InputChanged"},
+		"a second after the last":   {of(signal, running(signal), "0", "1", last(time.Second)), there, "refresh a InputChanged v"},
+		"the clock was set back":    {of(signal, running(signal), "0", "1", last(-time.Hour)), there, "refresh a InputChanged v"},
+		"a moment after its start":  {of(signal, running(signal), "0", "1", func(r *actual.Record) { r.App().StartedAt = now.Add(-time.Second / 2) }), there, "wake; delayed InputChanged"},
+		"suspended":                 {of(suspended, running(signal), "0", "0", pending("v")), there, "destroy a Suspended graceful"},
+		"stopped":                   {of(signal, stopped(signal, 0), "0", "0"), there, "create a BackOff"},
+		"manifest away":             {away(of(signal, running(signal), "0", "0", pending("v"))), there, ""},
+		"not allowed any more":      {denied(of(signal, running(signal), "0", "0")), there, ""},
+		"under way":                 {busy(of(signal, running(signal), "0", "0", pending("v"))), there, ""},
+		"under way, suspended":      {busy(of(suspended, running(signal), "0", "0", pending("v"))), there, "cancel a Suspended"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c.in.Files = map[string]needs.File{path: c.file, other: there}
+			p := reconcile.Compute(c.in)
+			got := []string{}
+			if s := show(p); s != "" {
+				for _, a := range p.Actions {
+					s = strings.TrimSpace(s + " " + strings.Join(a.Volumes, " "))
+				}
+				got = append(got, s)
+			}
+			for _, d := range p.Delayed {
+				got = append(got, "delayed "+d.Reason)
+			}
+			for _, x := range p.Cancel {
+				got = append(got, "cancel "+x.Name+" "+x.Reason)
+			}
+			if s := strings.Join(got, "; "); s != c.want {
+				t.Errorf("plan %q, expected %q", s, c.want)
+			}
+		})
+	}
+}
+
+// While files are replaced, or are to be, a sandbox is ready and has not converged: who waits
+// for a change waits for them.
+func TestStatusOfRefresh(t *testing.T) {
+	t.Parallel()
+	e := reconciletest.Entry("a", "a", func(s *desired.Spec) {
+		s.Volumes = []desired.Volume{{Name: "v", MountPath: "/v", Config: &desired.FileSet{Files: map[string]string{"f": "/a"}, OnChange: desired.OnChangeSignal}}}
+	})
+	for name, c := range map[string]struct {
+		id   string
+		op   *reconcile.Operation
+		want string
+	}{
+		"same":      {"1", nil, "False Converged "},
+		"to do":     {"0", nil, "True InputChanged it will be given new files: InputChanged"},
+		"under way": {"0", &reconcile.Operation{Op: reconcile.OpRefresh, Hash: e.Hash}, "True InputChanged its files are being replaced"},
+	} {
+		o := running(e)
+		o.Record.Inputs, o.Record.Refresh = []actual.Input{{File: "/a", ID: c.id}}, &actual.Refresh{Count: 3}
+		in := input(true, []*desired.Entry{e}, o)
+		in.Files = map[string]needs.File{"/a": {ID: "1"}}
+		if c.op != nil {
+			in.Operations = map[string]reconcile.Operation{"a": *c.op}
+		}
+		list := reconcile.Statuses(in, reconcile.Compute(in))
+		s := list[0]
+		r := s.Condition(reconcile.CondReconciling)
+		if got := r.Status + " " + r.Reason + " " + r.Message; got != c.want || s.Condition(reconcile.CondReady).Status != reconcile.True || s.Refresh.Count != 3 {
+			t.Errorf("%s: %q, %+v, expected %q", name, got, s, c.want)
+		}
+	}
+}

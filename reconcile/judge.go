@@ -19,7 +19,7 @@ func (v *view) recorded(o *actual.Observed, e *desired.Entry) Status {
 	s := Status{
 		Name: r.Name, UID: r.UID, Generation: r.Generation, ObservedGeneration: r.Generation, RestartCount: r.App().Restarts,
 		Failures: r.App().Failures, LastTermination: r.App().LastExit, CreatedAt: r.CreatedAt, StartedAt: r.App().StartedAt,
-		Start: r.Start, SourceFile: r.SourceFile, SpecHash: r.SpecHash, Runtime: r.Runtime(), Init: r.App().Init, Image: r.App().Image, Warnings: r.Warnings, Attempt: r.Attempt,
+		Start: r.Start, Refresh: r.Refresh, SourceFile: r.SourceFile, SpecHash: r.SpecHash, Runtime: r.Runtime(), Init: r.App().Init, Image: r.App().Image, Warnings: r.Warnings, Attempt: r.Attempt,
 		Containers: containerStatuses(o), Problems: v.problems[r.Name],
 	}
 	if o.Sentry == process.Alive {
@@ -87,7 +87,11 @@ func (v *view) judge(s *Status, o *actual.Observed, w *desired.Entry) {
 			stuck(desired.ReasonPolicyDenied, "it keeps running, and is not started again: "+why)
 		}
 		reason := v.changing(r, w)
-		if reason != "" {
+		switch reason {
+		case "":
+		case actual.ReasonInputChanged:
+			doing(reason, "its files are being replaced")
+		default:
 			doing(reason, "it is being stopped")
 		}
 		if a != nil {
@@ -120,8 +124,8 @@ func (v *view) judge(s *Status, o *actual.Observed, w *desired.Entry) {
 	s.Conditions = append(s.Conditions, ready, reconciling, stall)
 }
 
-// changing says why an operation under way stops a sandbox that is still on record as
-// running, "" if none does. The planner has no action for it: who waits for a change must
+// changing says why an operation under way stops or changes a sandbox that is still on record
+// as running, "" if none does. The planner has no action for it: who waits for a change must
 // not take what runs until the first record of the stop for what is wanted.
 func (v *view) changing(r *actual.Record, w *desired.Entry) string {
 	op, busy := v.in.Operations[r.Name]
@@ -132,13 +136,17 @@ func (v *view) changing(r *actual.Record, w *desired.Entry) string {
 		return actual.ReasonSpecChanged
 	case op.Op == OpDestroy:
 		return actual.ReasonStopping
+	case op.Op == OpRefresh:
+		return actual.ReasonInputChanged
 	}
 	return ""
 }
 
-// become says what a stop of a sandbox that runs makes of it.
+// become says what an action makes of a sandbox that runs.
 func become(a *Action) string {
 	switch {
+	case a.Op == OpRefresh:
+		return "given new files"
 	case a.Reason == actual.ReasonSuspended:
 		return "stopped"
 	case a.Ending.Replace:

@@ -29,8 +29,8 @@ func laneOf(a *Action) Lane {
 		return LaneStop
 	case a.Forget:
 		return LaneRemove
-	case a.Op == OpResume:
-		return LaneRestart // a start that is resumed
+	case a.Op == OpResume, a.Op == OpRefresh:
+		return LaneRestart // a start that is resumed, or what is done instead of a restart
 	case a.Op != OpCreate:
 		return LaneClean
 	}

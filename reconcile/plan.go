@@ -24,6 +24,7 @@ const (
 	OpResume
 	OpDestroy
 	OpForget
+	OpRefresh
 	OpRepair
 )
 
@@ -49,6 +50,8 @@ func (o Op) String() string {
 		return "destroy"
 	case OpForget:
 		return "forget"
+	case OpRefresh:
+		return "refresh"
 	case OpRepair:
 		return "repair"
 	}
@@ -132,8 +135,10 @@ type Action struct {
 	Lane Lane
 	// Due is since when it could have been begun; zero if that is not known.
 	Due time.Time
-	// Entry is what to create.
+	// Entry is what to create, or whose files to replace.
 	Entry *desired.Entry
+	// Volumes are those whose files a refresh replaces.
+	Volumes []string
 	// Image is the digest of the image that a create takes, "" if its root is none.
 	Image string
 	// Ending is how to destroy, also what can't be resumed.
@@ -346,6 +351,7 @@ func (c *computation) running(e *desired.Entry, o *actual.Observed) {
 	case c.in.LastGood[rec.Name] == nil && needs.Changed(e, rec, c.in.Files): // or it is left as it is
 		reason, due = actual.ReasonInputChanged, needs.Due(rec, c.in.Now)
 	default:
+		c.refresh(e, rec)
 		return
 	}
 	stop := Action{Op: OpDestroy, Name: rec.Name, Reason: reason, Due: due, Ending: c.stop(e, rec, reason)}

@@ -463,6 +463,12 @@ func TestPlanProperties(t *testing.T) {
 			}
 			alive := o.Sentry == process.Alive || o.Gofer == process.Alive
 			resumed := a.Op == reconcile.OpResume
+			if a.Op == reconcile.OpRefresh {
+				if o.Record.Phase != actual.PhaseRunning || o.Sentry != process.Alive || o.Gofer != process.Alive || len(a.Volumes) == 0 {
+					t.Fatalf("refresh %s of %q: it is %s: %+v", a.Name, a.Volumes, o.Record.Phase, o)
+				}
+				continue
+			}
 			if alive && !resumed && a.Op != reconcile.OpDestroy {
 				t.Fatalf("%s %s: it is alive", a.Op, a.Name)
 			}

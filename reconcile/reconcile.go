@@ -58,6 +58,10 @@ type Launcher interface {
 	// says, nil if the sandbox was not proven dead: on error it is on record then,
 	// and what is left to do is Forget.
 	Remove(ctx context.Context, name string, end actual.Ending) (stopped *actual.Record, err error)
+	// Refresh replaces the files of these volumes of a sandbox that runs by what the entry
+	// has now, and sends the application their signals. From before the first file is changed
+	// until after the last signal the record has the volumes as pending.
+	Refresh(ctx context.Context, e *desired.Entry, volumes []string) error
 	// Forget removes the record and logs of a Stopped sandbox.
 	Forget(ctx context.Context, name string) error
 }

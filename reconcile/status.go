@@ -121,6 +121,8 @@ type Status struct {
 	StartedAt time.Time `json:"startedAt,omitzero"`
 	// How long the phases of its last start took.
 	Start *actual.Start `json:"start,omitempty"`
+	// How volumes with `onChange: signal` were given new files since its start.
+	Refresh *actual.Refresh `json:"refresh,omitempty"`
 	// The file of its manifest.
 	SourceFile string `json:"sourceFile,omitempty"`
 	// The line where its manifest begins.

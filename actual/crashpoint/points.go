@@ -210,6 +210,14 @@ const (
 	GoferServe Point = "gofer.serve"
 )
 
+// Of new files for a sandbox that runs.
+const (
+	// RefreshWrite replaces the files of its volumes (launcher/refresh/refresh.go).
+	RefreshWrite Point = "refresh-write"
+	// RefreshSignal tells the application (launcher/refresh/refresh.go).
+	RefreshSignal Point = "refresh-signal"
+)
+
 // Of a tear-down.
 const (
 	// StopSignal asks the application to leave (launcher/destroy.go).

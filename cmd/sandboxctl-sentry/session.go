@@ -21,6 +21,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/seccheck"
 
+	"sandboxctl.dev/cmd/sandboxctl-sentry/clientwork"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -74,8 +75,12 @@ func (s *sink) Name() string { return s.name }
 
 // register makes the sinks known to gVisor's control server.
 func (s *sessions) register() {
-	for name, serve := range map[string]func(*kernel.Kernel, int) error{wire.SessionSink: s.add, wire.StatesSink: writeStates, wire.EnvironmentSink: s.writeEnvironment} {
-		seccheck.RegisterSink(seccheck.SinkDesc{Name: name, New: func(_ map[string]any, endpoint *fd.FD) (seccheck.Sink, error) {
+	c := &clients{work: clientwork.NewGroup(mostWork), copies: clientwork.NewGroup(mostCopies)}
+	for name, serve := range map[string]func(k *kernel.Kernel, config map[string]any, socket int) error{
+		wire.SessionSink: s.add, wire.StatesSink: writeStates, wire.EnvironmentSink: s.writeEnvironment,
+		wire.ForwardSink: c.forward, wire.QuietSink: c.quiet, wire.CopyOutSink: c.copyOut, wire.CopyInSink: c.copyIn,
+	} {
+		seccheck.RegisterSink(seccheck.SinkDesc{Name: name, New: func(config map[string]any, endpoint *fd.FD) (seccheck.Sink, error) {
 			if endpoint == nil {
 				return nil, errors.New("no socket")
 			}
@@ -83,7 +88,7 @@ func (s *sessions) register() {
 			if k == nil {
 				return nil, errors.Join(errors.New("the application has not been started"), endpoint.Close())
 			}
-			if err := serve(k, endpoint.Release()); err != nil {
+			if err := serve(k, config, endpoint.Release()); err != nil {
 				return nil, err
 			}
 			return &sink{name: name}, nil
@@ -91,7 +96,7 @@ func (s *sessions) register() {
 	}
 }
 
-func (s *sessions) add(k *kernel.Kernel, socket int) error {
+func (s *sessions) add(k *kernel.Kernel, _ map[string]any, socket int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.wake == nil {
@@ -235,7 +240,7 @@ func commands(k *kernel.Kernel) (out []*kernel.ThreadGroup) {
 }
 
 // writeStates writes the state of every process.
-func writeStates(k *kernel.Kernel, socket int) error {
+func writeStates(k *kernel.Kernel, _ map[string]any, socket int) error {
 	pids := k.RootPIDNamespace()
 	states := wire.States{}
 	for _, tg := range pids.ThreadGroups() {
@@ -248,7 +253,7 @@ func writeStates(k *kernel.Kernel, socket int) error {
 
 // writeEnvironment writes what the application was started with. Commands are started
 // with the same: no file has all of it.
-func (s *sessions) writeEnvironment(_ *kernel.Kernel, socket int) error {
+func (s *sessions) writeEnvironment(_ *kernel.Kernel, _ map[string]any, socket int) error {
 	return answer(socket, s.environment)
 }
 

@@ -33,6 +33,9 @@ func TestWire(t *testing.T) {
 		"checkpoint": {&wire.CheckpointArgs{Metadata: wire.Compressed(), Resume: true}, &control.SaveOpts{}},
 		"restore":    {&wire.RestoreArgs{}, &boot.RestoreOpts{}},
 		"session":    {new(wire.Session(wire.SessionSink)), &boot.CreateTraceSessionArgs{}},
+		"forward":    {new(wire.Forward(80)), &boot.CreateTraceSessionArgs{}},
+		"copy out":   {new(wire.CopyOut("/a", true)), &boot.CreateTraceSessionArgs{}},
+		"copy in":    {new(wire.CopyIn("/a", true)), &boot.CreateTraceSessionArgs{}},
 		"read":       {&wire.ReadArgs{ContainerID: "c", Path: "/a", Size: 7}, &control.ReadOpts{}},
 		"network":    {new(wire.Loopback()), &boot.CreateLinksAndRoutesArgs{}},
 		"links": {&wire.NetworkArgs{

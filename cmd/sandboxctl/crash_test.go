@@ -212,6 +212,8 @@ var crashScenarios = []crashScenario{
 		w.fillDisk()
 	}, change: removeWeb, runs: "a", gone: true},
 	{name: "adopt", prepare: running, runs: "a", keeps: true},
+	// Its application may be told twice, and reads the new files in any case.
+	{name: "refresh", prepare: reloading, change: func(w *crashWorld) { w.value("b") }, runs: "a b", keeps: true},
 	{name: "pull", prepare: (*crashWorld).serve, change: (*crashWorld).webOfImage, runs: "a", starts: true, pulls: true},
 	{name: "join", prepare: hosted, change: (*crashWorld).webOnBridge, runs: "a"},
 	{name: "part", prepare: func(w *crashWorld) {

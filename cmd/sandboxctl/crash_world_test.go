@@ -140,6 +140,38 @@ func (w *crashWorld) web(word, grace string, more ...string) {
 		"  resources: {cpu: 500m, memory: 256Mi, pids: 100}\n  backoff: {initial: 50ms}\n  terminationGracePeriod: "+grace+"\n"+strings.Join(more, ""))
 }
 
+// reloading has a sandbox whose application writes the content of a file again when it is told
+// that the file is another one.
+func reloading(w *crashWorld) {
+	w.value("a")
+	w.manifest("web", `  command:
+    - /bin/sh
+    - -c
+    - |
+      trap 'exit 0' TERM
+      tell() { echo $1 >> /kept/runs; echo $1 >> /data/runs; last=$1; }
+      trap 'now=$(/bin/busybox cat /told/value); test "$now" = "$last" || tell $now' HUP
+      tell a
+      while :; do /bin/busybox sleep 100000 & wait $!; done
+  terminationGracePeriod: 0s
+  volumes:
+    - {name: data, mountPath: /data, hostPath: `+w.path("data")+`}
+    - {mountPath: /kept, volume: {name: kept}, subPath: of/web, ownership: {gid: 97, when: onRootMismatch}}
+    - {name: told, mountPath: /told, secret: {onChange: signal, files: {value: `+w.path("value")+`}}}
+`)
+	w.converge()
+	w.written("a")
+	// It may be told from then on: a daemon that runs once does not wait for that.
+	time.Sleep(time.Until(w.rec().App().StartedAt.Add(1100 * time.Millisecond)))
+}
+
+// value writes the file that it reads.
+func (w *crashWorld) value(text string) {
+	w.Helper()
+	must(w.T, os.WriteFile(w.path("value.new"), []byte(text), 0o600))
+	must(w.T, os.Rename(w.path("value.new"), w.path("value")))
+}
+
 // runs are the lines that the application has written.
 func (w *crashWorld) runs() string {
 	w.Helper()

@@ -186,6 +186,12 @@ func describeRuns(line func(k, format string, args ...any), s *reconcile.Status,
 	if s.Phase != reconcile.PhaseQuarantined { // whose record would say
 		line("Restarts", "%d (attempt %d, failures in a row %d)", s.RestartCount, s.Attempt, s.Failures)
 	}
+	if r := s.Refresh; r != nil {
+		line("New files", "%d times, the last %s", r.Count, timeText(r.At, now))
+		if len(r.Pending) > 0 {
+			line("", "not finished: %s", show.Clean(strings.Join(r.Pending, ", ")))
+		}
+	}
 	if !s.NextRetry.IsZero() {
 		what := "Next start"
 		if s.SentryPID != 0 || s.Phase == reconcile.PhaseRemoving || s.Phase == reconcile.PhaseStopping {

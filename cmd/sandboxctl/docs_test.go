@@ -66,7 +66,7 @@ func TestDocsBlocks(t *testing.T) {
 			fmt.Fprintf(&script, "exec bash run block%d\n", i+1)
 			fmt.Fprintf(&files, "-- block%d --\n%s", i+1, b)
 		}
-		fmt.Fprintf(&files, "-- prepare --\nset -eu\nmkdir -p srv\ncp -r %s examples\n", examples)
+		fmt.Fprintf(&files, "-- prepare --\nset -eu\nmkdir -p srv backups\ncp -r %s examples\n", examples)
 		files.WriteString(`for f in $(find examples -type f) block*; do sed -i "s,/srv/sandboxctl,$WORK/srv,g; s,/var/backups,$WORK/backups,g" "$f"; done
 cp examples/policy.yaml policy.yaml
 -- run --

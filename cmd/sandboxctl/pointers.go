@@ -22,7 +22,6 @@ func (a *app) pointers() (out []*cobra.Command) {
 		"inspect": "see `sandboxctl describe NAME` and `sandboxctl get NAME -o yaml`",
 		"pause":   "`sandboxctl stop NAME` ends a sandbox and keeps its manifest; `sandboxctl checkpoint` keeps its memory too",
 		"update":  "`sandboxctl edit NAME`, or change the manifest and `sandboxctl apply -f FILE`",
-		"cp":      "pipe through exec: `tar c DIR | sandboxctl exec -i NAME -- tar x -C /`",
 		"recover": "`sandboxctl repair NAME`",
 		"status":  "see `sandboxctl get`, and `sandboxctl doctor` for the host",
 		"info":    "see `sandboxctl doctor`, and `sandboxctl version`",

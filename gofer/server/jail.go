@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -22,9 +21,6 @@ const stage = "/proc"
 
 // procFD is where /proc/self/fd is mounted for a moment.
 const procFD = "/fd"
-
-// mountPoint is where mount i is served from, after the pivot.
-func mountPoint(i int) string { return "/m" + strconv.Itoa(i) }
 
 // enterJail makes a tmpfs with the served trees the root of this process and
 // forgets everything else. The caller must be alone in its mount namespace.
@@ -56,7 +52,7 @@ func enterJail(cfg *gofer.Config) error {
 		return fmt.Errorf("attach jail: %w", err)
 	}
 	for i, m := range cfg.Mounts {
-		if err := crashpoint.Do(crashpoint.GoferTree, func() error { return attach(root, mountPoint(i)[1:], &m) }); err != nil {
+		if err := crashpoint.Do(crashpoint.GoferTree, func() error { return attach(root, gofer.MountPoint(i)[1:], &m) }); err != nil {
 			return fmt.Errorf("attach mount %d: %w", i, err)
 		}
 	}

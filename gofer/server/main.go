@@ -133,7 +133,7 @@ func connect(cfg *gofer.Config) (*lisafs.Server, []*lisafs.Connection, error) {
 		if err != nil {
 			return nil, nil, fmt.Errorf("open connection of mount %d: %w", i, err)
 		}
-		c, err := server.CreateConnection(sock, path.Join(mountPoint(i), m.At), hostfiles.ConnectionOpts(m.ReadOnly), hostfiles.NewConnectionImpl(impl))
+		c, err := server.CreateConnection(sock, path.Join(gofer.MountPoint(i), m.At), hostfiles.ConnectionOpts(m.ReadOnly), hostfiles.NewConnectionImpl(impl))
 		if err != nil {
 			return nil, nil, fmt.Errorf("create connection of mount %d: %w", i, err)
 		}

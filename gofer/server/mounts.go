@@ -72,7 +72,7 @@ func forbids(c *gofer.Config, m *mountinfo.Info) string {
 // shows what was opened then.
 func isVolume(c *gofer.Config, m *mountinfo.Info) bool {
 	for i := range c.Mounts {
-		if v := c.Mounts[i].Volume; v != "" && v == m.Root && m.Mountpoint == mountPoint(i) {
+		if v := c.Mounts[i].Volume; v != "" && v == m.Root && m.Mountpoint == gofer.MountPoint(i) {
 			return true
 		}
 	}

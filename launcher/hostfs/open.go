@@ -191,7 +191,7 @@ type Served struct {
 func OpenSources(sources []setup.Source, image *os.File, toGofer, toSentry *proc.Donation) (*Served, error) {
 	out := &Served{}
 	for _, s := range sources {
-		if s.Image != nil {
+		if s.Image != nil { // see MountOf
 			if image == nil {
 				return nil, fmt.Errorf("%s: the image is not open", s.Field)
 			}
@@ -234,6 +234,17 @@ func OpenSources(sources []setup.Source, image *os.File, toGofer, toSentry *proc
 		out.of = append(out.of, t)
 	}
 	return out, nil
+}
+
+// MountOf is which of the mounts of a gofer a source is, that of an index: those that the
+// sentry has a file of are none.
+func MountOf(sources []setup.Source, index int) (n int) {
+	for i := range index {
+		if sources[i].Image == nil && sources[i].Disk == nil {
+			n++
+		}
+	}
+	return n
 }
 
 // Files are the single files among the served trees that a manifest names.

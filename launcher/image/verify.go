@@ -21,8 +21,8 @@ import (
 // it can't be said whether it is damaged.
 var ErrNoChecksum = errors.New("the image has no checksum")
 
-// Verify reads all of an image: ErrDamaged if it is not what was put into the store. Such
-// an image is marked. It is in the store no more then, so that the next start or pull
+// Verify reads all of an image: ErrDamaged if it is not what was put into the store. One that
+// can't be read now is not damaged. A damaged image is marked. It is in the store no more then, so that the next start or pull
 // fetches it again. ErrInUse says that it is being fetched or removed.
 func (s *Store) Verify(ctx context.Context, digest string) error {
 	claim, err := s.Lock(ctx, digest, nil)
@@ -44,7 +44,7 @@ func (i *Image) verify(ctx context.Context) error {
 	if i.Info.Checksum == "" {
 		// To call it damaged would take all images away that there are before an upgrade.
 		if _, err := erofs.Open(i.file); err != nil {
-			return fmt.Errorf("%w: read %s: %w", ErrDamaged, i.hex+treeSuffix, err)
+			return damage(fmt.Errorf("read %s: %w", i.hex+treeSuffix, err))
 		}
 		return ErrNoChecksum
 	}
@@ -53,6 +53,15 @@ func (i *Image) verify(ctx context.Context) error {
 		err = fmt.Errorf("%w: the content of %s has changed since it was written (%s, expected %s)", ErrDamaged, i.hex+treeSuffix, got, i.Info.Checksum)
 	}
 	return err
+}
+
+// damage is an error in what was read. What the disk did not give may be there the next time:
+// that is no damage.
+func damage(err error) error {
+	if _, ok := errors.AsType[unix.Errno](err); ok {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrDamaged, err)
 }
 
 // marked is the length of an image that was found damaged. No file has it: who only looks
@@ -102,7 +111,7 @@ func checksum(ctx context.Context, f *os.File) (string, error) {
 			return fmt.Sprintf("crc32c:%08x", h.Sum32()), nil
 		}
 		if err != nil {
-			return "", fmt.Errorf("%w: %w", ErrDamaged, err)
+			return "", err
 		}
 		at += int64(n)
 	}

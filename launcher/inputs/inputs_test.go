@@ -433,7 +433,7 @@ func TestForStartHangsMany(t *testing.T) {
 	hanging.Add(mostHanging)
 	_, err := f.read(desired.EnvFrom{File: "a"})
 	hanging.Add(-mostHanging)
-	if err == nil || !strings.Contains(err.Error(), "1000 starts wait for files of filesystems that do not answer") {
+	if err == nil || !strings.Contains(err.Error(), "1000 operations wait for files of filesystems that do not answer") {
 		t.Errorf("%v", err)
 	}
 	if _, err := f.read(desired.EnvFrom{File: "a"}); err != nil {

@@ -86,6 +86,18 @@ func ForStart(ctx context.Context, sb *desired.Sandbox, docs Documents, policy *
 	if sb.Spec.Timezone == "" && len(sb.Spec.FileRefs()) == 0 && !slices.ContainsFunc(sb.Spec.Volumes, func(v desired.Volume) bool { return v.InMemory() != nil }) {
 		return &Read{}, nil
 	}
+	return bounded(ctx, docs, policy, host, func(r *reader) error { return r.all(sb) })
+}
+
+// ForRefresh reads what volumes in memory of a manifest are to have, those of these names.
+func ForRefresh(ctx context.Context, sb *desired.Sandbox, volumes []string, docs Documents, policy *hostpolicy.Policy, host *hostfs.Host) (*Read, error) {
+	return bounded(ctx, docs, policy, host, func(r *reader) error {
+		return r.volumes(sb, func(name string) bool { return slices.Contains(volumes, name) })
+	})
+}
+
+// bounded has a reader read, and gives it up when that takes too long.
+func bounded(ctx context.Context, docs Documents, policy *hostpolicy.Policy, host *hostfs.Host, all func(*reader) error) (*Read, error) {
 	defer operation.WaitsAfter(ctx, waits)()
 	ctx, cancel := context.WithTimeoutCause(ctx, readTimeout, fmt.Errorf("not read within %s", readTimeout))
 	defer cancel()
@@ -96,13 +108,13 @@ func ForStart(ctx context.Context, sb *desired.Sandbox, docs Documents, policy *
 	// A thread each, for ever perhaps: see mostHanging.
 	if n := hanging.Add(1); n > mostHanging {
 		hanging.Add(-1)
-		return &Read{}, fmt.Errorf("read the files that the manifest refers to: %d starts wait for files of filesystems that do not answer", n-1)
+		return &Read{}, fmt.Errorf("read the files that the manifest refers to: %d operations wait for files of filesystems that do not answer", n-1)
 	}
 	// In a goroutine: nothing else ends an open that its server does not answer.
 	done := make(chan result, 1)
 	go func() {
 		r := &reader{ctx: ctx, docs: docs, policy: policy, host: host, at: map[string]int{}, read: Read{Files: map[string][]setup.MemoryFile{}}}
-		err := r.all(sb)
+		err := all(r)
 		hanging.Add(-1)
 		done <- result{&r.read, err}
 	}()
@@ -116,10 +128,15 @@ func ForStart(ctx context.Context, sb *desired.Sandbox, docs Documents, policy *
 
 // all reads everything, and tells all that is wrong.
 func (r *reader) all(sb *desired.Sandbox) error {
-	errs := []error{r.environment(sb), r.timezone(sb.Spec.Timezone)}
+	return errors.Join(r.environment(sb), r.timezone(sb.Spec.Timezone), r.volumes(sb, func(string) bool { return true }))
+}
+
+// volumes reads the volumes in memory that are wanted.
+func (r *reader) volumes(sb *desired.Sandbox, wanted func(name string) bool) error {
+	var errs []error
 	for i := range sb.Spec.Volumes {
 		v := &sb.Spec.Volumes[i]
-		if v.InMemory() == nil {
+		if v.InMemory() == nil || !wanted(v.Name) {
 			continue
 		}
 		files, err := r.volume(v, fmt.Sprintf("spec.volumes[%d]", i))

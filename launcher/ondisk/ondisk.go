@@ -39,7 +39,7 @@ func (l *Ledger) Promise(store *actual.Store, name string, places []actual.OnDis
 	if err != nil {
 		return nil, err
 	}
-	others := Left(list.Records, name)
+	others := Left(append(list.Records, quarantined(store, list)...), name)
 	for other, size := range l.starting {
 		if other != name {
 			others += size
@@ -62,6 +62,18 @@ func (l *Ledger) Promise(store *actual.Store, name string, places []actual.OnDis
 		defer l.mu.Unlock()
 		delete(l.starting, name)
 	}, nil
+}
+
+// quarantined are the second copies of records that can't be read: what those sandboxes run
+// on, they also write. One that has no copy either counts by what it has written alone, which
+// is not free any more.
+func quarantined(store *actual.Store, list *actual.Listing) (out []*actual.Record) {
+	for _, q := range list.Quarantined {
+		if rec, err := store.Copy(q.Name); err == nil {
+			out = append(out, rec)
+		}
+	}
+	return out
 }
 
 // fits says why there is no room for what is asked for, nil if there is.

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -151,5 +152,42 @@ func TestPromiseTogether(t *testing.T) {
 	}
 	if _, err := Used(&actual.Record{OnDisk: third}); !errors.Is(err, process.ErrGone) {
 		t.Errorf("without a sentry: %v", err)
+	}
+}
+
+// A sandbox whose record can't be read runs on, and writes on: what it was promised is in the
+// second copy of its record.
+func TestPromiseQuarantined(t *testing.T) {
+	t.Parallel()
+	s := store(t)
+	if err := s.Lock(); err != nil {
+		t.Fatal(err)
+	}
+	disk, err := s.Disk()
+	if err != nil {
+		t.Fatal(err)
+	}
+	places := []actual.OnDisk{{Size: int64(disk.Free-disk.LeastFreeForLogs()) / 5 * 3, FD: 1 << 20}}
+	if err := s.Claim("broken"); err != nil {
+		t.Fatal(err)
+	}
+	rec := &actual.Record{
+		Version: actual.RecordVersion, Name: "broken", UID: actual.NewUID(), Attempt: 1, Generation: 1, Phase: actual.PhaseRunning, BootID: "b",
+		CreatedAt: time.Now(), Sentry: self(t), Gofer: self(t), Containers: []actual.Container{{Name: actual.AppName}}, OnDisk: places,
+	}
+	for _, put := range []func(*actual.Record) error{s.Put, s.PutCopy} {
+		if err := put(rec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(s.Path()+"/sandboxes/broken/meta.json", []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := s.List(); err != nil || len(list.Quarantined) != 1 {
+		t.Fatalf("%+v %v", list, err)
+	}
+	var l Ledger
+	if _, err := l.Promise(s, "web", places); !operation.PreconditionFailed(err) {
+		t.Errorf("the room is promised twice: %v", err)
 	}
 }

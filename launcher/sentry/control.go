@@ -73,12 +73,25 @@ func dialControl(ctx context.Context, dir int, sandbox string) (*Control, error)
 	// Through /proc/self/fd, so that neither the length of the state path
 	// (sun_path holds 108 bytes) nor a swapped directory matters.
 	var d net.Dialer
-	c, err := d.DialContext(ctx, "unix", "/proc/self/fd/"+strconv.Itoa(dir)+"/"+ControlSocket)
-	if err != nil {
-		return nil, fmt.Errorf("connect to control server: %w", err)
+	for begin := time.Now(); ; {
+		c, err := d.DialContext(ctx, "unix", "/proc/self/fd/"+strconv.Itoa(dir)+"/"+ControlSocket)
+		if err == nil {
+			return &Control{conn: c.(*net.UnixConn), sandbox: sandbox}, nil
+		}
+		// The sentry has a short queue of those who connect, and is not done with them.
+		if !errors.Is(err, unix.EAGAIN) || time.Since(begin) > CallTimeout {
+			return nil, fmt.Errorf("connect to control server: %w", err)
+		}
+		select {
+		case <-time.After(busyWait):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("connect to control server: %w", context.Cause(ctx))
+		}
 	}
-	return &Control{conn: c.(*net.UnixConn), sandbox: sandbox}, nil
 }
+
+// busyWait is how long a sentry is left alone that has many who connect.
+const busyWait = 5 * time.Millisecond
 
 // PeerPID is the pid of the process that listens, as the kernel knows it.
 func (c *Control) PeerPID() (int, error) {
@@ -228,6 +241,14 @@ func (c *Control) Checkpoint(ctx context.Context, leave bool, state *os.File) er
 	// Its end would come after the thaw, when nobody waits for it any more.
 	if err := c.frozen(); err != nil {
 		return err
+	}
+	// gVisor stops the tasks of the guest, and not what the sentry does beside them.
+	quiet, err := c.quiet(ctx)
+	if err != nil {
+		return err
+	}
+	if quiet != nil {
+		defer func() { _ = quiet.Close() }() // nothing was written to it
 	}
 	return c.callUntil(ctx, time.Time{}, wire.MethodCheckpoint, wire.CheckpointArgs{Metadata: wire.Compressed(), Resume: leave}, nil, state)
 }

@@ -327,3 +327,50 @@ func TestContainerNamed(t *testing.T) {
 		}
 	}
 }
+
+// Who connects while the sentry has a full queue waits for it.
+func TestDialBusy(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: filepath.Join(dir, ControlSocket)}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	// One that gave up is not waited for.
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}); err != nil {
+		t.Fatal(err)
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	const many = 10
+	errs := make(chan error, many)
+	for range many {
+		go func() {
+			c, err := dialControl(t.Context(), int(d.Fd()), "web")
+			if err == nil {
+				err = c.Close()
+			}
+			errs <- err
+		}()
+	}
+	time.Sleep(100 * time.Millisecond) // until the queue is full
+	for range many {
+		c, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(c)
+	}
+	for range many {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -77,13 +77,39 @@ func (st *Setup) fromImage(sb *desired.Sandbox, img *Image) error {
 		return operation.Permanentf("%w", err)
 	}
 	p.Env = img.withHome(p)
-	for _, s := range slices.Concat(p.Args, p.Env, []string{p.Cwd}) {
-		if strings.ContainsRune(s, 0) {
-			return operation.Permanentf("spec.root.image: its configuration holds a NUL: %.60q", s)
-		}
+	if err := checkStrings(p); err != nil {
+		return operation.Permanentf("spec.root.image: its configuration %w", err)
 	}
 	if pol := st.Policy; pol != nil && !*pol.RootUser && p.User.UID == 0 {
 		return operation.Permanentf("spec.root.image: the host policy (%s) does not allow applications to run as root of their sandbox, as this image does; set spec.user", pol.Source())
+	}
+	return nil
+}
+
+// What Linux takes, without the NUL at the end: a path, and one argument or variable.
+// maxUserName is more than any user database has.
+const (
+	maxPath     = 4096 - 1
+	maxArgument = 32*4096 - 1
+	maxUserName = 512
+)
+
+// checkStrings refuses what no program can be started with. Of a directory of very many
+// names the sentry would make one after the other, for minutes; a long name of a program
+// would be in each line of the daemon's log that tells of it.
+func checkStrings(p *specs.Process) error {
+	for _, s := range slices.Concat(p.Args, p.Env, []string{p.Cwd}) {
+		if strings.ContainsRune(s, 0) {
+			return fmt.Errorf("holds a NUL: %.60q", s)
+		}
+		if len(s) > maxArgument {
+			return fmt.Errorf("has an argument, variable or path of %d bytes, at most %d can be passed to a program: %.60q", len(s), maxArgument, s)
+		}
+	}
+	for what, s := range map[string]string{"program": p.Args[0], "working directory": p.Cwd} {
+		if len(s) > maxPath {
+			return fmt.Errorf("names a %s of %d bytes, a path has at most %d: %.60q", what, len(s), maxPath, s)
+		}
 	}
 	return nil
 }
@@ -154,6 +180,9 @@ func (img *Image) setUser(p *specs.Process, asked *desired.User) error {
 	if asked != nil {
 		name, field = asked.Name, "spec.user.name"
 		who.Groups = slices.Clone(asked.Groups)
+	}
+	if len(name) > maxUserName {
+		return fmt.Errorf("%s: its name has %d bytes, expected at most %d: %.60q", field, len(name), maxUserName, name)
 	}
 	u, err := img.lookUp(name)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/envfile"
 	"sandboxctl.dev/desired/hostpolicy"
@@ -215,5 +216,33 @@ func TestImageSetup(t *testing.T) {
 	}
 	if _, err := fromImage(t, nil, nil, nil); err == nil {
 		t.Error("it is built without its image")
+	}
+}
+
+// What no program can be started with is told before anything is started, in a short
+// message.
+func TestImageStrings(t *testing.T) {
+	t.Parallel()
+	long := func(n int) string { return strings.Repeat("/a", n/2) }
+	for name, c := range map[string]struct {
+		config ImageConfig
+		want   string
+	}{
+		"most of all":           {ImageConfig{Entrypoint: []string{long(maxPath), long(maxArgument)}, Env: []string{"A=" + long(maxArgument-2)}, WorkingDir: long(maxPath)}, ""},
+		"a program":             {ImageConfig{Entrypoint: []string{long(maxPath + 1)}}, "names a program of 4096 bytes, a path has at most 4095"},
+		"a working directory":   {ImageConfig{Entrypoint: []string{"/a"}, WorkingDir: long(1 << 20)}, "of 1048576 bytes"},
+		"a directory to refuse": {ImageConfig{Entrypoint: []string{"/a"}, WorkingDir: long(maxPath + 1)}, "names a working directory of 4096 bytes"},
+		"an argument":           {ImageConfig{Entrypoint: []string{"/a"}, Cmd: []string{long(maxArgument + 1)}}, "an argument, variable or path of 131072 bytes"},
+		"a variable":            {ImageConfig{Entrypoint: []string{"/a"}, Env: []string{"A=" + long(maxArgument)}}, "an argument, variable or path of 131072 bytes"},
+		"a NUL":                 {ImageConfig{Entrypoint: []string{"/a"}, Env: []string{"A=\x00"}}, "holds a NUL"},
+		"a user":                {ImageConfig{Entrypoint: []string{"/a"}, User: long(1 << 20)}, "its name has 1048576 bytes"},
+	} {
+		_, err := fromImage(t, imageOf(c.config, nil), nil, nil)
+		switch {
+		case c.want == "" && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case c.want != "" && (err == nil || !operation.Permanent(err) || !strings.Contains(err.Error(), c.want) || len(err.Error()) > 500):
+			t.Errorf("%s: %.500v, expected %q", name, err, c.want)
+		}
 	}
 }

@@ -14,14 +14,15 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/room"
+	"sandboxctl.dev/launcher/tarend"
 )
 
 // restored restores an archive into a directory, within bounds.
 func restored(ctx context.Context, dir *os.File, archive []byte) error {
 	u := &unpacking{ctx: ctx, to: dir, left: Limits{Bytes: 1 << 20, Files: 200}, disk: room.NewGauge(dir)}
-	end := &tail{r: bytes.NewReader(archive)}
+	end := &tarend.Reader{From: bytes.NewReader(archive)}
 	err := u.all(tar.NewReader(end))
-	if err == nil && !end.ends() {
+	if err == nil && !end.Ends() {
 		err = errCut
 	}
 	return err

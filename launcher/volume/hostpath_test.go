@@ -296,23 +296,19 @@ func TestGiveHostPathTold(t *testing.T) {
 	}
 }
 
-// A directory that can't be read is not taken for an empty one, which is given away or removed.
-func TestIsEmpty(t *testing.T) {
+// A file system that was just made is given to its owner where it is mounted.
+func TestGiveNewFilesystem(t *testing.T) {
 	t.Parallel()
-	path := t.TempDir() + "/d"
-	must(t, os.Mkdir(path, 0o755))
-	dir, err := os.Open(path)
-	must(t, err)
-	defer dir.Close()
-	if empty, err := isEmpty(dir); !empty || err != nil {
-		t.Errorf("%t %v", empty, err)
-	}
-	must(t, os.WriteFile(path+"/f", nil, 0o600))
-	if empty, err := isEmpty(dir); empty || err != nil {
-		t.Errorf("with a file: %t %v", empty, err)
-	}
-	must(t, os.RemoveAll(path))
-	if empty, err := isEmpty(dir); empty || err == nil {
-		t.Errorf("that can't be read: %t %v", empty, err)
+	s := newShared(t)
+	at := s.dir + "/mounted"
+	must(t, os.MkdirAll(at+"/lost+found", 0o700))
+	five := uint32(5)
+	must(t, s.give(t.Context(), at, &desired.Ownership{UID: &five, When: desired.OwnershipFresh}, nil))
+	for path, want := range map[string]uint32{at: 5, at + "/lost+found": 0} {
+		var st unix.Stat_t
+		must(t, unix.Stat(path, &st))
+		if st.Uid != want {
+			t.Errorf("%s is %d's", path, st.Uid)
+		}
 	}
 }

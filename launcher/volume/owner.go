@@ -20,6 +20,7 @@ import (
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/idmap"
+	"sandboxctl.dev/launcher/volume/freshdir"
 )
 
 // owner is whom a directory is given to, in ids of the host.
@@ -83,7 +84,7 @@ func (o owner) giveNew(dir *os.File) error {
 	if err := unix.Fstat(int(dir.Fd()), &st); err != nil || st.Mode&0o777 != 0 {
 		return err
 	}
-	if empty, err := isEmpty(dir); err != nil || !empty {
+	if empty, err := freshdir.Is(dir); err != nil || !empty {
 		return err
 	}
 	return o.give(dir)
@@ -91,10 +92,15 @@ func (o owner) giveNew(dir *os.File) error {
 
 // giveEmpty gives a directory to the owner if nothing is in it.
 func (o owner) giveEmpty(dir *os.File) error {
-	empty, err := isEmpty(dir)
+	empty, err := freshdir.Is(dir)
 	if err != nil || !empty {
 		return err
 	}
+	return o.giveRoot(dir)
+}
+
+// giveRoot gives a directory itself to whom the manifest names.
+func (o owner) giveRoot(dir *os.File) error {
 	return crashpoint.Do(crashpoint.VolumeRoot, func() error {
 		if err := dir.Chown(o.wantUID, o.wantGID); err != nil || o.wantMode == nil {
 			return err
@@ -161,12 +167,7 @@ func giveTree(ctx context.Context, dir *os.File, o owner, chown func(e *entry, u
 		return nil
 	})
 	if err == nil {
-		err = crashpoint.Do(crashpoint.VolumeRoot, func() error {
-			if err := dir.Chown(o.wantUID, o.wantGID); err != nil || o.wantMode == nil {
-				return err
-			}
-			return unix.Fchmod(int(dir.Fd()), *o.wantMode)
-		})
+		err = o.giveRoot(dir)
 	}
 	return p.Files, err
 }

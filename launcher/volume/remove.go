@@ -17,6 +17,7 @@ import (
 	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/actual/crashpoint"
 	"sandboxctl.dev/actual/untrusted"
+	"sandboxctl.dev/launcher/volume/freshdir"
 )
 
 // Remove removes a volume, also one that is not complete or whose meta.json can't be read,
@@ -209,5 +210,5 @@ func (v *Volume) unfinished() (bool, error) {
 		return false, err
 	}
 	defer data.Close()
-	return isEmpty(data)
+	return freshdir.Empty(data)
 }

@@ -5,6 +5,7 @@ package volume
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,8 @@ import (
 
 	"sandboxctl.dev/actual/crashpoint"
 	"sandboxctl.dev/actual/room"
+	"sandboxctl.dev/launcher/tarend"
+	"sandboxctl.dev/launcher/volume/freshdir"
 )
 
 // Limits bound what an archive may become. Who has made it is not trusted.
@@ -27,6 +30,8 @@ type Limits struct {
 	Bytes int64
 	// Files is how many there may be; 0 is what the disk has room for.
 	Files int64
+	// Size is what the volume is declared to hold, 0 if nobody says.
+	Size int64
 }
 
 var (
@@ -38,11 +43,12 @@ var (
 // Restore makes a volume of an archive: ErrExists if there is one. The volume is there when
 // all of it is on the disk, and not before.
 func (s *Store) Restore(ctx context.Context, name string, r io.Reader, most Limits) error {
-	v, err := s.claim(ctx, name)
+	v, declared, err := s.claim(ctx, name)
 	if err != nil {
 		return err
 	}
 	defer v.Close()
+	most.Size = cmp.Or(most.Size, declared)
 	if err := v.restore(ctx, r, most); err != nil {
 		// Nothing has seen it: what there is of it goes, also where the caller ends.
 		return errors.Join(err, v.discard(context.WithoutCancel(ctx)))
@@ -50,13 +56,14 @@ func (s *Store) Restore(ctx context.Context, name string, r io.Reader, most Limi
 	return nil
 }
 
-// claim makes the directory of a volume that is not there yet, and locks it.
-func (s *Store) claim(ctx context.Context, name string) (*Volume, error) {
+// claim makes the directory of a volume that is not there yet, and locks it. size is that of
+// one in its place that nothing has used.
+func (s *Store) claim(ctx context.Context, name string) (v *Volume, size int64, err error) {
 	for {
-		v, err := s.lock(ctx, name, unix.LOCK_EX, lockPatience)
+		v, err = s.lock(ctx, name, unix.LOCK_EX, lockPatience)
 		if errors.Is(err, ErrNotFound) {
 			if err := s.makeEntry(name); err != nil {
-				return nil, err
+				return nil, 0, err
 			}
 			continue
 		}
@@ -64,11 +71,11 @@ func (s *Store) claim(ctx context.Context, name string) (*Volume, error) {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
-		empty, err := isEmpty(v.dir)
+		empty, err := freshdir.Empty(v.dir)
 		if err == nil && empty {
-			return v, nil
+			return v, size, nil
 		}
 		unfinished := false // or declared, and nothing has used it
 		if err == nil {
@@ -80,20 +87,21 @@ func (s *Store) claim(ctx context.Context, name string) (*Volume, error) {
 		switch {
 		case err != nil:
 		case unfinished:
+			size = v.Size
 			err = v.discard(ctx) // of a restore or a start that was killed
 		default:
 			err = fmt.Errorf("%w: %s; remove it first, or restore under another name", ErrExists, name)
 		}
 		v.Close()
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
 }
 
 func (v *Volume) restore(ctx context.Context, r io.Reader, most Limits) error {
 	// First of all: what is there without it is somebody's.
-	if err := v.writeMeta(Meta{Restoring: true}); err != nil {
+	if err := v.writeMeta(Meta{Restoring: true, Size: most.Size}); err != nil {
 		return err
 	}
 	to, err := v.openOrMakeData()
@@ -104,25 +112,31 @@ func (v *Volume) restore(ctx context.Context, r io.Reader, most Limits) error {
 	if err := rootOf(nil).give(to); err != nil { // this program's umask must not decide
 		return err
 	}
-	if err := v.claimProject(ctx, to); err != nil {
+	if err := v.claimSized(ctx, to, most.Size); err != nil {
 		return err
 	}
 	u := &unpacking{ctx: ctx, to: to, left: most, disk: room.NewGauge(to)}
 	if err := u.bound(); err != nil {
 		return err
 	}
-	end := &tail{r: r}
+	end := &tarend.Reader{From: r}
 	if err := u.all(tar.NewReader(end)); err != nil {
+		if most.Size != 0 && errors.Is(err, unix.EDQUOT) {
+			err = fmt.Errorf("%w: it holds more than the size of the volume, which is declared as %d bytes: %w", ErrArchive, most.Size, err)
+		}
 		return err
 	}
-	if !end.ends() {
+	if !end.Ends() {
 		return errCut
+	}
+	if _, err := io.Copy(tarend.Behind{Empty: u.entries == 0}, whileWanted{ctx: ctx, r: r}); err != nil {
+		return fmt.Errorf("%w: %w", ErrArchive, err)
 	}
 	// All of it, before anything says that it is there.
 	if err := crashpoint.Do(crashpoint.VolumeSync, func() error { return unix.Syncfs(int(to.Fd())) }); err != nil {
 		return fmt.Errorf("write to the disk: %w", err)
 	}
-	return v.writeMeta(Meta{Project: v.Project})
+	return v.writeMeta(Meta{Project: v.Project, Size: most.Size})
 }
 
 // unpacking is one archive on its way into a directory that nobody else can reach.
@@ -132,6 +146,8 @@ type unpacking struct {
 	left Limits
 	disk *room.Gauge
 	ours bool
+	// entries are those that there were, also those that are no files.
+	entries int
 }
 
 // bound completes the limits by what the disk has room for.
@@ -168,6 +184,7 @@ func (u *unpacking) all(t *tar.Reader) error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrArchive, err)
 		}
+		u.entries++
 		if h.Typeflag == tar.TypeXGlobalHeader {
 			u.ours = u.ours || h.PAXRecords[beginsRecord] != ""
 			whole = whole || h.PAXRecords[endsRecord] != ""
@@ -198,23 +215,6 @@ func (u *unpacking) all(t *tar.Reader) error {
 	}
 	return nil
 }
-
-// tail reads an archive and keeps the end of what was read.
-type tail struct {
-	r    io.Reader
-	last []byte
-}
-
-func (t *tail) Read(b []byte) (int, error) {
-	n, err := t.r.Read(b)
-	t.last = append(t.last, b[max(n-block, 0):n]...)
-	t.last = t.last[max(len(t.last)-block, 0):]
-	return n, err
-}
-
-// ends says whether the archive has its end, which is a block of zeros. What a program that
-// failed has written has none, also if it is nothing at all.
-func (t *tail) ends() bool { return len(t.last) == block && bytes.Equal(t.last, noData[:block]) }
 
 // plain is the path in the volume that a name in an archive means.
 func plain(name string) (string, error) {

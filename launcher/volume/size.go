@@ -14,6 +14,7 @@ import (
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/projquota"
+	"sandboxctl.dev/launcher/volume/freshdir"
 )
 
 // ErrNoSizes says that volumes of this state directory can't have sizes.
@@ -58,6 +59,17 @@ func (v *Volume) claimProject(ctx context.Context, data *os.File) error {
 	}
 	v.Project = id
 	return nil
+}
+
+// claimSized is claimProject of a volume that holds no more than a size from the beginning.
+func (v *Volume) claimSized(ctx context.Context, data *os.File, size int64) error {
+	if err := v.claimProject(ctx, data); err != nil || size == 0 {
+		return err
+	}
+	if err := v.store.quotas.canLimit(v.store.state); err != nil {
+		return err
+	}
+	return crashpoint.Do(crashpoint.VolumeLimit, func() error { return v.store.quotas.limit(v.store.state, v.Project, size) })
 }
 
 // nextProject is a project that no volume has had, and nobody else uses.
@@ -182,7 +194,7 @@ func (v *Volume) firstUse(ctx context.Context, fresh owner, sandbox string) erro
 			return false, err
 		}
 		defer data.Close()
-		empty, err := isEmpty(data)
+		empty, err := freshdir.Is(data)
 		if err == nil && empty {
 			err = fresh.giveFirst(data)
 		}
@@ -201,7 +213,7 @@ func (v *Volume) untouched() (bool, error) {
 		return false, err
 	}
 	defer data.Close()
-	return isEmpty(data)
+	return freshdir.Empty(data)
 }
 
 // change changes what is on record of a volume that is locked shared, while nobody else has

@@ -3,8 +3,12 @@
 package volume
 
 import (
+	"archive/tar"
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -401,6 +405,92 @@ func TestRestoreDeclared(t *testing.T) {
 	}
 	_, err = s.Declare(t.Context(), "to", Want{Size: 1 << 20})
 	must(t, err) // it has a project as any other
+}
+
+// The size that a volume is declared to have is in force while it is restored into, whoever
+// says it: what was declared is found at the volume, or the caller has it from the documents.
+func TestRestoreSize(t *testing.T) {
+	t.Parallel()
+	const size = 1 << 20
+	for name, c := range map[string]struct {
+		before int64
+		most   Limits
+		none   error
+		want   error
+	}{
+		"nobody says":         {0, Limits{}, nil, nil},
+		"it was declared":     {size, Limits{}, nil, nil},
+		"the documents":       {0, Limits{Size: size}, nil, nil},
+		"both":                {2 * size, Limits{Size: size}, nil, nil},
+		"can't be enforced":   {0, Limits{Size: size}, ErrNoSizes, ErrNoSizes},
+		"nobody can or wants": {0, Limits{}, ErrNoSizes, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir, path := state(t)
+			d := newDisk()
+			s := sizedStore(t, dir, d)
+			if c.before != 0 {
+				_, err := s.Declare(t.Context(), "v", Want{Size: c.before})
+				must(t, err)
+			}
+			d.none = c.none
+			held := int64(-1)
+			archive := &spied{r: bytes.NewReader(archiveOf(t, &tar.Header{Name: "a", Size: 100, Mode: 0o600})), at: func() {
+				if held < 0 && len(d.given) > 0 {
+					held = d.limits[d.given[len(d.given)-1]]
+				}
+			}}
+			if err := s.Restore(t.Context(), "v", archive, c.most); !errors.Is(err, c.want) {
+				t.Fatalf("%v, expected %v", err, c.want)
+			}
+			if c.want != nil {
+				if left, err := os.ReadDir(path); err != nil || len(left) > 0 {
+					t.Errorf("left: %v %v", left, err)
+				}
+				return
+			}
+			want := cmp.Or(c.most.Size, c.before)
+			e, err := s.Look("v")
+			if err != nil || e.Size != want || c.none == nil && held != want {
+				t.Errorf("it held %d while it was unpacked, and says %+v, expected %d, %v", held, e, want, err)
+			}
+		})
+	}
+}
+
+// spied calls at before each read.
+type spied struct {
+	r  io.Reader
+	at func()
+}
+
+func (w *spied) Read(b []byte) (int, error) {
+	w.at()
+	return w.r.Read(b)
+}
+
+// On a real file system no more is unpacked than the size of the volume.
+func TestRestoreSizeOnDisk(t *testing.T) {
+	t.Parallel()
+	at := projquotatest.Disk(t, 64)
+	if at == "" {
+		return // TestSizeOnDisk has what is to be then
+	}
+	dir, path := stateIn(t, at+"/s")
+	s, err := Open(dir)
+	must(t, err)
+	defer s.Close()
+	archive := archiveOf(t, &tar.Header{Name: "a", Size: 4 << 20, Mode: 0o600})
+	content := bytes.Repeat([]byte("x"), 4<<20)
+	copy(archive[512:], content)
+	if err := s.Restore(t.Context(), "v", bytes.NewReader(archive), Limits{Size: 1 << 20}); !errors.Is(err, ErrArchive) || !strings.Contains(err.Error(), "more than the size of the volume") {
+		t.Errorf("%v", err)
+	}
+	if left, err := os.ReadDir(path); err != nil || len(left) > 0 {
+		t.Errorf("left: %v %v", left, err)
+	}
+	must(t, s.Restore(t.Context(), "v", bytes.NewReader(archive), Limits{Size: 8 << 20}))
 }
 
 // On a real file system a sandbox's files count, and no more fit than the size says.

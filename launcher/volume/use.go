@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 
@@ -18,6 +17,7 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/idmap"
 	"sandboxctl.dev/launcher/setup"
+	"sandboxctl.dev/launcher/volume/freshdir"
 )
 
 // Opened are the volumes of a sandbox that is being started.
@@ -194,7 +194,7 @@ func (v *Volume) make(ctx context.Context, fresh owner, sandbox string) error {
 		return fmt.Errorf("make it: %w", err)
 	}
 	defer data.Close()
-	empty, err := isEmpty(data)
+	empty, err := freshdir.Is(data)
 	if err == nil && empty { // and not one that somebody has put there
 		err = v.claimProject(ctx, data)
 	}
@@ -238,19 +238,6 @@ func openOrMake(at *os.File, name string, mkdir func(fd int) error) (*os.File, e
 
 // freshMode is that of a directory that is made.
 const freshMode = 0o755
-
-func isEmpty(dir *os.File) (bool, error) {
-	again, err := openDir(dir, ".", unix.O_RDONLY)
-	if err != nil {
-		return false, err
-	}
-	defer again.Close()
-	names, err := again.Readdirnames(1)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return false, err // there may be something
-	}
-	return len(names) == 0, nil
-}
 
 // openSubPath opens a directory of a volume and closes the volume's. What is not there is
 // made for its owner. If resumes is set, so is what a program that was killed had just made.

@@ -6,12 +6,14 @@
 package declared
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/objects"
 )
 
 // Found is what there is of a volume.
@@ -76,7 +78,45 @@ type Later struct {
 
 // Names are the volumes that have to be looked at, sorted; none costs nothing.
 func Names(want *desired.Snapshot) []string {
-	return slices.Sorted(maps.Keys(want.VolumeSizes()))
+	names := slices.Collect(maps.Keys(want.VolumeSizes()))
+	for i := range want.Problems {
+		if name := brokenVolume(&want.Problems[i]); name != "" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// brokenVolume is the volume whose document a problem is of, "" if it is of something else.
+func brokenVolume(p *desired.Problem) string {
+	if kind, name, ok := objects.Split(p.Name); ok && kind == objects.Volume {
+		return name
+	}
+	return ""
+}
+
+// Waits says why a sandbox can't be started yet: a volume of its is not there, and what its
+// document says of it can't be read. Made now, it would belong to somebody else for good. It
+// is "" if there is no such volume.
+func Waits(want *desired.Snapshot, found map[string]Found, e *desired.Entry) string {
+	if e == nil {
+		return ""
+	}
+	for i, v := range e.Sandbox.Spec.Volumes {
+		if v.Volume == nil || want.Objects.Volume(v.Volume.Name) != nil {
+			continue
+		}
+		if f, known := found[v.Volume.Name]; !known || f.Exists {
+			continue
+		}
+		for j := range want.Problems {
+			if p := &want.Problems[j]; brokenVolume(p) == v.Volume.Name {
+				return fmt.Sprintf("spec.volumes[%d].volume: volume %s is not there yet, and its document has a problem: %s", i, v.Volume.Name, p.Error())
+			}
+		}
+	}
+	return ""
 }
 
 // Decide says what is to be done now, and what is tried again later, by name. wake is when

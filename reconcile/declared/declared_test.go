@@ -5,6 +5,7 @@ package declared
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -118,5 +119,47 @@ func TestRetry(t *testing.T) {
 	}
 	if r.Failed(&Action{Size: 6}, errors.New("x"), now); r.Failures != 1 {
 		t.Errorf("%+v", r)
+	}
+}
+
+// A volume whose document has a problem is not made by a sandbox, which would give it away for
+// good by what the document does not say; one that is there is used.
+func TestWaits(t *testing.T) {
+	t.Parallel()
+	there, none := map[string]Found{"data": {Exists: true}}, map[string]Found{"data": {}}
+	bad := volume("size: 5") // too small
+	for name, c := range map[string]struct {
+		docs  []string
+		found map[string]Found
+		waits bool
+	}{
+		"no document":         {[]string{sandbox("")}, none, false},
+		"a document":          {[]string{sandbox(""), volume("size: 1Gi")}, none, false},
+		"a broken one":        {[]string{sandbox(""), bad}, none, true},
+		"with a size":         {[]string{sandbox(", size: 1Gi"), bad}, none, true},
+		"the volume is there": {[]string{sandbox(""), bad}, there, false},
+		"nobody has looked":   {[]string{sandbox(""), bad}, nil, false},
+		"of another volume":   {[]string{sandbox(""), strings.Replace(bad, "data", "other", 1)}, none, false},
+		"of another kind":     {[]string{sandbox(""), head + "kind: Config\nmetadata: {name: data}\ndata: [a]\n"}, none, false},
+	} {
+		docs, problems := desired.Decode("m.yaml", []byte(strings.Join(c.docs, "---\n")))
+		s := &desired.Snapshot{Problems: problems}
+		for i := range docs {
+			if d := &docs[i]; d.Sandbox != nil {
+				s.Entries = append(s.Entries, d.Entry())
+			} else if !slices.ContainsFunc(problems, func(p desired.Problem) bool { return p.Name == d.Name }) {
+				s.Objects = append(s.Objects, desired.Object{Object: d.Object, Volume: d.Volume})
+			}
+		}
+		why := Waits(s, c.found, &s.Entries[0])
+		if (why != "") != c.waits || c.waits && !strings.Contains(why, "spec.volumes[0].volume: volume data is not there yet, and its document has a problem: m.yaml:") {
+			t.Errorf("%s: %q", name, why)
+		}
+		if names := Names(s); strings.Contains(strings.Join(c.docs, ""), bad) && !slices.Contains(names, "data") {
+			t.Errorf("%s: nobody looks at %q", name, names)
+		}
+	}
+	if Waits(&desired.Snapshot{}, none, nil) != "" {
+		t.Error("without a manifest")
 	}
 }

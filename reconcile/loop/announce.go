@@ -4,6 +4,7 @@ package loop
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"sandboxctl.dev/actual"
@@ -20,6 +21,8 @@ func outcomeReasons(op reconcile.Op) (done, failed string) {
 		return actual.EventRecovered, actual.EventResumeFailed
 	case reconcile.OpDestroy:
 		return actual.EventStopped, actual.EventDestroyFailed
+	case reconcile.OpRefresh:
+		return actual.EventRefreshed, actual.EventRefreshFailed
 	case reconcile.OpRepair:
 		return actual.EventRecordRepaired, actual.EventRecordRepairFailed
 	case reconcile.OpForget:
@@ -43,6 +46,9 @@ func doneMessage(r *result) string {
 		} else {
 			msg += ": " + how
 		}
+	}
+	if len(r.action.Volumes) > 0 {
+		msg += ": " + strings.Join(r.action.Volumes, ", ")
 	}
 	if r.outcome != "" {
 		msg += ": " + r.outcome

@@ -63,6 +63,8 @@ func (l *Loop) carryOut(ctx context.Context, a reconcile.Action) (r result) {
 		r.err = l.opts.Launcher.Resume(ctx, a.Name, a.Start, a.Ending)
 	case reconcile.OpDestroy:
 		r.err = l.opts.Launcher.Destroy(ctx, a.Name, a.Ending)
+	case reconcile.OpRefresh:
+		r.err = l.opts.Launcher.Refresh(ctx, a.Entry, a.Volumes)
 	case reconcile.OpRepair:
 		r.outcome, r.err = l.opts.Repairer.Repair(ctx, a.Name, a.Request.End)
 	default:

@@ -162,10 +162,22 @@ func absent(want *desired.Snapshot, name string) File {
 // somebody has to change something; a filesystem that does not answer, and a directory
 // that is not whole, may be well in a moment.
 func Missing(e *desired.Entry, files map[string]File) (why string, help bool) {
+	return missing(e, files, func(*desired.FileRef) bool { return true })
+}
+
+// MissingIn is Missing of some volumes.
+func MissingIn(volumes []string, e *desired.Entry, files map[string]File) (why string, help bool) {
+	return missing(e, files, func(r *desired.FileRef) bool { return slices.Contains(volumes, r.Volume) })
+}
+
+func missing(e *desired.Entry, files map[string]File, counts func(*desired.FileRef) bool) (why string, help bool) {
 	if e == nil {
 		return "", false
 	}
 	for _, ref := range e.Sandbox.Spec.FileRefs() {
+		if !counts(&ref) {
+			continue
+		}
 		f, known := files[ref.Path]
 		switch {
 		case !known:
@@ -182,24 +194,65 @@ func Missing(e *desired.Entry, files map[string]File) (why string, help bool) {
 	return "", false
 }
 
-// Changed says whether a sandbox was started with another content of a file or document
-// than there is now. What is missing, or can't be looked at, has not changed: its absence
-// is no evidence.
+// Changed says whether a sandbox that is to be started again for a change was started with
+// another content of a file or document than there is now. What is missing, or can't be
+// looked at, has not changed: its absence is no evidence.
 func Changed(e *desired.Entry, rec *actual.Record, files map[string]File) bool {
+	changed := false
+	changes(e, rec, files, func(ref *desired.FileRef) bool {
+		changed = ref.OnChange == desired.OnChangeRestart
+		return !changed
+	})
+	return changed
+}
+
+// Stale are the volumes of a sandbox that runs whose files are to be replaced: those with
+// another content by now, and those of which that was begun and not finished.
+func Stale(e *desired.Entry, rec *actual.Record, files map[string]File) (volumes []string) {
+	if rec.Refresh != nil {
+		volumes = slices.Clone(rec.Refresh.Pending)
+	}
+	changes(e, rec, files, func(ref *desired.FileRef) bool {
+		if ref.OnChange == desired.OnChangeSignal && !slices.Contains(volumes, ref.Volume) {
+			volumes = append(volumes, ref.Volume)
+		}
+		return true
+	})
+	return volumes
+}
+
+// changes calls found for what has another content, until that returns false.
+func changes(e *desired.Entry, rec *actual.Record, files map[string]File, found func(*desired.FileRef) bool) {
 	at := 0
 	for _, ref := range e.Sandbox.Spec.FileRefs() {
 		f, known := files[ref.Path]
 		i := rec.InputAt(at, ref.Path)
 		at = i + 1
-		if i < 0 || ref.OnChange != desired.OnChangeRestart || !known || f.Missing || f.Problem != "" || rec.Inputs[i].ID == f.ID {
+		if i < 0 || !known || f.Missing || f.Problem != "" || rec.Inputs[i].ID == f.ID {
 			continue
 		}
 		// It came, or it is another one.
-		if _, _, is := desired.ObjectOf(ref.Path); !is || rec.Inputs[i].ID == "" || objects.Comparable(rec.Inputs[i].ID, f.ID) {
-			return true
+		_, _, is := desired.ObjectOf(ref.Path)
+		if (!is || rec.Inputs[i].ID == "" || objects.Comparable(rec.Inputs[i].ID, f.ID)) && !found(&ref) {
+			return
 		}
 	}
-	return false
+}
+
+// refreshEvery is how often a sandbox is told of new files at most. It is also how long an
+// application has to get ready for the signal after its start.
+const refreshEvery = time.Second
+
+// RefreshDue is when a sandbox may be given new files, zero for at once.
+func RefreshDue(rec *actual.Record, now time.Time) time.Time {
+	last := rec.App().StartedAt
+	if rec.Refresh != nil && rec.Refresh.At.After(last) {
+		last = rec.Refresh.At
+	}
+	if last.After(now) { // the clock was set back
+		return time.Time{}
+	}
+	return last.Add(refreshEvery)
 }
 
 // A sandbox is started at once for the first freeChanges of its files; then later and

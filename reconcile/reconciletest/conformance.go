@@ -23,6 +23,7 @@ type Operations interface {
 	Destroy(ctx context.Context, name string, end actual.Ending) error
 	Remove(ctx context.Context, name string, end actual.Ending) (*actual.Record, error)
 	Forget(ctx context.Context, name string) error
+	Refresh(ctx context.Context, e *desired.Entry, volumes []string) error
 }
 
 // Host is what the contract of reconcile.Launcher and Observer is tried on.
@@ -138,6 +139,9 @@ func life(t *testing.T, c *conformance) {
 		t.Errorf("stopped: %+v", s)
 	}
 	c.destroy() // again: nothing to do
+	if err := c.h.Refresh(t.Context(), c.h.Entry("web", "a"), nil); err == nil || c.stopped().Refresh != nil {
+		t.Errorf("refreshed while it is stopped: %v", err)
+	}
 	c.create("a")
 	r2 := c.running("web")
 	if r2.UID != r.UID || r2.Attempt != 2 || r2.Generation != 1 || r2.App().Restarts != 1 {

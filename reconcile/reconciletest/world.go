@@ -58,6 +58,8 @@ type World struct {
 	// the context of the operation. It may take as long as it likes. An error fails
 	// the create.
 	OnStart func(ctx context.Context, name string) error
+	// OnRead is what a create and a refresh read, if set.
+	OnRead func() []actual.Input
 
 	notDropped int // how many times DropRequest does nothing
 }
@@ -427,6 +429,9 @@ func (w *World) Create(ctx context.Context, e *desired.Entry, restart *actual.Re
 		Name: name, UID: w.newUID(), BootID: w.boot, Spec: spec, SpecHash: e.Hash, SourceFile: e.Source.File, RestartToken: restart.ID(),
 		Image: imageOf(e, image),
 	}, time.Now())
+	if w.OnRead != nil {
+		r.HasRead(w.OnRead())
+	}
 	pass := operation.PassOf(ctx)
 	r.StartBegins(pass.Began, pass.Read, began)
 	w.put(r)
@@ -592,6 +597,39 @@ func (w *World) Forget(ctx context.Context, name string) error {
 	}
 	delete(w.records, name)
 	delete(w.aborted, name)
+	return nil
+}
+
+// Refresh implements reconcile.Launcher.
+func (w *World) Refresh(ctx context.Context, e *desired.Entry, volumes []string) error {
+	name := e.Sandbox.Metadata.Name
+	end, err := w.begin(name)
+	if err != nil {
+		return err
+	}
+	defer end()
+	sleep(ctx, w.Took)
+	w.mu.Lock()
+	old := w.records[name]
+	w.mu.Unlock()
+	if old == nil || old.Phase != actual.PhaseRunning {
+		return fmt.Errorf("refresh of %s, which does not run", name)
+	}
+	r := old.Clone()
+	in := r.Inputs
+	if w.OnRead != nil {
+		in = w.OnRead()
+	}
+	r.Refreshing(volumes, time.Now())
+	w.put(r)
+	for _, s := range []string{"write", "signal"} {
+		if err := w.step("refresh", name, s); err != nil {
+			return err
+		}
+	}
+	r = r.Clone()
+	r.Refreshed(in)
+	w.put(r)
 	return nil
 }
 

@@ -201,6 +201,10 @@ func (c *checker) unjustified(h *host, in *reconcile.Input, a *reconcile.Action)
 		if rec != nil && rec.App().Completed && rec.SpecHash == a.Entry.Hash && !c.asked[a.Name] {
 			return "it ran to its end"
 		}
+	case reconcile.OpRefresh:
+		if rec.Phase != actual.PhaseRunning || rec.SpecHash != a.Entry.Hash {
+			return "it does not run what is wanted"
+		}
 	case reconcile.OpResume, reconcile.OpDestroy:
 		if rec.Phase == actual.PhaseRunning && a.Ending.Replace && c.imageMissing(h, in.Desired.Lookup(a.Name), a) {
 			return "I7: the image of the next one is not there"
@@ -507,5 +511,5 @@ func (c *checker) unsettled(h *host, name string, e *desired.Entry) string {
 		b, err := json.Marshal(rec)
 		return fmt.Sprintf("sentry %t, gofer %t, record %s, %v", sentry != nil, gofer != nil, b, err)
 	}
-	return ""
+	return h.outdated(e, sentry, gofer)
 }

@@ -94,6 +94,7 @@ type stats struct {
 	Creates, Destroys, Forgets, Acks, Quarantined     int
 	Resumes, Removes                                  int
 	Pulls, PullFailures, PullsCancelled               int
+	Refreshes                                         int
 }
 
 func (s *stats) add(o *stats) {
@@ -122,6 +123,7 @@ func (s *stats) add(o *stats) {
 	s.Pulls += o.Pulls
 	s.PullFailures += o.PullFailures
 	s.PullsCancelled += o.PullsCancelled
+	s.Refreshes += o.Refreshes
 }
 
 // host is everything that is there without the daemon.
@@ -167,6 +169,7 @@ type host struct {
 	fullFor  int // steps until there is room again
 
 	images  images
+	content int // of inputFile
 	check   checker
 	exits   map[exitKey]bool
 	backups map[string]*backup // records that somebody damaged

@@ -36,8 +36,9 @@ var errUnknown = errors.New("state of a recorded process is unknown")
 type op struct {
 	*launcher
 	t *task
-	// image is the digest of what it starts.
-	image string
+	// image is the digest of what it starts, content what it has read for it.
+	image   string
+	content int
 }
 
 func (l *launcher) begin(what, name string) *op {
@@ -79,12 +80,19 @@ func (o *op) create(ctx context.Context, e *desired.Entry, token, image string) 
 	if err != nil {
 		return err
 	}
+	in, content, err := o.readInputs(e.Sandbox)
+	rec.HasRead(in)
+	o.content = content
+	inErr := err
 	if !o.h.is("no-intent") {
 		if err := o.store.Put(rec); err != nil {
 			return fmt.Errorf("record intent: %w", err)
 		}
 	}
-	if err = o.start(ctx, rec); err == nil {
+	if err = inErr; err == nil {
+		err = o.start(ctx, rec)
+	}
+	if err == nil {
 		return nil
 	}
 	if o.t.p.dead {
@@ -287,7 +295,7 @@ func (o *op) startGated(rec *actual.Record, role string, exit *inode) (p *proc, 
 			return nil
 		}
 		p = &proc{
-			role: role, name: rec.Name, uid: rec.UID, attempt: rec.Attempt, hash: rec.SpecHash, image: o.image,
+			role: role, name: rec.Name, uid: rec.UID, attempt: rec.Attempt, hash: rec.SpecHash, image: o.image, content: o.content,
 			gate: gateShut, holder: o.p, parent: o.p, exitFile: exit,
 		}
 		if role == "sentry" && o.h.check.doomNext > 0 {

@@ -24,6 +24,8 @@ var mutants = []string{
 	"crash-counts",
 	// Images.
 	"image-by-reference", "image-not-on-record", "pull-not-cancelled",
+	// New files for what runs.
+	"refresh-without-intent", "refreshed-before-signal",
 }
 
 // maxMutantSteps is within how many steps a mistake must be found.

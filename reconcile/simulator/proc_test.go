@@ -36,6 +36,7 @@ type proc struct {
 	attempt int64
 	hash    string // of the spec it runs
 	image   string // its root, "" if that is none
+	content int    // of the file that its manifest refers to: what a gofer has, what the application of a sentry has read
 
 	dead, reaped bool
 	killed       bool // SIGKILL is on its way

@@ -42,6 +42,7 @@ const (
 	cliCrashes // the command under way
 	moves      // a tag, to another image
 	prunes     // the store of images
+	changes    // the file that manifests refer to
 	waits      // time passes
 	kindCount
 )
@@ -49,7 +50,7 @@ const (
 var kindNames = [...]string{
 	"apply", "remove", "edit", "app exits", "kill", "hang", "crash", "stop daemon", "power cut", "reboot", "disk full", "fail calls", "restart", "approve",
 	"damage record", "mend record", "unmount manifests", "mount manifests", "strangers come", "strangers go", "doom next sentry", "clock",
-	"crash command", "move tag", "prune images", "wait",
+	"crash command", "move tag", "prune images", "change file", "wait",
 }
 
 // event is one thing that happens, some steps after the one before.
@@ -69,7 +70,7 @@ var manifestNames = []string{"s0", "s1", "s2", "s3"}
 // weights are how often each kind happens.
 var weights = [kindCount]int{
 	applies: 16, removes: 7, edits: 6, appExits: 9, kills: 9, hangs: 4, crashes: 14, stops: 2, powerCuts: 4, reboots: 1, fills: 2, fails: 9, restarts: 4,
-	approves: 3, damages: 2, mends: 3, unmounts: 2, remounts: 3, strangers: 5, strangersQ: 4, dooms: 2, clocks: 1, cliCrashes: 3, moves: 3, prunes: 2, waits: 8,
+	approves: 3, damages: 2, mends: 3, unmounts: 2, remounts: 3, strangers: 5, strangersQ: 4, dooms: 2, clocks: 1, cliCrashes: 3, moves: 3, prunes: 2, changes: 6, waits: 8,
 }
 
 // script makes the events of a run. They are the same for the same seed, and
@@ -133,6 +134,9 @@ func manifest(name string, variant uint32) string {
 	limit := ""
 	if variant%8 == 3 {
 		limit = ", limit: 3"
+	}
+	if variant>>10%2 == 1 {
+		rest += inputVolume
 	}
 	fmt.Fprintf(&b, "  command: [/bin/%s]\n  backoff: {initial: 1s, max: 4s, resetAfter: 10s%s}\n%s", command, limit, rest)
 	return b.String()
@@ -220,6 +224,9 @@ func (h *host) fire(e event) {
 		h.images.move(fmt.Sprintf("registry.example/%c:1", 'a'+rune(e.Arg%2)))
 	case prunes:
 		h.prune()
+	case changes:
+		h.content = (h.content + 1 + int(e.Arg%(contents-1))) % contents
+		h.notify()
 	case waits, kindCount:
 		h.sleep(time.Duration(1+e.Arg%8000) * time.Millisecond)
 	}

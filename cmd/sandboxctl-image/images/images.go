@@ -69,18 +69,36 @@ local:NAME of an image that was imported.`,
 
 // open opens the store to change it.
 func (v *Verbs) open() (*puller.Puller, error) {
-	if v.registries != "" {
+	switch {
+	case v.registries != "":
 		path, err := filepath.Abs(v.registries)
 		if err != nil {
 			return nil, err
 		}
 		v.registries = path
+	default:
+		v.registries = daemonRegistries(v.State)
 	}
 	s, err := image.OpenStore(v.State)
 	if err != nil {
 		return nil, err
 	}
 	return puller.New(s, puller.Options{RegistriesFile: v.registries, UserAgent: v.UserAgent}), nil
+}
+
+// daemonRegistries is the file that the daemon was told to use, "" for that of the system.
+// What is pulled by hand comes from where the daemon would have it from.
+func daemonRegistries(state string) string {
+	s, err := actual.OpenStoreReadOnly(state)
+	if err != nil {
+		return "" // nothing has run yet
+	}
+	defer s.Close()
+	info, _, err := s.DaemonInfo()
+	if err != nil || info == nil {
+		return ""
+	}
+	return info.Registries
 }
 
 // look opens the store to look at it: nil if there is none.

@@ -25,7 +25,8 @@ func (v *Verbs) pullCommand() *cobra.Command {
 the store has is not fetched again. A sandbox that runs keeps the image that it has.
 
 Credentials are those of docker and podman: log in with "docker login" or "podman login".
-How registries are spoken to, mirrors for one, is in ` + image.RegistriesPath + `.
+How registries are spoken to, mirrors for one, is in the file that the daemon was told to
+use, or ` + image.RegistriesPath + `.
 An interrupted pull resumes where it ended.`,
 		Example: `  sandboxctl image pull docker.io/library/nginx:1.27 ghcr.io/team/web@sha256:DIGEST
   sandboxctl image pull oci:./layout:v1
@@ -63,7 +64,7 @@ An interrupted pull resumes where it ended.`,
 }
 
 func (v *Verbs) registriesFlag(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&v.registries, "registries", "", "how registries are spoken to (default: "+image.RegistriesPath+" if there is one)")
+	cmd.Flags().StringVar(&v.registries, "registries", "", "how registries are spoken to (default: the daemon's, "+image.RegistriesPath+" if there is one)")
 }
 
 // done tells what came, and closes the image.

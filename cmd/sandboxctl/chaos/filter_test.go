@@ -17,6 +17,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/launcher/companion"
 )
 
 // System calls of the daemon are made to fail by a seccomp filter that asks this
@@ -219,34 +221,44 @@ func (a argument) text(at uint64) string {
 // inject starts the daemon of a world with an injector.
 func (w *world) inject(fail func(call string, n int, arg argument) unix.Errno) *injector {
 	w.t.Helper()
+	in := injectInto(w.t, fail, func(how func(*exec.Cmd)) int {
+		w.startHow(how)
+		return w.daemon.cmd.Process.Pid
+	})
+	w.open()
+	return in
+}
+
+// injectInto has a program started with an injector: start starts its command, which how
+// changes, and returns its pid.
+func injectInto(t testing.TB, fail func(call string, n int, arg argument) unix.Errno, start func(how func(*exec.Cmd)) int) *injector {
+	t.Helper()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	must(w.t, err)
+	must(t, err)
 	theirs := os.NewFile(uintptr(pair[1]), "socket")
 	defer unix.Close(pair[0])
-	in := &injector{t: w.t, done: make(chan struct{}), counts: map[string]int{}, fail: fail}
+	in := &injector{t: t, done: make(chan struct{}), counts: map[string]int{}, fail: fail}
 	self, err := os.Executable()
-	must(w.t, err)
-	w.startHow(func(cmd *exec.Cmd) {
+	must(t, err)
+	in.pid = start(func(cmd *exec.Cmd) {
 		cmd.Args = append([]string{filteredName, cmd.Path}, cmd.Args...)
 		cmd.Path = self
 		cmd.ExtraFiles = []*os.File{theirs}
 	})
-	must(w.t, theirs.Close())
-	in.pid = w.daemon.cmd.Process.Pid
+	must(t, theirs.Close())
 	var b [1]byte
 	oob := make([]byte, unix.CmsgSpace(4))
 	_, n, _, _, err := unix.Recvmsg(pair[0], b[:], oob, unix.MSG_CMSG_CLOEXEC)
-	must(w.t, err)
+	must(t, err)
 	msgs, err := unix.ParseSocketControlMessage(oob[:n])
-	must(w.t, err)
+	must(t, err)
 	if len(msgs) != 1 {
-		w.t.Fatalf("no filter: %s", w.logFrom(0))
+		t.Fatal("no filter")
 	}
 	fds, err := unix.ParseUnixRights(&msgs[0])
-	must(w.t, err)
+	must(t, err)
 	in.listener = fds[0]
 	go in.listen()
-	w.open()
 	return in
 }
 
@@ -276,17 +288,19 @@ func (in *injector) listen() {
 }
 
 func (in *injector) decide(n *seccompNotif) syscall.Errno {
-	if _, err := os.Lstat(fmt.Sprintf("/proc/%d/task/%d", in.pid, n.pid)); err != nil {
-		return 0 // a child's
-	}
 	i := slices.IndexFunc(calls, func(c call) bool { return c.nr == uint32(n.nr) })
-	arg := argument{pid: in.pid, call: n}
 	if i < 0 {
 		return 0
 	}
+	name, arg := calls[i].name, argument{pid: in.pid, call: n}
+	if _, err := os.Lstat(fmt.Sprintf("/proc/%d/task/%d", in.pid, n.pid)); err != nil {
+		if !isPuller(n.pid) {
+			return 0 // of another child
+		}
+		name, arg.pid = ofPuller+name, int(n.pid)
+	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	name := calls[i].name
 	in.counts[name]++
 	if in.fail == nil {
 		return 0
@@ -296,6 +310,16 @@ func (in *injector) decide(n *seccompNotif) syscall.Errno {
 		in.failed = append(in.failed, happened{name, arg.path()})
 	}
 	return errno
+}
+
+// ofPuller begins the names of calls that the programs make which pull images for the
+// daemon. All of them are counted together.
+const ofPuller = "image."
+
+// isPuller says of a thread that its program pulls an image.
+func isPuller(tid uint32) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", tid))
+	return err == nil && strings.HasPrefix(string(b), companion.ImageName+"\x00")
 }
 
 // set changes what fails from now on; nil: nothing.

@@ -139,7 +139,7 @@ func newWorld(t testing.TB, args ...string) *world {
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(dir, "rootfs", "bin", "busybox"), data, 0o755))
 	must(t, os.Mkdir(w.state, 0o700))
-	policy := fmt.Sprintf("apiVersion: %[1]s\nkind: HostPolicy\nroot: {dirs: [{path: %[2]s, access: readWrite}], imagePaths: [{path: %[2]s, access: readWrite}]}\nminRestartDelay: 0s\n", desired.APIVersion, dir)
+	policy := fmt.Sprintf("apiVersion: %[1]s\nkind: HostPolicy\nroot: {dirs: [{path: %[2]s, access: readWrite}], imagePaths: [{path: %[2]s, access: readWrite}]}\nhostPaths: [{path: %[2]s/files, access: readOnly}]\nminRestartDelay: 0s\n", desired.APIVersion, dir)
 	must(t, os.WriteFile(filepath.Join(dir, "policy.yaml"), []byte(policy), 0o644))
 	t.Cleanup(func() { _ = unix.Unmount(w.state, unix.MNT_DETACH) }) // what a test has mounted there
 	t.Cleanup(w.cleanUp)

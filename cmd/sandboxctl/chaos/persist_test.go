@@ -24,7 +24,7 @@ func persistent() []oneFault {
 	for _, call := range slices.Sorted(maps.Keys(errnos)) {
 		for _, e := range errnos[call] {
 			if e != unix.EINTR && e != unix.EAGAIN {
-				out = append(out, oneFault{call: call, errno: e})
+				out = append(out, oneFault{call: call, errno: e}, oneFault{call: ofPuller + call, errno: e})
 			}
 		}
 	}
@@ -87,18 +87,21 @@ func (f oneFault) lasting() string {
 // lasts has a fault last, and says whether anything became of it.
 func (l *lane) lasts(f oneFault) bool {
 	l.t.Helper()
-	a, b := l.name("a"), l.name("b")
+	a, b, c := l.name("a"), l.name("b"), l.name("c")
+	l.forget()
 	l.began, l.clean = l.logSize(), true
 	l.put(a, l.manifest(a, 1, ""))
+	l.put(c, l.ofImage(c, 1, "v1"))
 	in := l.inject(nil)
 	l.await("create", f.errno)
 	in.set(l.always(f))
 	l.put(a, l.manifest(a, 2, ""))
 	l.put(b, l.manifest(b, 1, ""))
+	l.put(c, l.ofImage(c, 2, "v2"))
 	told := false
 	l.until("the fault is named, or nothing comes of it", func() error {
 		l.live(f.errno)
-		if told = strings.Contains(l.logFrom(l.began), f.errno.Error()); told {
+		if told = f.named(l.logFrom(l.began)); told {
 			return nil
 		}
 		return l.converged()
@@ -113,6 +116,7 @@ func (l *lane) lasts(f oneFault) bool {
 	l.await("heal", f.errno)
 	l.remove(a)
 	l.remove(b)
+	l.remove(c)
 	l.await("remove", f.errno)
 	l.stop(unix.SIGTERM)
 	return told

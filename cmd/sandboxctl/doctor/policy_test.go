@@ -20,13 +20,14 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// policyFor allows everything of some directories.
+// policyFor allows everything of some directories, and no others: the default ones exist on
+// some hosts only.
 func policyFor(dirs ...string) string {
 	var list strings.Builder
 	for _, d := range dirs {
 		fmt.Fprintf(&list, "{path: %q, access: readWrite}, ", d)
 	}
-	return "apiVersion: sandboxctl.dev/v1alpha1\nkind: HostPolicy\nhostPaths: [" + list.String() + "]\n"
+	return "apiVersion: sandboxctl.dev/v1alpha1\nkind: HostPolicy\nhostPaths: [" + list.String() + "]\nroot: {dirs: [], bundles: [], imagePaths: []}\n"
 }
 
 func TestCheckPolicy(t *testing.T) {

@@ -162,8 +162,9 @@ func (v verbs) restoreCommand() *cobra.Command {
 		Long: `Make a named volume of a tar, or with - of stdin: one of volume backup, or of another
 program. The volume must not be there yet, and is there when it is whole. Nothing in the
 archive reaches a file outside of the volume; one that tries is refused, as is one that was
-cut short, has devices, or is larger than the disk has room for: a tenth of it, at most
-1 GiB, stays free.`,
+cut short, has devices, is the image of a disk, or is larger than the disk has room for: a
+tenth of it, at most 1 GiB, stays free. A size that the volume is declared to have counts
+while it is unpacked.`,
 		Example: `  sandboxctl volume restore data /root/data.tar
   zstd -dc /root/data.tar.zst | sandboxctl volume restore data -`,
 		Args: exit.Args("NAME", "FILE"),
@@ -174,6 +175,11 @@ cut short, has devices, or is larger than the disk has room for: a tenth of it, 
 					return &exit.Error{Code: exit.Usage, Err: fmt.Errorf("--max-size: %w", err)}
 				}
 			}
+			w, err := v.OnceUnjudged(cmd.Context())
+			if err != nil {
+				return err
+			}
+			declared := w.In.Desired.VolumeSizes()[args[0]]
 			state, err := actual.OpenStore(v.State)
 			if err != nil {
 				return err
@@ -193,7 +199,7 @@ cut short, has devices, or is larger than the disk has room for: a tenth of it, 
 				defer f.Close()
 				from = f
 			}
-			if err := s.Restore(cmd.Context(), args[0], from, volume.Limits{Bytes: int64(most)}); err != nil {
+			if err := s.Restore(cmd.Context(), args[0], from, volume.Limits{Bytes: int64(most), Size: int64(declared)}); err != nil {
 				return fmt.Errorf("restore volume %s: %w", args[0], err)
 			}
 			fmt.Fprintf(v.Stdout, "volume/%s restored\n", show.Clean(args[0]))

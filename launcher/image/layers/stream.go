@@ -3,7 +3,6 @@
 package layers
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -13,6 +12,7 @@ import (
 	"io"
 
 	"sandboxctl.dev/launcher/image/compression"
+	"sandboxctl.dev/launcher/tarend"
 )
 
 // ErrDigest says that content is not what its digest promises.
@@ -71,7 +71,7 @@ func (m *Merger) read(ctx context.Context, blob io.Reader, want string) (diffID 
 		return "", invalid(err)
 	}
 	// What is behind the end of the tar counts for the digests.
-	if _, err := io.Copy(behind{empty: m.entries == before}, ahead); err != nil {
+	if _, err := io.Copy(tarend.Behind{Empty: m.entries == before}, ahead); err != nil {
 		return "", invalid(err)
 	}
 	if plain.n == 0 && want == anything {
@@ -80,21 +80,9 @@ func (m *Merger) read(ctx context.Context, blob io.Reader, want string) (diffID 
 	return plain.sum(), plain.check()
 }
 
-// behind takes what comes after the end of a tar. Two blocks of zeros are that end, and
-// disk images and file systems begin with them: an empty tar has nothing else after it.
-type behind struct{ empty bool }
-
-// Write implements io.Writer.
-func (t behind) Write(b []byte) (int, error) {
-	if t.empty && len(bytes.TrimLeft(b, "\x00")) > 0 {
-		return 0, fmt.Errorf("%w: it is no tar: it begins with zeros, as disk images and file systems do, or with an empty tar in front of something else", ErrInvalid)
-	}
-	return len(b), nil
-}
-
-// invalid says of a layer that can't be decompressed that it is not valid.
+// invalid says of a layer that can't be decompressed, or is no tar, that it is not valid.
 func invalid(err error) error {
-	if errors.Is(err, compression.ErrInvalid) {
+	if errors.Is(err, compression.ErrInvalid) || errors.Is(err, tarend.ErrNoTar) {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	return err
