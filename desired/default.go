@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"time"
 
+	"sandboxctl.dev/desired/imageref"
 	"sandboxctl.dev/desired/scalar"
 )
 
@@ -39,7 +40,7 @@ func Default(s *Sandbox) {
 	sp.Network.Fill()
 	sp.RestartPolicy = cmp.Or(sp.RestartPolicy, RestartAlways)
 	if img := sp.Root.Image; img != nil {
-		img.PullPolicy = cmp.Or(img.PullPolicy, PullIfNotPresent)
+		img.PullPolicy = cmp.Or(img.PullPolicy, imageref.PullIfNotPresent)
 	} else {
 		sp.StopSignal = cmp.Or(sp.StopSignal, DefaultStopSignal)
 	}

@@ -43,7 +43,7 @@ func (v *Validator) image(field string, i *ImageRoot) {
 	case r.Kind != imageref.Registry && r.Kind != imageref.Local:
 		v.HostPath(field+".ref", r.Path)
 	}
-	v.OneOf(field+".pullPolicy", string(i.PullPolicy), string(PullIfNotPresent), string(PullAlways), string(PullNever))
+	v.OneOf(field+".pullPolicy", string(i.PullPolicy), string(imageref.PullIfNotPresent), string(imageref.PullAlways), string(imageref.PullNever))
 	if i.Digest == "" {
 		return
 	}

@@ -5,6 +5,8 @@ package desired
 import (
 	"strings"
 	"testing"
+
+	"sandboxctl.dev/desired/imageref"
 )
 
 const (
@@ -67,7 +69,7 @@ func TestImageDefaults(t *testing.T) {
 		return docs[0].Sandbox
 	}
 	s := of(withImage("{ref: nginx}")).Spec
-	if s.StopSignal != "" || s.WorkingDir != "" || s.User != nil || s.Root.Image.PullPolicy != PullIfNotPresent || s.Hostname != "web" {
+	if s.StopSignal != "" || s.WorkingDir != "" || s.User != nil || s.Root.Image.PullPolicy != imageref.PullIfNotPresent || s.Hostname != "web" {
 		t.Errorf("%+v", s)
 	}
 	base := Hash(of(withImage("{ref: nginx}")))
@@ -88,7 +90,7 @@ func TestImageDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	e, err := FromCanonical(b, "f.yaml")
-	if err != nil || e.Sandbox.Spec.Root.Image.PullPolicy != PullAlways || e.Hash != base {
+	if err != nil || e.Sandbox.Spec.Root.Image.PullPolicy != imageref.PullAlways || e.Hash != base {
 		t.Errorf("%+v %v", e, err)
 	}
 }

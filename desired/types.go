@@ -3,6 +3,7 @@
 package desired
 
 import (
+	"sandboxctl.dev/desired/imageref"
 	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/desired/scalar"
 )
@@ -145,7 +146,7 @@ type ImageRoot struct {
 	// also when the sandbox is made, its spec changes, or with `sandboxctl restart`.
 	// `Never`: it must be in the store. A change restarts nothing. No policy
 	// follows a tag that was moved at a restart after an exit.
-	PullPolicy PullPolicy `json:"pullPolicy,omitempty"`
+	PullPolicy imageref.PullPolicy `json:"pullPolicy,omitempty"`
 	// `sha256:` and 64 digits: the image must have this digest, wherever its tag
 	// points. Default: what the tag means when the image is fetched.
 	Digest string `json:"digest,omitempty"`

@@ -54,7 +54,7 @@ type Options struct {
 	// LogMaxBytes is the size at which a log file is rotated.
 	LogMaxBytes int64
 	// LogSpace is how many bytes the logs of all sandboxes may take together
-	// (default: a tenth of the disk, see actual.Disk).
+	// (default: a tenth of the disk, see room.Disk).
 	LogSpace uint64
 	// KeepDeleted is how long the logs of deleted sandboxes are kept (default: not
 	// at all).

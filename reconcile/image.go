@@ -9,6 +9,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/imageref"
 	"sandboxctl.dev/reconcile/pulling"
 )
 
@@ -34,22 +35,22 @@ func (c *computation) needsImage(a *Action, e *desired.Entry, rec *actual.Record
 	if r := c.request(a.Name); (rec == nil || c.restartWanted(rec)) && r != nil && r.Checkpoint == "" {
 		need.Restart = r.Token
 	}
-	want := desired.PullRequest{Ref: img.Reference(), Policy: img.PullPolicy, Digest: img.Digest}
+	want := imageref.PullRequest{Ref: img.Reference(), Policy: img.PullPolicy, Digest: img.Digest}
 	recorded := recordedImage(rec, e)
 	switch {
-	case recorded != "" && (need.Restart == "" || img.PullPolicy != desired.PullAlways):
+	case recorded != "" && (need.Restart == "" || img.PullPolicy != imageref.PullAlways):
 		if a.Image = c.in.Images[recorded]; a.Image != "" {
 			return false
 		}
 		// It was removed from the store: that very one is fetched again.
 		want.Ref, want.Digest = img.At(recorded), recorded
-		if img.PullPolicy == desired.PullAlways {
-			want.Policy = desired.PullIfNotPresent
+		if img.PullPolicy == imageref.PullAlways {
+			want.Policy = imageref.PullIfNotPresent
 		}
 	case c.in.Pulled[a.Name].Need == need && c.in.Images[c.in.Pulled[a.Name].Digest] != "":
 		a.Image = c.in.Pulled[a.Name].Digest
 		return false
-	case img.PullPolicy != desired.PullAlways:
+	case img.PullPolicy != imageref.PullAlways:
 		a.Image = c.in.Images[want.Ref]
 		if img.Digest != "" && a.Image != img.Digest && c.in.Images[img.Digest] != "" {
 			a.Image = c.in.Images[img.Digest]
@@ -59,7 +60,7 @@ func (c *computation) needsImage(a *Action, e *desired.Entry, rec *actual.Record
 		}
 		a.Image = ""
 	}
-	if want.Policy == desired.PullNever {
+	if want.Policy == imageref.PullNever {
 		a.Reason = actual.ReasonImageNotFound
 		c.delayForHost(*a, "the store has no image "+want.Ref+", and pullPolicy is Never: `sandboxctl image pull` or `import` it", true)
 		return true
@@ -78,7 +79,7 @@ func recordedImage(rec *actual.Record, e *desired.Entry) string {
 }
 
 // pull plans a pull, or says what it waits for, and delays the action that needs it.
-func (c *computation) pull(a *Action, want desired.PullRequest, need pulling.Need) {
+func (c *computation) pull(a *Action, want imageref.PullRequest, need pulling.Need) {
 	if c.in.Actual.DiskFull != "" {
 		a.Reason = actual.ReasonDiskPressure
 		c.delayForHost(*a, c.in.Actual.DiskFull, false)
@@ -105,7 +106,7 @@ func (c *computation) pull(a *Action, want desired.PullRequest, need pulling.Nee
 		i = len(c.plan.Pulls) - 1
 	}
 	p := &c.plan.Pulls[i]
-	if want.Policy == desired.PullAlways {
+	if want.Policy == imageref.PullAlways {
 		p.Policy = want.Policy
 	}
 	if want.Digest != p.Digest {
@@ -157,7 +158,7 @@ func imageMoved(in *Input, e *desired.Entry, rec *actual.Record) *actual.Warning
 		return nil
 	}
 	msg := fmt.Sprintf("%s is %s now; the sandbox has %s and keeps it at restarts", img.Reference(), now, had)
-	if img.PullPolicy == desired.PullAlways {
+	if img.PullPolicy == imageref.PullAlways {
 		msg += "; `sandboxctl restart " + rec.Name + "` follows it"
 	} else {
 		msg += ", until its manifest changes; with pullPolicy: Always `sandboxctl restart " + rec.Name + "` follows it"

@@ -11,6 +11,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/reconcile/namespaces"
 )
 
 // recorded describes a sandbox that has a record.
@@ -38,7 +39,7 @@ func (v *view) recorded(o *actual.Observed, e *desired.Entry) Status {
 	if w == nil && !v.in.gone(r) {
 		w = v.in.LastGood[r.Name]
 	}
-	if warn := networkGone(v.in, w, r); warn != nil {
+	if warn := namespaces.Gone(v.in.Networks, w, r); warn != nil {
 		s.Warnings = append(slices.Clip(s.Warnings), *warn)
 	}
 	if warn := imageMoved(v.in, w, r); warn != nil {

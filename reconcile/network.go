@@ -12,40 +12,8 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/reconcile/contention"
+	"sandboxctl.dev/reconcile/namespaces"
 )
-
-// Network is what is known of a network namespace that a manifest names.
-type Network struct {
-	// Inode tells it from another one of the same name; 0 if there is none.
-	Inode uint64
-	// NotReady is why no sandbox can be started in it now; "" if one can.
-	NotReady string
-}
-
-// Networks looks at the network namespaces that manifests name. Those of a snapshot
-// without any cost nothing.
-func Networks(want *desired.Snapshot, look func(name string) Network) map[string]Network {
-	var out map[string]Network
-	for i := range want.Entries {
-		name := netnsOf(&want.Entries[i])
-		if _, known := out[name]; name == "" || known {
-			continue
-		}
-		if out == nil {
-			out = map[string]Network{}
-		}
-		out[name] = look(name)
-	}
-	return out
-}
-
-// netnsOf is the network namespace that a manifest names, "" for none.
-func netnsOf(e *desired.Entry) string {
-	if n := &e.Sandbox.Spec.Network; n.Mode == networks.Netns {
-		return n.Netns
-	}
-	return ""
-}
 
 // needsNetwork delays the start of a sandbox whose network namespace another one
 // has, or which is not ready. Started all the same it would have no network for
@@ -57,7 +25,7 @@ func (c *computation) needsNetwork(a *Action) bool {
 	if a.Op != OpCreate {
 		return false
 	}
-	name := netnsOf(a.Entry)
+	name := namespaces.Named(a.Entry)
 	if name == "" {
 		return false
 	}
@@ -125,36 +93,9 @@ func (c *computation) holderOf(netns, name string) string {
 		}
 	}
 	for i := range c.plan.Actions {
-		if a := &c.plan.Actions[i]; a.Op == OpCreate && a.Name != name && netnsOf(a.Entry) == netns {
+		if a := &c.plan.Actions[i]; a.Op == OpCreate && a.Name != name && namespaces.Named(a.Entry) == netns {
 			return a.Name
 		}
 	}
 	return ""
-}
-
-// networkReplaced says whether the network namespace of a running sandbox was made
-// anew and is ready: it is still in the old one, which nobody reaches any more.
-func (c *computation) networkReplaced(e *desired.Entry, rec *actual.Record) bool {
-	name := netnsOf(e)
-	n, known := c.in.Networks[name]
-	if name == "" || !known || n.Inode == 0 || n.NotReady != "" {
-		return false
-	}
-	if rec.Network == nil {
-		// An earlier version started it with loopback only, and said so.
-		return slices.ContainsFunc(rec.Warnings, func(w actual.Warning) bool { return w.Reason == actual.WarningNetworkUnconfigured })
-	}
-	return rec.Network.Inode != n.Inode
-}
-
-// networkGone warns of a running sandbox whose network namespace was removed.
-func networkGone(in *Input, e *desired.Entry, rec *actual.Record) *actual.Warning {
-	if e == nil || rec.Network == nil || rec.Phase != actual.PhaseRunning {
-		return nil
-	}
-	name := netnsOf(e)
-	if n, known := in.Networks[name]; known && name != "" {
-		return contention.Gone(rec, name, n.Inode, n.NotReady)
-	}
-	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/reconcile"
+	"sandboxctl.dev/reconcile/namespaces"
 	"sandboxctl.dev/reconcile/reconciletest"
 )
 
@@ -29,7 +30,7 @@ func has(e *desired.Entry, inode uint64) actual.Observed {
 // nobody else's; one that runs in a namespace that was made anew is started again.
 func TestPlanNetwork(t *testing.T) {
 	t.Parallel()
-	ready := map[string]reconcile.Network{"bt1": {Inode: 1}, "bt2": {Inode: 2}}
+	ready := map[string]namespaces.Namespace{"bt1": {Inode: 1}, "bt2": {Inode: 2}}
 	oldOne, newOne := inNetns("old", "a", "bt1"), inNetns("new", "a", "bt1")
 	stopping := func(o actual.Observed) actual.Observed {
 		o.Record.Phase, o.Record.Ending = actual.PhaseStopping, &actual.Ending{Reason: actual.ReasonManifestRemoved}
@@ -45,23 +46,23 @@ func TestPlanNetwork(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		in       reconcile.Input
-		networks map[string]reconcile.Network
+		networks map[string]namespaces.Namespace
 		want     string
 	}{
 		"ready":                        {input(true, []*desired.Entry{newOne}), ready, "create new New"},
 		"runs":                         {input(true, []*desired.Entry{oldOne}, has(oldOne, 1)), ready, ""},
 		"not looked at":                {input(true, []*desired.Entry{newOne}), nil, "create new New"},
-		"missing":                      {input(true, []*desired.Entry{newOne}), map[string]reconcile.Network{"bt1": {NotReady: "missing"}}, "wake; delayed new NetworkNotReady"},
-		"no interface":                 {input(true, []*desired.Entry{newOne}), map[string]reconcile.Network{"bt1": {Inode: 1, NotReady: "none"}}, "wake; delayed new NetworkNotReady"},
+		"missing":                      {input(true, []*desired.Entry{newOne}), map[string]namespaces.Namespace{"bt1": {NotReady: "missing"}}, "wake; delayed new NetworkNotReady"},
+		"no interface":                 {input(true, []*desired.Entry{newOne}), map[string]namespaces.Namespace{"bt1": {Inode: 1, NotReady: "none"}}, "wake; delayed new NetworkNotReady"},
 		"rename":                       {input(true, []*desired.Entry{newOne}, has(oldOne, 1)), ready, "destroy old ManifestRemoved graceful; delayed new NetworkInUse"},
 		"rename, the old one stops":    {input(true, []*desired.Entry{newOne}, stopping(has(oldOne, 1))), ready, "destroy old ManifestRemoved graceful; delayed new NetworkInUse"},
 		"rename, the old one has died": {input(true, []*desired.Entry{newOne}, freed(stopped(oldOne, 0))), ready, "create new New; forget old ManifestRemoved"},
 		"two want one":                 {input(true, []*desired.Entry{newOne, oldOne}), ready, "create new New; delayed old NetworkInUse"},
 		"swap":                         {input(true, []*desired.Entry{inNetns("x", "a", "bt2"), inNetns("y", "a", "bt1")}, has(inNetns("x", "a", "bt1"), 1), has(inNetns("y", "a", "bt2"), 2)), ready, "destroy x SpecChanged graceful; destroy y SpecChanged graceful"},
 		"swap, one has stopped":        {input(true, []*desired.Entry{inNetns("x", "a", "bt2"), inNetns("y", "a", "bt1")}, freed(stopped(inNetns("x", "a", "bt1"), 0)), has(inNetns("y", "a", "bt2"), 2)), ready, "destroy y SpecChanged graceful; delayed x NetworkInUse"},
-		"removed below it":             {input(true, []*desired.Entry{oldOne}, has(oldOne, 1)), map[string]reconcile.Network{"bt1": {NotReady: "missing"}}, ""},
+		"removed below it":             {input(true, []*desired.Entry{oldOne}, has(oldOne, 1)), map[string]namespaces.Namespace{"bt1": {NotReady: "missing"}}, ""},
 		"made anew":                    {input(true, []*desired.Entry{oldOne}, has(oldOne, 7)), ready, "destroy old NetworkReplaced graceful"},
-		"made anew, not ready":         {input(true, []*desired.Entry{oldOne}, has(oldOne, 7)), map[string]reconcile.Network{"bt1": {Inode: 1, NotReady: "none"}}, ""},
+		"made anew, not ready":         {input(true, []*desired.Entry{oldOne}, has(oldOne, 7)), map[string]namespaces.Namespace{"bt1": {Inode: 1, NotReady: "none"}}, ""},
 		"has loopback only":            {input(true, []*desired.Entry{oldOne}, loopback(running(oldOne))), ready, "destroy old NetworkReplaced graceful"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -96,9 +97,9 @@ func TestPlanNetwork(t *testing.T) {
 func TestStatusNetworkGone(t *testing.T) {
 	t.Parallel()
 	e := inNetns("web", "a", "bt1")
-	for name, n := range map[string]reconcile.Network{"": {Inode: 1}, "was removed": {NotReady: "missing"}, "was replaced": {Inode: 2, NotReady: "no interface"}} {
+	for name, n := range map[string]namespaces.Namespace{"": {Inode: 1}, "was removed": {NotReady: "missing"}, "was replaced": {Inode: 2, NotReady: "no interface"}} {
 		in := input(true, []*desired.Entry{e}, has(e, 1))
-		in.Networks = map[string]reconcile.Network{"bt1": n}
+		in.Networks = map[string]namespaces.Namespace{"bt1": n}
 		warnings := reconcile.Statuses(in, reconcile.Compute(in))[0].Warnings
 		if got := fmt.Sprint(warnings); (name == "") != (len(warnings) == 0) || !strings.Contains(got, name) {
 			t.Errorf("%+v: warnings %v", n, warnings)

@@ -11,6 +11,7 @@ import (
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile/declared"
+	"sandboxctl.dev/reconcile/namespaces"
 	"sandboxctl.dev/reconcile/needs"
 	"sandboxctl.dev/reconcile/pulling"
 )
@@ -89,7 +90,7 @@ type Input struct {
 	Denied map[string]string
 	Progress
 	// Networks are the network namespaces that manifests name.
-	Networks map[string]Network
+	Networks map[string]namespaces.Namespace
 	// Files are the files of the host and the documents that manifests refer to, by path.
 	Files map[string]needs.File
 	// Images are what the store has.
@@ -346,7 +347,7 @@ func (c *computation) running(e *desired.Entry, o *actual.Observed) {
 		reason = actual.ReasonSpecChanged
 	case c.restartWanted(rec):
 		reason = actual.ReasonRestartRequested
-	case c.networkReplaced(e, rec):
+	case namespaces.Replaced(c.in.Networks, e, rec):
 		reason = actual.ReasonNetworkReplaced
 	case c.in.LastGood[rec.Name] == nil && needs.Changed(e, rec, c.in.Files): // or it is left as it is
 		reason, due = actual.ReasonInputChanged, needs.Due(rec, c.in.Now)

@@ -7,6 +7,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/reconcile/declared"
+	"sandboxctl.dev/reconcile/namespaces"
 	"sandboxctl.dev/reconcile/pulling"
 )
 
@@ -52,7 +53,7 @@ func (p *Progress) busy(name string) bool {
 func (a *Action) Operation() Operation {
 	op := Operation{Op: a.Op, Restart: a.Request.ID(), Grace: a.Ending.Grace, Removes: a.Reason == actual.ReasonManifestRemoved}
 	if a.Entry != nil {
-		op.Hash, op.Netns = a.Entry.Hash, netnsOf(a.Entry)
+		op.Hash, op.Netns = a.Entry.Hash, namespaces.Named(a.Entry)
 	}
 	return op
 }

@@ -9,6 +9,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/imageref"
 	"sandboxctl.dev/reconcile/declared"
 )
 
@@ -86,5 +87,5 @@ type Puller interface {
 	// Pull returns the digest of what a request asks for, when that is in the store. It
 	// tells report how far it is, as often as it likes. A source that does not have the
 	// image gives an error in whose chain is operation.ErrImageNotFound.
-	Pull(ctx context.Context, r desired.PullRequest, report func(operation.PullStep)) (digest string, err error)
+	Pull(ctx context.Context, r imageref.PullRequest, report func(operation.PullStep)) (digest string, err error)
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package room says how much may be written to the disk of the state directory by what is
-// large: pulls, restores, backups.
+// Package room says how much may be written to the disk of the state directory: by what is
+// large, as pulls, restores and backups, and by records and logs.
 package room
 
 import (

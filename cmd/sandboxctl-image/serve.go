@@ -17,7 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/cmd/sandboxctl/exit"
-	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/imageref"
 	"sandboxctl.dev/launcher/image"
 	"sandboxctl.dev/launcher/image/layers"
@@ -61,7 +60,7 @@ func pullForDaemon(args []string, o puller.Options) int {
 			out.again()
 		}
 	}()
-	digest, err := pull(ctx, args[0], puller.Request{Ref: args[2], Pull: desired.PullPolicy(args[1])}, o, out.tell)
+	digest, err := pull(ctx, args[0], puller.Request{Ref: args[2], Pull: imageref.PullPolicy(args[1])}, o, out.tell)
 	return out.end(digest, err)
 }
 

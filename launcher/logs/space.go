@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/room"
 	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/gofer/sandboxlog"
 )
@@ -114,7 +115,7 @@ type measured struct {
 	freeFiles uint64
 }
 
-func (k *Keeper) mayHaveGrown(disk actual.Disk, now time.Time) bool {
+func (k *Keeper) mayHaveGrown(disk room.Disk, now time.Time) bool {
 	k.trimming.Lock()
 	defer k.trimming.Unlock()
 	m := &k.measured

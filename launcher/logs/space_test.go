@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/room"
 	"sandboxctl.dev/gofer/sandboxlog"
 )
 
@@ -109,7 +110,7 @@ func TestTrimGrown(t *testing.T) {
 	const gib, mib = 1 << 30, 1 << 20
 	l, _ := manyLogs(t, 100*mib) // of which they take less than one
 	at := time.Now()
-	disk := actual.Disk{Total: 1000 * gib, Free: 500 * gib, Files: 1e9, FreeFiles: 1e8}
+	disk := room.Disk{Total: 1000 * gib, Free: 500 * gib, Files: 1e9, FreeFiles: 1e8}
 	if !l.mayHaveGrown(disk, at) {
 		t.Error("they were never measured")
 	}
@@ -151,7 +152,7 @@ func TestTrimGrown(t *testing.T) {
 		}
 	}
 	l.KeepDeleted = time.Minute
-	if now := (actual.Disk{Total: 1000 * gib, Free: 501 * gib, FreeFiles: 1e8}); l.mayHaveGrown(now, at.Add(5*time.Second)) || !l.mayHaveGrown(now, at.Add(6*time.Second)) {
+	if now := (room.Disk{Total: 1000 * gib, Free: 501 * gib, FreeFiles: 1e8}); l.mayHaveGrown(now, at.Add(5*time.Second)) || !l.mayHaveGrown(now, at.Add(6*time.Second)) {
 		t.Error("logs of deleted sandboxes are to go a minute after them")
 	}
 }

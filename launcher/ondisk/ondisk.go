@@ -16,6 +16,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/actual/process"
+	"sandboxctl.dev/actual/room"
 	"sandboxctl.dev/launcher/procfs"
 )
 
@@ -77,7 +78,7 @@ func quarantined(store *actual.Store, list *actual.Listing) (out []*actual.Recor
 }
 
 // fits says why there is no room for what is asked for, nil if there is.
-func fits(disk actual.Disk, others, asked int64) error {
+func fits(disk room.Disk, others, asked int64) error {
 	if disk.Total == 0 {
 		return nil // a filesystem that does not count
 	}

@@ -16,6 +16,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/actual/process"
+	"sandboxctl.dev/actual/room"
 )
 
 const mib = 1 << 20
@@ -88,9 +89,9 @@ func TestLeft(t *testing.T) {
 // What is asked for must fit beside what is kept for logs and what others may write.
 func TestFits(t *testing.T) {
 	t.Parallel()
-	disk := actual.Disk{Total: 2000 * mib, Free: 600 * mib} // 100 of it are kept for logs
+	disk := room.Disk{Total: 2000 * mib, Free: 600 * mib} // 100 of it are kept for logs
 	for _, c := range []struct {
-		disk          actual.Disk
+		disk          room.Disk
 		others, asked int64
 		want          string
 	}{
@@ -99,8 +100,8 @@ func TestFits(t *testing.T) {
 		{disk, 400 * mib, 100 * mib, ""},
 		{disk, 400 * mib, 101 * mib, "other sandboxes may still write 400Mi"},
 		{disk, 900 * mib, mib, "500Mi are free"},
-		{actual.Disk{Total: 2000 * mib, Free: 50 * mib}, 0, mib, "0Mi are free"},
-		{actual.Disk{}, 0, 500 * mib, ""}, // a filesystem that does not count
+		{room.Disk{Total: 2000 * mib, Free: 50 * mib}, 0, mib, "0Mi are free"},
+		{room.Disk{}, 0, 500 * mib, ""}, // a filesystem that does not count
 	} {
 		err := fits(c.disk, c.others, c.asked)
 		if (err == nil) != (c.want == "") || err != nil && (!strings.Contains(err.Error(), c.want) || !operation.PreconditionFailed(err)) {

@@ -20,7 +20,6 @@ import (
 
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/actual/untrusted"
-	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/desired/imageref"
 	"sandboxctl.dev/launcher/companion"
@@ -56,7 +55,7 @@ const (
 )
 
 // Pull implements reconcile.Puller.
-func (p Puller) Pull(ctx context.Context, r desired.PullRequest, report func(operation.PullStep)) (digest string, err error) {
+func (p Puller) Pull(ctx context.Context, r imageref.PullRequest, report func(operation.PullStep)) (digest string, err error) {
 	var out image.Report
 	beneath, err := p.beneath(r.Ref)
 	if err == nil {
@@ -97,7 +96,7 @@ func (p Puller) beneath(ref string) (string, error) {
 var errSilent = errors.New("it was killed: it had reported nothing for too long")
 
 // run runs the program, and returns the last that it said.
-func (p Puller) run(ctx context.Context, r desired.PullRequest, beneath string, tell func(image.Step)) (image.Report, error) {
+func (p Puller) run(ctx context.Context, r imageref.PullRequest, beneath string, tell func(image.Step)) (image.Report, error) {
 	program, _, err := p.Program.Open(ctx)
 	if err != nil {
 		return image.Report{}, err

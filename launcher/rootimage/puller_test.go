@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/operation"
-	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/desired/imageref"
 	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/image"
 	"sandboxctl.dev/launcher/proc/proctest"
@@ -122,8 +122,8 @@ func newPuller(t *testing.T) Puller {
 	return Puller{Program: &companion.Program{Name: companion.ImageName, Path: path}, State: t.TempDir(), Silence: time.Minute, Grace: time.Millisecond}
 }
 
-func request(ref string) desired.PullRequest {
-	return desired.PullRequest{Ref: ref, Policy: desired.PullAlways}
+func request(ref string) imageref.PullRequest {
+	return imageref.PullRequest{Ref: ref, Policy: imageref.PullAlways}
 }
 
 // Whatever becomes of the process of a pull, it is an error that says so, or the image.

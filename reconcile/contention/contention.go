@@ -158,15 +158,3 @@ func holders(e *desired.Entry, in *Input) iter.Seq[*desired.Entry] {
 func before(a, b *actual.Record) bool {
 	return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), strings.Compare(a.Name, b.Name)) < 0
 }
-
-// Gone warns of a sandbox that runs in a network namespace of a name that is another one
-// now, or none if inode is 0. notReady is why no sandbox can be started in the new one.
-func Gone(rec *actual.Record, name string, inode uint64, notReady string) *actual.Warning {
-	switch {
-	case inode == 0:
-		return &actual.Warning{Reason: actual.WarningNetworkGone, Message: "network namespace " + name + " was removed; the sandbox is still in it, and is restarted when a new one of that name exists"}
-	case inode != rec.Network.Inode && notReady != "":
-		return &actual.Warning{Reason: actual.WarningNetworkGone, Message: "network namespace " + name + " was replaced; the sandbox stays in the old one until the new one is ready: " + notReady}
-	}
-	return nil
-}

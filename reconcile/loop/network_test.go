@@ -13,8 +13,8 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/networks"
-	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/loop"
+	"sandboxctl.dev/reconcile/namespaces"
 	"sandboxctl.dev/reconcile/reconciletest"
 	"sandboxctl.dev/reconcile/view"
 )
@@ -24,14 +24,14 @@ import (
 func TestLoopNetwork(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
-	networks := map[string]reconcile.Network{"bt1": {NotReady: "missing"}}
-	set := func(n reconcile.Network) {
+	networks := map[string]namespaces.Namespace{"bt1": {NotReady: "missing"}}
+	set := func(n namespaces.Namespace) {
 		mu.Lock()
 		defer mu.Unlock()
 		networks["bt1"] = n
 	}
 	inLoop(t, func(o *loop.Options) {
-		o.View.(*view.View).Network = func(name string) reconcile.Network {
+		o.View.(*view.View).Network = func(name string) namespaces.Namespace {
 			mu.Lock()
 			defer mu.Unlock()
 			return networks[name]
@@ -47,7 +47,7 @@ func TestLoopNetwork(t *testing.T) {
 		if p := phase(w, "late"); p != "none" {
 			t.Errorf("without its network it is %s", p)
 		}
-		set(reconcile.Network{Inode: 1})
+		set(namespaces.Namespace{Inode: 1})
 		time.Sleep(6 * time.Second)
 		synctest.Wait()
 		if r := w.Record("late"); r == nil || r.Phase != actual.PhaseRunning || r.Attempt != 1 || r.App().Failures != 0 {

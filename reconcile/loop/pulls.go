@@ -13,7 +13,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/operation"
-	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/imageref"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/pulling"
 )
@@ -139,7 +139,7 @@ func (l *Loop) endTurns(now time.Time, crowded int) time.Duration {
 // means has asked already: who came later needs another one.
 func (l *Loop) updatePull(p *pulling.Pull) {
 	j := l.pulls[p.Ref]
-	if j == nil || p.Policy == desired.PullAlways {
+	if j == nil || p.Policy == imageref.PullAlways {
 		return
 	}
 	for _, n := range p.Needs {
@@ -183,7 +183,7 @@ func (l *Loop) beginPull(ctx context.Context, p pulling.Pull, now time.Time) fun
 }
 
 // pull fetches one image. A panic in it is its error and not the end of the daemon.
-func (l *Loop) pull(ctx context.Context, r desired.PullRequest) {
+func (l *Loop) pull(ctx context.Context, r imageref.PullRequest) {
 	began := time.Now()
 	var last time.Time
 	digest, err := func() (digest string, err error) {

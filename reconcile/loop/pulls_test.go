@@ -18,6 +18,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/imageref"
 	"sandboxctl.dev/desired/scalar"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/loop"
@@ -34,7 +35,7 @@ const (
 // digest is one that is told from others by a character.
 func digest(c string) string { return "sha256:" + strings.Repeat(c, 64) }
 
-func imageEntry(name, ref string, policy desired.PullPolicy, change func(*desired.Spec)) *desired.Entry {
+func imageEntry(name, ref string, policy imageref.PullPolicy, change func(*desired.Spec)) *desired.Entry {
 	return reconciletest.Entry(name, "run", func(s *desired.Spec) {
 		s.Root = desired.Root{Image: &desired.ImageRoot{Ref: ref, PullPolicy: policy}}
 		s.TerminationGracePeriod = new(scalar.Duration)
@@ -166,7 +167,7 @@ func TestPullOnce(t *testing.T) {
 // somebody asks for if the policy is Always: never because an application has ended.
 func TestMovedTag(t *testing.T) {
 	t.Parallel()
-	for policy, follows := range map[desired.PullPolicy]bool{desired.PullIfNotPresent: false, desired.PullAlways: true} {
+	for policy, follows := range map[imageref.PullPolicy]bool{imageref.PullIfNotPresent: false, imageref.PullAlways: true} {
 		t.Run(string(policy), func(t *testing.T) {
 			t.Parallel()
 			inPulls(t, 2, func(p *pulling) {
@@ -183,7 +184,7 @@ func TestMovedTag(t *testing.T) {
 				p.after(time.Minute)
 				p.runs("web", digest("a"))
 				// Another sandbox has the store know the new one.
-				p.Want(imageEntry("other", refA, desired.PullAlways, nil))
+				p.Want(imageEntry("other", refA, imageref.PullAlways, nil))
 				p.after(time.Minute)
 				p.runs("other", digest("b"))
 				p.runs("web", digest("a"))
@@ -227,7 +228,7 @@ func TestSlowPull(t *testing.T) {
 		p.Want(imageEntry("web", refA, "", nil))
 		p.after(time.Minute)
 		release := make(chan struct{})
-		p.OnPull = func(ctx context.Context, r desired.PullRequest, report func(operation.PullStep)) error {
+		p.OnPull = func(ctx context.Context, r imageref.PullRequest, report func(operation.PullStep)) error {
 			for i := 0; ; i++ {
 				report(operation.PullStep{Text: fmt.Sprintf("fetching %d %%", i)})
 				select {
@@ -295,7 +296,7 @@ func TestPullsFair(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			inPulls(t, 2, func(p *pulling) {
-				p.OnPull = func(ctx context.Context, r desired.PullRequest, _ func(operation.PullStep)) error {
+				p.OnPull = func(ctx context.Context, r imageref.PullRequest, _ func(operation.PullStep)) error {
 					if r.Ref == refZ {
 						return nil
 					}
@@ -349,7 +350,7 @@ func TestPullsFairBesideStuck(t *testing.T) {
 			t.Parallel()
 			inPulls(t, 2, func(p *pulling) {
 				mended := make(chan struct{})
-				p.OnPull = func(ctx context.Context, r desired.PullRequest, _ func(operation.PullStep)) error {
+				p.OnPull = func(ctx context.Context, r imageref.PullRequest, _ func(operation.PullStep)) error {
 					if r.Ref == refZ {
 						return nil
 					}
@@ -389,7 +390,7 @@ func TestPullsFairBesideStuck(t *testing.T) {
 func TestPullLasts(t *testing.T) {
 	t.Parallel()
 	inPulls(t, 2, func(p *pulling) {
-		p.OnPull = func(ctx context.Context, _ desired.PullRequest, _ func(operation.PullStep)) error {
+		p.OnPull = func(ctx context.Context, _ imageref.PullRequest, _ func(operation.PullStep)) error {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
@@ -430,7 +431,7 @@ func TestPullCancelled(t *testing.T) {
 		}, false},
 		"shared":           {func(p *pulling) { p.Want(imageEntry("two", refA, "", nil)); p.after(time.Second); p.Unwant("web") }, false},
 		"not complete":     {func(p *pulling) { p.SetComplete(false) }, false},
-		"another policy":   {func(p *pulling) { p.Want(imageEntry("web", refA, desired.PullAlways, nil)) }, false},
+		"another policy":   {func(p *pulling) { p.Want(imageEntry("web", refA, imageref.PullAlways, nil)) }, false},
 		"a missing second": {func(p *pulling) { p.SetComplete(false); p.after(time.Second); p.SetComplete(true) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -439,7 +440,7 @@ func TestPullCancelled(t *testing.T) {
 				p.Publish(refA, digest("a"))
 				var ended error
 				release := make(chan struct{})
-				p.OnPull = func(ctx context.Context, r desired.PullRequest, _ func(operation.PullStep)) error {
+				p.OnPull = func(ctx context.Context, r imageref.PullRequest, _ func(operation.PullStep)) error {
 					if r.Ref != refA {
 						return nil
 					}
@@ -478,7 +479,7 @@ func TestPullFails(t *testing.T) {
 		p.Want(imageEntry("web", refA, "", nil))
 		p.after(time.Minute)
 		var up atomic.Bool
-		p.OnPull = func(context.Context, desired.PullRequest, func(operation.PullStep)) error {
+		p.OnPull = func(context.Context, imageref.PullRequest, func(operation.PullStep)) error {
 			if up.Load() {
 				return nil
 			}
@@ -523,7 +524,7 @@ func TestPullRecorded(t *testing.T) {
 	t.Parallel()
 	inPulls(t, 2, func(p *pulling) {
 		p.Publish(refA, digest("a"))
-		p.Want(imageEntry("web", refA, desired.PullAlways, nil))
+		p.Want(imageEntry("web", refA, imageref.PullAlways, nil))
 		p.after(time.Minute)
 		p.Publish(refA, digest("b"))
 		pinned := strings.TrimSuffix(refA, "") + "@" + digest("a")
@@ -532,7 +533,7 @@ func TestPullRecorded(t *testing.T) {
 		p.Kill("web", "sentry", 1)
 		p.after(time.Minute)
 		p.runs("web", digest("a"))
-		if got := p.Pulls(); len(got) != 2 || got[1].Ref != pinned || got[1].Policy == desired.PullAlways {
+		if got := p.Pulls(); len(got) != 2 || got[1].Ref != pinned || got[1].Policy == imageref.PullAlways {
 			t.Errorf("%+v", got)
 		}
 	})
@@ -543,14 +544,14 @@ func TestPullNever(t *testing.T) {
 	t.Parallel()
 	inPulls(t, 2, func(p *pulling) {
 		p.Publish(refA, digest("a"))
-		p.Want(imageEntry("web", refA, desired.PullNever, nil))
+		p.Want(imageEntry("web", refA, imageref.PullNever, nil))
 		p.after(time.Minute)
 		p.runs("web", "")
 		if c := p.ready("web"); c.Reason != actual.ReasonImageNotFound || !strings.Contains(c.Message, "pullPolicy is Never") {
 			t.Errorf("%+v", c)
 		}
 		p.pulled(0)
-		if _, err := p.Pull(t.Context(), desired.PullRequest{Ref: refA}, nil); err != nil {
+		if _, err := p.Pull(t.Context(), imageref.PullRequest{Ref: refA}, nil); err != nil {
 			t.Fatal(err)
 		}
 		p.after(5 * time.Second)
@@ -586,7 +587,7 @@ func TestPullLost(t *testing.T) {
 	t.Parallel()
 	inPulls(t, 2, func(p *pulling) {
 		p.Publish(refA, digest("a"))
-		p.OnPull = func(context.Context, desired.PullRequest, func(operation.PullStep)) error {
+		p.OnPull = func(context.Context, imageref.PullRequest, func(operation.PullStep)) error {
 			time.AfterFunc(time.Millisecond, func() { p.DropImage(digest("a")) })
 			time.Sleep(time.Millisecond)
 			return nil
@@ -626,7 +627,7 @@ func TestPullShutdown(t *testing.T) {
 	t.Parallel()
 	inPulls(t, 2, func(p *pulling) {
 		p.Publish(refA, digest("a"))
-		p.OnPull = func(ctx context.Context, _ desired.PullRequest, _ func(operation.PullStep)) error {
+		p.OnPull = func(ctx context.Context, _ imageref.PullRequest, _ func(operation.PullStep)) error {
 			<-ctx.Done()
 			return ctx.Err()
 		}

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual/operation"
-	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/imageref"
 	"sandboxctl.dev/reconcile"
 )
 
@@ -57,7 +57,7 @@ func TestLongMerge(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			inPulls(t, 2, func(p *pulling) {
-				p.OnPull = func(ctx context.Context, r desired.PullRequest, report func(operation.PullStep)) error {
+				p.OnPull = func(ctx context.Context, r imageref.PullRequest, report func(operation.PullStep)) error {
 					if r.Ref == refZ {
 						return c.large(ctx, report)
 					}

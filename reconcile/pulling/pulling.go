@@ -12,7 +12,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/operation"
-	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/imageref"
 )
 
 // maxMessage bounds a message: there may be one for each image.
@@ -20,7 +20,7 @@ const maxMessage = 500
 
 // Pull is an image that has to be fetched.
 type Pull struct {
-	desired.PullRequest
+	imageref.PullRequest
 
 	// Needs are what it is for, one for each sandbox.
 	Needs []Need
@@ -36,7 +36,7 @@ type Need struct {
 
 // Running is a pull under way.
 type Running struct {
-	desired.PullRequest
+	imageref.PullRequest
 
 	Needs []Need    `json:"needs"`
 	Began time.Time `json:"began"`

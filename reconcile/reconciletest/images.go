@@ -9,6 +9,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/imageref"
 )
 
 // images are a registry and the store of the host.
@@ -16,10 +17,10 @@ type images struct {
 	published map[string]string // digests by reference
 	stored    map[string]bool   // digests
 	tags      map[string]string // what references meant when they were resolved
-	pulls     []desired.PullRequest
+	pulls     []imageref.PullRequest
 	// OnPull is called in each pull, if set. It may take as long as it likes. An error
 	// fails the pull.
-	OnPull func(ctx context.Context, r desired.PullRequest, report func(operation.PullStep)) error
+	OnPull func(ctx context.Context, r imageref.PullRequest, report func(operation.PullStep)) error
 }
 
 // Publish has a reference mean an image, or none for "".
@@ -38,10 +39,10 @@ func (w *World) DropImage(digest string) {
 }
 
 // Pulls are the pulls that were begun.
-func (w *World) Pulls() []desired.PullRequest {
+func (w *World) Pulls() []imageref.PullRequest {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return append([]desired.PullRequest(nil), w.pulls...)
+	return append([]imageref.PullRequest(nil), w.pulls...)
 }
 
 // FindImage is reconcile's view of the store.
@@ -59,10 +60,10 @@ func (w *World) FindImage(ref string) string {
 }
 
 // Pull implements reconcile.Puller.
-func (w *World) Pull(ctx context.Context, r desired.PullRequest, report func(operation.PullStep)) (string, error) {
+func (w *World) Pull(ctx context.Context, r imageref.PullRequest, report func(operation.PullStep)) (string, error) {
 	w.mu.Lock()
 	w.pulls = append(w.pulls, r)
-	if r.Policy == desired.PullNever {
+	if r.Policy == imageref.PullNever {
 		_ = w.breach("a pull of %s, whose policy is Never", r.Ref)
 	}
 	w.mu.Unlock()

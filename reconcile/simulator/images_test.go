@@ -126,7 +126,7 @@ const (
 var outcomes = []outcome{fetched, fetched, fetched, fetched, fetched, lost, unreachable, unreachable, notFound, hanging}
 
 // Pull implements reconcile.Puller.
-func (l *puller) Pull(ctx context.Context, r desired.PullRequest, _ func(operation.PullStep)) (string, error) {
+func (l *puller) Pull(ctx context.Context, r imageref.PullRequest, _ func(operation.PullStep)) (string, error) {
 	h, t := l.h, newTask(l.p, "pull "+r.Ref)
 	h.park(t, nil, time.Time{})
 	defer h.runs(l.p.main)
@@ -150,7 +150,7 @@ func (l *puller) Pull(ctx context.Context, r desired.PullRequest, _ func(operati
 	obeys := !h.is("pull-not-cancelled")
 	h.park(t, func() bool { return obeys && ctx.Err() != nil }, deadline)
 	digest := h.images.means(r.Ref)
-	if d := h.images.find(r.Ref); d != "" && r.Policy != desired.PullAlways {
+	if d := h.images.find(r.Ref); d != "" && r.Policy != imageref.PullAlways {
 		digest = d
 	}
 	switch {
@@ -211,7 +211,7 @@ func (c *checker) imageStarted(h *host, p *proc) {
 	}
 	always := c.wished(p.name, func(w *wish) bool {
 		e := w.entry()
-		return e == nil || e.Sandbox.Spec.Root.Image == nil || e.Sandbox.Spec.Root.Image.PullPolicy == desired.PullAlways
+		return e == nil || e.Sandbox.Spec.Root.Image == nil || e.Sandbox.Spec.Root.Image.PullPolicy == imageref.PullAlways
 	})
 	if !always || last.token == now.token {
 		h.breach("%s was started from %s and is started again from %s, and nobody has asked", p.name, last.image, now.image)

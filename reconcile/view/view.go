@@ -17,6 +17,7 @@ import (
 	"sandboxctl.dev/desired/objects"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/declared"
+	"sandboxctl.dev/reconcile/namespaces"
 	"sandboxctl.dev/reconcile/needs"
 )
 
@@ -26,7 +27,7 @@ type View struct {
 	Source   reconcile.Source
 	Observer reconcile.Observer
 	// Network looks at the network namespace of a name, if set.
-	Network func(name string) reconcile.Network
+	Network func(name string) namespaces.Namespace
 	// Files looks at files of the host, if set.
 	Files func(paths []string) map[string]needs.File
 	// HostKey tells whether documents have changed since a start, if set.
@@ -67,7 +68,7 @@ func (v *View) Gather(ctx context.Context, p reconcile.Progress, removals []time
 	}
 	in.Denied = Denied(want, in.LastGood)
 	if v.Network != nil {
-		in.Networks = reconcile.Networks(want, v.Network)
+		in.Networks = namespaces.Look(want, v.Network)
 	}
 	if paths := needs.Paths(want, in.LastGood); v.Files != nil && len(paths) > 0 {
 		in.Files = v.Files(paths)

@@ -19,6 +19,7 @@ import (
 	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/loop"
+	"sandboxctl.dev/reconcile/namespaces"
 	"sandboxctl.dev/reconcile/reconciletest"
 	"sandboxctl.dev/reconcile/view"
 )
@@ -168,7 +169,7 @@ func compare(t *testing.T, troubles []string, steps [][4]int, unpublished *int) 
 	fails := &trouble{how: map[string]string{}}
 	w.SetHook(fails.hook)
 	w.OnStart = fails.start
-	network := func(string) reconcile.Network { return reconcile.Network{NotReady: "it is missing"} }
+	network := func(string) namespaces.Namespace { return namespaces.Namespace{NotReady: "it is missing"} }
 	s := &spy{View: view.View{Source: w, Observer: w, Network: network, Policy: reconcile.DefaultPolicy()}}
 	l := loop.New(loop.Options{
 		View: s, Launcher: w, Requests: w, Publish: s.publish, Wakes: []<-chan struct{}{w.Changes()},

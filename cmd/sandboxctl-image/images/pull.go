@@ -11,7 +11,7 @@ import (
 
 	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/cmd/sandboxctl/show"
-	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/imageref"
 	"sandboxctl.dev/launcher/image"
 	"sandboxctl.dev/launcher/image/puller"
 )
@@ -38,9 +38,9 @@ An interrupted pull resumes where it ended.`,
 				return err
 			}
 			defer s.Close()
-			policy := desired.PullAlways
+			policy := imageref.PullAlways
 			if missing {
-				policy = desired.PullIfNotPresent
+				policy = imageref.PullIfNotPresent
 			}
 			return each(cmd.Context(), args, func(arg string) error {
 				ref, err := normalize(arg)

@@ -10,7 +10,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/cmd/sandboxctl/show"
-	"sandboxctl.dev/launcher"
+	"sandboxctl.dev/launcher/fate"
 	"sandboxctl.dev/launcher/sentry"
 )
 
@@ -36,7 +36,7 @@ func (c *Command) Explain(ctx context.Context, err error) error {
 func (c *Command) sandboxEnded(ctx context.Context) error {
 	var end *actual.Exit
 	if c.Record != nil {
-		end = launcher.Fate(ctx, c.Store, c.Record)
+		end = fate.Of(ctx, c.Store, c.Record)
 	}
 	switch {
 	case end == nil && c.OCI: // `describe` does not know its containers

@@ -22,6 +22,7 @@ import (
 	"sandboxctl.dev/launcher/netns"
 	"sandboxctl.dev/launcher/salvage"
 	"sandboxctl.dev/reconcile"
+	"sandboxctl.dev/reconcile/namespaces"
 	"sandboxctl.dev/reconcile/needs"
 	"sandboxctl.dev/reconcile/view"
 )
@@ -251,9 +252,9 @@ func (v *viewer) examine(ctx context.Context, w *World) error {
 }
 
 // LookAtNetwork finds the network namespace of a name.
-func LookAtNetwork(name string) reconcile.Network {
+func LookAtNetwork(name string) namespaces.Namespace {
 	inode, why := netns.LookAt(desired.NetnsPath(name))
-	n := reconcile.Network{Inode: inode}
+	n := namespaces.Namespace{Inode: inode}
 	if why != nil {
 		n.NotReady = why.Error()
 	}

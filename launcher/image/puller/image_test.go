@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/imageref"
 	"sandboxctl.dev/launcher/image"
 	it "sandboxctl.dev/launcher/image/imagetest"
 	"sandboxctl.dev/launcher/image/source"
@@ -28,7 +28,7 @@ func open(t testing.TB, state string, o Options) *Puller {
 	return New(s, o)
 }
 
-func resolve(t testing.TB, s *Puller, ref string, pull desired.PullPolicy) *image.Image {
+func resolve(t testing.TB, s *Puller, ref string, pull imageref.PullPolicy) *image.Image {
 	t.Helper()
 	img, err := s.Resolve(context.Background(), Request{Ref: ref, Pull: pull}, nil)
 	if err != nil {
@@ -157,7 +157,7 @@ func TestPullPolicy(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, Options{})
 	ref := "archive:" + dir + "/a.tar"
-	ask := func(p desired.PullPolicy) string {
+	ask := func(p imageref.PullPolicy) string {
 		img, err := s.Resolve(context.Background(), Request{Ref: ref, Pull: p}, nil)
 		if err != nil {
 			return err.Error()
@@ -165,12 +165,12 @@ func TestPullPolicy(t *testing.T) {
 		defer img.Close()
 		return img.Digest
 	}
-	if got := ask(desired.PullNever); !strings.Contains(got, "pullPolicy Never") {
+	if got := ask(imageref.PullNever); !strings.Contains(got, "pullPolicy Never") {
 		t.Errorf("Never without an image: %s", got)
 	}
 	one := it.Config(nil, lower)
 	write(t, dir+"/a.tar", it.DockerArchive(nil, one, lower))
-	for _, p := range []desired.PullPolicy{desired.PullIfNotPresent, desired.PullNever, desired.PullAlways, ""} {
+	for _, p := range []imageref.PullPolicy{imageref.PullIfNotPresent, imageref.PullNever, imageref.PullAlways, ""} {
 		if got := ask(p); got != it.Digest(one) {
 			t.Errorf("%q: %s", p, got)
 		}
@@ -178,12 +178,12 @@ func TestPullPolicy(t *testing.T) {
 	two := it.Config(nil, lower, upper)
 	write(t, dir+"/a.tar", it.DockerArchive(nil, two, lower, upper))
 	// What was resolved is followed only if that is asked for.
-	for _, p := range []desired.PullPolicy{desired.PullIfNotPresent, desired.PullNever, ""} {
+	for _, p := range []imageref.PullPolicy{imageref.PullIfNotPresent, imageref.PullNever, ""} {
 		if got := ask(p); got != it.Digest(one) {
 			t.Errorf("%q follows: %s", p, got)
 		}
 	}
-	if got := ask(desired.PullAlways); got != it.Digest(two) {
+	if got := ask(imageref.PullAlways); got != it.Digest(two) {
 		t.Errorf("Always does not follow: %s", got)
 	}
 	if got := ask(""); got != it.Digest(two) {
@@ -196,7 +196,7 @@ func TestPullPolicy(t *testing.T) {
 	if got := ask(""); got != it.Digest(two) {
 		t.Errorf("without the file: %s", got)
 	}
-	if _, err := s.Resolve(context.Background(), Request{Ref: ref, Pull: desired.PullAlways}, nil); !errors.Is(err, source.ErrMissing) {
+	if _, err := s.Resolve(context.Background(), Request{Ref: ref, Pull: imageref.PullAlways}, nil); !errors.Is(err, source.ErrMissing) {
 		t.Errorf("Always without the file: %v", err)
 	}
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/registry"
 
-	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/imageref"
 	"sandboxctl.dev/launcher/image"
 	it "sandboxctl.dev/launcher/image/imagetest"
 	"sandboxctl.dev/launcher/image/layers"
@@ -154,7 +154,7 @@ func TestRegistry(t *testing.T) {
 		t.Errorf("%d requests for what is there", n)
 	}
 	// Always asks what the tag means, and for nothing that is there.
-	resolve(t, s, f.host()+"/team/web:1", desired.PullAlways)
+	resolve(t, s, f.host()+"/team/web:1", imageref.PullAlways)
 	if m, b := f.requests("/manifests/"), f.requests("/blobs/"); m != 1 || b != 0 {
 		t.Errorf("Always: %d requests for manifests, %d for blobs", m, b)
 	}
@@ -162,7 +162,7 @@ func TestRegistry(t *testing.T) {
 	if got := resolve(t, s, f.host()+"/team/web:1", ""); got.Digest != digest {
 		t.Error("a moved tag is followed")
 	}
-	if got := resolve(t, s, f.host()+"/team/web:1", desired.PullAlways); got.Digest != moved {
+	if got := resolve(t, s, f.host()+"/team/web:1", imageref.PullAlways); got.Digest != moved {
 		t.Error("a moved tag is not followed")
 	}
 	for _, e := range must(s.List()) {

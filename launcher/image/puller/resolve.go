@@ -9,7 +9,6 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 
-	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/imageref"
 	"sandboxctl.dev/launcher/image"
 	"sandboxctl.dev/launcher/image/layers"
@@ -53,7 +52,7 @@ type Request struct {
 	// absolute paths, or "local:NAME" of an image that was imported.
 	Ref string
 	// Pull is IfNotPresent if it is empty.
-	Pull desired.PullPolicy
+	Pull imageref.PullPolicy
 }
 
 // Resolve finds the image that a request asks for, and pulls it if it has to. The image
@@ -63,20 +62,20 @@ func (s *Puller) Resolve(ctx context.Context, r Request, progress image.Progress
 	if err != nil {
 		return nil, err
 	}
-	if r.Pull != desired.PullAlways || ref.Kind == imageref.Local {
+	if r.Pull != imageref.PullAlways || ref.Kind == imageref.Local {
 		img, err := s.Known(ref)
 		if err == nil {
 			return img, nil
 		}
 		damaged := errors.Is(err, image.ErrDamaged)
 		switch {
-		case damaged && ref.Kind != imageref.Local && r.Pull != desired.PullNever:
+		case damaged && ref.Kind != imageref.Local && r.Pull != imageref.PullNever:
 			// It is fetched again.
 		case !errors.Is(err, image.ErrNotFound):
 			return nil, err
 		case ref.Kind == imageref.Local:
 			return nil, fmt.Errorf("%w: %s; make it with: sandboxctl image import", image.ErrNotFound, ref)
-		case r.Pull == desired.PullNever:
+		case r.Pull == imageref.PullNever:
 			return nil, fmt.Errorf("%w: %s, and pullPolicy Never forbids to fetch it; fetch it with: sandboxctl image pull", image.ErrNotFound, ref)
 		}
 	}

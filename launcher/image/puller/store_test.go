@@ -20,7 +20,6 @@ import (
 
 	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/actual/hosttest"
-	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/imageref"
 	"sandboxctl.dev/launcher/image"
 	it "sandboxctl.dev/launcher/image/imagetest"
@@ -110,7 +109,7 @@ func TestRemove(t *testing.T) {
 			t.Errorf("%s: %v", digest, err)
 		}
 	}
-	if _, err := s.Resolve(ctx, Request{Ref: "local:a", Pull: desired.PullAlways}, nil); !errors.Is(err, image.ErrNotFound) {
+	if _, err := s.Resolve(ctx, Request{Ref: "local:a", Pull: imageref.PullAlways}, nil); !errors.Is(err, image.ErrNotFound) {
 		t.Errorf("a reference to what is gone: %v", err)
 	}
 	empty(t, dir)
@@ -285,10 +284,10 @@ func TestDamage(t *testing.T) {
 			if name == "a fifo" || name == "a link" {
 				return // nothing is written over what is no file of ours
 			}
-			if _, err := s.Resolve(t.Context(), Request{Ref: ref, Pull: desired.PullNever}, nil); err == nil {
+			if _, err := s.Resolve(t.Context(), Request{Ref: ref, Pull: imageref.PullNever}, nil); err == nil {
 				t.Error("it is mended, although nothing is to be fetched")
 			}
-			if got := content(t, resolve(t, s, ref, desired.PullIfNotPresent), "etc/passwd"); got == "" || !s.Has(img.Digest) {
+			if got := content(t, resolve(t, s, ref, imageref.PullIfNotPresent), "etc/passwd"); got == "" || !s.Has(img.Digest) {
 				t.Error("it is not mended")
 			}
 		})

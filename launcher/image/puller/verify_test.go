@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/imageref"
 	"sandboxctl.dev/launcher/image"
 	it "sandboxctl.dev/launcher/image/imagetest"
 )
@@ -92,10 +92,10 @@ func TestVerify(t *testing.T) {
 			if left := must(s.Leftovers()); left.Pulls != 0 || left.Trees != 0 {
 				t.Errorf("left: %+v", left)
 			}
-			if _, err := s.Resolve(t.Context(), Request{Ref: ref, Pull: desired.PullNever}, nil); !errors.Is(err, image.ErrDamaged) {
+			if _, err := s.Resolve(t.Context(), Request{Ref: ref, Pull: imageref.PullNever}, nil); !errors.Is(err, image.ErrDamaged) {
 				t.Errorf("it is mended, although nothing is to be fetched: %v", err)
 			}
-			again := resolve(t, s, ref, desired.PullIfNotPresent)
+			again := resolve(t, s, ref, imageref.PullIfNotPresent)
 			if content(t, again, "z") != "end" || again.Config.User != "web:web" || !s.Has(img.Digest) {
 				t.Errorf("it is not mended: %+v", again)
 			}

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+// Package fate finds out how the run of a sandbox ended, for those whose connection to its
+// sentry broke.
+package fate
 
 import (
 	"context"
@@ -10,16 +12,16 @@ import (
 	"sandboxctl.dev/launcher/cgroup"
 )
 
-// How long Fate waits for a daemon to find out, and how often it looks.
+// How long Of waits for a daemon to find out, and how often it looks.
 const (
 	fatePatience = 3 * time.Second
 	fateEvery    = 20 * time.Millisecond
 )
 
-// Fate is how the run of a record ended whose sentry has closed the connection, nil
+// Of is how the run of a record ended whose sentry has closed the connection, nil
 // if nobody knows. The kernel counts a kill because memory ran out before the sentry is
 // gone; everything else is the daemon's to find out. A container has none.
-func Fate(ctx context.Context, store *actual.Store, rec *actual.Record) *actual.Exit {
+func Of(ctx context.Context, store *actual.Store, rec *actual.Record) *actual.Exit {
 	ctx, cancel := context.WithTimeout(ctx, fatePatience)
 	defer cancel()
 	host, err := cgroup.Detect()
@@ -42,7 +44,7 @@ func Fate(ctx context.Context, store *actual.Store, rec *actual.Record) *actual.
 		if err != nil || quarantined != nil {
 			return nil
 		}
-		if exit, known := fate(rec, now); known {
+		if exit, known := told(rec, now); known {
 			return exit
 		}
 		select {
@@ -53,9 +55,9 @@ func Fate(ctx context.Context, store *actual.Store, rec *actual.Record) *actual.
 	}
 }
 
-// fate is what a later record says of the end of a run. known says that more will
+// told is what a later record says of the end of a run. known says that more will
 // not be known.
-func fate(rec, now *actual.Record) (exit *actual.Exit, known bool) {
+func told(rec, now *actual.Record) (exit *actual.Exit, known bool) {
 	switch {
 	case now == nil, now.UID != rec.UID:
 		return &actual.Exit{Reason: actual.ReasonManifestRemoved}, true // with all that was known of it

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package desired
+package imageref
 
 // PullPolicy says when an image is fetched from where its reference points.
 type PullPolicy string

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package launcher
+package fate
 
 import (
 	"testing"
@@ -38,7 +38,7 @@ func TestFate(t *testing.T) {
 		"deleted":             {nil, actual.ReasonManifestRemoved, true},
 		"another of its name": {later(func(r *actual.Record) { r.UID = "v" }), actual.ReasonManifestRemoved, true},
 	} {
-		exit, known := fate(run, c.now)
+		exit, known := told(run, c.now)
 		reason := ""
 		if exit != nil {
 			reason = exit.Reason
