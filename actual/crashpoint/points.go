@@ -173,6 +173,9 @@ const (
 	ForwardingPut Point = "forwarding-put"
 	// RulesInstall installs the rules of all networks (launcher/bridge/keeper.go).
 	RulesInstall Point = "rules-install"
+	// FlowsPut writes down by which rules connections were let through
+	// (launcher/bridge/judged.go).
+	FlowsPut Point = "flows-put"
 	// LinkAdd makes the link of a sandbox to a network (launcher/links/attach.go).
 	LinkAdd Point = "link-add"
 	// LinkHost sets up the host's end of a link (launcher/links/attach.go).

@@ -38,6 +38,9 @@ type Keeper struct {
 	wakes    chan struct{}
 	// rules has one round of rules at a time, which all starts share that wait for it.
 	rules *rounds.Rounds
+	// judged are the rules that connections were let through by, of the rounds alone; nil
+	// until the first one.
+	judged *judged
 
 	forward sync.Mutex // of the host's settings
 
@@ -87,6 +90,10 @@ func (k *Keeper) Attach(_ context.Context, rec *actual.Record, ns *netns.Namespa
 		return err
 	}
 	if err := k.rules.Do(); err != nil {
+		return err
+	}
+	// No connection of the run before goes on: it would be one with another program.
+	if err := k.endAll(rec); err != nil {
 		return err
 	}
 	for _, l := range Links(rec) {
@@ -150,12 +157,13 @@ func (k *Keeper) install() error {
 	k.mu.Unlock()
 	k.tell(refused)
 	if same {
-		return nil
+		return k.judge(rules)
 	}
 	if len(rules.Sandboxes) == 0 && !k.everUsed() {
 		k.settled()
 		return nil // nothing of the host's is touched where nobody asks for a network
 	}
+	made := rules
 	err = crashpoint.Do(crashpoint.RulesInstall, func() error {
 		if len(rules.Sandboxes) == 0 {
 			return k.table.Remove()
@@ -163,12 +171,15 @@ func (k *Keeper) install() error {
 		return k.table.Install(context.Background(), rules) //nolint:forbidigo // of all who wait for the round
 	})
 	if err != nil {
-		rules = nil
+		made = nil
 	}
 	k.mu.Lock()
-	k.installed = rules
+	k.installed = made
 	k.mu.Unlock()
-	return err
+	if err != nil {
+		return err
+	}
+	return k.judge(rules)
 }
 
 // tell logs ports that can't be published, once.

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bridge
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"reflect"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/actual/dirfd"
+	"sandboxctl.dev/launcher/firewall"
+	"sandboxctl.dev/launcher/flows"
+)
+
+// JudgedFile says by which rules the connections of sandboxes were let through. Manifests
+// can become stricter while no daemon runs, and a daemon can be killed between the rules
+// and the end of the connections that these forbid.
+const JudgedFile = "flows.json"
+
+// maxJudged bounds it: of thousands of sandboxes with hundreds of rules each.
+const maxJudged = 64 << 20
+
+// judged is what it has.
+type judged struct {
+	Version   int                `json:"version"`
+	Sandboxes []firewall.Sandbox `json:"sandboxes"`
+}
+
+// judge ends the connections that rules forbid which are installed by now, and those of
+// sandboxes that are gone. It is part of a round of rules. After an error the next round
+// does it again.
+func (k *Keeper) judge(rules *firewall.Ruleset) error {
+	if k.judged == nil {
+		before, err := k.readJudged()
+		if err != nil {
+			k.log.Warn("it is not known by which rules connections of sandboxes began: all of them are ended", "err", err)
+			// As if each had had one port more: no sandbox has a port 0.
+			before = &judged{Version: version}
+			for _, s := range rules.Sandboxes {
+				before.Sandboxes = append(before.Sandboxes, firewall.Sandbox{Name: s.Name, Attachments: s.Attachments, Ports: []firewall.Port{{}}})
+			}
+		}
+		k.judged = before
+	}
+	if len(k.judged.Sandboxes) == 0 && len(rules.Sandboxes) == 0 || reflect.DeepEqual(k.judged.Sandboxes, rules.Sandboxes) {
+		return nil
+	}
+	if addrs := forbidden(k.judged.Sandboxes, rules.Sandboxes); len(addrs) > 0 {
+		n, err := flows.Forget(nil, addrs...)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			k.log.Info("connections of sandboxes ended: rules became stricter, or a sandbox is gone", "connections", n)
+		}
+	}
+	now := &judged{Version: version, Sandboxes: rules.Sandboxes}
+	if err := k.writeJudged(now); err != nil {
+		return err
+	}
+	k.judged = now
+	return nil
+}
+
+// endAll ends all connections of a sandbox.
+func (k *Keeper) endAll(rec *actual.Record) error {
+	addrs := forbidden([]firewall.Sandbox{{Attachments: attachments(rec)}}, nil)
+	if len(addrs) == 0 {
+		return nil
+	}
+	_, err := flows.Forget(nil, addrs...)
+	return err
+}
+
+// forbidden are the addresses whose connections may not go on.
+func forbidden(before, now []firewall.Sandbox) []netip.Addr {
+	var out []netip.Addr
+	add := func(s *firewall.Sandbox) {
+		for i := range s.Attachments {
+			for _, a := range []netip.Addr{s.Attachments[i].Address4, s.Attachments[i].Address6} {
+				if a.IsValid() && !slices.Contains(out, a) {
+					out = append(out, a)
+				}
+			}
+		}
+	}
+	byName := make(map[string]*firewall.Sandbox, len(now))
+	for i := range now {
+		byName[now[i].Name] = &now[i]
+	}
+	for i := range before {
+		was, is := &before[i], byName[before[i].Name]
+		switch {
+		case is == nil:
+			add(was)
+		case !allowsAll(was, is):
+			add(was)
+			add(is)
+		}
+	}
+	return out
+}
+
+// allowsAll says for certain that a sandbox may do all that it could before.
+func allowsAll(was, is *firewall.Sandbox) bool {
+	return slices.Equal(was.Attachments, is.Attachments) &&
+		includes(is.Ports, was.Ports) && reaches(&was.Egress, &is.Egress) && reaches(&was.Ingress, &is.Ingress)
+}
+
+func reaches(was, is *firewall.Reach) bool {
+	all := func(r *firewall.Reach) bool { return r.Default == "" || r.Default == firewall.Allow }
+	if all(is) {
+		return true
+	}
+	return (was.Default == is.Default || was.Default == firewall.Deny) && includes(is.Allow, was.Allow)
+}
+
+func includes[T comparable](all, some []T) bool {
+	return !slices.ContainsFunc(some, func(s T) bool { return !slices.Contains(all, s) })
+}
+
+func (k *Keeper) readJudged() (*judged, error) {
+	said := &judged{Version: version}
+	fd, err := unix.Openat(int(k.store.RootDir().Fd()), JudgedFile, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return said, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s/%s: %w", k.store.Path(), JudgedFile, err)
+	}
+	f := os.NewFile(uintptr(fd), JudgedFile)
+	defer f.Close()
+	b, err := dirfd.ReadRegular(f, 0, maxJudged)
+	if err == nil {
+		err = json.Unmarshal(b, said)
+	}
+	if err == nil && said.Version != version {
+		err = fmt.Errorf("its version is %d, expected %d", said.Version, version)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s/%s: %w", k.store.Path(), JudgedFile, err)
+	}
+	return said, nil
+}
+
+func (k *Keeper) writeJudged(now *judged) error {
+	b, err := json.Marshal(now)
+	if err != nil {
+		return fmt.Errorf("encode rules of connections: %w", err)
+	}
+	err = crashpoint.Do(crashpoint.FlowsPut, func() error { return atomicfile.Write(k.store.RootDir(), JudgedFile, append(b, '\n'), 0o600) })
+	if err != nil {
+		return fmt.Errorf("record by which rules connections were let through: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bridge
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired/networks"
+	"sandboxctl.dev/launcher/firewall"
+)
+
+// Connections end when rules become stricter or their sandbox is gone, also if that
+// happened while no daemon ran; those of others go on, and all do where rules stay or
+// become looser.
+func TestJudge(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	web, db := w.mustChoose("web", networks.Network{}), w.mustChoose("db", networks.Network{})
+	for _, r := range []*actual.Record{web, db} {
+		r.Phase = actual.PhaseRunning
+		r.Spec = []byte(`{"spec":{"network":{"mode":"bridge"}}}`)
+		if err := w.k.store.Put(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	of := func(r *actual.Record) netip.Addr { return r.Attachments[0].Address4 }
+	// open has both be connected with a machine outside.
+	open := func() {
+		t.Helper()
+		err := w.ns.Do(func() error {
+			for i, a := range []netip.Addr{of(web), of(db)} {
+				there, here := net.IP{192, 0, 2, 9}, net.IP(a.AsSlice())
+				port := uint16(1000 + i)
+				if err := netlink.ConntrackCreate(netlink.ConntrackTable, unix.AF_INET, &netlink.ConntrackFlow{
+					FamilyType: unix.AF_INET, TimeOut: 600, ProtoInfo: &netlink.ProtoInfoTCP{State: 3},
+					Forward: netlink.IPTuple{SrcIP: here, DstIP: there, SrcPort: port, DstPort: 443, Protocol: unix.IPPROTO_TCP},
+					Reverse: netlink.IPTuple{SrcIP: there, DstIP: here, SrcPort: 443, DstPort: port, Protocol: unix.IPPROTO_TCP},
+				}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	// install has the rules be there, and says whose connections are left.
+	install := func(want map[string]*networks.Network) (left string) {
+		t.Helper()
+		w.k.Want(want, map[string]bool{"web": true, "db": true})
+		if err := w.ns.Do(func() error {
+			if err := w.k.rules.Do(); err != nil {
+				return err
+			}
+			all, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+			if err != nil {
+				return err
+			}
+			for _, f := range all {
+				switch a, _ := netip.AddrFromSlice(f.Forward.SrcIP); a.Unmap() {
+				case of(web):
+					left += "web "
+				case of(db):
+					left += "db "
+				}
+			}
+			if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, everything{}); err != nil {
+				return err
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return left
+	}
+	one := func(n networks.Network) map[string]*networks.Network {
+		n.Mode = networks.Bridge
+		n.Fill()
+		return map[string]*networks.Network{"web": &n}
+	}
+	both := func(s string) bool { return s == "web db " || s == "db web " }
+	restarted := func() {
+		k, err := New(w.k.store, w.k.log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.k = k
+	}
+	port := networks.Port{ContainerPort: 80, HostPort: 8080}
+	tight := &networks.Reach{Default: networks.Deny, Allow: []string{"192.0.2.0/24"}}
+	install(nil)
+	for i, step := range []struct {
+		network networks.Network
+		restart bool
+		ends    bool
+	}{
+		{network: networks.Network{Ports: []networks.Port{port}}},
+		{network: networks.Network{}, ends: true},
+		{network: networks.Network{Egress: &networks.Reach{Default: networks.Deny}}, ends: true},
+		{network: networks.Network{Egress: tight}},
+		{network: networks.Network{Egress: tight}, restart: true},
+		{network: networks.Network{Egress: &networks.Reach{Default: networks.Deny, Allow: []string{"192.0.2.0/25"}}}, restart: true, ends: true},
+		{network: networks.Network{}},
+		{network: networks.Network{Ingress: &networks.Reach{Default: networks.Deny}}, ends: true},
+	} {
+		if step.restart {
+			restarted()
+		}
+		open()
+		switch left := install(one(step.network)); {
+		case step.ends && left != "db ":
+			t.Errorf("step %d: connections of %q are left, expected those of db", i, left)
+		case !step.ends && !both(left):
+			t.Errorf("step %d: connections of %q are left, expected all", i, left)
+		}
+	}
+	// What can't be read may have said anything.
+	if err := os.WriteFile(filepath.Join(w.k.store.Path(), JudgedFile), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	restarted()
+	open()
+	if left := install(one(networks.Network{})); left != "" {
+		t.Errorf("connections of %q are left of unknown rules", left)
+	}
+	// A sandbox that has ended.
+	web.Phase = actual.PhaseStopped
+	if err := w.k.store.Put(web); err != nil {
+		t.Fatal(err)
+	}
+	open()
+	if left := install(one(networks.Network{})); left != "db " {
+		t.Errorf("connections of %q are left, expected those of db", left)
+	}
+	// And one that is started at the same address before rules were looked at.
+	open()
+	if err := w.ns.Do(func() error { return w.k.endAll(db) }); err != nil {
+		t.Fatal(err)
+	}
+	if left := install(one(networks.Network{})); left != "web " {
+		t.Errorf("connections of %q are left, expected those of web", left)
+	}
+}
+
+// everything matches all connections.
+type everything struct{}
+
+func (everything) MatchConntrackFlow(*netlink.ConntrackFlow) bool { return true }
+
+// Public is looser than deny and stricter than allow.
+func TestReaches(t *testing.T) {
+	t.Parallel()
+	rule := []firewall.Rule{{Sandbox: "db", Port: 1}}
+	for _, c := range []struct {
+		was, is firewall.Reach
+		all     bool
+	}{
+		{firewall.Reach{}, firewall.Reach{Default: firewall.Allow}, true},
+		{firewall.Reach{Default: firewall.Public, Allow: rule}, firewall.Reach{}, true},
+		{firewall.Reach{}, firewall.Reach{Default: firewall.Public}, false},
+		{firewall.Reach{Default: firewall.Deny}, firewall.Reach{Default: firewall.Public}, true},
+		{firewall.Reach{Default: firewall.Public}, firewall.Reach{Default: firewall.Deny}, false},
+		{firewall.Reach{Default: firewall.Deny, Allow: rule}, firewall.Reach{Default: firewall.Public}, false},
+		{firewall.Reach{Default: firewall.Deny, Allow: rule}, firewall.Reach{Default: firewall.Deny, Allow: rule, Log: true}, true},
+	} {
+		if got := reaches(&c.was, &c.is); got != c.all {
+			t.Errorf("%+v, then %+v: %t", c.was, c.is, got)
+		}
+	}
+}
