@@ -171,6 +171,9 @@ const (
 	// ForwardingPut writes down what of the host's settings is about to be changed
 	// (launcher/bridge/forwarding.go).
 	ForwardingPut Point = "forwarding-put"
+	// InForcePut writes down which spec.network of a sandbox is about to be in force
+	// (launcher/inforce/inforce.go).
+	InForcePut Point = "in-force-put"
 	// RulesInstall installs the rules of all networks (launcher/bridge/keeper.go).
 	RulesInstall Point = "rules-install"
 	// FlowsPut writes down by which rules connections were let through

@@ -222,6 +222,14 @@ var crashScenarios = []crashScenario{
 		w.converge()
 		w.written("a")
 	}, change: removeWeb, runs: "a", gone: true},
+	{name: "restrict", prepare: func(w *crashWorld) {
+		hosted(w)
+		w.webOnBridge()
+		w.converge()
+		w.written("a")
+	}, change: func(w *crashWorld) {
+		w.web("a", "0s", "  network: {egress: {default: deny}, ports: [{containerPort: 80, hostPort: 8081}]}\n")
+	}, runs: "a", keeps: true},
 	{name: "lend", prepare: wired, change: (*crashWorld).webOnNetwork, runs: "a"},
 	{name: "return", prepare: func(w *crashWorld) {
 		wired(w)

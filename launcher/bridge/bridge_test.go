@@ -412,3 +412,37 @@ func TestDirectory(t *testing.T) {
 		t.Errorf("%s\n%s", hosts, conf)
 	}
 }
+
+// A daemon that finds no manifest of a sandbox has the rules that were in force, and not those
+// of the last start, which may let through what was forbidden since.
+func TestInForce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	rec := w.mustChoose("web", networks.Network{})
+	rec.Spec = record(t, "web", 1, actual.PhaseRunning, networks.Port{ContainerPort: 80, HostPort: 8080}).Spec
+	if err := w.k.store.Put(rec); err != nil {
+		t.Fatal(err)
+	}
+	tight := &networks.Network{Mode: networks.Bridge, Egress: &networks.Reach{Default: networks.Deny}}
+	tight.Fill()
+	next, err := New(w.k.store, w.k.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = w.ns.Do(func() error {
+		err := w.k.rules.Do()
+		if s := w.k.installed.Sandboxes; err != nil || len(s) != 1 || len(s[0].Ports) != 1 || s[0].Egress.Default != networks.Allow {
+			t.Errorf("at first: %+v, %v", s, err)
+		}
+		w.k.Want(map[string]*networks.Network{"web": tight}, map[string]bool{"web": true})
+		return errors.Join(w.k.rules.Do(), next.rules.Do(), w.k.table.Remove())
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, k := range map[string]*Keeper{"this daemon": w.k, "the next one": next} {
+		if s := k.installed.Sandboxes; len(s) != 1 || len(s[0].Ports) != 0 || s[0].Egress.Default != networks.Deny {
+			t.Errorf("%s: %+v", what, s)
+		}
+	}
+}

@@ -23,6 +23,7 @@ import (
 	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/launcher/dns"
 	"sandboxctl.dev/launcher/firewall"
+	"sandboxctl.dev/launcher/inforce"
 	"sandboxctl.dev/launcher/links"
 	"sandboxctl.dev/launcher/netns"
 )
@@ -41,6 +42,8 @@ type Keeper struct {
 	// judged are the rules that connections were let through by, of the rounds alone; nil
 	// until the first one.
 	judged *judged
+	// inForce is for the round that runs.
+	inForce *inforce.Networks
 
 	forward sync.Mutex // of the host's settings
 
@@ -55,6 +58,8 @@ type Keeper struct {
 	refused map[string][]string
 	// gone are the links that were told of.
 	gone map[string]bool
+	// unrecorded says why what is in force is not all on record.
+	unrecorded error
 }
 
 // New returns a keeper. It touches nothing of the host yet, and removes what a killed
@@ -66,6 +71,7 @@ func New(store *actual.Store, log *slog.Logger) (*Keeper, error) {
 	}
 	k := &Keeper{
 		store: store, log: log, table: table, wakes: make(chan struct{}, 1),
+		inForce:  inforce.New(store),
 		promised: map[string][]actual.Attachment{}, gone: map[string]bool{},
 		answerer: &dns.Server{Upstreams: &dns.Upstreams{}, Learned: table.Learn, Log: log},
 	}
@@ -151,8 +157,14 @@ func (k *Keeper) install() error {
 		return err
 	}
 	k.mu.Lock()
-	rules, refused := ruleset(records, k.wanted)
-	k.answerer.SetDirectory(directory(records, k.wanted))
+	wanted := k.wanted // replaced, never changed
+	k.mu.Unlock()
+	// On record before it is in force, or the next daemon could bring back what was taken away.
+	inForce, unrecorded := k.inForce.Of(records, wanted)
+	k.mu.Lock()
+	k.unrecorded = unrecorded
+	rules, refused := ruleset(records, inForce)
+	k.answerer.SetDirectory(directory(records, inForce))
 	same := k.installed != nil && reflect.DeepEqual(k.installed, rules)
 	k.mu.Unlock()
 	k.tell(refused)
@@ -253,7 +265,11 @@ func (k *Keeper) Run(ctx context.Context) error {
 
 // round has rules and links be as they are to be, and says whether any sandbox has some.
 func (k *Keeper) round(look bool) (used bool, err error) {
-	err = k.rules.Do()
+	if err = k.rules.Do(); err == nil {
+		k.mu.Lock()
+		err = k.unrecorded
+		k.mu.Unlock()
+	}
 	if used = k.used(); !used {
 		if err != nil && look {
 			// A kernel without nftables, and nobody needs it.
@@ -264,7 +280,7 @@ func (k *Keeper) round(look bool) (used bool, err error) {
 		return false, err
 	}
 	if err != nil {
-		k.log.Warn("rules of networks not installed, will retry", "err", err)
+		k.log.Warn("rules of networks not installed or not on record, will retry", "err", err)
 	}
 	if look {
 		k.restore()

@@ -4,7 +4,6 @@ package bridge
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -14,6 +13,7 @@ import (
 	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/launcher/addresses"
 	"sandboxctl.dev/launcher/firewall"
+	"sandboxctl.dev/launcher/inforce"
 	"sandboxctl.dev/launcher/links"
 )
 
@@ -71,23 +71,12 @@ func reachable(r *actual.Record, host netip.Addr) bool {
 	})
 }
 
-// networkOf is what counts for a record: its manifest of now, or the one it was started
-// from if it has none.
-func networkOf(r *actual.Record, wanted map[string]*networks.Network) *networks.Network {
-	if n := wanted[r.Name]; n != nil {
+// networkOf is what counts for a record: what is in force, or that of its last start.
+func networkOf(r *actual.Record, inForce map[string]*networks.Network) *networks.Network {
+	if n := inForce[r.Name]; n != nil {
 		return n
 	}
-	var said struct {
-		Spec struct {
-			Network networks.Network `json:"network"`
-		} `json:"spec"`
-	}
-	// It is not checked again: what a later version no longer takes runs on.
-	if err := json.Unmarshal(r.Spec, &said); err != nil {
-		return &networks.Network{Egress: &networks.Reach{Default: networks.Deny}, Ingress: &networks.Reach{Default: networks.Deny}}
-	}
-	said.Spec.Network.Fill()
-	return &said.Spec.Network
+	return inforce.Recorded(r)
 }
 
 func reach(r *networks.Reach) firewall.Reach {
