@@ -513,15 +513,24 @@ func conditionText(s *reconcile.Status, typ string) string {
 
 // cmdSignal sends a signal to a process of a sandbox of this script, found by
 // its record: signal KILL sentry|gofer NAME.
-func cmdSignal(ts *testscript.TestScript, _ bool, args []string) {
+func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 || args[1] != "sentry" && args[1] != "gofer" {
+		ts.Fatalf("usage: signal NAME-OF-SIGNAL sentry|gofer NAME")
+	}
 	store, err := actual.OpenStoreReadOnly(ts.Value(keyState).(string))
 	ts.Check(err)
 	defer store.Close()
 	rec, _, err := store.Get(args[2])
 	ts.Check(err)
+	if rec == nil {
+		ts.Fatalf("signal: there is no record of %s", args[2])
+	}
 	id := rec.Sentry
 	if args[1] == "gofer" {
 		id = rec.Gofer
+	}
+	if id == nil {
+		ts.Fatalf("signal: %s has no %s", args[2], args[1])
 	}
 	p, err := process.Open(*id)
 	ts.Check(err)
@@ -573,6 +582,9 @@ func checkDead(pids []string) error {
 }
 
 func checkGone(ts *testscript.TestScript, args []string) error {
+	if len(args) < 2 {
+		ts.Fatalf("usage: gone NAME UID [PID...]")
+	}
 	state := ts.Value(keyState).(string)
 	if _, err := os.Lstat(filepath.Join(state, "sandboxes", args[0])); !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("its directory is there: %v", err)
