@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -24,6 +25,8 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/launcher/addresses"
+	"sandboxctl.dev/launcher/firewall"
+	"sandboxctl.dev/launcher/loopback6"
 	"sandboxctl.dev/launcher/netns"
 )
 
@@ -444,5 +447,31 @@ func TestInForce(t *testing.T) {
 		if s := k.installed.Sandboxes; len(s) != 1 || len(s[0].Ports) != 0 || s[0].Egress.Default != networks.Deny {
 			t.Errorf("%s: %+v", what, s)
 		}
+	}
+}
+
+// Ports at [::1] are forwarded to the address that the rules of all other addresses have, and
+// only those that are published there.
+func TestLoopback(t *testing.T) {
+	t.Parallel()
+	four, six := netip.MustParseAddr("10.0.0.5"), netip.MustParseAddr("fd00::5")
+	got := loopback(&firewall.Ruleset{Sandboxes: []firewall.Sandbox{
+		{
+			Name: "both", Attachments: []firewall.Attachment{{Address4: four}, {Address4: netip.MustParseAddr("10.1.0.5"), Address6: six}},
+			Ports: []firewall.Port{
+				{Protocol: "tcp", HostPort: 8080, To: 80, Count: 2},
+				{Protocol: "udp", HostIP: netip.IPv6Loopback(), HostPort: 53, To: 5353, Count: 1},
+				{Protocol: "tcp", HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 9000, To: 80, Count: 1},
+				{Protocol: "tcp", HostIP: netip.MustParseAddr("2001:db8::1"), HostPort: 9001, To: 80, Count: 1},
+			},
+		},
+		{Name: "old", Attachments: []firewall.Attachment{{Address4: four}}, Ports: []firewall.Port{{Protocol: "tcp", HostPort: 7000, To: 70, Count: 1}}},
+	}})
+	want := map[loopback6.Port]netip.AddrPort{
+		{Protocol: "tcp", Port: 8080}: netip.AddrPortFrom(six, 80), {Protocol: "tcp", Port: 8081}: netip.AddrPortFrom(six, 81), {Protocol: "udp", Port: 53}: netip.AddrPortFrom(six, 5353),
+		{Protocol: "tcp", Port: 7000}: netip.AddrPortFrom(four, 70),
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v, expected %v", got, want)
 	}
 }

@@ -25,6 +25,7 @@ import (
 	"sandboxctl.dev/launcher/firewall"
 	"sandboxctl.dev/launcher/inforce"
 	"sandboxctl.dev/launcher/links"
+	"sandboxctl.dev/launcher/loopback6"
 	"sandboxctl.dev/launcher/netns"
 )
 
@@ -46,6 +47,11 @@ type Keeper struct {
 	inForce *inforce.Networks
 
 	forward sync.Mutex // of the host's settings
+
+	// loopback forwards the ports of [::1]; it is Run's, and so is taken, the ports that it
+	// could not have.
+	loopback *loopback6.Forwarder
+	taken    map[loopback6.Port]string
 
 	mu sync.Mutex // of all below
 	// promised are attachments that were chosen and may not be on record yet.
@@ -72,7 +78,7 @@ func New(store *actual.Store, log *slog.Logger) (*Keeper, error) {
 	k := &Keeper{
 		store: store, log: log, table: table, wakes: make(chan struct{}, 1),
 		inForce:  inforce.New(store),
-		promised: map[string][]actual.Attachment{}, gone: map[string]bool{},
+		promised: map[string][]actual.Attachment{}, gone: map[string]bool{}, loopback: loopback6.New(),
 		answerer: &dns.Server{Upstreams: &dns.Upstreams{}, Learned: table.Learn, Log: log},
 	}
 	k.rules = rounds.Of(k.install)
@@ -222,6 +228,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	var answers sync.WaitGroup
 	defer answers.Wait()
 	answers.Go(func() { k.answerer.Serve(ctx) })
+	defer func() { _ = k.loopback.Close() }()
 	select {
 	case <-ctx.Done():
 		return nil
@@ -232,6 +239,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	look := true
 	for {
 		used, err := k.round(look)
+		k.forwardLoopback(ctx)
 		if look = false; used && changed == nil {
 			var werr error
 			if changed, werr = k.table.Watch(ctx); werr != nil {

@@ -54,9 +54,9 @@ type listener struct {
 func New() *Forwarder { return &Forwarder{open: map[Port]*listener{}} }
 
 // Set has the forwarder forward exactly these ports. One whose destination stays is left
-// alone, with its connections; those of others end. The ports that could not be opened,
-// for a program of the host has them, are told; they are tried again by the next Set.
-func (f *Forwarder) Set(ctx context.Context, ports map[Port]netip.AddrPort) error {
+// alone, with its connections; those of others end. It returns the ports that could not be
+// opened, for a program of the host has them; they are tried again by the next Set.
+func (f *Forwarder) Set(ctx context.Context, ports map[Port]netip.AddrPort) (refused map[Port]error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	maps.DeleteFunc(f.open, func(p Port, l *listener) bool {
@@ -66,19 +66,19 @@ func (f *Forwarder) Set(ctx context.Context, ports map[Port]netip.AddrPort) erro
 		l.stop()
 		return true
 	})
-	var errs []error
+	refused = map[Port]error{}
 	for p, to := range ports {
 		if f.open[p] != nil {
 			continue
 		}
 		l, err := f.listen(ctx, p, to)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("forward [::1]:%d (%s) to %s: %w", p.Port, p.Protocol, to, err))
+			refused[p] = fmt.Errorf("forward [::1]:%d (%s) to %s: %w", p.Port, p.Protocol, to, err)
 			continue
 		}
 		f.open[p] = l
 	}
-	return errors.Join(errs...)
+	return refused
 }
 
 // Close ends all ports and connections, and returns when none is left.

@@ -53,8 +53,8 @@ func started(t *testing.T, ports map[Port]netip.AddrPort) *Forwarder {
 	t.Helper()
 	f := New()
 	t.Cleanup(func() { f.Close() })
-	if err := f.Set(t.Context(), ports); err != nil {
-		t.Fatal(err)
+	if refused := f.Set(t.Context(), ports); len(refused) > 0 {
+		t.Fatal(refused)
 	}
 	return f
 }
@@ -155,9 +155,12 @@ func TestSet(t *testing.T) {
 		t.Fatal(err)
 	}
 	wanted := map[Port]netip.AddrPort{{"tcp", stays}: one, {"tcp", moves}: two, {"tcp", taken}: two, {"sctp", 1}: two}
-	err = f.Set(t.Context(), wanted)
-	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), fmt.Sprintf("[::1]:%d (tcp)", taken)) || !strings.Contains(err.Error(), `protocol "sctp"`) {
+	refused := f.Set(t.Context(), wanted)
+	if err := refused[Port{"tcp", taken}]; !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), fmt.Sprintf("[::1]:%d (tcp)", taken)) {
 		t.Errorf("%v", err)
+	}
+	if err := refused[Port{"sctp", 1}]; len(refused) != 2 || !strings.Contains(fmt.Sprint(err), `protocol "sctp"`) {
+		t.Errorf("%v", refused)
 	}
 	if got, err := ask(conns[stays]); got != "one" {
 		t.Errorf("a connection of a port that stays: %q %v", got, err)
@@ -175,8 +178,8 @@ func TestSet(t *testing.T) {
 	}
 	other.Close()
 	delete(wanted, Port{"sctp", 1})
-	if err := f.Set(t.Context(), wanted); err != nil {
-		t.Fatal(err)
+	if refused := f.Set(t.Context(), wanted); len(refused) > 0 {
+		t.Fatal(refused)
 	}
 	if got, err := ask(dial(t, "tcp", taken)); got != "two" {
 		t.Errorf("%q %v", got, err)
