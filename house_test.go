@@ -152,13 +152,13 @@ func TestDirections(t *testing.T) {
 		"./launcher/flows":        `^sandboxctl\.dev/launcher/flows$|^golang\.org/x/sys/|^github\.com/vishvananda/`,
 		"./launcher/loopback6":    `^sandboxctl\.dev/launcher/loopback6$|^golang\.org/x/sys/`,
 		// Rules know no sandbox but what they are given of it.
-		"./launcher/firewall": `^sandboxctl\.dev/launcher/firewall$|^golang\.org/x/(sys|net|sync)/|^github\.com/(google/nftables|mdlayher/|vishvananda/)`,
+		"./launcher/firewall": `^sandboxctl\.dev/(launcher/firewall|desired/networks/public)$|^golang\.org/x/(sys|net|sync)/|^github\.com/(google/nftables|mdlayher/|vishvananda/)`,
 		"./launcher/inforce":  `^sandboxctl\.dev/(launcher/inforce$|desired/|actual)|^golang\.org/x/(sys|net|sync|time)/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml`,
 		"./launcher/bridge":   `^sandboxctl\.dev/(launcher/(bridge|addresses|inforce|links|firewall|flows|loopback6|dns|names|netns|wire)$|desired/|actual)|^golang\.org/x/(sys|net|sync|time)/|^github\.com/vishvananda/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml` + nftables,
 		"./launcher":          `^sandboxctl\.dev/(launcher|desired|actual|gofer)` + libraries + nftables,
 		// Names are values; who answers a guest has sockets, and the word for what is public.
 		"./launcher/names": `^sandboxctl\.dev/launcher/names$`,
-		"./launcher/dns":   `^sandboxctl\.dev/launcher/(dns|names|firewall)$|^golang\.org/x/(sys|net|sync|time)/|^github\.com/(google/nftables|mdlayher/|vishvananda/)`,
+		"./launcher/dns":   `^sandboxctl\.dev/(launcher/(dns|names|firewall)|desired/networks/public)$|^golang\.org/x/(sys|net|sync|time)/|^github\.com/(google/nftables|mdlayher/|vishvananda/)`,
 		// It looks, and can't start or signal anybody by itself but through these.
 		"./launcher/invariants": `^sandboxctl\.dev/(launcher|desired|actual|gofer)|^github\.com/erofs/go-erofs` + libraries,
 		"./cmd/sandboxctl":      `.`,

@@ -49,6 +49,11 @@ func (v *validator) network(n *NetworkPolicy) {
 	if n.Ports.Min < 0 || n.Ports.Min > 65535 { // 0 is the default
 		v.Add("network.ports.min", "expected a port from 1 to 65535, got %d", n.Ports.Min)
 	}
+	for i, text := range n.Deny {
+		if _, err := networks.ParsePrefix(text); err != nil && text != DenyPrivate {
+			v.Add(fmt.Sprintf("network.deny[%d]", i), "expected private, or a prefix such as 10.0.0.0/8, got %q", yamldoc.Clip(text))
+		}
+	}
 	for i, text := range n.Ports.Addresses {
 		if _, err := networks.ParsePrefix(text); err != nil && text != AnyAddress {
 			v.Add(fmt.Sprintf("network.ports.addresses[%d]", i), "expected an address of the host such as 127.0.0.1, a prefix, or \"*\" for any, got %q", yamldoc.Clip(text))
@@ -87,6 +92,7 @@ func (v *check) network(n *networks.Network) {
 		}
 	case networks.Bridge:
 		v.bridge("spec.network.mode")
+		v.reach(n)
 		for i := range n.Ports {
 			v.published(fmt.Sprintf("spec.network.ports[%d]", i), &n.Ports[i])
 		}

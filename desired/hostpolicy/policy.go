@@ -174,6 +174,11 @@ type NetworkPolicy struct {
 	// `mode: bridge` and Network documents are allowed: sandboxes reach what the host
 	// reaches, as far as their `egress` says, and not the host itself. Default: `true`.
 	Bridge *bool `json:"bridge,omitempty"`
+	// What no sandbox on a network may reach: prefixes of addresses, and `private`, which is all
+	// that is no host of the internet, the ports of the host included. A manifest whose
+	// `egress` or `dns.servers` may lead there is refused; `sandbox:NAME` is allowed. What runs
+	// already goes on as it is. Default: none.
+	Deny []string `json:"deny,omitempty"`
 	// Where ports may be published.
 	Ports PortsPolicy `json:"ports,omitzero"`
 	// Prefixes of private addresses that networks without a `subnet` get theirs from: a /20

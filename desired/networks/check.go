@@ -374,7 +374,7 @@ func checkPool(at, text string, add Add) (netip.Prefix, bool) {
 func CheckPool(at, text string, add Add) {
 	switch p, ok := checkPool(at, text, add); {
 	case ok && p.Addr().Is4() && p.Bits() > 24:
-		add(at, "expected /8 to /24, of which each network gets a /24, got %s", p)
+		add(at, "expected /8 to /24, of which each network gets a /20, or a /24 if it is smaller than a /16, got %s", p)
 	case ok && p.Addr().Is6() && p.Bits() > 64:
 		add(at, "expected /8 to /64, of which each network gets a /64, got %s", p)
 	}

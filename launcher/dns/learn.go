@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 
-	"sandboxctl.dev/launcher/firewall"
+	"sandboxctl.dev/desired/networks/public"
 	"sandboxctl.dev/launcher/names"
 )
 
@@ -77,7 +77,7 @@ func meaning(q *query, msg []byte) (out []netip.Addr, hold time.Duration, privat
 		}
 		switch {
 		case !a.IsValid():
-		case !firewall.IsPublic(a):
+		case !public.Is(a):
 			private = true
 		case !slices.Contains(out, a):
 			out, least = append(out, a), min(least, r.Header.TTL)

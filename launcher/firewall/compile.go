@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+
+	"sandboxctl.dev/desired/networks/public"
 )
 
 // program is what the table is to have.
@@ -159,9 +161,9 @@ func (p *program) declareSets() {
 		p.declare(setAddresses+f.name, f.typeOf())
 		p.declare(setPublished+f.name, concat(nftables.TypeInetProto, f.typeOf(), nftables.TypeInetService), f.typeOf(), nftables.TypeInetService)
 		p.declare(setAnywhere+f.name, concat(nftables.TypeInetProto, nftables.TypeInetService), f.typeOf(), nftables.TypeInetService)
-		public := p.declare(setNotPublic+f.name, f.typeOf())
-		public.Interval = true
-		public.elements = intervals(map[*family][]netip.Prefix{four: notPublic4, six: notPublic6}[f])
+		notPublic := p.declare(setNotPublic+f.name, f.typeOf())
+		notPublic.Interval = true
+		notPublic.elements = intervals(map[*family][]netip.Prefix{four: public.Not4, six: public.Not6}[f])
 	}
 	for _, name := range []string{mapSent, mapReceived, mapDenied, mapTopology, mapEgress, mapIngress, mapHost} {
 		p.declare(name, nftables.TypeIFName, nftables.TypeVerdict)

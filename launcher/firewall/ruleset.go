@@ -48,7 +48,7 @@ type Rule struct {
 const (
 	Allow = "allow"
 	Deny  = "deny"
-	// Public allows the addresses of the internet, as public.go has them, and is for
+	// Public allows the addresses of the internet, as package public has them, and is for
 	// egress only.
 	Public = "public"
 )

@@ -1,20 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package firewall
+// Package public says which addresses are hosts of the internet: the ones that `egress:
+// public` allows, which all others that judge addresses mean too.
+package public
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
-func prefixes(texts ...string) (out []netip.Prefix) {
-	for _, t := range texts {
-		out = append(out, netip.MustParsePrefix(t))
-	}
-	return out
-}
-
-// notPublic4 are the addresses that egress of Public refuses, of IPv4: all that are not
-// one host of the internet. 169.254.0.0/16 has the services of clouds that hand out
-// credentials.
-var notPublic4 = prefixes(
+// Not4 are the addresses of IPv4 that are none. 169.254.0.0/16 has the services of clouds
+// that hand out credentials.
+var Not4 = Prefixes(
 	"0.0.0.0/8",       // this network
 	"10.0.0.0/8",      // private
 	"100.64.0.0/10",   // shared by customers of a provider; some clouds have services there
@@ -34,11 +31,11 @@ var notPublic4 = prefixes(
 	"224.0.0.0/3",     // multicast, reserved, broadcast
 )
 
-// notPublic6 are those of IPv6. Addresses that hold one of IPv4 are refused as a whole
+// Not6 are those of IPv6. Addresses that hold one of IPv4 are refused as a whole
 // where the internet has no use for them: a gateway that takes them out could lead
 // anywhere. Of NAT64, which is the way to IPv4 on a host that has only IPv6, what holds an
-// address of notPublic4 is refused.
-var notPublic6 = append(prefixes(
+// address of Not4 is refused.
+var Not6 = append(Prefixes(
 	"::/96",           // unspecified, loopback, IPv4-compatible
 	"::ffff:0:0/96",   // IPv4-mapped
 	"::ffff:0:0:0/96", // IPv4-translated
@@ -54,10 +51,10 @@ var notPublic6 = append(prefixes(
 	"fe80::/10",       // link-local
 	"fec0::/10",       // site-local
 	"ff00::/8",        // multicast
-), nat64(notPublic4)...)
+), NAT64(Not4)...)
 
-// nat64 are prefixes of IPv4 below the well-known prefix of NAT64.
-func nat64(of4 []netip.Prefix) (out []netip.Prefix) {
+// NAT64 are prefixes of IPv4 below the well-known prefix of NAT64.
+func NAT64(of4 []netip.Prefix) (out []netip.Prefix) {
 	for _, p := range of4 {
 		well := netip.MustParseAddr("64:ff9b::").As16()
 		four := p.Addr().As4()
@@ -67,25 +64,23 @@ func nat64(of4 []netip.Prefix) (out []netip.Prefix) {
 	return out
 }
 
-// IsPublic says whether an address is one that egress of Public allows: a host of the
-// internet.
-func IsPublic(a netip.Addr) bool {
-	return a.IsValid() && !holds(notPublic4, a) && !holds(notPublic6, a)
+// Prefixes parses prefixes that a program has.
+func Prefixes(texts ...string) (out []netip.Prefix) {
+	for _, t := range texts {
+		out = append(out, netip.MustParsePrefix(t))
+	}
+	return out
 }
 
-// neverLearned are addresses that no name gives a way to: whoever answers for the name
-// could open the host, or what hands out credentials, to a sandbox that is allowed the
-// name. Private addresses are what names of companies lead to.
-var neverLearned = append(prefixes("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3",
-	"::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "fe80::/10", "ff00::/8", "fd00:ec2::/32", "fd20:ce::/32"),
-	nat64(prefixes("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3"))...)
+// Is says whether an address is a host of the internet.
+func Is(a netip.Addr) bool { return a.IsValid() && !Overlaps(netip.PrefixFrom(a, a.BitLen())) }
 
-// holds says whether a prefix has an address.
-func holds(list []netip.Prefix, a netip.Addr) bool {
-	for _, p := range list {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
+// Overlaps says whether a prefix has an address that is none.
+func Overlaps(p netip.Prefix) bool {
+	return slices.ContainsFunc(Not4, p.Overlaps) || slices.ContainsFunc(Not6, p.Overlaps)
+}
+
+// None says whether a prefix has no address that is one.
+func None(p netip.Prefix) bool {
+	return slices.ContainsFunc(slices.Concat(Not4, Not6), func(o netip.Prefix) bool { return o.Bits() <= p.Bits() && o.Contains(p.Addr()) })
 }
