@@ -207,6 +207,11 @@ func setupScript(env *testscript.Env) error {
 	env.Setenv("R", r)
 	env.Setenv("LOG", work+"/log.json")
 	env.Setenv("API", "sandboxctl.dev/v1alpha1")
+	examples, err := filepath.Abs("../../examples/manifests")
+	if err != nil {
+		return err
+	}
+	env.Setenv("EXAMPLES", examples)
 	// How long verbs wait if they are not told, and what scripts wait themselves, in
 	// seconds.
 	env.Setenv("SANDBOXCTL_TIMEOUT", patience(time.Minute).String())
