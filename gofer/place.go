@@ -20,7 +20,7 @@ type Place struct {
 	// Writes says that it may be read: only a mount that can be written is refused.
 	Writes bool `json:"writes,omitempty"`
 	// State says that it is the state directory: a mount that was opened as a named volume
-	// may show the data of one.
+	// may show the data of one, or the names of siblings.
 	State bool `json:"state,omitempty"`
 }
 
@@ -31,13 +31,23 @@ const (
 	VolumeDataDir = "data"
 )
 
+// Directories with the names of siblings in the state directory: sandboxes/NAME/names is
+// what a sandbox on networks is shown.
+const (
+	sandboxesDir = "sandboxes"
+	NamesDir     = "names"
+)
+
 // holdsVolume says whether the place is the state directory and root the data of a named
-// volume in it, or a directory in that. Whatever else is in the state directory, also of the
-// volume, is never shared.
-func (p *Place) holdsVolume(root string) bool {
+// volume in it, or a directory in that, or what a sandbox is shown of names, read-only.
+// Whatever else is in the state directory, also of the volume, is never shared.
+func (p *Place) holdsVolume(root string, readOnly bool) bool {
 	below, in := strings.CutPrefix(root, strings.TrimSuffix(p.Path, "/")+"/")
 	parts := strings.Split(below, "/")
-	return p.State && in && len(parts) >= 3 && parts[0] == VolumesDir && parts[1] != "" && parts[2] == VolumeDataDir
+	if !p.State || !in || len(parts) < 3 || parts[1] == "" {
+		return false
+	}
+	return parts[0] == VolumesDir && parts[2] == VolumeDataDir || readOnly && len(parts) == 3 && parts[0] == sandboxesDir && parts[2] == NamesDir
 }
 
 // Overlaps says how a mount of the tree at root, in the filesystem of a device,
@@ -68,7 +78,7 @@ func (p *Place) Forbids(device, root string, readOnly, volume bool) string {
 	}
 	how := p.Overlaps(device, path.Clean(root))
 	switch {
-	case how != "" && volume && p.holdsVolume(path.Clean(root)):
+	case how != "" && volume && p.holdsVolume(path.Clean(root), readOnly):
 		return ""
 	case how == "":
 		return ""

@@ -6,6 +6,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"slices"
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/operation"
@@ -33,11 +35,22 @@ func (l *Launcher) join(rec *actual.Record, e *desired.Entry, policy *hostpolicy
 }
 
 // giveNames has the root of a sandbox on networks say what it is called, and who answers it.
-func giveNames(rec *actual.Record, sb *desired.Sandbox, st *setup.Setup) {
-	if len(rec.Attachments) > 0 {
-		root := &st.App().Root
-		root.Hosts, root.ResolvConf = bridge.NameFiles(rec, &sb.Spec.Network, root.Hostname)
+// The directory that is returned, nil if there is none, must be open until the processes
+// are started.
+func (l *Launcher) giveNames(rec *actual.Record, sb *desired.Sandbox, st *setup.Setup) (*os.File, error) {
+	if len(rec.Attachments) == 0 {
+		return nil, nil
 	}
+	st.App().Root.ResolvConf = bridge.ResolvConf(rec, &sb.Spec.Network)
+	i := slices.IndexFunc(st.App().Volumes, func(s setup.Source) bool { return s.Names })
+	if i < 0 {
+		return nil, nil
+	}
+	dir, err := l.opts.Networks.ShowNames(rec)
+	if err == nil {
+		st.App().Volumes[i].Dir = dir
+	}
+	return dir, err
 }
 
 // attach makes the links of a sandbox whose processes are on record, and wait at their

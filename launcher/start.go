@@ -60,9 +60,6 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		return err
 	}
 	defer volumes.Close()
-	if err := l.giveHostPaths(ctx, rec.Name, st); err != nil {
-		return err
-	}
 	timeout := l.opts.BootTimeout + min(st.StartTimeout(), policy.HookTime())
 	var img *checkpoint.Image
 	if restore != "" {
@@ -76,9 +73,11 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	}
 	rec.App().Init = st.App().Init
 	// Not before the checkpoint is compared.
-	if err := completeSetup(rec, sb, st, root); err != nil {
+	names, err := l.completeSetup(ctx, rec, sb, st, root)
+	if err != nil {
 		return err
 	}
+	defer names.Close()
 	ctx, cancel := context.WithTimeoutCause(outer, timeout, fmt.Errorf("not started after %s", timeout))
 	defer cancel()
 	// Once the gates open, a reader of the record must assume that the application
@@ -121,10 +120,21 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	return l.recordStart(rec)
 }
 
-// completeSetup adds what this host alone can tell, and this start.
-func completeSetup(rec *actual.Record, sb *desired.Sandbox, st *setup.Setup, root *hostfs.Image) error {
-	giveNames(rec, sb, st)
-	return resolve.ForStart(st, root)
+// completeSetup adds what this host alone can tell, and this start. It returns what giveNames
+// does.
+func (l *Launcher) completeSetup(ctx context.Context, rec *actual.Record, sb *desired.Sandbox, st *setup.Setup, root *hostfs.Image) (*os.File, error) {
+	if err := l.giveHostPaths(ctx, rec.Name, st); err != nil {
+		return nil, err
+	}
+	names, err := l.giveNames(rec, sb, st)
+	if err == nil {
+		err = resolve.ForStart(st, root)
+	}
+	if err != nil {
+		_ = names.Close() // nothing was written by it
+		return nil, err
+	}
+	return names, nil
 }
 
 // giveHostPaths gives directories of the host to the owners that the manifest names.

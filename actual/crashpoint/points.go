@@ -174,6 +174,11 @@ const (
 	// InForcePut writes down which spec.network of a sandbox is about to be in force
 	// (launcher/inforce/inforce.go).
 	InForcePut Point = "in-force-put"
+	// NamesMake makes the directory with the names that a sandbox sees
+	// (launcher/bridge/hosts.go).
+	NamesMake Point = "names-make"
+	// NamesWrite writes the hosts file of a sandbox (launcher/bridge/hosts.go).
+	NamesWrite Point = "names-write"
 	// RulesInstall installs the rules of all networks (launcher/bridge/keeper.go).
 	RulesInstall Point = "rules-install"
 	// FlowsPut writes down by which rules connections were let through

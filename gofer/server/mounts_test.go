@@ -122,6 +122,12 @@ func TestJudgeVolumes(t *testing.T) {
 		"the state itself":        {"/state", "/state", "/m0", "8:1", "it is part of"},
 		"above the state":         {"/", "/", "/m0", "8:1", "it holds"},
 		"another file system":     {data, data, "/m0", "8:2", ""},
+		"names, writable":         {"/state/sandboxes/v/names", "/state/sandboxes/v/names", "/m0", "8:1", "it is part of"},
+		"names of nobody":         {"/state/sandboxes/names", "/state/sandboxes/names", "/m0", "8:1", "it is part of"},
+		"names":                   {"/state/sandboxes/v/names", "/state/sandboxes/v/names", "/m0", "8:1", ""},
+		"a part of names":         {"/state/sandboxes/v/names/a", "/state/sandboxes/v/names/a", "/m0", "8:1", "it is part of"},
+		"names, by a path":        {"", "/state/sandboxes/v/names", "/m0", "8:1", "it is part of"},
+		"names of another one":    {"/state/sandboxes/v/names", "/state/sandboxes/w/names", "/m0", "8:1", "it is part of"},
 		"others in a volume":      {data, data, "/m0", "8:3", "it holds /manifests"},
 		"a volume in another":     {data, data, "/m0", "8:4", "it is part of /manifests"},
 	} {
@@ -134,7 +140,11 @@ func TestJudgeVolumes(t *testing.T) {
 				{Device: "8:4", Path: "/state", Name: "/manifests"},
 			},
 		}
-		err := judgeMounts(strings.NewReader(root+"30 29 "+c.device+" "+c.root+" "+c.at+" rw - ext4 x rw\n"), cfg)
+		mode := "rw"
+		if strings.Contains(name, "names") && !strings.Contains(name, "writable") {
+			mode = "ro"
+		}
+		err := judgeMounts(strings.NewReader(root+"30 29 "+c.device+" "+c.root+" "+c.at+" "+mode+" - ext4 x rw\n"), cfg)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, expected %q", name, err, c.want)
 		}

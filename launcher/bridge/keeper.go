@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -26,6 +27,7 @@ import (
 	"sandboxctl.dev/launcher/inforce"
 	"sandboxctl.dev/launcher/links"
 	"sandboxctl.dev/launcher/loopback6"
+	"sandboxctl.dev/launcher/names"
 	"sandboxctl.dev/launcher/netns"
 )
 
@@ -47,6 +49,7 @@ type Keeper struct {
 	inForce *inforce.Networks
 
 	forward sync.Mutex // of the host's settings
+	files   sync.Mutex // of the hosts files
 
 	// loopback forwards the ports of [::1]; it is Run's, and so is taken, the ports that it
 	// could not have.
@@ -60,6 +63,16 @@ type Keeper struct {
 	wanted map[string]*networks.Network
 	// installed is what the table has; nil if that is not known.
 	installed *firewall.Ruleset
+	// said are the networks that the answerer knows names by.
+	said map[string]*networks.Network
+	// shown is what all hosts files say; nil if that is not known.
+	shown []names.Sandbox
+	// owners are the sandboxes that addresses in hosts files may be said to be of; nil if
+	// that is not known.
+	owners map[netip.Addr]string
+	// renewed is when all hosts files were written, and how long that took.
+	renewed time.Time
+	took    time.Duration
 	// refused are the ports that were told of.
 	refused map[string][]string
 	// gone are the links that were told of.
@@ -81,8 +94,8 @@ func New(store *actual.Store, log *slog.Logger) (*Keeper, error) {
 		promised: map[string][]actual.Attachment{}, gone: map[string]bool{}, loopback: loopback6.New(),
 		answerer: &dns.Server{Upstreams: &dns.Upstreams{}, Learned: table.Learn, Log: log},
 	}
-	k.rules = rounds.Of(k.install)
-	return k, k.sweep()
+	k.rules = rounds.Of(func() error { return errors.Join(k.install(), k.correctNames()) })
+	return k, errors.Join(k.sweep(), k.sweepNames())
 }
 
 // Table is the name of the table of nftables of a state directory: there may be several on
@@ -113,6 +126,7 @@ func (k *Keeper) Attach(_ context.Context, rec *actual.Record, ns *netns.Namespa
 			return err
 		}
 	}
+	k.wake() // for the hosts files of the others
 	return nil
 }
 
@@ -132,9 +146,13 @@ func (k *Keeper) Want(wanted map[string]*networks.Network, recorded map[string]b
 	k.wanted = wanted
 	idle := len(recorded) == 0 && k.installed != nil && len(k.installed.Sandboxes) == 0
 	k.mu.Unlock()
-	if idle {
-		return
+	if !idle {
+		k.wake()
 	}
+}
+
+// wake has Run look again.
+func (k *Keeper) wake() {
 	select {
 	case k.wakes <- struct{}{}:
 	default:
@@ -170,6 +188,7 @@ func (k *Keeper) install() error {
 	k.mu.Lock()
 	k.unrecorded = unrecorded
 	rules, refused := ruleset(records, inForce)
+	k.said = inForce
 	k.answerer.SetDirectory(directory(records, inForce))
 	same := k.installed != nil && reflect.DeepEqual(k.installed, rules)
 	k.mu.Unlock()
@@ -289,6 +308,10 @@ func (k *Keeper) round(look bool) (used bool, err error) {
 	}
 	if err != nil {
 		k.log.Warn("rules of networks not installed or not on record, will retry", "err", err)
+	}
+	if nerr := k.renewNames(look); nerr != nil {
+		k.log.Warn("names of sandboxes not written, will retry", "err", nerr)
+		err = errors.Join(err, nerr)
 	}
 	if look {
 		k.restore()

@@ -5,7 +5,6 @@ package bridge
 import (
 	"net/netip"
 	"slices"
-	"strings"
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired/networks"
@@ -16,13 +15,16 @@ import (
 // same records and manifests as the rules of the firewall. A sandbox is in it before its
 // application is started, which may ask at once.
 func directory(records []*actual.Record, wanted map[string]*networks.Network) *names.Directory {
-	var all []names.Sandbox
+	return names.New(sandboxes(records, wanted))
+}
+
+func sandboxes(records []*actual.Record, wanted map[string]*networks.Network) (all []names.Sandbox) {
 	for _, r := range records {
 		if attached(r) {
 			all = append(all, named(r, networkOf(r, wanted)))
 		}
 	}
-	return names.New(all)
+	return all
 }
 
 // named is a sandbox as others see it.
@@ -54,12 +56,12 @@ func named(r *actual.Record, n *networks.Network) names.Sandbox {
 	return out
 }
 
-// NameFiles are the hosts file and resolv.conf that a sandbox is started with.
-func NameFiles(r *actual.Record, n *networks.Network, hostname string) (hosts, resolvConf string) {
+// ResolvConf is the resolv.conf that a sandbox is started with.
+func ResolvConf(r *actual.Record, n *networks.Network) string {
 	own := named(r, n)
 	search, options := []string(nil), []string(nil)
 	if n.DNS != nil {
 		search, options = n.DNS.Search, n.DNS.Options
 	}
-	return string(names.Hosts(&own, strings.ToLower(hostname))), string(names.ResolvConf(&own, search, options))
+	return string(names.ResolvConf(&own, search, options))
 }

@@ -96,34 +96,31 @@ func addEtc(t *gofer.Tree, s setup.Source) error {
 	} {
 		t.Files = append(t.Files, gofer.File{Path: "etc/" + name, Mode: 0o644, Content: content})
 	}
-	names, err := NetworkFiles(s)
-	t.Files = append(t.Files, names...)
+	names, links, err := NetworkFiles(s)
+	t.Files, t.Links = append(t.Files, names...), append(t.Links, links...)
 	return err
 }
 
 // NetworkFiles are the files that say what a sandbox is called and who answers it:
 // whatever its root is, they are its own.
-func NetworkFiles(s setup.Source) ([]gofer.File, error) {
-	files := []gofer.File{
-		{Path: "etc/hostname", Mode: 0o644, Content: s.Hostname + "\n"},
-		{Path: "etc/hosts", Mode: 0o644, Content: "127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 " + s.Hostname + "\n"},
-		// Where nothing is reachable there is no resolver: a lookup fails at once
-		// instead of waiting for a time-out.
-		{Path: "etc/resolv.conf", Mode: 0o644},
+func NetworkFiles(s setup.Source) (files []gofer.File, links []gofer.Link, err error) {
+	files = []gofer.File{{Path: "etc/hostname", Mode: 0o644, Content: s.Hostname + "\n"}}
+	if s.HostsAt != "" {
+		links = append(links, gofer.Link{Path: "etc/hosts", Target: s.HostsAt})
+	} else {
+		files = append(files, gofer.File{Path: "etc/hosts", Mode: 0o644, Content: "127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 " + s.Hostname + "\n"})
 	}
-	if s.Hosts != "" {
-		files[1].Content, files[2].Content = s.Hosts, s.ResolvConf
-		return files, nil
+	// Where nothing is reachable there is no resolver: a lookup fails at once
+	// instead of waiting for a time-out.
+	conf := gofer.File{Path: "etc/resolv.conf", Mode: 0o644, Content: s.ResolvConf}
+	if s.Resolver != "" {
+		b, err := os.ReadFile(s.Resolver)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, nil, fmt.Errorf("read resolver configuration: %w", err)
+		}
+		conf.Content = string(b)
 	}
-	if s.Resolver == "" {
-		return files, nil
-	}
-	b, err := os.ReadFile(s.Resolver)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("read resolver configuration: %w", err)
-	}
-	files[len(files)-1].Content = string(b)
-	return files, nil
+	return append(files, conf), links, nil
 }
 
 // osRelease is the host's, since its programs are: some of them ask.

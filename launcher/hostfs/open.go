@@ -67,11 +67,12 @@ var refusedFS = map[int64]string{
 
 // OpenSource opens the source, following nothing. One that a policy allows is opened
 // below the path of the policy: who may write there, and swaps a directory for a
-// link or "..", never leads out of it. A named volume is open already.
+// link or "..", never leads out of it. A named volume and the names of siblings are open
+// already.
 func OpenSource(s *setup.Source) (*os.File, error) {
-	if s.Volume != "" {
+	if s.Volume != "" || s.Names {
 		if s.Dir == nil {
-			return nil, fmt.Errorf("the volume %s is not open", s.Volume)
+			return nil, fmt.Errorf("the %s is not open", nameOf(s))
 		}
 		return OpenBeneath(int(s.Dir.Fd()), ".", unix.O_PATH|unix.O_DIRECTORY)
 	}
@@ -103,13 +104,16 @@ type tree struct {
 	field string
 	// file is what it is of, if it is a single file of the host.
 	file *actual.SharedFile
-	// volume says that it is of a named volume, at which of the mounts it is.
+	// volume says that it is of a named volume, or of the names of siblings, at which of the mounts it is.
 	volume bool
 	at     int
 }
 
 // nameOf is what a source is called in messages.
 func nameOf(s *setup.Source) string {
+	if s.Names {
+		return "directory of names"
+	}
 	if s.Volume != "" {
 		return path.Join("volume "+s.Volume, s.SubPath)
 	}
@@ -136,7 +140,7 @@ func detach(s setup.Source) (*tree, error) {
 	if err := refuseKernelFS(src, path); err != nil {
 		return nil, err
 	}
-	t := &tree{isDir: info.IsDir(), readOnly: s.ReadOnly, field: s.Field, volume: s.Volume != ""}
+	t := &tree{isDir: info.IsDir(), readOnly: s.ReadOnly, field: s.Field, volume: s.Volume != "" || s.Names}
 	if t.spot, err = SpotOf(src); err != nil {
 		return nil, err
 	}

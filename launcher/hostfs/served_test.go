@@ -142,6 +142,11 @@ func TestServedVolumes(t *testing.T) {
 		"all volumes":           {setup.Source{Volume: "v", Field: "f"}, "state/volumes", "it is part of WORK/state"},
 		"the records":           {setup.Source{Volume: "v", Field: "f"}, "state/sandboxes", "it is part of WORK/state"},
 		"others in the state":   {setup.Source{Volume: "v", Field: "f"}, "state/sandboxes/v/data", "it is part of WORK/state"},
+		"names":                 {setup.Source{Names: true, ReadOnly: true}, "state/sandboxes/v/names", ""},
+		"names, not open":       {setup.Source{Names: true, ReadOnly: true}, "", "open directory of names: the directory of names is not open"},
+		"names, to write":       {setup.Source{Names: true}, "state/sandboxes/v/names", "it is part of WORK/state"},
+		"a sandbox as names":    {setup.Source{Names: true, ReadOnly: true}, "state/sandboxes/v", "it is part of WORK/state"},
+		"names by their path":   {setup.Source{Path: "WORK/state/sandboxes/v/names", ReadOnly: true, Field: "f"}, "", "it is part of WORK/state"},
 		"the state":             {setup.Source{Volume: "v", Field: "f"}, "state", "it is part of WORK/state"},
 		"what holds the state":  {setup.Source{Volume: "v", Field: "f"}, ".", "it holds WORK/"},
 		"manifests in a volume": {setup.Source{Volume: "m", Field: "f"}, "state/volumes/m/data", "it holds WORK/state/volumes/m/data/manifests"},
@@ -157,7 +162,7 @@ func TestServedVolumes(t *testing.T) {
 				return err
 			}
 			defer store.Close()
-			for _, d := range []string{"state/volumes/v/data/a", "state/volumes/m/data/manifests", "state/sandboxes/v/data", "bound", "allowed/v"} {
+			for _, d := range []string{"state/volumes/v/data/a", "state/volumes/m/data/manifests", "state/sandboxes/v/data", "state/sandboxes/v/names", "bound", "allowed/v"} {
 				err = errors.Join(err, os.MkdirAll(filepath.Join(work, d), 0o755))
 			}
 			for _, d := range []string{"bound", "allowed/v"} {

@@ -3,7 +3,9 @@
 package names
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -135,16 +137,89 @@ func TestHosts(t *testing.T) {
 	d := town()
 	want := `127.0.0.1 localhost
 ::1 localhost ip6-localhost ip6-loopback
-10.0.2.5 web.back.internal web web.back shop
-fd00:2::5 web.back.internal web web.back shop
+10.0.2.5 web.back.internal web web.back shop www a.b
+fd00:2::5 web.back.internal web web.back shop www a.b
 10.0.1.5 web.front.internal web web.front shop
 fd00:1::5 web.front.internal web web.front shop
+10.0.2.6 db.back.internal db db.back database
+fd00:2::6 db.back.internal db db.back database
+10.0.2.7 thief.back.internal thief thief.back own
+fd00:2::7 thief.back.internal thief thief.back own
+10.0.2.8 w-0.back.internal w-0 w-0.back workers
+fd00:2::8 w-0.back.internal w-0 w-0.back workers
+10.0.1.8 w-0.front.internal w-0.front
+fd00:1::8 w-0.front.internal w-0.front
+10.0.1.9 w-1.front.internal w-1 w-1.front
 `
-	if got := string(Hosts(d.sandbox(t, "web"), "shop")); got != want {
+	if got := string(NewFiles(d).Hosts(d.sandbox(t, "web"), "shop")); got != want {
 		t.Errorf("got\n%s\nexpected\n%s", got, want)
 	}
-	if got := string(Hosts(d.sandbox(t, "w-1"), "w-1")); !strings.HasSuffix(got, "\n10.0.1.9 w-1.front.internal w-1 w-1.front\n") {
+	if got := string(NewFiles(d).Hosts(d.sandbox(t, "w-1"), "w-1")); !strings.Contains(got, "\n10.0.1.9 w-1.front.internal w-1 w-1.front workers\n10.0.1.8 w-0") {
 		t.Errorf("IPv4 alone:\n%s", got)
+	}
+	// What is made for one who has joined the same networks is used again, but not for one
+	// who has names of its own, or sees nobody.
+	f := NewFiles(d)
+	first := string(f.Hosts(d.sandbox(t, "db"), "db"))
+	thief := d.sandbox(t, "thief")
+	if got := string(f.Hosts(thief, "thief")); !strings.Contains(got, "10.0.2.6 db.back.internal db db.back database\n") || strings.Count(got, "10.0.2.7 ") != 1 || !strings.Contains(first, "10.0.2.7 thief.back.internal thief thief.back own\n") {
+		t.Errorf("for a second one:\n%s\nfor the first:\n%s", got, first)
+	}
+	thief.Extra = []ExtraHost{{addr("10.9.9.9"), []string{"db", "registry"}}, {netip.Addr{}, []string{"host"}}}
+	if got := string(f.Hosts(thief, "thief")); !strings.Contains(got, "\n10.9.9.9 db registry\n10.0.2.1 host\nfd00:2::1 host\n") || !strings.Contains(got, "\n10.0.2.6 db.back.internal db.back database\n") {
+		t.Errorf("with names of its own:\n%s", got)
+	}
+	if got := string(f.Hosts(d.sandbox(t, "q1"), "q1")); strings.Contains(got, "q2") {
+		t.Errorf("on an isolated network:\n%s", got)
+	}
+}
+
+// Each name of a hosts file leads where the answerer says.
+func TestHostsAgree(t *testing.T) {
+	t.Parallel()
+	d := town()
+	for _, name := range []string{"web", "db", "thief", "w-0", "w-1", "q1"} {
+		c := d.sandbox(t, name)
+		for _, l := range strings.Split(strings.TrimSpace(string(NewFiles(d).Hosts(c, name))), "\n")[2:] {
+			fields := strings.Fields(l)
+			for _, n := range fields[1:] {
+				// Its own name it has on all networks.
+				if f := d.Lookup(c, n); n != name && !slices.Contains(f.Addresses, addr(fields[0])) {
+					t.Errorf("%s: %q, and the answer for %s is %s", name, l, n, text(f.Addresses))
+				}
+			}
+		}
+	}
+}
+
+func TestHostsBound(t *testing.T) {
+	t.Parallel()
+	all := []Sandbox{}
+	for i := range 3000 {
+		a := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
+		all = append(all, Sandbox{Name: fmt.Sprintf("s%d", i), Attachments: []Attachment{{Network: "n", Address4: a}}})
+	}
+	d := New(all)
+	got := NewFiles(d).Hosts(d.sandbox(t, "s2999"), "s2999")
+	if len(got) > MaxHosts || len(got) < MaxHosts-200 || !strings.HasSuffix(string(got), "\n"+cut) || !strings.Contains(string(got), "s2999") {
+		t.Errorf("%d bytes, ending with %q", len(got), got[len(got)-100:])
+	}
+}
+
+func TestMisleads(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		had, now string
+		want     bool
+	}{
+		{"", "10.0.0.1 a\n", false},
+		{"10.0.0.1 a\n" + cut, "10.0.0.2 b\n10.0.0.1 a\n", false},
+		{"10.0.0.1 a\n", "10.0.0.1 b\n", true},
+		{"10.0.0.1 a\n", "", true},
+	} {
+		if got := Misleads([]byte(c.had), []byte(c.now)); got != c.want {
+			t.Errorf("%q, now %q: %t", c.had, c.now, got)
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/hostfs"
 	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/setup"
@@ -61,7 +62,7 @@ func giveUpper(la *Launch, points map[string]bool, d *proc.Donation) (int, error
 // write writes the whole archive.
 func (u *upper) write(app *setup.Container, points map[string]bool) error {
 	if app.Root.Image != nil {
-		files, err := hostfs.NetworkFiles(app.Root)
+		files, links, err := hostfs.NetworkFiles(app.Root)
 		if err != nil {
 			return err
 		}
@@ -70,6 +71,9 @@ func (u *upper) write(app *setup.Container, points map[string]bool) error {
 				return err
 			}
 		}
+		if err := u.links(links); err != nil {
+			return err
+		}
 	}
 	files, links := hostfs.ZoneFiles(app.Root.Zone)
 	for _, f := range files {
@@ -77,10 +81,8 @@ func (u *upper) write(app *setup.Container, points map[string]bool) error {
 			return err
 		}
 	}
-	for _, l := range links {
-		if err := u.put(tar.Header{Typeflag: tar.TypeSymlink, Name: l.Path, Linkname: l.Target, Mode: 0o777}, ""); err != nil {
-			return err
-		}
+	if err := u.links(links); err != nil {
+		return err
 	}
 	if app.Root.Image != nil && app.Overlay == desired.OverlayNone {
 		return u.mountPoints(points)
@@ -119,6 +121,16 @@ func (u *upper) mountPoints(points map[string]bool) error {
 // file adds a file.
 func (u *upper) file(name string, mode uint32, content string) error {
 	return u.put(tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: int64(mode)}, content)
+}
+
+// links adds symbolic links.
+func (u *upper) links(links []gofer.Link) error {
+	for _, l := range links {
+		if err := u.put(tar.Header{Typeflag: tar.TypeSymlink, Name: l.Path, Linkname: l.Target, Mode: 0o777}, ""); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // put adds something in the directory that its name leads to.

@@ -32,7 +32,7 @@ func full(t *testing.T) *Setup {
 	options := MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true, NoATime: true, Single: true, CopyUp: true, Atime: 16, Data: []string{"mode=1777"}}
 	source := Source{
 		Path: "/srv/<a>", Kind: hostpolicy.VolumePath, Field: "spec.volumes[0].hostPath", Allowed: "/srv", Volume: "data", SubPath: "a/b", Owner: &desired.Ownership{UID: new(uint32(4)), GID: new(uint32(5)), Mode: "0750", When: desired.OwnershipFresh}, Host: true, ReadOnly: true, Options: options,
-		Empty: true, InMemory: "conf", Disk: &DiskSource{Volume: "d", Size: 8}, Image: &ImageSource{Ref: "docker.io/library/a:1", Digest: "sha256:aa"}, Hostname: "h", Resolver: "/etc/resolv.conf", Hosts: "127.0.0.1 localhost\n", ResolvConf: "nameserver 10.0.0.1\n", User: &User{UID: 1, GID: 2, Groups: []uint32{3}}, Maps: maps,
+		Empty: true, InMemory: "conf", Disk: &DiskSource{Volume: "d", Size: 8}, Image: &ImageSource{Ref: "docker.io/library/a:1", Digest: "sha256:aa"}, Hostname: "h", Resolver: "/etc/resolv.conf", Names: true, HostsAt: "/dev/sandboxctl/hosts", ResolvConf: "nameserver 10.0.0.1\n", User: &User{UID: 1, GID: 2, Groups: []uint32{3}}, Maps: maps,
 	}
 	st := &Setup{
 		HostNetwork: true, NetNS: "/run/netns/a", Passthrough: true,

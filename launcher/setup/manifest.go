@@ -79,6 +79,9 @@ func FromManifest(sb *desired.Sandbox, policy *hostpolicy.Policy, img *Image, re
 	if err := st.addVolumes(s.Volumes); err != nil {
 		return nil, err
 	}
+	if s.Network.Mode == networks.Bridge {
+		st.showNames()
+	}
 	st.chooseInit(s.Init)
 	return st, nil
 }

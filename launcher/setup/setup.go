@@ -128,6 +128,9 @@ type Source struct {
 	// Empty says that it is an empty file, in the place of a masked one. It is
 	// nowhere on the host.
 	Empty bool `json:"empty,omitempty"`
+	// Names says that it is the directory with the names that the sandbox sees on its
+	// networks. Dir is that directory.
+	Names bool `json:"names,omitempty"`
 	// InMemory is the name of the manifest's volume, if it is a directory with files in
 	// memory. Files are what is in it: they are not written down.
 	InMemory string       `json:"inMemory,omitempty"`
@@ -140,9 +143,10 @@ type Source struct {
 	// directory.
 	Hostname string `json:"hostname,omitempty"`
 	Resolver string `json:"resolver,omitempty"`
-	// Hosts and ResolvConf are these files of a sandbox on networks, in the place of those
-	// that Hostname and Resolver make.
-	Hosts      string      `json:"hosts,omitempty"`
+	// HostsAt is where /etc/hosts of a sandbox on networks leads, which changes while it
+	// runs, and ResolvConf its resolv.conf, in the place of those that Hostname and Resolver
+	// make.
+	HostsAt    string      `json:"hostsAt,omitempty"`
 	ResolvConf string      `json:"resolvConf,omitempty"`
 	User       *User       `json:"user,omitempty"`
 	Maps       *idmap.Maps `json:"idMaps,omitempty"`
