@@ -70,6 +70,8 @@ const (
 	ReasonImageNotNeeded = "ImageNotNeeded"
 	// Its network namespace was made again. It is started again, in the new one.
 	ReasonNetworkReplaced = "NetworkReplaced"
+	// Somebody has removed its link to a network. It is started again, with another one.
+	ReasonLinkRemoved = "LinkRemoved"
 	// A file or document that its manifest refers to is missing or can't be used. It is
 	// started when that is there, and keeps running until then.
 	ReasonInputMissing = "InputMissing"
@@ -159,8 +161,12 @@ const (
 	// `shared: true` in both if that is intended.
 	WarningSharedWrites = "SharedWrites"
 	// Its network namespace was removed, or made again and is not ready; it runs on in the
-	// old one.
+	// old one. Or somebody has removed its link to a network; it is restarted.
 	WarningNetworkGone = "NetworkGone"
+	// A port is not published, since a program of the host or another sandbox has it, or the
+	// sandbox has no address of that family. What the message names is not published; all
+	// else is. It is tried again all the time.
+	WarningPortNotPublished = "PortNotPublished"
 	// What it was started with, a file or a document, is missing or can't be used now. It
 	// keeps what it has, and can't be started again without.
 	WarningInputGone = "InputGone"

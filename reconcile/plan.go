@@ -10,6 +10,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/reconcile/attached"
 	"sandboxctl.dev/reconcile/declared"
 	"sandboxctl.dev/reconcile/namespaces"
 	"sandboxctl.dev/reconcile/needs"
@@ -349,6 +350,8 @@ func (c *computation) running(e *desired.Entry, o *actual.Observed) {
 		reason = actual.ReasonRestartRequested
 	case namespaces.Replaced(c.in.Networks, e, rec):
 		reason = actual.ReasonNetworkReplaced
+	case attached.Gone(c.in.Lacks, rec):
+		reason = actual.ReasonLinkRemoved
 	case c.in.LastGood[rec.Name] == nil && needs.Changed(e, rec, c.in.Files): // or it is left as it is
 		reason, due = actual.ReasonInputChanged, needs.Due(rec, c.in.Now)
 	default:

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/reconcile/attached"
 	"sandboxctl.dev/reconcile/declared"
 	"sandboxctl.dev/reconcile/namespaces"
 	"sandboxctl.dev/reconcile/pulling"
@@ -41,6 +42,8 @@ type Progress struct {
 	PullRetries map[string]pulling.Retry `json:"pullRetries,omitempty"`
 	// VolumeRetries are actions on declared volumes that failed, by name.
 	VolumeRetries map[string]declared.Retry `json:"volumeRetries,omitempty"`
+	// Lacks are what sandboxes lack of their networks, by name.
+	Lacks map[string]attached.Lack `json:"lacks,omitempty"`
 }
 
 // busy says whether an operation on a name is under way.

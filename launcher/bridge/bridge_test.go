@@ -307,6 +307,9 @@ func record(t *testing.T, name string, created int, phase actual.Phase, ports ..
 	}
 }
 
+// free says that the host has none of the ports.
+func free(*networks.Port) string { return "" }
+
 // Rules are of sandboxes that may run, by their manifests of now; who publishes a port first
 // keeps it, and one that can't be published costs nobody anything.
 func TestRuleset(t *testing.T) {
@@ -323,7 +326,7 @@ func TestRuleset(t *testing.T) {
 	r, refused := ruleset(all, map[string]*networks.Network{"changed": {
 		Mode: networks.Bridge, Ports: []networks.Port{{Range: "90-92", HostPort: 9000, Protocol: "UDP"}},
 		Egress: &networks.Reach{Default: networks.Deny, Allow: []string{"host:53", "example.org:443"}},
-	}})
+	}}, free)
 	var names []string
 	for _, s := range r.Sandboxes {
 		names = append(names, s.Name)
@@ -349,7 +352,7 @@ func TestRuleset(t *testing.T) {
 	}
 	// A record whose spec can't be read has no ports, and reaches nobody.
 	all[0].Spec = []byte("{")
-	r, _ = ruleset(all[:1], nil)
+	r, _ = ruleset(all[:1], nil, free)
 	if s := r.Sandboxes[0]; s.Ports != nil || s.Egress.Default != "deny" || s.Ingress.Default != "deny" {
 		t.Errorf("%+v", s)
 	}

@@ -55,12 +55,20 @@ func (k *Keeper) forwardLoopback(ctx context.Context) {
 	if rules == nil {
 		return // what is forwarded stays until it is known
 	}
-	taken := map[loopback6.Port]string{}
-	for p, err := range k.loopback.Set(ctx, loopback(rules)) {
+	wanted, taken := loopback(rules), map[loopback6.Port]string{}
+	for p, err := range k.loopback.Set(ctx, wanted) {
 		taken[p] = err.Error()
 		if k.taken[p] != taken[p] {
 			k.log.Warn("port not published on [::1]", "err", err)
 		}
 	}
 	k.taken = taken
+	forwarded := map[loopback6.Port]bool{}
+	for p := range wanted {
+		forwarded[p] = taken[p] == ""
+	}
+	k.mu.Lock()
+	k.refused6, k.forwarded = refused6(rules, taken), forwarded
+	k.mu.Unlock()
+	k.find()
 }

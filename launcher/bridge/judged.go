@@ -36,22 +36,27 @@ type judged struct {
 	Sandboxes []firewall.Sandbox `json:"sandboxes"`
 }
 
+// knowJudged reads what the program before has written.
+func (k *Keeper) knowJudged(records []*actual.Record) {
+	if k.judged != nil {
+		return
+	}
+	before, err := k.readJudged()
+	if err != nil {
+		k.log.Warn("it is not known by which rules connections of sandboxes began: all of them are ended", "err", err)
+		before = &judged{Version: version}
+		for _, r := range records {
+			// As if each had had one port more: no sandbox has a port 0.
+			before.Sandboxes = append(before.Sandboxes, firewall.Sandbox{Name: r.Name, Attachments: attachments(r), Ports: []firewall.Port{{}}})
+		}
+	}
+	k.judged = before
+}
+
 // judge ends the connections that rules forbid which are installed by now, and those of
 // sandboxes that are gone. It is part of a round of rules. After an error the next round
 // does it again.
 func (k *Keeper) judge(rules *firewall.Ruleset) error {
-	if k.judged == nil {
-		before, err := k.readJudged()
-		if err != nil {
-			k.log.Warn("it is not known by which rules connections of sandboxes began: all of them are ended", "err", err)
-			// As if each had had one port more: no sandbox has a port 0.
-			before = &judged{Version: version}
-			for _, s := range rules.Sandboxes {
-				before.Sandboxes = append(before.Sandboxes, firewall.Sandbox{Name: s.Name, Attachments: s.Attachments, Ports: []firewall.Port{{}}})
-			}
-		}
-		k.judged = before
-	}
 	if len(k.judged.Sandboxes) == 0 && len(rules.Sandboxes) == 0 || reflect.DeepEqual(k.judged.Sandboxes, rules.Sandboxes) {
 		return nil
 	}

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -75,10 +74,18 @@ type Keeper struct {
 	took    time.Duration
 	// refused are the ports that were told of.
 	refused map[string][]string
-	// gone are the links that were told of.
-	gone map[string]bool
 	// unrecorded says why what is in force is not all on record.
 	unrecorded error
+	// refused6 are those of [::1], and forwarded are the ports that this program has there.
+	refused6  map[string][]string
+	forwarded map[loopback6.Port]bool
+	// runs are the sandboxes that rules are of.
+	runs map[string]run
+	// gone are the networks whose links were removed, as was told.
+	gone  map[run][]string
+	lacks map[string]Lack
+
+	lacking chan struct{}
 }
 
 // New returns a keeper. It touches nothing of the host yet, and removes what a killed
@@ -91,7 +98,7 @@ func New(store *actual.Store, log *slog.Logger) (*Keeper, error) {
 	k := &Keeper{
 		store: store, log: log, table: table, wakes: make(chan struct{}, 1),
 		inForce:  inforce.New(store),
-		promised: map[string][]actual.Attachment{}, gone: map[string]bool{}, loopback: loopback6.New(),
+		promised: map[string][]actual.Attachment{}, lacking: make(chan struct{}, 1), loopback: loopback6.New(),
 		answerer: &dns.Server{Upstreams: &dns.Upstreams{}, Learned: table.Learn, Log: log},
 	}
 	k.rules = rounds.Of(func() error { return errors.Join(k.install(), k.correctNames()) })
@@ -180,6 +187,8 @@ func (k *Keeper) install() error {
 	if err != nil {
 		return err
 	}
+	k.knowJudged(records)
+	held := k.held()
 	k.mu.Lock()
 	wanted := k.wanted // replaced, never changed
 	k.mu.Unlock()
@@ -187,8 +196,12 @@ func (k *Keeper) install() error {
 	inForce, unrecorded := k.inForce.Of(records, wanted)
 	k.mu.Lock()
 	k.unrecorded = unrecorded
-	rules, refused := ruleset(records, inForce)
 	k.said = inForce
+	rules, refused := ruleset(records, inForce, held)
+	k.runs = map[string]run{}
+	for _, r := range records {
+		k.runs[r.Name] = runOf(r)
+	}
 	k.answerer.SetDirectory(directory(records, inForce))
 	same := k.installed != nil && reflect.DeepEqual(k.installed, rules)
 	k.mu.Unlock()
@@ -230,6 +243,7 @@ func (k *Keeper) tell(refused map[string][]string) {
 			k.log.Warn("port not published", "sandbox", name, "err", strings.Join(why, "; "))
 		}
 	}
+	k.find()
 }
 
 const (
@@ -355,12 +369,12 @@ func (k *Keeper) restore() {
 		k.log.Warn("links not looked at", "err", err)
 		return
 	}
-	gone := map[string]bool{}
+	gone := map[run][]string{}
 	for _, r := range records {
 		if r.Phase != actual.PhaseRunning {
 			continue // an operation is at work
 		}
-		for _, l := range Links(r) {
+		for i, l := range Links(r) {
 			missing, err := links.Missing(l)
 			if err == nil && len(missing) > 0 {
 				if err = links.Restore(l); err == nil {
@@ -368,8 +382,9 @@ func (k *Keeper) restore() {
 				}
 			}
 			if errors.Is(err, links.ErrGone) {
-				gone[l.Link] = true
-				if k.told(l.Link) {
+				network := r.Attachments[i].Network
+				gone[runOf(r)] = append(gone[runOf(r)], network)
+				if k.told(r, network) {
 					continue
 				}
 			}
@@ -379,12 +394,13 @@ func (k *Keeper) restore() {
 		}
 	}
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.gone = maps.Clone(gone)
+	k.gone = gone
+	k.mu.Unlock()
+	k.find()
 }
 
-func (k *Keeper) told(link string) bool {
+func (k *Keeper) told(r *actual.Record, network string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.gone[link]
+	return slices.Contains(k.gone[runOf(r)], network)
 }

@@ -23,8 +23,9 @@ func attached(r *actual.Record) bool { return len(r.Attachments) > 0 && r.Phase 
 
 // ruleset is what the firewall is to have: of the records that may run, and of what
 // manifests say of them now, or said when they were started if there is no manifest.
-// Refused are published ports that can't be, by sandbox.
-func ruleset(records []*actual.Record, wanted map[string]*networks.Network) (_ *firewall.Ruleset, refused map[string][]string) {
+// Refused are published ports that can't be, by sandbox; held says of one why a program of
+// the host keeps it from that.
+func ruleset(records []*actual.Record, wanted map[string]*networks.Network, held func(*networks.Port) string) (_ *firewall.Ruleset, refused map[string][]string) {
 	running := slices.DeleteFunc(slices.Clone(records), func(r *actual.Record) bool { return !attached(r) })
 	// Who was first keeps a port.
 	slices.SortFunc(running, func(a, b *actual.Record) int {
@@ -50,6 +51,10 @@ func ruleset(records []*actual.Record, wanted map[string]*networks.Network) (_ *
 				}
 				if !reachable(r, p.Addr()) {
 					refused[r.Name] = append(refused[r.Name], fmt.Sprintf("port %s can't be published: the sandbox has no address of that family", p.Describe()))
+					continue
+				}
+				if why := held(p); why != "" {
+					refused[r.Name] = append(refused[r.Name], why)
 					continue
 				}
 				published = append(published, publisher{p, r.Name})

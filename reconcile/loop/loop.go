@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"reflect"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
+	"sandboxctl.dev/reconcile/attached"
 	"sandboxctl.dev/reconcile/declared"
 	"sandboxctl.dev/reconcile/pulling"
 )
@@ -56,6 +58,8 @@ type Options struct {
 	Requests Requests
 	// LastExit is the last exit on record of a name, if set; nil if there is none.
 	LastExit func(name string) *actual.Exit
+	// Lacks are what sandboxes lack of their networks, if set; nobody changes the map.
+	Lacks func() map[string]attached.Lack
 	// Publish tells other programs what the loop does and waits for, if set.
 	Publish func(reconcile.Progress) error
 	Events  Events
@@ -322,6 +326,11 @@ func (l *Loop) Unfinished() []string { return slices.Sorted(maps.Keys(l.jobs)) }
 // look makes the input of a pass, and its plan.
 func (l *Loop) look(ctx context.Context) (reconcile.Input, reconcile.Plan, error) {
 	l.pass++
+	if l.opts.Lacks != nil {
+		if now := l.opts.Lacks(); len(now)+len(l.progress.Lacks) > 0 && !reflect.DeepEqual(now, l.progress.Lacks) {
+			l.progress.Lacks, l.news = now, true
+		}
+	}
 	in, err := l.opts.View.Gather(ctx, l.progress, nil)
 	if err != nil {
 		return reconcile.Input{}, reconcile.Plan{}, err

@@ -32,6 +32,7 @@ import (
 	"sandboxctl.dev/launcher/rootimage"
 	"sandboxctl.dev/launcher/volume"
 	"sandboxctl.dev/reconcile"
+	"sandboxctl.dev/reconcile/attached"
 	"sandboxctl.dev/reconcile/loop"
 	"sandboxctl.dev/reconcile/needs"
 	"sandboxctl.dev/reconcile/view"
@@ -206,7 +207,15 @@ func newDaemon(h *world.Host, version string, f *flags, store *actual.Store, opt
 			return rec.App().LastExit
 		},
 		Workers: f.workers, Resync: f.resync, Rest: 25 * time.Millisecond, Log: d.log,
-		Wakes: []<-chan struct{}{d.dir.Changes(), d.observer.Exits(), d.inputs.Changes()},
+		Wakes: []<-chan struct{}{d.dir.Changes(), d.observer.Exits(), d.inputs.Changes(), d.networks.Changes()},
+		Lacks: func() map[string]attached.Lack {
+			found := d.networks.Lacks()
+			out := make(map[string]attached.Lack, len(found))
+			for name, lack := range found {
+				out[name] = attached.Lack(lack)
+			}
+			return out
+		},
 		OnPass: func(in reconcile.Input, _ reconcile.Plan) {
 			d.inputs.Want(ofHost(in.Files))
 			d.networks.Want(networksOf(&in))

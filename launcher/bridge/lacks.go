@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bridge
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired/networks"
+	"sandboxctl.dev/launcher/firewall"
+	"sandboxctl.dev/launcher/loopback6"
+)
+
+// Lack is what one run of a sandbox lacks of its networks.
+type Lack struct {
+	UID     string
+	Attempt int64
+	// Gone are the networks that it has no link to any more.
+	Gone []string
+	// Refused says of ports why they are not published.
+	Refused []string
+}
+
+// Lacks are what sandboxes lack, by name.
+func (k *Keeper) Lacks() map[string]Lack {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.lacks
+}
+
+// Changes says that Lacks has others.
+func (k *Keeper) Changes() <-chan struct{} { return k.lacking }
+
+// find sets the lacks, of what rounds and looks have found. What is on a map is not changed
+// any more.
+func (k *Keeper) find() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := map[string]Lack{}
+	for name, run := range k.runs {
+		l := Lack{UID: run.uid, Attempt: run.attempt, Gone: k.gone[run], Refused: slices.Concat(k.refused[name], k.refused6[name])}
+		if len(l.Gone)+len(l.Refused) > 0 {
+			now[name] = l
+		}
+	}
+	if reflect.DeepEqual(k.lacks, now) || len(k.lacks)+len(now) == 0 {
+		return
+	}
+	k.lacks = now
+	select {
+	case k.lacking <- struct{}{}:
+	default:
+	}
+}
+
+// run is one run of a sandbox.
+type run struct {
+	uid     string
+	attempt int64
+}
+
+func runOf(r *actual.Record) run { return run{r.UID, r.Attempt} }
+
+// spot is a port of the host.
+type spot struct {
+	protocol string
+	at       netip.Addr // not valid for all
+	port     uint16
+}
+
+// spots are those of all ports of rules.
+func spots(all []firewall.Sandbox) map[spot]bool {
+	out := map[spot]bool{}
+	for i := range all {
+		for _, p := range all[i].Ports {
+			for n := range uint16(p.Count) {
+				out[spot{p.Protocol, p.HostIP, p.HostPort + n}] = true
+			}
+		}
+	}
+	return out
+}
+
+// held finds out which ports programs of the host have. Rules would take these away from
+// them: who looks for the host's own service would get the sandbox. What is published stays,
+// as long as the sandbox runs: a program that comes later has come second.
+func (k *Keeper) held() func(p *networks.Port) string {
+	var published map[spot]bool
+	if k.judged != nil {
+		published = spots(k.judged.Sandboxes)
+	}
+	k.mu.Lock()
+	ours := k.forwarded
+	k.mu.Unlock()
+	return func(p *networks.Port) string {
+		_, count := p.First()
+		for n := range uint16(count) {
+			s := spot{strings.ToLower(p.Protocol), p.Addr(), p.HostPort + n}
+			if !published[s] && s.held(ours[loopback6.Port{Protocol: s.protocol, Port: s.port}]) {
+				return fmt.Sprintf("port %s is not published: a program of the host has port %d; it is published within %s of its end", p.Describe(), s.port, lookEvery)
+			}
+		}
+		return ""
+	}
+}
+
+// held says whether a socket has the port. ours says that at [::1] it is this program's.
+func (s spot) held(ours bool) bool {
+	var at []unix.Sockaddr
+	if !s.at.IsValid() || s.at.Is4() {
+		a := &unix.SockaddrInet4{Port: int(s.port)}
+		if s.at.IsValid() {
+			a.Addr = s.at.As4()
+		}
+		at = append(at, a)
+	}
+	if (!s.at.IsValid() || s.at.Is6()) && !ours {
+		a := &unix.SockaddrInet6{Port: int(s.port)}
+		if s.at.IsValid() {
+			a.Addr = s.at.As16()
+		}
+		at = append(at, a)
+	}
+	return slices.ContainsFunc(at, func(a unix.Sockaddr) bool { return errors.Is(tryBind(s.protocol, a), unix.EADDRINUSE) })
+}
+
+// tryBind has a socket have an address for a moment. It listens to nobody.
+func tryBind(protocol string, at unix.Sockaddr) error {
+	family, kind := unix.AF_INET, unix.SOCK_STREAM
+	if _, six := at.(*unix.SockaddrInet6); six {
+		family = unix.AF_INET6
+	}
+	if protocol == "udp" {
+		kind = unix.SOCK_DGRAM
+	}
+	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("socket: %w", err)
+	}
+	defer unix.Close(fd)
+	if family == unix.AF_INET6 {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+	}
+	if err == nil && protocol == "tcp" {
+		// As servers do: connections that have ended keep nobody from it.
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	}
+	if err == nil {
+		err = unix.Bind(fd, at)
+	}
+	return err
+}
+
+// refused6 are the ports that could not be had at [::1], by sandbox.
+func refused6(rules *firewall.Ruleset, taken map[loopback6.Port]string) map[string][]string {
+	out := map[string][]string{}
+	for i := range rules.Sandboxes {
+		s := &rules.Sandboxes[i]
+		for p := range loopback(&firewall.Ruleset{Sandboxes: []firewall.Sandbox{*s}}) {
+			if why := taken[p]; why != "" {
+				out[s.Name] = append(out[s.Name], why)
+			}
+		}
+		slices.Sort(out[s.Name])
+	}
+	maps.DeleteFunc(out, func(_ string, why []string) bool { return len(why) == 0 })
+	return out
+}

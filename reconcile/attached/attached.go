@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package attached tells what running sandboxes lack of the networks that they have joined,
+// mode bridge: links that somebody has removed, and ports that can't be published. The
+// daemon finds it out, which keeps links and rules; here is what it means. Pure.
+package attached
+
+import (
+	"strings"
+
+	"sandboxctl.dev/actual"
+)
+
+// Lack is what one run of a sandbox lacks.
+type Lack struct {
+	UID     string `json:"uid"`
+	Attempt int64  `json:"attempt"`
+	// Gone are the networks that it has no link to any more.
+	Gone []string `json:"gone,omitempty"`
+	// Refused says of ports why they are not published.
+	Refused []string `json:"refused,omitempty"`
+}
+
+// of is what a record lacks, nothing if it is of another run.
+func of(found map[string]Lack, rec *actual.Record) Lack {
+	l := found[rec.Name]
+	if rec.Phase != actual.PhaseRunning || l.UID != rec.UID || l.Attempt != rec.Attempt {
+		return Lack{}
+	}
+	return l
+}
+
+// Gone says whether a running sandbox has lost a link. The kernel can't give it another
+// one: the sentry's packet socket is one of the interface that is gone.
+func Gone(found map[string]Lack, rec *actual.Record) bool { return len(of(found, rec).Gone) > 0 }
+
+// Warn adds to the warnings of a running sandbox.
+func Warn(warnings []actual.Warning, found map[string]Lack, rec *actual.Record) []actual.Warning {
+	l := of(found, rec)
+	out := warnings[:len(warnings):len(warnings)]
+	if len(l.Gone) > 0 {
+		out = append(out, actual.Warning{Reason: actual.WarningNetworkGone, Message: "its link to " + strings.Join(l.Gone, ", ") + " was removed; it is restarted, which gives it another one"})
+	}
+	if len(l.Refused) > 0 {
+		out = append(out, actual.Warning{Reason: actual.WarningPortNotPublished, Message: strings.Join(l.Refused, "; ")})
+	}
+	return out
+}
