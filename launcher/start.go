@@ -106,7 +106,7 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	rec.StartReaches(actual.StartRoot, time.Now())
 	if err := l.startApp(ctx, rec, st, b.control, img); err != nil {
 		if img == nil {
-			err = sentry.ExplainCommand(err, func(p string) []byte { return resolve.Peek(st, root, p, sentry.MaxInterpreterLine) })
+			err = resolve.Lasting(sentry.ExplainCommand(err, func(p string) []byte { return resolve.Peek(st, root, p, sentry.MaxInterpreterLine) }), &sb.Spec)
 		}
 		return st.Conceal(l.explain(ctx, err, rec, st))
 	}

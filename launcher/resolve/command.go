@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/dirfd"
+	"sandboxctl.dev/actual/operation"
+	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/hostfs"
 )
 
@@ -54,6 +56,27 @@ func checkCommand(cfg *specs.Spec, root string) error {
 		break
 	}
 	return fmt.Errorf("exec: %q: executable file not found in $PATH", name)
+}
+
+// Lasting makes an error of a command permanent that stays until the manifest, the image or a
+// file that restarts the sandbox changes: the image has a digest, so its programs are the same
+// at each try. Programs of any other root, or of a volume of the host, may be put right there.
+func Lasting(err error, s *desired.Spec) error {
+	if !operation.PreconditionFailed(err) || s.Root.Image == nil {
+		return err
+	}
+	for i := range s.Volumes {
+		if v := &s.Volumes[i]; v.HostPath != "" || v.Volume != nil {
+			return err
+		}
+	}
+	for _, ref := range s.FileRefs() {
+		// A change of another one starts no sandbox that has stopped.
+		if ref.OnChange != desired.OnChangeRestart {
+			return err
+		}
+	}
+	return operation.Permanentf("%w", err)
 }
 
 // leavesPrograms says of a mount that it is one of those that every container

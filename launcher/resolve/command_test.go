@@ -3,6 +3,7 @@
 package resolve
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"sandboxctl.dev/actual/operation"
+	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/setup"
 )
 
@@ -100,6 +103,44 @@ func TestMakeMountPoints(t *testing.T) {
 	if err := makeMountPoints(st); err == nil {
 		if _, err := os.Lstat(filepath.Join(host, "escape")); err == nil {
 			t.Error("a link led out of the root")
+		}
+	}
+}
+
+// A command that can't be executed is tried again only where somebody could put it right
+// without the daemon seeing that.
+func TestLasting(t *testing.T) {
+	t.Parallel()
+	image := desired.Root{Image: &desired.ImageRoot{Ref: "app:1"}}
+	volume := func(v desired.Volume) desired.Spec {
+		return desired.Spec{Root: image, Volumes: []desired.Volume{v}}
+	}
+	of := func(onChange string) desired.Spec {
+		return volume(desired.Volume{Config: &desired.FileSet{Files: map[string]string{"run": "/srv/run"}, OnChange: onChange}})
+	}
+	broken := operation.Precondition(errors.New("command not found"))
+	for name, c := range map[string]struct {
+		spec desired.Spec
+		err  error
+		want bool
+	}{
+		"an image":                   {desired.Spec{Root: image}, broken, true},
+		"what may come right":        {desired.Spec{Root: image}, errors.New("input/output error"), false},
+		"a directory":                {desired.Spec{Root: desired.Root{Dir: "/srv/root"}}, broken, false},
+		"the host":                   {desired.Spec{Root: desired.Root{Host: &desired.HostRoot{}}}, broken, false},
+		"a bundle":                   {desired.Spec{Root: desired.Root{Bundle: "/srv/b"}}, broken, false},
+		"a path of the host":         {volume(desired.Volume{HostPath: "/srv/tools"}), broken, false},
+		"a named volume":             {volume(desired.Volume{Volume: &desired.NamedVolume{Name: "tools"}}), broken, false},
+		"an empty directory":         {volume(desired.Volume{EmptyDir: &desired.EmptyDir{}}), broken, true},
+		"text of the manifest":       {volume(desired.Volume{Config: &desired.FileSet{Data: map[string]string{"a": "x"}}}), broken, true},
+		"a file that restarts it":    {of(desired.OnChangeRestart), broken, true},
+		"a file that is ignored":     {of(desired.OnChangeIgnore), broken, false},
+		"a file that sends a signal": {of(desired.OnChangeSignal), broken, false},
+		"a variable that is ignored": {desired.Spec{Root: image, EnvFrom: []desired.EnvFrom{{File: "/srv/env", OnChange: desired.OnChangeIgnore}}}, broken, false},
+	} {
+		err := Lasting(c.err, &c.spec)
+		if operation.Permanent(err) != c.want || !errors.Is(err, c.err) || operation.PreconditionFailed(err) != operation.PreconditionFailed(c.err) {
+			t.Errorf("%s: permanent is %v, %v", name, !c.want, err)
 		}
 	}
 }
