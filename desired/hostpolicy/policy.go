@@ -111,6 +111,7 @@ var schema = desired.SchemaOf(yamldoc.Schema{
 		"images":       `[docker.io/library, ghcr.io]`,
 		"addresses":    `[127.0.0.1]`,
 		"pool":         `[10.208.0.0/12]`,
+		"deny":         `[private]`,
 		"capabilities": `[NET_ADMIN]`,
 		"platforms":    `[systrap]`,
 		"fileAccess":   `[proxy]`,

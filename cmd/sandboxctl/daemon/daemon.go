@@ -208,14 +208,7 @@ func newDaemon(h *world.Host, version string, f *flags, store *actual.Store, opt
 		},
 		Workers: f.workers, Resync: f.resync, Rest: 25 * time.Millisecond, Log: d.log,
 		Wakes: []<-chan struct{}{d.dir.Changes(), d.observer.Exits(), d.inputs.Changes(), d.networks.Changes()},
-		Lacks: func() map[string]attached.Lack {
-			found := d.networks.Lacks()
-			out := make(map[string]attached.Lack, len(found))
-			for name, lack := range found {
-				out[name] = attached.Lack(lack)
-			}
-			return out
-		},
+		Lacks: d.lacks,
 		OnPass: func(in reconcile.Input, _ reconcile.Plan) {
 			d.inputs.Want(ofHost(in.Files))
 			d.networks.Want(networksOf(&in))
@@ -230,6 +223,16 @@ func newDaemon(h *world.Host, version string, f *flags, store *actual.Store, opt
 		Removals: d.info.Removals,
 	})
 	return d, nil
+}
+
+// lacks is what sandboxes do not have of their networks.
+func (d *daemon) lacks() map[string]attached.Lack {
+	found := d.networks.Lacks()
+	out := make(map[string]attached.Lack, len(found))
+	for name, lack := range found {
+		out[name] = attached.Lack(lack)
+	}
+	return out
 }
 
 // hostKey is the key of this host for documents: that of the last daemon, or a new one.
