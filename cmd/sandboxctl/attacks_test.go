@@ -251,7 +251,7 @@ func (l *attackList) privileges() {
 		l.spec("capability "+c, "spec.capabilities.add[0]", "capabilities: {add: ['"+c+"']}")
 	}
 	for want, lines := range map[string][]string{
-		"spec.network.mode":  {"network: {mode: host}", "network: {mode: bridge}", "network: {mode: container}", "network: {mode: HOST}"},
+		"spec.network.mode":  {"network: {mode: host}", "network: {mode: bridged}", "network: {mode: container}", "network: {mode: HOST}"},
 		"spec.network.netns": {"network: {mode: netns}", "network: {mode: netns, netns: ''}", "network: {mode: netns, netns: default}", "network: {mode: netns, netns: '-rf'}", "network: {netns: shop}"},
 		"spec.network.ports": {"network: {ports: [{hostPort: 22, containerPort: 22}]}", "network: {ports: [{hostPort: 65536, containerPort: 1}]}", "network: {ports: [{hostPort: -1, containerPort: 1}]}"},
 		"spec.network.dns":   {"network: {dns: {nameservers: [8.8.8.8]}}"},

@@ -277,7 +277,7 @@ var absorbed = []struct {
 	{"openat2", "/rootfs(/.*)?$", 0},
 	// What is known of an image that can't be opened is looked at again in the next pass;
 	// what lasts fails the start, which tells.
-	{"openat2", "/s/images/[0-9a-f]+\\.json$", 0},
+	{"openat2", "/s/images/[0-9a-f]+\\.(json|erofs)$", 0},
 	// What pulls have left that were killed is removed by the next pull; "image prune" tells.
 	{"openat|getdents64", "/s/images(/(refs|pulls))?$", 0},
 	// The kernel may take a pull later than it should.
