@@ -6,6 +6,7 @@
 package attached
 
 import (
+	"slices"
 	"strings"
 
 	"sandboxctl.dev/actual"
@@ -37,7 +38,7 @@ func Gone(found map[string]Lack, rec *actual.Record) bool { return len(of(found,
 // Warn adds to the warnings of a running sandbox.
 func Warn(warnings []actual.Warning, found map[string]Lack, rec *actual.Record) []actual.Warning {
 	l := of(found, rec)
-	out := warnings[:len(warnings):len(warnings)]
+	out := slices.Clip(warnings)
 	if len(l.Gone) > 0 {
 		out = append(out, actual.Warning{Reason: actual.WarningNetworkGone, Message: "its link to " + strings.Join(l.Gone, ", ") + " was removed; it is restarted, which gives it another one"})
 	}
