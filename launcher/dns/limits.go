@@ -13,7 +13,8 @@ import (
 // socket, each connection a goroutine.
 const (
 	flyingEach = 64  // questions under way to servers, of one sandbox
-	flyingAll  = 512 // of all
+	flyingAll  = 512 // of all, but for those of sandboxes that have few
+	reserved   = 4   // so many of one sandbox are few: others can't take them from it
 	connsEach  = 8   // connections by TCP, of one sandbox
 	connsAll   = 256 // of all
 	// sameEach is how often one sandbox may have one question under way. A server that
@@ -73,7 +74,7 @@ func (l *limits) fly(c *client, q *query) (done func(), ok bool) {
 	copy(key.Name.Data[:], q.name)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.flying >= flyingAll || c.flying >= flyingEach || c.same[key] >= sameEach {
+	if l.flying >= flyingAll && c.flying >= reserved || c.flying >= flyingEach || c.same[key] >= sameEach {
 		return nil, false
 	}
 	l.flying++
@@ -94,7 +95,7 @@ func (l *limits) fly(c *client, q *query) (done func(), ok bool) {
 func (l *limits) connect(c *client) (done func(), ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.conns >= connsAll || c.conns >= connsEach {
+	if l.conns >= connsAll && c.conns > 0 || c.conns >= connsEach {
 		return nil, false
 	}
 	l.conns++

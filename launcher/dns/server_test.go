@@ -641,3 +641,26 @@ func BenchmarkServe(b *testing.B) {
 		})
 	}
 }
+
+// Sandboxes that have much under way can't take the last from those that have little.
+func TestReserved(t *testing.T) {
+	t.Parallel()
+	var l limits
+	ask := func(who string, i int) bool {
+		q, _ := parse(pack(t, fmt.Sprintf("n%d.", i), dnsmessage.TypeA, 0), false)
+		_, ok := l.fly(l.of(who), q)
+		return ok
+	}
+	for who := range flyingAll / flyingEach {
+		for i := range flyingEach {
+			if !ask(fmt.Sprint("greedy", who), i) {
+				t.Fatalf("question %d of %d was refused", i, who)
+			}
+		}
+	}
+	for i := range reserved + 1 {
+		if got := ask("modest", i); got != (i < reserved) {
+			t.Errorf("question %d of one that has little: %t", i, got)
+		}
+	}
+}
