@@ -79,12 +79,13 @@ func TestNetworkHash(t *testing.T) {
 func TestNetworkProblems(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		"{ports: [{hostPort: 80}]}":                                                                              "f.yaml:7:21: spec.network.ports[0]: expected containerPort, a port from 1 to 65535, or range",
-		"{ports: [{containerPort: 0}]}":                                                                          "spec.network.ports[0]: expected containerPort",
-		"{ports: [{containerPort: 65536}]}":                                                                      "spec.network.ports[0].containerPort: expected a whole number from 0 to 65535, got 65536",
-		"{ports: [{containerPort: 80, range: 1-2}]}":                                                             "ports[0].range: expected containerPort or range, got both",
-		"{ports: [{range: 6010-6000}]}":                                                                          `ports[0].range: expected two ports such as 6000-6010, the lower one first, got "6010-6000"`,
-		"{ports: [{range: 1-2000, hostPort: 1}]}":                                                                "ports[0].range: expected at most 1000 ports, got 2000",
+		"{ports: [{hostPort: 80}]}":                  "f.yaml:7:21: spec.network.ports[0]: expected containerPort, a port from 1 to 65535, or range",
+		"{ports: [{containerPort: 0}]}":              "spec.network.ports[0]: expected containerPort",
+		"{ports: [{containerPort: 65536}]}":          "spec.network.ports[0].containerPort: expected a whole number from 0 to 65535, got 65536",
+		"{ports: [{containerPort: 80, range: 1-2}]}": "ports[0].range: expected containerPort or range, got both",
+		"{ports: [{range: 6010-6000}]}":              `ports[0].range: expected two ports such as 6000-6010, the lower one first, got "6010-6000"`,
+		"{ports: [{range: 1-2000, hostPort: 1}]}":    "ports[0].range: expected at most 1000 ports, got 2000",
+		"{ports: [{range: 1-600, hostPort: 2000}, {range: 1-600, hostPort: 3000, protocol: UDP}]}":               "ports[1].hostPort: expected at most 1000 ports of the host in all, got 1200 up to here",
 		"{ports: [{range: 1-100, hostPort: 65500}]}":                                                             "ports[0].hostPort: 100 ports from 65500 on end at 65599",
 		"{ports: [{containerPort: 80, protocol: SCTP}]}":                                                         `ports[0].protocol: expected one of TCP, UDP, got "SCTP"`,
 		"{ports: [{containerPort: 80, hostIP: 127.0.0.1}]}":                                                      "ports[0].hostIP: is for ports with a hostPort",

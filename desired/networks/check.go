@@ -18,6 +18,7 @@ const (
 	maxAliases    = 16
 	maxPorts      = 100
 	maxRange      = 1000
+	maxPublished  = 1000 // ports of the host, of one manifest
 	maxRules      = 200
 	maxServers    = 3 // as C libraries read
 	maxSearch     = 32
@@ -146,10 +147,16 @@ func (c check) ports(at string, n *Network) {
 	if !c.atMost(at, len(n.Ports), maxPorts) {
 		return
 	}
+	published := 0
 	for i := range n.Ports {
 		p, field := &n.Ports[i], fmt.Sprintf("%s[%d]", at, i)
 		if !c.port(field, p) {
 			continue
+		}
+		if _, count := p.First(); p.HostPort != 0 {
+			if published += count; published > maxPublished && published-count <= maxPublished {
+				c.add(field+".hostPort", "expected at most %d ports of the host in all, got %d up to here", maxPublished, published)
+			}
 		}
 		if p.HostPort != 0 && n.Mode != Bridge {
 			c.add(field+".hostPort", "is for network.mode bridge only, which is %s", n.Mode)
