@@ -89,6 +89,6 @@ func (u *datagrams) endAll() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, c := range u.clients {
-		_ = c.SetReadDeadline(past)
+		_ = c.Close() // a deadline would be moved by what the sandbox says meanwhile
 	}
 }
