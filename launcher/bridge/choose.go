@@ -46,6 +46,11 @@ func (k *Keeper) Choose(rec *actual.Record, w *Wanted) (done func(), err error) 
 	}
 	had := rec.Attachments
 	rec.Attachments = nil
+	defer func() {
+		if err != nil {
+			rec.Attachments = had // it keeps its addresses over a start that fails
+		}
+	}()
 	if len(w.Network.Join) > links.MaxLinks {
 		return done, operation.Permanentf("spec.network.join names %d networks, at most %d are possible", len(w.Network.Join), links.MaxLinks)
 	}
@@ -96,6 +101,12 @@ func (k *Keeper) look(rec *actual.Record) (*choice, error) {
 	c.taken.Prefixes = append(c.taken.Prefixes, host.Routes...)
 	for _, r := range list.Records {
 		if r.Name != rec.Name {
+			c.has(r.Attachments)
+		}
+	}
+	// One that can't be read may be put back by its copy, with its addresses.
+	for i := range list.Quarantined {
+		if r, err := k.store.Copy(list.Quarantined[i].Name); err == nil && r != nil && r.Name != rec.Name {
 			c.has(r.Attachments)
 		}
 	}
