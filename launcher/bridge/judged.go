@@ -34,6 +34,8 @@ const maxJudged = 64 << 20
 type judged struct {
 	Version   int                `json:"version"`
 	Sandboxes []firewall.Sandbox `json:"sandboxes"`
+	// Closed are links that were closed.
+	Closed []string `json:"closed,omitempty"`
 }
 
 // knowJudged reads what the program before has written.
@@ -53,11 +55,48 @@ func (k *Keeper) knowJudged(records []*actual.Record) {
 	k.judged = before
 }
 
+// foresee puts rules that are about to be installed beside those of before: connections
+// may begin by them although judge never comes, since the program is killed, or the rules
+// are gone again when it does. What is not on record may only become stricter.
+func (k *Keeper) foresee(rules *firewall.Ruleset) error {
+	next := &judged{Version: version, Sandboxes: slices.Clone(k.judged.Sandboxes), Closed: k.judged.Closed}
+	by := map[string][]*firewall.Sandbox{}
+	for i := range k.judged.Sandboxes {
+		s := &k.judged.Sandboxes[i]
+		by[s.Name] = append(by[s.Name], s)
+	}
+	for i := range rules.Sandboxes {
+		s := &rules.Sandboxes[i]
+		if !slices.ContainsFunc(by[s.Name], func(o *firewall.Sandbox) bool { return reflect.DeepEqual(o, s) }) {
+			next.Sandboxes = append(next.Sandboxes, *s)
+		}
+	}
+	if len(next.Sandboxes) == len(k.judged.Sandboxes) {
+		return nil
+	}
+	if err := k.writeJudged(next); err != nil && len(forbidden(rules.Sandboxes, k.judged.Sandboxes)) > 0 {
+		return err
+	}
+	k.judged = next
+	return nil
+}
+
+// end judges, and has the next round do it again after an error: no other sandbox waits for
+// connections that can't be ended.
+func (k *Keeper) end(rules *firewall.Ruleset) {
+	if err := k.judge(rules); err != nil {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.unrecorded = errors.Join(k.unrecorded, err)
+	}
+}
+
 // judge ends the connections that rules forbid which are installed by now, and those of
 // sandboxes that are gone. It is part of a round of rules. After an error the next round
 // does it again.
 func (k *Keeper) judge(rules *firewall.Ruleset) error {
-	if len(k.judged.Sandboxes) == 0 && len(rules.Sandboxes) == 0 || reflect.DeepEqual(k.judged.Sandboxes, rules.Sandboxes) {
+	if slices.Equal(k.judged.Closed, rules.Closed) &&
+		(len(k.judged.Sandboxes) == 0 && len(rules.Sandboxes) == 0 || reflect.DeepEqual(k.judged.Sandboxes, rules.Sandboxes)) {
 		return nil
 	}
 	if addrs := forbidden(k.judged.Sandboxes, rules.Sandboxes); len(addrs) > 0 {
@@ -69,7 +108,7 @@ func (k *Keeper) judge(rules *firewall.Ruleset) error {
 			k.log.Info("connections of sandboxes ended: rules became stricter, or a sandbox is gone", "connections", n)
 		}
 	}
-	now := &judged{Version: version, Sandboxes: rules.Sandboxes}
+	now := &judged{Version: version, Sandboxes: rules.Sandboxes, Closed: rules.Closed}
 	if err := k.writeJudged(now); err != nil {
 		return err
 	}

@@ -44,6 +44,8 @@ type Keeper struct {
 	// judged are the rules that connections were let through by, of the rounds alone; nil
 	// until the first one.
 	judged *judged
+	// unknown are closed links, and since when they are; zero if that was told.
+	unknown map[string]time.Time
 	// inForce is for the round that runs.
 	inForce *inforce.Networks
 
@@ -151,7 +153,7 @@ func (k *Keeper) Want(wanted map[string]*networks.Network, recorded map[string]b
 		}
 	}
 	k.wanted = wanted
-	idle := len(recorded) == 0 && k.installed != nil && len(k.installed.Sandboxes) == 0
+	idle := len(recorded) == 0 && k.installed != nil && len(k.installed.Sandboxes) == 0 && len(k.installed.Closed) == 0
 	k.mu.Unlock()
 	if !idle {
 		k.wake()
@@ -194,10 +196,13 @@ func (k *Keeper) install() error {
 	k.mu.Unlock()
 	// On record before it is in force, or the next daemon could bring back what was taken away.
 	inForce, unrecorded := k.inForce.Of(records, wanted)
+	rules, refused := ruleset(records, inForce, held)
+	if rules.Closed, err = k.closed(rules); err != nil {
+		return err
+	}
 	k.mu.Lock()
 	k.unrecorded = unrecorded
 	k.said = inForce
-	rules, refused := ruleset(records, inForce, held)
 	k.runs = map[string]run{}
 	for _, r := range records {
 		k.runs[r.Name] = runOf(r)
@@ -207,15 +212,20 @@ func (k *Keeper) install() error {
 	k.mu.Unlock()
 	k.tell(refused)
 	if same {
-		return k.judge(rules)
+		k.end(rules)
+		return nil
 	}
-	if len(rules.Sandboxes) == 0 && !k.everUsed() {
+	nobody := len(rules.Sandboxes) == 0 && len(rules.Closed) == 0
+	if nobody && !k.everUsed() {
 		k.settled()
 		return nil // nothing of the host's is touched where nobody asks for a network
 	}
+	if err := k.foresee(rules); err != nil {
+		return err
+	}
 	made := rules
 	err = crashpoint.Do(crashpoint.RulesInstall, func() error {
-		if len(rules.Sandboxes) == 0 {
+		if nobody {
 			return k.table.Remove()
 		}
 		return k.table.Install(context.Background(), rules) //nolint:forbidigo // of all who wait for the round
@@ -229,7 +239,8 @@ func (k *Keeper) install() error {
 	if err != nil {
 		return err
 	}
-	return k.judge(rules)
+	k.end(rules)
+	return nil
 }
 
 // tell logs ports that can't be published, once.
@@ -281,7 +292,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		}
 		var later <-chan time.Time // an idle daemon does not wake for it
 		switch {
-		case err != nil:
+		case err != nil, k.closing():
 			later = time.After(again)
 		case used:
 			later = time.After(lookEvery)
@@ -336,7 +347,7 @@ func (k *Keeper) round(look bool) (used bool, err error) {
 // used says whether any sandbox is on a network.
 func (k *Keeper) used() bool {
 	records, err := k.records()
-	return err != nil || len(records) > 0
+	return err != nil || len(records) > 0 || k.closing()
 }
 
 // everUsed says whether any sandbox of the state directory was ever on a network.
@@ -373,6 +384,10 @@ func (k *Keeper) restore() {
 	for _, r := range records {
 		if r.Phase != actual.PhaseRunning {
 			continue // an operation is at work
+		}
+		// sysctl --system, for one, may have switched forwarding off.
+		if err := k.forwarding(r); err != nil {
+			k.log.Warn("settings of the host for networks not repaired", "err", err)
 		}
 		for i, l := range Links(r) {
 			missing, err := links.Missing(l)

@@ -137,6 +137,9 @@ func compile(r *Ruleset) (*program, error) {
 		}
 	}
 	publishers := map[string]string{}
+	for _, link := range r.Closed {
+		p.add(setLinks, linkKey(link)) // no address is a source there
+	}
 	for i := range sandboxes {
 		s := &sandboxes[i]
 		p.attach(s)

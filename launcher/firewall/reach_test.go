@@ -346,3 +346,27 @@ func TestIngress(t *testing.T) {
 	answers(t, w.host, "tcp", "127.0.0.1:8081", "web")
 	both(t, web.testNS, "1.1.1.1:80", "outside")
 }
+
+// Nothing passes a closed link, whatever its guest says it is, until there is a sandbox
+// that it belongs to again.
+func TestClosed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	serve(t, w.host, "host", at("", 22))
+	serve(t, w.outside, "outside", at("", 80))
+	lost, other := w.sandbox("lost", "front", nil), w.sandbox("other", "front", nil)
+	serve(t, other.testNS, "other", at("", 80))
+	w.install()
+	both(t, lost.testNS, at(lanOutside4, 80), "outside")
+	both(t, lost.testNS, at(other.four, 80), "other")
+	all := w.rules.Sandboxes
+	w.rules.Sandboxes, w.rules.Closed = all[1:], []string{all[0].Attachments[0].Link}
+	w.install()
+	for _, address := range []string{at(lanOutside4, 80), at(other.six, 80), at(gateway4, 22)} {
+		both(t, lost.testNS, address, "")
+	}
+	both(t, other.testNS, at(lanOutside4, 80), "outside")
+	w.rules.Sandboxes, w.rules.Closed = all, nil
+	w.install()
+	both(t, lost.testNS, at(lanOutside4, 80), "outside")
+}

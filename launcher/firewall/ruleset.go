@@ -73,6 +73,8 @@ type Sandbox struct {
 // Ruleset is all that the table is made of.
 type Ruleset struct {
 	Sandboxes []Sandbox
+	// Closed are links that nothing passes.
+	Closed []string
 	// LogGroup is the group of nflog that refused packets go to; 0 is the kernel's log.
 	LogGroup uint16
 }

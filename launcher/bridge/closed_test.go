@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bridge
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired/networks"
+	"sandboxctl.dev/launcher/firewall"
+	"sandboxctl.dev/launcher/links"
+)
+
+// The link of a sandbox that runs and whose record is lost is closed, also by the next
+// daemon, until it is there no more.
+func TestClosed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	rec := w.mustChoose("web", networks.Network{})
+	rec.Phase, rec.Spec = actual.PhaseRunning, []byte(`{"spec":{"network":{"mode":"bridge"}}}`)
+	if err := w.k.store.Put(rec); err != nil {
+		t.Fatal(err)
+	}
+	link := rec.Attachments[0].Link
+	if link == "" {
+		link = links.Name(rec.UID, 0)
+	}
+	in := func(f func() error) {
+		t.Helper()
+		if err := w.ns.Do(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closed := func(want ...string) {
+		t.Helper()
+		in(w.k.rules.Do)
+		if got := w.k.installed.Closed; !slices.Equal(got, want) {
+			t.Errorf("closed: %v, expected %v", got, want)
+		}
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = link
+	in(func() error { return netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "other"}) })
+	closed()
+	if err := w.k.store.Remove("web"); err != nil {
+		t.Fatal(err)
+	}
+	closed(link)
+	closed(link)
+	next, err := New(w.k.store, w.k.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.k = next
+	closed(link)
+	in(func() error {
+		l, err := netlink.LinkByName(link)
+		if err == nil {
+			err = netlink.LinkDel(l)
+		}
+		return err
+	})
+	closed()
+}
+
+// Rules by which connections may begin are on record before they are in force: those that
+// come after them, also with the next daemon, end what they do not allow.
+func TestForesee(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	rec := w.mustChoose("web", networks.Network{})
+	rec.Phase, rec.Spec = actual.PhaseRunning, []byte(`{"spec":{"network":{"mode":"bridge"}}}`)
+	if err := w.k.store.Put(rec); err != nil {
+		t.Fatal(err)
+	}
+	wide, tight := &networks.Network{Mode: networks.Bridge}, &networks.Network{Mode: networks.Bridge, Egress: &networks.Reach{Default: networks.Deny}}
+	wide.Fill()
+	tight.Fill()
+	rules := func(n *networks.Network) *firewall.Ruleset {
+		r, _ := ruleset([]*actual.Record{rec}, map[string]*networks.Network{"web": n}, nil)
+		return r
+	}
+	w.k.knowJudged(nil)
+	w.k.judged.Sandboxes = rules(tight).Sandboxes
+	if err := w.k.foresee(rules(wide)); err != nil { // and is killed before it judges
+		t.Fatal(err)
+	}
+	next, err := New(w.k.store, w.k.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next.knowJudged(nil)
+	if got := forbidden(next.judged.Sandboxes, rules(tight).Sandboxes); len(got) == 0 {
+		t.Errorf("connections go on that the rules of %+v do not allow", next.judged.Sandboxes)
+	}
+	if got := forbidden(next.judged.Sandboxes, rules(wide).Sandboxes); len(got) != 0 {
+		t.Errorf("connections of %v end, which are allowed", got)
+	}
+}
