@@ -96,17 +96,37 @@ func newStage(parent *os.File) (*stage, error) {
 		return nil, fmt.Errorf("open the directory for the copy: %w", err)
 	}
 	s.dir = d
+	// The directory around it may be somebody else's, who can put another one in its place.
+	var st unix.Stat_t
+	if err := unix.Fstat(int(d.Fd()), &st); err != nil || int(st.Uid) != os.Geteuid() || st.Mode&0o7777 != 0o700 {
+		d.Close()
+		return nil, errors.Join(err, fmt.Errorf("the directory %s that was made for the copy is another one by now", s.name))
+	}
 	return s, nil
 }
 
+// remove removes what is in the directory by its descriptor: by its name, which the owner
+// of the directory around it can give to another, only one that is empty.
 func (s *stage) remove() error {
-	s.dir.Close()
-	_, err := untrusted.NewRemover(int(s.parent.Fd()), math.MaxInt).Remove(s.name)
+	defer s.dir.Close()
+	fd := int(s.dir.Fd())
+	names, err := untrusted.List(fd, mostTops)
+	for _, name := range names {
+		_, rerr := untrusted.NewRemover(fd, math.MaxInt).Remove(name)
+		err = errors.Join(err, rerr)
+	}
+	if rerr := unix.Unlinkat(int(s.parent.Fd()), s.name, unix.AT_REMOVEDIR); rerr != nil {
+		err = errors.Join(err, &os.PathError{Op: "remove", Path: s.name, Err: rerr})
+	}
 	if err != nil {
 		return fmt.Errorf("remove what was copied in part: %w", err)
 	}
 	return nil
 }
+
+// mostTops is more than a copy has beside each other: one file or directory, and what
+// was moved up while it is removed.
+const mostTops = 1 << 20
 
 type extraction struct {
 	copying
@@ -264,10 +284,16 @@ func (x *extraction) setDirs() error {
 func Rewrite(w io.Writer, r io.Reader, o Options, finish func() error) (Report, error) {
 	c := &copying{Options: o}
 	t, out := tar.NewReader(r), tar.NewWriter(w)
+	// What was written, and what it is. Who unpacks it may follow a link that an entry
+	// before has made: nothing comes twice, and everything is in a directory that came.
+	seen := map[string]byte{}
 	for {
 		h, parts, err := c.next(t)
 		if errors.Is(err, io.EOF) {
 			break
+		}
+		if err == nil {
+			err = expected(seen, parts, h.Typeflag)
 		}
 		if err == nil {
 			err = c.emit(out, t, h, strings.Join(parts, "/"), 0o777)
@@ -281,6 +307,19 @@ func Rewrite(w io.Writer, r io.Reader, o Options, finish func() error) (Report, 
 		return c.Report, err
 	}
 	return c.Report, out.Close()
+}
+
+// expected says what is wrong with the place of an entry, and remembers it.
+func expected(seen map[string]byte, parts []string, typ byte) error {
+	name := strings.Join(parts, "/")
+	if _, twice := seen[name]; twice {
+		return fmt.Errorf("the sandbox sends %q twice", untrusted.Line(name, 200))
+	}
+	if len(parts) == 1 && len(seen) > 0 || len(parts) > 1 && seen[path.Dir(name)] != tar.TypeDir {
+		return fmt.Errorf("the sandbox sends %q, which is not in what was asked for", untrusted.Line(name, 200))
+	}
+	seen[name] = typ
+	return nil
 }
 
 // emit writes one entry of a tar.

@@ -253,6 +253,45 @@ func TestRewrite(t *testing.T) {
 	if _, err := Rewrite(io.Discard, archive(t, file("../x", 1)), some(), fine); err == nil {
 		t.Error("a name that leads elsewhere is passed on")
 	}
+	for what, hs := range map[string][]*tar.Header{
+		"below a link":          {dir("t"), dir("t/b"), link("t/a", "."), dir("t/a/b"), link("t/a/b/l", "../..")},
+		"a link, then its name": {dir("t"), link("t/a", "."), dir("t/a")},
+		"twice":                 {dir("t"), file("t/f", 1), file("t/f", 1)},
+		"two tops":              {dir("t"), dir("u")},
+		"no directory":          {dir("t"), file("t/d/f", 1)},
+		"below a file":          {dir("t"), file("t/f", 1), file("t/f/g", 1)},
+	} {
+		if _, err := Rewrite(io.Discard, archive(t, hs...), some(), fine); err == nil {
+			t.Errorf("%s: passed on", what)
+		}
+	}
+}
+
+// The owner of the directory around may give the name of the one for the copy to another:
+// that one stays, with all that is in it.
+func TestStageReplaced(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	must(t, os.MkdirAll(root+"/precious/deep", 0o700))
+	must(t, os.WriteFile(root+"/precious/deep/canary", []byte("canary"), 0o600))
+	var name string
+	swap := func() error {
+		names, err := filepath.Glob(root + "/.sandboxctl-cp-*")
+		if err != nil || len(names) != 1 {
+			return fmt.Errorf("%v, %w", names, err)
+		}
+		name = names[0]
+		return errors.Join(os.Rename(name, root+"/moved"), os.Rename(root+"/precious", name), errors.New("it fails"))
+	}
+	if _, err := Extract(opened(t, root), "new", archive(t, dir("d"), file("d/f", 3)), some(), swap); err == nil || !strings.Contains(err.Error(), "it fails") {
+		t.Errorf("%v", err)
+	}
+	if b, err := os.ReadFile(name + "/deep/canary"); err != nil || string(b) != "canary" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if got := list(t, root+"/moved"); got != "" {
+		t.Errorf("left: %s", got)
+	}
 }
 
 // A tree goes into a tar and comes out of it.
