@@ -133,12 +133,6 @@ func cut(err error) error {
 	return err
 }
 
-// Drain reads up to the end.
-func (f *FrameReader) Drain() error {
-	_, err := io.Copy(io.Discard, f)
-	return err
-}
-
 // maxResult bounds a CopyResult in JSON.
 const maxResult = 8 << 10
 

@@ -156,14 +156,8 @@ func (f *forwarder) accept(ctx context.Context, end context.CancelFunc, l net.Li
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for {
-		select {
-		case f.free <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
 		conn, err := l.Accept()
 		if err != nil {
-			<-f.free
 			if ctx.Err() != nil {
 				return
 			}
@@ -175,6 +169,13 @@ func (f *forwarder) accept(ctx context.Context, end context.CancelFunc, l net.Li
 			case <-ctx.Done():
 				return
 			}
+		}
+		// One that waits has its place: a port that nobody uses takes none.
+		select {
+		case f.free <- struct{}{}:
+		case <-ctx.Done():
+			conn.Close()
+			return
 		}
 		wg.Go(func() {
 			defer func() { <-f.free }()
