@@ -45,6 +45,10 @@ func TestPlanInputs(t *testing.T) {
 		in.Actual.Requests = []actual.Request{{Kind: actual.RequestRestart, Name: "a", Token: "t"}}
 		return in
 	}
+	refused := func(in reconcile.Input) reconcile.Input {
+		in.Retries = map[string]reconcile.Retry{"a": {Op: reconcile.OpCreate, Failures: 1, Permanent: true, Hash: one.Hash}}
+		return in
+	}
 	there, missing, hangs := needs.File{ID: "1"}, needs.File{Missing: true}, needs.File{Problem: "does not answer"}
 	unfit := needs.File{Problem: "is a directory", Unfit: true}
 	for name, c := range map[string]struct {
@@ -71,6 +75,7 @@ func TestPlanInputs(t *testing.T) {
 		"new manifest, gone":             {input(true, []*desired.Entry{changed}, read(running(one), "1")), missing, "wake; delayed a InputMissing"},
 		"stopped, gone":                  {input(true, []*desired.Entry{one}, read(stopped(one, 0), "1")), missing, "wake; delayed a InputMissing"},
 		"refused before, changed":        {input(true, []*desired.Entry{one}, read(stalled(stopped(one, 1)), "0")), there, "create a InputChanged"},
+		"refused just now, changed":      {refused(input(true, []*desired.Entry{one}, read(stalled(stopped(one, 1)), "0"))), there, "create a InputChanged"},
 		"refused before":                 {input(true, []*desired.Entry{one}, read(stalled(stopped(one, 1)), "1")), there, ""},
 		"a job that is done, changed":    {input(true, []*desired.Entry{one}, read(completed(stopped(one, 0)), "0")), there, ""},
 		"manifest is missing, file gone": {input(false, nil, read(running(one), "1")), missing, ""},

@@ -57,7 +57,7 @@ func (r *Retry) delays(a *Action, now time.Time) bool {
 		return false
 	case a.Request != nil && a.Request.Token != r.Restart:
 		return false // a person wants it now; once, if it can't even be recorded
-	case r.Permanent:
+	case r.Permanent && a.Reason != actual.ReasonInputChanged: // what it failed with is there no more
 		return true
 	}
 	// Further away than any delay is: the clock was changed.
@@ -87,7 +87,7 @@ type Delayed struct {
 func (c *computation) failedBefore(a *Action) bool {
 	until, why := a.Due, ""
 	if r, failed := c.in.Retries[a.Name]; failed && r.delays(a, c.in.Now) {
-		if r.Permanent {
+		if r.Permanent && a.Reason != actual.ReasonInputChanged {
 			c.plan.Delayed = append(c.plan.Delayed, Delayed{Action: *a, Why: r.Message, Permanent: true})
 			return true
 		}
