@@ -9,6 +9,7 @@ package ondisk
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -40,7 +41,7 @@ func (l *Ledger) Promise(store *actual.Store, name string, places []actual.OnDis
 	if err != nil {
 		return nil, err
 	}
-	others := Left(append(list.Records, quarantined(store, list)...), name)
+	others := Left(Writers(store, list), name)
 	for other, size := range l.starting {
 		if other != name {
 			others += size
@@ -65,10 +66,11 @@ func (l *Ledger) Promise(store *actual.Store, name string, places []actual.OnDis
 	}, nil
 }
 
-// quarantined are the second copies of records that can't be read: what those sandboxes run
-// on, they also write. One that has no copy either counts by what it has written alone, which
-// is not free any more.
-func quarantined(store *actual.Store, list *actual.Listing) (out []*actual.Record) {
+// Writers are all sandboxes that may write: also by the second copies of records that can't be
+// read. One that has no copy either counts by what it has written alone, which is not free
+// any more.
+func Writers(store *actual.Store, list *actual.Listing) []*actual.Record {
+	out := slices.Clone(list.Records)
 	for _, q := range list.Quarantined {
 		if rec, err := store.Copy(q.Name); err == nil {
 			out = append(out, rec)

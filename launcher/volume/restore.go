@@ -56,8 +56,7 @@ func (s *Store) Restore(ctx context.Context, name string, r io.Reader, most Limi
 	return nil
 }
 
-// claim makes the directory of a volume that is not there yet, and locks it. size is that of
-// one in its place that nothing has used.
+// claim makes and locks the directory of a new volume. size is that of an unused one there.
 func (s *Store) claim(ctx context.Context, name string) (v *Volume, size int64, err error) {
 	for {
 		v, err = s.lock(ctx, name, unix.LOCK_EX, lockPatience)
@@ -77,18 +76,19 @@ func (s *Store) claim(ctx context.Context, name string) (v *Volume, size int64, 
 		if err == nil && empty {
 			return v, size, nil
 		}
-		unfinished := false // or declared, and nothing has used it
+		unfinished, untouched := false, false // untouched: declared, and nothing has used it
 		if err == nil {
 			unfinished, err = v.unfinished()
 		}
 		if err == nil && !unfinished {
-			unfinished, err = v.untouched()
+			untouched, err = v.untouched()
 		}
 		switch {
 		case err != nil:
-		case unfinished:
-			size = v.Size
-			err = v.discard(ctx) // of a restore or a start that was killed
+		case unfinished: // of a restore or a start that was killed, with a size of its own time
+			err = v.discard(ctx)
+		case untouched:
+			size, err = v.Size, v.discard(ctx)
 		default:
 			err = fmt.Errorf("%w: %s; remove it first, or restore under another name", ErrExists, name)
 		}

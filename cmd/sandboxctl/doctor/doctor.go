@@ -338,7 +338,7 @@ func checkDisk(store *actual.Store) finding {
 		return finding{"disk", levelError, err.Error()}
 	}
 	f := finding{"disk", levelOK, fmt.Sprintf("%d MiB free for the state; logs may take %d MiB together and stop at %d MiB free", disk.Free>>20, disk.MostLogs()>>20, disk.LeastFreeForLogs()>>20)}
-	if left := ondisk.Left(list.Records, ""); left > 0 {
+	if left := ondisk.Left(ondisk.Writers(store, list), ""); left > 0 {
 		f.Message += fmt.Sprintf("; sandboxes may still write %d MiB to the disk (emptyDir, overlay: disk)", left>>20)
 		if uint64(left)+disk.LeastFreeForLogs() > disk.Free {
 			f.Level, f.Message = levelWarning, f.Message+", for which there is no room: make some, or their writes fail"
