@@ -146,6 +146,8 @@ func (w *crashWorld) webOnNetwork() {
 
 // hosted gives the world a network namespace for its daemons: they make links and rules.
 func hosted(w *crashWorld) {
+	// Its /etc/hosts is the daemon's.
+	w.root = "{host: {}}"
 	var err error
 	w.host, err = netns.New()
 	must(w.T, err)

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,6 +87,7 @@ type crashWorld struct {
 	inner *netns.Namespace
 	netns string
 	image string // a reference to the image of serve
+	root  string // of web, "" is a directory
 	// converged says whether the last armed daemon had nothing left to do.
 	converged bool
 	// host is the network namespace that daemons are started in, nil for that of the test.
@@ -122,7 +124,7 @@ func (w *crashWorld) path(p string) string { return filepath.Join(w.dir, p) }
 // manifest writes a manifest as one should: whole, renamed into place.
 func (w *crashWorld) manifest(name, spec string) {
 	w.Helper()
-	text := fmt.Sprintf("apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: %s}\nspec:\n  root: {dir: %s}\n%s", name, w.path("root"), spec)
+	text := fmt.Sprintf("apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: %s}\nspec:\n  root: %s\n%s", name, cmp.Or(w.root, "{dir: "+w.path("root")+"}"), spec)
 	tmp := w.path("m/." + name)
 	must(w.T, os.WriteFile(tmp, []byte(text), 0o644))
 	must(w.T, os.Rename(tmp, w.path("m/"+name+".yaml")))
