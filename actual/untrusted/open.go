@@ -72,7 +72,13 @@ func kind(mode uint32) string {
 // OpenDir opens the directory name below dir, of the same filesystem, without
 // following a link.
 func OpenDir(dir int, name string) (*os.File, error) {
-	d, err := dirfd.Open(dir, name, unix.O_RDONLY|unix.O_DIRECTORY, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS|unix.RESOLVE_NO_XDEV)
+	const how = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
+	d, err := dirfd.Open(dir, name, unix.O_RDONLY|unix.O_DIRECTORY, how)
+	if errors.Is(err, unix.EXDEV) {
+		// The kernel says so also of a directory that is moved away while it is opened. It is
+		// not there now; where something is mounted the answer stays.
+		d, err = dirfd.Open(dir, name, unix.O_RDONLY|unix.O_DIRECTORY, how)
+	}
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
