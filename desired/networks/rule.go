@@ -82,6 +82,9 @@ func ParseRule(text string) (Rule, error) {
 	if err != nil {
 		return Rule{}, fmt.Errorf("%s, got %q: %w", ruleWant, yamldoc.Clip(text), err)
 	}
+	if isAddr(name) {
+		return Rule{}, fmt.Errorf("expected an address without a dot at its end, or a name, got %q", yamldoc.Clip(text))
+	}
 	if !strings.Contains(name, ".") {
 		return Rule{}, fmt.Errorf("expected a name with a dot, got %q; a sandbox of this name is sandbox:%s", yamldoc.Clip(text), yamldoc.Clip(text))
 	}

@@ -99,7 +99,7 @@ func TestAddresses(t *testing.T) {
 }
 
 func FuzzParseRule(f *testing.F) {
-	for _, s := range []string{"10.0.0.0/8", "[fd00::/8]:53", "sandbox:db:1", "host:1", "example.org:443"} {
+	for _, s := range []string{"10.0.0.0/8", "[fd00::/8]:53", "sandbox:db:1", "host:1", "example.org:443", "0.0.0.0."} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
