@@ -38,7 +38,7 @@ func Clip(s string) string {
 		return s
 	}
 	n := 60
-	for !utf8.RuneStart(s[n]) {
+	for n > 60-utf8.UTFMax && !utf8.RuneStart(s[n]) {
 		n--
 	}
 	return s[:n] + "…"
