@@ -48,10 +48,18 @@ func TestWatch(t *testing.T) {
 	})
 	serve(t, web.testNS, "web", at("", 80))
 	w.install()
-	changed, err := w.table.Watch(t.Context())
+	ctx, stop := context.WithCancel(t.Context())
+	changed, err := w.table.Watch(ctx)
 	if err != nil {
+		stop()
 		t.Fatal(err)
 	}
+	// It still reads the table when the test ends. The namespace must not be closed before.
+	t.Cleanup(func() {
+		stop()
+		for range changed {
+		}
+	})
 	told := func(want bool) {
 		t.Helper()
 		select {
