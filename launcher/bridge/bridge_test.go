@@ -34,18 +34,18 @@ var pools = Pools{[]netip.Prefix{netip.MustParsePrefix("10.208.0.0/12")}, []neti
 
 // world is a state directory, and a network namespace that stands for the host.
 type world struct {
-	t        *testing.T
+	t        testing.TB
 	ns       *netns.Namespace
 	k        *Keeper
 	declared map[string]*networks.Declared
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	return newWorldAt(t, t.TempDir())
 }
 
-func newWorldAt(t *testing.T, dir string) *world {
+func newWorldAt(t testing.TB, dir string) *world {
 	t.Helper()
 	hosttest.NeedsRoot(t, "making a network namespace needs root")
 	store, err := actual.OpenStore(filepath.Join(dir, "state"))

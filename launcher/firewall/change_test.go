@@ -79,6 +79,10 @@ func TestInstallUnderTraffic(t *testing.T) {
 	bad := listen(t, w.outside, 999)
 	good := listen(t, w.outside, 998)
 	w.install()
+	// Each differs from the other in a chain that is filled anew, and in a sandbox.
+	more := w.rules
+	more.Sandboxes = append(slices.Clone(w.rules.Sandboxes), Sandbox{Name: "other", Attachments: []Attachment{{Network: "front", Link: "sx0", Address4: netip.MustParseAddr("10.210.0.99")}}})
+	more.Sandboxes[0].Egress.Allow = rulesOf("9.9.9.9/32", "1.1.1.1/32")
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -89,7 +93,7 @@ func TestInstallUnderTraffic(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			if err := w.table.Install(t.Context(), &w.rules); err != nil {
+			if err := w.table.Install(t.Context(), []*Ruleset{&more, &w.rules}[i%2]); err != nil {
 				t.Error(err)
 				return
 			}

@@ -8,6 +8,9 @@
 // learned from names, stay when rules are installed again. Nothing outside of the table is
 // changed: what another table drops stays dropped.
 //
+// An install is a step by the difference of two programs, as long as the generation of the
+// rules, or a look at the table, says that nobody else has changed it; else all is made again.
+//
 // A packet of a sandbox passes these chains:
 //
 //	sources      its address must be the one of its link; else it is dropped

@@ -73,6 +73,7 @@ func (t *Table) Learn(sandbox, name string, addrs []netip.Addr, ttl time.Duratio
 	if err != nil {
 		return fmt.Errorf("firewall: let %s reach %s: %w", sandbox, name, err)
 	}
+	t.print.own()
 	for set, addrs := range news {
 		for _, a := range addrs {
 			t.learned[set][a] = now.Add(ttl)

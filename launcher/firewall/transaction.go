@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 )
 
@@ -38,6 +37,8 @@ type Table struct {
 	// afterwards; nil and zero before the first Install.
 	installed *program
 	print     fingerprint
+	// looks is how often all of the table was read.
+	looks int
 }
 
 // layout is the name of a chain that says how the table is made. A table without it is of
@@ -75,7 +76,8 @@ func connection() (*nftables.Conn, error) {
 
 // Install makes the table what the ruleset says, in one transaction: every packet sees the
 // rules of before or those of after. On an error the table is as before. Counters, and
-// addresses that were learned for rules that stay, are kept.
+// addresses that were learned for rules that stay, are kept. If nobody else has changed the
+// table, the kernel is told no more than what differs from the rules of before.
 func (t *Table) Install(ctx context.Context, r *Ruleset) error {
 	p, err := compile(r)
 	if err != nil {
@@ -87,6 +89,9 @@ func (t *Table) Install(ctx context.Context, r *Ruleset) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	err = t.ns.Do(func() error {
+		if t.step(p) {
+			return nil
+		}
 		var err error
 		// Another program can change our table, or any other one, at the same time. If it
 		// did, we don't know whether what we see is what we made.
@@ -99,6 +104,7 @@ func (t *Table) Install(ctx context.Context, r *Ruleset) error {
 				return err
 			}
 			// The rules are there. If they can't be read, Intact says so.
+			t.looks++
 			if t.print, err = look(t.table.Name, kept(p)); err == nil && t.print.generation == before+1 {
 				return nil
 			}
@@ -233,9 +239,7 @@ func (t *Table) transaction(p *program, there *present) error {
 		}
 	}
 	for _, ch := range p.chains {
-		for _, r := range ch.rules {
-			c.AddRule(&nftables.Rule{Table: t.table, Chain: &nftables.Chain{Name: ch.name}, Exprs: []expr.Any(r)})
-		}
+		t.addRules(c, ch)
 	}
 	return c.Flush()
 }
@@ -276,9 +280,6 @@ func (t *Table) addChain(c *nftables.Conn, ch *chain) {
 	c.AddChain(chain)
 }
 
-// elementsOf is how many elements one message can have: an attribute has at most 64 KiB.
-const elementsOf = 400
-
 func (t *Table) addSet(c *nftables.Conn, s *set, id uint32, there *present) error {
 	made := s.Set
 	made.Table, made.ID = t.table, id
@@ -292,14 +293,7 @@ func (t *Table) addSet(c *nftables.Conn, s *set, id uint32, there *present) erro
 		}
 		elements = t.learned.elements(s.Name, time.Now())
 	}
-	for len(elements) > 0 {
-		n := min(len(elements), elementsOf)
-		if err := c.SetAddElements(&made, elements[:n]); err != nil {
-			return fmt.Errorf("firewall: set %s: %w", s.Name, err)
-		}
-		elements = elements[n:]
-	}
-	return nil
+	return t.sendElements(&set{Set: made}, elements, c.SetAddElements)
 }
 
 // Remove takes the table away. It is no error if it is not there.

@@ -322,28 +322,50 @@ func TestLacks(t *testing.T) {
 	}
 }
 
-// What Install costs with sandboxes that publish a port and have rules.
+// many is a ruleset of sandboxes that publish a port and have rules.
+func many(n int) *Ruleset {
+	r := &Ruleset{}
+	for i := range n {
+		r.Sandboxes = append(r.Sandboxes, Sandbox{
+			Name: fmt.Sprintf("sandbox-%d", i),
+			Attachments: []Attachment{{
+				Network: "default", Link: fmt.Sprintf("sb%d", i), Address4: netip.AddrFrom4([4]byte{10, 210, byte(i >> 8), byte(i)}), Gateway4: netip.MustParseAddr("10.210.255.1"),
+			}},
+			Ports:  []Port{{Protocol: "tcp", HostPort: uint16(10000 + i), To: 80, Count: 1}},
+			Egress: Reach{Default: Public, Allow: []Rule{{Sandbox: "sandbox-0"}, {Name: "example.org", Port: 443}}},
+		})
+	}
+	return r
+}
+
+// What it costs to install rules where there are none that are known, and those of one
+// sandbox that comes or goes among many.
 func BenchmarkInstall(b *testing.B) {
 	for _, n := range []int{1, 50, 200} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			table, err := Open(newNS(b), "sandboxctl-bench")
+		ns, r := newNS(b), []*Ruleset{many(n), many(n + 1)}
+		install := func(b *testing.B, table *Table, r *Ruleset) {
+			b.Helper()
+			if err := table.Install(b.Context(), r); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.Run(fmt.Sprintf("all=%d", n), func(b *testing.B) {
+			for b.Loop() {
+				table, err := Open(ns, "sandboxctl-bench")
+				if err != nil {
+					b.Fatal(err)
+				}
+				install(b, table, r[0])
+			}
+		})
+		b.Run(fmt.Sprintf("one=%d", n), func(b *testing.B) {
+			table, err := Open(ns, "sandboxctl-bench")
 			if err != nil {
 				b.Fatal(err)
 			}
-			r := &Ruleset{}
-			for i := range n {
-				a := netip.AddrFrom4([4]byte{10, 210, byte(i >> 8), byte(i)})
-				r.Sandboxes = append(r.Sandboxes, Sandbox{
-					Name:        fmt.Sprintf("sandbox-%d", i),
-					Attachments: []Attachment{{Network: "default", Link: fmt.Sprintf("sb%d", i), Address4: a, Gateway4: netip.MustParseAddr("10.210.255.1")}},
-					Ports:       []Port{{Protocol: "tcp", HostPort: uint16(10000 + i), To: 80, Count: 1}},
-					Egress:      Reach{Default: Public, Allow: []Rule{{Sandbox: "sandbox-0"}, {Name: "example.org", Port: 443}}},
-				})
-			}
-			for b.Loop() {
-				if err := table.Install(b.Context(), r); err != nil {
-					b.Fatal(err)
-				}
+			install(b, table, r[0])
+			for i := 1; b.Loop(); i++ {
+				install(b, table, r[i%2])
 			}
 		})
 	}

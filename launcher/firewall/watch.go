@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"os"
 	"slices"
 	"time"
 
@@ -22,9 +21,14 @@ import (
 // which counts all transactions of all programs. Counters, and sets that Learn fills, are
 // not part of it.
 type fingerprint struct {
+	// generation is 0 if it is not known.
 	generation uint32
-	sum        [sha256.Size]byte
+	// sum is zero if the table was not read since a step has changed it.
+	sum [sha256.Size]byte
 }
+
+// seen says whether it is known what the table looks like.
+func (f *fingerprint) seen() bool { return f.sum != [sha256.Size]byte{} }
 
 // request is a message for the kernel about a table.
 func request(kind uint16, family byte, attributes ...netlink.Attribute) (netlink.Message, error) {
@@ -189,20 +193,45 @@ func (t *Table) Intact() (bool, error) {
 	if t.installed == nil {
 		return false, nil
 	}
-	var now fingerprint
+	var intact bool
 	err := t.ns.Do(func() (err error) {
-		now, err = look(t.table.Name, kept(t.installed))
+		intact, err = t.asLeft()
 		return err
 	})
-	if errors.Is(err, os.ErrNotExist) { // the table is gone
-		return false, nil
+	return intact, err
+}
+
+// know reads what the table looks like, if a step has changed it since that was known. Only
+// by that can a later change of it be told from one of another table. No start waits for it:
+// the table is not held meanwhile, and what was read is forgotten if it has changed.
+func (t *Table) know() {
+	t.mu.Lock()
+	p, left := t.installed, t.print
+	if p == nil || left.generation == 0 || left.seen() {
+		t.mu.Unlock()
+		return
 	}
-	return err == nil && now.sum == t.print.sum && now.generation != 0, err
+	t.looks++
+	t.mu.Unlock()
+	var now fingerprint
+	err := t.ns.Do(func() (err error) {
+		now, err = look(t.table.Name, kept(p))
+		return err
+	})
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err == nil && now.generation == left.generation && t.print == left {
+		t.print = now
+	}
 }
 
 // settle is how long Watch waits after a change of somebody else, so that a program that
 // makes many is answered once.
 const settle = 100 * time.Millisecond
+
+// calm is how long nothing must have changed before the table is read that steps have
+// changed: while many sandboxes are started, it would be read again and again.
+const calm = 3 * settle
 
 // Watch tells when somebody else has changed the table, until ctx ends. Changes of other
 // tables tell nothing. It watches from when it returns, and tells at once if the table is
@@ -242,16 +271,19 @@ func (t *Table) watchOnce(c *netlink.Conn, out chan<- struct{}) bool {
 		default: // told already
 		}
 	}
-	if !changed(c, time.Time{}) {
-		return false
+	if !changed(c, time.Now().Add(calm)) {
+		if t.know(); !changed(c, time.Time{}) {
+			return false
+		}
 	}
 	for deadline := time.Now().Add(settle); changed(c, deadline) && time.Now().Before(deadline); {
 	}
 	return true
 }
 
-// changed waits for messages of the kernel until a time; zero is without end. What was lost
-// since there was too much is a change too.
+// changed waits for messages of the kernel until a time; zero is without end. It is false if
+// there were none, and if the connection was closed. What was lost since there was too much
+// is a change too.
 func changed(c *netlink.Conn, until time.Time) bool {
 	if err := c.SetReadDeadline(until); err != nil {
 		return false
