@@ -113,7 +113,7 @@ func TestParseUsage(t *testing.T) {
 
 func TestParts(t *testing.T) {
 	t.Parallel()
-	for only, want := range map[string]int{"": 7, "crowd": 1, "starts,fleets": 2, "images-run": 1, "start": -1, "starts,": -1} {
+	for only, want := range map[string]int{"": 8, "crowd": 1, "networks": 1, "starts,fleets": 2, "images-run": 1, "start": -1, "starts,": -1} {
 		b := &bench{cfg: config{only: only}}
 		parts, err := b.parts()
 		if n := len(parts); (err != nil) != (want < 0) || err == nil && n != want {

@@ -120,16 +120,21 @@ func (c *comparison) row(id, what, unit string, goal float64) *row {
 	return r
 }
 
+// able is that of the bench, for both sides.
+func (c *comparison) able(try func(name string, s side) error, rows ...*row) ([]string, error) {
+	return c.b.able(slices.Sorted(maps.Keys(c.sides)), func(name string) error { return try(name, c.sides[name]) }, rows...)
+}
+
 // able tries something once on each side, which warms it up as well, and returns the
 // sides that can do it. The rows say why the others can't.
-func (c *comparison) able(try func(name string, s side) error, rows ...*row) ([]string, error) {
+func (b *bench) able(names []string, try func(name string) error, rows ...*row) ([]string, error) {
 	var out []string
-	for _, name := range slices.Sorted(maps.Keys(c.sides)) {
-		err := errors.Join(try(name, c.sides[name]), c.b.ctx.Err())
+	for _, name := range names {
+		err := errors.Join(try(name), b.ctx.Err())
 		switch {
 		case err == nil:
 			out = append(out, name)
-		case name == sandboxctlName || c.b.ctx.Err() != nil:
+		case name == sandboxctlName || b.ctx.Err() != nil:
 			return nil, fmt.Errorf("%s of %s: %w", rows[0].ID, name, err)
 		default:
 			for _, r := range rows {

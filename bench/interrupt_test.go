@@ -66,6 +66,7 @@ func TestInterrupted(t *testing.T) {
 		"Ctrl-C while daemons adopt":        {"adoption", 4, ctrlC},
 		"SIGTERM to the bench, changes":     {"changes", 1, func(cmd *exec.Cmd, _ *os.File) error { return cmd.Process.Signal(unix.SIGTERM) }},
 		"SIGTERM to the bench, images":      {"images-run", 1, func(cmd *exec.Cmd, _ *os.File) error { return cmd.Process.Signal(unix.SIGTERM) }},
+		"SIGTERM to the bench, networks":    {"networks", 1, func(cmd *exec.Cmd, _ *os.File) error { return cmd.Process.Signal(unix.SIGTERM) }},
 		"Ctrl-C twice, while a crowd comes": {"crowd", 2, func(cmd *exec.Cmd, f *os.File) error { return errors.Join(ctrlC(cmd, f), ctrlC(cmd, f)) }},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -128,8 +129,11 @@ func seen(t *testing.T, tmp, part string, running int) (work string, groups []st
 
 // daemonOf is the directory of the daemon whose sandboxes a part has.
 func daemonOf(part string) string {
-	if part == "images-run" {
+	switch part {
+	case "images-run":
 		return "images"
+	case "networks":
+		return "networks"
 	}
 	return "ours"
 }

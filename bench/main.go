@@ -36,7 +36,11 @@ type config struct {
 }
 
 func main() {
-	if err := run(); err != nil {
+	do := run
+	if len(os.Args) > 1 && os.Args[1] == loadCommand {
+		do = func() error { return runLoad(os.Args[2:]) }
+	}
+	if err := do(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -46,8 +50,8 @@ func run() (err error) {
 	var cfg config
 	flag.StringVar(&cfg.bin, "bin", "bin", "directory of sandboxctl, its sentry and gofer, and runsc of the same gVisor")
 	flag.StringVar(&cfg.out, "out", "bin/bench", "directory for results.json, table.md and chart.svg")
-	flag.StringVar(&cfg.only, "only", "", "parts to measure, with commas between: starts, fleets, changes, adoption, crowd, images-run, pulls (default: all)")
-	flag.StringVar(&cfg.tree, "tree", "", "tar of a Debian with Redis and PostgreSQL, of which images-run makes images (default: debian.tar in -bin, made with mmdebstrap if it is not there)")
+	flag.StringVar(&cfg.only, "only", "", "parts to measure, with commas between: starts, fleets, changes, adoption, crowd, images-run, networks, pulls (default: all)")
+	flag.StringVar(&cfg.tree, "tree", "", "tar of a Debian with Redis and PostgreSQL, of which images-run makes images, and whose Redis networks measures (default: debian.tar in -bin, made with mmdebstrap if it is not there)")
 	flag.IntVar(&cfg.rounds, "rounds", 21, "rounds of single starts and of verbs")
 	flag.IntVar(&cfg.bursts, "bursts", 5, "rounds of many sandboxes at once, and of pulls")
 	flag.IntVar(&cfg.fleet, "fleet", 50, "sandboxes at once")
@@ -135,7 +139,7 @@ type part struct {
 
 // parts are those that were asked for.
 func (b *bench) parts() ([]part, error) {
-	all := []part{{"starts", b.starts}, {"fleets", b.fleets}, {"changes", b.changes}, {"adoption", b.adoption}, {"crowd", b.crowd}, {"images-run", b.imagesRun}, {"pulls", b.pulls}}
+	all := []part{{"starts", b.starts}, {"fleets", b.fleets}, {"changes", b.changes}, {"adoption", b.adoption}, {"crowd", b.crowd}, {"images-run", b.imagesRun}, {"networks", b.networks}, {"pulls", b.pulls}}
 	if b.cfg.only == "" {
 		return all, nil
 	}
@@ -148,7 +152,7 @@ func (b *bench) parts() ([]part, error) {
 			}
 		}
 		if !found {
-			return nil, fmt.Errorf("-only: there is no part %q; there are starts, fleets, changes, adoption, crowd, images-run and pulls", name)
+			return nil, fmt.Errorf("-only: there is no part %q; there are starts, fleets, changes, adoption, crowd, images-run, networks and pulls", name)
 		}
 	}
 	return out, nil
@@ -185,7 +189,7 @@ func (b *bench) measure(parts []part) (err error) {
 // their records gone, nothing could remove them any more.
 func (b *bench) removeWork() error {
 	if b.left {
-		return fmt.Errorf("not everything that was started is gone; %s is kept: `SANDBOXCTL_STATE=%[1]s/ours/state SANDBOXCTL_MANIFESTS=%[1]s/ours/manifests sandboxctl get` shows the sandboxes, with images instead of ours those of an image", b.cfg.work)
+		return fmt.Errorf("not everything that was started is gone; %s is kept: `SANDBOXCTL_STATE=%[1]s/ours/state SANDBOXCTL_MANIFESTS=%[1]s/ours/manifests sandboxctl get` shows the sandboxes, with images instead of ours those of an image, with networks those on networks", b.cfg.work)
 	}
 	return os.RemoveAll(b.cfg.work)
 }

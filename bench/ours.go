@@ -80,6 +80,7 @@ type ours struct {
 	log       *os.File
 	store     *actual.Store
 	serial    int
+	joins     string // added to the spec of those that sleep
 }
 
 func newOurs(ctx context.Context, bin, work string, g guest) (*ours, error) {
@@ -222,7 +223,7 @@ func once(command []string) string {
 
 // idle is the spec of one that sleeps.
 func (o *ours) idle() string {
-	return "  command: " + flow(o.guest.sleep) + "\n  terminationGracePeriod: 0s\n"
+	return "  command: " + flow(o.guest.sleep) + "\n  terminationGracePeriod: 0s\n" + o.joins
 }
 
 // flow is a list of texts in YAML, and in JSON.
