@@ -233,7 +233,10 @@ func TestEveryCallFailsOnce(t *testing.T) {
 				continue
 			}
 			silent++
-			if !isAbsorbed(f, what.path) {
+			// A pull ends when nobody waits for it any more, be it by its own failure: its image
+			// is in the store before its last step, and then a start takes it.
+			cancelled := strings.HasPrefix(f.call, ofPuller) && strings.Contains(l.logFrom(l.began), `msg="cancel pull"`)
+			if !cancelled && !isAbsorbed(f, what.path) {
 				l.t.Errorf("nobody was told of FAULT=%s at %s\n%s", f, what.path, l.logFrom(l.began))
 			}
 		}
@@ -278,6 +281,9 @@ var absorbed = []struct {
 	// What is known of an image that can't be opened is looked at again in the next pass;
 	// what lasts fails the start, which tells.
 	{"openat2", "/s/images/[0-9a-f]+\\.(json|erofs)$", 0},
+	// What a reference meant before is written anew by a pull that can't read it; the daemon
+	// looks again in the next pass.
+	{"openat2", "/s/images/refs/[0-9a-f]+\\.json$", 0},
 	// What pulls have left that were killed is removed by the next pull; "image prune" tells.
 	{"openat|getdents64", "/s/images(/(refs|pulls))?$", 0},
 	// The kernel may take a pull later than it should.
