@@ -70,6 +70,7 @@ func TestDecodeProblems(t *testing.T) {
 		"misspelt":            {with("comand: [a]"), `f.yaml:7:3: spec.comand: unknown field "comand"; did you mean "command"?`},
 		"another case":        {with("Hostname: x"), `f.yaml:7:3: spec.Hostname: unknown field "Hostname"; did you mean "hostname"?`},
 		"elsewhere":           {strings.Replace(minimal, "{name: web}", "{name: web, restartPolicy: Never}", 1), `metadata.restartPolicy: unknown field "restartPolicy" here; it belongs to spec`},
+		"of another object":   {strings.Replace(minimal, "root: {host: {}}", "root: {path: /srv/web}", 1), `expected here is one of bundle, dir, host, image`},
 		"twice":               {with("hostname: a", "hostname: b"), "f.yaml:8:3: spec.hostname: is given twice, first in line 7"},
 		"boolean word":        {with("hostname: no"), `f.yaml:7:13: spec.hostname: expected a string, got "no"; quote it: "no"`},
 		"number":              {with("env: [{name: A, value: 1.10}]"), `f.yaml:7:26: spec.env[0].value: expected a string, got the number 1.10; quote it`},

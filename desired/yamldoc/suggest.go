@@ -12,6 +12,9 @@ import (
 	"sync"
 )
 
+// maxExpected is how many fields a message lists that has a better hint as well.
+const maxExpected = 8
+
 // unknown describes the error for a key that is not a field, with the field that its
 // author may have meant. parent is the path of the object.
 func (s *Schema) unknown(t reflect.Type, key, path, parent string) string {
@@ -26,7 +29,12 @@ func (s *Schema) unknown(t reflect.Type, key, path, parent string) string {
 		return msg + fmt.Sprintf("; did you mean %q?", n)
 	}
 	if where := fieldIndex(s.Type)[key]; len(where) > 0 {
-		return msg + fmt.Sprintf(" here; it belongs to %s", strings.Join(where, " or "))
+		msg += fmt.Sprintf(" here; it belongs to %s", strings.Join(where, " or "))
+		// The name may as well be a wrong one for a field that is expected here.
+		if len(names) > maxExpected {
+			return msg
+		}
+		return msg + "; expected here is one of " + strings.Join(names, ", ")
 	}
 	return msg + "; expected one of " + strings.Join(names, ", ")
 }

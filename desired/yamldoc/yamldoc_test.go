@@ -71,7 +71,7 @@ func TestAnySchema(t *testing.T) {
 		"title: soup\nserve: 4\nhot: true\nrest: 5m\nsteps: [{do: boil}]\nnotes: {salt: none}\n": "",
 		`{"title": "soup", "serve": 4}`: "",
 		"titel: soup\n":                 "f:1:1: titel: unknown field \"titel\"; did you mean \"title\"?\nf:1:1: title: is missing: expected a title",
-		"title: soup\ndo: stir\n":       "f:2:1: do: unknown field \"do\" here; it belongs to steps[]",
+		"title: soup\ndo: stir\n":       "f:2:1: do: unknown field \"do\" here; it belongs to steps[]; expected here is one of hot, notes, rest, serve, steps, title",
 		"title: soup\nwine: red\n":      "f:2:1: wine: write no wine into wine",
 		"title: soup\nxyzzyxyzzy: 1\n":  "f:2:1: xyzzyxyzzy: unknown field \"xyzzyxyzzy\"; expected one of hot, notes, rest, serve, steps, title",
 		"title: soup\nserve: four\n":    "f:2:8: serve: expected a whole number, got \"four\"",
