@@ -72,6 +72,10 @@ reaction: build ## how soon a change is acted on among 10 000 manifests, and the
 racer: build ## swap the sources of volumes for links while sandboxes start, RACER (60s) each
 	SANDBOXCTL_RACER=$(RACER) $(TESTENV) $(GO) test -count=1 -v -timeout 30m ./launcher/hostfs ./cmd/sandboxctl -run '^TestRacer'
 
+.PHONY: attacks
+attacks: build ## all images that are made to confuse whoever starts them; `make test` takes a third
+	SANDBOXCTL_ATTACKS=all $(TESTENV) $(GO) test -count=1 -v -timeout 30m ./cmd/sandboxctl -run 'TestAttacksImages$$'
+
 .PHONY: crash
 crash: build ## kill the daemon at every moment of every operation, as root (about ten minutes)
 	SANDBOXCTL_CRASH=all $(TESTENV) $(GO) test -count=1 -timeout 60m ./cmd/sandboxctl -run 'TestCrash$$' -v | grep -v '^=== \|--- PASS'

@@ -174,7 +174,15 @@ func TestAttacksImages(t *testing.T) {
 	base := it.Tar(it.Dir("bin"), program, it.Symlink("bin/cat", "busybox"), it.Symlink("bin/ls", "busybox"), it.Symlink("bin/env", "busybox"))
 	cases := map[string]string{}
 	all := hostileImages(secret)
-	for what, x := range all {
+	// A third of them, another one each time; all with SANDBOXCTL_ATTACKS=all.
+	third, tried := time.Now().UnixNano()%3, 0
+	t.Logf("third %d", third)
+	for _, what := range slices.Sorted(maps.Keys(all)) {
+		tried++
+		if int64(tried)%3 != third && os.Getenv("SANDBOXCTL_ATTACKS") != "all" {
+			continue
+		}
+		x := all[what]
 		name := fmt.Sprintf("%s%d", h.prefix, len(cases))
 		cases[name] = what
 		dir := filepath.Join(h.allowed, name)

@@ -174,7 +174,7 @@ func (c *chaos) name(i int) string { return fmt.Sprintf("%s-%d", c.prefix, i) }
 // SEED repeats the faults of a run, ROUNDS says how many there are.
 func TestChaos(t *testing.T) {
 	requireHost(t)
-	rounds := int(number(t, "ROUNDS", 300))
+	rounds := int(number(t, "ROUNDS", 200))
 	seed := number(t, "SEED", time.Now().UnixNano())
 	t.Logf("SEED=%d ROUNDS=%d", seed, rounds)
 	c := &chaos{

@@ -216,7 +216,7 @@ func TestEveryCallFailsOnce(t *testing.T) {
 	t.Logf("%d faults, calls of a run without: %v", len(all), count)
 	if one := os.Getenv("FAULT"); one != "" {
 		all = slices.DeleteFunc(all, func(f oneFault) bool { return f.String() != one })
-	} else if n := int(number(t, "FAULTS", 100)); n > 0 && n < len(all) {
+	} else if n := int(number(t, "FAULTS", 60)); n > 0 && n < len(all) {
 		all = spread(all, n, number(t, "SEED", 1))
 	}
 	var mu sync.Mutex
@@ -362,8 +362,8 @@ func allFaults(t *testing.T, count map[string]int) []oneFault {
 	return out
 }
 
-// spread takes about n of the faults: of each call with each error as many,
-// drawn by the seed.
+// spread takes n of the faults, drawn by the seed: of each call with each error as many,
+// or of some of them one.
 func spread(all []oneFault, n int, seed int64) []oneFault {
 	groups := map[string][]oneFault{}
 	for _, f := range all {
@@ -379,5 +379,5 @@ func spread(all []oneFault, n int, seed int64) []oneFault {
 		out = append(out, g[:min(each, len(g))]...)
 	}
 	r.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
-	return out
+	return out[:min(n, len(out))]
 }

@@ -80,7 +80,7 @@ func TestEveryCallOfImageVerbsFailsOnce(t *testing.T) {
 			all := allFaults(t, in.total())
 			if one := os.Getenv("FAULT"); one != "" {
 				all = slices.DeleteFunc(all, func(f oneFault) bool { return f.String() != one })
-			} else if n := int(number(t, "FAULTS", 100)); n > 0 && n < len(all) {
+			} else if n := int(number(t, "FAULTS", 40)); n > 0 && n < len(all) {
 				all = spread(all, n, number(t, "SEED", 1))
 			}
 			failed := 0

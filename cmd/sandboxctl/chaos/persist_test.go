@@ -64,7 +64,7 @@ func TestCallKeepsFailing(t *testing.T) {
 	all := persistent()
 	if one := os.Getenv("FAULT"); one != "" {
 		all = slices.DeleteFunc(all, func(f oneFault) bool { return f.lasting() != one })
-	} else if n := int(number(t, "LASTING", 30)); n > 0 && n < len(all) {
+	} else if n := int(number(t, "LASTING", 20)); n > 0 && n < len(all) {
 		all = append(all[:1:1], spread(all[1:], n, number(t, "SEED", 1))[:n-1]...)
 	}
 	var mu sync.Mutex

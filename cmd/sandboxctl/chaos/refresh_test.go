@@ -81,7 +81,7 @@ func TestEveryCallOfRefreshFails(t *testing.T) {
 	}
 	if one := os.Getenv("FAULT"); one != "" {
 		all = slices.DeleteFunc(all, func(f oneFault) bool { return f.String() != one })
-	} else if n := int(number(t, "FAULTS", 60)); n > 0 && n < len(all) {
+	} else if n := int(number(t, "FAULTS", 30)); n > 0 && n < len(all) {
 		all = spread(all, n, number(t, "SEED", 1))
 	}
 	var mu sync.Mutex
