@@ -9,16 +9,6 @@ import (
 	"sandboxctl.dev/desired/yamldoc"
 )
 
-// Texts returns the text of each document of a manifest file as its author
-// wrote it, comments included, in the order of Decode.
-func Texts(data []byte) [][]byte {
-	var out [][]byte
-	for _, c := range yamldoc.Split(data, len(data)+1) {
-		out = append(out, bytes.TrimPrefix(bytes.TrimPrefix(c.Text, []byte("---")), []byte("\n")))
-	}
-	return out
-}
-
 // Without returns a manifest file without the documents of one full name. It returns
 // nil if nothing else is in it. Every other byte stays.
 func Without(file string, data []byte, name string) ([]byte, error) {

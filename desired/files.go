@@ -126,19 +126,25 @@ func (v *Validator) shown(at string, vol *Volume) {
 		v.objectKey(at, vol.SubPath)
 		return
 	}
-	names := slices.AppendSeq(slices.Collect(maps.Keys(set.Data)), maps.Keys(set.Files))
-	for i := range set.Items {
-		names = append(names, set.Items[i].Path)
-	}
+	names := set.names()
 	if slices.ContainsFunc(names, vol.Shows) || v.full() {
 		return
 	}
-	slices.Sort(names)
 	msg := fmt.Sprintf("the volume has no file or directory %q", yamldoc.Clip(vol.SubPath))
 	if n := yamldoc.Nearest(vol.SubPath, names); n != "" {
 		msg += fmt.Sprintf("; did you mean %q?", n)
 	}
 	v.Add(at, "%s", msg)
+}
+
+// names are those of all files of a volume that is no whole document.
+func (set *FileSet) names() []string {
+	names := slices.AppendSeq(slices.Collect(maps.Keys(set.Data)), maps.Keys(set.Files))
+	for i := range set.Items {
+		names = append(names, set.Items[i].Path)
+	}
+	slices.Sort(names)
+	return names
 }
 
 // InMemory are the files of a volume that is in memory, nil if it is not.

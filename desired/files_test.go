@@ -133,6 +133,36 @@ func TestOneFile(t *testing.T) {
 	}
 }
 
+// What can't be mounted in a volume whose files the manifest names is told at its place.
+func TestNestedVolumes(t *testing.T) {
+	t.Parallel()
+	const head = "apiVersion: " + APIVersion + "\nkind: Sandbox\nmetadata: {name: web}\nspec:\n  root: {host: {}}\n  command: [a]\n  volumes:\n"
+	one := "  - {name: one, mountPath: /a/f, subPath: f, config: {data: {f: x}}}\n"
+	for volumes, want := range map[string]string{
+		one + "  - {name: a, mountPath: /a, config: {data: {f: z}}}\n":                                                          "",
+		one + "  - {name: a, mountPath: /a, config: {data: {g: z}}}\n":                                                          `m.yaml:8:17: spec.volumes[0].mountPath: volume "a" is read-only and has no file "f"`,
+		one + "  - {name: a, mountPath: /a, secret: {files: {g: /g}}}\n":                                                        `volume "a" is read-only and has no file "f"`,
+		one + "  - {name: a, mountPath: /a, secret: {name: s, items: [{key: k, path: f/k}]}}\n":                                 `"f" is a directory of volume "a"`,
+		one + "  - {name: a, mountPath: /a, subPath: d, config: {data: {d/g: x, f: z}}}\n":                                      `has no file "d/f"`,
+		one + "  - {name: a, mountPath: /a, config: {name: c}}\n":                                                               "", // its keys are known at a start
+		one + "  - {name: a, mountPath: /a, hostPath: /srv/a, readOnly: true}\n":                                                "",
+		one + "  - {name: a, mountPath: /a, volume: {name: a}, readOnly: true}\n":                                               "",
+		one + "  - {name: a, mountPath: /a, tmpfs: {}, readOnly: true}\n":                                                       "", // gVisor makes it before it is read-only
+		one + "  - {name: a, mountPath: /a, emptyDir: {}, readOnly: true}\n":                                                    "",
+		"  - {name: a, mountPath: /a, config: {data: {g: z}}}\n  - {name: b, mountPath: /a/b, tmpfs: {}}\n":                     "",
+		"  - {name: a, mountPath: /a, config: {data: {g: z}}}\n  - {name: b, mountPath: /a/g, emptyDir: {}}\n":                  `m.yaml:9:15: spec.volumes[1].mountPath: "g" is a file of volume "a", and a directory`,
+		"  - {name: a, mountPath: /a, config: {data: {g: z}}}\n  - {name: b, mountPath: /a/g, hostPath: /srv/file}\n":           "",
+		"  - {name: a, mountPath: /a, config: {data: {g: z}}}\n  - {name: b, mountPath: /a/g/h, hostPath: /srv/file}\n":         `"g" is a file of volume "a", and nothing can be mounted below it`,
+		"  - {name: a, mountPath: /a, subPath: k, config: {name: c}}\n  - {name: b, mountPath: /a/g, tmpfs: {}}\n":              `it is below /a, where volume "a" mounts one file`,
+		"  - {name: a, mountPath: /a, config: {data: {g: z}}}\n  - {name: b, mountPath: /a/f, subPath: k, config: {name: c}}\n": `has no file "f"`,
+	} {
+		_, problems := Decode("m.yaml", []byte(head+volumes))
+		if want == "" && len(problems) > 0 || want != "" && (len(problems) != 1 || !strings.Contains(problems[0].Error(), want)) {
+			t.Errorf("%s: %v, expected %q", volumes, problems, want)
+		}
+	}
+}
+
 // With onChange: signal a volume says which signal, and is one whose files can be replaced
 // while the sandbox runs.
 func TestOnChangeSignal(t *testing.T) {

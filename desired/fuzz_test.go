@@ -84,8 +84,8 @@ func FuzzDecode(f *testing.F) {
 		if len(ps) > 0 {
 			return
 		}
-		if len(docs) == 0 || len(docs) != len(Texts(b)) {
-			t.Fatalf("%d documents, %d texts and no problem", len(docs), len(Texts(b)))
+		if len(docs) == 0 || len(docs) != len(yamldoc.Texts(b)) {
+			t.Fatalf("%d documents, %d texts and no problem", len(docs), len(yamldoc.Texts(b)))
 		}
 		for _, d := range docs {
 			if d.Foreign != "" && d.Sandbox == nil {

@@ -7,9 +7,11 @@ import (
 	"math"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
+	"sandboxctl.dev/desired/nesting"
 	"sandboxctl.dev/desired/scalar"
 	"sandboxctl.dev/desired/yamldoc"
 )
@@ -87,6 +89,38 @@ func (v *Validator) volumes(volumes []Volume) {
 			v.Add(at, "expected exactly one of hostPath, volume, emptyDir, tmpfs, config, secret, got %d", set)
 		}
 	}
+	v.nesting(volumes)
+}
+
+// nesting checks that there is something to mount each volume on, as far as that is known.
+func (v *Validator) nesting(volumes []Volume) {
+	known := make([]nesting.Volume, len(volumes))
+	for i := range volumes {
+		known[i] = volumes[i].nested()
+	}
+	for i, why := range nesting.Problems(known) {
+		v.Add(fmt.Sprintf("spec.volumes[%d].mountPath", i), "%s", why)
+	}
+}
+
+// nested is what the manifest tells of what a volume shows. The keys of a whole document
+// are known at a start.
+func (v *Volume) nested() nesting.Volume {
+	n := nesting.Volume{Name: v.Name, At: v.MountPath, Shape: nesting.Directory, In: v.SubPath}
+	set := v.InMemory()
+	switch {
+	case v.HostPath != "":
+		n.Shape = nesting.Unknown
+	case set == nil:
+	case set.Name == "" || len(set.Items) > 0:
+		n.Files, n.Named = set.names(), true
+		if slices.Contains(n.Files, v.SubPath) {
+			n.Shape = nesting.File
+		}
+	case v.SubPath != "":
+		n.Shape = nesting.File
+	}
+	return n
 }
 
 // maxOnDisk is how many files on the disk a sandbox may have: its sentry is held to the

@@ -4,6 +4,7 @@ package hostfs
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path"
@@ -12,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/idmap"
 	"sandboxctl.dev/launcher/setup"
@@ -19,23 +21,98 @@ import (
 
 // MakeMountPoints makes what the sandbox mounts on, where that is missing in a tree that
 // it writes to. The sentry would make it too; but when two sandboxes with the same tree
-// start at once, the slower one finds that it exists by now, and its start fails. What
-// can't be made here is left to the sentry, which says why.
-func (s *Served) MakeMountPoints(st *setup.Setup) {
+// start at once, the slower one finds that it exists by now, and its start fails. An error
+// says where something can't be mounted and the sentry could make nothing either: it would
+// fail in words of its own, at each start. What can't be told is left to it.
+func (s *Served) MakeMountPoints(st *setup.Setup) error {
 	mounted := s.mounted(st)
 	// gVisor mounts something at /tmp where the root has nothing.
 	for _, dest := range append(slices.Sorted(maps.Keys(mounted)), "/tmp") {
-		at := dest
-		for at != "/" {
-			at = path.Dir(at)
-			if on, found := mounted[at]; found {
-				if on != nil && on.isDir && !on.readOnly {
-					makeMountPoint(on.mount, strings.Trim(strings.TrimPrefix(dest, at), "/"), mounted[dest], st.Maps)
-				}
-				break
-			}
+		at := around(mounted, dest)
+		on, what := mounted[at], mounted[dest]
+		if on == nil {
+			continue
+		}
+		var made error
+		name := strings.Trim(strings.TrimPrefix(dest, at), "/")
+		if on.isDir && !on.readOnly {
+			made = makeMountPoint(on.mount, name, what, st.Maps)
+		}
+		if _, asked := mounted[dest]; !asked {
+			continue
+		}
+		if err := on.takes(name, at, what == nil || what.isDir, made); err != nil {
+			return fmt.Errorf("mount point %s: %w", dest, err)
 		}
 	}
+	return nil
+}
+
+// around is the innermost mount that a mount point is in, "" if it is in none that is known.
+func around(mounted map[string]*tree, dest string) string {
+	for at := dest; at != "/"; {
+		at = path.Dir(at)
+		if _, found := mounted[at]; found {
+			return at
+		}
+	}
+	return ""
+}
+
+// takes says why a directory or a file can't be mounted at a name of the tree, which is
+// mounted at a place. A directory need not be there: the sentry makes one of its own. made
+// says what came of making it.
+func (t *tree) takes(name, at string, isDir bool, made error) error {
+	if !t.isDir {
+		return operation.Precondition(fmt.Errorf("one file is mounted at %s, and nothing can be mounted below it; choose another place", at))
+	}
+	found, err := t.look(name)
+	switch {
+	case errors.Is(err, unix.ENOTDIR):
+		return operation.Precondition(fmt.Errorf("what is mounted at %s has a file on the way to %s; choose another place", at, name))
+	case err == nil && found != isDir:
+		return operation.Precondition(fmt.Errorf("a %s is to be mounted on %s of what is mounted at %s, which is a %s; choose another place", kind(isDir), name, at, kind(found)))
+	case errors.Is(err, unix.ENOENT) && !isDir && (t.readOnly || errors.Is(made, unix.EROFS)):
+		return operation.Precondition(fmt.Errorf("what is mounted at %s is read-only and has no file %s, on which one file could be mounted; make it there, it may be empty, or choose another place", at, name))
+	}
+	return nil
+}
+
+func kind(isDir bool) string {
+	if isDir {
+		return "directory"
+	}
+	return "file"
+}
+
+// look says whether what a tree has of a name is a directory. It follows no link.
+func (t *tree) look(name string) (isDir bool, err error) {
+	if t.memory != nil {
+		return inMemory(t.memory, name)
+	}
+	f, err := OpenBeneath(int(t.mount.Fd()), name, unix.O_PATH)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	return err == nil && info.IsDir(), err
+}
+
+// inMemory is look for a volume in memory.
+func inMemory(s *setup.Source, name string) (isDir bool, err error) {
+	name, err = path.Join(s.SubPath, name), unix.ENOENT
+	for i := range s.Files {
+		switch f := s.Files[i].Name; {
+		case f == name:
+			return false, nil
+		case strings.HasPrefix(name, f+"/"):
+			return false, unix.ENOTDIR
+		case strings.HasPrefix(f, name+"/"):
+			isDir, err = true, nil
+		}
+	}
+	return isDir, err
 }
 
 // MountPoints are the places in the root where something is mounted, and whether that is
@@ -73,12 +150,12 @@ func (s *Served) mounted(st *setup.Setup) map[string]*tree {
 
 // makeMountPoint makes a directory, or a file to mount a file on, with those above it.
 // It follows no link: a sandbox that writes to the tree could make one at any time.
-func makeMountPoint(top *os.File, name string, what *tree, ids *idmap.Maps) {
+func makeMountPoint(top *os.File, name string, what *tree, ids *idmap.Maps) error {
 	dir, err := OpenBeneath(int(top.Fd()), ".", unix.O_PATH|unix.O_DIRECTORY)
 	parts := strings.Split(name, "/")
 	for i, part := range parts {
 		if err != nil {
-			return
+			return err
 		}
 		isFile := i == len(parts)-1 && what != nil && !what.isDir
 		next, errOpen := openOrMake(dir, part, isFile, ids)
@@ -88,6 +165,7 @@ func makeMountPoint(top *os.File, name string, what *tree, ids *idmap.Maps) {
 	if err == nil {
 		dir.Close()
 	}
+	return err
 }
 
 // openOrMake opens what is in a directory, after making it if it is not there.

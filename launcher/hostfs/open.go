@@ -107,6 +107,8 @@ type tree struct {
 	// volume says that it is of a named volume, or of the names of siblings, at which of the mounts it is.
 	volume bool
 	at     int
+	// memory is what it shows, if the gofer makes it in memory.
+	memory *setup.Source
 }
 
 // nameOf is what a source is called in messages.
@@ -213,7 +215,7 @@ func OpenSources(sources []setup.Source, image *os.File, toGofer, toSentry *proc
 		case s.Empty:
 		case s.InMemory != "":
 			m.Tree, m.Secret, m.At = memoryTree(&s), true, s.SubPath
-			t = &tree{isDir: !s.IsFile(), readOnly: true}
+			t = &tree{isDir: !s.IsFile(), readOnly: true, memory: &s}
 		case s.Host:
 			trees, err := hostTree(s, &m, toGofer)
 			if err != nil {

@@ -62,7 +62,9 @@ func Spawn(la *Launch) (_ *Pair, err error) {
 	if err != nil {
 		return nil, err
 	}
-	files.MakeMountPoints(la.Setup)
+	if err := files.MakeMountPoints(la.Setup); err != nil {
+		return nil, err
+	}
 	out, err := openOutput(la, &toGofer)
 	if err != nil {
 		return nil, err

@@ -131,7 +131,7 @@ func (v verbs) readManifests(ctx context.Context, paths []string, policy desired
 		docs, ps := desired.Decoder{Policy: policy}.Decode(f, data)
 		problems = append(problems, ps...)
 		v.noteForeign(f, docs)
-		texts := desired.Texts(data)
+		texts := yamldoc.Texts(data)
 		for i, d := range docs {
 			if !d.Valid() {
 				continue
