@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 
@@ -72,9 +73,11 @@ func ExplainCommand(err error, peek func(path string) []byte) error {
 			"or run the command as another user (exec --user); resources.pids or rlimits in the manifest set the limit"
 	case noWorkingDir().MatchString(message):
 		m := noWorkingDir().FindStringSubmatch(message)
+		e.other = !lasting(m[2])
 		e.text = fmt.Sprintf("working directory not found in the sandbox: %s (%s)", m[1], m[2])
 	case noMadeDir().MatchString(message):
 		m := noMadeDir().FindStringSubmatch(message)
+		e.other = !lasting(m[2])
 		e.text = fmt.Sprintf("working directory not found in the sandbox, and it can't be made: %s (%s)", m[1], m[2])
 	case notLoaded().MatchString(message):
 		m := notLoaded().FindStringSubmatch(message)
@@ -94,7 +97,17 @@ func (e *CommandError) explainPath(name, dirs, why string) {
 		e.text = fmt.Sprintf("command not found in the sandbox: %s (PATH %s)", name, strings.ReplaceAll(dirs, " ", ":"))
 		return
 	}
+	e.other = !lasting(why)
 	e.text = fmt.Sprintf("command can't be executed in the sandbox: %s (%s)", name, why)
+}
+
+// lasting says of an error of a path whether it is about what is there, and is the same
+// until somebody changes that. Others, as of a disk or of memory that ran out, may be over at
+// the next try: a root that is an image would not get one.
+func lasting(why string) bool {
+	return slices.ContainsFunc([]unix.Errno{
+		unix.ENOENT, unix.ENOTDIR, unix.EISDIR, unix.EACCES, unix.EPERM, unix.EROFS, unix.ELOOP, unix.ENAMETOOLONG, unix.ENOEXEC,
+	}, func(e unix.Errno) bool { return why == e.Error() })
 }
 
 func (e *CommandError) explainFile(file, why string, peek func(string) []byte) {
@@ -118,7 +131,7 @@ func (e *CommandError) explainFile(file, why string, peek func(string) []byte) {
 	case unix.ENOEXEC.Error():
 		e.text = fmt.Sprintf("%s can't be executed in the sandbox: it is neither a program for this processor nor a script with a #! line", file)
 	default:
-		e.other = why != unix.ENOTDIR.Error() && why != unix.ELOOP.Error() && why != unix.ENAMETOOLONG.Error()
+		e.other = !lasting(why)
 		e.text = fmt.Sprintf("%s can't be executed in the sandbox: %s", file, why)
 	}
 }

@@ -36,6 +36,13 @@ func TestExplainCommand(t *testing.T) {
 		"working directory":    {`starting sandbox: creating process: failed to find initial working directory "/w": no such file or directory`, "", "working directory not found in the sandbox: /w", false},
 		"made directory":       {`starting sandbox: failed to create process working directory "/v/w": failed to create directory "/v/w": read-only file system`, "", "can't be made: /v/w (read-only file system)", false},
 		"not a directory":      {`starting sandbox: failed to create process working directory "/v/f": not a directory`, "", "can't be made: /v/f (not a directory)", false},
+		"PATH: disk":           {`error finding executable "x" in PATH [/bin]: input/output error`, "", "command can't be executed in the sandbox: x (input/output error)", false},
+		"PATH: descriptors":    {`error finding executable "x" in PATH [/bin]: too many open files`, "", "x (too many open files)", false},
+		"PATH: memory":         {`error finding executable "x" in PATH [/bin]: cannot allocate memory`, "", "x (cannot allocate memory)", false},
+		"PATH: a file":         {`error finding executable "x" in PATH [/bin]: not a directory`, "", "x (not a directory)", false},
+		"PATH: a circle":       {`error finding executable "x" in PATH [/bin]: too many levels of symbolic links`, "", "x (too many levels of symbolic links)", false},
+		"directory: disk":      {`starting sandbox: creating process: failed to find initial working directory "/w": input/output error`, "", "working directory not found in the sandbox: /w (input/output error)", false},
+		"directory: full":      {`starting sandbox: failed to create process working directory "/v/w": no space left on device`, "", "can't be made: /v/w (no space left on device)", false},
 		"none of these":        {"starting sandbox: creating process: it rains", "", "the application can't be started: it rains", false},
 		"escapes in a script":  {load + "no such file or directory", "#!/\x1b[2Jx\n", "interpreter not found in the sandbox: / [2Jx", true},
 		"too many processes":   {"try again", "", "its user has as many as the limit NPROC allows", false},
@@ -53,7 +60,10 @@ func TestExplainCommand(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		// What is not known may come right by itself.
-		unknown := slices.Contains([]string{"none of these", "something else", "no such limit", "too many processes", "too many, at a start"}, name)
+		unknown := slices.Contains([]string{
+			"none of these", "something else", "no such limit", "too many processes", "too many, at a start",
+			"PATH: disk", "PATH: descriptors", "PATH: memory", "directory: disk", "directory: full",
+		}, name)
 		if operation.PreconditionFailed(err) == unknown {
 			t.Errorf("%s: precondition failed: %v", name, !unknown)
 		}
