@@ -55,8 +55,9 @@ const (
 	ReasonAddressUnusable = "AddressUnusable"
 	// It joins a network that no document declares. It is started when there is one.
 	ReasonNetworkMissing = "NetworkMissing"
-	// The disk of the state has no room. Nothing is started, and nothing is stopped that
-	// is to be started again, until there is some.
+	// The disk of the state has no room, or not enough for what the sandbox may write there
+	// (`emptyDir`, `overlay: disk`). Nothing is started, and nothing is stopped that is to be
+	// started again, until there is some.
 	ReasonDiskPressure = "DiskPressure"
 	// Its image is being fetched. What runs is not disturbed before that is done.
 	ReasonPulling = "Pulling"

@@ -32,4 +32,6 @@ type Bounds struct {
 	StartsPerSecond int
 	// RestartFloor is the least delay after a failure.
 	RestartFloor time.Duration
+	// DefaultDiskSize is the size of what is on the disk and has none of its own.
+	DefaultDiskSize int64
 }

@@ -60,16 +60,3 @@ func (c *computation) refresh(e *desired.Entry, rec *actual.Record) {
 		c.add(Action{Op: OpRefresh, Name: rec.Name, Entry: e, Volumes: volumes, Reason: actual.ReasonInputChanged, Due: needs.RefreshDue(rec, c.in.Now)})
 	}
 }
-
-// inputGone warns that what a sandbox has been started with is not there any more: it
-// keeps running, and could not be started again.
-func inputGone(in *Input, e *desired.Entry, r *actual.Record) *actual.Warning {
-	if r.Phase != actual.PhaseRunning {
-		return nil
-	}
-	why, _ := needs.Missing(e, in.Files)
-	if why == "" {
-		return nil
-	}
-	return &actual.Warning{Reason: actual.WarningInputGone, Message: why + "; it keeps what it was started with, and can't be started again without"}
-}

@@ -13,6 +13,7 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile/attached"
 	"sandboxctl.dev/reconcile/namespaces"
+	"sandboxctl.dev/reconcile/needs"
 )
 
 // recorded describes a sandbox that has a record.
@@ -47,7 +48,7 @@ func (v *view) recorded(o *actual.Observed, e *desired.Entry) Status {
 	if warn := imageMoved(v.in, w, r); warn != nil {
 		s.Warnings = append(slices.Clip(s.Warnings), *warn)
 	}
-	if warn := inputGone(v.in, w, r); warn != nil {
+	if warn := needs.Gone(w, r, v.in.Files); warn != nil {
 		s.Warnings = append(slices.Clip(s.Warnings), *warn)
 	}
 	v.judge(&s, o, w)

@@ -12,6 +12,7 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile/attached"
 	"sandboxctl.dev/reconcile/declared"
+	"sandboxctl.dev/reconcile/fits"
 	"sandboxctl.dev/reconcile/namespaces"
 	"sandboxctl.dev/reconcile/needs"
 	"sandboxctl.dev/reconcile/pulling"
@@ -98,7 +99,9 @@ type Input struct {
 	Images Images
 	// Volumes are the named volumes that manifests declare, by name.
 	Volumes map[string]declared.Found
-	Now     time.Time
+	// Room is what is known of the disk of the state, nil if nobody needs to know.
+	Room *fits.Room
+	Now  time.Time
 	// Read is when the manifests had been read. Nothing is decided by it.
 	Read   time.Time
 	Policy Policy
@@ -164,7 +167,7 @@ type Action struct {
 // Compute returns what to do. It is a pure function: the same input gives the
 // same plan. It does not allocate when there is nothing to do.
 func Compute(in Input) Plan {
-	c := computation{in: in}
+	c := computation{in: in, room: fits.Begin(in.Room, in.Desired, in.Actual, in.Operations)}
 	c.guard()
 	c.merge()
 	c.aborted()
@@ -180,6 +183,7 @@ type computation struct {
 	plan    Plan
 	guarded bool
 	created int // by this plan, of names without a record
+	room    *fits.Sum
 }
 
 // tooMany says whether the host policy has no room for one more sandbox beside
@@ -226,7 +230,7 @@ func (c *computation) merge() {
 // add plans an action, or delays it if something is in its way now.
 func (c *computation) add(a Action) {
 	a.Lane = laneOf(&a)
-	if !c.failedBefore(&a) && !c.needsRoom(&a) && !c.needsNetwork(&a) && !c.needsInputs(&a) {
+	if !c.failedBefore(&a) && !c.needsNetwork(&a) && !c.needsInputs(&a) && !c.needsRoom(&a) {
 		c.plan.Actions = append(c.plan.Actions, a)
 	}
 }

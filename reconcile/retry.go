@@ -106,11 +106,18 @@ func (c *computation) failedBefore(a *Action) bool {
 // needsRoom delays what takes room on the disk of the state while there is none: a
 // start, and the stop of what could not be started again.
 func (c *computation) needsRoom(a *Action) bool {
-	if c.in.Actual.DiskFull == "" || a.Op != OpCreate && !(a.Op == OpDestroy && a.Ending.Replace) {
+	if a.Op != OpCreate && !(a.Op == OpDestroy && a.Ending.Replace) {
+		return false
+	}
+	why := c.in.Actual.DiskFull
+	if why == "" && c.room != nil {
+		why = c.room.Take(a.Name, c.starts(a), c.in.Desired.Bounds())
+	}
+	if why == "" {
 		return false
 	}
 	a.Reason = actual.ReasonDiskPressure
-	c.delayForHost(*a, c.in.Actual.DiskFull, false)
+	c.delayForHost(*a, why, c.in.Actual.DiskFull == "")
 	return true
 }
 

@@ -50,6 +50,20 @@ func (d Disk) Full() error {
 	return nil
 }
 
+// Lacks says why there is no room for what a sandbox asks for beside what others may still
+// write, "" if there is.
+func (d Disk) Lacks(asked, others int64) string {
+	free := int64(d.Free) - int64(d.LeastFreeForLogs())
+	if d.Total == 0 || asked <= free-others { // one without a total does not count
+		return ""
+	}
+	return fmt.Sprintf("no room for what it may write to the disk of the state directory (emptyDir, overlay: disk): it asks for %s, %s are free beside what is kept for logs, and other sandboxes may still write %s; ask for less, or make room",
+		mebibytes(asked), mebibytes(max(free, 0)), mebibytes(others))
+}
+
+// mebibytes is an amount for people, in whole ones.
+func mebibytes(n int64) string { return fmt.Sprintf("%dMi", n>>20) }
+
 // Pressure says what is not done because room ran out, "" if there is enough.
 func (d Disk) Pressure() string {
 	switch err := d.Full(); {

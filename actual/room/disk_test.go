@@ -4,6 +4,7 @@ package room
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -32,6 +33,30 @@ func TestDiskLimits(t *testing.T) {
 		}
 		if got := c.disk.Pressure(); (got != "") != c.pressure {
 			t.Errorf("%+v: %q", c.disk, got)
+		}
+	}
+}
+
+// What is asked for must fit beside what is kept for logs and what others may write.
+func TestLacks(t *testing.T) {
+	t.Parallel()
+	const mib = 1 << 20
+	disk := Disk{Total: 2000 * mib, Free: 600 * mib} // 100 of it are kept for logs
+	for _, c := range []struct {
+		disk          Disk
+		others, asked int64
+		want          string
+	}{
+		{disk, 0, 500 * mib, ""},
+		{disk, 0, 501 * mib, "it asks for 501Mi, 500Mi are free beside what is kept for logs, and other sandboxes may still write 0Mi"},
+		{disk, 400 * mib, 100 * mib, ""},
+		{disk, 400 * mib, 101 * mib, "other sandboxes may still write 400Mi"},
+		{disk, 900 * mib, mib, "500Mi are free"},
+		{Disk{Total: 2000 * mib, Free: 50 * mib}, 0, mib, "0Mi are free"},
+		{Disk{}, 0, 500 * mib, ""}, // a filesystem that does not count
+	} {
+		if got := c.disk.Lacks(c.asked, c.others); (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%+v: %q, expected %q", c, got, c.want)
 		}
 	}
 }

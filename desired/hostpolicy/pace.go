@@ -45,7 +45,7 @@ func (v *validator) pace(p *Policy) {
 
 // Bounds are what the policy says about all sandboxes together.
 func (p *Policy) Bounds() desired.Bounds {
-	b := desired.Bounds{MaxSandboxes: p.MaxSandboxes, StartsPerSecond: p.MaxStartsPerSecond}
+	b := desired.Bounds{MaxSandboxes: p.MaxSandboxes, StartsPerSecond: p.MaxStartsPerSecond, DefaultDiskSize: int64(p.DefaultDiskSize)}
 	if p.MinRestartDelay != nil {
 		b.RestartFloor = time.Duration(*p.MinRestartDelay)
 	}

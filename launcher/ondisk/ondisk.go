@@ -52,8 +52,8 @@ func (l *Ledger) Promise(store *actual.Store, name string, places []actual.OnDis
 		return nil, err
 	}
 	asked := sum(places)
-	if err := fits(disk, others, asked); err != nil {
-		return nil, err
+	if why := disk.Lacks(asked, others); why != "" {
+		return nil, operation.Precondition(errors.New(why))
 	}
 	if l.starting == nil {
 		l.starting = map[string]int64{}
@@ -79,22 +79,6 @@ func Writers(store *actual.Store, list *actual.Listing) []*actual.Record {
 	return out
 }
 
-// fits says why there is no room for what is asked for, nil if there is.
-func fits(disk room.Disk, others, asked int64) error {
-	if disk.Total == 0 {
-		return nil // a filesystem that does not count
-	}
-	free := int64(disk.Free) - int64(disk.LeastFreeForLogs())
-	if left := free - others; asked <= left {
-		return nil
-	}
-	return operation.Precondition(fmt.Errorf("no room for what it may write to the disk of the state directory (emptyDir, overlay: disk): it asks for %s, %s are free beside what is kept for logs, and other sandboxes may still write %s; ask for less, or make room",
-		round(asked), round(max(free, 0)), round(others)))
-}
-
-// round is an amount for people, in whole mebibytes.
-func round(n int64) string { return fmt.Sprintf("%dMi", n>>20) }
-
 func sum(places []actual.OnDisk) (n int64) {
 	for _, p := range places {
 		n += p.Size
@@ -112,19 +96,41 @@ func Left(records []*actual.Record, but string) (n int64) {
 	return n
 }
 
-// left: what can't be seen counts as not written.
-func left(r *actual.Record) (n int64) {
+func left(r *actual.Record) int64 {
+	_, left := writes(r)
+	return left
+}
+
+// writes is how much a sandbox has written and may still write: what can't be seen counts as
+// not written.
+func writes(r *actual.Record) (written, left int64) {
 	used, err := Used(r)
 	if errors.Is(err, process.ErrGone) {
-		return 0 // and the files with it
+		return 0, 0 // and the files with it
 	}
 	for i, p := range r.OnDisk {
 		if err == nil {
+			written += used[i]
 			p.Size -= min(used[i], p.Size)
 		}
-		n += p.Size
+		left += p.Size
 	}
-	return n
+	return written, left
+}
+
+// Look is the room that there is, and what each sandbox has written and may still write of it:
+// found is called for those that may write.
+func Look(store *actual.Store, found func(name string, written, left int64)) (room.Disk, error) {
+	list, err := store.List()
+	if err != nil {
+		return room.Disk{}, err
+	}
+	for _, r := range Writers(store, list) {
+		if written, left := writes(r); written > 0 || left > 0 {
+			found(r.Name, written, left)
+		}
+	}
+	return store.Disk()
 }
 
 // Used is how much a sandbox has written to each place: process.ErrGone if it is over.

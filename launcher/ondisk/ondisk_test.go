@@ -5,7 +5,6 @@ package ondisk
 import (
 	"errors"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,7 +15,6 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/actual/process"
-	"sandboxctl.dev/actual/room"
 )
 
 const mib = 1 << 20
@@ -82,30 +80,6 @@ func TestLeft(t *testing.T) {
 	} {
 		if got := Left(c.records, "me"); got != c.want {
 			t.Errorf("%s: %d, expected %d", name, got, c.want)
-		}
-	}
-}
-
-// What is asked for must fit beside what is kept for logs and what others may write.
-func TestFits(t *testing.T) {
-	t.Parallel()
-	disk := room.Disk{Total: 2000 * mib, Free: 600 * mib} // 100 of it are kept for logs
-	for _, c := range []struct {
-		disk          room.Disk
-		others, asked int64
-		want          string
-	}{
-		{disk, 0, 500 * mib, ""},
-		{disk, 0, 501 * mib, "it asks for 501Mi, 500Mi are free beside what is kept for logs, and other sandboxes may still write 0Mi"},
-		{disk, 400 * mib, 100 * mib, ""},
-		{disk, 400 * mib, 101 * mib, "other sandboxes may still write 400Mi"},
-		{disk, 900 * mib, mib, "500Mi are free"},
-		{room.Disk{Total: 2000 * mib, Free: 50 * mib}, 0, mib, "0Mi are free"},
-		{room.Disk{}, 0, 500 * mib, ""}, // a filesystem that does not count
-	} {
-		err := fits(c.disk, c.others, c.asked)
-		if (err == nil) != (c.want == "") || err != nil && (!strings.Contains(err.Error(), c.want) || !operation.PreconditionFailed(err)) {
-			t.Errorf("%+v: %v, expected %q", c, err, c.want)
 		}
 	}
 }

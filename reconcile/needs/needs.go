@@ -165,6 +165,19 @@ func Missing(e *desired.Entry, files map[string]File) (why string, help bool) {
 	return missing(e, files, func(*desired.FileRef) bool { return true })
 }
 
+// Gone warns that what a sandbox has been started with is not there any more: it keeps
+// running, and could not be started again. It is nil if all is there.
+func Gone(e *desired.Entry, rec *actual.Record, files map[string]File) *actual.Warning {
+	if rec.Phase != actual.PhaseRunning {
+		return nil
+	}
+	why, _ := Missing(e, files)
+	if why == "" {
+		return nil
+	}
+	return &actual.Warning{Reason: actual.WarningInputGone, Message: why + "; it keeps what it was started with, and can't be started again without"}
+}
+
 // MissingIn is Missing of some volumes.
 func MissingIn(volumes []string, e *desired.Entry, files map[string]File) (why string, help bool) {
 	return missing(e, files, func(r *desired.FileRef) bool { return slices.Contains(volumes, r.Volume) })

@@ -17,6 +17,7 @@ import (
 	"sandboxctl.dev/desired/objects"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/declared"
+	"sandboxctl.dev/reconcile/fits"
 	"sandboxctl.dev/reconcile/namespaces"
 	"sandboxctl.dev/reconcile/needs"
 )
@@ -35,6 +36,8 @@ type View struct {
 	// Image is the digest of the image in the store that a reference or a digest means,
 	// "" if there is none, if set. It asks nobody over a network.
 	Image func(ctx context.Context, ref string) (digest string)
+	// Room looks at the disk of the state, if set; nil if that can't be done.
+	Room func() *fits.Room
 	// Volumes looks at named volumes, if set.
 	Volumes func(names []string) map[string]declared.Found
 	Policy  reconcile.Policy
@@ -78,6 +81,9 @@ func (v *View) Gather(ctx context.Context, p reconcile.Progress, removals []time
 		key = v.HostKey()
 	}
 	in.Files = needs.AddObjects(in.Files, want, in.LastGood, key)
+	if v.Room != nil && fits.Matters(want, have, in.LastGood, in.Files) {
+		in.Room = v.Room()
+	}
 	if v.Volumes != nil {
 		if names := declared.Names(want); len(names) > 0 {
 			in.Volumes = v.Volumes(names)

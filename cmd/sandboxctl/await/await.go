@@ -184,6 +184,9 @@ func blocked(w *world.World, name string) error {
 		if d.Name != name || !d.PreconditionFailed {
 			continue
 		}
+		if d.Reason == actual.ReasonDiskPressure && len(w.Plan.Actions)+len(w.In.Operations) > 0 {
+			continue // what is under way may make room
+		}
 		hint := ""
 		if !d.Until.IsZero() {
 			hint = "; when that is corrected, `sandboxctl restart " + name + "` tries at once"

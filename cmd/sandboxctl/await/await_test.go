@@ -145,6 +145,7 @@ func TestWaitBlocked(t *testing.T) {
 		"a registry is down":   {reconcile.Delayed{Action: reconcile.Action{Name: "web", Reason: actual.ReasonPullFailed}, Why: "down", Until: later}, ""},
 		"of another sandbox":   {reconcile.Delayed{Action: reconcile.Action{Name: "other", Reason: actual.ReasonInputMissing}, Why: "no file", PreconditionFailed: true}, ""},
 		"a disk without space": {reconcile.Delayed{Action: reconcile.Action{Name: "web", Reason: actual.ReasonDiskPressure}, Why: "full"}, ""},
+		"a disk without room":  {reconcile.Delayed{Action: reconcile.Action{Name: "web", Reason: actual.ReasonDiskPressure}, Why: "no room", PreconditionFailed: true}, "DiskPressure: no room"},
 	} {
 		for _, s := range []*reconcile.Status{waitStatus(reconcile.PhasePending, 0), waitStatus(reconcile.PhaseRunning, time.Second)} {
 			w := waitWorld(t, true, "  restartPolicy: Never")
@@ -158,6 +159,22 @@ func TestWaitBlocked(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Room that another sandbox is about to leave is waited for.
+func TestWaitForRoom(t *testing.T) {
+	t.Parallel()
+	w := waitWorld(t, true, "")
+	w.Plan.Delayed = []reconcile.Delayed{{Action: reconcile.Action{Name: "web", Reason: actual.ReasonDiskPressure}, Why: "no room", PreconditionFailed: true}}
+	if blocked(w, "web") == nil {
+		t.Error("it is waited for what nobody makes")
+	}
+	w.Plan.Actions = []reconcile.Action{{Name: "other"}}
+	planned := blocked(w, "web")
+	w.Plan.Actions, w.In.Operations = nil, map[string]reconcile.Operation{"other": {}}
+	if err := errors.Join(planned, blocked(w, "web")); err != nil {
+		t.Error(err)
 	}
 }
 

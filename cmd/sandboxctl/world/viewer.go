@@ -22,6 +22,7 @@ import (
 	"sandboxctl.dev/launcher/netns"
 	"sandboxctl.dev/launcher/salvage"
 	"sandboxctl.dev/reconcile"
+	"sandboxctl.dev/reconcile/fits"
 	"sandboxctl.dev/reconcile/namespaces"
 	"sandboxctl.dev/reconcile/needs"
 	"sandboxctl.dev/reconcile/view"
@@ -75,7 +76,7 @@ func (h *Host) newViewer(judged bool) (*viewer, error) {
 	}
 	opts.Memory = h.MemoryOf(v.info)
 	v.dir = manifestdir.New(opts)
-	v.view = view.View{Source: v, Observer: v, Network: LookAtNetwork, Files: FileLooker(), HostKey: v.hostKey, Image: v.findImage, Volumes: v.lookAtVolumes, Policy: reconcile.DefaultPolicy()}
+	v.view = view.View{Source: v, Observer: v, Network: LookAtNetwork, Files: FileLooker(), HostKey: v.hostKey, Image: v.findImage, Volumes: v.lookAtVolumes, Room: func() *fits.Room { return LookAtDisk(v.store) }, Policy: reconcile.DefaultPolicy()}
 	if v.info != nil && len(v.info.Policy) > 0 {
 		if err := json.Unmarshal(v.info.Policy, &v.view.Policy); err != nil {
 			return nil, errors.Join(fmt.Errorf("read policy of the daemon: %w", err), v.close())
