@@ -145,7 +145,7 @@ func TestDirections(t *testing.T) {
 		"./launcher/image/layers": `^sandboxctl\.dev/launcher/(tarend|image/(layers|erofs|compression))$|^golang\.org/x/sys/|^github\.com/klauspost/compress`,
 		"./launcher/image/erofs":  `^sandboxctl\.dev/launcher/image/erofs$|^golang\.org/x/sys/`,
 		"./launcher/image/packer": `^sandboxctl\.dev/(launcher/image/packer|actual/dirfd)$|^golang\.org/x/sys/`,
-		"./launcher/image/source": `^sandboxctl\.dev/(launcher/image/(source|compression)|desired/imageref|actual/dirfd)$|^golang\.org/x/|^github\.com/(google/go-containerregistry/pkg/|klauspost/compress|docker/|opencontainers/(go-digest|image-spec)|sirupsen/logrus$)`,
+		"./launcher/image/source": `^sandboxctl\.dev/(launcher/image/(source|compression)|desired/(imageref|trustedfile)|actual/dirfd)$|^golang\.org/x/|^github\.com/(google/go-containerregistry/pkg/|klauspost/compress|docker/|opencontainers/(go-digest|image-spec)|sirupsen/logrus$)`,
 		"./launcher/netns":        `^sandboxctl\.dev/(launcher/(netns|wire)|actual/(crashpoint|operation)$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
 		"./launcher/addresses":    `^sandboxctl\.dev/launcher/addresses$`,
 		"./launcher/links":        `^sandboxctl\.dev/(launcher/(links|netns|wire)|actual/(crashpoint|operation)$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,

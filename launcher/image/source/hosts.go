@@ -18,8 +18,10 @@ import (
 	"github.com/docker/cli/cli/config/types"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
+	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/desired/imageref"
+	"sandboxctl.dev/desired/trustedfile"
 )
 
 // Hosts says how registries are spoken to, by their names ("docker.io",
@@ -130,7 +132,7 @@ func (h Hosts) transport(of Host) (*http.Transport, error) {
 	if of.CAFile == "" {
 		return t, nil
 	}
-	pem, err := os.ReadFile(of.CAFile)
+	pem, err := readCertificates(of.CAFile)
 	if err != nil {
 		return nil, fmt.Errorf("registries: caFile: %w", err)
 	}
@@ -143,6 +145,39 @@ func (h Hosts) transport(of Host) (*http.Transport, error) {
 	}
 	t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	return t, nil
+}
+
+// maxCertificates is how large a caFile may be: that of all authorities of the web has a
+// quarter of a mebibyte.
+const maxCertificates = 4 << 20
+
+// caSettle is how long it must have been left alone where nobody can tell whether it is
+// being written.
+const caSettle = 100 * time.Millisecond
+
+// readCertificates reads a caFile. Who can write it, or put another one in its place, decides
+// which registry is believed, and so what runs: it is opened as the file that names it.
+func readCertificates(path string) ([]byte, error) {
+	f, err := trustedfile.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, fmt.Errorf("%s: expected a regular file", path)
+	}
+	b, err := trustedfile.Read(f, &st, caSettle, maxCertificates)
+	if err == nil && len(b) > maxCertificates {
+		err = fmt.Errorf("it has more than %d bytes", maxCertificates)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return b, nil
 }
 
 // guarded refuses HTTP without TLS, also where a registry or its token server leads to.

@@ -3,8 +3,11 @@
 package source
 
 import (
+	"encoding/pem"
 	"errors"
 	"net/http"
+	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +15,9 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/hosttest"
 )
 
 // answers is a network on which everybody answers.
@@ -43,6 +49,63 @@ func TestPlainHTTP(t *testing.T) {
 		if resp != nil && resp.Body != nil {
 			resp.Body.Close()
 		}
+	}
+}
+
+// A caFile that somebody else could write, or replace, is not believed.
+func TestCAFile(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewUnstartedServer(nil)
+	s.StartTLS()
+	defer s.Close()
+	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+	for name, c := range map[string]struct {
+		make func(dir string) error
+		want string
+	}{
+		"a file of ours": {func(string) error { return nil }, ""},
+		"a link to it": {func(dir string) error {
+			return errors.Join(os.Rename(dir+"/ca.pem", dir+"/x"), os.Symlink("x", dir+"/ca.pem"))
+		}, ""},
+		"a file that all may write": {func(dir string) error { return os.Chmod(dir+"/ca.pem", 0o666) }, "ca.pem can be written by others (mode 0666)"},
+		"a file of a group":         {func(dir string) error { return os.Chmod(dir+"/ca.pem", 0o664) }, "remove that with chmod go-w"},
+		"a directory all may write": {func(dir string) error { return os.Chmod(dir, 0o777) }, "can be written by others (mode 0777)"},
+		"no file":                   {func(dir string) error { return os.Remove(dir + "/ca.pem") }, "no such file"},
+		"a directory":               {func(dir string) error { return errors.Join(os.Remove(dir+"/ca.pem"), os.Mkdir(dir+"/ca.pem", 0o755)) }, "expected a regular file"},
+		"a fifo": {func(dir string) error {
+			return errors.Join(os.Remove(dir+"/ca.pem"), unix.Mkfifo(dir+"/ca.pem", 0o600))
+		}, "expected a regular file"},
+		"what has no end": {func(dir string) error { return os.Truncate(dir+"/ca.pem", 1<<40) }, "more than 4194304 bytes"},
+		"no certificate":  {func(dir string) error { return os.Truncate(dir+"/ca.pem", 10) }, "has no certificate"},
+	} {
+		dir := t.TempDir()
+		err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(dir+"/ca.pem", cert, 0o644), c.make(dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = Hosts{}.transport(Host{CAFile: dir + "/ca.pem"})
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), "registries: caFile")) {
+			t.Errorf("%s: %v, expected %q", name, err, c.want)
+		}
+	}
+}
+
+// One that another user owns neither: root alone may have it, or a link to it.
+func TestCAFileOfAnother(t *testing.T) {
+	t.Parallel()
+	hosttest.NeedsRoot(t, "giving files away needs root")
+	dir := t.TempDir()
+	if err := errors.Join(os.WriteFile(dir+"/ca.pem", nil, 0o644), os.Symlink("ca.pem", dir+"/link"), os.Lchown(dir+"/link", 1000, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (Hosts{}).transport(Host{CAFile: dir + "/link"}); err == nil || !strings.Contains(err.Error(), "is a symbolic link that belongs to user 1000") {
+		t.Errorf("a link: %v", err)
+	}
+	if err := os.Chown(dir+"/ca.pem", 1000, 1000); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (Hosts{}).transport(Host{CAFile: dir + "/ca.pem"}); err == nil || !strings.Contains(err.Error(), "belongs to user 1000") {
+		t.Errorf("a file: %v", err)
 	}
 }
 
