@@ -33,6 +33,8 @@ type Action struct {
 	Size int64
 	// Fresh is whom it belongs to when it is made, nil for root.
 	Fresh *desired.Ownership
+	// File is that of its document, "" if it has none.
+	File string
 }
 
 // Op is the word for it.
@@ -137,6 +139,9 @@ func Decide(want *desired.Snapshot, found map[string]Found, retries map[string]R
 			continue // one that a sandbox names is made at the start
 		}
 		a.Fresh = spec.Fresh(nil)
+		if spec != nil {
+			a.File = want.Objects.Lookup(objects.Name(objects.Volume, name)).Source.File
+		}
 		r := retries[name]
 		if wait := r.Due.Sub(now); r.Failures > 0 && r.Size == a.Size && wait > 0 && wait <= 2*mostDelay {
 			later = append(later, Later{a, r.Due, r.Message})

@@ -199,7 +199,7 @@ func newDaemon(h *world.Host, version string, f *flags, store *actual.Store, opt
 	}
 	d.loop = loop.New(loop.Options{
 		View:     &view.View{Source: d.dir, Observer: d.observer, Network: world.LookAtNetwork, Files: world.FileLooker(), HostKey: func() objects.HostKey { return opts.HostKey }, Image: func(_ context.Context, ref string) string { return images.Find(ref) }, Volumes: (&world.VolumeLooker{State: store.RootDir()}).Look, Room: func() *fits.Room { return world.LookAtDisk(store) }, Policy: policy},
-		Launcher: l, Repairer: l, Puller: pulls, Volumes: world.Volumes{State: store.RootDir()}, Requests: store, Events: d.journal, Publish: d.publish,
+		Launcher: l, Repairer: l, Puller: pulls, Volumes: world.Volumes{State: store.RootDir(), Manifests: h.Manifests}, Requests: store, Events: d.journal, Publish: d.publish,
 		LastExit: func(name string) *actual.Exit {
 			rec, _, err := store.Get(name)
 			if err != nil || rec == nil {

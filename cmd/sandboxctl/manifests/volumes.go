@@ -129,6 +129,10 @@ func (v verbs) reclaim(ctx context.Context, names, sandboxes []string, timeout t
 			return err
 		}
 	}
+	// The daemon may be about to make one that it has seen declared a moment ago.
+	if err := v.VolumesSettled(ctx); err != nil {
+		return err
+	}
 	var errs []error
 	for _, name := range names {
 		err := v.RemoveVolume(ctx, name, false)

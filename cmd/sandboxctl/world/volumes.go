@@ -83,20 +83,6 @@ func (v *viewer) lookAtVolumes(names []string) map[string]declared.Found {
 	return l.Look(names)
 }
 
-// Volumes makes named volumes in a state directory as they are declared.
-type Volumes struct{ State *os.File }
-
-// Declare implements reconcile.Volumes.
-func (v Volumes) Declare(ctx context.Context, a *declared.Action) error {
-	s, err := volume.Open(v.State)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	_, err = s.Declare(ctx, a.Name, volume.Want{Size: a.Size, Fresh: a.Fresh})
-	return err
-}
-
 // ErrVolumeUsed says that a volume is kept.
 var ErrVolumeUsed = errors.New("it is in use")
 
