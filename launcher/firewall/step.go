@@ -65,7 +65,7 @@ func (d *difference) chains(old, now *program) bool {
 			d.chainsNew = append(d.chainsNew, ch)
 		case !reflect.DeepEqual(was.base, ch.base):
 			return false
-		case !reflect.DeepEqual(was.rules, ch.rules):
+		case !slices.EqualFunc(was.rules, ch.rules, func(a, b rule) bool { return slices.EqualFunc(a, b, same) }):
 			d.chainsChanged = append(d.chainsChanged, ch)
 		}
 	}
@@ -73,6 +73,32 @@ func (d *difference) chains(old, now *program) bool {
 		d.chainsGone = append(d.chainsGone, ch)
 	}
 	return true
+}
+
+// same compares expressions. Those that most rules are made of are not compared by
+// reflection: there are tens of them for each sandbox, at each start.
+func same(a, b expr.Any) bool {
+	switch a := a.(type) {
+	case *expr.Meta:
+		b, ok := b.(*expr.Meta)
+		return ok && *a == *b
+	case *expr.Lookup:
+		b, ok := b.(*expr.Lookup)
+		return ok && *a == *b
+	case *expr.Payload:
+		b, ok := b.(*expr.Payload)
+		return ok && *a == *b
+	case *expr.Verdict:
+		b, ok := b.(*expr.Verdict)
+		return ok && *a == *b
+	case *expr.Objref:
+		b, ok := b.(*expr.Objref)
+		return ok && *a == *b
+	case *expr.Cmp:
+		b, ok := b.(*expr.Cmp)
+		return ok && a.Op == b.Op && a.Register == b.Register && bytes.Equal(a.Data, b.Data)
+	}
+	return reflect.DeepEqual(a, b)
 }
 
 func (d *difference) sets(old, now *program) bool {
@@ -120,7 +146,7 @@ func compare(old, now []nftables.SetElement) (gone, added []nftables.SetElement)
 		e := &now[i]
 		was := had[string(e.Key)]
 		delete(had, string(e.Key))
-		if was != nil && bytes.Equal(was.Val, e.Val) && reflect.DeepEqual(was.VerdictData, e.VerdictData) {
+		if was != nil && bytes.Equal(was.Val, e.Val) && leads(was) == leads(e) {
 			continue
 		}
 		if was != nil {
@@ -132,6 +158,14 @@ func compare(old, now []nftables.SetElement) (gone, added []nftables.SetElement)
 		gone = append(gone, nftables.SetElement{Key: []byte(key)})
 	}
 	return gone, added
+}
+
+// leads is where an element of a map leads to.
+func leads(e *nftables.SetElement) expr.Verdict {
+	if e.VerdictData == nil {
+		return expr.Verdict{}
+	}
+	return *e.VerdictData
 }
 
 // step changes the table from what it is known to be into a program, by the difference of
