@@ -149,7 +149,7 @@ func TestDirections(t *testing.T) {
 		"./launcher/netns":        `^sandboxctl\.dev/(launcher/(netns|wire)|actual/(crashpoint|operation)$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
 		"./launcher/addresses":    `^sandboxctl\.dev/launcher/addresses$`,
 		"./launcher/links":        `^sandboxctl\.dev/(launcher/(links|netns|wire)|actual/(crashpoint|operation)$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
-		"./launcher/flows":        `^sandboxctl\.dev/launcher/flows$|^golang\.org/x/sys/|^github\.com/vishvananda/`,
+		"./launcher/flows":        `^sandboxctl\.dev/launcher/flows$|^golang\.org/x/(sys|net|sync)/|^github\.com/mdlayher/`,
 		"./launcher/loopback6":    `^sandboxctl\.dev/launcher/loopback6$|^golang\.org/x/sys/`,
 		// Rules know no sandbox but what they are given of it.
 		"./launcher/firewall": `^sandboxctl\.dev/(launcher/firewall|desired/networks/public)$|^golang\.org/x/(sys|net|sync)/|^github\.com/(google/nftables|mdlayher/|vishvananda/)`,

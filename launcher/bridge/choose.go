@@ -72,6 +72,7 @@ func (k *Keeper) Choose(rec *actual.Record, w *Wanted) (done func(), err error) 
 		chosen[i].Default = true
 	}
 	rec.Attachments, k.promised[rec.Name] = chosen, chosen
+	k.fresh[rec.Name] = k.unused(attachments(rec))
 	return done, nil
 }
 

@@ -51,8 +51,45 @@ func (k *Keeper) knowJudged(records []*actual.Record) {
 			// As if each had had one port more: no sandbox has a port 0.
 			before.Sandboxes = append(before.Sandboxes, firewall.Sandbox{Name: r.Name, Attachments: attachments(r), Ports: []firewall.Port{{}}})
 		}
+		k.unsure = true
 	}
-	k.judged = before
+	k.setJudged(before)
+}
+
+// setJudged notes by which rules connections may have begun.
+func (k *Keeper) setJudged(j *judged) {
+	k.judged = j
+	past := map[netip.Addr]bool{}
+	for i := range j.Sandboxes {
+		for _, a := range addressesOf(j.Sandboxes[i].Attachments) {
+			past[a] = true
+		}
+	}
+	if k.unsure {
+		past = nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.past = past
+}
+
+// addressesOf are those of attachments.
+func addressesOf(all []firewall.Attachment) (out []netip.Addr) {
+	for i := range all {
+		for _, a := range []netip.Addr{all[i].Address4, all[i].Address6} {
+			if a.IsValid() {
+				out = append(out, a)
+			}
+		}
+	}
+	return out
+}
+
+// unused says whether no rule has let a connection of an attachment's addresses through that
+// may still be there: nobody had them, or the connections of who did were ended. It is called
+// with the mutex held, when the addresses are chosen, and from then on nobody else has them.
+func (k *Keeper) unused(chosen []firewall.Attachment) bool {
+	return k.past != nil && !slices.ContainsFunc(addressesOf(chosen), func(a netip.Addr) bool { return k.past[a] })
 }
 
 // foresee puts rules that are about to be installed beside those of before: connections
@@ -77,7 +114,7 @@ func (k *Keeper) foresee(rules *firewall.Ruleset) error {
 	if err := k.writeJudged(next); err != nil && len(forbidden(rules.Sandboxes, k.judged.Sandboxes)) > 0 {
 		return err
 	}
-	k.judged = next
+	k.setJudged(next)
 	return nil
 }
 
@@ -112,15 +149,26 @@ func (k *Keeper) judge(rules *firewall.Ruleset) error {
 	if err := k.writeJudged(now); err != nil {
 		return err
 	}
-	k.judged = now
+	k.setJudged(now)
 	return nil
 }
 
-// endAll ends all connections of a sandbox.
+// endAll ends all connections of a sandbox. Those of addresses that were unused are none that
+// a rule has let through, but what others have sent there in vain: to look for some by the
+// whole table of the kernel would take most of the time of an attachment.
 func (k *Keeper) endAll(rec *actual.Record) error {
-	addrs := forbidden([]firewall.Sandbox{{Attachments: attachments(rec)}}, nil)
+	addrs := addressesOf(attachments(rec))
 	if len(addrs) == 0 {
 		return nil
+	}
+	k.mu.Lock()
+	fresh := k.fresh[rec.Name]
+	delete(k.fresh, rec.Name)
+	k.mu.Unlock()
+	if fresh {
+		if has, err := flows.Has(addrs...); err == nil && !has {
+			return nil
+		}
 	}
 	_, err := flows.Forget(nil, addrs...)
 	return err
@@ -130,11 +178,9 @@ func (k *Keeper) endAll(rec *actual.Record) error {
 func forbidden(before, now []firewall.Sandbox) []netip.Addr {
 	var out []netip.Addr
 	add := func(s *firewall.Sandbox) {
-		for i := range s.Attachments {
-			for _, a := range []netip.Addr{s.Attachments[i].Address4, s.Attachments[i].Address6} {
-				if a.IsValid() && !slices.Contains(out, a) {
-					out = append(out, a)
-				}
+		for _, a := range addressesOf(s.Attachments) {
+			if !slices.Contains(out, a) {
+				out = append(out, a)
 			}
 		}
 	}

@@ -177,3 +177,85 @@ func TestReaches(t *testing.T) {
 		}
 	}
 }
+
+// Connections of an address are looked for in the whole table of the kernel where somebody may
+// have had some; of one that nobody had, what others have sent there is ended all the same.
+func TestUnused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	round := func() {
+		t.Helper()
+		if err := w.ns.Do(w.k.rules.Do); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start := func(want bool) *actual.Record {
+		t.Helper()
+		rec := w.mustChoose("web", networks.Network{})
+		if got := w.k.fresh["web"]; got != want {
+			t.Errorf("its addresses were unused: %v, expected %v", got, want)
+		}
+		rec.Phase, rec.Spec = actual.PhaseRunning, []byte(`{"spec":{"network":{"mode":"bridge"}}}`)
+		w.put(rec)
+		return rec
+	}
+	stopped := func(rec *actual.Record) {
+		rec.Phase = actual.PhaseStopped
+		w.put(rec)
+	}
+	connected := func(rec *actual.Record) (n int) {
+		t.Helper()
+		there, here := net.IP{192, 0, 2, 9}, net.IP(rec.Attachments[0].Address4.AsSlice())
+		if err := w.ns.Do(func() error {
+			if err := netlink.ConntrackCreate(netlink.ConntrackTable, unix.AF_INET, &netlink.ConntrackFlow{
+				FamilyType: unix.AF_INET, TimeOut: 600, ProtoInfo: &netlink.ProtoInfoTCP{State: 3},
+				Forward: netlink.IPTuple{SrcIP: there, DstIP: here, SrcPort: 1, DstPort: 443, Protocol: unix.IPPROTO_TCP},
+				Reverse: netlink.IPTuple{SrcIP: here, DstIP: there, SrcPort: 443, DstPort: 1, Protocol: unix.IPPROTO_TCP},
+			}); err != nil {
+				return err
+			}
+			if err := w.k.endAll(rec); err != nil {
+				return err
+			}
+			all, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+			n = len(all)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	rec := start(false) // what was before this program is not known yet
+	round()
+	stopped(rec)
+	rec = start(false) // no round has seen that it had ended
+	if n := connected(rec); n != 0 {
+		t.Errorf("%d connections of the run before are left", n)
+	}
+	stopped(rec)
+	round()
+	rec = start(true)
+	if n := connected(rec); n != 0 {
+		t.Errorf("%d connections are left to an address that nobody had", n)
+	}
+	if _, kept := w.k.fresh["web"]; kept {
+		t.Error("what is known of its addresses counts for the next start too")
+	}
+	w.k.fresh["failed"] = true
+	round()
+	if len(w.k.fresh) > 0 {
+		t.Errorf("kept of starts that have failed: %v", w.k.fresh)
+	}
+	if err := os.WriteFile(filepath.Join(w.k.store.Path(), JudgedFile), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	next, err := New(w.k.store, w.k.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.k = next
+	round()
+	stopped(rec)
+	round()
+	start(false) // who had it is not known
+}

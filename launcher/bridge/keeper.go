@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -44,6 +45,8 @@ type Keeper struct {
 	// judged are the rules that connections were let through by, of the rounds alone; nil
 	// until the first one.
 	judged *judged
+	// unsure says that nobody knows by which rules connections began before this program.
+	unsure bool
 	// unknown are closed links, and since when they are; zero if that was told.
 	unknown map[string]time.Time
 	// inForce is for the round that runs.
@@ -60,6 +63,10 @@ type Keeper struct {
 	mu sync.Mutex // of all below
 	// promised are attachments that were chosen and may not be on record yet.
 	promised map[string][]actual.Attachment
+	// past are the addresses that judged has; nil if others may have connections too.
+	past map[netip.Addr]bool
+	// fresh are sandboxes that were given addresses which were unused, and are not attached yet.
+	fresh map[string]bool
 	// wanted are the networks of the manifests of now.
 	wanted map[string]*networks.Network
 	// installed is what the table has; nil if that is not known.
@@ -100,7 +107,7 @@ func New(store *actual.Store, log *slog.Logger) (*Keeper, error) {
 	k := &Keeper{
 		store: store, log: log, table: table, wakes: make(chan struct{}, 1),
 		inForce:  inforce.New(store),
-		promised: map[string][]actual.Attachment{}, lacking: make(chan struct{}, 1), loopback: loopback6.New(),
+		promised: map[string][]actual.Attachment{}, fresh: map[string]bool{}, lacking: make(chan struct{}, 1), loopback: loopback6.New(),
 		answerer: &dns.Server{Upstreams: &dns.Upstreams{}, Learned: table.Learn, Log: log},
 	}
 	k.rules = rounds.Of(func() error { return errors.Join(k.install(), k.correctNames()) })
@@ -207,6 +214,10 @@ func (k *Keeper) install() error {
 	for _, r := range records {
 		k.runs[r.Name] = runOf(r)
 	}
+	maps.DeleteFunc(k.fresh, func(name string, _ bool) bool {
+		_, recorded := k.runs[name]
+		return !recorded && k.promised[name] == nil // its start has failed
+	})
 	k.answerer.SetDirectory(directory(records, inForce))
 	same := k.installed != nil && reflect.DeepEqual(k.installed, rules)
 	k.mu.Unlock()

@@ -107,9 +107,29 @@ func TestForget(t *testing.T) {
 			t.Errorf("%d forgotten of %v, expected %d: %v", got, addrs, want, err)
 		}
 	}
+	// has asks in the namespace.
+	has := func(want bool, addrs ...string) {
+		t.Helper()
+		if _, err := os.Stat("/proc/self/net/nf_conntrack"); errors.Is(err, os.ErrNotExist) {
+			want = false // then there is an error
+		}
+		for _, a := range addrs {
+			var got bool
+			err := n.Do(func() (err error) {
+				got, err = Has(netip.MustParseAddr(a))
+				return err
+			})
+			if got != want || err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("a connection of %s: %v, expected %v: %v", a, got, want, err)
+			}
+		}
+	}
+	has(true, "127.0.0.5", "::1", "::ffff:127.0.0.6")
+	has(false, "10.0.0.1", "fd00::6")
 	forget(0)
 	forget(0, "10.0.0.1", "fd00::6")
 	forget(2, "127.0.0.5", "::1")
+	has(false, "127.0.0.5", "::1")
 	forget(0, "127.0.0.5", "::1")
 	forget(1, "::ffff:127.0.0.6")
 }
