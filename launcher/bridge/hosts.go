@@ -50,7 +50,7 @@ func (k *Keeper) ShowNames(rec *actual.Record) (_ *os.File, err error) {
 	// Its gofer may be nobody who may do more than others; the umask has taken that away.
 	err = unix.Fchmod(int(dir.Fd()), 0o755)
 	if err == nil {
-		err = k.writeNames(func(r *actual.Record, _, _ []byte) bool { return r.Name == rec.Name })
+		err = k.writeNames(rec.Name, func(_, _ []byte) bool { return true })
 	}
 	if err == nil {
 		_, err = fsys.Of(dir).Stat(hostsFile)
@@ -88,7 +88,7 @@ func (k *Keeper) correctNames() error {
 	if !reused {
 		return nil
 	}
-	if err := k.writeNames(func(_ *actual.Record, had, now []byte) bool { return names.Misleads(had, now) }); err != nil {
+	if err := k.writeNames("", names.Misleads); err != nil {
 		return err
 	}
 	k.mu.Lock()
@@ -123,7 +123,7 @@ func (k *Keeper) renewNames(look bool) error {
 		return nil
 	}
 	began := time.Now()
-	if err = k.writeNames(func(_ *actual.Record, had, now []byte) bool { return !bytes.Equal(had, now) }); err != nil {
+	if err = k.writeNames("", func(had, now []byte) bool { return !bytes.Equal(had, now) }); err != nil {
 		now = nil
 	}
 	k.mu.Lock()
@@ -132,9 +132,9 @@ func (k *Keeper) renewNames(look bool) error {
 	return err
 }
 
-// writeNames writes the hosts files of those of whom need says so, from what their file has
-// and what it is to have.
-func (k *Keeper) writeNames(need func(r *actual.Record, had, now []byte) bool) error {
+// writeNames writes the hosts file of a sandbox, or of all if no name is given, if need says
+// so from what the file has and what it is to have.
+func (k *Keeper) writeNames(name string, need func(had, now []byte) bool) error {
 	// One at a time, from the look at the records on: who has looked before does not write
 	// after somebody who has seen more.
 	k.files.Lock()
@@ -149,6 +149,9 @@ func (k *Keeper) writeNames(need func(r *actual.Record, had, now []byte) bool) e
 	files := names.NewFiles(directory(records, said))
 	var errs []error
 	for _, r := range records {
+		if name != "" && r.Name != name {
+			continue
+		}
 		own := named(r, networkOf(r, said))
 		now := files.Hosts(&own, strings.ToLower(hostname(r)))
 		if err := k.writeHosts(r, now, need); err != nil {
@@ -160,7 +163,7 @@ func (k *Keeper) writeNames(need func(r *actual.Record, had, now []byte) bool) e
 
 // writeHosts writes one file. Of a sandbox without the directory, that is not so far yet or
 // has a root of its own, nothing is written.
-func (k *Keeper) writeHosts(r *actual.Record, now []byte, need func(r *actual.Record, had, now []byte) bool) error {
+func (k *Keeper) writeHosts(r *actual.Record, now []byte, need func(had, now []byte) bool) error {
 	dir, err := k.namesOf(r.Name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -173,7 +176,7 @@ func (k *Keeper) writeHosts(r *actual.Record, now []byte, need func(r *actual.Re
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		had = nil // whatever is there is replaced
 	}
-	if !need(r, had, now) {
+	if !need(had, now) {
 		return nil
 	}
 	// A power cut ends the sandboxes too.
