@@ -321,7 +321,7 @@ func (o *imageSide) serve(s server) error {
 	if _, err := o.put(s.name, spec.String()); err != nil {
 		return err
 	}
-	_, err = o.running(s.name, 1)
+	_, err = o.running(s.name)
 	return err
 }
 

@@ -374,7 +374,9 @@ func copyLoad(to string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	if err := f.Close(); err != nil {
+		return err
+	}
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP {
 			return errors.New("networks are measured with this program in a sandbox, and it needs libraries of the host: build it with CGO_ENABLED=0")

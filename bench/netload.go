@@ -27,7 +27,7 @@ type measurement struct {
 }
 
 func (n *networks) measurement(id, what string, goal float64, run func(s netSide) (loaded, error)) measurement {
-	return measurement{n.row(id, what, "ms", goal), n.row(id+"-cpu", "the measurement before, processor time of the sandbox", "ms", 0), nil, run}
+	return measurement{n.row(id, what, goal), n.row(id+"-cpu", "the measurement before, processor time of the sandbox", 0), nil, run}
 }
 
 // measure is one round of it.
@@ -60,12 +60,12 @@ func published(port int) string { return net.JoinHostPort(hostAddress, strconv.I
 func (n *networks) loads(hasRedis bool) error {
 	requests := n.measurement("requests", fmt.Sprintf("%d requests of HTTP on 16 connections, from another machine to a published port", netRequests), 1.05,
 		func(s netSide) (loaded, error) { return fromFar(s, requestsOf(published(portHTTP), 16, netRequests)) })
-	requests.p99 = n.row("requests-p99", "of these requests, what 99 of 100 take at most", "ms", 0)
+	requests.p99 = n.row("requests-p99", "of these requests, what 99 of 100 take at most", 0)
 	connections := n.measurement("connections", fmt.Sprintf("%d connections with a request each, 8 at a time", netConnections), 1.05,
 		func(s netSide) (loaded, error) {
 			return fromFar(s, connectionsOf(published(portHTTP), 8, netConnections))
 		})
-	connections.p99 = n.row("connections-p99", "of these connections, what 99 of 100 take at most", "ms", 0)
+	connections.p99 = n.row("connections-p99", "of these connections, what 99 of 100 take at most", 0)
 	receive := n.measurement("receive", fmt.Sprintf("%d MiB from the sandbox to another machine, on one connection", netStream), 1.05,
 		func(s netSide) (loaded, error) { return fromFar(s, receiveOf(published(portSource), netStream)) })
 	send := n.measurement("send", fmt.Sprintf("%d MiB from another machine to the sandbox, on one connection", netStream), 1.05,

@@ -95,7 +95,7 @@ func (o *ourNet) removeWith(more string) (time.Duration, error) {
 	if _, err := o.put(name, "  command: "+flow(o.guest.sleep)+"\n  terminationGracePeriod: 0s\n"+more); err != nil {
 		return 0, err
 	}
-	if _, err := o.running(name, 1); err != nil {
+	if _, err := o.running(name); err != nil {
 		return 0, err
 	}
 	began := time.Now()
@@ -124,7 +124,7 @@ func (o *ourNet) serve(name string, command []string, ports ...int) (time.Time, 
 }
 
 func (o *ourNet) asks(name string) (server, asked string, err error) {
-	rec, err := o.running(name, 1)
+	rec, err := o.running(name)
 	if err != nil {
 		return "", "", err
 	}

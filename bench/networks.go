@@ -123,8 +123,8 @@ type networks struct {
 }
 
 // row adds one that is compared with podman.
-func (n *networks) row(id, what, unit string, goal float64) *row {
-	r := n.alone("network-"+id, what, unit, goal)
+func (n *networks) row(id, what string, goal float64) *row {
+	r := n.alone("network-"+id, what, "ms", goal)
 	r.Base, r.Notes = podmanName, maps.Clone(n.unable)
 	if r.Notes == nil {
 		r.Notes = map[string]string{}
@@ -149,9 +149,9 @@ func (n *networks) try(try func(name string, s netSide) error, rows ...*row) ([]
 
 // starts measures the beginning and the end of a sandbox on a network.
 func (n *networks) starts(peer string) error {
-	start := n.row("start", "sandbox on a network, manifest renamed in → first output ("+peer+": `run`)", "ms", 0.65)
-	gone := n.row("gone", "a running sandbox on a network removed → nothing of it is left (podman: `rm --force`)", "ms", 0)
-	published := n.row("published", "manifest renamed in → first answer at its published port (podman: `run --publish`)", "ms", 0.65)
+	start := n.row("start", "sandbox on a network, manifest renamed in → first output ("+peer+": `run`)", 0.65)
+	gone := n.row("gone", "a running sandbox on a network removed → nothing of it is left (podman: `rm --force`)", 0)
+	published := n.row("published", "manifest renamed in → first answer at its published port (podman: `run --publish`)", 0.65)
 	attach := n.against("attach", "what the network adds to a start", 10)
 	detach := n.against("detach", "what the network adds to a removal", 10)
 	names, err := n.try(func(_ string, s netSide) error {

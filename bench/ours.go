@@ -186,11 +186,11 @@ func (o *ours) clear() error {
 	})
 }
 
-// running waits for an attempt of a sandbox.
-func (o *ours) running(name string, attempt int64) (rec *actual.Record, err error) {
+// running waits for the first attempt of a sandbox.
+func (o *ours) running(name string) (rec *actual.Record, err error) {
 	err = o.until(name, func() (bool, error) {
 		rec, _, _ = o.store.Get(name)
-		return rec != nil && rec.Phase == actual.PhaseRunning && rec.Attempt == attempt, nil
+		return rec != nil && rec.Phase == actual.PhaseRunning && rec.Attempt == 1, nil
 	})
 	return rec, err
 }
@@ -255,7 +255,7 @@ func (o *ours) restart() (took time.Duration, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, o.clear()) }()
-	rec, err := o.running(name, 1)
+	rec, err := o.running(name)
 	if err != nil {
 		return 0, err
 	}
