@@ -107,6 +107,9 @@ const libraries = `|^golang\.org/x/|^github\.com/(moby/sys|opencontainers/runtim
 // nftables is what the firewall of networks leads to.
 const nftables = `|^github\.com/(google/nftables|mdlayher/)`
 
+// cniLibrary is what knows the formats and versions of CNI. It runs nothing: launcher/cni does.
+const cniLibrary = `|^github\.com/containernetworking/cni/`
+
 func TestDirections(t *testing.T) {
 	t.Parallel()
 	for pkg, allowed := range map[string]string{
@@ -147,6 +150,8 @@ func TestDirections(t *testing.T) {
 		"./launcher/image/packer": `^sandboxctl\.dev/(launcher/image/packer|actual/dirfd)$|^golang\.org/x/sys/`,
 		"./launcher/image/source": `^sandboxctl\.dev/(launcher/image/(source|compression)|desired/(imageref|trustedfile)|actual/dirfd)$|^golang\.org/x/|^github\.com/(google/go-containerregistry/pkg/|klauspost/compress|docker/|opencontainers/(go-digest|image-spec)|sirupsen/logrus$)`,
 		"./launcher/netns":        `^sandboxctl\.dev/(launcher/(netns|wire)|actual/(crashpoint|operation)$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
+		"./launcher/passthrough":  `^sandboxctl\.dev/(launcher/(passthrough|netns|setup|sentry|proc|cgroup|guest|idmap|onepage|pidone|seccomp|specfield|wire)$|gofer/sandboxlog$|desired|actual)` + libraries,
+		"./launcher/cni":          `^sandboxctl\.dev/(launcher/(cni|dns|names|firewall|netns|proc|wire)$|desired/|desired$|actual)` + libraries + nftables + cniLibrary,
 		"./launcher/addresses":    `^sandboxctl\.dev/launcher/addresses$`,
 		"./launcher/links":        `^sandboxctl\.dev/(launcher/(links|netns|wire)|actual/(crashpoint|operation)$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
 		"./launcher/flows":        `^sandboxctl\.dev/launcher/flows$|^golang\.org/x/(sys|net|sync)/|^github\.com/mdlayher/`,
@@ -155,7 +160,7 @@ func TestDirections(t *testing.T) {
 		"./launcher/firewall": `^sandboxctl\.dev/(launcher/firewall|desired/networks/public)$|^golang\.org/x/(sys|net|sync)/|^github\.com/(google/nftables|mdlayher/|vishvananda/)`,
 		"./launcher/inforce":  `^sandboxctl\.dev/(launcher/inforce$|desired/|actual)|^golang\.org/x/(sys|net|sync|time)/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml`,
 		"./launcher/bridge":   `^sandboxctl\.dev/(launcher/(bridge|addresses|inforce|links|firewall|flows|loopback6|dns|names|netns|wire)$|desired/|actual|gofer$)|^golang\.org/x/(sys|net|sync|time)/|^github\.com/(vishvananda/|moby/sys/mountinfo$)|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml` + nftables,
-		"./launcher":          `^sandboxctl\.dev/(launcher|desired|actual|gofer)` + libraries + nftables,
+		"./launcher":          `^sandboxctl\.dev/(launcher|desired|actual|gofer)` + libraries + nftables + cniLibrary,
 		// Names are values; who answers a guest has sockets, and the word for what is public.
 		"./launcher/names": `^sandboxctl\.dev/launcher/names$`,
 		"./launcher/dns":   `^sandboxctl\.dev/(launcher/(dns|names|firewall)|desired/networks/public)$|^golang\.org/x/(sys|net|sync|time)/|^github\.com/(google/nftables|mdlayher/|vishvananda/)`,

@@ -168,6 +168,9 @@ const (
 	// sandbox has no address of that family. What the message names is not published; all
 	// else is. It is tried again all the time.
 	WarningPortNotPublished = "PortNotPublished"
+	// Plugins of CNI say that its network is not as they have made it, and what is wrong. It
+	// was checked when the daemon was started, and is checked again every minute.
+	WarningNetworkCheckFailed = "NetworkCheckFailed"
 	// What it was started with, a file or a document, is missing or can't be used now. It
 	// keeps what it has, and can't be started again without.
 	WarningInputGone = "InputGone"

@@ -99,6 +99,9 @@ type Record struct {
 	// Network is what was detached for the sandbox from a network namespace of the host,
 	// to be put back when it has ended.
 	Network *Network `json:"network,omitempty"`
+	// CNI is what plugins of CNI have made for the sandbox, or may have: on record before the
+	// first one is started, until all of it is undone.
+	CNI *CNI `json:"cni,omitempty"`
 	// Attachments are the sandbox's on networks: on record before anything is made of
 	// them, and kept when it is stopped, so that it has its addresses again.
 	Attachments []Attachment `json:"attachments,omitempty"`
@@ -252,6 +255,25 @@ type Network struct {
 	Inode uint64 `json:"inode,omitempty"`
 	// Config is opaque here.
 	Config json.RawMessage `json:"config"`
+}
+
+// CNI is what plugins of CNI are asked for. It is replaced, never changed.
+type CNI struct {
+	// Network is the name of the network; Config is how it was configured at the start, which
+	// is what the end is told too.
+	Network string          `json:"network"`
+	Config  json.RawMessage `json:"config"`
+	// ContainerID, the path Netns and Interface are what plugins know the sandbox by.
+	ContainerID string `json:"containerID"`
+	Netns       string `json:"netns"`
+	Interface   string `json:"interface"`
+	// Ports are the argument of the capability portMappings.
+	Ports json.RawMessage `json:"ports,omitempty"`
+	// Result is what ADD has returned, nil before.
+	Result json.RawMessage `json:"result,omitempty"`
+	// CheckFails is what CHECK said right after ADD, "" if it passed: of plugins that find
+	// fault with what they have just made, nothing is learned later.
+	CheckFails string `json:"checkFails,omitempty"`
 }
 
 // Attachment is how a sandbox is attached to a network.

@@ -224,5 +224,5 @@ func OOMKilled(at time.Time) Exit {
 func (r *Record) released() {
 	r.Phase = PhaseStopped
 	r.Sentry, r.Gofer, r.Cgroups, r.Network, r.Files, r.OnDisk = nil, nil, nil, nil, nil, nil
-	r.Refresh, r.SetupFile = nil, false
+	r.CNI, r.Refresh, r.SetupFile = nil, nil, false
 }

@@ -235,7 +235,7 @@ func (v *Validator) surroundings(s *Spec) {
 			v.Add("spec.idMappings", "is not possible with fileAccess direct: it is the gofer that maps; use proxy")
 		}
 	}
-	v.OneOf("spec.network.mode", s.Network.Mode, networks.None, networks.Bridge, networks.Netns, networks.Host)
+	v.OneOf("spec.network.mode", s.Network.Mode, networks.None, networks.Bridge, networks.Netns, networks.CNI, networks.Host)
 	switch n := s.Network.Netns; {
 	case s.Network.Mode == networks.Netns:
 		v.NetnsName("spec.network.netns", n)

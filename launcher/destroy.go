@@ -19,6 +19,7 @@ import (
 	"sandboxctl.dev/desired/scalar"
 	"sandboxctl.dev/launcher/hooks"
 	"sandboxctl.dev/launcher/logs"
+	"sandboxctl.dev/launcher/passthrough"
 	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
@@ -234,13 +235,17 @@ func (l *Launcher) release(ctx context.Context, rec *actual.Record) (oom bool, e
 	if err := group.Kill(); err != nil {
 		return oom, fmt.Errorf("kill cgroup: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, l.opts.KillTimeout)
+	removal, cancel := context.WithTimeout(ctx, l.opts.KillTimeout)
 	defer cancel()
-	defer operation.WaitsAfter(ctx, proc.DyingSlowly)()
-	if err := group.Remove(ctx); err != nil {
+	defer operation.WaitsAfter(removal, proc.DyingSlowly)()
+	if err := group.Remove(removal); err != nil {
 		return oom, fmt.Errorf("remove cgroup: %w", err)
 	}
-	if err := restoreNetwork(rec); err != nil {
+	if err := passthrough.Restore(rec); err != nil {
+		return oom, err
+	}
+	// After it: plugins find their addresses on the interface.
+	if err := l.unplug(ctx, rec); err != nil {
 		return oom, err
 	}
 	dir, err := l.store.Dir(rec.Name)

@@ -4,19 +4,18 @@ package launcher
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/operation"
-	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/launcher/bridge"
-	"sandboxctl.dev/launcher/netns"
+	"sandboxctl.dev/launcher/cni"
+	"sandboxctl.dev/launcher/passthrough"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/wire"
@@ -31,13 +30,20 @@ func (l *Launcher) join(rec *actual.Record, e *desired.Entry, policy *hostpolicy
 	}
 	w := &bridge.Wanted{Network: n, Declared: e.Objects.Network}
 	w.Pools.V4, w.Pools.V6 = policy.Network.Pools()
-	return l.opts.Networks.Choose(rec, w)
+	done, err = l.opts.Networks.Choose(rec, w)
+	if err == nil && n.Mode == networks.CNI {
+		rec.CNI, err = cni.Intend(rec, n, &policy.Network.CNI)
+	}
+	return done, err
 }
 
 // giveNames has the root of a sandbox on networks say what it is called, and who answers it.
 // The directory that is returned, nil if there is none, must be open until the processes
 // are started.
 func (l *Launcher) giveNames(rec *actual.Record, sb *desired.Sandbox, st *setup.Setup) (*os.File, error) {
+	if rec.CNI != nil {
+		st.App().Root.ResolvConf = cni.ResolvConf(rec.CNI)
+	}
 	if len(rec.Attachments) == 0 {
 		return nil, nil
 	}
@@ -59,7 +65,7 @@ func (l *Launcher) attach(ctx context.Context, rec *actual.Record) error {
 	if len(rec.Attachments) == 0 {
 		return nil
 	}
-	ns, err := namespaceOf(rec)
+	ns, err := passthrough.Namespace(rec)
 	if err != nil {
 		return err
 	}
@@ -67,15 +73,38 @@ func (l *Launcher) attach(ctx context.Context, rec *actual.Record) error {
 	return l.opts.Networks.Attach(ctx, rec, ns)
 }
 
-// namespaceOf opens the namespace of the sentry itself: nothing can have been put in the
-// place of a path since.
-func namespaceOf(rec *actual.Record) (*netns.Namespace, error) {
-	p, err := process.Open(*rec.Sentry)
-	if err != nil {
-		return nil, fmt.Errorf("open sentry: %w", err)
+// plug has the plugins of CNI set up the network of a sandbox that is on one, in a namespace
+// that is made for it. What they are asked for is on record.
+func (l *Launcher) plug(ctx context.Context, rec *actual.Record, st *setup.Setup) error {
+	if rec.CNI == nil {
+		return nil
 	}
-	defer p.Close()
-	return netns.Of(p.FD())
+	st.NetNS = rec.CNI.Netns
+	operation.Waits(ctx)
+	made, err := cni.Add(ctx, rec.CNI, &st.Policy.Network.CNI)
+	if err != nil {
+		return err
+	}
+	// Another one: readers of what is in the store have the one before.
+	rec.CNI = made
+	if err := l.store.Put(rec); err != nil {
+		return fmt.Errorf("record network: %w", err)
+	}
+	return nil
+}
+
+// unplug has them undo it, as the host policy says by now where they are. It is safe to
+// repeat: the record says that there is nothing to undo when it says that the sandbox has ended.
+func (l *Launcher) unplug(ctx context.Context, rec *actual.Record) error {
+	if rec.CNI == nil {
+		return nil
+	}
+	policy, err := l.opts.Policy()
+	if err != nil {
+		return err
+	}
+	operation.Waits(ctx)
+	return cni.Delete(ctx, rec.CNI, &policy.Network.CNI)
 }
 
 // setNetwork tells the sentry what its network stack has: loopback, and the
@@ -90,80 +119,8 @@ func (l *Launcher) setNetwork(ctx context.Context, rec *actual.Record, st *setup
 		args.IsRestore = restore
 		return c.SetNetwork(ctx, args)
 	}
-	if err := l.lendNetwork(ctx, rec, st, c, restore); err != nil {
+	if err := passthrough.Lend(ctx, l.store, rec, st, c, restore); err != nil {
 		return fmt.Errorf("set up network: %w", err)
 	}
 	return nil
-}
-
-func (l *Launcher) lendNetwork(ctx context.Context, rec *actual.Record, st *setup.Setup, c *sentry.Control, restore bool) error {
-	ns, err := namespaceOf(rec)
-	if err != nil {
-		return err
-	}
-	defer ns.Close()
-	cfg, err := ns.Scrape()
-	if err != nil {
-		return err
-	}
-	args, err := cfg.Args()
-	if err != nil {
-		return err
-	}
-	args.IsRestore = restore
-	if !cfg.HasInterfaces() {
-		if rec.App().OCI == nil {
-			// It was ready a moment ago. Loopback alone would be all it ever has.
-			return netns.NotReady(st.NetNS)
-		}
-		return c.SetNetwork(ctx, args)
-	}
-	if err := l.recordNetwork(rec, st, ns, cfg); err != nil {
-		return err
-	}
-	if err := ns.Detach(cfg); err != nil {
-		return err
-	}
-	sockets, err := ns.Sockets(cfg, &args)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		for _, f := range sockets {
-			f.Close()
-		}
-	}()
-	return c.SetNetwork(ctx, args, sockets...)
-}
-
-// recordNetwork writes down what is about to be taken out of a namespace that
-// outlives the sandbox.
-func (l *Launcher) recordNetwork(rec *actual.Record, st *setup.Setup, ns *netns.Namespace, cfg *netns.Config) error {
-	if st.NetNS == "" {
-		return nil
-	}
-	n := &actual.Network{Path: st.NetNS}
-	var err error
-	if n.Inode, err = ns.Inode(); err != nil {
-		return err
-	}
-	if n.Config, err = json.Marshal(cfg); err != nil {
-		return fmt.Errorf("encode network configuration: %w", err)
-	}
-	rec.Network = n
-	if err := l.store.Put(rec); err != nil {
-		return fmt.Errorf("record network: %w", err)
-	}
-	return nil
-}
-
-// restoreNetwork gives its addresses and routes back to a namespace that was passed through.
-func restoreNetwork(rec *actual.Record) error {
-	if rec.Network == nil || rec.Network.Path == "" {
-		return nil
-	}
-	if boot, err := process.BootID(); err != nil || boot != rec.BootID {
-		return err // namespaces do not survive a boot
-	}
-	return netns.PutBack(rec.Network.Path, rec.Network.Inode, rec.Network.Config)
 }

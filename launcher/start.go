@@ -73,7 +73,7 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	}
 	rec.App().Init = st.App().Init
 	// Not before the checkpoint is compared.
-	names, err := l.completeSetup(ctx, rec, sb, st, root)
+	names, err := l.completeSetup(outer, rec, sb, st, root)
 	if err != nil {
 		return err
 	}
@@ -123,6 +123,9 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 // completeSetup adds what this host alone can tell, and this start. It returns what giveNames
 // does.
 func (l *Launcher) completeSetup(ctx context.Context, rec *actual.Record, sb *desired.Sandbox, st *setup.Setup, root *hostfs.Image) (*os.File, error) {
+	if err := l.plug(ctx, rec, st); err != nil {
+		return nil, err
+	}
 	if err := l.giveHostPaths(ctx, rec.Name, st); err != nil {
 		return nil, err
 	}

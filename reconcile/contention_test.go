@@ -25,6 +25,13 @@ func publishing(name string, port uint16) *desired.Entry {
 	return bridged(name, networks.Network{Ports: []networks.Port{{ContainerPort: 80, HostPort: port}}})
 }
 
+// plugged is a sandbox on a network of CNI that publishes a port.
+func plugged(name string, port uint16) *desired.Entry {
+	return reconciletest.Entry(name, "a", func(s *desired.Spec) {
+		s.Network = networks.Network{Mode: networks.CNI, CNI: "lab", Ports: []networks.Port{{ContainerPort: 80, HostPort: port}}}
+	})
+}
+
 // declared adds a Network document to an input.
 func withNetwork(t *testing.T, in reconcile.Input, name, spec string) reconcile.Input {
 	t.Helper()
@@ -76,6 +83,9 @@ func TestPlanContention(t *testing.T) {
 		"it is suspended":                               {input(true, []*desired.Entry{a, suspended}, stopped(suspended, 0)), "create a New", ""},
 		"it is not wanted":                              {input(true, []*desired.Entry{a}, stopped(b, 0)), "create a New; forget b ManifestRemoved", ""},
 		"it is being removed":                           {input(true, []*desired.Entry{a}, running(b)), "destroy b ManifestRemoved graceful; delayed a PortInUse", "published by b"},
+		"a plugin has published it":                     {input(true, []*desired.Entry{a, plugged("b", 8080)}, running(plugged("b", 8080))), "delayed a PortInUse", "published by b"},
+		"a plugin is to publish it":                     {input(true, []*desired.Entry{plugged("a", 8080), b}, running(b)), "delayed a PortInUse", "published by b"},
+		"a plugin publishes another one":                {input(true, []*desired.Entry{plugged("a", 8081), b}, running(b)), "create a New", ""},
 		"not published without bridge": {input(true, []*desired.Entry{a, reconciletest.Entry("b", "a", func(s *desired.Spec) {
 			s.Network = networks.Network{Mode: networks.Host, Ports: []networks.Port{{ContainerPort: 8080}}}
 		})}), "create a New; create b New", ""},

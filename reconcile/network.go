@@ -45,7 +45,7 @@ func (c *computation) needsNetwork(a *Action) bool {
 // contends delays a start until its networks are declared, and its ports and addresses
 // are free. What runs is not stopped before for a start that can't come.
 func (c *computation) contends(a *Action) bool {
-	if e := c.starts(a); e != nil && e.Sandbox.Spec.Network.Mode == networks.Bridge {
+	if e := c.starts(a); e != nil && (e.Sandbox.Spec.Network.Mode == networks.Bridge || e.Sandbox.Spec.Network.Wants()) {
 		if reason, why := contention.Of(e, contenders(c.in, c.plan.Actions)); reason != "" {
 			a.Reason = reason
 			c.delay(*a, time.Time{}, why)

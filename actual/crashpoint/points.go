@@ -193,6 +193,10 @@ const (
 	// NetworkTake has the kernel no longer serve an address of an interface that is
 	// passed through (launcher/netns/config.go).
 	NetworkTake Point = "network-take"
+	// NetworkPin gives the network namespace of a sandbox a name (launcher/netns/pin.go).
+	NetworkPin Point = "network-pin"
+	// CNIAdd has a plugin of CNI make its part of a network (launcher/cni/attach.go).
+	CNIAdd Point = "cni-add"
 	// SetNetwork tells the sentry what its network is (launcher/sentry/control.go).
 	SetNetwork Point = "set-network"
 	// StartRoot starts the application (launcher/start.go).
@@ -244,6 +248,10 @@ const (
 	// NetworkReturn puts an address, route or neighbor back
 	// (launcher/netns/config.go).
 	NetworkReturn Point = "network-return"
+	// CNIDel has a plugin of CNI undo its part of a network (launcher/cni/attach.go).
+	CNIDel Point = "cni-del"
+	// NetworkUnpin removes the name of the network namespace (launcher/netns/pin.go).
+	NetworkUnpin Point = "network-unpin"
 	// ControlRemove removes the control socket (launcher/destroy.go).
 	ControlRemove Point = "control-remove"
 	// SetupRemove removes what was written down of the set-up (actual/setup.go).

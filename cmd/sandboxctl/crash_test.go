@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -28,6 +29,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/actual/hosttest"
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/companion"
@@ -173,9 +175,64 @@ func (w *crashWorld) joined() {
 		}
 		return
 	}
+	if rec.CNI != nil {
+		return // it has a link that is not ours
+	}
 	if len(have.Links) != 1 || len(rec.Attachments) != 1 || have.Links[0].Name != rec.Attachments[0].Link ||
 		!slices.Equal(have.Links[0].Addresses, []netip.Addr{rec.Attachments[0].Address4, rec.Attachments[0].Address6}) {
 		w.Errorf("links %+v of %+v", have.Links, rec.Attachments)
+	}
+}
+
+// plugged gives the world a network of CNI, a namespace for its daemons, and leases of its own.
+func plugged(w *crashWorld) {
+	hosted(w)
+	w.root = ""
+	if _, err := os.Stat("/usr/lib/cni/bridge"); err != nil {
+		hosttest.Lacks(w.T, "no plugins of CNI: %v", err)
+	}
+	must(w.T, os.Mkdir(w.path("net.d"), 0o755))
+	must(w.T, os.WriteFile(w.path("net.d/lab.conflist"), []byte(`{"cniVersion": "1.0.0", "name": "lab", "plugins": [{"type": "bridge", "bridge": "lab0", "isGateway": true,
+		"ipam": {"type": "host-local", "dataDir": "`+w.path("leases")+`", "ranges": [[{"subnet": "10.66.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}}]}`), 0o644))
+	policy := strings.Replace(policyFor(w.dir), "network: {", "network: {cni: {networks: [lab], configDir: "+w.path("net.d")+"}, ", 1)
+	must(w.T, os.WriteFile(w.path("policy.yaml"), []byte(policy), 0o644))
+}
+
+func (w *crashWorld) webOnCNI() { w.web("a", "0s", "  network: {mode: cni, cni: lab}\n") }
+
+// leased looks that a sandbox that runs has its one lease and its namespace, and that there is
+// nothing of others.
+func (w *crashWorld) leased() {
+	w.Helper()
+	leases, err := filepath.Glob(w.path("leases/lab/10.66.0.*"))
+	must(w.T, err)
+	rec := w.rec()
+	if rec == nil || rec.Phase != actual.PhaseRunning || rec.CNI == nil {
+		if len(leases) > 0 {
+			w.Errorf("leases are left: %v", leases)
+		}
+		return
+	}
+	if len(leases) != 1 || len(rec.CNI.Result) == 0 {
+		w.Errorf("leases %v of %+v", leases, rec.CNI)
+	}
+	b, err := os.ReadFile(leases[0])
+	must(w.T, err)
+	if !strings.HasPrefix(string(b), rec.CNI.ContainerID) {
+		w.Errorf("the lease is that of %q, expected %s", b, rec.CNI.ContainerID)
+	}
+	n, err := netns.Open(rec.CNI.Netns)
+	must(w.T, err)
+	n.Close()
+	w.cnis = append(w.cnis, rec.CNI.Netns)
+}
+
+// unpinned looks that no namespace is left of a sandbox that is gone.
+func (w *crashWorld) unpinned() {
+	for _, p := range w.cnis {
+		if _, err := os.Lstat(p); !errors.Is(err, os.ErrNotExist) {
+			w.Errorf("the namespace %s is left: %v", p, err)
+		}
 	}
 }
 
@@ -232,6 +289,14 @@ var crashScenarios = []crashScenario{
 	}, change: func(w *crashWorld) {
 		w.web("a", "0s", "  network: {egress: {default: deny}, ports: [{containerPort: 80, hostPort: 8081}]}\n")
 	}, runs: "a", keeps: true},
+	{name: "plug", prepare: plugged, change: (*crashWorld).webOnCNI, runs: "a"},
+	{name: "unplug", prepare: func(w *crashWorld) {
+		plugged(w)
+		w.webOnCNI()
+		w.converge()
+		w.written("a")
+		w.leased()
+	}, change: removeWeb, runs: "a", gone: true},
 	{name: "lend", prepare: wired, change: (*crashWorld).webOnNetwork, runs: "a"},
 	{name: "return", prepare: func(w *crashWorld) {
 		wired(w)
@@ -327,6 +392,7 @@ func (c *crashCase) try(t *testing.T, done *crashed) (killed bool) {
 	w.copied()
 	if w.host != nil {
 		w.joined()
+		w.leased()
 	}
 	if s.pulls {
 		w.pulled()
@@ -335,6 +401,7 @@ func (c *crashCase) try(t *testing.T, done *crashed) (killed bool) {
 		if after != nil {
 			t.Errorf("it is %s, expected to be gone", after.Phase)
 		}
+		w.unpinned()
 		if s.runs != "" {
 			w.written(s.runs)
 		}

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/companion"
@@ -92,6 +93,8 @@ type crashWorld struct {
 	converged bool
 	// host is the network namespace that daemons are started in, nil for that of the test.
 	host *netns.Namespace
+	// cnis are the namespaces that it has had on networks of CNI.
+	cnis []string
 
 	cleared sync.Once
 	stop    chan struct{}
@@ -444,14 +447,22 @@ func (w *crashWorld) clear() {
 	store, err := actual.OpenStore(w.path("s"))
 	must(w.T, err)
 	defer store.Close()
-	l, err := launcher.New(launcher.Options{Store: store})
+	l, err := launcher.New(launcher.Options{Store: store, Policy: hostpolicy.NewFile(hostpolicy.Options{Path: w.path("policy.yaml")}).Load})
 	must(w.T, err)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	list, err := store.List()
 	must(w.T, err)
-	for _, r := range list.Records {
-		must(w.T, errors.Join(l.Destroy(ctx, r.Name, actual.Ending{Reason: "TestOver"}), l.Forget(ctx, r.Name)))
+	end := func() (err error) {
+		for _, r := range list.Records {
+			err = errors.Join(err, l.Destroy(ctx, r.Name, actual.Ending{Reason: "TestOver"}), l.Forget(ctx, r.Name))
+		}
+		return err
+	}
+	if w.host != nil {
+		must(w.T, w.host.Do(end)) // plugins of CNI undo what they have made there
+	} else {
+		must(w.T, end())
 	}
 	for _, n := range list.Aborted {
 		must(w.T, l.Forget(ctx, n))

@@ -23,6 +23,7 @@ import (
 	"sandboxctl.dev/cmd/sandboxctl/world"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/scalar"
+	"sandboxctl.dev/launcher/cni"
 	"sandboxctl.dev/launcher/ondisk"
 	"sandboxctl.dev/launcher/volume"
 	"sandboxctl.dev/reconcile"
@@ -317,6 +318,9 @@ func addressText(rec *actual.Record) string {
 				words = append(words, fmt.Sprintf("%s (%s)", ip, a.Network))
 			}
 		}
+	}
+	for _, ip := range cni.Addresses(rec.CNI) {
+		words = append(words, fmt.Sprintf("%s (%s)", ip, rec.CNI.Network))
 	}
 	return strings.Join(words, ", ")
 }

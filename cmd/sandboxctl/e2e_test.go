@@ -264,11 +264,44 @@ func allowing(t *testing.T, dirs ...string) func() (*hostpolicy.Policy, error) {
 // looks whether anything is left on the host.
 func cleanUp(env *testscript.Env, st *scriptState) {
 	st.stop(unix.SIGKILL)
-	for _, m := range st.mounts {
-		_ = unix.Unmount(m, unix.MNT_DETACH)
+	defer func() {
+		for _, m := range st.mounts {
+			_ = unix.Unmount(m, unix.MNT_DETACH)
+		}
+	}()
+	// What plugins of CNI and others undo is in the namespace of the daemon.
+	leave := func() {}
+	if st.netns != "" {
+		leave = enter(env, st.netns)
 	}
 	cleanState(env, env.Values[keyState].(string), actual.OpenStore)
+	leave()
 	cleanState(env, env.Getenv("R"), actual.OpenRuntimeStore)
+}
+
+// enter puts this goroutine into a network namespace until leave is called. If it is not, the
+// thread ends with the goroutine, and nobody else runs there.
+func enter(env *testscript.Env, path string) (leave func()) {
+	runtime.LockOSThread()
+	open := func(p string) *os.File {
+		f, err := os.Open(p)
+		if err != nil {
+			env.T().Fatal(err)
+		}
+		return f
+	}
+	own, there := open("/proc/thread-self/ns/net"), open(path)
+	defer there.Close()
+	if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
+		env.T().Fatal(err)
+	}
+	return func() {
+		defer own.Close()
+		if err := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); err != nil {
+			env.T().Fatal(err)
+		}
+		runtime.UnlockOSThread()
+	}
 }
 
 func cleanState(env *testscript.Env, state string, open func(string) (*actual.Store, error)) {
@@ -283,7 +316,8 @@ func cleanState(env *testscript.Env, state string, open func(string) (*actual.St
 	}
 	must("open state", err)
 	defer store.Close()
-	l, err := launcher.New(launcher.Options{Store: store})
+	policy := hostpolicy.NewFile(hostpolicy.Options{Path: env.Getenv("SANDBOXCTL_POLICY")})
+	l, err := launcher.New(launcher.Options{Store: store, Policy: policy.Load})
 	must("make launcher", err)
 	list, err := store.List()
 	must("list", err)

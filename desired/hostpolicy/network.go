@@ -15,6 +15,7 @@ import (
 
 // fill gives what was left out its default.
 func (n *NetworkPolicy) fill() {
+	n.CNI.fill()
 	n.Bridge = cmp.Or(n.Bridge, new(true))
 	n.Ports.Min = cmp.Or(n.Ports.Min, DefaultMinPort)
 	if n.Ports.Addresses == nil {
@@ -46,6 +47,7 @@ func (v *validator) network(n *NetworkPolicy) {
 			v.NetnsName(fmt.Sprintf("network.netns[%d]", i), name)
 		}
 	}
+	v.cni(&n.CNI)
 	if n.Ports.Min < 0 || n.Ports.Min > 65535 { // 0 is the default
 		v.Add("network.ports.min", "expected a port from 1 to 65535, got %d", n.Ports.Min)
 	}
@@ -90,6 +92,8 @@ func (v *check) network(n *networks.Network) {
 		if allowed := v.p.Network.Netns; !slices.Contains(allowed, "*") && !slices.Contains(allowed, n.Netns) {
 			v.Add("spec.network.netns", "%s does not allow the network namespace %q; allowed: %s; use another one, or have the administrator add it to network.netns", v.p.where(), yamldoc.Clip(n.Netns), listed(allowed))
 		}
+	case networks.CNI:
+		v.cni(n)
 	case networks.Bridge:
 		v.bridge("spec.network.mode")
 		v.reach(n)

@@ -104,10 +104,13 @@ var schema = desired.SchemaOf(yamldoc.Schema{
 		reflect.TypeFor[AllowedPath]():   `{path: /srv/sandboxctl, access: readOnly}`,
 		reflect.TypeFor[RootPolicy]():    `{dirs: [{path: /srv/sandboxctl, access: readOnly}]}`,
 		reflect.TypeFor[NetworkPolicy](): `{netns: [shop]}`,
+		reflect.TypeFor[CNIPolicy]():     `{networks: [podman]}`,
 		reflect.TypeFor[PortsPolicy]():   `{min: 1024, addresses: [127.0.0.1]}`,
 	},
 	ListExamples: map[string]string{
 		"netns":        `[shop]`,
+		"networks":     `[podman]`,
+		"pluginDirs":   `[/opt/cni/bin]`,
 		"images":       `[docker.io/library, ghcr.io]`,
 		"addresses":    `[127.0.0.1]`,
 		"pool":         `[10.208.0.0/12]`,
@@ -172,6 +175,8 @@ type NetworkPolicy struct {
 	Host bool `json:"host,omitempty"`
 	// Names for `mode: netns`; `"*"` is any. Default: none.
 	Netns []string `json:"netns,omitempty"`
+	// Networks of CNI.
+	CNI CNIPolicy `json:"cni,omitzero"`
 	// `mode: bridge` and Network documents are allowed: sandboxes reach what the host
 	// reaches, as far as their `egress` says, and not the host itself. Default: `true`.
 	Bridge *bool `json:"bridge,omitempty"`

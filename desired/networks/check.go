@@ -38,6 +38,12 @@ func (n *Network) Check(at string, add Add) {
 			add(at+"."+f, "is for network.mode bridge only, which is %s", n.Mode)
 		}
 	}
+	switch {
+	case n.Mode == CNI:
+		CheckCNIName(at+".cni", n.CNI, add)
+	case n.CNI != "":
+		add(at+".cni", "is for network.mode cni only, which is %s", n.Mode)
+	}
 	c := check{add}
 	c.join(at+".join", n.Join)
 	c.addresses(at+".address", n)
@@ -47,6 +53,16 @@ func (n *Network) Check(at string, add Add) {
 	c.reach(at+".ingress", n.Ingress, false)
 	c.dns(at+".dns", n.DNS)
 	c.extraHosts(at+".extraHosts", n.ExtraHosts)
+}
+
+// cniName is what CNI lets networks be called.
+var cniName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
+
+// CheckCNIName checks the name of a network of CNI.
+func CheckCNIName(at, name string, add Add) {
+	if !cniName.MatchString(name) {
+		add(at, "expected the name of a network of CNI, as a file of /etc/cni/net.d has it (letters, digits, _ . and -), got %q", yamldoc.Clip(name))
+	}
 }
 
 type check struct{ add Add }
@@ -158,8 +174,8 @@ func (c check) ports(at string, n *Network) {
 				c.add(field+".hostPort", "expected at most %d ports of the host in all, got %d up to here", maxPublished, published)
 			}
 		}
-		if p.HostPort != 0 && n.Mode != Bridge {
-			c.add(field+".hostPort", "is for network.mode bridge only, which is %s", n.Mode)
+		if p.HostPort != 0 && !n.publishes() {
+			c.add(field+".hostPort", "is for network.mode bridge and cni only, which is %s", n.Mode)
 		}
 		for j := range n.Ports[:i] {
 			o := &n.Ports[j]

@@ -12,6 +12,7 @@ import (
 const (
 	None   = "none"   // loopback only
 	Bridge = "bridge" // networks that this program makes
+	CNI    = "cni"    // a network that plugins of CNI make
 	Netns  = "netns"  // an existing network namespace
 	Host   = "host"   // the host's own network; the host policy must allow it
 )
@@ -19,12 +20,15 @@ const (
 // Network is the spec.network of a sandbox: what it can reach, and who reaches it.
 type Network struct {
 	// `none`: its own loopback. `bridge`: networks that sandboxctl makes. `netns`: the
-	// interfaces of a network namespace. `host`: what the host reaches. The host policy must
-	// allow the last two. Default: `bridge` if one of the fields below `netns` is given, else
+	// interfaces of a network namespace. `cni`: what plugins of CNI make of a network that is
+	// configured on the host. `host`: what the host reaches. The host policy must
+	// allow the last three. Default: `bridge` if one of the fields below `cni` is given, else
 	// `none`.
 	Mode string `json:"mode,omitempty"`
 	// With `mode: netns`: a name in `/run/netns`, as `ip netns` lists them.
 	Netns string `json:"netns,omitempty"`
+	// With `mode: cni`: the `name` of a network in a file of `/etc/cni/net.d`.
+	CNI string `json:"cni,omitempty"`
 	// With `mode: bridge`: names of networks, at most 8. The sandbox has an interface in each;
 	// the first one that is not `internal` has the default route. Default: `[default]`.
 	Join []string `json:"join,omitempty"`
@@ -33,7 +37,8 @@ type Network struct {
 	Address Addresses `json:"address,omitempty"`
 	// More names that sandboxes on common networks find it by. A change restarts nothing.
 	Aliases []string `json:"aliases,omitempty"`
-	// Ports of the application, and where the host publishes them. A change restarts nothing.
+	// Ports of the application, and where the host publishes them, with `mode: bridge` or `cni`.
+	// A change restarts nothing, but with `cni` the sandbox.
 	Ports []Port `json:"ports,omitempty"`
 	// What the sandbox may reach. A change restarts nothing.
 	Egress *Reach `json:"egress,omitempty"`
@@ -96,12 +101,19 @@ func (n *Network) Fill() {
 // Restarting is what of it needs a new sandbox when it changes. The rest is rules and files
 // on the host, which are changed beside what runs.
 func (n Network) Restarting() Network {
-	return Network{Mode: n.Mode, Netns: n.Netns, Join: n.Join, Address: n.Address, DNS: n.DNS}
+	out := Network{Mode: n.Mode, Netns: n.Netns, CNI: n.CNI, Join: n.Join, Address: n.Address, DNS: n.DNS}
+	if n.Mode == CNI {
+		out.Ports = n.Ports // plugins are told once
+	}
+	return out
 }
 
-// Published are the ports that the host is to have, none without mode bridge.
+// publishes says whether the mode has ports of the host.
+func (n *Network) publishes() bool { return n.Mode == Bridge || n.Mode == CNI }
+
+// Published are the ports that the host is to have, none in modes without them.
 func (n *Network) Published() []Port {
-	if n.Mode != Bridge || !slices.ContainsFunc(n.Ports, func(p Port) bool { return p.HostPort != 0 }) {
+	if !n.publishes() || !slices.ContainsFunc(n.Ports, func(p Port) bool { return p.HostPort != 0 }) {
 		return nil
 	}
 	return slices.DeleteFunc(slices.Clone(n.Ports), func(p Port) bool { return p.HostPort == 0 })
@@ -119,7 +131,7 @@ func (p *Port) Overlaps(o *Port) bool {
 
 // Wants says whether the sandbox asks for a port of the host or an address of its own.
 func (n *Network) Wants() bool {
-	return n.Mode == Bridge && (len(n.Address) > 0 || slices.ContainsFunc(n.Ports, func(p Port) bool { return p.HostPort != 0 }))
+	return n.publishes() && (len(n.Address) > 0 || slices.ContainsFunc(n.Ports, func(p Port) bool { return p.HostPort != 0 }))
 }
 
 // Joins says whether the sandbox has an interface in a network.

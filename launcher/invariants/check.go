@@ -231,6 +231,9 @@ func (v *view) records() {
 			if r.Network != nil {
 				v.add(LeftoverNetwork, "%s is stopped and has not restored %s", r.Name, r.Network.Path)
 			}
+			if r.CNI != nil {
+				v.add(LeftoverNetwork, "%s is stopped and has not given back what plugins of CNI made on %s", r.Name, r.CNI.Network)
+			}
 		}
 		if v.opts.Settled {
 			v.settled(r)

@@ -190,7 +190,10 @@ func TestRecords(t *testing.T) {
 	w.rec.Network = &actual.Network{Path: "/run/netns/web", Config: json.RawMessage(`{}`)}
 	w.put()
 	w.expect(Options{}, LeftoverNetwork)
-	w.rec.Network = nil
+	w.rec.Network, w.rec.CNI = nil, &actual.CNI{Network: "lab", Config: json.RawMessage(`{}`)}
+	w.put()
+	w.expect(Options{}, LeftoverNetwork)
+	w.rec.CNI = nil
 	for _, p := range []actual.Phase{actual.PhaseCreating, actual.PhaseStarting, actual.PhaseStopping} {
 		w.rec.Phase = p
 		w.put()

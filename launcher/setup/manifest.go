@@ -40,7 +40,7 @@ func FromManifest(sb *desired.Sandbox, policy *hostpolicy.Policy, img *Image, re
 	switch s.Network.Mode {
 	case networks.Host:
 		resolver = "/etc/resolv.conf"
-	case networks.Bridge:
+	case networks.Bridge, networks.CNI:
 		// The namespace is the sandbox's own, with links that are made for it.
 		st.Passthrough = true
 	case networks.Netns:

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package attached tells what running sandboxes lack of the networks that they have joined,
-// mode bridge: links that somebody has removed, and ports that can't be published. The
+// Package attached tells what running sandboxes lack of their networks: links that somebody
+// has removed, ports that can't be published, what a CHECK of CNI has said. The
 // daemon finds it out, which keeps links and rules; here is what it means. Pure.
 package attached
 
@@ -20,6 +20,8 @@ type Lack struct {
 	Gone []string `json:"gone,omitempty"`
 	// Refused says of ports why they are not published.
 	Refused []string `json:"refused,omitempty"`
+	// Check is what plugins of CNI say is wrong.
+	Check string `json:"check,omitempty"`
 }
 
 // of is what a record lacks, nothing if it is of another run.
@@ -44,6 +46,9 @@ func Warn(warnings []actual.Warning, found map[string]Lack, rec *actual.Record) 
 	}
 	if len(l.Refused) > 0 {
 		out = append(out, actual.Warning{Reason: actual.WarningPortNotPublished, Message: strings.Join(l.Refused, "; ")})
+	}
+	if l.Check != "" {
+		out = append(out, actual.Warning{Reason: actual.WarningNetworkCheckFailed, Message: l.Check + "; `sandboxctl restart " + rec.Name + "` makes its network again"})
 	}
 	return out
 }

@@ -3,6 +3,7 @@
 package attached
 
 import (
+	"strings"
 	"testing"
 
 	"sandboxctl.dev/actual"
@@ -11,7 +12,7 @@ import (
 // What was found counts for the run that it was found of, and while that runs.
 func TestWarn(t *testing.T) {
 	t.Parallel()
-	found := map[string]Lack{"web": {UID: "u", Attempt: 2, Gone: []string{"front"}, Refused: []string{"port 80: taken", "port 81: taken"}}}
+	found := map[string]Lack{"web": {UID: "u", Attempt: 2, Gone: []string{"front"}, Refused: []string{"port 80: taken", "port 81: taken"}}, "plugged": {UID: "u", Attempt: 1, Check: "no eth0"}}
 	had := []actual.Warning{{Reason: actual.WarningHookFailed}}
 	for _, c := range []struct {
 		rec  actual.Record
@@ -30,5 +31,9 @@ func TestWarn(t *testing.T) {
 		if c.want == 3 && (got[1].Reason != actual.WarningNetworkGone || got[2].Reason != actual.WarningPortNotPublished || got[2].Message != "port 80: taken; port 81: taken") {
 			t.Errorf("%+v", got)
 		}
+	}
+	rec := actual.Record{Name: "plugged", UID: "u", Attempt: 1, Phase: actual.PhaseRunning}
+	if got := Warn(nil, found, &rec); len(got) != 1 || got[0].Reason != actual.WarningNetworkCheckFailed || !strings.HasPrefix(got[0].Message, "no eth0; ") || Gone(found, &rec) {
+		t.Errorf("%+v", got)
 	}
 }

@@ -34,7 +34,7 @@ type Input struct {
 // Of returns why a sandbox can't be started now, "" if it can: the reason and a sentence.
 func Of(e *desired.Entry, in *Input) (reason, why string) {
 	n := &e.Sandbox.Spec.Network
-	if n.Mode != networks.Bridge {
+	if n.Mode != networks.Bridge && !n.Wants() {
 		return "", ""
 	}
 	for _, name := range n.Join {
@@ -61,7 +61,7 @@ func Of(e *desired.Entry, in *Input) (reason, why string) {
 // are the ports of the first.
 func Between(n *networks.Network, published []networks.Port, other *desired.Entry) (reason, field, why string) {
 	o := &other.Sandbox.Spec.Network
-	if o.Mode != networks.Bridge {
+	if !o.Wants() {
 		return "", "", ""
 	}
 	for i := range published {

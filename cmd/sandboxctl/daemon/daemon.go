@@ -25,6 +25,7 @@ import (
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/bridge"
+	"sandboxctl.dev/launcher/cni"
 	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/image"
 	"sandboxctl.dev/launcher/inputs"
@@ -139,6 +140,7 @@ type daemon struct {
 	policy   *hostpolicy.File
 	launcher *launcher.Launcher
 	networks *bridge.Keeper
+	checker  *cni.Checker
 	loop     *loop.Loop
 	inputs   *inputs.Poll // files of the host that manifests refer to
 	log      *slog.Logger
@@ -180,7 +182,7 @@ func newDaemon(h *world.Host, version string, f *flags, store *actual.Store, opt
 		return nil, err
 	}
 	d := &daemon{
-		store: store, launcher: l, networks: opts.Networks, observer: actual.NewObserver(store), policy: hostPolicy, log: opts.Log, resync: f.resync, sweeps: make(chan struct{}, 1), swept: time.Now(),
+		store: store, launcher: l, networks: opts.Networks, checker: cni.NewChecker(store, hostPolicy.Load, opts.Log), observer: actual.NewObserver(store), policy: hostPolicy, log: opts.Log, resync: f.resync, sweeps: make(chan struct{}, 1), swept: time.Now(),
 		inputs: inputs.NewPoll(new(inputs.Looker).Look),
 	}
 	policy := reconcile.DefaultPolicy()
@@ -208,7 +210,7 @@ func newDaemon(h *world.Host, version string, f *flags, store *actual.Store, opt
 			return rec.App().LastExit
 		},
 		Workers: f.workers, Resync: f.resync, Rest: 25 * time.Millisecond, Log: d.log,
-		Wakes: []<-chan struct{}{d.dir.Changes(), d.observer.Exits(), d.inputs.Changes(), d.networks.Changes()},
+		Wakes: []<-chan struct{}{d.dir.Changes(), d.observer.Exits(), d.inputs.Changes(), d.networks.Changes(), d.checker.Changes()},
 		Lacks: d.lacks,
 		OnPass: func(in reconcile.Input, _ reconcile.Plan) {
 			d.inputs.Want(ofHost(in.Files))
@@ -231,7 +233,10 @@ func (d *daemon) lacks() map[string]attached.Lack {
 	found := d.networks.Lacks()
 	out := make(map[string]attached.Lack, len(found))
 	for name, lack := range found {
-		out[name] = attached.Lack(lack)
+		out[name] = attached.Lack{UID: lack.UID, Attempt: lack.Attempt, Gone: lack.Gone, Refused: lack.Refused}
+	}
+	for name, f := range d.checker.Failed() { // a sandbox has one kind of network
+		out[name] = attached.Lack{UID: f.UID, Attempt: f.Attempt, Check: f.Message}
 	}
 	return out
 }
@@ -350,7 +355,7 @@ func (d *daemon) watch(ctx context.Context) (end func()) {
 	for name, run := range map[string]func(context.Context) error{
 		"watch manifests": d.dir.Run, "watch processes": d.observer.Run, "watch requests": d.watchRequests, "sweep": d.sweep,
 		"watch host policy": d.watchPolicy, "watch files": d.inputs.Run,
-		"keep networks": d.networks.Run,
+		"keep networks": d.networks.Run, "check networks": d.checker.Run,
 	} {
 		wg.Go(func() {
 			for ctx.Err() == nil {

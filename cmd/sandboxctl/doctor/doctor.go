@@ -241,6 +241,7 @@ func (d doctor) checkState(ctx context.Context) []finding {
 	}
 	out = append(out, checkSetups(store, w.In.Actual.Sandboxes)...)
 	out = append(out, checkNames(ctx, w.In.Actual.Sandboxes)...)
+	out = append(out, d.checkCNI(w.In.Actual.Sandboxes)...)
 	return append(out, checkInvariants(ctx, store)...)
 }
 

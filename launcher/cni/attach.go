@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cni
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/invoke"
+	cnitypes "github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/types/create"
+	"github.com/containernetworking/cni/pkg/version"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/actual/operation"
+	"sandboxctl.dev/actual/untrusted"
+	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/desired/networks"
+	"sandboxctl.dev/launcher/netns"
+)
+
+// portMappings is the capability of plugins that publish ports.
+const portMappings = "portMappings"
+
+// mapping is an element of its argument.
+type mapping struct {
+	HostPort      uint16 `json:"hostPort"`
+	ContainerPort uint16 `json:"containerPort"`
+	Protocol      string `json:"protocol"`
+	HostIP        string `json:"hostIP,omitempty"`
+}
+
+// Intend is what goes on record before anything is done for the start of a sandbox. All that
+// its network needs of this host is there.
+func Intend(rec *actual.Record, n *networks.Network, p *hostpolicy.CNIPolicy) (*actual.CNI, error) {
+	found, err := find(p, n.CNI)
+	if err == nil {
+		err = programsIn(p).all(found.NetworkConfigList)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("spec.network.cni: %w", err)
+	}
+	c := &actual.CNI{
+		Network: found.Name, Config: found.Bytes, Interface: "eth0",
+		// No two runs have an id: what is left of one is never taken for the other's.
+		ContainerID: fmt.Sprintf("%s-%d", rec.UID, rec.Attempt), Netns: netns.Dir + "/cni-" + rec.UID,
+	}
+	published := n.Published()
+	if len(published) == 0 {
+		return c, nil
+	}
+	if !found.can(portMappings) {
+		return nil, operation.Precondition(fmt.Errorf("spec.network.ports: the network %s of CNI publishes no ports: no plugin in %s has the capability %s; leave hostPort out, or have the administrator add the plugin portmap to it", found.Name, found.file, portMappings))
+	}
+	if c.Ports, err = json.Marshal(mappings(published)); err != nil {
+		return nil, fmt.Errorf("encode ports: %w", err)
+	}
+	return c, nil
+}
+
+// mappings are published ports as plugins take them: one by one.
+func mappings(published []networks.Port) (out []mapping) {
+	for i := range published {
+		p := &published[i]
+		first, count := p.First()
+		for n := range uint16(count) {
+			out = append(out, mapping{p.HostPort + n, first + n, strings.ToLower(p.Protocol), p.HostIP})
+		}
+	}
+	return out
+}
+
+// Add makes the namespace of a sandbox and has plugins make its network. It returns what is
+// to be on record from then on. On error something may be left, for Delete.
+func Add(ctx context.Context, c *actual.CNI, p *hostpolicy.CNIPolicy) (*actual.CNI, error) {
+	if err := netns.Pin(c.Netns); err != nil {
+		return nil, err
+	}
+	var last cnitypes.Result
+	err := call(ctx, "ADD", c, p, func(r *runner, list *libcni.NetworkConfigList, args *arguments) error {
+		for _, plugin := range list.Plugins {
+			stdin, err := input(list, plugin, last, c)
+			if err != nil {
+				return err
+			}
+			path, err := r.find(plugin.Network.Type)
+			if err == nil {
+				err = crashpoint.Do(crashpoint.CNIAdd, func() (err error) {
+					last, err = invoke.ExecPluginWithResult(ctx, path, stdin, args, r)
+					return err
+				})
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	made := *c
+	if made.Result, err = json.Marshal(last); err != nil {
+		return nil, fmt.Errorf("encode the result of the network %s of CNI: %w", c.Network, err)
+	}
+	if _, err := resultOf(&made); err != nil {
+		return nil, fmt.Errorf("the network %s of CNI: %w", c.Network, err)
+	}
+	if err := Check(ctx, &made, p); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return nil, cause
+		}
+		made.CheckFails = untrusted.Line(err.Error(), 1000)
+	}
+	return &made, nil
+}
+
+// Delete has plugins undo what they have made, or may have made, and removes the namespace. It
+// is safe to repeat, and to call when all is gone already: after a crash, and after a boot. All
+// plugins are asked, also when one fails: what can be given back is.
+func Delete(ctx context.Context, c *actual.CNI, p *hostpolicy.CNIPolicy) error {
+	err := call(ctx, "DEL", c, p, func(r *runner, list *libcni.NetworkConfigList, args *arguments) error {
+		var errs []error
+		for _, plugin := range slices.Backward(list.Plugins) {
+			stdin, err := input(list, plugin, previous(list, c), c)
+			if err != nil {
+				return err
+			}
+			path, err := r.find(plugin.Network.Type)
+			if err == nil {
+				err = crashpoint.Do(crashpoint.CNIDel, func() error { return invoke.ExecPluginWithoutResult(ctx, path, stdin, args, r) })
+			}
+			errs = append(errs, err)
+		}
+		return errors.Join(errs...)
+	})
+	if err != nil {
+		return err
+	}
+	return netns.Unpin(c.Netns)
+}
+
+// Check asks plugins whether the network of a sandbox that runs is as they have made it.
+func Check(ctx context.Context, c *actual.CNI, p *hostpolicy.CNIPolicy) error {
+	return call(ctx, "CHECK", c, p, func(r *runner, list *libcni.NetworkConfigList, args *arguments) error {
+		prev := previous(list, c)
+		if list.DisableCheck || prev == nil {
+			return nil // it knows no CHECK, or is not to be asked
+		}
+		for _, plugin := range list.Plugins {
+			stdin, err := input(list, plugin, prev, c)
+			if err != nil {
+				return err
+			}
+			path, err := r.find(plugin.Network.Type)
+			if err == nil {
+				err = invoke.ExecPluginWithoutResult(ctx, path, stdin, args, r)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// call has do call plugins with the configuration that is on record.
+func call(ctx context.Context, command string, c *actual.CNI, p *hostpolicy.CNIPolicy, do func(*runner, *libcni.NetworkConfigList, *arguments) error) error {
+	list, err := parse(c.Config)
+	if err != nil {
+		return fmt.Errorf("the network %s of CNI, as it is on record: %w", c.Network, err)
+	}
+	r := &runner{programs: programsIn(p), timeout: p.PluginTime()}
+	if r.busy, err = lock(ctx, c.Netns, r.timeout); err != nil {
+		return err
+	}
+	if r.busy != nil {
+		defer r.busy.Close()
+	}
+	if err := do(r, list, &arguments{command, c, r.path()}); err != nil {
+		return fmt.Errorf("%s of the network %s of CNI: %w", command, c.Network, err)
+	}
+	return nil
+}
+
+// input is the configuration of a plugin as it is given to it: with the name and version of
+// the list, the result of the plugin before, and arguments of its capabilities.
+func input(list *libcni.NetworkConfigList, plugin *libcni.PluginConfig, prev cnitypes.Result, c *actual.CNI) ([]byte, error) {
+	values := map[string]any{"name": list.Name, "cniVersion": list.CNIVersion}
+	if prev != nil {
+		values["prevResult"] = prev
+	}
+	if len(c.Ports) > 0 && plugin.Network.Capabilities[portMappings] {
+		values["runtimeConfig"] = map[string]any{portMappings: c.Ports}
+	}
+	conf, err := libcni.InjectConf(plugin, values)
+	if err != nil {
+		return nil, fmt.Errorf("plugin %s: %w", plugin.Network.Type, err)
+	}
+	return conf.Bytes, nil
+}
+
+// previous is what ADD has returned, for plugins that take it back: nil before version 0.4.0,
+// which has no CHECK either, and where ADD has not returned.
+func previous(list *libcni.NetworkConfigList, c *actual.CNI) cnitypes.Result {
+	if since, err := version.GreaterThanOrEqualTo(list.CNIVersion, "0.4.0"); err != nil || !since || len(c.Result) == 0 {
+		return nil
+	}
+	r, err := create.CreateFromBytes(c.Result)
+	if err == nil {
+		r, err = r.GetAsVersion(list.CNIVersion)
+	}
+	if err != nil {
+		return nil // DEL must do without
+	}
+	return r
+}
