@@ -225,6 +225,10 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 		s.Phase = PhasePending
 		ready.Reason, ready.Message = actual.ReasonPending, exit
 		doing(v.actions[r.Name].Reason, "")
+	case v.in.busy(r.Name):
+		s.Phase = PhaseCreating
+		ready.Reason = actual.ReasonStarting
+		doing(actual.ReasonStarting, "")
 	case r.App().Completed:
 		s.Phase = PhaseFailed
 		ready.Reason, ready.Message = actual.ReasonFailed, exit
@@ -236,10 +240,6 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 		s.Phase = PhaseFailed
 		ready.Reason, ready.Message = stalled(w, r), exit
 		stuck(ready.Reason, refused(r.Name, fmt.Sprintf("failure %d: %s", r.App().Failures, exit)))
-	case v.in.busy(r.Name):
-		s.Phase = PhaseCreating
-		ready.Reason = actual.ReasonStarting
-		doing(actual.ReasonStarting, "")
 	default:
 		v.backsOff(s, r, ready, doing, exit)
 	}

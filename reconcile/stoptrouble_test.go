@@ -5,10 +5,12 @@ package reconcile_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/scalar"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/reconciletest"
 )
@@ -68,6 +70,39 @@ func TestStatusOperationUnderWay(t *testing.T) {
 			if cond := s.Condition(typ); cond.Status+" "+cond.Reason != want {
 				t.Errorf("%s: %s is %s %s (%s), expected %s", name, typ, cond.Status, cond.Reason, cond.Message, want)
 			}
+		}
+	}
+}
+
+// A start that is under way is not what the last one was, whose end stays on record until the
+// first record of the new one: who has mended a manifest must not be told the old refusal.
+func TestStatusOfStartUnderWay(t *testing.T) {
+	t.Parallel()
+	web := reconciletest.Entry("web", "a", func(s *desired.Spec) { s.Backoff.Limit = 1 })
+	changed := reconciletest.Entry("web", "b", nil)
+	slow := reconciletest.Entry("web", "c", func(s *desired.Spec) { s.Backoff.Initial = new(scalar.Duration(time.Minute)) })
+	refused, completed := stopped(web, 1), stopped(web, 1)
+	refused.Record.App().LastExit = &actual.Exit{Reason: actual.ReasonCreateFailed, Permanent: true, Message: "no such command", At: now}
+	completed.Record.App().Completed = true
+	for name, c := range map[string]struct {
+		want  *desired.Entry
+		have  actual.Observed
+		phase string // with nothing under way
+	}{
+		"refused":      {web, refused, reconcile.PhaseFailed},
+		"mended":       {changed, refused, reconcile.PhasePending},
+		"its limit":    {web, stopped(web, 1), reconcile.PhaseFailed},
+		"completed":    {web, completed, reconcile.PhaseFailed},
+		"it backs off": {slow, stopped(slow, 1), reconcile.PhaseCrashLoopBackOff},
+	} {
+		in := input(true, []*desired.Entry{c.want}, c.have)
+		if s := reconcile.Statuses(in, reconcile.Compute(in))[0]; s.Phase != c.phase {
+			t.Errorf("%s: %s, expected %s", name, s.Phase, c.phase)
+		}
+		in.Operations = map[string]reconcile.Operation{"web": {Op: reconcile.OpCreate, Hash: c.want.Hash}}
+		s := reconcile.Statuses(in, reconcile.Compute(in))[0]
+		if stalled := s.Condition(reconcile.CondStalled); s.Phase != reconcile.PhaseCreating || stalled.Status != reconcile.False {
+			t.Errorf("%s, started: %s, stalled %s: %s", name, s.Phase, stalled.Status, stalled.Message)
 		}
 	}
 }
