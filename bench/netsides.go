@@ -148,7 +148,7 @@ type podmanNet struct {
 const podmanNetwork = "bench"
 
 func newPodmanNet(b *bench, g guest) (_ *podmanNet, err error) {
-	work := filepath.Join(b.cfg.work, "podman-networks")
+	work := filepath.Join(b.cfg.work, "podman-net") // podman takes no path of more than 50 bytes
 	// With the flags that it has elsewhere, but a network stack.
 	p, err := newPodman(filepath.Join(b.cfg.bin, runscName), work, g, "root="+filepath.Join(work, "runsc"), "network=sandbox", "ignore-cgroups")
 	if err != nil {
