@@ -5,11 +5,10 @@ package desired
 import (
 	"fmt"
 	"iter"
-	"maps"
 	"slices"
-	"strings"
 
 	"sandboxctl.dev/desired/envfile"
+	"sandboxctl.dev/desired/ownfield"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
@@ -135,10 +134,8 @@ func (v *Validator) envFrom(list []EnvFrom) {
 	}
 }
 
-// ownFields are what EnvSource.Field may name, as errors show it.
-var ownFields = []string{"metadata.name", "metadata.labels['NAME']", "metadata.annotations['NAME']", "spec.hostname"}
-
-// OwnField is the value of a field that a valid manifest names in EnvSource.Field.
+// OwnField is the value of a field that a valid manifest names in EnvSource.Field; of an
+// address, which the manifest does not have, it is empty.
 func OwnField(s *Sandbox, field string) string {
 	value, err := ownField(s, field)
 	if err != nil {
@@ -148,40 +145,26 @@ func OwnField(s *Sandbox, field string) string {
 }
 
 func ownField(s *Sandbox, field string) (string, error) {
-	switch field {
-	case "metadata.name":
-		return s.Metadata.Name, nil
-	case "spec.hostname":
-		return s.Spec.Hostname, nil
-	}
-	for path, words := range map[string]map[string]string{"metadata.labels": s.Metadata.Labels, "metadata.annotations": s.Metadata.Annotations} {
-		key, ok := keyOf(field, path)
-		if !ok {
-			continue
-		}
-		if value, ok := words[key]; ok {
-			return value, nil
-		}
-		msg := fmt.Sprintf("%s has no %q", path, yamldoc.Clip(key))
-		if n := yamldoc.Nearest(key, slices.Sorted(maps.Keys(words))); n != "" {
-			msg += fmt.Sprintf("; did you mean %q?", n)
-		}
-		return "", fmt.Errorf("%s", msg)
-	}
-	msg := fmt.Sprintf("expected one of %s, got %q", strings.Join(ownFields, ", "), yamldoc.Clip(field))
-	if n := yamldoc.Nearest(field, ownFields); n != "" {
-		msg += fmt.Sprintf("; did you mean %q?", n)
-	}
-	return "", fmt.Errorf("%s", msg)
+	m := ownfield.Manifest{Name: s.Metadata.Name, Hostname: s.Spec.Hostname, Labels: s.Metadata.Labels, Annotations: s.Metadata.Annotations, Network: &s.Spec.Network}
+	return m.Value(field)
 }
 
-// keyOf is KEY of PATH['KEY'], as Kubernetes writes it.
-func keyOf(field, path string) (string, bool) {
-	rest, ok := strings.CutPrefix(field, path+"['")
-	if !ok {
-		return "", false
+// Placed is a manifest in which variables that come from addresses have their values, of a
+// sandbox that is about to be started at these places. It is for the start alone: what a
+// sandbox is does not depend on which addresses were free.
+func Placed(s *Sandbox, at []ownfield.Place) *Sandbox {
+	placed := *s
+	placed.Spec.Env = slices.Clone(s.Spec.Env)
+	for i := range placed.Spec.Env {
+		e := &placed.Spec.Env[i]
+		if e.ValueFrom == nil {
+			continue
+		}
+		if value, ok := ownfield.Address(e.ValueFrom.Field, at); ok {
+			e.Value, e.ValueFrom = value, nil
+		}
 	}
-	return strings.CutSuffix(rest, "']")
+	return &placed
 }
 
 // ReadAtStart says whether a variable has its value from a file or a document.

@@ -186,9 +186,11 @@ type EnvVar struct {
 // EnvSource is where the value of one environment variable comes from: exactly one of
 // Field, File, Config and Secret is set.
 type EnvSource struct {
-	// A field of the manifest itself: `metadata.name`, `metadata.labels['NAME']`,
-	// `metadata.annotations['NAME']` or `spec.hostname`. A change of that field then
-	// restarts the sandbox.
+	// A field of the sandbox itself: `metadata.name`, `metadata.labels['NAME']`,
+	// `metadata.annotations['NAME']` or `spec.hostname`; a change of that field then
+	// restarts the sandbox. With `network.mode: bridge` also `network.ip`, its address on the
+	// first network (IPv4 if it has one), `network.ip['NETWORK']`, and `network.ips`, all of
+	// them, separated by commas.
 	Field string `json:"field,omitempty"`
 	// The absolute path of a file of the host, whose content is the value; a newline at
 	// its end is none of it. The host policy must allow it as a `hostPath`.

@@ -144,7 +144,7 @@ func (l *Launcher) create(ctx context.Context, e *desired.Entry, restart *actual
 	rec.HasRead(in.Inputs)
 	in.Objects = e.Objects
 	joined, netErr := l.join(rec, e, policy)
-	inErr = errors.Join(inErr, netErr)
+	inErr, in.Places = errors.Join(inErr, netErr), bridge.Places(rec)
 	pass := operation.PassOf(ctx)
 	rec.StartBegins(pass.Began, pass.Read, began)
 	if err := l.store.Put(rec); err != nil {

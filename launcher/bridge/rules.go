@@ -11,6 +11,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired/networks"
+	"sandboxctl.dev/desired/ownfield"
 	"sandboxctl.dev/launcher/addresses"
 	"sandboxctl.dev/launcher/firewall"
 	"sandboxctl.dev/launcher/inforce"
@@ -100,6 +101,15 @@ func attachments(r *actual.Record) []firewall.Attachment {
 			Sandbox: r.Name, Network: a.Network, Link: a.Link, Address4: a.Address4, Address6: a.Address6,
 			Gateway4: gateway(a.Subnet4), Gateway6: gateway(a.Subnet6), Internal: a.Internal, Isolated: a.Isolated,
 		}
+	}
+	return out
+}
+
+// Places are where a record has its sandbox on networks.
+func Places(r *actual.Record) (out []ownfield.Place) {
+	for i := range r.Attachments {
+		a := &r.Attachments[i]
+		out = append(out, ownfield.Place{Network: a.Network, Address4: a.Address4, Address6: a.Address6})
 	}
 	return out
 }

@@ -22,6 +22,7 @@ import (
 	"sandboxctl.dev/desired/envfile"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/desired/objects"
+	"sandboxctl.dev/desired/ownfield"
 	"sandboxctl.dev/desired/trustedfile"
 	"sandboxctl.dev/desired/yamldoc"
 	"sandboxctl.dev/desired/zone"
@@ -41,6 +42,8 @@ type Read struct {
 	Timezone *zone.Zone
 	// Objects are the documents that the start was decided by.
 	Objects desired.Objects
+	// Places are where the sandbox is on networks.
+	Places []ownfield.Place
 }
 
 // Documents are what a start may take values of.

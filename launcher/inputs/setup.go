@@ -18,6 +18,7 @@ import (
 // Its named volumes are made if they are not there, and opened: the record, which names them,
 // keeps them from being removed from here on. state is the state directory.
 func (r *Read) Setup(ctx context.Context, sb *desired.Sandbox, policy *hostpolicy.Policy, img *hostfs.Image, state *os.File) (*setup.Setup, *volume.Opened, error) {
+	sb = desired.Placed(sb, r.Places)
 	st, err := resolve.FromManifest(sb, policy, img.Setup())
 	if err != nil {
 		return nil, nil, err
