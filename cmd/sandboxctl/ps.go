@@ -71,6 +71,8 @@ type usage struct {
 	GuestMemory uint64 `json:"guestMemoryBytes"`
 	GuestCPU    uint64 `json:"guestCPUNanos"`
 	GuestPIDs   uint64 `json:"guestPIDs"`
+	// Network is null if the sandbox is on no network of mode bridge.
+	Network *traffic `json:"network"`
 }
 
 func (a *app) statsCommand() *cobra.Command {
@@ -85,7 +87,12 @@ func (a *app) statsCommand() *cobra.Command {
 		Long: `Show what running sandboxes use of processor and memory: what their processes
 use, as gVisor counts it, and what the host accounts to them with sentry and
 gofer, where it has the cgroup controllers. The limits in force, of
-spec.resources or by default of the host policy, are in -o json.`,
+spec.resources or by default of the host policy, are in -o json.
+
+Of sandboxes on networks (network.mode bridge) it shows what they have received
+and sent, and how many packets rules have refused, of both directions; each
+direction is in -o json. The kernel of the host counts, from the time that the
+sandbox was started, and also while no daemon runs.`,
 		Example:           "  sandboxctl stats\n  sandboxctl stats web -o json",
 		ValidArgsFunction: a.CompleteMore,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -109,8 +116,9 @@ spec.resources or by default of the host policy, are in -o json.`,
 					u.Name, cpuText(int64(u.GuestCPU)), show.Bytes(int64(u.GuestMemory)), strconv.FormatUint(u.GuestPIDs, 10),
 					cpuText(u.Host.CPUNanos), show.Bytes(u.Host.MemoryBytes), countText(u.Host.PIDs),
 				}
+				rows[i] = append(rows[i], u.Network.columns()...)
 			}
-			return show.Table(a.Stdout, []string{"NAME", "CPU", "MEMORY", "PIDS", "HOST CPU", "HOST MEMORY", "HOST PIDS"}, rows)
+			return show.Table(a.Stdout, []string{"NAME", "CPU", "MEMORY", "PIDS", "HOST CPU", "HOST MEMORY", "HOST PIDS", "RECEIVED", "PACKETS", "SENT", "PACKETS", "REFUSED"}, rows)
 		},
 	}
 	sel.Add(cmd)
@@ -125,10 +133,10 @@ func (a *app) usages(cmd *cobra.Command, names []string) ([]usage, error) {
 		return nil, err
 	}
 	defer store.Close()
-	out := []usage{}
+	out, network := []usage{}, countersOf(store)
 	if names != nil {
 		for _, n := range names {
-			u, err := a.usage(cmd, store, n, a.Connect)
+			u, err := a.usage(cmd, store, n, network, a.Connect)
 			if err != nil {
 				return nil, err
 			}
@@ -141,7 +149,7 @@ func (a *app) usages(cmd *cobra.Command, names []string) ([]usage, error) {
 		return nil, err
 	}
 	for _, rec := range list.Records {
-		u, err := a.usage(cmd, store, rec.Name, sentry.Connect) // why one does not run is nothing to say
+		u, err := a.usage(cmd, store, rec.Name, network, sentry.Connect) // why one does not run is nothing to say
 		if errors.Is(err, sentry.ErrNotRunning) {
 			continue
 		}
@@ -154,7 +162,7 @@ func (a *app) usages(cmd *cobra.Command, names []string) ([]usage, error) {
 	return out, nil
 }
 
-func (a *app) usage(cmd *cobra.Command, store *actual.Store, name string, connect func(context.Context, *actual.Store, string) (*sentry.Control, *actual.Record, error)) (*usage, error) {
+func (a *app) usage(cmd *cobra.Command, store *actual.Store, name string, network *counters, connect func(context.Context, *actual.Store, string) (*sentry.Control, *actual.Record, error)) (*usage, error) {
 	c, rec, err := connect(cmd.Context(), store, name)
 	if err != nil {
 		return nil, err
@@ -179,6 +187,9 @@ func (a *app) usage(cmd *cobra.Command, store *actual.Store, name string, connec
 	defer group.Close()
 	u.Host = group.Stats()
 	u.MemoryLimit, u.PIDsLimit = group.Limits()
+	if u.Network, err = network.of(rec); err != nil {
+		fmt.Fprintf(a.Stderr, "warning: %s\n", show.Clean(err.Error()))
+	}
 	return u, nil
 }
 

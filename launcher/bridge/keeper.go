@@ -137,6 +137,11 @@ func (k *Keeper) Attach(_ context.Context, rec *actual.Record, ns *netns.Namespa
 	if err := k.endAll(rec); err != nil {
 		return err
 	}
+	if rec.Attempt > 1 {
+		if err := k.table.Reset(rec.Name); err != nil {
+			return err
+		}
+	}
 	for _, l := range Links(rec) {
 		if err := links.Attach(ns, l); err != nil {
 			return err

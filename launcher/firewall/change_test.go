@@ -9,10 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/launcher/flows"
 )
@@ -174,67 +170,3 @@ func TestMany(t *testing.T) {
 		t.Errorf("%d %v", len(all), err)
 	}
 }
-
-// What is refused is logged on request, with the name of the sandbox, and never faster
-// than the bound.
-func TestLog(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	w.rules.LogGroup = 7
-	web := w.sandbox("web", "front", func(s *Sandbox) { s.Egress = Reach{Default: Deny, Log: true} })
-	quiet := w.sandbox("quiet", "front", func(s *Sandbox) { s.Egress = Reach{Default: Deny} })
-	w.install()
-	var c *netlink.Conn
-	w.host.must(t, func() (err error) {
-		c, err = netlink.Dial(unix.NETLINK_NETFILTER, nil)
-		return err
-	})
-	defer c.Close()
-	bind, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: nfulaCfgCmd, Data: []byte{nfulnlBind}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.Execute(netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_ULOG<<8 | nfulnlConfig), Flags: netlink.Request | netlink.Acknowledge},
-		Data:   append([]byte{unix.AF_UNSPEC, 0, 0, 7}, bind...),
-	}); err != nil {
-		t.Fatal(err)
-	}
-	const packets = 2000
-	b := (&packet{from: web.four, to: netip.MustParseAddr("1.1.1.1"), port: 9, text: "?"}).bytes()
-	quiet.send(t, (&packet{from: quiet.four, to: netip.MustParseAddr("1.1.1.1"), port: 9, text: "?"}).bytes())
-	began := time.Now()
-	web.send(t, slices.Repeat([][]byte{b}, packets)...)
-	bound := logBurst + logPerSecond*(int(time.Since(began).Seconds())+2)
-	logs := 0
-	for {
-		_ = c.SetReadDeadline(time.Now().Add(3 * time.Second)) // the kernel collects them for one
-		messages, err := c.Receive()
-		if err != nil {
-			break
-		}
-		for _, m := range messages {
-			if m.Header.Type == netlink.Done {
-				continue // of what was sent together
-			}
-			if got := text(m, nfulaPrefix); got != "sandboxctl web denied: " {
-				t.Errorf("logged %q", got)
-			}
-			logs++
-		}
-	}
-	if logs == 0 || logs > bound {
-		t.Errorf("%d packets logged, expected 1 to %d", logs, bound)
-	}
-	if all, err := w.table.Counters(); err != nil || all["web"].DeniedPackets < packets {
-		t.Errorf("%+v %v", all["web"], err)
-	}
-}
-
-// Of linux/netfilter/nfnetlink_log.h.
-const (
-	nfulnlConfig = 1
-	nfulaCfgCmd  = 1
-	nfulnlBind   = 1
-	nfulaPrefix  = 10
-)

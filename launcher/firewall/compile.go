@@ -21,6 +21,8 @@ type program struct {
 	counters []string
 	// learned are the sets of names: name of a sandbox, name in DNS.
 	learned map[[2]string]bool
+	// group is where packets are logged to; 0 is nowhere.
+	group uint16
 
 	byName map[string]*set
 }
@@ -64,7 +66,10 @@ const (
 
 	mapSent     = "sent"     // link → chain that counts
 	mapReceived = "received" // link → chain that counts
-	mapDenied   = "denied"   // link → chain that counts and logs
+	mapDenied   = "denied"   // link → chain that counts and logs what its sandbox may not send
+	mapBarred   = "barred"   // link → chain that counts and logs what may not be sent to it
+	mapOpened   = "opened"   // link → chain that counts and logs connections, if that is wanted
+	mapEntered  = "entered"
 	mapTopology = "topology" // link → chain of its network
 	mapEgress   = "egress"   // link → chain of its sandbox, if that has rules
 	mapIngress  = "ingress"
@@ -124,7 +129,7 @@ func compile(r *Ruleset) (*program, error) {
 	}
 	sandboxes := slices.Clone(r.Sandboxes)
 	slices.SortFunc(sandboxes, func(a, b Sandbox) int { return cmp.Compare(a.Name, b.Name) })
-	p := &program{learned: map[[2]string]bool{}, byName: map[string]*set{}}
+	p := &program{learned: map[[2]string]bool{}, byName: map[string]*set{}, group: r.LogGroup}
 	p.declareSets()
 	p.sources()
 	p.nat()
@@ -143,7 +148,7 @@ func compile(r *Ruleset) (*program, error) {
 	for i := range sandboxes {
 		s := &sandboxes[i]
 		p.attach(s)
-		p.count(s, r.LogGroup)
+		p.count(s)
 		p.reach(s, addresses)
 		if err := p.publish(s, publishers); err != nil {
 			return nil, err
@@ -168,7 +173,7 @@ func (p *program) declareSets() {
 		notPublic.Interval = true
 		notPublic.elements = intervals(map[*family][]netip.Prefix{four: public.Not4, six: public.Not6}[f])
 	}
-	for _, name := range []string{mapSent, mapReceived, mapDenied, mapTopology, mapEgress, mapIngress, mapHost} {
+	for _, name := range []string{mapSent, mapReceived, mapDenied, mapBarred, mapOpened, mapEntered, mapTopology, mapEgress, mapIngress, mapHost} {
 		p.declare(name, nftables.TypeIFName, nftables.TypeVerdict)
 	}
 }
@@ -206,44 +211,12 @@ func (p *program) attach(s *Sandbox) {
 		}
 		p.lead(mapSent, a.Link, "sent_"+s.Name)
 		p.lead(mapReceived, a.Link, "received_"+s.Name)
-		p.lead(mapDenied, a.Link, "denied_"+s.Name)
 		p.lead(mapTopology, a.Link, "network_"+a.Network)
-	}
-}
-
-// Rates of the kernel's log, for each sandbox that wants one: a guest that is refused all
-// the time must not fill the log of the host.
-const (
-	logPerSecond = 5
-	logBurst     = 10
-)
-
-// count makes the counters of a sandbox, and its log.
-func (p *program) count(s *Sandbox, group uint16) {
-	for _, kind := range []string{"sent", "received", "denied"} {
-		name := kind + "_" + s.Name
-		p.counters = append(p.counters, name)
-		rules := []rule{all(counted(name))}
-		switch {
-		case kind == "sent":
-			rules = []rule{all(counted(name), accept())}
-		case kind == "denied" && (s.Egress.Log || s.Ingress.Log):
-			rules = append(rules, logged(s.Name, group))
-		}
-		p.chain(name, nil, rules...)
 	}
 }
 
 func counted(name string) []expr.Any {
 	return one(&expr.Objref{Type: int(nftables.ObjTypeCounter), Name: name})
-}
-
-func logged(sandbox string, group uint16) rule {
-	log := &expr.Log{Key: logPrefix, Data: []byte("sandboxctl " + sandbox + " denied: ")}
-	if group != 0 {
-		log.Key, log.Group = log.Key|logGroup, group
-	}
-	return rule{&expr.Limit{Type: expr.LimitTypePkts, Rate: logPerSecond, Unit: expr.LimitTimeSecond, Burst: logBurst}, log}
 }
 
 // learnedSet is the name of the set of a name's addresses; hash stands for names that are

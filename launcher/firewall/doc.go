@@ -20,5 +20,5 @@
 //	masquerade   what leaves to other interfaces has the address of the host
 //
 // Rules are found by maps from the host end of a link to a chain. A sandbox without rules of
-// its own has three chains of one rule, for its counters.
+// its own has four chains of one rule, for its counters.
 package firewall

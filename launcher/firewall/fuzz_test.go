@@ -44,7 +44,7 @@ func TestAccepted(t *testing.T) {
 
 // drawRuleset is one that check accepts, nil if two sandboxes would publish one port.
 func drawRuleset(t *rapid.T) *Ruleset {
-	r := &Ruleset{}
+	r := &Ruleset{LogGroup: rapid.SampledFrom([]uint16{0, 7}).Draw(t, "group")}
 	for i := range rapid.IntRange(0, 6).Draw(t, "sandboxes") {
 		r.Sandboxes = append(r.Sandboxes, drawSandbox(t, i))
 	}
@@ -84,7 +84,7 @@ func drawReach(t *rapid.T, egress bool) Reach {
 	if egress {
 		kinds = append(kinds, Public)
 	}
-	r := Reach{Default: rapid.SampledFrom(kinds).Draw(t, "default"), Log: rapid.Bool().Draw(t, "log")}
+	r := Reach{Default: rapid.SampledFrom(kinds).Draw(t, "default"), Log: rapid.Bool().Draw(t, "log"), LogAllowed: rapid.Bool().Draw(t, "logAllowed")}
 	for range rapid.IntRange(0, 5).Draw(t, "rules") {
 		rule := Rule{Port: rapid.SampledFrom([]uint16{0, 1, 443, 65535}).Draw(t, "port")}
 		kind := rapid.IntRange(0, map[bool]int{true: 4, false: 2}[egress]).Draw(t, "kind")

@@ -40,13 +40,15 @@ func (p *program) filter() {
 	p.chain("from", nil, append(known(returns),
 		all(state(stateInvalid), continues("forged")),
 		all(one(inLink(), chainOf(mapTopology))),
-		all(one(inLink(), chainOf(mapEgress))))...)
+		all(one(inLink(), chainOf(mapEgress))),
+		all(one(inLink(), chainOf(mapOpened))))...)
 	p.chain("to", nil, append(known(returns),
 		// A neighbor of the host that sends to the address of a sandbox, which it knows a
 		// way to by the host, gets nowhere: what is to be reached is published.
 		all(one(inLink(), notIn(setLinks)), translated(false), continues("unpublished")),
-		all(one(outLink(), chainOf(mapIngress))))...)
-	p.chain("unpublished", nil, all(one(outLink(), chainOf(mapDenied))), all(drop()))
+		all(one(outLink(), chainOf(mapIngress))),
+		all(one(outLink(), chainOf(mapEntered))))...)
+	p.chain("unpublished", nil, all(one(outLink(), chainOf(mapBarred))), all(drop()))
 
 	host := known(accept)
 	host = append(host, all(state(stateInvalid), continues("forged")))
@@ -62,7 +64,7 @@ func (p *program) filter() {
 	p.chain("to_host", nil, host...)
 
 	p.chain("refused", nil, append([]rule{all(one(inLink(), chainOf(mapDenied)))}, reject...)...)
-	p.chain("refused_in", nil, append([]rule{all(one(outLink(), chainOf(mapDenied)))}, reject...)...)
+	p.chain("refused_in", nil, append([]rule{all(one(outLink(), chainOf(mapBarred)))}, reject...)...)
 }
 
 // reject answers, so that programs fail at once and need not wait.
@@ -122,7 +124,7 @@ func (p *program) reach(s *Sandbox, addresses map[string][]netip.Addr) {
 	if restricted(s.Ingress) {
 		lead(mapIngress, "ingress_"+s.Name, ingress(s, addresses))
 	}
-	if rules := toHost(s); len(rules) > 0 {
+	if rules := toHost(s, p.admitted(s)); len(rules) > 0 {
 		lead(mapHost, "host_"+s.Name, rules)
 	}
 }
@@ -193,13 +195,13 @@ func ingress(s *Sandbox, addresses map[string][]netip.Addr) (rules []rule) {
 // toHost are the rules about the host itself: its ports, and its addresses if they are
 // named as such. A prefix of several addresses, and the default, do not mean the host: who
 // allows 10.0.0.0/8 thinks of other machines.
-func toHost(s *Sandbox) (rules []rule) {
+func toHost(s *Sandbox, then []expr.Any) (rules []rule) {
 	for _, r := range s.Egress.Allow {
 		switch {
 		case r.Host:
-			rules = append(rules, all(toPort(r.Port), accept()))
+			rules = append(rules, all(toPort(r.Port), then))
 		case r.Prefix.IsSingleIP():
-			rules = append(rules, all(within(r.Prefix, destination), toPort(r.Port), accept()))
+			rules = append(rules, all(within(r.Prefix, destination), toPort(r.Port), then))
 		}
 	}
 	return rules

@@ -58,8 +58,9 @@ type Reach struct {
 	// Default is one of the constants; empty is Allow.
 	Default string
 	Allow   []Rule
-	// Log has the kernel log what is refused, a few packets in a second.
-	Log bool
+	// Log and LogAllowed have what is refused be logged, and the first packets of what is
+	// allowed, a few in a second.
+	Log, LogAllowed bool
 }
 
 // Sandbox is a sandbox that runs, or is about to.
@@ -75,7 +76,7 @@ type Ruleset struct {
 	Sandboxes []Sandbox
 	// Closed are links that nothing passes.
 	Closed []string
-	// LogGroup is the group of nflog that refused packets go to; 0 is the kernel's log.
+	// LogGroup is the group of nflog that packets are logged to; 0 is none: nothing is logged.
 	LogGroup uint16
 }
 

@@ -11,12 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Attributes of a log expression that are given.
-const (
-	logPrefix = 1 << unix.NFTA_LOG_PREFIX
-	logGroup  = 1 << unix.NFTA_LOG_GROUP
-)
-
 // transports are the protocols with ports.
 var transports = []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP}
 

@@ -6,12 +6,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Namespace is a network namespace, entered to call fn; *netns.Namespace is one.
@@ -55,6 +58,9 @@ func Open(ns Namespace, name string) (*Table, error) {
 	}
 	return &Table{ns: ns, table: &nftables.Table{Name: name, Family: nftables.TableFamilyINet}, learned: memory{}}, nil
 }
+
+// Name is that of the table.
+func (t *Table) Name() string { return t.table.Name }
 
 // Limits of an exchange with the kernel. It answers at once; the time is for a host that
 // has none.
@@ -320,8 +326,12 @@ type Counts struct {
 	// Sent and Received are what passed the link, including what was refused later.
 	SentPackets, SentBytes         uint64
 	ReceivedPackets, ReceivedBytes uint64
-	// Denied are what rules refused, in both directions, and what was forged.
+	// Denied are those that it sent and rules refused, and what was forged.
 	DeniedPackets, DeniedBytes uint64
+	// Barred are those that were for it and rules refused.
+	BarredPackets, BarredBytes uint64
+	// Unlogged are packets that were not logged since there were too many of their kind.
+	Unlogged [kinds]uint64
 }
 
 // Counters are those of all sandboxes of the table.
@@ -347,10 +357,43 @@ func (t *Table) Counters() (map[string]Counts, error) {
 			n.ReceivedPackets, n.ReceivedBytes = c.Packets, c.Bytes
 		case "denied":
 			n.DeniedPackets, n.DeniedBytes = c.Packets, c.Bytes
+		case "barred":
+			n.BarredPackets, n.BarredBytes = c.Packets, c.Bytes
+		}
+		for k := range kinds {
+			if kind == k.unlogged() {
+				n.Unlogged[k] = c.Packets
+			}
 		}
 		out[sandbox] = n
 	}
 	return out, nil
+}
+
+// Reset has the counters of a sandbox begin anew. Those that are not there are none.
+func (t *Table) Reset(sandbox string) error {
+	return t.ns.Do(func() error {
+		c, err := dial()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		words := []string{"sent", "received"}
+		for k := range kinds {
+			words = append(words, kindWords[k].counter, k.unlogged())
+		}
+		for _, word := range words {
+			m, err := request(unix.NFT_MSG_GETOBJ_RESET, unix.NFPROTO_INET, name(unix.NFTA_OBJ_TABLE, t.table.Name), name(unix.NFTA_OBJ_NAME, word+"_"+sandbox),
+				netlink.Attribute{Type: unix.NFTA_OBJ_TYPE, Data: binaryutil.BigEndian.PutUint32(unix.NFT_OBJECT_COUNTER)})
+			if err == nil {
+				_, err = c.Execute(m)
+			}
+			if err != nil && !errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("firewall: reset counters of %s: %w", sandbox, err)
+			}
+		}
+		return nil
+	})
 }
 
 func (t *Table) counts() (map[string]*nftables.CounterObj, error) {

@@ -178,8 +178,17 @@ func TestCounters(t *testing.T) {
 	}
 	w.rules.Sandboxes = w.rules.Sandboxes[:1]
 	w.install()
-	if all, err := w.table.Counters(); err != nil || len(all) != 1 {
+	if all, err := w.table.Counters(); err != nil || len(all) != 1 || all["web-1"] == (Counts{}) {
 		t.Errorf("%v %v", all, err)
+	}
+	for _, name := range []string{"two", "web-1"} { // of one that is not there too
+		if err := w.table.Reset(name); err != nil {
+			t.Error(err)
+		}
+	}
+	w.intact(true)
+	if all, err := w.table.Counters(); err != nil || all["web-1"] != (Counts{}) {
+		t.Errorf("after a reset: %v %v", all, err)
 	}
 }
 
