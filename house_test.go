@@ -155,11 +155,12 @@ func TestDirections(t *testing.T) {
 		"./launcher/addresses":    `^sandboxctl\.dev/launcher/addresses$`,
 		"./launcher/links":        `^sandboxctl\.dev/(launcher/(links|netns|wire)|actual/(crashpoint|operation)$)|^golang\.org/x/sys/|^github\.com/vishvananda/`,
 		"./launcher/flows":        `^sandboxctl\.dev/launcher/flows$|^golang\.org/x/(sys|net|sync)/|^github\.com/mdlayher/`,
+		"./launcher/packetlog":    `^sandboxctl\.dev/(launcher/(packetlog|firewall)|desired/networks/public)$|^golang\.org/x/(sys|net|sync|time)/|^github\.com/(google/nftables|mdlayher/|vishvananda/)`,
 		"./launcher/loopback6":    `^sandboxctl\.dev/launcher/loopback6$|^golang\.org/x/sys/`,
 		// Rules know no sandbox but what they are given of it.
 		"./launcher/firewall": `^sandboxctl\.dev/(launcher/firewall|desired/networks/public)$|^golang\.org/x/(sys|net|sync)/|^github\.com/(google/nftables|mdlayher/|vishvananda/)`,
 		"./launcher/inforce":  `^sandboxctl\.dev/(launcher/inforce$|desired/|actual)|^golang\.org/x/(sys|net|sync|time)/|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml`,
-		"./launcher/bridge":   `^sandboxctl\.dev/(launcher/(bridge|addresses|inforce|links|firewall|flows|loopback6|dns|names|netns|wire)$|desired/|actual|gofer$)|^golang\.org/x/(sys|net|sync|time)/|^github\.com/(vishvananda/|moby/sys/mountinfo$)|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml` + nftables,
+		"./launcher/bridge":   `^sandboxctl\.dev/(launcher/(bridge|addresses|inforce|links|firewall|flows|loopback6|packetlog|dns|names|netns|wire)$|desired/|actual|gofer$)|^golang\.org/x/(sys|net|sync|time)/|^github\.com/(vishvananda/|moby/sys/mountinfo$)|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml` + nftables,
 		"./launcher":          `^sandboxctl\.dev/(launcher|desired|actual|gofer)` + libraries + nftables + cniLibrary,
 		// Names are values; who answers a guest has sockets, and the word for what is public.
 		"./launcher/names": `^sandboxctl\.dev/launcher/names$`,

@@ -98,6 +98,12 @@ type Reach struct {
 	// (`sandbox:db`, `sandbox:db:5432`). For egress also names (`example.org:443`) and ports
 	// of the host itself (`host:5432`). A port is one of the side that is connected to.
 	Allow []string `json:"allow,omitempty"`
+	// What is refused is told in the log of the daemon: the sandbox, the protocol, and both
+	// addresses with their ports. At most a packet in a second for each sandbox and direction,
+	// after the first 20; of more their number is told. Default: `false`.
+	Log bool `json:"log,omitempty"`
+	// The same for the first packet of each connection that is allowed. Default: `false`.
+	LogAllowed bool `json:"logAllowed,omitempty"`
 }
 
 // Rules are the entries of a checked list.

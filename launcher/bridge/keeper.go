@@ -29,6 +29,7 @@ import (
 	"sandboxctl.dev/launcher/loopback6"
 	"sandboxctl.dev/launcher/names"
 	"sandboxctl.dev/launcher/netns"
+	"sandboxctl.dev/launcher/packetlog"
 )
 
 // Keeper keeps the networks of the sandboxes of one state directory. It is for the holder
@@ -37,6 +38,9 @@ type Keeper struct {
 	store *actual.Store
 	log   *slog.Logger
 	table *firewall.Table
+	// packets writes what rules log; unlogged is why it can't, as was told.
+	packets  *packetlog.Log
+	unlogged string
 	// answerer is who the sandboxes ask for names.
 	answerer *dns.Server
 	wakes    chan struct{}
@@ -108,6 +112,7 @@ func New(store *actual.Store, log *slog.Logger) (*Keeper, error) {
 		store: store, log: log, table: table, wakes: make(chan struct{}, 1),
 		inForce:  inforce.New(store),
 		promised: map[string][]actual.Attachment{}, fresh: map[string]bool{}, lacking: make(chan struct{}, 1), loopback: loopback6.New(),
+		packets:  packetlog.New(table.Name(), table.Counters, log),
 		answerer: &dns.Server{Upstreams: &dns.Upstreams{}, Learned: table.Learn, Log: log},
 	}
 	k.rules = rounds.Of(func() error { return errors.Join(k.install(), k.correctNames()) })
@@ -212,6 +217,7 @@ func (k *Keeper) install() error {
 	if rules.Closed, err = k.closed(rules); err != nil {
 		return err
 	}
+	rules.LogGroup = k.logGroup(rules)
 	k.mu.Lock()
 	k.unrecorded = unrecorded
 	k.said = inForce
@@ -289,6 +295,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	defer answers.Wait()
 	answers.Go(func() { k.answerer.Serve(ctx) })
 	defer func() { _ = k.loopback.Close() }()
+	defer k.packets.Close()
 	select {
 	case <-ctx.Done():
 		return nil

@@ -87,10 +87,34 @@ func networkOf(r *actual.Record, inForce map[string]*networks.Network) *networks
 
 func reach(r *networks.Reach) firewall.Reach {
 	out := firewall.Reach{Default: r.Otherwise()}
+	if r != nil {
+		out.Log, out.LogAllowed = r.Log, r.LogAllowed
+	}
 	for _, rule := range r.Rules() {
 		out.Allow = append(out.Allow, firewall.Rule{Prefix: rule.Prefix, Name: rule.Host, Sandbox: rule.Sandbox, Host: rule.TheHost, Port: rule.Port})
 	}
 	return out
+}
+
+// logGroup is where packets are logged to, if rules log some. It is part of a round of
+// rules: a log that can't be had keeps no rule from being installed, and is tried again by
+// the next round.
+func (k *Keeper) logGroup(rules *firewall.Ruleset) uint16 {
+	if !slices.ContainsFunc(rules.Sandboxes, func(s firewall.Sandbox) bool {
+		return s.Egress.Log || s.Egress.LogAllowed || s.Ingress.Log || s.Ingress.LogAllowed
+	}) {
+		return 0
+	}
+	group, err := k.packets.Open()
+	why := ""
+	if err != nil {
+		why = err.Error()
+	}
+	if why != k.unlogged && why != "" {
+		k.log.Warn("packets of sandboxes are not logged, will retry", "err", err)
+	}
+	k.unlogged = why
+	return group
 }
 
 func attachments(r *actual.Record) []firewall.Attachment {
