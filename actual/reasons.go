@@ -171,6 +171,9 @@ const (
 	// Plugins of CNI say that its network is not as they have made it, and what is wrong. It
 	// was checked when the daemon was started, and is checked again every minute.
 	WarningNetworkCheckFailed = "NetworkCheckFailed"
+	// `network.bandwidth` changed, and can't be set up on this host now: what the sandbox
+	// had before counts. It is tried again all the time.
+	WarningBandwidthNotLimited = "BandwidthNotLimited"
 	// What it was started with, a file or a document, is missing or can't be used now. It
 	// keeps what it has, and can't be started again without.
 	WarningInputGone = "InputGone"

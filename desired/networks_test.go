@@ -27,6 +27,7 @@ func TestNetworkDefaults(t *testing.T) {
 		"{address: 10.210.0.9}":                      networks.Bridge,
 		"{aliases: [db]}":                            networks.Bridge,
 		"{egress: {default: deny}}":                  networks.Bridge,
+		"{bandwidth: {egress: 1Mbit}}":               networks.Bridge,
 		"{ingress: {default: deny}}":                 networks.Bridge,
 		"{dns: {servers: [9.9.9.9]}}":                networks.Bridge,
 		"{extraHosts: [{ip: 10.0.0.5, names: [a]}]}": networks.Bridge,
@@ -59,6 +60,7 @@ func TestNetworkHash(t *testing.T) {
 	bridge := hash("{mode: bridge}")
 	for _, same := range []string{
 		"{join: [default]}", "{ports: [{containerPort: 80, hostPort: 8080}]}", "{aliases: [db]}", "{egress: {default: deny}}", "{ingress: {default: deny}}",
+		"{egress: {log: true}, ingress: {log: true, logAllowed: true}}", "{bandwidth: {egress: 1Mbit, ingress: 1Gbit}}",
 		"{extraHosts: [{ip: 10.0.0.5, names: [a]}, {ip: host-gateway, names: [b]}]}",
 	} {
 		if hash(same) != bridge {
@@ -137,6 +139,15 @@ func TestNetworkProblems(t *testing.T) {
 		"{dns: {servers: [\"fe80::1\"]}}":                        "the host's own",
 		"{extraHosts: [{ip: a, names: [b]}]}":                    "extraHosts[0].ip: expected an address",
 		"{extraHosts: [{ip: 10.0.0.5, names: [\"a b\"]}]}":       "extraHosts[0].names[0]:",
+		"{bandwidth: {}}":                                        "spec.network.bandwidth: expected egress or ingress, a rate such as 10Mbit",
+		"{bandwidth: 10Mbit}":                                    `spec.network.bandwidth: expected an object, got "10Mbit"; for example bandwidth: {egress: 10Mbit, ingress: 10Mbit}`,
+		"{bandwidth: {egress: 10}}":                              "f.yaml:7:33: spec.network.bandwidth.egress:",
+		"{bandwidth: {egress: 10M}}":                             `spec.network.bandwidth.egress: expected bits in a second such as "10Mbit" or "500kbit", got "10M"`,
+		"{bandwidth: {ingress: 255kbit}}":                        "bandwidth.ingress: expected 256kbit to 100Gbit, got 255kbit",
+		"{bandwidth: {ingress: 101Gbit}}":                        "bandwidth.ingress: expected 256kbit to 100Gbit, got 101Gbit",
+		"{bandwidth: {ingres: 1Mbit}}":                           `did you mean "ingress"?`,
+		"{mode: none, bandwidth: {egress: 1Mbit}}":               "spec.network.bandwidth: is for network.mode bridge only, which is none",
+		"{egress: {log: yes}}":                                   "spec.network.egress.log: expected true or false",
 		"{mode: brigde}":                                         `did you mean "bridge"?`,
 	} {
 		got := problems(t, with("network: "+text))

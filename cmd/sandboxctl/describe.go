@@ -171,6 +171,7 @@ func describeState(out io.Writer, w *world.World, s *reconcile.Status) error {
 	line("Disk", "%s", diskText(w, s.Name))
 	line("Addresses", "%s", addressText(w.Record(s.Name)))
 	line("Published", "%s", publishedText(w.Entry(s.Name)))
+	line("Bandwidth", "%s", bandwidthText(w.Entry(s.Name)))
 	line("Init", "%s", initText(s.Init))
 	fmt.Fprintln(tw, "\nConditions:\t")
 	fmt.Fprintln(tw, "  TYPE\tSTATUS\tREASON\tSINCE\tMESSAGE")
@@ -335,6 +336,22 @@ func publishedText(e *desired.Entry) string {
 	for i := range ports {
 		first, _ := ports[i].First()
 		words = append(words, fmt.Sprintf("%s to %d", ports[i].Describe(), first))
+	}
+	return strings.Join(words, ", ")
+}
+
+// bandwidthText is what a sandbox may send and receive, if that is limited.
+func bandwidthText(e *desired.Entry) string {
+	if e == nil {
+		return ""
+	}
+	var words []string
+	b := e.Sandbox.Spec.Network.Limits()
+	if b.Egress != 0 {
+		words = append(words, "egress "+b.Egress.String())
+	}
+	if b.Ingress != 0 {
+		words = append(words, "ingress "+b.Ingress.String())
 	}
 	return strings.Join(words, ", ")
 }

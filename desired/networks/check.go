@@ -51,6 +51,7 @@ func (n *Network) Check(at string, add Add) {
 	c.ports(at+".ports", n)
 	c.reach(at+".egress", n.Egress, true)
 	c.reach(at+".ingress", n.Ingress, false)
+	c.bandwidth(at+".bandwidth", n.Bandwidth)
 	c.dns(at+".dns", n.DNS)
 	c.extraHosts(at+".extraHosts", n.ExtraHosts)
 }

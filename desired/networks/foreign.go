@@ -40,6 +40,7 @@ var Required = map[reflect.Type]map[string]string{
 var Examples = map[reflect.Type]string{
 	reflect.TypeFor[Network]():   `{ports: [{containerPort: 80, hostPort: 8080}]}`,
 	reflect.TypeFor[Port]():      `{containerPort: 80, hostPort: 8080}`,
+	reflect.TypeFor[Bandwidth](): `{egress: 10Mbit, ingress: 10Mbit}`,
 	reflect.TypeFor[Reach]():     `{default: deny, allow: ["10.0.0.0/8"]}`,
 	reflect.TypeFor[DNS]():       `{servers: [9.9.9.9]}`,
 	reflect.TypeFor[ExtraHost](): `{ip: 10.0.0.5, names: [registry]}`,

@@ -45,6 +45,9 @@ type Network struct {
 	// Who may connect to the sandbox, its published ports included; `public` is not for it,
 	// and neither are names and `host:PORT`. A change restarts nothing.
 	Ingress *Reach `json:"ingress,omitempty"`
+	// How much passes each interface of the sandbox, see
+	// [Bandwidth](../guide/network.md#bandwidth). A change restarts nothing.
+	Bandwidth *Bandwidth `json:"bandwidth,omitempty"`
 	// How names are looked up.
 	DNS *DNS `json:"dns,omitempty"`
 	// Addresses with names that the sandbox alone finds them by. A change restarts nothing.
@@ -62,6 +65,7 @@ func (n *Network) bridged() (fields []string) {
 		{"aliases", len(n.Aliases) > 0},
 		{"egress", n.Egress != nil},
 		{"ingress", n.Ingress != nil},
+		{"bandwidth", n.Bandwidth != nil},
 		{"dns", n.DNS != nil},
 		{"extraHosts", len(n.ExtraHosts) > 0},
 	} {

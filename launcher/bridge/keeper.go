@@ -94,6 +94,8 @@ type Keeper struct {
 	forwarded map[loopback6.Port]bool
 	// runs are the sandboxes that rules are of.
 	runs map[string]run
+	// bandwidth is what links of runs are set to.
+	bandwidth map[run]shaped
 	// gone are the networks whose links were removed, as was told.
 	gone  map[run][]string
 	lacks map[string]Lack
@@ -111,7 +113,7 @@ func New(store *actual.Store, log *slog.Logger) (*Keeper, error) {
 	k := &Keeper{
 		store: store, log: log, table: table, wakes: make(chan struct{}, 1),
 		inForce:  inforce.New(store),
-		promised: map[string][]actual.Attachment{}, fresh: map[string]bool{}, lacking: make(chan struct{}, 1), loopback: loopback6.New(),
+		promised: map[string][]actual.Attachment{}, fresh: map[string]bool{}, bandwidth: map[run]shaped{}, lacking: make(chan struct{}, 1), loopback: loopback6.New(),
 		packets:  packetlog.New(table.Name(), table.Counters, log),
 		answerer: &dns.Server{Upstreams: &dns.Upstreams{}, Learned: table.Learn, Log: log},
 	}
@@ -151,6 +153,9 @@ func (k *Keeper) Attach(_ context.Context, rec *actual.Record, ns *netns.Namespa
 		if err := links.Attach(ns, l); err != nil {
 			return err
 		}
+	}
+	if err := k.shapeNew(rec, ns); err != nil {
+		return err
 	}
 	k.wake() // for the hosts files of the others
 	return nil
@@ -364,6 +369,7 @@ func (k *Keeper) round(look bool) (used bool, err error) {
 	if look {
 		k.restore()
 	}
+	k.reshape(look)
 	return true, err
 }
 

@@ -27,6 +27,8 @@ type Lack struct {
 	Gone []string
 	// Refused says of ports why they are not published.
 	Refused []string
+	// Unlimited says why its bandwidth is not what it should be, "" if it is.
+	Unlimited string
 }
 
 // Lacks are what sandboxes lack, by name.
@@ -46,8 +48,8 @@ func (k *Keeper) find() {
 	defer k.mu.Unlock()
 	now := map[string]Lack{}
 	for name, run := range k.runs {
-		l := Lack{UID: run.uid, Attempt: run.attempt, Gone: k.gone[run], Refused: slices.Concat(k.refused[name], k.refused6[name])}
-		if len(l.Gone)+len(l.Refused) > 0 {
+		l := Lack{UID: run.uid, Attempt: run.attempt, Gone: k.gone[run], Refused: slices.Concat(k.refused[name], k.refused6[name]), Unlimited: k.bandwidth[run].err}
+		if len(l.Gone)+len(l.Refused)+len(l.Unlimited) > 0 {
 			now[name] = l
 		}
 	}

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package attached tells what running sandboxes lack of their networks: links that somebody
-// has removed, ports that can't be published, what a CHECK of CNI has said. The
-// daemon finds it out, which keeps links and rules; here is what it means. Pure.
+// has removed, ports that can't be published, bandwidth that can't be limited, what a CHECK of
+// CNI has said. The daemon finds it out, which keeps links and rules; here is what it means.
+// Pure.
 package attached
 
 import (
@@ -20,6 +21,8 @@ type Lack struct {
 	Gone []string `json:"gone,omitempty"`
 	// Refused says of ports why they are not published.
 	Refused []string `json:"refused,omitempty"`
+	// Unlimited says why its bandwidth is not what it should be, "" if it is.
+	Unlimited string `json:"unlimited,omitempty"`
 	// Check is what plugins of CNI say is wrong.
 	Check string `json:"check,omitempty"`
 }
@@ -49,6 +52,9 @@ func Warn(warnings []actual.Warning, found map[string]Lack, rec *actual.Record) 
 	}
 	if l.Check != "" {
 		out = append(out, actual.Warning{Reason: actual.WarningNetworkCheckFailed, Message: l.Check + "; `sandboxctl restart " + rec.Name + "` makes its network again"})
+	}
+	if l.Unlimited != "" {
+		out = append(out, actual.Warning{Reason: actual.WarningBandwidthNotLimited, Message: l.Unlimited})
 	}
 	return out
 }

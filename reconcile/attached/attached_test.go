@@ -12,23 +12,23 @@ import (
 // What was found counts for the run that it was found of, and while that runs.
 func TestWarn(t *testing.T) {
 	t.Parallel()
-	found := map[string]Lack{"web": {UID: "u", Attempt: 2, Gone: []string{"front"}, Refused: []string{"port 80: taken", "port 81: taken"}}, "plugged": {UID: "u", Attempt: 1, Check: "no eth0"}}
+	found := map[string]Lack{"web": {UID: "u", Attempt: 2, Gone: []string{"front"}, Refused: []string{"port 80: taken", "port 81: taken"}, Unlimited: "no tbf"}, "plugged": {UID: "u", Attempt: 1, Check: "no eth0"}}
 	had := []actual.Warning{{Reason: actual.WarningHookFailed}}
 	for _, c := range []struct {
 		rec  actual.Record
 		want int
 	}{
-		{actual.Record{Name: "web", UID: "u", Attempt: 2, Phase: actual.PhaseRunning}, 3},
+		{actual.Record{Name: "web", UID: "u", Attempt: 2, Phase: actual.PhaseRunning}, 4},
 		{actual.Record{Name: "web", UID: "u", Attempt: 2, Phase: actual.PhaseStopping}, 1},
 		{actual.Record{Name: "web", UID: "u", Attempt: 3, Phase: actual.PhaseRunning}, 1},
 		{actual.Record{Name: "web", UID: "v", Attempt: 2, Phase: actual.PhaseRunning}, 1},
 		{actual.Record{Name: "db", UID: "u", Attempt: 2, Phase: actual.PhaseRunning}, 1},
 	} {
 		got := Warn(had, found, &c.rec)
-		if len(got) != c.want || Gone(found, &c.rec) != (c.want == 3) {
+		if len(got) != c.want || Gone(found, &c.rec) != (c.want == 4) {
 			t.Errorf("%+v: %+v", c.rec, got)
 		}
-		if c.want == 3 && (got[1].Reason != actual.WarningNetworkGone || got[2].Reason != actual.WarningPortNotPublished || got[2].Message != "port 80: taken; port 81: taken") {
+		if c.want == 4 && (got[3].Reason != actual.WarningBandwidthNotLimited || got[3].Message != "no tbf" || got[1].Reason != actual.WarningNetworkGone || got[2].Reason != actual.WarningPortNotPublished || got[2].Message != "port 80: taken; port 81: taken") {
 			t.Errorf("%+v", got)
 		}
 	}

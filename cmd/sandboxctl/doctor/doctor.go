@@ -29,6 +29,7 @@ import (
 	"sandboxctl.dev/launcher/built"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/invariants"
+	"sandboxctl.dev/launcher/links"
 	"sandboxctl.dev/launcher/ondisk"
 	"sandboxctl.dev/launcher/salvage"
 )
@@ -128,7 +129,7 @@ func (d doctor) checkHost(ctx context.Context, beside *programs.Flags) []finding
 	out = append(out, check("build", "without cgo", gofer.CanRun()), checkIdentity(), checkMountAPI())
 	sentry, goferProgram, image := beside.Check(ctx)
 	out = append(out, check("sentry", sentry.String(), sentry.Err), check("gofer", goferProgram.String(), goferProgram.Err), check("image program", image.String(), image.Err))
-	out = append(out, checkNamespaces(ctx))
+	out = append(out, checkNamespaces(ctx), checkBandwidth())
 	return append(out, checkCgroups()...)
 }
 
@@ -179,6 +180,14 @@ func checkNamespaces(ctx context.Context) finding {
 		return finding{"namespaces", levelError, fmt.Sprintf("%v: a limit of sysctl user.max_*_namespaces is reached", err)}
 	}
 	return finding{"namespaces", levelError, err.Error()}
+}
+
+// checkBandwidth says whether network.bandwidth is possible here.
+func checkBandwidth() finding {
+	if err := links.CanShape(); err != nil {
+		return finding{"network.bandwidth", levelWarning, fmt.Sprintf("can't be limited: %v; sandboxes that ask for it are not started", err)}
+	}
+	return finding{"network.bandwidth", levelOK, "tbf"}
 }
 
 func checkCgroups() []finding {
