@@ -22,6 +22,7 @@ import (
 
 	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/actual/process"
+	"sandboxctl.dev/actual/upgrade"
 )
 
 // sample is a record with every field set.
@@ -202,8 +203,8 @@ func TestRecordHostile(t *testing.T) {
 		}
 	}
 	_, err := DecodeRecord(reseal(body(set("version", 999))))
-	if !errors.Is(err, errNewerRecord) {
-		t.Errorf("version 999: %v, expected errNewerRecord", err)
+	if !errors.Is(err, upgrade.ErrNewer) {
+		t.Errorf("version 999: %v, expected upgrade.ErrNewer", err)
 	}
 }
 

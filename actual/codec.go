@@ -14,14 +14,11 @@ import (
 
 	"sandboxctl.dev/actual/ownjson"
 	"sandboxctl.dev/actual/process"
+	"sandboxctl.dev/actual/upgrade"
 )
 
 // MaxRecord bounds the size of a record file.
 const MaxRecord = 1 << 20
-
-// errNewerRecord says that a record was written by a later version of this
-// program. It must not be acted on or rewritten.
-var errNewerRecord = errors.New("record of a newer version")
 
 // A file is {"crc32c":"XXXXXXXX","KIND":{…}} and a newline, byte for byte: a flipped
 // bit anywhere in it is noticed.
@@ -78,7 +75,7 @@ func EncodeRecord(r *Record) ([]byte, error) {
 	return b, nil
 }
 
-// DecodeRecord reads the file of a record. errNewerRecord if it is from a later
+// DecodeRecord reads the file of a record. upgrade.ErrNewer if it is from a later
 // version; any other error means that nothing in it can be relied on.
 func DecodeRecord(b []byte) (*Record, error) {
 	if len(b) > MaxRecord {
@@ -90,7 +87,7 @@ func DecodeRecord(b []byte) (*Record, error) {
 	}
 	r, err := decodeBody(body)
 	if err != nil || r.Version != RecordVersion {
-		upgraded, uerr := upgrade(body)
+		upgraded, uerr := upgrade.Record(body)
 		if uerr != nil {
 			// What is wrong with one of this version is the first error.
 			return nil, fmt.Errorf("decode record: %w", errors.Join(err, uerr))

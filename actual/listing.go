@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/fsys"
+	"sandboxctl.dev/actual/upgrade"
 )
 
 // Get returns the record of a name. All nil means that there is none. A Quarantined
@@ -119,7 +120,7 @@ func (s *Store) decode(name string) (*Record, *Quarantined) {
 			return quarantine(QuarantinedForeign, err)
 		}
 		return rec, nil
-	case errors.Is(err, errNewerRecord):
+	case errors.Is(err, upgrade.ErrNewer):
 		return quarantine(QuarantinedNewer, err)
 	case errors.As(err, &damage), errors.Is(err, errNoRecord):
 		return quarantine(QuarantinedCorrupt, err)

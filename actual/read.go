@@ -12,6 +12,7 @@ import (
 
 	"sandboxctl.dev/actual/dirfd"
 	"sandboxctl.dev/actual/fsys"
+	"sandboxctl.dev/actual/upgrade"
 )
 
 // readFirst reads a record in as few system calls as there can be, for a program that
@@ -42,7 +43,7 @@ func readRecord(dir fsys.Dir, file, name string) (*Record, fileID, error) {
 	}
 	rec, err := DecodeRecord(b)
 	switch {
-	case errors.Is(err, errNewerRecord):
+	case errors.Is(err, upgrade.ErrNewer):
 		return nil, id, err
 	case err != nil:
 		return nil, id, &damageError{err}

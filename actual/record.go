@@ -13,11 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual/process"
+	"sandboxctl.dev/actual/upgrade"
 )
 
 // RecordVersion is the version this program writes. A record with a newer one
 // is quarantined, never acted on and never rewritten.
-const RecordVersion = 4
+const RecordVersion = upgrade.RecordVersion
 
 // Phase is how far the single writer of a record got. It is intent, written
 // before the effect; what is true of the processes is in Observed.
@@ -130,7 +131,7 @@ type Record struct {
 }
 
 // AppName is the name of the container that every sandbox has.
-const AppName = "app"
+const AppName = upgrade.AppName
 
 // Container is what is known of one container of a sandbox.
 type Container struct {

@@ -3,7 +3,6 @@
 package desired
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -43,7 +42,7 @@ func recall(known func(string) *Entry, file string, c yamldoc.Chunk) *Entry {
 	if known == nil || digest == "" {
 		return nil
 	}
-	line, ok := firstKey(c.Text)
+	line, ok := yamldoc.FirstKey(c.Text)
 	if !ok {
 		return nil
 	}
@@ -55,19 +54,4 @@ func recall(known func(string) *Entry, file string, c yamldoc.Chunk) *Entry {
 	e.Source = Position{File: file, Line: c.Line + line, Column: 1}
 	e.Digest = digest
 	return e
-}
-
-// firstKey is the line, from 0, on which the mapping of a document begins. It
-// knows only the plainest form, a key at the beginning of a line.
-func firstKey(text []byte) (line int, ok bool) {
-	for l := range bytes.Lines(text) {
-		switch c := l[0]; {
-		case c >= 'a' && c <= 'z':
-			return line, true
-		case c != '#' && len(bytes.TrimSpace(l)) > 0 && string(bytes.TrimSpace(l)) != "---":
-			return 0, false
-		}
-		line++
-	}
-	return 0, false
 }

@@ -79,16 +79,6 @@ func Split(data []byte, most int) []Chunk {
 	return out
 }
 
-// Texts returns the text of each document of a file as its author wrote it, comments
-// included, in their order.
-func Texts(data []byte) [][]byte {
-	var out [][]byte
-	for _, c := range Split(data, len(data)+1) {
-		out = append(out, bytes.TrimPrefix(bytes.TrimPrefix(c.Text, []byte("---")), []byte("\n")))
-	}
-	return out
-}
-
 // blank says whether a text holds nothing but white space, comments and
 // document markers.
 func blank(text []byte) bool {
@@ -201,4 +191,19 @@ func GuessName(text []byte, valid func(string) bool) string {
 		}
 	}
 	return ""
+}
+
+// FirstKey is the line, from 0, on which the mapping of a document begins. It
+// knows only the plainest form, a key at the beginning of a line.
+func FirstKey(text []byte) (line int, ok bool) {
+	for l := range bytes.Lines(text) {
+		switch c := l[0]; {
+		case c >= 'a' && c <= 'z':
+			return line, true
+		case c != '#' && len(bytes.TrimSpace(l)) > 0 && string(bytes.TrimSpace(l)) != "---":
+			return 0, false
+		}
+		line++
+	}
+	return 0, false
 }

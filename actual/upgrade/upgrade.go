@@ -1,17 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package actual
+// Package upgrade makes records that versions before this one wrote into those of this
+// version. It knows them as JSON: their types are gone.
+package upgrade
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 )
 
-// upgrade turns the body of an older version into one of RecordVersion. Each
+// RecordVersion is the version of records that this program writes.
+const RecordVersion = 4
+
+// AppName is the name of the container that every sandbox has.
+const AppName = "app"
+
+// ErrNewer says that a record was written by a later version of this program. It must not
+// be acted on or rewritten.
+var ErrNewer = errors.New("record of a newer version")
+
+// Record turns the body of an older version into one of RecordVersion. Each
 // version adds one pure step here and a golden file of its own.
-func upgrade(body []byte) ([]byte, error) {
+func Record(body []byte) ([]byte, error) {
 	var v struct {
 		Version int `json:"version"`
 	}
@@ -19,7 +32,7 @@ func upgrade(body []byte) ([]byte, error) {
 		return nil, err
 	}
 	if v.Version > RecordVersion {
-		return nil, fmt.Errorf("%w (%d, this program knows %d)", errNewerRecord, v.Version, RecordVersion)
+		return nil, fmt.Errorf("%w (%d, this program knows %d)", ErrNewer, v.Version, RecordVersion)
 	}
 	var fields object
 	if err := json.Unmarshal(body, &fields); err != nil {
