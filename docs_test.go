@@ -290,7 +290,7 @@ func TestPlaces(t *testing.T) {
 	if rows := strings.Count(table, "\n| ") - 2; rows != 7 || n < 15 {
 		t.Errorf("%d rows with %d names, expected 7 with at least 15: this test sees too little", rows, n)
 	}
-	if missing, n := missingPlaces(t, "[`Compute`](reconcile/plan.go) [`Nosuch`](reconcile/plan.go) [`OpC…`](reconcile/plan.go) [`Comput`](reconcile/plan.go)"); n != 4 || len(missing) != 2 {
+	if missing, n := missingPlaces(t, "[`Compute`](reconcile/plan.go) [`Nosuch`](reconcile/plan.go) [`OpC…`](reconcile/op.go) [`Comput`](reconcile/plan.go)"); n != 4 || len(missing) != 2 {
 		t.Errorf("of 4 names %d are seen and %q are missing, expected Nosuch and Comput", n, missing)
 	}
 }

@@ -143,11 +143,11 @@ func TestContainersApart(t *testing.T) {
 	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 	spec := &Ending{Reason: ReasonExited}
 	for name, change := range map[string]func(r *Record){
-		"started":   func(r *Record) { r.Started(now) },
+		"started":   func(r *Record) { r.Started(onWall(now)) },
 		"failed":    func(r *Record) { r.Failed("no", true, now) },
 		"cancelled": func(r *Record) { r.Cancelled(ReasonSpecChanged, now) },
 		"ended": func(r *Record) {
-			r.Ended(&Ending{Reason: ReasonExited, Containers: []ContainerEnding{{Name: AppName, Failures: 9, Completed: true}}}, Outcome{OOM: true}, now)
+			r.Ended(&Ending{Reason: ReasonExited, Containers: []ContainerEnding{{Name: AppName, Failures: 9, Completed: true}}}, Outcome{OOM: true}, onWall(now))
 		},
 		"next": func(r *Record) { r.App().inherit(new(*r.App()), spec, true) },
 	} {
@@ -169,7 +169,7 @@ func TestContainersApart(t *testing.T) {
 	}
 	// One that is not the first one ends in the same way.
 	c := Container{Name: "sidecar", Failures: 4}
-	c.ended(&Ending{Reason: ReasonExited}, ContainerEnding{Name: "sidecar", Failures: 5}, Outcome{Exit: &Exit{Known: true, Code: 2}}, now)
+	c.ended(&Ending{Reason: ReasonExited}, ContainerEnding{Name: "sidecar", Failures: 5}, Outcome{Exit: &Exit{Known: true, Code: 2}}, onWall(now))
 	if c.Failures != 5 || c.LastExit == nil || c.LastExit.Code != 2 {
 		t.Errorf("%+v", c)
 	}

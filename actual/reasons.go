@@ -33,8 +33,15 @@ const (
 	ReasonRestartRequested = "RestartRequested"
 	// `spec.suspend` is set.
 	ReasonSuspended = "Suspended"
-	// `spec.suspend` is no longer set.
+	// `spec.suspend` is no longer set, or `spec.until` is a later time now.
 	ReasonResumed = "Resumed"
+	// It has run for all of its `spec.activeDeadline`. It has failed, and is not started again
+	// before its manifest changes or somebody calls `sandboxctl restart`.
+	ReasonDeadlineExceeded = "DeadlineExceeded"
+	// `spec.until` is over.
+	ReasonExpired = "Expired"
+	// It has finished, and its `spec.ttlAfterFinished` is over: all but its record is removed.
+	ReasonTTLExpired = "TTLExpired"
 	// Its manifest is gone from a directory that can be relied on, or `sandboxctl delete`
 	// was called.
 	ReasonManifestRemoved = "ManifestRemoved"

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/moment"
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/actual/upgrade"
 )
@@ -118,6 +119,9 @@ type Record struct {
 	InputChanges int `json:"inputChanges,omitempty"`
 	// Refresh is about what it was given since, without a start: see Refreshing.
 	Refresh *Refresh `json:"refresh,omitempty"`
+	// Retired says that nothing but this record is kept of a sandbox that has finished: its
+	// ttlAfterFinished is over.
+	Retired bool `json:"retired,omitempty"`
 	// Warnings are things that were asked for and could not be had on this
 	// host, such as resource limits without a cgroup controller.
 	Warnings []Warning `json:"warnings,omitempty"`
@@ -149,6 +153,9 @@ type Container struct {
 	Hooks json.RawMessage `json:"hooks,omitempty"`
 
 	StartedAt time.Time `json:"startedAt,omitzero"`
+	// Active is what counts for its activeDeadline; Finished is when Completed came true.
+	Active   *moment.Active `json:"active,omitempty"`
+	Finished *moment.Moment `json:"finished,omitempty"`
 	// Failures counts consecutive failures (see ContainerEnding.Failures); Restarts
 	// counts those (see NextAttempt).
 	Failures int `json:"failures,omitempty"`
@@ -349,11 +356,18 @@ type Ending struct {
 	// time before it is killed. A dead sandbox is only cleaned up.
 	StopSignal string        `json:"stopSignal,omitempty"`
 	Grace      time.Duration `json:"grace,omitempty"` // ns
+	// Until is the spec.until that was over.
+	Until time.Time `json:"until,omitzero"`
 	// Containers say what is to be remembered of each container.
 	Containers []ContainerEnding `json:"containers,omitempty"`
 	// Replace says that the sandbox is stopped to be started anew: that is not
 	// begun where there is no room for the new one.
 	Replace bool `json:"-"`
+}
+
+// TimeOver says whether the sandbox has had all the time that its manifest gives it.
+func (e *Ending) TimeOver() bool {
+	return e != nil && (e.Reason == ReasonDeadlineExceeded || e.Reason == ReasonExpired)
 }
 
 // ContainerEnding is what an Ending says of one container.

@@ -68,7 +68,7 @@ func TestStartPhases(t *testing.T) {
 	t.Parallel()
 	for _, hooks := range []bool{false, true} {
 		r, now := startOf(t, hooks, "")
-		r.Started(now)
+		r.Started(onWall(now))
 		want := []string{StartParse, StartPlan, StartRecord, StartSpawn, StartBoot, StartHooks, StartRoot}
 		if !hooks {
 			want = slices.Delete(want, 5, 6)
@@ -129,7 +129,7 @@ func TestStartOfAnotherDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	read.StartReaches(StartRoot, now)
-	read.Started(now)
+	read.Started(onWall(now))
 	inOrder(t, read.Start, StartParse, StartPlan, StartRecord)
 	if read.Start.Done() || !read.Start.BeganAt.Equal(r.Start.BeganAt) {
 		t.Errorf("%+v", read.Start)
@@ -169,14 +169,14 @@ func TestStartClock(t *testing.T) {
 	r := &Record{Containers: []Container{{Name: AppName}}}
 	r.StartBegins(now, now.Add(-time.Hour), now)
 	r.StartReaches(StartSpawn, now.Add(-time.Hour))
-	r.Started(now.Add(-2 * time.Hour))
+	r.Started(onWall(now.Add(-2 * time.Hour)))
 	for _, p := range r.Start.Phases {
 		if p.Milliseconds < 0 {
 			t.Errorf("%+v", p)
 		}
 	}
 	r.StartBegins(time.Time{}, time.Time{}, now)
-	r.Started(now.Add(1500 * time.Microsecond))
+	r.Started(onWall(now.Add(1500 * time.Microsecond)))
 	if got := r.Start; len(got.Phases) != 1 || got.Phases[0] != (StartPhase{StartRecord, 1.5}) || got.Milliseconds != 1.5 {
 		t.Errorf("%+v", got)
 	}

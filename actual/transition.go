@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/moment"
 	"sandboxctl.dev/actual/process"
 )
 
@@ -56,6 +57,7 @@ func NextAttempt(old *Record, in Intent, now time.Time) *Record {
 	if in.RestartToken != "" {
 		r.RestartToken = in.RestartToken
 		app.Failures, app.CleanExits, r.InputChanges = 0, 0, 0 // the operator who asked has looked at them
+		app.Active = nil
 	}
 	r.Containers = []Container{app}
 	r.BootID, r.CreatedAt = in.BootID, now
@@ -107,6 +109,9 @@ func (c *Container) inherit(old *Container, ended *Ending, sameSpec bool) {
 		return
 	}
 	c.Failures, c.CleanExits = old.Failures, old.CleanExits
+	if ended == nil || ended.Reason != ReasonSuspended && !ended.TimeOver() {
+		c.Active = old.Active // no exit and no reboot gives it more time
+	}
 	if old.restartFollows(ended) {
 		c.Restarts++
 	}
@@ -121,7 +126,7 @@ func (c *Container) restartFollows(ended *Ending) bool {
 		return false
 	}
 	switch ended.Reason {
-	case ReasonSpecChanged, ReasonSuspended, ReasonManifestRemoved, ReasonInterrupted:
+	case ReasonSpecChanged, ReasonSuspended, ReasonExpired, ReasonManifestRemoved, ReasonInterrupted:
 		return false
 	}
 	return true
@@ -134,9 +139,10 @@ func (r *Record) Spawned(phase Phase, sentry, gofer process.Identity) {
 }
 
 // Started says that the application was started.
-func (r *Record) Started(now time.Time) {
-	r.StartReaches("", now)
-	r.Phase, r.App().StartedAt = PhaseRunning, now
+func (r *Record) Started(now moment.Moment) {
+	r.StartReaches("", now.Wall)
+	r.Phase, r.App().StartedAt = PhaseRunning, now.Wall
+	r.App().Active = r.App().Active.At(now)
 }
 
 // Failed says that a create failed, and that nothing of it is left. permanent says
@@ -180,7 +186,7 @@ type Outcome struct {
 
 // Ended says that a sandbox was torn down: both processes are proven dead, and
 // nothing but the record and the logs is left.
-func (r *Record) Ended(end *Ending, seen Outcome, now time.Time) {
+func (r *Record) Ended(end *Ending, seen Outcome, now moment.Moment) {
 	r.released()
 	r.Warnings = nil
 	r.Ending = end
@@ -188,10 +194,17 @@ func (r *Record) Ended(end *Ending, seen Outcome, now time.Time) {
 }
 
 // ended is Record.Ended of one container; of is what the order says of it.
-func (c *Container) ended(end *Ending, of ContainerEnding, seen Outcome, now time.Time) {
+func (c *Container) ended(end *Ending, of ContainerEnding, seen Outcome, now moment.Moment) {
 	c.Failures, c.CleanExits, c.Completed = of.Failures, of.CleanExits, of.Completed
-	c.LastExit = end.exit(of.Exit, seen, now)
+	c.LastExit = end.exit(of.Exit, seen, now.Wall)
+	if c.Completed {
+		c.Finished = new(now.Minus(max(0, now.Wall.Sub(c.LastExit.At)))) // which may have been seen late
+	}
 }
+
+// Retire says that nothing else is left of a sandbox that has finished. Its addresses are
+// free again.
+func (r *Record) Retire() { r.Retired, r.Attachments, r.Inputs = true, nil, nil }
 
 // exit is how the run of a container ended: as the planner knew, or else as the
 // application said of its stop.
@@ -202,6 +215,9 @@ func (e *Ending) exit(known *Exit, seen Outcome, now time.Time) *Exit {
 		exit = *known
 	case seen.Exit != nil:
 		exit = *seen.Exit
+		if e.TimeOver() {
+			exit.Reason, exit.Message = e.Reason, "" // what it made of the stop is its code
+		}
 	case seen.GraceExpired:
 		exit.Message = fmt.Sprintf("killed: it did not end within %s of %s, its terminationGracePeriod", e.Grace, e.StopSignal)
 	}

@@ -162,7 +162,7 @@ func TestEnded(t *testing.T) {
 				given.Containers[i].Exit = new(*x)
 			}
 		}
-		r.Ended(&c.end, c.seen, now)
+		r.Ended(&c.end, c.seen, onWall(now))
 		if !reflect.DeepEqual(c.end, given) {
 			t.Errorf("%s: the order was changed", name)
 		}
@@ -199,11 +199,11 @@ func TestTransitions(t *testing.T) {
 				r.Cgroups, r.Network, r.Files, r.SetupFile = []string{"g"}, &Network{Config: []byte("{}")}, []SharedFile{{Path: "/f"}}, true
 				r.CNI = &CNI{Config: []byte("{}")}
 			},
-			"start":  func() { r.Started(now) },
+			"start":  func() { r.Started(onWall(now)) },
 			"fail":   func() { r.Failed("no", rapid.Bool().Draw(t, "permanent"), now) },
 			"cancel": func() { r.Cancelled(reason(), now) },
 			"stop":   func() { r.Stopping(&Ending{Reason: reason()}) },
-			"end":    func() { r.Ended(&Ending{Reason: reason()}, Outcome{OOM: rapid.Bool().Draw(t, "oom")}, now) },
+			"end":    func() { r.Ended(&Ending{Reason: reason()}, Outcome{OOM: rapid.Bool().Draw(t, "oom")}, onWall(now)) },
 		}
 		names := []string{"create", "spawn", "start", "fail", "cancel", "stop", "end"}
 		for range rapid.IntRange(1, 20).Draw(t, "steps") {

@@ -191,7 +191,7 @@ func TestDecodeUnsupported(t *testing.T) {
 	t.Parallel()
 	for _, spec := range []string{
 		"platform: kvm", "platform: ptrace", "probes: {liveness: {tcp: {port: 1}}}",
-		"dependsOn: [a]", "ttlAfterFinished: 1s",
+		"dependsOn: [a]",
 		"volumes: [{name: a, mountPath: /a, secret: {directory: /x}}]",
 	} {
 		if got := problems(t, with(spec)); !strings.Contains(got, "not supported yet") {

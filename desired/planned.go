@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"sandboxctl.dev/desired/lifetime"
 	"sandboxctl.dev/desired/networks"
 )
 
@@ -23,7 +24,7 @@ func IsPlanned(field, value string) bool { return slices.Contains(planned[field]
 // will belong to, with what serves until then, if anything does.
 var plannedFields = map[reflect.Type]map[string]string{
 	reflect.TypeFor[Spec](): {
-		"probes": "", "dependsOn": "", "ttlAfterFinished": "",
+		"probes": "", "dependsOn": "",
 	},
 	reflect.TypeFor[FileSet](): {"directory": "use files, or hostPath"},
 }
@@ -51,6 +52,9 @@ var foreignFields = map[reflect.Type]map[string]string{
 	reflect.TypeFor[Secret]():     {"immutable": "onChange: ignore where sandboxes refer to it", "binaryData": "data", "spec": "stringData"},
 }
 
+// sandboxNames are more of them for the spec, of packages that have a part of it.
+var sandboxNames = joined(networks.OfSandbox, lifetime.Foreign)
+
 // foreignPlanned are what Compose and Kubernetes call a planned field of the spec, with
 // its type and name here.
 var foreignPlanned = map[string]struct {
@@ -59,7 +63,6 @@ var foreignPlanned = map[string]struct {
 }{
 	"livenessProbe": {reflect.TypeFor[Spec](), "probes"}, "readinessProbe": {reflect.TypeFor[Spec](), "probes"}, "startupProbe": {reflect.TypeFor[Spec](), "probes"},
 	"healthcheck": {reflect.TypeFor[Spec](), "probes"}, "depends_on": {reflect.TypeFor[Spec](), "dependsOn"},
-	"ttlSecondsAfterFinished": {reflect.TypeFor[Spec](), "ttlAfterFinished"},
 }
 
 // unknownField is the error for a key that no type of this version has, and that
@@ -73,7 +76,7 @@ func unknownField(t reflect.Type, key, path, parent string) (string, bool) {
 		ours, ok = networks.Foreign[t][key]
 	}
 	if !ok && t == reflect.TypeFor[Spec]() {
-		ours, ok = networks.OfSandbox[key]
+		ours, ok = sandboxNames[key]
 	}
 	if ok {
 		return key + " has another name here; use " + ours, true

@@ -7,7 +7,7 @@ import (
 	"reflect"
 
 	"sandboxctl.dev/desired/networks"
-
+	"sandboxctl.dev/desired/scalar"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
@@ -80,6 +80,7 @@ var examples = joined(networks.Examples, map[reflect.Type]string{
 	reflect.TypeFor[IDMapping]():      `{containerID: 0, hostID: 100000, size: 65536}`,
 	reflect.TypeFor[Resources]():      `{cpu: 500m, memory: 256Mi, pids: 128}`,
 	reflect.TypeFor[Backoff]():        `{initial: 1s, max: 5m}`,
+	reflect.TypeFor[scalar.Time]():    `2026-12-01T00:00:00Z`,
 })
 
 // listExamples are those of lists and maps of plain values, and of paths, by field.

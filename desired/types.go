@@ -4,6 +4,7 @@ package desired
 
 import (
 	"sandboxctl.dev/desired/imageref"
+	"sandboxctl.dev/desired/lifetime"
 	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/desired/scalar"
 )
@@ -118,6 +119,7 @@ type Lifecycle struct {
 	// How long the sandbox must run before `apply --wait` and `wait --for=ready` take
 	// it for ready. It does not change the condition `Ready`.
 	MinReadySeconds *int `json:"minReadySeconds,omitempty"`
+	lifetime.Lifetime
 }
 
 // Root selects the root filesystem: exactly one field is set.

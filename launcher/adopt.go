@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/moment"
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/appstart"
@@ -109,7 +110,7 @@ func (l *Launcher) adopt(ctx context.Context, rec *actual.Record, start bool) (b
 		}
 	}
 	done := rec.Clone()
-	done.Started(time.Now())
+	done.Started(moment.Now())
 	if err := l.recordStart(done); err != nil {
 		return false, err
 	}

@@ -12,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/moment"
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/launcher/built"
 	"sandboxctl.dev/launcher/checkpoint"
@@ -163,7 +164,7 @@ func (l *Launcher) startContainer(ctx context.Context, id string, img *checkpoin
 		}
 		return l.explain(ctx, err, rec, st)
 	}
-	rec.Started(time.Now())
+	rec.Started(moment.Now())
 	if err := l.store.Put(rec); err != nil {
 		return fmt.Errorf("record start: %w", err)
 	}

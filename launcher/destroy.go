@@ -13,6 +13,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/actual/moment"
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/actual/untrusted"
@@ -116,7 +117,7 @@ func (l *Launcher) bringDown(ctx context.Context, rec *actual.Record, end actual
 		return err
 	}
 	seen := actual.Outcome{OOM: oom, GraceExpired: expired, Exit: l.exitOf(rec, &end)}
-	rec.Ended(&end, seen, time.Now())
+	rec.Ended(&end, seen, moment.Now())
 	return l.afterEnd(ctx, rec)
 }
 

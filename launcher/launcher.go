@@ -23,6 +23,7 @@ import (
 	"sandboxctl.dev/launcher/inputs"
 	"sandboxctl.dev/launcher/logs"
 	"sandboxctl.dev/launcher/ondisk"
+	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/refresh"
 	"sandboxctl.dev/launcher/salvage"
 	"sandboxctl.dev/launcher/setup"
@@ -278,7 +279,7 @@ func (l *Launcher) intent(ctx context.Context, e *desired.Entry, restartToken st
 		}
 		in.UID = actual.NewUID()
 	} else {
-		if err := l.proveDead(old); err != nil {
+		if err := proc.ProveDead(old.Sentry, old.Gofer); err != nil {
 			return nil, err
 		}
 		// What a crash may have left of an earlier attempt.
@@ -303,24 +304,6 @@ func (l *Launcher) load(name string) (*actual.Record, error) {
 		return nil, fmt.Errorf("load record: %s: %s", quarantined.Reason, quarantined.Message)
 	}
 	return rec, nil
-}
-
-// proveDead returns an error unless both processes of the record are proven
-// not to live.
-func (l *Launcher) proveDead(rec *actual.Record) error {
-	for _, p := range []struct {
-		what string
-		id   *process.Identity
-	}{{"sentry", rec.Sentry}, {"gofer", rec.Gofer}} {
-		switch live, err := process.LivenessOf(p.id); live {
-		case process.Dead, process.None:
-		case process.Alive:
-			return fmt.Errorf("its %s (pid %d) is alive", p.what, p.id.PID)
-		default:
-			return fmt.Errorf("%w: %s (pid %d): %w", process.ErrUnknownProcess, p.what, p.id.PID, err)
-		}
-	}
-	return nil
 }
 
 // abort undoes a create that failed or was cancelled: nothing is left running, and
@@ -358,14 +341,7 @@ func (l *Launcher) TrimLogs() error { return l.logs.TrimGrown() }
 // Forget removes the record and logs of a stopped sandbox; see
 // reconcile.Launcher.
 func (l *Launcher) Forget(_ context.Context, name string) error {
-	rec, err := l.load(name)
-	if err == nil && rec != nil {
-		if rec.Phase != actual.PhaseStopped {
-			err = fmt.Errorf("it is %s, expected Stopped", rec.Phase)
-		} else {
-			err = l.proveDead(rec)
-		}
-	}
+	rec, err := l.loadStopped(name)
 	switch {
 	case err != nil:
 	case rec != nil:
@@ -379,11 +355,47 @@ func (l *Launcher) Forget(_ context.Context, name string) error {
 	return nil
 }
 
+// Retire gives up all of a finished sandbox but its record; see reconcile.Launcher.
+func (l *Launcher) Retire(_ context.Context, name string) error {
+	rec, err := l.loadStopped(name)
+	if err == nil && rec != nil {
+		l.keepLogs(rec)
+		// What is retired on record has no logs, also where they could not be kept.
+		if err = l.logs.Drop(name); err == nil {
+			rec = rec.Clone()
+			rec.Retire()
+			err = l.store.Put(rec)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("retire sandbox %s: %w", name, err)
+	}
+	return nil
+}
+
+// loadStopped returns the record of a name, nil if there is none. It must be stopped, and
+// proven dead.
+func (l *Launcher) loadStopped(name string) (*actual.Record, error) {
+	rec, err := l.load(name)
+	if err != nil || rec == nil {
+		return nil, err
+	}
+	if rec.Phase != actual.PhaseStopped {
+		return nil, fmt.Errorf("it is %s, expected Stopped", rec.Phase)
+	}
+	return rec, proc.ProveDead(rec.Sentry, rec.Gofer)
+}
+
 // forget removes the record of a sandbox that is proven dead.
 func (l *Launcher) forget(rec *actual.Record) error {
+	l.keepLogs(rec)
+	return l.store.Remove(rec.Name)
+}
+
+// keepLogs keeps the logs of a sandbox that goes. They hold no removal up: what can't be
+// kept goes with the rest.
+func (l *Launcher) keepLogs(rec *actual.Record) {
 	if err := l.logs.Keep(rec.Name, rec.Attempt); err != nil {
-		// Logs hold no removal up: they go with the rest.
 		l.opts.Log.Warn("logs of a deleted sandbox are not kept", "sandbox", rec.Name, "err", err)
 	}
-	return l.store.Remove(rec.Name)
 }

@@ -11,6 +11,7 @@ import (
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/salvage"
 )
 
@@ -131,7 +132,7 @@ func (l *Launcher) end(ctx context.Context, e *salvage.Evidence) error {
 	if e.Copy != nil {
 		// A process that has nothing of the sandbox open is not ended on the word
 		// of the copy alone; but nothing is freed beside it.
-		if err := l.proveDead(e.Copy); err != nil {
+		if err := proc.ProveDead(e.Copy.Sentry, e.Copy.Gofer); err != nil {
 			return fmt.Errorf("by the second copy of its record %w, and has no file of the sandbox open; find out what it is, and end it by hand if it is of the sandbox", err)
 		}
 	}

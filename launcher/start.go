@@ -11,6 +11,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/actual/moment"
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
@@ -110,7 +111,7 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		}
 		return st.Conceal(l.explain(ctx, err, rec, st))
 	}
-	rec.Started(time.Now())
+	rec.Started(moment.Now())
 	if st.App().Hooks != nil {
 		if err := l.store.Put(rec); err != nil {
 			return fmt.Errorf("record start: %w", err)

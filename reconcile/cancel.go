@@ -50,6 +50,8 @@ func (c *computation) startLost(name string, op *Operation, e *desired.Entry) st
 		return ""
 	case e.Sandbox.Spec.Suspend:
 		return actual.ReasonSuspended
+	case c.expires(e):
+		return actual.ReasonExpired
 	case op.Hash != e.Hash && !desired.HashMatches(op.Hash, e.Sandbox):
 		return actual.ReasonSpecChanged
 	}

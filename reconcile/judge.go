@@ -12,6 +12,7 @@ import (
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile/attached"
+	"sandboxctl.dev/reconcile/endings"
 	"sandboxctl.dev/reconcile/namespaces"
 	"sandboxctl.dev/reconcile/needs"
 )
@@ -52,6 +53,7 @@ func (v *view) recorded(o *actual.Observed, e *desired.Entry) Status {
 		s.Warnings = append(slices.Clip(s.Warnings), *warn)
 	}
 	v.judge(&s, o, w)
+	v.lifetime(&s, o, w)
 	s.Conditions = append(s.Conditions, v.manifestCondition(r.Name, e, v.in.gone(r)), resourcesCondition(r, w))
 	return s
 }
@@ -151,7 +153,7 @@ func become(a *Action) string {
 	switch {
 	case a.Op == OpRefresh:
 		return "given new files"
-	case a.Reason == actual.ReasonSuspended:
+	case a.Reason == actual.ReasonSuspended, a.Ending.TimeOver():
 		return "stopped"
 	case a.Ending.Replace:
 		return "restarted"
@@ -213,15 +215,18 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 	case w.Sandbox.Spec.Suspend:
 		s.Phase = PhaseSuspended
 		ready.Reason, ready.Message = actual.ReasonSuspended, "spec.suspend is set"
+	case v.expired(w, r):
+		s.Phase = PhaseExpired
+		ready.Reason, ready.Message = actual.ReasonExpired, joined("it is not started any more: until: "+w.Sandbox.Spec.Until.Format(time.RFC3339), exit)
 	case v.delayed[r.Name] != nil && v.delayed[r.Name].Permanent:
 		s.Phase = PhaseFailed
 		ready.Reason, ready.Message = actual.ReasonCreateRefused, v.waits(s)
 		stuck(ready.Reason, refused(s.Name, ready.Message))
-	case v.delayed[r.Name] != nil && v.delayed[r.Name].Reason != actual.ReasonBackOff:
+	case v.delayed[r.Name] != nil && v.delayed[r.Name].Reason != actual.ReasonBackOff && !v.delayed[r.Name].Retire:
 		s.Phase = PhasePending
 		ready.Reason, ready.Message = v.delayed[r.Name].Reason, v.waits(s)
 		doing(ready.Reason, ready.Message)
-	case v.delayed[r.Name] == nil && v.actions[r.Name] != nil:
+	case v.delayed[r.Name] == nil && v.actions[r.Name] != nil && !v.actions[r.Name].Retire:
 		s.Phase = PhasePending
 		ready.Reason, ready.Message = actual.ReasonPending, exit
 		doing(v.actions[r.Name].Reason, "")
@@ -232,13 +237,15 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 	case r.App().Completed:
 		s.Phase = PhaseFailed
 		ready.Reason, ready.Message = actual.ReasonFailed, exit
-		if succeeded(r) {
-			s.Phase = PhaseCompleted
-			ready.Reason = actual.ReasonCompleted
+		switch {
+		case succeeded(r):
+			s.Phase, ready.Reason = PhaseCompleted, actual.ReasonCompleted
+		case r.Ending.TimeOver():
+			ready.Reason = r.Ending.Reason
 		}
-	case stalled(w, r) != "":
+	case endings.Stalled(w, r) != "":
 		s.Phase = PhaseFailed
-		ready.Reason, ready.Message = stalled(w, r), exit
+		ready.Reason, ready.Message = endings.Stalled(w, r), exit
 		stuck(ready.Reason, refused(r.Name, fmt.Sprintf("failure %d: %s", r.App().Failures, exit)))
 	default:
 		v.backsOff(s, r, ready, doing, exit)
@@ -291,7 +298,7 @@ func phaseOf(o *actual.Observed) string {
 
 // succeeded: it ran to its end, with exit code 0.
 func succeeded(r *actual.Record) bool {
-	return r.Phase == actual.PhaseStopped && r.App().Completed && r.App().LastExit != nil && r.App().LastExit.Known && r.App().LastExit.Code == 0
+	return r.Phase == actual.PhaseStopped && r.App().Completed && !r.Ending.TimeOver() && r.App().LastExit != nil && r.App().LastExit.Known && r.App().LastExit.Code == 0
 }
 
 // lastStop is since when a sandbox that does not run does not.
@@ -320,6 +327,9 @@ func (v *view) pending(e *desired.Entry) Status {
 	ready := Condition{Type: CondReady, Status: False, Reason: actual.ReasonPending}
 	reconciling := Condition{Type: CondReconciling, Status: True, Reason: actual.ReasonNew}
 	stall := Condition{Type: CondStalled, Status: False, Reason: actual.ReasonConverged}
+	if end := v.in.end(e, nil, true); !end.Over {
+		s.EndsAt, s.EndsReason = end.Shown, end.Reason
+	}
 	if d := v.delayed[name]; d != nil {
 		ready.Reason, ready.Message = d.Reason, v.waits(&s)
 		reconciling.Reason, reconciling.Message = d.Reason, ready.Message
@@ -335,6 +345,11 @@ func (v *view) pending(e *desired.Entry) Status {
 		stall.Status, stall.Reason = True, desired.ReasonPolicyDenied
 		stall.Message = fmt.Sprintf("the host policy (%s) allows at most %d sandboxes, and that many exist; remove one of them", v.in.Desired.Policy.Source(), v.in.Desired.Bounds().MaxSandboxes)
 		ready.Message = stall.Message
+	}
+	if v.expired(e, nil) {
+		s.Phase = PhaseExpired
+		ready.Reason, ready.Message = actual.ReasonExpired, "it was not started: until: "+e.Sandbox.Spec.Until.Format(time.RFC3339)
+		reconciling.Status, reconciling.Reason = False, actual.ReasonConverged
 	}
 	if e.Sandbox.Spec.Suspend {
 		s.Phase = PhaseSuspended

@@ -12,6 +12,7 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/reconcile/contention"
+	"sandboxctl.dev/reconcile/endings"
 	"sandboxctl.dev/reconcile/namespaces"
 )
 
@@ -63,7 +64,7 @@ func contenders(in Input, planned []Action) *contention.Input {
 		return cmp.Or(in.Desired.Lookup(rec.Name), in.LastGood[rec.Name])
 	}
 	out.Idle = func(e *desired.Entry, rec *actual.Record) bool {
-		return e.Sandbox.Spec.Suspend || in.gone(rec) || in.Denied[rec.Name] != "" || sameSpec(rec, e) && (rec.App().Completed || stalled(e, rec) != "")
+		return e.Sandbox.Spec.Suspend || in.end(e, rec, !sameSpec(rec, e)).Over || in.gone(rec) || in.Denied[rec.Name] != "" || sameSpec(rec, e) && (rec.App().Completed || endings.Stalled(e, rec) != "")
 	}
 	for _, name := range slices.Sorted(maps.Keys(in.Operations)) {
 		if e := in.Desired.Lookup(name); in.Operations[name].Op == OpCreate && e != nil {

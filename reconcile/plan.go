@@ -11,55 +11,15 @@ import (
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile/attached"
+	"sandboxctl.dev/reconcile/backoff"
 	"sandboxctl.dev/reconcile/declared"
+	"sandboxctl.dev/reconcile/endings"
 	"sandboxctl.dev/reconcile/fits"
+	"sandboxctl.dev/reconcile/lifetime"
 	"sandboxctl.dev/reconcile/namespaces"
 	"sandboxctl.dev/reconcile/needs"
 	"sandboxctl.dev/reconcile/pulling"
 )
-
-// Op is an operation on one sandbox.
-type Op int
-
-// The operations.
-const (
-	OpCreate Op = iota + 1
-	OpResume
-	OpDestroy
-	OpForget
-	OpRefresh
-	OpRepair
-)
-
-// MarshalText and UnmarshalText are for Progress.
-func (o Op) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
-
-// UnmarshalText reads the word of an operation; one that is not known is none.
-func (o *Op) UnmarshalText(b []byte) error {
-	for *o = OpRepair; *o > 0 && o.String() != string(b); *o-- {
-		continue
-	}
-	return nil
-}
-
-// String gives the word of an operation.
-func (o Op) String() string {
-	switch o {
-	case OpCreate:
-		return "create"
-	case OpResume:
-		return "resume"
-	case OpDestroy:
-		return "destroy"
-	case OpForget:
-		return "forget"
-	case OpRefresh:
-		return "refresh"
-	case OpRepair:
-		return "repair"
-	}
-	return "none"
-}
 
 // Policy is what the daemon allows.
 type Policy struct {
@@ -102,6 +62,8 @@ type Input struct {
 	// Room is what is known of the disk of the state, nil if nobody needs to know.
 	Room *fits.Room
 	Now  time.Time
+	// Boot is CLOCK_BOOTTIME at Now: no step of the wall clock changes it.
+	Boot time.Duration
 	// Read is when the manifests had been read. Nothing is decided by it.
 	Read   time.Time
 	Policy Policy
@@ -151,6 +113,9 @@ type Action struct {
 	// Forget says that the record of what is destroyed goes too, in the same operation:
 	// its manifest is gone, and it has no grace period in which that could come back.
 	Forget bool
+	// Retire says of a Forget that the record stays: the manifest is still there, and must not
+	// be started again.
+	Retire bool
 	// Start says of a resumed create that its application is to be started, if it
 	// has not been.
 	Start bool
@@ -246,7 +211,7 @@ func (c *computation) wanted(e *desired.Entry) {
 	name := e.Sandbox.Metadata.Name
 	// A record that can't be read may be the only pointer to a live sandbox of
 	// the name: no second one beside it.
-	if c.in.busy(name) || isQuarantined(c.in.Actual, name) || e.Sandbox.Spec.Suspend || tooMany(&c.in, c.created) {
+	if c.in.busy(name) || isQuarantined(c.in.Actual, name) || e.Sandbox.Spec.Suspend || c.in.end(e, nil, true).Over || tooMany(&c.in, c.created) {
 		return
 	}
 	c.created++
@@ -295,7 +260,7 @@ func (c *computation) both(e *desired.Entry, o *actual.Observed) {
 	switch rec.Phase {
 	case actual.PhaseStopping:
 		// Begun and not finished: the same again, whatever is wanted since.
-		end := actual.Ending{Reason: actual.ReasonInterrupted, Containers: keptCounters(rec)}
+		end := actual.Ending{Reason: actual.ReasonInterrupted, Containers: endings.Kept(rec)}
 		if rec.Ending != nil {
 			end = *rec.Ending
 		}
@@ -313,7 +278,7 @@ func (c *computation) both(e *desired.Entry, o *actual.Observed) {
 		// Creating to Starting, and no worker: a crash.
 		if o.Exit != nil {
 			// The application was started, and how it ended is known.
-			c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: died(o, c.in.Actual.BootID), Ending: ended(e, o, &c.in)})
+			c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: endings.Died(o, c.in.Actual.BootID), Ending: ended(e, o, &c.in)})
 			return
 		}
 		if o.Sentry != process.Alive || o.Gofer != process.Alive {
@@ -322,21 +287,24 @@ func (c *computation) both(e *desired.Entry, o *actual.Observed) {
 		}
 		// Whether its application runs only its sentry can tell. If that can't
 		// be asked it starts over. It did not fail.
-		c.interrupted(OpResume, rec, sameSpec(rec, e) && !e.Sandbox.Spec.Suspend && c.in.Denied[rec.Name] == "" && !c.restartWanted(rec) && !c.restores(rec))
+		c.interrupted(OpResume, rec, sameSpec(rec, e) && !e.Sandbox.Spec.Suspend && !c.in.end(e, rec, false).Over && c.in.Denied[rec.Name] == "" && !c.restartWanted(rec) && !c.restores(rec))
 	}
 }
 
 func (c *computation) interrupted(op Op, rec *actual.Record, start bool) {
 	c.add(Action{
 		Op: op, Name: rec.Name, Reason: actual.ReasonInterrupted, Start: start,
-		Ending: actual.Ending{Reason: actual.ReasonInterrupted, Containers: keptCounters(rec)},
+		Ending: actual.Ending{Reason: actual.ReasonInterrupted, Containers: endings.Kept(rec)},
 	})
 }
 
 func (c *computation) running(e *desired.Entry, o *actual.Observed) {
 	rec, spec := o.Record, &e.Sandbox.Spec
 	if o.Sentry != process.Alive || o.Gofer != process.Alive {
-		c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: died(o, c.in.Actual.BootID), Ending: ended(e, o, &c.in)})
+		c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: endings.Died(o, c.in.Actual.BootID), Ending: ended(e, o, &c.in)})
+		return
+	}
+	if c.over(e, rec, false) {
 		return
 	}
 	// What the policy does not allow any more is not stopped for a new start.
@@ -373,21 +341,25 @@ func (c *computation) stopped(e *desired.Entry, rec *actual.Record) {
 	if e.Sandbox.Spec.Suspend || c.in.Denied[rec.Name] != "" {
 		return
 	}
+	if c.over(e, rec, c.restartWanted(rec) || !sameSpec(rec, e)) {
+		return
+	}
 	create := Action{Op: OpCreate, Name: rec.Name, Entry: e}
 	switch {
 	case c.restartWanted(rec):
 		create.Reason, create.Request = actual.ReasonRestartRequested, c.request(rec.Name)
 	case !sameSpec(rec, e):
 		create.Reason = actual.ReasonSpecChanged
-	case rec.App().Completed:
+	case rec.App().Completed && !lifetime.Expired(rec): // or its until is a later one now
+		c.retire(e, rec)
 		return
 	case needs.Changed(e, rec, c.in.Files):
 		create.Reason, create.Due = actual.ReasonInputChanged, needs.Due(rec, c.in.Now)
-	case stalled(e, rec) != "":
+	case endings.Stalled(e, rec) != "":
 		return
 	default:
-		create.Due = nextStart(e, rec, c.in.Desired.Bounds().RestartFloor, c.in.Now)
-		create.Reason = startReason(rec)
+		create.Due = backoff.Next(&e.Sandbox.Spec.Backoff, rec, c.in.Desired.Bounds().RestartFloor, c.in.Now)
+		create.Reason = backoff.Reason(rec)
 	}
 	if create.Request == nil && cutShort(rec) && rec.RestartToken == c.request(rec.Name).ID() {
 		create.Request = c.request(rec.Name) // the restart was not carried out
@@ -409,7 +381,7 @@ func (c *computation) stop(e *desired.Entry, rec *actual.Record, reason string) 
 	}
 	switch reason {
 	case actual.ReasonSuspended:
-		end.Containers = keptCounters(rec)
+		end.Containers = endings.Kept(rec)
 	case actual.ReasonSpecChanged, actual.ReasonRestartRequested, actual.ReasonInputChanged:
 		end.Replace = true
 	}

@@ -65,6 +65,9 @@ type Launcher interface {
 	Refresh(ctx context.Context, e *desired.Entry, volumes []string) error
 	// Forget removes the record and logs of a Stopped sandbox.
 	Forget(ctx context.Context, name string) error
+	// Retire is Forget of one whose manifest is still there: the record stays, without what
+	// it holds for the sandbox, and says so.
+	Retire(ctx context.Context, name string) error
 }
 
 // Repairer puts names right whose record is quarantined. It is called for one name by

@@ -37,6 +37,8 @@ const (
 	PhaseFailed = "Failed"
 	// `spec.suspend` is set.
 	PhaseSuspended = "Suspended"
+	// `spec.until` is over.
+	PhaseExpired = "Expired"
 	// Its manifest is gone, and so will the sandbox be.
 	PhaseRemoving = "Removing"
 	// Its record can't be acted on; what runs is left running.
@@ -50,7 +52,7 @@ const (
 // Phases are all of them.
 var Phases = []string{
 	PhasePending, PhaseCreating, PhaseRunning, PhaseStopping, PhaseCrashLoopBackOff, PhaseRestarting, PhaseCompleted, PhaseFailed,
-	PhaseSuspended, PhaseRemoving, PhaseQuarantined, PhaseInvalid, PhaseUnknown,
+	PhaseSuspended, PhaseExpired, PhaseRemoving, PhaseQuarantined, PhaseInvalid, PhaseUnknown,
 }
 
 // Condition types.
@@ -119,6 +121,14 @@ type Status struct {
 	CreatedAt time.Time `json:"createdAt,omitzero"`
 	// When what runs was started.
 	StartedAt time.Time `json:"startedAt,omitzero"`
+	// When its time is over, by the clock now; missing if it is not bounded, or over.
+	EndsAt time.Time `json:"endsAt,omitzero"`
+	// Why: `DeadlineExceeded` or `Expired`.
+	EndsReason string `json:"endsReason,omitempty"`
+	// When what has finished is given up, because of `spec.ttlAfterFinished`.
+	RetiresAt time.Time `json:"retiresAt,omitzero"`
+	// That was done: only its record is left.
+	Retired bool `json:"retired,omitempty"`
 	// How long the phases of its last start took.
 	Start *actual.Start `json:"start,omitempty"`
 	// How volumes with `onChange: signal` were given new files since its start.

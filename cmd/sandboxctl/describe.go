@@ -201,6 +201,15 @@ func describeRuns(line func(k, format string, args ...any), s *reconcile.Status,
 		}
 		line(what, "in %s", s.NextRetry.Sub(now).Round(time.Second/10))
 	}
+	if !s.EndsAt.IsZero() {
+		line("Ends", "%s (in %s): %s", s.EndsAt.Local().Format(time.RFC3339), s.EndsAt.Sub(now).Round(time.Second), s.EndsReason)
+	}
+	if s.Retired {
+		line("Given up", "its ttlAfterFinished is over: only its record is left; `sandboxctl restart %s` runs it again", s.Name)
+	}
+	if !s.RetiresAt.IsZero() {
+		line("Given up", "%s (in %s): %s", s.RetiresAt.Local().Format(time.RFC3339), s.RetiresAt.Sub(now).Round(time.Second), actual.ReasonTTLExpired)
+	}
 	if x := s.LastTermination; x != nil {
 		how := world.ExitText(x)
 		if x.Message != "" {

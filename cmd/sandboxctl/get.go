@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -222,7 +223,7 @@ func rowMessage(w *world.World, s *reconcile.Status) string {
 	if !w.Summary.Complete && headline == w.Summary.Reason+": "+w.Summary.Message || w.Plan.Guard != nil && headline == w.Plan.Guard.Message {
 		return "see the warning"
 	}
-	return headline
+	return cmp.Or(headline, world.EndText(s))
 }
 
 func pidText(pid int) string {

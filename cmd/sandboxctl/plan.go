@@ -72,6 +72,7 @@ func (a *app) printPlan(w *world.World, output string) error {
 			}
 		}
 	}
+	lines = append(lines, ends(w)...)
 	for i := range w.Plan.Volumes {
 		v := &w.Plan.Volumes[i]
 		lines = append(lines, planned{Op: v.Op(), Name: "volume/" + v.Name, Reason: actual.ReasonDeclared})
@@ -106,6 +107,21 @@ func (a *app) printPlan(w *world.World, output string) error {
 		rows[i] = []string{l.Op, l.Name, l.Reason, show.Clean(l.WaitsFor)}
 	}
 	return show.Table(a.Stdout, []string{"OPERATION", "NAME", "REASON", "WAITS FOR"}, rows)
+}
+
+// ends are what will be stopped, and given up, because its time is over then.
+func ends(w *world.World) (out []planned) {
+	for i := range w.Statuses {
+		s := &w.Statuses[i]
+		in := func(op reconcile.Op, reason string, at time.Time) {
+			if !at.IsZero() && !slices.ContainsFunc(w.Plan.Actions, func(a reconcile.Action) bool { return a.Name == s.Name && a.Op == op }) {
+				out = append(out, planned{Op: op.String(), Name: s.Name, Reason: reason, WaitsFor: "its time, in " + at.Sub(w.In.Now).Round(time.Second).String(), Until: at})
+			}
+		}
+		in(reconcile.OpDestroy, s.EndsReason, s.EndsAt)
+		in(reconcile.OpForget, actual.ReasonTTLExpired, s.RetiresAt)
+	}
+	return out
 }
 
 func (a *app) approveCommand() *cobra.Command {

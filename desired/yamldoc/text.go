@@ -79,6 +79,16 @@ func Split(data []byte, most int) []Chunk {
 	return out
 }
 
+// Texts returns the text of each document of a file as its author wrote it, comments
+// included, in their order.
+func Texts(data []byte) [][]byte {
+	var out [][]byte
+	for _, c := range Split(data, len(data)+1) {
+		out = append(out, bytes.TrimPrefix(bytes.TrimPrefix(c.Text, []byte("---")), []byte("\n")))
+	}
+	return out
+}
+
 // blank says whether a text holds nothing but white space, comments and
 // document markers.
 func blank(text []byte) bool {

@@ -41,6 +41,16 @@ func (k *Keeper) Keep(name string, attempt int64) error {
 	return k.trimDeleted().Do()
 }
 
+// Drop removes the logs of a sandbox that stays on record, if they are still there.
+func (k *Keeper) Drop(name string) error {
+	dir, err := k.Store.Dir(name)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return k.Store.Discard(dir, sandboxlog.Dir, name)
+}
+
 // trimDeleted trims the logs of deleted sandboxes, once for all that are removed at once.
 func (k *Keeper) trimDeleted() *rounds.Rounds {
 	k.trimming.Lock()

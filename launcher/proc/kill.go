@@ -108,3 +108,20 @@ func waitDead(ctx context.Context, p *process.Handle, timeout time.Duration) boo
 	p.Reap()
 	return true
 }
+
+// ProveDead returns an error unless both processes of a record are proven not to live.
+func ProveDead(sentry, gofer *process.Identity) error {
+	for _, p := range []struct {
+		what string
+		id   *process.Identity
+	}{{"sentry", sentry}, {"gofer", gofer}} {
+		switch live, err := process.LivenessOf(p.id); live {
+		case process.Dead, process.None:
+		case process.Alive:
+			return fmt.Errorf("its %s (pid %d) is alive", p.what, p.id.PID)
+		default:
+			return fmt.Errorf("%w: %s (pid %d): %w", process.ErrUnknownProcess, p.what, p.id.PID, err)
+		}
+	}
+	return nil
+}

@@ -68,7 +68,11 @@ func (l *Loop) carryOut(ctx context.Context, a reconcile.Action) (r result) {
 	case reconcile.OpRepair:
 		r.outcome, r.err = l.opts.Repairer.Repair(ctx, a.Name, a.Request.End)
 	default:
-		r.err = l.opts.Launcher.Forget(ctx, a.Name)
+		forget := l.opts.Launcher.Forget
+		if a.Retire {
+			forget = l.opts.Launcher.Retire
+		}
+		r.err = forget(ctx, a.Name)
 	}
 	return r
 }

@@ -23,6 +23,7 @@ type Operations interface {
 	Destroy(ctx context.Context, name string, end actual.Ending) error
 	Remove(ctx context.Context, name string, end actual.Ending) (*actual.Record, error)
 	Forget(ctx context.Context, name string) error
+	Retire(ctx context.Context, name string) error
 	Refresh(ctx context.Context, e *desired.Entry, volumes []string) error
 }
 
@@ -45,7 +46,7 @@ type Host struct {
 // makes a host with nothing on it; each part gets its own.
 func Conformance(t *testing.T, newHost func(t *testing.T) *Host) {
 	for name, part := range map[string]func(*testing.T, *conformance){
-		"life": life, "over a live one": overLive, "removed": removed, "edited": edited, "forgotten": forgotten, "sentry dies": dies("sentry"), "gofer dies": dies("gofer"),
+		"life": life, "over a live one": overLive, "removed": removed, "edited": edited, "forgotten": forgotten, "retired": retired, "sentry dies": dies("sentry"), "gofer dies": dies("gofer"),
 		"refused": refused, "cancelled": cancelled, "reason gone": reasonGone, "daemon ends": daemonEnds, "many": many, "restart token": token,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -150,6 +151,35 @@ func life(t *testing.T, c *conformance) {
 	c.remove()
 	c.must(c.h.Forget(t.Context(), "web"))
 	c.destroy() // and what is not there is destroyed
+}
+
+// What is retired stays on record, as often as that is done, and can be created again.
+func retired(t *testing.T, c *conformance) {
+	c.create("a")
+	r := c.running("web")
+	if r.App().Active == nil {
+		t.Errorf("since when it is active is not on record: %+v", r.App())
+	}
+	end := stop
+	end.Reason, end.Containers = actual.ReasonDeadlineExceeded, []actual.ContainerEnding{{Name: actual.AppName, Completed: true}}
+	c.must(c.h.Destroy(t.Context(), "web", end))
+	if s := c.stopped(); !s.App().Completed || s.App().Finished == nil || s.App().LastExit.Reason != actual.ReasonDeadlineExceeded {
+		t.Errorf("its time was over: %+v", s.App())
+	}
+	// A stop of what is stopped says something else about it.
+	end.Reason = actual.ReasonExpired
+	c.must(c.h.Destroy(t.Context(), "web", end))
+	for range 2 {
+		c.must(c.h.Retire(t.Context(), "web"))
+		if s := c.stopped(); !s.Retired || s.Ending.Reason != actual.ReasonExpired || s.UID != r.UID {
+			t.Errorf("retired: %+v", s)
+		}
+	}
+	c.create("b")
+	if r2 := c.running("web"); r2.Retired || r2.UID != r.UID || r2.Attempt != 2 {
+		t.Errorf("created again: %+v", r2)
+	}
+	c.remove()
 }
 
 // What is removed in one operation is what is destroyed and then forgotten, whatever

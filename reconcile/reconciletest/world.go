@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/moment"
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
@@ -36,6 +37,7 @@ type World struct {
 	requests    []actual.Request
 	aborted     map[string]bool
 	boot        string
+	booted      time.Time
 	busy        map[string]bool
 	breaches    []error
 	changed     chan struct{}
@@ -72,7 +74,7 @@ func New() *World {
 	return &World{
 		images: images{published: map[string]string{}, stored: map[string]bool{}, tags: map[string]string{}},
 		want:   map[string]*desired.Entry{}, records: map[string]*actual.Record{}, procs: map[int]bool{}, busy: map[string]bool{},
-		aborted: map[string]bool{}, exits: map[string]*actual.Exit{}, left: map[string]bool{}, complete: true, boot: "boot-1", lastPID: 1, changed: make(chan struct{}, 1),
+		aborted: map[string]bool{}, exits: map[string]*actual.Exit{}, left: map[string]bool{}, complete: true, boot: "boot-1", booted: time.Now(), lastPID: 1, changed: make(chan struct{}, 1),
 	}
 }
 
@@ -214,6 +216,7 @@ func (w *World) Reboot() {
 	defer w.mu.Unlock()
 	clear(w.procs)
 	w.boot += "'"
+	w.booted = time.Now()
 	w.notify()
 }
 
@@ -468,7 +471,7 @@ func (w *World) Create(ctx context.Context, e *desired.Entry, restart *actual.Re
 			return w.undo(ctx, r, err)
 		}
 	}
-	r.Started(time.Now())
+	r.Started(w.now())
 	w.put(r)
 	return nil
 }
@@ -566,7 +569,7 @@ func (w *World) destroy(name string, how actual.Ending) (*actual.Record, error) 
 		}
 		w.mu.Unlock()
 	}
-	r.Ended(&how, actual.Outcome{}, time.Now())
+	r.Ended(&how, actual.Outcome{}, w.now())
 	return r, nil
 }
 
@@ -598,6 +601,43 @@ func (w *World) Forget(ctx context.Context, name string) error {
 	delete(w.records, name)
 	delete(w.aborted, name)
 	return nil
+}
+
+// Retire implements reconcile.Launcher.
+func (w *World) Retire(ctx context.Context, name string) error {
+	end, err := w.begin(name)
+	if err != nil {
+		return err
+	}
+	defer end()
+	sleep(ctx, w.Took)
+	if err := w.step("retire", name, "remove"); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	old := w.records[name]
+	if old == nil || old.Phase != actual.PhaseStopped {
+		defer w.mu.Unlock()
+		return w.breach("retire of %s, which is not stopped", name)
+	}
+	w.mu.Unlock()
+	r := old.Clone()
+	r.Retire()
+	w.put(r)
+	return nil
+}
+
+// SinceBoot is how long ago the host was booted.
+func (w *World) SinceBoot() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Since(w.booted)
+}
+
+func (w *World) now() moment.Moment {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return moment.Moment{Wall: time.Now(), Boot: time.Since(w.booted), BootID: w.boot}
 }
 
 // Refresh implements reconcile.Launcher.

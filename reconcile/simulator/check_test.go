@@ -43,7 +43,8 @@ type checker struct {
 	guard     *reconcile.Guard
 	reason    string // of the last snapshot not to be complete
 	ran       map[string]ran
-	pruned    map[string]bool // images, since the last load began
+	first     map[string]time.Time // starts of applications, by name, uid and hash
+	pruned    map[string]bool      // images, since the last load began
 }
 
 // run is of a spec, because of a request.
@@ -71,7 +72,7 @@ func (c *checker) init(h *host) {
 		acks: map[string][]string{}, tokens: map[string][]string{}, asked: map[string]bool{}, puts: map[string]*actual.Record{},
 		completed: map[string]run{}, genuine: map[string]int{}, started: map[exitKey]bool{}, records: map[string]*actual.Record{},
 		wishes: map[string][]wish{}, busy: map[string]bool{}, asking: map[string]asking{}, line: &reconciletest.Line{},
-		ran: map[string]ran{}, pruned: map[string]bool{},
+		ran: map[string]ran{}, pruned: map[string]bool{}, first: map[string]time.Time{},
 	}
 	c.follow(h)
 }
@@ -188,6 +189,12 @@ func (c *checker) unjustified(h *host, in *reconcile.Input, a *reconcile.Action)
 		if p := h.find(a.Name, "sentry"); p != nil && p.gate != gateEOF && rec != nil && p.uid == rec.UID {
 			return "I1: its sentry lives"
 		}
+		if a.Retire {
+			if rec == nil || !rec.App().Completed {
+				return "I6: it has not finished"
+			}
+			return ""
+		}
 		if !removal && !c.absent(a.Name) {
 			return "I8: its manifest is there"
 		}
@@ -239,6 +246,10 @@ func (c *checker) needless(h *host, rec *actual.Record, a *reconcile.Action, rem
 	case actual.ReasonRestartRequested:
 		if !c.asked[a.Name] {
 			return "I7: nobody asked"
+		}
+	case actual.ReasonDeadlineExceeded:
+		if at, ok := c.first[runOf(rec.Name, rec.UID, rec.SpecHash)]; !ok || time.Since(at) < activeDeadline {
+			return "I7: its time is not over"
 		}
 	case actual.ReasonInterrupted:
 		if both && rec.Phase == actual.PhaseRunning {
@@ -295,11 +306,17 @@ func (c *checker) appStarted(h *host, p *proc) {
 		h.breach("attempt %d of %s runs twice", p.attempt, p.name)
 	}
 	c.started[key] = true
+	if run := runOf(p.name, p.uid, p.hash); c.first[run].IsZero() {
+		c.first[run] = time.Now()
+	}
 	c.imageStarted(h, p)
 	if rec := h.onRecord(p.name); rec != nil && c.completed[p.name] == (run{p.hash, rec.RestartToken}) {
 		h.breach("I6: %s ran to its end, that was on record, and it runs again", p.name)
 	}
 }
+
+// runOf names the runs of one spec of one sandbox.
+func runOf(name, uid, hash string) string { return name + "/" + uid + "/" + hash }
 
 // step checks what must be true at any moment.
 func (c *checker) step(h *host) {
@@ -503,9 +520,15 @@ func (c *checker) unsettled(h *host, name string, e *desired.Entry) string {
 	}
 	if rec.Phase == actual.PhaseStopped {
 		// A run is over for its spec, also if its policy has been changed since.
+		if rec.App().Completed && spec.TTLAfterFinished != nil && !rec.Retired {
+			return "it has finished, and its record is kept"
+		}
 		if rec.App().Completed || spec.Backoff.Limit > 0 && rec.App().Failures >= spec.Backoff.Limit {
 			return ""
 		}
+	}
+	if spec.ActiveDeadline != nil && sentry != nil {
+		return "it runs for longer than its activeDeadline"
 	}
 	if rec.Phase != actual.PhaseRunning || sentry == nil || gofer == nil || !sentry.started || sentry.hash != e.Hash {
 		b, err := json.Marshal(rec)

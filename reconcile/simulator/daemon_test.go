@@ -86,7 +86,7 @@ func (h *host) runDaemon(ctx context.Context, p *program) error {
 	p.observer = &observer{h, p, actual.NewObserverOf(s.Store, h.processes())}
 	p.main = d.t
 	h.runs(d.t)
-	opts.View = &view.View{Source: d.source, Observer: p.observer, Policy: reconcile.DefaultPolicy(), Files: h.files, Image: func(_ context.Context, ref string) string { return h.images.find(ref) }}
+	opts.View = &view.View{Source: d.source, Observer: p.observer, Policy: reconcile.DefaultPolicy(), Boot: h.sinceBoot, Files: h.files, Image: func(_ context.Context, ref string) string { return h.images.find(ref) }}
 	opts.Requests = d
 	opts.Launcher = &launcher{h: h, p: p, store: s}
 	opts.Puller = &puller{h, p}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/moment"
 	"sandboxctl.dev/desired"
 )
 
@@ -92,6 +93,7 @@ type stats struct {
 	Crashes, DoubleCrashes, PowerCuts, Reboots, Stops int
 	Lost, Faults, PIDReuses, Spawns, Kills            int
 	Creates, Destroys, Forgets, Acks, Quarantined     int
+	Deadlines, Retires                                int
 	Resumes, Removes                                  int
 	Pulls, PullFailures, PullsCancelled               int
 	Refreshes                                         int
@@ -124,6 +126,8 @@ func (s *stats) add(o *stats) {
 	s.PullFailures += o.PullFailures
 	s.PullsCancelled += o.PullsCancelled
 	s.Refreshes += o.Refreshes
+	s.Deadlines += o.Deadlines
+	s.Retires += o.Retires
 }
 
 // host is everything that is there without the daemon.
@@ -418,6 +422,21 @@ func (h *host) exit(p *program) {
 	}
 	h.note("%s is dead", p.name)
 }
+
+// now is what the clocks say.
+func (h *host) now() moment.Moment {
+	return moment.Moment{Wall: time.Now(), Boot: h.sinceBoot(), BootID: h.boot}
+}
+
+// startTime is what goes on record of a start.
+func (h *host) startTime() moment.Moment {
+	if h.is("started-earlier") {
+		return h.now().Minus(activeDeadline / 2)
+	}
+	return h.now()
+}
+
+func (h *host) sinceBoot() time.Duration { return time.Since(h.booted) }
 
 // powerCut ends everything; what was not synced is lost. Another boot begins.
 func (h *host) powerCut() {

@@ -213,7 +213,7 @@ func (o *op) start(ctx context.Context, rec *actual.Record) error {
 	if err := o.startApp(ctx, rec, p); err != nil {
 		return o.explain(ctx, rec, err)
 	}
-	rec.Started(time.Now())
+	rec.Started(o.h.startTime())
 	if err := o.store.Put(rec); err != nil {
 		return fmt.Errorf("record start: %w", err)
 	}
@@ -428,7 +428,7 @@ func (o *op) resume(ctx context.Context, name string, start bool) (bool, error) 
 	if adopted, err := o.adopt(ctx, rec, start); !adopted || err != nil {
 		return false, err
 	}
-	rec.Started(time.Now())
+	rec.Started(o.h.startTime())
 	if err := o.store.Put(rec); err != nil {
 		return false, fmt.Errorf("record start: %w", err)
 	}
@@ -492,6 +492,9 @@ func (l *launcher) Destroy(ctx context.Context, name string, end actual.Ending) 
 	defer o.end()
 	if !l.p.dead {
 		l.h.stats.Destroys++
+		if end.Reason == actual.ReasonDeadlineExceeded {
+			l.h.stats.Deadlines++
+		}
 	}
 	if l.h.is("crash-counts") && end.Reason == "Interrupted" {
 		counted := end.App()
@@ -559,7 +562,7 @@ func (o *op) conclude(rec *actual.Record, end *actual.Ending) {
 			seen.Exit = x
 		}
 	}
-	rec.Ended(end, seen, time.Now())
+	rec.Ended(end, seen, o.h.now())
 }
 
 func (o *op) stopApp(ctx context.Context, rec *actual.Record, end actual.Ending) error {

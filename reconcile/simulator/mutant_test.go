@@ -22,6 +22,8 @@ var mutants = []string{
 	"error-is-absence", "corrupt-is-absence", "incomplete-is-complete", "absence-seen-once", "nameless-is-nobody",
 	// Counting.
 	"crash-counts",
+	// How long it may run.
+	"started-earlier",
 	// Images.
 	"image-by-reference", "image-not-on-record", "pull-not-cancelled",
 	// New files for what runs.

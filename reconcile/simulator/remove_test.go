@@ -38,17 +38,35 @@ func (l *launcher) Forget(_ context.Context, name string) error {
 	if !l.p.dead {
 		l.h.stats.Forgets++
 	}
-	rec, err := o.load(name)
-	if err != nil {
+	if _, err := o.loadStopped(name); err != nil {
 		return err
 	}
-	if rec != nil {
-		if rec.Phase != actual.PhaseStopped {
-			return fmt.Errorf("it is %s", rec.Phase)
-		}
-		if err := o.proveDead(rec); err != nil {
-			return err
-		}
-	}
 	return l.store.Remove(name)
+}
+
+// Retire implements reconcile.Launcher. Nobody here has logs.
+func (l *launcher) Retire(_ context.Context, name string) error {
+	o := l.begin("retire", name)
+	defer o.end()
+	rec, err := o.loadStopped(name)
+	if err != nil || rec == nil {
+		return err
+	}
+	if !l.p.dead {
+		l.h.stats.Retires++
+	}
+	rec = rec.Clone()
+	rec.Retire()
+	return o.store.Put(rec)
+}
+
+func (o *op) loadStopped(name string) (*actual.Record, error) {
+	rec, err := o.load(name)
+	if err != nil || rec == nil {
+		return nil, err
+	}
+	if rec.Phase != actual.PhaseStopped {
+		return nil, fmt.Errorf("it is %s", rec.Phase)
+	}
+	return rec, o.proveDead(rec)
 }

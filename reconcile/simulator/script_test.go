@@ -105,6 +105,9 @@ func script(seed uint64, n int) []event {
 	return out
 }
 
+// activeDeadline is that of manifests that have one.
+const activeDeadline = 20 * time.Second
+
 // manifest is a text for a name. Eight of them, one of which can't be parsed; the root of
 // some is an image.
 func manifest(name string, variant uint32) string {
@@ -137,6 +140,12 @@ func manifest(name string, variant uint32) string {
 	}
 	if variant>>10%2 == 1 {
 		rest += inputVolume
+	}
+	if variant>>11%8 == 1 {
+		rest += fmt.Sprintf("  activeDeadline: %s\n", activeDeadline)
+	}
+	if variant>>14%4 == 1 {
+		rest += "  ttlAfterFinished: 5s\n"
 	}
 	fmt.Fprintf(&b, "  command: [/bin/%s]\n  backoff: {initial: 1s, max: 4s, resetAfter: 10s%s}\n%s", command, limit, rest)
 	return b.String()

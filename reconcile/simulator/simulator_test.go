@@ -141,6 +141,7 @@ func campaign(t *testing.T, first uint64, steps int, until time.Time, workers in
 			"reboots": sum.Reboots, "faults": sum.Faults, "pids given again": sum.PIDReuses, "kills": sum.Kills, "damaged records": sum.Quarantined, "resumed starts": sum.Resumes,
 			"creates": sum.Creates, "destroys": sum.Destroys, "forgets": sum.Forgets, "removes": sum.Removes, "acknowledged commands": sum.Acks, "daemons stopped": sum.Stops,
 			"pulls": sum.Pulls, "pulls that fail": sum.PullFailures, "pulls that are cancelled": sum.PullsCancelled, "refreshes": sum.Refreshes,
+			"deadlines": sum.Deadlines, "retired records": sum.Retires,
 		} {
 			if n < 20 {
 				t.Errorf("%d %s: this is no test of them", n, what)

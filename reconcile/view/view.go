@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/moment"
 	"sandboxctl.dev/actual/ownjson"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/objects"
@@ -41,6 +42,8 @@ type View struct {
 	// Volumes looks at named volumes, if set.
 	Volumes func(names []string) map[string]declared.Found
 	Policy  reconcile.Policy
+	// Boot is how long ago the host was booted, if set; CLOCK_BOOTTIME otherwise.
+	Boot func() time.Duration
 
 	lastGood map[string]cachedEntry
 }
@@ -68,6 +71,9 @@ func (v *View) Gather(ctx context.Context, p reconcile.Progress, removals []time
 	in := reconcile.Input{
 		Desired: want, Actual: have, LastGood: v.recorded(want, have), Progress: p,
 		Now: time.Now(), Read: read, Policy: v.Policy, Removals: removals,
+	}
+	if in.Boot = moment.SinceBoot(); v.Boot != nil {
+		in.Boot = v.Boot()
 	}
 	in.Denied = Denied(want, in.LastGood)
 	if v.Network != nil {

@@ -148,15 +148,15 @@ func Ready(w *world.World, name string, s *reconcile.Status) (bool, error) {
 	switch s.Phase {
 	case reconcile.PhaseCompleted, reconcile.PhaseSuspended:
 		return true, nil
-	case reconcile.PhaseFailed:
+	case reconcile.PhaseFailed, reconcile.PhaseExpired:
 		ready := s.Condition(reconcile.CondReady)
 		return false, fmt.Errorf("%s: %s", ready.Reason, ready.Message)
 	}
 	return s.Condition(reconcile.CondReady).Status == reconcile.True && lasted(w, name, s), nil
 }
 
-// orSuspended is a goal that a sandbox does not come to while it is suspended: the error
-// says so.
+// orSuspended is a goal that a sandbox does not come to while it is suspended, or when its
+// until is over: the error says so.
 func orSuspended(goal Goal) Goal {
 	return func(w *world.World, name string, s *reconcile.Status) (bool, error) {
 		if err := Suspended(w, name); err != nil && s != nil && s.Phase != reconcile.PhaseCompleted {
@@ -171,6 +171,9 @@ func orSuspended(goal Goal) Goal {
 func Suspended(w *world.World, name string) error {
 	if e := w.Entry(name); e != nil && e.Sandbox.Spec.Suspend {
 		return fmt.Errorf("%s: spec.suspend is set; `sandboxctl start %s` starts it", actual.ReasonSuspended, name)
+	}
+	if s := w.Status(name); s != nil && s.Phase == reconcile.PhaseExpired {
+		return fmt.Errorf("%s: %s; give it a later until", actual.ReasonExpired, s.Condition(reconcile.CondReady).Message)
 	}
 	return nil
 }
@@ -249,7 +252,7 @@ func completed(w *world.World, name string, s *reconcile.Status) (bool, error) {
 	if st := s.Condition(reconcile.CondStalled); st.Status == reconcile.True {
 		return false, fmt.Errorf("%s: %s", st.Reason, st.Message)
 	}
-	if s.Phase == reconcile.PhaseFailed {
+	if s.Phase == reconcile.PhaseFailed || s.Phase == reconcile.PhaseExpired {
 		ready := s.Condition(reconcile.CondReady)
 		return false, fmt.Errorf("%s: %s", ready.Reason, ready.Message)
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/moment"
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/cmd/sandboxctl/world"
@@ -143,6 +144,7 @@ type daemon struct {
 	checker  *cni.Checker
 	loop     *loop.Loop
 	inputs   *inputs.Poll // files of the host that manifests refer to
+	clock    *moment.Steps
 	log      *slog.Logger
 	resync   time.Duration
 	sweeps   chan struct{} // what is left over is to be removed
@@ -183,7 +185,7 @@ func newDaemon(h *world.Host, version string, f *flags, store *actual.Store, opt
 	}
 	d := &daemon{
 		store: store, launcher: l, networks: opts.Networks, checker: cni.NewChecker(store, hostPolicy.Load, opts.Log), observer: actual.NewObserver(store), policy: hostPolicy, log: opts.Log, resync: f.resync, sweeps: make(chan struct{}, 1), swept: time.Now(),
-		inputs: inputs.NewPoll(new(inputs.Looker).Look),
+		inputs: inputs.NewPoll(new(inputs.Looker).Look), clock: moment.NewSteps(),
 	}
 	policy := reconcile.DefaultPolicy()
 	policy.AllowMassDelete = f.allowMassDelete
@@ -210,7 +212,7 @@ func newDaemon(h *world.Host, version string, f *flags, store *actual.Store, opt
 			return rec.App().LastExit
 		},
 		Workers: f.workers, Resync: f.resync, Rest: 25 * time.Millisecond, Log: d.log,
-		Wakes: []<-chan struct{}{d.dir.Changes(), d.observer.Exits(), d.inputs.Changes(), d.networks.Changes(), d.checker.Changes()},
+		Wakes: []<-chan struct{}{d.dir.Changes(), d.observer.Exits(), d.inputs.Changes(), d.networks.Changes(), d.checker.Changes(), d.clock.Changes()},
 		Lacks: d.lacks,
 		OnPass: func(in reconcile.Input, _ reconcile.Plan) {
 			d.inputs.Want(ofHost(in.Files))
@@ -355,7 +357,7 @@ func (d *daemon) watch(ctx context.Context) (end func()) {
 	for name, run := range map[string]func(context.Context) error{
 		"watch manifests": d.dir.Run, "watch processes": d.observer.Run, "watch requests": d.watchRequests, "sweep": d.sweep,
 		"watch host policy": d.watchPolicy, "watch files": d.inputs.Run,
-		"keep networks": d.networks.Run, "check networks": d.checker.Run,
+		"keep networks": d.networks.Run, "check networks": d.checker.Run, "watch clock": d.clock.Run,
 	} {
 		wg.Go(func() {
 			for ctx.Err() == nil {

@@ -164,7 +164,7 @@ func (r *logReader) runs() ([]logRun, error) {
 		return nil, quarantinedError(quarantined)
 	}
 	var runs []logRun
-	if rec != nil {
+	if rec != nil && !rec.Retired { // whose logs are those of a deleted one
 		runs = append(runs, logRun{rec.UID, rec.Attempt, nil})
 		if rec.Attempt > 1 {
 			runs = append(runs, logRun{rec.UID, rec.Attempt - 1, nil})

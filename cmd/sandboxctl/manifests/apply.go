@@ -198,6 +198,7 @@ func (v verbs) apply(ctx context.Context, ms []manifest, flags applyFlags) error
 		return err
 	}
 	v.warnOfContention(w, ms)
+	v.warnOfExpired(ms)
 	snap := w.In.Desired
 	var changes []change
 	for i := range ms {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -125,7 +126,9 @@ func (v verbs) validate(ctx context.Context, args []string) (*validation, error)
 			found.Problems = append(found.Problems, p)
 		}
 	}
-	found.Problems = append(found.Problems, contended(entries, func(file string) []byte { return texts[file] })...)
+	textOf := func(file string) []byte { return texts[file] }
+	found.Problems = append(found.Problems, contended(entries, textOf)...)
+	found.Warnings = append(found.Warnings, expired(entries, textOf, time.Now())...)
 	return found, nil
 }
 
@@ -149,5 +152,6 @@ func (v verbs) validateDirectory(ctx context.Context, policy desired.Policy, fou
 	found.Problems, found.Warnings = append(found.Problems, snap.Problems...), append(found.Warnings, snap.Warnings...)
 	found.Problems = append(found.Problems, contended(snap.Entries, v.textOf)...)
 	found.Warnings = append(found.Warnings, unreachable(snap)...)
+	found.Warnings = append(found.Warnings, expired(snap.Entries, v.textOf, time.Now())...)
 	return nil
 }

@@ -4,6 +4,7 @@ package world
 
 import (
 	"fmt"
+	"time"
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/reconcile"
@@ -43,6 +44,19 @@ func Headline(s *reconcile.Status) string {
 			more = fmt.Sprintf(" (and %d more)", n)
 		}
 		return "warning: " + w.Reason + ": " + w.Message + more
+	}
+	return ""
+}
+
+// EndText says when the time of a sandbox is over, or when it is given up, "" if never.
+func EndText(s *reconcile.Status) string {
+	switch {
+	case s.Retired:
+		return "given up: its ttlAfterFinished is over"
+	case !s.RetiresAt.IsZero():
+		return "given up at " + s.RetiresAt.Local().Format(time.RFC3339)
+	case !s.EndsAt.IsZero():
+		return "ends at " + s.EndsAt.Local().Format(time.RFC3339)
 	}
 	return ""
 }

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package reconcile
+
+import (
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/moment"
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/reconcile/endings"
+	"sandboxctl.dev/reconcile/lifetime"
+)
+
+// end is the end of the time of a sandbox, see lifetime.Of.
+func (in *Input) end(e *desired.Entry, rec *actual.Record, again bool) lifetime.End {
+	return lifetime.Of(&e.Sandbox.Spec.Lifetime, rec, again, in.moment())
+}
+
+func (in *Input) moment() moment.Moment {
+	return moment.Moment{Wall: in.Now, Boot: in.Boot, BootID: in.Actual.BootID}
+}
+
+// over says whether the time of a sandbox on record is over, and plans what follows from
+// that. It goes before all that would start or replace the sandbox.
+func (c *computation) over(e *desired.Entry, rec *actual.Record, again bool) bool {
+	end := c.in.end(e, rec, again)
+	switch {
+	case end.Over && rec.Phase == actual.PhaseStopped && rec.App().Completed:
+		c.retire(e, rec)
+	case end.Over:
+		order := end.Stop(c.stop(e, rec, end.Reason), rec, endings.Kept(rec)[0], c.in.Now)
+		c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: end.Reason, Ending: order})
+	case end.Reason != "":
+		c.wakeAt(end.At)
+	}
+	return end.Over
+}
+
+// expires says whether a start has lost its reason because until is over, and notes when it
+// will.
+func (c *computation) expires(e *desired.Entry) bool {
+	end := c.in.end(e, nil, true)
+	if !end.Over && end.Reason != "" {
+		c.wakeAt(end.At)
+	}
+	return end.Over
+}
+
+// retire gives up what has finished long enough ago.
+func (c *computation) retire(e *desired.Entry, rec *actual.Record) {
+	switch end := lifetime.Retire(&e.Sandbox.Spec.Lifetime, rec, c.in.moment()); {
+	case end.Over:
+		c.add(Action{Op: OpForget, Name: rec.Name, Reason: end.Reason, Retire: true, Approved: true})
+	case end.Reason != "":
+		c.wakeAt(end.At)
+	}
+}
+
+// expired says whether until keeps a sandbox from being started. One that has finished
+// before has not been ended by it.
+func (v *view) expired(e *desired.Entry, rec *actual.Record) bool {
+	if rec != nil && rec.App().Completed && !lifetime.Expired(rec) {
+		return false
+	}
+	end := v.in.end(e, rec, true)
+	return end.Over && end.Reason == actual.ReasonExpired
+}
+
+// lifetime says until when a sandbox runs, or is kept.
+func (v *view) lifetime(s *Status, o *actual.Observed, w *desired.Entry) {
+	s.Retired = o.Record.Retired
+	if w == nil || Unknown(o) {
+		return
+	}
+	if end := v.in.end(w, o.Record, false); !end.Over && s.Phase != PhaseSuspended && !o.Record.App().Completed {
+		s.EndsAt, s.EndsReason = end.Shown, end.Reason
+	}
+	s.RetiresAt = lifetime.Retire(&w.Sandbox.Spec.Lifetime, o.Record, v.in.moment()).Shown
+}
