@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path"
 	"strings"
 
@@ -54,6 +55,8 @@ type copying struct {
 	Options
 	Report
 	entries, names int64
+	// unnamed are entries of which nothing is copied.
+	unnamed int64
 }
 
 // count is called for each entry before anything is made of it.
@@ -131,8 +134,47 @@ func leadsOut(parts []string, to string) bool {
 	return false
 }
 
+// maxHeaders bounds what may be between the content of two entries of a tar: extended headers
+// of one MiB each, as many as somebody likes, which are read before there is an entry that
+// could be counted.
+const maxHeaders = 4 << 20
+
+// entries are those of a tar.
+type entries struct {
+	*tar.Reader
+	from *metered
+}
+
+func entriesOf(r io.Reader) *entries {
+	m := &metered{r: r}
+	return &entries{tar.NewReader(m), m}
+}
+
+// Next is that of tar.Reader. The content of the entry before was read.
+func (t *entries) Next() (*tar.Header, error) {
+	t.from.left = maxHeaders
+	h, err := t.Reader.Next()
+	t.from.left = math.MaxInt64
+	return h, err
+}
+
+// metered reads as much as is left.
+type metered struct {
+	r    io.Reader
+	left int64
+}
+
+func (m *metered) Read(b []byte) (int, error) {
+	if m.left <= 0 {
+		return 0, fmt.Errorf("more than %d bytes of headers before an entry", maxHeaders)
+	}
+	n, err := m.r.Read(b[:min(int64(len(b)), m.left)])
+	m.left -= int64(n)
+	return n, err
+}
+
 // next returns the next entry that is to be copied, checked.
-func (c *copying) next(t *tar.Reader) (*tar.Header, []string, error) {
+func (c *copying) next(t *entries) (*tar.Header, []string, error) {
 	for {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {

@@ -36,7 +36,7 @@ func Extract(dir *os.File, name string, r io.Reader, o Options, finish func() er
 		return x.Report, err
 	}
 	x.stage = stage.dir
-	err = x.extract(tar.NewReader(r))
+	err = x.extract(entriesOf(r))
 	if err == nil {
 		err = finish()
 	}
@@ -162,7 +162,7 @@ func (o *Options) attributesOf(h *tar.Header) attributes {
 	return a
 }
 
-func (x *extraction) extract(t *tar.Reader) error {
+func (x *extraction) extract(t *entries) error {
 	for {
 		h, parts, err := x.next(t)
 		if errors.Is(err, io.EOF) {
@@ -283,7 +283,7 @@ func (x *extraction) setDirs() error {
 // are kept, owners.
 func Rewrite(w io.Writer, r io.Reader, o Options, finish func() error) (Report, error) {
 	c := &copying{Options: o}
-	t, out := tar.NewReader(r), tar.NewWriter(w)
+	t, out := entriesOf(r), tar.NewWriter(w)
 	// What was written, and what it is. Who unpacks it may follow a link that an entry
 	// before has made: nothing comes twice, and everything is in a directory that came.
 	seen := map[string]byte{}

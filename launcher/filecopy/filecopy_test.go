@@ -338,3 +338,47 @@ func FuzzExtract(f *testing.F) {
 		}
 	})
 }
+
+// endless repeats what it has, and counts what is read.
+type endless struct {
+	what []byte
+	read int
+}
+
+func (e *endless) Read(b []byte) (int, error) {
+	n := copy(b, e.what[e.read%len(e.what):])
+	e.read += n
+	return n, nil
+}
+
+// Headers that come before an entry, or are none that is copied, are bounded by their bytes: no
+// entry is counted for them, and each may have a megabyte.
+func TestHeadersWithoutEnd(t *testing.T) {
+	t.Parallel()
+	extended := func(record string) []byte {
+		h := file("f", 0)
+		h.Format, h.PAXRecords = tar.FormatPAX, map[string]string{"SOMEBODY.x": record}
+		b := archive(t, h).Bytes()
+		return b[:512+(len(record)+512)/512*512]
+	}
+	var b bytes.Buffer
+	must(t, tar.NewWriter(&b).WriteHeader(&tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"comment": "x"}}))
+	global := append(b.Bytes(), make([]byte, 1024)...)[:1024]
+	long := &tar.Header{Name: strings.Repeat("n", 200), Typeflag: tar.TypeReg, Format: tar.FormatGNU}
+	for what, header := range map[string][]byte{"small": extended("x"), "large": extended(strings.Repeat("x", 900_000)), "long names": archive(t, long).Bytes()[:1024]} {
+		for how, read := range map[string]func(r io.Reader) error{
+			"extracted": func(r io.Reader) error { _, err := Extract(opened(t, t.TempDir()), "f", r, some(), fine); return err },
+			"rewritten": func(r io.Reader) error { _, err := Rewrite(io.Discard, r, some(), fine); return err },
+			"packed":    func(r io.Reader) error { _, err := PackStream(io.Discard, r, some()); return err },
+		} {
+			e := &endless{what: header}
+			if err := read(e); err == nil || !strings.Contains(err.Error(), "bytes of headers before an entry") || e.read > 2*maxHeaders {
+				t.Errorf("%s, %s: %v after %d bytes", what, how, err, e.read)
+			}
+		}
+	}
+	e := &endless{what: global}
+	if _, err := PackStream(io.Discard, e, some()); err == nil || !strings.Contains(err.Error(), "more than 100 files") {
+		t.Errorf("global headers: %v after %d bytes", err, e.read)
+	}
+}

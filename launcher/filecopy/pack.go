@@ -32,7 +32,7 @@ func Pack(w io.Writer, file *os.File, name string, o Options) (Report, error) {
 func PackStream(w io.Writer, r io.Reader, o Options) (Report, error) {
 	o.KeepLinks = true // they lead to something in the sandbox
 	c := &copying{Options: o}
-	t, out := tar.NewReader(r), tar.NewWriter(w)
+	t, out := entriesOf(r), tar.NewWriter(w)
 	for {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
@@ -42,8 +42,12 @@ func PackStream(w io.Writer, r io.Reader, o Options) (Report, error) {
 			return c.Report, fmt.Errorf("read archive on standard input: %w", err)
 		}
 		name := strings.TrimPrefix(h.Name, "./")
-		if name == "" || h.Typeflag == tar.TypeXGlobalHeader {
-			continue // the directory itself, as tar c . has it; a comment
+		if name == "" && h.Typeflag == tar.TypeDir || h.Typeflag == tar.TypeXGlobalHeader {
+			// The directory itself, as tar c . has it; a comment. There are few of them.
+			if c.unnamed++; c.unnamed > c.Entries {
+				return c.Report, fmt.Errorf("more than %d files; --max-files allows more", c.Entries)
+			}
+			continue
 		}
 		if h.Typeflag == tar.TypeLink {
 			return c.Report, fmt.Errorf("%s is a hard link, which is not copied: make the archive with tar --hard-dereference", untrusted.Line(name, 300))
