@@ -80,7 +80,7 @@ func (c *Control) openSink(ctx context.Context, args wire.SessionArgs) (*net.Uni
 func readLine(ctx context.Context, conn *net.UnixConn) error {
 	deadline, ok := ctx.Deadline()
 	if !ok {
-		deadline = time.Now().Add(lineTimeout)
+		deadline = time.Now().Add(answerTimeout)
 	}
 	if err := conn.SetReadDeadline(deadline); err != nil {
 		return fmt.Errorf("read answer: %w", err)
@@ -107,8 +107,9 @@ func readLine(ctx context.Context, conn *net.UnixConn) error {
 	return fmt.Errorf("read answer: longer than %d bytes", maxLine)
 }
 
-// lineTimeout is longer than what the sentry waits for the guest.
-const lineTimeout = 2 * CallTimeout
+// answerTimeout is that of a call, and what the sentry itself waits for the guest before it
+// answers: for each of two addresses of its loopback as long as a call may take.
+const answerTimeout = 3 * CallTimeout
 
 // quiet has the sentry do nothing for other clients but commands until the socket that it
 // returns is closed. That is nil for a sentry that does none of it: one of an earlier
