@@ -18,24 +18,25 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/usermem"
 
-	"sandboxctl.dev/cmd/sandboxctl-sentry/clientsocket"
 	"sandboxctl.dev/cmd/sandboxctl-sentry/clientwork"
 	"sandboxctl.dev/launcher/wire"
 )
 
 // In writes what a client sends into the sandbox, in a goroutine of its own.
 func In(k *kernel.Kernel, work *clientwork.Work, socket int, p string, into bool) error {
-	return serve(work, socket, func(client *clientsocket.Socket) { in(k, work, client, p, into) })
+	return serve(work, socket, func(c *client) {
+		t, err := open(k, c)
+		if err != nil {
+			answer(c, err)
+			return
+		}
+		defer t.close()
+		in(t, c, p, into)
+	})
 }
 
-func in(k *kernel.Kernel, work *clientwork.Work, client *clientsocket.Socket, p string, into bool) {
-	t, err := open(k)
-	if err != nil {
-		answer(client, err)
-		return
-	}
-	defer t.close()
-	r := &receiver{tree: t, work: work, buf: make([]byte, 64<<10)}
+func in(t *tree, client *client, p string, into bool) {
+	r := &receiver{tree: t, client: client, buf: make([]byte, 64<<10)}
 	parent, err := r.destination(p, into)
 	if !answer(client, err) {
 		return
@@ -55,8 +56,8 @@ func in(k *kernel.Kernel, work *clientwork.Work, client *clientsocket.Socket, p 
 // receiver writes files of a tar into the sandbox.
 type receiver struct {
 	*tree
-	work *clientwork.Work
-	buf  []byte
+	client *client
+	buf    []byte
 	// top replaces the first component of each name, "" for none.
 	top string
 	// dirs are the directory that all is below, and those below it that are open.
@@ -104,10 +105,8 @@ func (r *receiver) receive(t *tar.Reader) error {
 		if err != nil {
 			return err
 		}
-		select {
-		case <-r.work.Stopped():
-			return clientwork.ErrQuiet
-		default:
+		if err := r.client.stopped(); err != nil {
+			return err
 		}
 		if err := r.add(t, h); err != nil {
 			return &fileError{h.Name, err}
@@ -236,6 +235,9 @@ func (r *receiver) writeFile(dir *vfs.FileDescription, temp string, content io.R
 	defer fd.DecRef(r.ctx)
 	size := int64(0)
 	for {
+		if err := r.client.stopped(); err != nil {
+			return err
+		}
 		n, err := io.ReadFull(content, r.buf)
 		if werr := r.writeAt(fd, r.buf[:n], size); werr != nil {
 			return werr

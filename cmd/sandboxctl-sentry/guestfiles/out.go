@@ -15,38 +15,24 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/usermem"
 
-	"sandboxctl.dev/cmd/sandboxctl-sentry/clientsocket"
 	"sandboxctl.dev/cmd/sandboxctl-sentry/clientwork"
 	"sandboxctl.dev/launcher/wire"
 )
 
 // Out sends a file or directory of the sandbox to a client, in a goroutine of its own.
 func Out(k *kernel.Kernel, work *clientwork.Work, socket int, p string, follow bool) error {
-	return serve(work, socket, func(client *clientsocket.Socket) { out(k, work, client, p, follow) })
+	return serve(work, socket, func(c *client) {
+		t, err := open(k, c)
+		if err != nil {
+			answer(c, err)
+			return
+		}
+		defer t.close()
+		out(t, c, p, follow)
+	})
 }
 
-// serve runs f on a client's socket.
-func serve(work *clientwork.Work, socket int, f func(*clientsocket.Socket)) error {
-	client, err := clientsocket.New(socket, work.Stopped())
-	if err != nil {
-		work.End()
-		return err
-	}
-	go func() {
-		defer work.End()
-		defer client.Close()
-		f(client)
-	}()
-	return nil
-}
-
-func out(k *kernel.Kernel, work *clientwork.Work, client *clientsocket.Socket, p string, follow bool) {
-	t, err := open(k)
-	if err != nil {
-		answer(client, err)
-		return
-	}
-	defer t.close()
+func out(t *tree, client *client, p string, follow bool) {
 	abs, err := checkPath(p)
 	var st linux.Statx
 	if err == nil {
@@ -56,7 +42,7 @@ func out(k *kernel.Kernel, work *clientwork.Work, client *clientsocket.Socket, p
 		return
 	}
 	frames := wire.NewFrameWriter(client)
-	s := &sender{tree: t, work: work, tar: tar.NewWriter(frames), buf: make([]byte, 64<<10)}
+	s := &sender{tree: t, client: client, tar: tar.NewWriter(frames), buf: make([]byte, 64<<10)}
 	name := path.Base(abs)
 	if name == "/" {
 		name = "root" // the client has a name of its own for it
@@ -73,7 +59,7 @@ func out(k *kernel.Kernel, work *clientwork.Work, client *clientsocket.Socket, p
 }
 
 // answer writes the first line: empty, or an error.
-func answer(client *clientsocket.Socket, err error) bool {
+func answer(client *client, err error) bool {
 	line := ""
 	if err != nil {
 		line = err.Error()
@@ -85,25 +71,16 @@ func answer(client *clientsocket.Socket, err error) bool {
 // sender writes a tar of files of the sandbox.
 type sender struct {
 	*tree
-	work    *clientwork.Work
+	client  *client
 	tar     *tar.Writer
 	buf     []byte
 	skipped int64
 }
 
-func (s *sender) stopped() error {
-	select {
-	case <-s.work.Stopped():
-		return clientwork.ErrQuiet
-	default:
-		return nil
-	}
-}
-
 // add adds what an operation leads to. What vanishes meanwhile below a directory is left
 // out by the caller.
 func (s *sender) add(op *vfs.PathOperation, name string, st linux.Statx, depth int) error {
-	if err := s.stopped(); err != nil {
+	if err := s.client.stopped(); err != nil {
 		return err
 	}
 	if len(name) > maxPath {
@@ -149,7 +126,7 @@ func (s *sender) addFile(op *vfs.PathOperation, h *tar.Header) error {
 	// As many bytes as were announced: a file that grows could have no end. Files of
 	// procfs say that they have none.
 	for at := int64(0); at < h.Size; {
-		if err := s.stopped(); err != nil {
+		if err := s.client.stopped(); err != nil {
 			return err
 		}
 		n, err := fd.PRead(s.ctx, usermem.BytesIOSequence(s.buf[:min(int64(len(s.buf)), h.Size-at)]), at, vfs.ReadOptions{})
@@ -189,43 +166,57 @@ func (s *sender) addDir(op *vfs.PathOperation, h *tar.Header, depth int) error {
 		return err
 	}
 	for {
-		names, err := s.names(fd)
-		if err != nil || len(names) == 0 {
+		names, more, err := s.names(fd)
+		if err != nil || !more {
 			return err
 		}
 		for _, n := range names {
-			if err := checkName(n); err != nil {
-				return err
-			}
-			child := s.in(fd, n)
-			st, err := s.stat(child)
-			if notThere(err) {
-				continue
-			}
-			if err == nil {
-				err = s.add(child, name+"/"+n, st, depth+1)
-			}
-			if notThere(err) {
-				continue // nothing of it was written
-			}
-			if _, told := errors.AsType[*fileError](err); err != nil && !told {
-				err = &fileError{name + "/" + n, err}
-			}
-			if err != nil {
+			if err := s.addChild(fd, name, n, depth+1); err != nil {
 				return err
 			}
 		}
 	}
 }
 
+// addChild adds what has a name in a directory, if it is still there.
+func (s *sender) addChild(dir *vfs.FileDescription, in, n string, depth int) error {
+	if err := s.client.stopped(); err != nil {
+		return err
+	}
+	if err := checkName(n); err != nil {
+		return err
+	}
+	child := s.in(dir, n)
+	st, err := s.stat(child)
+	if err == nil {
+		err = s.add(child, in+"/"+n, st, depth)
+	}
+	if err == nil || notThere(err) {
+		return nil // nothing of it was written
+	}
+	if _, told := errors.AsType[*fileError](err); !told {
+		err = &fileError{in + "/" + n, err}
+	}
+	return err
+}
+
 // errFull ends a batch.
 var errFull = errors.New("enough names")
 
-func (s *sender) names(fd *vfs.FileDescription) (names []string, err error) {
+// names reads some names of a directory. more says that there was anything at all: a file
+// system may have nothing but the directory itself among the first ones.
+func (s *sender) names(fd *vfs.FileDescription) (names []string, more bool, err error) {
+	if err := s.client.stopped(); err != nil {
+		return nil, false, err
+	}
 	err = fd.IterDirents(s.ctx, vfs.IterDirentsCallbackFunc(func(d vfs.Dirent) error {
+		if err := s.client.stopped(); err != nil {
+			return err
+		}
 		if len(names) >= batch {
 			return errFull
 		}
+		more = true
 		if d.Name != "." && d.Name != ".." {
 			names = append(names, d.Name)
 		}
@@ -234,7 +225,7 @@ func (s *sender) names(fd *vfs.FileDescription) (names []string, err error) {
 	if errors.Is(err, errFull) {
 		err = nil
 	}
-	return names, err
+	return names, more, err
 }
 
 // fileError says which file an error is about.

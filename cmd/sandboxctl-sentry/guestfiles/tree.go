@@ -41,8 +41,8 @@ type tree struct {
 	root  vfs.VirtualDentry
 }
 
-func open(k *kernel.Kernel) (*tree, error) {
-	ctx := k.SupervisorContext()
+func open(k *kernel.Kernel, c *client) (*tree, error) {
+	ctx := &waiting{k.SupervisorContext(), c.left}
 	first := k.GlobalInit()
 	if first == nil || first.Leader() == nil {
 		return nil, errors.New("the application has not been started")
