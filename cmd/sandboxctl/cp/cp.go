@@ -11,6 +11,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -55,7 +56,10 @@ zeros become holes.
 
 On this host a copy has its name when all of it is there, and replaces a file, but never
 a directory. In a sandbox each file is replaced when it is whole, and directories that are
-there are written to.`,
+there are written to.
+
+The first SIGINT or SIGTERM ends a copy, also one whose pipe nobody reads: exit code 130
+or 143. On this host nothing of it is left, in a sandbox the files that were whole.`,
 		Example: `  sandboxctl cp web:/var/log/app.log .
   sandboxctl cp ./site web:/srv             # /srv/site
   sandboxctl cp --chown 33:33 index.html web:/srv/site/index.html
@@ -140,18 +144,20 @@ func (f *flags) run(ctx context.Context, h *world.Host, src, dst string) error {
 	defer control.Close()
 	progress := &progress{w: h.Stderr, on: !f.quiet && show.IsTerminal(h.Stderr)}
 	o.Progress = progress.at
-	var report filecopy.Report
+	transfer := func() (filecopy.Report, error) { return f.in(ctx, h, control, from, to, o) }
 	if from.sandbox != "" {
-		report, err = f.out(ctx, h, control, from, to, o)
-	} else {
-		report, err = f.in(ctx, h, control, from, to, o)
+		transfer = func() (filecopy.Report, error) { return f.out(ctx, h, control, from, to, o) }
 	}
+	if from.stream() || to.stream() {
+		transfer = unlessInterrupted(ctx, transfer)
+	}
+	report, err := transfer()
 	progress.end()
 	if errors.Is(err, io.ErrUnexpectedEOF) && !from.stream() {
 		err = fmt.Errorf("it was cut short, as when the sandbox ends or a checkpoint of it is made: %w", err)
 	}
 	if err != nil {
-		return fmt.Errorf("copy %s to %s: %w", src, dst, err)
+		return exit.Interrupted(ctx, fmt.Errorf("copy %s to %s: %w", src, dst, err))
 	}
 	if report.Links > 0 {
 		fmt.Fprintf(h.Stderr, "warning: %d symbolic links lead out of what was copied and were left out; --keep-links copies them\n", report.Links)
@@ -163,6 +169,30 @@ func (f *flags) run(ctx context.Context, h *world.Host, src, dst string) error {
 		fmt.Fprintf(h.Stderr, "%d files copied, %d bytes\n", report.Files, report.Bytes)
 	}
 	return nil
+}
+
+// unlessInterrupted ends a copy from or to a pipe with the first signal: who reads or writes
+// its other end may not do so any more, and this program waits in the kernel then. Nothing is
+// lost by leaving it there: a tar that was written in part has no end, and of one that was read
+// in part the sandbox removes the file that is not whole.
+func unlessInterrupted(ctx context.Context, transfer func() (filecopy.Report, error)) func() (filecopy.Report, error) {
+	type result struct {
+		report filecopy.Report
+		err    error
+	}
+	return func() (filecopy.Report, error) {
+		done := make(chan result, 1)
+		go func() {
+			r, err := transfer()
+			done <- result{r, err}
+		}()
+		select {
+		case r := <-done:
+			return r.report, r.err
+		case <-ctx.Done():
+			return filecopy.Report{}, context.Cause(ctx)
+		}
+	}
 }
 
 // out copies out of a sandbox.
@@ -230,8 +260,10 @@ func (f *flags) in(ctx context.Context, h *world.Host, control *sentry.Control, 
 
 // progress prints on a terminal how much was copied.
 type progress struct {
-	w    io.Writer
-	on   bool
+	w  io.Writer
+	on bool
+
+	mu   sync.Mutex // a copy that was left waiting may go on meanwhile
 	last time.Time
 	any  bool
 }
@@ -239,6 +271,8 @@ type progress struct {
 const progressEvery = 300 * time.Millisecond
 
 func (p *progress) at(n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if !p.on || time.Since(p.last) < progressEvery {
 		return
 	}
@@ -247,7 +281,10 @@ func (p *progress) at(n int64) {
 }
 
 func (p *progress) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.any {
 		fmt.Fprint(p.w, "\r\x1b[K")
 	}
+	p.on = false
 }

@@ -91,7 +91,7 @@ func FromEnvironment(flags *pflag.FlagSet) error {
 
 // Interruptible returns a context that SIGINT and SIGTERM end. Those that the
 // caller of this program has it ignore stay ignored. A second signal is not waited
-// for: the default action ends the program.
+// for: the default action ends the program. The cause is an exit.Signal.
 func Interruptible() (context.Context, func()) {
 	var signals []os.Signal
 	for _, s := range []os.Signal{unix.SIGINT, unix.SIGTERM} {
@@ -102,12 +102,18 @@ func Interruptible() (context.Context, func()) {
 	if len(signals) == 0 {
 		return context.WithCancel(context.Background()) // NotifyContext would take none for all
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), signals...)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	came := make(chan os.Signal, 1)
+	signal.Notify(came, signals...)
 	go func() {
-		<-ctx.Done()
-		stop()
+		select {
+		case s := <-came:
+			cancel(exit.Signal(s.(unix.Signal)))
+		case <-ctx.Done():
+		}
+		signal.Stop(came)
 	}()
-	return ctx, stop
+	return ctx, func() { cancel(nil) }
 }
 
 // Failed prints the error of a verb, and returns the exit code.
