@@ -176,6 +176,12 @@ func setGuest(ns *netns.Namespace, a *Attachment) error {
 			if err := setSysctl("ipv6", a.Guest, "addr_gen_mode", noAddress); err != nil {
 				return err
 			}
+		} else if hasIPv6() {
+			for name, v := range without {
+				if err := setSysctl("ipv6", a.Guest, name, v); err != nil {
+					return err
+				}
+			}
 		}
 		if err := h.LinkSetUp(l); err != nil {
 			return fmt.Errorf("switch %s of the sandbox on: %w", a.Guest, err)

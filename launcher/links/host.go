@@ -143,6 +143,11 @@ func Missing(a *Attachment) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list neighbors of %s: %w", a.Link, err)
 	}
+	changed, err := otherSysctls(a)
+	if err != nil {
+		return nil, err
+	}
+	out = append(out, changed...)
 	for _, f := range a.families() {
 		if !slices.ContainsFunc(addrs, func(x netlink.Addr) bool { return x.IP.Equal(f.gateway.AsSlice()) }) {
 			out = append(out, fmt.Sprintf("address %s of %s", f.gateway, a.Link))

@@ -187,6 +187,70 @@ func TestAttach(t *testing.T) {
 	}
 }
 
+// Without IPv6 neither end speaks it, and with it the host's end believes no router and no
+// redirect. What somebody has changed of that is found and put right.
+func TestSettings(t *testing.T) {
+	t.Parallel()
+	for _, six := range []bool{false, true} {
+		host, web := namespace(t), namespace(t)
+		a := attachment("uid", 0)
+		want := map[string]string{"ipv6/accept_ra": "0", "ipv6/accept_redirects": "0", "ipv6/autoconf": "0", "ipv6/addr_gen_mode": "1", "ipv6/disable_ipv6": "0"}
+		if !six {
+			a.Address6, a.Gateway6 = netip.Addr{}, netip.Addr{}
+			want = map[string]string{"ipv6/disable_ipv6": "1"}
+		}
+		want["ipv4/accept_redirects"], want["ipv4/send_redirects"] = "0", "0"
+		on(t, host, func() error {
+			if err := Attach(web, a); err != nil {
+				return err
+			}
+			for path, v := range want {
+				family, name, _ := strings.Cut(path, "/")
+				at := filepath.Join(root, family, "conf", a.Link, name)
+				if got, err := read(at); err != nil || got != v {
+					t.Errorf("IPv6 %t: %s is %s, expected %s: %v", six, at, got, v, err)
+				}
+				if path == "ipv6/addr_gen_mode" || path == "ipv6/disable_ipv6" && six {
+					continue // the kernel gives and takes away addresses at once
+				}
+				if err := write(at, map[string]string{"0": "1", "1": "0"}[v]); err != nil {
+					return err
+				}
+				if missing, err := Missing(a); err != nil || len(missing) != 1 || !strings.Contains(missing[0], at) {
+					t.Errorf("IPv6 %t: %s is changed: missing %q, %v", six, at, missing, err)
+				}
+				if err := Restore(a); err != nil {
+					return err
+				}
+				if missing, err := Missing(a); err != nil || missing != nil {
+					t.Errorf("IPv6 %t: %s is restored: missing %q, %v", six, at, missing, err)
+				}
+			}
+			return linkLocal(t, a.Link, six)
+		})
+		on(t, web, func() error { return linkLocal(t, a.Guest, six) })
+	}
+}
+
+// linkLocal expects no address of the kernel's own choice on an interface.
+func linkLocal(t *testing.T, name string, six bool) error {
+	t.Helper()
+	h, err := open()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	l, err := h.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	addrs, err := h.AddrList(l, netlink.FAMILY_V6)
+	if n := len(addrs); n > 1 || n == 1 && !six {
+		t.Errorf("IPv6 %t: %s has %v", six, name, addrs)
+	}
+	return err
+}
+
 // To attach again changes nothing, not even the interface; a link of a namespace that is
 // another one by now is replaced.
 func TestAttachAgain(t *testing.T) {

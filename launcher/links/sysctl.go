@@ -36,20 +36,56 @@ var sysctls = map[string]map[string]string{
 	},
 }
 
-// setSysctls sets those of the host's end of a link.
-func setSysctls(a *Attachment) error {
+// without is for an end without IPv6: it would have a link-local address, and believe who says
+// that he is a router.
+var without = map[string]string{"disable_ipv6": "1"}
+
+// settings are those of the host's end of a link, by path.
+func settings(a *Attachment) map[string]string {
+	out := map[string]string{}
 	for family, values := range sysctls {
 		if family == "ipv6" && !a.Address6.IsValid() {
-			// The kernel may have none.
-			continue
+			if !hasIPv6() {
+				continue
+			}
+			values = without
 		}
 		for name, v := range values {
-			if err := setSysctl(family, a.Link, name, v); err != nil {
-				return err
-			}
+			out[filepath.Join(root, family, "conf", a.Link, name)] = v
+		}
+	}
+	return out
+}
+
+// setSysctls sets those of the host's end of a link.
+func setSysctls(a *Attachment) error {
+	for path, v := range settings(a) {
+		if err := write(path, v); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// otherSysctls are those of the host's end that somebody has changed.
+func otherSysctls(a *Attachment) (out []string, err error) {
+	for path, v := range settings(a) {
+		had, err := read(path)
+		if err != nil {
+			return nil, err
+		}
+		if had != v {
+			out = append(out, fmt.Sprintf("%s is %s", path, had))
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+// hasIPv6 says whether the kernel has IPv6.
+func hasIPv6() bool {
+	_, err := os.Stat(filepath.Join(root, "ipv6/conf/all"))
+	return err == nil
 }
 
 // root is where the kernel shows the settings of the calling thread's namespace.
