@@ -31,9 +31,11 @@ type Port struct {
 // port only.
 const (
 	mostConnections = 256
-	idleTCP         = 2 * time.Hour
-	idleUDP         = time.Minute
-	dialTime        = 10 * time.Second
+	// mostEach is of all ports of one sandbox, mostAll of all sandboxes, but for fewEach of each.
+	mostEach, mostAll, fewEach = 512, 2048, 8
+	idleTCP                    = 2 * time.Hour
+	idleUDP                    = time.Minute
+	dialTime                   = 10 * time.Second
 )
 
 // Forwarder forwards the ports that it was told last.
@@ -41,6 +43,40 @@ type Forwarder struct {
 	mu    sync.Mutex
 	open  map[Port]*listener
 	group sync.WaitGroup
+	// places are those of all ports.
+	places places
+}
+
+// places counts connections, by the address of the sandbox. The zero value is ready.
+type places struct {
+	mu  sync.Mutex
+	all int
+	of  map[netip.Addr]int
+}
+
+// take takes one, if there is one. A sandbox that keeps what comes to its many ports open
+// takes none away that others have few of.
+func (p *places) take(sandbox netip.Addr) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := p.of[sandbox]; n >= mostEach || p.all >= mostAll && n >= fewEach {
+		return false
+	}
+	if p.of == nil {
+		p.of = map[netip.Addr]int{}
+	}
+	p.of[sandbox]++
+	p.all++
+	return true
+}
+
+func (p *places) give(sandbox netip.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.all--
+	if p.of[sandbox]--; p.of[sandbox] == 0 {
+		delete(p.of, sandbox)
+	}
 }
 
 // listener is one open port.
@@ -119,7 +155,7 @@ func (f *Forwarder) listen(ctx context.Context, p Port, to netip.AddrPort) (*lis
 			end()
 			return nil, err
 		}
-		u := &datagrams{socket: p.(*net.UDPConn), to: to, clients: map[netip.AddrPort]*net.UDPConn{}}
+		u := &datagrams{socket: p.(*net.UDPConn), to: to, places: &f.places, clients: map[netip.AddrPort]*net.UDPConn{}}
 		f.group.Go(func() { u.serve(running, &f.group) })
 		return &listener{to, end, p}, nil
 	}

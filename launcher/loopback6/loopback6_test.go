@@ -285,3 +285,78 @@ func TestDatagrams(t *testing.T) {
 		t.Fatal("Close waits for a client")
 	}
 }
+
+// A sandbox with many ports has no more places than its share; others have few in any case,
+// and what is given back can be taken again.
+func TestPlaces(t *testing.T) {
+	t.Parallel()
+	var p places
+	at := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}) }
+	take := func(i, n int) (taken int) {
+		for range n {
+			if p.take(at(i)) {
+				taken++
+			}
+		}
+		return taken
+	}
+	for i := range mostAll / mostEach {
+		if n := take(i, 2*mostEach); n != mostEach {
+			t.Errorf("sandbox %d has %d places, expected %d", i, n, mostEach)
+		}
+	}
+	if n := take(9, 2*fewEach); n != fewEach {
+		t.Errorf("a sandbox that has none gets %d places of %d", n, fewEach)
+	}
+	for range mostEach {
+		p.give(at(0))
+	}
+	if n := take(9, mostEach); n != mostEach-fewEach {
+		t.Errorf("%d places of those that were given back", n)
+	}
+	for i, n := range map[int]int{1: mostEach, 2: mostEach, 3: mostEach, 9: mostEach} {
+		for range n {
+			p.give(at(i))
+		}
+	}
+	if p.all != 0 || len(p.of) != 0 {
+		t.Errorf("%d places of %v are left", p.all, p.of)
+	}
+}
+
+// What can't be had by its sandbox is refused, and its place is given back at the end.
+func TestNoPlace(t *testing.T) {
+	t.Parallel()
+	port, datagrams := free(t), free(t)
+	to := sandbox(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })
+	f := New()
+	t.Cleanup(func() { f.Close() })
+	for f.places.take(to.Addr()) {
+	}
+	if refused := f.Set(t.Context(), map[Port]netip.AddrPort{{"tcp", port}: to, {"udp", datagrams}: to}); len(refused) > 0 {
+		t.Fatal(refused)
+	}
+	_, _ = dial(t, "udp", datagrams).Write([]byte("?"))
+	c, err := net.Dial("tcp", fmt.Sprintf("[::1]:%d", port))
+	if err == nil {
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		_, _ = c.Write([]byte("?"))
+		_, err = c.Read(make([]byte, 1))
+	}
+	if !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("%v, expected a reset", err)
+	}
+	f.places.give(to.Addr())
+	c = dial(t, "tcp", port)
+	_, _ = c.Write([]byte("?"))
+	if _, err := c.Read(make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
+	c.Close()
+	for until := time.Now().Add(20 * time.Second); !f.places.take(to.Addr()); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatal("the place of a connection that has ended is not free")
+		}
+	}
+}

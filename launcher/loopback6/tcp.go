@@ -37,8 +37,13 @@ func (f *Forwarder) accept(ctx context.Context, l net.Listener, to netip.AddrPor
 			}
 			continue
 		}
+		if !f.places.take(to.Addr()) {
+			<-places
+			_ = errors.Join(c.(*net.TCPConn).SetLinger(0), c.Close()) // refused, as far as it can be
+			continue
+		}
 		f.group.Go(func() {
-			defer func() { <-places }()
+			defer func() { f.places.give(to.Addr()); <-places }()
 			forward(ctx, c.(*net.TCPConn), to)
 		})
 	}

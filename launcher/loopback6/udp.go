@@ -16,6 +16,7 @@ import (
 type datagrams struct {
 	socket *net.UDPConn
 	to     netip.AddrPort
+	places *places
 
 	mu      sync.Mutex
 	clients map[netip.AddrPort]*net.UDPConn
@@ -33,7 +34,12 @@ func (u *datagrams) serve(ctx context.Context, group *sync.WaitGroup) {
 			return
 		}
 		if err != nil {
-			continue // that an answer could not be delivered
+			// That an answer could not be delivered; or the kernel has no memory for a while.
+			select {
+			case <-time.After(time.Millisecond):
+			case <-ctx.Done():
+			}
+			continue
 		}
 		if c := u.client(ctx, client, group); c != nil {
 			_, _ = c.Write(buffer[:n]) // a datagram may be lost
@@ -50,12 +56,13 @@ func (u *datagrams) client(ctx context.Context, client netip.AddrPort, group *sy
 		_ = c.SetReadDeadline(time.Now().Add(idleUDP))
 		return c
 	}
-	if len(u.clients) >= mostConnections || ctx.Err() != nil {
+	if len(u.clients) >= mostConnections || ctx.Err() != nil || !u.places.take(u.to.Addr()) {
 		return nil
 	}
 	var dialer net.Dialer
 	c, err := dialer.DialContext(ctx, "udp", u.to.String())
 	if err != nil {
+		u.places.give(u.to.Addr())
 		return nil
 	}
 	sandbox := c.(*net.UDPConn)
@@ -73,6 +80,7 @@ func (u *datagrams) answer(client netip.AddrPort, sandbox *net.UDPConn) {
 		delete(u.clients, client)
 		u.mu.Unlock()
 		_ = sandbox.Close()
+		u.places.give(u.to.Addr())
 	}()
 	buffer := make([]byte, largest)
 	for {
