@@ -24,8 +24,10 @@ import (
 const (
 	// port is where names are asked for.
 	port = 53
-	// listenAgain is how long after a failure a gateway is listened on again.
+	// listenAgain is how long after a failure a gateway is listened on again, at first; after
+	// each further one twice as long, up to listenMost.
 	listenAgain = 2 * time.Second
+	listenMost  = 30 * time.Second
 	// complainAgain is how often a failure that goes on is logged.
 	complainAgain = time.Minute
 )
@@ -87,10 +89,11 @@ func (s *Server) Serve(ctx context.Context) {
 			l.close()
 		}
 	}()
+	failed := map[netip.Addr]*failure{}
 	for {
 		var again <-chan time.Time
-		if !s.listen(ctx, open, &wg) {
-			again = time.After(listenAgain)
+		if wait := s.listen(ctx, open, failed, &wg); wait > 0 {
+			again = time.After(wait)
 		}
 		select {
 		case <-ctx.Done():
@@ -101,9 +104,27 @@ func (s *Server) Serve(ctx context.Context) {
 	}
 }
 
-// listen opens what is missing and closes what is no longer wanted. It returns false if it
-// is to be called again.
-func (s *Server) listen(ctx context.Context, open map[netip.Addr]*listener, wg *sync.WaitGroup) bool {
+// failure is a gateway that could not be listened on. A port that somebody else has stays
+// taken for a long time: it is tried less and less often, and told of when something changes.
+type failure struct {
+	text  string
+	wait  time.Duration
+	again time.Time
+}
+
+// after says what follows from one more failure of a gateway, and whether it is news.
+func (f *failure) after(err error, now time.Time) (next *failure, news bool) {
+	next = &failure{text: err.Error(), wait: listenAgain}
+	if news = f == nil || f.text != next.text; f != nil {
+		next.wait = min(2*f.wait, listenMost)
+	}
+	next.again = now.Add(next.wait)
+	return next, news
+}
+
+// listen opens what is missing and closes what is no longer wanted. It returns how long after
+// it is to be called again, 0 for not at all.
+func (s *Server) listen(ctx context.Context, open map[netip.Addr]*listener, failed map[netip.Addr]*failure, wg *sync.WaitGroup) (wait time.Duration) {
 	var want []netip.Addr
 	if d := s.directory.Load(); d != nil {
 		want = d.Gateways()
@@ -114,22 +135,44 @@ func (s *Server) listen(ctx context.Context, open map[netip.Addr]*listener, wg *
 			delete(open, a)
 		}
 	}
-	all := true
+	maps.DeleteFunc(failed, func(a netip.Addr, _ *failure) bool { return !slices.Contains(want, a) })
 	for _, a := range want {
 		if open[a] != nil {
 			continue
 		}
-		l, err := listenAt(ctx, netip.AddrPortFrom(a, s.port))
-		if err != nil {
-			all = false
-			s.complain("can't answer names of sandboxes; sandboxctl doctor says who has the port", "gateway", a.String(), "error", err)
-			continue
+		had := failed[a]
+		if had == nil || !time.Now().Before(had.again) {
+			if s.open(ctx, a, open, failed, wg) {
+				continue
+			}
 		}
-		open[a] = l
-		wg.Go(func() { s.serveUDP(ctx, l.udp, wg) })
-		wg.Go(func() { s.serveTCP(ctx, l.tcp, wg) })
+		if left := max(time.Until(failed[a].again), time.Millisecond); wait == 0 || left < wait {
+			wait = left
+		}
 	}
-	return all
+	return wait
+}
+
+// open listens on one gateway, or notes why that failed.
+func (s *Server) open(ctx context.Context, a netip.Addr, open map[netip.Addr]*listener, failed map[netip.Addr]*failure, wg *sync.WaitGroup) bool {
+	had := failed[a]
+	l, err := listenAt(ctx, netip.AddrPortFrom(a, s.port))
+	if err != nil {
+		next, news := had.after(err, time.Now())
+		failed[a] = next
+		if news && s.Log != nil {
+			s.Log.Warn("can't answer names of sandboxes; sandboxctl doctor says who has the port", "gateway", a.String(), "err", err)
+		}
+		return false
+	}
+	open[a] = l
+	delete(failed, a)
+	if had != nil && s.Log != nil {
+		s.Log.Info("names of sandboxes are answered again", "gateway", a.String())
+	}
+	wg.Go(func() { s.serveUDP(ctx, l.udp, wg) })
+	wg.Go(func() { s.serveTCP(ctx, l.tcp, wg) })
+	return true
 }
 
 // complain logs something that a guest or a server could repeat for ever, once in a while.
