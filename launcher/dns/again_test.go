@@ -4,6 +4,7 @@ package dns
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -12,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
 
 	"sandboxctl.dev/launcher/names"
 )
@@ -66,5 +69,37 @@ func TestListenAgain(t *testing.T) {
 	s.SetDirectory(names.New(nil))
 	if wait := look(); wait != 0 || len(open)+len(failed) != 0 {
 		t.Errorf("%v, %v, again after %s", open, failed, wait)
+	}
+}
+
+// Questions to servers have a rate, of each sandbox and of all: the kernel keeps each of them
+// for half a minute as a connection of the host. A few of each are asked whatever others do.
+func TestAsked(t *testing.T) {
+	t.Parallel()
+	var l limits
+	i := 0
+	ask := func(who string, n int) (asked int) {
+		for range n {
+			i++
+			q, _ := parse(pack(t, fmt.Sprintf("n%d.", i), dnsmessage.TypeA, 0), false)
+			if done, ok := l.fly(l.of(who), q); ok {
+				done()
+				asked++
+			}
+		}
+		return asked
+	}
+	if n := ask("greedy", 10*askedEachBurst); n < askedEachBurst || n > 2*askedEachBurst {
+		t.Errorf("%d questions of one sandbox, expected about %d", n, askedEachBurst)
+	}
+	all := 0
+	for who := range 20 {
+		all += ask(fmt.Sprint("greedy", who), askedEachBurst)
+	}
+	if all < askedAllBurst/2 || all > 2*askedAllBurst {
+		t.Errorf("%d questions of all, expected about %d", all, askedAllBurst)
+	}
+	if n := ask("modest", askedFewBurst); n != askedFewBurst {
+		t.Errorf("%d of %d questions of one that asks little", n, askedFewBurst)
 	}
 }

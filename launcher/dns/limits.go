@@ -23,6 +23,12 @@ const (
 	// perSecond is how many questions of one sandbox are read; more are dropped, as a full
 	// network drops them.
 	perSecond, burst = 2000, 4000
+	// Each question to a server is a connection of the host in the kernel's table, which is
+	// there for half a minute, whatever connections the sandbox itself may have: so many of one
+	// sandbox are asked in a second, and of all of them; a few of each in any case.
+	askedEach, askedEachBurst = 200, 400
+	askedAll, askedAllBurst   = 1000, 2000
+	askedFew, askedFewBurst   = 5, 10
 )
 
 // limits counts what is under way. The zero value is ready.
@@ -31,11 +37,15 @@ type limits struct {
 	flying  int
 	conns   int
 	clients map[string]*client
+	asked   *rate.Limiter // with the first client
 }
 
 // client is what one sandbox has under way.
 type client struct {
-	rate   *rate.Limiter
+	rate *rate.Limiter
+	// asked bounds the questions to servers, and few are those that the others leave it.
+	asked, few *rate.Limiter
+
 	flying int
 	conns  int
 	same   map[dnsmessage.Question]int
@@ -49,8 +59,12 @@ func (l *limits) of(sandbox string) *client {
 	if c == nil {
 		if l.clients == nil {
 			l.clients = map[string]*client{}
+			l.asked = rate.NewLimiter(askedAll, askedAllBurst)
 		}
-		c = &client{rate: rate.NewLimiter(perSecond, burst), same: map[dnsmessage.Question]int{}}
+		c = &client{
+			rate: rate.NewLimiter(perSecond, burst), same: map[dnsmessage.Question]int{},
+			asked: rate.NewLimiter(askedEach, askedEachBurst), few: rate.NewLimiter(askedFew, askedFewBurst),
+		}
 		l.clients[sandbox] = c
 	}
 	return c
@@ -75,6 +89,9 @@ func (l *limits) fly(c *client, q *query) (done func(), ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.flying >= flyingAll && c.flying >= reserved || c.flying >= flyingEach || c.same[key] >= sameEach {
+		return nil, false
+	}
+	if !c.asked.Allow() || !l.asked.Allow() && !c.few.Allow() {
 		return nil, false
 	}
 	l.flying++
