@@ -42,6 +42,9 @@ func (m memory) elements(set string, now time.Time) (out []nftables.SetElement) 
 const (
 	learnedShortest = time.Minute
 	learnedLongest  = 24 * time.Hour
+	// learnedMore is given beside it: who asks for a name again and again does not change the
+	// tables of the kernel each time, which all others who change theirs wait for.
+	learnedMore = 10 * time.Second
 )
 
 // Learn lets a sandbox reach addresses that a name of its rules has, for the time that the
@@ -62,6 +65,9 @@ func (t *Table) Learn(sandbox, name string, addrs []netip.Addr, ttl time.Duratio
 			continue
 		}
 		set := learnedSet(sandbox, name, of(a))
+		if t.learned[set][a].After(now.Add(ttl)) {
+			continue // it is let through for as long already
+		}
 		if t.learned.room(set, a, now) && !slices.Contains(news[set], a) {
 			news[set] = append(news[set], a)
 		}
@@ -69,6 +75,7 @@ func (t *Table) Learn(sandbox, name string, addrs []netip.Addr, ttl time.Duratio
 	if len(news) == 0 {
 		return nil
 	}
+	ttl += learnedMore
 	err := t.ns.Do(func() error { return t.tell(news, ttl) })
 	if err != nil {
 		return fmt.Errorf("firewall: let %s reach %s: %w", sandbox, name, err)

@@ -3,6 +3,7 @@
 package firewall
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -369,4 +370,39 @@ func TestClosed(t *testing.T) {
 	w.rules.Sandboxes, w.rules.Closed = all, nil
 	w.install()
 	both(t, lost.testNS, at(lanOutside4, 80), "outside")
+}
+
+// To learn the same again changes nothing of the kernel's tables, until it would end too soon.
+func TestLearnAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.sandbox("web", "front", func(s *Sandbox) { s.Egress = Reach{Default: Deny, Allow: []Rule{{Name: "example.org"}}} })
+	w.install()
+	changes := func(ttl time.Duration) (n uint32) {
+		t.Helper()
+		w.host.must(t, func() error {
+			before, err := generation()
+			if err == nil {
+				err = w.table.Learn("web", "example.org", []netip.Addr{netip.MustParseAddr("1.1.1.1")}, ttl)
+			}
+			after, gerr := generation()
+			n = after - before
+			return errors.Join(err, gerr)
+		})
+		return n
+	}
+	for i, want := range []struct {
+		ttl     time.Duration
+		changes bool
+	}{{time.Hour, true}, {time.Hour, false}, {time.Minute, false}, {2 * time.Hour, true}} {
+		if n := changes(want.ttl); (n > 0) != want.changes {
+			t.Errorf("%d: %d changes of the kernel's tables", i, n)
+		}
+	}
+	// Nearly an hour later it is told again.
+	set := learnedSet("web", "example.org", four)
+	w.table.learned[set][netip.MustParseAddr("1.1.1.1")] = time.Now().Add(time.Minute)
+	if n := changes(time.Hour); n == 0 {
+		t.Error("it ends before its answer does")
+	}
 }
