@@ -17,6 +17,8 @@ import (
 const (
 	echoRequest4, echoRequest6    = 8, 128
 	neighborSolicit, neighborTell = 135, 136
+	redirect4, redirect6          = 5, 137
+	routerAdvertisement           = 134
 )
 
 // known lets packets of connections pass that were allowed when they began, and errors

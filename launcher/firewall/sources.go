@@ -40,6 +40,10 @@ func (p *program) sources() {
 		// trusts whoever comes.
 		all(within(loopback4, destination), continues("forged")),
 	}
+	// Who has it that another router is better, or is one itself, leads the packets of others
+	// to itself. The kernel takes a redirect about a known connection for an error about it.
+	rules = append(rules, all(four.is(), four.icmpType(redirect4), continues("forged")),
+		all(six.is(), six.icmpType(routerAdvertisement), continues("forged")), all(six.is(), six.icmpType(redirect6), continues("forged")))
 	for _, f := range families {
 		rules = append(rules, all(f.is(), link, one(f.load(f.source, afterLink), in(setSources+f.name), chainOf(mapSent))))
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -215,4 +216,44 @@ func advertisement(source, claimed, to netip.Addr, mac net.HardwareAddr) []byte 
 	sum := checksum(source.AsSlice(), to.AsSlice(), be16(0), be16(len(body)), be16(0), be16(unix.IPPROTO_ICMPV6), body)
 	copy(body[2:], be16(int(sum)))
 	return slices.Concat([]byte{0x60, 0, 0, 0}, be16(len(body)), []byte{unix.IPPROTO_ICMPV6, 255}, source.AsSlice(), to.AsSlice(), body)
+}
+
+// Who says that another router is better leads the packets of others elsewhere: what a guest
+// says of it reaches nobody, also about a connection that there is, which the kernel takes for
+// an error about it.
+func TestRedirects(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	evil := w.sandbox("evil", "front", nil)
+	ear := listen(t, w.outside, 999)
+	w.install()
+	to := netip.MustParseAddr("1.1.1.1")
+	evil.send(t, (&packet{from: evil.four, to: to, port: 999, text: "begun"}).bytes())
+	if got := ear.next(t); got != "begun from "+lanHost4 {
+		t.Fatal(got)
+	}
+	var errs net.PacketConn
+	w.outside.must(t, func() (err error) {
+		errs, err = net.ListenPacket("ip4:icmp", "0.0.0.0")
+		return err
+	})
+	defer errs.Close()
+	// An answer as the guest would have got it, which nobody listens to there.
+	answer := slices.Concat(be16(999), be16(4000), be16(8), be16(0))
+	about := func(kind, code byte) []byte {
+		inner := (&packet{from: to, to: evil.four}).fragment(answer, 0, false)
+		body := slices.Concat([]byte{kind, code, 0, 0}, evil.four.AsSlice(), inner)
+		copy(body[2:], be16(int(checksum(body))))
+		b := (&packet{from: evil.four, to: to}).fragment(body, 0, false)
+		b[9], b[10], b[11] = unix.IPPROTO_ICMP, 0, 0
+		copy(b[10:], be16(int(checksum(b[:20]))))
+		return b
+	}
+	evil.send(t, about(redirect4, 1), about(3, 3))
+	b := make([]byte, 500)
+	_ = errs.SetReadDeadline(time.Now().Add(10 * time.Second))
+	n, _, err := errs.ReadFrom(b)
+	if err != nil || n < 8 || b[0] != 3 {
+		t.Errorf("outside heard type %d of %d bytes, expected an error about the port: %v", b[0], n, err)
+	}
 }
