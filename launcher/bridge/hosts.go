@@ -50,7 +50,10 @@ func (k *Keeper) ShowNames(rec *actual.Record) (_ *os.File, err error) {
 	// Its gofer may be nobody who may do more than others; the umask has taken that away.
 	err = unix.Fchmod(int(dir.Fd()), 0o755)
 	if err == nil {
-		err = k.writeNames(rec.Name, func(_, _ []byte) bool { return true })
+		// Of the others nothing is touched: what is wrong with theirs is no matter of this one.
+		var failed map[string]error
+		failed, err = k.writeNames(rec.Name, func(_, _ []byte) bool { return true })
+		err = errors.Join(err, failed[rec.Name])
 	}
 	if err == nil {
 		_, err = fsys.Of(dir).Stat(hostsFile)
@@ -88,15 +91,47 @@ func (k *Keeper) correctNames() error {
 	if !reused {
 		return nil
 	}
-	if err := k.writeNames("", names.Misleads); err != nil {
+	failed, err := k.writeNames("", names.Misleads)
+	if err != nil {
 		return err
 	}
+	// That the file of one can't be corrected is a matter of that one: others are started. The
+	// next look tries it again.
+	k.cannotName(failed)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.owners == nil {
 		k.owners = map[netip.Addr]string{}
 	}
 	maps.Copy(k.owners, now)
+	return nil
+}
+
+// cannotName notes whose hosts files can't be written, and logs what has changed of that.
+func (k *Keeper) cannotName(failed map[string]error) {
+	k.mu.Lock()
+	had := k.misnamed
+	k.misnamed = failed
+	k.mu.Unlock()
+	for name, err := range failed {
+		if before := had[name]; before == nil || before.Error() != err.Error() {
+			k.log.Warn("names not written, will retry: the sandbox may take another one for one that had its address", "sandbox", name, "err", err)
+		}
+	}
+	for name := range had {
+		if failed[name] == nil {
+			k.log.Info("names written again", "sandbox", name)
+		}
+	}
+}
+
+// misleads says why the hosts file of a sandbox may be wrong: it is not started with it.
+func (k *Keeper) misleads(name string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.misnamed[name]; err != nil {
+		return fmt.Errorf("write names of sandboxes: %w", err)
+	}
 	return nil
 }
 
@@ -123,8 +158,11 @@ func (k *Keeper) renewNames(look bool) error {
 		return nil
 	}
 	began := time.Now()
-	if err = k.writeNames("", func(had, now []byte) bool { return !bytes.Equal(had, now) }); err != nil {
+	failed, err := k.writeNames("", func(had, now []byte) bool { return !bytes.Equal(had, now) })
+	if err != nil {
 		now = nil
+	} else {
+		k.cannotName(failed)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -133,21 +171,22 @@ func (k *Keeper) renewNames(look bool) error {
 }
 
 // writeNames writes the hosts file of a sandbox, or of all if no name is given, if need says
-// so from what the file has and what it is to have.
-func (k *Keeper) writeNames(name string, need func(had, now []byte) bool) error {
+// so from what the file has and what it is to have. It returns why one could not be written,
+// by sandbox.
+func (k *Keeper) writeNames(name string, need func(had, now []byte) bool) (failed map[string]error, err error) {
 	// One at a time, from the look at the records on: who has looked before does not write
 	// after somebody who has seen more.
 	k.files.Lock()
 	defer k.files.Unlock()
 	records, err := k.records()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	k.mu.Lock()
 	said := k.said
 	k.mu.Unlock()
 	files := names.NewFiles(directory(records, said))
-	var errs []error
+	failed = map[string]error{}
 	for _, r := range records {
 		if name != "" && r.Name != name {
 			continue
@@ -155,10 +194,10 @@ func (k *Keeper) writeNames(name string, need func(had, now []byte) bool) error 
 		own := named(r, networkOf(r, said))
 		now := files.Hosts(&own, strings.ToLower(hostname(r)))
 		if err := k.writeHosts(r, now, need); err != nil {
-			errs = append(errs, fmt.Errorf("names for sandbox %s: %w", r.Name, err))
+			failed[r.Name] = fmt.Errorf("names for sandbox %s: %w", r.Name, err)
 		}
 	}
-	return errors.Join(errs...)
+	return failed, nil
 }
 
 // writeHosts writes one file. Of a sandbox without the directory, that is not so far yet or

@@ -192,3 +192,45 @@ func TestHostsReused(t *testing.T) {
 	w.renew(false)
 	web.says([]string{"10.0.0.6 next.front.internal next next.front"}, "thief")
 }
+
+// A directory of names that is damaged is a matter of its own sandbox: others are started, get
+// addresses that were somebody else's, and see the names of all.
+func TestHostsDamaged(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	good, bad := w.showNames(w.at("good", "10.0.0.5")), w.showNames(w.at("bad", "10.0.0.6"))
+	w.at("db", "10.0.0.7")
+	w.renew(false)
+	if err := w.k.correctNames(); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.RemoveAll(bad.dir), os.WriteFile(bad.dir, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	w.gone("db")
+	next := w.at("next", "10.0.0.7")
+	if err := w.k.correctNames(); err != nil {
+		t.Errorf("all starts wait for one directory: %v", err)
+	}
+	good.says([]string{"10.0.0.7 next.front.internal next next.front"}, "db")
+	w.showNames(next).says([]string{"10.0.0.5 good.front.internal good good.front"})
+	if err := w.k.misleads("good"); err != nil {
+		t.Errorf("good is not started: %v", err)
+	}
+	if err := w.k.misleads("bad"); err == nil {
+		t.Error("bad is started with names that are not right")
+	}
+	w.renew(true)
+	if err := w.k.misleads("bad"); err == nil {
+		t.Error("bad is started after another look")
+	}
+	// Repaired, it is found to be in order.
+	if err := errors.Join(os.Remove(bad.dir), os.Mkdir(bad.dir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	w.renew(true)
+	if err := w.k.misleads("bad"); err != nil {
+		t.Error(err)
+	}
+	bad.says([]string{"10.0.0.7 next.front.internal next next.front"}, "db")
+}

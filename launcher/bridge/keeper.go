@@ -82,6 +82,8 @@ type Keeper struct {
 	// owners are the sandboxes that addresses in hosts files may be said to be of; nil if
 	// that is not known.
 	owners map[netip.Addr]string
+	// misnamed says of sandboxes why their hosts files can't be written.
+	misnamed map[string]error
 	// renewed is when all hosts files were written, and how long that took.
 	renewed time.Time
 	took    time.Duration
@@ -118,6 +120,7 @@ func New(store *actual.Store, log *slog.Logger) (*Keeper, error) {
 		answerer: &dns.Server{Upstreams: &dns.Upstreams{}, Learned: table.Learn, Log: log},
 	}
 	k.rules = rounds.Of(func() error { return errors.Join(k.install(), k.correctNames()) })
+	k.misnamed = map[string]error{}
 	return k, errors.Join(k.sweep(), k.sweepNames())
 }
 
@@ -138,6 +141,9 @@ func (k *Keeper) Attach(_ context.Context, rec *actual.Record, ns *netns.Namespa
 		return err
 	}
 	if err := k.rules.Do(); err != nil {
+		return err
+	}
+	if err := k.misleads(rec.Name); err != nil {
 		return err
 	}
 	// No connection of the run before goes on: it would be one with another program.
