@@ -36,6 +36,9 @@ type judged struct {
 	Sandboxes []firewall.Sandbox `json:"sandboxes"`
 	// Closed are links that were closed.
 	Closed []string `json:"closed,omitempty"`
+	// Lost says that there may be connections that no rules have let through: somebody had
+	// removed or changed them.
+	Lost bool `json:"lost,omitempty"`
 }
 
 // knowJudged reads what the program before has written.
@@ -96,7 +99,7 @@ func (k *Keeper) unused(chosen []firewall.Attachment) bool {
 // may begin by them although judge never comes, since the program is killed, or the rules
 // are gone again when it does. What is not on record may only become stricter.
 func (k *Keeper) foresee(rules *firewall.Ruleset) error {
-	next := &judged{Version: version, Sandboxes: slices.Clone(k.judged.Sandboxes), Closed: k.judged.Closed}
+	next := &judged{Version: version, Sandboxes: slices.Clone(k.judged.Sandboxes), Closed: k.judged.Closed, Lost: k.lost()}
 	by := map[string][]*firewall.Sandbox{}
 	for i := range k.judged.Sandboxes {
 		s := &k.judged.Sandboxes[i]
@@ -108,7 +111,7 @@ func (k *Keeper) foresee(rules *firewall.Ruleset) error {
 			next.Sandboxes = append(next.Sandboxes, *s)
 		}
 	}
-	if len(next.Sandboxes) == len(k.judged.Sandboxes) {
+	if len(next.Sandboxes) == len(k.judged.Sandboxes) && next.Lost == k.judged.Lost {
 		return nil
 	}
 	if err := k.writeJudged(next); err != nil && len(forbidden(rules.Sandboxes, k.judged.Sandboxes)) > 0 {
@@ -117,6 +120,9 @@ func (k *Keeper) foresee(rules *firewall.Ruleset) error {
 	k.setJudged(next)
 	return nil
 }
+
+// lost says whether rules were not in force for a time, after which nothing was judged yet.
+func (k *Keeper) lost() bool { return k.judged.Lost || k.table.Losses() != k.losses }
 
 // end judges, and has the next round do it again after an error: no other sandbox waits for
 // connections that can't be ended.
@@ -132,24 +138,39 @@ func (k *Keeper) end(rules *firewall.Ruleset) {
 // sandboxes that are gone. It is part of a round of rules. After an error the next round
 // does it again.
 func (k *Keeper) judge(rules *firewall.Ruleset) error {
-	if slices.Equal(k.judged.Closed, rules.Closed) &&
+	losses, lost := k.table.Losses(), k.lost()
+	if !lost && slices.Equal(k.judged.Closed, rules.Closed) &&
 		(len(k.judged.Sandboxes) == 0 && len(rules.Sandboxes) == 0 || reflect.DeepEqual(k.judged.Sandboxes, rules.Sandboxes)) {
 		return nil
 	}
-	if addrs := forbidden(k.judged.Sandboxes, rules.Sandboxes); len(addrs) > 0 {
-		n, err := flows.Forget(nil, addrs...)
-		if err != nil {
-			return err
-		}
-		if n > 0 {
-			k.log.Info("connections of sandboxes ended: rules became stricter, or a sandbox is gone", "connections", n)
-		}
+	addrs, why := forbidden(k.judged.Sandboxes, rules.Sandboxes), "rules became stricter, or a sandbox is gone"
+	if lost {
+		// Whatever began meanwhile was let through by nobody. Which those are is not known;
+		// what the rules allow begins again with its next packet.
+		addrs, why = forbidden(slices.Concat(k.judged.Sandboxes, rules.Sandboxes), nil), "rules were not in force for a time"
+	}
+	if err := k.forgetFlows(why, addrs...); err != nil {
+		return err
 	}
 	now := &judged{Version: version, Sandboxes: rules.Sandboxes, Closed: rules.Closed}
 	if err := k.writeJudged(now); err != nil {
 		return err
 	}
 	k.setJudged(now)
+	k.losses = losses
+	return nil
+}
+
+// forgetFlows ends connections of addresses.
+func (k *Keeper) forgetFlows(why string, addrs ...netip.Addr) error {
+	if len(addrs) == 0 {
+		return nil
+	}
+	n, err := flows.Forget(nil, addrs...)
+	if err != nil || n == 0 {
+		return err
+	}
+	k.log.Info("connections of sandboxes ended: "+why, "connections", n)
 	return nil
 }
 
@@ -170,8 +191,7 @@ func (k *Keeper) endAll(rec *actual.Record) error {
 			return nil
 		}
 	}
-	_, err := flows.Forget(nil, addrs...)
-	return err
+	return k.forgetFlows("their sandbox is started", addrs...)
 }
 
 // forbidden are the addresses whose connections may not go on.

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -121,6 +123,42 @@ func TestJudge(t *testing.T) {
 			t.Errorf("step %d: connections of %q are left, expected those of db", i, left)
 		case !step.ends && !both(left):
 			t.Errorf("step %d: connections of %q are left, expected all", i, left)
+		}
+	}
+	// Somebody has removed the rules, or added one: what began meanwhile was let through by
+	// nobody. Which sandbox that was is not known.
+	for what, damage := range map[string]func(c *nftables.Conn, table *nftables.Table){
+		"removed": func(c *nftables.Conn, table *nftables.Table) { c.DelTable(table) },
+		"changed": func(c *nftables.Conn, table *nftables.Table) {
+			c.InsertRule(&nftables.Rule{Table: table, Chain: &nftables.Chain{Name: "refused"}, Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}})
+		},
+	} {
+		for _, noticed := range []bool{true, false} {
+			if err := w.ns.Do(func() error {
+				c, err := nftables.New()
+				if err != nil {
+					return err
+				}
+				damage(c, &nftables.Table{Name: Table(w.k.store.Marker()), Family: nftables.TableFamilyINet})
+				return c.Flush()
+			}); err != nil {
+				t.Fatal(err)
+			}
+			open()
+			want := one(networks.Network{})
+			if noticed {
+				w.k.forget()
+			} else {
+				want = one(networks.Network{Egress: tight}) // a change for another reason
+			}
+			if left := install(want); left != "" {
+				t.Errorf("connections of %q are left that began while rules were %s", left, what)
+			}
+			open()
+			if left := install(want); !both(left) {
+				t.Errorf("connections of %q are left after they were judged, expected all", left)
+			}
+			install(one(networks.Network{}))
 		}
 	}
 	// What can't be read may have said anything.

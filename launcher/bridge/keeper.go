@@ -51,6 +51,8 @@ type Keeper struct {
 	judged *judged
 	// unsure says that nobody knows by which rules connections began before this program.
 	unsure bool
+	// losses are those of the table after which connections were ended, of the rounds alone.
+	losses int
 	// unknown are closed links, and since when they are; zero if that was told.
 	unknown map[string]time.Time
 	// inForce is for the round that runs.

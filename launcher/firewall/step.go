@@ -213,11 +213,15 @@ func (t *Table) asLeft() (bool, error) {
 	}
 	t.looks++
 	is, err := look(t.table.Name, kept(t.installed))
-	if errors.Is(err, os.ErrNotExist) { // the table is gone
+	switch {
+	case errors.Is(err, os.ErrNotExist): // the table is gone
+		t.losses++
 		return false, nil
-	}
-	if err != nil || is.sum != t.print.sum {
+	case err != nil, is.generation == 0: // it was changed all the time
 		return false, err
+	case is.sum != t.print.sum:
+		t.losses++
+		return false, nil
 	}
 	t.print.generation = is.generation
 	return true, nil

@@ -42,6 +42,8 @@ type Table struct {
 	print     fingerprint
 	// looks is how often all of the table was read.
 	looks int
+	// losses counts how often the table was found not to be what was installed.
+	losses int
 }
 
 // layout is the name of a chain that says how the table is made. A table without it is of
@@ -126,6 +128,15 @@ func (t *Table) Install(ctx context.Context, r *Ruleset) error {
 	return nil
 }
 
+// Losses says how often the table was found to be gone, or not to be what was installed: for
+// a time that nobody knows, connections began that no rule has let through. The first Install
+// of a table that is not there is one.
+func (t *Table) Losses() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.losses
+}
+
 // kept are the sets of a program whose elements change between installs.
 func kept(p *program) map[string]bool {
 	out := map[string]bool{}
@@ -141,6 +152,9 @@ func (t *Table) replace(p *program) error {
 	there, err := t.look()
 	if err != nil {
 		return err
+	}
+	if !there.table {
+		t.losses++
 	}
 	first := t.transaction(p, there)
 	if first == nil || !there.table {

@@ -105,12 +105,16 @@ func TestWatch(t *testing.T) {
 		},
 		"a table of another version": func(c *nftables.Conn) { c.DelChain(&nftables.Chain{Table: table, Name: layout}) },
 	} {
+		before := w.table.Losses()
 		w.nft(damage)
 		w.intact(false)
 		told(true)
 		w.rules.Sandboxes[0].Attachments[0].Network = next()
 		w.install()
 		w.intact(true)
+		if n := w.table.Losses(); n == before {
+			t.Errorf("%d losses, as before", n)
+		}
 		answers(t, w.outside, "tcp", at(lanHost4, 8080), "web")
 		answers(t, web.testNS, "tcp", at(lanOutside4, 80), "")
 		if t.Failed() {
