@@ -134,6 +134,9 @@ func TestJudge(t *testing.T) {
 		},
 	} {
 		for _, noticed := range []bool{true, false} {
+			// A program that has installed all rules knows what the table looks like.
+			restarted()
+			install(one(networks.Network{}))
 			if err := w.ns.Do(func() error {
 				c, err := nftables.New()
 				if err != nil {
