@@ -31,6 +31,7 @@ func TestNetworkDefaults(t *testing.T) {
 		"{ingress: {default: deny}}":                 networks.Bridge,
 		"{dns: {servers: [9.9.9.9]}}":                networks.Bridge,
 		"{extraHosts: [{ip: 10.0.0.5, names: [a]}]}": networks.Bridge,
+		"{maxConnections: 100}":                      networks.Bridge,
 		"{mode: bridge}":                             networks.Bridge,
 		"{mode: none, ports: [{containerPort: 80}]}": networks.None,
 	} {
@@ -102,6 +103,9 @@ func TestNetworkProblems(t *testing.T) {
 		"{ports: [{range: 1-10, hostPort: 8075}, {containerPort: 81, hostPort: 8080}]}":                          "ports[1].hostPort: 8080/TCP is published by spec.network.ports[0] too, as 8075-8084/TCP",
 		"{mode: none, ports: [{containerPort: 80, hostPort: 8080}]}":                                             "ports[0].hostPort: is for network.mode bridge and cni only, which is none",
 		"{mode: host, join: [a]}":                                                                                "spec.network.join: is for network.mode bridge only, which is host",
+		"{maxConnections: 15}":                                                                                   "f.yaml:7:13: spec.network.maxConnections: expected a number from 16 to 1000000, got 15",
+		"{maxConnections: -1}":                                                                                   "spec.network.maxConnections: expected a number from 16 to 1000000, got -1",
+		"{mode: none, maxConnections: 100}":                                                                      "spec.network.maxConnections: is for network.mode bridge only, which is none",
 		"{mode: bridge, netns: a}":                                                                               "spec.network.netns: is for network.mode netns only, which is bridge",
 		"{mode: cni}":                                                                                            `spec.network.cni: expected the name of a network of CNI, as a file of /etc/cni/net.d has it (letters, digits, _ . and -), got ""`,
 		"{mode: cni, cni: a/b}":                                                                                  `spec.network.cni: expected the name of a network of CNI`,

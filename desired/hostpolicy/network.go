@@ -6,7 +6,10 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/networks"
@@ -24,6 +27,21 @@ func (n *NetworkPolicy) fill() {
 	if n.Pool == nil {
 		n.Pool = networks.DefaultPool
 	}
+	n.MaxConnections = cmp.Or(n.MaxConnections, hostConnections()/4)
+}
+
+// hostConnections is how many connections the kernel keeps for all of the host, or for a
+// small one where it does not say.
+func hostConnections() int {
+	b, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_max")
+	if err != nil {
+		return 1 << 16
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return 1 << 16
+	}
+	return min(max(n, 4*networks.MinConnections), 4*networks.MostConnections)
 }
 
 // Pools are the prefixes that subnets are chosen from.
@@ -48,6 +66,9 @@ func (v *validator) network(n *NetworkPolicy) {
 		}
 	}
 	v.cni(&n.CNI)
+	if m := n.MaxConnections; m != 0 && (m < networks.MinConnections || m > networks.MostConnections) {
+		v.Add("network.maxConnections", "expected a number from %d to %d, got %d", networks.MinConnections, networks.MostConnections, m)
+	}
 	if n.Ports.Min < 0 || n.Ports.Min > 65535 { // 0 is the default
 		v.Add("network.ports.min", "expected a port from 1 to 65535, got %d", n.Ports.Min)
 	}
@@ -97,6 +118,9 @@ func (v *check) network(n *networks.Network) {
 	case networks.Bridge:
 		v.bridge("spec.network.mode")
 		v.reach(n)
+		if most := v.p.Network.MaxConnections; n.MaxConnections > most {
+			v.Add("spec.network.maxConnections", "%s allows at most %d, got %d; use less, or have the administrator set network.maxConnections", v.p.where(), most, n.MaxConnections)
+		}
 		for i := range n.Ports {
 			v.published(fmt.Sprintf("spec.network.ports[%d]", i), &n.Ports[i])
 		}

@@ -190,6 +190,9 @@ type NetworkPolicy struct {
 	// Prefixes of private addresses that networks without a `subnet` get theirs from: a /20
 	// of an IPv4 one, or a /24 if it is smaller than a /16; a /64 of an IPv6 one.
 	Pool []string `json:"pool,omitempty"`
+	// The most that `network.maxConnections` of a manifest may be, and what a sandbox has
+	// without it where that is less. Default: a quarter of the connections that the kernel keeps for all of the host.
+	MaxConnections int `json:"maxConnections,omitempty"`
 }
 
 // PortsPolicy says which ports of the host may lead to sandboxes.

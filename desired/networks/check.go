@@ -54,6 +54,9 @@ func (n *Network) Check(at string, add Add) {
 	c.bandwidth(at+".bandwidth", n.Bandwidth)
 	c.dns(at+".dns", n.DNS)
 	c.extraHosts(at+".extraHosts", n.ExtraHosts)
+	if m := n.MaxConnections; m != 0 && (m < MinConnections || m > MostConnections) {
+		add(at+".maxConnections", "expected a number from %d to %d, got %d", MinConnections, MostConnections, m)
+	}
 }
 
 // cniName is what CNI lets networks be called.
@@ -65,6 +68,13 @@ func CheckCNIName(at, name string, add Add) {
 		add(at, "expected the name of a network of CNI, as a file of /etc/cni/net.d has it (letters, digits, _ . and -), got %q", yamldoc.Clip(name))
 	}
 }
+
+// Bounds of Network.MaxConnections, whatever the host policy says: each takes memory of the
+// kernel.
+const (
+	MinConnections  = 16
+	MostConnections = 1_000_000
+)
 
 type check struct{ add Add }
 

@@ -52,6 +52,10 @@ type Network struct {
 	DNS *DNS `json:"dns,omitempty"`
 	// Addresses with names that the sandbox alone finds them by. A change restarts nothing.
 	ExtraHosts []ExtraHost `json:"extraHosts,omitempty"`
+	// With `mode: bridge`: how many connections the host's kernel may keep for the sandbox at a
+	// time, 16 or more and at most `network.maxConnections` of the host policy; more are refused.
+	// A change restarts nothing. Default: a sixteenth of those that the kernel keeps for all of the host.
+	MaxConnections int `json:"maxConnections,omitempty"`
 }
 
 // bridged are the fields that only mode bridge has, if they are given.
@@ -68,6 +72,7 @@ func (n *Network) bridged() (fields []string) {
 		{"bandwidth", n.Bandwidth != nil},
 		{"dns", n.DNS != nil},
 		{"extraHosts", len(n.ExtraHosts) > 0},
+		{"maxConnections", n.MaxConnections != 0},
 	} {
 		if f.given {
 			fields = append(fields, f.name)

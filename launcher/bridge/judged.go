@@ -161,7 +161,7 @@ func (k *Keeper) judge(rules *firewall.Ruleset) error {
 	return nil
 }
 
-// forgetFlows ends connections of addresses.
+// forgetFlows ends connections of addresses, and has them count for nobody any more.
 func (k *Keeper) forgetFlows(why string, addrs ...netip.Addr) error {
 	if len(addrs) == 0 {
 		return nil
@@ -171,7 +171,16 @@ func (k *Keeper) forgetFlows(why string, addrs ...netip.Addr) error {
 		return err
 	}
 	k.log.Info("connections of sandboxes ended: "+why, "connections", n)
+	k.recount(false)
 	return nil
+}
+
+// recount has connections that are gone count for nobody. Those that still do after an error
+// are looked for again; no start waits for it.
+func (k *Keeper) recount(crowded bool) {
+	if err := k.table.Recount(crowded, flows.IDs); err != nil {
+		k.log.Debug("connections of sandboxes not counted again", "err", err)
+	}
 }
 
 // endAll ends all connections of a sandbox. Those of addresses that were unused are none that

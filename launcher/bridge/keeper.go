@@ -24,6 +24,7 @@ import (
 	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/launcher/dns"
 	"sandboxctl.dev/launcher/firewall"
+	"sandboxctl.dev/launcher/flows"
 	"sandboxctl.dev/launcher/inforce"
 	"sandboxctl.dev/launcher/links"
 	"sandboxctl.dev/launcher/loopback6"
@@ -75,6 +76,8 @@ type Keeper struct {
 	fresh map[string]bool
 	// wanted are the networks of the manifests of now.
 	wanted map[string]*networks.Network
+	// connections is the most that the host policy allows a sandbox, 0 if nobody has said.
+	connections int
 	// installed is what the table has; nil if that is not known.
 	installed *firewall.Ruleset
 	// said are the networks that the answerer knows names by.
@@ -190,6 +193,13 @@ func (k *Keeper) Want(wanted map[string]*networks.Network, recorded map[string]b
 	}
 }
 
+// Bound says how many connections the host policy allows a sandbox.
+func (k *Keeper) Bound(connections int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.connections = connections
+}
+
 // wake has Run look again.
 func (k *Keeper) wake() {
 	select {
@@ -222,11 +232,12 @@ func (k *Keeper) install() error {
 	k.knowJudged(records)
 	held := k.held()
 	k.mu.Lock()
-	wanted := k.wanted // replaced, never changed
+	wanted, most := k.wanted, k.connections // replaced, never changed
 	k.mu.Unlock()
 	// On record before it is in force, or the next daemon could bring back what was taken away.
 	inForce, unrecorded := k.inForce.Of(records, wanted)
 	rules, refused := ruleset(records, inForce, held)
+	bound(rules, flows.Look(), most)
 	if rules.Closed, err = k.closed(rules); err != nil {
 		return err
 	}
@@ -376,6 +387,7 @@ func (k *Keeper) round(look bool) (used bool, err error) {
 	}
 	if look {
 		k.restore()
+		k.recount(true)
 	}
 	k.reshape(look)
 	return true, err

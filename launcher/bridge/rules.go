@@ -14,6 +14,7 @@ import (
 	"sandboxctl.dev/desired/ownfield"
 	"sandboxctl.dev/launcher/addresses"
 	"sandboxctl.dev/launcher/firewall"
+	"sandboxctl.dev/launcher/flows"
 	"sandboxctl.dev/launcher/inforce"
 	"sandboxctl.dev/launcher/links"
 )
@@ -42,7 +43,7 @@ func ruleset(records []*actual.Record, wanted map[string]*networks.Network, held
 	for _, r := range running {
 		s := firewall.Sandbox{Name: r.Name, Attachments: attachments(r)}
 		if n := networkOf(r, wanted); n != nil {
-			s.Egress, s.Ingress = reach(n.Egress), reach(n.Ingress)
+			s.Egress, s.Ingress, s.Connections = reach(n.Egress), reach(n.Ingress), n.MaxConnections
 			ports := n.Published()
 			for i := range ports {
 				p := &ports[i]
@@ -68,6 +69,24 @@ func ruleset(records []*actual.Record, wanted map[string]*networks.Network, held
 		out.Sandboxes = append(out.Sandboxes, s)
 	}
 	return out, refused
+}
+
+// bound gives the sandboxes whose manifests say nothing their share of the connections that
+// the kernel keeps for all of the host; most is what the host policy allows, 0 if that is
+// not known.
+func bound(rules *firewall.Ruleset, kernel flows.Settings, most int) {
+	if len(rules.Sandboxes) == 0 {
+		return
+	}
+	rules.Kept = firewall.Kept{Datagrams: kernel.Datagrams, TCP: kernel.TCP, Other: kernel.Other, Established: kernel.Established}
+	each := kernel.Each()
+	if most > 0 {
+		each = min(each, most)
+	}
+	for i := range rules.Sandboxes {
+		s := &rules.Sandboxes[i]
+		s.Connections = cmp.Or(s.Connections, each)
+	}
 }
 
 // reachable says whether the record has an address of the family.

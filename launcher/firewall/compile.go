@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/desired/networks/public"
 )
@@ -149,6 +150,7 @@ func compile(r *Ruleset) (*program, error) {
 		s := &sandboxes[i]
 		p.attach(s)
 		p.count(s)
+		p.connections(s, r.Kept.filled())
 		p.reach(s, addresses)
 		if err := p.publish(s, publishers); err != nil {
 			return nil, err
@@ -163,6 +165,10 @@ func (p *program) declareSets() {
 	for _, number := range transports {
 		p.add(setPorted, []byte{number})
 	}
+	p.declare(setBrief, nftables.TypeInetProto)
+	for _, number := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6} {
+		p.add(setBrief, []byte{number})
+	}
 	for _, f := range families {
 		p.declare(setSources+f.name, concat(nftables.TypeIFName, f.typeOf()))
 		p.declare(setGateways+f.name, concat(nftables.TypeIFName, f.typeOf()))
@@ -173,7 +179,7 @@ func (p *program) declareSets() {
 		notPublic.Interval = true
 		notPublic.elements = intervals(map[*family][]netip.Prefix{four: public.Not4, six: public.Not6}[f])
 	}
-	for _, name := range []string{mapSent, mapReceived, mapDenied, mapBarred, mapOpened, mapEntered, mapTopology, mapEgress, mapIngress, mapHost} {
+	for _, name := range []string{mapSent, mapReceived, mapDenied, mapBarred, mapOpened, mapEntered, mapTopology, mapEgress, mapIngress, mapHost, mapConnections} {
 		p.declare(name, nftables.TypeIFName, nftables.TypeVerdict)
 	}
 }

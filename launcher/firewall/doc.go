@@ -17,8 +17,9 @@
 //	published    the address of the host becomes the one of the sandbox that publishes the port
 //	input        for the host itself: DNS and echo, and what rules name
 //	forward      from: the topology of networks, then egress; to: published ports, then ingress
+//	connections  how many the kernel keeps for one sandbox, of those that are let through
 //	masquerade   what leaves to other interfaces has the address of the host
 //
 // Rules are found by maps from the host end of a link to a chain. A sandbox without rules of
-// its own has four chains of one rule, for its counters.
+// its own has four chains of one rule, for its counters, and one that bounds its connections.
 package firewall

@@ -52,8 +52,9 @@ func in(set string) expr.Any {
 	return &expr.Lookup{SourceRegister: first, SetName: set}
 }
 
-func notIn(set string) expr.Any {
-	return &expr.Lookup{SourceRegister: first, SetName: set, Invert: true}
+// noLink matches interfaces that are no link of a sandbox.
+func noLink() expr.Any {
+	return &expr.Lookup{SourceRegister: first, SetName: setLinks, Invert: true}
 }
 
 // chainOf goes on with the chain that a map has.

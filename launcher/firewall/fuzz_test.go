@@ -74,6 +74,7 @@ func drawSandbox(t *rapid.T, i int) Sandbox {
 		}
 		s.Ports = append(s.Ports, p)
 	}
+	s.Connections = rapid.SampledFrom([]int{0, 1, 1 << 20}).Draw(t, "connections")
 	s.Egress = drawReach(t, true)
 	s.Ingress = drawReach(t, false)
 	return s

@@ -77,7 +77,7 @@ func (p *program) count(s *Sandbox) {
 	p.countKind(s, IngressRefused, s.Ingress.Log)
 	if s.Egress.LogAllowed && p.group != 0 {
 		p.countKind(s, EgressAllowed, true)
-		p.chain("admitted_"+s.Name, nil, all(jump(kindWords[EgressAllowed].counter+"_"+s.Name)), all(accept()))
+		p.chain("admitted_"+s.Name, nil, all(jump(kindWords[EgressAllowed].counter+"_"+s.Name)), all(continues("accepted")))
 	}
 	if s.Ingress.LogAllowed && p.group != 0 {
 		p.countKind(s, IngressAllowed, true)
@@ -89,7 +89,7 @@ func (p *program) admitted(s *Sandbox) []expr.Any {
 	if s.Egress.LogAllowed && p.group != 0 {
 		return continues("admitted_" + s.Name)
 	}
-	return accept()
+	return continues("accepted")
 }
 
 // counter makes a counter with a chain of its name, which the rules end.

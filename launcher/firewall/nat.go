@@ -73,7 +73,7 @@ func (p *program) masquerade() {
 	for _, f := range families {
 		rules = append(rules,
 			all(f.is(), one(outLink(), f.load(f.source, afterLink), in(setSources+f.name)), masquerade),
-			all(one(outLink(), notIn(setLinks)), f.is(), one(f.load(f.source, first), in(setAddresses+f.name)), masquerade))
+			all(one(outLink(), noLink()), f.is(), one(f.load(f.source, first), in(setAddresses+f.name)), masquerade))
 	}
 	p.chain("masquerade", &base{nftables.ChainTypeNAT, nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource}, rules...)
 }

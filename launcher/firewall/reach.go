@@ -38,7 +38,7 @@ func (p *program) filter() {
 		return &base{nftables.ChainTypeFilter, hook, *nftables.ChainPriorityFilter}
 	}
 	from, to := one(inLink(), in(setLinks)), one(outLink(), in(setLinks))
-	p.chain("forward", filter(nftables.ChainHookForward), all(from, jump("from")), all(to, jump("to")))
+	p.chain("forward", filter(nftables.ChainHookForward), append([]rule{all(from, jump("from")), all(to, jump("to"))}, perSandbox()...)...)
 	p.chain("from", nil, append(known(returns),
 		all(state(stateInvalid), continues("forged")),
 		all(one(inLink(), chainOf(mapTopology))),
@@ -47,17 +47,20 @@ func (p *program) filter() {
 	p.chain("to", nil, append(known(returns),
 		// A neighbor of the host that sends to the address of a sandbox, which it knows a
 		// way to by the host, gets nowhere: what is to be reached is published.
-		all(one(inLink(), notIn(setLinks)), translated(false), continues("unpublished")),
+		all(one(inLink(), noLink()), translated(false), continues("unpublished")),
 		all(one(outLink(), chainOf(mapIngress))),
 		all(one(outLink(), chainOf(mapEntered))))...)
 	p.chain("unpublished", nil, all(one(outLink(), chainOf(mapBarred))), all(drop()))
 
-	host := known(accept)
+	// What is accepted is a connection that the kernel keeps, too.
+	accepted := func() []expr.Any { return continues("accepted") }
+	p.chain("accepted", nil, all(begun(), one(inLink(), chainOf(mapConnections))), all(accept()))
+	host := known(accepted)
 	host = append(host, all(state(stateInvalid), continues("forged")))
 	for _, f := range families {
 		gateway := all(f.is(), one(inLink(), f.load(f.destination, afterLink), in(setGateways+f.name)))
-		host = append(host, all(gateway, toPort(portDNS), accept()),
-			all(gateway, f.icmpType(map[*family]byte{four: echoRequest4, six: echoRequest6}[f]), accept()))
+		host = append(host, all(gateway, toPort(portDNS), accepted()),
+			all(gateway, f.icmpType(map[*family]byte{four: echoRequest4, six: echoRequest6}[f]), accepted()))
 	}
 	host = append(host,
 		all(six.is(), six.icmpType(neighborSolicit), accept()), all(six.is(), six.icmpType(neighborTell), accept()),
@@ -65,6 +68,7 @@ func (p *program) filter() {
 	p.chain("input", filter(nftables.ChainHookInput), all(from, continues("to_host")))
 	p.chain("to_host", nil, host...)
 
+	p.chain("rejected", nil, reject...)
 	p.chain("refused", nil, append([]rule{all(one(inLink(), chainOf(mapDenied)))}, reject...)...)
 	p.chain("refused_in", nil, append([]rule{all(one(outLink(), chainOf(mapBarred)))}, reject...)...)
 }

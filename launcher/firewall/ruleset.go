@@ -69,6 +69,8 @@ type Sandbox struct {
 	Attachments     []Attachment
 	Ports           []Port
 	Egress, Ingress Reach
+	// Connections is how many the kernel may keep for it at a time; 0 is no bound.
+	Connections int
 }
 
 // Ruleset is all that the table is made of.
@@ -78,6 +80,8 @@ type Ruleset struct {
 	Closed []string
 	// LogGroup is the group of nflog that packets are logged to; 0 is none: nothing is logged.
 	LogGroup uint16
+	// Kept are how long the kernel keeps connections; zero are its defaults.
+	Kept Kept
 }
 
 // label is a name as all sandboxes and networks have.
@@ -151,6 +155,9 @@ func (s *Sandbox) checkRules() error {
 		case p.HostIP.Is4In6() || p.HostIP.Zone() != "":
 			return fmt.Errorf("firewall: sandbox %s: port %d is published on %s: expected an address without a zone, and IPv4 as such", s.Name, p.HostPort, p.HostIP)
 		}
+	}
+	if s.Connections < 0 {
+		return fmt.Errorf("firewall: sandbox %s: %d connections: expected a number of at least 1", s.Name, s.Connections)
 	}
 	for direction, reach := range map[string]*Reach{"egress": &s.Egress, "ingress": &s.Ingress} {
 		switch reach.Default {

@@ -30,7 +30,7 @@ func shortHash(text string) string {
 func (p *program) sources() {
 	link := one(inLink())
 	rules := []rule{
-		all(link, one(notIn(setLinks)), accept()),
+		all(link, one(noLink()), accept()),
 		// Options of IPv4 can name a way that a packet is to take.
 		all(four.is(), one(&expr.Payload{DestRegister: first, Base: expr.PayloadBaseNetworkHeader, Len: 1}, masked([]byte{0x0f}),
 			&expr.Cmp{Op: expr.CmpOpNeq, Register: first, Data: []byte{5}}), continues("forged")),

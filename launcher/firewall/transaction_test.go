@@ -267,6 +267,7 @@ func TestRefused(t *testing.T) {
 		"a rule is about 0 things":            {sandbox(egress(Rule{Port: 1}))},
 		"a rule is about 2 things":            {sandbox(egress(Rule{Name: "a.b", Sandbox: "two"}))},
 		"10.1.2.3/8 is no prefix":             {sandbox(egress(Rule{Prefix: netip.MustParsePrefix("10.1.2.3/8")}))},
+		"-1 connections":                      {sandbox(func(s *Sandbox) { s.Connections = -1 })},
 		"all of the host":                     {sandbox(egress(Rule{Host: true}))},
 		"ingress: a rule is about a DNS name": {sandbox(ingress(Rule{Name: "a.b"}))},
 	} {

@@ -216,7 +216,7 @@ func newDaemon(h *world.Host, version string, f *flags, store *actual.Store, opt
 		Lacks: d.lacks,
 		OnPass: func(in reconcile.Input, _ reconcile.Plan) {
 			d.inputs.Want(ofHost(in.Files))
-			d.networks.Want(networksOf(&in))
+			d.tellNetworks(&in)
 			d.remember(in.Removals, in.Desired.Policy)
 			d.announceWatch()
 			d.announceDisk(in.Actual)
@@ -265,6 +265,14 @@ func ofHost(found map[string]needs.File) map[string]inputs.File {
 		out[p] = inputs.File(f)
 	}
 	return out
+}
+
+// tellNetworks says what manifests want of networks, and what the host policy allows.
+func (d *daemon) tellNetworks(in *reconcile.Input) {
+	if p, ok := in.Desired.Policy.(*hostpolicy.Policy); ok {
+		d.networks.Bound(p.Network.MaxConnections)
+	}
+	d.networks.Want(networksOf(in))
 }
 
 // networksOf is what manifests say of networks, by sandbox, and which sandboxes have

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package firewall
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/launcher/flows"
+)
+
+// connectionsOf counts the connections of addresses that the kernel of the host knows.
+func (w *world) connectionsOf(addrs ...netip.Addr) (n int) {
+	w.t.Helper()
+	w.host.must(w.t, func() error {
+		for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
+			all, err := netlink.ConntrackTableList(netlink.ConntrackTable, family)
+			if err != nil {
+				return err
+			}
+			for _, f := range all {
+				for _, ip := range []net.IP{f.Forward.SrcIP, f.Reverse.SrcIP} {
+					if a, ok := netip.AddrFromSlice(ip); ok && slices.Contains(addrs, a.Unmap()) {
+						n++
+						break
+					}
+				}
+			}
+		}
+		return nil
+	})
+	return n
+}
+
+// datagrams sends one from each of n ports, and says how many are answered.
+func (w *world) datagrams(from *testNS, to string, n int) (answered int) {
+	w.t.Helper()
+	var all []net.Conn
+	defer func() {
+		for _, c := range all {
+			c.Close()
+		}
+	}()
+	for range n {
+		c, err := dialFrom(from, "udp", to)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		all = append(all, c)
+		if _, err := c.Write([]byte("?")); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	until := time.Now().Add(patience)
+	for _, c := range all {
+		_ = c.SetReadDeadline(until)
+		if _, err := c.Read(make([]byte, 100)); err == nil {
+			answered++
+		}
+	}
+	return answered
+}
+
+// syn is the first packet of a connection of TCP.
+func syn(from, to netip.Addr, port uint16) []byte {
+	body := slices.Concat(be16(int(port)), be16(81), []byte{0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0})
+	sum := checksum(from.AsSlice(), to.AsSlice(), be16(unix.IPPROTO_TCP), be16(len(body)), body)
+	copy(body[16:], be16(int(sum)))
+	head := slices.Concat([]byte{0x45, 0}, be16(20+len(body)), be16(1), be16(0), []byte{64, unix.IPPROTO_TCP, 0, 0}, from.AsSlice(), to.AsSlice())
+	binary.BigEndian.PutUint16(head[10:], checksum(head))
+	return append(head, body...)
+}
+
+// drops has a namespace say nothing to TCP.
+func drops(t testing.TB, n *testNS) {
+	t.Helper()
+	n.must(t, func() error {
+		c, err := connection()
+		if err != nil {
+			return err
+		}
+		table := c.AddTable(&nftables.Table{Name: "silent", Family: nftables.TableFamilyINet})
+		chain := c.AddChain(&nftables.Chain{Name: "in", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter})
+		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: all(protocol(unix.IPPROTO_TCP), drop())})
+		return c.Flush()
+	})
+}
+
+// However a sandbox begins connections, the kernel keeps no more of them than it may have;
+// others have theirs. What is refused is counted.
+func TestConnections(t *testing.T) {
+	t.Parallel()
+	const most = 20
+	w := newWorld(t)
+	bounded := func(s *Sandbox) { s.Connections = most }
+	evil, web := w.sandbox("evil", "front", bounded), w.sandbox("web", "front", bounded)
+	w.edit("evil", func(s *Sandbox) { s.Ports = []Port{{Protocol: "udp", HostPort: 8000, To: 80, Count: 1}} })
+	serve(t, evil.testNS, "evil", at("", 80))
+	serve(t, web.testNS, "web", at("", 80))
+	serve(t, w.outside, "outside", at("", 80))
+	serve(t, w.host, "host", at("", 53))
+	w.install()
+	again := func() {
+		t.Helper()
+		if _, err := flows.Forget(w.host, evil.four, evil.six, web.four, web.six); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.table.Recount(false, flows.IDs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bound := func(what string, g *guest) {
+		t.Helper()
+		if n := w.connectionsOf(g.four, g.six); n == 0 || n > most {
+			t.Errorf("%s: the kernel keeps %d connections, expected at most %d", what, n, most)
+		}
+	}
+	outside := netip.MustParseAddr("1.1.1.1")
+	for what, begin := range map[string]func() int{
+		"datagrams":     func() int { return w.datagrams(evil.testNS, "1.1.1.1:80", 3*most) },
+		"over IPv6":     func() int { return w.datagrams(evil.testNS, "[2606::1]:80", 3*most) },
+		"to names":      func() int { return w.datagrams(evil.testNS, at(gateway4, 53), 3*most) },
+		"from outside":  func() int { return w.datagrams(w.outside, at(lanHost4, 8000), 3*most) },
+		"to a sibling":  func() int { return w.datagrams(evil.testNS, at(web.four, 80), 3*most) },
+		"its own ports": func() int { return w.datagrams(evil.testNS, at(lanHost4, 8000), 3*most) },
+	} {
+		if n := begin(); n != most {
+			t.Errorf("%s: %d of %d answered, expected %d", what, n, 3*most, most)
+		}
+		bound(what, evil)
+		// The one that they lead to has all of its own.
+		if n := w.datagrams(web.testNS, "1.1.1.2:80", most); n != most {
+			t.Errorf("%s: %d of a sibling answered, expected %d", what, n, most)
+		}
+		again()
+	}
+	if all, err := w.table.Counters(); err != nil || all["evil"].DeniedPackets+all["evil"].BarredPackets < 6*2*most || all["evil"].BarredPackets < 2*most {
+		t.Errorf("%+v, expected at least %d denied: %v", all["evil"], 6*2*most, err)
+	}
+
+	// Half-open ones.
+	drops(t, w.outside)
+	var packets [][]byte
+	for i := range uint16(3 * most) {
+		packets = append(packets, syn(evil.four, outside, 1000+i))
+	}
+	evil.send(t, packets...)
+	if n := w.datagrams(evil.testNS, "1.1.1.1:80", 5); n != 0 {
+		t.Errorf("%d datagrams answered beside as many half-open connections as there may be", n)
+	}
+	bound("half-open", evil)
+	// They count also when rules are installed again; another bound counts anew, by packets.
+	w.install()
+	w.intact(true)
+	if n := w.datagrams(evil.testNS, "1.1.1.1:80", 5); n != 0 {
+		t.Errorf("%d datagrams answered after an install", n)
+	}
+	if err := w.table.Recount(true, flows.IDs); err != nil {
+		t.Fatal(err)
+	}
+	if n := w.datagrams(evil.testNS, "1.1.1.1:80", 5); n != 0 {
+		t.Errorf("%d datagrams answered after connections were counted", n)
+	}
+	w.edit("evil", func(s *Sandbox) { s.Connections = 2 * most })
+	w.install()
+	if n := w.datagrams(evil.testNS, "1.1.1.1:80", 3*most); n != 2*most {
+		t.Errorf("%d datagrams answered with a larger bound, expected %d", n, 2*most)
+	}
+}
+
+// Connections that are there go on when no new one may begin, and their ends make room.
+func TestConnectionsEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	web := w.sandbox("web", "front", func(s *Sandbox) { s.Connections = 2 })
+	serve(t, w.outside, "outside", at("", 80))
+	// Elements that are not renewed end soon.
+	w.rules.Kept = Kept{Datagrams: time.Second, TCP: time.Second}
+	w.install()
+	w.host.must(t, func() error { return sysctl(map[string]string{"netfilter/nf_conntrack_tcp_timeout_close": "1"}) })
+	var open []net.Conn
+	for range 2 {
+		c, err := dialFrom(web.testNS, "tcp", "1.1.1.1:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		open = append(open, c)
+	}
+	// They are established, and kept as such.
+	time.Sleep(3 * time.Second)
+	answers(t, web.testNS, "tcp", "1.1.1.1:80", "")
+	for _, c := range open {
+		if got, err := say(c); err != nil || got != "outside "+lanHost4 {
+			t.Errorf("%q %v", got, err)
+		}
+	}
+	// A reset ends one, which the kernel keeps for a second here.
+	_ = open[0].(*net.TCPConn).SetLinger(0)
+	open[0].Close()
+	for until := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		if got, err := ask(web.testNS, "tcp", "1.1.1.1:80"); err == nil {
+			t.Log(got)
+			break
+		}
+		if time.Now().After(until) {
+			t.Fatal("no room after the end of a connection")
+		}
+	}
+}
