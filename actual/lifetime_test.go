@@ -85,6 +85,26 @@ func TestEndedByTime(t *testing.T) {
 	}
 }
 
+// When the application ended is the word of its sentry: it does not decide when the record of a
+// finished sandbox is given up.
+func TestFinishedAt(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	r := NextAttempt(nil, Intent{Name: "web", UID: "u", SpecHash: "v1:0"}, now)
+	r.Started(onWall(now))
+	end := &Ending{Reason: ReasonDeadlineExceeded, Containers: []ContainerEnding{{Name: AppName, Completed: true}}}
+	seen := now.Add(time.Minute)
+	for name, c := range map[string]struct{ at, want time.Time }{
+		"late": {seen.Add(-time.Second), seen.Add(-time.Second)}, "none": {time.Time{}, seen}, "before its start": {now.Add(-time.Hour), seen}, "ahead": {seen.Add(time.Hour), seen},
+	} {
+		r := r.Clone()
+		r.Ended(end, Outcome{Exit: &Exit{Known: true, At: c.at}}, onWall(seen))
+		if f := r.App().Finished; !f.Wall.Equal(c.want) {
+			t.Errorf("%s: finished at %s, expected %s", name, f.Wall, c.want)
+		}
+	}
+}
+
 // A record has what is needed to count on after a crash, and one that is retired nothing that
 // belongs to others by now.
 func TestLifetimeOnRecord(t *testing.T) {

@@ -198,7 +198,12 @@ func (c *Container) ended(end *Ending, of ContainerEnding, seen Outcome, now mom
 	c.Failures, c.CleanExits, c.Completed = of.Failures, of.CleanExits, of.Completed
 	c.LastExit = end.exit(of.Exit, seen, now.Wall)
 	if c.Completed {
-		c.Finished = new(now.Minus(max(0, now.Wall.Sub(c.LastExit.At)))) // which may have been seen late
+		// The end may have been seen late. When it was may be the word of a sentry.
+		late := now.Wall.Sub(c.LastExit.At)
+		if late < 0 || c.LastExit.At.Before(c.StartedAt) {
+			late = 0
+		}
+		c.Finished = new(now.Minus(late))
 	}
 }
 

@@ -144,7 +144,7 @@ func manifest(name string, variant uint32) string {
 	if variant>>11%8 == 1 {
 		rest += fmt.Sprintf("  activeDeadline: %s\n", activeDeadline)
 	}
-	if variant>>14%4 == 1 {
+	if variant>>14%2 == 1 {
 		rest += "  ttlAfterFinished: 5s\n"
 	}
 	fmt.Fprintf(&b, "  command: [/bin/%s]\n  backoff: {initial: 1s, max: 4s, resetAfter: 10s%s}\n%s", command, limit, rest)
@@ -376,7 +376,10 @@ func (h *host) otherClock(d time.Duration) {
 			continue
 		}
 		r := rec.Clone()
-		r.CreatedAt, r.App().StartedAt = r.CreatedAt.Add(d), r.App().StartedAt.Add(d)
+		r.CreatedAt = r.CreatedAt.Add(d)
+		if !r.App().StartedAt.IsZero() { // or it would seem to have been started
+			r.App().StartedAt = r.App().StartedAt.Add(d)
+		}
 		if x := r.App().LastExit; x != nil {
 			y := *x
 			y.At = y.At.Add(d)
