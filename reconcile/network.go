@@ -46,47 +46,51 @@ func (c *computation) needsNetwork(a *Action) bool {
 // contends delays a start until its networks are declared, and its ports and addresses
 // are free. What runs is not stopped before for a start that can't come.
 func (c *computation) contends(a *Action) bool {
-	if e := c.starts(a); e != nil && (e.Sandbox.Spec.Network.Mode == networks.Bridge || e.Sandbox.Spec.Network.Wants()) {
-		if reason, why := contention.Of(e, contenders(c.in, c.plan.Actions)); reason != "" {
-			a.Reason = reason
-			c.delay(*a, time.Time{}, why)
-			return true
-		}
+	e := c.starts(a)
+	if e == nil {
+		return false
 	}
-	return false
+	reason, why := contention.Documents(e, c.in.Desired, false)
+	if reason == "" && e.Sandbox.Spec.Network.Wants() {
+		if c.holders == nil {
+			c.holders = holders(c.in, c.plan.Actions)
+		}
+		reason, why = c.holders.Of(e)
+	}
+	if reason == "" {
+		return false
+	}
+	a.Reason = reason
+	c.delay(*a, time.Time{}, why)
+	return true
 }
 
-// contenders are the others. It has copies: closures over a computation would cost each
-// pass an allocation.
-func contenders(in Input, planned []Action) *contention.Input {
-	out := &contention.Input{Desired: in.Desired, Records: in.Actual.Sandboxes}
-	out.Manifest = func(rec *actual.Record) *desired.Entry {
+// holders are those that have ports and addresses. It has copies: closures over a
+// computation would cost each pass an allocation.
+func holders(in Input, planned []Action) *contention.Index {
+	x := contention.New(in.Actual.Sandboxes, func(rec *actual.Record) *desired.Entry {
 		return cmp.Or(in.Desired.Lookup(rec.Name), in.LastGood[rec.Name])
-	}
-	out.Idle = func(e *desired.Entry, rec *actual.Record) bool {
+	}, func(e *desired.Entry, rec *actual.Record) bool {
 		return e.Sandbox.Spec.Suspend || in.end(e, rec, !sameSpec(rec, e)).Over || in.gone(rec) || in.Denied[rec.Name] != "" || sameSpec(rec, e) && (rec.App().Completed || endings.Stalled(e, rec) != "")
-	}
+	})
 	for _, name := range slices.Sorted(maps.Keys(in.Operations)) {
 		if e := in.Desired.Lookup(name); in.Operations[name].Op == OpCreate && e != nil {
-			out.Starting = append(out.Starting, e)
+			x.Add(e)
 		}
 	}
 	for i := range planned {
 		if planned[i].Op == OpCreate {
-			out.Starting = append(out.Starting, planned[i].Entry)
+			x.Add(planned[i].Entry)
 		}
 	}
-	return out
+	return x
 }
 
 // holderOf is the sandbox that has a network namespace, or is about to get it, other
 // than the one named.
 func (c *computation) holderOf(netns, name string) string {
-	for i := range c.in.Actual.Sandboxes {
-		rec := c.in.Actual.Sandboxes[i].Record
-		if rec.Name != name && rec.Phase != actual.PhaseStopped && rec.Network != nil && rec.Network.Path == desired.NetnsPath(netns) {
-			return rec.Name
-		}
+	if holder := namespaces.Holder(c.in.Actual.Sandboxes, netns, name); holder != "" {
+		return holder
 	}
 	for other, op := range c.in.Operations {
 		if other != name && op.Op == OpCreate && op.Netns == netns {

@@ -12,6 +12,7 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile/attached"
 	"sandboxctl.dev/reconcile/backoff"
+	"sandboxctl.dev/reconcile/contention"
 	"sandboxctl.dev/reconcile/declared"
 	"sandboxctl.dev/reconcile/endings"
 	"sandboxctl.dev/reconcile/fits"
@@ -149,6 +150,7 @@ type computation struct {
 	guarded bool
 	created int // by this plan, of names without a record
 	room    *fits.Sum
+	holders *contention.Index // made when the first start asks
 }
 
 // tooMany says whether the host policy has no room for one more sandbox beside
@@ -197,6 +199,9 @@ func (c *computation) add(a Action) {
 	a.Lane = laneOf(&a)
 	if !c.failedBefore(&a) && !c.needsNetwork(&a) && !c.needsInputs(&a) && !c.needsRoom(&a) {
 		c.plan.Actions = append(c.plan.Actions, a)
+		if c.holders != nil && a.Op == OpCreate {
+			c.holders.Add(a.Entry)
+		}
 	}
 }
 

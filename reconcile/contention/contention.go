@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package contention finds out what keeps a sandbox from its network: one that nobody
-// declares, a namespace that is gone, a port of the host or an address that another
-// sandbox has. Functions of
-// values: whether a program of the host has the port is not known here.
+// declares, a port of the host or an address that another sandbox has. Functions of values:
+// whether a program of the host has the port is not known here.
 package contention
 
 import (
-	"cmp"
 	"fmt"
-	"iter"
+	"net/netip"
 	"slices"
-	"strings"
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
@@ -19,51 +16,58 @@ import (
 	"sandboxctl.dev/desired/objects"
 )
 
-// Input is what there is beside the sandbox that is looked at.
-type Input struct {
-	Desired *desired.Snapshot
-	Records []actual.Observed // sorted by name
-	// Manifest is the one that counts for a sandbox on record, nil if there is none.
-	Manifest func(rec *actual.Record) *desired.Entry
-	// Idle says that a stopped sandbox is not going to be started again by itself.
-	Idle func(e *desired.Entry, rec *actual.Record) bool
-	// Starting are sandboxes that are being created, or are about to be.
-	Starting []*desired.Entry
-}
+// then ends a sentence about what a sandbox waits for.
+const then = "; it starts when that has changed"
 
-// Of returns why a sandbox can't be started now, "" if it can: the reason and a sentence.
-func Of(e *desired.Entry, in *Input) (reason, why string) {
+// Documents returns why the Network documents keep a sandbox from being started, "" if they
+// do not: the reason and a sentence. changed says that it runs, and is to be stopped for a
+// change of them.
+func Documents(e *desired.Entry, want *desired.Snapshot, changed bool) (reason, why string) {
 	n := &e.Sandbox.Spec.Network
-	if n.Mode != networks.Bridge && !n.Wants() {
+	if n.Mode != networks.Bridge {
 		return "", ""
 	}
 	for _, name := range n.Join {
-		if lacks := lacking(name, in.Desired); lacks != "" {
-			return actual.ReasonNetworkMissing, "spec.network.join: " + lacks + "; it starts when that has changed"
+		if lacks := lacking(name, want); lacks != "" {
+			return actual.ReasonNetworkMissing, "spec.network.join: " + lacks + then
 		}
 	}
-	if why := outside(n, in.Desired.Objects); why != "" {
-		return actual.ReasonAddressUnusable, why + "; it starts when that has changed"
+	if why := outside(n, want.Objects); why != "" {
+		return actual.ReasonAddressUnusable, why + then
 	}
-	published := n.Published()
-	if len(published)+len(n.Address) == 0 {
-		return "", ""
-	}
-	for other := range holders(e, in) {
-		if reason, field, why := Between(n, published, other); reason != "" {
-			return reason, field + ": " + why + "; it starts when that has changed"
+	for _, name := range n.Join {
+		if why := overlapping(name, want.Objects); changed && why != "" {
+			return actual.ReasonAddressUnusable, "spec.network.join: " + why + then
 		}
 	}
 	return "", ""
 }
 
-// Between returns what a sandbox wants that another one has, and at which field. published
-// are the ports of the first.
-func Between(n *networks.Network, published []networks.Port, other *desired.Entry) (reason, field, why string) {
-	o := &other.Sandbox.Spec.Network
-	if !o.Wants() {
-		return "", "", ""
+// overlapping says of a network that another document has addresses of its subnets. Who is
+// first has them, which is known at a start only.
+func overlapping(name string, docs desired.Objects) string {
+	mine := docs.Network(name)
+	if mine == nil {
+		return ""
 	}
+	for i := range docs {
+		o := docs[i].Network
+		if o == nil || o == mine {
+			continue
+		}
+		for _, p := range [][2]netip.Prefix{{mine.Prefix4(), o.Prefix4()}, {mine.Prefix6(), o.Prefix6()}} {
+			if p[0].Overlaps(p[1]) {
+				return fmt.Sprintf("Network %q can't have %s, which overlaps %s of %s", name, p[0], p[1], desired.Described(docs[i].Name()))
+			}
+		}
+	}
+	return ""
+}
+
+// between returns what a sandbox wants that another one has, and at which field. published
+// are the ports of the first.
+func between(n *networks.Network, published []networks.Port, other *desired.Entry) (reason, field, why string) {
+	o := &other.Sandbox.Spec.Network
 	for i := range published {
 		for j := range o.Ports {
 			if published[i].Overlaps(&o.Ports[j]) {
@@ -72,12 +76,10 @@ func Between(n *networks.Network, published []networks.Port, other *desired.Entr
 			}
 		}
 	}
-	if len(n.Address) > 0 && len(o.Address) > 0 && slices.Equal(n.Join, o.Join) {
-		theirs := o.Address.Addrs()
-		for _, a := range n.Address.Addrs() {
-			if slices.Contains(theirs, a) {
-				return actual.ReasonAddressUnusable, "spec.network.address", fmt.Sprintf("%s on network %s is the address of %s", a, n.Join[0], other.Sandbox.Metadata.Name)
-			}
+	theirs := o.Address.Addrs()
+	for _, a := range n.Address.Addrs() {
+		if slices.Contains(theirs, a) && slices.Equal(n.Join, o.Join) {
+			return actual.ReasonAddressUnusable, "spec.network.address", fmt.Sprintf("%s on network %s is the address of %s", a, n.Join[0], other.Sandbox.Metadata.Name)
 		}
 	}
 	return "", "", ""
@@ -85,7 +87,7 @@ func Between(n *networks.Network, published []networks.Port, other *desired.Entr
 
 // lacking says why there is no network of a name, "" if there is one.
 func lacking(name string, want *desired.Snapshot) string {
-	if name == networks.DefaultName || want.Objects.Network(name) != nil {
+	if want.Objects.Network(name) != nil {
 		return ""
 	}
 	full := objects.Name(objects.Network, name)
@@ -93,6 +95,9 @@ func lacking(name string, want *desired.Snapshot) string {
 		if want.Problems[i].Name == full {
 			return fmt.Sprintf("Network %q can't be used: %s", name, want.Problems[i].Error())
 		}
+	}
+	if name == networks.DefaultName {
+		return "" // it is there without a document
 	}
 	out := fmt.Sprintf("Network %q does not exist", name)
 	if want.Reason != "" && want.Reason != desired.ReasonInvalidManifests {
@@ -116,45 +121,4 @@ func outside(n *networks.Network, docs desired.Objects) string {
 		}
 	}
 	return ""
-}
-
-// holders are the manifests of those that keep what they have from a sandbox: all that run
-// or are being started, and stopped ones that are started again, if they come before it.
-func holders(e *desired.Entry, in *Input) iter.Seq[*desired.Entry] {
-	name := e.Sandbox.Metadata.Name
-	var mine *actual.Record
-	if i, found := slices.BinarySearchFunc(in.Records, name, func(o actual.Observed, name string) int { return cmp.Compare(o.Record.Name, name) }); found {
-		mine = in.Records[i].Record
-	}
-	return func(yield func(*desired.Entry) bool) {
-		for i := range in.Records {
-			rec := in.Records[i].Record
-			if rec.Name == name {
-				continue
-			}
-			other := in.Manifest(rec)
-			if other == nil || !other.Sandbox.Spec.Network.Wants() {
-				continue
-			}
-			if rec.Phase == actual.PhaseStopped && (in.Idle(other, rec) || mine != nil && before(mine, rec)) {
-				continue
-			}
-			// Of two that run the older one has it, as in the rules of the host.
-			if mine != nil && mine.Phase == actual.PhaseRunning && rec.Phase == actual.PhaseRunning && before(mine, rec) {
-				continue
-			}
-			if !yield(other) {
-				return
-			}
-		}
-		for _, other := range in.Starting {
-			if other.Sandbox.Metadata.Name != name && !yield(other) {
-				return
-			}
-		}
-	}
-}
-
-func before(a, b *actual.Record) bool {
-	return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), strings.Compare(a.Name, b.Name)) < 0
 }

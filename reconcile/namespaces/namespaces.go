@@ -45,6 +45,17 @@ func Named(e *desired.Entry) string {
 	return ""
 }
 
+// Holder is the sandbox on record that has a network namespace, other than the one named.
+func Holder(records []actual.Observed, netns, name string) string {
+	for i := range records {
+		rec := records[i].Record
+		if rec.Name != name && rec.Phase != actual.PhaseStopped && rec.Network != nil && rec.Network.Path == desired.NetnsPath(netns) {
+			return rec.Name
+		}
+	}
+	return ""
+}
+
 // Replaced says whether the network namespace of a running sandbox was made anew and is
 // ready: it is still in the old one, which nobody reaches any more.
 func Replaced(found map[string]Namespace, e *desired.Entry, rec *actual.Record) bool {

@@ -16,24 +16,19 @@ import (
 // asks for too: of two, the later one. text is that of a file, to find the place in it, nil
 // if it can't be read. Suspended ones have nothing.
 func contended(entries []desired.Entry, text func(file string) []byte) (out []desired.Problem) {
-	var before []int
+	var before contention.Index
 	for i := range entries {
-		sb := entries[i].Sandbox
-		n := &sb.Spec.Network
-		if !n.Wants() || sb.Spec.Suspend {
+		e := &entries[i]
+		if e.Sandbox.Spec.Suspend {
 			continue
 		}
-		published := n.Published()
-		for _, j := range before {
-			if reason, field, why := contention.Between(n, published, &entries[j]); reason != "" {
-				out = append(out, desired.Problem{
-					Position: placeOf(&entries[i], field, text), Name: sb.Metadata.Name, Field: field,
-					Message: fmt.Sprintf("%s (%s)", why, placeOf(&entries[j], "spec.network", text)),
-				})
-				break
-			}
+		if other, reason, field, why := before.Holder(e); reason != "" {
+			out = append(out, desired.Problem{
+				Position: placeOf(e, field, text), Name: e.Sandbox.Metadata.Name, Field: field,
+				Message: fmt.Sprintf("%s (%s)", why, placeOf(other, "spec.network", text)),
+			})
 		}
-		before = append(before, i)
+		before.Add(e)
 	}
 	return out
 }
@@ -67,7 +62,7 @@ func (v verbs) textOf(file string) []byte {
 func unreachable(snap *desired.Snapshot) (out []desired.Warning) {
 	for i := range snap.Entries {
 		e := &snap.Entries[i]
-		if reason, why := contention.Of(e, &contention.Input{Desired: snap}); reason != "" {
+		if reason, why := contention.Documents(e, snap, false); reason != "" {
 			out = append(out, desired.Warning{Position: e.Source, Message: fmt.Sprintf("%s: %s", e.Sandbox.Metadata.Name, why), Names: []string{e.Sandbox.Metadata.Name}})
 		}
 	}
