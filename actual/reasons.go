@@ -80,6 +80,9 @@ const (
 	ReasonNetworkReplaced = "NetworkReplaced"
 	// Somebody has removed its link to a network. It is started again, with another one.
 	ReasonLinkRemoved = "LinkRemoved"
+	// The document of a network that it has joined has changed in what only a start changes.
+	// It is started again.
+	ReasonNetworkChanged = "NetworkChanged"
 	// A file or document that its manifest refers to is missing or can't be used. It is
 	// started when that is there, and keeps running until then.
 	ReasonInputMissing = "InputMissing"
@@ -181,6 +184,9 @@ const (
 	// `network.bandwidth` changed, and can't be set up on this host now: what the sandbox
 	// had before counts. It is tried again all the time.
 	WarningBandwidthNotLimited = "BandwidthNotLimited"
+	// The document of a network that it has joined has changed, and it runs with what that
+	// said before. It is restarted, if nothing keeps it from that.
+	WarningNetworkOutdated = "NetworkOutdated"
 	// What it was started with, a file or a document, is missing or can't be used now. It
 	// keeps what it has, and can't be started again without.
 	WarningInputGone = "InputGone"

@@ -299,9 +299,11 @@ type Attachment struct {
 	MTU      int          `json:"mtu"`
 	// Default says that its default routes lead there.
 	Default bool `json:"default,omitempty"`
-	// Internal and Isolated are what the network was when the sandbox was started.
+	// Internal, Isolated and NoIPv6 are what the network was when the sandbox was started.
+	// Without NoIPv6 it may be the kernel that has no IPv6.
 	Internal bool `json:"internal,omitempty"`
 	Isolated bool `json:"isolated,omitempty"`
+	NoIPv6   bool `json:"noIPv6,omitempty"`
 }
 
 // OCIContainer is what OCI clients want to know of a container.

@@ -4,6 +4,7 @@ package reconcile_test
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +64,13 @@ func TestPlanContention(t *testing.T) {
 	}
 	under := input(true, []*desired.Entry{a, b})
 	under.Operations = map[string]reconcile.Operation{"b": {Op: reconcile.OpCreate}}
+	broken := input(true, []*desired.Entry{a})
+	broken.Desired.Problems = []desired.Problem{{Position: desired.Position{File: "n.yaml"}, Name: "network/default", Message: "wrong"}}
+	// at has a sandbox be on a network.
+	at := func(o actual.Observed, network, subnet string) actual.Observed {
+		o.Record.Attachments = []actual.Attachment{{Network: network, MTU: 1500, Default: true, Subnet4: netip.MustParsePrefix(subnet)}}
+		return o
+	}
 	for name, c := range map[string]struct {
 		in   reconcile.Input
 		want string
@@ -89,15 +97,26 @@ func TestPlanContention(t *testing.T) {
 		"not published without bridge": {input(true, []*desired.Entry{a, reconciletest.Entry("b", "a", func(s *desired.Spec) {
 			s.Network = networks.Network{Mode: networks.Host, Ports: []networks.Port{{ContainerPort: 8080}}}
 		})}), "create a New; create b New", ""},
-		"no network":            {input(true, []*desired.Entry{bridged("a", networks.Network{Join: []string{"front"}})}), "delayed a NetworkMissing", `spec.network.join: Network "front" does not exist`},
-		"a network":             {withNetwork(t, input(true, []*desired.Entry{bridged("a", networks.Network{Join: []string{"front"}})}), "front", "{}"), "create a New", ""},
-		"one address":           {input(true, []*desired.Entry{static("a", "default", "10.208.0.9"), static("b", "default", "10.208.0.9")}), "create a New; delayed b AddressUnusable", "spec.network.address: 10.208.0.9 on network default is the address of a"},
-		"two addresses":         {input(true, []*desired.Entry{static("a", "default", "10.208.0.9"), static("b", "default", "10.208.0.10")}), "create a New; create b New", ""},
-		"outside of the subnet": {withNetwork(t, input(true, []*desired.Entry{static("a", "front", "10.208.0.9")}), "front", "{subnet: 10.44.0.0/24}"), "delayed a AddressUnusable", "10.208.0.9 can't be on network front: its subnet is 10.44.0.0/24"},
-		"the gateway":           {withNetwork(t, input(true, []*desired.Entry{static("a", "front", "10.44.0.1")}), "front", "{subnet: 10.44.0.0/24}"), "delayed a AddressUnusable", "gateway"},
-		"the broadcast address": {withNetwork(t, input(true, []*desired.Entry{static("a", "front", "10.44.0.255")}), "front", "{subnet: 10.44.0.0/24}"), "delayed a AddressUnusable", "broadcasts"},
-		"no IPv6":               {withNetwork(t, input(true, []*desired.Entry{static("a", "front", "fd44::9")}), "front", "{ipv6: false}"), "delayed a AddressUnusable", "the network has no IPv6"},
-		"inside of the subnet":  {withNetwork(t, input(true, []*desired.Entry{static("a", "front", "10.44.0.9", "fd44::9")}), "front", "{subnet: 10.44.0.0/24, subnet6: 'fd44::/64'}"), "create a New", ""},
+		"no network":                   {input(true, []*desired.Entry{bridged("a", networks.Network{Join: []string{"front"}})}), "delayed a NetworkMissing", `spec.network.join: Network "front" does not exist`},
+		"a network":                    {withNetwork(t, input(true, []*desired.Entry{bridged("a", networks.Network{Join: []string{"front"}})}), "front", "{}"), "create a New", ""},
+		"one address":                  {input(true, []*desired.Entry{static("a", "default", "10.208.0.9"), static("b", "default", "10.208.0.9")}), "create a New; delayed b AddressUnusable", "spec.network.address: 10.208.0.9 on network default is the address of a"},
+		"two addresses":                {input(true, []*desired.Entry{static("a", "default", "10.208.0.9"), static("b", "default", "10.208.0.10")}), "create a New; create b New", ""},
+		"outside of the subnet":        {withNetwork(t, input(true, []*desired.Entry{static("a", "front", "10.208.0.9")}), "front", "{subnet: 10.44.0.0/24}"), "delayed a AddressUnusable", "10.208.0.9 can't be on network front: its subnet is 10.44.0.0/24"},
+		"the gateway":                  {withNetwork(t, input(true, []*desired.Entry{static("a", "front", "10.44.0.1")}), "front", "{subnet: 10.44.0.0/24}"), "delayed a AddressUnusable", "gateway"},
+		"the broadcast address":        {withNetwork(t, input(true, []*desired.Entry{static("a", "front", "10.44.0.255")}), "front", "{subnet: 10.44.0.0/24}"), "delayed a AddressUnusable", "broadcasts"},
+		"no IPv6":                      {withNetwork(t, input(true, []*desired.Entry{static("a", "front", "fd44::9")}), "front", "{ipv6: false}"), "delayed a AddressUnusable", "the network has no IPv6"},
+		"inside of the subnet":         {withNetwork(t, input(true, []*desired.Entry{static("a", "front", "10.44.0.9", "fd44::9")}), "front", "{subnet: 10.44.0.0/24, subnet6: 'fd44::/64'}"), "create a New", ""},
+		"a network that can't be read": {broken, "delayed a NetworkMissing", `Network "default" can't be used: n.yaml`},
+		"another subnet":               {withNetwork(t, input(true, []*desired.Entry{a}, at(running(a), "default", "10.208.0.0/20")), "default", "{subnet: 10.44.0.0/24}"), "destroy a NetworkChanged graceful", ""},
+		"the same subnet":              {withNetwork(t, input(true, []*desired.Entry{a}, at(running(a), "default", "10.208.0.0/20")), "default", "{}"), "", ""},
+		"another subnet, which overlaps that of another network": {
+			withNetwork(t, withNetwork(t, input(true, []*desired.Entry{a}, at(running(a), "default", "10.208.0.0/20")), "default", "{subnet: 10.44.0.0/24}"), "front", "{subnet: 10.44.0.0/16}"),
+			"delayed a AddressUnusable", `Network "default" can't have 10.44.0.0/24, which overlaps 10.44.0.0/16 of Network "front"`,
+		},
+		"another subnet, and an address that is not in it": {
+			withNetwork(t, input(true, []*desired.Entry{static("a", "front", "10.208.0.9")}, at(running(static("a", "front", "10.208.0.9")), "front", "10.208.0.0/20")), "front", "{subnet: 10.44.0.0/24}"),
+			"delayed a AddressUnusable", "its subnet is 10.44.0.0/24",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -45,7 +45,7 @@ func (v *view) recorded(o *actual.Observed, e *desired.Entry) Status {
 	if warn := namespaces.Gone(v.in.Networks, w, r); warn != nil {
 		s.Warnings = append(slices.Clip(s.Warnings), *warn)
 	}
-	s.Warnings = attached.Warn(s.Warnings, v.in.Lacks, r)
+	s.Warnings = attached.Warn(s.Warnings, v.in.Desired, v.in.Lacks, r)
 	if warn := imageMoved(v.in, w, r); warn != nil {
 		s.Warnings = append(slices.Clip(s.Warnings), *warn)
 	}

@@ -50,7 +50,7 @@ func (c *computation) contends(a *Action) bool {
 	if e == nil {
 		return false
 	}
-	reason, why := contention.Documents(e, c.in.Desired, false)
+	reason, why := contention.Documents(e, c.in.Desired, a.Reason == actual.ReasonNetworkChanged)
 	if reason == "" && e.Sandbox.Spec.Network.Wants() {
 		if c.holders == nil {
 			c.holders = holders(c.in, c.plan.Actions)

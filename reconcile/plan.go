@@ -329,6 +329,8 @@ func (c *computation) running(e *desired.Entry, o *actual.Observed) {
 		reason = actual.ReasonNetworkReplaced
 	case attached.Gone(c.in.Lacks, rec):
 		reason = actual.ReasonLinkRemoved
+	case c.in.LastGood[rec.Name] == nil && attached.Outdated(c.in.Desired, rec) != "":
+		reason = actual.ReasonNetworkChanged
 	case c.in.LastGood[rec.Name] == nil && needs.Changed(e, rec, c.in.Files): // or it is left as it is
 		reason, due = actual.ReasonInputChanged, needs.Due(rec, c.in.Now)
 	default:
@@ -387,7 +389,7 @@ func (c *computation) stop(e *desired.Entry, rec *actual.Record, reason string) 
 	switch reason {
 	case actual.ReasonSuspended:
 		end.Containers = endings.Kept(rec)
-	case actual.ReasonSpecChanged, actual.ReasonRestartRequested, actual.ReasonInputChanged:
+	case actual.ReasonSpecChanged, actual.ReasonRestartRequested, actual.ReasonInputChanged, actual.ReasonNetworkChanged:
 		end.Replace = true
 	}
 	return end

@@ -297,6 +297,14 @@ var crashScenarios = []crashScenario{
 		w.written("a")
 		w.leased()
 	}, change: removeWeb, runs: "a", gone: true},
+	{name: "close", prepare: func(w *crashWorld) {
+		hosted(w)
+		w.webOnBridge()
+		w.converge()
+		w.written("a")
+	}, change: func(w *crashWorld) {
+		must(w.T, os.WriteFile(w.path("m/default.yaml"), []byte("apiVersion: sandboxctl.dev/v1alpha1\nkind: Network\nmetadata: {name: default}\nspec: {internal: true}\n"), 0o644))
+	}, runs: "a", keeps: true},
 	{name: "lend", prepare: wired, change: (*crashWorld).webOnNetwork, runs: "a"},
 	{name: "return", prepare: func(w *crashWorld) {
 		wired(w)

@@ -188,7 +188,8 @@ func addrs(texts []string) (out []netip.Addr) {
 	return out
 }
 
-// Declared is the spec of a Network document: what a network is to be.
+// Declared is the spec of a Network document: what a network is to be. A change restarts the
+// sandboxes on it, if nothing else is said.
 type Declared struct {
 	// The IPv4 addresses of the network, `/8` to `/30`, of a private range, such as
 	// `10.44.0.0/24`. The first one is that of the gateway. Default: one of the pool of the
@@ -199,11 +200,13 @@ type Declared struct {
 	Subnet6 string `json:"subnet6,omitempty"`
 	// The network has IPv6 addresses. Default: `true`.
 	IPv6 *bool `json:"ipv6,omitempty"`
-	// Nothing but the sandboxes on the network can be reached through it. Default: `false`.
+	// Nothing but the sandboxes on the network can be reached through it. A change takes effect
+	// at once. Default: `false`.
 	Internal bool `json:"internal,omitempty"`
 	// The largest packet, 1280 to 65535 bytes. Default: 1500.
 	MTU int `json:"mtu,omitempty"`
-	// The sandboxes on the network can't reach each other through it. Default: `false`.
+	// The sandboxes on the network can't reach each other through it. A change takes effect
+	// at once. Default: `false`.
 	Isolation bool `json:"isolation,omitempty"`
 }
 
@@ -268,6 +271,9 @@ func (s *Declared) Prefix4() netip.Prefix { return prefix(s.Subnet) }
 func (s *Declared) Prefix6() netip.Prefix { return prefix(s.Subnet6) }
 
 func prefix(text string) netip.Prefix {
+	if text == "" {
+		return netip.Prefix{} // an error would be an allocation, of each pass
+	}
 	p, err := netip.ParsePrefix(text)
 	if err != nil {
 		return netip.Prefix{}

@@ -62,19 +62,19 @@ func Split(full string) (kind, name string, ok bool) {
 // Object is a document of one of the kinds. It is a value: nobody modifies it. Its fields are not
 // exported, so that no encoder writes them.
 type Object struct {
-	kind, name string
-	values     map[string][]byte
-	files      map[string]string
+	name   string // the full one
+	values map[string][]byte
+	files  map[string]string
 }
 
 // New returns an object with values, and with paths of files of the host that hold
 // values. No key is in both.
 func New(kind, name string, values map[string][]byte, files map[string]string) *Object {
-	return &Object{kind: kind, name: name, values: values, files: files}
+	return &Object{name: Name(kind, name), values: values, files: files}
 }
 
 // Name is its full name, as in config/web.
-func (o *Object) Name() string { return Name(o.kind, o.name) }
+func (o *Object) Name() string { return o.name }
 
 // Format prints the name, whatever the verb: values must not get into a log by accident.
 func (o *Object) Format(f fmt.State, _ rune) { fmt.Fprint(f, o.Name()) }

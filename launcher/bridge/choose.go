@@ -147,22 +147,17 @@ func (c *choice) has(at []actual.Attachment) {
 // attach chooses one attachment.
 func (c *choice) attach(w *Wanted, index int, name string, had []actual.Attachment) (*actual.Attachment, error) {
 	spec := w.Declared(name)
-	if spec == nil {
-		if name != networks.DefaultName {
-			return nil, operation.Precondition(errors.New("there is no Network document of this name"))
-		}
-		spec = &networks.Declared{}
+	if spec == nil && name != networks.DefaultName {
+		return nil, operation.Precondition(errors.New("there is no Network document of this name"))
 	}
-	filled := *spec
-	spec = &filled
-	spec.Fill()
-	sub, err := c.subnets(name, spec, w.Pools)
+	sub, spec, err := c.subnets(name, spec, w.Pools)
 	if err != nil {
 		return nil, err
 	}
 	at := &actual.Attachment{
 		Network: name, Link: links.Name(c.rec.UID, index), Interface: "eth" + strconv.Itoa(index),
-		Subnet4: sub.Subnet4, Subnet6: sub.Subnet6, MTU: spec.MTU, Internal: spec.Internal, Isolated: spec.Isolation,
+		Subnet4: sub.Subnet4, Subnet6: sub.Subnet6, MTU: spec.MTU,
+		Internal: sub.Scope.Internal, Isolated: sub.Scope.Isolated, NoIPv6: !*spec.IPv6,
 	}
 	var before actual.Attachment
 	if i := slices.IndexFunc(had, func(a actual.Attachment) bool { return a.Network == name }); i >= 0 {
@@ -204,5 +199,14 @@ func (c *choice) address(subnet netip.Prefix, network string, had netip.Addr, as
 	if had.IsValid() && addresses.Check(subnet, had, c.taken) == nil {
 		return had, nil
 	}
-	return addresses.Pick(subnet, network+"/"+c.rec.Name, c.taken)
+	a, err := addresses.Pick(subnet, network+"/"+c.rec.Name, c.taken)
+	return a, exhausted(err)
+}
+
+// exhausted makes of an error that there is no room one that is cured by somebody who makes some.
+func exhausted(err error) error {
+	if errors.Is(err, addresses.ErrExhausted) {
+		return operation.Precondition(err)
+	}
+	return err
 }

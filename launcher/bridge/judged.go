@@ -232,8 +232,17 @@ func forbidden(before, now []firewall.Sandbox) []netip.Addr {
 
 // allowsAll says for certain that a sandbox may do all that it could before.
 func allowsAll(was, is *firewall.Sandbox) bool {
-	return slices.Equal(was.Attachments, is.Attachments) &&
+	return slices.EqualFunc(was.Attachments, is.Attachments, opensAll) &&
 		includes(is.Ports, was.Ports) && reaches(&was.Egress, &is.Egress) && reaches(&was.Ingress, &is.Ingress)
+}
+
+// opensAll says that a sandbox has the same addresses, and a network that is as open or more.
+func opensAll(was, is firewall.Attachment) bool {
+	if is.Internal && !was.Internal || is.Isolated && !was.Isolated {
+		return false
+	}
+	was.Internal, was.Isolated = is.Internal, is.Isolated
+	return was == is
 }
 
 func reaches(was, is *firewall.Reach) bool {

@@ -66,6 +66,8 @@ type Keeper struct {
 	// could not have.
 	loopback *loopback6.Forwarder
 	taken    map[loopback6.Port]string
+	// keeps says that subnets are to be given back when a link is gone; it is Run's.
+	keeps bool
 
 	mu sync.Mutex // of all below
 	// promised are attachments that were chosen and may not be on record yet.
@@ -78,6 +80,13 @@ type Keeper struct {
 	wanted map[string]*networks.Network
 	// connections is the most that the host policy allows a sandbox, 0 if nobody has said.
 	connections int
+	// documents are the Network documents of now. whole says that other networks have none,
+	// redeclared that Want has not been called since they changed.
+	documents  map[string]*networks.Declared
+	whole      bool
+	redeclared bool
+	// scopes are what is on record of networks, and inScope is what is in force.
+	scopes, inScope map[string]scope
 	// installed is what the table has; nil if that is not known.
 	installed *firewall.Ruleset
 	// said are the networks that the answerer knows names by.
@@ -119,7 +128,7 @@ func New(store *actual.Store, log *slog.Logger) (*Keeper, error) {
 	}
 	k := &Keeper{
 		store: store, log: log, table: table, wakes: make(chan struct{}, 1),
-		inForce:  inforce.New(store),
+		inForce: inforce.New(store), scopes: map[string]scope{},
 		promised: map[string][]actual.Attachment{}, fresh: map[string]bool{}, bandwidth: map[run]shaped{}, lacking: make(chan struct{}, 1), loopback: loopback6.New(),
 		packets:  packetlog.New(table.Name(), table.Counters, log),
 		answerer: &dns.Server{Upstreams: &dns.Upstreams{}, Learned: table.Learn, Log: log},
@@ -186,7 +195,8 @@ func (k *Keeper) Want(wanted map[string]*networks.Network, recorded map[string]b
 		}
 	}
 	k.wanted = wanted
-	idle := len(recorded) == 0 && k.installed != nil && len(k.installed.Sandboxes) == 0 && len(k.installed.Closed) == 0
+	idle := !k.redeclared && len(recorded) == 0 && k.installed != nil && len(k.installed.Sandboxes) == 0 && len(k.installed.Closed) == 0
+	k.redeclared = false
 	k.mu.Unlock()
 	if !idle {
 		k.wake()
@@ -208,7 +218,8 @@ func (k *Keeper) wake() {
 	}
 }
 
-// records are those that may have links, also by the second copy of one that can't be read.
+// records are those that may have links, also by the second copy of one that can't be read,
+// with the scopes of their networks that are in force.
 func (k *Keeper) records() ([]*actual.Record, error) {
 	list, err := k.store.List()
 	if err != nil {
@@ -220,6 +231,9 @@ func (k *Keeper) records() ([]*actual.Record, error) {
 			out = append(out, r)
 		}
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	applyScopes(out, k.inScope)
 	return out, nil
 }
 
@@ -235,6 +249,7 @@ func (k *Keeper) install() error {
 	wanted, most := k.wanted, k.connections // replaced, never changed
 	k.mu.Unlock()
 	// On record before it is in force, or the next daemon could bring back what was taken away.
+	unscoped := k.setScopes(records)
 	inForce, unrecorded := k.inForce.Of(records, wanted)
 	rules, refused := ruleset(records, inForce, held)
 	bound(rules, flows.Look(), most)
@@ -243,7 +258,7 @@ func (k *Keeper) install() error {
 	}
 	rules.LogGroup = k.logGroup(rules)
 	k.mu.Lock()
-	k.unrecorded = unrecorded
+	k.unrecorded = errors.Join(unscoped, unrecorded)
 	k.said = inForce
 	k.runs = map[string]run{}
 	for _, r := range records {
@@ -339,7 +354,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		}
 		var later <-chan time.Time // an idle daemon does not wake for it
 		switch {
-		case err != nil, k.closing():
+		case err != nil, k.closing(), k.keeps:
 			later = time.After(again)
 		case used:
 			later = time.After(lookEvery)
@@ -368,6 +383,10 @@ func (k *Keeper) round(look bool) (used bool, err error) {
 		k.mu.Lock()
 		err = k.unrecorded
 		k.mu.Unlock()
+	}
+	var gerr error
+	if k.keeps, gerr = k.giveBack(); gerr != nil {
+		k.log.Warn("subnets of networks that nobody uses are not free", "err", gerr)
 	}
 	if used = k.used(); !used {
 		if err != nil && look {

@@ -32,42 +32,69 @@ const version = 1
 // maxFile bounds one of them.
 const maxFile = 4096
 
-// subnets are those of a network, zero without the family.
+// subnets are those of a network, zero without the family, and who is reached through it.
 type subnets struct {
 	Version int          `json:"version"`
 	Name    string       `json:"name"`
 	Subnet4 netip.Prefix `json:"subnet4,omitzero"`
 	Subnet6 netip.Prefix `json:"subnet6,omitzero"`
+	Scope   scope        `json:"scope,omitzero"`
 }
 
 // subnets returns the subnets of a network: those that its document says, or else the ones
-// that were chosen before, or others.
-func (c *choice) subnets(name string, spec *networks.Declared, pools Pools) (*subnets, error) {
+// that were chosen before, or others; and what else is said of it. spec is nil for the network
+// default without a document.
+func (c *choice) subnets(name string, spec *networks.Declared, pools Pools) (*subnets, *networks.Declared, error) {
 	had, err := c.k.readSubnets(name)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	others, err := c.others(name)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	now := subnets{Version: version, Name: name}
-	if now.Subnet4, err = c.subnet(spec.Prefix4(), had.Subnet4, pools.V4, others); err != nil {
-		return nil, err
+	now := subnets{Version: version, Name: name, Scope: c.k.declared(name)}
+	filled := networks.Declared{}
+	switch {
+	case spec != nil:
+		filled = *spec
+		if !now.Scope.Known {
+			now.Scope = scopeOf(spec)
+		}
+	case !now.Scope.Known: // its document may be one that can't be read now
+		now.Scope = had.Scope
 	}
-	if *spec.IPv6 && hasIPv6() {
-		if now.Subnet6, err = c.subnet(spec.Prefix6(), had.Subnet6, pools.V6, others); err != nil {
-			return nil, err
+	now.Scope.Known = true
+	filled.Fill()
+	if now.Subnet4, err = c.subnet(filled.Prefix4(), had.Subnet4, c.usedBy(name, true), pools.V4, others); err != nil {
+		return nil, nil, err
+	}
+	if *filled.IPv6 && hasIPv6() {
+		if now.Subnet6, err = c.subnet(filled.Prefix6(), had.Subnet6, c.usedBy(name, false), pools.V6, others); err != nil {
+			return nil, nil, err
 		}
 	}
 	if now != *had {
-		err = c.k.writeSubnets(&now)
+		if err := c.k.writeSubnets(&now); err != nil {
+			return nil, nil, err
+		}
 	}
-	return &now, err
+	c.k.scopes[name] = now.Scope
+	return &now, &filled, nil
+}
+
+// usedBy are the subnets of one family that other sandboxes of a network have.
+func (c *choice) usedBy(name string, four bool) (out []netip.Prefix) {
+	for _, p := range c.used[name] {
+		if p.Addr().Is4() == four {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // subnet decides on the subnet of one family.
-func (c *choice) subnet(given, had netip.Prefix, pools []netip.Prefix, others *addresses.Taken) (netip.Prefix, error) {
+func (c *choice) subnet(given, had netip.Prefix, used, pools []netip.Prefix, others *addresses.Taken) (netip.Prefix, error) {
 	if given.IsValid() {
 		for _, taken := range []*addresses.Taken{others, c.host} {
 			// A route that the host got later than the network does not end it: it leads to
@@ -78,7 +105,13 @@ func (c *choice) subnet(given, had netip.Prefix, pools []netip.Prefix, others *a
 		}
 		return given, nil
 	}
-	if had.IsValid() && slices.ContainsFunc(pools, had.Overlaps) && !addresses.Overlap(had, others).IsValid() {
+	// What others have is the subnet of the network, also where no pool has it any more, or
+	// the file is gone: with two subnets they would not all reach each other.
+	if !had.IsValid() && len(used) > 0 {
+		had = used[0]
+	}
+	ours := slices.Contains(used, had) || slices.ContainsFunc(pools, had.Overlaps)
+	if had.IsValid() && ours && !addresses.Overlap(had, others).IsValid() {
 		return had, nil
 	}
 	all := &addresses.Taken{Prefixes: slices.Concat(others.Prefixes, c.host.Prefixes)}
@@ -89,7 +122,7 @@ func (c *choice) subnet(given, had netip.Prefix, pools []netip.Prefix, others *a
 			break
 		}
 	}
-	return p, err
+	return p, exhausted(err)
 }
 
 // bitsOf is how large a subnet is that is chosen: 4093 sandboxes, or 253 where the pool is

@@ -2,8 +2,8 @@
 
 // Package attached tells what running sandboxes lack of their networks: links that somebody
 // has removed, ports that can't be published, bandwidth that can't be limited, what a CHECK of
-// CNI has said. The daemon finds it out, which keeps links and rules; here is what it means.
-// Pure.
+// CNI has said, and what documents say by now. The daemon finds all but the last out, which
+// keeps links and rules; here is what it means. Pure.
 package attached
 
 import (
@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
 )
 
 // Lack is what one run of a sandbox lacks.
@@ -41,9 +42,12 @@ func of(found map[string]Lack, rec *actual.Record) Lack {
 func Gone(found map[string]Lack, rec *actual.Record) bool { return len(of(found, rec).Gone) > 0 }
 
 // Warn adds to the warnings of a running sandbox.
-func Warn(warnings []actual.Warning, found map[string]Lack, rec *actual.Record) []actual.Warning {
+func Warn(warnings []actual.Warning, want *desired.Snapshot, found map[string]Lack, rec *actual.Record) []actual.Warning {
 	l := of(found, rec)
 	out := slices.Clip(warnings)
+	if why := Outdated(want, rec); why != "" && rec.Phase == actual.PhaseRunning {
+		out = append(out, actual.Warning{Reason: actual.WarningNetworkOutdated, Message: why + "; a restart changes that (`sandboxctl restart " + rec.Name + "`)"})
+	}
 	if len(l.Gone) > 0 {
 		out = append(out, actual.Warning{Reason: actual.WarningNetworkGone, Message: "its link to " + strings.Join(l.Gone, ", ") + " was removed; it is restarted, which gives it another one"})
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired"
 )
 
 // What was found counts for the run that it was found of, and while that runs.
@@ -24,7 +25,7 @@ func TestWarn(t *testing.T) {
 		{actual.Record{Name: "web", UID: "v", Attempt: 2, Phase: actual.PhaseRunning}, 1},
 		{actual.Record{Name: "db", UID: "u", Attempt: 2, Phase: actual.PhaseRunning}, 1},
 	} {
-		got := Warn(had, found, &c.rec)
+		got := Warn(had, &desired.Snapshot{}, found, &c.rec)
 		if len(got) != c.want || Gone(found, &c.rec) != (c.want == 4) {
 			t.Errorf("%+v: %+v", c.rec, got)
 		}

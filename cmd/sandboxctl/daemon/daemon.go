@@ -19,6 +19,7 @@ import (
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/cmd/sandboxctl/world"
+	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/desired/manifestdir"
 	"sandboxctl.dev/desired/networks"
@@ -272,7 +273,24 @@ func (d *daemon) tellNetworks(in *reconcile.Input) {
 	if p, ok := in.Desired.Policy.(*hostpolicy.Policy); ok {
 		d.networks.Bound(p.Network.MaxConnections)
 	}
+	d.networks.Declare(documentsOf(in.Desired), attached.Whole(in.Desired))
 	d.networks.Want(networksOf(in))
+}
+
+// documentsOf are the Network documents, by name.
+func documentsOf(want *desired.Snapshot) (out map[string]*networks.Declared) {
+	for i := range want.Objects {
+		o := &want.Objects[i]
+		if o.Network == nil {
+			continue
+		}
+		if out == nil {
+			out = map[string]*networks.Declared{}
+		}
+		_, name, _ := objects.Split(o.Name())
+		out[name] = o.Network
+	}
+	return out
 }
 
 // networksOf is what manifests say of networks, by sandbox, and which sandboxes have

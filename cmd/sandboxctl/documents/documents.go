@@ -11,11 +11,13 @@ import (
 	"text/tabwriter"
 	"unicode/utf8"
 
+	"sandboxctl.dev/actual"
 	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/cmd/sandboxctl/world"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/objects"
+	"sandboxctl.dev/reconcile/attached"
 )
 
 // document is one as it is printed. The values are those of a Config: of a Secret there
@@ -218,6 +220,9 @@ func (d *document) print(out io.Writer, w *world.World) error {
 	if err := tw.Flush(); err != nil {
 		return fmt.Errorf("print: %w", err)
 	}
+	if d.Kind == objects.Network {
+		d.printOutdated(out, w)
+	}
 	fmt.Fprintln(out, "\nKeys:")
 	for _, k := range d.Status.Keys {
 		d.printKey(out, k)
@@ -228,6 +233,19 @@ func (d *document) print(out io.Writer, w *world.World) error {
 		}
 	}
 	return nil
+}
+
+// printOutdated tells who runs with what a Network document said before.
+func (d *document) printOutdated(out io.Writer, w *world.World) {
+	for _, user := range d.Status.UsedBy {
+		rec := w.Record(user)
+		if rec == nil || rec.Phase != actual.PhaseRunning {
+			continue
+		}
+		if why := attached.OutdatedOn(d.Metadata.Name, w.In.Desired, rec); why != "" {
+			fmt.Fprintf(out, "\nWarning: %s has not been restarted since a change: %s\n", user, why)
+		}
+	}
 }
 
 func (d *document) printKey(out io.Writer, key string) {
