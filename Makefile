@@ -88,6 +88,10 @@ HURT := $(TESTENV) $(GO) test -count=1 -v -timeout 24h ./cmd/sandboxctl/chaos
 soak: build ## processes killed and stopped at random, ROUNDS (10000) rounds, SEED to repeat one
 	ROUNDS=$(or $(ROUNDS),10000) $(HURT) -run 'TestChaos$$'
 
+.PHONY: networked
+networked: build ## NETWORKED (200) sandboxes on one network, up and down, with the daemon killed in between
+	NETWORKED=$(or $(NETWORKED),200) $(HURT) -run 'TestManyOnANetwork$$'
+
 .PHONY: faults
 faults: build ## every system call of the daemon, its pulls and verbs for images failing once and for long, FAULT for one alone
 	FAULTS=$(or $(FAULTS),0) LASTING=$(or $(LASTING),0) $(HURT) -run 'TestEveryCall|TestCallKeepsFailing'

@@ -27,6 +27,7 @@ import (
 	"sandboxctl.dev/launcher"
 	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/invariants"
+	"sandboxctl.dev/launcher/netns"
 )
 
 // binDir holds the three real binaries.
@@ -113,6 +114,8 @@ type world struct {
 	daemon    *daemon
 	// prefix begins the names of its sandboxes and of nobody else's.
 	prefix string
+	// host is the network namespace that daemons are started in, nil for that of the test.
+	host *netns.Namespace
 }
 
 // daemon is one process of it.
@@ -227,7 +230,11 @@ func (w *world) startHow(how func(*exec.Cmd)) {
 	must(w.t, err)
 	defer log.Close()
 	cmd.Stderr = log
-	must(w.t, cmd.Start())
+	if w.host != nil {
+		must(w.t, w.host.Do(cmd.Start))
+	} else {
+		must(w.t, cmd.Start())
+	}
 	go func() {
 		d.err = cmd.Wait()
 		close(d.done)
@@ -458,8 +465,16 @@ func (w *world) asManifests() error {
 
 // left says what is on the host that should not be.
 func (w *world) left(store *actual.Store) error {
-	found, err := invariants.Check(context.Background(), store, invariants.Options{})
-	if err != nil {
+	var found []invariants.Violation
+	check := func() (err error) {
+		found, err = invariants.Check(context.Background(), store, invariants.Options{})
+		return err
+	}
+	if w.host != nil { // links are there
+		inside := check
+		check = func() error { return w.host.Do(inside) }
+	}
+	if err := check(); err != nil {
 		return err
 	}
 	// By name, since a sandbox that came and went unseen is on no record.
