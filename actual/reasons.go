@@ -187,6 +187,10 @@ const (
 	// The document of a network that it has joined has changed, and it runs with what that
 	// said before. It is restarted, if nothing keeps it from that.
 	WarningNetworkOutdated = "NetworkOutdated"
+	// The firewall of another program drops what the host forwards, and has no rule about
+	// sandboxes: see "Beside docker and firewalls" in docs/guide/network.md. No table can
+	// let through what another one drops.
+	WarningForwardingDropped = "ForwardingDropped"
 	// What it was started with, a file or a document, is missing or can't be used now. It
 	// keeps what it has, and can't be started again without.
 	WarningInputGone = "InputGone"

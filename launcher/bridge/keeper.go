@@ -115,6 +115,8 @@ type Keeper struct {
 	// gone are the networks whose links were removed, as was told.
 	gone  map[run][]string
 	lacks map[string]Lack
+	// dropping are chains of other programs that drop what is forwarded.
+	dropping []string
 
 	lacking chan struct{}
 }
@@ -476,8 +478,12 @@ func (k *Keeper) restore() {
 			}
 		}
 	}
+	dropping, err := k.table.Dropping()
+	if err != nil {
+		k.log.Warn("rules of other programs not looked at", "err", err)
+	}
 	k.mu.Lock()
-	k.gone = gone
+	k.gone, k.dropping = gone, dropping
 	k.mu.Unlock()
 	k.find()
 }

@@ -29,6 +29,8 @@ type Lack struct {
 	Refused []string
 	// Unlimited says why its bandwidth is not what it should be, "" if it is.
 	Unlimited string
+	// Dropping are chains of other programs that drop what its links carry.
+	Dropping []string
 }
 
 // Lacks are what sandboxes lack, by name.
@@ -48,8 +50,11 @@ func (k *Keeper) find() {
 	defer k.mu.Unlock()
 	now := map[string]Lack{}
 	for name, run := range k.runs {
-		l := Lack{UID: run.uid, Attempt: run.attempt, Gone: k.gone[run], Refused: slices.Concat(k.refused[name], k.refused6[name]), Unlimited: k.bandwidth[run].err}
-		if len(l.Gone)+len(l.Refused)+len(l.Unlimited) > 0 {
+		l := Lack{
+			UID: run.uid, Attempt: run.attempt, Gone: k.gone[run], Refused: slices.Concat(k.refused[name], k.refused6[name]),
+			Unlimited: k.bandwidth[run].err, Dropping: k.dropping,
+		}
+		if len(l.Gone)+len(l.Refused)+len(l.Unlimited)+len(l.Dropping) > 0 {
 			now[name] = l
 		}
 	}

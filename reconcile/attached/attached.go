@@ -7,6 +7,7 @@
 package attached
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -26,6 +27,8 @@ type Lack struct {
 	Unlimited string `json:"unlimited,omitempty"`
 	// Check is what plugins of CNI say is wrong.
 	Check string `json:"check,omitempty"`
+	// Dropping are chains of other programs that drop what its links carry.
+	Dropping []string `json:"dropping,omitempty"`
 }
 
 // of is what a record lacks, nothing if it is of another run.
@@ -60,5 +63,13 @@ func Warn(warnings []actual.Warning, want *desired.Snapshot, found map[string]La
 	if l.Unlimited != "" {
 		out = append(out, actual.Warning{Reason: actual.WarningBandwidthNotLimited, Message: l.Unlimited})
 	}
+	if len(l.Dropping) > 0 {
+		out = append(out, actual.Warning{Reason: actual.WarningForwardingDropped, Message: Dropped(l.Dropping)})
+	}
 	return out
+}
+
+// Dropped is a sentence about chains of other programs that drop what is forwarded.
+func Dropped(chains []string) string {
+	return fmt.Sprintf("the firewall of another program drops what the host forwards (%s), as far as no rule of it accepts it, and has no rule about sandboxes: what these send and are sent may not arrive; have it accept what comes from and goes to interfaces whose names begin with sb", strings.Join(chains, ", "))
 }

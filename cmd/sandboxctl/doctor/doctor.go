@@ -249,8 +249,8 @@ func (d doctor) checkState(ctx context.Context) []finding {
 		out = append(out, finding{"record of " + h.Name, levelError, h.Reason + ": " + h.Message + "; " + w.EvidenceText(h)})
 	}
 	out = append(out, checkSetups(store, w.In.Actual.Sandboxes)...)
-	out = append(out, checkNames(ctx, w.In.Actual.Sandboxes)...)
 	out = append(out, d.checkCNI(w.In.Actual.Sandboxes)...)
+	out = append(out, checkNames(ctx, store.Marker(), w.In.Actual.Sandboxes)...)
 	return append(out, checkInvariants(ctx, store)...)
 }
 

@@ -11,14 +11,18 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/launcher/bridge"
 	"sandboxctl.dev/launcher/dns"
+	"sandboxctl.dev/launcher/firewall"
+	"sandboxctl.dev/reconcile/attached"
 )
 
 // probeTime is how long all servers together may take to answer.
 const probeTime = 3 * time.Second
 
-// checkNames says whether sandboxes on networks find names, if there are such.
-func checkNames(ctx context.Context, sandboxes []actual.Observed) []finding {
+// checkNames says whether sandboxes on networks find names and reach anybody, if there are
+// such.
+func checkNames(ctx context.Context, state string, sandboxes []actual.Observed) []finding {
 	if !slices.ContainsFunc(sandboxes, func(o actual.Observed) bool { return len(o.Record.Attachments) > 0 }) {
 		return nil
 	}
@@ -29,7 +33,19 @@ func checkNames(ctx context.Context, sandboxes []actual.Observed) []finding {
 	case len(taken) > 0:
 		out = append(out, finding{"names", levelError, fmt.Sprintf("a program of this host has port 53 of all addresses (%s), so that sandboxes on networks find no names: have it listen on addresses of its own, as `bind-interfaces` of dnsmasq does; `ss -lnptu 'sport = 53'` says which one it is", strings.Join(slices.Compact(taken), ", "))})
 	}
-	return append(out, checkServers(ctx))
+	return append(out, checkServers(ctx), checkForwarding(state))
+}
+
+// checkForwarding says whether the firewall of another program drops what sandboxes send.
+func checkForwarding(state string) finding {
+	chains, err := firewall.Dropping(bridge.Table(state))
+	switch {
+	case err != nil:
+		return finding{"forwarding", levelWarning, err.Error()}
+	case len(chains) > 0:
+		return finding{"forwarding", levelWarning, attached.Dropped(chains)}
+	}
+	return finding{"forwarding", levelOK, "no other program drops what the host forwards"}
 }
 
 // checkServers asks the servers of the host.
