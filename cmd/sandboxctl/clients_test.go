@@ -84,7 +84,7 @@ func (c *client) sh(script string) (out string, code int) {
 	// A file: what a client leaves in the background may hold a pipe open.
 	cmd.Stdout, cmd.Stderr = file, file
 	must(c.t, cmd.Start())
-	timer := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	timer := time.AfterFunc(3*time.Minute, func() { _ = cmd.Process.Kill() })
 	err = cmd.Wait()
 	timer.Stop()
 	b, rerr := os.ReadFile(file.Name())

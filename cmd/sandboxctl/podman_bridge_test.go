@@ -9,16 +9,20 @@ import (
 	"testing"
 )
 
-// bridgeScript is podman with its default network, a bridge of CNI, in namespaces
-// of its own for the network and the mounts. After each way in which a container
-// can end, no rule of NAT may be left.
-const bridgeScript = `set -u
+// bridgeBegin is how scripts begin that run podman in namespaces of their own.
+const bridgeBegin = `set -u
 mount --make-rprivate /
 for d in /var/lib/cni /run/netns; do mkdir -p $d && mount -t tmpfs tmpfs $d || exit 1; done
 ip link set lo up
 export CONTAINERS_CONF=$WORK/containers.conf
 p() { podman --runtime $RUNTIME --root $WORK/root --runroot $WORK/run --tmpdir $WORK/tmp --storage-driver vfs --cgroup-manager cgroupfs --events-backend file --network-config-dir $WORK/cni "$@"; }
 run() { p run --cgroup-parent /$GROUP "$@"; }
+`
+
+// bridgeScript is podman with its default network, a bridge of CNI, in namespaces
+// of its own for the network and the mounts. After each way in which a container
+// can end, no rule of NAT may be left.
+const bridgeScript = bridgeBegin + `
 fail() { echo "$1:"; iptables -t nat -S; ip6tables -t nat -S; p rm -fa -t 0; exit 1; }
 rules() { { iptables -t nat -S; ip6tables -t nat -S; } | grep -c -- 'CNI-[0-9a-f]'; }
 none() { [ "$(rules)" = 0 ] || fail "$1 leaves $(rules) rules"; }
@@ -53,7 +57,15 @@ echo nothing is left
 // plugin finds the rules to remove by the addresses of the interface: they must be
 // there while the sandbox is, though the kernel does not answer for them.
 func TestPodmanBridge(t *testing.T) {
-	c := newClient(t, "podman", "conmon", "iptables", "unshare", "ip", "/usr/lib/cni/bridge")
+	c := podmanOnBridge(t)
+	must(t, os.WriteFile(filepath.Join(c.work, "bridge.sh"), []byte(bridgeScript), 0o644))
+	c.run([]step{{"all", "unshare --net --mount sh $WORK/bridge.sh", 0, "nothing is left\n$"}})
+}
+
+// podmanOnBridge is podman with its default network.
+func podmanOnBridge(t *testing.T, programs ...string) *client {
+	t.Helper()
+	c := newClient(t, append([]string{"podman", "conmon", "iptables", "unshare", "ip", "/usr/lib/cni/bridge"}, programs...)...)
 	group := fmt.Sprintf("sbctl-bridge-%d", os.Getpid())
 	must(t, os.MkdirAll(filepath.Join(c.work, "cni"), 0o755))
 	must(t, os.Symlink("busybox", filepath.Join(c.work, "rootfs", "bin", "ip")))
@@ -63,11 +75,10 @@ func TestPodmanBridge(t *testing.T) {
   "ipam": {"type": "host-local", "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
    "ranges": [[{"subnet": "10.88.43.0/24", "gateway": "10.88.43.1"}], [{"subnet": "fd00:88:43::/64", "gateway": "fd00:88:43::1"}]]}},
  {"type": "portmap", "capabilities": {"portMappings": true}}, {"type": "firewall"}, {"type": "tuning"}]}`), 0o644))
-	must(t, os.WriteFile(filepath.Join(c.work, "bridge.sh"), []byte(bridgeScript), 0o644))
 	c.env = append(c.env, "GROUP="+group)
 	t.Cleanup(func() {
 		unmountBelow(t, c.work)
 		removeGroups(t, group)
 	})
-	c.run([]step{{"all", "unshare --net --mount sh $WORK/bridge.sh", 0, "nothing is left\n$"}})
+	return c
 }
