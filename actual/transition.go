@@ -247,3 +247,16 @@ func (r *Record) released() {
 	r.Sentry, r.Gofer, r.Cgroups, r.Network, r.Files, r.OnDisk = nil, nil, nil, nil, nil, nil
 	r.CNI, r.Refresh, r.SetupFile = nil, nil, false
 }
+
+// CutShort says whether the last create on record is not over: it is under way, or has to be
+// done again.
+func (r *Record) CutShort() bool {
+	switch r.Phase {
+	case PhaseCreating, PhaseCreated, PhaseStarting:
+		return true
+	case PhaseStopping, PhaseStopped:
+		return r.Ending != nil && r.Ending.Reason == ReasonInterrupted
+	case PhaseRunning:
+	}
+	return false
+}

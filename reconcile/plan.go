@@ -368,7 +368,7 @@ func (c *computation) stopped(e *desired.Entry, rec *actual.Record) {
 		create.Due = backoff.Next(&e.Sandbox.Spec.Backoff, rec, c.in.Desired.Bounds().RestartFloor, c.in.Now)
 		create.Reason = backoff.Reason(rec)
 	}
-	if create.Request == nil && cutShort(rec) && rec.RestartToken == c.request(rec.Name).ID() {
+	if create.Request == nil && rec.CutShort() && rec.RestartToken == c.request(rec.Name).ID() {
 		create.Request = c.request(rec.Name) // the restart was not carried out
 	}
 	if !c.needsImage(&create, e, rec) {
@@ -422,19 +422,6 @@ func (c *computation) restartWanted(rec *actual.Record) bool {
 func (c *computation) restores(rec *actual.Record) bool {
 	r := c.request(rec.Name)
 	return r != nil && r.Token == rec.RestartToken && r.Checkpoint != ""
-}
-
-// cutShort says whether the last create on record is not over: it is under way, or
-// has to be done again.
-func cutShort(rec *actual.Record) bool {
-	switch rec.Phase {
-	case actual.PhaseCreating, actual.PhaseCreated, actual.PhaseStarting:
-		return true
-	case actual.PhaseStopping, actual.PhaseStopped:
-		return rec.Ending != nil && rec.Ending.Reason == actual.ReasonInterrupted
-	case actual.PhaseRunning:
-	}
-	return false
 }
 
 // request is the restart request for a name, nil if there is none.

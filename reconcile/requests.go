@@ -15,7 +15,7 @@ func (in *Input) Done(r actual.Request) bool {
 			if rec := in.Actual.Sandboxes[i].Record; rec.Name == r.Name {
 				// Only the request says from which checkpoint: it stays until that has
 				// been restored, or could not be.
-				return rec.RestartToken == r.Token && (r.Checkpoint == "" || !cutShort(rec))
+				return rec.RestartToken == r.Token && (r.Checkpoint == "" || !rec.CutShort())
 			}
 		}
 		return in.Desired.Complete && in.Desired.Lookup(r.Name) == nil
