@@ -10,7 +10,6 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
-	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/reconcile/contention"
 	"sandboxctl.dev/reconcile/endings"
 	"sandboxctl.dev/reconcile/namespaces"

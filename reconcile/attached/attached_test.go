@@ -34,7 +34,7 @@ func TestWarn(t *testing.T) {
 		}
 	}
 	rec := actual.Record{Name: "plugged", UID: "u", Attempt: 1, Phase: actual.PhaseRunning}
-	if got := Warn(nil, found, &rec); len(got) != 1 || got[0].Reason != actual.WarningNetworkCheckFailed || !strings.HasPrefix(got[0].Message, "no eth0; ") || Gone(found, &rec) {
+	if got := Warn(nil, &desired.Snapshot{}, found, &rec); len(got) != 1 || got[0].Reason != actual.WarningNetworkCheckFailed || !strings.HasPrefix(got[0].Message, "no eth0; ") || Gone(found, &rec) {
 		t.Errorf("%+v", got)
 	}
 }

@@ -236,7 +236,9 @@ func (d *daemon) lacks() map[string]attached.Lack {
 	found := d.networks.Lacks()
 	out := make(map[string]attached.Lack, len(found))
 	for name, lack := range found {
-		out[name] = attached.Lack{UID: lack.UID, Attempt: lack.Attempt, Gone: lack.Gone, Refused: lack.Refused, Unlimited: lack.Unlimited}
+		out[name] = attached.Lack{
+			UID: lack.UID, Attempt: lack.Attempt, Gone: lack.Gone, Refused: lack.Refused, Unlimited: lack.Unlimited, Dropping: lack.Dropping,
+		}
 	}
 	for name, f := range d.checker.Failed() { // a sandbox has one kind of network
 		out[name] = attached.Lack{UID: f.UID, Attempt: f.Attempt, Check: f.Message}
