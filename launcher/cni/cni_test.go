@@ -18,6 +18,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/hosttest"
+	"sandboxctl.dev/actual/moment"
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/desired/networks"
@@ -362,7 +363,7 @@ func TestChecker(t *testing.T) {
 	h.check(store.Lock())
 	rec := actual.NextAttempt(nil, actual.Intent{Name: "web", UID: h.rec.UID, BootID: "b", Spec: []byte(`{}`), SpecHash: "h"}, time.Now())
 	rec.CNI = c
-	rec.Started(time.Now())
+	rec.Started(moment.Now())
 	h.check(errors.Join(store.Claim("web"), store.Put(rec)))
 	k := NewChecker(store, func() (*hostpolicy.Policy, error) {
 		p := hostpolicy.Default()
