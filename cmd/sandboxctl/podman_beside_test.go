@@ -30,7 +30,7 @@ far() {
 }
 both() { far 8043 podman "$1"; far 8044 ours "$1"; }
 theirs() { for t in nat filter; do iptables-save -t $t; ip6tables-save -t $t; done | sed '/^#/d; s/\[[0-9:]*\]//'; }
-ours() { nft list table inet $(nft list tables | sed -n 's/^table inet \(sandboxctl.*\)/\1/p') | sed 's/packets [0-9]* bytes [0-9]*//'; }
+ours() { nft list table inet $(nft list tables | sed -n 's/^table inet \(sandboxctl.*\)/\1/p') | sed 's/packets [0-9]* bytes [0-9]*//' | awk '/^\tset open[0-9]/ {open=1} !open {print} /^\t}/ {open=0}'; } # connections come and go
 web() { run -d --name web -p 8043:80 --rootfs $ROOTFS /bin/nc -ll -p 80 -e /bin/echo podman >/dev/null || fail "podman runs nothing"; }
 
 web; far 8043 podman 'podman alone'

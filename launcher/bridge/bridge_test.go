@@ -40,6 +40,9 @@ type world struct {
 	declared map[string]*networks.Declared
 }
 
+// lookEvery is that of a daemon.
+const lookEvery = 30 * time.Second
+
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	return newWorldAt(t, t.TempDir())
@@ -58,7 +61,7 @@ func newWorldAt(t testing.TB, dir string) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(ns.Close)
-	k, err := New(store, slog.New(slog.DiscardHandler))
+	k, err := New(store, lookEvery, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +142,7 @@ func TestChoose(t *testing.T) {
 	if err := os.WriteFile(temp, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	other, err := New(w.k.store, w.k.log)
+	other, err := New(w.k.store, lookEvery, w.k.log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -435,7 +438,7 @@ func TestInForce(t *testing.T) {
 	}
 	tight := &networks.Network{Mode: networks.Bridge, Egress: &networks.Reach{Default: networks.Deny}}
 	tight.Fill()
-	next, err := New(w.k.store, w.k.log)
+	next, err := New(w.k.store, lookEvery, w.k.log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func (k *Keeper) closed(rules *firewall.Ruleset) ([]string, error) {
 	for _, link := range out {
 		if since, told := k.unknown[link]; !told {
 			k.unknown[link] = time.Now()
-		} else if !since.IsZero() && time.Since(since) > lookEvery {
+		} else if !since.IsZero() && time.Since(since) > k.lookEvery {
 			k.log.Warn("nothing passes a link of a sandbox that no record knows", "link", link)
 			k.unknown[link] = time.Time{} // once
 		}

@@ -50,7 +50,7 @@ func TestClosed(t *testing.T) {
 	}
 	closed(link)
 	closed(link)
-	next, err := New(w.k.store, w.k.log)
+	next, err := New(w.k.store, lookEvery, w.k.log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func TestForesee(t *testing.T) {
 	if err := w.k.foresee(rules(wide)); err != nil { // and is killed before it judges
 		t.Fatal(err)
 	}
-	next, err := New(w.k.store, w.k.log)
+	next, err := New(w.k.store, lookEvery, w.k.log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -133,7 +133,7 @@ func TestHostsFiles(t *testing.T) {
 	if err := os.WriteFile(temp, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := New(w.k.store, slog.New(slog.DiscardHandler)); err != nil {
+	if _, err := New(w.k.store, lookEvery, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(temp); !errors.Is(err, fs.ErrNotExist) {

@@ -91,7 +91,7 @@ func TestJudge(t *testing.T) {
 	}
 	both := func(s string) bool { return s == "web db " || s == "db web " }
 	restarted := func() {
-		k, err := New(w.k.store, w.k.log)
+		k, err := New(w.k.store, lookEvery, w.k.log)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -290,7 +290,7 @@ func TestUnused(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(w.k.store.Path(), JudgedFile), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	next, err := New(w.k.store, w.k.log)
+	next, err := New(w.k.store, lookEvery, w.k.log)
 	if err != nil {
 		t.Fatal(err)
 	}

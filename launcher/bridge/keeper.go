@@ -39,6 +39,8 @@ type Keeper struct {
 	store *actual.Store
 	log   *slog.Logger
 	table *firewall.Table
+	// lookEvery is how often is looked at what nobody tells of.
+	lookEvery time.Duration
 	// packets writes what rules log; unlogged is why it can't, as was told.
 	packets  *packetlog.Log
 	unlogged string
@@ -121,15 +123,16 @@ type Keeper struct {
 	lacking chan struct{}
 }
 
-// New returns a keeper. It touches nothing of the host yet, and removes what a killed
-// program has left of the files of networks.
-func New(store *actual.Store, log *slog.Logger) (*Keeper, error) {
+// New returns a keeper, which looks at the links and firewalls of the host at least each
+// lookEvery. It touches nothing of the host yet, and removes what a killed program has left
+// of the files of networks.
+func New(store *actual.Store, lookEvery time.Duration, log *slog.Logger) (*Keeper, error) {
 	table, err := firewall.Open(nil, Table(store.Marker()))
 	if err != nil {
 		return nil, err
 	}
 	k := &Keeper{
-		store: store, log: log, table: table, wakes: make(chan struct{}, 1),
+		store: store, log: log, lookEvery: lookEvery, table: table, wakes: make(chan struct{}, 1),
 		inForce: inforce.New(store), scopes: map[string]scope{},
 		promised: map[string][]actual.Attachment{}, fresh: map[string]bool{}, bandwidth: map[run]shaped{}, lacking: make(chan struct{}, 1), loopback: loopback6.New(),
 		packets:  packetlog.New(table.Name(), table.Counters, log),
@@ -321,8 +324,6 @@ func (k *Keeper) tell(refused map[string][]string) {
 }
 
 const (
-	// lookEvery is how often links are looked at that nobody has told of.
-	lookEvery = 30 * time.Second
 	// again is when rules are tried again that could not be installed.
 	again = 2 * time.Second
 	// patience is how long the rules of the run before are left as they are, until it is
@@ -345,8 +346,12 @@ func (k *Keeper) Run(ctx context.Context) error {
 	}
 	var changed <-chan struct{}
 	look := true
+	var due time.Time // wakes must not put the next look off: they may come all the time
 	for {
 		used, err := k.round(look)
+		if look {
+			due = time.Now().Add(k.lookEvery)
+		}
 		k.forwardLoopback(ctx)
 		if look = false; used && changed == nil {
 			var werr error
@@ -359,7 +364,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		case err != nil, k.closing(), k.keeps:
 			later = time.After(again)
 		case used:
-			later = time.After(lookEvery)
+			later = time.After(time.Until(due))
 		}
 		select {
 		case <-ctx.Done():

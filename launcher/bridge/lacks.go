@@ -112,7 +112,7 @@ func (k *Keeper) held() func(p *networks.Port) string {
 		for n := range uint16(count) {
 			s := spot{strings.ToLower(p.Protocol), p.Addr(), p.HostPort + n}
 			if !published[s] && s.held(ours[loopback6.Port{Protocol: s.protocol, Port: s.port}]) {
-				return fmt.Sprintf("port %s is not published: a program of the host has port %d; it is published within %s of its end", p.Describe(), s.port, lookEvery)
+				return fmt.Sprintf("port %s is not published: a program of the host has port %d; it is published within %s of its end", p.Describe(), s.port, k.lookEvery)
 			}
 		}
 		return ""

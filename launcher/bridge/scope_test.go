@@ -49,7 +49,7 @@ func (w *world) scopes(k *Keeper) map[string]firewall.Attachment {
 
 func (w *world) next() *Keeper {
 	w.t.Helper()
-	k, err := New(w.k.store, w.k.log)
+	k, err := New(w.k.store, lookEvery, w.k.log)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -98,7 +98,7 @@ func TestBandwidth(t *testing.T) {
 	expect(1e6, 2e6)
 	next := func() {
 		t.Helper()
-		k, err := New(w.k.store, w.k.log)
+		k, err := New(w.k.store, lookEvery, w.k.log)
 		if err != nil {
 			t.Fatal(err)
 		}

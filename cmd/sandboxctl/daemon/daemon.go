@@ -177,7 +177,7 @@ func newDaemon(h *world.Host, version string, f *flags, store *actual.Store, opt
 	// Who writes it runs as root at the next pull.
 	opts.Programs = []string{program}
 	pulls := rootimage.Puller{Program: &companion.Program{Name: companion.ImageName, Path: program}, State: store.Path(), Registries: f.registries, Policy: hostPolicy.Load}
-	if opts.Networks, err = bridge.New(store, opts.Log); err != nil {
+	if opts.Networks, err = bridge.New(store, f.resync, opts.Log); err != nil {
 		return nil, err
 	}
 	l, err := launcher.New(opts)
