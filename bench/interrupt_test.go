@@ -47,7 +47,9 @@ func onTerminal(t *testing.T, cmd *exec.Cmd) *os.File {
 func TestInterrupted(t *testing.T) {
 	bin := programs(t)
 	bench := filepath.Join(t.TempDir(), "bench")
-	if out, err := exec.Command("go", "build", "-o", bench, ".").CombinedOutput(); err != nil {
+	build := exec.Command("go", "build", "-o", bench, ".")
+	build.Env = append(os.Environ(), static)
+	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	tree := smallTree(t)
