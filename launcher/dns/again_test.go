@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/time/rate"
 
 	"sandboxctl.dev/launcher/names"
 )
@@ -72,18 +73,16 @@ func TestListenAgain(t *testing.T) {
 	}
 }
 
-// Questions to servers have a rate, of each sandbox and of all: the kernel keeps each of them
-// for half a minute as a connection of the host. A few of each are asked whatever others do.
+// Sockets to servers have a rate, of each sandbox and of all: the kernel keeps each of them
+// for half a minute as a connection of the host, and one by TCP four times as long. A few are
+// made for each whatever others do.
 func TestAsked(t *testing.T) {
 	t.Parallel()
 	var l limits
-	i := 0
+	tcp := false
 	ask := func(who string, n int) (asked int) {
 		for range n {
-			i++
-			q, _ := parse(pack(t, fmt.Sprintf("n%d.", i), dnsmessage.TypeA, 0), false)
-			if done, ok := l.fly(l.of(who), q); ok {
-				done()
+			if l.ask(l.of(who), tcp) {
 				asked++
 			}
 		}
@@ -101,5 +100,39 @@ func TestAsked(t *testing.T) {
 	}
 	if n := ask("modest", askedFewBurst); n != askedFewBurst {
 		t.Errorf("%d of %d questions of one that asks little", n, askedFewBurst)
+	}
+	l, tcp = limits{}, true
+	if n := ask("greedy", 10*askedEachBurst); n < askedEachBurst/costTCP || n > 2*askedEachBurst/costTCP {
+		t.Errorf("%d questions of one sandbox by TCP, expected about %d", n, askedEachBurst/costTCP)
+	}
+	for who := range 20 {
+		ask(fmt.Sprint("greedy", who), askedEachBurst)
+	}
+	if n := ask("modest", askedFewBurst); n < askedFewBurst/costTCP {
+		t.Errorf("%d questions by TCP of one that asks little", n)
+	}
+}
+
+// However many servers a question needs, each socket counts.
+func TestAskedSockets(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, names.Outside{})
+	fails := func(m dnsmessage.Message, _ bool) [][]byte {
+		m.RCode = dnsmessage.RCodeServerFailure
+		return [][]byte{answerWith(t, m)}
+	}
+	first, second := r.fake(t, 0, fails), r.fake(t, 1, fails)
+	r.limits.of("web").asked = rate.NewLimiter(0, 5)
+	for i := range 8 {
+		if got := r.ask(t, fmt.Sprintf("n%d.org.", i)); got != "ServerFailure" {
+			t.Errorf("question %d: %s", i, got)
+		}
+	}
+	if n := first.asked.Load() + second.asked.Load(); n != 5 {
+		t.Errorf("servers were asked %d times, expected 5", n)
+	}
+	// What may not be asked does not make a server one that is silent.
+	if len(r.forwarder.avoid) != 0 {
+		t.Errorf("servers are avoided: %v", r.forwarder.avoid)
 	}
 }

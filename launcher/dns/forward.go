@@ -42,15 +42,23 @@ type forwarder struct {
 	avoid map[netip.Addr]time.Time
 }
 
-// ask puts a question to servers, one after the other, until one answers. It returns the
-// answer with the id of the client.
-func (f *forwarder) ask(ctx context.Context, servers []netip.Addr, q *query, tcp bool) ([]byte, error) {
+// errTooMany says that a sandbox has had servers be asked too often.
+var errTooMany = errors.New("too many questions to servers")
+
+// ask puts a question to servers, one after the other, until one answers, and as long as each
+// may be asked. It returns the answer with the id of the client.
+func (f *forwarder) ask(ctx context.Context, servers []netip.Addr, q *query, tcp bool, may func() bool) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, forwardTime)
 	defer cancel()
 	errs := []error{errors.New("no server answers")}
 	var refusal []byte
+all:
 	for range 2 {
 		for _, server := range f.order(servers) {
+			if !may() {
+				errs = append(errs, errTooMany)
+				break all
+			}
 			msg, code, err := f.try(ctx, server, q, tcp)
 			switch {
 			case err == nil && decides(code):

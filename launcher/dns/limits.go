@@ -4,6 +4,7 @@ package dns
 
 import (
 	"sync"
+	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/time/rate"
@@ -23,12 +24,15 @@ const (
 	// perSecond is how many questions of one sandbox are read; more are dropped, as a full
 	// network drops them.
 	perSecond, burst = 2000, 4000
-	// Each question to a server is a connection of the host in the kernel's table, which is
-	// there for half a minute, whatever connections the sandbox itself may have: so many of one
-	// sandbox are asked in a second, and of all of them; a few of each in any case.
+	// Each socket to a server is a connection of the host in the kernel's table, which is
+	// there for half a minute, whatever connections the sandbox itself may have, and one
+	// question may need one to each server: so many are made for one sandbox in a second, and
+	// for all of them; a few for each in any case. One by TCP counts as costTCP: it is there
+	// for two minutes.
 	askedEach, askedEachBurst = 200, 400
 	askedAll, askedAllBurst   = 1000, 2000
 	askedFew, askedFewBurst   = 5, 10
+	costTCP                   = 4
 )
 
 // limits counts what is under way. The zero value is ready.
@@ -43,7 +47,7 @@ type limits struct {
 // client is what one sandbox has under way.
 type client struct {
 	rate *rate.Limiter
-	// asked bounds the questions to servers, and few are those that the others leave it.
+	// asked bounds the sockets to servers, and few are those that the others leave it.
 	asked, few *rate.Limiter
 
 	flying int
@@ -91,9 +95,6 @@ func (l *limits) fly(c *client, q *query) (done func(), ok bool) {
 	if l.flying >= flyingAll && c.flying >= reserved || c.flying >= flyingEach || c.same[key] >= sameEach {
 		return nil, false
 	}
-	if !c.asked.Allow() || !l.asked.Allow() && !c.few.Allow() {
-		return nil, false
-	}
 	l.flying++
 	c.flying++
 	c.same[key]++
@@ -106,6 +107,15 @@ func (l *limits) fly(c *client, q *query) (done func(), ok bool) {
 			delete(c.same, key)
 		}
 	}, true
+}
+
+// ask says whether a server may be asked for a sandbox: whether there may be one more socket.
+func (l *limits) ask(c *client, tcp bool) bool {
+	n, now := 1, time.Now()
+	if tcp {
+		n = costTCP
+	}
+	return c.asked.AllowN(now, n) && (l.asked.AllowN(now, n) || c.few.AllowN(now, n))
 }
 
 // connect begins a connection by TCP, if there may be one more.

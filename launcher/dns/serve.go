@@ -183,9 +183,9 @@ func (s *Server) forward(ctx context.Context, by *asker, q *query, tcp bool) []b
 		s.complain("no server is there to ask for names", "sandbox", by.sandbox.Name)
 		return q.fails(dnsmessage.RCodeServerFailure)
 	}
-	msg, err := s.forwarder.ask(ctx, servers, q, tcp)
+	msg, err := s.forwarder.ask(ctx, servers, q, tcp, func() bool { return s.limits.ask(by.client, tcp) })
 	if err != nil {
-		if ctx.Err() == nil {
+		if ctx.Err() == nil && !errors.Is(err, errTooMany) {
 			s.complain("ask for a name", "sandbox", by.sandbox.Name, "error", err)
 		}
 		return q.fails(dnsmessage.RCodeServerFailure)
