@@ -48,11 +48,12 @@ type host struct {
 	rec    *actual.Record
 }
 
+// newHost gives plugins time for a machine that has other work; who waits for its end sets less.
 func newHost(t *testing.T) *host {
 	t.Helper()
 	hosttest.NeedsRoot(t, "making a network namespace needs root")
 	h := &host{T: t, dir: t.TempDir()}
-	h.policy = &hostpolicy.CNIPolicy{ConfigDir: h.path("net.d"), PluginDirs: []string{h.path("none"), h.path("plugins")}, Timeout: new(scalar.Duration(time.Second))}
+	h.policy = &hostpolicy.CNIPolicy{ConfigDir: h.path("net.d"), PluginDirs: []string{h.path("none"), h.path("plugins")}, Timeout: new(scalar.Duration(20 * time.Second))}
 	h.check(errors.Join(os.Mkdir(h.path("net.d"), 0o755), os.Mkdir(h.path("plugins"), 0o755)))
 	for _, name := range []string{"make", "addresses", "ports"} {
 		h.check(proctest.WriteProgram(h.path("plugins/"+name), []byte(fake), 0o755))
@@ -219,6 +220,9 @@ func TestAddFails(t *testing.T) {
 			t.Parallel()
 			h := newHost(t)
 			h.write("do.make.ADD", c.do)
+			if name == "hangs" {
+				h.policy.Timeout = new(scalar.Duration(time.Second))
+			}
 			if strings.Contains(name, "DNS") {
 				h.write("do.ports.ADD", c.do)
 			}
@@ -230,7 +234,7 @@ func TestAddFails(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v, %v, expected %s", made, err, c.want)
 			}
-			if took := time.Since(begin); took > 20*time.Second {
+			if took := time.Since(begin); took > 30*time.Second {
 				t.Errorf("it took %s", took)
 			}
 		})
@@ -345,9 +349,11 @@ func TestOrphan(t *testing.T) {
 	if err := Check(ctx, c, h.policy); !errors.Is(err, why) {
 		t.Errorf("%v, expected %v", err, why)
 	}
+	const patience = 5 * time.Second // a plugin of this test has it too
+	h.policy.Timeout = new(scalar.Duration(patience))
 	begin = time.Now()
 	h.check(Delete(t.Context(), c, h.policy))
-	if took := time.Since(begin); took < time.Second || h.pinned() {
+	if took := time.Since(begin); took < patience || h.pinned() {
 		t.Errorf("after %s, namespace %v", took, h.pinned())
 	}
 }
