@@ -24,12 +24,12 @@ func TestChangedPorts(t *testing.T) {
 	serve(t, two.testNS, "two", at("", 80))
 	serve(t, w.outside, "outside", at("", 80))
 	w.install()
-	in, err := dialFrom(w.outside, "tcp", at(lanHost4, 8080))
+	in, err := dialFrom(w.outside, "tcp", at(lanHost4, 8080), answerTime)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer in.Close()
-	out, err := dialFrom(web.testNS, "tcp", "1.1.1.1:80")
+	out, err := dialFrom(web.testNS, "tcp", "1.1.1.1:80", answerTime)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +37,7 @@ func TestChangedPorts(t *testing.T) {
 	goesOn := func() {
 		t.Helper()
 		for c, want := range map[net.Conn]string{in: "web " + lanOutside4, out: "outside " + lanHost4} {
-			if got, err := say(c); err != nil || got != want {
+			if got, err := say(c, answerTime); err != nil || got != want {
 				t.Errorf("%q %v, expected %s", got, err, want)
 			}
 		}
@@ -55,7 +55,7 @@ func TestChangedPorts(t *testing.T) {
 	if n, err := flows.Forget(w.host, web.four, web.six); err != nil || n < 2 {
 		t.Errorf("%d connections: %v", n, err)
 	}
-	if got, err := say(out); err == nil {
+	if got, err := say(out, silenceTime); err == nil {
 		t.Errorf("%s answers a connection that is not allowed any more", got)
 	}
 	answers(t, web.testNS, "tcp", "1.1.1.1:80", "")

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,8 +42,9 @@ func (w *world) connectionsOf(addrs ...netip.Addr) (n int) {
 	return n
 }
 
-// datagrams sends one from each of n ports, and says how many are answered.
-func (w *world) datagrams(from *testNS, to string, n int) (answered int) {
+// datagrams sends one from each of n ports, and says how many are answered: those expected,
+// which it waits for, and others that come soon after them.
+func (w *world) datagrams(from *testNS, to string, n, expected int) int {
 	w.t.Helper()
 	var all []net.Conn
 	defer func() {
@@ -50,7 +53,7 @@ func (w *world) datagrams(from *testNS, to string, n int) (answered int) {
 		}
 	}()
 	for range n {
-		c, err := dialFrom(from, "udp", to)
+		c, err := dialFrom(from, "udp", to, answerTime)
 		if err != nil {
 			w.t.Fatal(err)
 		}
@@ -59,14 +62,26 @@ func (w *world) datagrams(from *testNS, to string, n int) (answered int) {
 			w.t.Fatal(err)
 		}
 	}
-	until := time.Now().Add(patience)
-	for _, c := range all {
-		_ = c.SetReadDeadline(until)
-		if _, err := c.Read(make([]byte, 100)); err == nil {
-			answered++
+	until := func(patience time.Duration) {
+		end := time.Now().Add(patience)
+		for _, c := range all {
+			_ = c.SetReadDeadline(end)
 		}
 	}
-	return answered
+	if until(answerTime); expected == 0 {
+		until(silenceTime)
+	}
+	var came atomic.Int64
+	var wg sync.WaitGroup
+	for _, c := range all {
+		wg.Go(func() {
+			if _, err := c.Read(make([]byte, 100)); err == nil && came.Add(1) == int64(expected) {
+				until(silenceTime)
+			}
+		})
+	}
+	wg.Wait()
+	return int(came.Load())
 }
 
 // syn is the first packet of a connection of TCP.
@@ -125,19 +140,19 @@ func TestConnections(t *testing.T) {
 	}
 	outside := netip.MustParseAddr("1.1.1.1")
 	for what, begin := range map[string]func() int{
-		"datagrams":     func() int { return w.datagrams(evil.testNS, "1.1.1.1:80", 3*most) },
-		"over IPv6":     func() int { return w.datagrams(evil.testNS, "[2606::1]:80", 3*most) },
-		"to names":      func() int { return w.datagrams(evil.testNS, at(gateway4, 53), 3*most) },
-		"from outside":  func() int { return w.datagrams(w.outside, at(lanHost4, 8000), 3*most) },
-		"to a sibling":  func() int { return w.datagrams(evil.testNS, at(web.four, 80), 3*most) },
-		"its own ports": func() int { return w.datagrams(evil.testNS, at(lanHost4, 8000), 3*most) },
+		"datagrams":     func() int { return w.datagrams(evil.testNS, "1.1.1.1:80", 3*most, most) },
+		"over IPv6":     func() int { return w.datagrams(evil.testNS, "[2606::1]:80", 3*most, most) },
+		"to names":      func() int { return w.datagrams(evil.testNS, at(gateway4, 53), 3*most, most) },
+		"from outside":  func() int { return w.datagrams(w.outside, at(lanHost4, 8000), 3*most, most) },
+		"to a sibling":  func() int { return w.datagrams(evil.testNS, at(web.four, 80), 3*most, most) },
+		"its own ports": func() int { return w.datagrams(evil.testNS, at(lanHost4, 8000), 3*most, most) },
 	} {
 		if n := begin(); n != most {
 			t.Errorf("%s: %d of %d answered, expected %d", what, n, 3*most, most)
 		}
 		bound(what, evil)
 		// The one that they lead to has all of its own.
-		if n := w.datagrams(web.testNS, "1.1.1.2:80", most); n != most {
+		if n := w.datagrams(web.testNS, "1.1.1.2:80", most, most); n != most {
 			t.Errorf("%s: %d of a sibling answered, expected %d", what, n, most)
 		}
 		again()
@@ -153,25 +168,25 @@ func TestConnections(t *testing.T) {
 		packets = append(packets, syn(evil.four, outside, 1000+i))
 	}
 	evil.send(t, packets...)
-	if n := w.datagrams(evil.testNS, "1.1.1.1:80", 5); n != 0 {
+	if n := w.datagrams(evil.testNS, "1.1.1.1:80", 5, 0); n != 0 {
 		t.Errorf("%d datagrams answered beside as many half-open connections as there may be", n)
 	}
 	bound("half-open", evil)
 	// They count also when rules are installed again; another bound counts anew, by packets.
 	w.install()
 	w.intact(true)
-	if n := w.datagrams(evil.testNS, "1.1.1.1:80", 5); n != 0 {
+	if n := w.datagrams(evil.testNS, "1.1.1.1:80", 5, 0); n != 0 {
 		t.Errorf("%d datagrams answered after an install", n)
 	}
 	if err := w.table.Recount(true, flows.IDs); err != nil {
 		t.Fatal(err)
 	}
-	if n := w.datagrams(evil.testNS, "1.1.1.1:80", 5); n != 0 {
+	if n := w.datagrams(evil.testNS, "1.1.1.1:80", 5, 0); n != 0 {
 		t.Errorf("%d datagrams answered after connections were counted", n)
 	}
 	w.edit("evil", func(s *Sandbox) { s.Connections = 2 * most })
 	w.install()
-	if n := w.datagrams(evil.testNS, "1.1.1.1:80", 3*most); n != 2*most {
+	if n := w.datagrams(evil.testNS, "1.1.1.1:80", 3*most, 2*most); n != 2*most {
 		t.Errorf("%d datagrams answered with a larger bound, expected %d", n, 2*most)
 	}
 }
@@ -188,7 +203,7 @@ func TestConnectionsEnd(t *testing.T) {
 	w.host.must(t, func() error { return sysctl(map[string]string{"netfilter/nf_conntrack_tcp_timeout_close": "1"}) })
 	var open []net.Conn
 	for range 2 {
-		c, err := dialFrom(web.testNS, "tcp", "1.1.1.1:80")
+		c, err := dialFrom(web.testNS, "tcp", "1.1.1.1:80", answerTime)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -199,7 +214,7 @@ func TestConnectionsEnd(t *testing.T) {
 	time.Sleep(3 * time.Second)
 	answers(t, web.testNS, "tcp", "1.1.1.1:80", "")
 	for _, c := range open {
-		if got, err := say(c); err != nil || got != "outside "+lanHost4 {
+		if got, err := say(c, answerTime); err != nil || got != "outside "+lanHost4 {
 			t.Errorf("%q %v", got, err)
 		}
 	}
@@ -207,7 +222,7 @@ func TestConnectionsEnd(t *testing.T) {
 	_ = open[0].(*net.TCPConn).SetLinger(0)
 	open[0].Close()
 	for until := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) {
-		if got, err := ask(web.testNS, "tcp", "1.1.1.1:80"); err == nil {
+		if got, err := ask(web.testNS, "tcp", "1.1.1.1:80", answerTime); err == nil {
 			t.Log(got)
 			break
 		}

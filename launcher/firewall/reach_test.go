@@ -283,7 +283,7 @@ func TestLearn(t *testing.T) {
 	tell(700 * time.Millisecond)
 	answers(t, web.testNS, "udp", "4.4.4.4:80", "outside")
 	for deadline := time.Now().Add(20 * time.Second); ; {
-		if _, err := ask(web.testNS, "tcp", "4.4.4.4:80"); err != nil {
+		if _, err := ask(web.testNS, "tcp", "4.4.4.4:80", silenceTime); err != nil {
 			break
 		}
 		if time.Now().After(deadline) {

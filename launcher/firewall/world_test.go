@@ -356,21 +356,26 @@ func listenUDP(address string) (*net.UDPConn, error) {
 	})
 }
 
-// patience is how long an answer is waited for. Packets in one kernel take microseconds;
-// what is refused answers at once, and only what is dropped takes this long.
-const patience = 400 * time.Millisecond
+const (
+	// answerTime is how long an answer is waited for that must come. Packets in one kernel take
+	// microseconds, but the machine may have other work.
+	answerTime = 10 * time.Second
+	// silenceTime is how long one is waited for that must not come: what is refused is told at once,
+	// as a rule, and what is dropped never is.
+	silenceTime = 400 * time.Millisecond
+)
 
 // ask is what answers a question from a namespace: "NAME ADDRESS", or an error.
-func ask(n *testNS, network, to string) (string, error) {
-	c, err := dialFrom(n, network, to)
+func ask(n *testNS, network, to string, patience time.Duration) (string, error) {
+	c, err := dialFrom(n, network, to, patience)
 	if err != nil {
 		return "", err
 	}
 	defer c.Close()
-	return say(c)
+	return say(c, patience)
 }
 
-func dialFrom(n *testNS, network, to string) (c net.Conn, err error) {
+func dialFrom(n *testNS, network, to string, patience time.Duration) (c net.Conn, err error) {
 	err = n.Do(func() (err error) {
 		c, err = net.DialTimeout(network, to, patience)
 		return err
@@ -379,7 +384,7 @@ func dialFrom(n *testNS, network, to string) (c net.Conn, err error) {
 }
 
 // say asks on a connection.
-func say(c net.Conn) (string, error) {
+func say(c net.Conn, patience time.Duration) (string, error) {
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return "", err
 	}
@@ -394,7 +399,11 @@ func say(c net.Conn) (string, error) {
 // answers checks who answers; "" stands for nobody, "NAME" for anybody's address.
 func answers(t testing.TB, n *testNS, network, to, want string) {
 	t.Helper()
-	got, err := ask(n, network, to)
+	patience := answerTime
+	if want == "" {
+		patience = silenceTime
+	}
+	got, err := ask(n, network, to, patience)
 	who, _, _ := strings.Cut(got, " ")
 	switch {
 	case want == "" && err == nil:
