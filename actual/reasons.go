@@ -58,7 +58,7 @@ const (
 	// that is free.
 	ReasonPortInUse = "PortInUse"
 	// Another sandbox has the address that its manifest asks for, or it is none of the
-	// network.
+	// network; or the subnet that a network is to have is another one's, or too small for all.
 	ReasonAddressUnusable = "AddressUnusable"
 	// It joins a network that no document declares. It is started when there is one.
 	ReasonNetworkMissing = "NetworkMissing"

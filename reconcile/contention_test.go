@@ -67,9 +67,20 @@ func TestPlanContention(t *testing.T) {
 	broken := input(true, []*desired.Entry{a})
 	broken.Desired.Problems = []desired.Problem{{Position: desired.Position{File: "n.yaml"}, Name: "network/default", Message: "wrong"}}
 	// at has a sandbox be on a network.
-	at := func(o actual.Observed, network, subnet string) actual.Observed {
+	at := func(o actual.Observed, network, subnet string, subnet6 ...string) actual.Observed {
 		o.Record.Attachments = []actual.Attachment{{Network: network, MTU: 1500, Default: true, Subnet4: netip.MustParsePrefix(subnet)}}
+		for _, s := range subnet6 {
+			o.Record.Attachments[0].Subnet6 = netip.MustParsePrefix(s)
+		}
 		return o
+	}
+	joining := func(name, network string) *desired.Entry {
+		return bridged(name, networks.Network{Join: []string{network}})
+	}
+	suspendedOn := func(name, network string) *desired.Entry {
+		return reconciletest.Entry(name, "a", func(s *desired.Spec) {
+			s.Network, s.Suspend = networks.Network{Mode: networks.Bridge, Join: []string{network}}, true
+		})
 	}
 	for name, c := range map[string]struct {
 		in   reconcile.Input
@@ -112,6 +123,46 @@ func TestPlanContention(t *testing.T) {
 		"another subnet, which overlaps that of another network": {
 			withNetwork(t, withNetwork(t, input(true, []*desired.Entry{a}, at(running(a), "default", "10.208.0.0/20")), "default", "{subnet: 10.44.0.0/24}"), "front", "{subnet: 10.44.0.0/16}"),
 			"delayed a AddressUnusable", `Network "default" can't have 10.44.0.0/24, which overlaps 10.44.0.0/16 of Network "front"`,
+		},
+		"another subnet, which another network has": {
+			withNetwork(t, withNetwork(t, input(true, []*desired.Entry{a, joining("b", "front")}, at(running(a), "default", "10.208.16.0/20"), at(running(joining("b", "front")), "front", "10.208.0.0/20")), "default", "{subnet: 10.208.0.0/20}"), "front", "{}"),
+			"delayed a AddressUnusable", `Network "default" can't have 10.208.0.0/20, which overlaps 10.208.0.0/20 of network front, on which b is`,
+		},
+		"another subnet, which a stopped sandbox keeps": {
+			withNetwork(t, withNetwork(t, input(true, []*desired.Entry{a, joining("b", "front")}, at(running(a), "default", "10.208.16.0/20"), at(done(stopped(joining("b", "front"), 0)), "front", "10.208.0.0/20")), "default", "{subnet: 10.208.0.0/20}"), "front", "{}"),
+			"delayed a AddressUnusable", "on which b is",
+		},
+		"another subnet, which is the one of before of another network": { // and in the other order neither could be started
+			withNetwork(t, withNetwork(t, input(true, []*desired.Entry{a, joining("b", "front")}, at(running(a), "default", "10.44.0.0/24"), at(running(joining("b", "front")), "front", "10.45.0.0/24")), "default", "{subnet: 10.45.0.0/24}"), "front", "{subnet: 10.46.0.0/24}"),
+			"destroy b NetworkChanged graceful; delayed a AddressUnusable", "on which b is",
+		},
+		"another IPv6 subnet, which another network has": {
+			withNetwork(t, withNetwork(t, input(true, []*desired.Entry{a, joining("b", "front")}, at(running(a), "default", "10.208.16.0/20", "fd5b::/64"), at(running(joining("b", "front")), "front", "10.208.0.0/20", "fd44::/64")), "default", "{subnet6: 'fd44::/64'}"), "front", "{}"),
+			"delayed a AddressUnusable", `Network "default" can't have fd44::/64, which overlaps fd44::/64 of network front`,
+		},
+		"another subnet and another manifest": {
+			withNetwork(t, withNetwork(t, input(true, []*desired.Entry{publishing("a", 8081), joining("b", "front")}, at(running(reconciletest.Entry("a", "other", nil)), "default", "10.208.16.0/20"), at(running(joining("b", "front")), "front", "10.208.0.0/20")), "default", "{subnet: 10.208.0.0/20}"), "front", "{}"),
+			"delayed a AddressUnusable", "on which b is",
+		},
+		"another subnet, which has room for one of two": {
+			withNetwork(t, input(true, []*desired.Entry{joining("a", "front"), joining("b", "front")}, at(running(joining("a", "front")), "front", "10.208.0.0/20"), at(running(joining("b", "front")), "front", "10.208.0.0/20")), "front", "{subnet: 10.44.0.0/30}"),
+			"delayed a AddressUnusable; delayed b AddressUnusable", `Network "front" can't have 10.44.0.0/30, which has room for 1, and 2 join it`,
+		},
+		"another subnet, which has room for one, and another one is new": {
+			withNetwork(t, input(true, []*desired.Entry{joining("a", "front"), joining("b", "front")}, at(running(joining("a", "front")), "front", "10.208.0.0/20")), "front", "{subnet: 10.44.0.0/30}"),
+			"create b New; delayed a AddressUnusable", "room for 1, and 2 join it",
+		},
+		"another subnet, which has room for the one that there is": {
+			withNetwork(t, input(true, []*desired.Entry{joining("a", "front"), joining("b", "back")}, at(running(joining("a", "front")), "front", "10.208.0.0/20"), at(running(joining("b", "back")), "back", "10.209.0.0/20")), "front", "{subnet: 10.44.0.0/30}"),
+			"destroy a NetworkChanged graceful", "",
+		},
+		"another IPv6 subnet, which has room for two": {
+			withNetwork(t, input(true, []*desired.Entry{joining("a", "front"), joining("b", "front")}, at(running(joining("a", "front")), "front", "10.208.0.0/20", "fd5b::/64"), at(running(joining("b", "front")), "front", "10.208.0.0/20", "fd5b::/64")), "front", "{subnet6: 'fd44::/126'}"),
+			"destroy a NetworkChanged graceful; destroy b NetworkChanged graceful", "",
+		},
+		"another MTU on a network without room for more": {
+			withNetwork(t, input(true, []*desired.Entry{joining("a", "front"), suspendedOn("b", "front")}, at(running(joining("a", "front")), "front", "10.44.0.0/30"), at(stopped(suspendedOn("b", "front"), 0), "front", "10.208.0.0/20")), "front", "{subnet: 10.44.0.0/30, mtu: 1400}"),
+			"destroy a NetworkChanged graceful", "",
 		},
 		"another subnet, and an address that is not in it": {
 			withNetwork(t, input(true, []*desired.Entry{static("a", "front", "10.208.0.9")}, at(running(static("a", "front", "10.208.0.9")), "front", "10.208.0.0/20")), "front", "{subnet: 10.44.0.0/24}"),

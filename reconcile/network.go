@@ -50,6 +50,9 @@ func (c *computation) contends(a *Action) bool {
 		return false
 	}
 	reason, why := contention.Documents(e, c.in.Desired, a.Reason == actual.ReasonNetworkChanged)
+	if reason == "" && a.Op == OpDestroy {
+		reason, why = contention.Subnets(e, c.in.Desired, c.in.Actual.Sandboxes)
+	}
 	if reason == "" && e.Sandbox.Spec.Network.Wants() {
 		if c.holders == nil {
 			c.holders = holders(c.in, c.plan.Actions)
