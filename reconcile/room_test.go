@@ -4,6 +4,7 @@ package reconcile_test
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/actual/room"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/desired/scalar"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/fits"
@@ -209,5 +211,49 @@ func TestRoomMatters(t *testing.T) {
 		if got := fits.Matters(in.Desired, in.Actual, in.LastGood, in.Files); got != c.matters {
 			t.Errorf("%s: %t", name, got)
 		}
+	}
+}
+
+// A Network document that changes stops nothing for which there is no room afterwards.
+func TestRoomNetworkChanged(t *testing.T) {
+	t.Parallel()
+	on := func(name string, size int64) *desired.Entry {
+		return onDisk(name, "a", size, func(s *desired.Spec) { s.Network = networks.Network{Mode: networks.Bridge} })
+	}
+	at := func(o actual.Observed) actual.Observed {
+		o.Record.Attachments = []actual.Attachment{{Network: "default", MTU: 1500, Default: true, Subnet4: netip.MustParsePrefix("10.208.0.0/20")}}
+		return o
+	}
+	web := on("web", 50)
+	in := input(true, []*desired.Entry{web}, at(running(web)))
+	if fits.Matters(in.Desired, in.Actual, in.LastGood, in.Files) {
+		t.Error("the disk is looked at where nothing has changed")
+	}
+	in = withNetwork(t, in, "default", "{mtu: 1400}")
+	if !fits.Matters(in.Desired, in.Actual, in.LastGood, in.Files) {
+		t.Error("nobody looks at the disk")
+	}
+	in.Room = &fits.Room{Disk: room.Disk{Total: 2000 * mib, Free: 140 * mib}}
+	plan := reconcile.Compute(in)
+	if len(plan.Actions) > 0 || len(plan.Delayed) != 1 || plan.Delayed[0].Action.Reason != actual.ReasonDiskPressure || !strings.Contains(plan.Delayed[0].Why, "it asks for 50Mi, 40Mi are free") {
+		t.Errorf("without room: %+v", plan)
+	}
+	in.Room.Disk.Free = 150 * mib
+	if got := show(reconcile.Compute(in)); got != "destroy web NetworkChanged graceful" {
+		t.Errorf("with room: %q", got)
+	}
+
+	// One that was stopped for it has its room before a new one.
+	was := at(stopped(web, 0))
+	was.Record.Ending = &actual.Ending{Reason: actual.ReasonNetworkChanged}
+	was.Record.App().LastExit = nil
+	in = withNetwork(t, input(true, []*desired.Entry{on("app", 60), web}, was), "default", "{mtu: 1400}")
+	if !fits.Matters(in.Desired, in.Actual, in.LastGood, in.Files) {
+		t.Error("nobody looks at the disk between stop and start")
+	}
+	in.Room = &fits.Room{Disk: room.Disk{Total: 2000 * mib, Free: 200 * mib}}
+	plan = reconcile.Compute(in)
+	if got := strings.TrimSuffix(show(plan), "; wake"); !strings.HasPrefix(got, "create web ") || len(plan.Delayed) != 1 || plan.Delayed[0].Name != "app" {
+		t.Errorf("stopped for it: %q, %+v", got, plan.Delayed)
 	}
 }

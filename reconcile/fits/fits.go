@@ -15,6 +15,7 @@ import (
 	"sandboxctl.dev/actual/room"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/reconcile/attached"
 	"sandboxctl.dev/reconcile/needs"
 )
 
@@ -52,7 +53,7 @@ func Matters(want *desired.Snapshot, have *actual.Snapshot, recorded map[string]
 		if Asked(e, desired.Bounds{}) == 0 {
 			return false
 		}
-		return replaced(rec) || rec.Phase == actual.PhaseRunning && (rec.SpecHash != e.Hash || asked(have, rec.Name) || needs.Changed(e, rec, files))
+		return replaced(rec) || rec.Phase == actual.PhaseRunning && (rec.SpecHash != e.Hash || asked(have, rec.Name) || attached.Outdated(want, rec) != "" || needs.Changed(e, rec, files))
 	})
 }
 
@@ -101,7 +102,7 @@ func replaced(rec *actual.Record) bool {
 		return false
 	}
 	switch rec.Ending.Reason {
-	case actual.ReasonSpecChanged, actual.ReasonRestartRequested, actual.ReasonInputChanged:
+	case actual.ReasonSpecChanged, actual.ReasonRestartRequested, actual.ReasonInputChanged, actual.ReasonNetworkChanged:
 		return true
 	}
 	return false
