@@ -163,6 +163,7 @@ func (x hostileImage) bytes(layers ...[]byte) []byte {
 // Images that are made to confuse whoever starts them: what can't be is told in bounded
 // time, with a reason and what helps, and what runs has got nothing of the host.
 func TestAttacksImages(t *testing.T) {
+	t.Parallel()
 	h := newAttackHost(t, func(h *attackHost) string { return policyFor(h.work) })
 	secret := h.canary + "/secret"
 	h.good()
@@ -203,14 +204,19 @@ func TestAttacksImages(t *testing.T) {
 		waits := []string{actual.ReasonPending, actual.ReasonPulling, actual.ReasonStarting, ""}
 		return ready.Reason, ready.Message, !slices.Contains(waits, ready.Reason)
 	}
+	type verdict struct{ reason, message string }
+	verdicts := map[string]verdict{} // what was told first: it is tried again since
 	waiting := cases
 	for deadline := began.Add(4 * time.Minute); len(waiting) > 0; time.Sleep(200 * time.Millisecond) {
 		list := h.list()
 		left := map[string]string{}
 		for name, what := range waiting {
-			if _, _, ok := told(list[name]); !ok {
+			reason, message, ok := told(list[name])
+			if !ok {
 				left[name] = what
+				continue
 			}
+			verdicts[name] = verdict{reason, message}
 		}
 		if waiting = left; time.Now().After(deadline) {
 			for name, what := range left {
@@ -220,10 +226,9 @@ func TestAttacksImages(t *testing.T) {
 		}
 	}
 	t.Logf("%d images in %s", len(cases), time.Since(began).Round(time.Second))
-	list := h.list()
 	for name, what := range cases {
 		x := all[what]
-		reason, message, _ := told(list[name])
+		reason, message := verdicts[name].reason, verdicts[name].message
 		if strings.IndexFunc(message, untrusted.Obeyed) >= 0 || len(message) > 4000 {
 			t.Errorf("%s: %d bytes: %.200q", what, len(message), message)
 		}

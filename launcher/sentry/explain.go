@@ -106,7 +106,7 @@ func (e *CommandError) explainPath(name, dirs, why string) {
 // the next try: a root that is an image would not get one.
 func lasting(why string) bool {
 	return slices.ContainsFunc([]unix.Errno{
-		unix.ENOENT, unix.ENOTDIR, unix.EISDIR, unix.EACCES, unix.EPERM, unix.EROFS, unix.ELOOP, unix.ENAMETOOLONG, unix.ENOEXEC,
+		unix.ENOENT, unix.ENOTDIR, unix.EEXIST, unix.EINVAL, unix.EISDIR, unix.EACCES, unix.EPERM, unix.EROFS, unix.ELOOP, unix.ENAMETOOLONG, unix.ENOEXEC,
 	}, func(e unix.Errno) bool { return why == e.Error() })
 }
 

@@ -43,6 +43,8 @@ func TestExplainCommand(t *testing.T) {
 		"PATH: a circle":       {`error finding executable "x" in PATH [/bin]: too many levels of symbolic links`, "", "x (too many levels of symbolic links)", false},
 		"directory: disk":      {`starting sandbox: creating process: failed to find initial working directory "/w": input/output error`, "", "working directory not found in the sandbox: /w (input/output error)", false},
 		"directory: full":      {`starting sandbox: failed to create process working directory "/v/w": no space left on device`, "", "can't be made: /v/w (no space left on device)", false},
+		"directory: a link":    {`starting sandbox: failed to create process working directory "/out": failed to create directory "/out": file exists`, "", "can't be made: /out (file exists)", false},
+		"directory: of /proc":  {`starting sandbox: failed to create process working directory "/proc/self/fd/7": failed to create directory "/proc/self/fd/7": invalid argument`, "", "/proc/self/fd/7 (invalid argument)", false},
 		"none of these":        {"starting sandbox: creating process: it rains", "", "the application can't be started: it rains", false},
 		"escapes in a script":  {load + "no such file or directory", "#!/\x1b[2Jx\n", "interpreter not found in the sandbox: / [2Jx", true},
 		"too many processes":   {"try again", "", "its user has as many as the limit NPROC allows", false},
