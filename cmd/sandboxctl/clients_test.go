@@ -265,6 +265,7 @@ func unmountBelow(t *testing.T, dir string) {
 }
 
 func TestContainerd(t *testing.T) {
+	t.Parallel()
 	c := newClient(t, "containerd", "ctr", "containerd-shim-runc-v2")
 	ns := fmt.Sprintf("sbctl%d", os.Getpid())
 	config := fmt.Sprintf("version = 2\nroot = %q\nstate = %q\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.internal.v1.opt\"]\n"+

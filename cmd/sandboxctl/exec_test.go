@@ -165,6 +165,7 @@ func TestExecClosedPipe(t *testing.T) {
 
 // What a command started ends when its client does, however that ends.
 func TestExecClientDies(t *testing.T) {
+	t.Parallel()
 	h := execHost(t)
 	ends := map[string]func(*exec.Cmd) error{
 		"killed":  func(c *exec.Cmd) error { return c.Process.Kill() },
@@ -262,6 +263,7 @@ func TestExecTerminalCloses(t *testing.T) {
 
 // Many commands leave nothing: no process, no descriptor and no thread.
 func TestExecLeavesNothing(t *testing.T) {
+	t.Parallel()
 	h := execHost(t)
 	rec, _, err := h.store.Get("web")
 	must(t, err)

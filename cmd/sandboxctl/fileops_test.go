@@ -22,6 +22,7 @@ import (
 // A program that uses files in every way does the same in a volume as on the
 // host, and leaves the same there.
 func TestFileOperations(t *testing.T) {
+	t.Parallel()
 	requireHost(t)
 	h := daemonHost(t)
 	prog := filepath.Join(h.work, "rootfs", "bin", "fileops")
