@@ -78,6 +78,9 @@ type Options struct {
 	ShutdownGrace time.Duration
 	// Removals are those of the daemon before (Input.Removals).
 	Removals []time.Time
+	// OnInput is called with the input of each pass before anything is begun by it, if set: for
+	// those who are to know what it says when the operations of the pass ask them.
+	OnInput func(reconcile.Input)
 	// OnPass is called after every pass with its input and plan, if set.
 	OnPass func(reconcile.Input, reconcile.Plan)
 	Log    *slog.Logger
@@ -187,6 +190,9 @@ func (l *Loop) run(ctx context.Context, finished func(reconcile.Summary) bool) (
 		began := time.Now()
 		in, plan, err := l.look(ctx)
 		if err == nil {
+			if l.opts.OnInput != nil {
+				l.opts.OnInput(in)
+			}
 			next = min(next, l.act(operation.Pass{Began: began, Read: in.Read}.In(opCtx), in, &plan))
 			l.took.Store(int64(time.Since(began)))
 			if l.opts.OnPass != nil {

@@ -13,6 +13,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/networks"
+	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/loop"
 	"sandboxctl.dev/reconcile/namespaces"
 	"sandboxctl.dev/reconcile/reconciletest"
@@ -54,6 +55,51 @@ func TestLoopNetwork(t *testing.T) {
 			t.Errorf("with its network: %+v", r)
 		}
 	})
+}
+
+// Who keeps the networks of sandboxes knows the documents of a pass before a sandbox is started
+// by it: else it would be given the default route of the documents before.
+func TestLoopTellsFirst(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	told := map[string]bool{}
+	inLoop(t, func(o *loop.Options) {
+		o.OnInput = func(in reconcile.Input) {
+			time.Sleep(time.Second) // long enough for what was begun before
+			mu.Lock()
+			defer mu.Unlock()
+			for i := range in.Desired.Entries {
+				told[in.Desired.Entries[i].Sandbox.Metadata.Name] = true
+			}
+		}
+		o.Launcher = tells{o.Launcher, func(name string) {
+			mu.Lock()
+			defer mu.Unlock()
+			if !told[name] {
+				t.Errorf("%s is started by a pass that nobody knows of", name)
+			}
+		}}
+	}, func(w *reconciletest.World, _ *loop.Loop, _ *atomic.Int64) {
+		for _, name := range []string{"a", "b"} {
+			w.Want(reconciletest.Entry(name, "a", nil))
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+			if p := phase(w, name); p != "Running" {
+				t.Errorf("%s is %s", name, p)
+			}
+		}
+	})
+}
+
+// tells is a launcher that tells of each start, before anything else.
+type tells struct {
+	reconcile.Launcher
+	started func(name string)
+}
+
+func (l tells) Create(ctx context.Context, e *desired.Entry, restart *actual.Request, image string) error {
+	l.started(e.Sandbox.Metadata.Name)
+	return l.Launcher.Create(ctx, e, restart, image) //nolint:wrapcheck // as it is
 }
 
 func inNetns(name, command, netns string) *desired.Entry {

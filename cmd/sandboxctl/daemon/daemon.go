@@ -214,7 +214,7 @@ func newDaemon(h *world.Host, version string, f *flags, store *actual.Store, opt
 		},
 		Workers: f.workers, Resync: f.resync, Rest: 25 * time.Millisecond, Log: d.log,
 		Wakes: []<-chan struct{}{d.dir.Changes(), d.observer.Exits(), d.inputs.Changes(), d.networks.Changes(), d.checker.Changes(), d.clock.Changes()},
-		Lacks: d.lacks,
+		Lacks: d.lacks, OnInput: d.declareNetworks,
 		OnPass: func(in reconcile.Input, _ reconcile.Plan) {
 			d.inputs.Want(ofHost(in.Files))
 			d.tellNetworks(&in)
@@ -270,12 +270,18 @@ func ofHost(found map[string]needs.File) map[string]inputs.File {
 	return out
 }
 
+// declareNetworks says what Network documents say, before a pass starts anything: a sandbox
+// could else be given the default route of a document before, and would be restarted by the
+// next pass. Rules follow with tellNetworks.
+func (d *daemon) declareNetworks(in reconcile.Input) {
+	d.networks.Declare(documentsOf(in.Desired), attached.Whole(in.Desired))
+}
+
 // tellNetworks says what manifests want of networks, and what the host policy allows.
 func (d *daemon) tellNetworks(in *reconcile.Input) {
 	if p, ok := in.Desired.Policy.(*hostpolicy.Policy); ok {
 		d.networks.Bound(p.Network.MaxConnections)
 	}
-	d.networks.Declare(documentsOf(in.Desired), attached.Whole(in.Desired))
 	d.networks.Want(networksOf(in))
 }
 
