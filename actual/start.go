@@ -19,6 +19,9 @@ const (
 	// Its cgroup, its sentry and its gofer were made and written into the record, until both
 	// were allowed to run.
 	StartSpawn = "spawn"
+	// Instead of `spawn`: its cgroup was made, and a sentry that had waited for a sandbox was
+	// taken and written into the record, with a gofer, until both were allowed to run.
+	StartClaim = "claim"
 	// The sentry booted, until its control server answered.
 	StartBoot = "boot"
 	// `createRuntime` hooks of its bundle, and those before, ran on the host. Only if it has some.
@@ -33,7 +36,7 @@ const (
 )
 
 // StartPhases are all of them.
-var StartPhases = []string{StartParse, StartPlan, StartRecord, StartSpawn, StartBoot, StartHooks, StartRoot, StartFirstOutput}
+var StartPhases = []string{StartParse, StartPlan, StartRecord, StartSpawn, StartClaim, StartBoot, StartHooks, StartRoot, StartFirstOutput}
 
 // Start says how long the phases of one start took. It is written with the record
 // and never on its own: a daemon that dies before the write after a phase takes what
@@ -108,6 +111,15 @@ func (r *Record) StartReaches(phase string, now time.Time) {
 	s := r.Start.Add(r.Start.open, now.Sub(r.Start.since))
 	s.open, s.since = phase, now
 	r.Start = s
+}
+
+// StartIs says that the phase of a start that is under way is another one than was thought.
+func (r *Record) StartIs(phase string) {
+	if r.Start != nil && r.Start.open != "" {
+		s := *r.Start
+		s.open = phase
+		r.Start = &s
+	}
 }
 
 // startFails ends the start in the phase that is under way.

@@ -78,11 +78,22 @@ func TestStartPhases(t *testing.T) {
 			t.Errorf("done %v, took %v, expected %v", r.Start.Done(), r.Start.Took(), took)
 		}
 		r.StartReaches(StartBoot, now.Add(time.Hour))
+		r.StartIs(StartClaim)
 		inOrder(t, r.Start, want...) // it is over
-		if order := append(slices.Clone(want), StartFirstOutput); !hooks && !slices.Equal(order, slices.DeleteFunc(slices.Clone(StartPhases), func(p string) bool { return p == StartHooks })) {
+		if order := append(slices.Clone(want), StartFirstOutput); !hooks && !slices.Equal(order, slices.DeleteFunc(slices.Clone(StartPhases), func(p string) bool { return p == StartHooks || p == StartClaim })) {
 			t.Errorf("StartPhases have another order: %v", StartPhases)
 		}
 	}
+}
+
+// A start whose sentry had waited says so, from the phase on in which it was taken.
+func TestStartClaims(t *testing.T) {
+	t.Parallel()
+	r, now := startOf(t, false, StartBoot)
+	r.StartIs(StartClaim)
+	r.StartReaches(StartBoot, now)
+	inOrder(t, r.Start, StartParse, StartPlan, StartRecord, StartClaim)
+	new(Record).StartIs(StartClaim) // nothing is under way
 }
 
 // A start that fails or is cancelled says in which phase, and how long that took.

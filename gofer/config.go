@@ -23,7 +23,7 @@ const Argv0 = "sandboxctl-gofer"
 // Protocol is the version of the command line, of Config, and of what a gofer is
 // to do with it. The program prints it for `version`; the launcher refuses one
 // that speaks another.
-const Protocol = 3
+const Protocol = 4
 
 // Args is how many arguments a gofer has.
 const Args = 4

@@ -267,8 +267,9 @@ func TestProtocol(t *testing.T) {
 		"files [{path string, mode uint32, content string, data [uint8]}], links [{path string, target string}], binds [{path string, fd int, isDir bool}]}, at string, " +
 		"empty bool, secret bool, noDevices bool, volume string, readOnly bool}"
 	const logs = "{dirFD int, appName string, stdoutFD int, stderrFD int, sentryName string, sentryFD int, maxBytes int64, leastFree uint64}"
+	// 4 is what 3 was: its program can wait for a configuration.
 	versions := map[int]string{
-		3: "{gateFD int, sentryFD int, leftFD int, left string, mounts [" + mount + "], directFS bool, logs " + logs +
+		4: "{gateFD int, sentryFD int, leftFD int, left string, mounts [" + mount + "], directFS bool, logs " + logs +
 			", neverShared [{device string, path string, name string, writes bool, state bool}], overlays [string]}",
 	}
 	if got := shape(reflect.TypeFor[Config]()); got != versions[Protocol] {

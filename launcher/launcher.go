@@ -27,6 +27,7 @@ import (
 	"sandboxctl.dev/launcher/refresh"
 	"sandboxctl.dev/launcher/salvage"
 	"sandboxctl.dev/launcher/setup"
+	"sandboxctl.dev/launcher/warm"
 )
 
 // Options configure a Launcher. The zero value of a duration means its default.
@@ -77,6 +78,8 @@ type Launcher struct {
 	strays  salvage.Strays
 	logs    *logs.Keeper
 	space   ondisk.Ledger
+	// Warm are processes that wait for sandboxes of manifests, none until it runs.
+	Warm *warm.Pool
 }
 
 // New returns a launcher.
@@ -103,17 +106,20 @@ func New(opts Options) (*Launcher, error) {
 	if opts.Store != nil {
 		host.Mark(opts.Store.Marker())
 	}
-	return &Launcher{
+	l := &Launcher{
 		opts: opts, store: opts.Store, cgroups: host,
 		logs:   &logs.Keeper{Store: opts.Store, Space: opts.LogSpace, KeepDeleted: opts.KeepDeleted, Log: opts.Log},
 		sentry: &companion.Program{Name: companion.SentryName, Path: opts.SentryPath}, gofer: &companion.Program{Name: companion.GoferName, Path: opts.GoferPath},
-	}, nil
+	}
+	l.Warm = warm.New(warm.Options{Store: opts.Store, Cgroups: host, Sentry: l.sentry, Gofer: l.gofer, Policy: opts.Policy, KillTimeout: opts.KillTimeout, Log: opts.Log})
+	return l, nil
 }
 
 // Create makes a sandbox of the entry and returns when its application was
 // started; see reconcile.Launcher.
 func (l *Launcher) Create(ctx context.Context, e *desired.Entry, restart *actual.Request, digest string) error {
 	name := e.Sandbox.Metadata.Name
+	defer l.Warm.Starting()()
 	if err := l.create(ctx, e, restart, digest, time.Now()); err != nil {
 		return fmt.Errorf("create sandbox %s: %w", name, err)
 	}

@@ -47,6 +47,8 @@ type launch struct {
 	logs *os.File
 	// root is the image that the root is, nil if it is none.
 	root *hostfs.Image
+	// policy is what a manifest was judged by; nil of others.
+	policy *hostpolicy.Policy
 }
 
 // start brings the sandbox of a record up: gated processes, record, gates,
@@ -83,7 +85,7 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	defer cancel()
 	// Once the gates open, a reader of the record must assume that the application
 	// may be running.
-	b, err := l.boot(ctx, &launch{rec: rec, st: st, phase: actual.PhaseStarting, oomScore: new(proc.SandboxOOMScore), root: root})
+	b, err := l.boot(ctx, &launch{rec: rec, st: st, phase: actual.PhaseStarting, oomScore: new(proc.SandboxOOMScore), root: root, policy: policy})
 	if err != nil {
 		return err
 	}
@@ -346,14 +348,19 @@ func (l *Launcher) spawn(ctx context.Context, la *launch, dir *os.File, cgroupFD
 	if err != nil {
 		return nil, err
 	}
+	claim := l.Warm.Claim(sentry, gofer, la.policy, la.st)
+	defer claim.Close()
 	p, err := pair.Spawn(&pair.Launch{
 		Name: rec.Name, UID: rec.UID, Attempt: rec.Attempt, Client: rec.App().OCI != nil, Setup: la.st, Image: la.root, ImageFile: file, Streams: la.streams,
-		Dir: dir, Logs: la.logs, Sentry: sentry, Gofer: gofer, CgroupFD: cgroupFD, State: l.store.Marker(),
+		Dir: dir, Logs: la.logs, Sentry: sentry, Gofer: gofer, CgroupFD: cgroupFD, State: l.store.Marker(), Waiting: claim.Waiting,
 		Host:     l.host(sentry.Name(), gofer.Name()),
 		LogLevel: l.opts.SentryLogLevel, LogMaxBytes: l.opts.LogMaxBytes, LeastFree: disk.LeastFreeForLogs(),
 	})
 	if err != nil {
 		return nil, err
+	}
+	if p.Waited {
+		rec.StartIs(actual.StartClaim)
 	}
 	rec.Files, rec.OnDisk = p.Files, p.OnDisk
 	return p, nil

@@ -270,4 +270,10 @@ const (
 	TreeMove Point = "tree-move"
 	// TreeRemove removes an empty directory of it (actual/untrusted/remove.go).
 	TreeRemove Point = "tree-remove"
+	// WaitingStart starts a sentry or a gofer that waits for a sandbox (launcher/pair/waiting.go).
+	WaitingStart Point = "waiting-start"
+	// WaitingRecord writes down which processes wait (launcher/warm/record.go).
+	WaitingRecord Point = "waiting-record"
+	// WaitingHand tells a process that waits what to become (launcher/proc/waiting.go).
+	WaitingHand Point = "waiting-hand"
 )

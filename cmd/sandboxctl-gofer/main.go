@@ -11,7 +11,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"sandboxctl.dev/gofer"
@@ -26,6 +28,9 @@ func main() {
 // run must do nothing that starts a goroutine or a thread before server.Main has
 // given up the privileges of all of them.
 func run(argv []string) int {
+	if argv[0] == wire.WaitingName {
+		return wait(argv)
+	}
 	if len(argv) != 2 || argv[1] != "version" {
 		return server.Main(argv)
 	}
@@ -35,4 +40,19 @@ func run(argv []string) int {
 	}
 	fmt.Println(wire.Handshake(gofer.Argv0, gofer.Protocol, wire.GVisorVersion()))
 	return gofer.ExitOK
+}
+
+// wait waits for a sandbox, and serves its files. Until then it does nothing, and leaves with
+// whoever has started it.
+func wait(argv []string) int {
+	wire.BeginWait()
+	args, err := wire.Wait(argv)
+	switch {
+	case errors.Is(err, io.EOF):
+		return gofer.ExitGateClosed
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "gofer: %v\n", err)
+		return gofer.ExitFailed
+	}
+	return server.Main(args)
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
-	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -16,14 +15,10 @@ import (
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/metric"
-	"gvisor.dev/gvisor/pkg/ring0"
 	"gvisor.dev/gvisor/pkg/sentry/devices/nvproxy/nvconf"
-	"gvisor.dev/gvisor/pkg/sentry/hostmm"
 	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
-	"gvisor.dev/gvisor/pkg/sentry/platform"
 	"gvisor.dev/gvisor/runsc/boot"
 	"gvisor.dev/gvisor/runsc/cmd/sandboxsetup"
-	"gvisor.dev/gvisor/runsc/cmd/sentry/sentrycmd"
 	"gvisor.dev/gvisor/runsc/config"
 	"gvisor.dev/gvisor/runsc/flag"
 	"gvisor.dev/gvisor/runsc/specutils"
@@ -79,19 +74,18 @@ func parseBootFlags(args []string) (*bootFlags, error) {
 }
 
 // bootSandbox boots the sandbox, waits for the end of its application and returns
-// its status. It calls read with the spec before anything is logged of it, and started
+// its status. pre is what was prepared. It calls read with the spec before anything is logged of it, and started
 // when the application runs.
 //
 // It takes the steps of gVisor's own boot command (runsc/cmd/sentry/sentrycmd) in
 // their order, without those for what the launcher never asks for.
-func bootSandbox(conf *config.Config, b *bootFlags, read func(*specs.Spec), started func()) (unix.WaitStatus, error) {
+func bootSandbox(conf *config.Config, b *bootFlags, pre *prepared, read func(*specs.Spec), started func()) (unix.WaitStatus, error) {
 	timer := starttime.Timer("boot")
 	timer.ReachedAt("Go code running", starttime.GoStartTime())
 	if n := unix.Getpagesize(); n != hostarch.PageSize {
 		return 0, fmt.Errorf("the host has pages of %d bytes, gVisor was built for %d", n, hostarch.PageSize)
 	}
 	debug.SetTraceback(conf.Traceback)
-	ring0.InitDefault()
 	args := boot.Args{
 		ID: b.id, Conf: conf, ControllerFD: b.controllerFD, ExecFD: b.execFD,
 		GoferFDs: b.goferFDs.GetArray(), GoferMountConfs: b.goferMounts.GetArray(), GoferFilestoreFDs: b.diskFDs, StdioFDs: b.stdioFDs.GetArray(), PassFDs: b.passFDs.GetArray(),
@@ -103,7 +97,7 @@ func bootSandbox(conf *config.Config, b *bootFlags, read func(*specs.Spec), star
 		// The filter does not let gVisor do it later.
 		pgalloc.IMAWorkAroundForMemFile(uintptr(fd))
 	}
-	describeHost(&args)
+	pre.describeHost(&args)
 	var err error
 	if args.Spec, err = readSpec(b.specFD, conf); err != nil {
 		return 0, err
@@ -111,15 +105,10 @@ func bootSandbox(conf *config.Config, b *bootFlags, read func(*specs.Spec), star
 	read(args.Spec)
 	specutils.LogSpecDebug(args.Spec, conf.OCISeccomp)
 	timer.Reached("spec read")
-	proc, err := enterEmptyRoot()
-	if err != nil {
-		return 0, fmt.Errorf("enter an empty root: %w", err)
+	if err := pre.leaveHost(conf); err != nil {
+		return 0, err
 	}
-	timer.Reached("root entered")
-	if err := dropCapabilities(conf); err != nil {
-		return 0, fmt.Errorf("drop capabilities: %w", err)
-	}
-	timer.Reached("capabilities dropped")
+	timer.Reached("host left")
 	if conf.DirectFS {
 		// The sentry has applied the umask of the application to what it creates.
 		unix.Umask(0)
@@ -129,7 +118,7 @@ func bootSandbox(conf *config.Config, b *bootFlags, read func(*specs.Spec), star
 		return 0, fmt.Errorf("create kernel: %w", err)
 	}
 	defer l.Destroy()
-	l.PreSeccompCallback = func() { leaveProc(proc, args.PassFDs) }
+	l.PreSeccompCallback = func() { leaveProc(pre.proc, args.PassFDs) }
 	// After the kernel, which has registered all of them.
 	if err := metric.Initialize(); err != nil {
 		return 0, fmt.Errorf("initialize metrics: %w", err)
@@ -154,24 +143,6 @@ func bootSandbox(conf *config.Config, b *bootFlags, read func(*specs.Spec), star
 	return unix.WaitStatus(status), nil
 }
 
-// describeHost notes what can't be read any more behind the empty root.
-func describeHost(args *boot.Args) {
-	if name, err := os.ReadFile("/sys/devices/virtual/dmi/id/product_name"); err == nil {
-		args.ProductName = strings.TrimSpace(string(name))
-	} else {
-		log.Warningf("Not setting product_name: %v", err)
-	}
-	if !args.Conf.AppHugePages {
-		return
-	}
-	for name, value := range map[string]*string{"shmem_enabled": &args.HostTHP.ShmemEnabled, "defrag": &args.HostTHP.Defrag} {
-		var err error
-		if *value, err = hostmm.ReadTransparentHugepageEnum(name); err != nil {
-			log.Warningf("Huge pages of the host: %v", err)
-		}
-	}
-}
-
 func readSpec(fd int, conf *config.Config) (*specs.Spec, error) {
 	f := os.NewFile(uintptr(fd), "spec")
 	spec, err := specutils.ReadSpecFromFile("/", f, conf)
@@ -180,30 +151,6 @@ func readSpec(fd int, conf *config.Config) (*specs.Spec, error) {
 		return nil, fmt.Errorf("read spec: %w", err)
 	}
 	return spec, nil
-}
-
-// dropCapabilities keeps no capability but those that the kind of sandbox cannot do
-// without, and those only in the user namespace of the host: in its own it has none
-// of them to begin with.
-func dropCapabilities(conf *config.Config) error {
-	p, err := platform.Lookup(conf.Platform)
-	if err != nil {
-		return err
-	}
-	var keep []string
-	if p.Requirements().RequiresCapSysPtrace {
-		keep = append(keep, "CAP_SYS_PTRACE")
-	}
-	if conf.DirectFS {
-		keep = append(keep, sentrycmd.DirectfsSandboxLinuxCaps.Effective...)
-	}
-	if conf.Network == config.NetworkHost {
-		keep = append(keep, "CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE")
-		if conf.EnableRaw {
-			keep = append(keep, "CAP_NET_RAW")
-		}
-	}
-	return sandboxsetup.ApplyCapsAllThreads(&specs.LinuxCapabilities{Bounding: keep, Effective: keep, Permitted: keep}, nil)
 }
 
 // reportReady tells the launcher that the control server is up.

@@ -15,11 +15,9 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/cpuid"
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/runsc/config"
 	"gvisor.dev/gvisor/runsc/flag"
@@ -29,7 +27,10 @@ import (
 )
 
 func main() {
-	os.Exit(run(os.Args))
+	if os.Args[0] == wire.WaitingName {
+		os.Exit(wait(os.Args))
+	}
+	os.Exit(run(os.Args, nil))
 }
 
 // options are our own flags; gVisor's are in its config.
@@ -50,7 +51,9 @@ type options struct {
 	private int
 }
 
-func run(argv []string) int {
+// run runs what a command line says. pre is what was prepared before there was one, nil if
+// nothing was.
+func run(argv []string, pre *prepared) int {
 	// gVisor's log goes to stderr before anything else can write elsewhere;
 	// stderr is a pipe to the gofer, which caps the file.
 	log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: os.Stderr}})
@@ -93,12 +96,12 @@ func run(argv []string) int {
 	case "debug":
 		log.SetLevel(log.Debug)
 	}
-	return bootSentry(&opts, flags)
+	return bootSentry(&opts, flags, pre)
 }
 
 // bootSentry waits at the gate, runs the sandbox to its end and leaves the
 // exit record.
-func bootSentry(opts *options, flags *flag.FlagSet) int {
+func bootSentry(opts *options, flags *flag.FlagSet, pre *prepared) int {
 	deferGC()
 	sandbox, err := parseBootFlags(flags.Args()[1:])
 	if err != nil {
@@ -113,10 +116,15 @@ func bootSentry(opts *options, flags *flag.FlagSet) int {
 		fmt.Fprintf(os.Stderr, "configure sentry: %v\n", err)
 		return wire.ExitUsage
 	}
-	// The time zone is read from the host on first use, which the seccomp
-	// filter would kill.
-	_ = time.Local.String()
-
+	if pre == nil {
+		if pre, err = prepare(opts.nobody); err != nil {
+			fmt.Fprintf(os.Stderr, "%v\n", err)
+			return wire.ExitBootFailed
+		}
+	} else if err := pre.fits(opts, conf); err != nil {
+		fmt.Fprintf(os.Stderr, "boot: %v\n", err)
+		return wire.ExitUsage
+	}
 	if code := passGate(opts, conf); code != wire.ExitOK {
 		return code
 	}
@@ -134,7 +142,7 @@ func bootSentry(opts *options, flags *flag.FlagSet) int {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT)
 	out := &concealer{next: os.Stderr}
-	status, err := bootSandbox(conf, sandbox, func(spec *specs.Spec) {
+	status, err := bootSandbox(conf, sandbox, pre, func(spec *specs.Spec) {
 		clients.environment = spec.Process.Env
 		out.conceal(spec.Process.Env, opts.private)
 		if len(out.values) > 0 {
@@ -160,16 +168,13 @@ func bootSentry(opts *options, flags *flag.FlagSet) int {
 	return status.ExitStatus()
 }
 
-// passGate gives up privileges and waits until this process is on record. It returns the
-// code to exit with if the sandbox must not be booted.
+// passGate waits until this process is on record. It returns the code to exit with if the
+// sandbox must not be booted.
 func passGate(opts *options, conf *config.Config) int {
-	if opts.nobody {
-		if err := becomeNobody(); err != nil {
-			fmt.Fprintf(os.Stderr, "become nobody: %v\n", err)
-			return wire.ExitBootFailed
-		}
+	// While the launcher writes its record.
+	if err := filters.Use(conf.Network == config.NetworkHost, conf.EnableRaw, conf.DirectFS); err != nil {
+		log.Warningf("No precompiled seccomp program: %v", err) // gVisor compiles one
 	}
-	prepare(conf)
 	if !waitGate(opts.gateFD) {
 		return wire.ExitGateClosed
 	}
@@ -185,17 +190,6 @@ func passGate(opts *options, conf *config.Config) int {
 		return wire.ExitBootFailed
 	}
 	return wire.ExitOK
-}
-
-// prepare does what needs nothing of the sandbox and touches nothing of the host,
-// while the launcher writes its record.
-func prepare(conf *config.Config) {
-	if err := filters.Use(conf.Network == config.NetworkHost, conf.EnableRaw, conf.DirectFS); err != nil {
-		log.Warningf("No precompiled seccomp program: %v", err) // gVisor compiles one
-	}
-	listNoTracePoints()
-	cpuid.Initialize()
-	settleFeatures(cpuid.HostFeatureSet())
 }
 
 // waitGate blocks until the launcher has written this process's identity to

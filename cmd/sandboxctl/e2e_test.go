@@ -336,7 +336,7 @@ func cleanState(env *testscript.Env, state string, open func(string) (*actual.St
 	}
 	_, err = store.SweepTemps()
 	_, terr := store.SweepTrash()
-	must("sweep", errors.Join(terr, err))
+	must("sweep", errors.Join(terr, err, l.Warm.Sweep(ctx)))
 	for {
 		found, err := invariants.Check(ctx, store, invariants.Options{Settled: true})
 		must("invariants", err)

@@ -18,7 +18,10 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/hosttest"
+	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/gofer/sandboxlog"
+	"sandboxctl.dev/launcher/warm"
+	"sandboxctl.dev/launcher/wire"
 )
 
 // host is a daemon on a scratch directory.
@@ -137,6 +140,36 @@ func (h *host) dropRoot(name, root, spec string) time.Time {
 	at := time.Now()
 	h.must(os.Rename(tmp, filepath.Join(h.manifests, name+".yaml")))
 	return at
+}
+
+// waiting waits until as many sentries wait for a sandbox as the policy says.
+func (h *host) waiting() {
+	h.b.Helper()
+	h.until("processes that wait", func() bool { return waits(h.state) >= hostpolicy.DefaultWarm })
+}
+
+// waits is how many sentries wait for a sandbox of a state directory and have prepared
+// themselves: their priority is the usual one again.
+func waits(state string) (n int) {
+	dir, err := os.Open(state)
+	if err != nil {
+		return 0
+	}
+	defer dir.Close()
+	ids, err := warm.Read(dir)
+	if err != nil {
+		return 0
+	}
+	for i := range ids {
+		cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", ids[i].PID))
+		if err != nil || !strings.HasPrefix(string(cmdline), wire.WaitingName+"\x00sentry\x00") {
+			continue
+		}
+		if attr, err := unix.SchedGetAttr(ids[i].PID, 0); err == nil && attr.Policy == unix.SCHED_NORMAL {
+			n++
+		}
+	}
+	return n
 }
 
 func (h *host) clear() {

@@ -150,6 +150,22 @@ func (h *host) trap(t *testing.T, name, canary string) {
 	must(t, os.Chmod(p("setuid"), 0o755|os.ModeSetuid))
 }
 
+// newIsolation builds the probe that looks from inside.
+func newIsolation(t *testing.T, h *host, name string, inner *netns.Namespace) *isolation {
+	t.Helper()
+	probe := filepath.Join(h.work, "rootfs", "bin", "probe")
+	build := exec.Command("go", "build", "-trimpath", "-o", probe, "./testdata/probe")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build probe: %v\n%s", err, out)
+	}
+	w := &isolation{h: h, bait: h.bait(t), kinds: kinds(h, name), inner: inner, netns: name, allCaps: allCaps(t), facts: map[string][]string{}, goferNets: map[string]bool{}}
+	var err error
+	w.probeArgs, err = json.Marshal(w.bait)
+	must(t, err)
+	return w
+}
+
 func TestIsolation(t *testing.T) {
 	requireHost(t)
 	// Something the daemon inherits, that must go no further.
@@ -159,16 +175,8 @@ func TestIsolation(t *testing.T) {
 	name := fmt.Sprintf("sbctl-%d-iso", os.Getpid())
 	outer, inner := namedNetns(t, name+"-out"), namedNetns(t, name)
 	wireUp(t, outer, inner, "/run/netns/"+name)
-	h := daemonHost(t, marker)
-	probe := filepath.Join(h.work, "rootfs", "bin", "probe")
-	build := exec.Command("go", "build", "-trimpath", "-o", probe, "./testdata/probe")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build probe: %v\n%s", err, out)
-	}
-	w := &isolation{h: h, bait: h.bait(t), kinds: kinds(h, name), inner: inner, netns: name, allCaps: allCaps(t), facts: map[string][]string{}, goferNets: map[string]bool{}}
-	w.probeArgs, err = json.Marshal(w.bait)
-	must(t, err)
+	w := newIsolation(t, daemonHost(t, marker), name, inner)
+	h := w.h
 	w.writeBundles(t)
 	for name, k := range w.kinds {
 		if strings.Contains(k.spec, "-volume") {
@@ -210,6 +218,42 @@ func TestIsolation(t *testing.T) {
 	}
 	if *updateIsolation {
 		w.update(t)
+	}
+}
+
+// A sandbox whose sentry and gofer have waited for it has what one has that was started for
+// it, and nothing else.
+func TestIsolationWaited(t *testing.T) {
+	requireHost(t)
+	name := fmt.Sprintf("sbctl-%d-waited", os.Getpid())
+	marker, err := os.Create(filepath.Join(t.TempDir(), "inherited-by-the-daemon"))
+	must(t, err)
+	defer marker.Close()
+	w := newIsolation(t, daemonHost(t, marker), name, namedNetns(t, name))
+	h := w.h
+	for _, name := range []string{"plain", "overlay", "user"} {
+		k := w.kinds[name]
+		if k.root == "" {
+			t.Fatalf("there is no kind %s", name)
+		}
+		t.Run(name, func(t *testing.T) {
+			if strings.Contains(k.spec, "-volume") {
+				h.trap(t, name, w.bait.Canary)
+			}
+			if strings.Contains(k.root, "-root") {
+				must(t, os.CopyFS(filepath.Join(h.work, name+"-root"), os.DirFS(filepath.Join(h.work, "rootfs"))))
+			}
+			h.waiting()
+			h.dropRoot(name, k.root, k.spec+"  terminationGracePeriod: 0s\n"+w.command(name))
+			rec := w.record(t, name)
+			if !slices.ContainsFunc(rec.Start.Phases, func(p actual.StartPhase) bool { return p.Phase == actual.StartClaim }) {
+				t.Fatalf("none that waited was taken: %+v", rec.Start)
+			}
+			w.look(t, name)
+			w.compare(t, name)
+			w.laws(t, name)
+			w.precompiled(t, name)
+		})
 	}
 }
 

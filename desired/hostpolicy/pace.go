@@ -16,6 +16,10 @@ const (
 	DefaultMaxStartsPerSecond = 20
 	DefaultMaxStartTime       = 10 * time.Minute
 	DefaultMaxHookTime        = 5 * time.Minute
+	// DefaultWarm is enough for sandboxes that are asked for one after the other, in pairs.
+	DefaultWarm = 2
+
+	maxWarm = 64
 )
 
 // fillPace gives the bounds that a file left out their defaults.
@@ -24,12 +28,16 @@ func (p *Policy) fillPace() {
 	p.MaxStartTime = cmp.Or(p.MaxStartTime, new(scalar.Duration(DefaultMaxStartTime)))
 	p.MaxHookTime = cmp.Or(p.MaxHookTime, new(scalar.Duration(DefaultMaxHookTime)))
 	p.MaxStartsPerSecond = cmp.Or(p.MaxStartsPerSecond, DefaultMaxStartsPerSecond)
+	p.Warm = cmp.Or(p.Warm, new(DefaultWarm))
 }
 
 // pace checks the bounds of starts, hooks and restarts.
 func (v *validator) pace(p *Policy) {
 	if p.MaxStartsPerSecond < 0 || p.MaxStartsPerSecond > 1000 {
 		v.Add("maxStartsPerSecond", "expected 1 to 1000, got %d", p.MaxStartsPerSecond)
+	}
+	if p.Warm != nil && (*p.Warm < 0 || *p.Warm > maxWarm) {
+		v.Add("warm", "expected 0 (none) to %d, got %d", maxWarm, *p.Warm)
 	}
 	v.Duration("minRestartDelay", p.MinRestartDelay, time.Hour)
 	for _, d := range []struct {
@@ -41,6 +49,14 @@ func (v *validator) pace(p *Policy) {
 			v.Add(d.field, "expected at least 1s, got %s", time.Duration(*d.d))
 		}
 	}
+}
+
+// Waiting is how many processes wait for a sandbox. A nil policy has none.
+func (p *Policy) Waiting() int {
+	if p == nil || p.Warm == nil {
+		return 0
+	}
+	return *p.Warm
 }
 
 // Bounds are what the policy says about all sandboxes together.

@@ -30,6 +30,14 @@ func TestPolicyPace(t *testing.T) {
 	if p.Bounds().RestartFloor != 0 || p.Bounds().StartsPerSecond != 3 || p.StartTime() != 90*time.Second || p.HookTime() != time.Second {
 		t.Errorf("of a file: %s %d %s %s", p.Bounds().RestartFloor, p.Bounds().StartsPerSecond, p.StartTime(), p.HookTime())
 	}
+	if p.Waiting() != DefaultWarm || built.Waiting() != DefaultWarm || none.Waiting() != 0 {
+		t.Errorf("processes that wait: %d, built in %d, none %d", p.Waiting(), built.Waiting(), none.Waiting())
+	}
+	for text, want := range map[string]int{"warm: 0\n": 0, "warm: 64\n": 64} {
+		if p, problems := Decode("p", []byte(head+text)); p == nil || p.Waiting() != want {
+			t.Errorf("%s: %v", text, problems)
+		}
+	}
 	for text, want := range map[string]string{
 		"minRestartDelay: -1s":     "minRestartDelay: expected 0s or more",
 		"minRestartDelay: 2h":      "minRestartDelay: expected at most 1h0m0s",
@@ -37,6 +45,9 @@ func TestPolicyPace(t *testing.T) {
 		"maxStartsPerSecond: 1001": "maxStartsPerSecond: expected 1 to 1000",
 		"maxStartTime: 0s":         "maxStartTime: expected at least 1s",
 		"maxStartTime: 25h":        "maxStartTime: expected at most 24h0m0s",
+		"warm: -1":                 "warm: expected 0 (none) to 64, got -1",
+		"warm: 65":                 "warm: expected 0 (none) to 64, got 65",
+		"warm: many":               "warm",
 		"maxHookTime: 10ms":        "maxHookTime: expected at least 1s",
 		"maxHookTime: soon":        "maxHookTime",
 	} {

@@ -86,6 +86,9 @@ type Policy struct {
 	// How long the hooks that a bundle has for one point of its life may take together,
 	// whatever their own timeouts are; then they are killed.
 	MaxHookTime *scalar.Duration `json:"maxHookTime,omitempty"`
+	// 0 to 64: sentries with gofers that the daemon keeps waiting, so that a sandbox starts
+	// sooner. Each takes about 8 MiB. 0 keeps none.
+	Warm *int `json:"warm,omitempty"`
 
 	from      string // the file, "" for none
 	digest    string

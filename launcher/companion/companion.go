@@ -111,12 +111,24 @@ func (c *Program) Open(ctx context.Context) (*os.File, string, error) {
 	return f, v, nil
 }
 
-func (c *Program) check(ctx context.Context, f *os.File) (string, error) {
+// ID tells versions of a program apart: another one is another file, or was written since.
+type ID struct{ file fileID }
+
+// IDOf is the version of a program that was opened.
+func IDOf(f *os.File) (ID, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return ID{}, fmt.Errorf("look at %s: %w", f.Name(), err)
+	}
+	return ID{fileID{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}}, nil
+}
+
+func (c *Program) check(ctx context.Context, f *os.File) (string, error) {
+	of, err := IDOf(f)
+	if err != nil {
 		return "", err
 	}
-	id := fileID{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
+	id := of.file
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.version != "" && c.checked == id {

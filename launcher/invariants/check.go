@@ -200,7 +200,7 @@ func look(ctx context.Context, store *actual.Store, opts Options) ([]Violation, 
 	v.files()
 	v.records()
 	v.processes()
-	if err := errors.Join(v.groups(store), v.mounts(store.Path()), v.images(store.Path()), v.volumes(ctx, store), v.networks()); err != nil {
+	if err := errors.Join(v.waiting(ctx, store), v.groups(store), v.mounts(store.Path()), v.images(store.Path()), v.volumes(ctx, store), v.networks()); err != nil {
 		return nil, err
 	}
 	slices.SortFunc(v.found, func(a, b Violation) int { return strings.Compare(a.String(), b.String()) })

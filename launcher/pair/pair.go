@@ -25,6 +25,8 @@ type Pair struct {
 	Files []actual.SharedFile
 	// OnDisk is what they write to the disk of the state directory.
 	OnDisk []actual.OnDisk
+	// Waited says that the sentry was there before its sandbox was asked for.
+	Waited bool
 	ready  *os.File // start-sync: one byte says the control server is up
 }
 

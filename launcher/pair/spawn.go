@@ -38,6 +38,9 @@ type Launch struct {
 	ImageFile *os.File
 	// Sentry and Gofer are the programs, whose names are their paths.
 	Sentry, Gofer *os.File
+	// Waiting are processes that wait for a sandbox, and become those of this one as far as
+	// they can; nil if there are none. What Spawn takes is set to nil.
+	Waiting *Waiting
 	// CgroupFD is the group that both start in, -1 if they are put there later.
 	CgroupFD int
 	// State is the path of the state directory, which both carry.
@@ -110,7 +113,7 @@ func (p *Pair) startSentry(la *Launch, files *hostfs.Served, out *output, d *pro
 	}
 	p.OnDisk = fds.disk
 	crashpoint.Before(crashpoint.SentrySpawn)
-	p.Sentry, err = proc.StartGated(proc.Program{
+	p.Sentry, p.Waited, err = la.Waiting.sentry().start(&proc.Program{
 		Path: la.Sentry.Name(), Binary: la.Sentry, Args: fds.argv(la, memory), Attr: attr, Donation: d, Gate: gate, Stderr: out.sentryErr,
 		CgroupFD: la.CgroupFD, Netns: ns,
 	})
@@ -157,7 +160,7 @@ func (p *Pair) startGofer(la *Launch, cfg *gofer.Config, d *proc.Donation) error
 		return errors.Join(err, gate.Close())
 	}
 	crashpoint.Before(crashpoint.GoferSpawn)
-	p.Gofer, err = proc.StartGated(proc.Program{
+	p.Gofer, _, err = la.Waiting.gofer().start(&proc.Program{
 		Path: la.Gofer.Name(), Binary: la.Gofer, Args: argv, Attr: attr, Donation: d, Gate: gate, Stderr: stderr, CgroupFD: la.CgroupFD, Netns: empty,
 	})
 	crashpoint.After(crashpoint.GoferSpawn)

@@ -32,6 +32,8 @@ type Child struct {
 	InGroup bool
 
 	gate *os.File // write end; nil once it was opened
+	// waits says that it has not been told what to become, and gate is the socket to tell it.
+	waits bool
 }
 
 // Program describes a child to start.

@@ -360,7 +360,8 @@ func marks(cmdline []byte) (Marked, bool) {
 	if !bytes.HasPrefix(cmdline, []byte(companion.SentryName)) && !bytes.HasPrefix(cmdline, []byte(gofer.Argv0)) {
 		return Marked{}, false
 	}
-	args := strings.Split(strings.TrimSuffix(string(cmdline), "\x00"), "\x00")
+	// One that waited for its sandbox has room for a longer command line, which is zero.
+	args := strings.Split(strings.TrimRight(string(cmdline), "\x00"), "\x00")
 	var m Marked
 	switch args[0] {
 	case companion.SentryName:

@@ -47,6 +47,12 @@ func describe(version, manifests string, policy reconcile.Policy) (actual.Daemon
 	return actual.DaemonInfo{Version: version, Process: self, StartedAt: time.Now(), ManifestsDir: manifests, Policy: p}, nil
 }
 
+// announce tells of what a pass has seen.
+func (d *daemon) announce(have *actual.Snapshot) {
+	d.announceWatch()
+	d.announceDisk(have)
+}
+
 // announceWatch tells when changes of the manifests begin to be noticed late,
 // and when that is over.
 func (d *daemon) announceWatch() {

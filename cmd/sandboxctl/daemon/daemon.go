@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path"
 	"sync"
@@ -219,8 +220,8 @@ func newDaemon(h *world.Host, version string, f *flags, store *actual.Store, opt
 			d.inputs.Want(ofHost(in.Files))
 			d.tellNetworks(&in)
 			d.remember(in.Removals, in.Desired.Policy)
-			d.announceWatch()
-			d.announceDisk(in.Actual)
+			d.announce(in.Actual)
+			d.launcher.Warm.Wake() // the policy may have changed, or a program
 			// With a pass, so that an idle daemon wakes once for both.
 			if time.Since(d.swept) >= d.resync {
 				d.askForSweep()
@@ -362,7 +363,8 @@ const watchRetry = time.Second
 
 // run converges for ever.
 func (d *daemon) run(ctx context.Context) error {
-	defer d.watch(ctx)()
+	// A daemon that runs once leaves before anybody could use what waits.
+	defer d.watch(ctx, map[string]func(context.Context) error{"keep processes waiting": d.launcher.Warm.Run})()
 	err := d.loop.Run(ctx)
 	d.log.Info("daemon stopped; sandboxes keep running")
 	return err
@@ -370,7 +372,10 @@ func (d *daemon) run(ctx context.Context) error {
 
 // once converges one time, and is an error if that can't be done.
 func (d *daemon) once(ctx context.Context, out io.Writer) error {
-	defer d.watch(ctx)()
+	if err := d.launcher.Warm.Sweep(ctx); err != nil {
+		d.log.Warn("not everything that waited for a sandbox has ended", "err", err)
+	}
+	defer d.watch(ctx, nil)()
 	summary, err := d.loop.Once(ctx)
 	if err != nil {
 		return err
@@ -382,17 +387,19 @@ func (d *daemon) once(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-// watch starts what wakes the loop, and returns how to end it: after the loop, which
+// watch starts what wakes the loop, and more, and returns how to end it: after the loop, which
 // may still be waiting for the end of operations.
-func (d *daemon) watch(ctx context.Context) (end func()) {
+func (d *daemon) watch(ctx context.Context, more map[string]func(context.Context) error) (end func()) {
 	d.log.Info("daemon started", "version", d.info.Version, "pid", d.info.Process.PID, "manifests", d.info.ManifestsDir, "state", d.store.Path())
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
-	for name, run := range map[string]func(context.Context) error{
+	all := map[string]func(context.Context) error{
 		"watch manifests": d.dir.Run, "watch processes": d.observer.Run, "watch requests": d.watchRequests, "sweep": d.sweep,
 		"watch host policy": d.watchPolicy, "watch files": d.inputs.Run,
 		"keep networks": d.networks.Run, "check networks": d.checker.Run, "watch clock": d.clock.Run,
-	} {
+	}
+	maps.Copy(all, more)
+	for name, run := range all {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				err := run(ctx)

@@ -233,6 +233,7 @@ func (d doctor) checkState(ctx context.Context) []finding {
 	} else {
 		out = append(out, finding{"daemon", levelWarning, "not running: manifests are not applied until it starts"})
 	}
+	out = append(out, d.checkWarm(store)...)
 	switch {
 	case w.Summary.Complete:
 		out = append(out, finding{"manifests", levelOK, fmt.Sprintf("%d sandboxes in %s", len(w.In.Desired.Entries), d.Manifests)})

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/launcher/companion"
+)
+
+// waitingPoints are the crash points that a daemon which runs once does not pass: no process
+// waits for it.
+var waitingPoints = []crashpoint.Point{crashpoint.WaitingStart, crashpoint.WaitingRecord, crashpoint.WaitingHand}
+
+// word is the manifest of a sandbox that may take processes that wait. Its application writes
+// a word.
+func (w *crashWorld) word(word string) {
+	w.Helper()
+	w.manifest("web", "  command: [/bin/sh, -c, 'echo "+word+" >> /data/runs; exec /bin/busybox sleep 100000']\n"+
+		"  volumes: [{name: data, mountPath: /data, hostPath: "+w.path("data")+"}]\n  terminationGracePeriod: 0s\n")
+}
+
+// stays starts a daemon that keeps processes waiting, to be killed at a moment.
+func (w *crashWorld) stays(at moment) (ended chan error) {
+	w.Helper()
+	program, err := crashable()
+	must(w.T, err)
+	must(w.T, os.WriteFile(w.path("points/plan"), []byte(at.String()), 0o600))
+	must(w.T, os.WriteFile(w.path("points/trace"), nil, 0o600))
+	cmd := exec.Command(program, "--manifests", w.path("m"), "--state", w.path("s"), "--policy", w.path("policy.yaml"), "daemon", "--sentry", filepath.Join(binDir, companion.SentryName))
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "SANDBOXCTL_CRASHPOINTS=" + w.path("points")}
+	must(w.T, cmd.Start())
+	ended = make(chan error, 1)
+	done := make(chan struct{})
+	go func() { ended <- cmd.Wait(); close(done) }()
+	w.Cleanup(func() {
+		_ = cmd.Process.Signal(unix.SIGKILL)
+		<-done
+	})
+	return ended
+}
+
+// A daemon that is killed at any moment of the life of a process that waits leaves none, and
+// a sandbox that was about to take one runs once.
+func TestCrashWaiting(t *testing.T) {
+	requireHost(t)
+	_, err := crashable()
+	must(t, err)
+	for _, p := range waitingPoints {
+		for _, when := range []string{"before", "after"} {
+			for _, n := range []int{1, 2} {
+				at := moment{when: when, point: string(p), n: n}
+				t.Run(strings.ReplaceAll(at.String(), " ", "_"), func(t *testing.T) {
+					t.Parallel()
+					w := newCrashWorld(t)
+					ended := w.stays(at)
+					words := w.claim(ended, p == crashpoint.WaitingHand)
+					w.converge()
+					rec := w.rec()
+					w.settled()
+					if n := waits(w.path("s")); n != 0 {
+						t.Errorf("%d wait", n)
+					}
+					if ids, err := os.ReadFile(w.path("s/waiting.json")); err == nil {
+						t.Errorf("on record: %s", ids)
+					}
+					if len(words) == 0 {
+						return
+					}
+					if rec == nil || rec.Phase != actual.PhaseRunning {
+						t.Fatalf("the record is %+v", rec)
+					}
+					last := words[len(words)-1]
+					w.until("the application was started", func() bool { return slices.Contains(strings.Fields(w.runs()), last) })
+					for i, word := range strings.Fields(w.runs()) {
+						if i >= len(words) || words[i] != word {
+							t.Errorf("the application has written %q, expected some of %q in their order, each once", w.runs(), words)
+							break
+						}
+					}
+				})
+			}
+		}
+	}
+}
+
+// until waits for something.
+func (w *crashWorld) until(what string, ok func() bool) {
+	w.Helper()
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.Fatalf("not within a minute: %s", what)
+		}
+	}
+}
+
+// claim has sandboxes take what waits until the daemon is dead, and returns what they were to
+// write: a start that comes before a process was prepared takes none.
+func (w *crashWorld) claim(ended chan error, starts bool) (words []string) {
+	w.Helper()
+	if !starts {
+		w.dies(ended, time.Minute)
+		return nil
+	}
+	for i := range 20 {
+		w.until("processes wait, or the daemon is dead", func() bool { return waits(w.path("s")) > 0 || len(ended) > 0 })
+		words = append(words, fmt.Sprintf("w%d", i))
+		w.word(words[i])
+		if w.dies(ended, 0) {
+			return words
+		}
+		w.until("it runs, or the daemon is dead", func() bool {
+			return len(ended) > 0 || slices.Contains(strings.Fields(w.runs()), words[i])
+		})
+		if w.dies(ended, 0) {
+			return words
+		}
+	}
+	w.Fatal("no start has come to the moment")
+	return nil
+}
+
+// dies waits for the death of the daemon, which has killed itself.
+func (w *crashWorld) dies(ended chan error, patience time.Duration) bool {
+	w.Helper()
+	var err error
+	if patience > 0 {
+		select {
+		case err = <-ended:
+		case <-time.After(patience):
+			w.Fatal("the daemon has not come to the moment")
+		}
+	} else {
+		select {
+		case err = <-ended:
+		default:
+			return false
+		}
+	}
+	if err == nil || !strings.Contains(err.Error(), "killed") {
+		w.Fatalf("the daemon ended: %v", err)
+	}
+	return true
+}

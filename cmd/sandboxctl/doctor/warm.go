@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package doctor
+
+import (
+	"fmt"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
+	"sandboxctl.dev/launcher/warm"
+)
+
+// checkWarm counts the processes that wait for a sandbox. That each is on record and has a
+// daemon is a matter of the invariants.
+func (d doctor) checkWarm(store *actual.Store) []finding {
+	const check = "waiting processes"
+	ids, err := warm.Read(store.RootDir())
+	if err != nil {
+		return []finding{{check, levelWarning, fmt.Sprintf("%v; it is written again by the next daemon", err)}}
+	}
+	live := 0
+	for i := range ids {
+		if is, _ := process.LivenessOf(&ids[i]); is == process.Alive {
+			live++
+		}
+	}
+	policy, err := d.HostPolicy()
+	if err != nil {
+		return nil // told elsewhere
+	}
+	// A sentry and a gofer each.
+	return []finding{{check, levelOK, fmt.Sprintf("%d for sandboxes that start next; `warm: %d` of the host policy is how many a daemon keeps", live/2, policy.Waiting())}}
+}

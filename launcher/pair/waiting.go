@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pair
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/actual/process"
+	"sandboxctl.dev/actual/untrusted"
+	"sandboxctl.dev/launcher/netns"
+	"sandboxctl.dev/launcher/proc"
+	"sandboxctl.dev/launcher/setup"
+	"sandboxctl.dev/launcher/wire"
+)
+
+// Roles of processes that wait, as the process list shows them.
+const (
+	waitingSentry = "sentry"
+	waitingGofer  = "gofer"
+)
+
+// leastWaitedMemory is the least limit of memory that a sandbox of waiting processes has.
+// What they took before they were in its group is not accounted to it: less than 0.5 % of
+// this.
+const leastWaitedMemory = 1 << 30
+
+// Unfit says why a sandbox can't have processes that waited, "" if it can. They are of one
+// kind: nobody in a user namespace of its own, with an empty network, a gofer with the ids of
+// this host, and no limit that counts from their first instruction on.
+func Unfit(st *setup.Setup) string {
+	switch {
+	case st.App().Restores:
+		return "it is restored from a checkpoint"
+	case st.HostNetwork, st.NetNS != "", st.Passthrough, st.Network() != "none":
+		return "spec.network.mode is not none"
+	case st.HostUserns():
+		return "spec.fileAccess is direct"
+	case st.Maps != nil:
+		return "it has idMappings"
+	case st.App().Spec.Process.Terminal:
+		return "its application has a terminal"
+	case setup.Limit(st.Limits.CPU, st.Defaults.CPU) > 0:
+		return "its processors are limited"
+	case st.Limits.Memory > 0:
+		return "it asks for a limit of memory"
+	case st.Defaults.Memory > 0 && st.Defaults.Memory < leastWaitedMemory:
+		return "the default limit of memory is less than 1 GiB"
+	}
+	return ""
+}
+
+// Waiting are a sentry and a gofer that wait for a sandbox. What a sandbox has taken is nil.
+type Waiting struct {
+	Sentry, Gofer *proc.Child
+	said          *os.File // what they have written to stderr
+}
+
+// WaitingLaunch is what they are started from.
+type WaitingLaunch struct {
+	// Sentry and Gofer are the programs, whose names are their paths.
+	Sentry, Gofer *os.File
+	// State is the path of the state directory.
+	State string
+	// CgroupFD is the group that both start in, -1 if there is none.
+	CgroupFD int
+}
+
+// StartWaiting starts a sentry and a gofer that wait. They are not prepared yet.
+func StartWaiting(la *WaitingLaunch) (_ *Waiting, err error) {
+	fd, err := unix.MemfdCreate("waiting", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("create memory file: %w", err)
+	}
+	w := &Waiting{said: os.NewFile(uintptr(fd), "waiting")}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.Abandon())
+		}
+	}()
+	start := func(role string, p proc.Program) (c *proc.Child, err error) {
+		p.Stderr, p.CgroupFD = w.said, la.CgroupFD
+		err = crashpoint.Do(crashpoint.WaitingStart, func() (err error) { c, err = proc.StartWaiting(role, la.State, p); return err })
+		if err != nil {
+			return nil, err
+		}
+		if err := errors.Join(c.SetOOMScore(proc.SandboxOOMScore), c.WaitingPriority(false)); err != nil {
+			return nil, errors.Join(err, c.Abandon())
+		}
+		return c, nil
+	}
+	if w.Sentry, err = start(waitingSentry, proc.Program{Path: la.Sentry.Name(), Binary: la.Sentry, Attr: sentryAttr(&setup.Setup{})}); err != nil {
+		return nil, err
+	}
+	attr, err := goferAttr(nil)
+	if err != nil {
+		return nil, err
+	}
+	empty, err := netns.Empty()
+	if err != nil {
+		return nil, err
+	}
+	if w.Gofer, err = start(waitingGofer, proc.Program{Path: la.Gofer.Name(), Binary: la.Gofer, Attr: attr, Netns: empty}); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// Prepare waits until both have prepared themselves. They run with the priority of others
+// from then on.
+func (w *Waiting) Prepare(ctx context.Context) error {
+	for _, c := range w.children() {
+		if err := c.Prepared(ctx); err != nil {
+			return fmt.Errorf("%w: %s", err, w.lastWords())
+		}
+		if err := c.WaitingPriority(true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lastWords is the beginning of what they have written.
+func (w *Waiting) lastWords() string {
+	b := make([]byte, 1000)
+	n, err := w.said.ReadAt(b, 0)
+	if n == 0 {
+		return fmt.Sprintf("nothing was printed (%v)", err)
+	}
+	return untrusted.Line(string(b[:n]), len(b))
+}
+
+func (w *Waiting) children() []*proc.Child {
+	var out []*proc.Child
+	for _, c := range []*proc.Child{w.Sentry, w.Gofer} {
+		if c != nil {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// Identities are those of both, for a record.
+func (w *Waiting) Identities() (out []process.Identity) {
+	for _, c := range w.children() {
+		out = append(out, c.Identity)
+	}
+	return out
+}
+
+// Whole says whether nothing of it was taken, and both live.
+func (w *Waiting) Whole() bool {
+	return w.Sentry != nil && w.Gofer != nil && !w.Sentry.Ended() && !w.Gofer.Ended()
+}
+
+// Abandon ends what was not taken. It may be called of nil.
+func (w *Waiting) Abandon() error {
+	if w == nil {
+		return nil
+	}
+	var errs []error
+	for _, c := range w.children() {
+		errs = append(errs, c.Abandon())
+	}
+	w.Sentry, w.Gofer = nil, nil
+	return errors.Join(append(errs, w.said.Close())...)
+}
+
+// waiter is one process that waits, of which another one can be taken.
+type waiter struct{ at **proc.Child }
+
+func (w *Waiting) sentry() waiter {
+	if w == nil {
+		return waiter{}
+	}
+	return waiter{&w.Sentry}
+}
+
+func (w *Waiting) gofer() waiter {
+	if w == nil {
+		return waiter{}
+	}
+	return waiter{&w.Gofer}
+}
+
+// start has the process become the program, or starts the program if it can't. waited says
+// which.
+func (w waiter) start(p *proc.Program) (c *proc.Child, waited bool, err error) {
+	if w.at == nil || *w.at == nil || wire.Fits(p.Args, len(p.Donation.Descriptors())) != "" {
+		c, err = proc.StartGated(*p)
+		return c, false, err
+	}
+	c, *w.at = *w.at, nil
+	herr := c.Become(p)
+	if herr == nil {
+		return c, true, nil
+	}
+	// It has ended, say. The sandbox is started all the same.
+	if err := c.Abandon(); err != nil {
+		return nil, false, errors.Join(herr, err, p.Donation.Close(), p.Gate.Close())
+	}
+	c, err = proc.StartGated(*p)
+	return c, false, err
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proc
+
+import (
+	"io"
+	"os"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual/process"
+	"sandboxctl.dev/launcher/wire"
+)
+
+// This test binary is also a process that waits. What it becomes writes its last argument to
+// descriptor 3.
+func TestMain(m *testing.M) {
+	if os.Args[0] != wire.WaitingName {
+		os.Exit(m.Run())
+	}
+	wire.BeginWait()
+	args, err := wire.Wait(os.Args)
+	if err != nil {
+		os.Exit(wire.ExitGateClosed)
+	}
+	_, _ = os.NewFile(3, "out").WriteString(args[len(args)-1])
+	var b [1]byte
+	_, _ = os.NewFile(4, "gate").Read(b[:])
+	os.Exit(int(b[0]))
+}
+
+func startWaiter(t *testing.T) *Child {
+	t.Helper()
+	c, err := StartWaiting("test", "/s", Program{Path: "/proc/self/exe", Attr: &syscall.SysProcAttr{}, CgroupFD: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Prepared(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// become is a program with a pipe as 3 and a gate as 4.
+func become(t *testing.T) (p *Program, out *os.File) {
+	t.Helper()
+	r, w, err := Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	p = &Program{Path: "/bin/sh", Args: []string{"sh", "-c", `printf %s "$0" >&3; read x <&4`, "x"}, Attr: &syscall.SysProcAttr{}, Donation: new(Donation), CgroupFD: -1}
+	p.Donation.Give(w)
+	gate, fd, err := NewGate(p.Donation)
+	if err != nil || fd != 4 {
+		t.Fatal(fd, err)
+	}
+	p.Gate = gate
+	return p, r
+}
+
+// One that waits becomes what is asked for, once, and then waits at its gate.
+func TestBecome(t *testing.T) {
+	t.Parallel()
+	c := startWaiter(t)
+	for _, usual := range []bool{false, true} {
+		if err := c.WaitingPriority(usual); err != nil {
+			t.Fatal(err)
+		}
+		attr, err := unix.SchedGetAttr(c.PID, 0)
+		if err != nil || (attr.Policy == unix.SCHED_IDLE) == usual {
+			t.Errorf("usual %v: %+v %v", usual, attr, err)
+		}
+	}
+	p, out := become(t)
+	if err := c.Become(p); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(io.LimitReader(out, 1)); err != nil || string(b) != "x" {
+		t.Errorf("%q %v", b, err)
+	}
+	if len(p.Donation.files) != 0 || c.Ended() {
+		t.Errorf("%d files are left, ended: %v", len(p.Donation.files), c.Ended())
+	}
+	if err := c.Become(p); err == nil {
+		t.Error("it becomes something twice")
+	}
+	if err := c.Open(7); err != nil {
+		t.Fatal(err)
+	}
+	var info unix.Siginfo
+	if err := RetryEINTR(func() error { return unix.Waitid(unix.P_PIDFD, int(c.PIDFD.Fd()), &info, unix.WEXITED, nil) }); err != nil {
+		t.Fatal(err)
+	}
+	if !c.Ended() {
+		t.Error("it has not ended")
+	}
+	c.Close()
+}
+
+// One that has ended is an error that leaves everything there for an ordinary start.
+func TestBecomeDead(t *testing.T) {
+	t.Parallel()
+	c := startWaiter(t)
+	handle, err := process.Open(c.Identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer handle.Close()
+	if err := handle.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := Poll(t.Context(), []unix.PollFd{{Fd: int32(c.PIDFD.Fd()), Events: unix.POLLIN}}); err != nil {
+		t.Fatal(err)
+	}
+	if !c.Ended() {
+		t.Error("it has not ended")
+	}
+	p, out := become(t)
+	if err := c.Become(p); err == nil {
+		t.Fatal("a dead process becomes something")
+	}
+	if err := c.Abandon(); err != nil {
+		t.Error(err)
+	}
+	cold, err := StartGated(*p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(io.LimitReader(out, 1)); err != nil || string(b) != "x" {
+		t.Errorf("%q %v", b, err)
+	}
+	if err := cold.Abandon(); err != nil {
+		t.Error(err)
+	}
+}
+
+// One that nobody needs leaves.
+func TestWaiterLeaves(t *testing.T) {
+	t.Parallel()
+	c := startWaiter(t)
+	if err := c.gate.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var info unix.Siginfo
+	if err := RetryEINTR(func() error { return unix.Waitid(unix.P_PIDFD, int(c.PIDFD.Fd()), &info, unix.WEXITED, nil) }); err != nil {
+		t.Error(err)
+	}
+	c.PIDFD.Close()
+}

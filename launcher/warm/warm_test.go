@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package warm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/hosttest"
+	"sandboxctl.dev/actual/process"
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/companion"
+	"sandboxctl.dev/launcher/pair"
+	"sandboxctl.dev/launcher/wire"
+)
+
+// This test binary is also the programs of a sandbox, as far as these wait.
+func TestMain(m *testing.M) {
+	switch os.Args[0] {
+	case wire.WaitingName:
+		wire.BeginWait()
+		if _, err := wire.Wait(os.Args); err != nil {
+			os.Exit(wire.ExitGateClosed)
+		}
+		time.Sleep(time.Hour)
+	case companion.SentryName:
+		fmt.Println(wire.Handshake(companion.SentryName, wire.Protocol, "v1"))
+		os.Exit(0)
+	case companion.GoferName:
+		fmt.Println(wire.Handshake(companion.GoferName, gofer.Protocol, "v1"))
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// world is a pool, and what it is made from.
+type world struct {
+	*testing.T
+	*Pool
+	policy *hostpolicy.Policy
+	stop   func()
+	done   chan error
+}
+
+func policyOf(t *testing.T, text string) *hostpolicy.Policy {
+	t.Helper()
+	p, problems := hostpolicy.Decode("p", []byte("apiVersion: "+desired.APIVersion+"\nkind: "+desired.PolicyKind+"\n"+text+"\n"))
+	if p == nil {
+		t.Fatal(problems)
+	}
+	return p
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	hosttest.NeedsRoot(t, "making namespaces needs root")
+	store, err := actual.OpenStore(filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, name := range []string{companion.SentryName, companion.GoferName} {
+		if err := os.WriteFile(filepath.Join(dir, name), self, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	groups, err := cgroup.Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{T: t, policy: policyOf(t, "warm: 2"), done: make(chan error, 1)}
+	w.Pool = New(Options{
+		Store: store, Cgroups: groups, KillTimeout: time.Minute, Log: slog.New(slog.DiscardHandler),
+		Sentry: &companion.Program{Name: companion.SentryName, Path: filepath.Join(dir, companion.SentryName)},
+		Gofer:  &companion.Program{Name: companion.GoferName, Path: filepath.Join(dir, companion.GoferName)},
+		Policy: func() (*hostpolicy.Policy, error) { w.mu.Lock(); defer w.mu.Unlock(); return w.policy, nil },
+	})
+	return w
+}
+
+func (w *world) run() {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { w.done <- w.Pool.Run(ctx) }()
+	w.stop = func() {
+		cancel()
+		if err := <-w.done; err != nil {
+			w.Error(err)
+		}
+	}
+}
+
+func (w *world) until(what string, ok func() bool) {
+	w.Helper()
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.Fatalf("not within a minute: %s", what)
+		}
+	}
+}
+
+func (w *world) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.slots)
+}
+
+func (w *world) key() Key {
+	w.Helper()
+	sentry, _, err := w.opts.Sentry.Open(w.Context())
+	if err != nil {
+		w.Fatal(err)
+	}
+	defer sentry.Close()
+	g, _, err := w.opts.Gofer.Open(w.Context())
+	if err != nil {
+		w.Fatal(err)
+	}
+	defer g.Close()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	k, err := KeyOf(sentry, g, w.policy)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return k
+}
+
+func (w *world) recorded() []process.Identity {
+	w.Helper()
+	ids, err := Read(w.opts.Store.RootDir())
+	if err != nil {
+		w.Fatal(err)
+	}
+	return ids
+}
+
+func alive(ids ...process.Identity) (n int) {
+	for i := range ids {
+		if is, _ := process.LivenessOf(&ids[i]); is == process.Alive {
+			n++
+		}
+	}
+	return n
+}
+
+// As many wait as the policy says, on record; each is taken once; none is made while a start
+// is under way; in the end there is none.
+func TestPool(t *testing.T) {
+	w := newWorld(t)
+	w.run()
+	w.until("two wait", func() bool { return w.count() == 2 })
+	ids := w.recorded()
+	if len(ids) != 4 || alive(ids...) != 4 {
+		t.Errorf("on record: %v, of which %d live", ids, alive(ids...))
+	}
+	ended := w.Starting()
+	key := w.key()
+	a, b, c := w.Take(key), w.Take(key), w.Take(key)
+	if a == nil || b == nil || c != nil || a == b {
+		t.Fatalf("%v %v %v", a, b, c)
+	}
+	if err := w.Return(key, a); err != nil || w.Take(key) != a {
+		t.Errorf("not given back: %v", err)
+	}
+	w.Wake()
+	time.Sleep(2 * quiet)
+	if n := w.count(); n != 0 {
+		t.Errorf("%d were made while a start is under way", n)
+	}
+	ended()
+	w.until("two wait again", func() bool { return w.count() == 2 })
+	if now := w.recorded(); alive(now...) != 4 || now[0] == ids[0] {
+		t.Errorf("on record: %v", now)
+	}
+	if n := alive(append(a.Identities(), b.Identities()...)...); n != 4 {
+		t.Errorf("%d of 4 that were taken live", n)
+	}
+	if err := errors.Join(a.Abandon(), b.Abandon()); err != nil {
+		t.Error(err)
+	}
+	now := w.recorded()
+	w.stop()
+	if n := alive(now...); n != 0 {
+		t.Errorf("%d are left", n)
+	}
+	if ids := w.recorded(); ids != nil {
+		t.Errorf("on record: %v", ids)
+	}
+	g, err := w.opts.Cgroups.OpenOwn(groupName(w.opts.Store.Marker()))
+	if err != nil || len(g.Dirs()) != 0 {
+		t.Errorf("its group is left: %v %v", g.Dirs(), err)
+	}
+	_ = g.Close()
+}
+
+// None is used that was started under another policy or from another program, or that has
+// ended; they are replaced.
+func TestPoolKeys(t *testing.T) {
+	w := newWorld(t)
+	w.run()
+	defer func() { w.stop() }()
+	w.until("two wait", func() bool { return w.count() == 2 })
+	for what, change := range map[string]func(){
+		"policy": func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.policy = policyOf(t, "warm: 2\nmaxSandboxes: 7")
+		},
+		"program": func() {
+			b, err := os.ReadFile(w.opts.Gofer.Path)
+			if err == nil {
+				err = os.WriteFile(w.opts.Gofer.Path+".new", b, 0o755)
+			}
+			if err == nil {
+				err = os.Rename(w.opts.Gofer.Path+".new", w.opts.Gofer.Path)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		},
+		"death": func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			for _, s := range w.slots {
+				p, err := process.Open(s.Gofer.Identity)
+				if err == nil {
+					err = errors.Join(p.Signal(unix.SIGKILL), p.Close())
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		},
+	} {
+		old := w.recorded()
+		change()
+		if what == "death" {
+			w.until("they are dead", func() bool { return alive(old...) == 2 })
+		}
+		if w.Take(w.key()) != nil {
+			t.Errorf("%s: one of before is used", what)
+		}
+		w.Wake()
+		w.until("others wait", func() bool {
+			ids := w.recorded()
+			return w.count() == 2 && len(ids) == 4 && alive(ids...) == 4 && ids[0] != old[0]
+		})
+		if n := alive(old...); n != 0 {
+			t.Errorf("%s: %d of before live", what, n)
+		}
+	}
+	w.mu.Lock()
+	w.policy = policyOf(t, "warm: 0")
+	w.mu.Unlock()
+	w.Wake()
+	w.until("none waits", func() bool { return w.count() == 0 && w.recorded() == nil })
+}
+
+// The next daemon ends what is on record and waits, and nothing else.
+func TestSweep(t *testing.T) {
+	w := newWorld(t)
+	start := func(state string) *pair.Waiting {
+		t.Helper()
+		sentry, err := os.Open(w.opts.Sentry.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sentry.Close()
+		p, err := pair.StartWaiting(&pair.WaitingLaunch{Sentry: sentry, Gofer: sentry, State: state, CgroupFD: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Prepare(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	state := w.opts.Store.Marker()
+	mine, other := start(state), start(state+"-other")
+	ids := append(mine.Identities(), other.Identities()...)
+	if err := write(w.opts.Store.RootDir(), ids); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if alive(ids[:2]...) != 0 || alive(ids[2:]...) != 2 {
+		t.Errorf("%d of ours live, and %d that are called otherwise", alive(ids[:2]...), alive(ids[2:]...))
+	}
+	if w.recorded() != nil {
+		t.Error("they are on record")
+	}
+	if err := errors.Join(mine.Abandon(), other.Abandon()); err != nil {
+		t.Error(err)
+	}
+	// What can't be read is of no daemon that lives.
+	if err := os.WriteFile(filepath.Join(w.opts.Store.Path(), File), []byte(`{"version":1,"processes":[{"pid":1}]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Sweep(t.Context()); err == nil || w.recorded() != nil {
+		t.Errorf("%v %v", err, w.recorded())
+	}
+}
+
+func TestIsWaiting(t *testing.T) {
+	t.Parallel()
+	for cmdline, want := range map[string]bool{
+		"sandboxctl-waiting\x00sentry\x00/s\x00   \x00":  true,
+		"sandboxctl-waiting\x00gofer\x00/s\x00\x00":      true,
+		"sandboxctl-waiting\x00sentry\x00/s2\x00   \x00": false,
+		"sandboxctl-waiting\x00sentry\x00/s":             false,
+		"sandboxctl-sentry\x00sentry\x00/s\x00   \x00":   false,
+		"": false,
+	} {
+		if IsWaiting([]byte(cmdline), "/s") != want {
+			t.Errorf("%q: %v", cmdline, !want)
+		}
+	}
+	for _, bad := range []string{"", "{}", `{"version":2}`, `{"version":1,"more":1}`, `{"version":1,"processes":[{"pid":0}]}`} {
+		if ids, err := decode([]byte(bad)); err == nil {
+			t.Errorf("%s: %v", bad, ids)
+		}
+	}
+}
