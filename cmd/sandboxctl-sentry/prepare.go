@@ -12,6 +12,7 @@ import (
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/cpuid"
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/ring0"
@@ -132,6 +133,28 @@ func dropCapabilities(conf *config.Config) error {
 	return sandboxsetup.ApplyCapsAllThreads(&specs.LinuxCapabilities{Bounding: keep, Effective: keep, Permitted: keep}, nil)
 }
 
+// forgetProgram unmaps the pages of the program that were used until now, most of which are
+// not used again: they are in the page cache, and counted for each process that has them. The
+// few that are needed come back with a fault each.
+func forgetProgram() {
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		log.Warningf("Pages of the program are kept: %v", err)
+		return
+	}
+	for line := range strings.Lines(string(maps)) {
+		var from, to uintptr
+		var mode string
+		// Only what is of a file and can't be written: what is read again is the same.
+		if n, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); err != nil || n != 3 || !strings.Contains(line, " /") || strings.Contains(mode, "w") {
+			continue
+		}
+		if _, _, errno := unix.RawSyscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED); errno != 0 {
+			log.Warningf("Pages of the program are kept: %v", errno)
+		}
+	}
+}
+
 // wait prepares this process as far as it can without a sandbox, waits for one, and runs it
 // to its end. Until then it does nothing, and leaves with whoever has started it.
 func wait(argv []string) int {
@@ -152,6 +175,7 @@ func wait(argv []string) int {
 	}
 	p.waited = true
 	debug.FreeOSMemory()
+	forgetProgram()
 	args, err := wire.Wait(argv)
 	switch {
 	case errors.Is(err, io.EOF):
