@@ -109,6 +109,10 @@ func (p *Pool) Starting() (ended func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.starting++
+	if len(p.slots) > 0 {
+		// What the start takes is moved into its group.
+		p.opts.Cgroups.Hasten()
+	}
 	return func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
