@@ -38,6 +38,9 @@ func (w *crashWorld) stays(at moment) (ended chan error) {
 	must(w.T, err)
 	must(w.T, os.WriteFile(w.path("points/plan"), []byte(at.String()), 0o600))
 	must(w.T, os.WriteFile(w.path("points/trace"), nil, 0o600))
+	policy, err := os.ReadFile(w.path("policy.yaml"))
+	must(w.T, err)
+	must(w.T, os.WriteFile(w.path("policy.yaml"), append(policy, "warm: 2\n"...), 0o644))
 	cmd := exec.Command(program, "--manifests", w.path("m"), "--state", w.path("s"), "--policy", w.path("policy.yaml"), "daemon", "--sentry", filepath.Join(binDir, companion.SentryName))
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "SANDBOXCTL_CRASHPOINTS=" + w.path("points")}
 	must(w.T, cmd.Start())

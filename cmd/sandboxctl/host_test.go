@@ -18,7 +18,6 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/hosttest"
-	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/gofer/sandboxlog"
 	"sandboxctl.dev/launcher/warm"
 	"sandboxctl.dev/launcher/wire"
@@ -142,10 +141,16 @@ func (h *host) dropRoot(name, root, spec string) time.Time {
 	return at
 }
 
-// waiting waits until as many sentries wait for a sandbox as the policy says.
+// warm has the daemon keep processes waiting.
+func (h *host) warm() {
+	h.b.Helper()
+	h.must(os.WriteFile(filepath.Join(h.work, "policy.yaml"), []byte(policyFor(h.work)+"warm: 2\n"), 0o644))
+}
+
+// waiting waits until as many sentries wait for a sandbox as warm has asked for.
 func (h *host) waiting() {
 	h.b.Helper()
-	h.until("processes that wait", func() bool { return waits(h.state) >= hostpolicy.DefaultWarm })
+	h.until("processes that wait", func() bool { return waits(h.state) >= 2 })
 }
 
 // waits is how many sentries wait for a sandbox of a state directory and have prepared

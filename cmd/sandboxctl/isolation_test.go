@@ -231,6 +231,7 @@ func TestIsolationWaited(t *testing.T) {
 	defer marker.Close()
 	w := newIsolation(t, daemonHost(t, marker), name, namedNetns(t, name))
 	h := w.h
+	h.warm()
 	for _, name := range []string{"plain", "overlay", "user"} {
 		k := w.kinds[name]
 		if k.root == "" {

@@ -16,8 +16,6 @@ const (
 	DefaultMaxStartsPerSecond = 20
 	DefaultMaxStartTime       = 10 * time.Minute
 	DefaultMaxHookTime        = 5 * time.Minute
-	// DefaultWarm is enough for sandboxes that are asked for one after the other, in pairs.
-	DefaultWarm = 2
 
 	maxWarm = 64
 )
@@ -28,7 +26,7 @@ func (p *Policy) fillPace() {
 	p.MaxStartTime = cmp.Or(p.MaxStartTime, new(scalar.Duration(DefaultMaxStartTime)))
 	p.MaxHookTime = cmp.Or(p.MaxHookTime, new(scalar.Duration(DefaultMaxHookTime)))
 	p.MaxStartsPerSecond = cmp.Or(p.MaxStartsPerSecond, DefaultMaxStartsPerSecond)
-	p.Warm = cmp.Or(p.Warm, new(DefaultWarm))
+	p.Warm = cmp.Or(p.Warm, new(0)) // they save time, and are not needed
 }
 
 // pace checks the bounds of starts, hooks and restarts.

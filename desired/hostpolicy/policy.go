@@ -87,7 +87,7 @@ type Policy struct {
 	// whatever their own timeouts are; then they are killed.
 	MaxHookTime *scalar.Duration `json:"maxHookTime,omitempty"`
 	// 0 to 64: sentries with gofers that the daemon keeps waiting, so that a sandbox starts
-	// sooner. Each takes about 6 MiB. 0 keeps none.
+	// sooner. Each pair takes about 6 MiB. 0 keeps none.
 	Warm *int `json:"warm,omitempty"`
 
 	from      string // the file, "" for none

@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/launcher/warm"
 )
 
@@ -18,16 +17,13 @@ func (d doctor) checkWarm(store *actual.Store) []finding {
 	if err != nil {
 		return []finding{{check, levelWarning, fmt.Sprintf("%v; it is written again by the next daemon", err)}}
 	}
-	live := 0
-	for i := range ids {
-		if is, _ := process.LivenessOf(&ids[i]); is == process.Alive {
-			live++
-		}
-	}
 	policy, err := d.HostPolicy()
 	if err != nil {
 		return nil // told elsewhere
 	}
-	// A sentry and a gofer each.
-	return []finding{{check, levelOK, fmt.Sprintf("%d for sandboxes that start next; `warm: %d` of the host policy is how many a daemon keeps", live/2, policy.Waiting())}}
+	n := warm.Count(ids, store.Marker()) / 2 // a sentry and a gofer each
+	if n == 0 && policy.Waiting() == 0 {
+		return []finding{{check, levelOK, "none, as the host policy has it (`warm`)"}}
+	}
+	return []finding{{check, levelOK, fmt.Sprintf("%d for sandboxes that start next; `warm: %d` of the host policy is how many a daemon keeps", n, policy.Waiting())}}
 }
