@@ -181,6 +181,8 @@ func (b *booted) close() {
 // record, gates.
 func (l *Launcher) boot(ctx context.Context, la *launch) (*booted, error) {
 	rec := la.rec
+	// Not before all that decides about it is known: no other start pays for it.
+	l.Warm.Expect(la.policy, la.st)
 	dir, err := l.store.Dir(rec.Name)
 	if err != nil {
 		return nil, err

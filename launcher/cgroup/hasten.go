@@ -15,8 +15,8 @@ var hastening atomic.Bool
 
 // Hasten has the kernel wait now for what the first move of a process to another group waits
 // for: a grace period of RCU, about 10 ms, after which moves are cheap for as long again. A
-// start that will move processes calls it before it writes its record, so that the two waits
-// are one. It moves nothing: this process is put into the group that it is in. It returns at
+// start that will move processes calls it before it opens its files, so that it waits for less
+// of that. It moves nothing: this process is put into the group that it is in. It returns at
 // once, and that it can't be done is of no consequence.
 func (h *Host) Hasten() {
 	if !hastening.CompareAndSwap(false, true) {

@@ -18,12 +18,12 @@ type Claim struct {
 	Waiting *pair.Waiting
 }
 
-// Claim takes processes for a start with these programs, under this policy: nil says that the
-// start is for none that waited. Without any that fit it has none, and the start is as it
+// Claim takes processes for a start with these programs, under this policy: nil, or one that
+// has none wait, says that the start is for none that waited. Without any that fit it has none, and the start is as it
 // would be without a pool.
 func (p *Pool) Claim(sentry, gofer *os.File, policy *hostpolicy.Policy, st *setup.Setup) *Claim {
 	c := &Claim{pool: p}
-	if p == nil || policy == nil {
+	if p == nil || policy.Waiting() == 0 {
 		return c
 	}
 	if why := pair.Unfit(st); why != "" {

@@ -20,6 +20,7 @@ import (
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/pair"
+	"sandboxctl.dev/launcher/setup"
 )
 
 const (
@@ -68,10 +69,11 @@ type slot struct {
 
 // Pool are the processes that wait. A nil pool has none.
 type Pool struct {
-	opts  Options
-	wakes chan struct{}
-	group *cgroup.Group // of processes that wait; of the goroutine of Run
-	noted []process.Identity
+	opts   Options
+	wakes  chan struct{}
+	hasten func()        // see cgroup.Host.Hasten
+	group  *cgroup.Group // of processes that wait; of the goroutine of Run
+	noted  []process.Identity
 	// failed is when no process could be made to wait, and told whether that was said.
 	failed time.Time
 	told   bool
@@ -84,7 +86,7 @@ type Pool struct {
 
 // New returns a pool, which is empty until Run fills it.
 func New(opts Options) *Pool {
-	return &Pool{opts: opts, wakes: make(chan struct{}, 1)}
+	return &Pool{opts: opts, wakes: make(chan struct{}, 1), hasten: opts.Cgroups.Hasten}
 }
 
 // Wake has the pool look whether its processes are still those that are wanted. It returns
@@ -109,10 +111,6 @@ func (p *Pool) Starting() (ended func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.starting++
-	if len(p.slots) > 0 {
-		// What the start takes is moved into its group.
-		p.opts.Cgroups.Hasten()
-	}
 	return func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -120,6 +118,22 @@ func (p *Pool) Starting() (ended func()) {
 		p.ended = time.Now()
 		p.Wake()
 	}
+}
+
+// Expect says that a start of this set-up comes to Claim soon. If it can take processes, and
+// there are some, the kernel is told to get ready for the move of them. Nothing is done for
+// any other start.
+func (p *Pool) Expect(policy *hostpolicy.Policy, st *setup.Setup) {
+	if p != nil && policy.Waiting() > 0 && pair.Unfit(st) == "" && p.offers() {
+		p.hasten()
+	}
+}
+
+// offers says whether there is anything to take.
+func (p *Pool) offers() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.slots) > 0
 }
 
 // Take returns processes that wait, nil if there are none with the key. They are the

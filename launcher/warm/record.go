@@ -98,6 +98,20 @@ func IsWaiting(cmdline []byte, state string) bool {
 	return len(args) == 4 && string(args[0]) == wire.WaitingName && string(args[2]) == state
 }
 
+// Count is how many of these processes wait. A start may have taken some of them since they
+// were written down.
+func Count(ids []process.Identity, state string) (n int) {
+	for i := range ids {
+		if is, _ := process.LivenessOf(&ids[i]); is != process.Alive {
+			continue
+		}
+		if cmdline, err := procfs.Read(ids[i].PID, "cmdline"); err == nil && IsWaiting(cmdline, state) {
+			n++
+		}
+	}
+	return n
+}
+
 // sweep ends the processes that a daemon before has left waiting. They leave by themselves:
 // this is for those that are stopped or slow. One that has become a sandbox's is not called
 // so any more, and is left to the record of that; as is one whose record can't be read.

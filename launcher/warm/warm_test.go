@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
@@ -23,6 +24,7 @@ import (
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/pair"
+	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -338,4 +340,36 @@ func TestIsWaiting(t *testing.T) {
 			t.Errorf("%s: %v", bad, ids)
 		}
 	}
+}
+
+// The kernel is told to get ready for a move by a start that can take what waits, and by no
+// other: not without processes, not by an unfit set-up, and never with `warm: 0`.
+func TestExpect(t *testing.T) {
+	t.Parallel()
+	policy, off := policyOf(t, "warm: 1"), policyOf(t, "warm: 0")
+	fit := func() *setup.Setup {
+		return &setup.Setup{Containers: []setup.Container{{Spec: &specs.Spec{Process: &specs.Process{}}}}}
+	}
+	network, direct, limited := fit(), fit(), fit()
+	network.HostNetwork, direct.DirectFS, limited.Limits.Memory = true, true, 1<<30
+	offered := []slot{{}}
+	for what, c := range map[string]struct {
+		slots  []slot
+		policy *hostpolicy.Policy
+		st     *setup.Setup
+		want   int
+	}{
+		"fit": {offered, policy, fit(), 1}, "none waits": {nil, policy, fit(), 0}, "off": {offered, off, fit(), 0}, "not of a manifest": {offered, nil, fit(), 0},
+		"network": {offered, policy, network, 0}, "direct": {offered, policy, direct, 0}, "limited": {offered, policy, limited, 0},
+	} {
+		n := 0
+		p := &Pool{slots: c.slots, wakes: make(chan struct{}, 1), hasten: func() { n++ }}
+		ended := p.Starting()
+		if p.Expect(c.policy, c.st); n != c.want {
+			t.Errorf("%s: %d times, expected %d", what, n, c.want)
+		}
+		ended()
+	}
+	var none *Pool
+	none.Expect(policy, fit())
 }
