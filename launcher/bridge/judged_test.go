@@ -219,6 +219,19 @@ func TestReaches(t *testing.T) {
 	}
 }
 
+// Connections end for which the set of a smaller bound may have no room.
+func TestCountsAll(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		was, is int
+		all     bool
+	}{{1000, 1000, true}, {1000, 1001, true}, {1000, 999, false}, {0, 1000, true}, {1000, 0, true}} {
+		if got := allowsAll(&firewall.Sandbox{Connections: c.was}, &firewall.Sandbox{Connections: c.is}); got != c.all {
+			t.Errorf("a bound of %d, then of %d: %t", c.was, c.is, got)
+		}
+	}
+}
+
 // Connections of an address are looked for in the whole table of the kernel where somebody may
 // have had some; of one that nobody had, what others have sent there is ended all the same.
 func TestUnused(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/nftables"
@@ -104,6 +105,33 @@ func (p *program) connections(s *Sandbox, kept Kept) {
 		all(counts(kept.Other), returns()),
 		all(one(inLink(), in(setLinks)), jump("denied_"+s.Name)), all(one(inLink(), noLink()), jump("barred_"+s.Name)),
 		all(continues("rejected")))...)
+}
+
+// counted are the elements that a new set of connections begins with: those of the set that it
+// replaces, of the same sandbox with another bound. Who writes manifests could otherwise change
+// the bound again and again, and have an empty set each time. What begins between this look and
+// the transaction is counted when its next packet comes.
+func (t *Table) counted(s *set, there map[string]bool) (out []nftables.SetElement, err error) {
+	_, sandbox, _ := strings.Cut(s.Name, "_")
+	for name := range there {
+		if kind, of, _ := strings.Cut(name, "_"); of != sandbox || !strings.HasPrefix(kind, "open") {
+			continue
+		}
+		c, err := connection()
+		if err != nil {
+			return nil, err
+		}
+		had, err := c.GetSetElements(&nftables.Set{Table: t.table, Name: name, KeyType: s.KeyType})
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return nil, fmt.Errorf("firewall: read the connections of %s: %w", sandbox, err)
+		}
+		for _, e := range had {
+			if len(out) < int(s.Size) && e.Expires > 0 {
+				out = append(out, nftables.SetElement{Key: e.Key, Timeout: e.Expires})
+			}
+		}
+	}
+	return out, nil
 }
 
 // Recount takes connections that the kernel has forgotten before their time out of the sets:

@@ -253,7 +253,9 @@ func (t *Table) change(d *difference) error {
 	for _, ch := range d.chainsGone {
 		c.DelChain(&nftables.Chain{Table: t.table, Name: ch.name})
 	}
+	gone := map[string]bool{}
 	for _, s := range d.setsGone {
+		gone[s.Name] = true
 		c.DelSet(&nftables.Set{Table: t.table, Name: s.Name})
 	}
 	for _, name := range d.countersGone {
@@ -266,7 +268,7 @@ func (t *Table) change(d *difference) error {
 		t.addChain(c, ch)
 	}
 	for i, s := range d.setsNew {
-		if err := t.addSet(c, s, uint32(i+1), &present{}); err != nil {
+		if err := t.addSet(c, s, uint32(i+1), &present{sets: gone}); err != nil {
 			return err
 		}
 	}

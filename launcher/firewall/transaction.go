@@ -313,6 +313,12 @@ func (t *Table) addSet(c *nftables.Conn, s *set, id uint32, there *present) erro
 		}
 		elements = t.learned.elements(s.Name, time.Now())
 	}
+	if s.Dynamic {
+		var err error
+		if elements, err = t.counted(s, there.sets); err != nil {
+			return err
+		}
+	}
 	return t.sendElements(&set{Set: made}, elements, c.SetAddElements)
 }
 
