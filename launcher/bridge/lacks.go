@@ -16,6 +16,8 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/launcher/firewall"
+	"sandboxctl.dev/launcher/firewall/others"
+	"sandboxctl.dev/launcher/links"
 	"sandboxctl.dev/launcher/loopback6"
 )
 
@@ -66,6 +68,60 @@ func (k *Keeper) find() {
 	case k.lacking <- struct{}{}:
 	default:
 	}
+}
+
+// restore sets up again what somebody has removed of links of running sandboxes.
+func (k *Keeper) restore() {
+	records, err := k.records()
+	if err != nil {
+		k.log.Warn("links not looked at", "err", err)
+		return
+	}
+	gone := map[run][]string{}
+	for _, r := range records {
+		if r.Phase != actual.PhaseRunning {
+			continue // an operation is at work
+		}
+		// sysctl --system, for one, may have switched forwarding off.
+		if err := k.forwarding(r); err != nil {
+			k.log.Warn("settings of the host for networks not repaired", "err", err)
+		}
+		for i, l := range Links(r) {
+			missing, err := links.Missing(l)
+			if err == nil && len(missing) > 0 {
+				if err = links.Restore(l); err == nil {
+					k.log.Warn("network of a sandbox repaired", "sandbox", r.Name, "missing", strings.Join(missing, ", "))
+				}
+			}
+			if errors.Is(err, links.ErrGone) {
+				network := r.Attachments[i].Network
+				gone[runOf(r)] = append(gone[runOf(r)], network)
+				if k.told(r, network) {
+					continue
+				}
+			}
+			if err != nil {
+				k.log.Warn("network of a sandbox not repaired", "sandbox", r.Name, "err", err)
+			}
+		}
+	}
+	k.mu.Lock()
+	before := k.dropping
+	k.mu.Unlock()
+	dropping, err := others.Dropping(k.table.Name(), before)
+	if err != nil {
+		k.log.Warn("rules of other programs not looked at", "err", err)
+	}
+	k.mu.Lock()
+	k.gone, k.dropping = gone, dropping
+	k.mu.Unlock()
+	k.find()
+}
+
+func (k *Keeper) told(r *actual.Record, network string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Contains(k.gone[runOf(r)], network)
 }
 
 // run is one run of a sandbox.

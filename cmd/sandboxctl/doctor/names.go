@@ -13,7 +13,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/launcher/bridge"
 	"sandboxctl.dev/launcher/dns"
-	"sandboxctl.dev/launcher/firewall"
+	"sandboxctl.dev/launcher/firewall/others"
 	"sandboxctl.dev/reconcile/attached"
 )
 
@@ -38,7 +38,7 @@ func checkNames(ctx context.Context, state string, sandboxes []actual.Observed) 
 
 // checkForwarding says whether the firewall of another program drops what sandboxes send.
 func checkForwarding(state string) finding {
-	chains, err := firewall.Dropping(bridge.Table(state))
+	chains, err := others.Dropping(bridge.Table(state), nil)
 	switch {
 	case err != nil:
 		return finding{"forwarding", levelWarning, err.Error()}

@@ -1,69 +1,72 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package firewall
+// Package others finds what the firewalls of other programs drop of what sandboxes send and
+// receive. It changes nothing.
+package others
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
 )
 
 // linkPrefix begins the names of links of sandboxes.
 const linkPrefix = "sb"
 
-// others are the families whose chains see packets that the host forwards between links.
-var others = map[nftables.TableFamily]string{nftables.TableFamilyINet: "inet", nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6"}
+// exchangeTime is how long the kernel may take to answer.
+const exchangeTime = 30 * time.Second
+
+// families are those whose chains see packets that the host forwards between links.
+var families = map[nftables.TableFamily]string{nftables.TableFamilyINet: "inet", nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6"}
 
 // Dropping are the chains of other tables that drop what the host forwards unless a rule of
 // theirs accepts it, and that have no rule about links of sandboxes; as docker and ufw have
 // them. What one table accepts another one still drops, so that nothing here can help: the
-// owner of the table must add a rule.
-func (t *Table) Dropping() (out []string, err error) {
-	err = t.ns.Do(func() (err error) {
-		out, err = dropping(t.table.Name)
-		return err
-	})
-	return out, err
+// owner of the table must add a rule. own is the name of the table that is not another's. A
+// chain that can't be read, while somebody changes it for one, is said to be what it was before:
+// those that are known of it are given. It is one of the namespace of the calling thread.
+func Dropping(own string, before []string) ([]string, error) {
+	c, err := nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error {
+		return c.SetDeadline(time.Now().Add(exchangeTime))
+	}))
+	if err != nil {
+		return before, fmt.Errorf("rules of other programs: %w", err)
+	}
+	return dropping(c, own, before)
 }
 
-// Dropping is that of the namespace of this process; own is the name of the table that is
-// not another's.
-func Dropping(own string) ([]string, error) {
-	t, err := Open(nil, own)
-	if err != nil {
-		return nil, err
-	}
-	return t.Dropping()
-}
-
-func dropping(own string) (out []string, err error) {
-	c, err := connection()
-	if err != nil {
-		return nil, err
-	}
+func dropping(c *nftables.Conn, own string, before []string) (out []string, err error) {
 	chains, err := c.ListChains()
 	if err != nil {
-		return nil, fmt.Errorf("list chains of nftables: %w", err)
+		return before, fmt.Errorf("list chains of nftables: %w", err)
 	}
+	var errs []error
 	for _, chain := range chains {
-		family := others[chain.Table.Family]
+		family := families[chain.Table.Family]
 		if family == "" || chain.Hooknum == nil || *chain.Hooknum != *nftables.ChainHookForward ||
 			chain.Table.Name == own && chain.Table.Family == nftables.TableFamilyINet {
 			continue
 		}
+		name := fmt.Sprintf("chain %s of table %s %s", chain.Name, family, chain.Table.Name)
 		drops, err := dropsRest(c, chain)
-		if err != nil {
-			return nil, err
-		}
-		if drops && !namesLinks(c, chains, chain.Table) {
-			out = append(out, fmt.Sprintf("chain %s of table %s %s", chain.Name, family, chain.Table.Name))
+		switch {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			if slices.Contains(before, name) {
+				out = append(out, name)
+			}
+		case drops && !namesLinks(c, chains, chain.Table):
+			out = append(out, name)
 		}
 	}
 	slices.Sort(out)
-	return out, nil
+	return out, errors.Join(errs...)
 }
 
 // dropsRest says whether a chain drops, or refuses, what its rules say nothing of.
