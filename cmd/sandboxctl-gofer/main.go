@@ -46,7 +46,10 @@ func run(argv []string) int {
 // whoever has started it.
 func wait(argv []string) int {
 	wire.BeginWait()
-	args, err := wire.Wait(argv)
+	args, accept, err := wire.Wait(argv)
+	if err == nil {
+		err = accept()
+	}
 	switch {
 	case errors.Is(err, io.EOF):
 		return gofer.ExitGateClosed

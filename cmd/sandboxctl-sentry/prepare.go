@@ -34,7 +34,8 @@ const waitingPlatform = "systrap"
 // prepared is what a sentry has done that needs nothing of its sandbox.
 type prepared struct {
 	nobody  bool
-	waited  bool // it has left the host before it knew its sandbox
+	waited  bool         // it has left the host before it knew its sandbox
+	accept  func() error // of a process that waited: it can be what it was told to become
 	product string
 	pages   boot.HostTHP
 	proc    *procUmounter
@@ -101,12 +102,13 @@ func (p *prepared) leaveHost(conf *config.Config) (err error) {
 	return nil
 }
 
-// fits refuses a sandbox of another kind than this process is. The launcher asks for none.
+// fits refuses a sandbox of another kind than this process is, which the launcher then starts
+// without it. It tells the launcher of any other.
 func (p *prepared) fits(opts *options, conf *config.Config) error {
 	if !opts.nobody || conf.Platform != waitingPlatform || conf.Network == config.NetworkHost || conf.DirectFS {
 		return errors.New("a process that waited can't become a sandbox with the network of the host, direct file access or another platform")
 	}
-	return nil
+	return p.accept()
 }
 
 // dropCapabilities keeps no capability but those that the kind of sandbox cannot do
@@ -176,7 +178,8 @@ func wait(argv []string) int {
 	p.waited = true
 	debug.FreeOSMemory()
 	forgetProgram()
-	args, err := wire.Wait(argv)
+	args, accept, err := wire.Wait(argv)
+	p.accept = accept
 	switch {
 	case errors.Is(err, io.EOF):
 		return wire.ExitGateClosed

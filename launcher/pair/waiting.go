@@ -58,7 +58,9 @@ func Unfit(st *setup.Setup) string {
 // Waiting are a sentry and a gofer that wait for a sandbox. What a sandbox has taken is nil.
 type Waiting struct {
 	Sentry, Gofer *proc.Child
-	said          *os.File // what they have written to stderr
+	// Refused is why one that was told what to become was not used, nil if each was.
+	Refused error
+	said    *os.File // what they have written to stderr
 }
 
 // WaitingLaunch is what they are started from.
@@ -172,20 +174,23 @@ func (w *Waiting) Abandon() error {
 }
 
 // waiter is one process that waits, of which another one can be taken.
-type waiter struct{ at **proc.Child }
+type waiter struct {
+	of *Waiting
+	at **proc.Child
+}
 
 func (w *Waiting) sentry() waiter {
 	if w == nil {
 		return waiter{}
 	}
-	return waiter{&w.Sentry}
+	return waiter{w, &w.Sentry}
 }
 
 func (w *Waiting) gofer() waiter {
 	if w == nil {
 		return waiter{}
 	}
-	return waiter{&w.Gofer}
+	return waiter{w, &w.Gofer}
 }
 
 // start has the process become the program, or starts the program if it can't. waited says
@@ -200,7 +205,8 @@ func (w waiter) start(p *proc.Program) (c *proc.Child, waited bool, err error) {
 	if herr == nil {
 		return c, true, nil
 	}
-	// It has ended, say. The sandbox is started all the same.
+	// It has ended, or is stopped, say. The sandbox is started all the same.
+	w.of.Refused = errors.Join(w.of.Refused, fmt.Errorf("%w: %s", herr, w.of.lastWords()))
 	if err := c.Abandon(); err != nil {
 		return nil, false, errors.Join(herr, err, p.Donation.Close(), p.Gate.Close())
 	}

@@ -31,6 +31,10 @@ type Child struct {
 	// InGroup says that it was started in the group of CgroupFD.
 	InGroup bool
 
+	// Waited says that it had waited before it became what it is. Then it may have started
+	// processes, which are where it was.
+	Waited bool
+
 	gate *os.File // write end; nil once it was opened
 	// waits says that it has not been told what to become, and gate is the socket to tell it.
 	waits bool

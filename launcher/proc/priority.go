@@ -43,37 +43,54 @@ func setPolicy(pid int, policy uint32) error {
 	}
 }
 
-// threads are those of a process, and of its children.
-func threads(pid int) (out []int, err error) {
+// threads are those of a process, and of all that it has started.
+func threads(pid int) ([]int, error) {
+	tids, children, err := family(pid)
+	if err != nil {
+		return nil, err
+	}
+	for _, child := range children {
+		more, _, err := family(child)
+		if err == nil { // or it has ended
+			tids = append(tids, more...)
+		}
+	}
+	return tids, nil
+}
+
+// family are the threads of a process, and the processes that it, and they, have started.
+func family(pid int) (tids, children []int, err error) {
 	dir := "/proc/" + strconv.Itoa(pid) + "/task"
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("list threads: %w", err)
+		return nil, nil, fmt.Errorf("list threads: %w", err)
 	}
 	for _, e := range entries {
 		tid, err := strconv.Atoi(e.Name())
 		if err != nil {
 			continue
 		}
-		out = append(out, tid)
+		tids = append(tids, tid)
 		b, err := os.ReadFile(dir + "/" + e.Name() + "/children")
 		if err != nil {
-			if errors.Is(err, os.ErrNotExist) && len(entries) > 0 {
+			if errors.Is(err, os.ErrNotExist) {
 				// A kernel without this file can't tell whom to give the processor back.
 				if _, serr := os.Stat(dir + "/" + e.Name()); serr == nil {
-					return nil, fmt.Errorf("list children: %w", err)
+					return nil, nil, fmt.Errorf("list children: %w", err)
 				}
 			}
 			continue // the thread has ended
 		}
 		for f := range strings.FieldsSeq(string(b)) {
-			if child, err := strconv.Atoi(f); err == nil {
-				more, err := threads(child)
-				if err == nil { // or it has ended
-					out = append(out, more...)
-				}
+			child, err := strconv.Atoi(f)
+			if err != nil {
+				continue
+			}
+			children = append(children, child)
+			if _, more, err := family(child); err == nil { // or it has ended
+				children = append(children, more...)
 			}
 		}
 	}
-	return out, nil
+	return tids, children, nil
 }

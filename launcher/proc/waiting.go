@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -59,8 +60,8 @@ func (c *Child) Ended() bool {
 }
 
 // Become makes a child that waits the program's, as if StartGated had started that: it has
-// its command line, its stderr and its descriptors, and waits at its gate. On error it is
-// not to be used, and the program can be started instead.
+// its command line, its stderr and its descriptors, and waits at its gate. On error, and if
+// it does not answer soon, it is not to be used, and the program can be started instead.
 func (c *Child) Become(p *Program) error {
 	if !c.waits {
 		return errors.New("it does not wait")
@@ -74,17 +75,49 @@ func (c *Child) Become(p *Program) error {
 		defer null.Close()
 		stderr = null
 	}
-	err := crashpoint.Do(crashpoint.WaitingHand, func() error { return wire.Hand(c.gate, p.Args, stderr, p.Donation.files) })
+	err := crashpoint.Do(crashpoint.WaitingHand, func() error {
+		if err := wire.Hand(c.gate, p.Args, stderr, p.Donation.files); err != nil {
+			return err
+		}
+		return c.taken()
+	})
 	if err != nil {
 		return fmt.Errorf("hand over to a waiting process: %w", err)
 	}
 	// It has copies of all of them, and ends with its gate from here on, as any other. That
 	// something could not be closed is no reason to start the program a second time.
 	_, _ = c.gate.Close(), p.Donation.Close()
-	c.gate, c.waits = p.Gate, false
+	c.gate, c.waits, c.Waited = p.Gate, false, true
 	// It is in the group of those that wait.
 	c.InGroup = false
 	return nil
+}
+
+// takeTimeout is how long a waiting process may take to become what it is told. One that is
+// stopped never does, and is not waited for any longer than a start without it takes.
+const takeTimeout = 100 * time.Millisecond
+
+// taken waits until a child that waits has answered that it is what it was told to become.
+func (c *Child) taken() error {
+	fds := []unix.PollFd{{Fd: int32(c.gate.Fd()), Events: unix.POLLIN}, {Fd: int32(c.PIDFD.Fd()), Events: unix.POLLIN}}
+	for until := time.Now().Add(takeTimeout); ; {
+		n, err := unix.Poll(fds, int(max(0, time.Until(until)).Milliseconds()))
+		switch {
+		case n > 0:
+			return wire.ReadTaken(c.gate)
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return fmt.Errorf("poll: %w", err)
+		case time.Until(until) <= 0:
+			return fmt.Errorf("no answer within %s", takeTimeout)
+		}
+	}
+}
+
+// Started are the processes that the child has started, and those that these have. The child
+// waits, and has waited for none of them: their numbers are their own.
+func (c *Child) Started() ([]int, error) {
+	_, children, err := family(c.PID)
+	return children, err
 }
 
 // WaitingPriority has a child that waits, and what it has started, run when nobody else

@@ -3,10 +3,13 @@
 package proc
 
 import (
+	"errors"
 	"io"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -21,8 +24,8 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	wire.BeginWait()
-	args, err := wire.Wait(os.Args)
-	if err != nil {
+	args, accept, err := wire.Wait(os.Args)
+	if err != nil || args[len(args)-1] == "refused" || accept() != nil {
 		os.Exit(wire.ExitGateClosed)
 	}
 	_, _ = os.NewFile(3, "out").WriteString(args[len(args)-1])
@@ -133,6 +136,87 @@ func TestBecomeDead(t *testing.T) {
 		t.Errorf("%q %v", b, err)
 	}
 	if err := cold.Abandon(); err != nil {
+		t.Error(err)
+	}
+}
+
+// One that is stopped, or refuses what it is told to become, is an error soon, and leaves
+// everything there for an ordinary start: a start does not wait for it until its own timeout.
+func TestBecomeUnanswered(t *testing.T) {
+	t.Parallel()
+	for what, c := range map[string]struct{ stops, refuses bool }{"stopped": {stops: true}, "refused": {refuses: true}} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			child := startWaiter(t)
+			if c.stops {
+				handle, err := process.Open(child.Identity)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer handle.Close()
+				if err := handle.Signal(unix.SIGSTOP); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p, out := become(t)
+			if c.refuses {
+				p.Args = append(p.Args, "refused")
+			}
+			began := time.Now()
+			if err := child.Become(p); err == nil {
+				t.Error("it is said to have become something")
+			}
+			if took := time.Since(began); took > 10*time.Second {
+				t.Errorf("that was known after %s", took)
+			}
+			if err := child.Abandon(); err != nil {
+				t.Error(err)
+			}
+			cold, err := StartGated(*p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b, err := io.ReadAll(io.LimitReader(out, 1)); err != nil || string(b) != "x" {
+				t.Errorf("%q %v", b, err)
+			}
+			if err := cold.Abandon(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// What a child has started is found, also what that has started.
+func TestStarted(t *testing.T) {
+	t.Parallel()
+	p, out := become(t)
+	p.Args[2] = `(sleep 1000 & echo; wait) >&3 & read x <&4`
+	c, err := StartGated(*p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(io.LimitReader(out, 1)); err != nil {
+		t.Fatal(err)
+	}
+	pids, err := c.Started()
+	if err != nil || len(pids) != 2 || slices.Contains(pids, c.PID) {
+		t.Errorf("of %d: %v %v", c.PID, pids, err)
+	}
+	for _, pid := range pids {
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		id, err := process.Identify(fd, pid)
+		if err == nil {
+			err = Kill(t.Context(), &Target{What: "test", ID: &id, Timeout: time.Minute})
+		}
+		if err := errors.Join(err, unix.Close(fd)); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := c.Abandon(); err != nil {
 		t.Error(err)
 	}
 }

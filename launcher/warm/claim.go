@@ -42,6 +42,9 @@ func (c *Claim) Close() {
 	if c.Waiting == nil {
 		return
 	}
+	if err := c.Waiting.Refused; err != nil {
+		c.pool.opts.Log.Warn("a process that waited was of no use; the sandbox was started without it", "err", err)
+	}
 	if err := c.pool.Return(c.key, c.Waiting); err != nil {
 		c.pool.opts.Log.Warn("a process that waited was not ended", "err", err)
 	}

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -33,7 +35,7 @@ func TestMain(m *testing.M) {
 	switch os.Args[0] {
 	case wire.WaitingName:
 		wire.BeginWait()
-		if _, err := wire.Wait(os.Args); err != nil {
+		if _, accept, err := wire.Wait(os.Args); err != nil || accept() != nil {
 			os.Exit(wire.ExitGateClosed)
 		}
 		time.Sleep(time.Hour)
@@ -256,8 +258,16 @@ func TestPoolKeys(t *testing.T) {
 		if what == "death" {
 			w.until("they are dead", func() bool { return alive(old...) == 2 })
 		}
-		if w.Take(w.key()) != nil {
-			t.Errorf("%s: one of before is used", what)
+		// The pool may have made others by now: what counts is which these are.
+		if taken := w.Take(w.key()); taken != nil {
+			for _, id := range taken.Identities() {
+				if slices.Contains(old, id) {
+					t.Errorf("%s: one of before is used", what)
+				}
+			}
+			if err := taken.Abandon(); err != nil {
+				t.Error(err)
+			}
 		}
 		w.Wake()
 		w.until("others wait", func() bool {
@@ -372,4 +382,84 @@ func TestExpect(t *testing.T) {
 	}
 	var none *Pool
 	none.Expect(policy, fit())
+}
+
+// Of the group of those that wait only these are ended, stopped or not, also without a record.
+// What a start had taken when its daemon died is for the record of its sandbox.
+func TestSweepMembers(t *testing.T) {
+	w := newWorld(t)
+	group, _, err := w.opts.Cgroups.Create(groupName(w.opts.Store.Marker()), cgroup.Limits{}, cgroup.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer group.Close()
+	program, err := os.Open(w.opts.Sentry.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	waits, err := pair.StartWaiting(&pair.WaitingLaunch{Sentry: program, Gofer: program, State: w.opts.Store.Marker(), CgroupFD: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := waits.Abandon(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := waits.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	taken := exec.Command("/bin/sleep", "1000")
+	if err := taken.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := func() { _ = taken.Process.Kill(); _ = taken.Wait() }
+	defer ended()
+	for _, pid := range []int{waits.Sentry.PID, waits.Gofer.PID, taken.Process.Pid} {
+		if err := group.Add(pid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stopped, err := process.Open(waits.Sentry.Identity)
+	if err == nil {
+		err = errors.Join(stopped.Signal(unix.SIGSTOP), stopped.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.opts.KillTimeout = 5 * time.Second
+	if err := w.Sweep(t.Context()); err == nil {
+		t.Error("a group with a process in it was removed")
+	}
+	if n := alive(waits.Identities()...); n != 0 {
+		t.Errorf("%d of 2 that wait live", n)
+	}
+	if err := taken.Process.Signal(unix.Signal(0)); err != nil {
+		t.Errorf("what does not wait was ended: %v", err)
+	}
+	ended()
+	if err := w.Sweep(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// Each failure in a row makes the wait twice as long, up to a bound; one success ends that.
+func TestBackoff(t *testing.T) {
+	t.Parallel()
+	for failures, want := range map[int]time.Duration{0: 0, 1: retry, 2: 2 * retry, 4: 8 * retry, 7: maxRetry, 1000: maxRetry} {
+		if got := backoff(failures); got != want {
+			t.Errorf("%d failures: %s, expected %s", failures, got, want)
+		}
+	}
+	p := &Pool{opts: Options{Log: slog.New(slog.DiscardHandler)}}
+	p.tell(t.Context(), errors.New("x"))
+	p.tell(t.Context(), errors.New("x"))
+	if wait, now := p.missing(1); now || wait <= retry || wait > 2*retry {
+		t.Errorf("after two failures: %s %v", wait, now)
+	}
+	p.tell(t.Context(), nil)
+	if wait, now := p.missing(1); !now {
+		t.Errorf("after a success: %s", wait)
+	}
 }

@@ -26,6 +26,8 @@ const (
 	firstWaiting = 3
 	// prepared is what a waiting process says when it has prepared itself.
 	prepared = 'p'
+	// taken is what it says when it is what it was told to become.
+	taken = 't'
 )
 
 // WaitingArgv is the command line of a process that waits: its name, what it will be, the
@@ -92,7 +94,13 @@ func Hand(socket *os.File, args []string, stderr *os.File, files []*os.File) err
 }
 
 // ReadPrepared reads what a waiting process says when it has prepared itself.
-func ReadPrepared(socket *os.File) error {
+func ReadPrepared(socket *os.File) error { return readWord(socket, prepared) }
+
+// ReadTaken reads what it says when it is what Hand has told it to become. The end of the
+// socket, which is an error, says that it has refused that.
+func ReadTaken(socket *os.File) error { return readWord(socket, taken) }
+
+func readWord(socket *os.File, want byte) error {
 	var b [2]byte
 	n, _, _, _, err := syscall.Recvmsg(int(socket.Fd()), b[:], nil, syscall.MSG_DONTWAIT)
 	switch {
@@ -100,7 +108,7 @@ func ReadPrepared(socket *os.File) error {
 		return fmt.Errorf("read what a waiting process says: %w", err)
 	case n == 0:
 		return io.ErrUnexpectedEOF
-	case n != 1 || b[0] != prepared:
+	case n != 1 || b[0] != want:
 		return fmt.Errorf("a waiting process says %q", b[:n])
 	}
 	return nil
@@ -118,10 +126,11 @@ func BeginWait() {
 // on. Its descriptors are there then, and it is called as its command line says. io.EOF says
 // that whoever had started it is gone, or does not need it.
 //
-// argv is its own command line, which is overwritten.
-func Wait(argv []string) ([]string, error) {
+// argv is its own command line, which is overwritten. The launcher waits for the call of
+// accept, and starts another process in the place of this one if there is none.
+func Wait(argv []string) (args []string, accept func() error, err error) {
 	if _, err := syscall.Write(firstWaiting, []byte{prepared}); err != nil {
-		return nil, fmt.Errorf("report to the launcher: %w", err)
+		return nil, nil, fmt.Errorf("report to the launcher: %w", err)
 	}
 	b := make([]byte, waitingRoom)
 	oob := make([]byte, syscall.CmsgSpace((waitingFDs+1)*4))
@@ -131,28 +140,42 @@ func Wait(argv []string) ([]string, error) {
 		if n, oobn, flags, _, err = syscall.Recvmsg(firstWaiting, b, oob, syscall.MSG_CMSG_CLOEXEC); err == nil {
 			break
 		} else if !errors.Is(err, syscall.EINTR) {
-			return nil, fmt.Errorf("wait for a request: %w", err)
+			return nil, nil, fmt.Errorf("wait for a request: %w", err)
 		}
 	}
 	if n == 0 {
-		return nil, io.EOF
+		return nil, nil, io.EOF
 	}
 	if flags&(syscall.MSG_TRUNC|syscall.MSG_CTRUNC) != 0 {
-		return nil, errors.New("the request was cut short")
+		return nil, nil, errors.New("the request was cut short")
 	}
 	fds, err := rights(oob[:oobn])
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	args := strings.Split(string(b[:n]), "\x00")
+	args = strings.Split(string(b[:n]), "\x00")
 	if len(fds) == 0 || Fits(args, len(fds)-1) != "" {
-		return nil, errors.New("the request does not fit")
+		return nil, nil, errors.New("the request does not fit")
+	}
+	// Its number is that of a descriptor that was handed over.
+	socket, _, errno := syscall.Syscall(syscall.SYS_FCNTL, firstWaiting, syscall.F_DUPFD_CLOEXEC, firstWaiting+waitingFDs)
+	if errno != 0 {
+		return nil, nil, fmt.Errorf("keep the socket: %w", errno)
 	}
 	if err := place(fds); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	rename(argv, args)
-	return args, nil
+	return args, func() error { return answer(int(socket)) }, nil
+}
+
+// answer says that this process is what it was told to become, and closes the socket.
+func answer(socket int) error {
+	err := syscall.Sendmsg(socket, []byte{taken}, nil, nil, syscall.MSG_NOSIGNAL)
+	if err = errors.Join(err, syscall.Close(socket)); err != nil {
+		return fmt.Errorf("answer the launcher: %w", err)
+	}
+	return nil
 }
 
 func rights(oob []byte) (fds []int, err error) {

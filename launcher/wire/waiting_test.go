@@ -21,9 +21,12 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	BeginWait()
-	args, err := Wait(os.Args)
+	args, accept, err := Wait(os.Args)
 	if errors.Is(err, io.EOF) {
 		os.Exit(ExitGateClosed)
+	}
+	if err == nil {
+		err = accept()
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -101,6 +104,12 @@ func TestWait(t *testing.T) {
 	out, err := io.ReadAll(r)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if err := ReadTaken(socket); err != nil {
+		t.Error(err)
+	}
+	if err := ReadTaken(socket); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("the socket is open after the answer: %v", err)
 	}
 	if want := fmt.Sprintf("%q %q <nil> [3 4]", args, strings.Join(args, "\x00")); string(out) != want {
 		t.Errorf("it says\n%s\nexpected\n%s", out, want)
