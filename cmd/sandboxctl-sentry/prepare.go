@@ -147,8 +147,9 @@ func forgetProgram() {
 	for line := range strings.Lines(string(maps)) {
 		var from, to uintptr
 		var mode string
-		// Only what is of a file and can't be written: what is read again is the same.
-		if n, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); err != nil || n != 3 || !strings.Contains(line, " /") || strings.Contains(mode, "w") {
+		// Only code of a file: what is read again is the same. Pages that can't be written may
+		// have been until now, as those of a program that was relocated: they would be lost.
+		if n, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); err != nil || n != 3 || !strings.Contains(line, " /") || !strings.Contains(mode, "x") || strings.Contains(mode, "w") {
 			continue
 		}
 		if _, _, errno := unix.RawSyscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED); errno != 0 {
