@@ -18,6 +18,7 @@ import (
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher/appstart"
 	"sandboxctl.dev/launcher/built"
+	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/checkpoint"
 	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/hooks"
@@ -254,7 +255,12 @@ func (l *Launcher) spawnRecorded(ctx context.Context, la *launch, dir *os.File) 
 		if c.InGroup {
 			add = group.AddStarted
 		}
-		if err := add(c.PID); err != nil {
+		err := add(c.PID)
+		if err == nil && c.Waited {
+			// The next daemon ends what is left in the group of those that wait.
+			err = addStarted(group, c)
+		}
+		if err != nil {
 			return nil, errors.Join(fmt.Errorf("join cgroup: %w", err), p.Abandon())
 		}
 	}
@@ -276,6 +282,15 @@ func (l *Launcher) spawnRecorded(ctx context.Context, la *launch, dir *os.File) 
 		return nil, errors.Join(fmt.Errorf("record processes: %w", err), p.Abandon())
 	}
 	return p, nil
+}
+
+// addStarted moves what a child has started before it was this sandbox's.
+func addStarted(group *cgroup.Group, c *proc.Child) error {
+	pids, err := c.Started()
+	for _, pid := range pids {
+		err = errors.Join(err, group.Add(pid))
+	}
+	return err
 }
 
 // startApp starts the application, or with a checkpoint lets the one in it go

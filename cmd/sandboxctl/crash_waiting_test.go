@@ -17,6 +17,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/crashpoint"
 	"sandboxctl.dev/launcher/companion"
+	"sandboxctl.dev/launcher/warm"
 )
 
 // waitingPoints are the crash points that a daemon which runs once does not pass: no process
@@ -95,6 +96,45 @@ func TestCrashWaiting(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// A daemon that is killed when a sandbox has taken what waited, and its gates are open, leaves
+// that to the next one as it leaves any other: that one starts its application, in the sentry
+// that was taken. Nothing of it is in the group of those that wait, which is emptied.
+func TestCrashClaimed(t *testing.T) {
+	requireHost(t)
+	_, err := crashable()
+	must(t, err)
+	for _, at := range []moment{{when: "after", point: string(crashpoint.SentryGate), n: 1}, {when: "before", point: string(crashpoint.StartRoot), n: 1}} {
+		t.Run(strings.ReplaceAll(at.String(), " ", "_"), func(t *testing.T) {
+			t.Parallel()
+			w := newCrashWorld(t)
+			ended := w.stays(at)
+			// The first has been offered, or the second were not made.
+			w.until("two wait", func() bool { return waits(w.path("s")) == 2 })
+			dir, err := os.Open(w.path("s"))
+			must(t, err)
+			defer dir.Close()
+			ids, err := warm.Read(dir)
+			must(t, err)
+			w.word("once")
+			w.dies(ended, time.Minute)
+			rec := w.rec()
+			if rec == nil || rec.Sentry == nil || !slices.Contains(ids, *rec.Sentry) {
+				t.Fatalf("none of %v was taken: %+v", ids, rec)
+			}
+			w.converge()
+			after := w.rec()
+			if after.Phase != actual.PhaseRunning || after.Attempt != rec.Attempt || after.Sentry == nil || after.Sentry.PID != rec.Sentry.PID {
+				t.Errorf("the start was lost: attempt %d with %v is %s, attempt %d with %v", rec.Attempt, rec.Sentry, after.Phase, after.Attempt, after.Sentry)
+			}
+			w.until("the application was started", func() bool { return w.runs() != "" })
+			if got := strings.TrimSpace(w.runs()); got != "once" {
+				t.Errorf("the application has written %q", got)
+			}
+			w.settled()
+		})
 	}
 }
 

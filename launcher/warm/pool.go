@@ -27,8 +27,10 @@ const (
 	// quiet is how long there must have been no start before a process is made that waits:
 	// starts come in bursts, and each has the whole machine.
 	quiet = 500 * time.Millisecond
-	// retry is how long it takes until that is tried again after an error.
-	retry = time.Minute
+	// retry is how long it takes until that is tried again after an error, and twice as long
+	// after each one more in a row, up to maxRetry.
+	retry    = time.Minute
+	maxRetry = time.Hour
 	// prepareTimeout bounds the preparation, which others keep from the processor.
 	prepareTimeout = time.Minute
 )
@@ -74,9 +76,9 @@ type Pool struct {
 	hasten func()        // see cgroup.Host.Hasten
 	group  *cgroup.Group // of processes that wait; of the goroutine of Run
 	noted  []process.Identity
-	// failed is when no process could be made to wait, and told whether that was said.
-	failed time.Time
-	told   bool
+	// failed is when no process could be made to wait, and failures how often in a row.
+	failed   time.Time
+	failures int
 
 	mu       sync.Mutex
 	slots    []slot
@@ -171,18 +173,22 @@ func (p *Pool) Return(key Key, w *pair.Waiting) error {
 // Sweep ends what a daemon before has left waiting, and removes its group. It is for who holds
 // the lock of the state directory, before Run.
 func (p *Pool) Sweep(ctx context.Context) error {
-	if err := sweep(ctx, p.opts.Store.RootDir(), p.opts.Store.Marker(), p.opts.KillTimeout); err != nil {
-		return fmt.Errorf("end what a daemon before has left waiting: %w", err)
-	}
 	group, err := p.opts.Cgroups.OpenOwn(groupName(p.opts.Store.Marker()))
 	if err != nil {
 		return err
 	}
-	// Nothing else is ever in it. A daemon that died before it had written them down may have
-	// left some that are stopped.
+	defer group.Close()
+	// A daemon that died before it had written them down may have left some that are stopped.
+	err = endMembers(ctx, group, p.opts.Store.Marker(), p.opts.KillTimeout)
+	if err == nil {
+		err = sweep(ctx, p.opts.Store.RootDir(), p.opts.Store.Marker(), p.opts.KillTimeout)
+	}
+	if err != nil {
+		return fmt.Errorf("end what a daemon before has left waiting: %w", err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, p.opts.KillTimeout)
 	defer cancel()
-	return errors.Join(group.Kill(), group.Remove(ctx), group.Close())
+	return group.Remove(ctx)
 }
 
 // Run keeps as many processes waiting as the policy says, until the context ends. Then none
@@ -251,12 +257,12 @@ func (p *Pool) keep(ctx context.Context) time.Duration {
 // tell logs that no process could be made to wait, the first time of several in a row.
 func (p *Pool) tell(ctx context.Context, err error) {
 	if err == nil {
-		p.told = false
+		p.failures = 0
 		return
 	}
 	p.failed = time.Now()
-	if !p.told && ctx.Err() == nil {
-		p.told = true
+	p.failures++
+	if p.failures == 1 && ctx.Err() == nil {
 		p.opts.Log.Warn("no process could be made to wait for a sandbox; starts take longer", "err", err)
 	}
 }
@@ -314,12 +320,20 @@ func (p *Pool) missing(want int) (wait time.Duration, now bool) {
 	if len(p.slots) >= want || p.starting > 0 {
 		return 0, false
 	}
-	for _, until := range []time.Time{p.ended.Add(quiet), p.failed.Add(retry)} {
+	for _, until := range []time.Time{p.ended.Add(quiet), p.failed.Add(backoff(p.failures))} {
 		if left := time.Until(until); left > 0 {
 			wait = max(wait, left)
 		}
 	}
 	return wait, wait == 0
+}
+
+// backoff is how long nothing is tried after as many errors in a row.
+func backoff(failures int) time.Duration {
+	if failures == 0 {
+		return 0
+	}
+	return min(maxRetry, retry<<min(failures-1, 10))
 }
 
 // note writes down which processes wait, with more of them. The record has each before it is

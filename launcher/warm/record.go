@@ -19,6 +19,7 @@ import (
 	"sandboxctl.dev/actual/fsys"
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/actual/untrusted"
+	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/procfs"
 	"sandboxctl.dev/launcher/wire"
@@ -132,6 +133,42 @@ func sweep(ctx context.Context, dir *os.File, state string, timeout time.Duratio
 		return nil
 	}
 	return write(dir, nil)
+}
+
+// endMembers ends the processes of a group that wait. What they have started leaves with them.
+// Any other is not touched: a start that has taken one may have been cut short in its group,
+// and what runs of a sandbox is for its record to judge.
+func endMembers(ctx context.Context, group *cgroup.Group, state string, timeout time.Duration) error {
+	pids, err := group.PIDs()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, pid := range pids {
+		id, err := identify(pid)
+		if err == nil && id != nil {
+			err = end(ctx, id, state, timeout)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// identify is the process that has a number now, nil if there is none.
+func identify(pid int) (*process.Identity, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open process %d: %w", pid, err)
+	}
+	defer unix.Close(fd)
+	id, err := process.Identify(fd, pid)
+	if err != nil {
+		return nil, procfs.UnlessEnded(err)
+	}
+	return &id, nil
 }
 
 // end ends a process if it waits.
