@@ -32,8 +32,8 @@ func TestCrashStartFailed(t *testing.T) {
 				must(t, os.WriteFile(w.path("root/bin/text"), []byte("text"), 0o644))
 				must(t, os.WriteFile(w.path("root/bin/script"), []byte("#!/no/interpreter\n"), 0o755))
 				w.manifest("web", "  command: ["+c.command+"]\n  restartPolicy: "+c.policy+"\n  backoff: {initial: 1h, max: 1h}\n")
-				if _, killed := w.armed(at, false); !killed {
-					t.Fatal("the daemon was not killed")
+				if trace, killed := w.armed(at, false); !killed {
+					t.Fatalf("the daemon was not killed; it has converged: %v; it went through %v", w.converged, trace)
 				}
 				for range 2 {
 					cmd, out := w.once(filepath.Join(binDir, "sandboxctl"))
