@@ -12,6 +12,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/launcher/netns"
 )
 
 // ErrGone says that the link of a running sandbox is not there any more. It can't be made
@@ -44,7 +46,7 @@ func Look() (*Host, error) {
 		return nil, err
 	}
 	defer h.Close()
-	list, err := h.LinkList()
+	list, err := netns.List(h.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
@@ -58,7 +60,9 @@ func Look() (*Host, error) {
 	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		// Of all tables: policy routing of VPNs has its own.
-		routes, err := h.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+		routes, err := netns.List(func() ([]netlink.Route, error) {
+			return h.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+		})
 		if err != nil {
 			return nil, fmt.Errorf("list routes: %w", err)
 		}
@@ -131,15 +135,15 @@ func Missing(a *Attachment) ([]string, error) {
 	if l.Attrs().Flags&net.FlagUp == 0 {
 		out = append(out, "link "+a.Link+" is down")
 	}
-	addrs, err := h.AddrList(l, netlink.FAMILY_ALL)
+	addrs, err := netns.List(func() ([]netlink.Addr, error) { return h.AddrList(l, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses of %s: %w", a.Link, err)
 	}
-	routes, err := h.RouteList(l, netlink.FAMILY_ALL)
+	routes, err := netns.List(func() ([]netlink.Route, error) { return h.RouteList(l, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list routes of %s: %w", a.Link, err)
 	}
-	neighbors, err := h.NeighList(l.Attrs().Index, netlink.FAMILY_ALL)
+	neighbors, err := netns.List(func() ([]netlink.Neigh, error) { return h.NeighList(l.Attrs().Index, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list neighbors of %s: %w", a.Link, err)
 	}

@@ -41,7 +41,7 @@ func LookAtQueues() (Queues, error) {
 }
 
 func queues(h *netlink.Handle) (Queues, error) {
-	list, err := h.QdiscList(nil)
+	list, err := netns.List(func() ([]netlink.Qdisc, error) { return h.QdiscList(nil) })
 	if err != nil {
 		return nil, fmt.Errorf("list queues: %w", err)
 	}

@@ -64,7 +64,7 @@ func (c *Config) HasInterfaces() bool {
 func (n *Namespace) Scrape() (*Config, error) {
 	c := &Config{}
 	err := n.netlink(func(h *netlink.Handle) error {
-		links, err := h.LinkList()
+		links, err := List(h.LinkList)
 		if err != nil {
 			return fmt.Errorf("list interfaces: %w", err)
 		}
@@ -110,7 +110,7 @@ func scrapeLink(h *netlink.Handle, l netlink.Link, detached map[netip.Addr]bool)
 		Name: a.Name, Index: a.Index, MTU: a.MTU, Loopback: a.Flags&net.FlagLoopback != 0,
 		HardwareAddr: a.HardwareAddr.String(), GSOMaxSize: a.GSOMaxSize,
 	}
-	addrs, err := h.AddrList(l, netlink.FAMILY_ALL)
+	addrs, err := List(func() ([]netlink.Addr, error) { return h.AddrList(l, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
@@ -122,7 +122,7 @@ func scrapeLink(h *netlink.Handle, l netlink.Link, detached map[netip.Addr]bool)
 	if len(link.Addresses) == 0 {
 		return nil, nil
 	}
-	routes, err := h.RouteList(l, netlink.FAMILY_ALL)
+	routes, err := List(func() ([]netlink.Route, error) { return h.RouteList(l, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
@@ -133,7 +133,7 @@ func scrapeLink(h *netlink.Handle, l netlink.Link, detached map[netip.Addr]bool)
 		}
 		link.Routes = append(link.Routes, *route)
 	}
-	neighbors, err := h.NeighList(a.Index, netlink.FAMILY_ALL)
+	neighbors, err := List(func() ([]netlink.Neigh, error) { return h.NeighList(a.Index, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list neighbors: %w", err)
 	}

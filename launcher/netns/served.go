@@ -142,7 +142,9 @@ func serve(h *netlink.Handle, l netlink.Link, p netip.Prefix) error {
 func silenced(h *netlink.Handle) (map[netip.Addr]bool, error) {
 	out := map[netip.Addr]bool{}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := h.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_BLACKHOLE}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+		routes, err := List(func() ([]netlink.Route, error) {
+			return h.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_BLACKHOLE}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+		})
 		if err != nil {
 			return nil, fmt.Errorf("list local routes: %w", err)
 		}
