@@ -40,7 +40,9 @@ type Log struct {
 
 	mu   sync.Mutex
 	conn *netlink.Conn // nil while nothing is read
-	over sync.WaitGroup
+	// closed says that nothing will be read any more.
+	closed bool
+	over   sync.WaitGroup
 	// failed says that what reads has ended by itself.
 	failed atomic.Bool
 
@@ -74,10 +76,14 @@ func groupOf(table string) uint16 {
 }
 
 // Open has packets be read from now on, if they are not already, and returns the group that
-// rules are to log to. One that another program has is an error.
+// rules are to log to. One that another program has is an error. After Close it is 0: rules are to
+// log nothing.
 func (l *Log) Open() (group uint16, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.closed {
+		return 0, nil
+	}
 	if l.conn != nil && !l.failed.Load() {
 		return l.group, nil
 	}
@@ -114,10 +120,12 @@ func bind(c *netlink.Conn, group uint16) error {
 	return err
 }
 
-// Close ends it. What rules log afterwards is lost.
+// Close ends it for good: a start that ends later opens nothing that stays. What rules log
+// afterwards is lost.
 func (l *Log) Close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.closed = true
 	if l.conn != nil {
 		_ = l.conn.Close()
 	}
