@@ -16,6 +16,7 @@ import (
 	"sandboxctl.dev/launcher/bridge"
 	"sandboxctl.dev/launcher/cni"
 	"sandboxctl.dev/launcher/passthrough"
+	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/wire"
@@ -80,7 +81,7 @@ func (l *Launcher) plug(ctx context.Context, rec *actual.Record, st *setup.Setup
 		return nil
 	}
 	st.NetNS = rec.CNI.Netns
-	operation.Waits(ctx)
+	defer operation.WaitsAfter(ctx, proc.DyingSlowly)() // as a rule plugins take no time
 	made, err := cni.Add(ctx, rec.CNI, &st.Policy.Network.CNI)
 	if err != nil {
 		return err
@@ -103,7 +104,7 @@ func (l *Launcher) unplug(ctx context.Context, rec *actual.Record) error {
 	if err != nil {
 		return err
 	}
-	operation.Waits(ctx)
+	defer operation.WaitsAfter(ctx, proc.DyingSlowly)()
 	return cni.Delete(ctx, rec.CNI, &policy.Network.CNI)
 }
 
