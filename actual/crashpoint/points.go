@@ -252,6 +252,8 @@ const (
 	CNIDel Point = "cni-del"
 	// NetworkUnpin removes the name of the network namespace (launcher/netns/pin.go).
 	NetworkUnpin Point = "network-unpin"
+	// NetworkUnlink removes its file, which no mount is on any more (launcher/netns/pin.go).
+	NetworkUnlink Point = "network-unlink"
 	// ControlRemove removes the control socket (launcher/destroy.go).
 	ControlRemove Point = "control-remove"
 	// SetupRemove removes what was written down of the set-up (actual/setup.go).

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -125,7 +126,12 @@ func Add(ctx context.Context, c *actual.CNI, p *hostpolicy.CNIPolicy) (*actual.C
 // is safe to repeat, and to call when all is gone already: after a crash, and after a boot. All
 // plugins are asked, also when one fails: what can be given back is.
 func Delete(ctx context.Context, c *actual.CNI, p *hostpolicy.CNIPolicy) error {
-	err := call(ctx, "DEL", c, p, func(r *runner, list *libcni.NetworkConfigList, args *arguments) error {
+	path := c.Netns
+	c, err := reachable(c)
+	if err != nil {
+		return err
+	}
+	err = call(ctx, "DEL", c, p, func(r *runner, list *libcni.NetworkConfigList, args *arguments) error {
 		var errs []error
 		for _, plugin := range slices.Backward(list.Plugins) {
 			stdin, err := input(list, plugin, previous(list, c), c)
@@ -143,7 +149,27 @@ func Delete(ctx context.Context, c *actual.CNI, p *hostpolicy.CNIPolicy) error {
 	if err != nil {
 		return err
 	}
-	return netns.Unpin(c.Netns)
+	return netns.Unpin(path)
+}
+
+// reachable is what plugins are told for DEL. They are told of no namespace if there is none:
+// after a boot, or a crash between two steps of Pin or of Unpin. That leaves a file there,
+// which bridge, for one, would fail on for ever, before it gives addresses back.
+func reachable(c *actual.CNI) (*actual.CNI, error) {
+	ns, err := netns.Open(c.Netns)
+	if err == nil {
+		ns.Close()
+		return c, nil
+	}
+	if errors.Is(err, netns.ErrNotNamespace) {
+		err = netns.Unpin(c.Netns)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	gone := *c
+	gone.Netns = ""
+	return &gone, nil
 }
 
 // Check asks plugins whether the network of a sandbox that runs is as they have made it.
@@ -181,7 +207,7 @@ func call(ctx context.Context, command string, c *actual.CNI, p *hostpolicy.CNIP
 		return err
 	}
 	if r.busy != nil {
-		defer r.busy.Close()
+		defer unlock(r.busy)
 	}
 	if err := do(r, list, &arguments{command, c, r.path()}); err != nil {
 		return fmt.Errorf("%s of the network %s of CNI: %w", command, c.Network, err)

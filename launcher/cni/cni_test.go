@@ -5,11 +5,13 @@ package cni
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -355,6 +357,53 @@ func TestOrphan(t *testing.T) {
 	h.check(Delete(t.Context(), c, h.policy))
 	if took := time.Since(begin); took < patience || h.pinned() {
 		t.Errorf("after %s, namespace %v", took, h.pinned())
+	}
+}
+
+// A crash between the two steps of Pin or of Unpin leaves a file where the namespace was.
+// Plugins would take it for one and fail for ever, as bridge does before it gives addresses
+// back: they are told that there is none.
+func TestDeleteCutShort(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.write("do.make.DEL", "echo \"<$CNI_NETNS>\" >> namespaces; [ -z \"$CNI_NETNS\" ] || [ -L /proc/self/fd/3 ] || exit 1")
+	c, err := h.add()
+	h.check(err)
+	h.check(unix.Unmount(c.Netns, unix.MNT_DETACH))
+	if _, err := os.Lstat(c.Netns); err != nil || h.pinned() {
+		t.Fatalf("expected a file without a namespace: %v", err)
+	}
+	for range 2 {
+		h.check(Delete(t.Context(), c, h.policy))
+		if _, err := os.Lstat(c.Netns); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("it is left: %v", err)
+		}
+	}
+	if got := h.read("namespaces"); got != "<>\n<>\n" {
+		t.Errorf("plugins were told of %q", got)
+	}
+}
+
+// A program that a plugin leaves behind, with all descriptors that it had, keeps nobody from
+// the next plugin.
+func TestLeftBehind(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.write("do.ports.ADD", "sleep 1000 >/dev/null 2>&1 </dev/null & echo $! > left")
+	begin := time.Now()
+	c, err := h.add()
+	h.check(err)
+	pid, err := strconv.Atoi(strings.TrimSpace(h.read("left")))
+	h.check(err)
+	p, err := os.FindProcess(pid)
+	h.check(err)
+	defer func() { _ = p.Kill() }()
+	if at, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/3", pid)); err != nil || !strings.HasPrefix(at, "net:[") {
+		t.Fatalf("it has no namespace: %s %v", at, err)
+	}
+	h.check(errors.Join(Check(t.Context(), c, h.policy), Delete(t.Context(), c, h.policy)))
+	if took := time.Since(begin); took >= h.policy.PluginTime() {
+		t.Errorf("it took %s", took)
 	}
 }
 

@@ -124,7 +124,7 @@ const askEvery = 20 * time.Millisecond
 // lock keeps others from starting plugins for a namespace. It waits for one that a daemon has
 // left behind as long as a plugin may take: an ADD that ends after the DEL would leave what
 // nobody undoes. After that time it is a program that a plugin has left, and nobody waits. It
-// returns nil if there is no namespace.
+// returns nil if there is no namespace, also if the path is empty.
 func lock(ctx context.Context, path string, patience time.Duration) (*os.File, error) {
 	ns, err := netns.Open(path)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, netns.ErrNotNamespace) {
@@ -152,4 +152,12 @@ func lock(ctx context.Context, path string, patience time.Duration) (*os.File, e
 		case <-time.After(askEvery):
 		}
 	}
+}
+
+// unlock lets others start plugins at once: those of this daemon have ended. To close f alone
+// would keep it locked while a program that one of them has left behind has it too, and each
+// CHECK and DEL would wait as long as a plugin may take.
+func unlock(f *os.File) {
+	_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
+	_ = f.Close() // nothing was written to it
 }

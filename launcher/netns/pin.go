@@ -84,7 +84,8 @@ func Unpin(path string) error {
 		}
 		// A mount that another one covers keeps the file, and nobody can reach it: no reason to
 		// keep the sandbox from its end.
-		if err := unix.Unlink(path); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EBUSY) {
+		err := crashpoint.Do(crashpoint.NetworkUnlink, func() error { return unix.Unlink(path) })
+		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EBUSY) {
 			return fmt.Errorf("remove the name of network namespace %s: %w", path, err)
 		}
 		return nil
