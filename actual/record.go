@@ -367,6 +367,12 @@ type Ending struct {
 	Replace bool `json:"-"`
 }
 
+// EndsTheRun says whether what follows is a new run, for which the time that the sandbox has had
+// does not count. Its next start and who looks before that must not see it differently.
+func (e *Ending) EndsTheRun() bool {
+	return e != nil && (e.Reason == ReasonSuspended || e.TimeOver())
+}
+
 // TimeOver says whether the sandbox has had all the time that its manifest gives it.
 func (e *Ending) TimeOver() bool {
 	return e != nil && (e.Reason == ReasonDeadlineExceeded || e.Reason == ReasonExpired)

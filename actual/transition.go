@@ -109,7 +109,7 @@ func (c *Container) inherit(old *Container, ended *Ending, sameSpec bool) {
 		return
 	}
 	c.Failures, c.CleanExits = old.Failures, old.CleanExits
-	if ended == nil || ended.Reason != ReasonSuspended && !ended.TimeOver() {
+	if !ended.EndsTheRun() {
 		c.Active = old.Active // no exit and no reboot gives it more time
 	}
 	if old.restartFollows(ended) {

@@ -68,6 +68,10 @@ func TestLifetimes(t *testing.T) {
 	rebooted.Record.App().Active.From.BootID = "another"
 	dead := active(running(deadline), 40*s)
 	dead.Sentry, dead.Exit = process.Dead, &actual.Exit{Known: true, Code: 3, Reason: actual.ReasonError, At: now}
+	resumed := active(stopped(deadline, 0), time.Hour)
+	resumed.Record.Ending = &actual.Ending{Reason: actual.ReasonSuspended}
+	resumedOld := stopped(deadline, 0) // suspended by a version that knew no deadlines
+	resumedOld.Record.Ending, resumedOld.Record.App().StartedAt = resumed.Record.Ending, now.Add(-time.Hour)
 	retired := overSince(keptFor(s), actual.ReasonExited, 0, time.Hour)
 	retired.Record.Retire()
 	restart := []actual.Request{{Kind: actual.RequestRestart, Name: "web", Token: "t"}}
@@ -91,6 +95,8 @@ func TestLifetimes(t *testing.T) {
 		"another boot, it has time left": {want: deadline, have: rebooted, plan: "wake", wake: 10 * s, phase: "CrashLoopBackOff"},
 		"it died in its time":            {want: deadline, have: dead, plan: "destroy web Exited failures=1", phase: "Stopping"},
 		"suspended, time does not count": {want: suspended, have: active(stopped(suspended, 0), time.Hour), phase: "Suspended"},
+		"suspended, and not any more":    {want: deadline, have: resumed, plan: "create web Resumed", phase: "Pending"},
+		"the same, before upgrade":       {want: deadline, have: resumedOld, plan: "create web Resumed", phase: "Pending"},
 		"a start cut short, in time":     {want: deadline, have: phase(active(running(deadline), 10*s), actual.PhaseStarting), plan: "resume web Interrupted start", phase: "Creating"},
 		"a start cut short, over":        {want: deadline, have: phase(active(running(deadline), 30*s), actual.PhaseStarting), plan: "resume web Interrupted", phase: "Creating"},
 

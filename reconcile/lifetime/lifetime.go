@@ -31,7 +31,7 @@ func Of(l *lifetime.Lifetime, rec *actual.Record, again bool, now moment.Moment)
 		// What has ended stays so when the clock is set back. That is on record.
 		end = End{Reason: actual.ReasonExpired, At: at, Shown: at, Over: !now.Wall.Before(at) || rec != nil && Expired(rec) && rec.Ending.Until.Equal(at)}
 	}
-	if l.ActiveDeadline == nil || rec == nil || again || end.Over || rec.Phase == actual.PhaseStopped && rec.App().Completed {
+	if l.ActiveDeadline == nil || rec == nil || again || end.Over || rec.Phase == actual.PhaseStopped && (rec.App().Completed || rec.Ending.EndsTheRun()) {
 		return end
 	}
 	active := rec.App().Active
