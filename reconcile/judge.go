@@ -215,9 +215,9 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 	case w.Sandbox.Spec.Suspend:
 		s.Phase = PhaseSuspended
 		ready.Reason, ready.Message = actual.ReasonSuspended, "spec.suspend is set"
-	case v.expired(w, r):
+	case !v.expired(w, r).IsZero():
 		s.Phase = PhaseExpired
-		ready.Reason, ready.Message = actual.ReasonExpired, joined("it is not started any more: until: "+w.Sandbox.Spec.Until.Format(time.RFC3339), exit)
+		ready.Reason, ready.Message = actual.ReasonExpired, joined("it is not started any more: until: "+v.expired(w, r).Format(time.RFC3339), exit)
 	case v.delayed[r.Name] != nil && v.delayed[r.Name].Permanent:
 		s.Phase = PhaseFailed
 		ready.Reason, ready.Message = actual.ReasonCreateRefused, v.waits(s)
@@ -346,9 +346,9 @@ func (v *view) pending(e *desired.Entry) Status {
 		stall.Message = fmt.Sprintf("the host policy (%s) allows at most %d sandboxes, and that many exist; remove one of them", v.in.Desired.Policy.Source(), v.in.Desired.Bounds().MaxSandboxes)
 		ready.Message = stall.Message
 	}
-	if v.expired(e, nil) {
+	if until := v.expired(e, nil); !until.IsZero() {
 		s.Phase = PhaseExpired
-		ready.Reason, ready.Message = actual.ReasonExpired, "it was not started: until: "+e.Sandbox.Spec.Until.Format(time.RFC3339)
+		ready.Reason, ready.Message = actual.ReasonExpired, "it was not started: until: "+until.Format(time.RFC3339)
 		reconciling.Status, reconciling.Reason = False, actual.ReasonConverged
 	}
 	if e.Sandbox.Spec.Suspend {

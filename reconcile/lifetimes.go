@@ -3,6 +3,8 @@
 package reconcile
 
 import (
+	"time"
+
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/moment"
 	"sandboxctl.dev/desired"
@@ -15,6 +17,11 @@ func (in *Input) end(e *desired.Entry, rec *actual.Record, again bool) lifetime.
 	return lifetime.Of(&e.Sandbox.Spec.Lifetime, rec, again, in.moment())
 }
 
+// stale says whether the manifest of a sandbox does not count, and what is known of it is that of
+// its last start. Its lifetime may have been another one since: nothing that can't be undone
+// follows from it.
+func (in *Input) stale(name string) bool { return in.LastGood[name] != nil }
+
 func (in *Input) moment() moment.Moment {
 	return moment.Moment{Wall: in.Now, Boot: in.Boot, BootID: in.Actual.BootID}
 }
@@ -24,6 +31,10 @@ func (in *Input) moment() moment.Moment {
 func (c *computation) over(e *desired.Entry, rec *actual.Record, again bool) bool {
 	end := c.in.end(e, rec, again)
 	switch {
+	case end.Over && c.in.stale(rec.Name):
+		// It is not stopped for good by a typo. What does not run waits until the manifest
+		// counts, or somebody asks for a restart.
+		return rec.Phase == actual.PhaseStopped && !c.restartWanted(rec)
 	case end.Over && rec.Phase == actual.PhaseStopped && rec.App().Completed:
 		c.retire(e, rec)
 	case end.Over:
@@ -45,9 +56,17 @@ func (c *computation) expires(e *desired.Entry) bool {
 	return end.Over
 }
 
+// retires is when a sandbox that has finished is given up.
+func (in *Input) retires(e *desired.Entry, rec *actual.Record) lifetime.End {
+	if in.stale(rec.Name) {
+		return lifetime.End{}
+	}
+	return lifetime.Retire(&e.Sandbox.Spec.Lifetime, rec, in.moment())
+}
+
 // retire gives up what has finished long enough ago.
 func (c *computation) retire(e *desired.Entry, rec *actual.Record) {
-	switch end := lifetime.Retire(&e.Sandbox.Spec.Lifetime, rec, c.in.moment()); {
+	switch end := c.in.retires(e, rec); {
 	case end.Over:
 		c.add(Action{Op: OpForget, Name: rec.Name, Reason: end.Reason, Retire: true, Approved: true})
 	case end.Reason != "":
@@ -55,24 +74,31 @@ func (c *computation) retire(e *desired.Entry, rec *actual.Record) {
 	}
 }
 
-// expired says whether until keeps a sandbox from being started. One that has finished
-// before has not been ended by it.
-func (v *view) expired(e *desired.Entry, rec *actual.Record) bool {
-	if rec != nil && rec.App().Completed && !lifetime.Expired(rec) {
-		return false
+// expired is the until that keeps a sandbox from being started, zero if none does. One that has
+// finished before has not been ended by it.
+func (v *view) expired(e *desired.Entry, rec *actual.Record) time.Time {
+	if rec != nil && rec.App().Completed {
+		switch {
+		case !lifetime.Expired(rec):
+			return time.Time{}
+		case v.in.stale(rec.Name):
+			return rec.Ending.Until // whatever its manifest said at its last start
+		}
 	}
-	end := v.in.end(e, rec, true)
-	return end.Over && end.Reason == actual.ReasonExpired
+	if end := v.in.end(e, rec, true); end.Over && end.Reason == actual.ReasonExpired {
+		return end.At
+	}
+	return time.Time{}
 }
 
 // lifetime says until when a sandbox runs, or is kept.
 func (v *view) lifetime(s *Status, o *actual.Observed, w *desired.Entry) {
 	s.Retired = o.Record.Retired
-	if w == nil || Unknown(o) {
+	if w == nil || Unknown(o) || v.in.stale(s.Name) {
 		return
 	}
 	if end := v.in.end(w, o.Record, false); !end.Over && s.Phase != PhaseSuspended && !o.Record.App().Completed {
 		s.EndsAt, s.EndsReason = end.Shown, end.Reason
 	}
-	s.RetiresAt = lifetime.Retire(&w.Sandbox.Spec.Lifetime, o.Record, v.in.moment()).Shown
+	s.RetiresAt = v.in.retires(w, o.Record).Shown
 }

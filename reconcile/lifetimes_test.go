@@ -206,3 +206,51 @@ func TestEndsAtIsSteady(t *testing.T) {
 		t.Errorf("after a step: %s, expected %s", st.EndsAt, in.Now.Add(50*time.Second))
 	}
 }
+
+// While a manifest does not count, what is known of it is from the last start: nobody is stopped
+// for good, given up or revived for what it said then.
+func TestLifetimesOfAStaleManifest(t *testing.T) {
+	t.Parallel()
+	const s = time.Second
+	with := func(change func(*desired.Spec)) *desired.Entry { return reconciletest.Entry("web", "a", change) }
+	deadline := with(func(s *desired.Spec) { s.ActiveDeadline = new(scalar.Duration(30 * time.Second)) })
+	until := with(func(s *desired.Spec) { s.Until = &scalar.Time{Time: now.Add(-time.Second)} })
+	kept := with(func(s *desired.Spec) { s.TTLAfterFinished = new(scalar.Duration(time.Second)) })
+	// Its until came with a change that started nothing.
+	later := overSince(with(nil), actual.ReasonExpired, 0, s)
+	later.Record.Ending.Until = until.Sandbox.Spec.Until.Time
+	restart := []actual.Request{{Kind: actual.RequestRestart, Name: "web", Token: "t"}}
+	for name, c := range map[string]struct {
+		have     actual.Observed
+		denied   string
+		requests []actual.Request
+		plan     string
+		phase    string
+	}{
+		"deadline":            {have: active(running(deadline), 40*s), phase: "Running"},
+		"until":               {have: running(until), phase: "Running"},
+		"denied too":          {have: active(running(deadline), 40*s), denied: "no", phase: "Running"},
+		"asked for a restart": {have: active(running(deadline), 40*s), requests: restart, plan: "destroy web RestartRequested graceful", phase: "Running"},
+		"deadline, back-off":  {have: active(stopped(deadline, 1), 40*s), phase: "CrashLoopBackOff"},
+		"until, back-off":     {have: stopped(until, 1), phase: "Expired"},
+		"back-off, restart":   {have: active(stopped(deadline, 1), 40*s), requests: restart, plan: "create web RestartRequested token", phase: "Pending"},
+		"finished":            {have: overSince(kept, actual.ReasonExited, 0, time.Hour), phase: "Completed"},
+		"finished, denied":    {have: overSince(kept, actual.ReasonExited, 0, time.Hour), denied: "no", phase: "Completed"},
+		"ended by an until":   {have: overSince(until, actual.ReasonExpired, 0, s), phase: "Expired"},
+		"by one of later":     {have: later, phase: "Expired"},
+	} {
+		in := input(false, nil, c.have)
+		in.Boot, in.Actual.Requests = sinceBoot, c.requests
+		if c.denied != "" {
+			in.Denied = map[string]string{"web": c.denied}
+		}
+		p := reconcile.Compute(in)
+		if got := show(p); got != c.plan {
+			t.Errorf("%s: %q, expected %q", name, got, c.plan)
+		}
+		st := reconcile.Statuses(in, p)[0]
+		if st.Phase != c.phase || !st.EndsAt.IsZero() || !st.RetiresAt.IsZero() {
+			t.Errorf("%s: %s, ends at %s, is given up at %s; expected %s", name, st.Phase, st.EndsAt, st.RetiresAt, c.phase)
+		}
+	}
+}

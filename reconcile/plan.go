@@ -357,7 +357,7 @@ func (c *computation) stopped(e *desired.Entry, rec *actual.Record) {
 		create.Reason, create.Request = actual.ReasonRestartRequested, c.request(rec.Name)
 	case !sameSpec(rec, e):
 		create.Reason = actual.ReasonSpecChanged
-	case rec.App().Completed && !lifetime.Expired(rec): // or its until is a later one now
+	case rec.App().Completed && (!lifetime.Expired(rec) || c.in.stale(rec.Name)): // or its until is a later one now
 		c.retire(e, rec)
 		return
 	case needs.Changed(e, rec, c.in.Files):
