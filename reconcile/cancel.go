@@ -55,7 +55,7 @@ func (c *computation) startLost(name string, op *Operation, e *desired.Entry) st
 	case op.Hash != e.Hash && !desired.HashMatches(op.Hash, e.Sandbox):
 		return actual.ReasonSpecChanged
 	}
-	if t := c.request(name).ID(); t != "" && t != op.Restart && !c.carriedOut(name, t) {
+	if t := c.in.request(name).ID(); t != "" && t != op.Restart && !c.carriedOut(name, t) {
 		return actual.ReasonRestartRequested
 	}
 	return ""

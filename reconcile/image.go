@@ -32,7 +32,7 @@ func (c *computation) needsImage(a *Action, e *desired.Entry, rec *actual.Record
 	}
 	need := pulling.Need{Name: a.Name, Hash: e.Hash}
 	// A checkpoint is restored with the image that it was taken with.
-	if r := c.request(a.Name); (rec == nil || c.restartWanted(rec)) && r != nil && r.Checkpoint == "" {
+	if r := c.in.request(a.Name); (rec == nil || c.in.restartWanted(rec)) && r != nil && r.Checkpoint == "" {
 		need.Restart = r.Token
 	}
 	want := imageref.PullRequest{Ref: img.Reference(), Policy: img.PullPolicy, Digest: img.Digest}

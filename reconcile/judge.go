@@ -327,7 +327,7 @@ func (v *view) pending(e *desired.Entry) Status {
 	ready := Condition{Type: CondReady, Status: False, Reason: actual.ReasonPending}
 	reconciling := Condition{Type: CondReconciling, Status: True, Reason: actual.ReasonNew}
 	stall := Condition{Type: CondStalled, Status: False, Reason: actual.ReasonConverged}
-	if end := v.in.end(e, nil, true); !end.Over {
+	if end := v.in.end(e, nil); !end.Over {
 		s.EndsAt, s.EndsReason = end.Shown, end.Reason
 	}
 	if d := v.delayed[name]; d != nil {

@@ -12,9 +12,15 @@ import (
 	"sandboxctl.dev/reconcile/lifetime"
 )
 
-// end is the end of the time of a sandbox, see lifetime.Of.
-func (in *Input) end(e *desired.Entry, rec *actual.Record, again bool) lifetime.End {
-	return lifetime.Of(&e.Sandbox.Spec.Lifetime, rec, again, in.moment())
+// end is the end of the time of a sandbox, see lifetime.Of. rec is nil of one without a record.
+func (in *Input) end(e *desired.Entry, rec *actual.Record) lifetime.End {
+	return lifetime.Of(&e.Sandbox.Spec.Lifetime, rec, rec != nil && rec.Phase == actual.PhaseStopped && in.again(e, rec), in.moment())
+}
+
+// again says whether the next start of a sandbox begins another run: for somebody has changed its
+// spec, or asked for it.
+func (in *Input) again(e *desired.Entry, rec *actual.Record) bool {
+	return in.restartWanted(rec) || !sameSpec(rec, e)
 }
 
 // stale says whether the manifest of a sandbox does not count, and what is known of it is that of
@@ -28,13 +34,13 @@ func (in *Input) moment() moment.Moment {
 
 // over says whether the time of a sandbox on record is over, and plans what follows from
 // that. It goes before all that would start or replace the sandbox.
-func (c *computation) over(e *desired.Entry, rec *actual.Record, again bool) bool {
-	end := c.in.end(e, rec, again)
+func (c *computation) over(e *desired.Entry, rec *actual.Record) bool {
+	end := c.in.end(e, rec)
 	switch {
 	case end.Over && c.in.stale(rec.Name):
 		// It is not stopped for good by a typo. What does not run waits until the manifest
 		// counts, or somebody asks for a restart.
-		return rec.Phase == actual.PhaseStopped && !c.restartWanted(rec)
+		return rec.Phase == actual.PhaseStopped && !c.in.restartWanted(rec)
 	case end.Over && rec.Phase == actual.PhaseStopped && rec.App().Completed:
 		c.retire(e, rec)
 	case end.Over:
@@ -49,16 +55,17 @@ func (c *computation) over(e *desired.Entry, rec *actual.Record, again bool) boo
 // expires says whether a start has lost its reason because until is over, and notes when it
 // will.
 func (c *computation) expires(e *desired.Entry) bool {
-	end := c.in.end(e, nil, true)
+	end := c.in.end(e, nil)
 	if !end.Over && end.Reason != "" {
 		c.wakeAt(end.At)
 	}
 	return end.Over
 }
 
-// retires is when a sandbox that has finished is given up.
+// retires is when a sandbox that has finished is given up: not if its manifest does not count, or
+// it is about to be started again.
 func (in *Input) retires(e *desired.Entry, rec *actual.Record) lifetime.End {
-	if in.stale(rec.Name) {
+	if in.stale(rec.Name) || in.again(e, rec) && !e.Sandbox.Spec.Suspend && !in.end(e, rec).Over {
 		return lifetime.End{}
 	}
 	return lifetime.Retire(&e.Sandbox.Spec.Lifetime, rec, in.moment())
@@ -85,7 +92,7 @@ func (v *view) expired(e *desired.Entry, rec *actual.Record) time.Time {
 			return rec.Ending.Until // whatever its manifest said at its last start
 		}
 	}
-	if end := v.in.end(e, rec, true); end.Over && end.Reason == actual.ReasonExpired {
+	if end := v.in.end(e, rec); end.Over && end.Reason == actual.ReasonExpired {
 		return end.At
 	}
 	return time.Time{}
@@ -97,7 +104,7 @@ func (v *view) lifetime(s *Status, o *actual.Observed, w *desired.Entry) {
 	if w == nil || Unknown(o) || v.in.stale(s.Name) {
 		return
 	}
-	if end := v.in.end(w, o.Record, false); !end.Over && s.Phase != PhaseSuspended && !o.Record.App().Completed {
+	if end := v.in.end(w, o.Record); !end.Over && s.Phase != PhaseSuspended && !o.Record.App().Completed {
 		s.EndsAt, s.EndsReason = end.Shown, end.Reason
 	}
 	s.RetiresAt = v.in.retires(w, o.Record).Shown

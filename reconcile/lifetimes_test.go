@@ -57,6 +57,7 @@ func TestLifetimes(t *testing.T) {
 			s.TTLAfterFinished, s.RestartPolicy = new(scalar.Duration(d)), desired.RestartNever
 		})
 	}
+	keptSuspended := with(func(s *desired.Spec) { s.TTLAfterFinished, s.Suspend = new(scalar.Duration(10*time.Second)), true })
 	other := reconciletest.Entry("web", "b", func(s *desired.Spec) { s.ActiveDeadline = deadline.Sandbox.Spec.ActiveDeadline })
 	suspended := with(func(s *desired.Spec) { s.Suspend, s.ActiveDeadline = true, deadline.Sandbox.Spec.ActiveDeadline })
 	phase := func(o actual.Observed, p actual.Phase) actual.Observed {
@@ -112,6 +113,9 @@ func TestLifetimes(t *testing.T) {
 
 		"kept":             {want: keptFor(10 * s), have: overSince(keptFor(10*s), actual.ReasonExited, 0, 4*s), plan: "wake", wake: 6 * s, phase: "Completed"},
 		"kept long enough": {want: keptFor(10 * s), have: overSince(keptFor(10*s), actual.ReasonExited, 1, 10*s), plan: "forget web TTLExpired", phase: "Failed"},
+		"kept, suspended":  {want: keptSuspended, have: overSince(keptSuspended, actual.ReasonExited, 0, 4*s), plan: "wake", wake: 6 * s, phase: "Suspended"},
+		"enough, suspended": {want: keptSuspended, have: overSince(keptSuspended, actual.ReasonExited, 0, 10*s), plan: "forget web TTLExpired", phase: "Suspended"},
+		"to be run again":  {want: keptFor(10 * s), have: overSince(keptFor(10*s), actual.ReasonExited, 0, 10*s), requests: restart, plan: "create web RestartRequested token", phase: "Pending"},
 		"given up":         {want: keptFor(s), have: retired, phase: "Completed"},
 		"not finished":     {want: keptFor(s), have: running(keptFor(s)), phase: "Running"},
 	} {
@@ -132,6 +136,13 @@ func TestLifetimes(t *testing.T) {
 		st := reconcile.Statuses(in, p)[0]
 		if ready := st.Condition(reconcile.CondReady); st.Phase != c.phase || !strings.Contains(ready.Reason+" "+ready.Message, c.says) {
 			t.Errorf("%s: %s (%s: %s), expected %s (%s)", name, st.Phase, ready.Reason, ready.Message, c.phase, c.says)
+		}
+		// What people are told is what is planned.
+		if retires := c.wake != 0 && c.want.Sandbox.Spec.TTLAfterFinished != nil || strings.HasPrefix(c.plan, "forget"); st.RetiresAt.IsZero() == retires {
+			t.Errorf("%s: it is given up at %s", name, st.RetiresAt)
+		}
+		if again := len(p.Actions) > 0 && p.Actions[0].Op == reconcile.OpCreate; again && st.EndsReason == actual.ReasonDeadlineExceeded {
+			t.Errorf("%s: it ends at %s, by the run before", name, st.EndsAt)
 		}
 		if bounded := c.want.Sandbox.Spec.ActiveDeadline != nil || c.want.Sandbox.Spec.Until != nil; st.Phase == "Running" && (st.EndsAt.IsZero() != (!bounded || len(p.Actions) > 0)) {
 			t.Errorf("%s: ends at %s", name, st.EndsAt)

@@ -73,7 +73,7 @@ func holders(in Input, planned []Action) *contention.Index {
 	x := contention.New(in.Actual.Sandboxes, func(rec *actual.Record) *desired.Entry {
 		return cmp.Or(in.Desired.Lookup(rec.Name), in.LastGood[rec.Name])
 	}, func(e *desired.Entry, rec *actual.Record) bool {
-		return e.Sandbox.Spec.Suspend || in.end(e, rec, !sameSpec(rec, e)).Over || in.gone(rec) || in.Denied[rec.Name] != "" || sameSpec(rec, e) && (rec.App().Completed || endings.Stalled(e, rec) != "")
+		return e.Sandbox.Spec.Suspend || in.end(e, rec).Over || in.gone(rec) || in.Denied[rec.Name] != "" || sameSpec(rec, e) && (rec.App().Completed || endings.Stalled(e, rec) != "")
 	})
 	for _, name := range slices.Sorted(maps.Keys(in.Operations)) {
 		if e := in.Desired.Lookup(name); in.Operations[name].Op == OpCreate && e != nil {

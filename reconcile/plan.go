@@ -216,11 +216,11 @@ func (c *computation) wanted(e *desired.Entry) {
 	name := e.Sandbox.Metadata.Name
 	// A record that can't be read may be the only pointer to a live sandbox of
 	// the name: no second one beside it.
-	if c.in.busy(name) || isQuarantined(c.in.Actual, name) || e.Sandbox.Spec.Suspend || c.in.end(e, nil, true).Over || tooMany(&c.in, c.created) {
+	if c.in.busy(name) || isQuarantined(c.in.Actual, name) || e.Sandbox.Spec.Suspend || c.in.end(e, nil).Over || tooMany(&c.in, c.created) {
 		return
 	}
 	c.created++
-	create := Action{Op: OpCreate, Name: name, Entry: e, Request: c.request(name), Reason: actual.ReasonNew}
+	create := Action{Op: OpCreate, Name: name, Entry: e, Request: c.in.request(name), Reason: actual.ReasonNew}
 	if !c.needsImage(&create, e, nil) {
 		c.add(create)
 	}
@@ -292,7 +292,7 @@ func (c *computation) both(e *desired.Entry, o *actual.Observed) {
 		}
 		// Whether its application runs only its sentry can tell. If that can't
 		// be asked it starts over. It did not fail.
-		c.interrupted(OpResume, rec, sameSpec(rec, e) && !e.Sandbox.Spec.Suspend && !c.in.end(e, rec, false).Over && c.in.Denied[rec.Name] == "" && !c.restartWanted(rec) && !c.restores(rec))
+		c.interrupted(OpResume, rec, sameSpec(rec, e) && !e.Sandbox.Spec.Suspend && !c.in.end(e, rec).Over && c.in.Denied[rec.Name] == "" && !c.in.restartWanted(rec) && !c.restores(rec))
 	}
 }
 
@@ -309,7 +309,7 @@ func (c *computation) running(e *desired.Entry, o *actual.Observed) {
 		c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: endings.Died(o, c.in.Actual.BootID), Ending: ended(e, o, &c.in)})
 		return
 	}
-	if c.over(e, rec, false) {
+	if c.over(e, rec) {
 		return
 	}
 	// What the policy does not allow any more is not stopped for a new start.
@@ -323,7 +323,7 @@ func (c *computation) running(e *desired.Entry, o *actual.Observed) {
 		reason = actual.ReasonSuspended
 	case !sameSpec(rec, e):
 		reason = actual.ReasonSpecChanged
-	case c.restartWanted(rec):
+	case c.in.restartWanted(rec):
 		reason = actual.ReasonRestartRequested
 	case namespaces.Replaced(c.in.Networks, e, rec):
 		reason = actual.ReasonNetworkReplaced
@@ -346,15 +346,16 @@ func (c *computation) running(e *desired.Entry, o *actual.Observed) {
 
 func (c *computation) stopped(e *desired.Entry, rec *actual.Record) {
 	if e.Sandbox.Spec.Suspend || c.in.Denied[rec.Name] != "" {
+		c.retire(e, rec) // what has finished is given up all the same
 		return
 	}
-	if c.over(e, rec, c.restartWanted(rec) || !sameSpec(rec, e)) {
+	if c.over(e, rec) {
 		return
 	}
 	create := Action{Op: OpCreate, Name: rec.Name, Entry: e}
 	switch {
-	case c.restartWanted(rec):
-		create.Reason, create.Request = actual.ReasonRestartRequested, c.request(rec.Name)
+	case c.in.restartWanted(rec):
+		create.Reason, create.Request = actual.ReasonRestartRequested, c.in.request(rec.Name)
 	case !sameSpec(rec, e):
 		create.Reason = actual.ReasonSpecChanged
 	case rec.App().Completed && (!lifetime.Expired(rec) || c.in.stale(rec.Name)): // or its until is a later one now
@@ -368,8 +369,8 @@ func (c *computation) stopped(e *desired.Entry, rec *actual.Record) {
 		create.Due = backoff.Next(&e.Sandbox.Spec.Backoff, rec, c.in.Desired.Bounds().RestartFloor, c.in.Now)
 		create.Reason = backoff.Reason(rec)
 	}
-	if create.Request == nil && rec.CutShort() && rec.RestartToken == c.request(rec.Name).ID() {
-		create.Request = c.request(rec.Name) // the restart was not carried out
+	if create.Request == nil && rec.CutShort() && rec.RestartToken == c.in.request(rec.Name).ID() {
+		create.Request = c.in.request(rec.Name) // the restart was not carried out
 	}
 	if !c.needsImage(&create, e, rec) {
 		c.add(create)
@@ -412,22 +413,22 @@ func (c *computation) sort() {
 	slices.SortStableFunc(c.plan.Actions, func(a, b Action) int { return cmp.Compare(a.Name, b.Name) })
 }
 
-func (c *computation) restartWanted(rec *actual.Record) bool {
-	t := c.request(rec.Name).ID()
+func (in *Input) restartWanted(rec *actual.Record) bool {
+	t := in.request(rec.Name).ID()
 	return t != "" && t != rec.RestartToken
 }
 
 // restores says whether the create on record was to restore a checkpoint, which is
 // for a new start.
 func (c *computation) restores(rec *actual.Record) bool {
-	r := c.request(rec.Name)
+	r := c.in.request(rec.Name)
 	return r != nil && r.Token == rec.RestartToken && r.Checkpoint != ""
 }
 
 // request is the restart request for a name, nil if there is none.
-func (c *computation) request(name string) *actual.Request {
-	for i := range c.in.Actual.Requests {
-		if r := &c.in.Actual.Requests[i]; r.Kind == actual.RequestRestart && r.Name == name {
+func (in *Input) request(name string) *actual.Request {
+	for i := range in.Actual.Requests {
+		if r := &in.Actual.Requests[i]; r.Kind == actual.RequestRestart && r.Name == name {
 			return r
 		}
 	}
