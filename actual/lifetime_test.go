@@ -43,6 +43,7 @@ func TestActive(t *testing.T) {
 		"a cancelled start": {end: Ending{Reason: ReasonExited}, boot: "a", want: 50 * time.Second},
 	} {
 		r := ran()
+		c.end.Containers = []ContainerEnding{{Name: AppName, Failures: 3}}
 		r.Ended(&c.end, Outcome{}, at("a", 30))
 		c.intent.Name, c.intent.BootID = "web", c.boot
 		if c.intent.SpecHash == "" {
@@ -54,6 +55,9 @@ func TestActive(t *testing.T) {
 		}
 		r = NextAttempt(r, c.intent, began)
 		r.Started(at(c.boot, 40))
+		if anew := name == "another spec" || name == "a request" || c.end.TimeOver(); (r.App().Failures == 0) != anew {
+			t.Errorf("%s: %d failures", name, r.App().Failures)
+		}
 		if got := r.App().Active.For(at(c.boot, 60)); got != c.want {
 			t.Errorf("%s: it has run for %s, expected %s", name, got, c.want)
 		}

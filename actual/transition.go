@@ -108,7 +108,9 @@ func (c *Container) inherit(old *Container, ended *Ending, sameSpec bool) {
 	if !sameSpec {
 		return
 	}
-	c.Failures, c.CleanExits = old.Failures, old.CleanExits
+	if !ended.TimeOver() { // a later until is a new wish: its author has seen how it ended
+		c.Failures, c.CleanExits = old.Failures, old.CleanExits
+	}
 	if !ended.EndsTheRun() {
 		c.Active = old.Active // no exit and no reboot gives it more time
 	}

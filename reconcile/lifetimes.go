@@ -44,7 +44,7 @@ func (c *computation) over(e *desired.Entry, rec *actual.Record) bool {
 	case end.Over && rec.Phase == actual.PhaseStopped && rec.App().Completed:
 		c.retire(e, rec)
 	case end.Over:
-		order := end.Stop(c.stop(e, rec, end.Reason), rec, endings.Kept(rec)[0], c.in.Now)
+		order := end.Stop(c.stop(e, rec, end.Reason), rec, endings.Kept(rec)[0], endings.Stalled(e, rec) != "", c.in.Now)
 		c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: end.Reason, Ending: order})
 	case end.Reason != "":
 		c.wakeAt(end.At)

@@ -57,6 +57,11 @@ func TestLifetimes(t *testing.T) {
 			s.TTLAfterFinished, s.RestartPolicy = new(scalar.Duration(d)), desired.RestartNever
 		})
 	}
+	limited := func(d time.Duration) *desired.Entry {
+		return with(func(s *desired.Spec) { s.Until, s.Backoff.Limit = &scalar.Time{Time: now.Add(d)}, 3 })
+	}
+	stalledThen := overSince(limited(-s), actual.ReasonExpired, 0, s)
+	stalledThen.Record.App().Failures, stalledThen.Record.App().LastExit.Permanent = 3, true
 	keptSuspended := with(func(s *desired.Spec) { s.TTLAfterFinished, s.Suspend = new(scalar.Duration(10*time.Second)), true })
 	other := reconciletest.Entry("web", "b", func(s *desired.Spec) { s.ActiveDeadline = deadline.Sandbox.Spec.ActiveDeadline })
 	suspended := with(func(s *desired.Spec) { s.Suspend, s.ActiveDeadline = true, deadline.Sandbox.Spec.ActiveDeadline })
@@ -109,6 +114,8 @@ func TestLifetimes(t *testing.T) {
 		"until, on record, asked":   {want: until(-s), have: overSince(until(-s), actual.ReasonExpired, 0, s), requests: restart, phase: "Expired"},
 		"until, later now":          {want: until(time.Hour), have: overSince(until(-s), actual.ReasonExpired, 0, s), plan: "create web Resumed; wake", wake: time.Hour, phase: "Pending"},
 		"until, none now":           {want: with(nil), have: overSince(until(-s), actual.ReasonExpired, 0, s), plan: "create web Resumed", phase: "Pending"},
+		"until, stalled":            {want: limited(-s), have: stopped(limited(-s), 3), plan: "destroy web Expired failures=3 completed", phase: "Expired", says: "Error"},
+		"until, stalled, later now": {want: limited(time.Hour), have: stalledThen, plan: "create web Resumed; wake", wake: time.Hour, phase: "Pending"},
 		"until, it had finished":    {want: until(-s), have: overSince(until(-s), actual.ReasonExited, 0, s), phase: "Completed", says: "Exited"},
 
 		"kept":             {want: keptFor(10 * s), have: overSince(keptFor(10*s), actual.ReasonExited, 0, 4*s), plan: "wake", wake: 6 * s, phase: "Completed"},
@@ -129,6 +136,12 @@ func TestLifetimes(t *testing.T) {
 			t.Errorf("%s: wakes %s from now, expected %s", name, p.Wake.Sub(now), c.wake)
 		}
 		for _, a := range p.Actions {
+			// What a stalled one has failed with is not lost.
+			if x := a.Ending.App().Exit; a.Op == reconcile.OpDestroy && a.Ending.TimeOver() && x != nil {
+				if kept := *x == *c.have.Record.App().LastExit; kept != (c.want.Sandbox.Spec.Backoff.Limit > 0) {
+					t.Errorf("%s: its last exit becomes %+v", name, *x)
+				}
+			}
 			if a.Retire != (a.Reason == actual.ReasonTTLExpired) {
 				t.Errorf("%s: %+v", name, a)
 			}

@@ -358,9 +358,11 @@ func (c *computation) stopped(e *desired.Entry, rec *actual.Record) {
 		create.Reason, create.Request = actual.ReasonRestartRequested, c.in.request(rec.Name)
 	case !sameSpec(rec, e):
 		create.Reason = actual.ReasonSpecChanged
-	case rec.App().Completed && (!lifetime.Expired(rec) || c.in.stale(rec.Name)): // or its until is a later one now
+	case rec.App().Completed && (!lifetime.Expired(rec) || c.in.stale(rec.Name)):
 		c.retire(e, rec)
 		return
+	case rec.App().Completed: // its until is a later one now: nothing from before holds it back
+		create.Reason = backoff.Reason(rec)
 	case needs.Changed(e, rec, c.in.Files):
 		create.Reason, create.Due = actual.ReasonInputChanged, needs.Due(rec, c.in.Now)
 	case endings.Stalled(e, rec) != "":

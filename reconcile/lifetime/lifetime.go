@@ -83,19 +83,22 @@ func shown(at, recorded time.Time) time.Time {
 }
 
 // Stop completes the order to stop a sandbox whose time is over: it is not started again.
-// kept are the counters of its container.
-func (e *End) Stop(order actual.Ending, rec *actual.Record, kept actual.ContainerEnding, now time.Time) actual.Ending {
+// kept are the counters of its container; stalled says that it waited for nothing: why it failed
+// is what its author has to know then.
+func (e *End) Stop(order actual.Ending, rec *actual.Record, kept actual.ContainerEnding, stalled bool, now time.Time) actual.Ending {
 	kept.Completed = true
 	if e.Reason == actual.ReasonExpired {
 		order.Until = e.At
 	}
 	if rec.Phase == actual.PhaseStopped {
-		// It waited for its next start: how it ended is known, why it is over is new.
+		// How it ended is known. If it waited for its next start, why it is over is new.
 		x := actual.Exit{}
 		if last := rec.App().LastExit; last != nil {
 			x = *last
 		}
-		x.Reason, x.Message, x.At, x.Permanent, x.PreconditionFailed = e.Reason, "its time was over while it waited for its next start", now, false, false
+		if !stalled {
+			x.Reason, x.Message, x.At, x.Permanent, x.PreconditionFailed = e.Reason, "its time was over while it waited for its next start", now, false, false
+		}
 		kept.Exit, order.Grace = &x, 0
 	}
 	order.Containers = []actual.ContainerEnding{kept}
