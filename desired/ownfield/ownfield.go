@@ -48,7 +48,7 @@ func (m *Manifest) Value(field string) (string, error) {
 	case ip, ips:
 		return "", m.onNetwork(field, "")
 	}
-	if network, ok := keyOf(field, ip); ok {
+	if network, ok := keyOf(field, ip); ok && network != "" {
 		return "", m.onNetwork(ip, network)
 	}
 	for path, words := range map[string]map[string]string{"metadata.labels": m.Labels, "metadata.annotations": m.Annotations} {
