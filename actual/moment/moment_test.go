@@ -98,11 +98,16 @@ func TestWatch(t *testing.T) {
 	t.Parallel()
 	s, armed := &Steps{told: make(chan struct{}, 8)}, 0
 	err := s.watch(&timer{[]error{&os.PathError{Err: unix.ECANCELED}, nil, io.EOF}}, func() error { armed++; return nil })
-	if !errors.Is(err, io.EOF) || len(s.told) != 2 || armed != 3 {
-		t.Errorf("%v: %d steps told, timer armed %d times; expected 2 and 3", err, len(s.told), armed)
+	if !errors.Is(err, io.EOF) || len(s.told) != 3 || armed != 3 {
+		t.Errorf("%v: %d steps told, timer armed %d times; expected 3, one of them at the beginning, and 3", err, len(s.told), armed)
 	}
 	if err := s.watch(nil, func() error { return unix.EINVAL }); !errors.Is(err, unix.EINVAL) {
 		t.Error(err)
+	}
+	// A clock that is set while nobody reads the timer is told by the call that arms it.
+	s = &Steps{told: make(chan struct{}, 8)}
+	if err := s.watch(&timer{[]error{io.EOF}}, func() error { return unix.ECANCELED }); !errors.Is(err, io.EOF) || len(s.told) != 2 {
+		t.Errorf("%v: %d steps told, expected 2, one of them at the beginning", err, len(s.told))
 	}
 	// Who does not look keeps nobody.
 	s = NewSteps()
@@ -117,6 +122,11 @@ func TestSteps(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s, done := NewSteps(), make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
+	select {
+	case <-s.Changes(): // it begins
+	case <-time.After(10 * time.Second):
+		t.Fatal("nothing is told at the beginning")
+	}
 	select {
 	case <-s.Changes():
 		t.Error("the clock was set, or that was told for nothing")

@@ -23,7 +23,7 @@ type Steps struct{ told chan struct{} }
 // NewSteps returns one that tells nothing before Run is called.
 func NewSteps() *Steps { return &Steps{told: make(chan struct{}, 1)} }
 
-// Changes receives after each step.
+// Changes receives after each step, and once when Run begins.
 func (s *Steps) Changes() <-chan struct{} { return s.told }
 
 // Run watches the clock until ctx is done.
@@ -47,9 +47,14 @@ func (s *Steps) Run(ctx context.Context) error {
 
 // watch reads a timer until that fails for another reason than a step of the clock.
 func (s *Steps) watch(timer io.Reader, arm func() error) error {
+	s.tell() // of what there was before the timer
 	var expired [8]byte
 	for {
-		if err := arm(); err != nil {
+		// A clock that was set since the last read of the timer cancels it too, which is told
+		// here once: then it is armed all the same.
+		if err := arm(); errors.Is(err, unix.ECANCELED) {
+			s.tell()
+		} else if err != nil {
 			return err
 		}
 		// The kernel cancels the timer when the clock is set. It expires if that was long ago,
@@ -57,9 +62,13 @@ func (s *Steps) watch(timer io.Reader, arm func() error) error {
 		if _, err := timer.Read(expired[:]); err != nil && !errors.Is(err, unix.ECANCELED) {
 			return err
 		}
-		select {
-		case s.told <- struct{}{}:
-		default: // nobody has looked since the last one
-		}
+		s.tell()
+	}
+}
+
+func (s *Steps) tell() {
+	select {
+	case s.told <- struct{}{}:
+	default: // nobody has looked since the last one
 	}
 }
