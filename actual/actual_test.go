@@ -21,11 +21,22 @@ import (
 	"pgregory.net/rapid"
 
 	"sandboxctl.dev/actual/atomicfile"
+	"sandboxctl.dev/actual/moment"
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/actual/upgrade"
 )
 
-// sample is a record with every field set.
+// full is a record with what version 5 has added, beside the fields of sample.
+func full(name string) *Record {
+	r := sample(name)
+	at := r.CreatedAt
+	r.App().Active, r.App().Finished, r.Ending.Until, r.Retired = &moment.Active{From: onWall(at), Earlier: time.Second}, new(onWall(at)), at, true
+	r.Inputs, r.InputChanges, r.Refresh = []Input{{File: "/srv/i", ID: "i"}}, 1, &Refresh{Pending: []string{"v"}, At: at, Count: 1}
+	r.OnDisk, r.Attachments = []OnDisk{{Volume: "v", Size: 1, FD: 3}}, []Attachment{{Network: "front", Link: "l", Interface: "eth0", MTU: 1500}}
+	return r
+}
+
+// sample is a record with every field that versions up to 4 had.
 func sample(name string) *Record {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
 	return &Record{
@@ -70,7 +81,7 @@ func metaPath(s *Store, name string) string {
 }
 
 func TestRecordGolden(t *testing.T) {
-	b, err := EncodeRecord(sample("web"))
+	b, err := EncodeRecord(full("web"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +151,7 @@ func TestRecordUpgradeExits(t *testing.T) {
 		"null below": {`"ending":{"reason":"Exited","exit":null}`, false, false, false},
 		"no object":  {`"lastExit":[1]`, false, false, true},
 	} {
-		for v := 1; v < RecordVersion; v++ {
+		for v := 1; v < 4; v++ { // then they became those of containers
 			r, err := DecodeRecord(reseal(fmt.Sprintf(`{"version":%d,"name":"web","uid":"u","phase":"Stopped",%s}`, v, c.exits)))
 			if c.bad {
 				if err == nil {

@@ -120,7 +120,7 @@ func TestRecordContainers(t *testing.T) {
 		"null": `null`, "an object": `{"name":"app"}`, "a null": `[null]`, "text": `["app"]`, "unknown field": `[{"name":"app","sentry":{"pid":7}}]`,
 		"the same twice": `[{"name":"app"},{"name":"app"}]`,
 	} {
-		if r, err := DecodeRecord(reseal(`{"version":4,"name":"web","uid":"u","phase":"Stopped","containers":` + containers + `}`)); err == nil {
+		if r, err := DecodeRecord(reseal(`{"version":5,"name":"web","uid":"u","phase":"Stopped","containers":` + containers + `}`)); err == nil {
 			t.Errorf("%s: taken for a record: %+v", name, r)
 		}
 	}

@@ -66,14 +66,14 @@ func FuzzDecodeRecord(f *testing.F) {
 	for _, pid := range []string{"-1", "0", "1", "2147483648", "1e9", `"7"`, "null", "[]", "4194305"} {
 		f.Add([]byte(strings.Replace(string(body), `"pid":100`, `"pid":`+pid, 1)))
 	}
-	for _, version := range []string{"0", "1", "3", "4", "999", "-1", `"2"`, "2.5"} {
+	for _, version := range []string{"0", "1", "3", "4", "5", "999", "-1", `"2"`, "2.5"} {
 		f.Add([]byte(strings.Replace(string(body), fmt.Sprintf(`"version":%d`, RecordVersion), `"version":`+version, 1)))
 	}
 	for _, name := range []string{"..", ".", "-rf", "a/b", "", `\u0000`, "WEB"} {
 		f.Add([]byte(strings.Replace(string(body), `"web"`, `"`+name+`"`, 1)))
 	}
 	for _, containers := range []string{`[]`, `null`, `[{"name":"app"},{"name":"app"}]`, `[{"name":"sidecar"}]`, `[null]`} {
-		f.Add([]byte(`{"version":4,"name":"web","uid":"u","phase":"Stopped","containers":` + containers + `}`))
+		f.Add([]byte(`{"version":5,"name":"web","uid":"u","phase":"Stopped","containers":` + containers + `}`))
 		f.Add([]byte(`{"version":2,"name":"web","uid":"u","phase":"Stopped","container":` + containers + `,"ending":{"exit":` + containers + `}}`))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

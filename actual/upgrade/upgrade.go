@@ -13,7 +13,7 @@ import (
 )
 
 // RecordVersion is the version of records that this program writes.
-const RecordVersion = 4
+const RecordVersion = 5
 
 // AppName is the name of the container that every sandbox has.
 const AppName = "app"
@@ -41,9 +41,12 @@ func Record(body []byte) ([]byte, error) {
 	if v.Version < 1 || v.Version == RecordVersion {
 		return nil, fmt.Errorf("it is no record of version %d", v.Version)
 	}
-	if err := upgradeTo4(fields); err != nil {
-		return nil, err
+	if v.Version < 4 {
+		if err := upgradeTo4(fields); err != nil {
+			return nil, err
+		}
 	}
+	// Version 5 has only added fields: those of lifetimes, networks, inputs and the disk.
 	fields["version"] = json.RawMessage(strconv.Itoa(RecordVersion))
 	return json.Marshal(fields)
 }

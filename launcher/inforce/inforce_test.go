@@ -123,14 +123,14 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// A record of version 4 has nothing beside it where no network was changed, and then it
+// A record has nothing beside it where no network was changed, and then it
 // counts. The file is read as it was first written.
 func TestFormat(t *testing.T) {
 	t.Parallel()
 	store := newStore(t)
 	r := started(t, store, nil, with(networks.Allow), "1:a")
 	dir := filepath.Join(store.Path(), "sandboxes", "web")
-	r.UID, r.Version = "0123456789abcdef0123456789abcdef", 4
+	r.UID = "0123456789abcdef0123456789abcdef"
 	r.Spec = []byte(`{"apiVersion":"sandboxctl.dev/v1alpha1","kind":"Sandbox","metadata":{"name":"web"},"spec":{"network":{"mode":"bridge","ports":[{"containerPort":80,"hostPort":8080}],"egress":{"default":"public"}}}}`)
 	got := of(t, New(store), r, nil)
 	if len(got.Published()) != 1 || got.Egress.Otherwise() != networks.Public {
