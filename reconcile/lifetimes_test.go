@@ -118,13 +118,13 @@ func TestLifetimes(t *testing.T) {
 		"until, stalled, later now": {want: limited(time.Hour), have: stalledThen, plan: "create web Resumed; wake", wake: time.Hour, phase: "Pending"},
 		"until, it had finished":    {want: until(-s), have: overSince(until(-s), actual.ReasonExited, 0, s), phase: "Completed", says: "Exited"},
 
-		"kept":             {want: keptFor(10 * s), have: overSince(keptFor(10*s), actual.ReasonExited, 0, 4*s), plan: "wake", wake: 6 * s, phase: "Completed"},
-		"kept long enough": {want: keptFor(10 * s), have: overSince(keptFor(10*s), actual.ReasonExited, 1, 10*s), plan: "forget web TTLExpired", phase: "Failed"},
-		"kept, suspended":  {want: keptSuspended, have: overSince(keptSuspended, actual.ReasonExited, 0, 4*s), plan: "wake", wake: 6 * s, phase: "Suspended"},
+		"kept":              {want: keptFor(10 * s), have: overSince(keptFor(10*s), actual.ReasonExited, 0, 4*s), plan: "wake", wake: 6 * s, phase: "Completed"},
+		"kept long enough":  {want: keptFor(10 * s), have: overSince(keptFor(10*s), actual.ReasonExited, 1, 10*s), plan: "forget web TTLExpired", phase: "Failed"},
+		"kept, suspended":   {want: keptSuspended, have: overSince(keptSuspended, actual.ReasonExited, 0, 4*s), plan: "wake", wake: 6 * s, phase: "Suspended"},
 		"enough, suspended": {want: keptSuspended, have: overSince(keptSuspended, actual.ReasonExited, 0, 10*s), plan: "forget web TTLExpired", phase: "Suspended"},
-		"to be run again":  {want: keptFor(10 * s), have: overSince(keptFor(10*s), actual.ReasonExited, 0, 10*s), requests: restart, plan: "create web RestartRequested token", phase: "Pending"},
-		"given up":         {want: keptFor(s), have: retired, phase: "Completed"},
-		"not finished":     {want: keptFor(s), have: running(keptFor(s)), phase: "Running"},
+		"to be run again":   {want: keptFor(10 * s), have: overSince(keptFor(10*s), actual.ReasonExited, 0, 10*s), requests: restart, plan: "create web RestartRequested token", phase: "Pending"},
+		"given up":          {want: keptFor(s), have: retired, phase: "Completed"},
+		"not finished":      {want: keptFor(s), have: running(keptFor(s)), phase: "Running"},
 	} {
 		in := input(true, []*desired.Entry{c.want}, c.have)
 		in.Boot, in.Actual.Requests = sinceBoot, c.requests

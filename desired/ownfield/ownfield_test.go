@@ -27,7 +27,7 @@ func TestValue(t *testing.T) {
 	for field, want := range map[string]string{
 		"metadata.labels['ap']": `metadata.labels has no "ap"; did you mean "app"?`,
 		"network.ip['bak']":     `network.join has no "bak"; did you mean "back"?`,
-		"network.ip['']":       `expected one of metadata.name`,
+		"network.ip['']":        `expected one of metadata.name`,
 		"network.ipp":           `did you mean "network.ip"?`,
 		"status.podIP":          `did you mean "network.ip"?`,
 		"status.podIPs":         `did you mean "network.ips"?`,
