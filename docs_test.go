@@ -233,14 +233,14 @@ func TestWalks(t *testing.T) {
 	if walks != 5 {
 		t.Errorf("%d walks, expected 5", walks)
 	}
-	const compute, policy, load = "| `reconcile/plan.go` | `Compute` |\n", "| `reconcile/policy.go` | `ended` |\n", "| `desired/manifestdir/dir.go` | `Load` |\n"
+	const compute, judge, load = "| `reconcile/plan.go` | `Compute` |\n", "| `reconcile/judge.go` | `judge` |\n", "| `desired/manifestdir/dir.go` | `Load` |\n"
 	for text, want := range map[string]int{
-		"| 1 " + compute + "| 2 " + policy + "| 3 " + load: 0,
-		"| 1 " + compute + "| 2 " + load + "| 3 " + policy: 1, // returns
-		"| 1 " + compute + "| 3 " + load:                   1,
-		"| 1 " + compute + "| 2 " + compute:                1,
-		"| 1 | `reconcile/plan.go` | `NoSuch` |\n":         1,
-		"| 1 " + compute + "| 1 " + load + "| 2 " + policy: 0, // two walks
+		"| 1 " + compute + "| 2 " + judge + "| 3 " + load: 0,
+		"| 1 " + compute + "| 2 " + load + "| 3 " + judge: 1, // returns
+		"| 1 " + compute + "| 3 " + load:                  1,
+		"| 1 " + compute + "| 2 " + compute:               1,
+		"| 1 | `reconcile/plan.go` | `NoSuch` |\n":        1,
+		"| 1 " + compute + "| 1 " + load + "| 2 " + judge: 0, // two walks
 	} {
 		if got, _ := walkProblems(text); len(got) != want {
 			t.Errorf("%d problems, expected %d: %q\n%s", len(got), want, got, text)

@@ -283,7 +283,7 @@ func (c *computation) both(e *desired.Entry, o *actual.Observed) {
 		// Creating to Starting, and no worker: a crash.
 		if o.Exit != nil {
 			// The application was started, and how it ended is known.
-			c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: endings.Died(o, c.in.Actual.BootID), Ending: ended(e, o, &c.in)})
+			c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: endings.Died(o, c.in.Actual.BootID), Ending: endings.Ended(e, o, c.in.Actual.BootID, c.in.Now)})
 			return
 		}
 		if o.Sentry != process.Alive || o.Gofer != process.Alive {
@@ -306,7 +306,7 @@ func (c *computation) interrupted(op Op, rec *actual.Record, start bool) {
 func (c *computation) running(e *desired.Entry, o *actual.Observed) {
 	rec, spec := o.Record, &e.Sandbox.Spec
 	if o.Sentry != process.Alive || o.Gofer != process.Alive {
-		c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: endings.Died(o, c.in.Actual.BootID), Ending: ended(e, o, &c.in)})
+		c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: endings.Died(o, c.in.Actual.BootID), Ending: endings.Ended(e, o, c.in.Actual.BootID, c.in.Now)})
 		return
 	}
 	if c.over(e, rec) {

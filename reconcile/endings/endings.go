@@ -32,6 +32,28 @@ func Died(o *actual.Observed, bootID string) string {
 	return actual.ReasonGoferDied
 }
 
+// Ended is the order to clean up after a sandbox that has died, with what is
+// to be remembered of its container.
+func Ended(e *desired.Entry, o *actual.Observed, bootID string, now time.Time) actual.Ending {
+	reason := Died(o, bootID)
+	if reason == actual.ReasonHostRebooted {
+		// Not its fault: started again at once, and counted for nothing.
+		kept := Kept(o.Record)
+		kept[0].Exit = &actual.Exit{Reason: reason, Message: "the host was rebooted", At: now}
+		return actual.Ending{Reason: reason, Containers: kept}
+	}
+	var x actual.Exit
+	switch reason {
+	case actual.ReasonExited:
+		x = *o.Exit
+	case actual.ReasonSentryKilled:
+		x = actual.Exit{Reason: reason, Message: "the sentry was killed or crashed; the exit code is not known", At: now}
+	default:
+		x = actual.Exit{Reason: reason, Message: "the gofer was killed or crashed; the sandbox lost its files", At: now}
+	}
+	return actual.Ending{Reason: reason, Containers: []actual.ContainerEnding{Container(&e.Sandbox.Spec, o.Record, o.Record.App(), x, now)}}
+}
+
 // Container is what is remembered of a container of the record that has ended.
 func Container(spec *desired.Spec, rec *actual.Record, c *actual.Container, x actual.Exit, now time.Time) actual.ContainerEnding {
 	// The time is the sentry's word, or was taken under another clock.
