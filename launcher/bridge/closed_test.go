@@ -66,6 +66,38 @@ func TestClosed(t *testing.T) {
 	closed()
 }
 
+// That the table was gone while no daemon ran is on record before it is there again: it is known
+// also to the daemon after one that was killed before it had ended a connection.
+func TestForeseeLost(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	rec := w.mustChoose("web", networks.Network{})
+	rec.Phase, rec.Spec = actual.PhaseRunning, []byte(`{"spec":{"network":{"mode":"bridge"}}}`)
+	w.put(rec)
+	if err := w.ns.Do(w.k.rules.Do); err != nil {
+		t.Fatal(err)
+	}
+	for _, gone := range []bool{false, true} {
+		if gone {
+			if err := w.ns.Do(w.k.table.Remove); err != nil {
+				t.Fatal(err)
+			}
+		}
+		next := w.next()
+		if err := w.ns.Do(func() error {
+			next.knowJudged(nil)
+			return next.foresee(&firewall.Ruleset{Sandboxes: next.judged.Sandboxes})
+		}); err != nil {
+			t.Fatal(err)
+		}
+		after := w.next()
+		after.knowJudged(nil)
+		if after.judged.Lost != gone || len(after.judged.Sandboxes) != 1 {
+			t.Errorf("the table was gone: %t; on record: %+v", gone, after.judged)
+		}
+	}
+}
+
 // Rules by which connections may begin are on record before they are in force: those that
 // come after them, also with the next daemon, end what they do not allow.
 func TestForesee(t *testing.T) {

@@ -99,7 +99,11 @@ func (k *Keeper) unused(chosen []firewall.Attachment) bool {
 // may begin by them although judge never comes, since the program is killed, or the rules
 // are gone again when it does. What is not on record may only become stricter.
 func (k *Keeper) foresee(rules *firewall.Ruleset) error {
-	next := &judged{Version: version, Sandboxes: slices.Clone(k.judged.Sandboxes), Closed: k.judged.Closed, Lost: k.lost()}
+	lost, err := k.missed()
+	if err != nil {
+		return err
+	}
+	next := &judged{Version: version, Sandboxes: slices.Clone(k.judged.Sandboxes), Closed: k.judged.Closed, Lost: lost}
 	by := map[string][]*firewall.Sandbox{}
 	for i := range k.judged.Sandboxes {
 		s := &k.judged.Sandboxes[i]
@@ -119,6 +123,20 @@ func (k *Keeper) foresee(rules *firewall.Ruleset) error {
 	}
 	k.setJudged(next)
 	return nil
+}
+
+// missed is lost before rules are installed. Where it is not known what the table has, it may be
+// gone since before this program, and is then on record before it is made again: the next
+// program would find it in order if this one were killed before it has judged.
+func (k *Keeper) missed() (bool, error) {
+	k.mu.Lock()
+	known := k.installed != nil
+	k.mu.Unlock()
+	if known || k.lost() || len(k.judged.Sandboxes) == 0 {
+		return k.lost(), nil
+	}
+	there, err := k.table.There()
+	return !there, err
 }
 
 // lost says whether rules were not in force for a time, after which nothing was judged yet.

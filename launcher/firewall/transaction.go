@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -186,15 +187,8 @@ func (t *Table) look() (*present, error) {
 	if err != nil {
 		return nil, err
 	}
-	tables, err := c.ListTablesOfFamily(t.table.Family)
-	if err != nil {
-		return nil, fmt.Errorf("list tables: %w", err)
-	}
-	for _, table := range tables {
-		there.table = there.table || table.Name == t.table.Name
-	}
-	if !there.table {
-		return there, nil
+	if there.table, err = t.listed(c); err != nil || !there.table {
+		return there, err
 	}
 	chains, err := c.ListChainsOfTableFamily(t.table.Family)
 	if err != nil {
@@ -218,6 +212,26 @@ func (t *Table) look() (*present, error) {
 		there.counters[name] = true
 	}
 	return there, err
+}
+
+// There says whether the table is there, whatever it has.
+func (t *Table) There() (there bool, err error) {
+	err = t.ns.Do(func() error {
+		c, err := connection()
+		if err == nil {
+			there, err = t.listed(c)
+		}
+		return err
+	})
+	return there, err
+}
+
+func (t *Table) listed(c *nftables.Conn) (bool, error) {
+	tables, err := c.ListTablesOfFamily(t.table.Family)
+	if err != nil {
+		return false, fmt.Errorf("list tables: %w", err)
+	}
+	return slices.ContainsFunc(tables, func(other *nftables.Table) bool { return other.Name == t.table.Name }), nil
 }
 
 // transaction sends the changes from what is there to a program.
