@@ -346,11 +346,11 @@ func (k *Keeper) Run(ctx context.Context) error {
 	}
 	var changed <-chan struct{}
 	look := true
-	var due time.Time // wakes must not put the next look off: they may come all the time
+	pace := rounds.Pace{Every: k.lookEvery, Soon: again}
 	for {
 		used, err := k.round(look)
 		if look {
-			due = time.Now().Add(k.lookEvery)
+			pace.Looked()
 		}
 		k.forwardLoopback(ctx)
 		if look = false; used && changed == nil {
@@ -360,11 +360,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 			}
 		}
 		var later <-chan time.Time // an idle daemon does not wake for it
-		switch {
-		case err != nil, k.closing(), k.keeps:
-			later = time.After(again)
-		case used:
-			later = time.After(time.Until(due))
+		if pending := k.closing() || k.keeps; err != nil || pending || used {
+			later = time.After(pace.Wait(err != nil, pending))
 		}
 		select {
 		case <-ctx.Done():
@@ -376,7 +373,9 @@ func (k *Keeper) Run(ctx context.Context) error {
 			}
 			k.forget()
 		case <-later:
-			look = true
+			if look = pace.Due(); !look {
+				continue
+			}
 			if intact, err := k.table.Intact(); err != nil || !intact {
 				k.forget()
 			}
