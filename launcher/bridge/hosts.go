@@ -71,18 +71,12 @@ func (k *Keeper) correctNames() error {
 	if err != nil {
 		return err
 	}
-	now := map[netip.Addr]string{}
+	now := ownersOf(records)
 	k.mu.Lock()
+	maps.Copy(k.added, now)
 	reused := k.owners == nil
-	for _, r := range records {
-		for i := range r.Attachments {
-			for _, a := range []netip.Addr{r.Attachments[i].Address4, r.Attachments[i].Address6} {
-				if a.IsValid() {
-					reused = reused || k.owners[a] != "" && k.owners[a] != r.Name
-					now[a] = r.Name
-				}
-			}
-		}
+	for a, name := range now {
+		reused = reused || k.owners[a] != "" && k.owners[a] != name
 	}
 	if !reused {
 		maps.Copy(k.owners, now)
@@ -105,6 +99,17 @@ func (k *Keeper) correctNames() error {
 	}
 	maps.Copy(k.owners, now)
 	return nil
+}
+
+// ownersOf are the sandboxes that have addresses.
+func ownersOf(records []*actual.Record) map[netip.Addr]string {
+	out := map[netip.Addr]string{}
+	for _, r := range records {
+		for _, a := range addressesOf(attachments(r)) {
+			out[a] = r.Name
+		}
+	}
+	return out
 }
 
 // cannotName notes whose hosts files can't be written, and logs what has changed of that.
@@ -142,6 +147,9 @@ const share = 10
 // renewNames writes all hosts files, if anything has changed since, or others may have
 // changed them.
 func (k *Keeper) renewNames(look bool) error {
+	k.mu.Lock()
+	k.added = map[netip.Addr]string{}
+	k.mu.Unlock()
 	records, err := k.records()
 	if err != nil {
 		return err
@@ -167,6 +175,11 @@ func (k *Keeper) renewNames(look bool) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.shown, k.renewed, k.took = now, time.Now(), time.Since(began)
+	if err == nil && len(failed) == 0 && k.owners != nil {
+		// No file says anything of who had an address before.
+		k.owners = ownersOf(records)
+		maps.Copy(k.owners, k.added)
+	}
 	return err
 }
 

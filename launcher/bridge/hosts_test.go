@@ -193,6 +193,45 @@ func TestHostsReused(t *testing.T) {
 	web.says([]string{"10.0.0.6 next.front.internal next next.front"}, "thief")
 }
 
+// Who had an address is forgotten when no file says it any more: the next one that has it is
+// started without a look at all files.
+func TestOwnersForgotten(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	web, bad := w.showNames(w.at("web", "10.0.0.5")), w.showNames(w.at("bad", "10.0.0.4"))
+	w.at("db", "10.0.0.6")
+	correct := func() {
+		t.Helper()
+		if err := w.k.correctNames(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	correct()
+	w.renew(false)
+	w.gone("db")
+	has := func(want string) {
+		t.Helper()
+		if got := w.k.owners[netip.MustParseAddr("10.0.0.6")]; got != want || len(w.k.owners) < 2 {
+			t.Errorf("10.0.0.6 is said to be of %q, expected %q; of all: %v", got, want, w.k.owners)
+		}
+	}
+	// One file may still say it.
+	if err := errors.Join(os.RemoveAll(bad.dir), os.WriteFile(bad.dir, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	w.renew(false)
+	has("db")
+	if err := errors.Join(os.Remove(bad.dir), os.Mkdir(bad.dir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	w.renew(true)
+	has("")
+	web.says([]string{"10.0.0.4 bad.front.internal bad bad.front"}, "db")
+	w.at("next", "10.0.0.6")
+	correct()
+	has("next")
+}
+
 // A directory of names that is damaged is a matter of its own sandbox: others are started, get
 // addresses that were somebody else's, and see the names of all.
 func TestHostsDamaged(t *testing.T) {

@@ -250,14 +250,9 @@ func forbidden(before, now []firewall.Sandbox) []netip.Addr {
 
 // allowsAll says for certain that a sandbox may do all that it could before.
 func allowsAll(was, is *firewall.Sandbox) bool {
-	return slices.EqualFunc(was.Attachments, is.Attachments, opensAll) && countsAll(was, is) &&
+	return slices.EqualFunc(was.Attachments, is.Attachments, opensAll) &&
+		(is.Connections == 0 || is.Connections >= was.Connections) && // a smaller set has no room for all that count
 		includes(is.Ports, was.Ports) && reaches(&was.Egress, &is.Egress) && reaches(&was.Ingress, &is.Ingress)
-}
-
-// countsAll says that all connections that a sandbox may have had count for it still: the set of
-// a smaller bound has no room for all of them.
-func countsAll(was, is *firewall.Sandbox) bool {
-	return is.Connections == 0 || is.Connections >= was.Connections
 }
 
 // opensAll says that a sandbox has the same addresses, and a network that is as open or more.

@@ -98,6 +98,8 @@ type Keeper struct {
 	// owners are the sandboxes that addresses in hosts files may be said to be of; nil if
 	// that is not known.
 	owners map[netip.Addr]string
+	// added are those that rounds have seen since all hosts files were begun to be written.
+	added map[netip.Addr]string
 	// misnamed says of sandboxes why their hosts files can't be written.
 	misnamed map[string]error
 	// renewed is when all hosts files were written, and how long that took.
@@ -134,7 +136,7 @@ func New(store *actual.Store, lookEvery time.Duration, log *slog.Logger) (*Keepe
 	k := &Keeper{
 		store: store, log: log, lookEvery: lookEvery, table: table, wakes: make(chan struct{}, 1),
 		inForce: inforce.New(store), scopes: map[string]scope{},
-		promised: map[string][]actual.Attachment{}, fresh: map[string]bool{}, bandwidth: map[run]shaped{}, lacking: make(chan struct{}, 1), loopback: loopback6.New(),
+		promised: map[string][]actual.Attachment{}, fresh: map[string]bool{}, added: map[netip.Addr]string{}, bandwidth: map[run]shaped{}, lacking: make(chan struct{}, 1), loopback: loopback6.New(),
 		packets:  packetlog.New(table.Name(), table.Counters, log),
 		answerer: &dns.Server{Upstreams: &dns.Upstreams{}, Learned: table.Learn, Log: log},
 	}
