@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -112,6 +113,10 @@ func Forget(ns Namespace, addrs ...netip.Addr) (int, error) {
 // looks are how often a table that changes all the time is looked at.
 const looks = 5
 
+// dumps has one table at a time be in memory: it may have a million connections, and those who
+// want to see it are as many as there are starts at a time.
+var dumps sync.Mutex
+
 // forget looks at all connections once, of both families: the kernel goes through its whole
 // table each time, which is made for as many as there may be. It is whole if the table did not
 // change its size meanwhile.
@@ -119,6 +124,8 @@ func (a addresses) forget(c *netlink.Conn) (n int, whole bool, err error) {
 	request := func(kind uint16, flags netlink.HeaderFlags, data []byte) ([]netlink.Message, error) {
 		return c.Execute(netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_CTNETLINK<<8 | kind), Flags: netlink.Request | flags}, Data: data})
 	}
+	dumps.Lock()
+	defer dumps.Unlock()
 	list, err := request(get, netlink.Dump, []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0})
 	if err != nil {
 		return 0, false, err

@@ -16,6 +16,8 @@ const attributeID = 12
 // IDs are those of all connections that the kernel keeps in the namespace of the calling
 // thread, as nftables has them.
 func IDs() (map[[4]byte]bool, error) {
+	dumps.Lock()
+	defer dumps.Unlock()
 	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		return nil, fmt.Errorf("list connections: %w", err)
