@@ -199,7 +199,8 @@ func (t *Table) step(p *program) bool {
 }
 
 // asLeft says whether the table is as Install left it. It is if nobody has changed any table
-// of the namespace since. Otherwise it is read, if it is known what it should look like.
+// of the namespace since. Otherwise it is read; what it should look like in every detail is
+// not known after a step, until know has read it.
 func (t *Table) asLeft() (bool, error) {
 	now, err := generation()
 	if err != nil {
@@ -207,9 +208,6 @@ func (t *Table) asLeft() (bool, error) {
 	}
 	if now == t.print.generation {
 		return true, nil
-	}
-	if !t.print.seen() {
-		return false, nil
 	}
 	t.looks++
 	is, err := look(t.table.Name, kept(t.installed))
@@ -219,6 +217,11 @@ func (t *Table) asLeft() (bool, error) {
 		return false, nil
 	case err != nil, is.generation == 0: // it was changed all the time
 		return false, err
+	case !t.print.seen(): // since a step: only what is plain to see is a loss
+		if is.shape != t.installed.shape() {
+			t.losses++
+		}
+		return false, nil
 	case is.sum != t.print.sum:
 		t.losses++
 		return false, nil

@@ -144,6 +144,15 @@ func TestStep(t *testing.T) {
 		if len(got) != len(want) || len(got) < 50 {
 			rt.Errorf("%d things, expected %d", len(got), len(want))
 		}
+		if err := there.Do(func() error {
+			is, err := look("sandboxctl-test", kept(table.installed))
+			if err == nil && is.shape != table.installed.shape() {
+				rt.Errorf("the table does not have the shape of its program")
+			}
+			return err
+		}); err != nil {
+			rt.Fatal(err)
+		}
 		if table.looks != looks {
 			rt.Fatalf("the table was read, as if somebody else had changed it")
 		}
@@ -269,7 +278,7 @@ func TestStepBeside(t *testing.T) {
 	// Nobody knows what it looked like.
 	w.nft(other)
 	w.intact(false)
-	reads("all", install(&both), 1)
+	reads("all", install(&both), 2)
 	answers(t, web.testNS, "tcp", "1.1.1.1:80", "outside")
 
 	want, err := contents(w.host, "sandboxctl-test")
@@ -290,11 +299,27 @@ func TestStepBeside(t *testing.T) {
 			t.Errorf("%s: %d things of %d are there again: %v", what, len(got), len(want), err)
 		}
 	}
+	for what, change := range map[string]func(*nftables.Conn){
+		"nothing":            other,
+		"a chain is emptied": func(c *nftables.Conn) { c.FlushChain(&nftables.Chain{Table: w.table.table, Name: "egress_web"}) },
+		"a set is emptied":   func(c *nftables.Conn) { c.FlushSet(&nftables.Set{Table: w.table.table, Name: setLinks}) },
+		"it is removed":      func(c *nftables.Conn) { c.DelTable(w.table.table) },
+	} {
+		install(&one)
+		install(&both) // a step, which nobody has read yet
+		losses := w.table.Losses()
+		w.nft(change)
+		w.intact(false)
+		if lost := w.table.Losses() > losses; lost != (what != "nothing") {
+			t.Errorf("%s behind a step: a loss: %t", what, lost)
+		}
+		install(&both)
+	}
 	learn()
 	install(&one)
 	w.nft(func(c *nftables.Conn) { c.FlushTable(w.table.table) })
 	w.intact(false)
-	reads("it is damaged, and nobody knows", install(&one), 1)
+	reads("it is damaged, and nobody knows", install(&one), 2)
 	answers(t, web.testNS, "tcp", "1.1.1.1:80", "outside")
 	answers(t, web.testNS, "tcp", "1.1.1.2:80", "")
 }

@@ -25,6 +25,8 @@ type fingerprint struct {
 	generation uint32
 	// sum is zero if the table was not read since a step has changed it.
 	sum [sha256.Size]byte
+	// shape is what can be said of the table without having read it before.
+	shape [sha256.Size]byte
 }
 
 // seen says whether it is known what the table looks like.
@@ -124,34 +126,66 @@ func look(table string, kept map[string]bool) (fingerprint, error) {
 		if err != nil {
 			return fingerprint{}, err
 		}
-		sum := sha256.New()
+		sum, lines := sha256.New(), map[string]int{}
 		// A table that goes away meanwhile gives an error, and is seen next time.
-		err = sumOf(c, sum, table, kept)
+		err = sumOf(c, sum, table, kept, lines)
 		after, again := generationOf(c)
 		if again != nil || err != nil && before == after {
 			return fingerprint{}, errors.Join(err, again)
 		}
 		if before == after {
-			return fingerprint{after, [sha256.Size]byte(sum.Sum(nil))}, nil
+			return fingerprint{after, [sha256.Size]byte(sum.Sum(nil)), shapeOf(lines)}, nil
 		}
 	}
 	return fingerprint{}, nil // it never was, so it looks like nothing that we know
 }
 
-func sumOf(c *netlink.Conn, sum hash.Hash, table string, kept map[string]bool) error {
+// shapeOf is of a table with so many rules in chains, and which sets have elements.
+func shapeOf(lines map[string]int) [sha256.Size]byte {
+	return sha256.Sum256(fmt.Append(nil, lines)) // sorted
+}
+
+// shape is that of a table that was made of the program.
+func (p *program) shape() [sha256.Size]byte {
+	lines := map[string]int{}
+	for _, ch := range p.chains {
+		if n := len(ch.rules); n > 0 {
+			lines["chain "+ch.name] = n
+		}
+	}
+	for _, s := range p.sets {
+		if !s.kept && len(s.elements) > 0 {
+			lines["set "+s.Name] = 1
+		}
+	}
+	return shapeOf(lines)
+}
+
+func sumOf(c *netlink.Conn, sum hash.Hash, table string, kept map[string]bool, lines map[string]int) error {
 	if _, err := dump(c, sum, unix.NFT_MSG_GETCHAIN, table, kept); err != nil {
 		return err
 	}
-	if _, err := dump(c, sum, unix.NFT_MSG_GETRULE, table, kept); err != nil {
+	rules, err := dump(c, sum, unix.NFT_MSG_GETRULE, table, kept)
+	if err != nil {
 		return err
+	}
+	for _, r := range rules {
+		lines["chain "+text(r, unix.NFTA_RULE_CHAIN)]++
 	}
 	sets, err := dump(c, sum, unix.NFT_MSG_GETSET, table, kept)
 	if err != nil {
 		return err
 	}
 	for _, s := range sets {
-		if _, err := dump(c, sum, unix.NFT_MSG_GETSETELEM, table, kept, name(unix.NFTA_SET_ELEM_LIST_SET, text(s, unix.NFTA_SET_NAME))); err != nil {
+		set := text(s, unix.NFTA_SET_NAME)
+		elements, err := dump(c, sum, unix.NFT_MSG_GETSETELEM, table, kept, name(unix.NFTA_SET_ELEM_LIST_SET, set))
+		if err != nil {
 			return err
+		}
+		for _, e := range elements {
+			if len(attributes(e)[unix.NFTA_SET_ELEM_LIST_ELEMENTS]) > 0 {
+				lines["set "+set] = 1
+			}
 		}
 	}
 	return nil
