@@ -283,6 +283,9 @@ func (f *logsFlags) open(l *logs.Attempt) *sandboxlog.Follower {
 	return l.App()
 }
 
+// maxJudge is the longest time for which a stopped sandbox is believed to be started again.
+const maxJudge = 10 * time.Second
+
 // follow prints what a run writes until the next has begun, whose attempt it
 // returns. It returns the same attempt when no other is to be expected: the
 // sandbox was deleted, also if another one has its name since, or is a job that
@@ -291,6 +294,8 @@ func (r *logReader) follow(ctx context.Context, run logRun, fo *sandboxlog.Follo
 	tick := time.NewTicker(world.WatchEvery)
 	defer tick.Stop()
 	var judged *actual.Record
+	var pause time.Duration
+	var due time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -314,8 +319,14 @@ func (r *logReader) follow(ctx context.Context, run logRun, fo *sandboxlog.Follo
 			return run.attempt, nil
 		case rec.Attempt != run.attempt:
 			return rec.Attempt, nil
-		case rec.Phase == actual.PhaseStopped && rec != judged: // once for each record: it reads the manifests
-			judged = rec
+		case rec.Phase == actual.PhaseStopped && (rec != judged || time.Now().After(due)):
+			// It reads the manifests, so not at each look. But the daemon may have been at what
+			// it was when the record was written, and manifests and policy change.
+			if rec != judged {
+				judged, pause = rec, world.WatchEvery
+			}
+			pause = min(2*pause, maxJudge)
+			due = time.Now().Add(pause)
 			if why, err := r.stalled(ctx); err != nil || why != "" {
 				if why != "" {
 					r.note(r.name + " has stopped, and is not started again: " + why)
