@@ -72,22 +72,28 @@ const maxCovered = 16
 // Unpin removes what Pin has made; what is not there any more is fine. The namespace is gone
 // with its last process.
 func Unpin(path string) error {
-	return crashpoint.Do(crashpoint.NetworkUnpin, func() error {
-		for range maxCovered {
-			err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-			if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
-				break
-			}
-			if err != nil {
-				return fmt.Errorf("remove the name of network namespace %s: %w", path, err)
-			}
+	if err := crashpoint.Do(crashpoint.NetworkUnpin, func() error { return uncover(path) }); err != nil {
+		return fmt.Errorf("remove the name of network namespace %s: %w", path, err)
+	}
+	// A mount that another one covers keeps the file, and nobody can reach it: no reason to
+	// keep the sandbox from its end.
+	err := crashpoint.Do(crashpoint.NetworkUnlink, func() error { return unix.Unlink(path) })
+	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("remove the name of network namespace %s: %w", path, err)
+	}
+	return nil
+}
+
+// uncover removes all mounts from a path.
+func uncover(path string) error {
+	for range maxCovered {
+		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+			return nil
 		}
-		// A mount that another one covers keeps the file, and nobody can reach it: no reason to
-		// keep the sandbox from its end.
-		err := crashpoint.Do(crashpoint.NetworkUnlink, func() error { return unix.Unlink(path) })
-		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EBUSY) {
-			return fmt.Errorf("remove the name of network namespace %s: %w", path, err)
+		if err != nil {
+			return err
 		}
-		return nil
-	})
+	}
+	return nil
 }
