@@ -73,7 +73,7 @@ racer: build ## swap the sources of volumes for links while sandboxes start, RAC
 	SANDBOXCTL_RACER=$(RACER) $(TESTENV) $(GO) test -count=1 -v -timeout 30m ./launcher/hostfs ./cmd/sandboxctl -run '^TestRacer'
 
 .PHONY: attacks
-attacks: build ## all images that are made to confuse whoever starts them; `make test` takes a third
+attacks: build ## all hostile images of the tests; `make test` takes a third
 	SANDBOXCTL_ATTACKS=all $(TESTENV) $(GO) test -count=1 -v -timeout 30m ./cmd/sandboxctl -run 'TestAttacksImages$$'
 
 .PHONY: crash

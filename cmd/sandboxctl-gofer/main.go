@@ -42,8 +42,8 @@ func run(argv []string) int {
 	return gofer.ExitOK
 }
 
-// wait waits for a sandbox, and serves its files. Until then it does nothing, and leaves with
-// whoever has started it.
+// wait waits for a sandbox, and serves its files. Until then it does nothing, and ends with
+// the daemon that started it.
 func wait(argv []string) int {
 	wire.BeginWait()
 	args, accept, err := wire.Wait(argv)

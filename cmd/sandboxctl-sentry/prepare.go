@@ -159,7 +159,7 @@ func forgetProgram() {
 }
 
 // wait prepares this process as far as it can without a sandbox, waits for one, and runs it
-// to its end. Until then it does nothing, and leaves with whoever has started it.
+// to its end. Until then it does nothing, and ends together with the daemon that started it.
 func wait(argv []string) int {
 	wire.BeginWait()
 	log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: os.Stderr}})

@@ -10,7 +10,7 @@ import (
 
 // besideScript has podman and the daemon publish ports on one host, which is a network
 // namespace, with another machine beside it. Each leaves the rules of the other as they are,
-// whoever comes first, and when all rules of the host were removed.
+// in both orders of start, and when all rules of the host were removed.
 const besideScript = bridgeBegin + `
 export SANDBOXCTL_MANIFESTS=$WORK/m SANDBOXCTL_STATE=$WORK/s SANDBOXCTL_POLICY=$WORK/policy.yaml
 ip netns add far && ip link add lan type veth peer name lan netns far && ip address add 192.0.2.1/24 dev lan && ip link set lan up || exit 1
