@@ -106,9 +106,10 @@ func (d *dir) set(file, value string) error {
 	return nil
 }
 
-// setIfThere is set for files that a kernel may have been built without.
+// setIfThere is set for files that a kernel may have been built without, or that are gone
+// together with their group.
 func (d *dir) setIfThere(file, value string) error {
-	if err := d.set(file, value); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := d.set(file, value); err != nil && !trimmed(err) {
 		return err
 	}
 	return nil
@@ -236,7 +237,7 @@ func (g *Group) OOMKills() (int64, error) {
 		return 0, nil
 	}
 	n, err := readKey(d.fd(), file, "oom_kill")
-	if errors.Is(err, os.ErrNotExist) {
+	if trimmed(err) {
 		return 0, nil
 	}
 	return n, err
