@@ -367,13 +367,17 @@ func TestDefaultLimits(t *testing.T) {
 		t.Errorf("pids, memory and cpu: %q", got)
 	}
 
-	for name, host := range map[string]*Host{
-		"no hierarchy":       {},
-		"no controllers":     fakeV2(t, ""),
-		"v1 that is missing": {v1: map[string]string{"memory": "/nonexistent", "pids": "/nonexistent"}},
+	for name, c := range map[string]struct {
+		host *Host
+		why  string
+	}{
+		"no hierarchy":   {&Host{}, "no cgroup hierarchy"},
+		"no controllers": {fakeV2(t, ""), "does not have the"},
+		// It is told at once, not after ten seconds of attempts.
+		"v1 that is missing": {&Host{v1: map[string]string{"memory": "/nonexistent", "pids": "/nonexistent"}}, "is not mounted any more"},
 	} {
-		g, missing, err := host.Create("web", Limits{}, defaults)
-		if err != nil || len(missing) != 2 || !missing[0].Default || missing[0].Why == "" {
+		g, missing, err := c.host.Create("web", Limits{}, defaults)
+		if err != nil || len(missing) != 2 || !missing[0].Default || !strings.Contains(missing[0].Why, c.why) {
 			t.Errorf("%s: %v %v", name, missing, err)
 			continue
 		}

@@ -132,6 +132,11 @@ func (h *Host) add(g *Group, mount string, p Place) error {
 	if slices.ContainsFunc(g.dirs, func(d *dir) bool { return d.path == full }) {
 		return nil
 	}
+	// What was removed in a hierarchy is made again, and again. A hierarchy that is not mounted
+	// any more would have us try that until the time is over.
+	if _, err := os.Lstat(mount); errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("create cgroup %s: the hierarchy is not mounted any more: %w", full, err)
+	}
 	controllers := h.controllersOf(mount)
 	return g.made(func() (*dir, error) {
 		d, err := makeAt(mount, p, controllers)
