@@ -37,6 +37,9 @@ func (k *Keeper) Choose(rec *actual.Record, w *Wanted) (done func(), err error) 
 		rec.Attachments = nil
 		return func() {}, nil
 	}
+	if err := links.AwaitEnding(rec.UID, w.Network.Address.Addrs()); err != nil {
+		return func() {}, err
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	done = func() {
@@ -117,10 +120,7 @@ func (k *Keeper) look(rec *actual.Record) (*choice, error) {
 		}
 	}
 	// Also of records that can't be read: what runs has its link.
-	own := map[string]bool{}
-	for i := range links.MaxLinks {
-		own[links.Name(rec.UID, i)] = true
-	}
+	own := links.Of(rec.UID)
 	for _, l := range host.Links {
 		for _, a := range l.Addresses {
 			if !own[l.Name] {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -409,6 +410,32 @@ func TestGoneWithNamespace(t *testing.T) {
 			t.Fatalf("still %+v", have.Links)
 		}
 	}
+}
+
+// The address of a sandbox that has just ended is free when AwaitEnding returns, although the
+// kernel removes its link later. That of one that goes on is not waited for without end.
+func TestAwaitEnding(t *testing.T) {
+	t.Parallel()
+	host := namespace(t)
+	for i := range 20 {
+		sandbox := namespace(t)
+		a := attachment("ended"+strconv.Itoa(i), 0)
+		a.Address6, a.Gateway6 = netip.Addr{}, netip.Addr{}
+		on(t, host, func() error { return Attach(sandbox, a) })
+		sandbox.Close()
+		on(t, host, func() error { return AwaitEnding("next", []netip.Addr{a.Address4}) })
+		var have *Host
+		on(t, host, func() (err error) { have, err = Look(); return err })
+		if len(have.Links) > 0 {
+			t.Fatalf("still %+v", have.Links)
+		}
+	}
+	a := attachment("goes on", 0)
+	on(t, host, func() error { return Attach(namespace(t), a) })
+	for _, uid := range []string{"next", "goes on"} {
+		on(t, host, func() error { return AwaitEnding(uid, []netip.Addr{a.Address4, a.Address6}) })
+	}
+	on(t, host, func() error { return AwaitEnding("next", nil) })
 }
 
 // Routes and addresses of other interfaces are the host's, in every table; those of links
