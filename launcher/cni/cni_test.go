@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -75,8 +76,12 @@ func (h *host) check(err error) {
 	}
 }
 
+// write writes a file that can be used at once: a child of another test that had it open for
+// writing would make it a file that is being written.
 func (h *host) write(p, text string) {
 	h.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	h.check(os.WriteFile(h.path(p), []byte(text), 0o644))
 }
 
