@@ -382,7 +382,7 @@ func (w *crashWorld) watch() {
 				store.Close()
 			}
 			return
-		case <-time.After(25 * time.Millisecond):
+		case <-time.After(50 * time.Millisecond): // a look reads all of /proc
 		}
 		if store == nil {
 			var err error

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -116,6 +117,9 @@ type world struct {
 	prefix string
 	// host is the network namespace that daemons are started in, nil for that of the test.
 	host *netns.Namespace
+	// decoded are the hashes of specs that texts of manifests hold, by name. Waits look at the
+	// same texts again and again, and the race detector makes each reading dear.
+	decoded map[string]map[string]string
 }
 
 // daemon is one process of it.
@@ -131,8 +135,9 @@ func newWorld(t testing.TB, args ...string) *world {
 	dir := t.TempDir()
 	w := &world{
 		t: t, dir: dir, manifests: filepath.Join(dir, "m"), state: filepath.Join(dir, "s"),
-		args:   append([]string{"daemon", "--allow-mass-delete"}, args...),
-		prefix: fmt.Sprintf("x%08x", rand.Uint32()),
+		args:    append([]string{"daemon", "--allow-mass-delete"}, args...),
+		prefix:  fmt.Sprintf("x%08x", rand.Uint32()),
+		decoded: map[string]map[string]string{},
 	}
 	must(t, os.Mkdir(w.manifests, 0o755))
 	must(t, os.MkdirAll(filepath.Join(dir, "rootfs", "bin"), 0o755))
@@ -315,7 +320,7 @@ func (w *world) until(what string, f func() error) {
 		if time.Now().After(deadline) {
 			w.t.Fatalf("%s: not within %s: %v\n%s", what, patience, err, w.tail())
 		}
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 
@@ -424,15 +429,7 @@ func (w *world) asManifests() error {
 	for _, f := range files {
 		b, err := os.ReadFile(f)
 		must(w.t, err)
-		docs, problems := desired.Decode(f, b)
-		if len(docs) == 0 || len(problems) > 0 {
-			w.t.Fatalf("%s is no manifest: %v", f, problems)
-		}
-		for i := range docs {
-			if docs[i].Sandbox != nil { // and no document that others refer to
-				want[docs[i].Name] = desired.Hash(docs[i].Sandbox)
-			}
-		}
+		maps.Copy(want, w.hashes(f, b))
 	}
 	list, err := w.store.List()
 	if err != nil {
@@ -461,6 +458,28 @@ func (w *world) asManifests() error {
 		return fmt.Errorf("requests %v: %w", requests, err)
 	}
 	return nil
+}
+
+// hashes are those of the specs in a manifest, by name.
+func (w *world) hashes(file string, text []byte) map[string]string {
+	if h, ok := w.decoded[string(text)]; ok {
+		return h
+	}
+	docs, problems := desired.Decode(file, text)
+	if len(docs) == 0 || len(problems) > 0 {
+		w.t.Fatalf("%s is no manifest: %v", file, problems)
+	}
+	h := map[string]string{}
+	for i := range docs {
+		if docs[i].Sandbox != nil { // and no document that others refer to
+			h[docs[i].Name] = desired.Hash(docs[i].Sandbox)
+		}
+	}
+	if len(w.decoded) > 1000 { // a soak writes new ones for hours
+		clear(w.decoded)
+	}
+	w.decoded[string(text)] = h
+	return h
 }
 
 // left says what is on the host that should not be.
