@@ -14,8 +14,11 @@ BIN      := bin
 TOOLS    := $(BIN)/tools
 GO       := go
 PACKAGES := ./...
-# Those whose tests take longest begin first, or one processor would end alone.
-LONGEST  := ./cmd/sandboxctl ./cmd/sandboxctl/chaos ./reconcile/simulator
+# Those whose tests drive the programs of bin/. The race detector does not see programs that a
+# test starts, and slows the test.
+DRIVEN   := ./cmd/sandboxctl ./cmd/sandboxctl/chaos
+# The tests of cmd/sandboxctl that run code of the programs themselves: with the race detector too.
+INSIDE   := ^(TestConformance|TestMisbehaviour|TestStubborn|TestStopInterrupted|TestAnotherBoot|TestHostileGofer|TestRacer|TestVerbAlone|TestExitCodes|TestEnvironment|TestCompleteNames|TestLogs|TestRuntimeVersion|TestGetSystemCalls)$$
 # The step `sim` runs the mutants of the simulator. TestSimulator runs the same code here.
 # The step `budget` runs those that read hundreds of megabytes.
 COSTLY    := ^(TestManyMarks|TestConfigTooLong|TestArchiveFaults)$$
@@ -24,8 +27,8 @@ FUZZTIME ?= 500000x
 RACER    ?= 60s
 # The race detector needs cgo; the programs under test do not get it.
 TESTENV  := SANDBOXCTL_BIN=$(CURDIR)/$(BIN) $(if $(filter 0,$(shell id -u)),SANDBOXCTL_E2E=require)
-# What has ended need not wait a second for races to be told.
-RACE     := CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 $(TESTENV) $(GO) test -race -shuffle=on -count=1
+# What has ended need not wait a second for races to be told. `make lint` has looked at what vet finds.
+RACE     := CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 $(TESTENV) $(GO) test -vet=off -race -shuffle=on -count=1
 
 .PHONY: help
 help: ## list the targets
@@ -48,7 +51,7 @@ run: build ## converge the examples in a scratch directory and show them
 .PHONY: test
 test: setup build ## everything: build, lint, unit tests and real sandboxes, race detector on
 	@.ci/step lint  make --no-print-directory lint
-	@.ci/beside '.ci/vm-image $(BIN)/vm || :; .ci/fuzz compile; .ci/validate $(BIN) compile' .ci/step race make --no-print-directory race
+	@.ci/beside '.ci/vm-image $(BIN)/vm || :; .ci/fuzz compile; .ci/validate $(BIN) compile' .ci/step tests make --no-print-directory -j 2 driven race
 	@.ci/step sim   $(GO) test -count=1 ./reconcile/simulator
 	@.ci/beside 'make --no-print-directory fuzz FUZZTIME=10000x' .ci/step validate .ci/validate $(BIN)
 	@.ci/step budget make --no-print-directory budget
@@ -56,8 +59,13 @@ test: setup build ## everything: build, lint, unit tests and real sandboxes, rac
 	@.ci/step vm    .ci/vm $(BIN) slice
 
 .PHONY: race
-race: build ## all tests with the race detector, on real sandboxes as root
-	$(RACE) -p 3 -timeout 40m -skip '$(NOT_RACED)' $(LONGEST) $(PACKAGES)
+race: build ## the tests with the race detector, but for those that `driven` has
+	@$(RACE) -p 2 -timeout 40m -skip '$(NOT_RACED)' $(filter-out $(DRIVEN:./%=sandboxctl.dev/%),$(shell $(GO) list $(PACKAGES)))
+	@$(RACE) -timeout 40m -run '$(INSIDE)' ./cmd/sandboxctl
+
+.PHONY: driven
+driven: build ## the tests that drive the programs: scripts, crashes, faults, chaos, on real sandboxes as root
+	@$(TESTENV) $(GO) test -vet=off -shuffle=on -count=1 -p 2 -timeout 40m -skip '$(COSTLY)' $(DRIVEN)
 
 .PHONY: e2e
 e2e: build ## the scripts on real sandboxes only (SCRIPT=name for one)
