@@ -17,6 +17,8 @@ PACKAGES := ./...
 # Those whose tests drive the programs of bin/. The race detector does not see programs that a
 # test starts, and slows the test.
 DRIVEN   := ./cmd/sandboxctl ./cmd/sandboxctl/chaos
+# Those that read the tree: nothing in them can race.
+RULES    := .
 # The tests of cmd/sandboxctl that run code of the programs themselves: with the race detector too.
 INSIDE   := ^(TestConformance|TestMisbehaviour|TestStubborn|TestStopInterrupted|TestAnotherBoot|TestHostileGofer|TestRacer|TestVerbAlone|TestExitCodes|TestEnvironment|TestCompleteNames|TestLogs|TestRuntimeVersion|TestGetSystemCalls)$$
 # The step `sim` runs the mutants of the simulator. TestSimulator runs the same code here.
@@ -60,12 +62,12 @@ test: setup build ## everything: build, lint, unit tests and real sandboxes, rac
 
 .PHONY: race
 race: build ## the tests with the race detector, but for those that `driven` has
-	@$(RACE) -p 2 -timeout 40m -skip '$(NOT_RACED)' $(filter-out $(DRIVEN:./%=sandboxctl.dev/%),$(shell $(GO) list $(PACKAGES)))
+	@$(RACE) -p 2 -timeout 40m -skip '$(NOT_RACED)' $(filter-out sandboxctl.dev $(DRIVEN:./%=sandboxctl.dev/%),$(shell $(GO) list $(PACKAGES)))
 	@$(RACE) -timeout 40m -run '$(INSIDE)' ./cmd/sandboxctl
 
 .PHONY: driven
-driven: build ## the tests that drive the programs: scripts, crashes, faults, chaos, on real sandboxes as root
-	@$(TESTENV) $(GO) test -vet=off -shuffle=on -count=1 -p 2 -timeout 40m -skip '$(COSTLY)' $(DRIVEN)
+driven: build ## the tests that drive the programs: scripts, crashes, faults, chaos, on real sandboxes as root, and the rules of the tree
+	@$(TESTENV) $(GO) test -vet=off -shuffle=on -count=1 -p 2 -timeout 40m -skip '$(COSTLY)' $(DRIVEN) $(RULES)
 
 .PHONY: e2e
 e2e: build ## the scripts on real sandboxes only (SCRIPT=name for one)
