@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"sandboxctl.dev/desired/yamldoc"
 )
@@ -60,11 +61,11 @@ func (n *Network) Check(at string, add Add) {
 }
 
 // cniName is what CNI lets networks be called.
-var cniName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
+var cniName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`) })
 
 // CheckCNIName checks the name of a network of CNI.
 func CheckCNIName(at, name string, add Add) {
-	if !cniName.MatchString(name) {
+	if !cniName().MatchString(name) {
 		add(at, "expected the name of a network of CNI, as a file of /etc/cni/net.d has it (letters, digits, _ . and -), got %q", yamldoc.Clip(name))
 	}
 }
@@ -283,7 +284,7 @@ func (c check) reach(at string, r *Reach, egress bool) {
 	c.once(at+".allow", r.Allow)
 }
 
-var dnsOption = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}(:[0-9]{1,5})?$`)
+var dnsOption = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}(:[0-9]{1,5})?$`) })
 
 func (c check) dns(at string, d *DNS) {
 	if d == nil {
@@ -311,7 +312,7 @@ func (c check) dns(at string, d *DNS) {
 	}
 	if c.atMost(at+".options", len(d.Options), maxOptions) {
 		for i, o := range d.Options {
-			if !dnsOption.MatchString(o) {
+			if !dnsOption().MatchString(o) {
 				c.add(fmt.Sprintf("%s.options[%d]", at, i), "expected an option of resolv.conf(5) such as \"ndots:2\", got %q", yamldoc.Clip(o))
 			}
 		}

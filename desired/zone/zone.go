@@ -10,6 +10,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 	_ "time/tzdata" // for hosts without the package tzdata
@@ -46,7 +47,9 @@ const maxData = 64 << 10
 
 // names has no dot: the name becomes a path here and in the sandbox, and files of the
 // database that are no zones have one.
-var names = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_+-]*(/[A-Za-z0-9_][A-Za-z0-9_+-]*){0,3}$`)
+var names = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_+-]*(/[A-Za-z0-9_][A-Za-z0-9_+-]*){0,3}$`)
+})
 
 const (
 	maxName = 64
@@ -58,7 +61,7 @@ var errUnknown = errors.New("no time zone")
 // CheckName says what no zone can be called, whatever this host has.
 func CheckName(name string) error {
 	switch {
-	case len(name) > maxName || !names.MatchString(name):
+	case len(name) > maxName || !names().MatchString(name):
 		return fmt.Errorf("%s, got %q", rule, yamldoc.Clip(name))
 	case name == "localtime" || name == "Local": // which Go and Debian have beside the zones
 		return fmt.Errorf("%s is no name of a time zone; use host", name)
@@ -157,7 +160,7 @@ func nearest(name string) string {
 		var all []string
 		entries, _ := os.ReadDir(path.Join(dir, area))
 		for _, e := range entries {
-			if names.MatchString(e.Name()) {
+			if names().MatchString(e.Name()) {
 				all = append(all, e.Name())
 			}
 		}

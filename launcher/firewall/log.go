@@ -45,7 +45,7 @@ func (k Kind) prefix(sandbox string) string {
 // Logged reads the prefix of a packet that was logged; ok is false if no rule of ours has it.
 func Logged(prefix string) (sandbox string, k Kind, ok bool) {
 	words := strings.Split(prefix, " ")
-	if len(words) != 4 || !label.MatchString(words[1]) {
+	if len(words) != 4 || !label().MatchString(words[1]) {
 		return "", 0, false
 	}
 	for k := range kinds {

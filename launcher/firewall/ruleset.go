@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"sync"
 )
 
 // Attachment is a link of a sandbox to a network.
@@ -85,7 +86,7 @@ type Ruleset struct {
 }
 
 // label is a name as all sandboxes and networks have.
-var label = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+var label = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`) })
 
 // check says what of a ruleset contradicts itself. Rules that are wrong would be accepted
 // by the kernel and let pass what they should not.
@@ -93,7 +94,7 @@ func (r *Ruleset) check() error {
 	names, links, addresses := map[string]bool{}, map[string]string{}, map[netip.Addr]string{}
 	for i := range r.Sandboxes {
 		s := &r.Sandboxes[i]
-		if !label.MatchString(s.Name) || names[s.Name] {
+		if !label().MatchString(s.Name) || names[s.Name] {
 			return fmt.Errorf("firewall: sandbox %q: expected a name that no other sandbox has", s.Name)
 		}
 		names[s.Name] = true
@@ -134,7 +135,7 @@ func (a *Attachment) check(sandbox string) error {
 	switch {
 	case a.Link == "" || len(a.Link) > 15:
 		return fmt.Errorf("firewall: sandbox %s: %q is no name of a link", sandbox, a.Link)
-	case !label.MatchString(a.Network):
+	case !label().MatchString(a.Network):
 		return fmt.Errorf("firewall: sandbox %s: %q is no name of a network", sandbox, a.Network)
 	case a.Address4.IsValid() && !a.Address4.Is4(), a.Gateway4.IsValid() && !a.Gateway4.Is4(),
 		a.Address6.IsValid() && !six(a.Address6), a.Gateway6.IsValid() && !six(a.Gateway6):

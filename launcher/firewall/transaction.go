@@ -53,7 +53,7 @@ const layout = "layout_1"
 
 // Open is the table of a namespace, nil for that of this process. It need not be there.
 func Open(ns Namespace, name string) (*Table, error) {
-	if !label.MatchString(name) {
+	if !label().MatchString(name) {
 		return nil, fmt.Errorf("firewall: %q is no name of a table", name)
 	}
 	if ns == nil {

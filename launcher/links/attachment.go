@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"regexp"
 	"strconv"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 )
@@ -31,7 +32,7 @@ type Attachment struct {
 }
 
 // named are the names of host's ends.
-var named = regexp.MustCompile(`^sb[0-9a-f]{10}[0-9]$`)
+var named = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^sb[0-9a-f]{10}[0-9]$`) })
 
 // Name is the name of the host's end of a sandbox's link. Names of interfaces have at most
 // 15 bytes.
@@ -44,7 +45,7 @@ func Name(uid string, index int) string {
 const MaxLinks = 10
 
 // IsOurs says whether an interface of the host has the name of a link of a sandbox.
-func IsOurs(name string) bool { return named.MatchString(name) }
+func IsOurs(name string) bool { return named().MatchString(name) }
 
 // hardwareAddr is the address of an end: locally administered, and always the same, so that
 // a neighbor that was set stays right when a sandbox is started again.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -27,13 +28,13 @@ type place struct {
 // stream says that a place is standard input or output.
 func (p place) stream() bool { return p.sandbox == "" && p.path == "-" }
 
-var inSandbox = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]*[a-z0-9])?):(.*)$`)
+var inSandbox = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([a-z0-9]([a-z0-9-]*[a-z0-9])?):(.*)$`) })
 
 // parsePlaces reads SRC and DST. A path of the host with a colon is written ./a:b.
 func parsePlaces(src, dst string) (from, to place, err error) {
 	for i, arg := range []string{src, dst} {
 		p := place{path: arg}
-		if m := inSandbox.FindStringSubmatch(arg); m != nil {
+		if m := inSandbox().FindStringSubmatch(arg); m != nil {
 			p = place{m[1], m[3]}
 		}
 		if p.path == "" {
