@@ -58,10 +58,9 @@ const (
 // would be full.
 const MinVolumeSize = 64 << 10
 
-var volumeSchema = &yamldoc.Schema{
-	Type: reflect.TypeFor[VolumeDocument](), Required: joined(required, objectRequired[VolumeDocument](objects.Volume)),
-	Examples: examples, ListExamples: listExamples, Unknown: unknownField,
-}
+var volumeSchema = SchemaOf(func() yamldoc.Schema {
+	return yamldoc.Schema{Type: reflect.TypeFor[VolumeDocument](), Required: objectRequired[VolumeDocument](objects.Volume)}
+})
 
 func readVolume(d *yamldoc.Doc, policy Policy, doc *Document) {
 	var vd VolumeDocument

@@ -23,7 +23,7 @@ type KindInfo struct {
 	APIVersion, Kind string
 	// What a document of the kind is, for messages.
 	What   string
-	Schema *yamldoc.Schema
+	Schema func() *yamldoc.Schema
 	// read fills in what a document says that was compared with the schema. It counts
 	// only if there is no problem.
 	read func(*yamldoc.Doc, Policy, *Document)
@@ -85,7 +85,7 @@ func (ks Kinds) Check(d *yamldoc.Doc) *KindInfo {
 		d.Report(missing, "", "is missing: expected "+choice(names))
 		return nil
 	}
-	d.Check(left[0].Schema)
+	d.Check(left[0].Schema())
 	return &left[0]
 }
 

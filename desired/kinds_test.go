@@ -24,7 +24,7 @@ func TestKinds(t *testing.T) {
 		Often      int    `json:"often"`
 	}
 	kind := func(version, name string, typ reflect.Type) KindInfo {
-		return KindInfo{APIVersion: version, Kind: name, What: "a " + name, Schema: &yamldoc.Schema{Type: typ}}
+		return KindInfo{APIVersion: version, Kind: name, What: "a " + name, Schema: func() *yamldoc.Schema { return &yamldoc.Schema{Type: typ} }}
 	}
 	kinds := Kinds{
 		kind("v1", "Job", reflect.TypeFor[job]()), kind("v2", "Job", reflect.TypeFor[newJob]()), kind("v1", "Crew", reflect.TypeFor[job]()), kind("v3", "Pool", reflect.TypeFor[newJob]()),

@@ -20,7 +20,9 @@ type NetworkDocument struct {
 	Spec     networks.Declared `json:"spec,omitzero"`
 }
 
-var networkSchema = SchemaOf(yamldoc.Schema{Type: reflect.TypeFor[NetworkDocument](), Required: objectRequired[NetworkDocument](objects.Network)})
+var networkSchema = SchemaOf(func() yamldoc.Schema {
+	return yamldoc.Schema{Type: reflect.TypeFor[NetworkDocument](), Required: objectRequired[NetworkDocument](objects.Network)}
+})
 
 func readNetwork(d *yamldoc.Doc, policy Policy, doc *Document) {
 	var nd NetworkDocument

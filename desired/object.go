@@ -51,8 +51,12 @@ type Secret struct {
 }
 
 var (
-	configSchema = &yamldoc.Schema{Type: reflect.TypeFor[Config](), Required: joined(required, objectRequired[Config](objects.Config)), Examples: examples, ListExamples: listExamples, Unknown: unknownField}
-	secretSchema = &yamldoc.Schema{Type: reflect.TypeFor[Secret](), Required: joined(required, objectRequired[Secret](objects.Secret)), Examples: examples, ListExamples: joined(listExamples, map[string]string{"data": `{TOKEN: dGV4dA==}`}), Unknown: unknownField, Secret: true}
+	configSchema = SchemaOf(func() yamldoc.Schema {
+		return yamldoc.Schema{Type: reflect.TypeFor[Config](), Required: objectRequired[Config](objects.Config)}
+	})
+	secretSchema = SchemaOf(func() yamldoc.Schema {
+		return yamldoc.Schema{Type: reflect.TypeFor[Secret](), Required: objectRequired[Secret](objects.Secret), ListExamples: map[string]string{"data": `{TOKEN: dGV4dA==}`}, Secret: true}
+	})
 )
 
 func objectRequired[T any](kind string) map[reflect.Type]map[string]string {

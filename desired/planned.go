@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 
 	"sandboxctl.dev/desired/lifetime"
 	"sandboxctl.dev/desired/networks"
@@ -31,29 +32,31 @@ var plannedFields = map[reflect.Type]map[string]string{
 
 // foreignFields are what Compose and Kubernetes call something that has another name
 // here, by the type it would belong to.
-var foreignFields = map[reflect.Type]map[string]string{
-	reflect.TypeFor[Spec](): {
-		"env_file": "envFrom: [{file: /srv/sandboxctl/app.env}]", "environment": "env: [{name: KEY, value: text}]", "entrypoint": "command",
-		"containers": "command, args, env and volumes of the one program here", "volumeMounts": "volumes: [{name: data, mountPath: /data, hostPath: /srv/sandboxctl/data}]",
-		"restart": "restartPolicy: Always", "securityContext": "user: {uid: 1000, gid: 1000} and capabilities: {drop: [ALL]}",
-		"cap_add": "capabilities: {add: [NET_ADMIN]}", "cap_drop": "capabilities: {drop: [ALL]}", "hostNetwork": "network: {mode: host}", "network_mode": "network: {mode: host}",
-		"mem_limit": "resources: {memory: 256Mi}", "cpus": "resources: {cpu: 500m}", "tmpfs": "volumes: [{name: tmp, mountPath: /tmp, tmpfs: {}}]",
-		"stop_grace_period": "terminationGracePeriod: 10s", "tz": "timezone: Europe/Berlin",
-	},
-	reflect.TypeFor[Resources]():  {"limits": "cpu, memory and pids here", "requests": "cpu, memory and pids here, which are limits"},
-	reflect.TypeFor[Tmpfs]():      {"sizeLimit": "size"},
-	reflect.TypeFor[EmptyDir]():   {"sizeLimit": "size"},
-	reflect.TypeFor[EnvFrom]():    {"secretRef": "secret: {name: NAME}", "configMapRef": "config: {name: NAME}"},
-	reflect.TypeFor[EnvSource]():  {"secretKeyRef": "secret: {name: NAME, key: KEY}", "configMapKeyRef": "config: {name: NAME, key: KEY}", "fieldRef": "field: metadata.name"},
-	reflect.TypeFor[Volume]():     {"configMap": "config", "persistentVolumeClaim": "volume: {name: data}"},
-	reflect.TypeFor[FileSet]():    {"secretName": "name", "defaultMode": `mode, such as "0400"`, "binaryData": "name, of a Config document, which may have it"},
-	reflect.TypeFor[Config]():     {"immutable": "onChange: ignore where sandboxes refer to it", "stringData": "data", "spec": "data"},
-	reflect.TypeFor[VolumeSpec](): {"resources": "size: 10Gi", "capacity": "size: 10Gi", "persistentVolumeReclaimPolicy": "reclaim: Retain", "accessModes": "readOnly and shared where sandboxes refer to it"},
-	reflect.TypeFor[Secret]():     {"immutable": "onChange: ignore where sandboxes refer to it", "binaryData": "data", "spec": "stringData"},
-}
+var foreignFields = sync.OnceValue(func() map[reflect.Type]map[string]string {
+	return map[reflect.Type]map[string]string{
+		reflect.TypeFor[Spec](): {
+			"env_file": "envFrom: [{file: /srv/sandboxctl/app.env}]", "environment": "env: [{name: KEY, value: text}]", "entrypoint": "command",
+			"containers": "command, args, env and volumes of the one program here", "volumeMounts": "volumes: [{name: data, mountPath: /data, hostPath: /srv/sandboxctl/data}]",
+			"restart": "restartPolicy: Always", "securityContext": "user: {uid: 1000, gid: 1000} and capabilities: {drop: [ALL]}",
+			"cap_add": "capabilities: {add: [NET_ADMIN]}", "cap_drop": "capabilities: {drop: [ALL]}", "hostNetwork": "network: {mode: host}", "network_mode": "network: {mode: host}",
+			"mem_limit": "resources: {memory: 256Mi}", "cpus": "resources: {cpu: 500m}", "tmpfs": "volumes: [{name: tmp, mountPath: /tmp, tmpfs: {}}]",
+			"stop_grace_period": "terminationGracePeriod: 10s", "tz": "timezone: Europe/Berlin",
+		},
+		reflect.TypeFor[Resources]():  {"limits": "cpu, memory and pids here", "requests": "cpu, memory and pids here, which are limits"},
+		reflect.TypeFor[Tmpfs]():      {"sizeLimit": "size"},
+		reflect.TypeFor[EmptyDir]():   {"sizeLimit": "size"},
+		reflect.TypeFor[EnvFrom]():    {"secretRef": "secret: {name: NAME}", "configMapRef": "config: {name: NAME}"},
+		reflect.TypeFor[EnvSource]():  {"secretKeyRef": "secret: {name: NAME, key: KEY}", "configMapKeyRef": "config: {name: NAME, key: KEY}", "fieldRef": "field: metadata.name"},
+		reflect.TypeFor[Volume]():     {"configMap": "config", "persistentVolumeClaim": "volume: {name: data}"},
+		reflect.TypeFor[FileSet]():    {"secretName": "name", "defaultMode": `mode, such as "0400"`, "binaryData": "name, of a Config document, which may have it"},
+		reflect.TypeFor[Config]():     {"immutable": "onChange: ignore where sandboxes refer to it", "stringData": "data", "spec": "data"},
+		reflect.TypeFor[VolumeSpec](): {"resources": "size: 10Gi", "capacity": "size: 10Gi", "persistentVolumeReclaimPolicy": "reclaim: Retain", "accessModes": "readOnly and shared where sandboxes refer to it"},
+		reflect.TypeFor[Secret]():     {"immutable": "onChange: ignore where sandboxes refer to it", "binaryData": "data", "spec": "stringData"},
+	}
+})
 
 // sandboxNames are more of them for the spec, of packages that have a part of it.
-var sandboxNames = joined(networks.OfSandbox, lifetime.Foreign)
+var sandboxNames = sync.OnceValue(func() map[string]string { return joined(networks.OfSandbox, lifetime.Foreign) })
 
 // foreignPlanned are what Compose and Kubernetes call a planned field of the spec, with
 // its type and name here.
@@ -71,12 +74,12 @@ func unknownField(t reflect.Type, key, path, parent string) (string, bool) {
 	if parent == "" && key == "status" {
 		return "status is not for a manifest: it is what sandboxctl reports (see `sandboxctl get`); remove it", true
 	}
-	ours, ok := foreignFields[t][key]
+	ours, ok := foreignFields()[t][key]
 	if !ok {
 		ours, ok = networks.Foreign[t][key]
 	}
 	if !ok && t == reflect.TypeFor[Spec]() {
-		ours, ok = sandboxNames[key]
+		ours, ok = sandboxNames()[key]
 	}
 	if ok {
 		return key + " has another name here; use " + ours, true

@@ -42,8 +42,8 @@ func shapes(root reflect.Type, fn func(path string, t reflect.Type)) {
 func TestShapeExamples(t *testing.T) {
 	t.Parallel()
 	for _, kind := range append(slices.Clone(desired.ManifestKinds), hostpolicy.Kinds...) {
-		shapes(kind.Schema.Type, func(path string, typ reflect.Type) {
-			e := kind.Schema.Example(typ, path)
+		shapes(kind.Schema().Type, func(path string, typ reflect.Type) {
+			e := kind.Schema().Example(typ, path)
 			if e == "" {
 				t.Errorf("%s %s has no example", kind.Kind, path)
 				return
@@ -59,7 +59,7 @@ func TestShapeExamples(t *testing.T) {
 				value = rest
 			}
 			// A document of that one field.
-			schema := *kind.Schema
+			schema := *kind.Schema()
 			schema.Type = reflect.StructOf([]reflect.StructField{{Name: "F", Type: typ, Tag: reflect.StructTag(`json:"` + name + `"`)}})
 			d := yamldoc.Parse("f", yamldoc.Chunk{Text: []byte(name + ": " + value), Line: 1}, "")
 			if d.Parsed() {

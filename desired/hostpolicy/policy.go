@@ -97,31 +97,33 @@ type Policy struct {
 }
 
 // schema is what there is to say about the types of a policy.
-var schema = desired.SchemaOf(yamldoc.Schema{
-	Type: reflect.TypeFor[Policy](),
-	Required: map[reflect.Type]map[string]string{
-		reflect.TypeFor[Policy]():      {"apiVersion": desired.APIVersion, "kind": desired.PolicyKind},
-		reflect.TypeFor[AllowedPath](): {"path": "an absolute path of the host", "access": AccessReadOnly + " or " + AccessReadWrite},
-	},
-	Examples: map[reflect.Type]string{
-		reflect.TypeFor[AllowedPath]():   `{path: /srv/sandboxctl, access: readOnly}`,
-		reflect.TypeFor[RootPolicy]():    `{dirs: [{path: /srv/sandboxctl, access: readOnly}]}`,
-		reflect.TypeFor[NetworkPolicy](): `{netns: [shop]}`,
-		reflect.TypeFor[CNIPolicy]():     `{networks: [podman]}`,
-		reflect.TypeFor[PortsPolicy]():   `{min: 1024, addresses: [127.0.0.1]}`,
-	},
-	ListExamples: map[string]string{
-		"netns":        `[shop]`,
-		"networks":     `[podman]`,
-		"pluginDirs":   `[/opt/cni/bin]`,
-		"images":       `[docker.io/library, ghcr.io]`,
-		"addresses":    `[127.0.0.1]`,
-		"pool":         `[10.208.0.0/12]`,
-		"deny":         `[private]`,
-		"capabilities": `[NET_ADMIN]`,
-		"platforms":    `[systrap]`,
-		"fileAccess":   `[proxy]`,
-	},
+var schema = desired.SchemaOf(func() yamldoc.Schema {
+	return yamldoc.Schema{
+		Type: reflect.TypeFor[Policy](),
+		Required: map[reflect.Type]map[string]string{
+			reflect.TypeFor[Policy]():      {"apiVersion": desired.APIVersion, "kind": desired.PolicyKind},
+			reflect.TypeFor[AllowedPath](): {"path": "an absolute path of the host", "access": AccessReadOnly + " or " + AccessReadWrite},
+		},
+		Examples: map[reflect.Type]string{
+			reflect.TypeFor[AllowedPath]():   `{path: /srv/sandboxctl, access: readOnly}`,
+			reflect.TypeFor[RootPolicy]():    `{dirs: [{path: /srv/sandboxctl, access: readOnly}]}`,
+			reflect.TypeFor[NetworkPolicy](): `{netns: [shop]}`,
+			reflect.TypeFor[CNIPolicy]():     `{networks: [podman]}`,
+			reflect.TypeFor[PortsPolicy]():   `{min: 1024, addresses: [127.0.0.1]}`,
+		},
+		ListExamples: map[string]string{
+			"netns":        `[shop]`,
+			"networks":     `[podman]`,
+			"pluginDirs":   `[/opt/cni/bin]`,
+			"images":       `[docker.io/library, ghcr.io]`,
+			"addresses":    `[127.0.0.1]`,
+			"pool":         `[10.208.0.0/12]`,
+			"deny":         `[private]`,
+			"capabilities": `[NET_ADMIN]`,
+			"platforms":    `[systrap]`,
+			"fileAccess":   `[proxy]`,
+		},
+	}
 })
 
 // Kinds are the kinds of documents that a policy file may hold.
