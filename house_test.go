@@ -82,7 +82,7 @@ func TestPrograms(t *testing.T) {
 		for _, q := range programs {
 			allowed, denied := regexp.MustCompile(q.allowed), regexp.MustCompile(q.denied)
 			wrong := slices.DeleteFunc(slices.Clone(list), func(d string) bool {
-				return isStandard(d) || allowed.MatchString(d) && !denied.MatchString(d)
+				return (isStandard(d) || allowed.MatchString(d)) && !denied.MatchString(d)
 			})
 			switch {
 			case p.pkg == q.pkg && len(wrong) > 0:
