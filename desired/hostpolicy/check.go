@@ -76,6 +76,11 @@ func (p *Policy) AllowedRoot(kind, hostPath string, write bool) (string, error) 
 			return "", fmt.Errorf("%s is never shared with a sandbox: %s is sandboxctl's own; name another directory", yamldoc.Clip(hostPath), own)
 		}
 	}
+	for _, file := range p.trusted {
+		if write && (pathWithin(hostPath, file) || pathWithin(file, hostPath)) {
+			return "", fmt.Errorf("%s can't be written by a sandbox: this host believes registries by what is in %s; name another directory, or share it to be read only", yamldoc.Clip(hostPath), file)
+		}
+	}
 	if dir := p.Network.CNI.startsFrom(hostPath); write && dir != "" {
 		return "", fmt.Errorf("%s can't be written by a sandbox: what is in %s decides which plugins of CNI run as root here; name another directory, or share it to be read only", yamldoc.Clip(hostPath), dir)
 	}

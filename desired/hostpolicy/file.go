@@ -40,6 +40,9 @@ type Options struct {
 	// Protected are directories and files that are never shared with a sandbox,
 	// whatever the policy allows.
 	Protected []string
+	// Trusted, if set, are files that no sandbox may write, as they are at a Load: who writes
+	// one decides whom this host believes. One Load at a time asks.
+	Trusted func() []string
 }
 
 // policySettle is how long a change must have lasted where the kernel does not
@@ -61,7 +64,7 @@ func (f *File) Load() (*Policy, error) {
 	file, err := trustedfile.Open(f.opts.Path)
 	if f.opts.Optional && errors.Is(err, fs.ErrNotExist) && !errors.Is(err, trustedfile.ErrDangling) {
 		f.policy, f.id = nil, trustedfile.ID{}
-		return Default().protecting(f.protected()), nil
+		return Default().protecting(f.protected(), f.trusted()), nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read host policy: %w", err)
@@ -76,7 +79,7 @@ func (f *File) Load() (*Policy, error) {
 	}
 	id := trustedfile.IDOf(&st)
 	if f.policy != nil && f.id == id {
-		f.policy = f.policy.protecting(f.protected())
+		f.policy = f.policy.protecting(f.protected(), f.trusted())
 		return f.policy, nil
 	}
 	// Half a policy may allow what the whole one does not.
@@ -92,7 +95,7 @@ func (f *File) Load() (*Policy, error) {
 		}
 		return nil, fmt.Errorf("read host policy: %w", errors.Join(errs...))
 	}
-	f.policy, f.id = p.protecting(f.protected()), id
+	f.policy, f.id = p.protecting(f.protected(), f.trusted()), id
 	return f.policy, nil
 }
 
@@ -108,23 +111,36 @@ func (f *File) Policy() (desired.Policy, error) {
 // protected are the directories and files that are sandboxctl's own now: a link may
 // have been swapped since the policy was read.
 func (f *File) protected() []string {
-	var out []string
-	for _, own := range append([]string{f.opts.Path}, f.opts.Protected...) {
-		out = append(out, own)
-		out = append(out, trustedfile.Way(own)...)
+	return withWays(append([]string{f.opts.Path}, f.opts.Protected...))
+}
+
+// trusted are the files that no sandbox may write now.
+func (f *File) trusted() []string {
+	if f.opts.Trusted == nil {
+		return nil
+	}
+	return withWays(f.opts.Trusted())
+}
+
+// withWays are paths, and every link that leads to them.
+func withWays(paths []string) (out []string) {
+	for _, p := range paths {
+		out = append(out, p)
+		out = append(out, trustedfile.Way(p)...)
 	}
 	return out
 }
 
-// protecting returns the policy with other paths that are never shared.
-func (p *Policy) protecting(paths []string) *Policy {
-	if slices.Equal(p.protected, paths) {
+// protecting returns the policy with other paths that are never shared, and others that are
+// never written.
+func (p *Policy) protecting(paths, trusted []string) *Policy {
+	if slices.Equal(p.protected, paths) && slices.Equal(p.trusted, trusted) {
 		return p
 	}
 	q := *p
-	q.protected = paths
+	q.protected, q.trusted = paths, trusted
 	// What was judged before is judged again.
-	sum := sha256.Sum256([]byte(strings.Join(paths, "\x00")))
+	sum := sha256.Sum256([]byte(strings.Join(paths, "\x00") + "\x00\x00" + strings.Join(trusted, "\x00")))
 	q.own = " " + hex.EncodeToString(sum[:4])
 	return &q
 }

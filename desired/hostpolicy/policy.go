@@ -93,7 +93,8 @@ type Policy struct {
 	from      string // the file, "" for none
 	digest    string
 	protected []string
-	own       string // tells one list of protected paths from another
+	trusted   []string
+	own       string // tells protected and trusted paths from others
 }
 
 // schema is what there is to say about the types of a policy.
@@ -258,6 +259,9 @@ func (p *Policy) Digest() string { return p.digest + p.own }
 // that leads to them. A directory may have other paths too, by bind mounts: who
 // shares one compares what it is.
 func (p *Policy) Protected() []string { return slices.Clone(p.protected) }
+
+// Trusted are the files that no sandbox may write, with every link that leads to them.
+func (p *Policy) Trusted() []string { return slices.Clone(p.trusted) }
 
 // where tells an author where what is allowed is written down.
 func (p *Policy) where() string {

@@ -19,7 +19,7 @@ func policyOf(t *testing.T, lines ...string) *Policy {
 	if p == nil {
 		t.Fatal(problems)
 	}
-	return p.protecting([]string{"/etc/sandboxctl/policy.yaml", "/srv/sandboxctl/state"})
+	return p.protecting([]string{"/etc/sandboxctl/policy.yaml", "/srv/sandboxctl/state"}, nil)
 }
 
 func TestPolicyCheck(t *testing.T) {

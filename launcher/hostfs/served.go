@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"sandboxctl.dev/actual/operation"
@@ -78,7 +79,7 @@ func (h *Host) own(policy *hostpolicy.Policy, trusted []string) ([]Own, error) {
 		}
 		own = append(own, Own{Spot: s, Name: p})
 	}
-	for _, p := range append(h.programs(), trusted...) {
+	for _, p := range slices.Concat(h.programs(), trusted, policy.Trusted()) {
 		for _, p := range trustedfile.Way(p) {
 			s, err := SpotAt(p)
 			if err != nil {

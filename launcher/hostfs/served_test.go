@@ -60,6 +60,8 @@ func TestServedNeverShared(t *testing.T) {
 		"the program of a hook": {"", setup.Source{Path: "WORK/other", Field: "f"}, "it holds WORK/other/hook, which no sandbox may write", setup.Setup{Containers: []setup.Container{{Hooks: hook("WORK/other/hook")}}}},
 		"the script of a hook":  {"", setup.Source{Path: "WORK/other", Field: "f"}, "it holds WORK/other/hook, which no sandbox may write", setup.Setup{Containers: []setup.Container{{Hooks: hook("/bin/sh", "sh", "WORK/other/hook")}}}},
 		"what a hook writes":    {"", setup.Source{Path: "WORK/other", Field: "f"}, "", setup.Setup{Containers: []setup.Container{{Hooks: hook("/bin/touch", "touch", "WORK/other/hook")}}}},
+		"a caFile":              {"", setup.Source{Path: "WORK/tls", Field: "f"}, "it holds WORK/tls/ca.pem, which no sandbox may write", setup.Setup{Containers: []setup.Container{{}}}},
+		"a caFile, read":        {"", setup.Source{Path: "WORK/tls", Field: "f", ReadOnly: true}, "", setup.Setup{Containers: []setup.Container{{}}}},
 		"a hook elsewhere":      {"", setup.Source{Path: "WORK/other", Field: "f"}, "", setup.Setup{Containers: []setup.Container{{Hooks: hook("/bin/sh", "sh", "-c", "exit 0")}}}},
 	} {
 		check := func() error {
@@ -68,7 +70,7 @@ func TestServedNeverShared(t *testing.T) {
 				return err
 			}
 			in := func(s string) string { return strings.ReplaceAll(s, "WORK", work) }
-			for _, d := range []string{"allowed/v", "other", "links", "manifests"} {
+			for _, d := range []string{"allowed/v", "other", "links", "manifests", "tls"} {
 				err = errors.Join(err, os.MkdirAll(filepath.Join(work, d), 0o755))
 			}
 			if err := errors.Join(err, os.Symlink("../manifests", filepath.Join(work, "links/manifests"))); err != nil {
@@ -86,6 +88,7 @@ func TestServedNeverShared(t *testing.T) {
 			}
 			policy, err := hostpolicy.NewFile(hostpolicy.Options{
 				Path: filepath.Join(work, "policy.yaml"), Optional: true, Protected: []string{filepath.Join(work, "links/manifests"), store.Path()},
+				Trusted: func() []string { return []string{filepath.Join(work, "tls/ca.pem")} },
 			}).Load()
 			if err != nil {
 				return err

@@ -65,6 +65,13 @@ func neverShared(p *hostpolicy.Policy) (errs []error) {
 		}
 		own = append(own, hostfs.Own{Spot: spot, Name: path})
 	}
+	for _, path := range p.Trusted() {
+		spot, err := hostfs.SpotAt(path)
+		if err != nil {
+			return []error{err}
+		}
+		own = append(own, hostfs.Own{Spot: spot, Name: path, Writes: true})
+	}
 	never, err := table.NeverShared(own)
 	if err != nil {
 		return []error{err}

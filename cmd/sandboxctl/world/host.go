@@ -82,6 +82,9 @@ func (h *Host) PolicyFile(daemon *actual.DaemonInfo) *hostpolicy.File {
 	}}
 	if daemon != nil && daemon.Registries != "" {
 		opts.Protected = append(opts.Protected, daemon.Registries)
+		opts.Trusted = certificates(image.RegistriesPath, daemon.Registries)
+	} else {
+		opts.Trusted = certificates(image.RegistriesPath)
 	}
 	switch {
 	case h.Policy != "":
