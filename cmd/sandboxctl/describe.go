@@ -170,6 +170,7 @@ func describeState(out io.Writer, w *world.World, s *reconcile.Status) error {
 	}
 	line("Disk", "%s", diskText(w, s.Name))
 	line("Addresses", "%s", addressText(w.Record(s.Name)))
+	line("Network check", "%s", checkText(w.Record(s.Name)))
 	line("Published", "%s", publishedText(w.Entry(s.Name)))
 	line("Bandwidth", "%s", bandwidthText(w.Entry(s.Name)))
 	line("Init", "%s", initText(s.Init))
@@ -333,6 +334,14 @@ func addressText(rec *actual.Record) string {
 		words = append(words, fmt.Sprintf("%s (%s)", ip, rec.CNI.Network))
 	}
 	return strings.Join(words, ", ")
+}
+
+// checkText says that nobody finds out whether the network of a sandbox stays as it was made.
+func checkText(rec *actual.Record) string {
+	if rec == nil || rec.CNI == nil || rec.CNI.CheckFails == "" {
+		return ""
+	}
+	return "none: its plugins found fault with it right after they had made it: " + rec.CNI.CheckFails
 }
 
 // publishedText are the ports of the host that lead to a sandbox.

@@ -27,6 +27,8 @@ func TestAmounts(t *testing.T) {
 	for got, want := range map[string]string{
 		cpuText(-1): "", cpuText(0): "0.00s", cpuText(1_234_567_890): "1.23s", countText(-1): "", countText(7): "7",
 		pidText(0): "", pidText(12): "12", processText(0): "not running", processText(12): "pid 12",
+		checkText(nil) + checkText(&actual.Record{}) + checkText(&actual.Record{CNI: &actual.CNI{}}): "",
+		checkText(&actual.Record{CNI: &actual.CNI{CheckFails: "no rules"}}):                          "none: its plugins found fault with it right after they had made it: no rules",
 	} {
 		if got != want {
 			t.Errorf("%q, expected %q", got, want)
