@@ -100,7 +100,10 @@ func TestLifetimes(t *testing.T) {
 		"over in the back-off, asked":    {want: deadline, have: active(stopped(deadline, 9), 31*s), requests: restart, plan: "create web RestartRequested token", phase: "Pending"},
 		"another boot, it has time left": {want: deadline, have: rebooted, plan: "wake", wake: 10 * s, phase: "CrashLoopBackOff"},
 		"it died in its time":            {want: deadline, have: dead, plan: "destroy web Exited failures=1", phase: "Stopping"},
-		"suspended, time does not count": {want: suspended, have: active(stopped(suspended, 0), time.Hour), phase: "Suspended"},
+		"suspended, time does not count": {want: suspended, have: resumed, phase: "Suspended"},
+		"suspended in its back-off":      {want: suspended, have: active(stopped(suspended, 9), time.Hour), plan: "destroy web Suspended failures=9", phase: "Suspended"},
+		"suspended, it had finished":     {want: suspended, have: overSince(suspended, actual.ReasonDeadlineExceeded, 0, s), phase: "Suspended"},
+		"suspended, it never ran":        {want: suspended, have: stopped(suspended, 9), phase: "Suspended"},
 		"suspended, and not any more":    {want: deadline, have: resumed, plan: "create web Resumed", phase: "Pending"},
 		"the same, before upgrade":       {want: deadline, have: resumedOld, plan: "create web Resumed", phase: "Pending"},
 		"a start cut short, in time":     {want: deadline, have: phase(active(running(deadline), 10*s), actual.PhaseStarting), plan: "resume web Interrupted start", phase: "Creating"},
@@ -136,6 +139,9 @@ func TestLifetimes(t *testing.T) {
 			t.Errorf("%s: wakes %s from now, expected %s", name, p.Wake.Sub(now), c.wake)
 		}
 		for _, a := range p.Actions {
+			if x := a.Ending.App().Exit; a.Reason == actual.ReasonSuspended && (x == nil || *x != *c.have.Record.App().LastExit) {
+				t.Errorf("%s: its last exit becomes %+v", name, x)
+			}
 			// What a stalled one has failed with is not lost.
 			if x := a.Ending.App().Exit; a.Op == reconcile.OpDestroy && a.Ending.TimeOver() && x != nil {
 				if kept := *x == *c.have.Record.App().LastExit; kept != (c.want.Sandbox.Spec.Backoff.Limit > 0) {

@@ -346,6 +346,9 @@ func (c *computation) running(e *desired.Entry, o *actual.Observed) {
 
 func (c *computation) stopped(e *desired.Entry, rec *actual.Record) {
 	if e.Sandbox.Spec.Suspend || c.in.Denied[rec.Name] != "" {
+		if order := lifetime.Suspended(rec, endings.Kept(rec)[0]); order != nil && e.Sandbox.Spec.Suspend {
+			c.add(Action{Op: OpDestroy, Name: rec.Name, Reason: order.Reason, Ending: *order})
+		}
 		c.retire(e, rec) // what has finished is given up all the same
 		return
 	}

@@ -104,3 +104,17 @@ func (e *End) Stop(order actual.Ending, rec *actual.Record, kept actual.Containe
 	order.Containers = []actual.ContainerEnding{kept}
 	return order
 }
+
+// Suspended is the order that writes down a suspension which finds nothing running, as in a
+// back-off: what follows it is another run, as after one that stops the sandbox. It is nil if
+// there is none to write down. kept are the counters of its container.
+func Suspended(rec *actual.Record, kept actual.ContainerEnding) *actual.Ending {
+	app := rec.App()
+	if app.Active == nil || app.Completed || rec.Ending.EndsTheRun() {
+		return nil
+	}
+	if app.LastExit != nil { // the suspension says nothing about how it ended
+		kept.Exit = new(*app.LastExit)
+	}
+	return &actual.Ending{Reason: actual.ReasonSuspended, Containers: []actual.ContainerEnding{kept}}
+}
