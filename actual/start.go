@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"sandboxctl.dev/actual/moment"
 )
 
 // Phases of a start, in their order. Each ends where the next one begins.
@@ -100,6 +102,24 @@ func (r *Record) StartBegins(pass, read, now time.Time) {
 	s.open, s.since = StartRecord, now
 	r.Start = s
 }
+
+// StartedAfter is a moment just before an application was started by a daemon that has not written
+// it down: when the spawn of its processes began. It may have run for as long as there was no
+// daemon, and that is a part of its activeDeadline.
+func (r *Record) StartedAfter(now moment.Moment) moment.Moment {
+	if r.Start == nil || r.Sentry == nil {
+		return now // by an earlier version
+	}
+	ago := now.Wall.Sub(r.Start.BeganAt.Add(r.Start.Took()))
+	if r.Sentry.StartTime != 0 {
+		// Whatever the clock was set to since, its sentry is no older than this.
+		ago = min(ago, now.Boot-time.Duration(r.Sentry.StartTime)*clockTick)
+	}
+	return now.Minus(max(ago, 0))
+}
+
+// clockTick is what the kernel counts the start of a process in.
+const clockTick = 10 * time.Millisecond
 
 // StartReaches ends the phase of a start that is under way and begins another one,
 // with "" none. It does nothing to a start that another daemon has begun: when its

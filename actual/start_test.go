@@ -9,6 +9,9 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"sandboxctl.dev/actual/moment"
+	"sandboxctl.dev/actual/process"
 )
 
 // startOf makes the record of a start of which every phase takes a millisecond more
@@ -190,5 +193,37 @@ func TestStartClock(t *testing.T) {
 	r.Started(onWall(now.Add(1500 * time.Microsecond)))
 	if got := r.Start; len(got.Phases) != 1 || got.Phases[0] != (StartPhase{StartRecord, 1.5}) || got.Milliseconds != 1.5 {
 		t.Errorf("%+v", got)
+	}
+}
+
+// An application that a daemon has started and not written down counts from then on, however
+// long there was none, and whatever somebody has set the clock to.
+func TestStartedAfter(t *testing.T) {
+	t.Parallel()
+	began := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+	start := (&Start{BeganAt: began}).Add(StartParse, time.Second).Add(StartRecord, time.Second)
+	// A sentry of its own began two seconds after that, at 100 s since the boot. Now it is a
+	// minute later.
+	now := func(step time.Duration) moment.Moment {
+		return moment.Moment{Wall: began.Add(time.Minute + 4*time.Second + step), Boot: 160 * time.Second, BootID: "b"}
+	}
+	for name, c := range map[string]struct {
+		start  *Start
+		sentry uint64
+		step   time.Duration
+		want   time.Duration
+	}{
+		"its sentry had waited":      {start, 1000, 0, time.Minute + 2*time.Second},
+		"its own sentry":             {start, 10_000, 0, time.Minute},
+		"the clock was set forward":  {start, 10_000, 9 * time.Hour, time.Minute},
+		"the clock was set back":     {start, 10_000, -9 * time.Hour, 0},
+		"when it began is not known": {start, 0, 0, time.Minute + 2*time.Second},
+		"of an earlier version":      {nil, 10_000, 0, 0},
+	} {
+		r := &Record{Start: c.start, Sentry: &process.Identity{PID: 2, StartTime: c.sentry}}
+		at := now(c.step)
+		if got := at.Since(r.StartedAfter(at)); got != c.want {
+			t.Errorf("%s: %s ago, expected %s", name, got, c.want)
+		}
 	}
 }

@@ -75,7 +75,8 @@ func (l *Launcher) adopt(ctx context.Context, rec *actual.Record, start bool) (b
 		l.opts.Log.Debug("interrupted create not adopted", "sandbox", rec.Name, "err", err)
 		return false, nil //nolint:nilerr // it starts over
 	}
-	if state == wire.StateCreating {
+	ran := state != wire.StateCreating
+	if !ran {
 		if st == nil {
 			return false, nil
 		}
@@ -109,8 +110,11 @@ func (l *Launcher) adopt(ctx context.Context, rec *actual.Record, start bool) (b
 			return false, nil // it starts over, and says why it can't
 		}
 	}
-	done := rec.Clone()
-	done.Started(moment.Now())
+	done, now := rec.Clone(), moment.Now()
+	if ran {
+		now = rec.StartedAfter(now)
+	}
+	done.Started(now)
 	if err := l.recordStart(done); err != nil {
 		return false, err
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"sandboxctl.dev/actual"
 )
@@ -56,4 +57,29 @@ func TestCrashStartFailed(t *testing.T) {
 			})
 		}
 	}
+}
+
+// The time that an application has run while no daemon knew of it is a part of its
+// activeDeadline.
+func TestCrashStartCounted(t *testing.T) {
+	requireHost(t)
+	_, err := crashable()
+	must(t, err)
+	t.Parallel()
+	w := newCrashWorld(t)
+	w.manifest("web", "  command: [/bin/busybox, sleep, '100000']\n  terminationGracePeriod: 0s\n  activeDeadline: 1h\n")
+	if trace, killed := w.armed(momentOf("after start-root"), false); !killed {
+		t.Fatalf("the daemon was not killed; it went through %v", trace)
+	}
+	died := time.Now()
+	time.Sleep(time.Second)
+	w.converge()
+	rec := w.rec()
+	if rec == nil || rec.Phase != actual.PhaseRunning || rec.Attempt != 1 || rec.App().Active == nil {
+		t.Fatalf("it was not adopted: %+v", rec)
+	}
+	if from := rec.App().Active.From.Wall; from.After(died) || from.Before(rec.Start.BeganAt) || !from.Equal(rec.App().StartedAt) {
+		t.Errorf("it counts from %s, started at %s; its start began at %s, and the daemon died at %s", from, rec.App().StartedAt, rec.Start.BeganAt, died)
+	}
+	w.settled()
 }
