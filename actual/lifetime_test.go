@@ -64,6 +64,24 @@ func TestActive(t *testing.T) {
 	}
 }
 
+// How long a run was stays on record when the next boot begins with a clock that is behind.
+func TestActiveOverBoots(t *testing.T) {
+	t.Parallel()
+	noon := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+	in := func(boot string, since time.Duration, wall time.Time) moment.Moment {
+		return moment.Moment{Wall: wall, Boot: since, BootID: boot}
+	}
+	r := sample("web")
+	r.App().Active = nil
+	r.Started(in("a", time.Minute, noon))
+	r.Ended(&Ending{Reason: ReasonExited, Containers: []ContainerEnding{{Name: AppName, Exit: &Exit{Reason: ReasonError, At: noon.Add(time.Hour)}}}}, Outcome{}, in("a", time.Hour+time.Minute, noon.Add(time.Hour)))
+	next := NextAttempt(r, Intent{SpecHash: r.SpecHash}, noon.AddDate(-1, 0, 0))
+	next.Started(in("b", time.Second, noon.AddDate(-1, 0, 0)))
+	if got := next.App().Active.For(in("b", time.Minute+time.Second, noon.AddDate(-1, 0, 0))); got != time.Hour+time.Minute {
+		t.Errorf("active for %s, expected 1h1m", got)
+	}
+}
+
 // How an application ended whose time was over is its code; that it was over is the reason.
 func TestEndedByTime(t *testing.T) {
 	t.Parallel()

@@ -199,6 +199,7 @@ func (r *Record) Ended(end *Ending, seen Outcome, now moment.Moment) {
 func (c *Container) ended(end *Ending, of ContainerEnding, seen Outcome, now moment.Moment) {
 	c.Failures, c.CleanExits, c.Completed = of.Failures, of.CleanExits, of.Completed
 	c.LastExit = end.exit(of.Exit, seen, now.Wall)
+	c.Active = c.Active.Counted(now)
 	if c.Completed {
 		// The end may have been seen late. When it was may be the word of a sentry.
 		late := now.Wall.Sub(c.LastExit.At)

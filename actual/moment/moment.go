@@ -53,8 +53,8 @@ func (m Moment) Minus(d time.Duration) Moment {
 	return m
 }
 
-// Active is how long something has been active: since From, and Earlier before that, in
-// other boots. It is replaced, never changed.
+// Active is how long something has been active: since From, and Earlier before that. It is
+// replaced, never changed.
 type Active struct {
 	From    Moment        `json:"from"`
 	Earlier time.Duration `json:"earlier,omitempty"`
@@ -66,6 +66,15 @@ func (a *Active) For(now Moment) time.Duration {
 		return 0
 	}
 	return a.Earlier + now.Since(a.From)
+}
+
+// Counted has what was counted until now in Earlier. Only the clock of this boot tells that, and
+// the next boot may begin with a wall clock that is years behind.
+func (a *Active) Counted(now Moment) *Active {
+	if a == nil || now.BootID == "" || a.From.BootID != now.BootID {
+		return a
+	}
+	return &Active{From: now, Earlier: a.For(now)}
 }
 
 // At counts on from now. In another boot the clock of the first one has ended: what has been

@@ -73,6 +73,28 @@ func TestActiveFor(t *testing.T) {
 	}
 }
 
+// What the clock of one boot tells is kept for another one that begins with a clock that is
+// behind. That of another boot tells nothing: it may be corrected later.
+func TestActiveCounted(t *testing.T) {
+	t.Parallel()
+	a := (*Active)(nil).At(at("a", 10, 0))
+	ended := a.Counted(at("a", 40, 3*time.Hour))
+	for name, now := range map[string]Moment{"same boot": at("a", 40, 0), "another boot, behind": at("b", 1, -24*time.Hour)} {
+		if got := ended.For(now); got != 30*time.Second {
+			t.Errorf("%s: %s, expected 30s", name, got)
+		}
+	}
+	if got := ended.For(at("a", 45, 0)); got != 35*time.Second {
+		t.Errorf("later %s, expected 35s", got)
+	}
+	if late := a.Counted(at("b", 1, -24*time.Hour)); late != a {
+		t.Errorf("counted by another boot: %+v", late)
+	}
+	if (*Active)(nil).Counted(at("a", 10, 0)) != nil || a.Counted(Moment{Wall: noon}) != a {
+		t.Error("counted by no clock")
+	}
+}
+
 // The clocks of this host go on.
 func TestNow(t *testing.T) {
 	t.Parallel()
