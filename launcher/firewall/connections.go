@@ -117,12 +117,8 @@ func (t *Table) counted(s *set, there map[string]bool) (out []nftables.SetElemen
 		if kind, of, _ := strings.Cut(name, "_"); of != sandbox || !strings.HasPrefix(kind, "open") {
 			continue
 		}
-		c, err := connection()
+		had, err := t.elementsOf(name, s.KeyType)
 		if err != nil {
-			return nil, err
-		}
-		had, err := c.GetSetElements(&nftables.Set{Table: t.table, Name: name, KeyType: s.KeyType})
-		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return nil, fmt.Errorf("firewall: read the connections of %s: %w", sandbox, err)
 		}
 		for _, e := range had {
@@ -195,19 +191,12 @@ const endsSoon = 5 * time.Second // longer than a Recount takes
 
 // counting are the elements of the sets of connections.
 func (t *Table) counting(p *program, crowded bool) (map[string][]nftables.SetElement, error) {
-	c, err := connection()
-	if err != nil {
-		return nil, err
-	}
 	out := map[string][]nftables.SetElement{}
 	for _, s := range p.sets {
 		if !s.Dynamic {
 			continue
 		}
-		elements, err := c.GetSetElements(&nftables.Set{Table: t.table, Name: s.Name, KeyType: s.KeyType})
-		if errors.Is(err, unix.ENOENT) {
-			continue // somebody has removed it
-		}
+		elements, err := t.elementsOf(s.Name, s.KeyType)
 		if err != nil {
 			return nil, err
 		}
@@ -216,4 +205,35 @@ func (t *Table) counting(p *program, crowded bool) (map[string][]nftables.SetEle
 		}
 	}
 	return out, nil
+}
+
+// elementsOf are the elements of a set, none if somebody has removed it. The library says in words
+// alone that the kernel knows no such set, so the kernel is asked for the set itself.
+func (t *Table) elementsOf(set string, key nftables.SetDatatype) ([]nftables.SetElement, error) {
+	c, err := connection()
+	if err != nil {
+		return nil, err
+	}
+	elements, err := c.GetSetElements(&nftables.Set{Table: t.table, Name: set, KeyType: key})
+	if err != nil && t.removed(set) {
+		return nil, nil
+	}
+	return elements, err
+}
+
+// removed says whether the kernel knows no such set of the table.
+func (t *Table) removed(set string) bool {
+	c, err := dial()
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	m, err := request(unix.NFT_MSG_GETSET, unix.NFPROTO_INET, name(unix.NFTA_SET_TABLE, t.table.Name), name(unix.NFTA_SET_NAME, set))
+	if err == nil {
+		err = c.SetDeadline(time.Now().Add(exchangeTime))
+	}
+	if err == nil {
+		_, err = c.Execute(m)
+	}
+	return errors.Is(err, unix.ENOENT)
 }

@@ -243,3 +243,42 @@ func TestConnectionsEnd(t *testing.T) {
 		}
 	}
 }
+
+// Somebody removes the table between a look at it and the next one: what is gone has no elements,
+// and that is no error.
+func TestElementsOfRemoved(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.sandbox("web", "front", func(s *Sandbox) { s.Connections = 20 })
+	w.install()
+	there := openSet(&Sandbox{Name: "web", Connections: 20})
+	look := func(what string) {
+		t.Helper()
+		w.host.must(t, func() error {
+			if w.table.removed(there) != (what != "there") {
+				t.Errorf("%s: whether %s is removed is not seen", what, there)
+			}
+			_, err := w.table.elementsOf(there, nftables.TypeInteger)
+			return err
+		})
+		if err := w.table.Recount(false, flows.IDs); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	look("there")
+	w.host.must(t, func() error {
+		c, err := connection()
+		if err != nil {
+			return err
+		}
+		c.DelTable(w.table.table)
+		return c.Flush()
+	})
+	look("removed")
+	w.host.must(t, func() error {
+		if _, err := w.table.counted(&set{Set: nftables.Set{Name: openSet(&Sandbox{Name: "web", Connections: 21}), Size: 21, KeyType: nftables.TypeInteger}}, map[string]bool{there: true}); err != nil {
+			t.Errorf("a set that was removed meanwhile: %v", err)
+		}
+		return nil
+	})
+}
