@@ -10,11 +10,13 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/operation"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/launcher/bridge"
 	"sandboxctl.dev/launcher/cni"
+	"sandboxctl.dev/launcher/netns"
 	"sandboxctl.dev/launcher/passthrough"
 	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/sentry"
@@ -66,7 +68,7 @@ func (l *Launcher) attach(ctx context.Context, rec *actual.Record) error {
 	if len(rec.Attachments) == 0 {
 		return nil
 	}
-	ns, err := passthrough.Namespace(rec)
+	ns, err := process.Through(*rec.Sentry, netns.Of)
 	if err != nil {
 		return err
 	}

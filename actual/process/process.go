@@ -118,6 +118,19 @@ func (ps Processes) Open(id Identity) (*Handle, error) {
 	return &Handle{fd}, nil
 }
 
+// Through returns what a function makes of the pidfd of the process of id, its network namespace
+// for one: nothing can have been put in the place of a path, or of a number, since. The pidfd is
+// closed then.
+func Through[T any](id Identity, of func(pidfd int) (T, error)) (T, error) {
+	h, err := Open(id)
+	if err != nil {
+		var none T
+		return none, fmt.Errorf("process %d: %w", id.PID, err)
+	}
+	defer h.Close()
+	return of(h.FD())
+}
+
 // verify returns nil if the pidfd is of the process of id. The pidfd holds the
 // pid's struct, so that what is found out now stays true of it.
 func (ps Processes) verify(fd Pidfd, id Identity) error {

@@ -99,6 +99,23 @@ func TestReusedPID(t *testing.T) {
 	}
 }
 
+// What is asked through a process is asked of that one, and never of another with its number.
+func TestThrough(t *testing.T) {
+	t.Parallel()
+	_, id := child(t)
+	self := func(pidfd int) (Identity, error) { return Identify(pidfd, id.PID) }
+	if got, err := Through(id, self); err != nil || got != id {
+		t.Errorf("%+v %v, expected %+v", got, err, id)
+	}
+	other := id
+	other.Inode, other.StartTime = id.Inode+1, id.StartTime+1
+	asked := false
+	_, err := Through(other, func(int) (int, error) { asked = true; return 0, nil })
+	if !errors.Is(err, ErrGone) || asked {
+		t.Errorf("another process: %v, asked %v", err, asked)
+	}
+}
+
 func TestReap(t *testing.T) {
 	t.Parallel()
 	cmd := exec.Command("true")

@@ -15,17 +15,6 @@ import (
 	"sandboxctl.dev/launcher/netns"
 )
 
-// namespaceOf opens the network namespace of the sentry itself: nothing can have been put in
-// the place of a path since.
-func namespaceOf(rec *actual.Record) (*netns.Namespace, error) {
-	p, err := process.Open(*rec.Sentry)
-	if err != nil {
-		return nil, fmt.Errorf("open sentry: %w", err)
-	}
-	defer p.Close()
-	return netns.Of(p.FD())
-}
-
 // shaped is what is known of the bandwidth of a run of a sandbox: what was set up, or why it
 // could not be.
 type shaped struct {
@@ -124,7 +113,7 @@ func (k *Keeper) reshape(look bool) {
 }
 
 func shapeRunning(host links.Queues, rec *actual.Record, limits networks.Bandwidth) error {
-	ns, err := namespaceOf(rec)
+	ns, err := process.Through(*rec.Sentry, netns.Of)
 	if errors.Is(err, process.ErrGone) {
 		return nil // it has ended, which others tell
 	}

@@ -14,6 +14,7 @@ import (
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/launcher/links"
+	"sandboxctl.dev/launcher/netns"
 )
 
 // rate is that of the queue of a link, in bits in a second; 0 if it has none of ours.
@@ -65,7 +66,7 @@ func TestBandwidth(t *testing.T) {
 	if err := w.k.store.Put(rec); err != nil {
 		t.Fatal(err)
 	}
-	ns, err := namespaceOf(rec)
+	ns, err := process.Through(id, netns.Of)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,21 +14,10 @@ import (
 	"sandboxctl.dev/launcher/setup"
 )
 
-// Namespace opens the namespace of the sentry itself: nothing can have been put in the
-// place of a path since.
-func Namespace(rec *actual.Record) (*netns.Namespace, error) {
-	p, err := process.Open(*rec.Sentry)
-	if err != nil {
-		return nil, fmt.Errorf("open sentry: %w", err)
-	}
-	defer p.Close()
-	return netns.Of(p.FD())
-}
-
 // Lend tells the sentry what the interfaces in its namespace have, and gives it packet
 // sockets on them. restore says that it gets them for the state of a checkpoint.
 func Lend(ctx context.Context, store *actual.Store, rec *actual.Record, st *setup.Setup, c *sentry.Control, restore bool) error {
-	ns, err := Namespace(rec)
+	ns, err := process.Through(*rec.Sentry, netns.Of)
 	if err != nil {
 		return err
 	}
