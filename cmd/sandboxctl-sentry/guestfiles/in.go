@@ -24,15 +24,7 @@ import (
 
 // In writes what a client sends into the sandbox, in a goroutine of its own.
 func In(k *kernel.Kernel, work *clientwork.Work, socket int, p string, into bool) error {
-	return serve(work, socket, func(c *client) {
-		t, err := open(k, c)
-		if err != nil {
-			answer(c, err)
-			return
-		}
-		defer t.close()
-		in(t, c, p, into)
-	})
+	return serveFiles(k, work, socket, func(t *tree, c *client) { in(t, c, p, into) })
 }
 
 func in(t *tree, client *client, p string, into bool) {

@@ -21,15 +21,7 @@ import (
 
 // Out sends a file or directory of the sandbox to a client, in a goroutine of its own.
 func Out(k *kernel.Kernel, work *clientwork.Work, socket int, p string, follow bool) error {
-	return serve(work, socket, func(c *client) {
-		t, err := open(k, c)
-		if err != nil {
-			answer(c, err)
-			return
-		}
-		defer t.close()
-		out(t, c, p, follow)
-	})
+	return serveFiles(k, work, socket, func(t *tree, c *client) { out(t, c, p, follow) })
 }
 
 func out(t *tree, client *client, p string, follow bool) {

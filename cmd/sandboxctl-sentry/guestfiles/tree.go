@@ -23,6 +23,8 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
+
+	"sandboxctl.dev/cmd/sandboxctl-sentry/clientwork"
 )
 
 // Bounds of what is walked.
@@ -39,6 +41,19 @@ type tree struct {
 	vfs   *vfs.VirtualFilesystem
 	mntns *vfs.MountNamespace
 	root  vfs.VirtualDentry
+}
+
+// serveFiles is serve with the files of the sandbox. A client of one that has none is told why.
+func serveFiles(k *kernel.Kernel, work *clientwork.Work, socket int, f func(*tree, *client)) error {
+	return serve(work, socket, func(c *client) {
+		t, err := open(k, c)
+		if err != nil {
+			answer(c, err)
+			return
+		}
+		defer t.close()
+		f(t, c)
+	})
 }
 
 func open(k *kernel.Kernel, c *client) (*tree, error) {
