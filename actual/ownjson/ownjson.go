@@ -28,7 +28,7 @@ func Try(text []byte, v any) bool {
 	}
 	// One string of which all that are read are parts.
 	r := &reader{s: strings.TrimSuffix(string(text), "\n")}
-	planOf(to.Type().Elem())(r, to.Elem())
+	planFor(to.Type().Elem())(r, to.Elem())
 	return !r.failed && r.at == len(r.s)
 }
 
@@ -47,6 +47,20 @@ type read func(*reader, reflect.Value)
 
 // plans are those of the types that were read, by reflect.Type.
 var plans sync.Map
+
+// making is held while a plan is made: those who begin at the same time, one on each
+// processor, would make the same ones.
+var making sync.Mutex
+
+// planFor is planOf for who reads.
+func planFor(t reflect.Type) read {
+	if p, ok := plans.Load(t); ok {
+		return p.(read)
+	}
+	making.Lock()
+	defer making.Unlock()
+	return planOf(t)
+}
 
 // planOf says how values of a type are read.
 func planOf(t reflect.Type) read {
