@@ -31,10 +31,16 @@ type damageError struct{ error }
 
 func (e *damageError) Unwrap() error { return e.error }
 
+// buffers are for files of records, of which nothing is kept after they are decoded. A look
+// at a fleet would touch new memory for each of them.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
 // readRecord reads a record file below dir. A *damageError says that nothing in
 // it can be relied on.
 func readRecord(dir fsys.Dir, file, name string) (*Record, fileID, error) {
-	b, id, err := readRegularID(dir, file, MaxRecord)
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	b, id, err := readRegularID(dir, file, MaxRecord, buf)
 	if errors.Is(err, errBadFile) {
 		return nil, id, &damageError{err}
 	}
@@ -64,12 +70,13 @@ var errBadFile = errors.New("not a state file")
 // name, not writable by others. It never blocks on a fifo and never follows a
 // link.
 func readRegular(dir fsys.Dir, name string, limit int64) ([]byte, error) {
-	b, _, err := readRegularID(dir, name, limit)
+	b, _, err := readRegularID(dir, name, limit, new([]byte))
 	return b, err
 }
 
-// readRegularID is readRegular, and tells which file it was.
-func readRegularID(dir fsys.Dir, name string, limit int64) ([]byte, fileID, error) {
+// readRegularID is readRegular into a buffer, which grows if need be, and tells which file
+// it was.
+func readRegularID(dir fsys.Dir, name string, limit int64, buf *[]byte) ([]byte, fileID, error) {
 	f, err := dir.Open(name)
 	if errors.Is(err, unix.ELOOP) {
 		return nil, fileID{}, fmt.Errorf("%w: it is a symbolic link", errBadFile)
@@ -93,10 +100,11 @@ func readRegularID(dir fsys.Dir, name string, limit int64) ([]byte, fileID, erro
 	case st.Size > limit:
 		return nil, fileID{}, fmt.Errorf("%w: %d bytes, at most %d are expected", errBadFile, st.Size, limit)
 	}
-	b, err := dirfd.ReadRegular(f, st.Size, limit)
+	b, err := dirfd.ReadRegularTo(*buf, f, st.Size, limit)
 	if err != nil {
 		return nil, fileID{}, fmt.Errorf("read %s: %w", name, err)
 	}
+	*buf = b
 	if int64(len(b)) > limit {
 		return nil, fileID{}, fmt.Errorf("%w: more than %d bytes", errBadFile, limit)
 	}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -48,7 +49,12 @@ func OpenFd(dir int, path string, flags, resolve uint64) (Fd, error) {
 // ReadRegular reads a regular file that has size bytes, in one call where it still has.
 // Of a file that is longer than limit it reads one byte more than that.
 func ReadRegular(f io.Reader, size, limit int64) ([]byte, error) {
-	b := make([]byte, min(size, limit)+1)
+	return ReadRegularTo(nil, f, size, limit)
+}
+
+// ReadRegularTo is ReadRegular into a buffer, where that is large enough.
+func ReadRegularTo(buf []byte, f io.Reader, size, limit int64) ([]byte, error) {
+	b := slices.Grow(buf[:0], int(min(size, limit))+1)[:min(size, limit)+1]
 	n, err := f.Read(b)
 	if err == nil && int64(n) == size {
 		return b[:n], nil
