@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"reflect"
 	"testing"
 	"time"
@@ -90,7 +91,7 @@ func written(t testing.TB, v any) []byte {
 
 func full() *everything {
 	return &everything{
-		Text: `a "quoted" <b> line` + "\n\x00é\u2028", Kind: "k", Small: -128, Big: -99999999999999999, Count: 1<<32 - 1, Share: 1.5e-9, Yes: true,
+		Text: `a "quoted" <b> line` + "\n\x00é\u2028", Kind: "k", Small: -128, Big: math.MinInt64, Count: 1<<32 - 1, Share: 1.5e-9, Yes: true,
 		At: time.Date(2026, 11, 27, 8, 0, 0, 5, time.UTC), Raw: json.RawMessage(`{"a":[1,-2.5e+3,null,true,"x\u00e9"],"b":{}}`), Below: &base{1, 2},
 		List: []base{{1, 0}, {2, 3}}, Labels: map[string]string{"a": "b", "c\"d": ""}, ByName: map[string]base{"x": {7, 8}}, Lists: [][]string{{"a"}, {}},
 		Unnamed: "u", Embedded: Embedded{Suspend: true, Grace: new(grace(time.Minute)), Limit: new(0), Words: []string{"", "é"}}, Last: "l",

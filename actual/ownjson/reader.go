@@ -147,13 +147,10 @@ func (r *reader) word(w string) bool {
 	return true
 }
 
-// maxDigits are those that an int64 holds in any case.
-const maxDigits = 18
-
 // integer reads a whole number.
 func (r *reader) integer() int64 {
 	lit, whole := r.number()
-	if r.failed || !whole || len(lit) > maxDigits {
+	if r.failed || !whole {
 		r.failed = true
 		return 0
 	}
