@@ -8,6 +8,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -131,12 +132,15 @@ func (d *Doc) custom(n *yaml.Node, u json.Unmarshaler, path string) {
 	}
 }
 
-var (
-	integer = pattern(`^-?(0|[1-9][0-9]*)$`)
-	// The words YAML 1.1 takes for booleans, which the decoder would turn
-	// into "true" and "false".
-	boolWord = pattern(`^(?i:y|yes|n|no|on|off|true|false)$`)
-)
+var integer = pattern(`^-?(0|[1-9][0-9]*)$`)
+
+// boolWords are those that YAML 1.1 takes for booleans, which the decoder would turn
+// into "true" and "false".
+var boolWords = []string{"y", "yes", "n", "no", "on", "off", "true", "false"}
+
+func isBool(word string) bool {
+	return slices.ContainsFunc(boolWords, func(b string) bool { return strings.EqualFold(b, word) })
+}
 
 func (d *Doc) number(n *yaml.Node, t reflect.Type, path string) {
 	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" || !integer().MatchString(n.Value) {
@@ -175,7 +179,7 @@ func isText(n *yaml.Node) bool {
 	if n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
 		return true
 	}
-	return n.ShortTag() == "!!str" && !boolWord().MatchString(n.Value)
+	return n.ShortTag() == "!!str" && !isBool(n.Value)
 }
 
 // mapping checks the keys of an object against the fields of a struct.
