@@ -334,6 +334,7 @@ func TestFailures(t *testing.T) {
 	}{
 		"none":                {nil, &Failure{Errno: unix.ENOENT, File: -1}},
 		"missing":             {[]string{missing}, &Failure{Errno: unix.ENOENT, File: -1}},
+		"nearly itself":       {[]string{"/proc/self/exec"}, &Failure{Errno: unix.ENOENT, File: -1}},
 		"below a file":        {[]string{missing, script + "/x"}, &Failure{Errno: unix.ENOTDIR, File: -1}},
 		"not executable":      {[]string{missing, plain, missing}, &Failure{Errno: unix.EACCES, File: -1}},
 		"a directory":         {[]string{dir}, &Failure{Errno: unix.EACCES, File: -1}},
@@ -369,6 +370,34 @@ func TestFailures(t *testing.T) {
 	p := run(t, 0, sh)
 	if _, status := p.end(t); status != 2<<8 {
 		t.Errorf("without a command: status %#x", status)
+	}
+}
+
+// An init process that is to execute itself starts nothing, says that it runs, and waits for a
+// signal. The end of an orphan is none.
+func TestHold(t *testing.T) {
+	t.Parallel()
+	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP} {
+		p := run(t, unix.CLONE_NEWPID, Hold(), Hold()...)
+		if f, ok := p.started(t); f != nil || !ok {
+			t.Fatalf("%+v %t", f, ok)
+		}
+		for range 2 {
+			p.waits(t)
+			children, err := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", p.Pid))
+			if err != nil || len(children) != 0 {
+				t.Fatalf("it has children: %s (%v)", children, err)
+			}
+			if err := p.Signal(unix.SIGCHLD); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := p.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		if said, status := p.end(t); said != "" || status != syscall.WaitStatus(128+sig)<<8 {
+			t.Errorf("%s: %q, status %#x", sig, said, status)
+		}
 	}
 }
 

@@ -19,7 +19,7 @@
 //	BX   the variables below
 //	R13  argv of the application
 //	R14  the next file to try; the last string is empty
-//	R15  the process id of the application
+//	R15  the process id of the application, 0 if there is none: see Hold
 
 // The variables, by their distance from BX.
 #define ALL 0       // uint64: the set of all signals, then the one to end by
@@ -148,8 +148,20 @@ TEXT program<>(SB),NOSPLIT|NOFRAME,$0-0
 	MOVQ $8, R10
 	SYSCALL
 
+	// The only file to try may be this one, see Hold: two strings, of which the last is empty,
+	// in 16 bytes. Nothing is executed then.
+	MOVQ $0x65732f636f72702f, AX // "/proc/se"
+	CMPQ AX, 0(R14)
+	JNE  start
+	MOVQ $0x00006578652f666c, AX // "lf/exe"
+	CMPQ AX, 8(R14)
+	JNE  start
+	MOVQ $0, R15
+	JMP  runs
+
 	// The child has this process's memory until it executes the application, and
 	// this process waits for that: RESULT is how it learns of a failure.
+start:
 	MOVQ $VFORK, AX
 	SYSCALL
 	TESTQ AX, AX
@@ -161,6 +173,7 @@ TEXT program<>(SB),NOSPLIT|NOFRAME,$0-0
 	JNZ  report
 
 	// It runs.
+runs:
 	MOVL $6, RESULT(BX) // report.go: started
 	MOVQ $WRITE, AX
 	MOVQ $REPORT_FD, DI
@@ -194,11 +207,19 @@ loop:
 	JEQ  reap
 	TESTQ AX, AX
 	JLE  loop           // interrupted
+	TESTQ R15, R15
+	JZ   release
 	MOVQ AX, SI
 	MOVQ $KILL, AX
 	MOVQ R15, DI
 	SYSCALL
 	JMP  loop
+
+	// Nobody is there to pass the signal on to.
+release:
+	MOVQ AX, DI
+	ADDQ $128, DI
+	JMP  exit
 
 	// One SIGCHLD may stand for the end of many.
 reap:
