@@ -175,9 +175,9 @@ func TestDirections(t *testing.T) {
 		// Those who print history and those who write manifests start nothing, and know
 		// no other verb but the one that waits.
 		"./cmd/sandboxctl/world":     `^sandboxctl\.dev/(cmd/sandboxctl/(entry|world|ocicmd|attach|exit|show|programs)$|launcher|reconcile|desired|actual|gofer)|^(github|golang|go|sigs|gopkg)[a-z0-9.]*/`,
-		"./cmd/sandboxctl/manifests": `^sandboxctl\.dev/(cmd/sandboxctl/(entry|manifests|await|world|ocicmd|attach|exit|show|programs)$|launcher|reconcile|desired|actual|gofer)|^(github|golang|go|sigs|gopkg)[a-z0-9.]*/`,
+		"./cmd/sandboxctl/manifests": `^sandboxctl\.dev/(cmd/sandboxctl/(entry|manifests|await|oneoff|world|ocicmd|attach|exit|show|programs)$|launcher|reconcile|desired|actual|gofer)|^(github|golang|go|sigs|gopkg)[a-z0-9.]*/`,
 		"./cmd/sandboxctl/history":   `^sandboxctl\.dev/(cmd/sandboxctl/(entry|history|world|ocicmd|attach|exit|show|programs)$|launcher|reconcile|desired|actual|gofer)|^(github|golang|go|sigs|gopkg)[a-z0-9.]*/`,
-		"./cmd/sandboxctl/daemon":    `^sandboxctl\.dev/(cmd/sandboxctl/(entry|daemon|world|ocicmd|attach|exit|show|programs)$|launcher|reconcile|desired|actual|gofer)|^(github|golang|go|sigs|gopkg)[a-z0-9.]*/`,
+		"./cmd/sandboxctl/daemon":    `^sandboxctl\.dev/(cmd/sandboxctl/(entry|daemon|await|manifests|oneoff|world|ocicmd|attach|exit|show|programs)$|launcher|reconcile|desired|actual|gofer)|^(github|golang|go|sigs|gopkg)[a-z0-9.]*/`,
 		"./gofer/sandboxlog":         `^sandboxctl\.dev/gofer/sandboxlog|^golang\.org/x/sys/`,
 	} {
 		re := regexp.MustCompile(allowed)

@@ -203,7 +203,7 @@ func TestCheckRoot(t *testing.T) {
 	t.Parallel()
 	for args, refused := range map[string]bool{
 		"apply": true, "get": true, "ls": true, "delete": true, "exec": true, "stop": true, "edit": true, "daemon": true, "events": true, "restart": true,
-		"version": false, "validate": false, "doctor": false, "oci create": false, "completion bash": false, "help": false, "run": false, cobra.ShellCompRequestCmd: false,
+		"version": false, "validate": false, "doctor": false, "oci create": false, "completion bash": false, "help": false, "run": true, cobra.ShellCompRequestCmd: false,
 	} {
 		for _, own := range []bool{false, true} {
 			a := &app{}

@@ -156,6 +156,7 @@ func describeState(out io.Writer, w *world.World, s *reconcile.Status) error {
 	if p := w.In.Desired.Policy; p != nil {
 		line("Host policy", "%s", p.Source())
 	}
+	line("Made for", "%s", callerText(w.Entry(s.Name)))
 	describeRuns(line, s, w.In.Now)
 	for i := range w.In.Actual.Quarantined {
 		if h := &w.In.Actual.Quarantined[i]; h.Name == s.Name {

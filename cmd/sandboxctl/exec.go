@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"sandboxctl.dev/cmd/sandboxctl/attach"
 	"sandboxctl.dev/cmd/sandboxctl/exit"
@@ -49,12 +50,16 @@ it.`,
 	}
 	fl := cmd.Flags()
 	fl.SetInterspersed(false)
+	f.register(fl)
+	return cmd
+}
+
+func (f *execFlags) register(fl *pflag.FlagSet) {
 	fl.BoolVarP(&f.interactive, "stdin", "i", false, "pass standard input to the command")
 	fl.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
 	fl.StringVarP(&f.user, "user", "u", "", "UID[:GID] to run as")
 	fl.StringVarP(&f.workdir, "workdir", "w", "", "directory to run in")
 	fl.StringArrayVarP(&f.env, "env", "e", nil, "NAME=VALUE to add to the environment (repeatable)")
-	return cmd
 }
 
 func (a *app) exec(ctx context.Context, name string, argv []string, f *execFlags) error {
@@ -67,6 +72,11 @@ func (a *app) exec(ctx context.Context, name string, argv []string, f *execFlags
 	if len(argv) == 0 {
 		return exit.Usagef("expected a COMMAND after --")
 	}
+	return a.execIn(ctx, name, argv, f)
+}
+
+// execIn runs a command in a sandbox, whatever its words are.
+func (a *app) execIn(ctx context.Context, name string, argv []string, f *execFlags) error {
 	if f.tty && !show.IsTerminal(a.Stdin) {
 		return exit.Usagef("-t needs a terminal on standard input")
 	}

@@ -15,8 +15,6 @@ import (
 // which way it is done here.
 func (a *app) pointers() (out []*cobra.Command) {
 	for verb, advice := range map[string]string{
-		"run": "sandboxes are described by manifests: write one and `sandboxctl apply -f FILE`, or drop it into the manifests directory; " +
-			"`sandboxctl exec NAME -- COMMAND` runs a command in a sandbox, `sandboxctl oci run` a container of an OCI bundle",
 		"create":  "write a manifest and `sandboxctl apply -f FILE`",
 		"attach":  "an application has no terminal to attach to; see `sandboxctl logs -f NAME` and `sandboxctl exec -it NAME -- sh`",
 		"inspect": "see `sandboxctl describe NAME` and `sandboxctl get NAME -o yaml`",

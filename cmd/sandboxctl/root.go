@@ -43,7 +43,7 @@ a directory: drop a manifest there and a sandbox runs, edit it and the sandbox
 is replaced, remove it and the sandbox goes away.
 
 The daemon does the work; every other verb reads the same files and computes the
-same plan, or talks to the sandbox itself, and needs no daemon.
+same plan, or talks to the sandbox itself, and needs no daemon, except for run.
 
 Each flag can also be set by an environment variable: --manifests by
 SANDBOXCTL_MANIFESTS, and so on.`
@@ -59,6 +59,8 @@ func (a *app) alone(args []string) []*cobra.Command {
 		return []*cobra.Command{a.getCommand()}
 	case "exec":
 		return []*cobra.Command{a.execCommand()}
+	case "run":
+		return []*cobra.Command{a.runCommand()}
 	case "logs":
 		return []*cobra.Command{history.LogsCommand(&a.Host)}
 	case "ps":
@@ -82,7 +84,8 @@ func (a *app) rootCommand(verbs ...*cobra.Command) *cobra.Command {
 		Example: `  sandboxctl daemon                       # converge /etc/sandboxctl/manifests, for ever
   sandboxctl apply -f web.yaml --wait     # put a manifest there and wait until it runs
   sandboxctl get                          # what runs
-  sandboxctl exec -it web -- sh           # a shell in a sandbox`,
+  sandboxctl exec -it web -- sh           # a shell in a sandbox
+  sandboxctl run -i -- python3 - <code.py # one command in a sandbox of its own`,
 		SilenceUsage:               true,
 		SilenceErrors:              true,
 		Args:                       exit.VerbArgs,
@@ -117,7 +120,7 @@ func (a *app) addAll(root *cobra.Command) {
 	root.AddCommand(
 		daemon.Command(&a.Host, entry.Version()), doctor.Command(&a.Host), await.Command(&a.Host),
 		a.getCommand(), a.describeCommand(), a.planCommand(), a.approveCommand(), a.psCommand(), a.statsCommand(),
-		a.execCommand(), a.killCommand(), a.restartCommand(), a.checkpointCommand(), a.restoreCommand(), a.repairCommand(),
+		a.execCommand(), a.runCommand(), a.killCommand(), a.restartCommand(), a.checkpointCommand(), a.restoreCommand(), a.repairCommand(),
 		a.oci.Command(), a.versionCommand(), a.imageCommand(), volumes.Command(&a.Host), forward.Command(&a.Host), cp.Command(&a.Host),
 	)
 	root.AddCommand(manifests.Commands(&a.Host)...)

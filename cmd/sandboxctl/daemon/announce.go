@@ -48,9 +48,10 @@ func describe(version, manifests string, policy reconcile.Policy) (actual.Daemon
 }
 
 // announce tells of what a pass has seen.
-func (d *daemon) announce(have *actual.Snapshot) {
+func (d *daemon) announce(in *reconcile.Input) {
+	d.callers.want(in.Desired)
 	d.announceWatch()
-	d.announceDisk(have)
+	d.announceDisk(in.Actual)
 }
 
 // announceWatch tells when changes of the manifests begin to be noticed late,

@@ -147,6 +147,7 @@ type daemon struct {
 	loop     *loop.Loop
 	inputs   *inputs.Poll // files of the host that manifests refer to
 	clock    *moment.Steps
+	callers  *callers // processes that sandboxes are for
 	log      *slog.Logger
 	resync   time.Duration
 	sweeps   chan struct{} // what is left over is to be removed
@@ -187,7 +188,7 @@ func newDaemon(h *world.Host, version string, f *flags, store *actual.Store, opt
 	}
 	d := &daemon{
 		store: store, launcher: l, networks: opts.Networks, checker: cni.NewChecker(store, hostPolicy.Load, opts.Log), observer: actual.NewObserver(store), policy: hostPolicy, log: opts.Log, resync: f.resync, sweeps: make(chan struct{}, 1), swept: time.Now(),
-		inputs: inputs.NewPoll(new(inputs.Looker).Look), clock: moment.NewSteps(),
+		inputs: inputs.NewPoll(new(inputs.Looker).Look), clock: moment.NewSteps(), callers: newCallers(h, opts.Log),
 	}
 	policy := reconcile.DefaultPolicy()
 	policy.AllowMassDelete = f.allowMassDelete
@@ -220,7 +221,7 @@ func newDaemon(h *world.Host, version string, f *flags, store *actual.Store, opt
 			d.inputs.Want(ofHost(in.Files))
 			d.tellNetworks(&in)
 			d.remember(in.Removals, in.Desired.Policy)
-			d.announce(in.Actual)
+			d.announce(&in)
 			d.launcher.Warm.Wake() // the policy may have changed, or a program
 			// With a pass, so that an idle daemon wakes once for both.
 			if time.Since(d.swept) >= d.resync {
@@ -396,7 +397,7 @@ func (d *daemon) watch(ctx context.Context, more map[string]func(context.Context
 	all := map[string]func(context.Context) error{
 		"watch manifests": d.dir.Run, "watch processes": d.observer.Run, "watch requests": d.watchRequests, "sweep": d.sweep,
 		"watch host policy": d.watchPolicy, "watch files": d.inputs.Run,
-		"keep networks": d.networks.Run, "check networks": d.checker.Run, "watch clock": d.clock.Run,
+		"keep networks": d.networks.Run, "check networks": d.checker.Run, "watch clock": d.clock.Run, "watch callers": d.callers.run,
 	}
 	maps.Copy(all, more)
 	for name, run := range all {

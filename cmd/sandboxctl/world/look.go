@@ -27,9 +27,14 @@ func (h *Host) once(ctx context.Context, judged bool) (*World, error) {
 }
 
 // OnceSettled is once, but for a file that is being written just then.
-func (h *Host) OnceSettled(ctx context.Context) (*World, error) {
+func (h *Host) OnceSettled(ctx context.Context) (*World, error) { return h.settled(ctx, true) }
+
+// SettledUnjudged is OnceUnjudged, but for a file that is being written just then.
+func (h *Host) SettledUnjudged(ctx context.Context) (*World, error) { return h.settled(ctx, false) }
+
+func (h *Host) settled(ctx context.Context, judged bool) (*World, error) {
 	for tries := 0; ; tries++ {
-		w, err := h.Once(ctx)
+		w, err := h.once(ctx, judged)
 		if err != nil || tries == 10 || w.In.Desired.Reason != desired.ReasonUnsettled {
 			return w, err
 		}
