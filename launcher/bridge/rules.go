@@ -78,7 +78,7 @@ func bound(rules *firewall.Ruleset, kernel flows.Settings, most int) {
 	if len(rules.Sandboxes) == 0 {
 		return
 	}
-	rules.Kept = firewall.Kept{Datagrams: kernel.Datagrams, TCP: kernel.TCP, Other: kernel.Other, Established: kernel.Established}
+	rules.Kept = firewall.Kept{Datagrams: kernel.Datagrams, TCP: kernel.TCP, Other: kernel.Other, Established: kernel.Established, States: kernel.States}
 	each := kernel.Each()
 	if most > 0 {
 		each = min(each, most)

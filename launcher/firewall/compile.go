@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/desired/networks/public"
+	"sandboxctl.dev/launcher/firewall/objects"
 )
 
 // program is what the table is to have.
@@ -24,6 +25,8 @@ type program struct {
 	learned map[[2]string]bool
 	// group is where packets are logged to; 0 is nowhere.
 	group uint16
+	// timeouts are those of connections that are counted.
+	timeouts objects.Timeouts
 
 	byName map[string]*set
 }
@@ -123,8 +126,9 @@ func linkKey(name string) []byte {
 }
 
 // compile makes the rules of a ruleset. The same ruleset makes the same rules, in whatever
-// order its sandboxes are.
-func compile(r *Ruleset) (*program, error) {
+// order its sandboxes are. timeouts is the kind of objects that are timeouts of connections, 0
+// for none.
+func compile(r *Ruleset, timeouts nftables.ObjType) (*program, error) {
 	if err := r.check(); err != nil {
 		return nil, err
 	}
@@ -146,11 +150,15 @@ func compile(r *Ruleset) (*program, error) {
 	for _, link := range r.Closed {
 		p.add(setLinks, linkKey(link)) // no address is a source there
 	}
+	kept := r.Kept.filled()
+	if timeouts != 0 && slices.ContainsFunc(sandboxes, func(s Sandbox) bool { return s.Connections > 0 }) {
+		p.timeouts = objects.TimeoutsOf(kept.States, timeouts)
+	}
 	for i := range sandboxes {
 		s := &sandboxes[i]
 		p.attach(s)
 		p.count(s)
-		p.connections(s, r.Kept.filled())
+		p.connections(s, kept)
 		p.reach(s, addresses)
 		if err := p.publish(s, publishers); err != nil {
 			return nil, err

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,6 +14,8 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/launcher/firewall/objects"
 )
 
 // The kernel has one table of connections for all of the host. A sandbox that fills it takes
@@ -25,18 +28,30 @@ import (
 // connection. `ct count` is no such bound: it does not count connections that have been
 // closed, which the kernel keeps for two minutes more.
 //
+// With those two minutes a server could have a hundredth of the bound as new connections in a
+// second. So timeouts of ours have the kernel forget closed ones of sandboxes after
+// objects.Closed, and elements live as long. A guest can't fill the table by that: as many are
+// alive as before. What the kernel has forgotten it takes out with delay: of a guest that does
+// nothing but open and close it may hold four times the bound, until it looks for them once in a
+// minute, or Recount has it do so, which reads the table each half a minute where a set is crowded.
+//
 // A connection counts for the sandbox that began it, and if none did, for the one that it
 // leads to. What the host itself begins counts for nobody.
 
 // Kept are how long the kernel keeps connections: of datagrams and echoes that are not
-// answered, of TCP and of other protocols; and the longest, of TCP with nothing to say.
-type Kept struct{ Datagrams, TCP, Other, Established time.Duration }
+// answered, of TCP and of other protocols; and the longest, of TCP with nothing to say. States
+// are those of TCP one by one.
+type Kept struct {
+	Datagrams, TCP, Other, Established time.Duration
+	States                             objects.Times
+}
 
 // filled has the defaults of the kernel for what is not known.
 func (k Kept) filled() Kept {
 	return Kept{
 		Datagrams: cmp.Or(k.Datagrams, 30*time.Second), TCP: cmp.Or(k.TCP, 5*time.Minute),
 		Other: cmp.Or(k.Other, 10*time.Minute), Established: cmp.Or(k.Established, 120*time.Hour),
+		States: k.States,
 	}
 }
 
@@ -91,9 +106,16 @@ func (p *program) connections(s *Sandbox, kept Kept) {
 		return one(&expr.Ct{Register: first, Key: unix.NFT_CT_ID},
 			&expr.Dynset{SrcRegKey: first, SetName: set.Name, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: d})
 	}
+	// It can be told only before the first packet is through.
+	var forgets []expr.Any
+	if p.timeouts.Name != "" {
+		forgets = one(p.timeouts.Rule())
+	}
 	const known = stateEstablished | stateRelated
+	steps := []time.Duration{objects.Closed, kept.Datagrams, 2 * time.Minute, kept.Other}
+	slices.Sort(steps)
 	var rules []rule
-	for _, d := range []time.Duration{kept.Datagrams, 2 * time.Minute, kept.Other} {
+	for _, d := range steps {
 		rules = append(rules, all(state(known), expiresWithin(d), counts(d), returns()))
 	}
 	p.chain("connections_"+s.Name, nil, append(rules,
@@ -101,7 +123,7 @@ func (p *program) connections(s *Sandbox, kept Kept) {
 		// One that began before it was counted, or while there was no table, goes on.
 		all(state(known), returns()),
 		all(one(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: first}, in(setBrief)), counts(kept.Datagrams), returns()),
-		all(protocol(unix.IPPROTO_TCP), counts(kept.TCP), returns()),
+		all(protocol(unix.IPPROTO_TCP), counts(kept.TCP), forgets, returns()),
 		all(counts(kept.Other), returns()),
 		all(one(inLink(), in(setLinks)), jump("denied_"+s.Name)), all(one(inLink(), noLink()), jump("barred_"+s.Name)),
 		all(continues("rejected")))...)

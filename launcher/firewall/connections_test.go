@@ -13,9 +13,11 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/launcher/firewall/objects"
 	"sandboxctl.dev/launcher/flows"
 )
 
@@ -210,9 +212,8 @@ func TestConnectionsEnd(t *testing.T) {
 	web := w.sandbox("web", "front", func(s *Sandbox) { s.Connections = 2 })
 	serve(t, w.outside, "outside", at("", 80))
 	// Elements that are not renewed end soon.
-	w.rules.Kept = Kept{Datagrams: time.Second, TCP: time.Second}
+	w.rules.Kept = Kept{Datagrams: time.Second, TCP: time.Second, States: objects.Times{expr.CtStateTCPCLOSE: time.Second}}
 	w.install()
-	w.host.must(t, func() error { return sysctl(map[string]string{"netfilter/nf_conntrack_tcp_timeout_close": "1"}) })
 	var open []net.Conn
 	for range 2 {
 		c, err := dialFrom(web.testNS, "tcp", "1.1.1.1:80", answerTime)
@@ -242,6 +243,161 @@ func TestConnectionsEnd(t *testing.T) {
 			t.Fatal("no room after the end of a connection")
 		}
 	}
+}
+
+// seconds are how long the kernel still keeps the connections of TCP of an address.
+func (w *world) seconds(of netip.Addr) (out []int) {
+	w.t.Helper()
+	w.host.must(w.t, func() error {
+		all, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+		for _, f := range all {
+			if f.Forward.Protocol == unix.IPPROTO_TCP && f.Reverse.SrcIP.Equal(of.AsSlice()) {
+				out = append(out, int(f.TimeOut))
+			}
+		}
+		return err
+	})
+	return out
+}
+
+// A server may have many times as many connections one after the other as it may have at a time:
+// the kernel forgets closed ones soon, and no other ones. At no time does it keep more.
+func TestConnectionsClosed(t *testing.T) {
+	t.Parallel()
+	const most = 30
+	w := newWorld(t)
+	web := w.sandbox("web", "front", func(s *Sandbox) {
+		s.Connections, s.Ports = most, []Port{{Protocol: "tcp", HostPort: 8000, To: 80, Count: 1}}
+	})
+	serve(t, web.testNS, "web", at("", 80))
+	w.host.must(t, func() error {
+		if err := sysctl(map[string]string{"netfilter/nf_conntrack_tcp_timeout_established": "7777"}); err != nil {
+			return err
+		}
+		kernel := flows.Look()
+		w.rules.Kept = Kept{Datagrams: kernel.Datagrams, TCP: kernel.TCP, Other: kernel.Other, Established: kernel.Established, States: kernel.States}
+		return nil
+	})
+	w.install()
+	open, err := dialFrom(w.outside, "tcp", at(lanHost4, 8000), answerTime)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = say(open, answerTime)
+	kept := w.seconds(web.four)
+	if open.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if len(kept) != 1 || kept[0] < 7700 || kept[0] > 7777 {
+		t.Fatalf("an open connection is kept for %d s, expected what the host says", kept)
+	}
+	began := time.Now()
+	for served := 0; served < 2*most; {
+		got, err := ask(w.outside, "tcp", at(lanHost4, 8000), answerTime)
+		if n := len(w.seconds(web.four)); n > most {
+			t.Fatalf("the kernel keeps %d connections, expected at most %d", n, most)
+		}
+		if err == nil && got == "web "+lanOutside4 {
+			served++
+			continue
+		}
+		if time.Since(began) > 90*time.Second {
+			t.Fatalf("%d of %d connections served in %s: %q %v", served, 2*most, time.Since(began), got, err)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	if spent := time.Since(began); spent < objects.Closed {
+		t.Errorf("%d connections within %s: this test sees no bound", 2*most, spent)
+	}
+	// The end of the last one may be still on its way.
+	for until := time.Now().Add(answerTime); ; time.Sleep(50 * time.Millisecond) {
+		kept := w.seconds(web.four)
+		if n := len(kept); n > 0 && slices.Max(kept) <= int(objects.Closed/time.Second) {
+			break
+		}
+		if time.Now().After(until) {
+			t.Fatalf("closed connections are kept for %d s, expected at most %s", kept, objects.Closed)
+		}
+	}
+}
+
+// Timeouts that somebody has made others of are put right with the rules.
+func TestConnectionsTimeouts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.sandbox("web", "front", func(s *Sandbox) { s.Connections = 20 })
+	has := func(want objects.Timeouts) {
+		t.Helper()
+		var all map[string]bool
+		w.host.must(t, func() (err error) {
+			_, all, err = objects.Read(w.table.Name())
+			return err
+		})
+		if len(all) != 1 || !all[want.Name] {
+			t.Errorf("timeouts %v, expected %s", all, want.Name)
+		}
+		w.intact(true)
+	}
+	usual := objects.TimeoutsOf(objects.Times{}, objects.Kind)
+	w.install()
+	has(usual)
+	// Of a host with others: by a step.
+	w.rules.Kept.States = objects.Times{expr.CtStateTCPESTABLISHED: time.Hour}
+	looks := w.table.looks
+	w.install()
+	if has(objects.TimeoutsOf(w.rules.Kept.States, objects.Kind)); w.table.looks != looks {
+		t.Error("the table was read for another policy")
+	}
+	w.rules.Kept.States = objects.Times{}
+	w.install()
+	wrong := objects.TimeoutsOf(objects.Times{expr.CtStateTCPESTABLISHED: time.Second}, objects.Kind)
+	wrong.Name = usual.Name
+	w.nft(func(c *nftables.Conn) {
+		c.FlushTable(w.table.table)
+		objects.RemoveTimeouts(c, w.table.table, usual.Name)
+		wrong.Add(c, w.table.table)
+	})
+	w.intact(false)
+	w.install()
+	has(usual)
+	// The next daemon takes them as they are.
+	next, err := Open(w.host, w.table.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.table = next
+	w.install()
+	has(usual)
+	// With the last sandbox that is counted they end.
+	w.edit("web", func(s *Sandbox) { s.Connections = 0 })
+	w.install()
+	w.host.must(t, func() error {
+		if _, all, err := objects.Read(w.table.Name()); err != nil || len(all) != 0 {
+			t.Errorf("timeouts %v of nobody: %v", all, err)
+		}
+		return nil
+	})
+}
+
+// A kernel without timeouts of connections has all the rest.
+func TestConnectionsLacking(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	web := w.sandbox("web", "front", func(s *Sandbox) { s.Connections = 2 })
+	serve(t, w.outside, "outside", at("", 80))
+	w.table.timeouts = 99 // no kernel has such objects
+	w.install()
+	if w.table.timeouts != 0 {
+		t.Error("it is not known that they are lacking")
+	}
+	w.intact(true)
+	for i, who := range []string{"outside", "outside", ""} {
+		if answers(t, web.testNS, "tcp", "1.1.1.1:80", who); t.Failed() {
+			t.Fatalf("connection %d", i)
+		}
+	}
+	w.install()
+	w.intact(true)
 }
 
 // Somebody removes the table between a look at it and the next one: what is gone has no elements,

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"sandboxctl.dev/launcher/firewall/objects"
 )
 
 // TestAccepted has the kernel accept the rules of any ruleset that check does, one after
@@ -48,7 +50,7 @@ func drawRuleset(t *rapid.T) *Ruleset {
 	for i := range rapid.IntRange(0, 6).Draw(t, "sandboxes") {
 		r.Sandboxes = append(r.Sandboxes, drawSandbox(t, i))
 	}
-	if _, err := compile(r); err != nil {
+	if _, err := compile(r, objects.Kind); err != nil {
 		if !strings.Contains(err.Error(), "is published by") {
 			t.Fatalf("%v", err)
 		}

@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+
+	"sandboxctl.dev/launcher/firewall/objects"
 )
 
 // difference is what makes the table of one program that of another one. What both have is
@@ -23,6 +25,8 @@ type difference struct {
 	// elementsGone and elementsNew are sets that stay, with these elements alone.
 	elementsGone, elementsNew []*set
 	countersGone, countersNew []string
+	// timeoutsGone and timeoutsNew may be none.
+	timeoutsGone, timeoutsNew objects.Timeouts
 }
 
 func (d *difference) empty() bool { return reflect.ValueOf(*d).IsZero() }
@@ -35,6 +39,9 @@ func differ(old, now *program) (*difference, bool) {
 		return nil, false
 	}
 	d.countersGone, d.countersNew = without(old.counters, now.counters), without(now.counters, old.counters)
+	if old.timeouts != now.timeouts {
+		d.timeoutsGone, d.timeoutsNew = old.timeouts, now.timeouts
+	}
 	return d, true
 }
 
@@ -266,6 +273,12 @@ func (t *Table) change(d *difference) error {
 	}
 	for _, name := range d.countersNew {
 		c.AddObj(&nftables.CounterObj{Table: t.table, Name: name})
+	}
+	if d.timeoutsGone.Name != "" {
+		objects.RemoveTimeouts(c, t.table, d.timeoutsGone.Name)
+	}
+	if d.timeoutsNew.Name != "" {
+		d.timeoutsNew.Add(c, t.table)
 	}
 	for _, ch := range d.chainsNew {
 		t.addChain(c, ch)

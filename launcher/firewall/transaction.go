@@ -16,6 +16,8 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/launcher/firewall/objects"
 )
 
 // Namespace is a network namespace, entered to call fn; *netns.Namespace is one.
@@ -45,6 +47,8 @@ type Table struct {
 	looks int
 	// losses counts how often the table was found not to be what was installed.
 	losses int
+	// timeouts is the kind of objects that are timeouts of connections, 0 if the kernel lacks them.
+	timeouts nftables.ObjType
 }
 
 // layout is the name of a chain that says how the table is made. A table without it is of
@@ -59,7 +63,7 @@ func Open(ns Namespace, name string) (*Table, error) {
 	if ns == nil {
 		ns = own{}
 	}
-	return &Table{ns: ns, table: &nftables.Table{Name: name, Family: nftables.TableFamilyINet}, learned: memory{}}, nil
+	return &Table{ns: ns, table: &nftables.Table{Name: name, Family: nftables.TableFamilyINet}, learned: memory{}, timeouts: objects.Kind}, nil
 }
 
 // Name is that of the table.
@@ -88,15 +92,31 @@ func connection() (*nftables.Conn, error) {
 // addresses that were learned for rules that stay, are kept. If nobody else has changed the
 // table, the kernel is told no more than what differs from the rules of before.
 func (t *Table) Install(ctx context.Context, r *Ruleset) error {
-	p, err := compile(r)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p, err := t.install(ctx, r, t.timeouts)
+	if err != nil && p != nil && p.timeouts.Name != "" && errors.Is(t.ns.Do(p.timeouts.Probe), objects.ErrLacking) {
+		// Then connections count for as long as the kernel keeps them by itself.
+		if p, err = t.install(ctx, r, 0); err == nil {
+			t.timeouts = 0
+		}
+	}
 	if err != nil {
 		return err
 	}
-	if err := ctx.Err(); err != nil {
-		return err
+	t.installed = p
+	t.learned.forget(p.learned)
+	return nil
+}
+
+func (t *Table) install(ctx context.Context, r *Ruleset, timeouts nftables.ObjType) (*program, error) {
+	p, err := compile(r, timeouts)
+	if err != nil {
+		return nil, err
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	err = t.ns.Do(func() error {
 		if t.step(p) {
 			return nil
@@ -122,11 +142,9 @@ func (t *Table) Install(ctx context.Context, r *Ruleset) error {
 		return nil
 	})
 	if err != nil {
-		return explain(err)
+		return p, explain(err)
 	}
-	t.installed = p
-	t.learned.forget(p.learned)
-	return nil
+	return p, nil
 }
 
 // Losses says how often the table was found to be gone, or not to be what was installed: for
@@ -179,6 +197,8 @@ type present struct {
 	counters       map[string]bool
 	// counts are what counters begin with that are made anew.
 	counts map[string]*nftables.CounterObj
+	// timeouts are of connections, with whether each is what its name says.
+	timeouts map[string]bool
 }
 
 func (t *Table) look() (*present, error) {
@@ -207,7 +227,7 @@ func (t *Table) look() (*present, error) {
 	for _, s := range sets {
 		there.sets[s.Name] = true
 	}
-	there.counts, err = t.counts()
+	there.counts, there.timeouts, err = objects.Read(t.table.Name)
 	for name := range there.counts {
 		there.counters[name] = true
 	}
@@ -264,6 +284,9 @@ func (t *Table) transaction(p *program, there *present) error {
 		}
 		c.AddObj(obj)
 	}
+	if name := p.timeouts.Name; name != "" && !there.timeouts[name] {
+		p.timeouts.Add(c, t.table)
+	}
 	for _, ch := range p.chains {
 		t.addChain(c, ch)
 	}
@@ -301,6 +324,11 @@ func (t *Table) remove(c *nftables.Conn, p *program, there *present) {
 	for name := range there.counters {
 		if !counters[name] {
 			c.DeleteObject(&nftables.CounterObj{Table: t.table, Name: name})
+		}
+	}
+	for name, right := range there.timeouts {
+		if !right || name != p.timeouts.Name {
+			objects.RemoveTimeouts(c, t.table, name)
 		}
 	}
 }
@@ -431,19 +459,6 @@ func (t *Table) Reset(sandbox string) error {
 }
 
 func (t *Table) counts() (map[string]*nftables.CounterObj, error) {
-	c, err := connection()
-	if err != nil {
-		return nil, err
-	}
-	objects, err := c.GetObjects(t.table)
-	if err != nil {
-		return nil, fmt.Errorf("firewall: read counters: %w", err)
-	}
-	out := map[string]*nftables.CounterObj{}
-	for _, o := range objects {
-		if c, ok := o.(*nftables.CounterObj); ok {
-			out[c.Name] = c
-		}
-	}
-	return out, nil
+	counts, _, err := objects.Read(t.table.Name)
+	return counts, err
 }

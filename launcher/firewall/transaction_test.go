@@ -15,6 +15,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/launcher/firewall/objects"
 )
 
 // nft changes tables of the world's host, as another program would.
@@ -271,16 +273,16 @@ func TestRefused(t *testing.T) {
 		"all of the host":                     {sandbox(egress(Rule{Host: true}))},
 		"ingress: a rule is about a DNS name": {sandbox(ingress(Rule{Name: "a.b"}))},
 	} {
-		if _, err := compile(&Ruleset{Sandboxes: sandboxes}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := compile(&Ruleset{Sandboxes: sandboxes}, objects.Kind); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, expected %s", err, want)
 		}
 	}
 	// The order of sandboxes means nothing.
-	a, err := compile(&Ruleset{Sandboxes: []Sandbox{sandbox(port(one)), other}})
+	a, err := compile(&Ruleset{Sandboxes: []Sandbox{sandbox(port(one)), other}}, objects.Kind)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := compile(&Ruleset{Sandboxes: []Sandbox{other, sandbox(port(one))}})
+	b, err := compile(&Ruleset{Sandboxes: []Sandbox{other, sandbox(port(one))}}, objects.Kind)
 	if err != nil || !reflect.DeepEqual(a, b) {
 		t.Errorf("not the same rules: %v", err)
 	}

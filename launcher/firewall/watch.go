@@ -15,6 +15,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/launcher/firewall/objects"
 )
 
 // fingerprint is what a table looked like at a generation of the rules of its namespace,
@@ -86,23 +88,12 @@ func generationOf(c *netlink.Conn) (uint32, error) {
 	return 0, errors.New("firewall: the kernel tells no generation of rules")
 }
 
-// attributeType are the bits of an attribute's type that say what it is.
-const attributeType = 0x3fff
-
 // attributes are those of a message, or none if it has no valid ones.
 func attributes(m netlink.Message) map[uint16][]byte {
-	out := map[uint16][]byte{}
 	if len(m.Data) < 4 {
-		return out
+		return map[uint16][]byte{}
 	}
-	list, err := netlink.UnmarshalAttributes(m.Data[4:])
-	if err != nil {
-		return out
-	}
-	for _, a := range list {
-		out[a.Type&attributeType] = a.Data
-	}
-	return out
+	return objects.Attributes(m.Data[4:])
 }
 
 // firstAttribute is the table, in messages about chains, rules, sets and elements.

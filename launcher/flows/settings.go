@@ -12,11 +12,16 @@ import (
 
 // Settings are how many connections the kernel keeps in the namespace of this process, and
 // for how long: of datagrams and echoes without an answer, of TCP without one, of other
-// protocols, and of TCP with nothing to say.
+// protocols, and of TCP with nothing to say; and of TCP in each state, in the order of
+// linux/netfilter/nfnetlink_cttimeout.h.
 type Settings struct {
 	Max                                int
 	Datagrams, TCP, Other, Established time.Duration
+	States                             [len(states)]time.Duration
 }
+
+// states are how the kernel's settings call them; of SYN_SENT2 there is none.
+var states = [...]string{"syn_sent", "syn_recv", "established", "fin_wait", "close_wait", "last_ack", "time_wait", "close", "syn_sent2", "max_retrans", "unacknowledged"}
 
 // settings is where the kernel shows them, when it tracks connections.
 const settings = "/proc/sys/net/netfilter"
@@ -37,6 +42,9 @@ func look(dir string) (s Settings) {
 	s.TCP = longest("tcp_timeout_syn_sent", "tcp_timeout_unacknowledged", "tcp_timeout_max_retrans")
 	s.Other = longest("generic_timeout", "gre_timeout", "sctp_timeout_closed", "sctp_timeout_cookie_wait", "dccp_timeout_request", "dccp_timeout_respond")
 	s.Established = longest("tcp_timeout_established", "udp_timeout_stream", "sctp_timeout_established", "gre_timeout_stream")
+	for i, state := range states {
+		s.States[i] = longest("tcp_timeout_" + state)
+	}
 	return s
 }
 

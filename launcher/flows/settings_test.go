@@ -24,7 +24,10 @@ func TestSettings(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := Settings{262144, 45 * time.Second, 5 * time.Minute, 10 * time.Minute, 120 * time.Hour}
+	want := Settings{
+		Max: 262144, Datagrams: 45 * time.Second, TCP: 5 * time.Minute, Other: 10 * time.Minute, Established: 120 * time.Hour,
+		States: [...]time.Duration{0: 2 * time.Minute, 2: 120 * time.Hour, 10: 5 * time.Minute},
+	}
 	if s := look(dir); s != want || s.Each() != 16384 || s.Most() != 65536 {
 		t.Errorf("%+v, expected %+v", s, want)
 	}

@@ -28,8 +28,10 @@ import (
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/launcher/built"
 	"sandboxctl.dev/launcher/cgroup"
+	"sandboxctl.dev/launcher/firewall/objects"
 	"sandboxctl.dev/launcher/invariants"
 	"sandboxctl.dev/launcher/links"
+	"sandboxctl.dev/launcher/netns"
 	"sandboxctl.dev/launcher/ondisk"
 	"sandboxctl.dev/launcher/salvage"
 )
@@ -129,7 +131,7 @@ func (d doctor) checkHost(ctx context.Context, beside *programs.Flags) []finding
 	out = append(out, check("build", "without cgo", gofer.CanRun()), checkIdentity(), checkMountAPI())
 	sentry, goferProgram, image := beside.Check(ctx)
 	out = append(out, check("sentry", sentry.String(), sentry.Err), check("gofer", goferProgram.String(), goferProgram.Err), check("image program", image.String(), image.Err))
-	out = append(out, checkNamespaces(ctx), checkBandwidth())
+	out = append(out, checkNamespaces(ctx), checkBandwidth(), checkConnections())
 	return append(out, checkCgroups()...)
 }
 
@@ -188,6 +190,21 @@ func checkBandwidth() finding {
 		return finding{"network.bandwidth", levelWarning, fmt.Sprintf("can't be limited: %v; sandboxes that ask for it are not started", err)}
 	}
 	return finding{"network.bandwidth", levelOK, "tbf"}
+}
+
+// checkConnections says whether the kernel forgets closed connections of sandboxes soon. It is
+// tried in a namespace of its own.
+func checkConnections() finding {
+	ns, err := netns.New()
+	if err == nil {
+		defer ns.Close()
+		timeouts := objects.TimeoutsOf(objects.Times{}, objects.Kind)
+		err = ns.Do(timeouts.Probe)
+	}
+	if err != nil {
+		return finding{"network.maxConnections", levelWarning, fmt.Sprintf("closed connections of sandboxes count for as long as the kernel keeps them, two minutes in most cases: %v", err)}
+	}
+	return finding{"network.maxConnections", levelOK, fmt.Sprintf("closed connections count for %s", objects.Closed)}
 }
 
 func checkCgroups() []finding {
