@@ -91,13 +91,18 @@ func (v *check) cni(n *networks.Network) {
 // none is, or no sandbox may be on a network of CNI: who writes there chooses what runs as
 // root at the next start.
 func (c *CNIPolicy) startsFrom(hostPath string) string {
-	if len(c.Networks) == 0 {
-		return ""
-	}
-	for _, dir := range append([]string{c.ConfigDir}, c.PluginDirs...) {
+	for _, dir := range c.dirs() {
 		if pathWithin(hostPath, dir) || pathWithin(dir, hostPath) {
 			return dir
 		}
 	}
 	return ""
+}
+
+// dirs are the directories of CNI, none if no sandbox may be on a network of CNI.
+func (c *CNIPolicy) dirs() []string {
+	if len(c.Networks) == 0 {
+		return nil
+	}
+	return append([]string{c.ConfigDir}, c.PluginDirs...)
 }

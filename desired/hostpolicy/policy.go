@@ -260,8 +260,9 @@ func (p *Policy) Digest() string { return p.digest + p.own }
 // shares one compares what it is.
 func (p *Policy) Protected() []string { return slices.Clone(p.protected) }
 
-// Trusted are the files that no sandbox may write, with every link that leads to them.
-func (p *Policy) Trusted() []string { return slices.Clone(p.trusted) }
+// Trusted are the files and directories that no sandbox may write, with every link that leads to
+// the files.
+func (p *Policy) Trusted() []string { return slices.Concat(p.trusted, p.Network.CNI.dirs()) }
 
 // where tells an author where what is allowed is written down.
 func (p *Policy) where() string {

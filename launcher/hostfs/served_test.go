@@ -62,6 +62,9 @@ func TestServedNeverShared(t *testing.T) {
 		"what a hook writes":    {"", setup.Source{Path: "WORK/other", Field: "f"}, "", setup.Setup{Containers: []setup.Container{{Hooks: hook("/bin/touch", "touch", "WORK/other/hook")}}}},
 		"a caFile":              {"", setup.Source{Path: "WORK/tls", Field: "f"}, "it holds WORK/tls/ca.pem, which no sandbox may write", setup.Setup{Containers: []setup.Container{{}}}},
 		"a caFile, read":        {"", setup.Source{Path: "WORK/tls", Field: "f", ReadOnly: true}, "", setup.Setup{Containers: []setup.Container{{}}}},
+		"plugins of CNI":        {"", setup.Source{Path: "WORK/plugins", Field: "f"}, "it is part of WORK/plugins, which no sandbox may write", setup.Setup{Containers: []setup.Container{{}}}},
+		"a network of CNI":      {"", setup.Source{Path: "WORK/net.d", Field: "f"}, "it is part of WORK/net.d, which no sandbox may write", setup.Setup{Containers: []setup.Container{{}}}},
+		"plugins of CNI, read":  {"", setup.Source{Path: "WORK/plugins", Field: "f", ReadOnly: true}, "", setup.Setup{Containers: []setup.Container{{}}}},
 		"a hook elsewhere":      {"", setup.Source{Path: "WORK/other", Field: "f"}, "", setup.Setup{Containers: []setup.Container{{Hooks: hook("/bin/sh", "sh", "-c", "exit 0")}}}},
 	} {
 		check := func() error {
@@ -70,7 +73,7 @@ func TestServedNeverShared(t *testing.T) {
 				return err
 			}
 			in := func(s string) string { return strings.ReplaceAll(s, "WORK", work) }
-			for _, d := range []string{"allowed/v", "other", "links", "manifests", "tls"} {
+			for _, d := range []string{"allowed/v", "other", "links", "manifests", "tls", "plugins", "net.d"} {
 				err = errors.Join(err, os.MkdirAll(filepath.Join(work, d), 0o755))
 			}
 			if err := errors.Join(err, os.Symlink("../manifests", filepath.Join(work, "links/manifests"))); err != nil {
@@ -86,8 +89,11 @@ func TestServedNeverShared(t *testing.T) {
 					return err
 				}
 			}
+			if err := os.WriteFile(filepath.Join(work, "policy.yaml"), []byte(in("apiVersion: sandboxctl.dev/v1alpha1\nkind: HostPolicy\nnetwork: {cni: {networks: [lab], configDir: WORK/net.d, pluginDirs: [WORK/plugins]}}\n")), 0o600); err != nil {
+				return err
+			}
 			policy, err := hostpolicy.NewFile(hostpolicy.Options{
-				Path: filepath.Join(work, "policy.yaml"), Optional: true, Protected: []string{filepath.Join(work, "links/manifests"), store.Path()},
+				Path: filepath.Join(work, "policy.yaml"), Protected: []string{filepath.Join(work, "links/manifests"), store.Path()},
 				Trusted: func() []string { return []string{filepath.Join(work, "tls/ca.pem")} },
 			}).Load()
 			if err != nil {
