@@ -24,7 +24,8 @@ const (
 	// Instead of `spawn`: its cgroup was made, and a sentry that had waited for a sandbox was
 	// taken and written into the record, with a gofer, until both were allowed to run.
 	StartClaim = "claim"
-	// The sentry booted, until its control server answered.
+	// The sentry booted, until its control server answered; beside that, its links to networks
+	// were made.
 	StartBoot = "boot"
 	// `createRuntime` hooks of its bundle, and those before, ran on the host. Only if it has some.
 	StartHooks = "hooks"

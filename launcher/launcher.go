@@ -167,7 +167,9 @@ func (l *Launcher) create(ctx context.Context, e *desired.Entry, restart *actual
 		refresh.Owe(rec, e.Sandbox)
 	}
 	if err = inErr; err == nil {
-		err = root.Blame(ctx, l.start(ctx, rec, e.Sandbox, root, policy, path, in))
+		rules := l.opts.Networks.Begin(rec)
+		err = root.Blame(ctx, l.start(ctx, rec, e.Sandbox, root, policy, path, in, rules))
+		_ = rules() // a start that has failed before it needed them does not end before them
 	}
 	if err == nil {
 		return nil

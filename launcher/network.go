@@ -10,13 +10,11 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/operation"
-	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/launcher/bridge"
 	"sandboxctl.dev/launcher/cni"
-	"sandboxctl.dev/launcher/netns"
 	"sandboxctl.dev/launcher/passthrough"
 	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/sentry"
@@ -62,18 +60,12 @@ func (l *Launcher) giveNames(rec *actual.Record, sb *desired.Sandbox, st *setup.
 	return dir, err
 }
 
-// attach makes the links of a sandbox whose processes are on record, and wait at their
-// gates.
-func (l *Launcher) attach(ctx context.Context, rec *actual.Record) error {
-	if len(rec.Attachments) == 0 {
+// attach makes the links of a sandbox whose processes are on record.
+func (l *Launcher) attach(la *launch) error {
+	if len(la.rec.Attachments) == 0 {
 		return nil
 	}
-	ns, err := process.Through(*rec.Sentry, netns.Of)
-	if err != nil {
-		return err
-	}
-	defer ns.Close()
-	return l.opts.Networks.Attach(ctx, rec, ns)
+	return l.opts.Networks.Attach(la.rec, la.rules)
 }
 
 // plug has the plugins of CNI set up the network of a sandbox that is on one, in a namespace

@@ -3,6 +3,7 @@
 package launcher
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,11 +51,13 @@ type launch struct {
 	root *hostfs.Image
 	// policy is what a manifest was judged by; nil of others.
 	policy *hostpolicy.Policy
+	// rules waits for those of its networks; nil of who can be on none.
+	rules func() error
 }
 
 // start brings the sandbox of a record up: gated processes, record, gates,
 // control server, application. On error the caller aborts.
-func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sandbox, root *hostfs.Image, policy *hostpolicy.Policy, restore string, in *inputs.Read) error {
+func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sandbox, root *hostfs.Image, policy *hostpolicy.Policy, restore string, in *inputs.Read, rules func() error) error {
 	// Hooks, the size of a checkpoint, and how many files of a volume get another owner, are for
 	// others to choose; how long they may keep the sandbox from being replaced is not.
 	outer, end := context.WithTimeoutCause(ctx, policy.StartTime(), fmt.Errorf("not started after %s, which is maxStartTime of the host policy", policy.StartTime()))
@@ -86,7 +89,7 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	defer cancel()
 	// Once the gates open, a reader of the record must assume that the application
 	// may be running.
-	b, err := l.boot(ctx, &launch{rec: rec, st: st, phase: actual.PhaseStarting, oomScore: new(proc.SandboxOOMScore), root: root, policy: policy})
+	b, err := l.boot(ctx, &launch{rec: rec, st: st, phase: actual.PhaseStarting, oomScore: new(proc.SandboxOOMScore), root: root, policy: policy, rules: rules})
 	if err != nil {
 		return err
 	}
@@ -175,7 +178,9 @@ type booted struct {
 
 func (b *booted) close() {
 	b.pair.Close()
-	_ = b.control.Close() // nothing is in flight
+	if b.control != nil {
+		_ = b.control.Close() // nothing is in flight
+	}
 }
 
 // boot brings a sandbox up as far as its control server: gated processes,
@@ -198,15 +203,19 @@ func (l *Launcher) boot(ctx context.Context, la *launch) (*booted, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Beside the boot: before both have ended the sentry has no packet socket, and nothing to send.
+	attached := operation.Beside(func() error { return l.attach(la) })
 	b := &booted{pair: p}
-	if err := errors.Join(l.attach(ctx, rec), p.Open()); err != nil {
-		p.Close()
-		return nil, err
+	if err = p.Open(); err == nil {
+		rec.StartReaches(actual.StartBoot, time.Now())
+		if b.control, err = p.Connect(ctx, int(dir.Fd()), rec.Name); err != nil {
+			err = l.explain(ctx, err, rec, la.st)
+		}
 	}
-	rec.StartReaches(actual.StartBoot, time.Now())
-	if b.control, err = p.Connect(ctx, int(dir.Fd()), rec.Name); err != nil {
-		p.Close()
-		return nil, l.explain(ctx, err, rec, la.st)
+	err = cmp.Or(err, attached()) // where a boot fails, the other error is a consequence
+	if err != nil {
+		b.close()
+		return nil, err
 	}
 	return b, nil
 }

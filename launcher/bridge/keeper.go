@@ -20,6 +20,8 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/crashpoint"
+	"sandboxctl.dev/actual/operation"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/actual/rounds"
 	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/launcher/dns"
@@ -155,16 +157,24 @@ func Table(state string) string {
 	return "sandboxctl" + hex.EncodeToString(sum[:4])
 }
 
+// Begin begins to have the rules of a sandbox be in force whose attachments are on record, and
+// returns what waits for them: they take as long to install as its processes to be made.
+func (k *Keeper) Begin(rec *actual.Record) (rules func() error) {
+	if len(rec.Attachments) == 0 {
+		return func() error { return nil }
+	}
+	return operation.Beside(k.rules.Do)
+}
+
 // Attach connects a sandbox, whose attachments and processes are on record, with its
-// networks. The rules are there before its links are.
-func (k *Keeper) Attach(_ context.Context, rec *actual.Record, ns *netns.Namespace) error {
-	if err := k.forwarding(rec); err != nil {
+// networks. Its rules, as Begin has returned them, are there before its links are.
+func (k *Keeper) Attach(rec *actual.Record, rules func() error) error {
+	ns, err := process.Through(*rec.Sentry, netns.Of)
+	if err != nil {
 		return err
 	}
-	if err := k.rules.Do(); err != nil {
-		return err
-	}
-	if err := k.misleads(rec.Name); err != nil {
+	defer ns.Close()
+	if err := errors.Join(k.forwarding(rec), rules(), k.misleads(rec.Name)); err != nil {
 		return err
 	}
 	// No connection of the run before goes on: it would be one with another program.
