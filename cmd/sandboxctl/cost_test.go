@@ -48,9 +48,10 @@ func TestGetSystemCalls(t *testing.T) {
 			}
 			each := float64(least(many)-least(few)) / (many - few)
 			t.Logf("%.1f system calls for each sandbox", each)
-			// Beside many other tests up to 21.8 were counted, of the same programs.
-			if each < 4 || each > 23 {
-				t.Errorf("%.1f system calls for each sandbox, expected at most 20", each)
+			// Alone 20.0 are counted; beside many other tests up to 23.7, of the same programs: a thread
+			// more of the runtime is woken for some of the sandboxes.
+			if each < 4 || each > 26 {
+				t.Errorf("%.1f system calls for each sandbox, expected 20, and at most 26 on a busy machine", each)
 			}
 		})
 	}
