@@ -4,7 +4,6 @@ package daemon
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"testing"
@@ -42,12 +41,12 @@ func TestCallers(t *testing.T) {
 	if len(docs) != 1 || len(problems) > 0 {
 		t.Fatal(problems)
 	}
-	b, err := json.Marshal(process.Identity{PID: 7, StartTime: 1, BootID: "of another boot"})
+	b, err := oneoff.Annotate("gone", process.Identity{PID: 7, StartTime: 1, BootID: "of another boot"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	gone := desired.Entry{
-		Sandbox: &desired.Sandbox{Metadata: desired.Metadata{Name: "gone", Annotations: map[string]string{oneoff.Annotation: string(b)}}},
+		Sandbox: &desired.Sandbox{Metadata: desired.Metadata{Name: "gone", Annotations: map[string]string{oneoff.Annotation: b}}},
 		Source:  desired.Position{File: "gone.yaml"},
 	}
 	plain := desired.Entry{Sandbox: &desired.Sandbox{Metadata: desired.Metadata{Name: "plain"}}, Source: desired.Position{File: "plain.yaml"}}

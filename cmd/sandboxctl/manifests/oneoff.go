@@ -74,10 +74,7 @@ func Remove(ctx context.Context, h *world.Host, name string, caller process.Iden
 		return false, errors.New(w.In.Desired.Message)
 	}
 	e := w.In.Desired.Lookup(name)
-	if e == nil {
-		return false, nil
-	}
-	if id := oneoff.Caller(e); id == nil || *id != caller {
+	if !oneoff.For(e, caller) {
 		return false, nil
 	}
 	// The order comes first, as by the verb delete: killed in between, nothing has changed.
@@ -86,8 +83,36 @@ func Remove(ctx context.Context, h *world.Host, name string, caller process.Iden
 		// As on a full disk. Without an order it is a removal as any other.
 		fmt.Fprintf(v.Stderr, "warning: remove %s: %s\n", name, show.Clean(err.Error()))
 	}
-	if err := v.deleteFrom(e.Source.File, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, errors.Join(err, withdraw())
+	removed, err = v.removeFor(e.Source.File, name, caller)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil // by somebody else
 	}
-	return true, nil
+	if !removed {
+		err = errors.Join(err, withdraw())
+	}
+	return removed, err
+}
+
+// removeFor removes the manifest file of a sandbox that was made for a process. It is read once
+// more: somebody may have put another one in its place, or more documents into it, since it was
+// looked at. Then it stays.
+func (v verbs) removeFor(file, name string, caller process.Identity) (removed bool, err error) {
+	dir, base, text, err := v.openFile(file)
+	if err != nil {
+		return false, err
+	}
+	defer dir.Close()
+	docs, problems := desired.Decode(file, text)
+	if len(problems) > 0 || len(docs) != 1 || docs[0].Sandbox == nil || docs[0].Name != name {
+		return false, nil
+	}
+	if e := docs[0].Entry(); !oneoff.For(&e, caller) {
+		return false, nil
+	}
+	if err := atomicfile.Remove(dir, base); err != nil {
+		return false, err
+	}
+	// And what earlier programs like this one left that were killed.
+	_, err = atomicfile.SweepTemps(dir)
+	return true, err
 }

@@ -28,19 +28,42 @@ func self() (process.Identity, error) {
 	return process.Identify(fd, os.Getpid())
 }
 
+// annotation is what is in Annotation. It names the sandbox: a copy of the manifest under another
+// name is for nobody, and stays when the caller ends.
+type annotation struct {
+	Sandbox string `json:"sandbox"`
+	process.Identity
+}
+
+// Annotate is the value of Annotation for a sandbox and its caller.
+func Annotate(name string, caller process.Identity) (string, error) {
+	b, err := json.Marshal(annotation{name, caller})
+	return string(b), err
+}
+
 // Caller is the process that a sandbox is for, nil if it is for none. Only a manifest in a file
 // of its own counts: no file that defines other things is ever changed.
 func Caller(e *desired.Entry) *process.Identity {
+	name := e.Sandbox.Metadata.Name
 	text := e.Sandbox.Metadata.Annotations[Annotation]
-	if text == "" || e.Source.File != desired.OwnFile(e.Sandbox.Metadata.Name) {
+	if text == "" || e.Source.File != desired.OwnFile(name) {
 		return nil
 	}
-	id := new(process.Identity)
+	var a annotation
 	// A part of an identity would be that of nobody, and its sandbox be removed.
-	if err := json.Unmarshal([]byte(text), id); err != nil || id.PID <= 1 || id.BootID == "" || id.StartTime == 0 {
+	if err := json.Unmarshal([]byte(text), &a); err != nil || a.Sandbox != name || a.PID <= 1 || a.BootID == "" || a.StartTime == 0 {
 		return nil
 	}
-	return id
+	return &a.Identity
+}
+
+// For says whether a sandbox is for this process, and for no other. Of a nil entry nothing is known.
+func For(e *desired.Entry, caller process.Identity) bool {
+	if e == nil {
+		return false
+	}
+	id := Caller(e)
+	return id != nil && *id == caller
 }
 
 // Gone says whether a process is proven to have ended. One of which nothing is known is not gone.

@@ -3,7 +3,6 @@
 package oneoff
 
 import (
-	"encoding/json"
 	"os/exec"
 	"testing"
 
@@ -66,23 +65,41 @@ func TestCaller(t *testing.T) {
 	t.Parallel()
 	whole := process.Identity{PID: 7, StartTime: 1, BootID: "b"}
 	text := func(id process.Identity) string {
-		b, err := json.Marshal(id)
+		s, err := Annotate("web", id)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return string(b)
+		return s
 	}
 	if id := Caller(entry("web.yaml", text(whole))); id == nil || *id != whole {
 		t.Errorf("%+v", id)
 	}
+	// A copy of it under another name is for nobody.
+	copied := entry("db.yaml", text(whole))
+	copied.Sandbox.Metadata.Name = "db"
 	noBoot, noStart, init := whole, whole, whole
 	noBoot.BootID, noStart.StartTime, init.PID = "", 0, 1
 	for _, e := range []*desired.Entry{
-		entry("all.yaml", text(whole)), entry("web.yaml", ""), entry("web.yaml", "me"), entry("web.yaml", `{"pid": 7}`), entry("web.yaml", `{"pid": -1}`),
-		entry("web.yaml", text(noBoot)), entry("web.yaml", text(noStart)), entry("web.yaml", text(init)),
+		entry("all.yaml", text(whole)), entry("web.yaml", ""), entry("web.yaml", "me"), entry("web.yaml", `{"sandbox": "web", "pid": 7}`), entry("web.yaml", `{"sandbox": "web", "pid": -1}`),
+		entry("web.yaml", text(noBoot)), entry("web.yaml", text(noStart)), entry("web.yaml", text(init)), copied,
 	} {
 		if id := Caller(e); id != nil {
 			t.Errorf("%s, %v: %+v", e.Source.File, e.Sandbox.Metadata.Annotations, id)
 		}
+	}
+}
+
+// A manifest is for one process: not for another one that has its number, and none is for nobody.
+func TestFor(t *testing.T) {
+	t.Parallel()
+	id := process.Identity{PID: 7, StartTime: 1, BootID: "b"}
+	text, err := Annotate("web", id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := id
+	later.StartTime = 2
+	if !For(entry("web.yaml", text), id) || For(entry("web.yaml", text), later) || For(entry("web.yaml", ""), id) || For(nil, id) {
+		t.Error("it is taken for that of another process")
 	}
 }

@@ -4,7 +4,6 @@ package oneoff
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"path"
 	"path/filepath"
@@ -57,18 +56,18 @@ func (o *Options) Manifest() (text []byte, caller process.Identity, err error) {
 	if err != nil {
 		return nil, caller, err
 	}
-	annotation, err := json.Marshal(caller)
-	if err != nil {
-		return nil, caller, err
-	}
 	spec, err := o.spec()
 	if err != nil {
 		return nil, caller, err
 	}
 	o.Name = cmp.Or(o.Name, "run-"+actual.NewUID()[:12])
+	annotation, err := Annotate(o.Name, caller)
+	if err != nil {
+		return nil, caller, err
+	}
 	text, err = yaml.Marshal(map[string]any{
 		"apiVersion": desired.APIVersion, "kind": desired.Kind, "spec": spec,
-		"metadata": map[string]any{"name": o.Name, "annotations": map[string]string{Annotation: string(annotation)}},
+		"metadata": map[string]any{"name": o.Name, "annotations": map[string]string{Annotation: annotation}},
 	})
 	return text, caller, err
 }
