@@ -49,7 +49,7 @@ func describe(version, manifests string, policy reconcile.Policy) (actual.Daemon
 
 // announce tells of what a pass has seen.
 func (d *daemon) announce(in *reconcile.Input) {
-	d.callers.want(in.Desired)
+	d.callers.want(in)
 	d.announceWatch()
 	d.announceDisk(in.Actual)
 }
