@@ -18,6 +18,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/cmd/sandboxctl/documents"
 	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/oneoff"
 	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/cmd/sandboxctl/volumes"
 	"sandboxctl.dev/cmd/sandboxctl/world"
@@ -156,7 +157,7 @@ func describeState(out io.Writer, w *world.World, s *reconcile.Status) error {
 	if p := w.In.Desired.Policy; p != nil {
 		line("Host policy", "%s", p.Source())
 	}
-	line("Made for", "%s", callerText(w.Entry(s.Name)))
+	line("Made for", "%s", oneoff.Text(w.Entry(s.Name)))
 	describeRuns(line, s, w.In.Now)
 	for i := range w.In.Actual.Quarantined {
 		if h := &w.In.Actual.Quarantined[i]; h.Name == s.Name {

@@ -4,6 +4,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,10 +13,13 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"sandboxctl.dev/actual"
 	"sandboxctl.dev/cmd/sandboxctl/attach"
 	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/oneoff"
 	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/launcher/built"
+	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/wire"
 )
 
@@ -72,11 +77,29 @@ func (a *app) exec(ctx context.Context, name string, argv []string, f *execFlags
 	if len(argv) == 0 {
 		return exit.Usagef("expected a COMMAND after --")
 	}
-	return a.execIn(ctx, name, argv, f)
+	return a.execIn(ctx, &target{name: name}, argv, f)
+}
+
+// target is where a command runs.
+type target struct {
+	name string
+	// seen is the run of the sandbox that is meant, nil if the one that runs is.
+	seen *oneoff.Incarnation
+	// began is called when the command runs, if it is set.
+	began func(ctx context.Context, pid int32) error
+}
+
+// connect connects with the sandbox that is meant, and with no later one of its name.
+func (a *app) connect(ctx context.Context, store *actual.Store, to *target) (*sentry.Control, *actual.Record, error) {
+	control, rec, err := a.Connect(ctx, store, to.name)
+	if err == nil && to.seen != nil && *to.seen != oneoff.IncarnationOf(rec) {
+		return nil, nil, errors.Join(fmt.Errorf("sandbox %s was replaced or restarted meanwhile", to.name), control.Close())
+	}
+	return control, rec, err
 }
 
 // execIn runs a command in a sandbox, whatever its words are.
-func (a *app) execIn(ctx context.Context, name string, argv []string, f *execFlags) error {
+func (a *app) execIn(ctx context.Context, to *target, argv []string, f *execFlags) error {
 	if f.tty && !show.IsTerminal(a.Stdin) {
 		return exit.Usagef("-t needs a terminal on standard input")
 	}
@@ -85,7 +108,7 @@ func (a *app) execIn(ctx context.Context, name string, argv []string, f *execFla
 		return err
 	}
 	defer store.Close()
-	control, rec, err := a.Connect(ctx, store, name)
+	control, rec, err := a.connect(ctx, store, to)
 	if err != nil {
 		return err
 	}
@@ -102,7 +125,7 @@ func (a *app) execIn(ctx context.Context, name string, argv []string, f *execFla
 		return err
 	}
 	args.StdioIsPty = f.tty
-	c := &attach.Command{Store: store, Name: name, Record: rec, Control: control, Args: args}
+	c := &attach.Command{Store: store, Name: to.name, Record: rec, Control: control, Args: args, Began: to.began}
 	return c.Run(ctx, a.streams(), f.interactive)
 }
 

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,8 +20,6 @@ import (
 	"sandboxctl.dev/cmd/sandboxctl/manifests"
 	"sandboxctl.dev/cmd/sandboxctl/oneoff"
 	"sandboxctl.dev/cmd/sandboxctl/show"
-	"sandboxctl.dev/cmd/sandboxctl/world"
-	"sandboxctl.dev/desired"
 )
 
 // Exit codes of run beside those of exec: as timeout(1) and docker run have them.
@@ -32,8 +29,6 @@ const (
 )
 
 const (
-	// daemonPatience is how long run waits for a daemon.
-	daemonPatience = 5 * time.Second
 	// startTimeout is how long the sandbox may take to start: an image may have to be fetched.
 	startTimeout = 10 * time.Minute
 	// removalTimeout is how long run waits until the sandbox is gone.
@@ -110,7 +105,7 @@ func (a *app) runOnce(ctx context.Context, argv []string, f *runFlags) error {
 	if err != nil {
 		return err
 	}
-	if err := a.needDaemon(ctx); err != nil {
+	if err := oneoff.NeedDaemon(ctx, &a.Host); err != nil {
 		return exit.Interrupted(ctx, err)
 	}
 	if err := manifests.Put(ctx, &a.Host, text); err != nil {
@@ -121,35 +116,6 @@ func (a *app) runOnce(ctx context.Context, argv []string, f *runFlags) error {
 	return a.runWithin(ctx, argv, f, caller)
 }
 
-// callerText says whom a sandbox is for, "" if it is for itself.
-func callerText(e *desired.Entry) string {
-	if e == nil {
-		return ""
-	}
-	id := oneoff.Caller(e)
-	if id == nil {
-		return ""
-	}
-	return fmt.Sprintf("a command of process %d (`sandboxctl run`); removed when that has ended", id.PID)
-}
-
-// needDaemon waits a moment for a daemon that is being restarted.
-func (a *app) needDaemon(ctx context.Context) error {
-	for until := time.Now().Add(daemonPatience); ; {
-		if _, alive := a.ReadDaemon(); alive {
-			return nil
-		}
-		if time.Now().After(until) {
-			return errors.New("run needs the daemon, which is not running; start it with `systemctl start sandboxctl` or `sandboxctl daemon`")
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(world.WatchEvery):
-		}
-	}
-}
-
 // runWithin runs the command when its sandbox has started, within the time that it has.
 func (a *app) runWithin(ctx context.Context, argv []string, f *runFlags, caller process.Identity) error {
 	timedOut := &exit.Error{Code: exitTimedOut, Err: fmt.Errorf("timed out after %s", f.Timeout)}
@@ -157,49 +123,60 @@ func (a *app) runWithin(ctx context.Context, argv []string, f *runFlags, caller 
 	if f.Timeout > 0 {
 		patience = min(patience, f.Timeout)
 	}
-	err := await.Until(ctx, &a.Host, []string{f.Name}, await.Ready, patience)
+	r := &oneoff.Run{Name: f.Name, Caller: caller}
+	err := await.Until(ctx, &a.Host, []string{f.Name}, r.Ready, patience)
 	if f.Timeout > 0 && time.Since(began) >= f.Timeout {
 		return timedOut
 	}
 	if err != nil {
 		return exit.Interrupted(ctx, err)
 	}
-	var over atomic.Bool
 	if f.Timeout > 0 {
 		timer := time.AfterFunc(f.Timeout-time.Since(began), func() {
-			over.Store(true)
-			a.endRun(context.WithoutCancel(ctx), f.Name, caller)
+			r.Over.Store(true)
+			a.endRun(context.WithoutCancel(ctx), r)
 		})
 		defer timer.Stop()
 	}
-	err = a.execIn(ctx, f.Name, argv, &f.execFlags)
-	if over.Load() {
+	err = a.execIn(ctx, &target{name: f.Name, seen: &r.Seen, began: r.Began}, argv, &f.execFlags)
+	if r.Over.Load() {
 		return timedOut
 	}
 	return err
 }
 
-// endRun ends everything in the sandbox, and with it the command, whatever that does. What the
-// command has written until then is passed on. If the sentry does not obey, the daemon ends it.
-func (a *app) endRun(ctx context.Context, name string, caller process.Identity) {
-	err := func() error {
-		ctx, cancel := context.WithTimeout(ctx, killTimeout)
-		defer cancel()
-		store, err := a.OpenStore()
-		if err != nil {
-			return err
-		}
-		defer store.Close()
-		control, _, err := a.Connect(ctx, store, name)
-		if err != nil {
-			return err
-		}
-		defer control.Close()
-		return control.App().Signal(ctx, unix.SIGKILL, true)
-	}()
-	if _, rerr := manifests.Remove(ctx, &a.Host, name, caller); rerr != nil {
+// endRun ends the command and what it has begun, whatever that does. What the command has written
+// until then is passed on. If the sentry does not obey, the daemon ends it.
+func (a *app) endRun(ctx context.Context, r *oneoff.Run) {
+	err := a.killRun(ctx, r)
+	removed, rerr := manifests.Remove(ctx, &a.Host, r.Name, r.Caller)
+	if rerr != nil || err != nil && !removed {
 		fmt.Fprintf(a.Stderr, "sandboxctl: the command is not stopped yet: %s\n", show.CleanLines(errors.Join(err, rerr).Error()))
 	}
+}
+
+// killRun kills everything in the sandbox. Of one that may be somebody else's now, only the command.
+func (a *app) killRun(ctx context.Context, r *oneoff.Run) error {
+	ctx, cancel := context.WithTimeout(ctx, killTimeout)
+	defer cancel()
+	w, lookErr := a.OnceUnjudged(ctx)
+	store, err := a.OpenStore()
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	control, _, err := a.connect(ctx, store, &target{name: r.Name, seen: &r.Seen})
+	if err != nil {
+		return err
+	}
+	defer control.Close()
+	if lookErr == nil && oneoff.For(w.Entry(r.Name), r.Caller) {
+		return control.App().Signal(ctx, unix.SIGKILL, true)
+	}
+	if pid := r.PID.Load(); pid != 0 {
+		return control.App().SignalGroup(ctx, unix.SIGKILL, pid)
+	}
+	return nil
 }
 
 // removeRun removes the sandbox, and waits until it is gone. The exit code stays that of the
@@ -209,7 +186,7 @@ func (a *app) removeRun(ctx context.Context, name string, caller process.Identit
 	if err == nil {
 		quiet := a.Host // that it is being removed is no news
 		quiet.Stderr = io.Discard
-		err = await.Until(ctx, &quiet, []string{name}, await.Deleted, removalTimeout)
+		err = await.Until(ctx, &quiet, []string{name}, oneoff.GoneOrTaken, removalTimeout)
 	}
 	if err != nil {
 		fmt.Fprintf(a.Stderr, "sandboxctl: sandbox %s is not removed yet, the daemon will do that: %s\n", name, show.CleanLines(err.Error()))

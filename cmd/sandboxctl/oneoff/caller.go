@@ -66,6 +66,18 @@ func For(e *desired.Entry, caller process.Identity) bool {
 	return id != nil && *id == caller
 }
 
+// Text says whom a sandbox is for, "" if it is for itself.
+func Text(e *desired.Entry) string {
+	if e == nil {
+		return ""
+	}
+	id := Caller(e)
+	if id == nil {
+		return ""
+	}
+	return fmt.Sprintf("a command of process %d (`sandboxctl run`); removed when that has ended", id.PID)
+}
+
 // Gone says whether a process is proven to have ended. One of which nothing is known is not gone.
 func Gone(id process.Identity) bool {
 	p, err := process.Open(id)
