@@ -167,9 +167,7 @@ func (l *Launcher) create(ctx context.Context, e *desired.Entry, restart *actual
 		refresh.Owe(rec, e.Sandbox)
 	}
 	if err = inErr; err == nil {
-		rules := l.opts.Networks.Begin(rec)
-		err = root.Blame(ctx, l.start(ctx, rec, e.Sandbox, root, policy, path, in, rules))
-		_ = rules() // a start that has failed before it needed them does not end before them
+		err = root.Blame(ctx, l.start(ctx, rec, e.Sandbox, root, policy, path, in))
 	}
 	if err == nil {
 		return nil

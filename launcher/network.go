@@ -61,11 +61,11 @@ func (l *Launcher) giveNames(rec *actual.Record, sb *desired.Sandbox, st *setup.
 }
 
 // attach makes the links of a sandbox whose processes are on record.
-func (l *Launcher) attach(la *launch) error {
+func (l *Launcher) attach(la *launch, rules func() error) error {
 	if len(la.rec.Attachments) == 0 {
 		return nil
 	}
-	return l.opts.Networks.Attach(la.rec, la.rules)
+	return l.opts.Networks.Attach(la.rec, rules)
 }
 
 // plug has the plugins of CNI set up the network of a sandbox that is on one, in a namespace

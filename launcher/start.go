@@ -3,7 +3,6 @@
 package launcher
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,13 +50,11 @@ type launch struct {
 	root *hostfs.Image
 	// policy is what a manifest was judged by; nil of others.
 	policy *hostpolicy.Policy
-	// rules waits for those of its networks; nil of who can be on none.
-	rules func() error
 }
 
 // start brings the sandbox of a record up: gated processes, record, gates,
 // control server, application. On error the caller aborts.
-func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sandbox, root *hostfs.Image, policy *hostpolicy.Policy, restore string, in *inputs.Read, rules func() error) error {
+func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sandbox, root *hostfs.Image, policy *hostpolicy.Policy, restore string, in *inputs.Read) error {
 	// Hooks, the size of a checkpoint, and how many files of a volume get another owner, are for
 	// others to choose; how long they may keep the sandbox from being replaced is not.
 	outer, end := context.WithTimeoutCause(ctx, policy.StartTime(), fmt.Errorf("not started after %s, which is maxStartTime of the host policy", policy.StartTime()))
@@ -89,7 +86,7 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	defer cancel()
 	// Once the gates open, a reader of the record must assume that the application
 	// may be running.
-	b, err := l.boot(ctx, &launch{rec: rec, st: st, phase: actual.PhaseStarting, oomScore: new(proc.SandboxOOMScore), root: root, policy: policy, rules: rules})
+	b, err := l.boot(ctx, &launch{rec: rec, st: st, phase: actual.PhaseStarting, oomScore: new(proc.SandboxOOMScore), root: root, policy: policy})
 	if err != nil {
 		return err
 	}
@@ -199,12 +196,15 @@ func (l *Launcher) boot(ctx context.Context, la *launch) (*booted, error) {
 		return nil, err
 	}
 	defer la.logs.Close()
+	rules := l.opts.Networks.Begin(rec) // not before all that can refuse the start
+	defer func() { _ = rules() }()      // a start that has failed does not end before them
 	p, err := l.spawnRecorded(ctx, la, dir)
 	if err != nil {
 		return nil, err
 	}
 	// Beside the boot: before both have ended the sentry has no packet socket, and nothing to send.
-	attached := operation.Beside(func() error { return l.attach(la) })
+	attached := operation.Beside(func() error { return l.attach(la, rules) })
+	defer func() { _ = attached() }()
 	b := &booted{pair: p}
 	if err = p.Open(); err == nil {
 		rec.StartReaches(actual.StartBoot, time.Now())
@@ -212,7 +212,9 @@ func (l *Launcher) boot(ctx context.Context, la *launch) (*booted, error) {
 			err = l.explain(ctx, err, rec, la.st)
 		}
 	}
-	err = cmp.Or(err, attached()) // where a boot fails, the other error is a consequence
+	if aerr := attached(); err == nil || operation.PreconditionFailed(aerr) || operation.Permanent(aerr) { // others are consequences
+		err = errors.Join(aerr, err)
+	}
 	if err != nil {
 		b.close()
 		return nil, err

@@ -37,7 +37,7 @@ func (k *Keeper) Choose(rec *actual.Record, w *Wanted) (done func(), err error) 
 		rec.Attachments = nil
 		return func() {}, nil
 	}
-	if err := links.AwaitEnding(rec.UID, w.Network.Address.Addrs()); err != nil {
+	if err := k.awaitEnding(rec, w.Network.Address.Addrs()); err != nil {
 		return func() {}, err
 	}
 	k.mu.Lock()
@@ -77,6 +77,24 @@ func (k *Keeper) Choose(rec *actual.Record, w *Wanted) (done func(), err error) 
 	rec.Attachments, k.promised[rec.Name] = chosen, chosen
 	k.fresh[rec.Name] = k.unused(attachments(rec))
 	return done, nil
+}
+
+// awaitEnding waits for the link of a sandbox that has ended and had an address that is asked
+// for. An address of one that has not is refused at once: a wait for it would hold a worker for
+// the authors of such manifests.
+func (k *Keeper) awaitEnding(rec *actual.Record, asked []netip.Addr) error {
+	if len(asked) == 0 {
+		return nil
+	}
+	records, err := k.records()
+	for _, r := range records {
+		if r.Name != rec.Name && slices.ContainsFunc(r.Attachments, func(a actual.Attachment) bool {
+			return slices.Contains(asked, a.Address4) || slices.Contains(asked, a.Address6)
+		}) {
+			return nil
+		}
+	}
+	return errors.Join(err, links.AwaitEnding(rec.UID, asked))
 }
 
 // choice is what is known while attachments are chosen.

@@ -174,7 +174,7 @@ func (k *Keeper) Attach(rec *actual.Record, rules func() error) error {
 		return err
 	}
 	defer ns.Close()
-	if err := errors.Join(k.forwarding(rec), rules(), k.misleads(rec.Name)); err != nil {
+	if err := errors.Join(k.forwarding(rec), rules(), k.still(), k.misleads(rec.Name)); err != nil {
 		return err
 	}
 	// No connection of the run before goes on: it would be one with another program.
@@ -196,6 +196,15 @@ func (k *Keeper) Attach(rec *actual.Record, rules func() error) error {
 	}
 	k.wake() // for the hosts files of the others
 	return nil
+}
+
+// still has the rules be installed again if somebody has removed or changed them since Begin.
+func (k *Keeper) still() error {
+	if intact, err := k.table.Intact(); intact && err == nil {
+		return nil
+	}
+	k.forget()
+	return k.rules.Do()
 }
 
 // Want says what manifests say of networks now, by sandbox, and which sandboxes have
