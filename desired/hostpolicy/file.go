@@ -41,8 +41,8 @@ type Options struct {
 	// whatever the policy allows.
 	Protected []string
 	// Trusted, if set, are files that no sandbox may write, as they are at a Load: who writes
-	// one decides whom this host believes. One Load at a time asks.
-	Trusted func() []string
+	// one decides whom this host believes. One Load at a time asks. An error of it is one of Load.
+	Trusted func() ([]string, error)
 }
 
 // policySettle is how long a change must have lasted where the kernel does not
@@ -61,10 +61,14 @@ func (f *File) Options() Options { return f.opts }
 func (f *File) Load() (*Policy, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	trusted, err := f.trusted()
+	if err != nil {
+		return nil, err
+	}
 	file, err := trustedfile.Open(f.opts.Path)
 	if f.opts.Optional && errors.Is(err, fs.ErrNotExist) && !errors.Is(err, trustedfile.ErrDangling) {
 		f.policy, f.id = nil, trustedfile.ID{}
-		return Default().protecting(f.protected(), f.trusted()), nil
+		return Default().protecting(f.protected(), trusted), nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read host policy: %w", err)
@@ -79,7 +83,7 @@ func (f *File) Load() (*Policy, error) {
 	}
 	id := trustedfile.IDOf(&st)
 	if f.policy != nil && f.id == id {
-		f.policy = f.policy.protecting(f.protected(), f.trusted())
+		f.policy = f.policy.protecting(f.protected(), trusted)
 		return f.policy, nil
 	}
 	// Half a policy may allow what the whole one does not.
@@ -95,7 +99,7 @@ func (f *File) Load() (*Policy, error) {
 		}
 		return nil, fmt.Errorf("read host policy: %w", errors.Join(errs...))
 	}
-	f.policy, f.id = p.protecting(f.protected(), f.trusted()), id
+	f.policy, f.id = p.protecting(f.protected(), trusted), id
 	return f.policy, nil
 }
 
@@ -115,11 +119,12 @@ func (f *File) protected() []string {
 }
 
 // trusted are the files that no sandbox may write now.
-func (f *File) trusted() []string {
+func (f *File) trusted() ([]string, error) {
 	if f.opts.Trusted == nil {
-		return nil
+		return nil, nil
 	}
-	return withWays(f.opts.Trusted())
+	files, err := f.opts.Trusted()
+	return withWays(files), err
 }
 
 // withWays are paths, and every link that leads to them.

@@ -94,7 +94,7 @@ func TestServedNeverShared(t *testing.T) {
 			}
 			policy, err := hostpolicy.NewFile(hostpolicy.Options{
 				Path: filepath.Join(work, "policy.yaml"), Protected: []string{filepath.Join(work, "links/manifests"), store.Path()},
-				Trusted: func() []string { return []string{filepath.Join(work, "tls/ca.pem")} },
+				Trusted: func() ([]string, error) { return []string{filepath.Join(work, "tls/ca.pem")}, nil },
 			}).Load()
 			if err != nil {
 				return err

@@ -19,16 +19,17 @@ import (
 
 // certificates returns a function that says which files of certificates (caFile) the files
 // about registries name now. It is not for concurrent use.
-func certificates(files ...string) func() []string {
+func certificates(files ...string) func() ([]string, error) {
 	known := make([]registries, len(files))
 	for i, f := range files {
 		known[i].path = f
 	}
-	return func() (out []string) {
+	return func() (out []string, err error) {
 		for i := range known {
-			out = append(out, known[i].certificates()...)
+			named, e := known[i].certificates()
+			out, err = append(out, named...), errors.Join(err, e)
 		}
-		return out
+		return out, err
 	}
 }
 
@@ -40,13 +41,18 @@ type registries struct {
 }
 
 // certificates are those that the file names. While it can't be read nothing is pulled by it,
-// and what it named before is still kept from sandboxes: it will be believed again.
-func (r *registries) certificates() []string {
+// and what it named before is still kept from sandboxes: it will be believed again. What it
+// names that was never read is not known, and then nothing may be allowed.
+func (r *registries) certificates() ([]string, error) {
 	err := r.read()
 	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, trustedfile.ErrDangling) {
 		r.id, r.caFiles = trustedfile.ID{}, nil
+		return nil, nil
 	}
-	return r.caFiles
+	if err != nil && r.id == (trustedfile.ID{}) {
+		return nil, fmt.Errorf("find the files of certificates that no sandbox may write: %w", err)
+	}
+	return r.caFiles, nil
 }
 
 // settle is how long the file must have been left alone where nobody can tell whether it is

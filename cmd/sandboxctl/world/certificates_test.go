@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"sigs.k8s.io/yaml"
@@ -70,6 +71,12 @@ func TestTrustedCertificates(t *testing.T) {
 	expect("a link", map[string]bool{"shared/tls": false, "shared/real": false, "shared/other": true})
 	must(os.Remove(at("etc/registries.yaml")))
 	expect("removed", all)
+	// What it names is not known to a program that has never read it: nothing is allowed.
+	must(os.WriteFile(at("etc/registries.yaml"), []byte("registries: ["), 0o600))
+	fresh := (&Host{Manifests: at("manifests"), State: at("state"), Policy: at("policy.yaml")}).PolicyFile(&actual.DaemonInfo{Registries: at("etc/registries.yaml")})
+	if p, err := fresh.Load(); err == nil || !strings.Contains(err.Error(), "find the files of certificates that no sandbox may write: read ") {
+		t.Errorf("%v, %v", p, err)
+	}
 	// What was allowed before is judged again.
 	if len(digests) != 3 {
 		t.Errorf("%d digests of three policies", len(digests))
