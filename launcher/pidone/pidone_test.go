@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -217,6 +218,12 @@ func TestApplication(t *testing.T) {
 // and the real-time ones.
 func TestForwards(t *testing.T) {
 	t.Parallel()
+	// What this program ignores, as after nohup, a shell that it starts can't catch.
+	for _, s := range []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT} {
+		if signal.Ignored(s) {
+			signal.Notify(make(chan os.Signal, 1), s)
+		}
+	}
 	p := run(t, unix.CLONE_NEWPID, []string{"/bin/bash"}, "bash", "-c", `
 		for s in $(seq 1 64); do
 			case $s in 9|17|19|32|33) continue;; esac
