@@ -124,7 +124,7 @@ func BeginWait() {
 
 // Wait reports that this process is prepared, and returns the command line that it is to take
 // on. Its descriptors are there then, and it is called as its command line says. io.EOF says
-// that whoever had started it is gone, or does not need it.
+// that the daemon that had started it is gone, or does not need it.
 //
 // argv is its own command line, which is overwritten. The launcher waits for the call of
 // accept, and starts another process in the place of this one if there is none.

@@ -42,7 +42,7 @@ func Subnets(e *desired.Entry, want *desired.Snapshot, have []actual.Observed) (
 
 // inUse says which sandbox has a subnet of another network that overlaps. One that is stopped
 // keeps its own. The asking sandbox counts too: a network that it has joined has the subnet on
-// record, whoever is started.
+// record, whichever sandbox is started.
 func inUse(name string, p netip.Prefix, have []actual.Observed) string {
 	if !p.IsValid() {
 		return ""
