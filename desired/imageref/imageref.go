@@ -164,6 +164,10 @@ func inFile(kind Kind, rest string) (Reference, error) {
 	if !filepath.IsAbs(r.Path) {
 		return Reference{}, invalidf("expected an absolute path, got %s", quote(r.Path))
 	}
+	// Without what ends it, "/a:b/" or "/a:b/." would be /a with the tag b.
+	if strings.Contains(filepath.Base(r.Path), ":") || strings.Contains(filepath.Base(filepath.Clean(r.Path)), ":") {
+		return Reference{}, invalidf("expected no colon in the name of the directory or file, which begins a tag, got %s", quote(r.Path))
+	}
 	return r, nil
 }
 

@@ -113,7 +113,7 @@ func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		"nginx", "nginx:1.27", "docker.io/nginx", "index.docker.io/a/b:1", "docker.io/library/x", "library/x", "localhost/web", "localhost:5000/web:1", "a.b:5000/c",
 		"web@" + digestA, "a.b/web:1@" + digestA, "a.b:80/c/d/e@" + digestA, "[::1]:5000/web", "127.0.0.1:5000/a", "a:b:c", "a/b:c/d", "x@y@z", "_/x", "A/b", "a.b:/c", "A.b/c",
-		"oci:/l:t", "oci:/l/../m/:t:u", "archive:/a",
+		"oci:/l:t", "oci:/l/../m/:t:u", "archive:/a", "oci:/:/", "oci:/a:b/", "archive:/a:b/.", "oci:/a:b/c/..:t",
 	} {
 		f.Add(s)
 	}
