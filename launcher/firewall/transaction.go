@@ -179,7 +179,10 @@ func (t *Table) replace(p *program) error {
 	if first == nil || !there.table {
 		return first
 	}
-	counts, _ := t.counts() // what can't be read begins with nothing
+	counts, err := t.counts()
+	if err != nil {
+		return errors.Join(first, err)
+	}
 	if err := t.transaction(p, &present{table: true, foreign: true, counts: counts}); err != nil {
 		return errors.Join(first, err)
 	}
@@ -224,13 +227,11 @@ func (t *Table) look() (*present, error) {
 	for _, s := range sets {
 		there.sets[s.Name] = true
 	}
-	if there.counts, there.timeouts, err = objects.Read(t.table.Name); err != nil {
-		there.foreign = true // with a kind of object of a later version: the table is made anew
-	}
+	there.counts, there.timeouts, err = objects.Read(t.table.Name)
 	for name := range there.counts {
 		there.counters[name] = true
 	}
-	return there, nil
+	return there, err
 }
 
 // There says whether the table is there, whatever it has.
