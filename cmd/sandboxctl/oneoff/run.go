@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -95,6 +96,10 @@ func (r *Run) Began(_ context.Context, pid int32) error {
 func GoneOrTaken(w *world.World, name string, s *reconcile.Status) (bool, error) {
 	if _, defined := desired.FileFor(w.In.Desired, name); defined {
 		return true, nil
+	}
+	// A start that is cut short has claimed the name, and may have no record and so no status.
+	if w.Busy(name) || slices.Contains(w.In.Actual.Aborted, name) {
+		return false, nil
 	}
 	return await.Deleted(w, name, s)
 }

@@ -59,3 +59,27 @@ func TestRun(t *testing.T) {
 		}
 	}
 }
+
+// A name that a start has claimed, and that no record has yet, is not gone: run would return
+// before its directory does.
+func TestGoneOrTakenClaimed(t *testing.T) {
+	t.Parallel()
+	for what, c := range map[string]struct {
+		claimed []string
+		busy    string
+		done    bool
+	}{
+		"nothing":                   {nil, "", true},
+		"claimed, without a daemon": {[]string{"web"}, "", false},
+		"being started":             {nil, "web", false},
+		"another one is":            {[]string{"db"}, "db", true},
+	} {
+		w := &world.World{In: reconcile.Input{Desired: &desired.Snapshot{Complete: true}, Actual: &actual.Snapshot{Aborted: c.claimed}}}
+		if c.busy != "" {
+			w.In.Operations = map[string]reconcile.Operation{c.busy: {}}
+		}
+		if done, err := GoneOrTaken(w, "web", nil); done != c.done || err != nil {
+			t.Errorf("%s: %v, %v", what, done, err)
+		}
+	}
+}
