@@ -340,6 +340,9 @@ func TestCgroups(t *testing.T) {
 	host, err := cgroup.Detect()
 	must(t, err)
 	w := newWorld(t)
+	// A group without a mark may be of any state directory: daemons of other tests would not
+	// start their sandbox of this name beside its processes.
+	host.Mark(w.store.Marker())
 	own := w.rec.Name + "-" + w.rec.UID
 	g, _, err := host.Create(own, cgroup.Limits{PIDs: 100}, cgroup.Limits{})
 	must(t, err)
