@@ -41,6 +41,14 @@ const (
 // StartPhases are all of them.
 var StartPhases = []string{StartParse, StartPlan, StartRecord, StartSpawn, StartClaim, StartBoot, StartHooks, StartRoot, StartFirstOutput}
 
+// Values of Start.Way.
+const (
+	// Its sentry and its gofer were started for it.
+	WayCold = "cold"
+	// They had waited for a sandbox.
+	WayWaiting = "waiting"
+)
+
 // Start says how long the phases of one start took. It is written with the record
 // and never on its own: a daemon that dies before the write after a phase takes what
 // it knew of the phase with it.
@@ -53,6 +61,11 @@ type Start struct {
 	Milliseconds float64 `json:"milliseconds"`
 	// It failed or was cancelled, in its last phase.
 	Failed bool `json:"failed,omitempty"`
+	// Where its processes came from: `cold`, they were started for it; `waiting`, they had
+	// waited for a sandbox.
+	Way string `json:"way,omitempty"`
+	// Why they were started for it.
+	Why string `json:"why,omitempty"`
 
 	// open is the phase under way, and since when. A record that was read has none.
 	open  string
@@ -134,13 +147,18 @@ func (r *Record) StartReaches(phase string, now time.Time) {
 	r.Start = s
 }
 
-// StartIs says that the phase of a start that is under way is another one than was thought.
-func (r *Record) StartIs(phase string) {
-	if r.Start != nil && r.Start.open != "" {
-		s := *r.Start
-		s.open = phase
-		r.Start = &s
+// StartTakes says where the processes of a start that is under way came from, and why from
+// nowhere better.
+func (r *Record) StartTakes(way, why string) {
+	if r.Start == nil || r.Start.open == "" {
+		return
 	}
+	s := *r.Start
+	s.Way, s.Why = way, why
+	if way != WayCold {
+		s.open = StartClaim
+	}
+	r.Start = &s
 }
 
 // startFails ends the start in the phase that is under way.

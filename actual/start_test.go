@@ -81,7 +81,7 @@ func TestStartPhases(t *testing.T) {
 			t.Errorf("done %v, took %v, expected %v", r.Start.Done(), r.Start.Took(), took)
 		}
 		r.StartReaches(StartBoot, now.Add(time.Hour))
-		r.StartIs(StartClaim)
+		r.StartTakes(WayWaiting, "")
 		inOrder(t, r.Start, want...) // it is over
 		if order := append(slices.Clone(want), StartFirstOutput); !hooks && !slices.Equal(order, slices.DeleteFunc(slices.Clone(StartPhases), func(p string) bool { return p == StartHooks || p == StartClaim })) {
 			t.Errorf("StartPhases have another order: %v", StartPhases)
@@ -93,10 +93,24 @@ func TestStartPhases(t *testing.T) {
 func TestStartClaims(t *testing.T) {
 	t.Parallel()
 	r, now := startOf(t, false, StartBoot)
-	r.StartIs(StartClaim)
+	r.StartTakes(WayWaiting, "")
 	r.StartReaches(StartBoot, now)
 	inOrder(t, r.Start, StartParse, StartPlan, StartRecord, StartClaim)
-	new(Record).StartIs(StartClaim) // nothing is under way
+	if r.Start.Way != WayWaiting || r.Start.Why != "" {
+		t.Errorf("%+v", r.Start)
+	}
+	new(Record).StartTakes(WayWaiting, "") // nothing is under way
+
+	r, now = startOf(t, false, StartBoot)
+	r.StartTakes(WayCold, "its application has a terminal")
+	r.StartReaches(StartBoot, now)
+	inOrder(t, r.Start, StartParse, StartPlan, StartRecord, StartSpawn)
+	if r.Start.Way != WayCold || r.Start.Why != "its application has a terminal" {
+		t.Errorf("%+v", r.Start)
+	}
+	if next := NextAttempt(r, Intent{}, now); next.Start != nil {
+		t.Errorf("the next attempt begins with %+v", next.Start)
+	}
 }
 
 // A start that fails or is cancelled says in which phase, and how long that took.

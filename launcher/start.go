@@ -387,9 +387,7 @@ func (l *Launcher) spawn(ctx context.Context, la *launch, dir *os.File, cgroupFD
 	if err != nil {
 		return nil, err
 	}
-	if p.Waited {
-		rec.StartIs(actual.StartClaim)
-	}
+	rec.StartTakes(claim.Took(p))
 	rec.Files, rec.OnDisk = p.Files, p.OnDisk
 	return p, nil
 }

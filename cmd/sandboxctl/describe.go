@@ -18,6 +18,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/cmd/sandboxctl/documents"
 	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/laststart"
 	"sandboxctl.dev/cmd/sandboxctl/oneoff"
 	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/cmd/sandboxctl/volumes"
@@ -120,7 +121,7 @@ func (a *app) describe(ctx context.Context, w *world.World, s *reconcile.Status)
 	if err := describeState(out, w, s); err != nil {
 		return err
 	}
-	if err := describeStart(out, s, lastStart(&a.Host, s)); err != nil {
+	if err := laststart.Print(out, s, laststart.Of(a.State, s)); err != nil {
 		return err
 	}
 	if s.Phase == reconcile.PhaseCreating {

@@ -15,6 +15,7 @@ import (
 
 	"sandboxctl.dev/cmd/sandboxctl/documents"
 	"sandboxctl.dev/cmd/sandboxctl/exit"
+	"sandboxctl.dev/cmd/sandboxctl/laststart"
 	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/cmd/sandboxctl/world"
 	"sandboxctl.dev/desired"
@@ -180,7 +181,7 @@ func objectOf(h *world.Host, w *world.World, s reconcile.Status) object {
 	if !s.CreatedAt.IsZero() {
 		o.Metadata.CreationTimestamp = &s.CreatedAt
 	}
-	o.Status.Start = lastStart(h, &s)
+	o.Status.Start = laststart.Of(h.State, &s)
 	if e := w.Entry(s.Name); e != nil {
 		o.Metadata.Metadata, o.Spec = e.Sandbox.Metadata, &e.Sandbox.Spec
 	}

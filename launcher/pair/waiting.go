@@ -60,7 +60,9 @@ type Waiting struct {
 	Sentry, Gofer *proc.Child
 	// Refused is why one that was told what to become was not used, nil if each was.
 	Refused error
-	said    *os.File // what they have written to stderr
+	// Misfit is why one was not told, "" if each was.
+	Misfit string
+	said   *os.File // what they have written to stderr
 }
 
 // WaitingLaunch is what they are started from.
@@ -196,7 +198,12 @@ func (w *Waiting) gofer() waiter {
 // start has the process become the program, or starts the program if it can't. waited says
 // which.
 func (w waiter) start(p *proc.Program) (c *proc.Child, waited bool, err error) {
-	if w.at == nil || *w.at == nil || wire.Fits(p.Args, len(p.Donation.Descriptors())) != "" {
+	if w.at == nil || *w.at == nil {
+		c, err = proc.StartGated(*p)
+		return c, false, err
+	}
+	if why := wire.Fits(p.Args, len(p.Donation.Descriptors())); why != "" {
+		w.of.Misfit = why
 		c, err = proc.StartGated(*p)
 		return c, false, err
 	}

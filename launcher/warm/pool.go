@@ -84,6 +84,7 @@ type Pool struct {
 	slots    []slot
 	starting int       // starts under way
 	ended    time.Time // when there was one last
+	lack     string    // why none is made, "" if there is no reason
 }
 
 // New returns a pool, which is empty until Run fills it.
@@ -126,16 +127,27 @@ func (p *Pool) Starting() (ended func()) {
 // there are some, the kernel is told to get ready for the move of them. Nothing is done for
 // any other start.
 func (p *Pool) Expect(policy *hostpolicy.Policy, st *setup.Setup) {
-	if p != nil && policy.Waiting() > 0 && pair.Unfit(st) == "" && p.offers() {
+	if p == nil || policy.Waiting() == 0 {
+		return
+	}
+	p.mu.Lock()
+	n := len(p.slots)
+	p.mu.Unlock()
+	if Choose(&Facts{Setup: st, Wanted: policy.Waiting(), Waiting: n}).Way == actual.WayWaiting {
 		p.hasten()
 	}
 }
 
-// offers says whether there is anything to take.
-func (p *Pool) offers() bool {
+// has is how many pairs wait that a start with the key can have, and why there is none.
+func (p *Pool) has(key Key) (n int, lack string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.slots) > 0
+	for _, s := range p.slots {
+		if s.key == key && s.Whole() {
+			n++
+		}
+	}
+	return n, p.lack
 }
 
 // Take returns processes that wait, nil if there are none with the key. They are the
@@ -258,13 +270,22 @@ func (p *Pool) keep(ctx context.Context) time.Duration {
 func (p *Pool) tell(ctx context.Context, err error) {
 	if err == nil {
 		p.failures = 0
+		p.lacks("")
 		return
 	}
+	p.lacks("none that waits could be made; the log of the daemon says why")
 	p.failed = time.Now()
 	p.failures++
 	if p.failures == 1 && ctx.Err() == nil {
 		p.opts.Log.Warn("no process could be made to wait for a sandbox; starts take longer", "err", err)
 	}
+}
+
+// lacks notes why none is made.
+func (p *Pool) lacks(why string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lack = why
 }
 
 // wanted is how many processes are to wait, and what they are started from. The files are the

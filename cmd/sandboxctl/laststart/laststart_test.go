@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package laststart
 
 import (
 	"strings"
@@ -52,20 +52,36 @@ func TestStartText(t *testing.T) {
 func TestDescribeStart(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
-	if err := describeStart(&out, &reconcile.Status{}, nil); err != nil || out.String() != "" {
+	if err := Print(&out, &reconcile.Status{}, nil); err != nil || out.String() != "" {
 		t.Errorf("%q, %v", out.String(), err)
 	}
-	start := &actual.Start{}
+	start := &actual.Start{Way: actual.WayCold, Why: "its \x1bapplication has a terminal"}
 	for _, p := range actual.StartPhases {
 		start = start.Add(p, time.Millisecond)
 	}
-	if err := describeStart(&out, &reconcile.Status{}, start); err != nil {
+	if err := Print(&out, &reconcile.Status{}, start); err != nil {
 		t.Fatal(err)
 	}
-	want := "\nLast start (9.0 ms):\n" +
+	want := "\nLast start (9.0 ms):\n  way: cold, as its  application has a terminal\n" +
 		"  PHASE          TOOK\n  parse          1.0 ms\n  plan           1.0 ms\n  record         1.0 ms\n  spawn          1.0 ms\n  claim          1.0 ms\n" +
 		"  boot           1.0 ms\n  hooks          1.0 ms\n  root           1.0 ms\n  first output   1.0 ms\n"
 	if out.String() != want {
 		t.Errorf("%q\nexpected %q", out.String(), want)
+	}
+}
+
+// Where its processes came from, and why from nowhere better; nothing of a start of an earlier
+// version.
+func TestWayText(t *testing.T) {
+	t.Parallel()
+	for want, start := range map[string]actual.Start{
+		"processes that had waited for a sandbox": {Way: actual.WayWaiting},
+		"cold":                            {Way: actual.WayCold},
+		"cold, as no process was waiting": {Way: actual.WayCold, Why: "no process was waiting"},
+		"of a later version":              {Way: "of a later version"},
+	} {
+		if got := wayText(&start); got != want {
+			t.Errorf("%+v: %q, expected %q", start, got, want)
+		}
 	}
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+// Package laststart tells how the last start of a sandbox went: its phases, and which way it
+// got its processes.
+package laststart
 
 import (
 	"fmt"
@@ -10,19 +12,18 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/cmd/sandboxctl/show"
-	"sandboxctl.dev/cmd/sandboxctl/world"
 	"sandboxctl.dev/launcher/logs"
 	"sandboxctl.dev/reconcile"
 )
 
-// lastStart is how long the phases of the last start took, with the one that the log
-// tells and not the record; nil if nothing is known of a start. A log that can't be
-// read is for the verb logs to tell about.
-func lastStart(h *world.Host, s *reconcile.Status) *actual.Start {
+// Of is how long the phases of the last start took, with the one that the log tells and not
+// the record; nil if nothing is known of a start. A log that can't be read is for the verb
+// logs to tell about.
+func Of(state string, s *reconcile.Status) *actual.Start {
 	if s.Start == nil || !s.Start.Done() {
 		return s.Start
 	}
-	at, err := firstOutput(h.State, s)
+	at, err := firstOutput(state, s)
 	// A gofer that was taken over can write any time.
 	if err != nil || at.After(time.Now()) {
 		return s.Start
@@ -45,12 +46,15 @@ func firstOutput(state string, s *reconcile.Status) (at time.Time, err error) {
 	return l.FirstOutput()
 }
 
-// describeStart prints the phases of the last start.
-func describeStart(out io.Writer, s *reconcile.Status, start *actual.Start) error {
+// Print prints the way and the phases of the last start.
+func Print(out io.Writer, s *reconcile.Status, start *actual.Start) error {
 	if start == nil {
 		return nil
 	}
 	fmt.Fprintf(out, "\nLast start (%s):\n", startText(s, start))
+	if start.Way != "" {
+		fmt.Fprintf(out, "  way: %s\n", wayText(start))
+	}
 	rows := make([][]string, len(start.Phases))
 	for i, p := range start.Phases {
 		name := p.Phase
@@ -60,6 +64,17 @@ func describeStart(out io.Writer, s *reconcile.Status, start *actual.Start) erro
 		rows[i] = []string{"  " + show.Clean(name), millisecondsText(p.Milliseconds)}
 	}
 	return show.Table(out, []string{"  PHASE", "TOOK"}, rows)
+}
+
+// wayText says where the processes of a start came from.
+func wayText(start *actual.Start) string {
+	switch {
+	case start.Way == actual.WayWaiting:
+		return "processes that had waited for a sandbox"
+	case start.Why != "":
+		return show.Clean(start.Way + ", as " + start.Why)
+	}
+	return show.Clean(start.Way)
 }
 
 // startText says how long a start took, and how it ended if not with an application
