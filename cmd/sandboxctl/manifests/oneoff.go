@@ -31,7 +31,7 @@ func Put(ctx context.Context, h *world.Host, text []byte) error {
 		for _, p := range problems {
 			errs = append(errs, errors.New(show.Clean(strings.TrimPrefix(p.Field+": "+p.Message, ": "))))
 		}
-		return errors.Join(errs...)
+		return &RefusedError{errors.Join(errs...)}
 	}
 	if len(docs) != 1 {
 		return fmt.Errorf("%d documents in a manifest for one sandbox", len(docs))
@@ -57,8 +57,14 @@ func Put(ctx context.Context, h *world.Host, text []byte) error {
 }
 
 func taken(name string) error {
-	return fmt.Errorf("there is a sandbox %s already; give another name", name)
+	return &RefusedError{fmt.Errorf("there is a sandbox %s already; give another name", name)}
 }
+
+// RefusedError is what is wrong with a manifest, or that its name is taken. Nothing was written.
+type RefusedError struct{ error }
+
+// Unwrap implements the interface of package errors.
+func (e *RefusedError) Unwrap() error { return e.error }
 
 // Remove removes the sandbox that was made for a process, and its manifest. One of that name that
 // somebody else has made meanwhile stays: then removed is false.

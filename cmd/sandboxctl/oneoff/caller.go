@@ -33,17 +33,33 @@ func self() (process.Identity, error) {
 type annotation struct {
 	Sandbox string `json:"sandbox"`
 	process.Identity
+	// Client is whom the caller, a daemon, asks for.
+	Client *Client `json:"client,omitempty"`
+}
+
+// Client is a process that has asked a daemon for a sandbox. It is for people: what becomes of the
+// sandbox is a matter of the daemon that is the caller.
+type Client struct {
+	PID int    `json:"pid"`
+	UID uint32 `json:"uid"`
 }
 
 // Annotate is the value of Annotation for a sandbox and its caller.
 func Annotate(name string, caller process.Identity) (string, error) {
-	b, err := json.Marshal(annotation{name, caller})
+	b, err := json.Marshal(annotation{Sandbox: name, Identity: caller})
 	return string(b), err
 }
 
 // Caller is the process that a sandbox is for, nil if it is for none. Only a manifest in a file
 // of its own counts: no file that defines other things is ever changed.
 func Caller(e *desired.Entry) *process.Identity {
+	if a := annotationOf(e); a != nil {
+		return &a.Identity
+	}
+	return nil
+}
+
+func annotationOf(e *desired.Entry) *annotation {
 	name := e.Sandbox.Metadata.Name
 	text := e.Sandbox.Metadata.Annotations[Annotation]
 	if text == "" || e.Source.File != desired.OwnFile(name) {
@@ -54,7 +70,7 @@ func Caller(e *desired.Entry) *process.Identity {
 	if err := json.Unmarshal([]byte(text), &a); err != nil || a.Sandbox != name || a.PID <= 1 || a.BootID == "" || a.StartTime == 0 {
 		return nil
 	}
-	return &a.Identity
+	return &a
 }
 
 // For says whether a sandbox is for this process, and for no other. Of a nil entry nothing is known.
@@ -71,10 +87,14 @@ func Text(e *desired.Entry) string {
 	if e == nil {
 		return ""
 	}
-	id := Caller(e)
-	if id == nil {
+	a := annotationOf(e)
+	switch {
+	case a == nil:
 		return ""
+	case a.Client != nil:
+		return fmt.Sprintf("a command of a client (process %d of user %d, by the daemon with process %d); removed when that has ended, or either process", a.Client.PID, a.Client.UID, a.PID)
 	}
+	id := a.Identity
 	return fmt.Sprintf("a command of process %d (`sandboxctl run`); removed when that has ended", id.PID)
 }
 

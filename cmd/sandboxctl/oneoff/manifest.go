@@ -4,6 +4,7 @@ package oneoff
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"path"
 	"path/filepath"
@@ -33,6 +34,7 @@ type Options struct {
 	Volumes     []string
 	Network     string
 	Egress      []string
+	Labels      map[string]string
 }
 
 // Register adds the options as flags.
@@ -56,20 +58,26 @@ func (o *Options) Manifest() (text []byte, caller process.Identity, err error) {
 	if err != nil {
 		return nil, caller, err
 	}
+	text, err = o.ManifestFor(caller, nil)
+	return text, caller, err
+}
+
+// ManifestFor is Manifest for another process, as the daemon for which a client asks.
+func (o *Options) ManifestFor(caller process.Identity, client *Client) (text []byte, err error) {
 	spec, err := o.spec()
 	if err != nil {
-		return nil, caller, err
+		return nil, err
 	}
 	o.Name = cmp.Or(o.Name, "run-"+actual.NewUID()[:12])
-	annotation, err := Annotate(o.Name, caller)
+	value, err := json.Marshal(annotation{o.Name, caller, client})
 	if err != nil {
-		return nil, caller, err
+		return nil, err
 	}
-	text, err = yaml.Marshal(map[string]any{
-		"apiVersion": desired.APIVersion, "kind": desired.Kind, "spec": spec,
-		"metadata": map[string]any{"name": o.Name, "annotations": map[string]string{Annotation: annotation}},
-	})
-	return text, caller, err
+	metadata := map[string]any{"name": o.Name, "annotations": map[string]string{Annotation: string(value)}}
+	if len(o.Labels) > 0 {
+		metadata["labels"] = o.Labels
+	}
+	return yaml.Marshal(map[string]any{"apiVersion": desired.APIVersion, "kind": desired.Kind, "spec": spec, "metadata": metadata})
 }
 
 func (o *Options) spec() (spec map[string]any, err error) {
@@ -91,7 +99,7 @@ func (o *Options) spec() (spec map[string]any, err error) {
 	}
 	spec["resources"] = resources
 	if o.Timeout < 0 {
-		return nil, exit.Usagef("--timeout: expected 0s or more, got %s", o.Timeout)
+		return nil, exit.Usagef("timeout: expected 0s or more, got %s", o.Timeout)
 	}
 	if o.Timeout > 0 {
 		spec["activeDeadline"] = (o.Timeout + beyond).String()
@@ -108,7 +116,7 @@ func (o *Options) spec() (spec map[string]any, err error) {
 func (o *Options) root() (map[string]any, error) {
 	switch {
 	case o.Image != "" && o.Root != "":
-		return nil, exit.Usagef("--image and --root are both the root; give one of them")
+		return nil, exit.Usagef("image and root are both the root; give one of them")
 	case o.Image != "":
 		return map[string]any{"image": map[string]string{"ref": o.Image}}, nil
 	case o.Root != "":
@@ -123,7 +131,7 @@ func (o *Options) network() (map[string]any, error) {
 	switch o.Network {
 	case "none", "host":
 		if len(o.Egress) > 0 {
-			return nil, exit.Usagef("--egress is for networks of sandboxes, and there is none with --network %s", o.Network)
+			return nil, exit.Usagef("egress is for networks of sandboxes, and there is none with network %s", o.Network)
 		}
 		n["mode"] = o.Network
 	case "":
@@ -143,7 +151,7 @@ func (o *Options) mounts() ([]map[string]any, error) {
 		source, target, _ := strings.Cut(text, ":")
 		target, readOnly := strings.CutSuffix(target, ":ro")
 		if source == "" || !path.IsAbs(target) || strings.Contains(target, ":") {
-			return nil, exit.Usagef("--volume: expected SOURCE:PATH or SOURCE:PATH:ro with an absolute PATH, got %q", text)
+			return nil, exit.Usagef("volume: expected SOURCE:PATH or SOURCE:PATH:ro with an absolute PATH, got %q", text)
 		}
 		v := map[string]any{"name": fmt.Sprintf("v%d", i), "mountPath": target, "readOnly": readOnly}
 		if strings.Contains(source, "/") {
