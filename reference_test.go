@@ -318,7 +318,7 @@ func TestReference(t *testing.T) {
 	status := readSources(t, "reconcile/*.go", "actual/*.go", "desired/yamldoc/problem.go")
 	directory := readSources(t, "desired/snapshot.go")
 	manifest := readSources(t, "desired/types.go", "desired/lifetime/*.go", "desired/object.go", "desired/declared.go", "desired/network_document.go", "desired/networks/*.go")
-	policy := readSources(t, "desired/hostpolicy/policy.go", "desired/hostpolicy/cni.go")
+	policy := readSources(t, "desired/hostpolicy/policy.go", "desired/hostpolicy/cni.go", "desired/hostpolicy/clients.go")
 	minimal := &desired.Sandbox{Spec: desired.Spec{Root: desired.Root{Host: &desired.HostRoot{}}}}
 	desired.Default(minimal)
 	builtIn := defaultsOf(t, hostpolicy.Default())

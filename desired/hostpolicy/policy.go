@@ -89,6 +89,8 @@ type Policy struct {
 	// 0 to 64: sentries with gofers that the daemon keeps waiting, so that a sandbox starts
 	// sooner. Each pair takes about 6 MiB. 0 keeps none.
 	Warm *int `json:"warm,omitempty"`
+	// The socket of clients: who beside root may run commands in sandboxes of their own from programs, and what for.
+	Clients ClientsPolicy `json:"clients,omitzero"`
 
 	from      string // the file, "" for none
 	digest    string
@@ -111,6 +113,7 @@ var schema = desired.SchemaOf(func() yamldoc.Schema {
 			reflect.TypeFor[NetworkPolicy](): `{netns: [shop]}`,
 			reflect.TypeFor[CNIPolicy]():     `{networks: [podman]}`,
 			reflect.TypeFor[PortsPolicy]():   `{min: 1024, addresses: [127.0.0.1]}`,
+			reflect.TypeFor[ClientsPolicy](): `{group: sandboxes, maxRuns: 16}`,
 		},
 		ListExamples: map[string]string{
 			"netns":        `[shop]`,
@@ -123,6 +126,7 @@ var schema = desired.SchemaOf(func() yamldoc.Schema {
 			"capabilities": `[NET_ADMIN]`,
 			"platforms":    `[systrap]`,
 			"fileAccess":   `[proxy]`,
+			"volumes":      `[cache]`,
 		},
 	}
 })
@@ -247,6 +251,7 @@ func (p *Policy) fill() {
 	}
 	p.fillLimits(hostMemory())
 	p.fillPace()
+	p.Clients.fill()
 }
 
 // Source is the file that the policy is from, or "built-in".
@@ -308,6 +313,7 @@ func (p *Policy) Validate() []desired.FieldError {
 		v.Add("maxSandboxes", "expected 0 (any number) or more, got %d", p.MaxSandboxes)
 	}
 	v.pace(p)
+	v.clients(&p.Clients)
 	return v.Errors()
 }
 
