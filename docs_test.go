@@ -150,7 +150,7 @@ func unread(path, text string) (bad []string) {
 			continue
 		}
 		switch kind {
-		case "sh", "yaml", "text": // run, read, and no commands
+		case "sh", "yaml", "text", "go": // run, read, no commands, and compiled as an example
 		case "console":
 			if atHand[path] == "" {
 				bad = append(bad, line)
@@ -162,9 +162,45 @@ func unread(path, text string) (bad []string) {
 	return bad
 }
 
+var goBlock = regexp.MustCompile("(?ms)^```go\n(.*?)^```$")
+
+// What the documentation shows of Go is a program of the examples, which is compiled and run by
+// tests.
+func TestGoBlocks(t *testing.T) {
+	t.Parallel()
+	examples, err := filepath.Glob("examples/*/*.go")
+	if err != nil || len(examples) == 0 {
+		t.Fatal(err)
+	}
+	programs := map[string]bool{}
+	for _, f := range examples {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		programs[string(b)] = true
+	}
+	n := 0
+	for _, f := range pages(t) {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range goBlock.FindAllStringSubmatch(string(text), -1) {
+			n++
+			if !programs[b[1]] {
+				t.Errorf("%s: no program of the examples is\n%s", f, b[1])
+			}
+		}
+	}
+	if n == 0 {
+		t.Error("no block was found")
+	}
+}
+
 // TestBlocks: a command that nobody runs is wrong some day. Blocks are marked as sh, which
 // TestDocsBlocks or the test in the virtual machine runs, as yaml, which TestYAMLBlocks
-// reads, or as text without commands. The page of verbs is what --help prints.
+// reads, as go, which TestGoBlocks finds in the examples, or as text without commands. The page of verbs is what --help prints.
 func TestBlocks(t *testing.T) {
 	t.Parallel()
 	for _, f := range pages(t) {

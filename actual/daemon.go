@@ -35,6 +35,8 @@ type DaemonInfo struct {
 	// Registries is the file that says how registries are spoken to, "" for that of the
 	// host.
 	Registries string `json:"registries,omitempty"`
+	// ClientSocket is where clients are answered, "" for nowhere.
+	ClientSocket string `json:"clientSocket,omitempty"`
 	// InputKey is the key of this host for what is on record of Config and Secret
 	// documents. Without it, it can't be told whether one has changed since a start.
 	InputKey string `json:"inputKey,omitempty"`

@@ -73,6 +73,8 @@ func TestMain(m *testing.M) {
 	case os.Getenv(intruderEnv) != "":
 		intrude()
 		os.Exit(0)
+	case os.Getenv(memberEnv) != "":
+		os.Exit(beMember())
 	}
 	flag.Parse()
 	overlap()
@@ -131,6 +133,7 @@ func TestScript(t *testing.T) {
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"daemon":       cmdDaemon,
+			"example":      cmdExample,
 			"hostnet":      cmdHostnet,
 			"nameserver":   cmdNameserver,
 			"stopdaemon":   cmdStopDaemon,

@@ -48,8 +48,9 @@ func describe(version, manifests string, policy reconcile.Policy) (actual.Daemon
 }
 
 // announce tells of what a pass has seen.
-func (d *daemon) announce(in *reconcile.Input) {
+func (d *daemon) announce(in *reconcile.Input, plan *reconcile.Plan) {
 	d.callers.want(in)
+	d.clients.Saw(in, plan)
 	d.announceWatch()
 	d.announceDisk(in.Actual)
 }

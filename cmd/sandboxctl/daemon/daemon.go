@@ -18,6 +18,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/moment"
 	"sandboxctl.dev/actual/process"
+	"sandboxctl.dev/cmd/sandboxctl/clients"
 	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/cmd/sandboxctl/world"
 	"sandboxctl.dev/desired"
@@ -88,6 +89,7 @@ func converge(ctx context.Context, h *world.Host, version string, f *flags) (err
 	}
 	defer func() { err = errors.Join(err, d.journal.Close()) }()
 	d.unswept = unswept
+	d.openClients(h, f)
 	if err := d.launcher.TrimLogs(); err != nil {
 		log.Warn("old logs not removed", "err", err)
 	}
@@ -147,7 +149,8 @@ type daemon struct {
 	loop     *loop.Loop
 	inputs   *inputs.Poll // files of the host that manifests refer to
 	clock    *moment.Steps
-	callers  *callers // processes that sandboxes are for
+	callers  *callers        // processes that sandboxes are for
+	clients  *clients.Server // nil if there is no socket
 	log      *slog.Logger
 	resync   time.Duration
 	sweeps   chan struct{} // what is left over is to be removed
@@ -217,11 +220,11 @@ func newDaemon(h *world.Host, version string, f *flags, store *actual.Store, opt
 		Workers: f.workers, Resync: f.resync, Rest: 25 * time.Millisecond, Log: d.log,
 		Wakes: []<-chan struct{}{d.dir.Changes(), d.observer.Exits(), d.inputs.Changes(), d.networks.Changes(), d.checker.Changes(), d.clock.Changes()},
 		Lacks: d.lacks, OnInput: d.declareNetworks,
-		OnPass: func(in reconcile.Input, _ reconcile.Plan) {
+		OnPass: func(in reconcile.Input, plan reconcile.Plan) {
 			d.inputs.Want(ofHost(in.Files))
 			d.tellNetworks(&in)
 			d.remember(in.Removals, in.Desired.Policy)
-			d.announce(&in)
+			d.announce(&in, &plan)
 			d.launcher.Warm.Wake() // the policy may have changed, or a program
 			// With a pass, so that an idle daemon wakes once for both.
 			if time.Since(d.swept) >= d.resync {
@@ -365,7 +368,12 @@ const watchRetry = time.Second
 // run converges for ever.
 func (d *daemon) run(ctx context.Context) error {
 	// A daemon that runs once leaves before anybody could use what waits.
-	defer d.watch(ctx, map[string]func(context.Context) error{"keep processes waiting": d.launcher.Warm.Run})()
+	more := map[string]func(context.Context) error{"keep processes waiting": d.launcher.Warm.Run}
+	if d.clients != nil {
+		// They end with ctx, before the loop does: no pass would carry out what they ask for.
+		more["serve clients"] = func(context.Context) error { return d.clients.Run(ctx) }
+	}
+	defer d.watch(ctx, more)()
 	err := d.loop.Run(ctx)
 	d.log.Info("daemon stopped; sandboxes keep running")
 	return err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sandboxctl.dev/client/protocol"
 	"sandboxctl.dev/cmd/sandboxctl/entry"
 	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/cmd/sandboxctl/programs"
@@ -33,6 +34,7 @@ type flags struct {
 	keepDeleted     time.Duration
 	resync          time.Duration
 	pollEvery       time.Duration
+	clientSocket    string
 	logFormat       string
 	logLevel        string
 }
@@ -69,6 +71,7 @@ say, 1 if not (see ` + "`sandboxctl get`" + ` for why).`,
 	fl.DurationVar(&f.keepDeleted, "keep-deleted-logs", time.Hour, "how long the logs of deleted sandboxes can be read (0: not at all); 64Mi and 100 sandboxes at most")
 	fl.DurationVar(&f.resync, "resync", 30*time.Second, "look at everything at least this often")
 	fl.DurationVar(&f.pollEvery, "poll", 10*time.Second, "how often to check that the manifests directory is still the same one (without inotify: what is in it)")
+	fl.StringVar(&f.clientSocket, "client-socket", "", "where programs ask for sandboxes (none: nowhere; default: "+protocol.DefaultSocket+", or client.sock in another state directory)")
 	fl.StringVar(&f.logFormat, "log-format", "text", "log on stderr as text or json")
 	fl.StringVar(&f.logLevel, "log-level", "info", "log level: debug, info, warn or error")
 	entry.CompleteValues(cmd, "sentry-log-level", "warning", "info", "debug")
@@ -96,6 +99,11 @@ func (f *flags) check() (err error) {
 	if f.registries != "" { // verbs look for it, wherever they are started
 		if f.registries, err = filepath.Abs(f.registries); err != nil {
 			return fmt.Errorf("--registries: %w", err)
+		}
+	}
+	if f.clientSocket != "" && f.clientSocket != noSocket {
+		if f.clientSocket, err = filepath.Abs(f.clientSocket); err != nil {
+			return fmt.Errorf("--client-socket: %w", err)
 		}
 	}
 	switch f.sentryLog {

@@ -80,6 +80,7 @@ what runs. Nothing is changed. Exit code 1 if there is an error.`,
 			findings = append(findings, d.checkImages(cmd.Context())...)
 			findings = append(findings, d.checkVolumes()...)
 			findings = append(findings, checkTimezone())
+			findings = append(findings, d.checkClients()...)
 			if err := d.print(findings, output); err != nil {
 				return err
 			}

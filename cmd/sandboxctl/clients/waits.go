@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package clients
+
+import (
+	"context"
+	"sync"
+
+	"sandboxctl.dev/cmd/sandboxctl/await"
+	"sandboxctl.dev/cmd/sandboxctl/world"
+	"sandboxctl.dev/desired"
+	"sandboxctl.dev/reconcile"
+)
+
+// waits are those who wait until a sandbox is as they want. They look at what each pass of the
+// daemon has seen: nobody polls, however many wait.
+type waits struct {
+	mu  sync.Mutex
+	all map[*wait]struct{}
+}
+
+type wait struct {
+	name string
+	goal await.Goal
+	done chan error // has room for the one result
+}
+
+func newWaits() *waits { return &waits{all: map[*wait]struct{}{}} }
+
+// begin begins to wait. What is seen from now on counts.
+func (s *waits) begin(name string, goal await.Goal) *wait {
+	w := &wait{name, goal, make(chan error, 1)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all[w] = struct{}{}
+	return w
+}
+
+// until waits for a result, or the end of ctx.
+func (s *waits) until(ctx context.Context, w *wait) error {
+	defer s.end(w)
+	select {
+	case err := <-w.done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (s *waits) end(w *wait) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.all, w)
+}
+
+// saw looks at what a pass has seen, for all who wait.
+func (s *waits) saw(in *reconcile.Input, plan *reconcile.Plan) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.all) == 0 {
+		return
+	}
+	now := &world.World{In: *in, Plan: *plan, Statuses: reconcile.Statuses(*in, *plan), Alive: true}
+	for w := range s.all {
+		done, err := w.goal(now, w.name, now.Status(w.name))
+		if done || err != nil {
+			w.done <- err
+			delete(s.all, w)
+		}
+	}
+}
+
+// sinceSeen is a goal that counts from the first pass that has seen the manifest or a sandbox of a
+// name: one that had begun before the manifest was written knows nothing of it.
+func sinceSeen(goal await.Goal) await.Goal {
+	seen := false
+	return func(w *world.World, name string, s *reconcile.Status) (bool, error) {
+		_, defined := desired.FileFor(w.In.Desired, name)
+		if seen = seen || defined || s != nil; !seen {
+			return false, nil
+		}
+		return goal(w, name, s)
+	}
+}
