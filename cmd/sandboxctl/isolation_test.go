@@ -232,6 +232,7 @@ func TestIsolationWaited(t *testing.T) {
 	w := newIsolation(t, daemonHost(t, marker), name, namedNetns(t, name))
 	h := w.h
 	h.warm()
+	t.Run("before", w.waiting)
 	for _, name := range []string{"plain", "overlay", "user"} {
 		k := w.kinds[name]
 		if k.root == "" {
