@@ -103,6 +103,9 @@ func bootSandbox(conf *config.Config, b *bootFlags, pre *prepared, read func(*sp
 		return 0, err
 	}
 	read(args.Spec)
+	if err := pre.takeTerminal(args.Spec, args.StdioFDs); err != nil {
+		return 0, err
+	}
 	specutils.LogSpecDebug(args.Spec, conf.OCISeccomp)
 	timer.Reached("spec read")
 	if err := pre.leaveHost(conf); err != nil {

@@ -233,7 +233,7 @@ func TestIsolationWaited(t *testing.T) {
 	h := w.h
 	h.warm()
 	t.Run("before", w.waiting)
-	for _, name := range []string{"plain", "overlay", "user"} {
+	for _, name := range []string{"plain", "overlay", "user", "terminal"} {
 		k := w.kinds[name]
 		if k.root == "" {
 			t.Fatalf("there is no kind %s", name)

@@ -20,17 +20,17 @@ func TestChoose(t *testing.T) {
 	plain := func() *setup.Setup {
 		return &setup.Setup{Containers: []setup.Container{{Spec: &specs.Spec{Process: &specs.Process{}}}}}
 	}
-	terminal := plain()
-	terminal.App().Spec.Process.Terminal = true
+	direct := plain()
+	direct.DirectFS = true
 	for what, c := range map[string]struct {
 		facts Facts
 		why   string // "" is a start that takes what waits
 	}{
 		"waits":          {Facts{Setup: plain(), Wanted: 2, Waiting: 1}, ""},
 		"off":            {Facts{Setup: plain()}, "host policy"},
-		"off, and unfit": {Facts{Setup: terminal}, "host policy"},
-		"unfit":          {Facts{Setup: terminal, Wanted: 2, Waiting: 2}, "terminal"},
-		"unfit and none": {Facts{Setup: terminal, Wanted: 2, Lack: "memory"}, "terminal"},
+		"off, and unfit": {Facts{Setup: direct}, "host policy"},
+		"unfit":          {Facts{Setup: direct, Wanted: 2, Waiting: 2}, "fileAccess"},
+		"unfit and none": {Facts{Setup: direct, Wanted: 2, Lack: "memory"}, "fileAccess"},
 		"none":           {Facts{Setup: plain(), Wanted: 2}, "at that moment"},
 		"none, known":    {Facts{Setup: plain(), Wanted: 2, Lack: "memory is short"}, "memory is short"},
 		"lack of more":   {Facts{Setup: plain(), Wanted: 2, Waiting: 1, Lack: "memory is short"}, ""},
