@@ -19,6 +19,7 @@ import (
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/companion"
+	"sandboxctl.dev/launcher/hostmem"
 	"sandboxctl.dev/launcher/pair"
 	"sandboxctl.dev/launcher/setup"
 )
@@ -76,6 +77,8 @@ type Pool struct {
 	hasten func()        // see cgroup.Host.Hasten
 	group  *cgroup.Group // of processes that wait; of the goroutine of Run
 	noted  []process.Identity
+	// available is how many bytes of memory the host could give.
+	available func() (uint64, error)
 	// failed is when no process could be made to wait, and failures how often in a row.
 	failed   time.Time
 	failures int
@@ -85,11 +88,12 @@ type Pool struct {
 	starting int       // starts under way
 	ended    time.Time // when there was one last
 	lack     string    // why none is made, "" if there is no reason
+	pressed  time.Time // when the host was short of memory last
 }
 
 // New returns a pool, which is empty until Run fills it.
 func New(opts Options) *Pool {
-	return &Pool{opts: opts, wakes: make(chan struct{}, 1), hasten: opts.Cgroups.Hasten}
+	return &Pool{opts: opts, wakes: make(chan struct{}, 1), hasten: opts.Cgroups.Hasten, available: hostmem.Available}
 }
 
 // Wake has the pool look whether its processes are still those that are wanted. It returns
@@ -210,6 +214,10 @@ func (p *Pool) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close(ctx)) }()
+	watch, unwatch := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() { defer close(watched); p.watchMemory(watch) }()
+	defer func() { unwatch(); <-watched }()
 	p.mu.Lock()
 	p.ended = time.Now() // what is to run when the daemon starts comes first
 	p.mu.Unlock()
@@ -251,8 +259,13 @@ func (p *Pool) keep(ctx context.Context) time.Duration {
 			// A policy or a program that can't be used is told where it is needed.
 			p.opts.Log.Debug("no process waits", "err", err)
 		}
-		p.shed(key, want)
-		wait, more := p.missing(want)
+		most, keep, lack := want, want, ""
+		if want > 0 {
+			most, keep, lack = p.room()
+		}
+		p.shed(key, min(want, keep))
+		wait, more := p.missing(min(want, most))
+		p.lacks(want > 0 && most == 0, lack)
 		if more {
 			p.tell(ctx, p.add(ctx, sentry, gofer, key))
 		}
@@ -270,10 +283,8 @@ func (p *Pool) keep(ctx context.Context) time.Duration {
 func (p *Pool) tell(ctx context.Context, err error) {
 	if err == nil {
 		p.failures = 0
-		p.lacks("")
 		return
 	}
-	p.lacks("none that waits could be made; the log of the daemon says why")
 	p.failed = time.Now()
 	p.failures++
 	if p.failures == 1 && ctx.Err() == nil {
@@ -281,11 +292,18 @@ func (p *Pool) tell(ctx context.Context, err error) {
 	}
 }
 
-// lacks notes why none is made.
-func (p *Pool) lacks(why string) {
+// lacks notes why none is made, if there is a reason.
+func (p *Pool) lacks(room bool, lack string) {
+	switch {
+	case room:
+	case p.failures > 0:
+		lack = "none could be made to wait; the log of the daemon says why"
+	default:
+		lack = ""
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.lack = why
+	p.lack = lack
 }
 
 // wanted is how many processes are to wait, and what they are started from. The files are the

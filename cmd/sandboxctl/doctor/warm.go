@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/launcher/hostmem"
 	"sandboxctl.dev/launcher/warm"
 )
 
@@ -22,8 +23,21 @@ func (d doctor) checkWarm(store *actual.Store) []finding {
 		return nil // told elsewhere
 	}
 	n := warm.Count(ids, store.Marker()) / 2 // a sentry and a gofer each
-	if n == 0 && policy.Waiting() == 0 {
-		return []finding{{check, levelOK, "none, as the host policy has it (`warm`)"}}
+	free, err := hostmem.Available()
+	if err != nil {
+		return []finding{{check, levelWarning, fmt.Sprintf("%v; none waits then", err)}}
 	}
-	return []finding{{check, levelOK, fmt.Sprintf("%d for sandboxes that start next; `warm: %d` of the host policy is how many a daemon keeps", n, policy.Waiting())}}
+	return []finding{{check, levelOK, warmText(n, policy.Waiting(), free)}}
+}
+
+// warmText says how many pairs wait, and how many are to, on a host with so much free memory.
+func warmText(n, want int, free uint64) string {
+	if n == 0 && want == 0 {
+		return "none, as the host policy has it (`warm`)"
+	}
+	text := fmt.Sprintf("%d for sandboxes that start next; `warm: %d` of the host policy is how many a daemon keeps", n, want)
+	if most, _ := warm.Room(free); most < want {
+		text += fmt.Sprintf("; the %d MiB of memory that the host has free are enough for %d", free>>20, most)
+	}
+	return text
 }
