@@ -74,12 +74,13 @@ func parseBootFlags(args []string) (*bootFlags, error) {
 }
 
 // bootSandbox boots the sandbox, waits for the end of its application and returns
-// its status. pre is what was prepared. It calls read with the spec before anything is logged of it, and started
+// its status. pre is what was prepared, and w what waits for a sandbox, nil if this is one's.
+// It calls read with the spec before anything is logged of it, and started
 // when the application runs.
 //
 // It takes the steps of gVisor's own boot command (runsc/cmd/sentry/sentrycmd) in
 // their order, without those for what the launcher never asks for.
-func bootSandbox(conf *config.Config, b *bootFlags, pre *prepared, read func(*specs.Spec), started func()) (unix.WaitStatus, error) {
+func bootSandbox(conf *config.Config, b *bootFlags, pre *prepared, w *warm, read func(*specs.Spec), started func()) (unix.WaitStatus, error) {
 	timer := starttime.Timer("boot")
 	timer.ReachedAt("Go code running", starttime.GoStartTime())
 	if n := unix.Getpagesize(); n != hostarch.PageSize {
@@ -103,9 +104,6 @@ func bootSandbox(conf *config.Config, b *bootFlags, pre *prepared, read func(*sp
 		return 0, err
 	}
 	read(args.Spec)
-	if err := pre.takeTerminal(args.Spec, args.StdioFDs); err != nil {
-		return 0, err
-	}
 	specutils.LogSpecDebug(args.Spec, conf.OCISeccomp)
 	timer.Reached("spec read")
 	if err := pre.leaveHost(conf); err != nil {
@@ -141,6 +139,11 @@ func bootSandbox(conf *config.Config, b *bootFlags, pre *prepared, read func(*sp
 		timer.Log() // it draws charts, wherever the log goes
 	}
 	started()
+	if w != nil {
+		if err := w.wait(); err != nil {
+			return 0, err
+		}
+	}
 	status := l.WaitExit()
 	log.Infof("application exiting with %+v", status)
 	return unix.WaitStatus(status), nil

@@ -41,6 +41,13 @@ func deferGC() {
 	})
 }
 
+// stirHeap is deferGC for a heap that may be at rest.
+func stirHeap() {
+	resting.Store(false)
+	debug.SetMemoryLimit(math.MaxInt64)
+	deferGC()
+}
+
 // settleHeap collects what the boot has left and gives its memory back to the host,
 // a while after this call. Then the heap is at rest.
 func settleHeap() { time.AfterFunc(settleDelay, settle) }

@@ -12,7 +12,11 @@ import (
 
 // currentKernel is the guest's kernel, nil before its first task. A restore puts
 // another one in the place of the first.
-type currentKernel struct{ atomic.Pointer[kernel.Kernel] }
+type currentKernel struct {
+	atomic.Pointer[kernel.Kernel]
+	// created is told each task before that begins, unless it is nil.
+	created func(*kernel.Task)
+}
 
 // track has every platform note the kernel of the tasks that it is asked to run.
 // gVisor's loader keeps its kernel to itself, and this is the one place where it
@@ -50,6 +54,11 @@ type trackedPlatform struct {
 func (t *trackedPlatform) NewContext(ctx context.Context) platform.Context {
 	if k := kernel.KernelFromContext(ctx); k != nil && t.current.Load() != k {
 		t.current.Store(k)
+	}
+	if t.current.created != nil {
+		if task := kernel.TaskFromContext(ctx); task != nil {
+			t.current.created(task)
+		}
 	}
 	return t.Platform.NewContext(ctx)
 }

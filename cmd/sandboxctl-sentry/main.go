@@ -41,6 +41,7 @@ type options struct {
 	attempt  int64
 	app      bool
 	nobody   bool
+	warm     bool
 	logLevel string
 	errnos   string
 	// container is the name of the root container.
@@ -63,6 +64,27 @@ func run(argv []string, pre *prepared) int {
 		fmt.Println(wire.Handshake("sandboxctl-sentry", wire.Protocol, wire.GVisorVersion()))
 		return wire.ExitOK
 	}
+	if argv[0] == wire.WaitingName && len(argv) > 3 {
+		argv = append(argv[:1:1], argv[3:]...) // it is called so as long as it has no sandbox
+	}
+	opts, flags, err := parseOptions(argv)
+	if err != nil {
+		return wire.ExitUsage
+	}
+	if flags.Arg(0) != wire.VerbBoot || opts.gateFD < 0 {
+		fmt.Fprintln(os.Stderr, "sandboxctl-sentry is started by sandboxctl, not by hand; `sandboxctl-sentry version` prints its version")
+		return wire.ExitUsage
+	}
+	if err := setErrnos(opts.errnos); err != nil {
+		fmt.Fprintf(os.Stderr, "--%s: %v\n", wire.FlagErrnos, err)
+		return wire.ExitUsage
+	}
+	setLogLevel(opts.logLevel)
+	return bootSentry(opts, flags, pre)
+}
+
+// parseOptions reads a command line as far as the verb.
+func parseOptions(argv []string) (*options, *flag.FlagSet, error) {
 	var opts options
 	flags := flag.NewFlagSet("sandboxctl-sentry", flag.ContinueOnError)
 	flags.SetOutput(os.Stderr)
@@ -74,29 +96,23 @@ func run(argv []string, pre *prepared) int {
 	flags.String(wire.FlagState, "", "state directory, for the process list")
 	flags.BoolVar(&opts.app, wire.FlagAppStatus, false, "end as the application did")
 	flags.BoolVar(&opts.nobody, wire.FlagNobody, false, "become nobody")
+	flags.BoolVar(&opts.warm, wire.FlagWarm, false, "boot a kernel before there is a sandbox")
 	flags.StringVar(&opts.logLevel, wire.FlagLogLevel, "warning", "warning, info or debug")
 	flags.StringVar(&opts.errnos, wire.FlagErrnos, "", "errors that actions of the seccomp profile stand for")
 	flags.IntVar(&opts.private, wire.FlagPrivate, 0, "how many of the first variables have values that are not logged")
 	flags.Var(&opts.disk, wire.FlagDisk, "FD:SIZE, a file for what is written to the root or a volume, where that goes to the disk")
 	config.RegisterFlags(flags)
-	if err := flags.Parse(argv[1:]); err != nil {
-		return wire.ExitUsage
-	}
-	if flags.Arg(0) != wire.VerbBoot || opts.gateFD < 0 {
-		fmt.Fprintln(os.Stderr, "sandboxctl-sentry is started by sandboxctl, not by hand; `sandboxctl-sentry version` prints its version")
-		return wire.ExitUsage
-	}
-	if err := setErrnos(opts.errnos); err != nil {
-		fmt.Fprintf(os.Stderr, "--%s: %v\n", wire.FlagErrnos, err)
-		return wire.ExitUsage
-	}
-	switch opts.logLevel {
+	return &opts, flags, flags.Parse(argv[1:])
+}
+
+// setLogLevel sets gVisor's.
+func setLogLevel(level string) {
+	switch level {
 	case "info":
 		log.SetLevel(log.Info)
 	case "debug":
 		log.SetLevel(log.Debug)
 	}
-	return bootSentry(&opts, flags, pre)
 }
 
 // bootSentry waits at the gate, runs the sandbox to its end and leaves the
@@ -129,6 +145,8 @@ func bootSentry(opts *options, flags *flag.FlagSet, pre *prepared) int {
 		return code
 	}
 	clients := &sessions{current: &currentKernel{}}
+	out := &concealer{next: os.Stderr}
+	w := newWarm(opts, conf, clients, out)
 	if err := clients.current.track(); err != nil {
 		fmt.Fprintf(os.Stderr, "track kernel: %v\n", err)
 		return wire.ExitBootFailed
@@ -140,21 +158,31 @@ func bootSentry(opts *options, flags *flag.FlagSet, pre *prepared) int {
 	// gVisor passes these on to the application. What ends after that may not have
 	// ended by itself: a host that shuts down sends them.
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT)
-	out := &concealer{next: os.Stderr}
-	status, err := bootSandbox(conf, sandbox, pre, func(spec *specs.Spec) {
-		clients.environment = spec.Process.Env
+	signal.Notify(signals, ended...)
+	status, err := bootSandbox(conf, sandbox, pre, w, func(spec *specs.Spec) {
+		if w != nil {
+			return // it is not that of an application
+		}
+		clients.environment.Store(&spec.Process.Env)
 		out.conceal(spec.Process.Env, opts.private)
 		if len(out.values) > 0 {
 			log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: out}})
 		}
 	}, settleHeap)
+	if err == nil {
+		opts, err = w.ended(opts)
+	}
 	if err != nil {
 		fmt.Fprintf(out, "%v\n", err)
 		return wire.ExitBootFailed
 	}
+	return leaveExit(opts, status, len(signals) > 0)
+}
+
+// leaveExit leaves the exit record. It returns the code to exit with.
+func leaveExit(opts *options, status unix.WaitStatus, hostSignaled bool) int {
 	if opts.exitFD >= 0 {
-		if err := writeExit(opts, status, len(signals) > 0); err != nil {
+		if err := writeExit(opts, status, hostSignaled); err != nil {
 			fmt.Fprintf(os.Stderr, "write exit record: %v\n", err)
 			return wire.ExitBootFailed
 		}
@@ -175,7 +203,8 @@ func passGate(opts *options, conf *config.Config) int {
 	if err := filters.Use(conf.Network == config.NetworkHost, conf.EnableRaw, conf.DirectFS); err != nil {
 		log.Warningf("No precompiled seccomp program: %v", err) // gVisor compiles one
 	}
-	if !waitGate(opts.gateFD) {
+	// A warm one does so when its kernel runs.
+	if !opts.warm && !waitGate(opts.gateFD) {
 		return wire.ExitGateClosed
 	}
 	if err := confineDiskFiles(opts.disk); err != nil {
@@ -191,6 +220,9 @@ func passGate(opts *options, conf *config.Config) int {
 	}
 	return wire.ExitOK
 }
+
+// ended are the signals after which an application may not have ended by itself.
+var ended = []os.Signal{unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT}
 
 // waitGate blocks until the launcher has written this process's identity to
 // the record and opened the gate. End of file means that the launcher died

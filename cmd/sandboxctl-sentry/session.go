@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +22,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/seccheck"
 
+	"sandboxctl.dev/cmd/sandboxctl-sentry/application"
 	"sandboxctl.dev/cmd/sandboxctl-sentry/clientwork"
 	"sandboxctl.dev/launcher/wire"
 )
@@ -33,8 +35,8 @@ import (
 // run out of threads because it has many commands.
 type sessions struct {
 	current *currentKernel
-	// environment is that of the application.
-	environment []string
+	// environment is that of the application, nil before it is known.
+	environment atomic.Pointer[[]string]
 
 	mu   sync.Mutex
 	open []*session
@@ -79,6 +81,7 @@ func (s *sessions) register() {
 	for name, serve := range map[string]func(k *kernel.Kernel, config map[string]any, socket int) error{
 		wire.SessionSink: s.add, wire.StatesSink: writeStates, wire.EnvironmentSink: s.writeEnvironment,
 		wire.ForwardSink: c.forward, wire.QuietSink: c.quiet, wire.CopyOutSink: c.copyOut, wire.CopyInSink: c.copyIn,
+		wire.NumbersSink: writeNumbers,
 	} {
 		seccheck.RegisterSink(seccheck.SinkDesc{Name: name, New: func(config map[string]any, endpoint *fd.FD) (seccheck.Sink, error) {
 			if endpoint == nil {
@@ -251,10 +254,19 @@ func writeStates(k *kernel.Kernel, _ map[string]any, socket int) error {
 	return answer(socket, states)
 }
 
+// writeNumbers writes which numbers the sandbox has for its processes.
+func writeNumbers(k *kernel.Kernel, _ map[string]any, socket int) error {
+	return answer(socket, application.Numbers(k))
+}
+
 // writeEnvironment writes what the application was started with. Commands are started
 // with the same: no file has all of it.
 func (s *sessions) writeEnvironment(_ *kernel.Kernel, _ map[string]any, socket int) error {
-	return answer(socket, s.environment)
+	env := s.environment.Load()
+	if env == nil {
+		return errors.Join(errors.New("the application has not been started"), unix.Close(socket))
+	}
+	return answer(socket, *env)
 }
 
 // answer writes a value and closes the socket. It does not keep gVisor's control server

@@ -14,6 +14,8 @@ import (
 
 	"gvisor.dev/gvisor/pkg/sentry/control"
 	"gvisor.dev/gvisor/runsc/boot"
+	"gvisor.dev/gvisor/runsc/config"
+	"gvisor.dev/gvisor/runsc/specutils"
 
 	"sandboxctl.dev/launcher/wire"
 )
@@ -38,6 +40,7 @@ func TestWire(t *testing.T) {
 		"copy in":    {new(wire.CopyIn("/a", true)), &boot.CreateTraceSessionArgs{}},
 		"read":       {&wire.ReadArgs{ContainerID: "c", Path: "/a", Size: 7}, &control.ReadOpts{}},
 		"network":    {new(wire.Loopback()), &boot.CreateLinksAndRoutesArgs{}},
+		"create":     {&wire.CreateArgs{CID: "c"}, &boot.CreateArgs{}},
 		"links": {&wire.NetworkArgs{
 			FDBasedLinks: []wire.FDBasedLink{{
 				Name: "eth0", MTU: 1500, Addresses: []wire.IPWithPrefix{{Address: net.IPv4(10, 0, 0, 2).To4(), PrefixLen: 24}}, QDisc: wire.QDiscFIFO,
@@ -182,5 +185,44 @@ func TestBinary(t *testing.T) {
 	w.Close()
 	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != wire.ExitGateClosed {
 		t.Errorf("gate closed: %v", err)
+	}
+}
+
+// What starts a container beside the first one is what gVisor reads, with the configuration
+// that a sentry tells of itself; and the numbers of layers are gVisor's.
+func TestWireSubcontainer(t *testing.T) {
+	t.Parallel()
+	const flag = "lisafs:memory:size=4096,lisafs:none,erofs:memory,erofs:none"
+	mounts, err := wire.MountConfs(flag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, flags, err := parseOptions([]string{"sandboxctl-sentry", "--network=none", "--oci-seccomp=true", "--overlay2=none"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf, err := config.NewFromFlags(flags)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, err := json.Marshal(conf)
+	if err != nil || len(said) > wire.MaxConf {
+		t.Fatalf("%d bytes: %v", len(said), err)
+	}
+	b, err := json.Marshal(wire.StartArgs{Spec: json.RawMessage(`{"ociVersion":"1.0.2","hostname":"x"}`), Conf: said, CID: "c", GoferMountConfs: mounts, IsRootfsUpperTarFilePresent: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got boot.StartArgs
+	dec := json.NewDecoder(strings.NewReader(string(b)))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&got); err != nil {
+		t.Fatal(err)
+	}
+	if (*specutils.GoferMountConfFlags)(&got.GoferMountConfs).String() != flag || got.CID != "c" || got.Spec.Hostname != "x" || !got.IsRootfsUpperTarFilePresent {
+		t.Errorf("%+v", got)
+	}
+	if got.Conf.Network != conf.Network || !got.Conf.OCISeccomp || got.Conf.Platform != conf.Platform {
+		t.Errorf("%+v", got.Conf)
 	}
 }

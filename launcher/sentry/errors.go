@@ -21,7 +21,7 @@ var (
 // doing describes what a call to the sentry is for, for an error.
 func doing(method string) string {
 	switch method {
-	case wire.MethodStartRoot:
+	case wire.MethodStartRoot, wire.MethodStartSubcontainer:
 		return "start the application"
 	case wire.MethodExecuteAsync:
 		return "start the command"

@@ -85,6 +85,10 @@ func (c *Container) ProcessTable(ctx context.Context) ([]wire.Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	numbers, err := c.numbers(ctx)
+	if err != nil {
+		return nil, err
+	}
 	table := ps[:0]
 	for _, p := range ps {
 		var told bool
@@ -92,7 +96,7 @@ func (c *Container) ProcessTable(ctx context.Context) ([]wire.Process, error) {
 			table = append(table, p)
 		}
 	}
-	return table, nil
+	return renumber(table, numbers), nil
 }
 
 // states returns the states of the sandbox's processes by pid. It is empty for a

@@ -5,7 +5,7 @@ package wire
 // Protocol is the version of everything in this package together. The sentry
 // binary prints it for `version`; the launcher refuses a binary that speaks
 // another one.
-const Protocol = 6
+const Protocol = 7
 
 // Flags of the sentry binary that come before gVisor's own.
 const (

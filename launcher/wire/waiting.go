@@ -165,7 +165,7 @@ func Wait(argv []string) (args []string, accept func() error, err error) {
 	if err := place(fds); err != nil {
 		return nil, nil, err
 	}
-	rename(argv, args)
+	Rename(argv, args)
 	return args, func() error { return answer(int(socket)) }, nil
 }
 
@@ -214,10 +214,11 @@ func place(fds []int) error {
 	return nil
 }
 
-// rename overwrites the command line of this process: the process list says of which sandbox
-// it is, as of one that was started for it. The kernel has all arguments in a row, and Go's
-// strings are where they are. What is not needed becomes zero.
-func rename(argv, args []string) {
+// Rename overwrites the command line of this process, which it was started with: the process
+// list says of which sandbox it is, as of one that was started for it. The kernel has all
+// arguments in a row, and Go's strings are where they are. What is not needed becomes zero. It
+// can be done again.
+func Rename(argv, args []string) {
 	room := 0
 	for _, a := range argv {
 		room += len(a) + 1

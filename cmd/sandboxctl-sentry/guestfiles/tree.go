@@ -24,6 +24,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
+	"sandboxctl.dev/cmd/sandboxctl-sentry/application"
 	"sandboxctl.dev/cmd/sandboxctl-sentry/clientwork"
 )
 
@@ -58,7 +59,7 @@ func serveFiles(k *kernel.Kernel, work *clientwork.Work, socket int, f func(*tre
 
 func open(k *kernel.Kernel, c *client) (*tree, error) {
 	ctx := &waiting{k.SupervisorContext(), c.left}
-	first := k.GlobalInit()
+	first := application.Of(k)
 	if first == nil || first.Leader() == nil {
 		return nil, errors.New("the application has not been started")
 	}
