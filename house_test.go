@@ -131,7 +131,7 @@ func TestDirections(t *testing.T) {
 		"./launcher/resolve":    `^sandboxctl\.dev/(launcher/(resolve|hostfs|setup|proc|cgroup|guest|idmap|netns|onepage|pidone|seccomp|specfield|wire)$|desired|actual|gofer$)` + libraries,
 		"./launcher/built":      `^sandboxctl\.dev/(launcher/(built|resolve|hostfs|setup|proc|cgroup|guest|idmap|netns|onepage|pidone|seccomp|specfield|wire)$|desired|actual|gofer$)` + libraries,
 		"./launcher/appstart":   `^sandboxctl\.dev/(launcher/(appstart|setup|sentry|proc|cgroup|guest|idmap|netns|onepage|pidone|seccomp|specfield|wire)$|desired|actual|gofer/sandboxlog$)` + libraries,
-		"./launcher/pair":       `^sandboxctl\.dev/(launcher/(pair|appstart|hostfs|logs|pty|companion|setup|sentry|proc|cgroup|guest|idmap|netns|onepage|pidone|seccomp|specfield|wire)$|desired|actual|gofer)|^gvisor\.dev/gvisor/` + libraries,
+		"./launcher/pair":       `^sandboxctl\.dev/(launcher/(pair|pause|appstart|hostfs|logs|pty|companion|setup|sentry|proc|cgroup|guest|idmap|netns|onepage|pidone|seccomp|specfield|wire)$|desired|actual|gofer)|^gvisor\.dev/gvisor/` + libraries,
 		"./launcher/checkpoint": `^sandboxctl\.dev/(launcher/(checkpoint|built|resolve|hostfs|setup|companion|sentry|proc|cgroup|guest|idmap|netns|onepage|pidone|seccomp|specfield|wire)$|desired|actual|gofer)|^gvisor\.dev/gvisor/` + libraries,
 		"./launcher/pty":        `^sandboxctl\.dev/launcher/pty$|^golang\.org/x/sys/`,
 		"./launcher/guest":      `^sandboxctl\.dev/launcher/guest|^golang\.org/x/sys/|^github\.com/opencontainers/runtime-spec/`,

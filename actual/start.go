@@ -47,6 +47,8 @@ const (
 	WayCold = "cold"
 	// They had waited for a sandbox.
 	WayWaiting = "waiting"
+	// They had waited, and the sentry had booted a kernel.
+	WayWarm = "warm"
 )
 
 // Start says how long the phases of one start took. It is written with the record
@@ -62,9 +64,9 @@ type Start struct {
 	// It failed or was cancelled, in its last phase.
 	Failed bool `json:"failed,omitempty"`
 	// Where its processes came from: `cold`, they were started for it; `waiting`, they had
-	// waited for a sandbox.
+	// waited for a sandbox; `warm`, they had waited, and the sentry had booted a kernel.
 	Way string `json:"way,omitempty"`
-	// Why they were started for it.
+	// Why they came from nowhere better, of what the host policy keeps.
 	Why string `json:"why,omitempty"`
 
 	// open is the phase under way, and since when. A record that was read has none.

@@ -91,8 +91,7 @@ func newOurs(ctx context.Context, bin, work string, g guest) (*ours, error) {
 			return nil, err
 		}
 	}
-	// Starts are cold: one of two would take processes that wait, and not the other.
-	policy := fmt.Sprintf("apiVersion: sandboxctl.dev/v1alpha1\nkind: HostPolicy\nroot: {dirs: [{path: %q, access: readWrite}], imagePaths: [{path: %q, access: readOnly}]}\nminRestartDelay: 0s\nwarm: 0\n", g.dir, filepath.Dir(work))
+	policy := fmt.Sprintf("apiVersion: sandboxctl.dev/v1alpha1\nkind: HostPolicy\nroot: {dirs: [{path: %q, access: readWrite}], imagePaths: [{path: %q, access: readOnly}]}\nminRestartDelay: 0s\n", g.dir, filepath.Dir(work))
 	if err := os.WriteFile(filepath.Join(work, "policy", "policy.yaml"), []byte(policy), 0o644); err != nil {
 		return nil, err
 	}

@@ -158,7 +158,7 @@ func (l *Launcher) startContainer(ctx context.Context, id string, img *checkpoin
 	}
 	starting, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not started after %s", timeout))
 	defer cancel()
-	if err := l.startApp(starting, rec, st, c, img); err != nil {
+	if err := l.startApp(starting, rec, st, &booted{control: c}, img); err != nil {
 		if cause := context.Cause(starting); cause != nil {
 			err = errors.Join(cause, err)
 		}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/actual/crashpoint"
 	"sandboxctl.dev/actual/moment"
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/actual/process"
@@ -108,7 +107,7 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		ctx = fresh
 	}
 	rec.StartReaches(actual.StartRoot, time.Now())
-	if err := l.startApp(ctx, rec, st, b.control, img); err != nil {
+	if err := l.startApp(ctx, rec, st, b, img); err != nil {
 		if img == nil {
 			err = resolve.Lasting(sentry.ExplainCommand(err, func(p string) []byte { return resolve.Peek(st, root, p, sentry.MaxInterpreterLine) }), &sb.Spec)
 		}
@@ -306,9 +305,11 @@ func addStarted(group *cgroup.Group, c *proc.Child) error {
 
 // startApp starts the application, or with a checkpoint lets the one in it go
 // on.
-func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup.Setup, c *sentry.Control, img *checkpoint.Image) error {
-	if err := l.setNetwork(ctx, rec, st, c, img != nil); err != nil {
-		return err
+func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup.Setup, b *booted, img *checkpoint.Image) error {
+	if !b.pair.Warm() { // which has it
+		if err := l.setNetwork(ctx, rec, st, b.control, img != nil); err != nil {
+			return err
+		}
 	}
 	report, err := appstart.Open(l.store, rec.Name, st)
 	if err != nil {
@@ -317,9 +318,9 @@ func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup.S
 	defer report.Close()
 	if img != nil {
 		operation.Waits(ctx)
-		err = c.Restore(ctx, img.State)
+		err = b.control.Restore(ctx, img.State)
 	} else {
-		err = crashpoint.Do(crashpoint.StartRoot, func() error { return c.App().StartRoot(ctx) })
+		err = b.pair.Start(ctx, b.control)
 		if report != nil && (err == nil || errors.Is(err, sentry.ErrClosed)) {
 			if st.App().StartHooks != nil {
 				operation.Waits(ctx)
@@ -378,7 +379,7 @@ func (l *Launcher) spawn(ctx context.Context, la *launch, dir *os.File, cgroupFD
 	}
 	claim := l.Warm.Claim(sentry, gofer, la.policy, la.st)
 	defer claim.Close()
-	p, err := pair.Spawn(&pair.Launch{
+	p, err := pair.Spawn(ctx, &pair.Launch{
 		Name: rec.Name, UID: rec.UID, Attempt: rec.Attempt, Client: rec.App().OCI != nil, Setup: la.st, Image: la.root, ImageFile: file, Streams: la.streams,
 		Dir: dir, Logs: la.logs, Sentry: sentry, Gofer: gofer, CgroupFD: cgroupFD, State: l.store.Marker(), Waiting: claim.Waiting,
 		Host:     l.host(sentry.Name(), gofer.Name()),

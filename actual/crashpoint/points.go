@@ -199,7 +199,7 @@ const (
 	CNIAdd Point = "cni-add"
 	// SetNetwork tells the sentry what its network is (launcher/sentry/control.go).
 	SetNetwork Point = "set-network"
-	// StartRoot starts the application (launcher/start.go).
+	// StartRoot starts the application (launcher/pair/warm.go).
 	StartRoot Point = "start-root"
 )
 
@@ -278,4 +278,14 @@ const (
 	WaitingRecord Point = "waiting-record"
 	// WaitingHand tells a process that waits what to become (launcher/proc/waiting.go).
 	WaitingHand Point = "waiting-hand"
+	// WarmDirectory makes the directory of a warm sentry (launcher/pair/warm.go).
+	WarmDirectory Point = "warm-directory"
+	// WarmClaim tells a warm sentry whose it is (launcher/proc/waiting.go).
+	WarmClaim Point = "warm-claim"
+	// WarmMove moves its files into the directory of a sandbox (launcher/pair/warm.go).
+	WarmMove Point = "warm-move"
+	// WarmCreate has it make the container of the application (launcher/pair/warm.go).
+	WarmCreate Point = "warm-create"
+	// WarmStart has it start the application (launcher/pair/warm.go).
+	WarmStart Point = "warm-start"
 )

@@ -17,23 +17,27 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/crashpoint"
 	"sandboxctl.dev/launcher/companion"
+	"sandboxctl.dev/launcher/pair"
 	"sandboxctl.dev/launcher/warm"
 )
 
 // waitingPoints are the crash points that a daemon which runs once does not pass: no process
 // waits for it.
-var waitingPoints = []crashpoint.Point{crashpoint.WaitingStart, crashpoint.WaitingRecord, crashpoint.WaitingHand}
+var waitingPoints = append([]crashpoint.Point{crashpoint.WaitingStart, crashpoint.WaitingRecord, crashpoint.WaitingHand}, warmPoints...)
+
+// warmPoints are those of the life of a warm sentry. A start comes to all but the first.
+var warmPoints = []crashpoint.Point{crashpoint.WarmDirectory, crashpoint.WarmClaim, crashpoint.WarmCreate, crashpoint.WarmMove, crashpoint.WarmStart}
 
 // word is the manifest of a sandbox that may take processes that wait. Its application writes
 // a word.
 func (w *crashWorld) word(word string) {
 	w.Helper()
 	w.manifest("web", "  command: [/bin/sh, -c, 'echo "+word+" >> /data/runs; exec /bin/busybox sleep 100000']\n"+
-		"  volumes: [{name: data, mountPath: /data, hostPath: "+w.path("data")+"}]\n  terminationGracePeriod: 0s\n")
+		"  volumes: [{name: data, mountPath: /data, hostPath: "+w.path("data")+"}]\n  terminationGracePeriod: 0s\n  init: false\n")
 }
 
-// stays starts a daemon that keeps processes waiting, to be killed at a moment.
-func (w *crashWorld) stays(at moment) (ended chan error) {
+// stays starts a daemon that keeps processes waiting as the policy says, to be killed at a moment.
+func (w *crashWorld) stays(at moment, keeps string) (ended chan error) {
 	w.Helper()
 	program, err := crashable()
 	must(w.T, err)
@@ -41,7 +45,7 @@ func (w *crashWorld) stays(at moment) (ended chan error) {
 	must(w.T, os.WriteFile(w.path("points/trace"), nil, 0o600))
 	policy, err := os.ReadFile(w.path("policy.yaml"))
 	must(w.T, err)
-	must(w.T, os.WriteFile(w.path("policy.yaml"), append(policy, "warm: 2\n"...), 0o644))
+	must(w.T, os.WriteFile(w.path("policy.yaml"), append(policy, keeps+"\n"...), 0o644))
 	cmd := exec.Command(program, "--manifests", w.path("m"), "--state", w.path("s"), "--policy", w.path("policy.yaml"), "daemon", "--sentry", filepath.Join(binDir, companion.SentryName))
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "SANDBOXCTL_CRASHPOINTS=" + w.path("points")}
 	must(w.T, cmd.Start())
@@ -62,14 +66,18 @@ func TestCrashWaiting(t *testing.T) {
 	_, err := crashable()
 	must(t, err)
 	for _, p := range waitingPoints {
+		keeps, times, starts := "warm: 2", []int{1, 2}, p == crashpoint.WaitingHand
+		if slices.Contains(warmPoints, p) {
+			keeps, times, starts = "warmKernels: 1", times[:1], p != crashpoint.WarmDirectory
+		}
 		for _, when := range []string{"before", "after"} {
-			for _, n := range []int{1, 2} {
+			for _, n := range times {
 				at := moment{when: when, point: string(p), n: n}
 				t.Run(strings.ReplaceAll(at.String(), " ", "_"), func(t *testing.T) {
 					t.Parallel()
 					w := newCrashWorld(t)
-					ended := w.stays(at)
-					words := w.claim(ended, p == crashpoint.WaitingHand)
+					ended := w.stays(at, keeps)
+					words := w.claim(ended, starts)
 					w.converge()
 					rec := w.rec()
 					w.settled()
@@ -78,6 +86,9 @@ func TestCrashWaiting(t *testing.T) {
 					}
 					if ids, err := os.ReadFile(w.path("s/waiting.json")); err == nil {
 						t.Errorf("on record: %s", ids)
+					}
+					if left, err := os.ReadDir(w.path("s/" + pair.WarmDir)); err == nil && len(left) > 0 {
+						t.Errorf("%d warm sentries have left their files", len(left))
 					}
 					if len(words) == 0 {
 						return
@@ -110,7 +121,7 @@ func TestCrashClaimed(t *testing.T) {
 		t.Run(strings.ReplaceAll(at.String(), " ", "_"), func(t *testing.T) {
 			t.Parallel()
 			w := newCrashWorld(t)
-			ended := w.stays(at)
+			ended := w.stays(at, "warm: 2")
 			// The first has been offered, or the second were not made.
 			w.until("two wait", func() bool { return waits(w.path("s")) == 2 })
 			dir, err := os.Open(w.path("s"))

@@ -141,13 +141,13 @@ func (h *host) dropRoot(name, root, spec string) time.Time {
 	return at
 }
 
-// warm has the daemon keep processes waiting.
-func (h *host) warm() {
+// keeps has the daemon keep processes waiting, as a line of the host policy says it.
+func (h *host) keeps(line string) {
 	h.b.Helper()
-	h.must(os.WriteFile(filepath.Join(h.work, "policy.yaml"), []byte(policyFor(h.work)+"warm: 2\n"), 0o644))
+	h.must(os.WriteFile(filepath.Join(h.work, "policy.yaml"), []byte(policyFor(h.work)+line+"\n"), 0o644))
 }
 
-// waiting waits until as many sentries wait for a sandbox as warm has asked for.
+// waiting waits until two sentries wait for a sandbox.
 func (h *host) waiting() {
 	h.b.Helper()
 	h.until("processes that wait", func() bool { return waits(h.state) >= 2 })

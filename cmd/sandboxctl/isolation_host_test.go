@@ -143,8 +143,7 @@ func (w *isolation) process(t *testing.T, name, who string, pid int, rec *actual
 			return err
 		}
 		rel := filepath.Join("/", strings.TrimPrefix(p, root))
-		// The second is there until a sentry boots.
-		if regexp.MustCompile(`^(/m\d+|/proc/(sandbox|host)-proc)$`).MatchString(rel) {
+		if regexp.MustCompile(`^/m\d+$`).MatchString(rel) {
 			say("file %s", rel)
 			return fs.SkipDir
 		}
@@ -356,24 +355,26 @@ func readList(t *testing.T, name string) []string {
 }
 
 // allowed are the facts that a kind may have, and whether it must.
-func allowed(t *testing.T, name string) map[string]bool {
+func allowed(t *testing.T, names ...string) map[string]bool {
 	t.Helper()
 	out := map[string]bool{}
 	for _, l := range readList(t, commonList) {
 		f, optional := strings.CutPrefix(l, maybe)
 		out[f] = !optional
 	}
-	for _, l := range readList(t, name) {
-		switch f := l[2:]; l[:2] {
-		case more, maybe:
-			out[f] = l[:2] == more
-		case less:
-			if _, ok := out[f]; !ok {
-				t.Errorf("%s.txt takes away what is not in %s.txt: %s", name, commonList, f)
+	for _, name := range names {
+		for _, l := range readList(t, name) {
+			switch f := l[2:]; l[:2] {
+			case more, maybe:
+				out[f] = l[:2] == more
+			case less:
+				if _, ok := out[f]; !ok {
+					t.Errorf("%s.txt takes away what is not in the lists before: %s", name, f)
+				}
+				delete(out, f)
+			default:
+				t.Errorf("%s.txt: not a line of a list: %q", name, l)
 			}
-			delete(out, f)
-		default:
-			t.Errorf("%s.txt: not a line of a list: %q", name, l)
 		}
 	}
 	return out
@@ -382,7 +383,7 @@ func allowed(t *testing.T, name string) map[string]bool {
 // compare holds the facts of a kind against the lists.
 func (w *isolation) compare(t *testing.T, name string) {
 	t.Helper()
-	list := allowed(t, name)
+	list := allowed(t, name, w.way)
 	facts := sortedFacts(w.facts[name])
 	for _, f := range facts {
 		if _, ok := list[f]; !ok {

@@ -223,17 +223,24 @@ func TestIsolation(t *testing.T) {
 
 // A sandbox whose sentry and gofer have waited for it has what one has that was started for
 // it, and nothing else.
-func TestIsolationWaited(t *testing.T) {
+func TestIsolationWaited(t *testing.T) { isolationKept(t, "warm: 2", actual.WayWaiting, "") }
+
+// Nor has one whose sentry had booted a kernel, but the files of the container beside it.
+func TestIsolationWarm(t *testing.T) {
+	isolationKept(t, "warmKernels: 2", actual.WayWarm, "  init: false\n")
+}
+
+func isolationKept(t *testing.T, keeps, way, spec string) {
 	requireHost(t)
-	name := fmt.Sprintf("sbctl-%d-waited", os.Getpid())
+	name := fmt.Sprintf("sbctl-%d-%s", os.Getpid(), way)
 	marker, err := os.Create(filepath.Join(t.TempDir(), "inherited-by-the-daemon"))
 	must(t, err)
 	defer marker.Close()
 	w := newIsolation(t, daemonHost(t, marker), name, namedNetns(t, name))
+	w.way = way
 	h := w.h
-	h.warm()
-	t.Run("before", w.waiting)
-	for _, name := range []string{"plain", "overlay", "user", "terminal"} {
+	h.keeps(keeps)
+	for _, name := range []string{"plain", "overlay", "user"} {
 		k := w.kinds[name]
 		if k.root == "" {
 			t.Fatalf("there is no kind %s", name)
@@ -246,10 +253,10 @@ func TestIsolationWaited(t *testing.T) {
 				must(t, os.CopyFS(filepath.Join(h.work, name+"-root"), os.DirFS(filepath.Join(h.work, "rootfs"))))
 			}
 			h.waiting()
-			h.dropRoot(name, k.root, k.spec+"  terminationGracePeriod: 0s\n"+w.command(name))
+			h.dropRoot(name, k.root, k.spec+spec+"  terminationGracePeriod: 0s\n"+w.command(name))
 			rec := w.record(t, name)
-			if !slices.ContainsFunc(rec.Start.Phases, func(p actual.StartPhase) bool { return p.Phase == actual.StartClaim }) {
-				t.Fatalf("none that waited was taken: %+v", rec.Start)
+			if rec.Start.Way != way {
+				t.Fatalf("none was taken: %+v", rec.Start)
 			}
 			w.look(t, name)
 			w.compare(t, name)
@@ -280,6 +287,9 @@ type isolation struct {
 	// allCaps is a set of all capabilities of this kernel, as it prints it.
 	allCaps string
 	facts   map[string][]string
+	// way is by which way sandboxes come by their sentries, "" by the usual one. There may be a
+	// list of what is different then.
+	way string
 	// goferNets are the network namespaces of gofers.
 	goferNets map[string]bool
 }

@@ -16,9 +16,6 @@ const (
 	DefaultMaxStartsPerSecond = 20
 	DefaultMaxStartTime       = 10 * time.Minute
 	DefaultMaxHookTime        = 5 * time.Minute
-	// DefaultWarm is enough for starts that come one at a time, as those do for which somebody
-	// waits. Each one more takes its memory on every host.
-	DefaultWarm = 1
 
 	maxWarm = 64
 )
@@ -29,7 +26,8 @@ func (p *Policy) fillPace() {
 	p.MaxStartTime = cmp.Or(p.MaxStartTime, new(scalar.Duration(DefaultMaxStartTime)))
 	p.MaxHookTime = cmp.Or(p.MaxHookTime, new(scalar.Duration(DefaultMaxHookTime)))
 	p.MaxStartsPerSecond = cmp.Or(p.MaxStartsPerSecond, DefaultMaxStartsPerSecond)
-	p.Warm = cmp.Or(p.Warm, new(DefaultWarm))
+	p.Warm = cmp.Or(p.Warm, new(0)) // they save time, and are not needed
+	p.WarmKernels = cmp.Or(p.WarmKernels, new(0))
 }
 
 // pace checks the bounds of starts, hooks and restarts.
@@ -39,6 +37,9 @@ func (v *validator) pace(p *Policy) {
 	}
 	if p.Warm != nil && (*p.Warm < 0 || *p.Warm > maxWarm) {
 		v.Add("warm", "expected 0 (none) to %d, got %d", maxWarm, *p.Warm)
+	}
+	if n := p.WarmKernels; n != nil && (*n < 0 || *n > maxWarm) {
+		v.Add("warmKernels", "expected 0 (none) to %d, got %d", maxWarm, *n)
 	}
 	v.Duration("minRestartDelay", p.MinRestartDelay, time.Hour)
 	for _, d := range []struct {
@@ -52,12 +53,20 @@ func (v *validator) pace(p *Policy) {
 	}
 }
 
-// Waiting is how many pairs of processes wait for a sandbox. A nil policy has none.
+// Waiting is how many processes wait for a sandbox. A nil policy has none.
 func (p *Policy) Waiting() int {
 	if p == nil || p.Warm == nil {
 		return 0
 	}
 	return *p.Warm
+}
+
+// WarmSentries is how many sentries wait that have booted a kernel. A nil policy has none.
+func (p *Policy) WarmSentries() int {
+	if p == nil || p.WarmKernels == nil {
+		return 0
+	}
+	return *p.WarmKernels
 }
 
 // Bounds are what the policy says about all sandboxes together.

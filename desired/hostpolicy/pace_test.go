@@ -30,13 +30,19 @@ func TestPolicyPace(t *testing.T) {
 	if p.Bounds().RestartFloor != 0 || p.Bounds().StartsPerSecond != 3 || p.StartTime() != 90*time.Second || p.HookTime() != time.Second {
 		t.Errorf("of a file: %s %d %s %s", p.Bounds().RestartFloor, p.Bounds().StartsPerSecond, p.StartTime(), p.HookTime())
 	}
-	if p.Waiting() != 1 || built.Waiting() != 1 || none.Waiting() != 0 {
+	if p.Waiting() != 0 || built.Waiting() != 0 || none.Waiting() != 0 {
 		t.Errorf("processes that wait: %d, built in %d, none %d", p.Waiting(), built.Waiting(), none.Waiting())
 	}
 	for text, want := range map[string]int{"warm: 0\n": 0, "warm: 64\n": 64} {
 		if p, problems := Decode("p", []byte(head+text)); p == nil || p.Waiting() != want {
 			t.Errorf("%s: %v", text, problems)
 		}
+	}
+	if p.WarmSentries() != 0 || built.WarmSentries() != 0 || none.WarmSentries() != 0 {
+		t.Errorf("warm sentries: %d, built in %d, none %d", p.WarmSentries(), built.WarmSentries(), none.WarmSentries())
+	}
+	if p, problems := Decode("p", []byte(head+"warmKernels: 3\n")); p == nil || p.WarmSentries() != 3 || p.Waiting() != 0 {
+		t.Errorf("warm sentries: %v", problems)
 	}
 	for text, want := range map[string]string{
 		"minRestartDelay: -1s":     "minRestartDelay: expected 0s or more",
@@ -48,6 +54,8 @@ func TestPolicyPace(t *testing.T) {
 		"warm: -1":                 "warm: expected 0 (none) to 64, got -1",
 		"warm: 65":                 "warm: expected 0 (none) to 64, got 65",
 		"warm: many":               "warm",
+		"warmKernels: -1":          "warmKernels: expected 0 (none) to 64, got -1",
+		"warmKernels: 65":          "warmKernels: expected 0 (none) to 64, got 65",
 		"maxHookTime: 10ms":        "maxHookTime: expected at least 1s",
 		"maxHookTime: soon":        "maxHookTime",
 	} {

@@ -246,16 +246,7 @@ func TestTreeFails(t *testing.T) {
 	})
 }
 
-// serveInJail is what a gofer that was started for a sandbox does.
-func serveInJail(cfg *gofer.Config) error {
-	j, err := enterJail()
-	if err != nil {
-		return err
-	}
-	return j.serve(cfg)
-}
-
-// After both steps there is nothing but what is served.
+// After enterJail there is nothing but what is served.
 func TestEnterJail(t *testing.T) {
 	t.Parallel()
 	host := hostFiles(t)
@@ -269,7 +260,7 @@ func TestEnterJail(t *testing.T) {
 			{FD: fileFD},
 			{FD: -1, Empty: true, ReadOnly: true},
 		}}
-		if err := serveInJail(cfg); err != nil {
+		if err := enterJail(cfg); err != nil {
 			t.Error(err)
 			return
 		}
@@ -370,7 +361,7 @@ func TestJailFails(t *testing.T) {
 					return
 				}
 			}
-			if err := serveInJail(&gofer.Config{Mounts: []gofer.Mount{m}}); err == nil || !strings.Contains(err.Error(), "attach mount 0") {
+			if err := enterJail(&gofer.Config{Mounts: []gofer.Mount{m}}); err == nil || !strings.Contains(err.Error(), "attach mount 0") {
 				t.Errorf("%s: %v", name, err)
 			}
 		})

@@ -94,6 +94,9 @@ func take(ctx context.Context, store *actual.Store, name, path string, leave boo
 	if rec.Phase != actual.PhaseRunning {
 		return nil, fmt.Errorf("it is %s, expected Running", rec.Phase)
 	}
+	if rec.Start != nil && rec.Start.Way == actual.WayWarm {
+		return nil, errWarm
+	}
 	st, err := built.Of(store, rec)
 	if err != nil {
 		return nil, err
@@ -131,6 +134,9 @@ func take(ctx context.Context, store *actual.Store, name, path string, leave boo
 	}
 	return info, nil
 }
+
+// errWarm says that nothing could be restored: the state is that of two containers.
+var errWarm = errors.New("it was started with a warm sentry, and a checkpoint of it could not be restored; set `warmKernels: 0` in the host policy, and restart it")
 
 // newDir opens the directory of a new checkpoint. It is private: the
 // state holds every secret of the sandbox.

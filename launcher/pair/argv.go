@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
@@ -43,15 +44,11 @@ type sentryFDs struct {
 // start-sync.
 func (fds *sentryFDs) give(la *Launch, d *proc.Donation) (ready *os.File, err error) {
 	dir := int(la.Dir.Fd())
-	guest, first, err := appstart.Spec(la.Setup, la.Name, dir, len(fds.stdio), d)
+	guest, first, err := guestSpec(la, len(fds.stdio), d)
 	if err != nil {
 		return nil, err
 	}
 	fds.first = first
-	// Not in the set-up, which is compared with that of a checkpoint: one that was
-	// taken before there were defaults stays good.
-	guest.Process = setup.WithDefaultRlimits(guest.Process, la.Setup.GuestTasks())
-	guest.Mounts = la.Setup.WithDiskSizes(guest.Mounts)
 	spec, err := json.Marshal(guest)
 	if err != nil {
 		return nil, fmt.Errorf("encode spec: %w", err)
@@ -93,6 +90,20 @@ func (fds *sentryFDs) give(la *Launch, d *proc.Donation) (ready *os.File, err er
 	return ready, nil
 }
 
+// guestSpec is the spec of the application, which is given so many descriptors, and arguments
+// about its first program.
+func guestSpec(la *Launch, stdio int, d *proc.Donation) (guest *specs.Spec, first []string, err error) {
+	guest, first, err = appstart.Spec(la.Setup, la.Name, int(la.Dir.Fd()), stdio, d)
+	if err != nil {
+		return nil, nil, err
+	}
+	// Not in the set-up, which is compared with that of a checkpoint: one that was
+	// taken before there were defaults stays good.
+	guest.Process = setup.WithDefaultRlimits(guest.Process, la.Setup.GuestTasks())
+	guest.Mounts = la.Setup.WithDiskSizes(guest.Mounts)
+	return guest, first, nil
+}
+
 // argv is the command line of a sentry on a host with that much memory.
 func (fds *sentryFDs) argv(la *Launch, memory uint64) []string {
 	st := la.Setup
@@ -100,25 +111,12 @@ func (fds *sentryFDs) argv(la *Launch, memory uint64) []string {
 	if st.App().Overlay == desired.OverlayNone {
 		overlay = "none"
 	}
-	args := []string{companion.SentryName}
-	if len(st.App().Errnos) > 0 {
-		args = append(args, "--"+wire.FlagErrnos+"="+seccomp.JoinErrnos(st.App().Errnos))
-	}
-	// Not their names: everybody on the host sees them, and they may be too long.
-	if n := st.PrivateVariables(); n > 0 {
-		args = append(args, flagInt(wire.FlagPrivate, n))
-	}
+	args := identityArgs(la)
 	for _, on := range fds.disk {
 		args = append(args, "--"+wire.FlagDisk+"="+wire.DiskFile{FD: on.FD, Size: on.Size}.String())
 	}
 	args = append(args,
 		flagInt(wire.FlagGateFD, fds.gate), flagInt(wire.FlagExitFD, fds.exit),
-		"--"+wire.FlagUID+"="+la.UID, "--"+wire.FlagAttempt+"="+strconv.FormatInt(la.Attempt, 10), "--"+wire.FlagState+"="+la.State,
-		"--"+wire.FlagContainer+"="+st.App().Name,
-		// The parent that reaps it for an OCI client takes its exit code for the
-		// application's.
-		"--"+wire.FlagAppStatus+"="+strconv.FormatBool(la.Client),
-		"--"+wire.FlagNobody+"="+strconv.FormatBool(!st.HostUserns()), "--"+wire.FlagLogLevel+"="+la.LogLevel,
 		// gVisor's configuration: everything that is not its default.
 		"--root=/", "--platform=systrap", "--network="+st.Network(), "--directfs="+strconv.FormatBool(st.DirectFS),
 		"--overlay2="+overlay, "--ignore-cgroups=true", "--oci-seccomp=true", "--net-raw="+strconv.FormatBool(st.RawSockets),
@@ -139,12 +137,38 @@ func (fds *sentryFDs) argv(la *Launch, memory uint64) []string {
 		}
 	}
 	args = append(args, fds.first...)
-	most := memory
-	if m := setup.Limit(st.Limits.Memory, st.Defaults.Memory); m > 0 && uint64(m) < most {
-		most = uint64(m)
-	}
-	return append(args, "--total-host-memory="+strconv.FormatUint(memory, 10), "--total-memory="+strconv.FormatUint(most, 10),
+	return append(args, "--total-host-memory="+strconv.FormatUint(memory, 10), "--total-memory="+strconv.FormatUint(seenMemory(st, memory), 10),
 		flagInt("cpu-num", cpus(setup.Limit(st.Limits.CPU, st.Defaults.CPU))), la.Name)
+}
+
+// identityArgs are the name of the program, and what it is told of its sandbox that does not
+// come by a descriptor.
+func identityArgs(la *Launch) []string {
+	app := la.Setup.App()
+	args := []string{companion.SentryName}
+	if len(app.Errnos) > 0 {
+		args = append(args, "--"+wire.FlagErrnos+"="+seccomp.JoinErrnos(app.Errnos))
+	}
+	// Not their names: everybody on the host sees them, and they may be too long.
+	if n := la.Setup.PrivateVariables(); n > 0 {
+		args = append(args, flagInt(wire.FlagPrivate, n))
+	}
+	return append(args,
+		"--"+wire.FlagUID+"="+la.UID, "--"+wire.FlagAttempt+"="+strconv.FormatInt(la.Attempt, 10), "--"+wire.FlagState+"="+la.State,
+		"--"+wire.FlagContainer+"="+app.Name,
+		// The parent that reaps it for an OCI client takes its exit code for the
+		// application's.
+		"--"+wire.FlagAppStatus+"="+strconv.FormatBool(la.Client),
+		"--"+wire.FlagNobody+"="+strconv.FormatBool(!la.Setup.HostUserns()), "--"+wire.FlagLogLevel+"="+la.LogLevel,
+	)
+}
+
+// seenMemory is how much memory a sandbox sees of that of the host.
+func seenMemory(st *setup.Setup, memory uint64) uint64 {
+	if m := setup.Limit(st.Limits.Memory, st.Defaults.Memory); m > 0 && uint64(m) < memory {
+		return uint64(m)
+	}
+	return memory
 }
 
 func flagInt(name string, v int) string { return "--" + name + "=" + strconv.Itoa(v) }

@@ -43,9 +43,9 @@ type output struct {
 }
 
 // openOutput makes the pipes or the terminal of the application's output, unless it
-// has streams of its own, and the pipe of the sentry's own. It gives their read ends
-// and the log directory to the gofer.
-func openOutput(la *Launch, toGofer *proc.Donation) (_ *output, err error) {
+// has streams of its own, and the pipe of the sentry's own, which a warm one has. It gives
+// their read ends and the log directory to the gofer.
+func openOutput(la *Launch, warm *Warm, toGofer *proc.Donation) (_ *output, err error) {
 	tree, err := logs.Clone(la.Logs)
 	if err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func openOutput(la *Launch, toGofer *proc.Donation) (_ *output, err error) {
 		DirFD: toGofer.Give(tree), AppName: logs.AppFile, SentryName: logs.SentryFile, StdoutFD: -1, StderrFD: -1,
 		MaxBytes: setup.Limit(la.LogMaxBytes, la.Setup.LogSize), LeastFree: la.LeastFree,
 	}}
-	var writers []*os.File
+	writers := make([]*os.File, 1, 3) // closing the first one is nothing as long as there is none
 	defer func() {
 		if err != nil {
 			for _, w := range writers {
@@ -62,10 +62,19 @@ func openOutput(la *Launch, toGofer *proc.Donation) (_ *output, err error) {
 			}
 		}
 	}()
-	pipes := []*int{&out.logs.SentryFD, &out.logs.StdoutFD, &out.logs.StderrFD}
+	if warm != nil {
+		out.logs.SentryFD = toGofer.Give(warm.takeStderr())
+	} else {
+		r, w, err := proc.Pipe()
+		if err != nil {
+			return nil, err
+		}
+		writers[0], out.logs.SentryFD = w, toGofer.Give(r)
+	}
+	pipes := []*int{&out.logs.StdoutFD, &out.logs.StderrFD}
 	terminal := la.Streams == nil && la.Setup.App().Spec.Process.Terminal
 	if la.Streams != nil || terminal {
-		pipes = pipes[:1]
+		pipes = nil
 	}
 	for _, fd := range pipes {
 		r, w, err := proc.Pipe()

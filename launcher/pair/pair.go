@@ -28,13 +28,24 @@ type Pair struct {
 	// Waited says that the sentry was there before its sandbox was asked for.
 	Waited bool
 	ready  *os.File // start-sync: one byte says the control server is up
+	// app is what the application is started from in a warm sentry, nil in any other.
+	app *application
 }
 
 // Close closes what the launcher has of both.
 func (p *Pair) Close() {
 	p.Sentry.Close()
 	p.Gofer.Close()
-	p.ready.Close()
+	_ = p.closeOwn() // nothing was written to it
+}
+
+// closeOwn closes what is neither the sentry's nor the gofer's.
+func (p *Pair) closeOwn() error {
+	err := p.app.close()
+	if p.ready != nil {
+		err = errors.Join(err, p.ready.Close())
+	}
+	return err
 }
 
 // Open opens the gates, the gofer's first.
@@ -47,31 +58,34 @@ func (p *Pair) Open() error {
 
 // Abandon kills both before they are on record.
 func (p *Pair) Abandon() error {
-	return errors.Join(p.Sentry.Abandon(), p.Gofer.Abandon(), p.ready.Close())
+	return errors.Join(p.Sentry.Abandon(), p.Gofer.Abandon(), p.closeOwn())
 }
 
 // Connect waits for the sentry's control server and connects to it, and to
 // nobody else.
 func (p *Pair) Connect(ctx context.Context, dir int, name string) (*sentry.Control, error) {
-	if err := p.waitReady(ctx); err != nil {
+	if p.app != nil {
+		return p.app.warm.takeControl(), nil // it is connected
+	}
+	if err := waitReady(ctx, p.ready, p.Sentry, p.Gofer); err != nil {
 		return nil, err
 	}
 	return sentry.Dial(ctx, dir, name, p.Sentry.PID)
 }
 
 // waitReady waits for the sentry's control server.
-func (p *Pair) waitReady(ctx context.Context) error {
+func waitReady(ctx context.Context, ready *os.File, s, gofer *proc.Child) error {
 	fds := []unix.PollFd{
-		{Fd: int32(p.ready.Fd()), Events: unix.POLLIN},
-		{Fd: int32(p.Sentry.PIDFD.Fd()), Events: unix.POLLIN},
-		{Fd: int32(p.Gofer.PIDFD.Fd()), Events: unix.POLLIN},
+		{Fd: int32(ready.Fd()), Events: unix.POLLIN},
+		{Fd: int32(s.PIDFD.Fd()), Events: unix.POLLIN},
+		{Fd: int32(gofer.PIDFD.Fd()), Events: unix.POLLIN},
 	}
 	if err := proc.Poll(ctx, fds); err != nil {
 		return fmt.Errorf("wait for control server: %w", err)
 	}
 	if fds[0].Revents&unix.POLLIN != 0 {
 		var b [1]byte
-		if n, err := p.ready.Read(b[:]); n == 1 {
+		if n, err := ready.Read(b[:]); n == 1 {
 			return nil
 		} else if fds[1].Revents == 0 && fds[2].Revents == 0 {
 			return fmt.Errorf("wait for control server: %w", err)

@@ -4,6 +4,7 @@ package pair
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -54,7 +55,7 @@ type Launch struct {
 }
 
 // Spawn starts the sentry and the gofer, both gated.
-func Spawn(la *Launch) (_ *Pair, err error) {
+func Spawn(ctx context.Context, la *Launch) (_ *Pair, err error) {
 	var toSentry, toGofer proc.Donation
 	defer func() { err = errors.Join(err, toSentry.Close(), toGofer.Close()) }()
 	files, err := hostfs.OpenSources(la.Setup.Sources(), la.ImageFile, &toGofer, &toSentry)
@@ -68,25 +69,54 @@ func Spawn(la *Launch) (_ *Pair, err error) {
 	if err := files.MakeMountPoints(la.Setup); err != nil {
 		return nil, err
 	}
-	out, err := openOutput(la, &toGofer)
+	p := &Pair{Files: files.Files()}
+	warm, err := p.claim(ctx, la)
 	if err != nil {
 		return nil, err
 	}
-	defer out.sentryErr.Close()
-	p := &Pair{Files: files.Files()}
-	if err := p.startSentry(la, files, out, &toSentry); err != nil {
+	out, err := openOutput(la, warm, &toGofer)
+	if err == nil {
+		defer out.sentryErr.Close()
+		err = p.startSentry(la, files, out, warm, &toSentry)
+	}
+	if err != nil {
+		if warm != nil {
+			err = errors.Join(err, p.Sentry.Abandon(), warm.close())
+		}
 		return nil, err
 	}
 	if err := p.startGofer(la, &gofer.Config{
 		Mounts: files.Mounts, DirectFS: la.Setup.DirectFS, Logs: out.logs, NeverShared: never, Overlays: overlays,
 	}, &toGofer); err != nil {
-		return nil, errors.Join(err, p.Sentry.Abandon(), p.ready.Close())
+		return nil, errors.Join(err, p.Sentry.Abandon(), p.closeOwn())
 	}
 	return p, nil
 }
 
-func (p *Pair) startSentry(la *Launch, files *hostfs.Served, out *output, d *proc.Donation) error {
+// claim takes a warm sentry if the start was given one: nil if not, or if it is of no use.
+func (p *Pair) claim(ctx context.Context, la *Launch) (*Warm, error) {
+	if la.Waiting == nil || la.Waiting.Warm == nil {
+		return nil, nil
+	}
+	var none proc.Donation // it is fit because it is given nothing
+	guest, _, err := guestSpec(la, stdStreams, &none)
+	if err != nil {
+		return nil, errors.Join(err, none.Close())
+	}
+	var warm *Warm
+	p.Sentry, warm = la.Waiting.claim(ctx, la, guest)
+	p.Waited = warm != nil
+	return warm, none.Close()
+}
+
+// stdStreams is how many descriptors an application has that is passed no others.
+const stdStreams = 3
+
+func (p *Pair) startSentry(la *Launch, files *hostfs.Served, out *output, warm *Warm, d *proc.Donation) error {
 	fds := sentryFDs{sockets: files.Sockets, points: files.MountPoints(la.Setup), stdio: out.stdio.give(d)}
+	if warm != nil {
+		return p.giveWarm(la, warm, &fds, d)
+	}
 	ns, err := openNetns(la.Setup)
 	if err != nil {
 		return err

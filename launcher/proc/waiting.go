@@ -4,6 +4,7 @@ package proc
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -128,4 +129,38 @@ func (c *Child) WaitingPriority(usual bool) error {
 		policy = unix.SCHED_NORMAL
 	}
 	return setPolicy(c.PID, policy)
+}
+
+// Serves has a child that has become a warm sentry be that of a sandbox: it is sent the claim,
+// of wire.Claim, and waits at its gate like any other. On error, and if it does not answer
+// soon, it is not to be used.
+func (c *Child) Serves(claim []byte) error {
+	err := crashpoint.Do(crashpoint.WarmClaim, func() error {
+		if err := wire.SendClaim(c.gate, claim); err != nil {
+			return err
+		}
+		return c.taken()
+	})
+	if err != nil {
+		return fmt.Errorf("claim a warm sentry: %w", err)
+	}
+	return nil
+}
+
+// Conf waits for the configuration that a warm sentry tells when its kernel runs.
+func (c *Child) Conf(ctx context.Context) (json.RawMessage, error) {
+	fds := []unix.PollFd{{Fd: int32(c.gate.Fd()), Events: unix.POLLIN}, {Fd: int32(c.PIDFD.Fd()), Events: unix.POLLIN}}
+	if err := Poll(ctx, fds); err != nil {
+		return nil, err
+	}
+	return wire.ReadConf(c.gate)
+}
+
+// NewWarmGate makes the gate of a warm sentry, which takes a claim before it opens.
+func NewWarmGate(d *Donation) (ours *os.File, fd int, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, -1, fmt.Errorf("create start gate: %w", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "start gate"), d.GiveFD(fds[1], "start gate"), nil
 }

@@ -28,10 +28,104 @@ func TestMain(m *testing.M) {
 	if err != nil || args[len(args)-1] == "refused" || accept() != nil {
 		os.Exit(wire.ExitGateClosed)
 	}
+	if args[len(args)-1] == "warm" {
+		warm(os.NewFile(3, "gate"))
+	}
 	_, _ = os.NewFile(3, "out").WriteString(args[len(args)-1])
 	var b [1]byte
 	_, _ = os.NewFile(4, "gate").Read(b[:])
 	os.Exit(int(b[0]))
+}
+
+// warm is a warm sentry, as far as its gate goes. One that is called silent does not answer.
+func warm(gate *os.File) {
+	_, _ = gate.WriteString(`{"a":1}`)
+	b := make([]byte, wire.MaxClaim)
+	n, _ := gate.Read(b)
+	if claim, err := wire.DecodeClaim(b[:n]); err != nil || claim.Hostname == "silent" {
+		time.Sleep(time.Hour)
+	}
+	_, _ = gate.Write(wire.Taken())
+	_, _ = gate.Read(b)
+	os.Exit(int(b[0]))
+}
+
+// startWarm starts it, as far as its configuration.
+func startWarm(t *testing.T) *Child {
+	t.Helper()
+	c := startWaiter(t)
+	p := &Program{Args: []string{"sentry", "warm"}, Donation: new(Donation)}
+	var err error
+	if p.Gate, _, err = NewWarmGate(p.Donation); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Become(p); err != nil {
+		t.Fatal(err)
+	}
+	if conf, err := c.Conf(t.Context()); err != nil || string(conf) != `{"a":1}` {
+		t.Fatalf("%s: %v", conf, err)
+	}
+	return c
+}
+
+func claim(t *testing.T, hostname string) []byte {
+	t.Helper()
+	b, err := (&wire.Claim{Args: []string{"x"}, Hostname: hostname}).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// A warm sentry takes a claim, and waits at its gate after that.
+func TestServes(t *testing.T) {
+	t.Parallel()
+	c := startWarm(t)
+	if err := c.Serves(claim(t, "box")); err != nil {
+		t.Fatal(err)
+	}
+	if c.Ended() {
+		t.Error("its gate is closed")
+	}
+	if err := c.Open(7); err != nil {
+		t.Fatal(err)
+	}
+	var info unix.Siginfo
+	if err := RetryEINTR(func() error { return unix.Waitid(unix.P_PIDFD, int(c.PIDFD.Fd()), &info, unix.WEXITED, nil) }); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+}
+
+// One that has ended, is stopped or does not answer is an error soon.
+func TestServesUnanswered(t *testing.T) {
+	t.Parallel()
+	for what, sig := range map[string]unix.Signal{"silent": 0, "stopped": unix.SIGSTOP, "dead": unix.SIGKILL} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			c := startWarm(t)
+			handle, err := process.Open(c.Identity)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer handle.Close()
+			if sig != 0 {
+				if err := handle.Signal(sig); err != nil {
+					t.Fatal(err)
+				}
+			}
+			began := time.Now()
+			if err := c.Serves(claim(t, what)); err == nil {
+				t.Error("it is said to serve")
+			}
+			if took := time.Since(began); took > 10*time.Second {
+				t.Errorf("that was known after %s", took)
+			}
+			if err := c.Abandon(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }
 
 func startWaiter(t *testing.T) *Child {

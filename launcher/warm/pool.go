@@ -19,7 +19,6 @@ import (
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/companion"
-	"sandboxctl.dev/launcher/hostmem"
 	"sandboxctl.dev/launcher/pair"
 	"sandboxctl.dev/launcher/setup"
 )
@@ -45,7 +44,9 @@ type Options struct {
 	Policy func() (*hostpolicy.Policy, error)
 	// KillTimeout bounds the time that a process may take to die from SIGKILL.
 	KillTimeout time.Duration
-	Log         *slog.Logger
+	// LogLevel is gVisor's.
+	LogLevel string
+	Log      *slog.Logger
 }
 
 // Key is what waiting processes were started with. Those of another one are never used.
@@ -77,8 +78,6 @@ type Pool struct {
 	hasten func()        // see cgroup.Host.Hasten
 	group  *cgroup.Group // of processes that wait; of the goroutine of Run
 	noted  []process.Identity
-	// available is how many bytes of memory the host could give.
-	available func() (uint64, error)
 	// failed is when no process could be made to wait, and failures how often in a row.
 	failed   time.Time
 	failures int
@@ -88,12 +87,11 @@ type Pool struct {
 	starting int       // starts under way
 	ended    time.Time // when there was one last
 	lack     string    // why none is made, "" if there is no reason
-	pressed  time.Time // when the host was short of memory last
 }
 
 // New returns a pool, which is empty until Run fills it.
 func New(opts Options) *Pool {
-	return &Pool{opts: opts, wakes: make(chan struct{}, 1), hasten: opts.Cgroups.Hasten, available: hostmem.Available}
+	return &Pool{opts: opts, wakes: make(chan struct{}, 1), hasten: opts.Cgroups.Hasten}
 }
 
 // Wake has the pool look whether its processes are still those that are wanted. It returns
@@ -131,39 +129,24 @@ func (p *Pool) Starting() (ended func()) {
 // there are some, the kernel is told to get ready for the move of them. Nothing is done for
 // any other start.
 func (p *Pool) Expect(policy *hostpolicy.Policy, st *setup.Setup) {
-	if p == nil || policy.Waiting() == 0 {
+	if p == nil || wantedBy(policy) == (count{}) {
 		return
 	}
-	p.mu.Lock()
-	n := len(p.slots)
-	p.mu.Unlock()
-	if Choose(&Facts{Setup: st, Wanted: policy.Waiting(), Waiting: n}).Way == actual.WayWaiting {
+	if Choose(p.facts(nil, policy, st)).Way != actual.WayCold {
 		p.hasten()
 	}
 }
 
-// has is how many pairs wait that a start with the key can have, and why there is none.
-func (p *Pool) has(key Key) (n int, lack string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, s := range p.slots {
-		if s.key == key && s.Whole() {
-			n++
-		}
-	}
-	return n, p.lack
-}
-
-// Take returns processes that wait, nil if there are none with the key. They are the
-// caller's: nobody else is given them.
-func (p *Pool) Take(key Key) *pair.Waiting {
+// Take returns processes that wait, with a warm sentry or without, nil if there are none with
+// the key. They are the caller's: nobody else is given them.
+func (p *Pool) Take(key Key, warm bool) *pair.Waiting {
 	if p == nil {
 		return nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i, s := range p.slots {
-		if s.key == key && s.Whole() {
+		if s.key == key && (s.Warm != nil) == warm && s.Whole() {
 			p.slots = slices.Delete(p.slots, i, i+1)
 			return s.Waiting
 		}
@@ -199,6 +182,9 @@ func (p *Pool) Sweep(ctx context.Context) error {
 	if err == nil {
 		err = sweep(ctx, p.opts.Store.RootDir(), p.opts.Store.Marker(), p.opts.KillTimeout)
 	}
+	if err == nil {
+		err = pair.SweepWarm(p.opts.Store.RootDir())
+	}
 	if err != nil {
 		return fmt.Errorf("end what a daemon before has left waiting: %w", err)
 	}
@@ -214,10 +200,6 @@ func (p *Pool) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close(ctx)) }()
-	watch, unwatch := context.WithCancel(ctx)
-	watched := make(chan struct{})
-	go func() { defer close(watched); p.watchMemory(watch) }()
-	defer func() { unwatch(); <-watched }()
 	p.mu.Lock()
 	p.ended = time.Now() // what is to run when the daemon starts comes first
 	p.mu.Unlock()
@@ -259,15 +241,10 @@ func (p *Pool) keep(ctx context.Context) time.Duration {
 			// A policy or a program that can't be used is told where it is needed.
 			p.opts.Log.Debug("no process waits", "err", err)
 		}
-		most, keep, lack := want, want, ""
-		if want > 0 {
-			most, keep, lack = p.room()
-		}
-		p.shed(key, min(want, keep))
-		wait, more := p.missing(min(want, most))
-		p.lacks(want > 0 && most == 0, lack)
+		p.shed(key, want)
+		wait, more, warm := p.missing(want)
 		if more {
-			p.tell(ctx, p.add(ctx, sentry, gofer, key))
+			p.tell(ctx, p.add(ctx, sentry, gofer, key, warm))
 		}
 		if sentry != nil {
 			_ = errors.Join(sentry.Close(), gofer.Close()) // nothing was written
@@ -283,8 +260,10 @@ func (p *Pool) keep(ctx context.Context) time.Duration {
 func (p *Pool) tell(ctx context.Context, err error) {
 	if err == nil {
 		p.failures = 0
+		p.lacks("")
 		return
 	}
+	p.lacks("none that waits could be made; the log of the daemon says why")
 	p.failed = time.Now()
 	p.failures++
 	if p.failures == 1 && ctx.Err() == nil {
@@ -292,50 +271,47 @@ func (p *Pool) tell(ctx context.Context, err error) {
 	}
 }
 
-// lacks notes why none is made, if there is a reason.
-func (p *Pool) lacks(room bool, lack string) {
-	switch {
-	case room:
-	case p.failures > 0:
-		lack = "none could be made to wait; the log of the daemon says why"
-	default:
-		lack = ""
-	}
+// lacks notes why none is made.
+func (p *Pool) lacks(why string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.lack = lack
+	p.lack = why
 }
 
 // wanted is how many processes are to wait, and what they are started from. The files are the
 // caller's, nil if none is wanted.
-func (p *Pool) wanted(ctx context.Context) (sentry, gofer *os.File, key Key, want int, err error) {
+func (p *Pool) wanted(ctx context.Context) (sentry, gofer *os.File, key Key, want count, err error) {
 	policy, err := p.opts.Policy()
-	if err != nil || policy.Waiting() == 0 {
-		return nil, nil, Key{}, 0, err
+	if err != nil || wantedBy(policy) == (count{}) {
+		return nil, nil, Key{}, count{}, err
 	}
 	var version, goferVersion string
 	if sentry, version, err = p.opts.Sentry.Open(ctx); err != nil {
-		return nil, nil, Key{}, 0, err
+		return nil, nil, Key{}, count{}, err
 	}
 	if gofer, goferVersion, err = p.opts.Gofer.Open(ctx); err != nil {
-		return nil, nil, Key{}, 0, errors.Join(err, sentry.Close())
+		return nil, nil, Key{}, count{}, errors.Join(err, sentry.Close())
 	}
 	if err = companion.SameGVisor(version, goferVersion); err == nil {
 		key, err = KeyOf(sentry, gofer, policy)
 	}
 	if err != nil {
-		return nil, nil, Key{}, 0, errors.Join(err, sentry.Close(), gofer.Close())
+		return nil, nil, Key{}, count{}, errors.Join(err, sentry.Close(), gofer.Close())
 	}
-	return sentry, gofer, key, policy.Waiting(), nil
+	return sentry, gofer, key, wantedBy(policy), nil
 }
 
 // shed ends processes that have ended, are of another key, or are too many.
-func (p *Pool) shed(key Key, want int) {
+func (p *Pool) shed(key Key, want count) {
 	p.mu.Lock()
 	var old []slot
 	p.slots = slices.DeleteFunc(p.slots, func(s slot) bool {
-		if s.key == key && s.Whole() && want > 0 {
-			want--
+		left := &want.pairs
+		if s.Warm != nil {
+			left = &want.warm
+		}
+		if s.key == key && s.Whole() && *left > 0 {
+			*left--
 			return false
 		}
 		old = append(old, s)
@@ -352,19 +328,27 @@ func (p *Pool) shed(key Key, want int) {
 	}
 }
 
-// missing says whether a process is to be made now, and when to look again if not.
-func (p *Pool) missing(want int) (wait time.Duration, now bool) {
+// missing says whether a process is to be made now, with a warm sentry or without, and when to
+// look again if not. Those without come first: they are made sooner, and more starts take them.
+func (p *Pool) missing(want count) (wait time.Duration, now, warm bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.slots) >= want || p.starting > 0 {
-		return 0, false
+	for _, s := range p.slots {
+		if s.Warm != nil {
+			want.warm--
+		} else {
+			want.pairs--
+		}
+	}
+	if want.pairs <= 0 && want.warm <= 0 || p.starting > 0 {
+		return 0, false, false
 	}
 	for _, until := range []time.Time{p.ended.Add(quiet), p.failed.Add(backoff(p.failures))} {
 		if left := time.Until(until); left > 0 {
 			wait = max(wait, left)
 		}
 	}
-	return wait, wait == 0
+	return wait, wait == 0, want.pairs <= 0
 }
 
 // backoff is how long nothing is tried after as many errors in a row.
@@ -397,8 +381,8 @@ func (p *Pool) note(more *pair.Waiting) error {
 	return nil
 }
 
-// add makes a sentry and a gofer that wait.
-func (p *Pool) add(ctx context.Context, sentry, gofer *os.File, key Key) error {
+// add makes a sentry and a gofer that wait; warm has the sentry boot a kernel.
+func (p *Pool) add(ctx context.Context, sentry, gofer *os.File, key Key, warm bool) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, prepareTimeout, fmt.Errorf("not prepared after %s", prepareTimeout))
 	defer cancel()
 	fd, err := p.cloneFD()
@@ -415,12 +399,32 @@ func (p *Pool) add(ctx context.Context, sentry, gofer *os.File, key Key) error {
 	if err == nil {
 		err = w.Prepare(ctx)
 	}
+	if err == nil && warm {
+		err = p.warmUp(ctx, w)
+	}
 	if err != nil {
 		return errors.Join(err, w.Abandon(), p.note(nil))
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.slots = append(p.slots, slot{key, w})
+	return nil
+}
+
+// warmUp has the sentry boot a kernel.
+func (p *Pool) warmUp(ctx context.Context, w *pair.Waiting) error {
+	policy, err := p.opts.Policy()
+	if err != nil {
+		return err
+	}
+	r := &policy.DefaultResources
+	err = w.WarmUp(ctx, &pair.WarmLaunch{
+		Root: p.opts.Store.RootDir(), State: p.opts.Store.Marker(), LogLevel: p.opts.LogLevel,
+		Defaults: cgroup.Limits{CPU: int64(r.CPU), Memory: int64(r.Memory), PIDs: r.PIDs},
+	})
+	if err != nil {
+		return fmt.Errorf("boot a kernel ahead: %w", err)
+	}
 	return nil
 }
 
@@ -463,7 +467,7 @@ func (p *Pool) join(w *pair.Waiting) error {
 
 // close ends everything that waits.
 func (p *Pool) close(ctx context.Context) error {
-	p.shed(Key{}, 0)
+	p.shed(Key{}, count{})
 	if p.group == nil {
 		return nil
 	}

@@ -54,7 +54,6 @@ type world struct {
 	*testing.T
 	*Pool
 	policy *hostpolicy.Policy
-	free   uint64 // memory of the host
 	stop   func()
 	done   chan error
 }
@@ -90,14 +89,13 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, policy: policyOf(t, "warm: 2"), free: 64 << 30, done: make(chan error, 1)}
+	w := &world{T: t, policy: policyOf(t, "warm: 2"), done: make(chan error, 1)}
 	w.Pool = New(Options{
 		Store: store, Cgroups: groups, KillTimeout: time.Minute, Log: slog.New(slog.DiscardHandler),
 		Sentry: &companion.Program{Name: companion.SentryName, Path: filepath.Join(dir, companion.SentryName)},
 		Gofer:  &companion.Program{Name: companion.GoferName, Path: filepath.Join(dir, companion.GoferName)},
 		Policy: func() (*hostpolicy.Policy, error) { w.mu.Lock(); defer w.mu.Unlock(); return w.policy, nil },
 	})
-	w.available = func() (uint64, error) { w.mu.Lock(); defer w.mu.Unlock(); return w.free, nil }
 	return w
 }
 
@@ -178,11 +176,11 @@ func TestPool(t *testing.T) {
 	}
 	ended := w.Starting()
 	key := w.key()
-	a, b, c := w.Take(key), w.Take(key), w.Take(key)
+	a, b, c := w.Take(key, false), w.Take(key, false), w.Take(key, false)
 	if a == nil || b == nil || c != nil || a == b {
 		t.Fatalf("%v %v %v", a, b, c)
 	}
-	if err := w.Return(key, a); err != nil || w.Take(key) != a {
+	if err := w.Return(key, a); err != nil || w.Take(key, false) != a {
 		t.Errorf("not given back: %v", err)
 	}
 	w.Wake()
@@ -261,7 +259,7 @@ func TestPoolKeys(t *testing.T) {
 			w.until("they are dead", func() bool { return alive(old...) == 2 })
 		}
 		// The pool may have made others by now: what counts is which these are.
-		if taken := w.Take(w.key()); taken != nil {
+		if taken := w.Take(w.key(), false); taken != nil {
 			for _, id := range taken.Identities() {
 				if slices.Contains(old, id) {
 					t.Errorf("%s: one of before is used", what)
@@ -363,8 +361,8 @@ func TestExpect(t *testing.T) {
 		return &setup.Setup{Containers: []setup.Container{{Spec: &specs.Spec{Process: &specs.Process{}}}}}
 	}
 	network, direct, limited := fit(), fit(), fit()
-	network.HostNetwork, direct.DirectFS, limited.Limits.Memory = true, true, 1<<29
-	offered := []slot{{}}
+	network.HostNetwork, direct.DirectFS, limited.Limits.Memory = true, true, 1<<30
+	offered := []slot{{Waiting: &pair.Waiting{}}}
 	for what, c := range map[string]struct {
 		slots  []slot
 		policy *hostpolicy.Policy
@@ -384,6 +382,32 @@ func TestExpect(t *testing.T) {
 	}
 	var none *Pool
 	none.Expect(policy, fit())
+}
+
+// Those with a warm sentry are counted for themselves, and the others are made first.
+func TestMissing(t *testing.T) {
+	t.Parallel()
+	waits, warm := slot{Waiting: &pair.Waiting{}}, slot{Waiting: &pair.Waiting{Warm: &pair.Warm{}}}
+	for what, c := range map[string]struct {
+		slots     []slot
+		want      count
+		now, warm bool
+	}{
+		"none is wanted":     {nil, count{}, false, false},
+		"both are missing":   {nil, count{1, 1}, true, false},
+		"warm ones":          {[]slot{waits}, count{1, 1}, true, true},
+		"others":             {[]slot{warm}, count{1, 1}, true, false},
+		"none":               {[]slot{warm, waits}, count{1, 1}, false, false},
+		"more than wanted":   {[]slot{warm, warm}, count{0, 1}, false, false},
+		"the wrong ones":     {[]slot{waits, waits}, count{0, 1}, true, true},
+		"only warm ones":     {nil, count{0, 2}, true, true},
+		"one of two is warm": {[]slot{warm}, count{0, 2}, true, true},
+	} {
+		p := &Pool{slots: c.slots}
+		if wait, now, warm := p.missing(c.want); wait != 0 || now != c.now || now && warm != c.warm {
+			t.Errorf("%s: %s %v %v", what, wait, now, warm)
+		}
+	}
 }
 
 // Of the group of those that wait only these are ended, stopped or not, also without a record.
@@ -457,75 +481,11 @@ func TestBackoff(t *testing.T) {
 	p := &Pool{opts: Options{Log: slog.New(slog.DiscardHandler)}}
 	p.tell(t.Context(), errors.New("x"))
 	p.tell(t.Context(), errors.New("x"))
-	if wait, now := p.missing(1); now || wait <= retry || wait > 2*retry {
+	if wait, now, _ := p.missing(count{pairs: 1}); now || wait <= retry || wait > 2*retry {
 		t.Errorf("after two failures: %s %v", wait, now)
 	}
 	p.tell(t.Context(), nil)
-	if wait, now := p.missing(1); !now {
+	if wait, now, _ := p.missing(count{pairs: 1}); !now {
 		t.Errorf("after a success: %s", wait)
-	}
-}
-
-// As many wait as the memory of the host has room for; they leave as soon as there is less, or
-// somebody waits for memory, and come back later.
-func TestPoolMemory(t *testing.T) {
-	w := newWorld(t)
-	w.free = 2*roomToMake - 1
-	w.run()
-	defer func() { w.stop() }()
-	set := func(free uint64) {
-		w.mu.Lock()
-		w.free = free
-		w.mu.Unlock()
-		w.Wake()
-	}
-	w.until("one waits", func() bool { return w.count() == 1 })
-	w.Wake()
-	time.Sleep(2 * quiet)
-	if n := w.count(); n != 1 {
-		t.Errorf("%d wait, there is memory for one", n)
-	}
-	set(2 * roomToMake)
-	w.until("two wait", func() bool { return w.count() == 2 })
-	set(2 * roomToKeep) // less than is needed to make them
-	time.Sleep(quiet / 2)
-	if n := w.count(); n != 2 {
-		t.Errorf("%d wait, two were to stay", n)
-	}
-	set(2*roomToKeep - 1)
-	w.until("one leaves", func() bool { return w.count() == 1 })
-	set(roomToKeep - 1)
-	w.until("none waits", func() bool { return w.count() == 0 && w.recorded() == nil })
-	if _, lack := w.has(Key{}); lack == "" {
-		t.Error("it is not said why none waits")
-	}
-	set(64 << 30)
-	w.until("two wait again", func() bool { return w.count() == 2 })
-	if _, lack := w.has(Key{}); lack != "" {
-		t.Errorf("it is said why none waits: %s", lack)
-	}
-	w.press()
-	w.until("none waits", func() bool { return w.count() == 0 })
-	w.Wake()
-	time.Sleep(2 * quiet)
-	if n := w.count(); n != 0 {
-		t.Errorf("%d wait a second after memory was short", n)
-	}
-	w.mu.Lock()
-	w.pressed = time.Now().Add(-calm)
-	w.mu.Unlock()
-	w.Wake()
-	w.until("two wait after a while", func() bool { return w.count() == 2 })
-}
-
-// A host with little memory has none.
-func TestRoom(t *testing.T) {
-	t.Parallel()
-	for free, want := range map[uint64][2]int{
-		0: {0, 0}, roomToKeep - 1: {0, 0}, roomToKeep: {0, 1}, roomToMake: {1, 2}, 3*roomToMake + 1: {3, 6},
-	} {
-		if most, keep := Room(free); most != want[0] || keep != want[1] {
-			t.Errorf("%d: %d and %d, expected %v", free, most, keep, want)
-		}
 	}
 }

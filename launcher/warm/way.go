@@ -4,9 +4,16 @@ package warm
 
 import (
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher/pair"
 	"sandboxctl.dev/launcher/setup"
 )
+
+// count is how many are kept: pairs of processes that wait, and those with a warm sentry.
+type count struct{ pairs, warm int }
+
+// wantedBy is how many a policy wants.
+func wantedBy(policy *hostpolicy.Policy) count { return count{policy.Waiting(), policy.WarmSentries()} }
 
 // Facts are what decides which way a start gets its processes.
 type Facts struct {
@@ -15,6 +22,8 @@ type Facts struct {
 	// Wanted is how many pairs the host policy has wait, and Waiting how many do that this
 	// start can have.
 	Wanted, Waiting int
+	// WantedWarm and Warm are the same of those with a warm sentry.
+	WantedWarm, Warm int
 	// Lack says why none waits, "" if that is not known.
 	Lack string
 }
@@ -30,17 +39,36 @@ type Choice struct {
 // Choose decides that, and nobody else does. It looks at nothing but the facts. A way that is
 // added has its case before those that take longer.
 func Choose(f *Facts) Choice {
-	if f.Wanted == 0 {
+	if f.Wanted == 0 && f.WantedWarm == 0 {
 		return Choice{actual.WayCold, "the host policy has no processes wait"}
 	}
-	if why := pair.Unfit(f.Setup); why != "" {
-		return Choice{actual.WayCold, why}
+	notWarm := f.against(pair.UnfitForWarm(f.Setup), f.WantedWarm, f.Warm)
+	if notWarm == "" {
+		return Choice{Way: actual.WayWarm}
 	}
-	if f.Waiting == 0 {
-		if f.Lack != "" {
-			return Choice{actual.WayCold, f.Lack}
-		}
-		return Choice{actual.WayCold, "no processes were waiting at that moment"}
+	notWaiting := f.against(pair.Unfit(f.Setup), f.Wanted, f.Waiting)
+	switch {
+	case notWaiting == "" && f.WantedWarm == 0:
+		return Choice{Way: actual.WayWaiting}
+	case notWaiting == "":
+		return Choice{actual.WayWaiting, notWarm}
+	case f.Wanted == 0:
+		return Choice{actual.WayCold, notWarm}
+	case f.WantedWarm == 0 || notWarm == notWaiting:
+		return Choice{actual.WayCold, notWaiting}
 	}
-	return Choice{Way: actual.WayWaiting}
+	return Choice{actual.WayCold, notWarm + ", which no warm sentry takes, and " + notWaiting}
+}
+
+// against is what speaks against one way, "" if nothing does.
+func (f *Facts) against(unfit string, wanted, there int) string {
+	switch {
+	case unfit != "":
+		return unfit
+	case wanted > 0 && there > 0:
+		return ""
+	case f.Lack != "":
+		return f.Lack
+	}
+	return "no processes were waiting at that moment"
 }

@@ -14,29 +14,42 @@ import (
 	"sandboxctl.dev/launcher/setup"
 )
 
-// A start is cold for the first thing that speaks against it, and for nothing else.
+// A start takes the best way that nothing speaks against, and says what speaks against better ones.
 func TestChoose(t *testing.T) {
 	t.Parallel()
 	plain := func() *setup.Setup {
 		return &setup.Setup{Containers: []setup.Container{{Spec: &specs.Spec{Process: &specs.Process{}}}}}
 	}
-	direct := plain()
-	direct.DirectFS = true
+	terminal := plain()
+	terminal.App().Spec.Process.Terminal = true
+	rlimits := plain()
+	rlimits.App().Spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE"}}
 	for what, c := range map[string]struct {
-		facts Facts
-		why   string // "" is a start that takes what waits
+		facts    Facts
+		way, why string
 	}{
-		"waits":          {Facts{Setup: plain(), Wanted: 2, Waiting: 1}, ""},
-		"off":            {Facts{Setup: plain()}, "host policy"},
-		"off, and unfit": {Facts{Setup: direct}, "host policy"},
-		"unfit":          {Facts{Setup: direct, Wanted: 2, Waiting: 2}, "fileAccess"},
-		"unfit and none": {Facts{Setup: direct, Wanted: 2, Lack: "memory"}, "fileAccess"},
-		"none":           {Facts{Setup: plain(), Wanted: 2}, "at that moment"},
-		"none, known":    {Facts{Setup: plain(), Wanted: 2, Lack: "memory is short"}, "memory is short"},
-		"lack of more":   {Facts{Setup: plain(), Wanted: 2, Waiting: 1, Lack: "memory is short"}, ""},
+		"warm":                           {Facts{Setup: plain(), WantedWarm: 1, Warm: 1}, actual.WayWarm, ""},
+		"both":                           {Facts{Setup: plain(), Wanted: 1, Waiting: 1, WantedWarm: 1, Warm: 1}, actual.WayWarm, ""},
+		"no warm one":                    {Facts{Setup: plain(), Wanted: 1, Waiting: 1, WantedWarm: 1}, actual.WayWaiting, "at that moment"},
+		"neither":                        {Facts{Setup: plain(), Wanted: 1, WantedWarm: 1}, actual.WayCold, "at that moment"},
+		"not wanted any more":            {Facts{Setup: plain(), Waiting: 1, Warm: 1}, actual.WayCold, "host policy"},
+		"warm is not wanted any more":    {Facts{Setup: plain(), Wanted: 1, Waiting: 1, Warm: 1}, actual.WayWaiting, ""},
+		"unfit for warm":                 {Facts{Setup: rlimits, Wanted: 1, Waiting: 1, WantedWarm: 1, Warm: 1}, actual.WayWaiting, "it has rlimits"},
+		"unfit for warm, and none waits": {Facts{Setup: rlimits, Wanted: 1, WantedWarm: 1, Warm: 1}, actual.WayCold, "it has rlimits, which no warm sentry takes, and no processes were waiting"},
+		"unfit for warm, and no others":  {Facts{Setup: rlimits, WantedWarm: 1, Warm: 1}, actual.WayCold, "it has rlimits"},
+		"unfit for both":                 {Facts{Setup: terminal, Wanted: 1, Waiting: 1, WantedWarm: 1, Warm: 1}, actual.WayCold, "its application has a terminal"},
+		"warm is fit, and only unfit":    {Facts{Setup: rlimits, Wanted: 1, Waiting: 1}, actual.WayWaiting, ""},
+		"waits":                          {Facts{Setup: plain(), Wanted: 2, Waiting: 1}, actual.WayWaiting, ""},
+		"off":                            {Facts{Setup: plain()}, actual.WayCold, "host policy"},
+		"off, and unfit":                 {Facts{Setup: terminal}, actual.WayCold, "host policy"},
+		"unfit":                          {Facts{Setup: terminal, Wanted: 2, Waiting: 2}, actual.WayCold, "terminal"},
+		"unfit and none":                 {Facts{Setup: terminal, Wanted: 2, Lack: "memory"}, actual.WayCold, "terminal"},
+		"none":                           {Facts{Setup: plain(), Wanted: 2}, actual.WayCold, "at that moment"},
+		"none, known":                    {Facts{Setup: plain(), Wanted: 2, Lack: "memory is short"}, actual.WayCold, "memory is short"},
+		"lack of more":                   {Facts{Setup: plain(), Wanted: 2, Waiting: 1, Lack: "memory is short"}, actual.WayWaiting, ""},
 	} {
 		got := Choose(&c.facts)
-		if way := got.Way; (way == actual.WayWaiting) != (c.why == "") || way != actual.WayWaiting && way != actual.WayCold {
+		if got.Way != c.way {
 			t.Errorf("%s: %+v", what, got)
 		}
 		if (got.Why == "") != (c.why == "") || !strings.Contains(got.Why, c.why) {
@@ -57,7 +70,9 @@ func TestTook(t *testing.T) {
 	}{
 		"taken":         {Claim{choice: chosen, Waiting: &pair.Waiting{}}, true, actual.WayWaiting, ""},
 		"cold":          {Claim{choice: Choice{actual.WayCold, "its application has a terminal"}}, false, actual.WayCold, "terminal"},
-		"taken by else": {Claim{choice: chosen}, false, actual.WayCold, "another start"},
+		"taken by else": {Claim{choice: Choice{actual.WayCold, "another start"}}, false, actual.WayCold, "another start"},
+		"not warm":      {Claim{choice: Choice{actual.WayWaiting, "it has rlimits"}, Waiting: &pair.Waiting{}}, true, actual.WayWaiting, "rlimits"},
+		"warm one dead": {Claim{choice: Choice{Way: actual.WayWarm}, Waiting: &pair.Waiting{Refused: errors.New("no answer")}}, false, actual.WayCold, "the log of the daemon"},
 		"dead":          {Claim{choice: chosen, Waiting: &pair.Waiting{Refused: errors.New("no answer")}}, false, actual.WayCold, "the log of the daemon"},
 		"too long":      {Claim{choice: chosen, Waiting: &pair.Waiting{Misfit: "it needs 50 descriptors"}}, false, actual.WayCold, "50 descriptors"},
 	} {

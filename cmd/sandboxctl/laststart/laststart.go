@@ -68,13 +68,19 @@ func Print(out io.Writer, s *reconcile.Status, start *actual.Start) error {
 
 // wayText says where the processes of a start came from.
 func wayText(start *actual.Start) string {
+	text := start.Way
 	switch {
+	case start.Way == actual.WayWarm:
+		text = "processes that had waited for a sandbox, with a booted kernel"
+	case start.Way == actual.WayWaiting && start.Why != "":
+		text = "processes that had waited for a sandbox, without a kernel"
 	case start.Way == actual.WayWaiting:
-		return "processes that had waited for a sandbox"
-	case start.Why != "":
-		return show.Clean(start.Way + ", as " + start.Why)
+		text = "processes that had waited for a sandbox"
 	}
-	return show.Clean(start.Way)
+	if start.Why != "" {
+		text += ", as " + start.Why
+	}
+	return show.Clean(text)
 }
 
 // startText says how long a start took, and how it ended if not with an application

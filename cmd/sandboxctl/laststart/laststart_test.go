@@ -75,7 +75,9 @@ func TestDescribeStart(t *testing.T) {
 func TestWayText(t *testing.T) {
 	t.Parallel()
 	for want, start := range map[string]actual.Start{
-		"processes that had waited for a sandbox": {Way: actual.WayWaiting},
+		"processes that had waited for a sandbox":                                      {Way: actual.WayWaiting},
+		"processes that had waited for a sandbox, without a kernel, as it has rlimits": {Way: actual.WayWaiting, Why: "it has rlimits"},
+		"processes that had waited for a sandbox, with a booted kernel":                {Way: actual.WayWarm},
 		"cold":                            {Way: actual.WayCold},
 		"cold, as no process was waiting": {Way: actual.WayCold, Why: "no process was waiting"},
 		"of a later version":              {Way: "of a later version"},
