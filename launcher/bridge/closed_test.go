@@ -11,6 +11,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/launcher/firewall"
+	"sandboxctl.dev/launcher/firewall/stricter"
 	"sandboxctl.dev/launcher/links"
 )
 
@@ -125,10 +126,10 @@ func TestForesee(t *testing.T) {
 		t.Fatal(err)
 	}
 	next.knowJudged(nil)
-	if got := forbidden(next.judged.Sandboxes, rules(tight).Sandboxes); len(got) == 0 {
+	if got := stricter.Forbidden(next.judged.Sandboxes, rules(tight).Sandboxes); len(got) == 0 {
 		t.Errorf("connections go on that the rules of %+v do not allow", next.judged.Sandboxes)
 	}
-	if got := forbidden(next.judged.Sandboxes, rules(wide).Sandboxes); len(got) != 0 {
+	if got := stricter.Forbidden(next.judged.Sandboxes, rules(wide).Sandboxes); len(got) != 0 {
 		t.Errorf("connections of %v end, which are allowed", got)
 	}
 }

@@ -25,6 +25,7 @@ import (
 	"sandboxctl.dev/actual/fsys"
 	"sandboxctl.dev/actual/untrusted"
 	"sandboxctl.dev/gofer"
+	"sandboxctl.dev/launcher/firewall/stricter"
 	"sandboxctl.dev/launcher/names"
 )
 
@@ -105,7 +106,7 @@ func (k *Keeper) correctNames() error {
 func ownersOf(records []*actual.Record) map[netip.Addr]string {
 	out := map[netip.Addr]string{}
 	for _, r := range records {
-		for _, a := range addressesOf(attachments(r)) {
+		for _, a := range stricter.Addresses(attachments(r)) {
 			out[a] = r.Name
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"sandboxctl.dev/actual/crashpoint"
 	"sandboxctl.dev/actual/dirfd"
 	"sandboxctl.dev/launcher/firewall"
+	"sandboxctl.dev/launcher/firewall/stricter"
 	"sandboxctl.dev/launcher/flows"
 )
 
@@ -64,7 +65,7 @@ func (k *Keeper) setJudged(j *judged) {
 	k.judged = j
 	past := map[netip.Addr]bool{}
 	for i := range j.Sandboxes {
-		for _, a := range addressesOf(j.Sandboxes[i].Attachments) {
+		for _, a := range stricter.Addresses(j.Sandboxes[i].Attachments) {
 			past[a] = true
 		}
 	}
@@ -76,23 +77,11 @@ func (k *Keeper) setJudged(j *judged) {
 	k.past = past
 }
 
-// addressesOf are those of attachments.
-func addressesOf(all []firewall.Attachment) (out []netip.Addr) {
-	for i := range all {
-		for _, a := range []netip.Addr{all[i].Address4, all[i].Address6} {
-			if a.IsValid() {
-				out = append(out, a)
-			}
-		}
-	}
-	return out
-}
-
 // unused says whether no rule has let a connection of an attachment's addresses through that
 // may still be there: nobody had them, or the connections of who did were ended. It is called
 // with the mutex held, when the addresses are chosen, and from then on nobody else has them.
 func (k *Keeper) unused(chosen []firewall.Attachment) bool {
-	return k.past != nil && !slices.ContainsFunc(addressesOf(chosen), func(a netip.Addr) bool { return k.past[a] })
+	return k.past != nil && !slices.ContainsFunc(stricter.Addresses(chosen), func(a netip.Addr) bool { return k.past[a] })
 }
 
 // foresee puts rules that are about to be installed beside those of before: connections
@@ -118,7 +107,7 @@ func (k *Keeper) foresee(rules *firewall.Ruleset) error {
 	if len(next.Sandboxes) == len(k.judged.Sandboxes) && next.Lost == k.judged.Lost {
 		return nil
 	}
-	if err := k.writeJudged(next); err != nil && len(forbidden(rules.Sandboxes, k.judged.Sandboxes)) > 0 {
+	if err := k.writeJudged(next); err != nil && len(stricter.Forbidden(rules.Sandboxes, k.judged.Sandboxes)) > 0 {
 		return err
 	}
 	k.setJudged(next)
@@ -161,11 +150,11 @@ func (k *Keeper) judge(rules *firewall.Ruleset) error {
 		(len(k.judged.Sandboxes) == 0 && len(rules.Sandboxes) == 0 || reflect.DeepEqual(k.judged.Sandboxes, rules.Sandboxes)) {
 		return nil
 	}
-	addrs, why := forbidden(k.judged.Sandboxes, rules.Sandboxes), "rules became stricter, or a sandbox is gone"
+	addrs, why := stricter.Forbidden(k.judged.Sandboxes, rules.Sandboxes), "rules became stricter, or a sandbox is gone"
 	if lost {
 		// Whatever began meanwhile was let through by nobody. Which those are is not known;
 		// what the rules allow begins again with its next packet.
-		addrs, why = forbidden(slices.Concat(k.judged.Sandboxes, rules.Sandboxes), nil), "rules were not in force for a time"
+		addrs, why = stricter.Forbidden(slices.Concat(k.judged.Sandboxes, rules.Sandboxes), nil), "rules were not in force for a time"
 	}
 	if err := k.forgetFlows(why, addrs...); err != nil {
 		return err
@@ -205,7 +194,7 @@ func (k *Keeper) recount(crowded bool) {
 // a rule has let through, but what others have sent there in vain: to look for some by the
 // whole table of the kernel would take most of the time of an attachment.
 func (k *Keeper) endAll(rec *actual.Record) error {
-	addrs := addressesOf(attachments(rec))
+	addrs := stricter.Addresses(attachments(rec))
 	if len(addrs) == 0 {
 		return nil
 	}
@@ -219,61 +208,6 @@ func (k *Keeper) endAll(rec *actual.Record) error {
 		}
 	}
 	return k.forgetFlows("their sandbox is started", addrs...)
-}
-
-// forbidden are the addresses whose connections may not go on.
-func forbidden(before, now []firewall.Sandbox) []netip.Addr {
-	var out []netip.Addr
-	add := func(s *firewall.Sandbox) {
-		for _, a := range addressesOf(s.Attachments) {
-			if !slices.Contains(out, a) {
-				out = append(out, a)
-			}
-		}
-	}
-	byName := make(map[string]*firewall.Sandbox, len(now))
-	for i := range now {
-		byName[now[i].Name] = &now[i]
-	}
-	for i := range before {
-		was, is := &before[i], byName[before[i].Name]
-		switch {
-		case is == nil:
-			add(was)
-		case !allowsAll(was, is):
-			add(was)
-			add(is)
-		}
-	}
-	return out
-}
-
-// allowsAll says for certain that a sandbox may do all that it could before.
-func allowsAll(was, is *firewall.Sandbox) bool {
-	return slices.EqualFunc(was.Attachments, is.Attachments, opensAll) &&
-		(is.Connections == 0 || is.Connections >= was.Connections) && // a smaller set has no room for all that count
-		includes(is.Ports, was.Ports) && reaches(&was.Egress, &is.Egress) && reaches(&was.Ingress, &is.Ingress)
-}
-
-// opensAll says that a sandbox has the same addresses, and a network that is as open or more.
-func opensAll(was, is firewall.Attachment) bool {
-	if is.Internal && !was.Internal || is.Isolated && !was.Isolated {
-		return false
-	}
-	was.Internal, was.Isolated = is.Internal, is.Isolated
-	return was == is
-}
-
-func reaches(was, is *firewall.Reach) bool {
-	all := func(r *firewall.Reach) bool { return r.Default == "" || r.Default == firewall.Allow }
-	if all(is) {
-		return true
-	}
-	return (was.Default == is.Default || was.Default == firewall.Deny) && includes(is.Allow, was.Allow)
-}
-
-func includes[T comparable](all, some []T) bool {
-	return !slices.ContainsFunc(some, func(s T) bool { return !slices.Contains(all, s) })
 }
 
 func (k *Keeper) readJudged() (*judged, error) {

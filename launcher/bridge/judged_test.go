@@ -3,6 +3,7 @@
 package bridge
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -16,7 +17,6 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired/networks"
-	"sandboxctl.dev/launcher/firewall"
 )
 
 // Connections end when rules become stricter or their sandbox is gone, also if that
@@ -197,41 +197,6 @@ type everything struct{}
 
 func (everything) MatchConntrackFlow(*netlink.ConntrackFlow) bool { return true }
 
-// Public is looser than deny and stricter than allow.
-func TestReaches(t *testing.T) {
-	t.Parallel()
-	rule := []firewall.Rule{{Sandbox: "db", Port: 1}}
-	for _, c := range []struct {
-		was, is firewall.Reach
-		all     bool
-	}{
-		{firewall.Reach{}, firewall.Reach{Default: firewall.Allow}, true},
-		{firewall.Reach{Default: firewall.Public, Allow: rule}, firewall.Reach{}, true},
-		{firewall.Reach{}, firewall.Reach{Default: firewall.Public}, false},
-		{firewall.Reach{Default: firewall.Deny}, firewall.Reach{Default: firewall.Public}, true},
-		{firewall.Reach{Default: firewall.Public}, firewall.Reach{Default: firewall.Deny}, false},
-		{firewall.Reach{Default: firewall.Deny, Allow: rule}, firewall.Reach{Default: firewall.Public}, false},
-		{firewall.Reach{Default: firewall.Deny, Allow: rule}, firewall.Reach{Default: firewall.Deny, Allow: rule, Log: true}, true},
-	} {
-		if got := reaches(&c.was, &c.is); got != c.all {
-			t.Errorf("%+v, then %+v: %t", c.was, c.is, got)
-		}
-	}
-}
-
-// Connections end for which the set of a smaller bound may have no room.
-func TestCountsAll(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		was, is int
-		all     bool
-	}{{1000, 1000, true}, {1000, 1001, true}, {1000, 999, false}, {0, 1000, true}, {1000, 0, true}} {
-		if got := allowsAll(&firewall.Sandbox{Connections: c.was}, &firewall.Sandbox{Connections: c.is}); got != c.all {
-			t.Errorf("a bound of %d, then of %d: %t", c.was, c.is, got)
-		}
-	}
-}
-
 // Connections of an address are looked for in the whole table of the kernel where somebody may
 // have had some; of one that nobody had, what others have sent there is ended all the same.
 func TestUnused(t *testing.T) {
@@ -312,4 +277,50 @@ func TestUnused(t *testing.T) {
 	stopped(rec)
 	round()
 	start(false) // who had it is not known
+}
+
+// The rules of the last sandbox stay until its connections have ended and that is on record:
+// without them these would go on, judged by nobody, and use timeouts that go with the table.
+func TestRulesOutlastConnections(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.runs("web")
+	round := func() (err error) {
+		t.Helper()
+		if derr := w.ns.Do(func() error {
+			err = w.k.rules.Do()
+			return nil
+		}); derr != nil {
+			t.Fatal(derr)
+		}
+		return err
+	}
+	there := func() (is bool) {
+		t.Helper()
+		if err := w.ns.Do(func() (err error) {
+			is, err = w.k.table.There()
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return is
+	}
+	if err := round(); err != nil || !there() {
+		t.Fatal("no rules: ", err)
+	}
+	w.gone("web")
+	// What can't be written down is not done.
+	file := filepath.Join(w.k.store.Path(), JudgedFile)
+	if err := errors.Join(os.Remove(file), os.Mkdir(file, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if err := round(); err == nil || !there() {
+		t.Errorf("%v; the rules are there: %t", err, there())
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := round(); err != nil || there() {
+		t.Errorf("%v; the rules are there: %t", err, there())
+	}
 }

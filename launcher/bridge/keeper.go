@@ -167,8 +167,11 @@ func (k *Keeper) Begin(rec *actual.Record) (rules func() error) {
 }
 
 // Attach connects a sandbox, whose attachments and processes are on record, with its
-// networks. Its rules, as Begin has returned them, are there before its links are.
+// networks, if it has any. Its rules, as Begin has returned them, are there before its links are.
 func (k *Keeper) Attach(rec *actual.Record, rules func() error) error {
+	if len(rec.Attachments) == 0 {
+		return nil
+	}
 	ns, err := process.Through(*rec.Sentry, netns.Of)
 	if err != nil {
 		return err
@@ -309,6 +312,11 @@ func (k *Keeper) install() error {
 	}
 	if err := k.foresee(rules); err != nil {
 		return err
+	}
+	if nobody { // while there are rules, and the timeouts of the table, which connections use
+		if err := k.judge(rules); err != nil {
+			return err
+		}
 	}
 	made := rules
 	err = crashpoint.Do(crashpoint.RulesInstall, func() error {

@@ -172,29 +172,6 @@ func TestScopeNotWritten(t *testing.T) {
 	}
 }
 
-// Connections end where a network is closed, and go on where one is opened.
-func TestOpensAll(t *testing.T) {
-	t.Parallel()
-	open := firewall.Attachment{Link: "a"}
-	internal, isolated := firewall.Attachment{Link: "a", Internal: true}, firewall.Attachment{Link: "a", Isolated: true}
-	for _, c := range []struct {
-		was, is firewall.Attachment
-		want    bool
-	}{
-		{open, open, true},
-		{open, internal, false},
-		{open, isolated, false},
-		{internal, open, true},
-		{isolated, open, true},
-		{internal, isolated, false},
-		{open, firewall.Attachment{Link: "b"}, false},
-	} {
-		if got := opensAll(c.was, c.is); got != c.want {
-			t.Errorf("%+v to %+v: %v", c.was, c.is, got)
-		}
-	}
-}
-
 // Subnets are free when a network has neither a document nor a sandbox, by record, choice or
 // link, and not before.
 func TestGiveBack(t *testing.T) {
