@@ -60,14 +60,6 @@ func (l *Launcher) giveNames(rec *actual.Record, sb *desired.Sandbox, st *setup.
 	return dir, err
 }
 
-// attach makes the links of a sandbox whose processes are on record.
-func (l *Launcher) attach(la *launch, rules func() error) error {
-	if len(la.rec.Attachments) == 0 {
-		return nil
-	}
-	return l.opts.Networks.Attach(la.rec, rules)
-}
-
 // plug has the plugins of CNI set up the network of a sandbox that is on one, in a namespace
 // that is made for it. What they are asked for is on record.
 func (l *Launcher) plug(ctx context.Context, rec *actual.Record, st *setup.Setup) error {

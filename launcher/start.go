@@ -201,17 +201,19 @@ func (l *Launcher) boot(ctx context.Context, la *launch) (*booted, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Beside the boot: before both have ended the sentry has no packet socket, and nothing to send.
-	attached := operation.Beside(func() error { return l.attach(la, rules) })
+	// Beside the boot, which its error ends: before both have ended the sentry has no packet
+	// socket, and nothing to send.
+	booting, attached := operation.Bound(ctx, func() error { return l.opts.Networks.Attach(rec, rules) })
 	defer func() { _ = attached() }()
 	b := &booted{pair: p}
 	if err = p.Open(); err == nil {
 		rec.StartReaches(actual.StartBoot, time.Now())
-		if b.control, err = p.Connect(ctx, int(dir.Fd()), rec.Name); err != nil {
+		if b.control, err = p.Connect(booting, int(dir.Fd()), rec.Name); err != nil {
 			err = l.explain(ctx, err, rec, la.st)
 		}
 	}
-	if aerr := attached(); err == nil || operation.PreconditionFailed(aerr) || operation.Permanent(aerr) { // others are consequences
+	// Of a sentry that has ended an attachment that failed is a consequence.
+	if aerr := attached(); err == nil || !errors.Is(err, aerr) && (operation.PreconditionFailed(aerr) || operation.Permanent(aerr)) {
 		err = errors.Join(aerr, err)
 	}
 	if err != nil {

@@ -3,6 +3,7 @@
 package operation
 
 import (
+	"context"
 	"fmt"
 	"runtime/debug"
 )
@@ -26,5 +27,23 @@ func Beside(fn func() error) (wait func() error) {
 	return func() error {
 		<-ended
 		return err
+	}
+}
+
+// Bound is Beside for something that what follows is in vain without: its error, or its panic,
+// ends the context that is returned. That ends too when wait has returned.
+func Bound(ctx context.Context, fn func() error) (_ context.Context, wait func() error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	inner := Beside(fn)
+	outer := Beside(func() error {
+		err := inner()
+		if err != nil {
+			cancel(err)
+		}
+		return err
+	})
+	return ctx, func() error {
+		defer cancel(nil)
+		return outer()
 	}
 }

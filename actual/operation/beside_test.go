@@ -3,6 +3,7 @@
 package operation_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -34,5 +35,30 @@ func TestBeside(t *testing.T) {
 	}
 	if err := operation.Beside(func() error { return nil })(); err != nil {
 		t.Error(err)
+	}
+}
+
+// What is in vain without something beside it ends with its error, and at once.
+func TestBound(t *testing.T) {
+	t.Parallel()
+	fails := errors.New("no link")
+	for what, fn := range map[string]func() error{"error": func() error { return fails }, "panic": func() error { panic(fails) }} {
+		ctx, wait := operation.Bound(t.Context(), fn)
+		<-ctx.Done()
+		err := wait()
+		if cause := context.Cause(ctx); err == nil || !errors.Is(cause, err) || what == "error" && !errors.Is(err, fails) {
+			t.Errorf("%s: it returned %v, and the context ended by %v", what, err, cause)
+		}
+	}
+	goes := make(chan struct{})
+	ctx, wait := operation.Bound(t.Context(), func() error { <-goes; return nil })
+	if ctx.Err() != nil {
+		t.Error("it ended before")
+	}
+	close(goes)
+	for range 2 {
+		if err := wait(); err != nil || ctx.Err() == nil {
+			t.Errorf("%v, %v", err, ctx.Err())
+		}
 	}
 }

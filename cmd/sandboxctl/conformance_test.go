@@ -87,6 +87,11 @@ func realHostStore(t *testing.T, opts launcher.Options) (*reconciletest.Host, *a
 	store, err := actual.OpenStore(filepath.Join(t.TempDir(), "state"))
 	must(t, err)
 	t.Cleanup(func() { must(t, store.Close()) })
+	return realHostOn(t, opts, store), store
+}
+
+func realHostOn(t *testing.T, opts launcher.Options, store *actual.Store) *reconciletest.Host {
+	t.Helper()
 	opts.Store, opts.Policy = store, allowing(t, store.Path())
 	l, err := launcher.New(opts)
 	must(t, err)
@@ -139,7 +144,7 @@ func realHostStore(t *testing.T, opts launcher.Options) (*reconciletest.Host, *a
 		}
 		return err
 	}
-	return h, store
+	return h
 }
 
 // descriptors counts those that lead to processes, sandboxes and sockets: what
