@@ -49,7 +49,7 @@ func Warn(warnings []actual.Warning, want *desired.Snapshot, found map[string]La
 	l := of(found, rec)
 	out := slices.Clip(warnings)
 	if why := Outdated(want, rec); why != "" && rec.Phase == actual.PhaseRunning {
-		out = append(out, actual.Warning{Reason: actual.WarningNetworkOutdated, Message: why + "; a restart changes that (`sandboxctl restart " + rec.Name + "`)"})
+		out = append(out, actual.Warning{Reason: actual.WarningNetworkOutdated, Message: why + "; it is restarted for that as soon as nothing keeps it: `sandboxctl plan` says what does"})
 	}
 	if len(l.Gone) > 0 {
 		out = append(out, actual.Warning{Reason: actual.WarningNetworkGone, Message: "its link to " + strings.Join(l.Gone, ", ") + " was removed; it is restarted, which gives it another one"})

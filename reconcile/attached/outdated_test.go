@@ -86,7 +86,7 @@ func TestOutdated(t *testing.T) {
 	if got := OutdatedOn("back", want, on("front", "back")); !strings.Contains(got, "1300") || strings.Contains(got, "1400") {
 		t.Errorf("of one network: %q", got)
 	}
-	if got := Warn(nil, want, nil, on("back")); len(got) != 1 || got[0].Reason != actual.WarningNetworkOutdated || !strings.Contains(got[0].Message, "`sandboxctl restart web`") {
+	if got := Warn(nil, want, nil, on("back")); len(got) != 1 || got[0].Reason != actual.WarningNetworkOutdated || strings.Contains(got[0].Message, "sandboxctl restart") || !strings.Contains(got[0].Message, "`sandboxctl plan`") {
 		t.Errorf("%+v", got)
 	}
 	stopped := on("back")
