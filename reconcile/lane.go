@@ -2,9 +2,7 @@
 
 package reconcile
 
-import (
-	"sandboxctl.dev/actual"
-)
+import "sandboxctl.dev/actual"
 
 // Lane is a queue of actions with workers of its own: actions of one lane never
 // wait for those of another. A sandbox that ends again and again can't keep the

@@ -51,7 +51,7 @@ func (c *computation) contends(a *Action) bool {
 	}
 	reason, why := contention.Documents(e, c.in.Desired, a.Reason == actual.ReasonNetworkChanged)
 	if reason == "" && a.Op == OpDestroy {
-		reason, why = contention.Subnets(e, c.in.Desired, c.in.Actual.Sandboxes)
+		reason, why = contention.Subnets(e, c.in.Desired, c.in.Actual.Sandboxes, c.in.Led)
 	}
 	if reason == "" && e.Sandbox.Spec.Network.Wants() {
 		if c.holders == nil {

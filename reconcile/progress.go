@@ -24,8 +24,8 @@ type Operation struct {
 	Cancelled bool `json:"cancelled,omitempty"`
 }
 
-// Progress is what the loop knows beside manifests and records: what it does, and
-// what it waits with because it failed. Others who compute the same plan need it.
+// Progress is what the loop knows beside manifests and records, which others who compute the
+// same plan need: what it does, and what it waits with because it failed.
 type Progress struct {
 	// Operations are under way, by name. Those names are left alone, but for
 	// operations that have lost their reason.
@@ -44,6 +44,8 @@ type Progress struct {
 	VolumeRetries map[string]declared.Retry `json:"volumeRetries,omitempty"`
 	// Lacks are what sandboxes lack of their networks, by name.
 	Lacks map[string]attached.Lack `json:"lacks,omitempty"`
+	// Led are subnets that documents say and that routes of the host lead into, each with one.
+	Led map[string]string `json:"led,omitempty"`
 }
 
 // busy says whether an operation on a name is under way.

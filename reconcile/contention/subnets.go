@@ -11,13 +11,15 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/networks"
+	"sandboxctl.dev/desired/objects"
 )
 
 // Subnets returns why a sandbox that runs could not be started again in the subnets that
 // documents give its networks, "" if it could: sandboxes of another network have addresses of
-// them, or there are not enough for all that join. The start would find that out when the
-// sandbox is stopped, and so would those of all others on the network.
-func Subnets(e *desired.Entry, want *desired.Snapshot, have []actual.Observed) (reason, why string) {
+// them, routes of the host lead into them, as Led has found, or there are not enough addresses
+// for all that join. The start would find that out when the sandbox is stopped, and so would
+// those of all others on the network.
+func Subnets(e *desired.Entry, want *desired.Snapshot, have []actual.Observed, led map[string]string) (reason, why string) {
 	n := &e.Sandbox.Spec.Network
 	if n.Mode != networks.Bridge {
 		return "", ""
@@ -31,6 +33,9 @@ func Subnets(e *desired.Entry, want *desired.Snapshot, have []actual.Observed) (
 			why := inUse(name, p, have)
 			if why == "" && moves(e.Sandbox.Metadata.Name, name, p, have) {
 				why = tooSmall(name, p, want, have)
+				if route := led[p.String()]; why == "" && route != "" {
+					why = fmt.Sprintf("Network %q can't have %s, into which the route %s of the host leads", name, p, route)
+				}
 			}
 			if why != "" {
 				return actual.ReasonAddressUnusable, "spec.network.join: " + why + then
@@ -123,4 +128,61 @@ func room(p netip.Prefix) int {
 		n--
 	}
 	return n
+}
+
+// Led are the subnets that documents give networks on which sandboxes have another one, and into
+// which routes of the host lead, each with the largest of these. The host is looked at only if
+// there are such networks. Where a sandbox has the subnet already, a route that the host got
+// later keeps no other one from it, as it does not at a start.
+func Led(want *desired.Snapshot, have []actual.Observed, look func() []netip.Prefix) map[string]string {
+	var moving []netip.Prefix
+	for i := range want.Objects {
+		d := want.Objects[i].Network
+		if d == nil {
+			continue
+		}
+		_, name, _ := objects.Split(want.Objects[i].Name())
+		for _, p := range [2]netip.Prefix{d.Prefix4(), d.Prefix6()} {
+			if p.IsValid() && toMove(name, p, have) {
+				moving = append(moving, p)
+			}
+		}
+	}
+	if len(moving) == 0 {
+		return nil
+	}
+	var out map[string]string
+	routes := look()
+	for _, p := range moving {
+		var hit netip.Prefix
+		for _, r := range routes {
+			if r.Bits() > 0 && r.Overlaps(p) && (!hit.IsValid() || r.Bits() < hit.Bits()) {
+				hit = r.Masked()
+			}
+		}
+		if !hit.IsValid() {
+			continue
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[p.String()] = hit.String()
+	}
+	return out
+}
+
+// toMove says whether a network that sandboxes are on is to have another subnet of a family,
+// which none of them has yet.
+func toMove(name string, p netip.Prefix, have []actual.Observed) (moving bool) {
+	for i := range have {
+		a := on(have[i].Record, name)
+		switch {
+		case a == nil:
+		case a.Subnet4 == p || a.Subnet6 == p:
+			return false
+		default:
+			moving = true
+		}
+	}
+	return moving
 }

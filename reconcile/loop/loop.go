@@ -341,6 +341,9 @@ func (l *Loop) look(ctx context.Context) (reconcile.Input, reconcile.Plan, error
 	if err != nil {
 		return reconcile.Input{}, reconcile.Plan{}, err
 	}
+	if !maps.Equal(in.Led, l.progress.Led) {
+		l.progress.Led, l.news = in.Led, true
+	}
 	in.Removals = l.recentRemovals(&in)
 	return in, reconcile.Compute(in), nil
 }

@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 	"time"
 
 	"sandboxctl.dev/actual"
@@ -17,6 +18,7 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/objects"
 	"sandboxctl.dev/reconcile"
+	"sandboxctl.dev/reconcile/contention"
 	"sandboxctl.dev/reconcile/declared"
 	"sandboxctl.dev/reconcile/fits"
 	"sandboxctl.dev/reconcile/namespaces"
@@ -39,6 +41,9 @@ type View struct {
 	Image func(ctx context.Context, ref string) (digest string)
 	// Room looks at the disk of the state, if set; nil if that can't be done.
 	Room func() *fits.Room
+	// Routes are those of the host, if set: of the daemon alone, which publishes what it makes
+	// of them. Another program may be in another network.
+	Routes func() []netip.Prefix
 	// Volumes looks at named volumes, if set.
 	Volumes func(names []string) map[string]declared.Found
 	Policy  reconcile.Policy
@@ -89,6 +94,9 @@ func (v *View) Gather(ctx context.Context, p reconcile.Progress, removals []time
 	in.Files = needs.AddObjects(in.Files, want, in.LastGood, key)
 	if v.Room != nil && fits.Matters(want, have, in.LastGood, in.Files) {
 		in.Room = v.Room()
+	}
+	if v.Routes != nil {
+		in.Led = contention.Led(want, have.Sandboxes, v.Routes)
 	}
 	if v.Volumes != nil {
 		if names := declared.Names(want); len(names) > 0 {

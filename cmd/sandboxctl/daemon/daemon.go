@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"os"
 	"path"
 	"sync"
@@ -33,6 +34,7 @@ import (
 	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/image"
 	"sandboxctl.dev/launcher/inputs"
+	"sandboxctl.dev/launcher/links"
 	"sandboxctl.dev/launcher/pair"
 	"sandboxctl.dev/launcher/rootimage"
 	"sandboxctl.dev/launcher/volume"
@@ -208,7 +210,7 @@ func newDaemon(h *world.Host, version string, f *flags, store *actual.Store, opt
 		return nil, err
 	}
 	d.loop = loop.New(loop.Options{
-		View:     &view.View{Source: d.dir, Observer: d.observer, Network: world.LookAtNetwork, Files: world.FileLooker(), HostKey: func() objects.HostKey { return opts.HostKey }, Image: func(_ context.Context, ref string) string { return images.Find(ref) }, Volumes: (&world.VolumeLooker{State: store.RootDir()}).Look, Room: func() *fits.Room { return world.LookAtDisk(store) }, Policy: policy},
+		View:     &view.View{Source: d.dir, Observer: d.observer, Network: world.LookAtNetwork, Files: world.FileLooker(), HostKey: func() objects.HostKey { return opts.HostKey }, Image: func(_ context.Context, ref string) string { return images.Find(ref) }, Volumes: (&world.VolumeLooker{State: store.RootDir()}).Look, Room: func() *fits.Room { return world.LookAtDisk(store) }, Routes: d.routes, Policy: policy},
 		Launcher: l, Repairer: l, Puller: pulls, Volumes: world.Volumes{State: store.RootDir(), Manifests: h.Manifests}, Requests: store, Events: d.journal, Publish: d.publish,
 		LastExit: func(name string) *actual.Exit {
 			rec, _, err := store.Get(name)
@@ -234,6 +236,16 @@ func newDaemon(h *world.Host, version string, f *flags, store *actual.Store, opt
 		Removals: d.info.Removals,
 	})
 	return d, nil
+}
+
+// routes are those of the host, none if they can't be read: then the start tells.
+func (d *daemon) routes() []netip.Prefix {
+	host, err := links.Look()
+	if err != nil {
+		d.log.Warn("routes of the host not looked at", "err", err)
+		return nil
+	}
+	return host.Routes
 }
 
 // lacks is what sandboxes do not have of their networks.
