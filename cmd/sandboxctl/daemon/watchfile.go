@@ -10,18 +10,20 @@ import (
 	"strings"
 
 	"github.com/fsnotify/fsnotify"
+
+	"sandboxctl.dev/launcher/image"
 )
 
-// watchFile calls changed when a file may have changed, also when it, or the
+// watchFiles calls changed when one of some files may have changed, also when it, or the
 // directory it is in, is not there yet. What is beside it is nobody's business: a log
 // that is written there would wake its own writer for ever.
-func watchFile(ctx context.Context, path string, changed func(), warn func(error)) error {
+func watchFiles(ctx context.Context, paths []string, changed func(), warn func(error)) error {
 	fw, err := fsnotify.NewWatcher()
 	if err != nil {
 		return err
 	}
 	defer fw.Close()
-	w := &fileWatch{fs: fw, path: path}
+	w := &fileWatch{fs: fw, paths: paths}
 	if err := w.arm(); err != nil {
 		return err
 	}
@@ -46,20 +48,23 @@ func watchFile(ctx context.Context, path string, changed func(), warn func(error
 	}
 }
 
-// fileWatch is a watch on one file and on the links through which its path leads.
+// fileWatch is a watch on files and on the links through which their paths lead.
 type fileWatch struct {
-	fs   *fsnotify.Watcher
-	path string
-	way  []string // the file, and what is on the way to it
+	fs    *fsnotify.Watcher
+	paths []string
+	way   []string // the files, and what is on the way to them
 }
 
 // maxWay bounds the links on the way, as the kernel does.
 const maxWay = 40
 
-// arm watches the directories in which the file and the links on the way to it are, or
+// arm watches the directories in which the files and the links on the way to them are, or
 // where these directories will be.
 func (w *fileWatch) arm() error {
-	w.way = stepsTo(w.path)
+	w.way = nil
+	for _, p := range w.paths {
+		w.way = append(w.way, stepsTo(p)...)
+	}
 	needed := map[string]bool{}
 	for _, step := range w.way {
 		dir, err := w.add(filepath.Dir(step))
@@ -94,7 +99,7 @@ func (w *fileWatch) add(dir string) (string, error) {
 	}
 }
 
-// concerns says whether an event is about the file, a link on the way to it, or a
+// concerns says whether an event is about one of the files, a link on the way to it, or a
 // directory above one of these.
 func (w *fileWatch) concerns(name string) bool {
 	for _, step := range w.way {
@@ -157,10 +162,15 @@ func (d *daemon) watchRequests(ctx context.Context) error {
 	}
 }
 
-// watchPolicy wakes the loop when the file of the policy may have changed.
-// Without a watch that is noticed at the next resync.
+// watchPolicy wakes the loop when the file of the policy may have changed, or one about
+// registries, whose files of certificates no sandbox may write. Without a watch that is noticed
+// at the next resync.
 func (d *daemon) watchPolicy(ctx context.Context) error {
-	return watchFile(ctx, d.policy.Options().Path, d.loop.Wake, func(err error) {
-		d.log.Warn("a change of the host policy may be noticed late", "err", err)
+	paths := []string{d.policy.Options().Path, image.RegistriesPath}
+	if d.info.Registries != "" {
+		paths = append(paths, d.info.Registries)
+	}
+	return watchFiles(ctx, paths, d.loop.Wake, func(err error) {
+		d.log.Warn("a change of the host policy or of the file about registries may be noticed late", "err", err)
 	})
 }

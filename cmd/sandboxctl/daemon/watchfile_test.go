@@ -16,12 +16,12 @@ import (
 func TestWatchFile(t *testing.T) {
 	t.Parallel()
 	top := t.TempDir()
-	path := filepath.Join(top, "a", "b", "policy.yaml")
+	path, other := filepath.Join(top, "a", "b", "policy.yaml"), filepath.Join(top, "c", "registries.yaml")
 	changes := make(chan struct{}, 100)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- watchFile(ctx, path, func() { changes <- struct{}{} }, func(err error) { t.Errorf("watch: %v", err) })
+		done <- watchFiles(ctx, []string{path, other}, func() { changes <- struct{}{} }, func(err error) { t.Errorf("watch: %v", err) })
 	}()
 	told := func(what string) {
 		t.Helper()
@@ -49,6 +49,8 @@ func TestWatchFile(t *testing.T) {
 		{"the file", func() error { return os.WriteFile(path, []byte("x"), 0o644) }},
 		{"its mode", func() error { return os.Chmod(path, 0o666) }},
 		{"another in its place", func() error { return os.Rename(path, path+".old") }},
+		{"the directory of the other file", func() error { return os.Mkdir(filepath.Dir(other), 0o755) }},
+		{"the other file", func() error { return os.WriteFile(other, []byte("x"), 0o644) }},
 	} {
 		must(t, step.do())
 		told(step.what)
@@ -60,7 +62,7 @@ func TestWatchFile(t *testing.T) {
 	defer cancel()
 	must(t, os.RemoveAll(filepath.Join(top, "a")))
 	go func() {
-		done <- watchFile(ctx, path, func() { changes <- struct{}{} }, func(err error) { t.Errorf("watch: %v", err) })
+		done <- watchFiles(ctx, []string{path, other}, func() { changes <- struct{}{} }, func(err error) { t.Errorf("watch: %v", err) })
 	}()
 	must(t, os.MkdirAll(filepath.Dir(path), 0o755))
 	told("directories")
@@ -102,7 +104,7 @@ func TestWatchFileBeside(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() {
-			done <- watchFile(ctx, at(path), func() { changes <- struct{}{} }, func(err error) { t.Errorf("watch: %v", err) })
+			done <- watchFiles(ctx, []string{at(path)}, func() { changes <- struct{}{} }, func(err error) { t.Errorf("watch: %v", err) })
 		}()
 		<-changes
 		noise := func() {
