@@ -205,9 +205,8 @@ func (t *Table) step(p *program) bool {
 	return true
 }
 
-// asLeft says whether the table is as Install left it. It is if nobody has changed any table
-// of the namespace since. Otherwise it is read; what it should look like in every detail is
-// not known after a step, until know has read it.
+// asLeft says whether the table is as Install left it: if nobody has changed any table since, or
+// it looks as it did. How it looks in every detail is not known after a step, until know reads it.
 func (t *Table) asLeft() (bool, error) {
 	now, err := generation()
 	if err != nil {
@@ -217,15 +216,15 @@ func (t *Table) asLeft() (bool, error) {
 		return true, nil
 	}
 	t.looks++
-	is, err := look(t.table.Name, kept(t.installed))
+	is, has, err := look(t.table.Name, kept(t.installed))
 	switch {
 	case errors.Is(err, os.ErrNotExist): // the table is gone
 		t.losses++
 		return false, nil
 	case err != nil, is.generation == 0: // it was changed all the time
 		return false, err
-	case !t.print.seen(): // since a step: only what is plain to see is a loss
-		if is.shape != t.installed.shape() {
+	case !t.print.seen(): // since a step: it is compared with what the kernel was sent
+		if !t.installed.is(has) {
 			t.losses++
 		}
 		return false, nil
@@ -237,8 +236,7 @@ func (t *Table) asLeft() (bool, error) {
 	return true, nil
 }
 
-// own notes a transaction of ours that the fingerprint has nothing of. If it was not the only
-// one since, the number is wrong, and is found to be.
+// own notes a transaction of ours. If it was not the only one, the number is found to be wrong.
 func (f *fingerprint) own() {
 	if f.generation != 0 {
 		f.generation++

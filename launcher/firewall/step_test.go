@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
@@ -145,9 +146,9 @@ func TestStep(t *testing.T) {
 			rt.Errorf("%d things, expected %d", len(got), len(want))
 		}
 		if err := there.Do(func() error {
-			is, err := look("sandboxctl-test", kept(table.installed))
-			if err == nil && is.shape != table.installed.shape() {
-				rt.Errorf("the table does not have the shape of its program")
+			_, has, err := look("sandboxctl-test", kept(table.installed))
+			if err == nil && !table.installed.is(has) {
+				rt.Errorf("the table is not taken for that of its program")
 			}
 			return err
 		}); err != nil {
@@ -304,6 +305,21 @@ func TestStepBeside(t *testing.T) {
 		"a chain is emptied": func(c *nftables.Conn) { c.FlushChain(&nftables.Chain{Table: w.table.table, Name: "egress_web"}) },
 		"a set is emptied":   func(c *nftables.Conn) { c.FlushSet(&nftables.Set{Table: w.table.table, Name: setLinks}) },
 		"it is removed":      func(c *nftables.Conn) { c.DelTable(w.table.table) },
+		// As many rules as before.
+		"rules change places": func(c *nftables.Conn) {
+			ch := longest(w.table.installed)
+			c.FlushChain(&nftables.Chain{Table: w.table.table, Name: ch.name})
+			for _, r := range slices.Backward(ch.rules) {
+				c.AddRule(&nftables.Rule{Table: w.table.table, Chain: &nftables.Chain{Name: ch.name}, Exprs: []expr.Any(r)})
+			}
+		},
+		"a rule is another one": func(c *nftables.Conn) {
+			ch := longest(w.table.installed)
+			c.FlushChain(&nftables.Chain{Table: w.table.table, Name: ch.name})
+			for range ch.rules {
+				c.AddRule(&nftables.Rule{Table: w.table.table, Chain: &nftables.Chain{Name: ch.name}, Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}})
+			}
+		},
 	} {
 		install(&one)
 		install(&both) // a step, which nobody has read yet
@@ -322,4 +338,9 @@ func TestStepBeside(t *testing.T) {
 	reads("it is damaged, and nobody knows", install(&one), 2)
 	answers(t, web.testNS, "tcp", "1.1.1.1:80", "outside")
 	answers(t, web.testNS, "tcp", "1.1.1.2:80", "")
+}
+
+// longest is the chain with most rules.
+func longest(p *program) *chain {
+	return slices.MaxFunc(p.chains, func(a, b *chain) int { return len(a.rules) - len(b.rules) })
 }

@@ -134,7 +134,7 @@ func (t *Table) install(ctx context.Context, r *Ruleset, timeouts nftables.ObjTy
 			}
 			// The rules are there. If they can't be read, Intact says so.
 			t.looks++
-			if t.print, err = look(t.table.Name, kept(p)); err == nil && t.print.generation == before+1 {
+			if t.print, _, err = look(t.table.Name, kept(p)); err == nil && t.print.generation == before+1 {
 				return nil
 			}
 			t.print = fingerprint{}

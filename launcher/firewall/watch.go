@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/launcher/firewall/objects"
+	"sandboxctl.dev/launcher/firewall/sent"
 )
 
 // fingerprint is what a table looked like at a generation of the rules of its namespace,
@@ -27,8 +28,13 @@ type fingerprint struct {
 	generation uint32
 	// sum is zero if the table was not read since a step has changed it.
 	sum [sha256.Size]byte
-	// shape is what can be said of the table without having read it before.
-	shape [sha256.Size]byte
+}
+
+// parts are what a table has that can be compared with a program without having read it before:
+// the rules of chains that have some, and sets that have elements.
+type parts struct {
+	rules map[string][][]byte
+	sets  map[string]bool
 }
 
 // seen says whether it is known what the table looks like.
@@ -106,53 +112,49 @@ func text(m netlink.Message, kind uint16) string {
 
 // look reads all of a table that rules are made of. One that changes meanwhile is read
 // again.
-func look(table string, kept map[string]bool) (fingerprint, error) {
+func look(table string, kept map[string]bool) (fingerprint, *parts, error) {
 	c, err := dial()
 	if err != nil {
-		return fingerprint{}, err
+		return fingerprint{}, nil, err
 	}
 	defer c.Close()
 	for range 5 {
 		before, err := generationOf(c)
 		if err != nil {
-			return fingerprint{}, err
+			return fingerprint{}, nil, err
 		}
-		sum, lines := sha256.New(), map[string]int{}
+		sum, has := sha256.New(), &parts{map[string][][]byte{}, map[string]bool{}}
 		// A table that goes away meanwhile gives an error, and is seen next time.
-		err = sumOf(c, sum, table, kept, lines)
+		err = sumOf(c, sum, table, kept, has)
 		after, again := generationOf(c)
 		if again != nil || err != nil && before == after {
-			return fingerprint{}, errors.Join(err, again)
+			return fingerprint{}, nil, errors.Join(err, again)
 		}
 		if before == after {
-			return fingerprint{after, [sha256.Size]byte(sum.Sum(nil)), shapeOf(lines)}, nil
+			return fingerprint{after, [sha256.Size]byte(sum.Sum(nil))}, has, nil
 		}
 	}
-	return fingerprint{}, nil // it never was, so it looks like nothing that we know
+	return fingerprint{}, nil, nil // it never was, so it looks like nothing that we know
 }
 
-// shapeOf is of a table with so many rules in chains, and which sets have elements.
-func shapeOf(lines map[string]int) [sha256.Size]byte {
-	return sha256.Sum256(fmt.Append(nil, lines)) // sorted
-}
-
-// shape is that of a table that was made of the program.
-func (p *program) shape() [sha256.Size]byte {
-	lines := map[string]int{}
+// is says whether parts are those of the program, and uses them up.
+func (p *program) is(has *parts) bool {
 	for _, ch := range p.chains {
-		if n := len(ch.rules); n > 0 {
-			lines["chain "+ch.name] = n
+		if !slices.EqualFunc(ch.rules, has.rules[ch.name], func(r rule, b []byte) bool { return sent.Is(r, b) }) {
+			return false
 		}
+		delete(has.rules, ch.name)
 	}
 	for _, s := range p.sets {
-		if !s.kept && len(s.elements) > 0 {
-			lines["set "+s.Name] = 1
+		if has.sets[s.Name] != (!s.kept && len(s.elements) > 0) {
+			return false
 		}
+		delete(has.sets, s.Name)
 	}
-	return shapeOf(lines)
+	return len(has.rules)+len(has.sets) == 0
 }
 
-func sumOf(c *netlink.Conn, sum hash.Hash, table string, kept map[string]bool, lines map[string]int) error {
+func sumOf(c *netlink.Conn, sum hash.Hash, table string, kept map[string]bool, has *parts) error {
 	if _, err := dump(c, sum, unix.NFT_MSG_GETCHAIN, table, kept); err != nil {
 		return err
 	}
@@ -161,7 +163,8 @@ func sumOf(c *netlink.Conn, sum hash.Hash, table string, kept map[string]bool, l
 		return err
 	}
 	for _, r := range rules {
-		lines["chain "+text(r, unix.NFTA_RULE_CHAIN)]++
+		chain := text(r, unix.NFTA_RULE_CHAIN)
+		has.rules[chain] = append(has.rules[chain], attributes(r)[unix.NFTA_RULE_EXPRESSIONS])
 	}
 	sets, err := dump(c, sum, unix.NFT_MSG_GETSET, table, kept)
 	if err != nil {
@@ -175,7 +178,7 @@ func sumOf(c *netlink.Conn, sum hash.Hash, table string, kept map[string]bool, l
 		}
 		for _, e := range elements {
 			if len(attributes(e)[unix.NFTA_SET_ELEM_LIST_ELEMENTS]) > 0 {
-				lines["set "+set] = 1
+				has.sets[set] = true
 			}
 		}
 	}
@@ -240,7 +243,7 @@ func (t *Table) know() {
 	t.mu.Unlock()
 	var now fingerprint
 	err := t.ns.Do(func() (err error) {
-		now, err = look(t.table.Name, kept(p))
+		now, _, err = look(t.table.Name, kept(p))
 		return err
 	})
 	t.mu.Lock()
