@@ -18,6 +18,7 @@ import (
 	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/actual/crashpoint"
 	"sandboxctl.dev/actual/dirfd"
+	"sandboxctl.dev/actual/fsys"
 	"sandboxctl.dev/launcher/firewall"
 	"sandboxctl.dev/launcher/firewall/stricter"
 	"sandboxctl.dev/launcher/flows"
@@ -239,7 +240,10 @@ func (k *Keeper) writeJudged(now *judged) error {
 	if err != nil {
 		return fmt.Errorf("encode rules of connections: %w", err)
 	}
-	err = crashpoint.Do(crashpoint.FlowsPut, func() error { return atomicfile.Write(k.store.RootDir(), JudgedFile, append(b, '\n'), 0o600) })
+	// Without a sync, of which each start would wait for four: what undoes it ends the connections too.
+	err = crashpoint.Do(crashpoint.FlowsPut, func() error {
+		return atomicfile.In{Dir: fsys.Of(k.store.RootDir())}.Publish(JudgedFile, append(b, '\n'), 0o600)
+	})
 	if err != nil {
 		return fmt.Errorf("record by which rules connections were let through: %w", err)
 	}
