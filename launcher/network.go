@@ -15,6 +15,7 @@ import (
 	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/launcher/bridge"
 	"sandboxctl.dev/launcher/cni"
+	"sandboxctl.dev/launcher/links"
 	"sandboxctl.dev/launcher/passthrough"
 	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/sentry"
@@ -106,7 +107,13 @@ func (l *Launcher) setNetwork(ctx context.Context, rec *actual.Record, st *setup
 		args.IsRestore = restore
 		return c.SetNetwork(ctx, args)
 	}
-	if err := passthrough.Lend(ctx, l.store, rec, st, c, restore); err != nil {
+	var err error
+	if len(rec.Attachments) > 0 {
+		err = passthrough.Give(ctx, rec, links.Config(bridge.Links(rec)), c, restore)
+	} else {
+		err = passthrough.Lend(ctx, l.store, rec, st, c, restore)
+	}
+	if err != nil {
 		return fmt.Errorf("set up network: %w", err)
 	}
 	return nil

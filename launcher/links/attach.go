@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -165,18 +164,15 @@ func scope(f *family) netlink.Scope {
 	return netlink.SCOPE_LINK
 }
 
-// setGuest sets up the sandbox's end. The sandbox's own network stack takes all of it over.
+// setGuest sets up the sandbox's end. The kernel there is told of no address: the sandbox's own
+// network stack has them, by Config, and nobody else answers for them.
 func setGuest(ns *netns.Namespace, a *Attachment) error {
 	return inside(ns, func(h *netlink.Handle) error {
 		l, err := h.LinkByName(a.Guest)
 		if err != nil {
 			return fmt.Errorf("look at %s of the sandbox: %w", a.Guest, err)
 		}
-		if a.Address6.IsValid() {
-			if err := setSysctl("ipv6", a.Guest, "addr_gen_mode", noAddress); err != nil {
-				return err
-			}
-		} else if hasIPv6() {
+		if hasIPv6() {
 			for name, v := range without {
 				if err := setSysctl("ipv6", a.Guest, name, v); err != nil {
 					return err
@@ -185,29 +181,6 @@ func setGuest(ns *netns.Namespace, a *Attachment) error {
 		}
 		if err := h.LinkSetUp(l); err != nil {
 			return fmt.Errorf("switch %s of the sandbox on: %w", a.Guest, err)
-		}
-		for _, f := range a.families() {
-			if err := h.AddrReplace(l, &netlink.Addr{IPNet: single(f.sandbox), Flags: unix.IFA_F_NODAD}); err != nil {
-				return fmt.Errorf("give the sandbox address %s: %w", f.sandbox, err)
-			}
-			neigh := &netlink.Neigh{LinkIndex: l.Attrs().Index, Family: f.number, State: netlink.NUD_PERMANENT, IP: f.gateway.AsSlice(), HardwareAddr: a.hostAddr()}
-			if err := h.NeighSet(neigh); err != nil {
-				return fmt.Errorf("set neighbor %s of the sandbox: %w", f.gateway, err)
-			}
-			to := a.Routes
-			if a.Default {
-				to = append(slices.Clip(to), f.everything())
-			}
-			for _, p := range to {
-				if p.Addr().Is4() != f.sandbox.Is4() {
-					continue
-				}
-				if err := h.RouteReplace(&netlink.Route{
-					LinkIndex: l.Attrs().Index, Family: f.number, Dst: ipNet(p), Gw: f.gateway.AsSlice(), Flags: int(netlink.FLAG_ONLINK),
-				}); err != nil {
-					return fmt.Errorf("route %s of the sandbox: %w", p, err)
-				}
-			}
 		}
 		return nil
 	})

@@ -139,7 +139,7 @@ func TestShaped(t *testing.T) {
 	a := attachment("uid of web", 0)
 	on(t, host, func() error {
 		changes, err := Forwarding(true, true)
-		return errors.Join(err, Apply(changes), Attach(web, a), shapeNow(web, a, Rates{Egress: 4e6, Ingress: 8e6}))
+		return errors.Join(err, Apply(changes), Attach(web, a), settle(web, a), shapeNow(web, a, Rates{Egress: 4e6, Ingress: 8e6}))
 	})
 	for _, c := range []struct {
 		what     string

@@ -36,8 +36,8 @@ var sysctls = map[string]map[string]string{
 	},
 }
 
-// without is for an end without IPv6: it would have a link-local address, and believe who says
-// that he is a router.
+// without is for an end without IPv6, as the sandbox's always is for the kernel: it would have a
+// link-local address, and believe who says that he is a router.
 var without = map[string]string{"disable_ipv6": "1"}
 
 // settings are those of the host's end of a link, by path.

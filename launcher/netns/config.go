@@ -23,10 +23,11 @@ type Config struct {
 
 // Link is an interface that is up.
 type Link struct {
-	Name     string `json:"name"`
-	Index    int    `json:"index"`
-	Loopback bool   `json:"loopback,omitempty"`
-	MTU      int    `json:"mtu"`
+	Name string `json:"name"`
+	// Index is its number, 0 if that is looked for by the name.
+	Index    int  `json:"index"`
+	Loopback bool `json:"loopback,omitempty"`
+	MTU      int  `json:"mtu"`
 	// HardwareAddr is its address as text, "" if it has none.
 	HardwareAddr string         `json:"hardwareAddr,omitempty"`
 	GSOMaxSize   uint32         `json:"gsoMaxSize,omitempty"`

@@ -141,6 +141,12 @@ func packetSocket(l *Link) (f *os.File, hostGSO bool, err error) {
 			f = nil
 		}
 	}()
+	index := l.Index
+	if index == 0 {
+		if index, err = indexOf(fd, l.Name); err != nil {
+			return f, false, err
+		}
+	}
 	if hostGSO = segments(fd, l.Name); hostGSO {
 		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1); err != nil {
 			hostGSO = false
@@ -153,8 +159,27 @@ func packetSocket(l *Link) (f *os.File, hostGSO bool, err error) {
 	}
 	// Last: from here on packets arrive.
 	const all = unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8 // in network byte order
-	err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all & 0xffff, Ifindex: l.Index})
+	err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all & 0xffff, Ifindex: index})
 	return f, hostGSO, err
+}
+
+// indexOf finds an interface of the thread's namespace, which must be up: one that is not was
+// made by somebody who died before it was set up.
+func indexOf(fd int, name string) (int, error) {
+	ifr, err := unix.NewIfreq(name)
+	if err != nil {
+		return 0, err
+	}
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, ifr); err != nil {
+		return 0, fmt.Errorf("look at it: %w", err)
+	}
+	if ifr.Uint16()&unix.IFF_UP == 0 {
+		return 0, fmt.Errorf("it is not up: %w", unix.ENETDOWN)
+	}
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, ifr); err != nil {
+		return 0, fmt.Errorf("look at it: %w", err)
+	}
+	return int(ifr.Uint32()), nil
 }
 
 // segments says whether the kernel segments for an interface, so that the

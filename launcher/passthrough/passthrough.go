@@ -12,6 +12,7 @@ import (
 	"sandboxctl.dev/launcher/netns"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
+	"sandboxctl.dev/launcher/wire"
 )
 
 // Lend tells the sentry what the interfaces in its namespace have, and gives it packet
@@ -44,7 +45,28 @@ func Lend(ctx context.Context, store *actual.Store, rec *actual.Record, st *setu
 	if err := ns.Detach(cfg); err != nil {
 		return err
 	}
-	sockets, err := ns.Sockets(cfg, &args)
+	return give(ctx, ns, cfg, &args, c)
+}
+
+// Give is Lend of links that were made for the sandbox alone: cfg is what its network stack has of
+// them, and the kernel at that end was told nothing.
+func Give(ctx context.Context, rec *actual.Record, cfg *netns.Config, c *sentry.Control, restore bool) error {
+	ns, err := process.Through(*rec.Sentry, netns.Of)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	args, err := cfg.Args()
+	if err != nil {
+		return err
+	}
+	args.IsRestore = restore
+	return give(ctx, ns, cfg, &args, c)
+}
+
+// give opens the packet sockets of all links, and hands them over.
+func give(ctx context.Context, ns *netns.Namespace, cfg *netns.Config, args *wire.NetworkArgs, c *sentry.Control) error {
+	sockets, err := ns.Sockets(cfg, args)
 	if err != nil {
 		return err
 	}
@@ -53,7 +75,7 @@ func Lend(ctx context.Context, store *actual.Store, rec *actual.Record, st *setu
 			f.Close()
 		}
 	}()
-	return c.SetNetwork(ctx, args, sockets...)
+	return c.SetNetwork(ctx, *args, sockets...)
 }
 
 // record writes down what is about to be taken out of a namespace that
