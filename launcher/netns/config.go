@@ -238,7 +238,7 @@ func (n *Namespace) Restore(c *Config) error {
 				if r.Gateway.IsValid() == direct {
 					continue
 				}
-				if err := restore(func() error { return h.RouteReplace(r.netlink(link.Index)) }); err != nil {
+				if err := restore(func() error { return c.putRoute(h, link, r) }); err != nil {
 					return fmt.Errorf("restore route to %s on %s: %w", r.Destination, link.Name, err)
 				}
 			}
@@ -255,6 +255,21 @@ func (n *Namespace) Restore(c *Config) error {
 		}
 		return nil
 	})
+}
+
+// putRoute has the kernel have a route, if it has not. One of IPv4 that leads to the same over
+// another interface would be replaced by it: both are there, and the first counts.
+func (c *Config) putRoute(h *netlink.Handle, link *Link, r *Route) error {
+	shared := r.Destination.Addr().Is4() && slices.ContainsFunc(c.Links, func(o Link) bool {
+		return o.Index != link.Index && slices.ContainsFunc(o.Routes, func(x Route) bool { return x.Destination == r.Destination && x.Priority == r.Priority })
+	})
+	if !shared {
+		return h.RouteReplace(r.netlink(link.Index))
+	}
+	if err := h.RouteAppend(r.netlink(link.Index)); !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	return nil
 }
 
 // eachInterface calls fn for every interface but loopback that is still there.
