@@ -104,6 +104,8 @@ type Record struct {
 	// CNI is what plugins of CNI have made for the sandbox, or may have: on record before the
 	// first one is started, until all of it is undone.
 	CNI *CNI `json:"cni,omitempty"`
+	// MoreCNI are those on further networks, in the same namespace.
+	MoreCNI []CNI `json:"moreCNI,omitempty"`
 	// Attachments are the sandbox's on networks: on record before anything is made of
 	// them, and kept when it is stopped, so that it has its addresses again.
 	Attachments []Attachment `json:"attachments,omitempty"`

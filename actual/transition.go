@@ -248,7 +248,7 @@ func OOMKilled(at time.Time) Exit {
 func (r *Record) released() {
 	r.Phase = PhaseStopped
 	r.Sentry, r.Gofer, r.Cgroups, r.Network, r.Files, r.OnDisk = nil, nil, nil, nil, nil, nil
-	r.CNI, r.Refresh, r.SetupFile = nil, nil, false
+	r.CNI, r.MoreCNI, r.Refresh, r.SetupFile = nil, nil, nil, false
 }
 
 // CutShort says whether the last create on record is not over: it is under way, or has to be

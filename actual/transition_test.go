@@ -197,7 +197,7 @@ func TestTransitions(t *testing.T) {
 				pid += 2
 				r.Spawned(PhaseStarting, process.Identity{PID: pid}, process.Identity{PID: pid + 1})
 				r.Cgroups, r.Network, r.Files, r.SetupFile = []string{"g"}, &Network{Config: []byte("{}")}, []SharedFile{{Path: "/f"}}, true
-				r.CNI = &CNI{Config: []byte("{}")}
+				r.CNI, r.MoreCNI = &CNI{Config: []byte("{}")}, []CNI{{Config: []byte("{}")}}
 			},
 			"start":  func() { r.Started(onWall(now)) },
 			"fail":   func() { r.Failed("no", rapid.Bool().Draw(t, "permanent"), now) },
@@ -217,7 +217,7 @@ func TestTransitions(t *testing.T) {
 			if r.Attempt < before.Attempt || r.Generation < before.Generation || r.App().Restarts < before.App().Restarts || r.UID != "u" {
 				t.Fatalf("%s made %+v of %+v", what, r, before)
 			}
-			if r.Phase == PhaseStopped && (r.Sentry != nil || r.Gofer != nil || r.Cgroups != nil || r.Network != nil || r.CNI != nil || r.Files != nil || r.SetupFile || r.App().LastExit == nil) {
+			if r.Phase == PhaseStopped && (r.Sentry != nil || r.Gofer != nil || r.Cgroups != nil || r.Network != nil || r.CNI != nil || r.MoreCNI != nil || r.Files != nil || r.SetupFile || r.App().LastExit == nil) {
 				t.Fatalf("after %s it is stopped, and something is left: %+v", what, r)
 			}
 			if what == "stop" && before.Phase == PhaseStopped && r.Phase != PhaseStopped {

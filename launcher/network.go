@@ -34,7 +34,9 @@ func (l *Launcher) join(rec *actual.Record, e *desired.Entry, policy *hostpolicy
 	w.Pools.V4, w.Pools.V6 = policy.Network.Pools()
 	done, err = l.opts.Networks.Choose(rec, w)
 	if err == nil && n.Mode == networks.CNI {
-		rec.CNI, err = cni.Intend(rec, n, &policy.Network.CNI)
+		var all []actual.CNI
+		all, err = cni.Intend(rec, n, &policy.Network.CNI)
+		cni.Put(rec, all)
 	}
 	return done, err
 }
@@ -44,7 +46,7 @@ func (l *Launcher) join(rec *actual.Record, e *desired.Entry, policy *hostpolicy
 // are started.
 func (l *Launcher) giveNames(rec *actual.Record, sb *desired.Sandbox, st *setup.Setup) (*os.File, error) {
 	if rec.CNI != nil {
-		st.App().Root.ResolvConf = cni.ResolvConf(rec.CNI)
+		st.App().Root.ResolvConf = cni.ResolvConf(cni.Of(rec))
 	}
 	if len(rec.Attachments) == 0 {
 		return nil, nil
@@ -69,16 +71,13 @@ func (l *Launcher) plug(ctx context.Context, rec *actual.Record, st *setup.Setup
 	}
 	st.NetNS = rec.CNI.Netns
 	defer operation.WaitsAfter(ctx, proc.DyingSlowly)() // as a rule plugins take no time
-	made, err := cni.Add(ctx, rec.CNI, &st.Policy.Network.CNI)
-	if err != nil {
-		return err
-	}
-	// Another one: readers of what is in the store have the one before.
-	rec.CNI = made
-	if err := l.store.Put(rec); err != nil {
-		return fmt.Errorf("record network: %w", err)
-	}
-	return nil
+	return cni.Add(ctx, cni.Of(rec), &st.Policy.Network.CNI, func(made []actual.CNI) error {
+		cni.Put(rec, made)
+		if err := l.store.Put(rec); err != nil {
+			return fmt.Errorf("record network: %w", err)
+		}
+		return nil
+	})
 }
 
 // unplug has them undo it, as the host policy says by now where they are. It is safe to
@@ -92,11 +91,11 @@ func (l *Launcher) unplug(ctx context.Context, rec *actual.Record) error {
 		return err
 	}
 	defer operation.WaitsAfter(ctx, proc.DyingSlowly)()
-	return cni.Delete(ctx, rec.CNI, &policy.Network.CNI)
+	return cni.Delete(ctx, cni.Of(rec), &policy.Network.CNI)
 }
 
-// setNetwork tells the sentry what its network stack has: loopback, and the
-// interfaces that are in its namespace by now.
+// setNetwork tells the sentry what its network stack has: loopback, and the interfaces that are
+// in its namespace by now, or its links.
 // restore says that it gets them for the state of a checkpoint.
 func (l *Launcher) setNetwork(ctx context.Context, rec *actual.Record, st *setup.Setup, c *sentry.Control, restore bool) error {
 	if st.HostNetwork {

@@ -29,7 +29,7 @@ func publishing(name string, port uint16) *desired.Entry {
 // plugged is a sandbox on a network of CNI that publishes a port.
 func plugged(name string, port uint16) *desired.Entry {
 	return reconciletest.Entry(name, "a", func(s *desired.Spec) {
-		s.Network = networks.Network{Mode: networks.CNI, CNI: "lab", Ports: []networks.Port{{ContainerPort: 80, HostPort: port}}}
+		s.Network = networks.Network{Mode: networks.CNI, CNI: networks.CNINames{"lab"}, Ports: []networks.Port{{ContainerPort: 80, HostPort: port}}}
 	})
 }
 

@@ -184,7 +184,7 @@ func (w *crashWorld) joined() {
 	}
 }
 
-// plugged gives the world a network of CNI, a namespace for its daemons, and leases of its own.
+// plugged gives the world two networks of CNI, a namespace for its daemons, and leases of its own.
 func plugged(w *crashWorld) {
 	hosted(w)
 	w.root = ""
@@ -192,19 +192,24 @@ func plugged(w *crashWorld) {
 		hosttest.Lacks(w.T, "no plugins of CNI: %v", err)
 	}
 	must(w.T, os.Mkdir(w.path("net.d"), 0o755))
-	must(w.T, os.WriteFile(w.path("net.d/lab.conflist"), []byte(`{"cniVersion": "1.0.0", "name": "lab", "plugins": [{"type": "bridge", "bridge": "lab0", "isGateway": true,
-		"ipam": {"type": "host-local", "dataDir": "`+w.path("leases")+`", "ranges": [[{"subnet": "10.66.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}}]}`), 0o644))
-	policy := strings.Replace(policyFor(w.dir), "network: {", "network: {cni: {networks: [lab], configDir: "+w.path("net.d")+"}, ", 1)
+	for i, name := range cniNetworks {
+		must(w.T, os.WriteFile(w.path("net.d/"+name+".conflist"), fmt.Appendf(nil, `{"cniVersion": "1.0.0", "name": %q, "plugins": [{"type": "bridge", "bridge": "%s0", "isGateway": true,
+			"ipam": {"type": "host-local", "dataDir": %q, "ranges": [[{"subnet": "10.66.%d.0/24"}]]}}]}`, name, name, w.path("leases"), i), 0o644))
+	}
+	policy := strings.Replace(policyFor(w.dir), "network: {", "network: {cni: {networks: ['*'], configDir: "+w.path("net.d")+"}, ", 1)
 	must(w.T, os.WriteFile(w.path("policy.yaml"), []byte(policy), 0o644))
 }
 
-func (w *crashWorld) webOnCNI() { w.web("a", "0s", "  network: {mode: cni, cni: lab}\n") }
+// cniNetworks are those of plugged.
+var cniNetworks = []string{"lab", "side"}
 
-// leased looks that a sandbox that runs has its one lease and its namespace, and that there is
-// nothing of others.
+func (w *crashWorld) webOnCNI() { w.web("a", "0s", "  network: {mode: cni, cni: [lab, side]}\n") }
+
+// leased looks that a sandbox that runs has its one lease of each network and its namespace, and
+// that there is nothing of others.
 func (w *crashWorld) leased() {
 	w.Helper()
-	leases, err := filepath.Glob(w.path("leases/lab/10.66.0.*"))
+	leases, err := filepath.Glob(w.path("leases/*/10.66.*"))
 	must(w.T, err)
 	rec := w.rec()
 	if rec == nil || rec.Phase != actual.PhaseRunning || rec.CNI == nil {
@@ -213,13 +218,13 @@ func (w *crashWorld) leased() {
 		}
 		return
 	}
-	if len(leases) != 1 || len(rec.CNI.Result) == 0 {
-		w.Errorf("leases %v of %+v", leases, rec.CNI)
+	if len(leases) != len(cniNetworks) || len(rec.MoreCNI) != 1 || len(rec.CNI.Result) == 0 || len(rec.MoreCNI[0].Result) == 0 {
+		w.Errorf("leases %v of %+v", leases, append(rec.MoreCNI, *rec.CNI))
 	}
-	b, err := os.ReadFile(leases[0])
-	must(w.T, err)
-	if !strings.HasPrefix(string(b), rec.CNI.ContainerID) {
-		w.Errorf("the lease is that of %q, expected %s", b, rec.CNI.ContainerID)
+	for _, lease := range leases {
+		if b, err := os.ReadFile(lease); err != nil || !strings.HasPrefix(string(b), rec.CNI.ContainerID) {
+			w.Errorf("the lease %s is that of %q, expected %s: %v", lease, b, rec.CNI.ContainerID, err)
+		}
 	}
 	n, err := netns.Open(rec.CNI.Netns)
 	must(w.T, err)

@@ -333,18 +333,29 @@ func addressText(rec *actual.Record) string {
 			}
 		}
 	}
-	for _, ip := range cni.Addresses(rec.CNI) {
-		words = append(words, fmt.Sprintf("%s (%s)", ip, rec.CNI.Network))
+	for _, c := range cni.Of(rec) {
+		for _, ip := range cni.Addresses(&c) {
+			words = append(words, fmt.Sprintf("%s (%s)", ip, c.Network))
+		}
 	}
 	return strings.Join(words, ", ")
 }
 
 // checkText says that nobody finds out whether the network of a sandbox stays as it was made.
 func checkText(rec *actual.Record) string {
-	if rec == nil || rec.CNI == nil || rec.CNI.CheckFails == "" {
+	if rec == nil {
 		return ""
 	}
-	return "none: its plugins found fault with it right after they had made it: " + rec.CNI.CheckFails
+	var fails []string
+	for _, c := range cni.Of(rec) {
+		if c.CheckFails != "" {
+			fails = append(fails, c.CheckFails)
+		}
+	}
+	if len(fails) == 0 {
+		return ""
+	}
+	return "none: its plugins found fault with it right after they had made it: " + strings.Join(fails, "; ")
 }
 
 // publishedText are the ports of the host that lead to a sandbox.

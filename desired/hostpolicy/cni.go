@@ -79,8 +79,16 @@ func (v *validator) cni(c *CNIPolicy) {
 
 // cni judges the network of a sandbox, and the ports that plugins are to publish.
 func (v *check) cni(n *networks.Network) {
-	if allowed := v.p.Network.CNI.Networks; !slices.Contains(allowed, AnyCNI) && !slices.Contains(allowed, n.CNI) {
-		v.Add("spec.network.cni", "%s does not allow the network %q of CNI; allowed: %s; use another one, or have the administrator add it to network.cni.networks", v.p.where(), yamldoc.Clip(n.CNI), listed(allowed))
+	allowed := v.p.Network.CNI.Networks
+	for i, name := range n.CNI {
+		if slices.Contains(allowed, AnyCNI) || slices.Contains(allowed, name) {
+			continue
+		}
+		at := "spec.network.cni"
+		if len(n.CNI) > 1 {
+			at = fmt.Sprintf("%s[%d]", at, i)
+		}
+		v.Add(at, "%s does not allow the network %q of CNI; allowed: %s; use another one, or have the administrator add it to network.cni.networks", v.p.where(), yamldoc.Clip(name), listed(allowed))
 	}
 	for i := range n.Ports {
 		v.published(fmt.Sprintf("spec.network.ports[%d]", i), &n.Ports[i])

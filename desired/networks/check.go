@@ -39,12 +39,7 @@ func (n *Network) Check(at string, add Add) {
 			add(at+"."+f, "is for network.mode bridge only, which is %s", n.Mode)
 		}
 	}
-	switch {
-	case n.Mode == CNI:
-		CheckCNIName(at+".cni", n.CNI, add)
-	case n.CNI != "":
-		add(at+".cni", "is for network.mode cni only, which is %s", n.Mode)
-	}
+	n.checkCNI(at+".cni", add)
 	c := check{add}
 	c.join(at+".join", n.Join)
 	c.addresses(at+".address", n)
@@ -62,6 +57,32 @@ func (n *Network) Check(at string, add Add) {
 
 // cniName is what CNI lets networks be called.
 var cniName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`) })
+
+// mostCNI is how many networks of CNI a sandbox may be on: what plugins are told and return is
+// on record, up to 128 KiB for each.
+const mostCNI = 4
+
+// checkCNI checks the networks of CNI.
+func (n *Network) checkCNI(at string, add Add) {
+	switch {
+	case n.Mode != CNI && len(n.CNI) > 0:
+		add(at, "is for network.mode cni only, which is %s", n.Mode)
+	case n.Mode == CNI && len(n.CNI) == 0:
+		CheckCNIName(at, "", add)
+	case len(n.CNI) == 1:
+		CheckCNIName(at, n.CNI[0], add)
+	case len(n.CNI) > mostCNI:
+		add(at, "expected at most %d networks, got %d", mostCNI, len(n.CNI))
+	case n.Mode == CNI:
+		for i, name := range n.CNI {
+			each := fmt.Sprintf("%s[%d]", at, i)
+			CheckCNIName(each, name, add)
+			if slices.Contains(n.CNI[:i], name) {
+				add(each, "is given twice: %s", yamldoc.Clip(name))
+			}
+		}
+	}
+}
 
 // CheckCNIName checks the name of a network of CNI.
 func CheckCNIName(at, name string, add Add) {

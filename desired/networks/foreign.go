@@ -49,6 +49,7 @@ var Examples = map[reflect.Type]string{
 
 // ListExamples are those of lists of texts, by field.
 var ListExamples = map[string]string{
+	"cni":  `[lab, dmz]`,
 	"join": `[front, back]`, "aliases": `[database]`, "address": `10.210.0.9`, "allow": `["10.0.0.0/8", "sandbox:db"]`,
 	"servers": `[9.9.9.9]`, "search": `[corp.example]`, "names": `[registry]`,
 }

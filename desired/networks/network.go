@@ -12,7 +12,7 @@ import (
 const (
 	None   = "none"   // loopback only
 	Bridge = "bridge" // networks that this program makes
-	CNI    = "cni"    // a network that plugins of CNI make
+	CNI    = "cni"    // networks that plugins of CNI make
 	Netns  = "netns"  // an existing network namespace
 	Host   = "host"   // the host's own network; the host policy must allow it
 )
@@ -20,15 +20,16 @@ const (
 // Network is the spec.network of a sandbox: what it can reach, and who reaches it.
 type Network struct {
 	// `none`: its own loopback. `bridge`: networks that sandboxctl makes. `netns`: the
-	// interfaces of a network namespace. `cni`: what plugins of CNI make of a network that is
+	// interfaces of a network namespace. `cni`: what plugins of CNI make of networks that are
 	// configured on the host. `host`: what the host reaches. The host policy must
 	// allow the last three. Default: `bridge` if one of the fields below `cni` is given, else
 	// `none`.
 	Mode string `json:"mode,omitempty"`
 	// With `mode: netns`: a name in `/run/netns`, as `ip netns` lists them.
 	Netns string `json:"netns,omitempty"`
-	// With `mode: cni`: the `name` of a network in a file of `/etc/cni/net.d`.
-	CNI string `json:"cni,omitempty"`
+	// With `mode: cni`: the `name` of a network in a file of `/etc/cni/net.d`, or a list of at
+	// most 4, in which the sandbox has `eth0`, `eth1`, and so on.
+	CNI CNINames `json:"cni,omitempty"`
 	// With `mode: bridge`: names of networks, at most 8. The sandbox has an interface in each;
 	// the first one that is not `internal` has the default route. Default: `[default]`.
 	Join []string `json:"join,omitempty"`

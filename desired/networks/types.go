@@ -188,6 +188,23 @@ func addrs(texts []string) (out []netip.Addr) {
 	return out
 }
 
+// CNINames are one network of CNI, or several.
+type CNINames []string
+
+// OneOrMany says that one text may stand for a list of it.
+func (CNINames) OneOrMany() {}
+
+// UnmarshalJSON reads "lab" or a list.
+func (c *CNINames) UnmarshalJSON(b []byte) error { return (*Addresses)(c).UnmarshalJSON(b) }
+
+// MarshalJSON writes one as a text: the hash of a manifest is that of what is written.
+func (c CNINames) MarshalJSON() ([]byte, error) {
+	if len(c) == 1 {
+		return json.Marshal(c[0])
+	}
+	return json.Marshal([]string(c))
+}
+
 // Declared is the spec of a Network document: what a network is to be. A change restarts the
 // sandboxes on it, if nothing else is said.
 type Declared struct {

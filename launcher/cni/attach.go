@@ -38,31 +38,56 @@ type mapping struct {
 }
 
 // Intend is what goes on record before anything is done for the start of a sandbox. All that
-// its network needs of this host is there.
-func Intend(rec *actual.Record, n *networks.Network, p *hostpolicy.CNIPolicy) (*actual.CNI, error) {
-	found, err := find(p, n.CNI)
-	if err == nil {
-		err = programsIn(p).all(found.NetworkConfigList)
+// its networks need of this host is there.
+func Intend(rec *actual.Record, n *networks.Network, p *hostpolicy.CNIPolicy) ([]actual.CNI, error) {
+	published, publisher := n.Published(), -1
+	all := make([]actual.CNI, len(n.CNI))
+	var without []string
+	for i, name := range n.CNI {
+		found, err := find(p, name)
+		if err == nil {
+			err = programsIn(p).all(found.NetworkConfigList)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("spec.network.cni: %w", err)
+		}
+		all[i] = actual.CNI{
+			Network: found.Name, Config: found.Bytes, Interface: fmt.Sprintf("eth%d", i),
+			// No two runs have an id: what is left of one is never taken for the other's.
+			ContainerID: fmt.Sprintf("%s-%d", rec.UID, rec.Attempt), Netns: netns.Dir + "/cni-" + rec.UID,
+		}
+		if publisher < 0 && found.can(portMappings) {
+			publisher = i
+		}
+		without = append(without, fmt.Sprintf("the network %s of CNI publishes no ports: no plugin in %s has the capability %s", found.Name, found.file, portMappings))
 	}
-	if err != nil {
-		return nil, fmt.Errorf("spec.network.cni: %w", err)
+	if len(published) > 0 {
+		if publisher < 0 {
+			return nil, operation.Precondition(fmt.Errorf("spec.network.ports: %s; leave hostPort out, or have the administrator add the plugin portmap to it", strings.Join(without, "; ")))
+		}
+		// One of them: the others would take the same ports of the host.
+		var err error
+		if all[publisher].Ports, err = json.Marshal(mappings(published)); err != nil {
+			return nil, fmt.Errorf("encode ports: %w", err)
+		}
 	}
-	c := &actual.CNI{
-		Network: found.Name, Config: found.Bytes, Interface: "eth0",
-		// No two runs have an id: what is left of one is never taken for the other's.
-		ContainerID: fmt.Sprintf("%s-%d", rec.UID, rec.Attempt), Netns: netns.Dir + "/cni-" + rec.UID,
+	return all, nil
+}
+
+// Of are the networks of a record, in the order of the manifest.
+func Of(rec *actual.Record) []actual.CNI {
+	if rec.CNI == nil {
+		return nil
 	}
-	published := n.Published()
-	if len(published) == 0 {
-		return c, nil
+	return append([]actual.CNI{*rec.CNI}, rec.MoreCNI...)
+}
+
+// Put has a record say them.
+func Put(rec *actual.Record, all []actual.CNI) {
+	if rec.CNI, rec.MoreCNI = nil, nil; len(all) > 0 {
+		first := all[0]
+		rec.CNI, rec.MoreCNI = &first, slices.Clone(all[1:])
 	}
-	if !found.can(portMappings) {
-		return nil, operation.Precondition(fmt.Errorf("spec.network.ports: the network %s of CNI publishes no ports: no plugin in %s has the capability %s; leave hostPort out, or have the administrator add the plugin portmap to it", found.Name, found.file, portMappings))
-	}
-	if c.Ports, err = json.Marshal(mappings(published)); err != nil {
-		return nil, fmt.Errorf("encode ports: %w", err)
-	}
-	return c, nil
 }
 
 // mappings are published ports as plugins take them: one by one.
@@ -77,12 +102,27 @@ func mappings(published []networks.Port) (out []mapping) {
 	return out
 }
 
-// Add makes the namespace of a sandbox and has plugins make its network. It returns what is
-// to be on record from then on. On error something may be left, for Delete.
-func Add(ctx context.Context, c *actual.CNI, p *hostpolicy.CNIPolicy) (*actual.CNI, error) {
-	if err := netns.Pin(c.Netns); err != nil {
-		return nil, err
+// Add makes the namespace of a sandbox and has plugins make its networks, one after the other.
+// After each of them record is called with what is to be on record from then on, which another
+// Add or Delete gets. On error something may be left, for Delete.
+func Add(ctx context.Context, all []actual.CNI, p *hostpolicy.CNIPolicy, record func([]actual.CNI) error) error {
+	if err := netns.Pin(all[0].Netns); err != nil {
+		return err
 	}
+	for i := range all {
+		all = slices.Clone(all) // readers of what is on record have those before
+		if err := add(ctx, &all[i], p); err != nil {
+			return err
+		}
+		if err := record(all); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add has plugins make one network, and notes what they say of it.
+func add(ctx context.Context, c *actual.CNI, p *hostpolicy.CNIPolicy) error {
 	var last cnitypes.Result
 	err := call(ctx, "ADD", c, p, func(r *runner, list *libcni.NetworkConfigList, args *arguments) error {
 		for _, plugin := range list.Plugins {
@@ -104,34 +144,51 @@ func Add(ctx context.Context, c *actual.CNI, p *hostpolicy.CNIPolicy) (*actual.C
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	made := *c
-	if made.Result, err = json.Marshal(last); err != nil {
-		return nil, fmt.Errorf("encode the result of the network %s of CNI: %w", c.Network, err)
+	if c.Result, err = json.Marshal(last); err != nil {
+		return fmt.Errorf("encode the result of the network %s of CNI: %w", c.Network, err)
 	}
-	if _, err := resultOf(&made); err != nil {
-		return nil, fmt.Errorf("the network %s of CNI: %w", c.Network, err)
+	if _, err := resultOf(c); err != nil {
+		return fmt.Errorf("the network %s of CNI: %w", c.Network, err)
 	}
-	if err := Check(ctx, &made, p); err != nil {
+	if err := check(ctx, c, p); err != nil {
 		if cause := context.Cause(ctx); cause != nil {
-			return nil, cause
+			return cause
 		}
-		made.CheckFails = untrusted.Line(err.Error(), 1000)
+		c.CheckFails = untrusted.Line(err.Error(), 1000)
 	}
-	return &made, nil
+	return nil
 }
 
-// Delete has plugins undo what they have made, or may have made, and removes the namespace. It
-// is safe to repeat, and to call when all is gone already: after a crash, and after a boot. All
-// plugins are asked, also when one fails: what can be given back is.
-func Delete(ctx context.Context, c *actual.CNI, p *hostpolicy.CNIPolicy) error {
-	path := c.Netns
-	c, err := reachable(c)
+// Delete has plugins undo what they have made, or may have made, the last network first, and
+// removes the namespace. It is safe to repeat, and to call when all is gone already: after a
+// crash, and after a boot. All plugins are asked, also when one fails: what can be given back is.
+func Delete(ctx context.Context, all []actual.CNI, p *hostpolicy.CNIPolicy) error {
+	path := all[0].Netns
+	there, err := reachable(path)
 	if err != nil {
 		return err
 	}
-	err = call(ctx, "DEL", c, p, func(r *runner, list *libcni.NetworkConfigList, args *arguments) error {
+	var errs []error
+	for _, one := range slices.Backward(all) {
+		if !there {
+			one.Netns = ""
+		}
+		errs = append(errs, del(ctx, &one, p))
+		if context.Cause(ctx) != nil {
+			break // it is tried again
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return netns.Unpin(path)
+}
+
+// del has plugins undo one network.
+func del(ctx context.Context, c *actual.CNI, p *hostpolicy.CNIPolicy) error {
+	return call(ctx, "DEL", c, p, func(r *runner, list *libcni.NetworkConfigList, args *arguments) error {
 		var errs []error
 		for _, plugin := range slices.Backward(list.Plugins) {
 			stdin, err := input(list, plugin, previous(list, c), c)
@@ -146,34 +203,41 @@ func Delete(ctx context.Context, c *actual.CNI, p *hostpolicy.CNIPolicy) error {
 		}
 		return errors.Join(errs...)
 	})
-	if err != nil {
-		return err
-	}
-	return netns.Unpin(path)
 }
 
-// reachable is what plugins are told for DEL. They are told of no namespace if there is none:
-// after a boot, or a crash between two steps of Pin or of Unpin. That leaves a file there,
-// which bridge, for one, would fail on for ever, before it gives addresses back.
-func reachable(c *actual.CNI) (*actual.CNI, error) {
-	ns, err := netns.Open(c.Netns)
+// reachable says whether there is a namespace that plugins are told of for DEL: there is none
+// after a boot, or a crash between two steps of Pin or of Unpin. That leaves a file there, which
+// bridge, for one, would fail on for ever, before it gives addresses back.
+func reachable(path string) (bool, error) {
+	ns, err := netns.Open(path)
 	if err == nil {
 		ns.Close()
-		return c, nil
+		return true, nil
 	}
 	if errors.Is(err, netns.ErrNotNamespace) {
-		err = netns.Unpin(c.Netns)
+		err = netns.Unpin(path)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		return false, err
 	}
-	gone := *c
-	gone.Netns = ""
-	return &gone, nil
+	return false, nil
 }
 
-// Check asks plugins whether the network of a sandbox that runs is as they have made it.
-func Check(ctx context.Context, c *actual.CNI, p *hostpolicy.CNIPolicy) error {
+// Check asks plugins whether the networks of a sandbox that runs are as they have made them, but
+// those that have found fault with what they had just made.
+func Check(ctx context.Context, all []actual.CNI, p *hostpolicy.CNIPolicy) error {
+	for i := range all {
+		if all[i].CheckFails != "" {
+			continue
+		}
+		if err := check(ctx, &all[i], p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func check(ctx context.Context, c *actual.CNI, p *hostpolicy.CNIPolicy) error {
 	return call(ctx, "CHECK", c, p, func(r *runner, list *libcni.NetworkConfigList, args *arguments) error {
 		prev := previous(list, c)
 		if list.DisableCheck || prev == nil {

@@ -83,15 +83,17 @@ func (k *Checker) round(ctx context.Context, which func(*actual.Record) bool) er
 		if rec.CNI == nil || rec.Phase != actual.PhaseRunning || !which(rec) {
 			continue
 		}
-		if why := rec.CNI.CheckFails; why != "" {
-			k.log.Info("network of a sandbox is not checked: its plugins found fault with it when they had just made it", "sandbox", rec.Name, "err", why)
-			continue
+		all := Of(rec)
+		for _, c := range all {
+			if c.CheckFails != "" {
+				k.log.Info("network of a sandbox is not checked: its plugins found fault with it when they had just made it", "sandbox", rec.Name, "network", c.Network, "err", c.CheckFails)
+			}
 		}
 		policy, err := k.policy()
 		if err != nil {
 			return err
 		}
-		err = Check(ctx, rec.CNI, &policy.Network.CNI)
+		err = Check(ctx, all, &policy.Network.CNI)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // the daemon ends
 		}

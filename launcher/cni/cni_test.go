@@ -104,13 +104,28 @@ func (h *host) calls() string {
 }
 
 // add is Intend and Add.
-func (h *host) add(ports ...networks.Port) (*actual.CNI, error) {
+func (h *host) add(ports ...networks.Port) ([]actual.CNI, error) {
 	h.Helper()
-	c, err := Intend(h.rec, &networks.Network{Mode: networks.CNI, CNI: "lab", Ports: ports}, h.policy)
+	recorded, err := h.addAll([]string{"lab"}, ports...)
 	if err != nil {
 		return nil, err
 	}
-	return Add(h.Context(), c, h.policy)
+	return recorded[len(recorded)-1], nil
+}
+
+// addAll is that of several networks. It returns all that is on record, one after the other.
+func (h *host) addAll(names []string, ports ...networks.Port) (recorded [][]actual.CNI, err error) {
+	h.Helper()
+	c, err := Intend(h.rec, &networks.Network{Mode: networks.CNI, CNI: names, Ports: ports}, h.policy)
+	if err != nil {
+		return nil, err
+	}
+	recorded = [][]actual.CNI{c}
+	err = Add(h.Context(), c, h.policy, func(c []actual.CNI) error {
+		recorded = append(recorded, c)
+		return nil
+	})
+	return recorded, err
 }
 
 func (h *host) pinned() bool {
@@ -131,7 +146,7 @@ func TestAdd(t *testing.T) {
 	defer f.Close()
 	c, err := h.add(networks.Port{ContainerPort: 80, HostPort: 8080, Protocol: "TCP", HostIP: "127.0.0.1"}, networks.Port{Range: "100-101", HostPort: 200, Protocol: "UDP"}, networks.Port{ContainerPort: 81})
 	h.check(err)
-	if got := h.calls(); got != "ADD make, ADD ports, CHECK make, CHECK ports" || !h.pinned() || c.CheckFails != "" {
+	if got := h.calls(); got != "ADD make, ADD ports, CHECK make, CHECK ports" || !h.pinned() || c[0].CheckFails != "" {
 		t.Errorf("called %s, namespace %v", got, h.pinned())
 	}
 	if got := h.read("stdin.make.ADD"); got != `{"cniVersion":"1.0.0","ipam":{"type":"addresses"},"name":"lab","type":"make"}` {
@@ -160,10 +175,10 @@ func TestAdd(t *testing.T) {
 		t.Errorf("descriptors %s", got)
 	}
 	var addrs []string
-	for _, a := range Addresses(c) {
+	for _, a := range Addresses(&c[0]) {
 		addrs = append(addrs, a.String())
 	}
-	if !slices.Equal(addrs, []string{"10.67.0.2", "fd67::2"}) || Addresses(nil) != nil || Addresses(&actual.CNI{}) != nil {
+	if !slices.Equal(addrs, []string{"10.67.0.2", "fd67::2"}) || Addresses(&actual.CNI{}) != nil {
 		t.Errorf("addresses %v", addrs)
 	}
 	if got, want := ResolvConf(c), "nameserver 10.67.0.1\ndomain a.example\nsearch b.example c.example\noptions ndots:2\n"; got != want {
@@ -195,6 +210,80 @@ func TestAdd(t *testing.T) {
 	h.check(Delete(t.Context(), c, h.policy))
 }
 
+// Several networks are made one after the other, each on record before the next one is begun,
+// and undone in the other order, all of them, also after a crash or an error between two.
+func TestSeveral(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.check(proctest.WriteProgram(h.path("plugins/second"), []byte(fake), 0o755))
+	h.write("net.d/30-side.conflist", `{"cniVersion": "1.0.0", "name": "side", "plugins": [{"type": "second"}]}`)
+	port := networks.Port{ContainerPort: 80, HostPort: 8080, Protocol: "TCP"}
+	both := []string{"side", "lab"}
+	recorded, err := h.addAll(both, port)
+	h.check(err)
+	if got := h.calls(); got != "ADD second, CHECK second, ADD make, ADD ports, CHECK make, CHECK ports" {
+		t.Errorf("called %s", got)
+	}
+	if len(recorded) != 3 {
+		t.Fatalf("%d times on record", len(recorded))
+	}
+	for i, c := range recorded {
+		for j, one := range c {
+			if has := len(one.Result) > 0; has != (j < i) || one.Network != both[j] || one.Interface != "eth"+strconv.Itoa(j) || one.ContainerID != c[0].ContainerID || one.Netns != c[0].Netns {
+				t.Errorf("on record after %d networks: %+v", i, one)
+			}
+		}
+	}
+	if env := h.read("env.make"); !strings.Contains(env, "CNI_IFNAME=eth1\n") || !strings.Contains(env, "CNI_CONTAINERID="+h.rec.UID+"-3\n") {
+		t.Errorf("environment %s", env)
+	}
+	// The first that can publish ports does, and nobody else.
+	if !strings.Contains(h.read("stdin.ports.ADD"), `"portMappings":[{"hostPort":8080`) || strings.Contains(h.read("stdin.second.ADD"), "portMappings") {
+		t.Errorf("told %s and %s", h.read("stdin.second.ADD"), h.read("stdin.ports.ADD"))
+	}
+	made := recorded[2]
+	if got, want := ResolvConf(made), "nameserver 10.67.0.1\ndomain a.example\nsearch b.example c.example\noptions ndots:2\n"; got != want {
+		t.Errorf("resolv.conf %q, expected %q", got, want)
+	}
+	// One that found fault with what it had just made is not asked again; the others are.
+	unsure := slices.Clone(made)
+	unsure[0].CheckFails = "no rules"
+	h.check(Check(t.Context(), unsure, h.policy))
+	if got := h.calls(); got != "CHECK make, CHECK ports" {
+		t.Errorf("called %s", got)
+	}
+	const undone = "DEL ports, DEL make, DEL second"
+	h.write("do.ports.DEL", "exit 1")
+	if err := Delete(t.Context(), made, h.policy); err == nil || !strings.Contains(err.Error(), "DEL of the network lab of CNI: plugin ports") || !h.pinned() {
+		t.Errorf("%v, namespace %v", err, h.pinned())
+	}
+	if got := h.calls(); got != undone {
+		t.Errorf("called %s", got)
+	}
+	h.check(os.Remove(h.path("do.ports.DEL")))
+	// Whatever is on record by then.
+	for _, c := range recorded {
+		h.check(Delete(t.Context(), c, h.policy))
+		if got := h.calls(); got != undone || h.pinned() {
+			t.Errorf("called %s, namespace %v", got, h.pinned())
+		}
+	}
+	// The second one can't be made.
+	h.write("do.make.ADD", `echo '{"code": 11, "msg": "no addresses"}'; exit 1`)
+	recorded, err = h.addAll(both, port)
+	if err == nil || !strings.Contains(err.Error(), "ADD of the network lab of CNI: plugin make: no addresses") || len(recorded) != 2 {
+		t.Errorf("%v, %d times on record", err, len(recorded))
+	}
+	h.calls()
+	h.check(Delete(t.Context(), recorded[len(recorded)-1], h.policy))
+	if got := h.calls(); got != undone || h.pinned() || !strings.Contains(h.read("stdin.second.DEL"), "prevResult") {
+		t.Errorf("called %s, namespace %v", got, h.pinned())
+	}
+	if _, err := h.addAll([]string{"side"}, port); err == nil || !operation.PreconditionFailed(err) || !strings.Contains(err.Error(), "the network side of CNI publishes no ports") {
+		t.Error(err)
+	}
+}
+
 // A CHECK that finds fault with what was just made keeps nobody from a start.
 func TestCheckFails(t *testing.T) {
 	t.Parallel()
@@ -202,8 +291,8 @@ func TestCheckFails(t *testing.T) {
 	h.write("do.make.CHECK", `echo '{"code": 1, "msg": "no rules"}'; exit 1`)
 	c, err := h.add()
 	h.check(err)
-	if c.CheckFails != "CHECK of the network lab of CNI: plugin make: no rules" {
-		t.Errorf("%q", c.CheckFails)
+	if c[0].CheckFails != "CHECK of the network lab of CNI: plugin make: no rules" {
+		t.Errorf("%q", c[0].CheckFails)
 	}
 }
 
@@ -319,9 +408,9 @@ func TestFind(t *testing.T) {
 		t.Errorf("%+v", n)
 	}
 	// It knows no CHECK, and takes back no result.
-	c, err := Intend(h.rec, &networks.Network{Mode: networks.CNI, CNI: "old"}, h.policy)
+	c, err := Intend(h.rec, &networks.Network{Mode: networks.CNI, CNI: networks.CNINames{"old"}}, h.policy)
 	h.check(err)
-	c.Result = []byte(`{"cniVersion":"0.3.1"}`)
+	c[0].Result = []byte(`{"cniVersion":"0.3.1"}`)
 	h.check(errors.Join(Check(t.Context(), c, h.policy), Delete(t.Context(), c, h.policy)))
 	if got := h.calls(); got != "DEL make" || strings.Contains(h.read("stdin.make.DEL"), "prevResult") {
 		t.Errorf("called %s with %s", got, h.read("stdin.make.DEL"))
@@ -335,7 +424,7 @@ func TestOrphan(t *testing.T) {
 	c, err := h.add()
 	h.check(err)
 	hold := func() *os.File {
-		f, err := lock(t.Context(), c.Netns, 0)
+		f, err := lock(t.Context(), c[0].Netns, 0)
 		h.check(err)
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 			t.Fatal(err)
@@ -374,13 +463,13 @@ func TestDeleteCutShort(t *testing.T) {
 	h.write("do.make.DEL", "echo \"<$CNI_NETNS>\" >> namespaces; [ -z \"$CNI_NETNS\" ] || [ -L /proc/self/fd/3 ] || exit 1")
 	c, err := h.add()
 	h.check(err)
-	h.check(unix.Unmount(c.Netns, unix.MNT_DETACH))
-	if _, err := os.Lstat(c.Netns); err != nil || h.pinned() {
+	h.check(unix.Unmount(c[0].Netns, unix.MNT_DETACH))
+	if _, err := os.Lstat(c[0].Netns); err != nil || h.pinned() {
 		t.Fatalf("expected a file without a namespace: %v", err)
 	}
 	for range 2 {
 		h.check(Delete(t.Context(), c, h.policy))
-		if _, err := os.Lstat(c.Netns); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(c[0].Netns); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("it is left: %v", err)
 		}
 	}
@@ -422,7 +511,7 @@ func TestChecker(t *testing.T) {
 	defer store.Close()
 	h.check(store.Lock())
 	rec := actual.NextAttempt(nil, actual.Intent{Name: "web", UID: h.rec.UID, BootID: "b", Spec: []byte(`{}`), SpecHash: "h"}, time.Now())
-	rec.CNI = c
+	Put(rec, c)
 	rec.Started(moment.Now())
 	h.check(errors.Join(store.Claim("web"), store.Put(rec)))
 	k := NewChecker(store, func() (*hostpolicy.Policy, error) {
@@ -436,14 +525,14 @@ func TestChecker(t *testing.T) {
 	}
 	h.write("do.ports.CHECK", `echo '{"code": 1, "msg": "no rules"}'; exit 1`)
 	// Nothing follows from a CHECK that fails right after ADD too, as that of portmap 1.1.1.
-	broken := *c
-	broken.CheckFails = "no rules"
-	rec.CNI = &broken
+	broken := slices.Clone(c)
+	broken[0].CheckFails = "no rules"
+	Put(rec, broken)
 	h.check(errors.Join(store.Put(rec), k.Run(t.Context())))
 	if len(k.Failed()) > 0 {
 		t.Errorf("%+v", k.Failed())
 	}
-	rec.CNI = c
+	Put(rec, c)
 	h.check(store.Put(rec))
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()

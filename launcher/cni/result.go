@@ -3,8 +3,10 @@
 package cni
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	cnitypes "github.com/containernetworking/cni/pkg/types"
@@ -40,9 +42,9 @@ func resultOf(c *actual.CNI) (*current.Result, error) {
 	return r, nil
 }
 
-// Addresses are those that a sandbox has on its network; c may be nil.
+// Addresses are those that a sandbox has on one of its networks.
 func Addresses(c *actual.CNI) (out []netip.Addr) {
-	if c == nil || len(c.Result) == 0 {
+	if len(c.Result) == 0 {
 		return nil
 	}
 	r, err := resultOf(c)
@@ -57,14 +59,21 @@ func Addresses(c *actual.CNI) (out []netip.Addr) {
 	return out
 }
 
-// ResolvConf is the resolv.conf of a sandbox: what its plugins say, or without that the servers
-// that this host asks, if they can be reached from elsewhere than the host itself.
-func ResolvConf(c *actual.CNI) string {
-	r, err := resultOf(c)
-	if err != nil {
-		return ""
+// ResolvConf is the resolv.conf of a sandbox: what its plugins say, those of the first network
+// first, or without that the servers that this host asks, if they can be reached from elsewhere
+// than the host itself.
+func ResolvConf(all []actual.CNI) string {
+	var said cnitypes.DNS
+	for i := range all {
+		r, err := resultOf(&all[i])
+		if err != nil {
+			return ""
+		}
+		said.Domain = cmp.Or(said.Domain, r.DNS.Domain)
+		said.Nameservers = more(said.Nameservers, r.DNS.Nameservers)
+		said.Search = more(said.Search, r.DNS.Search)
+		said.Options = more(said.Options, r.DNS.Options)
 	}
-	said := r.DNS
 	if len(said.Nameservers) == 0 {
 		servers, err := (&dns.Upstreams{}).Servers()
 		if err != nil {
@@ -77,6 +86,16 @@ func ResolvConf(c *actual.CNI) string {
 		}
 	}
 	return resolvConf(&said)
+}
+
+// more adds words that are not there yet.
+func more(list, words []string) []string {
+	for _, w := range words {
+		if !slices.Contains(list, w) {
+			list = append(list, w)
+		}
+	}
+	return list
 }
 
 func resolvConf(d *cnitypes.DNS) string {

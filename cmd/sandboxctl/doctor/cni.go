@@ -32,7 +32,9 @@ func (d doctor) checkCNI(sandboxes []actual.Observed) []finding {
 		if rec.CNI == nil {
 			continue
 		}
-		names[rec.CNI.Network] = true
+		for _, c := range cni.Of(rec) {
+			names[c.Network] = true
+		}
 		for _, w := range rec.Warnings {
 			if w.Reason == actual.WarningStopFailed && rec.Phase == actual.PhaseStopping {
 				out = append(out, finding{check, levelWarning, fmt.Sprintf("the network of %s is not given back yet: %s", rec.Name, w.Message)})
