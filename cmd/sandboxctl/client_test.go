@@ -18,7 +18,9 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 
+	"sandboxctl.dev/actual/process"
 	programs "sandboxctl.dev/client"
 	"sandboxctl.dev/launcher/proc/proctest"
 )
@@ -230,4 +232,118 @@ func TestClientService(t *testing.T) {
 		t.Error("it was answered")
 	}
 	h.until("its end", func() bool { return count() == 0 })
+}
+
+// A program looks at its sandbox while it runs, executes more in it, and ends it; what it asks for is
+// what it gets; and a sentry that stands still holds nobody beyond the time.
+func TestClientVerbs(t *testing.T) {
+	requireHost(t)
+	t.Parallel()
+	h := daemonHost(t)
+	socket := filepath.Join(h.state, "client.sock")
+	var c *programs.Client
+	h.until("the socket", func() (is bool) {
+		var err error
+		c, err = programs.Dial(socket)
+		return err == nil
+	})
+	must(t, os.MkdirAll(filepath.Join(h.work, "shared"), 0o755))
+	must(t, os.WriteFile(filepath.Join(h.work, "shared", "file"), []byte("shared"), 0o644))
+	type result struct {
+		code int
+		err  error
+	}
+	var out bytes.Buffer
+	run := func(o programs.Options) chan result {
+		done := make(chan result, 1)
+		go func() {
+			code, err := c.Run(t.Context(), o)
+			done <- result{code, err}
+		}()
+		h.until("its sandbox", func() bool {
+			s, err := c.Get(t.Context(), o.Name)
+			return err == nil && s.Phase == "Running"
+		})
+		return done
+	}
+	done := run(programs.Options{
+		Name: "one", Command: []string{"sh", "-c", `cat /shared/file; pwd; echo "$A"; echo x >/shared/file 2>/dev/null || echo "read only"; touch /data/kept; exec sleep infinity`}, Stdout: &out,
+		Volumes: []string{filepath.Join(h.work, "shared") + ":/shared:ro", "kept:/data"}, Env: []string{"A=b c"}, Dir: "/tmp", Labels: map[string]string{"app": "x"}, Memory: "96Mi",
+	})
+	if s, err := c.Get(t.Context(), "one"); err != nil || s.Labels["app"] != "x" {
+		t.Errorf("%+v %v", s, err)
+	}
+	var more bytes.Buffer
+	h.until("the command", func() bool {
+		more.Reset()
+		code, err := c.Exec(t.Context(), "one", programs.ExecOptions{Command: []string{"sh", "-c", "test -e /data/kept && cat && echo err >&2; exit 4"}, Stdin: strings.NewReader("input"), Stdout: &more, Stderr: &more})
+		must(t, err)
+		return code == 4 && more.Len() > 0
+	})
+	if more.String() != "inputerr\n" {
+		t.Errorf("output %q", more.String())
+	}
+	// What is left in the background does not keep its caller; one whose time is over is ended.
+	if code, err := c.Exec(t.Context(), "one", programs.ExecOptions{Command: []string{"sh", "-c", "sleep 1000 & echo left"}, Stdout: &more}); code != 0 || err != nil || !strings.HasSuffix(more.String(), "left\n") {
+		t.Errorf("%d %v %q", code, err, more.String())
+	}
+	if _, err := c.Exec(t.Context(), "one", programs.ExecOptions{Command: []string{"sleep", "1000"}, Timeout: time.Second}); !errors.Is(err, programs.ErrTimeout) {
+		t.Errorf("%v", err)
+	}
+	if code, err := c.Exec(t.Context(), "one", programs.ExecOptions{Command: []string{"/no/such"}}); code != 127 || !errors.Is(err, programs.ErrCommand) {
+		t.Errorf("%d %v", code, err)
+	}
+	must(t, c.Remove(t.Context(), "one"))
+	if r := <-done; !errors.Is(r.err, programs.ErrEnded) || out.String() != "shared/tmp\nb c\nread only\n" {
+		t.Errorf("%+v, output %q", r, out.String())
+	}
+	for _, err := range []error{c.Remove(t.Context(), "one"), func() error { _, err := c.Get(t.Context(), "one"); return err }()} {
+		if !errors.Is(err, programs.ErrNotFound) {
+			t.Error(err)
+		}
+	}
+	out.Reset()
+	if code, err := c.Run(t.Context(), programs.Options{RootDir: filepath.Join(h.work, "rootfs"), Command: []string{"/bin/busybox", "echo", "root"}, Stdout: &out}); code != 0 || err != nil || out.String() != "root\n" {
+		t.Errorf("%d %v %q", code, err, out.String())
+	}
+	// What can't be started, and what makes no sense.
+	for what, c2 := range map[string]struct {
+		o    programs.Options
+		want error
+	}{
+		"no image":     {programs.Options{Image: "local:nosuch", Command: []string{"true"}}, programs.ErrStart},
+		"two roots":    {programs.Options{Image: "local:a", RootDir: "/b", Command: []string{"true"}}, programs.ErrRefused},
+		"memory":       {programs.Options{Memory: "lots", Command: []string{"true"}}, programs.ErrRefused},
+		"not allowed":  {programs.Options{RootDir: "/etc", Command: []string{"true"}}, programs.ErrRefused},
+		"no directory": {programs.Options{RootDir: filepath.Join(h.work, "nosuch"), Command: []string{"true"}}, programs.ErrStart},
+	} {
+		if _, err := c.Run(t.Context(), c2.o); !errors.Is(err, c2.want) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+
+	// Its sentry stands still before it is asked to start the command, and while that runs.
+	for _, running := range []bool{false, true} {
+		began := time.Now()
+		done = run(programs.Options{Name: "stands", Command: []string{"sleep", "infinity"}, Timeout: patience(4 * time.Second)})
+		rec, _, err := h.store.Get("stands")
+		must(t, err)
+		sentry, err := process.Open(*rec.Sentry)
+		must(t, err)
+		defer sentry.Close()
+		for running {
+			more.Reset()
+			_, err := c.Exec(t.Context(), "stands", programs.ExecOptions{Command: []string{"sh", "-c", "cat /proc/*/cmdline"}, Stdout: &more})
+			must(t, err)
+			running = !strings.Contains(more.String(), "sleep\x00infinity")
+		}
+		must(t, sentry.Signal(unix.SIGSTOP))
+		if r := <-done; !errors.Is(r.err, programs.ErrTimeout) || time.Since(began) > patience(30*time.Second) {
+			t.Errorf("after %s: %v", time.Since(began), r.err)
+		}
+	}
+	h.until("the end of all sandboxes", func() bool {
+		list, err := c.List(t.Context())
+		return err == nil && len(list) == 0
+	})
 }

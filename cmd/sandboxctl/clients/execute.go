@@ -45,43 +45,66 @@ func (e *execution) timedOut() error {
 	return protocol.Failf(protocol.KindTimeout, "timed out after %s", e.request.Timeout)
 }
 
+// orTimedOut is err, unless the time is over: then whatever failed has failed by that.
+func (e *execution) orTimedOut(err error) error {
+	if left, bounded := e.remaining(); bounded && left == 0 {
+		return e.timedOut()
+	}
+	return err
+}
+
 // execute runs the command, and tells the client of its beginning and its end.
 func (b *sandboxes) execute(ctx context.Context, e *execution, a *answer) error {
-	control, rec, err := b.host.Connect(ctx, b.store, e.name)
-	if err != nil {
-		kind := protocol.KindStart
-		if e.seen == nil { // it was to run already
-			kind = protocol.KindNotFound
-		}
-		return protocol.Failf(kind, "%v", err)
+	control, rec, pid, err := b.begin(ctx, e, a)
+	if control != nil {
+		defer control.Close() // and with it what is left of the command
 	}
-	defer control.Close() // and with it what is left of the command
-	if e.seen != nil && *e.seen != oneoff.IncarnationOf(rec) {
-		return protocol.Failf(protocol.KindEnded, "sandbox %s was replaced or restarted meanwhile", e.name)
-	}
-	args, err := b.args(ctx, control, rec, e.request.Command)
 	if err != nil {
-		return b.became(ctx, control, rec, e, err)
-	}
-	pid, err := begin(ctx, control, args, e.request.Command, a)
-	if err != nil {
-		return b.became(ctx, control, rec, e, err)
+		return err
 	}
 	if left, bounded := e.remaining(); bounded {
 		timer := time.AfterFunc(left, func() { b.timeOver(ctx, e, rec, pid) })
 		defer timer.Stop()
 	}
 	status, err := control.App().WaitPID(ctx, pid)
-	if left, bounded := e.remaining(); bounded && left == 0 {
-		return e.timedOut()
-	}
 	switch {
+	case e.orTimedOut(nil) != nil:
+		return e.timedOut()
 	case err != nil:
 		return b.became(ctx, control, rec, e, err)
 	case status.Signaled():
 		return a.exit(128 + int(status.Signal()))
 	}
 	return a.exit(status.ExitStatus())
+}
+
+// begin connects with the sandbox and starts the command, within its time: a sentry that stands
+// still does not answer. The connection is there with some errors too.
+func (b *sandboxes) begin(ctx context.Context, e *execution, a *answer) (control *sentry.Control, rec *actual.Record, pid int32, err error) {
+	if left, bounded := e.remaining(); bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, left, e.timedOut())
+		defer cancel()
+	}
+	control, rec, err = b.host.Connect(ctx, b.store, e.name)
+	if err != nil {
+		kind := protocol.KindStart
+		if e.seen == nil { // it was to run already
+			kind = protocol.KindNotFound
+		}
+		return nil, nil, 0, e.orTimedOut(protocol.Failf(kind, "%v", err))
+	}
+	if e.seen != nil && *e.seen != oneoff.IncarnationOf(rec) {
+		return control, rec, 0, protocol.Failf(protocol.KindEnded, "sandbox %s was replaced or restarted meanwhile", e.name)
+	}
+	args, err := b.args(ctx, control, rec, e.request.Command)
+	if err == nil {
+		pid, err = start(ctx, control, args, e.request.Command, a)
+	}
+	if err != nil {
+		err = e.orTimedOut(b.became(ctx, control, rec, e, err))
+	}
+	return control, rec, pid, err
 }
 
 // args are how the command is started: as the application was, with what the client adds.
@@ -98,9 +121,9 @@ func (b *sandboxes) args(ctx context.Context, control *sentry.Control, rec *actu
 	return args, err
 }
 
-// begin starts the command with pipes, and gives the client the other ends of these. This program
+// start starts the command with pipes, and gives the client the other ends of these. This program
 // keeps none: how fast a client reads and writes is between it and the command.
-func begin(ctx context.Context, control *sentry.Control, args wire.ExecArgs, c *protocol.Command, a *answer) (pid int32, err error) {
+func start(ctx context.Context, control *sentry.Control, args wire.ExecArgs, c *protocol.Command, a *answer) (pid int32, err error) {
 	p, err := newPipes(c)
 	if err != nil {
 		return 0, err
