@@ -118,7 +118,7 @@ func setLogLevel(level string) {
 // bootSentry waits at the gate, runs the sandbox to its end and leaves the
 // exit record.
 func bootSentry(opts *options, flags *flag.FlagSet, pre *prepared) int {
-	deferGC()
+	heap.boot()
 	sandbox, err := parseBootFlags(flags.Args()[1:])
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "boot: %v\n", err)
@@ -168,7 +168,7 @@ func bootSentry(opts *options, flags *flag.FlagSet, pre *prepared) int {
 		if len(out.values) > 0 {
 			log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: out}})
 		}
-	}, settleHeap)
+	}, heap.settleSoon)
 	if err == nil {
 		opts, err = w.ended(opts)
 	}

@@ -63,7 +63,7 @@ func (w *warm) serve() int {
 		return wire.ExitGateClosed
 	}
 	_ = unix.Close(w.gate) // nothing was written to it that is not read
-	settleHeap()
+	heap.settleSoon()
 	return wire.ExitOK
 }
 
@@ -84,7 +84,7 @@ func (w *warm) take(msg []byte) error {
 	if err := setErrnos(opts.errnos); err != nil {
 		return err
 	}
-	stirHeap()
+	heap.boot()
 	w.clients.environment.Store(&claim.Environment)
 	w.out.conceal(claim.Environment, opts.private)
 	if len(w.out.values) > 0 {
