@@ -318,6 +318,9 @@ func (o *imageSide) serve(s server) error {
 	var spec bytes.Buffer
 	fmt.Fprintf(&spec, "  command: %s\n  user: {name: %s}\n  terminationGracePeriod: 1s\n", flow([]string{"/bin/sh", "-c", s.script}), s.user)
 	fmt.Fprintf(&spec, "  volumes:\n  - {mountPath: /data, volume: {name: %s}, ownership: {uid: %d, gid: %d}}\n", s.name, uid, gid)
+	if s.direct {
+		spec.WriteString("  fileAccess: direct\n")
+	}
 	if _, err := o.put(s.name, spec.String()); err != nil {
 		return err
 	}

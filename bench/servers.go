@@ -19,6 +19,13 @@ type server struct {
 	script     string
 	ready      string // succeeds when it answers
 	prepare    string // is run once then
+	direct     bool   // the sandbox has files of the volume by descriptors, as podman's runsc has
+}
+
+// directly is the same server with direct file access.
+func (s server) directly() server {
+	s.name, s.direct = s.name+"-direct", true
+	return s
 }
 
 var redis = server{
@@ -49,8 +56,14 @@ func (c *comparison) servers(tree string) error {
 	if err != nil {
 		return err
 	}
-	return c.server(tree, postgres, []request{
+	err = c.server(tree, postgres, []request{
 		c.request("image-pgbench", "pgbench, 4 clients: 1000 transactions, on a volume", transact, pgbenchRate),
+	})
+	if err != nil {
+		return err
+	}
+	return c.server(tree, postgres.directly(), []request{
+		c.request("image-pgbench-direct", "the same transactions with `fileAccess: direct`, as podman's runsc has it", transact, pgbenchRate),
 	})
 }
 
