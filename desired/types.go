@@ -93,7 +93,8 @@ type Spec struct {
 	// How gVisor catches system calls.
 	Platform string `json:"platform,omitempty"`
 	// `proxy`: every file operation goes through the gofer. `direct`: the sentry gets
-	// descriptors, which is faster and puts more of the host's kernel in reach.
+	// descriptors, which is faster and puts more of the host's kernel in reach. With `root.image`,
+	// which no gofer serves, it is about hostPath and named volumes.
 	FileAccess string `json:"fileAccess,omitempty"`
 	// Limits of sentry, application and gofer together, by cgroup. What is left out
 	// has the default of the host policy. See the condition `ResourcesEnforced`.

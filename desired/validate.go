@@ -211,8 +211,8 @@ func (v *Validator) root(s *Spec) {
 	if s.Root.Image != nil {
 		set++
 		v.image("spec.root.image", s.Root.Image)
-		if s.FileAccess == FileAccessDirect {
-			v.Add("spec.fileAccess", "is not possible with root.image, which no gofer serves; leave it out")
+		if s.FileAccess == FileAccessDirect && !slices.ContainsFunc(s.Volumes, Volume.ofHost) {
+			v.Add("spec.fileAccess", "direct is for files of the host; a root.image has none, nor has a volume of this sandbox: leave it out, or add a hostPath or named volume")
 		}
 	}
 	if set != 1 {

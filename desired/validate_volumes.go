@@ -239,3 +239,6 @@ func (v *Validator) ownerID(field string, id *uint32) {
 		v.Add(field, "%d is nobody's id; use a smaller one", *id)
 	}
 }
+
+// ofHost says whether the files of a volume are files of the host.
+func (v Volume) ofHost() bool { return v.HostPath != "" || v.Volume != nil }
