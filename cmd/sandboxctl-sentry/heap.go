@@ -76,8 +76,14 @@ func (p *pace) boot() {
 	afterGC(func() { p.work(period) })
 }
 
-// settleSoon calls settle a while after this call.
-func (p *pace) settleSoon() { time.AfterFunc(settleDelay, p.settle) }
+// settleSoon calls settle a while after this call, unless another period has begun: a sentry
+// that waited may have been taken meanwhile.
+func (p *pace) settleSoon() {
+	p.mu.Lock()
+	period := p.period
+	p.mu.Unlock()
+	time.AfterFunc(settleDelay, func() { p.within(period, func() { go p.settle() }) })
+}
 
 // settle collects what was left and gives its memory back to the host. Then the heap is at
 // rest.
