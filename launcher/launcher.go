@@ -111,7 +111,7 @@ func New(opts Options) (*Launcher, error) {
 		logs:   &logs.Keeper{Store: opts.Store, Space: opts.LogSpace, KeepDeleted: opts.KeepDeleted, Log: opts.Log},
 		sentry: &companion.Program{Name: companion.SentryName, Path: opts.SentryPath}, gofer: &companion.Program{Name: companion.GoferName, Path: opts.GoferPath},
 	}
-	l.Warm = warm.New(warm.Options{Store: opts.Store, Cgroups: host, Sentry: l.sentry, Gofer: l.gofer, Policy: opts.Policy, KillTimeout: opts.KillTimeout, LogLevel: opts.SentryLogLevel, Log: opts.Log})
+	l.Warm = warm.New(warm.Options{Store: opts.Store, Cgroups: host, Sentry: l.sentry, Gofer: l.gofer, Policy: opts.Policy, KillTimeout: opts.KillTimeout, Log: opts.Log})
 	return l, nil
 }
 

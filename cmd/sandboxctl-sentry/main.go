@@ -146,7 +146,7 @@ func bootSentry(opts *options, flags *flag.FlagSet, pre *prepared) int {
 	}
 	clients := &sessions{current: &currentKernel{}}
 	out := &concealer{next: os.Stderr}
-	w := newWarm(opts, conf, clients, out)
+	w := newWarm(opts, conf, pre, clients, out)
 	if err := clients.current.track(); err != nil {
 		fmt.Fprintf(os.Stderr, "track kernel: %v\n", err)
 		return wire.ExitBootFailed

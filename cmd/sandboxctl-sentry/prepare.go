@@ -36,6 +36,7 @@ type prepared struct {
 	nobody  bool
 	waited  bool         // it has left the host before it knew its sandbox
 	accept  func() error // of a process that waited: it can be what it was told to become
+	forget  func()       // of a process that waited: forgetProgram once more
 	product string
 	pages   boot.HostTHP
 	proc    *procUmounter
@@ -137,13 +138,15 @@ func dropCapabilities(conf *config.Config) error {
 
 // forgetProgram unmaps the pages of the program that were used until now, most of which are
 // not used again: they are in the page cache, and counted for each process that has them. The
-// few that are needed come back with a fault each.
-func forgetProgram() {
+// few that are needed come back with a fault each. It returns a function that does so again,
+// also when there is no /proc any more.
+func forgetProgram() (again func()) {
 	maps, err := os.ReadFile("/proc/self/maps")
 	if err != nil {
 		log.Warningf("Pages of the program are kept: %v", err)
-		return
+		return func() {}
 	}
+	var code [][2]uintptr
 	for line := range strings.Lines(string(maps)) {
 		var from, to uintptr
 		var mode string
@@ -152,10 +155,17 @@ func forgetProgram() {
 		if n, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); err != nil || n != 3 || !strings.Contains(line, " /") || !strings.Contains(mode, "x") || strings.Contains(mode, "w") {
 			continue
 		}
-		if _, _, errno := unix.RawSyscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED); errno != 0 {
-			log.Warningf("Pages of the program are kept: %v", errno)
+		code = append(code, [2]uintptr{from, to})
+	}
+	again = func() {
+		for _, c := range code {
+			if _, _, errno := unix.RawSyscall(unix.SYS_MADVISE, c[0], c[1]-c[0], unix.MADV_DONTNEED); errno != 0 {
+				log.Warningf("Pages of the program are kept: %v", errno)
+			}
 		}
 	}
+	again()
+	return again
 }
 
 // wait prepares this process as far as it can without a sandbox, waits for one, and runs it
@@ -178,7 +188,7 @@ func wait(argv []string) int {
 	}
 	p.waited = true
 	debug.FreeOSMemory()
-	forgetProgram()
+	p.forget = forgetProgram()
 	args, accept, err := wire.Wait(argv)
 	p.accept = accept
 	switch {

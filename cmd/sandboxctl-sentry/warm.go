@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/log"
@@ -26,8 +27,11 @@ type warm struct {
 	clients *sessions
 	app     *application.Second
 	// opts are those of its sandbox, from the claim on.
-	opts atomic.Pointer[options]
-	out  *concealer
+	opts   atomic.Pointer[options]
+	out    *concealer
+	forget func()
+	// claimed says that it has a sandbox, or is about to.
+	claimed atomic.Bool
 }
 
 // wait tells the launcher that the kernel runs, and waits beside it for a sandbox. Until its
@@ -40,6 +44,12 @@ func (w *warm) wait() error {
 	if _, err := unix.Write(w.gate, b); err != nil {
 		return fmt.Errorf("report to the launcher: %w", err)
 	}
+	// It has been run for the last time before it is at rest, or it has a sandbox.
+	time.AfterFunc(settleDelay+time.Second, func() {
+		if !w.claimed.Load() {
+			w.forget()
+		}
+	})
 	go func() {
 		if code := w.serve(); code != wire.ExitOK {
 			os.Exit(code)
@@ -55,6 +65,7 @@ func (w *warm) serve() int {
 	if err != nil || len(msg) == 0 {
 		return wire.ExitGateClosed
 	}
+	w.claimed.Store(true)
 	if err := w.take(msg); err != nil {
 		fmt.Fprintf(w.out, "claim: %v\n", err)
 		return wire.ExitUsage
@@ -142,11 +153,14 @@ func readMessage(socket, most int) ([]byte, error) {
 }
 
 // newWarm returns what a warm sentry has, nil for any other.
-func newWarm(opts *options, conf *config.Config, clients *sessions, out *concealer) *warm {
+func newWarm(opts *options, conf *config.Config, pre *prepared, clients *sessions, out *concealer) *warm {
 	if !opts.warm {
 		return nil
 	}
-	w := &warm{gate: opts.gateFD, conf: conf, clients: clients, app: application.NewSecond(), out: out}
+	w := &warm{gate: opts.gateFD, conf: conf, clients: clients, app: application.NewSecond(), out: out, forget: pre.forget}
+	if w.forget == nil {
+		w.forget = func() {} // it did not wait before it booted
+	}
 	w.opts.Store(opts)
 	clients.current.created = w.app.Created
 	return w

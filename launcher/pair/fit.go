@@ -27,8 +27,22 @@ func UnfitForWarm(st *setup.Setup) string {
 		return "it has rlimits"
 	case st.Limits.PIDs > 0:
 		return "it asks for a limit of processes"
+	case longEnvironment(app.Spec.Process.Env):
+		return "its environment has more than 16 KiB"
 	case len(st.OnDisk()) > 0:
 		return "it writes to files on the disk of the state directory"
 	}
 	return ""
+}
+
+// mostEnvironment is how much of an environment a claim has room for. JSON makes up to six bytes
+// of each.
+const mostEnvironment = 16 << 10
+
+func longEnvironment(env []string) bool {
+	n := 0
+	for _, e := range env {
+		n += len(e)
+	}
+	return n > mostEnvironment
 }

@@ -27,6 +27,7 @@ func TestUnfitForWarm(t *testing.T) {
 		"limit of processes": func(st *setup.Setup) { st.Limits.PIDs = 7 },
 		"init process":       func(st *setup.Setup) { st.App().Init = actual.InitOwn },
 		"hooks":              func(st *setup.Setup) { st.App().StartHooks = &setup.Hooks{} },
+		"environment":        func(st *setup.Setup) { st.App().Spec.Process.Env = []string{"A=" + strings.Repeat("b", 16<<10)} },
 		"raw sockets":        func(st *setup.Setup) { st.RawSockets = true },
 		"on the disk":        func(st *setup.Setup) { st.App().Overlay = "disk" },
 		"more than one":      func(st *setup.Setup) { st.Containers = append(st.Containers, setup.Container{}) },

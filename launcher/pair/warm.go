@@ -57,8 +57,6 @@ type WarmLaunch struct {
 	State string
 	// Defaults are the limits of sandboxes that ask for none.
 	Defaults cgroup.Limits
-	// LogLevel is gVisor's.
-	LogLevel string
 }
 
 // WarmUp has the sentry, which waits and is prepared, boot a kernel.
@@ -130,8 +128,9 @@ func (w *Warm) boot(c *proc.Child, la *WarmLaunch) (ready *os.File, err error) {
 	}
 	w.rlimits = setup.WithDefaultRlimits(&specs.Process{}, st.GuestTasks()).Rlimits
 	w.memory = seenMemory(st, memory)
+	// It logs warnings only until it is claimed: nobody reads the pipe before.
 	args := []string{
-		"--" + wire.FlagWarm, "--" + wire.FlagNobody, "--" + wire.FlagLogLevel + "=" + la.LogLevel, "--" + wire.FlagState + "=" + la.State,
+		"--" + wire.FlagWarm, "--" + wire.FlagNobody, "--" + wire.FlagState + "=" + la.State,
 		"--root=/", "--platform=systrap", "--network=none", "--directfs=false", "--overlay2=none", "--ignore-cgroups=true", "--oci-seccomp=true", "--net-raw=false",
 	}
 	more := []string{wire.VerbBoot, "--gofer-mount-confs=" + pause.MountConf, "--total-host-memory=" + strconv.FormatUint(memory, 10), "--total-memory=" + strconv.FormatUint(w.memory, 10), flagInt("cpu-num", cpus(0))}

@@ -44,9 +44,7 @@ type Options struct {
 	Policy func() (*hostpolicy.Policy, error)
 	// KillTimeout bounds the time that a process may take to die from SIGKILL.
 	KillTimeout time.Duration
-	// LogLevel is gVisor's.
-	LogLevel string
-	Log      *slog.Logger
+	Log         *slog.Logger
 }
 
 // Key is what waiting processes were started with. Those of another one are never used.
@@ -78,9 +76,9 @@ type Pool struct {
 	hasten func()        // see cgroup.Host.Hasten
 	group  *cgroup.Group // of processes that wait; of the goroutine of Run
 	noted  []process.Identity
-	// failed is when no process could be made to wait, and failures how often in a row.
-	failed   time.Time
-	failures int
+	// tries is how it went to make processes wait, without a kernel and with one: that a kernel
+	// can't be booted keeps nobody from what waits without.
+	tries [2]tries
 
 	mu       sync.Mutex
 	slots    []slot
@@ -244,7 +242,7 @@ func (p *Pool) keep(ctx context.Context) time.Duration {
 		p.shed(key, want)
 		wait, more, warm := p.missing(want)
 		if more {
-			p.tell(ctx, p.add(ctx, sentry, gofer, key, warm))
+			p.tell(ctx, warm, p.add(ctx, sentry, gofer, key, warm))
 		}
 		if sentry != nil {
 			_ = errors.Join(sentry.Close(), gofer.Close()) // nothing was written
@@ -257,16 +255,17 @@ func (p *Pool) keep(ctx context.Context) time.Duration {
 }
 
 // tell logs that no process could be made to wait, the first time of several in a row.
-func (p *Pool) tell(ctx context.Context, err error) {
+func (p *Pool) tell(ctx context.Context, warm bool, err error) {
+	t := p.triesOf(warm)
 	if err == nil {
-		p.failures = 0
+		t.failures = 0
 		p.lacks("")
 		return
 	}
 	p.lacks("none that waits could be made; the log of the daemon says why")
-	p.failed = time.Now()
-	p.failures++
-	if p.failures == 1 && ctx.Err() == nil {
+	t.failed = time.Now()
+	t.failures++
+	if t.failures == 1 && ctx.Err() == nil {
 		p.opts.Log.Warn("no process could be made to wait for a sandbox; starts take longer", "err", err)
 	}
 }
@@ -340,23 +339,26 @@ func (p *Pool) missing(want count) (wait time.Duration, now, warm bool) {
 			want.pairs--
 		}
 	}
-	if want.pairs <= 0 && want.warm <= 0 || p.starting > 0 {
+	if p.starting > 0 {
 		return 0, false, false
 	}
-	for _, until := range []time.Time{p.ended.Add(quiet), p.failed.Add(backoff(p.failures))} {
-		if left := time.Until(until); left > 0 {
-			wait = max(wait, left)
+	for _, kind := range []struct {
+		warm bool
+		n    int
+	}{{false, want.pairs}, {true, want.warm}} {
+		if kind.n <= 0 {
+			continue
+		}
+		t := p.triesOf(kind.warm)
+		left := max(0, time.Until(p.ended.Add(quiet)), time.Until(t.failed.Add(backoff(t.failures))))
+		if left == 0 {
+			return 0, true, kind.warm
+		}
+		if wait == 0 || left < wait {
+			wait = left
 		}
 	}
-	return wait, wait == 0, want.pairs <= 0
-}
-
-// backoff is how long nothing is tried after as many errors in a row.
-func backoff(failures int) time.Duration {
-	if failures == 0 {
-		return 0
-	}
-	return min(maxRetry, retry<<min(failures-1, 10))
+	return wait, false, false
 }
 
 // note writes down which processes wait, with more of them. The record has each before it is
@@ -419,7 +421,7 @@ func (p *Pool) warmUp(ctx context.Context, w *pair.Waiting) error {
 	}
 	r := &policy.DefaultResources
 	err = w.WarmUp(ctx, &pair.WarmLaunch{
-		Root: p.opts.Store.RootDir(), State: p.opts.Store.Marker(), LogLevel: p.opts.LogLevel,
+		Root: p.opts.Store.RootDir(), State: p.opts.Store.Marker(),
 		Defaults: cgroup.Limits{CPU: int64(r.CPU), Memory: int64(r.Memory), PIDs: r.PIDs},
 	})
 	if err != nil {

@@ -479,12 +479,20 @@ func TestBackoff(t *testing.T) {
 		}
 	}
 	p := &Pool{opts: Options{Log: slog.New(slog.DiscardHandler)}}
-	p.tell(t.Context(), errors.New("x"))
-	p.tell(t.Context(), errors.New("x"))
+	p.tell(t.Context(), false, errors.New("x"))
+	p.tell(t.Context(), false, errors.New("x"))
 	if wait, now, _ := p.missing(count{pairs: 1}); now || wait <= retry || wait > 2*retry {
 		t.Errorf("after two failures: %s %v", wait, now)
 	}
-	p.tell(t.Context(), nil)
+	// It keeps nobody from a warm one, nor the other way round.
+	if wait, now, warm := p.missing(count{pairs: 1, warm: 1}); !now || !warm {
+		t.Errorf("of the others, after two failures: %s %v %v", wait, now, warm)
+	}
+	p.tell(t.Context(), true, errors.New("x"))
+	if wait, now, _ := p.missing(count{pairs: 1, warm: 1}); now || wait > retry {
+		t.Errorf("after failures of both: %s %v", wait, now)
+	}
+	p.tell(t.Context(), false, nil)
 	if wait, now, _ := p.missing(count{pairs: 1}); !now {
 		t.Errorf("after a success: %s", wait)
 	}

@@ -25,7 +25,7 @@ const (
 	// NumbersSink writes Numbers and closes the socket.
 	NumbersSink = "sandboxctl-numbers"
 	// MaxClaim bounds the message that says what a warm sentry becomes.
-	MaxClaim = 64 << 10
+	MaxClaim = 128 << 10
 	// MaxConf bounds what it says of its configuration.
 	MaxConf = 64 << 10
 )
