@@ -290,6 +290,12 @@ func (src *sources) inputTable(typ, prefix string, defaults map[string]string) s
 	return b.String()
 }
 
+// ofSandbox are rows of fields that are explained with those of a Sandbox.
+var ofSandbox = regexp.MustCompile("(?m)^\\| `spec\\.(template\\.|env\\[\\]\\.|volumes\\[\\]\\.).*\n")
+
+// outline is a table without those rows.
+func outline(table string) string { return ofSandbox.ReplaceAllString(table, "") }
+
 // outputTable explains every field of something that is printed.
 func (src *sources) outputTable(typ string) string {
 	var b strings.Builder
@@ -317,7 +323,7 @@ func TestReference(t *testing.T) {
 	t.Parallel()
 	status := readSources(t, "reconcile/*.go", "actual/*.go", "desired/yamldoc/problem.go")
 	directory := readSources(t, "desired/snapshot.go")
-	manifest := readSources(t, "desired/types.go", "desired/lifetime/*.go", "desired/object.go", "desired/declared.go", "desired/network_document.go", "desired/networks/*.go")
+	manifest := readSources(t, "desired/types.go", "desired/lifetime/*.go", "desired/object.go", "desired/declared.go", "desired/network_document.go", "desired/pool.go", "desired/networks/*.go")
 	policy := readSources(t, "desired/hostpolicy/policy.go", "desired/hostpolicy/cni.go", "desired/hostpolicy/clients.go")
 	minimal := &desired.Sandbox{Spec: desired.Spec{Root: desired.Root{Host: &desired.HostRoot{}}}}
 	desired.Default(minimal)
@@ -325,6 +331,7 @@ func TestReference(t *testing.T) {
 	for page, tables := range map[string]map[string]string{
 		"manifest": {
 			"fields": manifest.inputTable("Sandbox", "spec.", defaultsOf(t, minimal)), "fields of a Config": manifest.inputTable("Config", "", nil), "fields of a Secret": manifest.inputTable("Secret", "", nil), "fields of a Volume": manifest.inputTable("VolumeDocument", "", nil), "fields of a Network": manifest.inputTable("NetworkDocument", "", nil),
+			"fields of a SandboxPool": outline(manifest.inputTable("PoolDocument", "", nil)), "fields of a SandboxClaim": outline(manifest.inputTable("ClaimDocument", "", nil)),
 		},
 		"policy": {"fields": policy.inputTable("Policy", "", builtIn)},
 		"status": {

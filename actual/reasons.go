@@ -66,6 +66,9 @@ const (
 	// (`emptyDir`, `overlay: disk`). Nothing is started, and nothing is stopped that is to be
 	// started again, until there is some.
 	ReasonDiskPressure = "DiskPressure"
+	// As many claims of its pool as that allows have a sandbox. It is started when one of those
+	// has finished or is gone.
+	ReasonPoolFull = "PoolFull"
 	// Its image is being fetched. What runs is not disturbed before that is done.
 	ReasonPulling = "Pulling"
 	// Its image could not be fetched, and why. This is tried again, at the latest after 5
@@ -238,6 +241,9 @@ const (
 	// New files could not be put into a sandbox that runs, or its application could not be
 	// told, and why; this is tried again, at the latest after a minute.
 	EventRefreshFailed = "RefreshFailed"
+	// A claim was started cold: its pool is to keep places ready, and none was, or none of them is
+	// fit for its template.
+	EventPoolDrained = "PoolDrained"
 	// An image was fetched.
 	EventPulled = "Pulled"
 	// An image could not be fetched, and why; this is tried again.

@@ -128,11 +128,11 @@ func (v *Validator) volumeSize(at string, size scalar.Bytes) {
 	}
 }
 
-// noteSizes notes the sizes that a manifest gives volumes.
-func (d *Document) noteSizes(from *yamldoc.Doc) {
-	for i := range d.Sandbox.Spec.Volumes {
-		if named := d.Sandbox.Spec.Volumes[i].Volume; named != nil && named.Size > 0 {
-			d.Sizes = append(d.Sizes, sizes.Size{Volume: named.Name, Size: named.Size, By: d.Name, Position: from.Place(fmt.Sprintf("spec.volumes[%d].volume.size", i))})
+// noteSizes notes the sizes that the volumes of a spec, which is the field at, give.
+func (d *Document) noteSizes(from *yamldoc.Doc, volumes []Volume, at string) {
+	for i := range volumes {
+		if named := volumes[i].Volume; named != nil && named.Size > 0 {
+			d.Sizes = append(d.Sizes, sizes.Size{Volume: named.Name, Size: named.Size, By: d.Name, Position: from.Place(fmt.Sprintf("%s.volumes[%d].volume.size", at, i))})
 		}
 	}
 }

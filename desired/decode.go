@@ -9,6 +9,7 @@ import (
 	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/desired/objects"
 	"sandboxctl.dev/desired/sizes"
+	"sandboxctl.dev/desired/textdigest"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
@@ -17,12 +18,12 @@ type Document struct {
 	// Sandbox is defaulted and valid, or nil if the document has problems or is of
 	// another kind.
 	Sandbox *Sandbox
-	// Object is a valid Config, Secret, Volume or Network, or nil.
+	// Claim is set if a claim stands for the sandbox. Sandbox is what can be told of it without
+	// the pool.
+	Claim *Claim
+	// Object is a valid document of another kind, or nil.
 	Object *objects.Object
-	// Volume is what a valid Volume declares, nil of other kinds, and Network what a valid
-	// Network does.
-	Volume  *VolumeSpec
-	Network *networks.Declared
+	Declared
 	// Sizes are those that a valid document gives named volumes.
 	Sizes []sizes.Size
 	// Name is what it is about, also when it has problems, or "" if that can't be told:
@@ -39,9 +40,16 @@ type Document struct {
 	hash, digest string // of a valid one
 }
 
+// Declared is what a document says beside values: nil but for that of its kind.
+type Declared struct {
+	Volume  *VolumeSpec
+	Network *networks.Declared
+	Pool    *PoolSpec
+}
+
 // Entry is what a valid document says.
 func (d *Document) Entry() Entry {
-	return Entry{Sandbox: d.Sandbox, Hash: d.hash, Source: d.Position, Digest: d.digest}
+	return Entry{Sandbox: d.Sandbox, Hash: d.hash, Source: d.Position, Digest: d.digest, Claim: d.Claim}
 }
 
 // Valid says whether the document says something that counts.
@@ -175,12 +183,15 @@ func decodeDocument(file string, c yamldoc.Chunk, policy Policy) (_ Document, _ 
 		kind.read(d, policy, &doc)
 	}
 	if len(d.Problems()) > 0 {
-		doc.Sandbox, doc.Object, doc.Volume, doc.Network, doc.Sizes = nil, nil, nil, nil, nil
+		doc.Sandbox, doc.Claim, doc.Object, doc.Declared, doc.Sizes = nil, nil, nil, Declared{}, nil
 		return doc, about(d.Problems(), doc.Name), d.Nodes()
 	}
 	if doc.Sandbox != nil {
-		doc.hash, doc.digest = Hash(doc.Sandbox), digestOf(c.Text)
-		doc.noteSizes(d)
+		doc.hash = Hash(doc.Sandbox)
+		doc.noteSizes(d, doc.Sandbox.Spec.Volumes, "spec")
+		if doc.Claim == nil { // what is made of one depends on more than its text
+			doc.digest = textdigest.Of(c.Text)
+		}
 	}
 	return doc, nil, d.Nodes()
 }

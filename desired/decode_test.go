@@ -63,7 +63,7 @@ func TestDecodeProblems(t *testing.T) {
 		"cut at a separator":  {minimal + "---\n", "f.yaml:7:1: the document is empty"},
 		"not YAML":            {"a: [\n", "f.yaml:"},
 		"text":                {"apiVersion\n", "f.yaml:1:1: expected a manifest"},
-		"kind":                {"apiVersion: sandboxctl.dev/v1alpha1\nkind: Pod\n", `f.yaml:2:7: kind: expected one of Sandbox, Config, Secret, Volume, Network, got "Pod"`},
+		"kind":                {"apiVersion: sandboxctl.dev/v1alpha1\nkind: Pod\n", `f.yaml:2:7: kind: expected one of Sandbox, Config, Secret, Volume, Network, SandboxPool, SandboxClaim, got "Pod"`},
 		"apiVersion":          {"apiVersion: v1\nkind: Sandbox\n", `f.yaml:1:13: apiVersion: expected sandboxctl.dev/v1alpha1, got "v1"`},
 		"missing spec":        {"apiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: a}\n", "f.yaml:1:1: spec: is missing"},
 		"status":              {minimal + "status: {}\n", "f.yaml:7:1: status: status is not for a manifest"},

@@ -74,7 +74,7 @@ func (s *EnvSource) keyRef() (field string, ref *KeyRef) {
 func (v *Validator) envSource(at string, s *Sandbox, from *EnvSource) {
 	switch {
 	case given(from.Field != "", from.File != "", from.Config != nil, from.Secret != nil) == 0:
-		v.missing(at+".field", "a field of the manifest such as metadata.name; or file, the path of a file with the value; or config or secret, a document and a key")
+		v.Missing(at+".field", "a field of the manifest such as metadata.name; or file, the path of a file with the value; or config or secret, a document and a key")
 	case given(from.Field != "", from.File != "", from.Config != nil, from.Secret != nil) > 1:
 		v.Add(at, "expected one of field, file, config, secret, got several; remove all but one")
 	case from.File != "":
@@ -114,7 +114,7 @@ func (v *Validator) envFrom(list []EnvFrom) {
 		at := fmt.Sprintf("spec.envFrom[%d]", i)
 		switch n := given(f.File != "", f.Config != nil, f.Secret != nil); {
 		case n == 0:
-			v.missing(at+".file", "the absolute path of an environment file; or config or secret, the name of a document")
+			v.Missing(at+".file", "the absolute path of an environment file; or config or secret, the name of a document")
 		case n > 1:
 			v.Add(at, "expected one of file, config, secret, got several; make them items of their own")
 		case f.File != "":
@@ -123,9 +123,9 @@ func (v *Validator) envFrom(list []EnvFrom) {
 		case f.Format != "":
 			v.Add(at+".format", "is for a file: the values of a document have keys")
 		case f.Config != nil:
-			v.name(at+".config.name", f.Config.Name)
+			v.Name(at+".config.name", f.Config.Name)
 		default:
-			v.name(at+".secret.name", f.Secret.Name)
+			v.Name(at+".secret.name", f.Secret.Name)
 		}
 		if f.Prefix != "" && !envfile.ValidName(f.Prefix) {
 			v.Add(at+".prefix", "expected the beginning of names of environment variables (%s), got %q", envfile.NameRule, yamldoc.Clip(f.Prefix))

@@ -54,9 +54,9 @@ func (s *Spec) FileRefs() (refs []FileRef) {
 func (s *EnvSource) ref(at string) FileRef {
 	switch {
 	case s.Config != nil:
-		return FileRef{Field: at + ".config", Path: RefPath(objects.Config, s.Config.Name, s.Config.Key), Optional: s.Config.Optional, OnChange: s.OnChange}
+		return FileRef{Field: at + ".config", Path: objects.RefPath(objects.Config, s.Config.Name, s.Config.Key), Optional: s.Config.Optional, OnChange: s.OnChange}
 	case s.Secret != nil:
-		return FileRef{Field: at + ".secret", Path: RefPath(objects.Secret, s.Secret.Name, s.Secret.Key), Optional: s.Secret.Optional, OnChange: s.OnChange}
+		return FileRef{Field: at + ".secret", Path: objects.RefPath(objects.Secret, s.Secret.Name, s.Secret.Key), Optional: s.Secret.Optional, OnChange: s.OnChange}
 	}
 	return FileRef{Field: at + ".file", Path: s.File, Optional: s.Optional, OnChange: s.OnChange}
 }
@@ -65,9 +65,9 @@ func (f *EnvFrom) ref(at string) FileRef {
 	r := FileRef{Field: at + ".file", Path: f.File, Optional: f.Optional, OnChange: f.OnChange}
 	switch {
 	case f.Config != nil:
-		r.Field, r.Path = at+".config", RefPath(objects.Config, f.Config.Name, "")
+		r.Field, r.Path = at+".config", objects.RefPath(objects.Config, f.Config.Name, "")
 	case f.Secret != nil:
-		r.Field, r.Path = at+".secret", RefPath(objects.Secret, f.Secret.Name, "")
+		r.Field, r.Path = at+".secret", objects.RefPath(objects.Secret, f.Secret.Name, "")
 	}
 	return r
 }
@@ -82,13 +82,13 @@ func (v *Volume) refs(at string) (refs []FileRef) {
 	}
 	switch {
 	case set.Name != "" && len(set.Items) == 0 && v.SubPath != "":
-		ref(at+".subPath", RefPath(kind, set.Name, v.SubPath))
+		ref(at+".subPath", objects.RefPath(kind, set.Name, v.SubPath))
 	case set.Name != "" && len(set.Items) == 0:
-		ref(of+".name", RefPath(kind, set.Name, ""))
+		ref(of+".name", objects.RefPath(kind, set.Name, ""))
 	}
 	for i, item := range set.Items {
 		if v.Shows(item.Path) {
-			ref(fmt.Sprintf("%s.items[%d].key", of, i), RefPath(kind, set.Name, item.Key))
+			ref(fmt.Sprintf("%s.items[%d].key", of, i), objects.RefPath(kind, set.Name, item.Key))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(set.Files)) {
@@ -127,7 +127,7 @@ func (v *Validator) shown(at string, vol *Volume) {
 		return
 	}
 	names := set.names()
-	if slices.ContainsFunc(names, vol.Shows) || v.full() {
+	if slices.ContainsFunc(names, vol.Shows) || v.Full() {
 		return
 	}
 	msg := fmt.Sprintf("the volume has no file or directory %q", yamldoc.Clip(vol.SubPath))
@@ -191,7 +191,7 @@ func (v *Validator) fileSet(at string, set *FileSet, secret bool) {
 		v.named(at, set)
 		return
 	case len(set.Items) > 0:
-		v.missing(at+".name", "the name of a document with these keys")
+		v.Missing(at+".name", "the name of a document with these keys")
 		return
 	case secret && len(set.Data) > 0:
 		v.Add(at+".data", "what is in a manifest is shown by every verb and is no secret; use files, or config for what is none")

@@ -8,11 +8,12 @@ import (
 	"strings"
 
 	"sandboxctl.dev/desired/foreign"
+	"sandboxctl.dev/desired/objects"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
 // program is what tells documents of this program from those of others.
-var program = foreign.Program{APIVersion: APIVersion, Kind: Kind, Kinds: []string{Kind, PolicyKind}, ValidName: ValidName}
+var program = foreign.Program{APIVersion: APIVersion, Kind: Kind, Kinds: []string{Kind, ClaimKind, objects.Pool, PolicyKind}, ValidName: ValidName}
 
 // IgnoreFile says, in the syntax of gitignore, which files of its directory and those
 // below are not manifests.

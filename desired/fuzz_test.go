@@ -134,7 +134,7 @@ func checkObject(t *testing.T, file []byte, d *Document) {
 			t.Fatalf("accepted the key %q", k)
 		}
 		checkPath(t, d.Object.File(k), false)
-		if name, key, ok := ObjectOf(d.Name + "/" + k); !ok || name != d.Name || key != k {
+		if name, key, ok := objects.Referred(d.Name + "/" + k); !ok || name != d.Name || key != k {
 			t.Fatalf("%q of %q is read as %q of %q", k, d.Name, key, name)
 		}
 	}

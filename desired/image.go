@@ -37,7 +37,7 @@ func (v *Validator) image(field string, i *ImageRoot) {
 	r, err := imageref.Parse(i.Ref)
 	switch {
 	case i.Ref == "":
-		v.missing(field+".ref", "an image such as nginx:1.27")
+		v.Missing(field+".ref", "an image such as nginx:1.27")
 	case err != nil:
 		v.Add(field+".ref", "%v", err)
 	case r.Kind != imageref.Registry && r.Kind != imageref.Local:

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"sandboxctl.dev/desired/fields"
 	"sandboxctl.dev/desired/objects"
 	"sandboxctl.dev/desired/yamldoc"
 )
@@ -14,8 +15,9 @@ import (
 // The kinds of documents that this program reads, all of one API version.
 const (
 	APIVersion = "sandboxctl.dev/v1alpha1"
-	Kind       = "Sandbox"    // of manifests
-	PolicyKind = "HostPolicy" // of the file of the host policy
+	Kind       = "Sandbox"      // of manifests
+	ClaimKind  = "SandboxClaim" // of sandboxes that are made of the template of a pool
+	PolicyKind = "HostPolicy"   // of the file of the host policy
 )
 
 // KindInfo is one kind of document.
@@ -39,6 +41,8 @@ var ManifestKinds = Kinds{
 	{APIVersion, objects.Secret, aManifest, secretSchema, readSecret},
 	{APIVersion, objects.Volume, aManifest, volumeSchema, readVolume},
 	{APIVersion, objects.Network, aManifest, networkSchema, readNetwork},
+	{APIVersion, objects.Pool, aManifest, poolSchema, readPool},
+	{APIVersion, ClaimKind, aManifest, claimSchema, readClaim},
 }
 
 const aManifest = "a manifest with apiVersion, kind, metadata and spec"
@@ -68,7 +72,7 @@ func (ks Kinds) Check(d *yamldoc.Doc) *KindInfo {
 			known := each(left, part.of)
 			left = slices.DeleteFunc(slices.Clone(left), func(k KindInfo) bool { return part.of(&k) != value })
 			if len(left) == 0 {
-				d.ReportValue(part.key, fmt.Sprintf("expected %s, got %q", choice(known), value))
+				d.ReportValue(part.key, fmt.Sprintf("expected %s, got %q", fields.Choice(known), value))
 				return nil // the rest is about something else
 			}
 		}
@@ -82,7 +86,7 @@ func (ks Kinds) Check(d *yamldoc.Doc) *KindInfo {
 		if len(names) == 1 {
 			missing, names = "apiVersion", each(left, func(k *KindInfo) string { return k.APIVersion })
 		}
-		d.Report(missing, "", "is missing: expected "+choice(names))
+		d.Report(missing, "", "is missing: expected "+fields.Choice(names))
 		return nil
 	}
 	d.Check(left[0].Schema())

@@ -3,42 +3,15 @@
 package desired
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
-	"os"
 	"slices"
-	"sync"
 
+	"sandboxctl.dev/desired/textdigest"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
-// build identifies the program file that runs. Another build may default or
-// judge a manifest differently, so what it made of a text is not reused.
-var build = sync.OnceValue(func() string {
-	// It leads to the file itself, also when that was replaced meanwhile.
-	fi, err := os.Stat("/proc/self/exe")
-	if err != nil {
-		return ""
-	}
-	return fmt.Sprintf("%d %d", fi.Size(), fi.ModTime().UnixNano())
-})
-
-// digestOf identifies the text of a document, decoded by this build; "" if the
-// build can't be told.
-func digestOf(text []byte) string {
-	if build() == "" {
-		return ""
-	}
-	h := sha256.New()
-	fmt.Fprintf(h, "%s\x00", build())
-	h.Write(text)
-	return hex.EncodeToString(h.Sum(nil))
-}
-
 // recall returns what Known has of a document, nil if it must be decoded.
 func recall(known func(string) *Entry, file string, c yamldoc.Chunk) *Entry {
-	digest := digestOf(c.Text)
+	digest := textdigest.Of(c.Text)
 	if known == nil || digest == "" {
 		return nil
 	}

@@ -3,17 +3,15 @@
 package desired
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"reflect"
 	"slices"
-	"strings"
 
-	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/desired/objects"
 	"sandboxctl.dev/desired/scalar"
+	"sandboxctl.dev/desired/values"
 	"sandboxctl.dev/desired/yamldoc"
 )
 
@@ -64,17 +62,15 @@ func objectRequired[T any](kind string) map[reflect.Type]map[string]string {
 }
 
 func (v *Validator) metadata(m *Metadata) {
-	v.name("metadata.name", m.Name)
-	v.words("metadata.labels", m.Labels, "")
-	v.words("metadata.annotations", m.Annotations, "\n\t")
+	v.Name("metadata.name", m.Name)
+	v.Words("metadata.labels", m.Labels, "")
+	v.Words("metadata.annotations", m.Annotations, "\n\t")
 }
 
-// Object is a valid Config, Secret, Volume or Network of a snapshot.
+// Object is a valid document of a snapshot that is no sandbox.
 type Object struct {
 	*objects.Object
-	// Volume is what a Volume declares, nil of other kinds, and Network what a Network does.
-	Volume  *VolumeSpec
-	Network *networks.Declared
+	Declared
 	// Source is where the document begins.
 	Source Position
 }
@@ -87,9 +83,9 @@ func readConfig(d *yamldoc.Doc, policy Policy, doc *Document) {
 	if !decodeObject(d, &c) {
 		return
 	}
-	r := &objectReader{d: d, values: map[string][]byte{}, at: map[string]string{}}
-	r.text("data", c.Data)
-	r.base64("binaryData", c.BinaryData, "data")
+	r := newObjectReader(d, false)
+	r.Text("data", c.Data)
+	r.Base64("binaryData", c.BinaryData, "data")
 	r.files(c.Files)
 	doc.Object = r.object(objects.Config, &c.Metadata, c.Files, policy)
 }
@@ -99,9 +95,9 @@ func readSecret(d *yamldoc.Doc, policy Policy, doc *Document) {
 	if !decodeObject(d, &s) {
 		return
 	}
-	r := &objectReader{d: d, secret: true, values: map[string][]byte{}, at: map[string]string{}}
-	r.base64("data", s.Data, "stringData")
-	r.text("stringData", s.StringData)
+	r := newObjectReader(d, true)
+	r.Base64("data", s.Data, "stringData")
+	r.Text("stringData", s.StringData)
 	r.files(s.Files)
 	if !yamldoc.Printable(s.Type, "") {
 		r.Add("type", "expected text without control characters")
@@ -131,55 +127,20 @@ func report(d *yamldoc.Doc, errs []FieldError, reason string) {
 // objectReader takes in the values of a document. What it finds wrong tells no value.
 type objectReader struct {
 	Validator
+	*values.Reader
 	d      *yamldoc.Doc
 	secret bool // no message may show what is in files
-	values map[string][]byte
-	at     map[string]string // where each key is
 }
 
-// key checks a key of a field, and notes where it is.
-func (r *objectReader) key(field, key string) (at string, ok bool) {
-	at = yamldoc.Join(field, key)
-	switch first := r.at[key]; {
-	case !objects.ValidKey(key):
-		r.Add(at, "expected a key of %s", objects.KeyRule)
-	case first != "":
-		r.Add(at, "%s is given twice, also as %s; remove one of them", key, first)
-	default:
-		r.at[key] = at
-		return at, true
-	}
-	return at, false
-}
-
-func (r *objectReader) text(field string, data map[string]string) {
-	for _, k := range slices.Sorted(maps.Keys(data)) {
-		if _, ok := r.key(field, k); ok {
-			r.values[k] = []byte(data[k])
-		}
-	}
-}
-
-// base64 takes in values that are encoded; plain is the field for those that are not.
-func (r *objectReader) base64(field string, data map[string]string, plain string) {
-	for _, k := range slices.Sorted(maps.Keys(data)) {
-		at, ok := r.key(field, k)
-		if !ok {
-			continue
-		}
-		// As base64(1) wraps it.
-		b, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(data[k]), ""))
-		if err != nil {
-			r.Add(at, "expected base64; text that is not encoded belongs into %s", plain)
-			continue
-		}
-		r.values[k] = b
-	}
+func newObjectReader(d *yamldoc.Doc, secret bool) *objectReader {
+	r := &objectReader{d: d, secret: secret}
+	r.Reader = values.NewReader(r.Validator.Add)
+	return r
 }
 
 func (r *objectReader) files(files map[string]string) {
 	for _, k := range slices.Sorted(maps.Keys(files)) {
-		at, ok := r.key("files", k)
+		at, ok := r.Key("files", k)
 		if v := new(Validator); ok && r.secret {
 			if v.HostPath(at, files[k]); len(v.Errors()) > 0 {
 				r.Add(at, "expected the absolute path of a file; a value itself belongs into stringData")
@@ -193,14 +154,14 @@ func (r *objectReader) files(files map[string]string) {
 // object reports what is wrong, and returns what was read if nothing is.
 func (r *objectReader) object(kind string, m *Metadata, files map[string]string, policy Policy) *objects.Object {
 	r.metadata(m)
-	if n := len(r.values) + len(files); n > objects.MaxKeys {
+	if n := len(r.Values) + len(files); n > objects.MaxKeys {
 		r.Add("", "expected at most %d keys, got %d; use several documents, or a hostPath", objects.MaxKeys, n)
 	}
 	report(r.d, r.Errors(), "")
 	if policy != nil && len(r.Errors()) == 0 { // it shows paths
 		report(r.d, policy.CheckFiles(fileRefs("files", files)), ReasonPolicyDenied)
 	}
-	return objects.New(kind, m.Name, r.values, files)
+	return objects.New(kind, m.Name, r.Values, files)
 }
 
 func fileRefs(at string, files map[string]string) (refs []FileRef) {
@@ -250,28 +211,8 @@ type KeyItem struct {
 	Mode FileMode `json:"mode,omitempty"`
 }
 
-// RefPath is the path of a FileRef to a document, or to one of its values if key is
-// not "". No path of a file looks like it.
-func RefPath(kind, name, key string) string {
-	p := objects.Name(kind, name)
-	if key != "" {
-		p += "/" + key
-	}
-	return p
-}
-
-// ObjectOf takes apart the path of a FileRef; ok is false for that of a file.
-func ObjectOf(refPath string) (name, key string, ok bool) {
-	kind, rest, ok := objects.Split(refPath)
-	if !ok {
-		return "", "", false
-	}
-	n, key, _ := strings.Cut(rest, "/")
-	return objects.Name(kind, n), key, true
-}
-
 func (v *Validator) keyRef(at string, k *KeyRef) {
-	v.name(at+".name", k.Name)
+	v.Name(at+".name", k.Name)
 	v.objectKey(at+".key", k.Key)
 }
 
@@ -283,7 +224,7 @@ func (v *Validator) objectKey(at, key string) {
 
 // named checks a volume with the values of a document.
 func (v *Validator) named(at string, set *FileSet) {
-	v.name(at+".name", set.Name)
+	v.Name(at+".name", set.Name)
 	if len(set.Data)+len(set.Files) > 0 {
 		v.Add(at, "expected name, or data and files, got both; remove one of them")
 	}

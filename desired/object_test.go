@@ -89,7 +89,7 @@ func TestObjectProblems(t *testing.T) {
 		"Secret\nstringData:\n  a: |\n    x\n---\nhunter2\n":           `f.yaml:8:1: expected a manifest with apiVersion, kind, metadata and spec, got a text`,
 		"Secret\nstringData:\n  a: |\n    x\n---\n4711\n":              `got a number`,
 		"Secret\nstringData: {a: hunter2}\nbinaryData: {b: aHVudGVy=}": `use data`,
-		"Secrets\nstringData: {a: hunter2}":                            `f.yaml:2:7: kind: expected one of Sandbox, Config, Secret, Volume, Network, got "Secrets"`,
+		"Secrets\nstringData: {a: hunter2}":                            `f.yaml:2:7: kind: expected one of Sandbox, Config, Secret, Volume, Network, SandboxPool, SandboxClaim, got "Secrets"`,
 	} {
 		kind, body, _ := strings.Cut(text, "\n")
 		docs, ps := Decode("f.yaml", []byte(fmt.Sprintf(objectHead, kind)+body))

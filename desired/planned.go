@@ -4,22 +4,13 @@ package desired
 
 import (
 	"reflect"
-	"slices"
 	"strings"
 	"sync"
 
+	"sandboxctl.dev/desired/fieldwords"
 	"sandboxctl.dev/desired/lifetime"
 	"sandboxctl.dev/desired/networks"
 )
-
-// planned are the values of enumerations that a later version will take. They
-// are told from misspelt ones, and never offered.
-var planned = map[string][]string{
-	"spec.platform": {"kvm", "ptrace"},
-}
-
-// IsPlanned says whether a later version will take a value of an enumeration.
-func IsPlanned(field, value string) bool { return slices.Contains(planned[field], value) }
 
 // plannedFields are the fields that a later version will have, by the type they
 // will belong to, with what serves until then, if anything does.
@@ -34,14 +25,6 @@ var plannedFields = map[reflect.Type]map[string]string{
 // here, by the type it would belong to.
 var foreignFields = sync.OnceValue(func() map[reflect.Type]map[string]string {
 	return map[reflect.Type]map[string]string{
-		reflect.TypeFor[Spec](): {
-			"env_file": "envFrom: [{file: /srv/sandboxctl/app.env}]", "environment": "env: [{name: KEY, value: text}]", "entrypoint": "command",
-			"containers": "command, args, env and volumes of the one program here", "volumeMounts": "volumes: [{name: data, mountPath: /data, hostPath: /srv/sandboxctl/data}]",
-			"restart": "restartPolicy: Always", "securityContext": "user: {uid: 1000, gid: 1000} and capabilities: {drop: [ALL]}",
-			"cap_add": "capabilities: {add: [NET_ADMIN]}", "cap_drop": "capabilities: {drop: [ALL]}", "hostNetwork": "network: {mode: host}", "network_mode": "network: {mode: host}",
-			"mem_limit": "resources: {memory: 256Mi}", "cpus": "resources: {cpu: 500m}", "tmpfs": "volumes: [{name: tmp, mountPath: /tmp, tmpfs: {}}]",
-			"stop_grace_period": "terminationGracePeriod: 10s", "tz": "timezone: Europe/Berlin",
-		},
 		reflect.TypeFor[Resources]():  {"limits": "cpu, memory and pids here", "requests": "cpu, memory and pids here, which are limits"},
 		reflect.TypeFor[Tmpfs]():      {"sizeLimit": "size"},
 		reflect.TypeFor[EmptyDir]():   {"sizeLimit": "size"},
@@ -51,12 +34,16 @@ var foreignFields = sync.OnceValue(func() map[reflect.Type]map[string]string {
 		reflect.TypeFor[FileSet]():    {"secretName": "name", "defaultMode": `mode, such as "0400"`, "binaryData": "name, of a Config document, which may have it"},
 		reflect.TypeFor[Config]():     {"immutable": "onChange: ignore where sandboxes refer to it", "stringData": "data", "spec": "data"},
 		reflect.TypeFor[VolumeSpec](): {"resources": "size: 10Gi", "capacity": "size: 10Gi", "persistentVolumeReclaimPolicy": "reclaim: Retain", "accessModes": "readOnly and shared where sandboxes refer to it"},
+		reflect.TypeFor[ClaimSpec]():  {"activeDeadline": "ttl: 1h", "lifetime": "ttl: 1h", "sandboxTemplateRef": "pool: NAME", "template": "pool: NAME of a SandboxPool, which has it"},
+		reflect.TypeFor[PoolSpec]():   {"replicas": "size: 2", "sandboxTemplateRef": "template: {root: {host: {}}, command: [sleep, \"1\"]}"},
 		reflect.TypeFor[Secret]():     {"immutable": "onChange: ignore where sandboxes refer to it", "binaryData": "data", "spec": "stringData"},
 	}
 })
 
 // sandboxNames are more of them for the spec, of packages that have a part of it.
-var sandboxNames = sync.OnceValue(func() map[string]string { return joined(networks.OfSandbox, lifetime.Foreign) })
+var sandboxNames = sync.OnceValue(func() map[string]string {
+	return joined(fieldwords.Foreign(), joined(networks.OfSandbox, lifetime.Foreign))
+})
 
 // foreignPlanned are what Compose and Kubernetes call a planned field of the spec, with
 // its type and name here.

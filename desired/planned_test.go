@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sandboxctl.dev/desired/fields"
 )
 
 // The manifest reference names what is not supported yet, all of it and nothing else: it
@@ -21,16 +23,16 @@ func TestPlannedDocs(t *testing.T) {
 		reflect.TypeFor[FileSet]():   {"volumes[].config.", "volumes[].secret."},
 	}
 	var want []string
-	for field, values := range planned {
+	for field, values := range fields.Planned {
 		for _, v := range values {
 			want = append(want, "`"+strings.TrimPrefix(field, "spec.")+": "+v+"`")
 		}
 	}
-	for typ, fields := range plannedFields {
+	for typ, names := range plannedFields {
 		if paths[typ] == nil {
 			t.Errorf("where is a %s in a manifest?", typ)
 		}
-		for name := range fields {
+		for name := range names {
 			for _, p := range paths[typ] {
 				want = append(want, "`"+p+name+"`")
 			}

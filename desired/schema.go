@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"sync"
 
+	"sandboxctl.dev/desired/fieldwords"
 	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/desired/scalar"
 	"sandboxctl.dev/desired/yamldoc"
@@ -78,6 +79,8 @@ var examples = sync.OnceValue(func() map[reflect.Type]string {
 		reflect.TypeFor[FreshOwnership](): `{uid: 999, gid: 999}`,
 		reflect.TypeFor[VolumeDocument](): `{spec: {size: 10Gi}}`,
 		reflect.TypeFor[VolumeSpec]():     `{size: 10Gi}`,
+		reflect.TypeFor[PoolSpec]():       `{template: {root: {host: {}}, command: [sleep, "1"]}, size: 2}`,
+		reflect.TypeFor[ClaimSpec]():      `{pool: python}`,
 		reflect.TypeFor[EmptyDir]():       `{size: 1Gi}`,
 		reflect.TypeFor[Tmpfs]():          `{size: 64Mi}`,
 		reflect.TypeFor[FileSet]():        `{files: {token: /srv/sandboxctl/token}}`,
@@ -91,22 +94,5 @@ var examples = sync.OnceValue(func() map[reflect.Type]string {
 
 // listExamples are those of lists and maps of plain values, and of paths, by field.
 var listExamples = sync.OnceValue(func() map[string]string {
-	return joined(networks.ListExamples, map[string]string{
-		"command": `[sleep, "1"]`,
-		"args":    `["-v", "1"]`,
-		"groups":  `[1000, 1001]`,
-		"add":     `[NET_ADMIN]`,
-		"drop":    `[ALL]`,
-		"options": `[noexec, nodev]`,
-		"data":    `{app.conf: text}`,
-		"files":   `{token: /srv/sandboxctl/token}`,
-
-		"hostPath":   `/srv/sandboxctl/data`,
-		"dir":        `/srv/sandboxctl/root`,
-		"binaryData": `{logo.png: iVBORw0KGgo=}`,
-		"stringData": `{TOKEN: text}`,
-
-		"labels":      `{app: web}`,
-		"annotations": `{note: text}`,
-	})
+	return joined(networks.ListExamples, fieldwords.Lists())
 })

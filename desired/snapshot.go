@@ -5,7 +5,6 @@ package desired
 import (
 	"cmp"
 	"slices"
-	"strings"
 
 	"sandboxctl.dev/desired/objects"
 	"sandboxctl.dev/desired/sizes"
@@ -53,6 +52,9 @@ type Entry struct {
 	// Digest identifies the text of the document and the build of the program
 	// that decoded it, "" if that can't be told.
 	Digest string
+	// Claim is set if a claim stands for the sandbox, which is made of the template of a pool
+	// where records are known (package reconcile/expand).
+	Claim *Claim
 }
 
 // Objects are documents that sandboxes refer to, sorted by full name.
@@ -175,7 +177,7 @@ func FileFor(s *Snapshot, name string) (file string, defined bool) {
 func OwnFile(name string) string {
 	if kind, n, ok := objects.Split(name); ok {
 		// No name has a dot: it is no file of a sandbox.
-		return n + "." + strings.ToLower(kind) + ".yaml"
+		return n + "." + objects.Word(kind) + ".yaml"
 	}
 	return name + ".yaml"
 }

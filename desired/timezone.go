@@ -16,7 +16,7 @@ const HostZoneRef = "timezone of the host"
 var zoneFiles = []string{"/etc/localtime", "/etc/timezone"}
 
 func (v *Validator) timezone(s *Spec) {
-	if s.Timezone == "" || v.full() {
+	if s.Timezone == "" || v.Full() {
 		return
 	}
 	if err := zone.CheckName(s.Timezone); err != nil {
@@ -49,5 +49,5 @@ func Lacks(s *Sandbox) []FieldError {
 			v.Add("spec.timezone", "%v", err)
 		}
 	}
-	return v.errs
+	return v.Errors()
 }

@@ -4,12 +4,11 @@ package desired
 
 import (
 	"fmt"
-	"maps"
-	"path"
 	"slices"
 	"strings"
 	"time"
 
+	"sandboxctl.dev/desired/fields"
 	"sandboxctl.dev/desired/networks"
 
 	"golang.org/x/sys/unix"
@@ -19,13 +18,14 @@ import (
 )
 
 // FieldError is one thing wrong with a field of a manifest.
-type FieldError struct {
-	Field   string // path, as in spec.volumes[1].hostPath
-	Message string
-	// Missing says that a field which is needed is not there. It may have been
-	// misspelt.
-	Missing bool
-}
+type FieldError = fields.Error
+
+// Validator collects what is wrong with the fields of a document, also of one of another package's
+// kinds.
+type Validator struct{ fields.Validator }
+
+// ValidName says whether s is a DNS-1123 label, which is what names are.
+func ValidName(s string) bool { return fields.ValidName(s) }
 
 // Smallest limits that make sense. The sentry is inside the limits of its
 // sandbox, and one that can't run is worse than none.
@@ -53,19 +53,6 @@ const maxGrace = time.Hour
 // mistake.
 const maxMinReady = 24 * 60 * 60
 
-// ValidName says whether s is a DNS-1123 label, which is what names are.
-func ValidName(s string) bool {
-	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
-		return false
-	}
-	for _, c := range []byte(s) {
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
-			return false
-		}
-	}
-	return true
-}
-
 // Validate returns what is wrong with a defaulted manifest: everything, or the
 // first yamldoc.MaxProblems things.
 func Validate(s *Sandbox) []FieldError {
@@ -91,102 +78,7 @@ func Validate(s *Sandbox) []FieldError {
 	v.timezone(&s.Spec)
 	v.surroundings(&s.Spec)
 	v.lifecycle(&s.Spec)
-	return v.errs
-}
-
-// Validator collects what is wrong with the fields of a document, also of one of
-// another package's kinds.
-type Validator struct{ errs []FieldError }
-
-// Errors are everything that was added.
-func (v *Validator) Errors() []FieldError { return v.errs }
-
-func (v *Validator) full() bool { return len(v.errs) >= yamldoc.MaxProblems }
-
-// Add adds one thing, unless there are more than anybody reads.
-func (v *Validator) Add(field, format string, args ...any) {
-	if v.full() {
-		return
-	}
-	v.errs = append(v.errs, FieldError{Field: field, Message: fmt.Sprintf(format, args...)})
-}
-
-func (v *Validator) missing(field, want string) {
-	if !v.full() {
-		v.errs = append(v.errs, FieldError{Field: field, Message: "is missing: expected " + want, Missing: true})
-	}
-}
-
-func (v *Validator) name(field, s string) {
-	if !ValidName(s) {
-		v.Add(field, "expected a DNS label (at most 63 of a-z, 0-9 and -, beginning and ending with a letter or digit), got %q", yamldoc.Clip(s))
-	}
-}
-
-// words checks names and values that are for readers: they are shown on
-// terminals, which obey control characters, but for those allowed.
-func (v *Validator) words(field string, words map[string]string, allowed string) {
-	for _, k := range slices.Sorted(maps.Keys(words)) {
-		if k == "" || !yamldoc.Printable(k, "") {
-			v.Add(yamldoc.Join(field, k), "expected a name without control characters, got %q", yamldoc.Clip(k))
-		}
-		if !yamldoc.Printable(words[k], allowed) {
-			v.Add(yamldoc.Join(field, k), "expected text without control characters, got %q", yamldoc.Clip(words[k]))
-		}
-	}
-}
-
-// OneOf checks an enumeration.
-func (v *Validator) OneOf(field, s string, allowed ...string) {
-	if slices.Contains(allowed, s) || v.full() {
-		return
-	}
-	if IsPlanned(field, s) {
-		v.Add(field, "%s is not supported yet; expected %s", s, choice(allowed))
-		return
-	}
-	msg := fmt.Sprintf("expected %s, got %q", choice(allowed), yamldoc.Clip(s))
-	if n := yamldoc.Nearest(s, allowed); n != "" {
-		msg += fmt.Sprintf("; did you mean %q?", n)
-	}
-	v.Add(field, "%s", msg)
-}
-
-// choice names the values of an enumeration.
-func choice(allowed []string) string {
-	if len(allowed) == 1 {
-		return allowed[0]
-	}
-	return "one of " + strings.Join(allowed, ", ")
-}
-
-// HostPath checks a path on the host. What it leads to is checked when it is
-// opened, once, without following links.
-func (v *Validator) HostPath(field, p string) {
-	switch {
-	case !path.IsAbs(p):
-		v.Add(field, "expected an absolute path, got %q", yamldoc.Clip(p))
-	case path.Clean(p) != p:
-		v.Add(field, "expected a path without \"..\", \".\" and double or trailing slashes, got %q; did you mean %q?", yamldoc.Clip(p), yamldoc.Clip(path.Clean(p)))
-	default:
-		v.pathText(field, p)
-	}
-}
-
-// pathText checks what holds for paths of the host and of the sandbox.
-func (v *Validator) pathText(field, p string) {
-	longest := 0
-	for name := range strings.SplitSeq(p, "/") {
-		longest = max(longest, len(name))
-	}
-	switch {
-	case !yamldoc.Printable(p, ""):
-		v.Add(field, "expected a path without control characters, got %q", yamldoc.Clip(p))
-	case len(p) >= unix.PathMax:
-		v.Add(field, "the path has %d bytes, at most %d are possible", len(p), unix.PathMax-1)
-	case longest > unix.NAME_MAX:
-		v.Add(field, "a name in the path has %d bytes, at most %d are possible", longest, unix.NAME_MAX)
-	}
+	return v.Errors()
 }
 
 func (v *Validator) root(s *Spec) {

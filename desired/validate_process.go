@@ -29,7 +29,7 @@ func (v *Validator) process(sb *Sandbox) {
 	switch {
 	case len(s.Command) == 0 && s.Root.Image != nil:
 	case len(s.Command) == 0:
-		v.missing("spec.command", "the program to run and its arguments")
+		v.Missing("spec.command", "the program to run and its arguments")
 	case s.Command[0] == "":
 		v.Add("spec.command[0]", "expected a program, got an empty string")
 	}
@@ -42,7 +42,7 @@ func (v *Validator) process(sb *Sandbox) {
 	switch {
 	case s.WorkingDir == "" && s.Root.Image != nil:
 	case path.IsAbs(s.WorkingDir):
-		v.pathText("spec.workingDir", s.WorkingDir)
+		v.PathText("spec.workingDir", s.WorkingDir)
 	default:
 		v.Add("spec.workingDir", "expected an absolute path, got %q", yamldoc.Clip(s.WorkingDir))
 	}
@@ -73,7 +73,7 @@ func (v *Validator) user(u *User, inImage bool) {
 	check := func(field string, id *uint32) {
 		switch {
 		case id == nil && u.Name == "":
-			v.missing(field, "a number")
+			v.Missing(field, "a number")
 		case id != nil && u.Name != "":
 			v.Add(field, "can't be set beside name, whose ids are those of the image; remove one of them")
 		case id != nil && *id == noID:
@@ -158,7 +158,7 @@ func (v *Validator) Capability(field, n string) {
 }
 
 func (v *Validator) known(field, what, short, given string, names []string) {
-	if slices.Contains(names, short) || v.full() {
+	if slices.Contains(names, short) || v.Full() {
 		return
 	}
 	msg := fmt.Sprintf("unknown %s %q", what, yamldoc.Clip(given))

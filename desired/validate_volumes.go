@@ -31,7 +31,7 @@ func (v *Validator) volumes(volumes []Volume) {
 	names, paths := map[string]bool{}, map[string]bool{}
 	for i, vol := range volumes {
 		at := fmt.Sprintf("spec.volumes[%d]", i)
-		v.name(at+".name", vol.Name)
+		v.Name(at+".name", vol.Name)
 		if names[vol.Name] {
 			v.Add(at+".name", "volume %q is given twice; rename one of them", vol.Name)
 		}
@@ -52,7 +52,7 @@ func (v *Validator) volumes(volumes []Volume) {
 		}
 		if vol.Volume != nil {
 			set++
-			v.name(at+".volume.name", vol.Volume.Name)
+			v.Name(at+".volume.name", vol.Volume.Name)
 			v.volumeSize(at+".volume.size", vol.Volume.Size)
 		}
 		if onDisk := vol.HostPath != "" || vol.Volume != nil; !onDisk {
@@ -167,7 +167,7 @@ func (v *Validator) mountPath(field, p string) {
 	case p == "/":
 		v.Add(field, "/ is the root filesystem; see spec.root")
 	default:
-		v.pathText(field, p)
+		v.PathText(field, p)
 		for _, r := range reservedMounts {
 			if p == r || strings.HasPrefix(p, r+"/") && p != "/dev/shm" {
 				v.Add(field, "%s is the sandbox's own; choose another place", r)
@@ -181,7 +181,7 @@ func (v *Validator) subPath(field, p string) {
 	if p == "" {
 		return
 	}
-	v.pathText(field, p)
+	v.PathText(field, p)
 	if !filepath.IsLocal(p) || path.Clean(p) != p || p == "." {
 		v.Add(field, "expected a relative path without \"..\", \".\" and double or trailing slashes, got %q", yamldoc.Clip(p))
 	}

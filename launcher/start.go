@@ -379,7 +379,7 @@ func (l *Launcher) spawn(ctx context.Context, la *launch, dir *os.File, cgroupFD
 	if err != nil {
 		return nil, err
 	}
-	claim := l.Warm.Claim(sentry, gofer, la.policy, la.st)
+	claim := l.Warm.Claim(rec, sentry, gofer, la.policy, la.st)
 	defer claim.Close()
 	p, err := pair.Spawn(ctx, &pair.Launch{
 		Name: rec.Name, UID: rec.UID, Attempt: rec.Attempt, Client: rec.App().OCI != nil, Setup: la.st, Image: la.root, ImageFile: file, Streams: la.streams,

@@ -40,7 +40,7 @@ func withNetwork(t *testing.T, in reconcile.Input, name, spec string) reconcile.
 	if len(ps) > 0 {
 		t.Fatal(ps)
 	}
-	in.Desired.Objects = append(in.Desired.Objects, desired.Object{Object: docs[0].Object, Network: docs[0].Network, Source: docs[0].Position})
+	in.Desired.Objects = append(in.Desired.Objects, desired.Object{Object: docs[0].Object, Declared: docs[0].Declared, Source: docs[0].Position})
 	return in
 }
 

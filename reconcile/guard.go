@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"sandboxctl.dev/reconcile/places"
+
 	"sandboxctl.dev/actual"
 )
 
@@ -194,11 +196,11 @@ const orderWindow = time.Minute
 
 // removed says whether an order to remove is carried out, or overtaken by events.
 func (in *Input) removed(r *actual.Request) bool {
-	if isQuarantined(in.Actual, r.Name) || in.busy(r.Name) {
+	if places.Quarantined(in.Actual, r.Name) || in.busy(r.Name) {
 		return false
 	}
 	if in.Desired.Lookup(r.Name) != nil {
 		return in.Now.Sub(r.At).Abs() > orderWindow
 	}
-	return !onRecord(in.Actual, r.Name) && !slices.Contains(in.Actual.Aborted, r.Name)
+	return !places.OnRecord(in.Actual, r.Name) && !slices.Contains(in.Actual.Aborted, r.Name)
 }

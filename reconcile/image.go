@@ -50,6 +50,9 @@ func (c *computation) needsImage(a *Action, e *desired.Entry, rec *actual.Record
 	case c.in.Pulled[a.Name].Need == need && c.in.Images[c.in.Pulled[a.Name].Digest] != "":
 		a.Image = c.in.Pulled[a.Name].Digest
 		return false
+	case need.Restart == "" && c.pinned(e) != "":
+		a.Image = c.pinned(e)
+		return false
 	case img.PullPolicy != imageref.PullAlways:
 		a.Image = c.in.Images[want.Ref]
 		if img.Digest != "" && a.Image != img.Digest && c.in.Images[img.Digest] != "" {
@@ -72,7 +75,7 @@ func (c *computation) needsImage(a *Action, e *desired.Entry, rec *actual.Record
 // recordedImage is the digest that a sandbox was started with, "" if its spec is
 // another one now.
 func recordedImage(rec *actual.Record, e *desired.Entry) string {
-	if rec == nil || rec.App().Image == nil || !sameSpec(rec, e) {
+	if e == nil || rec == nil || rec.App().Image == nil || !sameSpec(rec, e) {
 		return ""
 	}
 	return rec.App().Image.Digest
@@ -140,28 +143,4 @@ func (c *computation) undecided(n pulling.Need) bool {
 		return !c.in.Desired.Removed(n.Name, "")
 	}
 	return c.in.busy(n.Name) && e.Hash == n.Hash
-}
-
-// imageMoved tells of a reference that means another image to the store now than when
-// the sandbox was started. It is not followed by itself.
-func imageMoved(in *Input, e *desired.Entry, rec *actual.Record) *actual.Warning {
-	if e == nil {
-		return nil
-	}
-	had := recordedImage(rec, e)
-	if had == "" || rec.Phase == actual.PhaseStopping {
-		return nil
-	}
-	img := e.Sandbox.Spec.Root.Image
-	now := in.Images[img.Reference()]
-	if now == "" || now == had {
-		return nil
-	}
-	msg := fmt.Sprintf("%s is %s now; the sandbox has %s and keeps it at restarts", img.Reference(), now, had)
-	if img.PullPolicy == imageref.PullAlways {
-		msg += "; `sandboxctl restart " + rec.Name + "` follows it"
-	} else {
-		msg += ", until its manifest changes; with pullPolicy: Always `sandboxctl restart " + rec.Name + "` follows it"
-	}
-	return &actual.Warning{Reason: actual.WarningImageMoved, Message: msg}
 }

@@ -15,6 +15,7 @@ import (
 	"sandboxctl.dev/reconcile/endings"
 	"sandboxctl.dev/reconcile/namespaces"
 	"sandboxctl.dev/reconcile/needs"
+	"sandboxctl.dev/reconcile/pulling"
 )
 
 // recorded describes a sandbox that has a record.
@@ -46,8 +47,11 @@ func (v *view) recorded(o *actual.Observed, e *desired.Entry) Status {
 		s.Warnings = append(slices.Clip(s.Warnings), *warn)
 	}
 	s.Warnings = attached.Warn(s.Warnings, v.in.Desired, v.in.Lacks, r)
-	if warn := imageMoved(v.in, w, r); warn != nil {
+	if warn := pulling.Moved(v.in.Images, w, r, recordedImage(r, w)); warn != nil {
 		s.Warnings = append(slices.Clip(s.Warnings), *warn)
+	}
+	if e != nil && e.Claim != nil && e.Claim.Why != "" && r.Phase == actual.PhaseRunning {
+		s.Warnings = append(slices.Clip(s.Warnings), actual.Warning{Reason: e.Claim.Reason, Message: e.Claim.Why + "; it keeps what it was started with"})
 	}
 	if warn := needs.Gone(w, r, v.in.Files); warn != nil {
 		s.Warnings = append(slices.Clip(s.Warnings), *warn)
@@ -62,7 +66,7 @@ func (v *view) recorded(o *actual.Observed, e *desired.Entry) Status {
 func (v *view) judge(s *Status, o *actual.Observed, w *desired.Entry) {
 	r := o.Record
 	a := v.actions[r.Name]
-	ready := Condition{Type: CondReady, Status: False, LastTransitionTime: lastStop(r)}
+	ready := Condition{Type: CondReady, Status: False, LastTransitionTime: endings.LastStop(r)}
 	reconciling := Condition{Type: CondReconciling, Status: False, Reason: actual.ReasonConverged}
 	stall := Condition{Type: CondStalled, Status: False, Reason: actual.ReasonConverged}
 	doing := func(reason, msg string) {
@@ -79,12 +83,12 @@ func (v *view) judge(s *Status, o *actual.Observed, w *desired.Entry) {
 		s.Phase = phaseOf(o)
 		ready.Reason = s.Phase
 		if r.Phase == actual.PhaseStopped {
-			ready.Message = DescribeExit(r.App().LastExit)
+			ready.Message = endings.Describe(r.App().LastExit)
 		}
 		stuck(actual.ReasonApprovalNeeded, v.plan.Guard.describe([]string{r.Name}))
 	case w == nil && v.in.gone(r):
 		s.Phase = PhaseRemoving
-		ready.Reason, ready.Message = actual.ReasonManifestRemoved, stopTrouble(r)
+		ready.Reason, ready.Message = actual.ReasonManifestRemoved, endings.StopTrouble(r)
 		doing(actual.ReasonManifestRemoved, joined("it is being removed: its manifest is gone", ready.Message, v.waits(s)))
 	case r.Phase == actual.PhaseRunning && o.Sentry == process.Alive && o.Gofer == process.Alive:
 		s.Phase = PhaseRunning
@@ -118,7 +122,7 @@ func (v *view) judge(s *Status, o *actual.Observed, w *desired.Entry) {
 		} else if r.Ending != nil {
 			ready.Message = r.Ending.Reason
 		}
-		ready.Message = joined(ready.Message, stopTrouble(r))
+		ready.Message = joined(ready.Message, endings.StopTrouble(r))
 		doing(actual.ReasonStopping, joined(ready.Message, v.waits(s)))
 	case r.Phase != actual.PhaseStopped:
 		s.Phase = PhaseCreating
@@ -177,17 +181,6 @@ func joined(parts ...string) string {
 	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), "; ")
 }
 
-// stopTrouble says what keeps a sandbox from being stopped, "" if nothing is known
-// to.
-func stopTrouble(r *actual.Record) string {
-	for _, w := range r.Warnings {
-		if w.Reason == actual.WarningStopFailed {
-			return "that failed, and is tried again: " + w.Message
-		}
-	}
-	return ""
-}
-
 // denied says why the policy keeps a sandbox that is on record as it is, "" if
 // it does not. While its manifest counts, it does not.
 func (v *view) denied(name string) string {
@@ -199,7 +192,7 @@ func (v *view) denied(name string) string {
 
 // judgeStopped describes a sandbox without processes.
 func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready *Condition, doing, stuck func(reason, msg string)) {
-	exit := DescribeExit(r.App().LastExit)
+	exit := endings.Describe(r.App().LastExit)
 	switch {
 	case w == nil:
 		s.Phase = PhasePending
@@ -207,7 +200,7 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 		stuck(actual.ReasonManifestMissing, ready.Message)
 	case v.denied(r.Name) != "":
 		s.Phase = PhaseFailed
-		if succeeded(r) {
+		if endings.Succeeded(r) {
 			s.Phase = PhaseCompleted
 		}
 		ready.Reason, ready.Message = desired.ReasonPolicyDenied, exit
@@ -238,7 +231,7 @@ func (v *view) judgeStopped(s *Status, r *actual.Record, w *desired.Entry, ready
 		s.Phase = PhaseFailed
 		ready.Reason, ready.Message = actual.ReasonFailed, exit
 		switch {
-		case succeeded(r):
+		case endings.Succeeded(r):
 			s.Phase, ready.Reason = PhaseCompleted, actual.ReasonCompleted
 		case r.Ending.TimeOver():
 			ready.Reason = r.Ending.Reason
@@ -288,36 +281,12 @@ func phaseOf(o *actual.Observed) string {
 	switch {
 	case o.Sentry == process.Alive && o.Gofer == process.Alive:
 		return PhaseRunning
-	case succeeded(o.Record):
+	case endings.Succeeded(o.Record):
 		return PhaseCompleted
 	case o.Record.Phase == actual.PhaseStopped:
 		return PhaseFailed
 	}
 	return PhaseStopping
-}
-
-// succeeded: it ran to its end, with exit code 0.
-func succeeded(r *actual.Record) bool {
-	return r.Phase == actual.PhaseStopped && r.App().Completed && !r.Ending.TimeOver() && r.App().LastExit != nil && r.App().LastExit.Known && r.App().LastExit.Code == 0
-}
-
-// lastStop is since when a sandbox that does not run does not.
-func lastStop(r *actual.Record) time.Time {
-	if r.App().LastExit != nil {
-		return r.App().LastExit.At
-	}
-	return r.CreatedAt
-}
-
-// DescribeExit says how a run ended, with what is known of why.
-func DescribeExit(x *actual.Exit) string {
-	switch {
-	case x == nil:
-		return ""
-	case x.Message != "":
-		return x.Reason + ": " + x.Message
-	}
-	return x.Reason
 }
 
 // pending describes a name that is wanted and not begun.

@@ -4,6 +4,7 @@ package reconcile
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"sandboxctl.dev/reconcile/lifetime"
 	"sandboxctl.dev/reconcile/namespaces"
 	"sandboxctl.dev/reconcile/needs"
+	"sandboxctl.dev/reconcile/places"
 	"sandboxctl.dev/reconcile/pulling"
 )
 
@@ -85,6 +87,10 @@ type Plan struct {
 	Pulls []pulling.Pull
 	// PullsLater are the references of pulls that failed and are tried again later.
 	PullsLater []string
+	// Pins are the images that pools keep for claims, PoolsWait why others have none yet. Both
+	// are by the full name of the pool.
+	Pins      []pulling.Done
+	PoolsWait []Delayed
 	// Volumes are named volumes to make or to change, VolumesLater those that failed and are
 	// tried again later, by name.
 	Volumes      []declared.Action
@@ -139,6 +145,7 @@ func Compute(in Input) Plan {
 	c.aborted()
 	c.repairs()
 	c.cancels()
+	c.poolImages()
 	c.keepPulls()
 	c.volumes()
 	return c.plan
@@ -151,28 +158,30 @@ type computation struct {
 	created int // by this plan, of names without a record
 	room    *fits.Sum
 	holders *contention.Index // made when the first start asks
+	pools   *places.Pools     // made when the first claim asks
 }
 
-// tooMany says whether the host policy has no room for one more sandbox beside
-// those that are there and those that are about to be. Which ones there is room
-// for is a matter of who was first: nothing that is there makes place.
+// tooMany says whether the host policy has no room for one more sandbox.
 func tooMany(in *Input, more int) bool {
-	most := in.Desired.Bounds().MaxSandboxes
-	if most == 0 {
+	return places.HostFull(in.Actual, maps.Keys(in.Operations), more, in.Desired.Bounds().MaxSandboxes)
+}
+
+// needsPlace delays the start of a claim whose pool is missing, or has no place for it. What runs is
+// not stopped before for a start that can't come.
+func (c *computation) needsPlace(a *Action) bool {
+	e := c.starts(a)
+	if e == nil || e.Claim == nil {
 		return false
 	}
-	n := len(in.Actual.Sandboxes) + len(in.Actual.Quarantined) + more
-	for name := range in.Operations {
-		if !onRecord(in.Actual, name) {
-			n++
-		}
+	if c.pools == nil {
+		c.pools = places.Of(c.in.Desired, c.in.LastGood, c.in.Actual, func(name string) bool { return c.in.Operations[name].Op == OpCreate })
 	}
-	return n >= most
-}
-
-func onRecord(a *actual.Snapshot, name string) bool {
-	_, found := slices.BinarySearchFunc(a.Sandboxes, name, func(o actual.Observed, name string) int { return cmp.Compare(o.Record.Name, name) })
-	return found || isQuarantined(a, name)
+	reason, why := c.pools.Waits(e)
+	if why != "" {
+		a.Reason = reason
+		c.delayForHost(*a, why, reason != actual.ReasonPoolFull)
+	}
+	return why != ""
 }
 
 // merge walks the two sorted lists side by side.
@@ -197,7 +206,7 @@ func (c *computation) merge() {
 // add plans an action, or delays it if something is in its way now.
 func (c *computation) add(a Action) {
 	a.Lane = laneOf(&a)
-	if !c.failedBefore(&a) && !c.needsNetwork(&a) && !c.needsInputs(&a) && !c.needsRoom(&a) {
+	if !c.failedBefore(&a) && !c.needsPlace(&a) && !c.needsNetwork(&a) && !c.needsInputs(&a) && !c.needsRoom(&a) {
 		c.plan.Actions = append(c.plan.Actions, a)
 		if c.holders != nil && a.Op == OpCreate {
 			c.holders.Add(a.Entry)
@@ -216,7 +225,7 @@ func (c *computation) wanted(e *desired.Entry) {
 	name := e.Sandbox.Metadata.Name
 	// A record that can't be read may be the only pointer to a live sandbox of
 	// the name: no second one beside it.
-	if c.in.busy(name) || isQuarantined(c.in.Actual, name) || e.Sandbox.Spec.Suspend || c.in.end(e, nil).Over || tooMany(&c.in, c.created) {
+	if c.in.busy(name) || places.Quarantined(c.in.Actual, name) || e.Sandbox.Spec.Suspend || c.in.end(e, nil).Over || tooMany(&c.in, c.created) {
 		return
 	}
 	c.created++
@@ -438,15 +447,6 @@ func (in *Input) request(name string) *actual.Request {
 		}
 	}
 	return nil
-}
-
-func isQuarantined(a *actual.Snapshot, name string) bool {
-	for i := range a.Quarantined {
-		if a.Quarantined[i].Name == name {
-			return true
-		}
-	}
-	return false
 }
 
 // Unknown says whether it can't be told if a sandbox lives.

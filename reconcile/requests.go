@@ -2,13 +2,16 @@
 
 package reconcile
 
-import "sandboxctl.dev/actual"
+import (
+	"sandboxctl.dev/actual"
+	"sandboxctl.dev/reconcile/places"
+)
 
 // Done says whether a request has been carried out, or asks for what there is not.
 func (in *Input) Done(r actual.Request) bool {
 	switch r.Kind {
 	case actual.RequestRestart:
-		if isQuarantined(in.Actual, r.Name) {
+		if places.Quarantined(in.Actual, r.Name) {
 			return false
 		}
 		for i := range in.Actual.Sandboxes {
@@ -20,7 +23,7 @@ func (in *Input) Done(r actual.Request) bool {
 		}
 		return in.Desired.Complete && in.Desired.Lookup(r.Name) == nil
 	case actual.RequestRepair:
-		return !isQuarantined(in.Actual, r.Name)
+		return !places.Quarantined(in.Actual, r.Name)
 	case actual.RequestRemove:
 		return in.removed(&r)
 	case actual.RequestApprove:
@@ -43,7 +46,7 @@ func (c *computation) repairs() {
 	for i := range c.in.Actual.Requests {
 		r := &c.in.Actual.Requests[i]
 		// One request is one try, whatever its outcome: the person who asked reads it.
-		if r.Kind != actual.RequestRepair || c.in.busy(r.Name) || !isQuarantined(c.in.Actual, r.Name) || c.in.Tried[r.Name] == r.Token {
+		if r.Kind != actual.RequestRepair || c.in.busy(r.Name) || !places.Quarantined(c.in.Actual, r.Name) || c.in.Tried[r.Name] == r.Token {
 			continue
 		}
 		c.add(Action{Op: OpRepair, Name: r.Name, Request: r, Reason: actual.ReasonRepairRequested})

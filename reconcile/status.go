@@ -255,7 +255,7 @@ func Summarize(in Input, plan Plan, statuses []Status) Summary {
 			settled = false
 		}
 	}
-	s.Converged = settled && len(plan.Actions) == 0 && len(plan.Delayed) == 0 && len(plan.Volumes)+len(plan.VolumesLater) == 0 && len(in.Operations) == 0 && plan.Guard == nil &&
+	s.Converged = settled && len(plan.Actions) == 0 && len(plan.Delayed) == 0 && len(plan.Volumes)+len(plan.VolumesLater)+len(plan.PoolsWait) == 0 && len(in.Operations) == 0 && plan.Guard == nil &&
 		in.Desired.Complete && len(in.Desired.Problems) == 0
 	return s
 }

@@ -54,7 +54,7 @@ func (a *app) getCommand() *cobra.Command {
 		watch  bool
 	)
 	cmd := &cobra.Command{
-		Use:     "get [NAME... | configs | secrets | volumes]",
+		Use:     "get [NAME... | configs | secrets | volumes | pools | claims]",
 		Aliases: []string{"ls", "list"},
 		Short:   "Show sandboxes, and the documents that they use",
 		Long: `Show sandboxes: those the manifests want and those that are there. The status is
@@ -63,7 +63,8 @@ asked.
 
 "configs", "secrets" and "volumes" are the documents of these kinds, with their keys and the
 sandboxes that use them: get secrets, get config NAME, get config/NAME. Of a Secret no
-value is shown, in no format. A sandbox that is called so comes first.`,
+value is shown, in no format. "networks" and "pools" are documents too, and "claims" are the
+sandboxes of pools. A sandbox that is called so comes first.`,
 		Example: `  sandboxctl get
   sandboxctl get web -o yaml
   sandboxctl get web -o manifest >web.yaml    # what apply takes

@@ -9,6 +9,7 @@ import (
 
 	"sandboxctl.dev/cmd/sandboxctl/attach"
 	"sandboxctl.dev/cmd/sandboxctl/await"
+	"sandboxctl.dev/cmd/sandboxctl/claims"
 	"sandboxctl.dev/cmd/sandboxctl/cp"
 	"sandboxctl.dev/cmd/sandboxctl/daemon"
 	"sandboxctl.dev/cmd/sandboxctl/doctor"
@@ -121,7 +122,7 @@ func (a *app) addAll(root *cobra.Command) {
 		daemon.Command(&a.Host, entry.Version()), doctor.Command(&a.Host), await.Command(&a.Host),
 		a.getCommand(), a.describeCommand(), a.planCommand(), a.approveCommand(), a.psCommand(), a.statsCommand(),
 		a.execCommand(), a.runCommand(), a.killCommand(), a.restartCommand(), a.checkpointCommand(), a.restoreCommand(), a.repairCommand(),
-		a.oci.Command(), a.versionCommand(), a.imageCommand(), volumes.Command(&a.Host), forward.Command(&a.Host), cp.Command(&a.Host),
+		a.oci.Command(), a.versionCommand(), a.imageCommand(), volumes.Command(&a.Host), forward.Command(&a.Host), cp.Command(&a.Host), claims.Command(&a.Host),
 	)
 	root.AddCommand(manifests.Commands(&a.Host)...)
 	root.AddCommand(history.Commands(&a.Host)...)

@@ -15,6 +15,7 @@ import (
 
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/cmd/sandboxctl/await"
+	"sandboxctl.dev/cmd/sandboxctl/claims"
 	"sandboxctl.dev/cmd/sandboxctl/entry"
 	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/cmd/sandboxctl/manifests"
@@ -47,7 +48,7 @@ type runFlags struct {
 func (a *app) runCommand() *cobra.Command {
 	var f runFlags
 	cmd := &cobra.Command{
-		Use:                   "run [-it] [--image REF | --root DIR] -- COMMAND [ARG]...",
+		Use:                   "run [-it] [--image REF | --root DIR | --from POOL] -- COMMAND [ARG]...",
 		DisableFlagsInUseLine: true,
 		Short:                 "Run one command in a sandbox of its own",
 		Long: `Run one command in a sandbox that is made for it and removed afterwards. The root is
@@ -64,6 +65,7 @@ started or found; 124 if --timeout was over; 125 if sandboxctl failed.`,
 		Example: `  sandboxctl run -- uname -a
   sandboxctl run -i --timeout 10s --memory 256Mi --cpu 1 -- python3 - <script.py >result
   sandboxctl run -it --image docker.io/library/alpine:3 -- sh
+  sandboxctl run --from python -- python3 -V
   sandboxctl run --egress example.org:443 -- curl https://example.org/`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -107,6 +109,11 @@ func (a *app) runOnce(ctx context.Context, argv []string, f *runFlags) error {
 	}
 	if err := oneoff.NeedDaemon(ctx, &a.Host); err != nil {
 		return exit.Interrupted(ctx, err)
+	}
+	if f.From != "" {
+		if err := claims.Check(ctx, &a.Host, text, true); err != nil {
+			return err
+		}
 	}
 	if err := manifests.Put(ctx, &a.Host, text); err != nil {
 		return err

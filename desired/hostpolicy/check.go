@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/fields"
 	"sandboxctl.dev/desired/imageref"
 	"sandboxctl.dev/desired/yamldoc"
 )
@@ -260,7 +261,7 @@ func publicName(registry string) bool {
 
 func (v *check) oneOf(field, of, s string, allowed []string) {
 	// That a later version will take a value is told elsewhere: to allow it now helps nobody.
-	if !slices.Contains(allowed, s) && !desired.IsPlanned(field, s) {
+	if !slices.Contains(allowed, s) && !fields.IsPlanned(field, s) {
 		v.Add(field, "%s does not allow %s; allowed: %s; use one of these, or have the administrator add it to %s", v.p.where(), yamldoc.Clip(s), listed(allowed), of)
 	}
 }

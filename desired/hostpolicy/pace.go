@@ -17,6 +17,8 @@ const (
 	DefaultMaxStartTime       = 10 * time.Minute
 	DefaultMaxHookTime        = 5 * time.Minute
 
+	DefaultMaxPoolPlaces = 16
+
 	maxWarm = 64
 )
 
@@ -28,6 +30,7 @@ func (p *Policy) fillPace() {
 	p.MaxStartsPerSecond = cmp.Or(p.MaxStartsPerSecond, DefaultMaxStartsPerSecond)
 	p.Warm = cmp.Or(p.Warm, new(0)) // they save time, and are not needed
 	p.WarmKernels = cmp.Or(p.WarmKernels, new(0))
+	p.MaxPoolPlaces = cmp.Or(p.MaxPoolPlaces, new(DefaultMaxPoolPlaces))
 }
 
 // pace checks the bounds of starts, hooks and restarts.
@@ -40,6 +43,9 @@ func (v *validator) pace(p *Policy) {
 	}
 	if n := p.WarmKernels; n != nil && (*n < 0 || *n > maxWarm) {
 		v.Add("warmKernels", "expected 0 (none) to %d, got %d", maxWarm, *n)
+	}
+	if n := p.MaxPoolPlaces; n != nil && (*n < 0 || *n > maxWarm) {
+		v.Add("maxPoolPlaces", "expected 0 (none) to %d, got %d", maxWarm, *n)
 	}
 	v.Duration("minRestartDelay", p.MinRestartDelay, time.Hour)
 	for _, d := range []struct {
@@ -67,6 +73,15 @@ func (p *Policy) WarmSentries() int {
 		return 0
 	}
 	return *p.WarmKernels
+}
+
+// PoolPlaces is how many processes besides these wait for claims of pools, at most. A nil policy has
+// none.
+func (p *Policy) PoolPlaces() int {
+	if p == nil || p.MaxPoolPlaces == nil {
+		return 0
+	}
+	return *p.MaxPoolPlaces
 }
 
 // Bounds are what the policy says about all sandboxes together.

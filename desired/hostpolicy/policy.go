@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/fields"
 	"sandboxctl.dev/desired/imageref"
 	"sandboxctl.dev/desired/scalar"
 	"sandboxctl.dev/desired/yamldoc"
@@ -89,6 +90,9 @@ type Policy struct {
 	// 0 to 64: sentries with gofers that the daemon keeps waiting, so that a sandbox starts
 	// sooner. Each pair takes about 6 MiB. 0 keeps none.
 	Warm *int `json:"warm,omitempty"`
+	// 0 to 64: places that all [SandboxPools](../guide/pools.md) together may keep ready, besides
+	// `warm`. Each takes what such a pair does.
+	MaxPoolPlaces *int `json:"maxPoolPlaces,omitempty"`
 	// The socket of clients: who beside root may run commands in sandboxes of their own from programs, and what for.
 	Clients ClientsPolicy `json:"clients,omitzero"`
 	// 0 to 64: sentries that have booted a kernel already, with gofers, that the daemon keeps
@@ -305,7 +309,7 @@ func (p *Policy) Validate() []desired.FieldError {
 	}
 	for i, n := range p.Platforms {
 		// A policy may allow already what no manifest can ask for yet.
-		if !desired.IsPlanned("spec.platform", n) {
+		if !fields.IsPlanned("spec.platform", n) {
 			v.OneOf(fmt.Sprintf("platforms[%d]", i), n, desired.PlatformSystrap)
 		}
 	}

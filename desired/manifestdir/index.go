@@ -407,7 +407,7 @@ func (sc *scanner) decoded(p string, id trustedfile.ID, b []byte) *fileEntry {
 			entry.entries = append(entry.entries, doc.Entry())
 		}
 		if doc.Object != nil {
-			entry.objects = append(entry.objects, desired.Object{Object: doc.Object, Volume: doc.Volume, Network: doc.Network, Source: doc.Position})
+			entry.objects = append(entry.objects, desired.Object{Object: doc.Object, Declared: doc.Declared, Source: doc.Position})
 		}
 		entry.sizes = append(entry.sizes, doc.Sizes...)
 	}

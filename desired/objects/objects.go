@@ -15,16 +15,20 @@ import (
 	"strings"
 )
 
-// The kinds of documents. A Volume and a Network have no values that sandboxes take.
+// The kinds of documents. Only of a Config and a Secret do sandboxes take values.
 const (
 	Config  = "Config"
 	Secret  = "Secret"
 	Volume  = "Volume"
 	Network = "Network"
+	Pool    = "SandboxPool"
 )
 
 // Kinds are all of them.
-var Kinds = []string{Config, Secret, Volume, Network}
+var Kinds = []string{Config, Secret, Volume, Network, Pool}
+
+// Word is what a kind is called in full names, as config in config/web.
+func Word(kind string) string { return strings.ToLower(strings.TrimPrefix(kind, "Sandbox")) }
 
 // MaxKeys bounds the keys of one object.
 const MaxKeys = 500
@@ -47,16 +51,36 @@ func ValidKey(key string) bool {
 
 // Name is what an object of a kind is called among all kinds, as in config/web. No name
 // of a sandbox has a slash.
-func Name(kind, name string) string { return strings.ToLower(kind) + "/" + name }
+func Name(kind, name string) string { return Word(kind) + "/" + name }
 
 // Split takes apart what Name made; ok is false for the name of a sandbox.
 func Split(full string) (kind, name string, ok bool) {
 	of, name, ok := strings.Cut(full, "/")
-	i := slices.IndexFunc(Kinds, func(k string) bool { return strings.ToLower(k) == of })
+	i := slices.IndexFunc(Kinds, func(k string) bool { return Word(k) == of })
 	if !ok || i < 0 {
 		return "", "", false
 	}
 	return Kinds[i], name, true
+}
+
+// RefPath is the path that a reference to an object has, or to one of its values if key is not
+// "". No path of a file looks like it.
+func RefPath(kind, name, key string) string {
+	p := Name(kind, name)
+	if key != "" {
+		p += "/" + key
+	}
+	return p
+}
+
+// Referred takes apart the path of a reference; ok is false for that of a file.
+func Referred(refPath string) (name, key string, ok bool) {
+	kind, rest, ok := Split(refPath)
+	if !ok {
+		return "", "", false
+	}
+	n, key, _ := strings.Cut(rest, "/")
+	return Name(kind, n), key, true
 }
 
 // Object is a document of one of the kinds. It is a value: nobody modifies it. Its fields are not

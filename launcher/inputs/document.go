@@ -26,7 +26,7 @@ type keyed struct {
 // the variables or volumes have so far: after desired.MaxFileSets nothing more is read,
 // and the caller refuses the start. A document can name large files hundreds of times.
 func (r *reader) document(ref string, optional bool, limit int, taken *int) ([]keyed, error) {
-	name, key, _ := desired.ObjectOf(ref)
+	name, key, _ := objects.Referred(ref)
 	o := r.docs.Objects.Lookup(name)
 	var lacks string
 	switch {
@@ -95,7 +95,7 @@ func (r *reader) keyValue(from *desired.EnvSource) (field, value string, there b
 	if from.Secret != nil {
 		field, kind, key = "secret", objects.Secret, from.Secret
 	}
-	values, err := r.document(desired.RefPath(kind, key.Name, key.Key), key.Optional, envfile.MaxValue, &r.variables)
+	values, err := r.document(objects.RefPath(kind, key.Name, key.Key), key.Optional, envfile.MaxValue, &r.variables)
 	if err != nil || len(values) == 0 {
 		return field, "", false, err
 	}
@@ -112,7 +112,7 @@ func (r *reader) fromDocument(from *desired.EnvFrom, at string) error {
 	} else {
 		at += ".config"
 	}
-	values, err := r.document(desired.RefPath(kind, of.Name, ""), from.Optional, envfile.MaxValue, &r.variables)
+	values, err := r.document(objects.RefPath(kind, of.Name, ""), from.Optional, envfile.MaxValue, &r.variables)
 	errs := []error{}
 	if err != nil {
 		errs = append(errs, fmt.Errorf("%s: %w", at, err))
@@ -142,7 +142,7 @@ func (r *reader) namedVolume(vol *desired.Volume, at, of, kind string) (files []
 		if vol.SubPath != "" {
 			field = at + ".subPath"
 		}
-		values, err := r.document(desired.RefPath(kind, set.Name, vol.SubPath), set.Optional, desired.MaxFileSize, &r.size)
+		values, err := r.document(objects.RefPath(kind, set.Name, vol.SubPath), set.Optional, desired.MaxFileSize, &r.size)
 		for _, v := range values {
 			files = append(files, setup.MemoryFile{Name: v.key, Mode: set.Mode.Bits(), Data: v.data})
 		}
@@ -159,7 +159,7 @@ func (r *reader) namedVolume(vol *desired.Volume, at, of, kind string) (files []
 		if !vol.Shows(item.Path) {
 			continue
 		}
-		values, err := r.document(desired.RefPath(kind, set.Name, item.Key), set.Optional, desired.MaxFileSize, &r.size)
+		values, err := r.document(objects.RefPath(kind, set.Name, item.Key), set.Optional, desired.MaxFileSize, &r.size)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s.items[%d].key: %w", of, i, err))
 		}

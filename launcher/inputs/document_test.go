@@ -68,7 +68,7 @@ func TestDocuments(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, ref := range sb.Spec.FileRefs() {
-		name, key, _ := desired.ObjectOf(ref.Path)
+		name, key, _ := objects.Referred(ref.Path)
 		expected := ""
 		if o := docs.Objects.Lookup(name); o != nil && (key == "" || o.Has(key)) {
 			keys := []string{key}

@@ -22,20 +22,20 @@ type Claim struct {
 
 // Claim takes processes for a start with these programs, under this policy: nil, or one that
 // has none wait, says that the start is for none that waited. Without any that fit it has none, and the start is as it
-// would be without a pool.
-func (p *Pool) Claim(sentry, gofer *os.File, policy *hostpolicy.Policy, st *setup.Setup) *Claim {
+// would be without a pool. The start of a claim of a SandboxPool takes what is kept for that.
+func (p *Pool) Claim(rec *actual.Record, sentry, gofer *os.File, policy *hostpolicy.Policy, st *setup.Setup) *Claim {
 	c := &Claim{pool: p}
-	facts := &Facts{Setup: st}
-	if p != nil && wantedBy(policy) != (count{}) {
+	facts, of := &Facts{Setup: st}, poolOf(rec)
+	if want := p.wantedBy(policy); want != (count{}) {
 		var err error
 		if c.key, err = KeyOf(sentry, gofer, policy); err == nil {
-			facts = p.facts(&c.key, policy, st)
+			facts = p.facts(&c.key, of, policy, st)
 		} else {
-			facts.Wanted, facts.WantedWarm, facts.Lack = policy.Waiting(), policy.WarmSentries(), err.Error()
+			facts.Wanted, facts.WantedWarm, facts.Lack = want.pairs, want.warm, err.Error()
 		}
 	}
 	for c.choice = Choose(facts); c.choice.Way != actual.WayCold && c.Waiting == nil; c.choice = Choose(facts) {
-		if c.Waiting = p.Take(c.key, c.choice.Way == actual.WayWarm); c.Waiting != nil {
+		if c.Waiting = p.takeFor(of, c.key, c.choice.Way == actual.WayWarm); c.Waiting != nil {
 			break
 		}
 		// Another start has taken it meanwhile.
@@ -45,14 +45,29 @@ func (p *Pool) Claim(sentry, gofer *os.File, policy *hostpolicy.Policy, st *setu
 			facts.Waiting = 0
 		}
 	}
+	if of != "" && c.Waiting == nil {
+		p.drained(rec.Name, of, c.choice.Why, st)
+	}
 	return c
 }
 
-// facts are what decides about a start: what is kept that it can have, of a key unless that is
-// nil, and why there is no more.
-func (p *Pool) facts(key *Key, policy *hostpolicy.Policy, st *setup.Setup) *Facts {
-	want := wantedBy(policy)
-	f := &Facts{Setup: st, Wanted: want.pairs, WantedWarm: want.warm}
+// facts are what decides about a start: what is kept that it can have, of a key, and why there is no
+// more. of is the SandboxPool that it takes a place of, "" if it takes none. Without a key all count.
+func (p *Pool) facts(key *Key, of string, policy *hostpolicy.Policy, st *setup.Setup) *Facts {
+	f := p.kept(key)
+	want := p.wantedBy(policy)
+	f.Setup, f.Wanted, f.WantedWarm = st, want.pairs, want.warm
+	if n := f.Waiting; key != nil {
+		if f.Waiting = p.reserved.For(of, n); f.Waiting == 0 && n > 0 {
+			f.Lack = "those that were waiting are kept for claims of pools"
+		}
+	}
+	return f
+}
+
+// kept is what waits.
+func (p *Pool) kept(key *Key) *Facts {
+	f := new(Facts)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range p.slots {

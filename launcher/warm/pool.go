@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -21,6 +22,7 @@ import (
 	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/pair"
 	"sandboxctl.dev/launcher/setup"
+	"sandboxctl.dev/launcher/warm/reserved"
 )
 
 const (
@@ -71,6 +73,9 @@ type slot struct {
 
 // Pool are the processes that wait. A nil pool has none.
 type Pool struct {
+	// OnCold is told of a claim of a SandboxPool that gets no place that is ready, if set.
+	OnCold func(sandbox, pool, why string)
+
 	opts   Options
 	wakes  chan struct{}
 	hasten func()        // see cgroup.Host.Hasten
@@ -79,6 +84,9 @@ type Pool struct {
 	// tries is how it went to make processes wait, without a kernel and with one: that a kernel
 	// can't be booted keeps nobody from what waits without.
 	tries [2]tries
+	// reserved says which pairs are kept for claims, and notedReady what is on record of that.
+	reserved   reserved.Book
+	notedReady map[string]int
 
 	mu       sync.Mutex
 	slots    []slot
@@ -127,10 +135,10 @@ func (p *Pool) Starting() (ended func()) {
 // there are some, the kernel is told to get ready for the move of them. Nothing is done for
 // any other start.
 func (p *Pool) Expect(policy *hostpolicy.Policy, st *setup.Setup) {
-	if p == nil || wantedBy(policy) == (count{}) {
+	if p.wantedBy(policy) == (count{}) {
 		return
 	}
-	if Choose(p.facts(nil, policy, st)).Way != actual.WayCold {
+	if Choose(p.facts(nil, "", policy, st)).Way != actual.WayCold {
 		p.hasten()
 	}
 }
@@ -239,6 +247,9 @@ func (p *Pool) keep(ctx context.Context) time.Duration {
 			// A policy or a program that can't be used is told where it is needed.
 			p.opts.Log.Debug("no process waits", "err", err)
 		}
+		if spent := p.reserved.Spent(); spent > 0 {
+			p.shed(key, count{max(p.kept(&key).Waiting-spent, 0), want.warm}) // what is missing then is made again
+		}
 		p.shed(key, want)
 		wait, more, warm := p.missing(want)
 		if more {
@@ -281,8 +292,11 @@ func (p *Pool) lacks(why string) {
 // caller's, nil if none is wanted.
 func (p *Pool) wanted(ctx context.Context) (sentry, gofer *os.File, key Key, want count, err error) {
 	policy, err := p.opts.Policy()
-	if err != nil || wantedBy(policy) == (count{}) {
+	if err != nil {
 		return nil, nil, Key{}, count{}, err
+	}
+	if want = p.wantedBy(policy); want == (count{}) {
+		return nil, nil, Key{}, count{}, nil
 	}
 	var version, goferVersion string
 	if sentry, version, err = p.opts.Sentry.Open(ctx); err != nil {
@@ -297,7 +311,7 @@ func (p *Pool) wanted(ctx context.Context) (sentry, gofer *os.File, key Key, wan
 	if err != nil {
 		return nil, nil, Key{}, count{}, errors.Join(err, sentry.Close(), gofer.Close())
 	}
-	return sentry, gofer, key, wantedBy(policy), nil
+	return sentry, gofer, key, want, nil
 }
 
 // shed ends processes that have ended, are of another key, or are too many.
@@ -373,13 +387,14 @@ func (p *Pool) note(more *pair.Waiting) error {
 	if more != nil {
 		ids = append(ids, more.Identities()...)
 	}
-	if slices.Equal(ids, p.noted) {
+	ready := p.reserved.Ready(p.kept(nil).Waiting)
+	if slices.Equal(ids, p.noted) && maps.Equal(ready, p.notedReady) {
 		return nil
 	}
-	if err := write(p.opts.Store.RootDir(), ids); err != nil {
+	if err := write(p.opts.Store.RootDir(), ids, ready); err != nil {
 		return fmt.Errorf("write down which processes wait: %w", err)
 	}
-	p.noted = ids
+	p.noted, p.notedReady = ids, ready
 	return nil
 }
 

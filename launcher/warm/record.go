@@ -39,17 +39,19 @@ const (
 type Record struct {
 	Version   int                `json:"version"`
 	Processes []process.Identity `json:"processes"`
+	// Ready is how many pairs of them are kept for claims of each SandboxPool.
+	Ready map[string]int `json:"ready,omitempty"`
 }
 
 // write replaces the record; without processes it removes it. It need not survive a power
 // cut, which no process does.
-func write(dir *os.File, ids []process.Identity) error {
+func write(dir *os.File, ids []process.Identity, ready map[string]int) error {
 	return crashpoint.Do(crashpoint.WaitingRecord, func() error {
 		in := atomicfile.In{Dir: fsys.Of(dir)}
 		if len(ids) == 0 {
 			return in.Remove(File)
 		}
-		b, err := json.Marshal(Record{version, ids})
+		b, err := json.Marshal(Record{version, ids, ready})
 		if err != nil {
 			return fmt.Errorf("encode %s: %w", File, err)
 		}
@@ -59,37 +61,51 @@ func write(dir *os.File, ids []process.Identity) error {
 
 // Read reads which processes wait, nil if none were written down.
 func Read(dir *os.File) ([]process.Identity, error) {
+	r, err := read(dir)
+	return r.Processes, err
+}
+
+// Ready is how many of the processes of a state directory that wait are kept for claims of which
+// pool. A start may have taken some of them since they were written down.
+func Ready(dir *os.File, state string) (map[string]int, error) {
+	r, err := read(dir)
+	if err != nil || len(r.Ready) == 0 || Count(r.Processes, state) == 0 {
+		return nil, err
+	}
+	return r.Ready, nil
+}
+
+func read(dir *os.File) (r Record, err error) {
 	f, err := untrusted.OpenRegular(int(dir.Fd()), File)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
+		return r, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", File, err)
+		return r, fmt.Errorf("open %s: %w", File, err)
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", File, err)
+		return r, fmt.Errorf("read %s: %w", File, err)
 	}
 	return decode(b)
 }
 
-func decode(b []byte) ([]process.Identity, error) {
-	var r Record
+func decode(b []byte) (r Record, err error) {
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&r); err != nil {
-		return nil, fmt.Errorf("read %s: %w", File, err)
+		return Record{}, fmt.Errorf("read %s: %w", File, err)
 	}
 	if len(b) > maxFile || r.Version != version {
-		return nil, fmt.Errorf("read %s: it has version %d, expected %d", File, r.Version, version)
+		return Record{}, fmt.Errorf("read %s: it has version %d, expected %d", File, r.Version, version)
 	}
 	for _, id := range r.Processes {
 		if id.PID <= 1 {
-			return nil, fmt.Errorf("read %s: %d is not the number of a process", File, id.PID)
+			return Record{}, fmt.Errorf("read %s: %d is not the number of a process", File, id.PID)
 		}
 	}
-	return r.Processes, nil
+	return r, nil
 }
 
 // IsWaiting says whether a command line is that of a process that waits for a sandbox of a
@@ -120,7 +136,7 @@ func sweep(ctx context.Context, dir *os.File, state string, timeout time.Duratio
 	ids, err := Read(dir)
 	if err != nil {
 		// Damaged: what is in it would have left by now, and nothing of it is acted on.
-		return errors.Join(err, write(dir, nil))
+		return errors.Join(err, write(dir, nil, nil))
 	}
 	var errs []error
 	for i := range ids {
@@ -132,7 +148,7 @@ func sweep(ctx context.Context, dir *os.File, state string, timeout time.Duratio
 	if len(ids) == 0 {
 		return nil
 	}
-	return write(dir, nil)
+	return write(dir, nil, nil)
 }
 
 // endMembers ends the processes of a group that wait. What they have started leaves with them.

@@ -256,7 +256,7 @@ func TestPoolKeys(t *testing.T) {
 		old := w.recorded()
 		change()
 		if what == "death" {
-			w.until("they are dead", func() bool { return alive(old...) == 2 })
+			w.until("they are dead", func() bool { return alive(old...) <= 2 }) // or the pool has seen it
 		}
 		// The pool may have made others by now: what counts is which these are.
 		if taken := w.Take(w.key(), false); taken != nil {
@@ -307,7 +307,7 @@ func TestSweep(t *testing.T) {
 	state := w.opts.Store.Marker()
 	mine, other := start(state), start(state+"-other")
 	ids := append(mine.Identities(), other.Identities()...)
-	if err := write(w.opts.Store.RootDir(), ids); err != nil {
+	if err := write(w.opts.Store.RootDir(), ids, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Sweep(t.Context()); err != nil {

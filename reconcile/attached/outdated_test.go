@@ -21,7 +21,7 @@ func snapshot(t *testing.T, specs map[string]string) *desired.Snapshot {
 		if len(ps) > 0 {
 			t.Fatal(ps)
 		}
-		s.Objects = append(s.Objects, desired.Object{Object: docs[0].Object, Network: docs[0].Network, Source: docs[0].Position})
+		s.Objects = append(s.Objects, desired.Object{Object: docs[0].Object, Declared: docs[0].Declared, Source: docs[0].Position})
 	}
 	slices.SortFunc(s.Objects, func(a, b desired.Object) int { return strings.Compare(a.Name(), b.Name()) })
 	return s

@@ -22,7 +22,7 @@ func TestLed(t *testing.T) {
 		if len(ps) > 0 {
 			t.Fatal(ps)
 		}
-		return &desired.Snapshot{Complete: true, Objects: desired.Objects{{Object: docs[0].Object, Network: docs[0].Network}}}
+		return &desired.Snapshot{Complete: true, Objects: desired.Objects{{Object: docs[0].Object, Declared: desired.Declared{Network: docs[0].Network}}}}
 	}
 	on := func(name, network, subnet4, subnet6 string) actual.Observed {
 		return actual.Observed{Record: &actual.Record{Name: name, Attachments: []actual.Attachment{

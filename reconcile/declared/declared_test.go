@@ -34,7 +34,7 @@ func snapshot(t *testing.T, texts ...string) *desired.Snapshot {
 		if d := &docs[i]; d.Sandbox != nil {
 			s.Entries = append(s.Entries, d.Entry())
 		} else {
-			s.Objects = append(s.Objects, desired.Object{Object: d.Object, Volume: d.Volume})
+			s.Objects = append(s.Objects, desired.Object{Object: d.Object, Declared: d.Declared})
 		}
 	}
 	return s
@@ -148,7 +148,7 @@ func TestWaits(t *testing.T) {
 			if d := &docs[i]; d.Sandbox != nil {
 				s.Entries = append(s.Entries, d.Entry())
 			} else if !slices.ContainsFunc(problems, func(p desired.Problem) bool { return p.Name == d.Name }) {
-				s.Objects = append(s.Objects, desired.Object{Object: d.Object, Volume: d.Volume})
+				s.Objects = append(s.Objects, desired.Object{Object: d.Object, Declared: d.Declared})
 			}
 		}
 		why := Waits(s, c.found, &s.Entries[0])

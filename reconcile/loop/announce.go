@@ -10,6 +10,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
+	"sandboxctl.dev/reconcile/endings"
 )
 
 // outcomeReasons are the reasons of the events that tell how an operation ended.
@@ -41,7 +42,7 @@ func doneMessage(r *result) string {
 	}
 	if x != nil {
 		// How it ended says why, unless something else is the reason.
-		if how := reconcile.DescribeExit(x); x.Reason == msg || x.Reason == actual.ReasonOOMKilled {
+		if how := endings.Describe(x); x.Reason == msg || x.Reason == actual.ReasonOOMKilled {
 			msg = how
 		} else {
 			msg += ": " + how

@@ -81,6 +81,7 @@ func (l *Loop) actPulls(ctx context.Context, in *reconcile.Input, plan *reconcil
 			j.cancel(&operation.Cancelled{Reason: actual.ReasonImageNotNeeded})
 		}
 	}
+	l.pin(plan.Pins)
 	l.forgetPulls(in, plan)
 	places, slow := maxPulls, 0
 	for _, j := range l.pulls {
@@ -149,12 +150,24 @@ func (l *Loop) updatePull(p *pulling.Pull) {
 	}
 }
 
+// pin notes which images pools keep: claims that come later get these.
+func (l *Loop) pin(pins []pulling.Done) {
+	for _, p := range pins {
+		if l.progress.Pulled[p.Name] != p {
+			l.progress.Pulled[p.Name], l.news = p, true
+		}
+	}
+}
+
 // forgetPulls drops what was fetched, and what failed, and is not asked for any more.
 func (l *Loop) forgetPulls(in *reconcile.Input, plan *reconcile.Plan) {
 	if len(l.progress.Pulled)+len(l.progress.PullRetries) == 0 {
 		return
 	}
 	wanted := planned(plan)
+	for _, p := range plan.Pins {
+		wanted[p.Name] = true
+	}
 	for name := range l.progress.Pulled {
 		if !wanted[name] && l.jobs[name] == nil {
 			delete(l.progress.Pulled, name)

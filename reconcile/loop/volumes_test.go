@@ -92,7 +92,7 @@ func (v *volumes) declare(t *testing.T, sizes map[string]int) {
 	v.mu.Lock()
 	v.docs = nil
 	for _, d := range docs {
-		v.docs = append(v.docs, desired.Object{Object: d.Object, Volume: d.Volume})
+		v.docs = append(v.docs, desired.Object{Object: d.Object, Declared: d.Declared})
 	}
 	v.mu.Unlock()
 	v.SetComplete(true) // and wakes the loop

@@ -52,7 +52,7 @@ func addPaths(seen map[string]bool, want *desired.Snapshot, e *desired.Entry) ma
 		if seen == nil {
 			seen = map[string]bool{}
 		}
-		name, key, is := desired.ObjectOf(ref.Path)
+		name, key, is := objects.Referred(ref.Path)
 		if !is {
 			seen[ref.Path] = true
 			continue
@@ -97,7 +97,7 @@ func addObjects(files map[string]File, want *desired.Snapshot, e *desired.Entry,
 		return files
 	}
 	for _, ref := range e.Sandbox.Spec.FileRefs() {
-		name, k, is := desired.ObjectOf(ref.Path)
+		name, k, is := objects.Referred(ref.Path)
 		if _, known := files[ref.Path]; !is || known {
 			continue
 		}
@@ -113,7 +113,7 @@ func addObjects(files map[string]File, want *desired.Snapshot, e *desired.Entry,
 func object(files map[string]File, want *desired.Snapshot, name, key string, host objects.HostKey) File {
 	o := want.Objects.Lookup(name)
 	if o == nil {
-		return absent(want, name)
+		return Absent(want, name)
 	}
 	keys := keysOf(o, key)
 	if key != "" && len(keys) == 0 {
@@ -135,9 +135,9 @@ func object(files map[string]File, want *desired.Snapshot, name, key string, hos
 	return f
 }
 
-// absent says why there is no document of a name. A problem of its own is told first; one
+// Absent says why there is no document of a name. A problem of its own is told first; one
 // that may be about it, and a directory that is not whole, make its absence no fact.
-func absent(want *desired.Snapshot, name string) File {
+func Absent(want *desired.Snapshot, name string) File {
 	unnamed := ""
 	for i := range want.Problems {
 		switch p := &want.Problems[i]; p.Name {
@@ -245,7 +245,7 @@ func changes(e *desired.Entry, rec *actual.Record, files map[string]File, found 
 			continue
 		}
 		// It came, or it is another one.
-		_, _, is := desired.ObjectOf(ref.Path)
+		_, _, is := objects.Referred(ref.Path)
 		if (!is || rec.Inputs[i].ID == "" || objects.Comparable(rec.Inputs[i].ID, f.ID)) && !found(&ref) {
 			return
 		}

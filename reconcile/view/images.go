@@ -5,6 +5,7 @@ package view
 import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
+	"sandboxctl.dev/reconcile/pulling"
 )
 
 // lookUpImages asks the store for every image that manifests and records name. Those
@@ -31,6 +32,9 @@ func lookUpImages(in *reconcile.Input, find func(ref string) (digest string)) re
 	}
 	for _, e := range in.LastGood {
 		of(e)
+	}
+	for i := range in.Desired.Objects {
+		of(pulling.OfPool(&in.Desired.Objects[i]))
 	}
 	for i := range in.Actual.Sandboxes {
 		if img := in.Actual.Sandboxes[i].Record.App().Image; img != nil {

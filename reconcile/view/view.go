@@ -20,6 +20,7 @@ import (
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/contention"
 	"sandboxctl.dev/reconcile/declared"
+	"sandboxctl.dev/reconcile/expand"
 	"sandboxctl.dev/reconcile/fits"
 	"sandboxctl.dev/reconcile/namespaces"
 	"sandboxctl.dev/reconcile/needs"
@@ -50,6 +51,7 @@ type View struct {
 	// Boot is how long ago the host was booted, if set; CLOCK_BOOTTIME otherwise.
 	Boot func() time.Duration
 
+	expander expand.Expander
 	lastGood map[string]cachedEntry
 }
 
@@ -73,6 +75,7 @@ func (v *View) Gather(ctx context.Context, p reconcile.Progress, removals []time
 	if err != nil {
 		return reconcile.Input{}, fmt.Errorf("observe sandboxes: %w", err)
 	}
+	want = v.expander.Claims(want, have)
 	in := reconcile.Input{
 		Desired: want, Actual: have, LastGood: v.recorded(want, have), Progress: p,
 		Now: time.Now(), Read: read, Policy: v.Policy, Removals: removals,

@@ -227,7 +227,7 @@ func newDaemon(h *world.Host, version string, f *flags, store *actual.Store, opt
 			d.tellNetworks(&in)
 			d.remember(in.Removals, in.Desired.Policy)
 			d.announce(&in, &plan)
-			d.launcher.Warm.Wake() // the policy may have changed, or a program
+			d.tellPools(in.Desired)
 			// With a pass, so that an idle daemon wakes once for both.
 			if time.Since(d.swept) >= d.resync {
 				d.askForSweep()
@@ -411,6 +411,7 @@ func (d *daemon) once(ctx context.Context, out io.Writer) error {
 // watch starts what wakes the loop, and more, and returns how to end it: after the loop, which
 // may still be waiting for the end of operations.
 func (d *daemon) watch(ctx context.Context, more map[string]func(context.Context) error) (end func()) {
+	d.launcher.Warm.OnCold = d.drained
 	d.log.Info("daemon started", "version", d.info.Version, "pid", d.info.Process.PID, "manifests", d.info.ManifestsDir, "state", d.store.Path())
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup

@@ -49,6 +49,8 @@ type status struct {
 	UsedBy     []string `json:"usedBy"`
 	SourceFile string   `json:"sourceFile"`
 	SourceLine int      `json:"sourceLine,omitempty"`
+	*poolStatus
+	*claimStatus
 }
 
 type list struct {
@@ -57,7 +59,7 @@ type list struct {
 	Items      []document `json:"items"`
 }
 
-func describe(o *desired.Object, users []string) document {
+func describe(w *world.World, o *desired.Object, users []string) document {
 	kind, name, _ := objects.Split(o.Name())
 	d := document{APIVersion: desired.APIVersion, Kind: kind, Metadata: metadata{name}, Files: map[string]string{}}
 	d.Status = status{Keys: o.Keys(), UsedBy: append([]string{}, users...), SourceFile: o.Source.File, SourceLine: o.Source.Line}
@@ -66,6 +68,8 @@ func describe(o *desired.Object, users []string) document {
 		d.Spec = o.Volume
 	case o.Network != nil:
 		d.Spec = o.Network
+	case o.Pool != nil:
+		d.Spec, d.Status.poolStatus = o.Pool, poolStatusOf(w, o)
 	}
 	for _, k := range d.Status.Keys {
 		if p := o.File(k); p != "" {
@@ -146,15 +150,21 @@ func (q *Query) Get(h *world.Host, w *world.World, output string) error {
 	switch output {
 	case "name":
 		for i := range found {
-			fmt.Fprintln(h.Stdout, found[i].fullName())
+			fmt.Fprintln(h.Stdout, found[i].shortest())
 		}
 		return nil
 	case "json", "yaml":
 		return q.encode(h.Stdout, found, output)
 	}
 	if len(found) == 0 {
-		fmt.Fprintf(h.Stderr, "no %ss in %s\n", strings.ToLower(q.kind), h.Manifests)
+		fmt.Fprintf(h.Stderr, "no %ss in %s\n", objects.Word(q.kind), h.Manifests)
 		return nil
+	}
+	switch q.kind {
+	case objects.Pool:
+		return printPools(h.Stdout, found)
+	case desired.ClaimKind:
+		return printClaims(h.Stdout, w, found)
 	}
 	rows := make([][]string, len(found))
 	for i := range found {
@@ -213,15 +223,18 @@ func (d *document) print(out io.Writer, w *world.World) error {
 	}
 	for _, user := range d.Status.UsedBy {
 		for _, r := range world.References(w.Entry(user).Sandbox, d.fullName()) {
-			_, key, _ := desired.ObjectOf(r.Path)
+			_, key, _ := objects.Referred(r.Path)
 			fmt.Fprintf(tw, "  %s\t%s\t%s\n", user, cmp.Or(key, "(all)"), r.Field)
 		}
 	}
 	if err := tw.Flush(); err != nil {
 		return fmt.Errorf("print: %w", err)
 	}
-	if d.Kind == objects.Network {
+	switch d.Kind {
+	case objects.Network:
 		d.printOutdated(out, w)
+	case objects.Pool:
+		d.printPool(out)
 	}
 	fmt.Fprintln(out, "\nKeys:")
 	for _, k := range d.Status.Keys {

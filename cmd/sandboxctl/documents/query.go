@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package documents shows Config, Secret, Volume and Network documents: which keys they have and which
+// Package documents shows documents that are no sandboxes, and claims: which keys they have and which
 // sandboxes use them. Of a Secret it shows no value, in no format.
 package documents
 
@@ -15,6 +15,7 @@ import (
 	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/cmd/sandboxctl/world"
+	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/objects"
 )
 
@@ -24,6 +25,7 @@ var kindWords = map[string]string{
 	"secrets": objects.Secret, "secret": objects.Secret,
 	"volumes": objects.Volume, "volume": objects.Volume, "persistentvolumeclaims": objects.Volume, "pvc": objects.Volume,
 	"networks": objects.Network, "network": objects.Network,
+	"pools": objects.Pool, "pool": objects.Pool, "sandboxpools": objects.Pool, "sandboxpool": objects.Pool,
 	"sandboxes": "", "sandbox": "",
 }
 
@@ -39,6 +41,9 @@ type Query struct {
 func Parse(w *world.World, args []string) (q *Query, rest []string, err error) {
 	if len(args) == 0 {
 		return nil, nil, nil
+	}
+	if (args[0] == "claims" || args[0] == "claim" || args[0] == "sandboxclaims") && w.Status(args[0]) == nil {
+		return &Query{kind: desired.ClaimKind, names: args[1:]}, nil, nil
 	}
 	// A sandbox may have the name of a kind.
 	if kind, ok := kindWords[args[0]]; ok && w.Status(args[0]) == nil {
@@ -78,11 +83,15 @@ func (q *Query) add(name string) {
 // find returns what is asked for. What is broken is told on standard error if all are asked
 // for, and is an error if it is named.
 func (q *Query) find(h *world.Host, w *world.World) ([]document, error) {
+	if q.kind == desired.ClaimKind {
+		return q.claims(w)
+	}
 	out, used := []document{}, usersOfAll(w)
+	defer func() { fillReady(h, out) }()
 	if q.names == nil {
 		for i := range w.In.Desired.Objects {
 			if o := &w.In.Desired.Objects[i]; is(o.Name(), q.kind) {
-				out = append(out, describe(o, used[o.Name()]))
+				out = append(out, describe(w, o, used[o.Name()]))
 			}
 		}
 		for _, p := range w.In.Desired.Problems {
@@ -97,7 +106,7 @@ func (q *Query) find(h *world.Host, w *world.World) ([]document, error) {
 		if o == nil {
 			return nil, missing(w, n, used[n])
 		}
-		out = append(out, describe(o, used[n]))
+		out = append(out, describe(w, o, used[n]))
 	}
 	return out, nil
 }
@@ -132,7 +141,7 @@ func Completer(h *world.Host) cobra.CompletionFunc {
 		}
 		names, directive := h.CompleteAll(cmd, args, typed)
 		if len(args) == 0 {
-			names = append(names, "configs", "secrets", "volumes", "networks")
+			names = append(names, "configs", "secrets", "volumes", "networks", "pools", "claims")
 		}
 		return names, directive
 	}

@@ -62,7 +62,7 @@ func (v verbs) applyCommand() *cobra.Command {
 		Short: "Put manifests into the manifests directory",
 		Long: `Put manifests into the manifests directory, each sandbox as NAME.yaml, written
 whole. A Config becomes NAME.config.yaml, a Secret NAME.secret.yaml, which only root
-may read, a Volume NAME.volume.yaml, and the volume is made. Everything is checked
+may read, a SandboxPool NAME.pool.yaml, a Volume NAME.volume.yaml, and the volume is made. Everything is checked
 first: if anything is wrong nothing is written.
 
 A sandbox that another file of the directory defines is refused: that file has
@@ -195,6 +195,9 @@ func (v verbs) apply(ctx context.Context, ms []manifest, flags applyFlags) error
 		return err
 	}
 	if err := v.checkSizes(w, ms); err != nil {
+		return err
+	}
+	if err := v.checkClaims(w.In.Desired, ms); err != nil {
 		return err
 	}
 	v.warnOfContention(w, ms)

@@ -197,6 +197,8 @@ func (v verbs) deleteObject(ctx context.Context, w *world.World, name string) er
 	}
 	switch {
 	case len(users) == 0 || isVolume(name):
+	case isPool(name):
+		fmt.Fprintf(v.Stderr, "warning: %s has claims, whose sandboxes stay as they are: %s; new claims wait until there is a pool of that name\n", name, strings.Join(users, ", "))
 	case isNetwork(name):
 		fmt.Fprintf(v.Stderr, "warning: %s is joined by %s: what runs stays connected, and can't be started again without it\n", name, strings.Join(users, ", "))
 	default:

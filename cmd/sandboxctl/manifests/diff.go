@@ -74,14 +74,15 @@ func (v verbs) diff(ctx context.Context, files []string) (differs bool, err erro
 		}
 		if e := w.In.Desired.Lookup(name); e != nil {
 			from = e.Source.File
-			if old, err = canonicalYAML(e.Sandbox); err != nil {
+			if old, err = entryYAML(e); err != nil {
 				return false, err
 			}
 		}
 		for _, f := range w.ReplacedFiles(name) {
 			fmt.Fprintf(v.Stderr, "warning: %s: %s\n", show.Clean(name), show.Clean(f))
 		}
-		now, err := canonicalYAML(ms[i].Sandbox)
+		e := ms[i].Entry()
+		now, err := entryYAML(&e)
 		if err != nil {
 			return false, err
 		}

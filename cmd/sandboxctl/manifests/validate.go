@@ -90,6 +90,7 @@ func (v verbs) validate(ctx context.Context, args []string) (*validation, error)
 	}
 	var given []sizes.Size
 	var entries []desired.Entry
+	var all []desired.Document
 	texts := map[string][]byte{}
 	for _, arg := range args {
 		files, err := expand(arg)
@@ -107,6 +108,7 @@ func (v verbs) validate(ctx context.Context, args []string) (*validation, error)
 			}
 			found.Problems = append(found.Problems, problems...)
 			texts[f.path] = data
+			all = append(all, docs...)
 			for i := range docs {
 				given = append(given, docs[i].Sizes...)
 				switch {
@@ -127,6 +129,9 @@ func (v verbs) validate(ctx context.Context, args []string) (*validation, error)
 		}
 	}
 	textOf := func(file string) []byte { return texts[file] }
+	// A pool may be in the manifests directory: that it is not given is no news.
+	misfits, _ := judgeClaims(entries, withDocuments(&desired.Snapshot{Policy: policy}, all))
+	found.Problems = append(found.Problems, misfits...)
 	found.Problems = append(found.Problems, contended(entries, textOf)...)
 	found.Warnings = append(found.Warnings, expired(entries, textOf, time.Now())...)
 	return found, nil
@@ -151,6 +156,8 @@ func (v verbs) validateDirectory(ctx context.Context, policy desired.Policy, fou
 	found.Sandboxes, found.Documents = len(snap.Entries), len(snap.Objects)
 	found.Problems, found.Warnings = append(found.Problems, snap.Problems...), append(found.Warnings, snap.Warnings...)
 	found.Problems = append(found.Problems, contended(snap.Entries, v.textOf)...)
+	misfits, waiting := judgeClaims(snap.Entries, snap)
+	found.Problems, found.Warnings = append(found.Problems, misfits...), append(found.Warnings, waiting...)
 	found.Warnings = append(found.Warnings, unreachable(snap)...)
 	found.Warnings = append(found.Warnings, expired(snap.Entries, v.textOf, time.Now())...)
 	return nil

@@ -28,6 +28,7 @@ const beyond = 10 * time.Second
 // Options are what a caller asks of its sandbox.
 type Options struct {
 	Name        string
+	From        string // a pool
 	Image, Root string
 	Memory, CPU string
 	Timeout     time.Duration
@@ -40,6 +41,7 @@ type Options struct {
 // Register adds the options as flags.
 func (o *Options) Register(fl *pflag.FlagSet) {
 	fl.StringVar(&o.Name, "name", "", "the name of the sandbox (default: one that nobody has)")
+	fl.StringVar(&o.From, "from", "", "a SandboxPool, whose template is used instead of the flags for a root, limits and networks")
 	fl.StringVar(&o.Image, "image", "", "an image as the root, as spec.root.image.ref (default: a view of the host's programs)")
 	fl.StringVar(&o.Root, "root", "", "a directory of the host as the root, as spec.root.dir")
 	fl.StringVar(&o.Memory, "memory", "", "how much memory it may use, as 256Mi")
@@ -64,7 +66,13 @@ func (o *Options) Manifest() (text []byte, caller process.Identity, err error) {
 
 // ManifestFor is Manifest for another process, as the daemon for which a client asks.
 func (o *Options) ManifestFor(caller process.Identity, client *Client) (text []byte, err error) {
-	spec, err := o.spec()
+	kind, spec := desired.Kind, map[string]any(nil)
+	if o.From == "" {
+		spec, err = o.spec()
+	} else {
+		kind = desired.ClaimKind
+		spec, err = o.claim()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -77,16 +85,40 @@ func (o *Options) ManifestFor(caller process.Identity, client *Client) (text []b
 	if len(o.Labels) > 0 {
 		metadata["labels"] = o.Labels
 	}
-	return yaml.Marshal(map[string]any{"apiVersion": desired.APIVersion, "kind": desired.Kind, "spec": spec, "metadata": metadata})
+	return yaml.Marshal(map[string]any{"apiVersion": desired.APIVersion, "kind": kind, "spec": spec, "metadata": metadata})
+}
+
+// hold is an application that does nothing.
+func hold() []string {
+	if !pidone.Available() {
+		return []string{"sleep", "infinity"}
+	}
+	return pidone.Hold()
+}
+
+// claim is the spec of a claim of a pool.
+func (o *Options) claim() (spec map[string]any, err error) {
+	for flag, given := range map[string]bool{
+		"image": o.Image != "", "root": o.Root != "", "memory": o.Memory != "", "cpu": o.CPU != "", "network": o.Network != "", "egress": len(o.Egress) > 0,
+	} {
+		if given {
+			return nil, exit.Usagef("--%s is what the template of the pool says; give --from or --%s", flag, flag)
+		}
+	}
+	spec = map[string]any{"pool": o.From, "command": hold()}
+	if o.Timeout < 0 {
+		return nil, exit.Usagef("--timeout: expected 0s or more, got %s", o.Timeout)
+	}
+	if o.Timeout > 0 {
+		spec["ttl"] = (o.Timeout + beyond).String()
+	}
+	spec["volumes"], err = Mounts(o.Volumes)
+	return spec, err
 }
 
 func (o *Options) spec() (spec map[string]any, err error) {
-	hold := pidone.Hold()
-	if !pidone.Available() {
-		hold = []string{"sleep", "infinity"}
-	}
 	spec = map[string]any{
-		"command": hold, "restartPolicy": desired.RestartNever, "terminationGracePeriod": "0s", "minReadySeconds": 0,
+		"command": hold(), "restartPolicy": desired.RestartNever, "terminationGracePeriod": "0s", "minReadySeconds": 0,
 	}
 	if spec["root"], err = o.root(); err != nil {
 		return nil, err
@@ -104,7 +136,7 @@ func (o *Options) spec() (spec map[string]any, err error) {
 	if o.Timeout > 0 {
 		spec["activeDeadline"] = (o.Timeout + beyond).String()
 	}
-	if spec["volumes"], err = o.mounts(); err != nil {
+	if spec["volumes"], err = Mounts(o.Volumes); err != nil {
 		return nil, err
 	}
 	if spec["network"], err = o.network(); err != nil {
@@ -144,10 +176,10 @@ func (o *Options) network() (map[string]any, error) {
 	return n, nil
 }
 
-// mounts are the volumes, written as for docker run.
-func (o *Options) mounts() ([]map[string]any, error) {
+// Mounts are volumes that are written as for docker run.
+func Mounts(texts []string) ([]map[string]any, error) {
 	out := []map[string]any{}
-	for i, text := range o.Volumes {
+	for i, text := range texts {
 		source, target, _ := strings.Cut(text, ":")
 		target, readOnly := strings.CutSuffix(target, ":ro")
 		if source == "" || !path.IsAbs(target) || strings.Contains(target, ":") {

@@ -137,15 +137,20 @@ func (h *Host) VolumeUsers(ctx context.Context) (by map[string][]string, unknown
 		return nil, nil, err
 	}
 	by = map[string][]string{}
-	add := func(sb *desired.Sandbox) {
-		for i := range sb.Spec.Volumes {
-			if named := sb.Spec.Volumes[i].Volume; named != nil && !slices.Contains(by[named.Name], sb.Metadata.Name) {
-				by[named.Name] = append(by[named.Name], sb.Metadata.Name)
+	add := func(user string, spec *desired.Spec) {
+		for i := range spec.Volumes {
+			if named := spec.Volumes[i].Volume; named != nil && !slices.Contains(by[named.Name], user) {
+				by[named.Name] = append(by[named.Name], user)
 			}
 		}
 	}
 	for i := range w.In.Desired.Entries {
-		add(w.In.Desired.Entries[i].Sandbox)
+		add(w.In.Desired.Entries[i].Sandbox.Metadata.Name, &w.In.Desired.Entries[i].Sandbox.Spec)
+	}
+	for i := range w.In.Desired.Objects {
+		if o := &w.In.Desired.Objects[i]; o.Pool != nil {
+			add(o.Name(), &o.Pool.Template) // its claims use it
+		}
 	}
 	for i := range w.In.Desired.Objects {
 		if kind, name, _ := objects.Split(w.In.Desired.Objects[i].Name()); kind == objects.Volume {
@@ -159,7 +164,7 @@ func (h *Host) VolumeUsers(ctx context.Context) (by map[string][]string, unknown
 			unknown = errors.Join(unknown, fmt.Errorf("the record of %s can't be read: %w", rec.Name, err))
 			continue
 		}
-		add(e.Sandbox)
+		add(rec.Name, &e.Sandbox.Spec)
 	}
 	for i := range w.In.Actual.Quarantined {
 		unknown = errors.Join(unknown, fmt.Errorf("the record of %s can't be read; see `sandboxctl describe %s`", w.In.Actual.Quarantined[i].Name, w.In.Actual.Quarantined[i].Name))

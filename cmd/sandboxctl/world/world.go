@@ -13,6 +13,7 @@ import (
 	"sandboxctl.dev/desired/objects"
 	"sandboxctl.dev/launcher/salvage"
 	"sandboxctl.dev/reconcile"
+	"sandboxctl.dev/reconcile/places"
 )
 
 // World is what a verb sees: desired and actual state, and the plan that the
@@ -131,15 +132,23 @@ func References(sb *desired.Sandbox, object string) (refs []desired.FileRef) {
 			refs = append(refs, desired.FileRef{Field: "spec.network.join", Path: object})
 		}
 		return refs
+	case objects.Pool:
+		if places.PoolOf(sb) == name {
+			refs = append(refs, desired.FileRef{Field: "spec.pool", Path: object})
+		}
+		return refs
 	}
 	return slices.DeleteFunc(sb.Spec.FileRefs(), func(r desired.FileRef) bool {
-		name, _, ok := desired.ObjectOf(r.Path)
+		name, _, ok := objects.Referred(r.Path)
 		return !ok || name != object
 	})
 }
 
 // Referred are the documents that a manifest refers to, by full name; some more than once.
 func Referred(sb *desired.Sandbox) (names []string) {
+	if pool := places.PoolOf(sb); pool != "" {
+		names = append(names, objects.Name(objects.Pool, pool))
+	}
 	for i := range sb.Spec.Volumes {
 		if v := sb.Spec.Volumes[i].Volume; v != nil {
 			names = append(names, objects.Name(objects.Volume, v.Name))
@@ -151,7 +160,7 @@ func Referred(sb *desired.Sandbox) (names []string) {
 		}
 	}
 	for _, r := range sb.Spec.FileRefs() {
-		if name, _, ok := desired.ObjectOf(r.Path); ok {
+		if name, _, ok := objects.Referred(r.Path); ok {
 			names = append(names, name)
 		}
 	}
