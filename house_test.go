@@ -160,7 +160,7 @@ func TestDirections(t *testing.T) {
 		// Rules know no sandbox but what they are given of it.
 		"./launcher/firewall": `^sandboxctl\.dev/(launcher/firewall|launcher/firewall/(objects|sent)|desired/networks/public)$|^golang\.org/x/(sys|net|sync)/|^github\.com/(google/nftables|mdlayher/|vishvananda/)`,
 		"./launcher/inforce":  `^sandboxctl\.dev/(launcher/inforce$|desired/|actual)|^golang\.org/x/(sys|net|sync|time)/|^github\.com/moby/sys/signal$|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml`,
-		"./launcher/bridge":   `^sandboxctl\.dev/(launcher/(bridge|addresses|inforce|links|firewall|firewall/(objects|others|sent|stricter)|flows|loopback6|packetlog|dns|names|netns|wire)$|desired/|actual|gofer$)|^golang\.org/x/(sys|net|sync|time)/|^github\.com/(vishvananda/|moby/sys/(mountinfo|signal)$)|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml` + nftables,
+		"./launcher/bridge":   `^sandboxctl\.dev/(launcher/(bridge|addresses|inforce|links|firewall|firewall/(objects|others|sent|stricter)|flows|hostports|loopback6|packetlog|dns|names|netns|wire)$|desired/|actual|gofer$)|^golang\.org/x/(sys|net|sync|time)/|^github\.com/(vishvananda/|moby/sys/(mountinfo|signal)$)|^go\.yaml\.in/yaml/|^sigs\.k8s\.io/yaml` + nftables,
 		"./launcher":          `^sandboxctl\.dev/(launcher|desired|actual|gofer)` + libraries + nftables + cniLibrary,
 		// Names are values; who answers a guest has sockets, and the word for what is public.
 		"./launcher/names": `^sandboxctl\.dev/launcher/names$`,

@@ -179,7 +179,7 @@ const (
 	NamesMake Point = "names-make"
 	// NamesWrite writes the hosts file of a sandbox (launcher/bridge/hosts.go).
 	NamesWrite Point = "names-write"
-	// RulesInstall installs the rules of all networks (launcher/bridge/keeper.go).
+	// RulesInstall installs the rules of all networks (launcher/bridge/linger.go).
 	RulesInstall Point = "rules-install"
 	// FlowsPut writes down by which rules connections were let through
 	// (launcher/bridge/judged.go).

@@ -58,7 +58,7 @@ p stop -t 0 web >/dev/null && p start web >/dev/null || fail 'podman starts noth
 both 'after a flush'
 before=$(theirs)
 $BIN/sandboxctl delete ours --wait >/dev/null || fail 'no removal'
-for i in $(seq 100); do nft list tables | grep -q sandboxctl || break; sleep 0.1; done
+for i in $(seq 300); do nft list tables | grep -q sandboxctl || break; sleep 0.1; done
 nft list tables | grep sandboxctl && fail 'a table of ours is left'
 [ "$(theirs)" = "$before" ] || fail 'a removal of ours changes rules of podman'
 far 8043 podman 'podman alone again'

@@ -320,6 +320,7 @@ func TestRulesOutlastConnections(t *testing.T) {
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
+	w.k.leaving = true
 	if err := round(); err != nil || there() {
 		t.Errorf("%v; the rules are there: %t", err, there())
 	}

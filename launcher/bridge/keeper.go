@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
-	"sandboxctl.dev/actual/crashpoint"
 	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/actual/rounds"
@@ -93,6 +92,10 @@ type Keeper struct {
 	scopes, inScope map[string]scope
 	// installed is what the table has; nil if that is not known.
 	installed *firewall.Ruleset
+	// vacant is since when there is a table for nobody, zero if there is none. leaving says that
+	// it is not to stay.
+	vacant  time.Time
+	leaving bool
 	// said are the networks that the answerer knows names by.
 	said map[string]*networks.Network
 	// shown is what all hosts files say; nil if that is not known.
@@ -298,7 +301,7 @@ func (k *Keeper) install() error {
 		return !recorded && k.promised[name] == nil // its start has failed
 	})
 	k.answerer.SetDirectory(directory(records, inForce))
-	same := k.installed != nil && reflect.DeepEqual(k.installed, rules)
+	same := k.installed != nil && reflect.DeepEqual(k.installed, rules) && (k.vacant.IsZero() || k.lingers() > 0)
 	k.mu.Unlock()
 	k.tell(refused)
 	if same {
@@ -313,29 +316,7 @@ func (k *Keeper) install() error {
 	if err := k.foresee(rules); err != nil {
 		return err
 	}
-	if nobody { // while there are rules, and the timeouts of the table, which connections use
-		if err := k.judge(rules); err != nil {
-			return err
-		}
-	}
-	made := rules
-	err = crashpoint.Do(crashpoint.RulesInstall, func() error {
-		if nobody {
-			return k.table.Remove()
-		}
-		return k.table.Install(context.Background(), rules) //nolint:forbidigo // of all who wait for the round
-	})
-	if err != nil {
-		made = nil
-	}
-	k.mu.Lock()
-	k.installed = made
-	k.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	k.end(rules)
-	return nil
+	return k.force(rules, nobody)
 }
 
 // tell logs ports that can't be published, once.
@@ -367,6 +348,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	answers.Go(func() { k.answerer.Serve(ctx) })
 	defer func() { _ = k.loopback.Close() }()
 	defer k.packets.Close()
+	defer k.leave()
 	select {
 	case <-ctx.Done():
 		return nil
@@ -391,6 +373,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 		var later <-chan time.Time // an idle daemon does not wake for it
 		if pending := k.closing() || k.keeps; err != nil || pending || used {
 			later = time.After(pace.Wait(err != nil, pending))
+		} else if left := k.left(); left > 0 {
+			later = time.After(left)
 		}
 		select {
 		case <-ctx.Done():

@@ -11,12 +11,11 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/launcher/firewall"
 	"sandboxctl.dev/launcher/firewall/others"
+	"sandboxctl.dev/launcher/hostports"
 	"sandboxctl.dev/launcher/links"
 	"sandboxctl.dev/launcher/loopback6"
 )
@@ -167,59 +166,12 @@ func (k *Keeper) held() func(p *networks.Port) string {
 		_, count := p.First()
 		for n := range uint16(count) {
 			s := spot{strings.ToLower(p.Protocol), p.Addr(), p.HostPort + n}
-			if !published[s] && s.held(ours[loopback6.Port{Protocol: s.protocol, Port: s.port}]) {
+			if !published[s] && hostports.Held(s.protocol, s.at, s.port, ours[loopback6.Port{Protocol: s.protocol, Port: s.port}]) {
 				return fmt.Sprintf("port %s is not published: a program of the host has port %d; it is published within %s of its end", p.Describe(), s.port, k.lookEvery)
 			}
 		}
 		return ""
 	}
-}
-
-// held says whether a socket has the port. ours says that at [::1] it is this program's.
-func (s spot) held(ours bool) bool {
-	var at []unix.Sockaddr
-	if !s.at.IsValid() || s.at.Is4() {
-		a := &unix.SockaddrInet4{Port: int(s.port)}
-		if s.at.IsValid() {
-			a.Addr = s.at.As4()
-		}
-		at = append(at, a)
-	}
-	if (!s.at.IsValid() || s.at.Is6()) && !ours {
-		a := &unix.SockaddrInet6{Port: int(s.port)}
-		if s.at.IsValid() {
-			a.Addr = s.at.As16()
-		}
-		at = append(at, a)
-	}
-	return slices.ContainsFunc(at, func(a unix.Sockaddr) bool { return errors.Is(tryBind(s.protocol, a), unix.EADDRINUSE) })
-}
-
-// tryBind has a socket have an address for a moment. It listens to nobody.
-func tryBind(protocol string, at unix.Sockaddr) error {
-	family, kind := unix.AF_INET, unix.SOCK_STREAM
-	if _, six := at.(*unix.SockaddrInet6); six {
-		family = unix.AF_INET6
-	}
-	if protocol == "udp" {
-		kind = unix.SOCK_DGRAM
-	}
-	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("socket: %w", err)
-	}
-	defer unix.Close(fd)
-	if family == unix.AF_INET6 {
-		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
-	}
-	if err == nil && protocol == "tcp" {
-		// As servers do: connections that have ended keep nobody from it.
-		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
-	}
-	if err == nil {
-		err = unix.Bind(fd, at)
-	}
-	return err
 }
 
 // refused6 are the ports that could not be had at [::1], by sandbox.

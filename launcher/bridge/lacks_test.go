@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"sandboxctl.dev/launcher/hostports"
 )
 
 // A port is held by a listener at the address or at all of them; not by one at another
@@ -55,7 +57,7 @@ func TestHeld(t *testing.T) {
 			{s: spot{"tcp", four, 81}},
 			{s: spot{"tcp", netip.MustParseAddr("203.0.113.9"), 82}},
 		} {
-			if got := c.s.held(c.ours); got != c.held {
+			if got := hostports.Held(c.s.protocol, c.s.at, c.s.port, c.ours); got != c.held {
 				t.Errorf("%+v: %t, expected %t", c.s, got, c.held)
 			}
 		}
