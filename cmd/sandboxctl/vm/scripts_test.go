@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -69,15 +70,18 @@ type testPackage struct{ dir, run string }
 // scripts is the test of all scripts.
 const scripts = "^TestScript$"
 
+// packages are those to run: all, or those that PACKAGES names, and scripts if SCRIPTS names some.
 func packages() []testPackage {
-	all := allPackages()
-	switch os.Getenv("SCRIPTS") {
-	case "":
-		return all
-	case "none":
+	all, names := allPackages(), strings.Fields(os.Getenv("PACKAGES"))
+	switch some := os.Getenv("SCRIPTS"); {
+	case some == "none":
 		return nil
+	case some == "" && len(names) == 0:
+		return all
 	default:
-		return all[len(all)-1:]
+		return slices.DeleteFunc(all, func(p testPackage) bool {
+			return !slices.Contains(names, p.dir) && (p.run != scripts || some == "")
+		})
 	}
 }
 
@@ -86,6 +90,7 @@ func packages() []testPackage {
 func allPackages() (out []testPackage) {
 	for _, dir := range []string{
 		"actual", "actual/process", "launcher/cgroup", "launcher/hooks", "launcher/hostfs", "launcher/invariants", "launcher/netns",
+		"launcher/links", "launcher/flows", "launcher/firewall", "launcher/bridge", "launcher/packetlog", "launcher/cni",
 		"launcher/pair", "launcher/proc", "launcher/salvage", "launcher",
 	} {
 		out = append(out, testPackage{dir, ""})
