@@ -403,3 +403,35 @@ func TestRequests(t *testing.T) {
 		}
 	}
 }
+
+// A daemon that has no place answers and closes before it has read anything.
+func TestBusy(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	must(t, err)
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			line, err := protocol.Encode(&protocol.Response{Error: &protocol.Error{Kind: protocol.KindBusy, Message: "later"}})
+			if err != nil {
+				t.Error(err)
+			}
+			_, _ = conn.Write(line)
+			conn.Close()
+		}
+	}()
+	for range 200 {
+		if _, err := Dial(path); !errors.Is(err, ErrBusy) || err.Error() != "later" {
+			t.Fatal(err)
+		}
+	}
+	c := &Client{path}
+	if _, err := c.Run(t.Context(), Options{Command: []string{"x", strings.Repeat("x", 400<<10)}}); !errors.Is(err, ErrBusy) {
+		t.Error(err)
+	}
+}

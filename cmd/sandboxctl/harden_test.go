@@ -324,7 +324,7 @@ func TestHardened(t *testing.T) {
 			must(t, err)
 			for line := range bytes.Lines(b) {
 				for f := range strings.FieldsSeq(string(line)) {
-					if own[f] && (table != "unix" || !strings.HasSuffix(strings.TrimSpace(string(line)), "/client.sock")) {
+					if own[f] && (table != "unix" || !bytes.Contains(line, []byte("/client.sock"))) {
 						t.Errorf("the daemon has a socket in %s: %s", table, line)
 					}
 				}

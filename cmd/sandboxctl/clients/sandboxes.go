@@ -116,6 +116,7 @@ func (b *sandboxes) claim(name string, r *run) error {
 		return refusef("there is a sandbox %s already, or one is being removed; give another name", name)
 	}
 	b.runs[name] = r
+	b.waits.count(1)
 	return nil
 }
 
@@ -123,6 +124,7 @@ func (b *sandboxes) release(name string, r *run) {
 	b.mu.Lock()
 	delete(b.runs, name)
 	b.mu.Unlock()
+	b.waits.count(-1)
 	close(r.gone)
 }
 
@@ -140,17 +142,19 @@ func noSuch(name string) error { return protocol.Failf(protocol.KindNotFound, "n
 // list implements work.
 func (b *sandboxes) list(ctx context.Context, p *peer, name string) ([]protocol.Status, error) {
 	own := b.of(p)
-	if !p.root() && len(own) == 0 {
+	w := b.waits.seen() // costs nothing, however often somebody asks
+	if p.root() {
+		end, err := b.turn(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer end()
+		if w, err = b.host.Once(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if w == nil {
 		return nil, nil
-	}
-	end, err := b.turn(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer end()
-	w, err := b.host.Once(ctx)
-	if err != nil {
-		return nil, err
 	}
 	var out []protocol.Status
 	for i := range w.Statuses {
@@ -247,6 +251,9 @@ func (b *sandboxes) make(ctx context.Context, name string, p *peer, r *protocol.
 	err = manifests.Put(ctx, b.host, text)
 	if _, refused := errors.AsType[*manifests.RefusedError](err); refused {
 		return false, refusef("%v", err)
+	}
+	if err == nil {
+		b.log.Info("a client has a sandbox", "sandbox", name, "uid", p.uid, "pid", p.pid)
 	}
 	return true, err
 }

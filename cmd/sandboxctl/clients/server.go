@@ -72,16 +72,15 @@ func newServer(path string, policy func() (*hostpolicy.Policy, error), w work, l
 
 // Run listens until ctx ends, and then until all requests have ended: each is cancelled.
 func (s *Server) Run(ctx context.Context) error {
-	l, err := listen(s.path)
-	if err != nil {
-		return err
+	if p, err := s.policy(); err == nil { // else the first pass says so
+		s.apply(p)
 	}
 	s.mu.Lock()
+	l, err := listen(s.path, s.group)
 	s.socket = l
-	err = l.allow(s.group)
 	s.mu.Unlock()
 	if err != nil {
-		s.log.Warn("only root can use the socket of clients", "err", err)
+		return err
 	}
 	requests, cancel := context.WithCancelCause(context.WithoutCancel(ctx)) // for its cause
 	stop := context.AfterFunc(ctx, func() { cancel(errStopping); _ = l.UnixListener.Close() })

@@ -452,13 +452,13 @@ func TestListen(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), strings.Repeat("long", 30))
 	must(t, os.Mkdir(dir, 0o755))
 	path := filepath.Join(dir, "client.sock")
-	first, err := listen(path)
+	first, err := listen(path, -1)
 	must(t, err)
-	if _, err := listen(path); err == nil || !strings.Contains(err.Error(), "another daemon listens there") {
+	if _, err := listen(path, -1); err == nil || !strings.Contains(err.Error(), "another daemon listens there") {
 		t.Errorf("a second daemon: %v", err)
 	}
 	_ = first.UnixListener.Close() // as when it is killed
-	second, err := listen(path)
+	second, err := listen(path, -1)
 	must(t, err)
 	fi, err := os.Lstat(path)
 	must(t, err)
@@ -470,22 +470,22 @@ func TestListen(t *testing.T) {
 		t.Errorf("left: %v", err)
 	}
 	must(t, os.WriteFile(path, nil, 0o600))
-	if _, err := listen(path); err == nil || !strings.Contains(err.Error(), "no socket") {
+	if _, err := listen(path, -1); err == nil || !strings.Contains(err.Error(), "no socket") {
 		t.Errorf("a file: %v", err)
 	}
 	must(t, os.Remove(path))
 	must(t, os.Symlink("elsewhere", path))
-	if _, err := listen(path); err == nil || !strings.Contains(err.Error(), "no socket") {
+	if _, err := listen(path, -1); err == nil || !strings.Contains(err.Error(), "no socket") {
 		t.Errorf("a link: %v", err)
 	}
 	must(t, os.Remove(path))
 	for mode, want := range map[os.FileMode]string{0o777 | os.ModeSticky: "others than root may write", 0o775: "others than root may write"} {
 		must(t, os.Chmod(dir, mode))
-		if _, err := listen(path); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := listen(path, -1); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v", mode, err)
 		}
 	}
-	if _, err := listen(filepath.Join(dir, "no", "such")); err == nil {
+	if _, err := listen(filepath.Join(dir, "no", "such"), -1); err == nil {
 		t.Error("no directory")
 	}
 }

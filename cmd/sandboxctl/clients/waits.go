@@ -15,8 +15,24 @@ import (
 // waits are those who wait until a sandbox is as they want. They look at what each pass of the
 // daemon has seen: nobody polls, however many wait.
 type waits struct {
-	mu  sync.Mutex
-	all map[*wait]struct{}
+	mu   sync.Mutex
+	all  map[*wait]struct{}
+	runs int          // sandboxes of clients
+	last *world.World // what the last pass has seen while there was one of them
+}
+
+// count counts the sandboxes of clients.
+func (s *waits) count(more int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.runs += more
+}
+
+// seen is what the last pass has seen, nil if that is not known.
+func (s *waits) seen() *world.World {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
 }
 
 type wait struct {
@@ -57,10 +73,11 @@ func (s *waits) end(w *wait) {
 func (s *waits) saw(in *reconcile.Input, plan *reconcile.Plan) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.all) == 0 {
+	if s.last = nil; len(s.all)+s.runs == 0 {
 		return
 	}
 	now := &world.World{In: *in, Plan: *plan, Statuses: reconcile.Statuses(*in, *plan), Alive: true}
+	s.last = now
 	for w := range s.all {
 		done, err := w.goal(now, w.name, now.Status(w.name))
 		if done || err != nil {
