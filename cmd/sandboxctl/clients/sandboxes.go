@@ -142,31 +142,24 @@ func noSuch(name string) error { return protocol.Failf(protocol.KindNotFound, "n
 // list implements work.
 func (b *sandboxes) list(ctx context.Context, p *peer, name string) ([]protocol.Status, error) {
 	own := b.of(p)
-	w := b.waits.seen() // costs nothing, however often somebody asks
+	all := b.waits.seen() // costs nothing, however often somebody asks
 	if p.root() {
 		end, err := b.turn(ctx)
 		if err != nil {
 			return nil, err
 		}
 		defer end()
-		if w, err = b.host.Once(ctx); err != nil {
+		w, err := b.host.Once(ctx)
+		if err != nil {
 			return nil, err
 		}
-	}
-	if w == nil {
-		return nil, nil
+		all = statusesOf(w)
 	}
 	var out []protocol.Status
-	for i := range w.Statuses {
-		s := &w.Statuses[i]
-		if name != "" && s.Name != name || !p.root() && own[s.Name] == nil {
-			continue
+	for _, s := range all {
+		if (name == "" || s.Name == name) && (p.root() || own[s.Name] != nil) {
+			out = append(out, s)
 		}
-		st := protocol.Status{Name: s.Name, Phase: s.Phase, Message: world.Headline(s)}
-		if e := w.Entry(s.Name); e != nil {
-			st.Labels = e.Sandbox.Metadata.Labels
-		}
-		out = append(out, st)
 	}
 	return out, nil
 }

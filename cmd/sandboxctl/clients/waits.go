@@ -6,6 +6,7 @@ import (
 	"context"
 	"sync"
 
+	"sandboxctl.dev/client/protocol"
 	"sandboxctl.dev/cmd/sandboxctl/await"
 	"sandboxctl.dev/cmd/sandboxctl/world"
 	"sandboxctl.dev/desired"
@@ -17,8 +18,10 @@ import (
 type waits struct {
 	mu   sync.Mutex
 	all  map[*wait]struct{}
-	runs int          // sandboxes of clients
-	last *world.World // what the last pass has seen while there was one of them
+	runs int // sandboxes of clients
+	// last are the sandboxes that the last pass has seen while there was one of clients. It is made
+	// in the pass: what a pass has seen is not for others to read later.
+	last []protocol.Status
 }
 
 // count counts the sandboxes of clients.
@@ -28,8 +31,8 @@ func (s *waits) count(more int) {
 	s.runs += more
 }
 
-// seen is what the last pass has seen, nil if that is not known.
-func (s *waits) seen() *world.World {
+// seen are the sandboxes that the last pass has seen, if there was one of clients.
+func (s *waits) seen() []protocol.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.last
@@ -77,7 +80,9 @@ func (s *waits) saw(in *reconcile.Input, plan *reconcile.Plan) {
 		return
 	}
 	now := &world.World{In: *in, Plan: *plan, Statuses: reconcile.Statuses(*in, *plan), Alive: true}
-	s.last = now
+	if s.runs > 0 {
+		s.last = statusesOf(now)
+	}
 	for w := range s.all {
 		done, err := w.goal(now, w.name, now.Status(w.name))
 		if done || err != nil {
@@ -98,4 +103,17 @@ func sinceSeen(goal await.Goal) await.Goal {
 		}
 		return goal(w, name, s)
 	}
+}
+
+// statusesOf is what clients may be told of sandboxes.
+func statusesOf(w *world.World) []protocol.Status {
+	out := make([]protocol.Status, len(w.Statuses))
+	for i := range w.Statuses {
+		s := &w.Statuses[i]
+		out[i] = protocol.Status{Name: s.Name, Phase: s.Phase, Message: world.Headline(s)}
+		if e := w.Entry(s.Name); e != nil {
+			out[i].Labels = e.Sandbox.Metadata.Labels
+		}
+	}
+	return out
 }

@@ -79,7 +79,7 @@ func TestWaits(t *testing.T) {
 	}
 	s.count(1)
 	s.saw(pass(t, "web"))
-	if now := s.seen(); now == nil || now.Status("web") == nil {
+	if now := s.seen(); len(now) != 1 || now[0].Name != "web" || now[0].Phase == "" {
 		t.Error("a pass is not kept while there is a sandbox of a client")
 	}
 	s.count(-1)
