@@ -32,7 +32,7 @@ func TestWire(t *testing.T) {
 			NoNewPrivileges: true, Capabilities: &wire.TaskCapabilities{PermittedCaps: 1, InheritableCaps: 2, EffectiveCaps: 4, BoundingCaps: 8, AmbientCaps: 16},
 			StdioIsPty: true, GuestFDs: []int{0, 1}, ContainerID: "c",
 		}, &control.ExecArgs{}},
-		"checkpoint": {&wire.CheckpointArgs{Metadata: wire.Compressed(), Resume: true}, &control.SaveOpts{}},
+		"checkpoint": {&wire.CheckpointArgs{Metadata: wire.StateForm(true), Resume: true}, &control.SaveOpts{}},
 		"restore":    {&wire.RestoreArgs{}, &boot.RestoreOpts{}},
 		"session":    {new(wire.Session(wire.SessionSink)), &boot.CreateTraceSessionArgs{}},
 		"forward":    {new(wire.Forward(80)), &boot.CreateTraceSessionArgs{}},

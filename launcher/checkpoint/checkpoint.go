@@ -71,6 +71,12 @@ type Info struct {
 	Spec *specs.Spec `json:"spec"`
 	// StateBytes is the size of the state file.
 	StateBytes int64 `json:"stateBytes"`
+	// Compressed says that it is compressed. A restore finds out by itself.
+	Compressed bool `json:"compressed,omitempty"`
+	// Checksum is that of the state file, "" of a checkpoint that is no snapshot; ID tells a
+	// snapshot from every other one that has its name.
+	Checksum string `json:"checksum,omitempty"`
+	ID       string `json:"id,omitempty"`
 }
 
 // Take writes the state of a running sandbox or container into a
@@ -86,30 +92,17 @@ func Take(ctx context.Context, store *actual.Store, name, path string, leave boo
 }
 
 func take(ctx context.Context, store *actual.Store, name, path string, leave bool) (info *Info, err error) {
-	c, rec, err := sentry.Connect(ctx, store, name)
+	s, err := Begin(ctx, store, name)
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close()
-	if rec.Phase != actual.PhaseRunning {
-		return nil, fmt.Errorf("it is %s, expected Running", rec.Phase)
-	}
-	if rec.Start != nil && rec.Start.Way == actual.WayWarm {
-		return nil, errWarm
-	}
-	st, err := built.Of(store, rec)
-	if err != nil {
-		return nil, err
-	}
-	if info, err = describe(rec, st); err != nil {
-		return nil, err
-	}
+	defer s.Close()
 	dir, err := newDir(path)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
-	state, err := createBeneath(dir, stateFile)
+	state, err := CreateState(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -119,24 +112,76 @@ func take(ctx context.Context, store *actual.Store, name, path string, leave boo
 			err = errors.Join(err, unlink(dir, stateFile))
 		}
 	}()
-	if err := c.Checkpoint(ctx, leave, state); err != nil {
+	s.Info.Compressed = true
+	if err := s.Write(ctx, leave, state); err != nil {
 		return nil, err
 	}
-	if info.StateBytes, err = syncState(state); err != nil {
+	if s.Info.StateBytes, err = syncState(state); err != nil {
 		return nil, err
 	}
-	b, err := json.MarshalIndent(info, "", "  ")
-	if err != nil {
-		return nil, fmt.Errorf("encode description: %w", err)
-	}
-	if err := atomicfile.Create(dir, infoFile, append(b, '\n'), 0o600); err != nil {
+	if err := s.Info.Put(dir); err != nil {
 		return nil, err
 	}
-	return info, nil
+	return s.Info, nil
 }
 
 // errWarm says that nothing could be restored: the state is that of two containers.
-var errWarm = errors.New("it was started with a warm sentry, and a checkpoint of it could not be restored; set `warmKernels: 0` in the host policy, and restart it")
+var errWarm = errors.New("it was started with a warm sentry, and a checkpoint or snapshot of it could not be restored; set `warmKernels: 0` in the host policy, and restart it")
+
+// Saving is a running sandbox or container whose state is about to be saved.
+type Saving struct {
+	// Info describes it. The size of the state, and how it is written, are for the caller to say.
+	Info    *Info
+	control *sentry.Control
+}
+
+// Begin connects with a running sandbox or container. ErrNotRunning if it does not run.
+func Begin(ctx context.Context, store *actual.Store, name string) (*Saving, error) {
+	c, rec, err := sentry.Connect(ctx, store, name)
+	if err != nil {
+		return nil, err
+	}
+	s := &Saving{control: c}
+	switch {
+	case rec.Phase != actual.PhaseRunning:
+		err = fmt.Errorf("it is %s, expected Running", rec.Phase)
+	case rec.Start != nil && rec.Start.Way == actual.WayWarm:
+		err = errWarm
+	}
+	var st *setup.Setup
+	if err == nil {
+		st, err = built.Of(store, rec)
+	}
+	if err == nil {
+		s.Info, err = describe(rec, st)
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close ends the connection.
+func (s *Saving) Close() { _ = s.control.Close() } // nothing is in flight
+
+// Write has the sentry write the state into a file, or into a pipe, and returns when all of it
+// was written. With leave the sandbox resumes, else it ends. On error it resumes too.
+func (s *Saving) Write(ctx context.Context, leave bool, to *os.File) error {
+	return s.control.Checkpoint(ctx, leave, s.Info.Compressed, to)
+}
+
+// Put writes the description, after which there is a checkpoint.
+func (c *Info) Put(dir *os.File) error {
+	b, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode description: %w", err)
+	}
+	return atomicfile.Create(dir, infoFile, append(b, '\n'), 0o600)
+}
+
+// CreateState makes the file of a state in a directory that has none.
+func CreateState(dir *os.File) (*os.File, error) { return createBeneath(dir, stateFile) }
 
 // newDir opens the directory of a new checkpoint. It is private: the
 // state holds every secret of the sandbox.
@@ -247,25 +292,40 @@ func Open(path string) (*Image, error) {
 		return nil, fmt.Errorf("open checkpoint: %w", err)
 	}
 	defer dir.Close()
-	f, err := hostfs.OpenBeneath(int(dir.Fd()), infoFile, unix.O_RDONLY|unix.O_NONBLOCK)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("open checkpoint: %s holds none, or one that was not finished", path)
+	img, err := OpenIn(dir)
+	if errors.Is(err, ErrNone) {
+		return nil, fmt.Errorf("open checkpoint: %s %w", path, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open checkpoint: %w", err)
 	}
+	return img, nil
+}
+
+// ErrNone says of a directory that there is no checkpoint in it.
+var ErrNone = errors.New("holds none, or one that was not finished")
+
+// OpenIn opens the checkpoint in a directory that is open: ErrNone if there is none.
+func OpenIn(dir *os.File) (*Image, error) {
+	f, err := hostfs.OpenBeneath(int(dir.Fd()), infoFile, unix.O_RDONLY|unix.O_NONBLOCK)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNone
+	}
+	if err != nil {
+		return nil, err
+	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxInfo))
 	if err != nil {
-		return nil, fmt.Errorf("read checkpoint: %w", err)
+		return nil, fmt.Errorf("read %s: %w", infoFile, err)
 	}
 	img := &Image{}
 	dec := json.NewDecoder(bytes.NewReader(b))
 	if err := dec.Decode(&img.Info); err != nil {
-		return nil, fmt.Errorf("read checkpoint: decode %s: %w", infoFile, err)
+		return nil, fmt.Errorf("decode %s: %w", infoFile, err)
 	}
 	if img.State, err = hostfs.OpenBeneath(int(dir.Fd()), stateFile, unix.O_RDONLY|unix.O_NONBLOCK); err != nil {
-		return nil, fmt.Errorf("open checkpoint: %s: %w", stateFile, err)
+		return nil, fmt.Errorf("%s: %w", stateFile, err)
 	}
 	return img, nil
 }

@@ -70,17 +70,25 @@ func (i *Image) Preflight(st *setup.Setup, version string) error {
 		return err
 	}
 	reasons := i.Info.obstacles(st, version, features)
-	var file unix.Stat_t
-	switch err := unix.Fstat(int(i.State.Fd()), &file); {
-	case err != nil:
-		return fmt.Errorf("look at state: %w", err)
-	case file.Mode&unix.S_IFMT != unix.S_IFREG || file.Size != i.Info.StateBytes:
-		reasons = append(reasons, fmt.Sprintf("%s has %d bytes, it was written with %d", stateFile, file.Size, i.Info.StateBytes))
+	if err := i.CheckSize(); err != nil {
+		reasons = append(reasons, err.Error())
 	}
 	if len(reasons) == 0 {
 		return nil
 	}
 	return fmt.Errorf("%w: %s", ErrNotRestorable, strings.Join(reasons, "; "))
+}
+
+// CheckSize says whether the state is as long as it was written.
+func (i *Image) CheckSize() error {
+	var file unix.Stat_t
+	switch err := unix.Fstat(int(i.State.Fd()), &file); {
+	case err != nil:
+		return fmt.Errorf("look at state: %w", err)
+	case file.Mode&unix.S_IFMT != unix.S_IFREG || file.Size != i.Info.StateBytes:
+		return fmt.Errorf("%s has %d bytes, it was written with %d", stateFile, file.Size, i.Info.StateBytes)
+	}
+	return nil
 }
 
 // obstacles are the reasons why a restore would fail on a host with a sentry of

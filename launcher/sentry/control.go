@@ -237,7 +237,7 @@ func (c *Control) SetNetwork(ctx context.Context, args wire.NetworkArgs, sockets
 
 // Checkpoint writes the state of the sandbox into a file and returns when all of
 // it is there. With leave the sandbox resumes, else it ends. Only ctx bounds it.
-func (c *Control) Checkpoint(ctx context.Context, leave bool, state *os.File) error {
+func (c *Control) Checkpoint(ctx context.Context, leave, compressed bool, state *os.File) error {
 	// Its end would come after the thaw, when nobody waits for it any more.
 	if err := c.frozen(); err != nil {
 		return err
@@ -250,7 +250,7 @@ func (c *Control) Checkpoint(ctx context.Context, leave bool, state *os.File) er
 	if quiet != nil {
 		defer func() { _ = quiet.Close() }() // nothing was written to it
 	}
-	return c.callUntil(ctx, time.Time{}, wire.MethodCheckpoint, wire.CheckpointArgs{Metadata: wire.Compressed(), Resume: leave}, nil, state)
+	return c.callUntil(ctx, time.Time{}, wire.MethodCheckpoint, wire.CheckpointArgs{Metadata: wire.StateForm(compressed), Resume: leave}, nil, state)
 }
 
 // Restore has the sandbox, which must not have been started, go on from the

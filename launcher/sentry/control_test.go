@@ -105,7 +105,7 @@ func TestFrozenSentry(t *testing.T) {
 		}
 	}
 	c.cgroups = []string{t.TempDir(), group}
-	if err := c.Checkpoint(t.Context(), false, nil); err == nil || !strings.Contains(err.Error(), "cgroup "+above+" is frozen") {
+	if err := c.Checkpoint(t.Context(), false, true, nil); err == nil || !strings.Contains(err.Error(), "cgroup "+above+" is frozen") {
 		t.Errorf("checkpoint: %v", err)
 	}
 	if len(asked) > 0 {

@@ -51,8 +51,13 @@ type CheckpointArgs struct {
 	Resume bool
 }
 
-// Compressed is the metadata of a state file that is compressed, fast.
-func Compressed() map[string]string { return map[string]string{"compression": "flate-best-speed"} }
+// StateForm is the metadata of a state file that is compressed, fast, or is not.
+func StateForm(compressed bool) map[string]string {
+	if compressed {
+		return map[string]string{"compression": "flate-best-speed"}
+	}
+	return map[string]string{"compression": "none"}
+}
 
 // RestoreArgs is the argument of MethodRestore; the state file travels beside
 // it.

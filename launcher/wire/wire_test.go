@@ -18,7 +18,7 @@ func TestMessages(t *testing.T) {
 	for want, msg := range map[string]any{
 		`{"CID":"c","Signo":15,"PID":3,"Mode":1}`:                       &SignalArgs{CID: "c", Signo: 15, PID: 3, Mode: SignalAllProcesses},
 		`{"PID":3,"CID":"c"}`:                                           &WaitPIDArgs{PID: 3, CID: "c"},
-		`{"metadata":{"compression":"flate-best-speed"},"Resume":true}`: &CheckpointArgs{Metadata: Compressed(), Resume: true},
+		`{"metadata":{"compression":"flate-best-speed"},"Resume":true}`: &CheckpointArgs{Metadata: StateForm(true), Resume: true},
 		`{"filename":"","argv":["a"],"envv":["e"],"wd":"/","KUID":1,"KGID":2,"ExtraKGIDs":[3],"NoNewPrivileges":true,` +
 			`"Capabilities":{"PermittedCaps":1,"InheritableCaps":2,"EffectiveCaps":4,"BoundingCaps":8,"AmbientCaps":16},` +
 			`"StdioIsPty":true,"GuestFDs":[0,1],"ContainerID":"c"}`: &ExecArgs{
