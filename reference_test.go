@@ -323,8 +323,8 @@ func TestReference(t *testing.T) {
 	t.Parallel()
 	status := readSources(t, "reconcile/*.go", "actual/*.go", "desired/yamldoc/problem.go")
 	directory := readSources(t, "desired/snapshot.go")
-	manifest := readSources(t, "desired/types.go", "desired/lifetime/*.go", "desired/object.go", "desired/declared.go", "desired/network_document.go", "desired/pool.go", "desired/networks/*.go")
-	policy := readSources(t, "desired/hostpolicy/policy.go", "desired/hostpolicy/cni.go", "desired/hostpolicy/clients.go")
+	manifest := readSources(t, "desired/types.go", "desired/lifetime/*.go", "desired/fromsnapshot/*.go", "desired/object.go", "desired/declared.go", "desired/network_document.go", "desired/pool.go", "desired/networks/*.go")
+	policy := readSources(t, "desired/hostpolicy/policy.go", "desired/hostpolicy/cni.go", "desired/hostpolicy/clients.go", "desired/hostpolicy/snapshots.go")
 	minimal := &desired.Sandbox{Spec: desired.Spec{Root: desired.Root{Host: &desired.HostRoot{}}}}
 	desired.Default(minimal)
 	builtIn := defaultsOf(t, hostpolicy.Default())

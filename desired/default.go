@@ -48,6 +48,7 @@ func Default(s *Sandbox) {
 	if sp.Init != nil && *sp.Init {
 		sp.Init = nil // as it was before there was the field: the hash is the same
 	}
+	sp.Snapshot.Fill()
 	sp.MinReadySeconds = cmp.Or(sp.MinReadySeconds, new(DefaultMinReadySeconds))
 	sp.Backoff.Initial = cmp.Or(sp.Backoff.Initial, new(scalar.Duration(DefaultBackoffInitial)))
 	sp.Backoff.Max = cmp.Or(sp.Backoff.Max, new(max(scalar.Duration(DefaultBackoffMax), *sp.Backoff.Initial)))

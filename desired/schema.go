@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"sandboxctl.dev/desired/fieldwords"
+	"sandboxctl.dev/desired/fromsnapshot"
 	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/desired/scalar"
 	"sandboxctl.dev/desired/yamldoc"
@@ -38,7 +39,7 @@ func joined[K comparable, V any](a, b map[K]V) map[K]V {
 // required are the fields a manifest can't do without. What else is missing is
 // found by Validate.
 var required = sync.OnceValue(func() map[reflect.Type]map[string]string {
-	return joined(networks.Required, map[reflect.Type]map[string]string{
+	return joined(joined(networks.Required, fromsnapshot.Required), map[reflect.Type]map[string]string{
 		reflect.TypeFor[Sandbox]():     {"apiVersion": APIVersion, "kind": Kind, "metadata": "an object with a name", "spec": "an object with a root"},
 		reflect.TypeFor[Metadata]():    {"name": "a DNS label such as \"web\""},
 		reflect.TypeFor[Spec]():        {"root": "one of host, dir, bundle, image"},
@@ -56,7 +57,7 @@ var required = sync.OnceValue(func() map[reflect.Type]map[string]string {
 // examples show authors what an object or a list looks like. Each is a valid
 // value of its type.
 var examples = sync.OnceValue(func() map[reflect.Type]string {
-	return joined(networks.Examples, map[reflect.Type]string{
+	return joined(joined(networks.Examples, fromsnapshot.Examples), map[reflect.Type]string{
 		reflect.TypeFor[Metadata]():       `{name: web}`,
 		reflect.TypeFor[Spec]():           `{root: {host: {}}, command: [sleep, "1"]}`,
 		reflect.TypeFor[Root]():           `{host: {}}`,
@@ -94,5 +95,5 @@ var examples = sync.OnceValue(func() map[reflect.Type]string {
 
 // listExamples are those of lists and maps of plain values, and of paths, by field.
 var listExamples = sync.OnceValue(func() map[string]string {
-	return joined(networks.ListExamples, fieldwords.Lists())
+	return joined(joined(networks.ListExamples, fromsnapshot.ListExamples), fieldwords.Lists())
 })

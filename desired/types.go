@@ -3,6 +3,7 @@
 package desired
 
 import (
+	"sandboxctl.dev/desired/fromsnapshot"
 	"sandboxctl.dev/desired/imageref"
 	"sandboxctl.dev/desired/lifetime"
 	"sandboxctl.dev/desired/networks"
@@ -120,6 +121,8 @@ type Lifecycle struct {
 	// How long the sandbox must run before `apply --wait` and `wait --for=ready` take
 	// it for ready. It does not change the condition `Ready`.
 	MinReadySeconds *int `json:"minReadySeconds,omitempty"`
+	// What each start begins from: see [Snapshots](../guide/snapshots.md).
+	Snapshot *fromsnapshot.Snapshot `json:"snapshot,omitempty"`
 	lifetime.Lifetime
 }
 

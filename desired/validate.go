@@ -201,6 +201,7 @@ func (v *Validator) lifecycle(s *Spec) {
 		v.Add("spec.minReadySeconds", "expected 0 to %d, got %d", maxMinReady, *n)
 	}
 	s.Lifetime.Check("spec", v.Add)
+	s.Snapshot.Check("spec.snapshot", ValidName, v.Add)
 	b := s.Backoff
 	v.Duration("spec.backoff.initial", b.Initial, 24*time.Hour)
 	v.Duration("spec.backoff.max", b.Max, 24*time.Hour)

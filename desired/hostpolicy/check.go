@@ -137,6 +137,7 @@ func (p *Policy) Check(s *desired.Sandbox) []desired.FieldError {
 	v.ids(s.Spec.IDMappings)
 	v.resources("spec.resources", s.Spec.Resources)
 	v.diskSizes(&s.Spec)
+	v.snapshot(s.Spec.Snapshot)
 	return v.Errors()
 }
 

@@ -11,7 +11,7 @@ import (
 )
 
 // Every example is valid, the example policy allows all of them, and without a
-// policy all but the one that needs a namespace are allowed.
+// policy all but those that need a namespace, a network of CNI or a snapshot are allowed.
 func TestExamples(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../examples/policy.yaml")
@@ -35,7 +35,7 @@ func TestExamples(t *testing.T) {
 			t.Errorf("%v", ps)
 		}
 		_, ps := (desired.Decoder{Policy: Default()}).Decode(f, b)
-		if want := filepath.Base(f) == "networked.yaml" || filepath.Base(f) == "cni.yaml"; len(ps) > 0 != want {
+		if want := filepath.Base(f) == "networked.yaml" || filepath.Base(f) == "cni.yaml" || filepath.Base(f) == "snapshot.yaml"; len(ps) > 0 != want {
 			t.Errorf("without a policy file: %v", ps)
 		}
 	}

@@ -71,6 +71,8 @@ type Policy struct {
 	// How much the `emptyDir` volumes of one sandbox and what `overlay: disk` writes may take
 	// together on the disk of the state directory. 0 allows none of them.
 	MaxDiskSize *scalar.Bytes `json:"maxDiskSize,omitempty"`
+	// Snapshots, which are made by root and hold all that is in the memory of a sandbox.
+	Snapshots SnapshotPolicy `json:"snapshots,omitzero"`
 	// The size at which a log file of a sandbox is rotated; two are kept.
 	LogSize scalar.Bytes `json:"logSize,omitempty"`
 	// How many sandboxes there may be, stopped ones included; what is there makes no room
@@ -122,8 +124,10 @@ var schema = desired.SchemaOf(func() yamldoc.Schema {
 			reflect.TypeFor[CNIPolicy]():     `{networks: [podman]}`,
 			reflect.TypeFor[PortsPolicy]():   `{min: 1024, addresses: [127.0.0.1]}`,
 			reflect.TypeFor[ClientsPolicy](): `{group: sandboxes, maxRuns: 16}`,
+			snapshotType:                     `{names: [python-*]}`,
 		},
 		ListExamples: map[string]string{
+			"names":        `[python-*]`,
 			"netns":        `[shop]`,
 			"networks":     `[podman]`,
 			"pluginDirs":   `[/opt/cni/bin]`,
@@ -257,6 +261,7 @@ func (p *Policy) fill() {
 	if p.FileAccess == nil {
 		p.FileAccess = []string{desired.FileAccessProxy}
 	}
+	p.Snapshots.fill()
 	p.fillLimits(hostMemory())
 	p.fillPace()
 	p.Clients.fill()
@@ -316,6 +321,7 @@ func (p *Policy) Validate() []desired.FieldError {
 	for i, n := range p.FileAccess {
 		v.OneOf(fmt.Sprintf("fileAccess[%d]", i), n, desired.FileAccessProxy, desired.FileAccessDirect)
 	}
+	v.snapshots(&p.Snapshots)
 	v.policyLimits(p)
 	if p.MaxSandboxes < 0 {
 		v.Add("maxSandboxes", "expected 0 (any number) or more, got %d", p.MaxSandboxes)
