@@ -15,6 +15,8 @@ func UnfitForWarm(st *setup.Setup) string {
 	switch why := Unfit(st); {
 	case why != "":
 		return why
+	case app.Restores:
+		return "it is restored from a checkpoint or snapshot" // in the place of all that a kernel runs
 	case len(st.Containers) != 1:
 		return "it has more than one container"
 	case st.RawSockets:

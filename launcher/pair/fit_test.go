@@ -29,6 +29,7 @@ func TestUnfitForWarm(t *testing.T) {
 		"hooks":              func(st *setup.Setup) { st.App().StartHooks = &setup.Hooks{} },
 		"environment":        func(st *setup.Setup) { st.App().Spec.Process.Env = []string{"A=" + strings.Repeat("b", 16<<10)} },
 		"raw sockets":        func(st *setup.Setup) { st.RawSockets = true },
+		"snapshot":           func(st *setup.Setup) { st.App().Restores = true },
 		"on the disk":        func(st *setup.Setup) { st.App().Overlay = "disk" },
 		"more than one":      func(st *setup.Setup) { st.Containers = append(st.Containers, setup.Container{}) },
 	} {

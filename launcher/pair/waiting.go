@@ -35,8 +35,6 @@ const leastWaitedMemory = 1 << 30
 // this host, and no limit that counts from their first instruction on.
 func Unfit(st *setup.Setup) string {
 	switch {
-	case st.App().Restores:
-		return "it is restored from a checkpoint"
 	case st.HostNetwork, st.NetNS != "", st.Passthrough, st.Network() != "none":
 		return "spec.network.mode is not none"
 	case st.HostUserns():

@@ -29,7 +29,7 @@ func TestUnfit(t *testing.T) {
 		"direct":              {func(st *setup.Setup) { st.DirectFS = true }, "spec.fileAccess"},
 		"ids":                 {func(st *setup.Setup) { st.Maps = &idmap.Maps{} }, "idMappings"},
 		"terminal":            {func(st *setup.Setup) { st.App().Spec.Process.Terminal = true }, "terminal"},
-		"restored":            {func(st *setup.Setup) { st.App().Restores = true }, "checkpoint"},
+		"restored":            {func(st *setup.Setup) { st.App().Restores = true }, ""},
 		"cpu":                 {func(st *setup.Setup) { st.Limits.CPU = 500 }, "processors"},
 		"default cpu":         {func(st *setup.Setup) { st.Defaults.CPU = 500 }, "processors"},
 		"memory":              {func(st *setup.Setup) { st.Limits.Memory = 64 << 30 }, "limit of memory"},
