@@ -163,8 +163,7 @@ const (
 const (
 	// A poststart or poststop hook of the bundle failed, which changes nothing else.
 	WarningHookFailed = "HookFailed"
-	// It could not be stopped, or what it left could not be removed, and why. This is tried
-	// again; the reason is in the messages of `Ready` and `Reconciling`.
+	// It could not be stopped, or what it left could not be removed, and why. This is tried again; the reason is in the messages of `Ready` and `Reconciling`.
 	WarningStopFailed = "StopFailed"
 	// A limit of `spec.resources` could not be set on this host.
 	WarningResourceNotEnforced = "ResourceNotEnforced"
@@ -174,34 +173,35 @@ const (
 	// do not hold between sandboxes: a database that both use loses data. Say
 	// `shared: true` in both if that is intended.
 	WarningSharedWrites = "SharedWrites"
-	// Its network namespace was removed, or made again and is not ready; it runs on in the
-	// old one. Or somebody has removed its link to a network; it is restarted.
+	// Its network namespace was removed, or made again and is not ready; it runs on in the old one. Or somebody has removed its link to a network; it is restarted.
 	WarningNetworkGone = "NetworkGone"
 	// A port is not published, since a program of the host or another sandbox has it, or the
 	// sandbox has no address of that family. What the message names is not published; all
 	// else is. It is tried again all the time.
 	WarningPortNotPublished = "PortNotPublished"
-	// Plugins of CNI say that its network is not as they have made it, and what is wrong. It
-	// was checked when the daemon was started, and is checked again every minute.
+	// Plugins of CNI say that its network is not as they have made it, and what is wrong. It was checked when the daemon was started, and is checked again every minute.
 	WarningNetworkCheckFailed = "NetworkCheckFailed"
-	// `network.bandwidth` changed, and can't be set up on this host now: what the sandbox
-	// had before counts. It is tried again all the time.
+	// `network.bandwidth` changed, and can't be set up on this host now: what the sandbox had before counts. It is tried again all the time.
 	WarningBandwidthNotLimited = "BandwidthNotLimited"
-	// The document of a network that it has joined has changed, and it runs with what that
-	// said before. It is restarted, if nothing keeps it from that.
+	// The document of a network that it has joined has changed, and it runs with what that said before. It is restarted, if nothing keeps it from that.
 	WarningNetworkOutdated = "NetworkOutdated"
 	// The firewall of another program drops what the host forwards, and has no rule about
 	// sandboxes: see "Beside docker and firewalls" in docs/guide/network.md. No table can
 	// let through what another one drops.
 	WarningForwardingDropped = "ForwardingDropped"
-	// What it was started with, a file or a document, is missing or can't be used now. It
-	// keeps what it has, and can't be started again without.
+	// What it was started with, a file or a document, is missing or can't be used now. It keeps what it has, and can't be started again without.
 	WarningInputGone = "InputGone"
-	// The reference of its image means another image to the store now. It keeps the one
-	// that it has.
+	// The reference of its image means another image to the store now. It keeps the one that it has.
 	WarningImageMoved = "ImageMoved"
-	// On records of earlier versions: it was started without its network. It is started
-	// again when there is one.
+	// It was started afresh: there is no snapshot of the name in `spec.snapshot`.
+	WarningSnapshotMissing = "SnapshotMissing"
+	// It was started afresh: its snapshot is of another gVisor, processor, root or manifest.
+	WarningSnapshotUnfit = "SnapshotUnfit"
+	// It was started afresh: its snapshot is not what was written.
+	WarningSnapshotDamaged = "SnapshotDamaged"
+	// It was started afresh: its snapshot could not be restored at the start before.
+	WarningSnapshotFailed = "SnapshotFailed"
+	// On records of earlier versions: it was started without its network. It is started again when there is one.
 	WarningNetworkUnconfigured = "NetworkUnconfigured"
 )
 

@@ -14,6 +14,7 @@ import (
 
 	"sandboxctl.dev/actual/moment"
 	"sandboxctl.dev/actual/process"
+	"sandboxctl.dev/actual/resumption"
 	"sandboxctl.dev/actual/upgrade"
 )
 
@@ -165,6 +166,8 @@ type Container struct {
 	// as failures do, and are none.
 	CleanExits int   `json:"cleanExits,omitempty"`
 	Restarts   int64 `json:"restarts,omitempty"`
+	// Resumption is about the saved state that its last start began from, nil of a fresh one.
+	Resumption *resumption.Resumption `json:"resumption,omitempty"`
 	// LastExit says how its last run ended.
 	LastExit *Exit `json:"lastExit,omitempty"`
 	// Completed says the run-to-completion is over for the spec: it is not

@@ -29,9 +29,10 @@ const (
 	StartBoot = "boot"
 	// `createRuntime` hooks of its bundle, and those before, ran on the host. Only if it has some.
 	StartHooks = "hooks"
-	// The sentry mounted the root and started the application, or restored it from a
-	// checkpoint.
+	// The sentry mounted the root and started the application.
 	StartRoot = "root"
+	// Instead of `root`: the sentry restored the application from a checkpoint or snapshot, and `onRestore` ran.
+	StartRestore = "restore"
 	// The application had not written anything until then: the first line in its log. It is no
 	// part of the record. It is absent before that line, and once the log has been rotated; 0 if
 	// the line came before the daemon knew that the application runs.
@@ -39,7 +40,7 @@ const (
 )
 
 // StartPhases are all of them.
-var StartPhases = []string{StartParse, StartPlan, StartRecord, StartSpawn, StartClaim, StartBoot, StartHooks, StartRoot, StartFirstOutput}
+var StartPhases = []string{StartParse, StartPlan, StartRecord, StartSpawn, StartClaim, StartBoot, StartHooks, StartRoot, StartRestore, StartFirstOutput}
 
 // Values of Start.Way.
 const (
@@ -98,7 +99,7 @@ func (s *Start) Took() time.Duration {
 
 // Done says whether it came to the application's start.
 func (s *Start) Done() bool {
-	return !s.Failed && slices.ContainsFunc(s.Phases, func(p StartPhase) bool { return p.Phase == StartRoot })
+	return !s.Failed && slices.ContainsFunc(s.Phases, func(p StartPhase) bool { return p.Phase == StartRoot || p.Phase == StartRestore })
 }
 
 // milliseconds has microseconds as decimals. A clock that was set back took no time.

@@ -57,7 +57,7 @@ func NextAttempt(old *Record, in Intent, now time.Time) *Record {
 	if in.RestartToken != "" {
 		r.RestartToken = in.RestartToken
 		app.Failures, app.CleanExits, r.InputChanges = 0, 0, 0 // the operator who asked has looked at them
-		app.Active = nil
+		app.Active, app.Resumption = nil, nil
 	}
 	r.Containers = []Container{app}
 	r.BootID, r.CreatedAt = in.BootID, now
@@ -108,6 +108,7 @@ func (c *Container) inherit(old *Container, ended *Ending, sameSpec bool) {
 	if !sameSpec {
 		return
 	}
+	c.Resumption = old.Resumption
 	if !ended.TimeOver() { // a later until is a new wish: its author has seen how it ended
 		c.Failures, c.CleanExits = old.Failures, old.CleanExits
 	}

@@ -18,8 +18,7 @@ const (
 	DefaultGracePeriod    = 10 * time.Second
 	DefaultStopSignal     = "SIGTERM"
 	DefaultReloadSignal   = "SIGHUP"
-	// DefaultMinReadySeconds is longer than most programs that can't work take to
-	// say so.
+	// DefaultMinReadySeconds is longer than most programs that can't work take to say so.
 	DefaultMinReadySeconds = 2
 )
 

@@ -27,8 +27,7 @@ type Validator struct{ fields.Validator }
 // ValidName says whether s is a DNS-1123 label, which is what names are.
 func ValidName(s string) bool { return fields.ValidName(s) }
 
-// Smallest limits that make sense. The sentry is inside the limits of its
-// sandbox, and one that can't run is worse than none.
+// Smallest limits that make sense. The sentry is inside the limits of its sandbox, and one that can't run is worse than none.
 const (
 	MinMemory = 32 << 20
 	MinCPU    = 10
@@ -49,8 +48,7 @@ const (
 // maxGrace bounds terminationGracePeriod: a stop that was begun lasts that long.
 const maxGrace = time.Hour
 
-// maxMinReady bounds minReadySeconds to a day: one who waits longer has made a
-// mistake.
+// maxMinReady bounds minReadySeconds to a day: one who waits longer has made a mistake.
 const maxMinReady = 24 * 60 * 60
 
 // Validate returns what is wrong with a defaulted manifest: everything, or the

@@ -122,11 +122,11 @@ func (l *Launcher) adopt(ctx context.Context, rec *actual.Record, start bool) (b
 }
 
 // adoptable says whether the create of a record can be resumed: it is not known
-// which of its hooks have run. The set-up is that of one whose start needs nothing
+// which of its hooks have run, or whether what is to run after a restore has. The set-up is that of one whose start needs nothing
 // but the sentry's answer, nil of others: a network that may have been taken is for
 // a new start.
 func (l *Launcher) adoptable(rec *actual.Record) (*setup.Setup, bool) {
-	if rec.App().OCI != nil || rec.Sentry == nil || len(rec.App().Hooks) > 0 {
+	if rec.App().OCI != nil || rec.Sentry == nil || len(rec.App().Hooks) > 0 || rec.App().Resumption.Pending() {
 		return nil, false
 	}
 	st, err := built.Of(l.store, rec)
@@ -141,8 +141,8 @@ func (l *Launcher) adoptable(rec *actual.Record) (*setup.Setup, bool) {
 		l.opts.Log.Warn("an interrupted create is not finished", "sandbox", rec.Name, "err", err)
 		return nil, true
 	}
-	if st.Passthrough {
-		return nil, true
+	if st.Passthrough || st.App().Restores {
+		return nil, true // what is to be restored is not started afresh in this sandbox
 	}
 	return st, true
 }

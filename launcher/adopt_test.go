@@ -13,6 +13,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/process"
+	"sandboxctl.dev/actual/resumption"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher/built"
@@ -158,6 +159,36 @@ func TestAdoptable(t *testing.T) {
 		}
 		if st != nil && (c.want != started || !ok || !reflect.DeepEqual(st, built)) {
 			t.Errorf("%s: started with %+v, expected %s, built was %+v", name, st, c.want, built)
+		}
+	}
+}
+
+// A start from a saved state is not finished by a fresh one in the same sandbox, and one whose
+// command after the restore has not ended well starts over: nobody knows how far that came.
+func TestPendingResumption(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		resumption *resumption.Resumption
+		restores   bool
+		adopted    bool
+		started    bool
+	}{
+		"a fresh start":         {nil, false, true, true},
+		"restored":              {&resumption.Resumption{ID: "1"}, true, true, false},
+		"not ready":             {&resumption.Resumption{ID: "1", Unready: true}, true, false, false},
+		"of a checkpoint":       {&resumption.Resumption{Unready: true}, true, false, false},
+		"it failed, and is new": {&resumption.Resumption{ID: "1", Failed: "x"}, false, true, true},
+	} {
+		a := newAdoption(t, adoptedConfig, nil)
+		a.rec.App().Resumption = c.resumption
+		st, err := built.Of(a.store, a.rec)
+		must(t, err)
+		st.App().Restores = c.restores
+		must(t, built.Record(a.store, a.rec, st))
+		l, err := New(Options{Store: a.store, Policy: func() (*hostpolicy.Policy, error) { return hostPolicy(t, a.policy), nil }})
+		must(t, err)
+		if st, ok := l.adoptable(a.rec); ok != c.adopted || (st != nil) != c.started {
+			t.Errorf("%s: adopted %v, started %v", name, ok, st != nil)
 		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"sandboxctl.dev/launcher/pair"
 	"sandboxctl.dev/launcher/resolve"
 	"sandboxctl.dev/launcher/sentry"
+	"sandboxctl.dev/launcher/snapshot"
 )
 
 // errNotCreated says that a container is not in the state it must be started from.
@@ -117,7 +118,7 @@ func (l *Launcher) RestoreContainer(ctx context.Context, id, path string) error 
 	img, err := checkpoint.Open(path)
 	if err == nil {
 		defer img.Close()
-		err = l.startContainer(ctx, id, img)
+		err = l.startContainer(ctx, id, snapshot.Of(img))
 	}
 	if err != nil {
 		return fmt.Errorf("restore container %s: %w", id, err)
@@ -125,7 +126,7 @@ func (l *Launcher) RestoreContainer(ctx context.Context, id, path string) error 
 	return nil
 }
 
-func (l *Launcher) startContainer(ctx context.Context, id string, img *checkpoint.Image) error {
+func (l *Launcher) startContainer(ctx context.Context, id string, saved *snapshot.Saved) error {
 	old, err := l.load(id)
 	if err != nil {
 		return err
@@ -153,12 +154,12 @@ func (l *Launcher) startContainer(ctx context.Context, id string, img *checkpoin
 	// As long as the start of a manifest's may take, and not as one call of a sentry
 	// that has started: a loaded host is slow, not broken.
 	timeout := l.opts.BootTimeout + st.StartTimeout()
-	if img != nil {
-		timeout += img.Timeout()
+	if saved != nil {
+		timeout += saved.Timeout()
 	}
 	starting, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not started after %s", timeout))
 	defer cancel()
-	if err := l.startApp(starting, rec, st, &booted{control: c}, img); err != nil {
+	if err := l.startApp(starting, rec, st, &booted{control: c}, saved); err != nil {
 		if cause := context.Cause(starting); cause != nil {
 			err = errors.Join(cause, err)
 		}

@@ -17,7 +17,6 @@ import (
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher/bridge"
 	"sandboxctl.dev/launcher/cgroup"
-	"sandboxctl.dev/launcher/checkpoint"
 	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/hostfs"
 	"sandboxctl.dev/launcher/inputs"
@@ -26,7 +25,7 @@ import (
 	"sandboxctl.dev/launcher/proc"
 	"sandboxctl.dev/launcher/refresh"
 	"sandboxctl.dev/launcher/salvage"
-	"sandboxctl.dev/launcher/setup"
+	"sandboxctl.dev/launcher/snapshot"
 	"sandboxctl.dev/launcher/warm"
 )
 
@@ -78,6 +77,7 @@ type Launcher struct {
 	strays  salvage.Strays
 	logs    *logs.Keeper
 	space   ondisk.Ledger
+	begins  snapshot.Chooser
 	// Warm are processes that wait for sandboxes of manifests, none until it runs.
 	Warm *warm.Pool
 }
@@ -111,6 +111,7 @@ func New(opts Options) (*Launcher, error) {
 		logs:   &logs.Keeper{Store: opts.Store, Space: opts.LogSpace, KeepDeleted: opts.KeepDeleted, Log: opts.Log},
 		sentry: &companion.Program{Name: companion.SentryName, Path: opts.SentryPath}, gofer: &companion.Program{Name: companion.GoferName, Path: opts.GoferPath},
 	}
+	l.begins.Store, l.begins.Version = opts.Store, snapshot.VersionOf(l.sentry)
 	l.Warm = warm.New(warm.Options{Store: opts.Store, Cgroups: host, Sentry: l.sentry, Gofer: l.gofer, Policy: opts.Policy, KillTimeout: opts.KillTimeout, Log: opts.Log})
 	return l, nil
 }
@@ -159,15 +160,8 @@ func (l *Launcher) create(ctx context.Context, e *desired.Entry, restart *actual
 	}
 	joined()
 	rec.StartReaches(actual.StartSpawn, time.Now())
-	path := ""
-	if restart != nil {
-		path = restart.Checkpoint
-	}
-	if path != "" {
-		refresh.Owe(rec, e.Sandbox)
-	}
 	if err = inErr; err == nil {
-		err = root.Blame(ctx, l.start(ctx, rec, e.Sandbox, root, policy, path, in))
+		err = root.Blame(ctx, l.start(ctx, rec, e.Sandbox, root, policy, restart, in))
 	}
 	if err == nil {
 		return nil
@@ -235,25 +229,6 @@ func (l *Launcher) allowed(sb *desired.Sandbox) (*hostpolicy.Policy, error) {
 		errs = append(errs, fmt.Errorf("%s: %s", e.Field, e.Message))
 	}
 	return policy, errors.Join(errs...)
-}
-
-// openChecked opens a checkpoint that can be restored into the set-up, which gets its sizes.
-func (l *Launcher) openChecked(ctx context.Context, st *setup.Setup, path string) (*checkpoint.Image, error) {
-	bin, version, err := l.sentry.Open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	bin.Close()
-	img, err := checkpoint.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	if err := img.Preflight(st, version); err != nil {
-		img.Close()
-		return nil, err
-	}
-	img.Info.KeepDiskSizes(st)
-	return img, nil
 }
 
 // intent is the record of a sandbox about to be created, from the one it had.

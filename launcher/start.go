@@ -18,16 +18,17 @@ import (
 	"sandboxctl.dev/launcher/appstart"
 	"sandboxctl.dev/launcher/built"
 	"sandboxctl.dev/launcher/cgroup"
-	"sandboxctl.dev/launcher/checkpoint"
 	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/hooks"
 	"sandboxctl.dev/launcher/hostfs"
 	"sandboxctl.dev/launcher/inputs"
 	"sandboxctl.dev/launcher/pair"
 	"sandboxctl.dev/launcher/proc"
+	"sandboxctl.dev/launcher/refresh"
 	"sandboxctl.dev/launcher/resolve"
 	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
+	"sandboxctl.dev/launcher/snapshot"
 	"sandboxctl.dev/launcher/volume"
 )
 
@@ -53,7 +54,7 @@ type launch struct {
 
 // start brings the sandbox of a record up: gated processes, record, gates,
 // control server, application. On error the caller aborts.
-func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sandbox, root *hostfs.Image, policy *hostpolicy.Policy, restore string, in *inputs.Read) error {
+func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sandbox, root *hostfs.Image, policy *hostpolicy.Policy, asked *actual.Request, in *inputs.Read) error {
 	// Hooks, the size of a checkpoint, and how many files of a volume get another owner, are for
 	// others to choose; how long they may keep the sandbox from being replaced is not.
 	outer, end := context.WithTimeoutCause(ctx, policy.StartTime(), fmt.Errorf("not started after %s, which is maxStartTime of the host policy", policy.StartTime()))
@@ -64,15 +65,14 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 	}
 	defer volumes.Close()
 	timeout := l.opts.BootTimeout + min(st.StartTimeout(), policy.HookTime())
-	var img *checkpoint.Image
-	if restore != "" {
-		if img, err = l.openChecked(ctx, st, restore); err != nil {
-			return err
-		}
-		defer img.Close()
-		timeout += img.Timeout()
-		// What is in it has an init process or not, whatever the manifest says now.
-		st.App().Init, st.App().Restores = img.Info.Init, true
+	saved, err := l.begins.Begin(outer, rec, sb, asked, st)
+	if err != nil {
+		return err
+	}
+	if saved != nil {
+		defer saved.Close()
+		timeout += saved.Timeout()
+		refresh.Owe(rec, sb)
 	}
 	rec.App().Init = st.App().Init
 	// Not before the checkpoint is compared.
@@ -106,9 +106,9 @@ func (l *Launcher) start(ctx context.Context, rec *actual.Record, sb *desired.Sa
 		defer done()
 		ctx = fresh
 	}
-	rec.StartReaches(actual.StartRoot, time.Now())
-	if err := l.startApp(ctx, rec, st, b, img); err != nil {
-		if img == nil {
+	rec.StartReaches(saved.Phase(), time.Now())
+	if err := l.startApp(ctx, rec, st, b, saved); err != nil {
+		if saved == nil {
 			err = resolve.Lasting(sentry.ExplainCommand(err, func(p string) []byte { return resolve.Peek(st, root, p, sentry.MaxInterpreterLine) }), &sb.Spec)
 		}
 		return st.Conceal(l.explain(ctx, err, rec, st))
@@ -305,11 +305,11 @@ func addStarted(group *cgroup.Group, c *proc.Child) error {
 	return err
 }
 
-// startApp starts the application, or with a checkpoint lets the one in it go
+// startApp starts the application, or with a saved state lets the one in it go
 // on.
-func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup.Setup, b *booted, img *checkpoint.Image) error {
+func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup.Setup, b *booted, saved *snapshot.Saved) error {
 	if !b.pair.Warm() { // which has it
-		if err := l.setNetwork(ctx, rec, st, b.control, img != nil); err != nil {
+		if err := l.setNetwork(ctx, rec, st, b.control, saved != nil); err != nil {
 			return err
 		}
 	}
@@ -318,9 +318,8 @@ func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup.S
 		return err
 	}
 	defer report.Close()
-	if img != nil {
-		operation.Waits(ctx)
-		err = b.control.Restore(ctx, img.State)
+	if saved != nil {
+		err = saved.Restore(ctx, rec, b.control)
 	} else {
 		err = b.pair.Start(ctx, b.control)
 		if report != nil && (err == nil || errors.Is(err, sentry.ErrClosed)) {

@@ -166,6 +166,23 @@ const (
 	VolumeMeta Point = "volume-meta"
 	// VolumeTrash moves a volume into the trash (launcher/volume/remove.go).
 	VolumeTrash Point = "volume-trash"
+	// SnapshotStore makes the directory of snapshots (launcher/snapshot/store.go).
+	SnapshotStore Point = "snapshot-store"
+	// SnapshotMake makes the directory of one that is not whole
+	// (launcher/snapshot/create.go).
+	SnapshotMake Point = "snapshot-make"
+	// SnapshotWrite writes a part of its state (launcher/snapshot/create.go).
+	SnapshotWrite Point = "snapshot-write"
+	// SnapshotSync forces that to disk (launcher/snapshot/create.go).
+	SnapshotSync Point = "snapshot-sync"
+	// SnapshotCommit gives it its name (launcher/snapshot/create.go).
+	SnapshotCommit Point = "snapshot-commit"
+	// SnapshotTrash moves a snapshot into the trash (launcher/snapshot/store.go).
+	SnapshotTrash Point = "snapshot-trash"
+	// Restore has a sentry restore a state (launcher/snapshot/restore.go).
+	Restore Point = "restore"
+	// OnRestore runs the command for that (launcher/snapshot/restore.go).
+	OnRestore Point = "on-restore"
 	// SubnetPut writes down which subnets a network has (launcher/bridge/subnets.go).
 	SubnetPut Point = "subnet-put"
 	// ForwardingPut writes down what of the host's settings is about to be changed

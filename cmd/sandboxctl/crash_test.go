@@ -256,12 +256,8 @@ var crashScenarios = []crashScenario{
 		w.converge()
 		w.written("a")
 		litter(w)
-	}, change: func(w *crashWorld) {
-		s, err := actual.OpenStoreReadOnly(w.path("s"))
-		must(w.T, err)
-		defer s.Close()
-		must(w.T, s.PutRequest(actual.Request{Kind: actual.RequestRestart, Name: "web", Token: "again"}))
-	}, runs: "a a", starts: true},
+	}, change: restartWeb, runs: "a a", starts: true},
+	{name: "resume", prepare: snapshotted, change: restartWeb, runs: "a"},
 	{name: "killed", prepare: running, change: func(w *crashWorld) {
 		p, err := process.Open(*w.rec().Sentry)
 		must(w.T, err)
@@ -544,8 +540,8 @@ func TestCrash(t *testing.T) {
 		t.Error("no daemon was killed twice")
 	}
 	for _, p := range crashPoints(t) {
-		if slices.Contains(volumePoints, p) || slices.Contains(waitingPoints, crashpoint.Point(p)) || !projquotatest.KernelHas() && slices.Contains(quotaPoints, crashpoint.Point(p)) {
-			continue // TestCrashVolumes, TestCrashWaiting and TestProjectsAfterCrash have them
+		if slices.Contains(slices.Concat(volumePoints, snapshotPoints), p) || slices.Contains(waitingPoints, crashpoint.Point(p)) || !projquotatest.KernelHas() && slices.Contains(quotaPoints, crashpoint.Point(p)) {
+			continue // TestCrashVolumes, TestCrashSnapshots, TestCrashWaiting and TestProjectsAfterCrash have them
 		}
 		for _, when := range []string{"before ", "after "} {
 			if done.at[when+p] == 0 {

@@ -52,6 +52,8 @@ const (
 	MissingImage Kind = "MissingImage"
 	// LeftoverVolume is a named volume that was not finished.
 	LeftoverVolume Kind = "LeftoverVolume"
+	// LeftoverSnapshot is a snapshot that was not finished.
+	LeftoverSnapshot Kind = "LeftoverSnapshot"
 	// MissingVolume is a named volume that a sandbox runs with and that is not there.
 	MissingVolume Kind = "MissingVolume"
 	// DuplicateAddress is an address that two records have.
@@ -200,7 +202,7 @@ func look(ctx context.Context, store *actual.Store, opts Options) ([]Violation, 
 	v.files()
 	v.records()
 	v.processes()
-	if err := errors.Join(v.waiting(ctx, store), v.groups(store), v.mounts(store.Path()), v.images(store.Path()), v.volumes(ctx, store), v.networks()); err != nil {
+	if err := errors.Join(v.waiting(ctx, store), v.groups(store), v.mounts(store.Path()), v.images(store.Path()), v.volumes(ctx, store), v.snapshots(store), v.networks()); err != nil {
 		return nil, err
 	}
 	slices.SortFunc(v.found, func(a, b Violation) int { return strings.Compare(a.String(), b.String()) })

@@ -10,6 +10,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/image"
+	"sandboxctl.dev/launcher/snapshot"
 	"sandboxctl.dev/launcher/volume"
 )
 
@@ -38,6 +39,23 @@ func (v *view) images(state string) error {
 				v.add(MissingImage, "%s runs from %s (%s), which is not in the store or damaged", r.Name, img.Ref, img.Digest)
 			}
 		}
+	}
+	return nil
+}
+
+// snapshots checks that none is half made. One that is missing keeps nothing from a start.
+func (v *view) snapshots(store *actual.Store) error {
+	s, err := snapshot.Look(store.RootDir())
+	if err != nil {
+		return nil //nolint:nilerr // there is none, or nobody can begin from one
+	}
+	defer s.Close()
+	names, err := s.Unfinished()
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		v.add(LeftoverSnapshot, "the snapshot %s was not finished", n)
 	}
 	return nil
 }
