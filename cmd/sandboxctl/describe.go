@@ -21,6 +21,7 @@ import (
 	"sandboxctl.dev/cmd/sandboxctl/laststart"
 	"sandboxctl.dev/cmd/sandboxctl/oneoff"
 	"sandboxctl.dev/cmd/sandboxctl/show"
+	"sandboxctl.dev/cmd/sandboxctl/snapshots"
 	"sandboxctl.dev/cmd/sandboxctl/volumes"
 	"sandboxctl.dev/cmd/sandboxctl/world"
 	"sandboxctl.dev/desired"
@@ -177,6 +178,7 @@ func describeState(out io.Writer, w *world.World, s *reconcile.Status) error {
 	line("Published", "%s", publishedText(w.Entry(s.Name)))
 	line("Bandwidth", "%s", bandwidthText(w.Entry(s.Name)))
 	line("Init", "%s", initText(s.Init))
+	line("Snapshot", "%s", snapshots.Text(w.Entry(s.Name), w.Record(s.Name)))
 	fmt.Fprintln(tw, "\nConditions:\t")
 	fmt.Fprintln(tw, "  TYPE\tSTATUS\tREASON\tSINCE\tMESSAGE")
 	for _, c := range s.Conditions {

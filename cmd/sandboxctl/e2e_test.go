@@ -250,6 +250,7 @@ network: {host: true, netns: ["*"]}
 capabilities: [ALL]
 fileAccess: [proxy, direct]
 minRestartDelay: 0s
+snapshots: {names: ["*"]}
 `, list.String())
 }
 

@@ -19,6 +19,7 @@ import (
 	"sandboxctl.dev/cmd/sandboxctl/history"
 	"sandboxctl.dev/cmd/sandboxctl/manifests"
 	"sandboxctl.dev/cmd/sandboxctl/ocicmd"
+	"sandboxctl.dev/cmd/sandboxctl/snapshots"
 	"sandboxctl.dev/cmd/sandboxctl/volumes"
 	"sandboxctl.dev/cmd/sandboxctl/world"
 )
@@ -121,10 +122,11 @@ func (a *app) addAll(root *cobra.Command) {
 	root.AddCommand(
 		daemon.Command(&a.Host, entry.Version()), doctor.Command(&a.Host), await.Command(&a.Host),
 		a.getCommand(), a.describeCommand(), a.planCommand(), a.approveCommand(), a.psCommand(), a.statsCommand(),
-		a.execCommand(), a.runCommand(), a.killCommand(), a.restartCommand(), a.checkpointCommand(), a.restoreCommand(), a.repairCommand(),
+		a.execCommand(), a.runCommand(), a.killCommand(), a.restartCommand(), a.repairCommand(),
 		a.oci.Command(), a.versionCommand(), a.imageCommand(), volumes.Command(&a.Host), forward.Command(&a.Host), cp.Command(&a.Host), claims.Command(&a.Host),
 	)
 	root.AddCommand(manifests.Commands(&a.Host)...)
+	root.AddCommand(snapshots.Commands(&a.Host)...)
 	root.AddCommand(history.Commands(&a.Host)...)
 	root.AddCommand(a.pointers()...)
 	entry.CompleteOutputs(root)

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"sandboxctl.dev/cmd/sandboxctl/entry"
 	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/cmd/sandboxctl/show"
+	"sandboxctl.dev/cmd/sandboxctl/snapshots"
 	"sandboxctl.dev/cmd/sandboxctl/world"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/scalar"
@@ -89,7 +91,7 @@ limit. A completed sandbox runs again.`,
 					return err
 				}
 				fmt.Fprintf(a.Stdout, "sandbox/%s restart requested\n", n)
-				if note := restartNote(w, n); note != "" {
+				if note := cmp.Or(restartNote(w, n), snapshots.Note(cmd.Context(), &a.Host, w, n)); note != "" {
 					fmt.Fprintf(a.Stderr, "note: %s\n", show.Clean(note))
 				}
 			}

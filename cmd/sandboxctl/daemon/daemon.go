@@ -37,6 +37,7 @@ import (
 	"sandboxctl.dev/launcher/links"
 	"sandboxctl.dev/launcher/pair"
 	"sandboxctl.dev/launcher/rootimage"
+	"sandboxctl.dev/launcher/snapshot"
 	"sandboxctl.dev/launcher/volume"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/attached"
@@ -115,6 +116,9 @@ func takeOver(store *actual.Store, log *slog.Logger) (unswept bool, err error) {
 	// What it moves into the trash is removed next, up to a bound.
 	if err := volume.Sweep(context.Background(), store.RootDir()); err != nil {
 		log.Warn("not everything that is left over of volumes was removed", "err", err)
+	}
+	if err := snapshot.Sweep(context.Background(), store.RootDir()); err != nil {
+		log.Warn("not everything that is left over of snapshots was removed", "err", err)
 	}
 	if _, err := store.SweepTrash(); err != nil {
 		log.Warn("trash not emptied", "err", err)

@@ -79,6 +79,7 @@ what runs. Nothing is changed. Exit code 1 if there is an error.`,
 			findings = append(findings, d.checkLimits()...)
 			findings = append(findings, d.checkImages(cmd.Context())...)
 			findings = append(findings, d.checkVolumes()...)
+			findings = append(findings, d.checkSnapshots()...)
 			findings = append(findings, checkTimezone())
 			findings = append(findings, d.checkClients()...)
 			if err := d.print(findings, output); err != nil {
@@ -390,7 +391,7 @@ func checkInvariants(ctx context.Context, store *actual.Store) []finding {
 	for _, v := range found {
 		f := finding{string(v.Kind), levelError, v.Message}
 		switch v.Kind {
-		case invariants.LeftoverDirectory, invariants.LeftoverTemp, invariants.LeftoverTrash, invariants.LeftoverVolume:
+		case invariants.LeftoverDirectory, invariants.LeftoverTemp, invariants.LeftoverTrash, invariants.LeftoverVolume, invariants.LeftoverSnapshot:
 			// Of a program that was killed: the next daemon removes it.
 			f.Level = levelWarning
 		case invariants.LeftoverImage, invariants.MissingImage:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package snapshots
 
 import (
 	"context"
@@ -18,9 +18,10 @@ import (
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/launcher/checkpoint"
 	"sandboxctl.dev/launcher/companion"
+	"sandboxctl.dev/launcher/snapshot"
 )
 
-func (a *app) checkpointCommand() *cobra.Command {
+func (v verbs) checkpointCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "checkpoint NAME DIR",
 		Short: "Save the state of a running sandbox",
@@ -33,16 +34,16 @@ The state holds every secret that the sandbox holds: keep the directory private.
 		Example: `  sandboxctl checkpoint web /var/backups/web-1
   sandboxctl restore web /var/backups/web-1`,
 		Args:              exit.Args("NAME", "DIR"),
-		ValidArgsFunction: a.CompleteNames,
+		ValidArgsFunction: v.CompleteNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			w, err := a.Once(cmd.Context())
+			w, err := v.Once(cmd.Context())
 			if err != nil {
 				return err
 			}
 			if w.Status(args[0]) == nil {
 				return w.NoSuch(args[0])
 			}
-			store, err := actual.OpenStoreReadOnly(a.State)
+			store, err := actual.OpenStoreReadOnly(v.State)
 			if err != nil {
 				return err
 			}
@@ -52,40 +53,45 @@ The state holds every secret that the sandbox holds: keep the directory private.
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.Stdout, "sandbox/%s checkpointed to %s: %s in %s\n", args[0], show.Clean(args[1]), show.Bytes(info.StateBytes), time.Since(begun).Round(time.Millisecond))
+			fmt.Fprintf(v.Stdout, "sandbox/%s checkpointed to %s: %s in %s\n", args[0], show.Clean(args[1]), show.Bytes(info.StateBytes), time.Since(begun).Round(time.Millisecond))
 			return nil
 		},
 	}
 }
 
-func (a *app) restoreCommand() *cobra.Command {
+func (v verbs) restoreCommand() *cobra.Command {
 	var (
-		wait, dryRun bool
-		timeout      time.Duration
-		sentry       string
+		wait, dryRun   bool
+		timeout        time.Duration
+		sentry, stored string
 	)
 	cmd := &cobra.Command{
-		Use:   "restore NAME DIR",
-		Short: "Restart a sandbox from a checkpoint",
-		Long: `Ask the daemon to restart a sandbox from a checkpoint instead of afresh: it stops
-gracefully if it runs, and resumes where the checkpoint was taken. Whether that
-can work is checked first: the manifest, the version of gVisor and the features
-of the processor must be those of the checkpoint. With --dry-run nothing else is
-done.
+		Use:   "restore NAME [DIR]",
+		Short: "Restart a sandbox from a checkpoint or snapshot",
+		Long: `Ask the daemon to restart a sandbox from a checkpoint, or with --snapshot from a
+snapshot, instead of afresh: it stops gracefully if it runs, and resumes where the
+checkpoint was taken. Whether that can work is checked first: the manifest, the
+version of gVisor and the features of the processor must be those of the
+checkpoint. With --dry-run nothing else is done.
 
 Later restarts are fresh ones. A restore that fails counts as a failed start; a
 fresh one follows after the backoff.`,
 		Example: `  sandboxctl restore web /var/backups/web-1 --wait
-  sandboxctl restore web /var/backups/web-1 --dry-run`,
-		Args:              exit.Args("NAME", "DIR"),
-		ValidArgsFunction: a.CompleteNames,
+  sandboxctl restore web --snapshot web-ready --dry-run`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if stored != "" && len(args) == 1 || stored == "" && len(args) == 2 {
+				return nil
+			}
+			return exit.Usagef("expected NAME and DIR, or NAME and --snapshot, got %d arguments", len(args))
+		},
+		ValidArgsFunction: v.CompleteNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := args[0]
-			dir, err := filepath.Abs(args[1])
+			dir, err := v.find(args[1:], stored)
 			if err != nil {
-				return fmt.Errorf("find checkpoint: %w", err)
+				return fmt.Errorf("restore %s: %w", name, err)
 			}
-			w, err := a.Once(cmd.Context())
+			w, err := v.Once(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -100,40 +106,64 @@ fresh one follows after the backoff.`,
 			if err != nil {
 				return err
 			}
-			if err := a.checkRestorable(cmd.Context(), w, e, dir, path); err != nil {
+			if err := v.checkRestorable(cmd.Context(), w, e, dir, path); err != nil {
 				return fmt.Errorf("restore %s: %w", name, err)
 			}
 			if dryRun {
-				fmt.Fprintf(a.Stdout, "sandbox/%s can be restored from %s\n", name, show.Clean(dir))
+				fmt.Fprintf(v.Stdout, "sandbox/%s can be restored from %s\n", name, show.Clean(dir))
 				return nil
 			}
 			token := actual.NewUID()
-			if err := a.Request(actual.Request{Kind: actual.RequestRestart, Name: name, Token: token, Checkpoint: dir}); err != nil {
+			if err := v.request(w, name, token, dir); err != nil || !wait {
 				return err
 			}
-			fmt.Fprintf(a.Stdout, "sandbox/%s restore requested\n", name)
-			a.NoteDaemon(w)
-			if !wait {
-				return nil
-			}
-			return await.Until(cmd.Context(), &a.Host, []string{name}, await.Restored(token), timeout)
+			return await.Until(cmd.Context(), v.Host, []string{name}, await.Restored(token), timeout)
 		},
 	}
 	fl := cmd.Flags()
 	fl.BoolVar(&wait, "wait", false, "wait until the sandbox runs again; an error if it was started afresh instead")
 	fl.DurationVar(&timeout, "timeout", time.Minute, "how long to wait")
 	fl.BoolVar(&dryRun, "dry-run", false, "only say whether it could be restored")
+	fl.StringVar(&stored, "snapshot", "", "the name of the snapshot to restore, instead of DIR")
 	fl.StringVar(&sentry, "sentry", "", "sentry binary of the daemon (default: sandboxctl-sentry beside this program)")
 	return cmd
 }
 
+// request asks the daemon for a restore.
+func (v verbs) request(w *world.World, name, token, dir string) error {
+	if err := v.Request(actual.Request{Kind: actual.RequestRestart, Name: name, Token: token, Checkpoint: dir}); err != nil {
+		return err
+	}
+	fmt.Fprintf(v.Stdout, "sandbox/%s restore requested\n", name)
+	v.NoteDaemon(w)
+	return nil
+}
+
+// find is the directory of the checkpoint that the arguments or the name of a snapshot mean.
+func (v verbs) find(args []string, stored string) (string, error) {
+	if stored == "" {
+		return filepath.Abs(args[0])
+	}
+	s, err := v.open(stored)
+	if err != nil {
+		return "", err
+	}
+	defer s.Close()
+	img, err := s.Load(stored)
+	if err != nil {
+		return "", err
+	}
+	img.Close()
+	return filepath.Join(v.StatePath(), snapshot.Directory, stored), nil
+}
+
 // checkRestorable says why a sandbox can't be restored from a directory, nil if it can.
-func (a *app) checkRestorable(ctx context.Context, w *world.World, e *desired.Entry, dir, sentryPath string) error {
-	policy, err := a.HostPolicy()
+func (v verbs) checkRestorable(ctx context.Context, w *world.World, e *desired.Entry, dir, sentryPath string) error {
+	policy, err := v.HostPolicy()
 	if err != nil {
 		return err
 	}
-	root, err := a.RootImage(w, e)
+	root, err := v.RootImage(w, e)
 	if err != nil {
 		return err
 	}
