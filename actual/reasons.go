@@ -21,11 +21,9 @@ const (
 	ReasonSentryKilled = "SentryKilled"
 	// The gofer died; the pair was ended.
 	ReasonGoferDied = "GoferDied"
-	// Its processes were of an earlier boot. It is started again at once; no failure is
-	// counted.
+	// Its processes were of an earlier boot. It is started again at once; no failure is counted.
 	ReasonHostRebooted = "HostRebooted"
-	// An operation was cut short by the end of the daemon. It is resumed if its application
-	// runs or can still be started, and done again otherwise; no failure is counted.
+	// An operation was cut short by the end of the daemon. It is resumed if its application runs or can still be started, and done again otherwise; no failure is counted.
 	ReasonInterrupted = "Interrupted"
 	// Its manifest changed.
 	ReasonSpecChanged = "SpecChanged"
@@ -35,15 +33,13 @@ const (
 	ReasonSuspended = "Suspended"
 	// `spec.suspend` is no longer set, or `spec.until` is a later time now.
 	ReasonResumed = "Resumed"
-	// It has run for all of its `spec.activeDeadline`. It has failed, and is not started again
-	// before its manifest changes or somebody calls `sandboxctl restart`.
+	// It has run for all of its `spec.activeDeadline`. It has failed, and is not started again before its manifest changes or somebody calls `sandboxctl restart`.
 	ReasonDeadlineExceeded = "DeadlineExceeded"
 	// `spec.until` is over.
 	ReasonExpired = "Expired"
 	// It has finished, and its `spec.ttlAfterFinished` is over: all but its record is removed.
 	ReasonTTLExpired = "TTLExpired"
-	// Its manifest is gone from a directory that can be relied on, or `sandboxctl delete`
-	// was called.
+	// Its manifest is gone from a directory that can be relied on, or `sandboxctl delete` was called.
 	ReasonManifestRemoved = "ManifestRemoved"
 	// The delay after a failure is over, or not yet.
 	ReasonBackOff = "BackOff"
@@ -51,14 +47,11 @@ const (
 	ReasonAborted = "Aborted"
 	// Another sandbox has its network namespace. It is started when that one has ended.
 	ReasonNetworkInUse = "NetworkInUse"
-	// Its network namespace is missing, or has no interface that is up and has an address.
-	// It is started when there is one.
+	// Its network namespace is missing, or has no interface that is up and has an address. It is started when there is one.
 	ReasonNetworkNotReady = "NetworkNotReady"
-	// Another sandbox has a port of the host that its manifest publishes. It is started when
-	// that is free.
+	// Another sandbox has a port of the host that its manifest publishes. It is started when that is free.
 	ReasonPortInUse = "PortInUse"
-	// Another sandbox has the address that its manifest asks for, or it is none of the
-	// network; or the subnet that a network is to have is another one's, or too small for all.
+	// Another sandbox has the address that its manifest asks for, or it is none of the network; or the subnet that a network is to have is another one's, or too small for all.
 	ReasonAddressUnusable = "AddressUnusable"
 	// It joins a network that no document declares. It is started when there is one.
 	ReasonNetworkMissing = "NetworkMissing"
@@ -66,16 +59,13 @@ const (
 	// (`emptyDir`, `overlay: disk`). Nothing is started, and nothing is stopped that is to be
 	// started again, until there is some.
 	ReasonDiskPressure = "DiskPressure"
-	// As many claims of its pool as that allows have a sandbox. It is started when one of those
-	// has finished or is gone.
+	// As many claims of its pool as that allows have a sandbox. It is started when one of those has finished or is gone.
 	ReasonPoolFull = "PoolFull"
 	// Its image is being fetched. What runs is not disturbed before that is done.
 	ReasonPulling = "Pulling"
-	// Its image could not be fetched, and why. This is tried again, at the latest after 5
-	// minutes; what runs is left running.
+	// Its image could not be fetched, and why. This is tried again, at the latest after 5 minutes; what runs is left running.
 	ReasonPullFailed = "PullFailed"
-	// There is no such image where the reference points, or not in the store with
-	// `pullPolicy: Never`. It is looked for again.
+	// There is no such image where the reference points, or not in the store with `pullPolicy: Never`. It is looked for again.
 	ReasonImageNotFound = "ImageNotFound"
 	// Of a pull that was cancelled: no manifest names the image any more.
 	ReasonImageNotNeeded = "ImageNotNeeded"
@@ -83,14 +73,11 @@ const (
 	ReasonNetworkReplaced = "NetworkReplaced"
 	// Somebody has removed its link to a network. It is started again, with another one.
 	ReasonLinkRemoved = "LinkRemoved"
-	// The document of a network that it has joined has changed in what only a start changes.
-	// It is started again.
+	// The document of a network that it has joined has changed in what only a start changes. It is started again.
 	ReasonNetworkChanged = "NetworkChanged"
-	// A file or document that its manifest refers to is missing or can't be used. It is
-	// started when that is there, and keeps running until then.
+	// A file or document that its manifest refers to is missing or can't be used. It is started when that is there, and keeps running until then.
 	ReasonInputMissing = "InputMissing"
-	// A file or document that its manifest refers to has changed. It is started again, with
-	// the new content; or with `onChange: signal` given the new content and sent the signal.
+	// A file or document that its manifest refers to has changed. It is started again, with the new content; or with `onChange: signal` given the new content and sent the signal.
 	ReasonInputChanged = "InputChanged"
 	// Somebody called `sandboxctl repair` for a quarantined record.
 	ReasonRepairRequested = "RepairRequested"
@@ -106,8 +93,7 @@ const (
 	ReasonError = "Error"
 	// A signal inside the sandbox ended its application.
 	ReasonSignaled = "Signaled"
-	// It used more memory than `resources.memory` allows, and the kernel killed it: exit
-	// code 137.
+	// It used more memory than `resources.memory` allows, and the kernel killed it: exit code 137.
 	ReasonOOMKilled = "OOMKilled"
 	// Its start was cancelled, because meanwhile its manifest was removed, changed or
 	// suspended, or a restart was asked for; no failure is counted.
