@@ -25,7 +25,7 @@ func (v verbs) createCommand() *cobra.Command {
 state directory. The sandbox is paused meanwhile and resumes afterwards, also when that fails.
 The snapshot is there when all of it is on the disk.
 
-It is not compressed: a start from it takes a third of the time, and three times the room.
+It is not compressed: a start from it takes about half the time, and four times the room.
 The host policy says how much all snapshots may take together, and a tenth of the disk, at
 most 1 GiB, stays free.
 
