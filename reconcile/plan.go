@@ -301,7 +301,7 @@ func (c *computation) both(e *desired.Entry, o *actual.Observed) {
 		}
 		// Whether its application runs only its sentry can tell. If that can't
 		// be asked it starts over. It did not fail.
-		c.interrupted(OpResume, rec, sameSpec(rec, e) && !e.Sandbox.Spec.Suspend && !c.in.end(e, rec).Over && c.in.Denied[rec.Name] == "" && !c.in.restartWanted(rec) && !c.restores(rec))
+		c.interrupted(OpResume, rec, sameSpec(rec, e) && !e.Sandbox.Spec.Suspend && !c.in.end(e, rec).Over && c.in.Denied[rec.Name] == "" && (e.Claim == nil || e.Claim.Why == "") && !c.in.restartWanted(rec) && !c.restores(rec))
 	}
 }
 

@@ -148,6 +148,21 @@ func TestPoolStatuses(t *testing.T) {
 	}
 }
 
+// What the policy does not allow any more is not started by the recovery from a crash.
+func TestPoolResume(t *testing.T) {
+	t.Parallel()
+	w := &poolWorld{want: map[string]bool{"a": true}, pool: strings.NewReplacer("ROOT", "{host: {}}", "COMMAND", "x").Replace(poolText)}
+	w.carryOut(reconcile.Compute(w.input(t)))
+	w.have[0].Record.Phase = actual.PhaseStarting
+	for why, start := range map[string]bool{"": true, "no": false} {
+		in := w.input(t)
+		in.Desired.Entries[0].Claim.Reason, in.Desired.Entries[0].Claim.Why = desired.ReasonPolicyDenied, why
+		if p := reconcile.Compute(in); len(p.Actions) != 1 || p.Actions[0].Op != reconcile.OpResume || p.Actions[0].Start != start {
+			t.Errorf("%q: %+v", why, p.Actions)
+		}
+	}
+}
+
 // A pool has its image fetched, and pins it: claims get that one, also when its tag has moved.
 func TestPoolImage(t *testing.T) {
 	t.Parallel()

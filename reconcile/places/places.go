@@ -65,7 +65,9 @@ func Of(want *desired.Snapshot, lastGood map[string]*desired.Entry, have *actual
 			return
 		}
 		name := e.Sandbox.Metadata.Name
-		if rec := recordOf(have, name); rec != nil && !rec.App().Completed || creates(name) {
+		rec := recordOf(have, name)
+		// Of one whose record can't be acted on it is not known whether it lives.
+		if rec != nil && !rec.App().Completed || Quarantined(have, name) || creates(name) {
 			p.add(e)
 		}
 	}

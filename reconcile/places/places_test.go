@@ -49,6 +49,9 @@ func TestPools(t *testing.T) {
 	if n := Of(want, map[string]*desired.Entry{"z": &gone, "y": nil}, have, none).Taken("p"); n != 2 {
 		t.Errorf("%d places are taken, expected those of b and z", n)
 	}
+	if n := Of(want, nil, &actual.Snapshot{Quarantined: []actual.Quarantined{{Name: "a"}}}, none).Taken("p"); n != 1 {
+		t.Errorf("%d places are taken, expected that of a", n)
+	}
 	p = Of(want, nil, &actual.Snapshot{}, func(name string) bool { return name == "c" || name == "b" })
 	if reason, _ := p.Waits(&want.Entries[0]); reason != actual.ReasonPoolFull {
 		t.Errorf("a got the place of one that is being made: %q", reason)
