@@ -78,6 +78,10 @@ reaction: build ## how soon a change is acted on among 10 000 manifests, and the
 	$(TESTENV) SANDBOXCTL_REACTION=10000 $(GO) test -count=1 -v -timeout 20m ./cmd/sandboxctl -run TestReaction
 	$(TESTENV) SANDBOXCTL_REACTION=10000 $(GO) test -count=1 -v -timeout 20m ./desired/manifestdir -run TestManyFiles
 
+.PHONY: waiting
+waiting: build ## what eight pairs of processes that wait for a sandbox take, in 30 s
+	$(TESTENV) SANDBOXCTL_WAITING=30s $(GO) test -count=1 -v -timeout 20m ./cmd/sandboxctl -run TestWaitingCost
+
 .PHONY: racer
 racer: build ## swap the sources of volumes for links while sandboxes start, RACER (60s) each
 	SANDBOXCTL_RACER=$(RACER) $(TESTENV) $(GO) test -count=1 -v -timeout 30m ./launcher/hostfs ./cmd/sandboxctl -run '^TestRacer'

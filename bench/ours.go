@@ -91,7 +91,8 @@ func newOurs(ctx context.Context, bin, work string, g guest) (*ours, error) {
 			return nil, err
 		}
 	}
-	policy := fmt.Sprintf("apiVersion: sandboxctl.dev/v1alpha1\nkind: HostPolicy\nroot: {dirs: [{path: %q, access: readWrite}], imagePaths: [{path: %q, access: readOnly}]}\nminRestartDelay: 0s\nfileAccess: [proxy, direct]\n", g.dir, filepath.Dir(work))
+	// Starts are cold: one of two would take processes that wait, and not the other.
+	policy := fmt.Sprintf("apiVersion: sandboxctl.dev/v1alpha1\nkind: HostPolicy\nroot: {dirs: [{path: %q, access: readWrite}], imagePaths: [{path: %q, access: readOnly}]}\nminRestartDelay: 0s\nfileAccess: [proxy, direct]\nwarm: 0\n", g.dir, filepath.Dir(work))
 	if err := os.WriteFile(filepath.Join(work, "policy", "policy.yaml"), []byte(policy), 0o644); err != nil {
 		return nil, err
 	}

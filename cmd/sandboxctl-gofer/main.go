@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 
 	"sandboxctl.dev/gofer"
 	"sandboxctl.dev/gofer/server"
@@ -42,10 +43,18 @@ func run(argv []string) int {
 	return gofer.ExitOK
 }
 
-// wait waits for a sandbox, and serves its files. Until then it does nothing, and ends with
-// the daemon that started it.
+// wait waits for a sandbox in an empty jail, and serves its files. Until then it does nothing,
+// and ends with the daemon that started it.
 func wait(argv []string) int {
 	wire.BeginWait()
+	// There is no garbage but that of the preparation, and a collection each two minutes
+	// would take processor time from those who work.
+	percent := debug.SetGCPercent(-1)
+	p, err := server.Prepare()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "gofer: %v\n", err)
+		return gofer.ExitFailed
+	}
 	args, accept, err := wire.Wait(argv)
 	if err == nil {
 		err = accept()
@@ -57,5 +66,6 @@ func wait(argv []string) int {
 		fmt.Fprintf(os.Stderr, "gofer: %v\n", err)
 		return gofer.ExitFailed
 	}
-	return server.Main(args)
+	debug.SetGCPercent(percent)
+	return p.Main(args)
 }

@@ -68,7 +68,7 @@ func TestCrashWaiting(t *testing.T) {
 	for _, p := range waitingPoints {
 		keeps, times, starts := "warm: 2", []int{1, 2}, p == crashpoint.WaitingHand
 		if slices.Contains(warmPoints, p) {
-			keeps, times, starts = "warmKernels: 1", times[:1], p != crashpoint.WarmDirectory
+			keeps, times, starts = "warm: 0\nwarmKernels: 1", times[:1], p != crashpoint.WarmDirectory
 		}
 		for _, when := range []string{"before", "after"} {
 			for _, n := range times {

@@ -227,7 +227,7 @@ func TestIsolationWaited(t *testing.T) { isolationKept(t, "warm: 2", actual.WayW
 
 // Nor has one whose sentry had booted a kernel, but the files of the container beside it.
 func TestIsolationWarm(t *testing.T) {
-	isolationKept(t, "warmKernels: 2", actual.WayWarm, "  init: false\n")
+	isolationKept(t, "warm: 0\nwarmKernels: 2", actual.WayWarm, "  init: false\n")
 }
 
 func isolationKept(t *testing.T, keeps, way, spec string) {
@@ -240,7 +240,12 @@ func isolationKept(t *testing.T, keeps, way, spec string) {
 	w.way = way
 	h := w.h
 	h.keeps(keeps)
-	for _, name := range []string{"plain", "overlay", "user"} {
+	names := []string{"plain", "overlay", "user"}
+	if way == actual.WayWaiting {
+		t.Run("before", w.waiting)
+		names = append(names, "terminal")
+	}
+	for _, name := range names {
 		k := w.kinds[name]
 		if k.root == "" {
 			t.Fatalf("there is no kind %s", name)

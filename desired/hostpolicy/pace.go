@@ -16,6 +16,9 @@ const (
 	DefaultMaxStartsPerSecond = 20
 	DefaultMaxStartTime       = 10 * time.Minute
 	DefaultMaxHookTime        = 5 * time.Minute
+	// DefaultWarm is enough for starts that come one at a time, as those do for which somebody
+	// waits. Each one more takes its memory on every host.
+	DefaultWarm = 1
 
 	DefaultMaxPoolPlaces = 16
 
@@ -28,7 +31,7 @@ func (p *Policy) fillPace() {
 	p.MaxStartTime = cmp.Or(p.MaxStartTime, new(scalar.Duration(DefaultMaxStartTime)))
 	p.MaxHookTime = cmp.Or(p.MaxHookTime, new(scalar.Duration(DefaultMaxHookTime)))
 	p.MaxStartsPerSecond = cmp.Or(p.MaxStartsPerSecond, DefaultMaxStartsPerSecond)
-	p.Warm = cmp.Or(p.Warm, new(0)) // they save time, and are not needed
+	p.Warm = cmp.Or(p.Warm, new(DefaultWarm))
 	p.WarmKernels = cmp.Or(p.WarmKernels, new(0))
 	p.MaxPoolPlaces = cmp.Or(p.MaxPoolPlaces, new(DefaultMaxPoolPlaces))
 }
@@ -59,7 +62,7 @@ func (v *validator) pace(p *Policy) {
 	}
 }
 
-// Waiting is how many processes wait for a sandbox. A nil policy has none.
+// Waiting is how many pairs of processes wait for a sandbox. A nil policy has none.
 func (p *Policy) Waiting() int {
 	if p == nil || p.Warm == nil {
 		return 0

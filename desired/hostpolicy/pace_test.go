@@ -30,7 +30,7 @@ func TestPolicyPace(t *testing.T) {
 	if p.Bounds().RestartFloor != 0 || p.Bounds().StartsPerSecond != 3 || p.StartTime() != 90*time.Second || p.HookTime() != time.Second {
 		t.Errorf("of a file: %s %d %s %s", p.Bounds().RestartFloor, p.Bounds().StartsPerSecond, p.StartTime(), p.HookTime())
 	}
-	if p.Waiting() != 0 || built.Waiting() != 0 || none.Waiting() != 0 {
+	if p.Waiting() != 1 || built.Waiting() != 1 || none.Waiting() != 0 {
 		t.Errorf("processes that wait: %d, built in %d, none %d", p.Waiting(), built.Waiting(), none.Waiting())
 	}
 	for text, want := range map[string]int{"warm: 0\n": 0, "warm: 64\n": 64} {
@@ -41,7 +41,7 @@ func TestPolicyPace(t *testing.T) {
 	if p.WarmSentries() != 0 || built.WarmSentries() != 0 || none.WarmSentries() != 0 {
 		t.Errorf("warm sentries: %d, built in %d, none %d", p.WarmSentries(), built.WarmSentries(), none.WarmSentries())
 	}
-	if p, problems := Decode("p", []byte(head+"warmKernels: 3\n")); p == nil || p.WarmSentries() != 3 || p.Waiting() != 0 {
+	if p, problems := Decode("p", []byte(head+"warmKernels: 3\n")); p == nil || p.WarmSentries() != 3 || p.Waiting() != 1 {
 		t.Errorf("warm sentries: %v", problems)
 	}
 	for text, want := range map[string]string{

@@ -90,7 +90,8 @@ type Policy struct {
 	// whatever their own timeouts are; then they are killed.
 	MaxHookTime *scalar.Duration `json:"maxHookTime,omitempty"`
 	// 0 to 64: sentries with gofers that the daemon keeps waiting, so that a sandbox starts
-	// sooner. Each pair takes about 6 MiB. 0 keeps none.
+	// sooner. Each pair takes about 6 MiB, and one waits for each 256 MiB of memory that the host has
+	// free at most. 0 keeps none.
 	Warm *int `json:"warm,omitempty"`
 	// 0 to 64: places that all [SandboxPools](../guide/pools.md) together may keep ready, besides
 	// `warm`. Each takes what such a pair does.

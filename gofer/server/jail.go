@@ -5,6 +5,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path"
 
 	"golang.org/x/sys/unix"
@@ -15,76 +16,98 @@ import (
 )
 
 // stage is where the new root is attached before the pivot. /proc exists on
-// every host this can run on, and is not needed again after /proc/self/fd has
-// been cloned.
+// every host this can run on, and is needed again only by its descriptor.
 const stage = "/proc"
 
 // procFD is where /proc/self/fd is mounted for a moment.
 const procFD = "/fd"
 
-// enterJail makes a tmpfs with the served trees the root of this process and
-// forgets everything else. The caller must be alone in its mount namespace.
-func enterJail(cfg *gofer.Config) error {
+// jail is the root of this process, in which nothing of the host is.
+type jail struct {
+	// mounts is the list of the mounts of this process. Nothing can be reached through it.
+	mounts *os.File
+}
+
+// enterJail makes an empty tmpfs the root of this process and forgets everything else. The
+// caller must be alone in its mount namespace.
+func enterJail() (_ *jail, err error) {
 	// Private, so that nothing done here reaches the host and no later mount
 	// of the host reaches this process.
 	if err := crashpoint.Do(crashpoint.GoferPrivate, func() error { return unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, "") }); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
+		return nil, fmt.Errorf("make mounts private: %w", err)
 	}
+	// Closed again below: through it the host's root user can change settings of the kernel.
 	proc, err := unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("open /proc: %w", err)
+		return nil, fmt.Errorf("open /proc: %w", err)
 	}
 	defer unix.Close(proc)
 	// A detached clone: ".." of a descriptor opened in it goes nowhere, where
 	// one of the host's procfs would lead to every process's root.
 	selfFD, err := unix.OpenTree(unix.AT_FDCWD, "/proc/self/fd", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
-		return fmt.Errorf("clone /proc/self/fd: %w", err)
+		return nil, fmt.Errorf("clone /proc/self/fd: %w", err)
 	}
 	defer unix.Close(selfFD)
 
 	root, err := newTmpfs(unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, false)
 	if err != nil {
-		return fmt.Errorf("create jail: %w", err)
+		return nil, fmt.Errorf("create jail: %w", err)
 	}
 	defer unix.Close(root)
 	if err := crashpoint.Do(crashpoint.GoferRoot, func() error { return moveMount(root, unix.AT_FDCWD, stage) }); err != nil {
-		return fmt.Errorf("attach jail: %w", err)
+		return nil, fmt.Errorf("attach jail: %w", err)
 	}
+	if err := mountAt(root, procFD[1:], selfFD, true); err != nil {
+		return nil, fmt.Errorf("attach /proc/self/fd: %w", err)
+	}
+
+	if err := unix.Fchdir(root); err != nil {
+		return nil, fmt.Errorf("enter jail: %w", err)
+	}
+	if err := crashpoint.Do(crashpoint.GoferPivot, func() error { return unix.PivotRoot(".", ".") }); err != nil {
+		return nil, fmt.Errorf("pivot root: %w", err)
+	}
+	// The old root is now mounted over the new one; detach all of it.
+	if err := crashpoint.Do(crashpoint.GoferDetach, func() error { return unix.Unmount(".", unix.MNT_DETACH) }); err != nil {
+		return nil, fmt.Errorf("detach old root: %w", err)
+	}
+	if err := unix.Chdir("/"); err != nil {
+		return nil, fmt.Errorf("enter jail: %w", err)
+	}
+	if err := hostfiles.OpenProcSelfFD(procFD); err != nil {
+		return nil, fmt.Errorf("open /proc/self/fd: %w", err)
+	}
+	if err := unix.Unmount(procFD, unix.MNT_DETACH); err != nil {
+		return nil, fmt.Errorf("detach /proc/self/fd: %w", err)
+	}
+	// It is of this mount namespace and this root, and is made anew when it is read.
+	mounts, err := unix.Openat(proc, "thread-self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("list mounts: %w", err)
+	}
+	return &jail{os.NewFile(uintptr(mounts), "mountinfo")}, nil
+}
+
+// serve puts the served trees into the jail. It can be called once.
+func (j *jail) serve(cfg *gofer.Config) error {
+	defer j.mounts.Close()
+	root, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open jail: %w", err)
+	}
+	defer unix.Close(root)
 	for i, m := range cfg.Mounts {
 		if err := crashpoint.Do(crashpoint.GoferTree, func() error { return attach(root, gofer.MountPoint(i)[1:], &m) }); err != nil {
 			return fmt.Errorf("attach mount %d: %w", i, err)
 		}
-	}
-	if err := mountAt(root, procFD[1:], selfFD, true); err != nil {
-		return fmt.Errorf("attach /proc/self/fd: %w", err)
-	}
-
-	if err := unix.Fchdir(root); err != nil {
-		return fmt.Errorf("enter jail: %w", err)
-	}
-	if err := crashpoint.Do(crashpoint.GoferPivot, func() error { return unix.PivotRoot(".", ".") }); err != nil {
-		return fmt.Errorf("pivot root: %w", err)
-	}
-	// The old root is now mounted over the new one; detach all of it.
-	if err := crashpoint.Do(crashpoint.GoferDetach, func() error { return unix.Unmount(".", unix.MNT_DETACH) }); err != nil {
-		return fmt.Errorf("detach old root: %w", err)
-	}
-	if err := unix.Chdir("/"); err != nil {
-		return fmt.Errorf("enter jail: %w", err)
-	}
-	if err := hostfiles.OpenProcSelfFD(procFD); err != nil {
-		return fmt.Errorf("open /proc/self/fd: %w", err)
-	}
-	if err := unix.Unmount(procFD, unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("detach /proc/self/fd: %w", err)
 	}
 	readOnly := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
 	err = crashpoint.Do(crashpoint.GoferReadOnly, func() error { return unix.MountSetattr(unix.AT_FDCWD, "/", 0, readOnly) })
 	if err != nil {
 		return fmt.Errorf("make jail read-only: %w", err)
 	}
-	return checkMounts(proc, cfg)
+	return judgeMounts(j.mounts, cfg)
 }
 
 // attach puts one served tree at name below dir and closes its descriptors.

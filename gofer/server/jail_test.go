@@ -246,7 +246,16 @@ func TestTreeFails(t *testing.T) {
 	})
 }
 
-// After enterJail there is nothing but what is served.
+// serveInJail is what a gofer that was started for a sandbox does.
+func serveInJail(cfg *gofer.Config) error {
+	j, err := enterJail()
+	if err != nil {
+		return err
+	}
+	return j.serve(cfg)
+}
+
+// After both steps there is nothing but what is served.
 func TestEnterJail(t *testing.T) {
 	t.Parallel()
 	host := hostFiles(t)
@@ -260,7 +269,7 @@ func TestEnterJail(t *testing.T) {
 			{FD: fileFD},
 			{FD: -1, Empty: true, ReadOnly: true},
 		}}
-		if err := enterJail(cfg); err != nil {
+		if err := serveInJail(cfg); err != nil {
 			t.Error(err)
 			return
 		}
@@ -361,7 +370,7 @@ func TestJailFails(t *testing.T) {
 					return
 				}
 			}
-			if err := enterJail(&gofer.Config{Mounts: []gofer.Mount{m}}); err == nil || !strings.Contains(err.Error(), "attach mount 0") {
+			if err := serveInJail(&gofer.Config{Mounts: []gofer.Mount{m}}); err == nil || !strings.Contains(err.Error(), "attach mount 0") {
 				t.Errorf("%s: %v", name, err)
 			}
 		})

@@ -26,10 +26,32 @@ import (
 // immediate unless the disk hangs.
 const drainTimeout = time.Second
 
+// Prepared is a gofer that has left the host: it is in an empty jail, and has no capability
+// but those that it needs to put there what it will serve. It can do so without a sandbox.
+type Prepared struct{ jail *jail }
+
+// Prepare leaves the host. It must be called before anything else of the program has started
+// a goroutine.
+func Prepare() (*Prepared, error) {
+	j, err := enterJail()
+	if err != nil {
+		return nil, err
+	}
+	if err := limitPrivileges(); err != nil {
+		return nil, err
+	}
+	return &Prepared{j}, nil
+}
+
 // Main runs a gofer to its end and returns its exit code. argv is of the form
 // of gofer.Argv. It must be called before anything else of the program has started a
 // goroutine.
-func Main(argv []string) int {
+func Main(argv []string) int { return run(argv, nil) }
+
+// Main is that of a gofer that is prepared already.
+func (p *Prepared) Main(argv []string) int { return run(argv, p) }
+
+func run(argv []string, p *Prepared) int {
 	// A hostile sentry decides what the server logs, and what goes wrong in
 	// the set-up is returned as an error.
 	log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: io.Discard}})
@@ -53,7 +75,7 @@ func Main(argv []string) int {
 		return gofer.ExitGateClosed
 	}
 	crashpoint.After(crashpoint.GoferRelease)
-	logs, err := prepare(cfg)
+	logs, err := begin(cfg, p)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "gofer: %v\n", err)
 		return gofer.ExitFailed
@@ -93,9 +115,14 @@ func waitProcess(pidfd int) {
 	}
 }
 
-// prepare jails the process and starts to serve.
-func prepare(cfg *gofer.Config) (*logging, error) {
-	if err := enterJail(cfg); err != nil {
+// begin jails the process, unless it is, and starts to serve.
+func begin(cfg *gofer.Config, p *Prepared) (_ *logging, err error) {
+	if p == nil {
+		if p, err = Prepare(); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.jail.serve(cfg); err != nil {
 		return nil, err
 	}
 	// The sentry has applied the application's umask already.

@@ -274,7 +274,7 @@ func startGofer(t *testing.T, s served) *goferUnderTest {
 	g.cmd.ExtraFiles = append([]*os.File{conf}, files...)
 	g.cmd.Stderr = &g.stderr
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP, Setsid: true,
+		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWNET, Setsid: true,
 	}
 	must(t, g.cmd.Start())
 	t.Cleanup(func() {

@@ -5,33 +5,18 @@ package server
 import (
 	"fmt"
 	"io"
-	"os"
 	"slices"
 
 	"github.com/moby/sys/mountinfo"
-	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/gofer"
 )
 
-// checkMounts refuses to serve what this process must not have in its jail. By
-// now its mounts are the jail and the served trees, whatever came along below
-// these, and nothing else: it is these that are judged. Before that it could
-// only be told by paths, which somebody who may write there swaps meanwhile.
-// proc is a descriptor of the host's procfs, which is in no mount any more.
-func checkMounts(proc int, cfg *gofer.Config) error {
-	fd, err := unix.Openat(proc, "thread-self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("list mounts: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "mountinfo")
-	defer f.Close()
-	return judgeMounts(f, cfg)
-}
-
-// judgeMounts finds what must not be served in a list of mounts such as
-// mountinfo. A list that can't be read, or has no root, is refused as
-// well: nothing can be told of what is served.
+// judgeMounts refuses to serve what this process must not have in its jail, in a list of
+// mounts such as mountinfo. By now its mounts are the jail and the served trees, whatever
+// came along below these, and nothing else: it is these that are judged. Before that it could
+// only be told by paths, which somebody who may write there swaps meanwhile. A list that
+// can't be read, or has no root, is refused as well: nothing can be told of what is served.
 func judgeMounts(list io.Reader, cfg *gofer.Config) error {
 	mounts, err := mountinfo.GetMountsFromReader(list, nil)
 	if err != nil {

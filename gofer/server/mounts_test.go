@@ -41,7 +41,7 @@ func TestJailRefusesKernelFilesystems(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			err = enterJail(&gofer.Config{Mounts: []gofer.Mount{{FD: fd, IsDir: true}}})
+			err = serveInJail(&gofer.Config{Mounts: []gofer.Mount{{FD: fd, IsDir: true}}})
 			switch {
 			case typ == "tmpfs" && err != nil:
 				t.Error(err)
@@ -186,7 +186,7 @@ func TestJailRefusesNeverShared(t *testing.T) {
 				return
 			}
 			device := fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))
-			err = enterJail(&gofer.Config{
+			err = serveInJail(&gofer.Config{
 				Mounts:      []gofer.Mount{{FD: fd, IsDir: c.serve != "fs/state/file"}},
 				NeverShared: []gofer.Place{{Device: device, Path: "/state", Name: "the state"}},
 			})

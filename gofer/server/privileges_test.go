@@ -89,6 +89,9 @@ func childMain(args []string) int {
 	if len(args) > 2 {
 		arg = args[2]
 	}
+	if how == "prepared" {
+		return waitAndTry(arg)
+	}
 	// A thread from before, which must lose the same.
 	ready, attempt, result := make(chan struct{}), make(chan func() int), make(chan int)
 	go func() {
@@ -99,10 +102,12 @@ func childMain(args []string) int {
 	<-ready
 	runtime.LockOSThread()
 	cfg := &gofer.Config{DirectFS: strings.Contains(how, "direct"), Mounts: []gofer.Mount{{ReadOnly: !strings.Contains(how, "writable")}}}
-	var err error
-	if strings.Contains(how, "capabilities") {
+	err := limitPrivileges()
+	switch {
+	case err != nil:
+	case strings.Contains(how, "capabilities"):
 		err = setCapabilities(writerCaps)
-	} else {
+	default:
 		err = dropPrivileges(cfg)
 	}
 	if err != nil {
@@ -216,7 +221,7 @@ func TestDropWithCgo(t *testing.T) {
 		return // TestGofer shows that this build takes them from all
 	}
 	before := capabilities(t)
-	if err := dropPrivileges(&gofer.Config{}); !errors.Is(err, unix.ENOTSUP) {
+	if err := limitPrivileges(); !errors.Is(err, unix.ENOTSUP) {
 		t.Errorf("%v, expected ENOTSUP", err)
 	}
 	if after := capabilities(t); after != before {
@@ -247,6 +252,9 @@ func TestCapabilitySets(t *testing.T) {
 	} {
 		if uint64(writerCaps)&(1<<c) != 0 {
 			t.Errorf("a gofer keeps CAP_%s", name)
+		}
+		if uint64(mountCaps)&(1<<c) != 0 && name != "SYS_ADMIN" {
+			t.Errorf("a gofer that waits has CAP_%s", name)
 		}
 	}
 	if uint64(readerCaps)&(1<<unix.CAP_CHOWN|1<<unix.CAP_FOWNER) != 0 {

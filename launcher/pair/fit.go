@@ -17,6 +17,14 @@ func UnfitForWarm(st *setup.Setup) string {
 		return why
 	case app.Restores:
 		return "it is restored from a checkpoint or snapshot" // in the place of all that a kernel runs
+	case st.Passthrough:
+		return "it is on a network"
+	case app.Spec.Process.Terminal:
+		return "its application has a terminal"
+	case setup.Limit(st.Limits.CPU, st.Defaults.CPU) > 0:
+		return "its processors are limited"
+	case st.Limits.Memory > 0:
+		return "it asks for a limit of memory"
 	case len(st.Containers) != 1:
 		return "it has more than one container"
 	case st.RawSockets:

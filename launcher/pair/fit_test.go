@@ -23,6 +23,10 @@ func TestUnfitForWarm(t *testing.T) {
 	for want, change := range map[string]func(*setup.Setup){
 		"":                   func(*setup.Setup) {},
 		"spec.network.mode":  func(st *setup.Setup) { st.NetNS = "/x" },
+		"on a network":       func(st *setup.Setup) { st.Passthrough = true },
+		"terminal":           func(st *setup.Setup) { st.App().Spec.Process.Terminal = true },
+		"processors":         func(st *setup.Setup) { st.Limits.CPU = 500 },
+		"limit of memory":    func(st *setup.Setup) { st.Limits.Memory = 64 << 30 },
 		"rlimits":            func(st *setup.Setup) { st.App().Spec.Process.Rlimits = []specs.POSIXRlimit{{}} },
 		"limit of processes": func(st *setup.Setup) { st.Limits.PIDs = 7 },
 		"init process":       func(st *setup.Setup) { st.App().Init = actual.InitOwn },

@@ -58,7 +58,7 @@ func goferAttr(maps *idmap.Maps) (*syscall.SysProcAttr, error) {
 			return nil, err
 		}
 	}
-	attr := &syscall.SysProcAttr{Cloneflags: childNamespaces | unix.CLONE_NEWCGROUP}
+	attr := &syscall.SysProcAttr{Cloneflags: childNamespaces}
 	mapUsers(maps, attr)
 	return attr, nil
 }

@@ -31,24 +31,21 @@ const (
 const leastWaitedMemory = 1 << 30
 
 // Unfit says why a sandbox can't have processes that waited, "" if it can. They are of one
-// kind: nobody in a user namespace of its own, with an empty network, a gofer with the ids of
-// this host, and no limit that counts from their first instruction on.
+// kind: nobody in a user namespace of its own and a network namespace of its own, in which
+// there is nothing yet, and a gofer with the ids of this host.
 func Unfit(st *setup.Setup) string {
+	memory := setup.Limit(st.Limits.Memory, st.Defaults.Memory)
 	switch {
-	case st.HostNetwork, st.NetNS != "", st.Passthrough, st.Network() != "none":
-		return "spec.network.mode is not none"
+	case st.HostNetwork:
+		return "it has the network of the host"
+	case st.NetNS != "":
+		return "its network namespace was there before it (spec.network.mode netns or cni)"
 	case st.HostUserns():
 		return "spec.fileAccess is direct"
 	case st.Maps != nil:
 		return "it has idMappings"
-	case st.App().Spec.Process.Terminal:
-		return "its application has a terminal"
-	case setup.Limit(st.Limits.CPU, st.Defaults.CPU) > 0:
-		return "its processors are limited"
-	case st.Limits.Memory > 0:
-		return "it asks for a limit of memory"
-	case st.Defaults.Memory > 0 && st.Defaults.Memory < leastWaitedMemory:
-		return "the default limit of memory is less than 1 GiB"
+	case memory > 0 && memory < leastWaitedMemory:
+		return "its limit of memory is less than 1 GiB"
 	}
 	return ""
 }

@@ -20,6 +20,7 @@ import (
 	"sandboxctl.dev/desired/hostpolicy"
 	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/companion"
+	"sandboxctl.dev/launcher/hostmem"
 	"sandboxctl.dev/launcher/pair"
 	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/warm/reserved"
@@ -81,6 +82,8 @@ type Pool struct {
 	hasten func()        // see cgroup.Host.Hasten
 	group  *cgroup.Group // of processes that wait; of the goroutine of Run
 	noted  []process.Identity
+	// available is how many bytes of memory the host could give.
+	available func() (uint64, error)
 	// tries is how it went to make processes wait, without a kernel and with one: that a kernel
 	// can't be booted keeps nobody from what waits without.
 	tries [2]tries
@@ -93,11 +96,12 @@ type Pool struct {
 	starting int       // starts under way
 	ended    time.Time // when there was one last
 	lack     string    // why none is made, "" if there is no reason
+	pressed  time.Time // when the host was short of memory last
 }
 
 // New returns a pool, which is empty until Run fills it.
 func New(opts Options) *Pool {
-	return &Pool{opts: opts, wakes: make(chan struct{}, 1), hasten: opts.Cgroups.Hasten}
+	return &Pool{opts: opts, wakes: make(chan struct{}, 1), hasten: opts.Cgroups.Hasten, available: hostmem.Available}
 }
 
 // Wake has the pool look whether its processes are still those that are wanted. It returns
@@ -206,6 +210,10 @@ func (p *Pool) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close(ctx)) }()
+	watch, unwatch := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() { defer close(watched); p.watchMemory(watch) }()
+	defer func() { unwatch(); <-watched }()
 	p.mu.Lock()
 	p.ended = time.Now() // what is to run when the daemon starts comes first
 	p.mu.Unlock()
@@ -247,11 +255,16 @@ func (p *Pool) keep(ctx context.Context) time.Duration {
 			// A policy or a program that can't be used is told where it is needed.
 			p.opts.Log.Debug("no process waits", "err", err)
 		}
-		if spent := p.reserved.Spent(); spent > 0 {
-			p.shed(key, count{max(p.kept(&key).Waiting-spent, 0), want.warm}) // what is missing then is made again
+		most, keep, lack := maxKept, maxKept, ""
+		if want != (count{}) {
+			most, keep, lack = p.room()
 		}
-		p.shed(key, want)
-		wait, more, warm := p.missing(want)
+		if spent := p.reserved.Spent(); spent > 0 {
+			p.shed(key, count{max(p.kept(&key).Waiting-spent, 0), want.warm}.within(keep)) // what is missing then is made again
+		}
+		p.shed(key, want.within(keep))
+		wait, more, warm := p.missing(want.within(most))
+		p.lacks(want != (count{}) && most == 0, lack)
 		if more {
 			p.tell(ctx, warm, p.add(ctx, sentry, gofer, key, warm))
 		}
@@ -270,22 +283,13 @@ func (p *Pool) tell(ctx context.Context, warm bool, err error) {
 	t := p.triesOf(warm)
 	if err == nil {
 		t.failures = 0
-		p.lacks("")
 		return
 	}
-	p.lacks("none that waits could be made; the log of the daemon says why")
 	t.failed = time.Now()
 	t.failures++
 	if t.failures == 1 && ctx.Err() == nil {
 		p.opts.Log.Warn("no process could be made to wait for a sandbox; starts take longer", "err", err)
 	}
-}
-
-// lacks notes why none is made.
-func (p *Pool) lacks(why string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.lack = why
 }
 
 // wanted is how many processes are to wait, and what they are started from. The files are the

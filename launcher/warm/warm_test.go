@@ -54,6 +54,7 @@ type world struct {
 	*testing.T
 	*Pool
 	policy *hostpolicy.Policy
+	free   uint64 // memory of the host
 	stop   func()
 	done   chan error
 }
@@ -89,13 +90,14 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, policy: policyOf(t, "warm: 2"), done: make(chan error, 1)}
+	w := &world{T: t, policy: policyOf(t, "warm: 2"), free: 64 << 30, done: make(chan error, 1)}
 	w.Pool = New(Options{
 		Store: store, Cgroups: groups, KillTimeout: time.Minute, Log: slog.New(slog.DiscardHandler),
 		Sentry: &companion.Program{Name: companion.SentryName, Path: filepath.Join(dir, companion.SentryName)},
 		Gofer:  &companion.Program{Name: companion.GoferName, Path: filepath.Join(dir, companion.GoferName)},
 		Policy: func() (*hostpolicy.Policy, error) { w.mu.Lock(); defer w.mu.Unlock(); return w.policy, nil },
 	})
+	w.available = func() (uint64, error) { w.mu.Lock(); defer w.mu.Unlock(); return w.free, nil }
 	return w
 }
 
@@ -361,7 +363,7 @@ func TestExpect(t *testing.T) {
 		return &setup.Setup{Containers: []setup.Container{{Spec: &specs.Spec{Process: &specs.Process{}}}}}
 	}
 	network, direct, limited := fit(), fit(), fit()
-	network.HostNetwork, direct.DirectFS, limited.Limits.Memory = true, true, 1<<30
+	network.HostNetwork, direct.DirectFS, limited.Limits.Memory = true, true, 1<<29
 	offered := []slot{{Waiting: &pair.Waiting{}}}
 	for what, c := range map[string]struct {
 		slots  []slot
@@ -496,4 +498,75 @@ func TestBackoff(t *testing.T) {
 	if wait, now, _ := p.missing(count{pairs: 1}); !now {
 		t.Errorf("after a success: %s", wait)
 	}
+}
+
+// As many wait as the memory of the host has room for; they leave as soon as there is less, or
+// somebody waits for memory, and come back later.
+func TestPoolMemory(t *testing.T) {
+	w := newWorld(t)
+	w.free = 2*roomToMake - 1
+	w.run()
+	defer func() { w.stop() }()
+	set := func(free uint64) {
+		w.mu.Lock()
+		w.free = free
+		w.mu.Unlock()
+		w.Wake()
+	}
+	w.until("one waits", func() bool { return w.count() == 1 })
+	w.Wake()
+	time.Sleep(2 * quiet)
+	if n := w.count(); n != 1 {
+		t.Errorf("%d wait, there is memory for one", n)
+	}
+	set(2 * roomToMake)
+	w.until("two wait", func() bool { return w.count() == 2 })
+	set(2 * roomToKeep) // less than is needed to make them
+	time.Sleep(quiet / 2)
+	if n := w.count(); n != 2 {
+		t.Errorf("%d wait, two were to stay", n)
+	}
+	set(2*roomToKeep - 1)
+	w.until("one leaves", func() bool { return w.count() == 1 })
+	set(roomToKeep - 1)
+	w.until("none waits", func() bool { return w.count() == 0 && w.recorded() == nil })
+	if lack := lackOf(w); lack == "" {
+		t.Error("it is not said why none waits")
+	}
+	set(64 << 30)
+	w.until("two wait again", func() bool { return w.count() == 2 })
+	if lack := lackOf(w); lack != "" {
+		t.Errorf("it is said why none waits: %s", lack)
+	}
+	w.press()
+	w.until("none waits", func() bool { return w.count() == 0 })
+	w.Wake()
+	time.Sleep(2 * quiet)
+	if n := w.count(); n != 0 {
+		t.Errorf("%d wait a second after memory was short", n)
+	}
+	w.mu.Lock()
+	w.pressed = time.Now().Add(-calm)
+	w.mu.Unlock()
+	w.Wake()
+	w.until("two wait after a while", func() bool { return w.count() == 2 })
+}
+
+// A host with little memory has none.
+func TestRoom(t *testing.T) {
+	t.Parallel()
+	for free, want := range map[uint64][2]int{
+		0: {0, 0}, roomToKeep - 1: {0, 0}, roomToKeep: {0, 1}, roomToMake: {1, 2}, 3*roomToMake + 1: {3, 6},
+	} {
+		if most, keep := Room(free); most != want[0] || keep != want[1] {
+			t.Errorf("%d: %d and %d, expected %v", free, most, keep, want)
+		}
+	}
+}
+
+// lackOf is why none waits.
+func lackOf(w *world) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.lack
 }

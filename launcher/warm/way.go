@@ -15,6 +15,12 @@ type count struct{ pairs, warm int }
 // wantedBy is how many a policy wants.
 func wantedBy(policy *hostpolicy.Policy) count { return count{policy.Waiting(), policy.WarmSentries()} }
 
+// within is as many of them as n allows, first those without a kernel.
+func (c count) within(n int) count {
+	pairs := min(c.pairs, n)
+	return count{pairs, min(c.warm, n-pairs)}
+}
+
 // Facts are what decides which way a start gets its processes.
 type Facts struct {
 	// Setup is what is to be started.

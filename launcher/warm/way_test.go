@@ -20,8 +20,8 @@ func TestChoose(t *testing.T) {
 	plain := func() *setup.Setup {
 		return &setup.Setup{Containers: []setup.Container{{Spec: &specs.Spec{Process: &specs.Process{}}}}}
 	}
-	terminal := plain()
-	terminal.App().Spec.Process.Terminal = true
+	direct := plain()
+	direct.DirectFS = true
 	rlimits := plain()
 	rlimits.App().Spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE"}}
 	for what, c := range map[string]struct {
@@ -37,13 +37,13 @@ func TestChoose(t *testing.T) {
 		"unfit for warm":                 {Facts{Setup: rlimits, Wanted: 1, Waiting: 1, WantedWarm: 1, Warm: 1}, actual.WayWaiting, "it has rlimits"},
 		"unfit for warm, and none waits": {Facts{Setup: rlimits, Wanted: 1, WantedWarm: 1, Warm: 1}, actual.WayCold, "it has rlimits, which no warm sentry takes, and no processes were waiting"},
 		"unfit for warm, and no others":  {Facts{Setup: rlimits, WantedWarm: 1, Warm: 1}, actual.WayCold, "it has rlimits"},
-		"unfit for both":                 {Facts{Setup: terminal, Wanted: 1, Waiting: 1, WantedWarm: 1, Warm: 1}, actual.WayCold, "its application has a terminal"},
+		"unfit for both":                 {Facts{Setup: direct, Wanted: 1, Waiting: 1, WantedWarm: 1, Warm: 1}, actual.WayCold, "spec.fileAccess is direct"},
 		"warm is fit, and only unfit":    {Facts{Setup: rlimits, Wanted: 1, Waiting: 1}, actual.WayWaiting, ""},
 		"waits":                          {Facts{Setup: plain(), Wanted: 2, Waiting: 1}, actual.WayWaiting, ""},
 		"off":                            {Facts{Setup: plain()}, actual.WayCold, "host policy"},
-		"off, and unfit":                 {Facts{Setup: terminal}, actual.WayCold, "host policy"},
-		"unfit":                          {Facts{Setup: terminal, Wanted: 2, Waiting: 2}, actual.WayCold, "terminal"},
-		"unfit and none":                 {Facts{Setup: terminal, Wanted: 2, Lack: "memory"}, actual.WayCold, "terminal"},
+		"off, and unfit":                 {Facts{Setup: direct}, actual.WayCold, "host policy"},
+		"unfit":                          {Facts{Setup: direct, Wanted: 2, Waiting: 2}, actual.WayCold, "fileAccess"},
+		"unfit and none":                 {Facts{Setup: direct, Wanted: 2, Lack: "memory"}, actual.WayCold, "fileAccess"},
 		"none":                           {Facts{Setup: plain(), Wanted: 2}, actual.WayCold, "at that moment"},
 		"none, known":                    {Facts{Setup: plain(), Wanted: 2, Lack: "memory is short"}, actual.WayCold, "memory is short"},
 		"lack of more":                   {Facts{Setup: plain(), Wanted: 2, Waiting: 1, Lack: "memory is short"}, actual.WayWaiting, ""},

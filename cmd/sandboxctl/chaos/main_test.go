@@ -197,6 +197,9 @@ func (w *world) cleanUp() {
 	if _, err := store.SweepTrash(); err != nil {
 		w.t.Errorf("clean up: %v", err)
 	}
+	if err := l.Warm.Sweep(ctx); err != nil {
+		w.t.Errorf("clean up: %v", err)
+	}
 	if err := w.left(store); err != nil {
 		w.t.Errorf("clean up: %v", err)
 	}

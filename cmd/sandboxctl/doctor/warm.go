@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/launcher/hostmem"
 	"sandboxctl.dev/launcher/warm"
 )
 
@@ -22,12 +23,26 @@ func (d doctor) checkWarm(store *actual.Store) []finding {
 		return nil // told elsewhere
 	}
 	n := warm.Count(ids, store.Marker()) / 2 // a sentry and a gofer each
-	if n == 0 && policy.Waiting() == 0 && policy.WarmSentries() == 0 {
-		return []finding{{check, levelOK, "none, as the host policy has it (`warm`)"}}
+	free, err := hostmem.Available()
+	if err != nil {
+		return []finding{{check, levelWarning, fmt.Sprintf("%v; none waits then", err)}}
 	}
-	how := fmt.Sprintf("`warm: %d`", policy.Waiting())
-	if policy.WarmSentries() > 0 {
-		how += fmt.Sprintf(" and `warmKernels: %d`", policy.WarmSentries())
+	return []finding{{check, levelOK, warmText(n, policy.Waiting(), policy.WarmSentries(), free)}}
+}
+
+// warmText says how many pairs wait, and how many are to, without and with a warm sentry, on a
+// host with so much free memory.
+func warmText(n, pairs, kernels int, free uint64) string {
+	if n == 0 && pairs == 0 && kernels == 0 {
+		return "none, as the host policy has it (`warm`)"
 	}
-	return []finding{{check, levelOK, fmt.Sprintf("%d for sandboxes that start next; %s of the host policy is how many a daemon keeps", n, how)}}
+	how := fmt.Sprintf("`warm: %d`", pairs)
+	if kernels > 0 {
+		how += fmt.Sprintf(" and `warmKernels: %d`", kernels)
+	}
+	text := fmt.Sprintf("%d for sandboxes that start next; %s of the host policy is how many a daemon keeps", n, how)
+	if most, _ := warm.Room(free); most < pairs+kernels {
+		text += fmt.Sprintf("; the %d MiB of memory that the host has free are enough for %d", free>>20, most)
+	}
+	return text
 }

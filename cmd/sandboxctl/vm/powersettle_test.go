@@ -167,8 +167,8 @@ func (h *powerHost) removeAll() {
 		out, err := h.m.try(`sandboxctl get -o name 2>/dev/null
 cd /var/lib/sandboxctl && find sandboxes trash requests damaged -mindepth 1 2>/dev/null
 find . /etc/sandboxctl/manifests -name '.*' -type f
-find /sys/fs/cgroup/sandboxctl -mindepth 1 -type d
-pgrep -a 'sandboxctl-'; :`, commandDeadline)
+find /sys/fs/cgroup/sandboxctl -mindepth 1 -type d -not -name 'waiting.*'
+pgrep -af '^sandboxctl-' | grep -v ' sandboxctl-waiting '; :`, commandDeadline)
 		if err == nil && out != "" {
 			err = fmt.Errorf("left: %s", out)
 		}

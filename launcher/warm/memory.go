@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package warm
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"sandboxctl.dev/launcher/hostmem"
+)
+
+const (
+	// maxKept is more than any policy wants.
+	maxKept = 1 << 20
+	// roomToMake and roomToKeep are how much memory the host must be able to give for each
+	// pair before one more is made, and so that it stays. A pair takes 6 MiB: it is at most a
+	// fortieth of what is free. The gap between both keeps one from coming and going.
+	roomToMake = 256 << 20
+	roomToKeep = 128 << 20
+	// calm is how long none is made after processes have waited for memory.
+	calm = time.Minute
+	// unwatched is how often the memory is looked at where the kernel does not tell of
+	// pressure.
+	unwatched = 30 * time.Second
+)
+
+// Room is how many pairs the memory of the host has room for: up to how many are made, and how
+// many stay.
+func Room(available uint64) (most, keep int) {
+	return int(available / roomToMake), int(available / roomToKeep)
+}
+
+// room is up to how many pairs are made, how many stay, and why no more.
+func (p *Pool) room() (most, keep int, lack string) {
+	if left := time.Until(p.short().Add(calm)); left > 0 {
+		return 0, 0, "processes of the host had to wait for memory a moment ago, and none waits for a sandbox then"
+	}
+	free, err := p.available()
+	if err != nil {
+		return 0, 0, err.Error()
+	}
+	most, keep = Room(free)
+	return most, keep, fmt.Sprintf("the host has %d MiB of free memory, and one pair waits for each %d", free>>20, roomToMake>>20)
+}
+
+// short is when processes of the host had to wait for memory last.
+func (p *Pool) short() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pressed
+}
+
+// press notes that processes wait for memory: what waits for a sandbox leaves.
+func (p *Pool) press() {
+	p.mu.Lock()
+	before, n := p.pressed, len(p.slots)
+	p.pressed = time.Now()
+	p.mu.Unlock()
+	if n > 0 && time.Since(before) > calm {
+		p.opts.Log.Info("the host is short of memory; the processes that wait for a sandbox leave", "pairs", n)
+	}
+	p.Wake()
+}
+
+// watchMemory has what waits leave as soon as memory runs short, until the context ends. It
+// looks now and then where the kernel does not tell.
+func (p *Pool) watchMemory(ctx context.Context) {
+	err := hostmem.Watch(ctx, p.press)
+	if err == nil {
+		return
+	}
+	p.opts.Log.Debug("the kernel does not tell when memory runs short", "err", err)
+	tick := time.NewTicker(unwatched)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			p.Wake()
+		}
+	}
+}
+
+// lacks notes why none is made, if there is a reason.
+func (p *Pool) lacks(room bool, lack string) {
+	switch {
+	case room:
+	case p.tries[0].failures > 0 || p.tries[1].failures > 0:
+		lack = "none could be made to wait; the log of the daemon says why"
+	default:
+		lack = ""
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lack = lack
+}
