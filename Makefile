@@ -67,7 +67,7 @@ race: build ## the tests with the race detector, but for those that `driven` has
 
 .PHONY: driven
 driven: build ## the tests that drive the programs: scripts, crashes, faults, chaos, on real sandboxes as root, and the rules of the tree
-	@$(TESTENV) $(GO) test -vet=off -shuffle=on -count=1 -p 2 -timeout 40m -skip '$(COSTLY)' $(DRIVEN) $(RULES)
+	@$(TESTENV) $(GO) test -vet=off -shuffle=on -count=1 -p 2 -parallel 4 -timeout 40m -skip '$(COSTLY)' $(DRIVEN) $(RULES)
 
 .PHONY: e2e
 e2e: build ## the scripts on real sandboxes only (SCRIPT=name for one)
