@@ -37,6 +37,7 @@ func (p *Pool) room() (most, keep int, lack string) {
 		return 0, 0, "processes of the host had to wait for memory a moment ago, and none waits for a sandbox then"
 	}
 	free, err := p.available()
+	p.unreadable = p.complain(p.unreadable, err)
 	if err != nil {
 		return 0, 0, err.Error()
 	}
@@ -70,7 +71,7 @@ func (p *Pool) watchMemory(ctx context.Context) {
 	if err == nil {
 		return
 	}
-	p.opts.Log.Debug("the kernel does not tell when memory runs short", "err", err)
+	p.opts.Log.Info("the kernel does not tell when memory runs short; it is looked at every 30 s", "err", err)
 	tick := time.NewTicker(unwatched)
 	defer tick.Stop()
 	for {
@@ -95,4 +96,16 @@ func (p *Pool) lacks(room bool, lack string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lack = lack
+}
+
+// complain logs an error that keeps processes from waiting, unless it was the one said last. It
+// returns what was said last then.
+func (p *Pool) complain(said string, err error) string {
+	if err == nil {
+		return ""
+	}
+	if err.Error() != said {
+		p.opts.Log.Warn("no process waits for a sandbox; starts take longer", "err", err)
+	}
+	return err.Error()
 }

@@ -84,6 +84,8 @@ type Pool struct {
 	noted  []process.Identity
 	// available is how many bytes of memory the host could give.
 	available func() (uint64, error)
+	// unusable and unreadable are what was said last of programs and policy, and of the memory.
+	unusable, unreadable string
 	// tries is how it went to make processes wait, without a kernel and with one: that a kernel
 	// can't be booted keeps nobody from what waits without.
 	tries [2]tries
@@ -251,10 +253,7 @@ func (p *Pool) busy() bool {
 func (p *Pool) keep(ctx context.Context) time.Duration {
 	for ctx.Err() == nil && !p.busy() {
 		sentry, gofer, key, want, err := p.wanted(ctx)
-		if err != nil {
-			// A policy or a program that can't be used is told where it is needed.
-			p.opts.Log.Debug("no process waits", "err", err)
-		}
+		p.unusable = p.complain(p.unusable, err)
 		most, keep, lack := maxKept, maxKept, ""
 		if want != (count{}) {
 			most, keep, lack = p.room()

@@ -29,6 +29,7 @@ import (
 	"sandboxctl.dev/launcher/companion"
 	"sandboxctl.dev/launcher/invariants"
 	"sandboxctl.dev/launcher/netns"
+	"sandboxctl.dev/launcher/wire"
 )
 
 // binDir holds the three real binaries.
@@ -43,6 +44,8 @@ func TestMain(m *testing.M) {
 		unix.Exit(canary())
 	case companion.SentryName:
 		unix.Exit(stubSentry())
+	case wire.WaitingName:
+		unix.Exit(stubWaits())
 	}
 	flag.Parse()
 	code, err := func() (int, error) {

@@ -55,6 +55,20 @@ func keepVersion(ctx context.Context) error {
 	return os.WriteFile(path, []byte(gvisor), 0o600)
 }
 
+// stubWaits waits for what it is to become, as a sentry does.
+func stubWaits() int {
+	wire.BeginWait()
+	args, accept, err := wire.Wait(os.Args)
+	if err == nil {
+		err = accept()
+	}
+	if err != nil {
+		return wire.ExitGateClosed
+	}
+	os.Args = args
+	return stubSentry()
+}
+
 // stubSentry follows the launch protocol and runs nothing.
 func stubSentry() int {
 	if len(os.Args) == 2 && os.Args[1] == "version" {
