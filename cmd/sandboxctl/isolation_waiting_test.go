@@ -20,7 +20,7 @@ import (
 
 // waitingList is the list of what processes that wait for a sandbox have. It is compared
 // with what is seen as a whole: it shares nothing with that of sandboxes.
-const waitingList = "waiting"
+const waitingList = "before"
 
 // capsWaiting is capsWriter and SYS_ADMIN, which attaches what is served.
 const capsWaiting = "000000000020001f"
