@@ -18,8 +18,6 @@ const (
 	// fortieth of what is free. The gap between both keeps one from coming and going.
 	roomToMake = 256 << 20
 	roomToKeep = 128 << 20
-	// calm is how long none is made after processes have waited for memory.
-	calm = time.Minute
 	// unwatched is how often the memory is looked at where the kernel does not tell of
 	// pressure.
 	unwatched = 30 * time.Second
@@ -33,9 +31,6 @@ func Room(available uint64) (most, keep int) {
 
 // room is up to how many pairs are made, how many stay, and why no more.
 func (p *Pool) room() (most, keep int, lack string) {
-	if left := time.Until(p.short().Add(calm)); left > 0 {
-		return 0, 0, "processes of the host had to wait for memory a moment ago, and none waits for a sandbox then"
-	}
 	free, err := p.available()
 	p.unreadable = p.complain(p.unreadable, err)
 	if err != nil {
@@ -45,29 +40,12 @@ func (p *Pool) room() (most, keep int, lack string) {
 	return most, keep, fmt.Sprintf("the host has %d MiB of free memory, and one pair waits for each %d", free>>20, roomToMake>>20)
 }
 
-// short is when processes of the host had to wait for memory last.
-func (p *Pool) short() time.Time {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.pressed
-}
-
-// press notes that processes wait for memory: what waits for a sandbox leaves.
-func (p *Pool) press() {
-	p.mu.Lock()
-	before, n := p.pressed, len(p.slots)
-	p.pressed = time.Now()
-	p.mu.Unlock()
-	if n > 0 && time.Since(before) > calm {
-		p.opts.Log.Info("the host is short of memory; the processes that wait for a sandbox leave", "pairs", n)
-	}
-	p.Wake()
-}
-
-// watchMemory has what waits leave as soon as memory runs short, until the context ends. It
-// looks now and then where the kernel does not tell.
+// watchMemory has the memory looked at as soon as processes wait for some, until the context
+// ends, and now and then where the kernel does not tell. That some wait is no reason to leave by
+// itself: they may have come to a limit of their own, as those of a sandbox do when its guest
+// wants it.
 func (p *Pool) watchMemory(ctx context.Context) {
-	err := hostmem.Watch(ctx, p.press)
+	err := hostmem.Watch(ctx, p.Wake)
 	if err == nil {
 		return
 	}

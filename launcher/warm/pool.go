@@ -98,7 +98,6 @@ type Pool struct {
 	starting int       // starts under way
 	ended    time.Time // when there was one last
 	lack     string    // why none is made, "" if there is no reason
-	pressed  time.Time // when the host was short of memory last
 }
 
 // New returns a pool, which is empty until Run fills it.

@@ -500,8 +500,8 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
-// As many wait as the memory of the host has room for; they leave as soon as there is less, or
-// somebody waits for memory, and come back later.
+// As many wait as the memory of the host has room for; they leave when there is less, and
+// come back when there is more.
 func TestPoolMemory(t *testing.T) {
 	w := newWorld(t)
 	w.free = 2*roomToMake - 1
@@ -538,18 +538,6 @@ func TestPoolMemory(t *testing.T) {
 	if lack := lackOf(w); lack != "" {
 		t.Errorf("it is said why none waits: %s", lack)
 	}
-	w.press()
-	w.until("none waits", func() bool { return w.count() == 0 })
-	w.Wake()
-	time.Sleep(2 * quiet)
-	if n := w.count(); n != 0 {
-		t.Errorf("%d wait a second after memory was short", n)
-	}
-	w.mu.Lock()
-	w.pressed = time.Now().Add(-calm)
-	w.mu.Unlock()
-	w.Wake()
-	w.until("two wait after a while", func() bool { return w.count() == 2 })
 }
 
 // A host with little memory has none.
