@@ -56,7 +56,7 @@ func TestImagesRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Count(string(table), "\n| ") != 19 || strings.Contains(string(table), "NaN") || strings.Contains(string(table), ": met |") {
+	if strings.Count(string(table), "\n| ") != 21 || strings.Contains(string(table), "NaN") || strings.Contains(string(table), ": met |") {
 		t.Errorf("%s", table)
 	}
 	for _, row := range []string{"first output", "`find`", "`tar`", "PSS of one", "disk that the image"} {
@@ -64,7 +64,7 @@ func TestImagesRun(t *testing.T) {
 			t.Errorf("%s is not measured: %s", row, line)
 		}
 	}
-	for _, row := range []string{"1000 SET", "1000 GET", "pgbench", "processor time of the sandbox"} {
+	for _, row := range []string{"1000 SET", "1000 GET", "pgbench", "fileAccess: direct", "processor time of the sandbox"} {
 		if line := lineWith(string(table), row); !strings.Contains(line, "the tree has no usr/") {
 			t.Errorf("%s: %s", row, line)
 		}

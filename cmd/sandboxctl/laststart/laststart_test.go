@@ -62,9 +62,9 @@ func TestDescribeStart(t *testing.T) {
 	if err := Print(&out, &reconcile.Status{}, start); err != nil {
 		t.Fatal(err)
 	}
-	want := "\nLast start (9.0 ms):\n  way: cold, as its  application has a terminal\n" +
+	want := "\nLast start (10.0 ms):\n  way: cold, as its  application has a terminal\n" +
 		"  PHASE          TOOK\n  parse          1.0 ms\n  plan           1.0 ms\n  record         1.0 ms\n  spawn          1.0 ms\n  claim          1.0 ms\n" +
-		"  boot           1.0 ms\n  hooks          1.0 ms\n  root           1.0 ms\n  first output   1.0 ms\n"
+		"  boot           1.0 ms\n  hooks          1.0 ms\n  root           1.0 ms\n  restore        1.0 ms\n  first output   1.0 ms\n"
 	if out.String() != want {
 		t.Errorf("%q\nexpected %q", out.String(), want)
 	}
