@@ -197,12 +197,18 @@ func del(ctx context.Context, c *actual.CNI, p *hostpolicy.CNIPolicy) error {
 			}
 			path, err := r.find(plugin.Network.Type)
 			if err == nil {
-				err = crashpoint.Do(crashpoint.CNIDel, func() error { return invoke.ExecPluginWithoutResult(ctx, path, stdin, args, r) })
+				err = undo(ctx, path, stdin, args, r)
 			}
 			errs = append(errs, err)
 		}
 		return errors.Join(errs...)
 	})
+}
+
+// undo runs one plugin. It is a function of its own since Go leaves crash points in the body of
+// a loop over a function, also where they do nothing.
+func undo(ctx context.Context, plugin string, stdin []byte, args *arguments, r *runner) error {
+	return crashpoint.Do(crashpoint.CNIDel, func() error { return invoke.ExecPluginWithoutResult(ctx, plugin, stdin, args, r) })
 }
 
 // reachable says whether there is a namespace that plugins are told of for DEL: there is none
