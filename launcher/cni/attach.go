@@ -3,6 +3,7 @@
 package cni
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -175,9 +176,10 @@ func Delete(ctx context.Context, all []actual.CNI, p *hostpolicy.CNIPolicy) erro
 		if !there {
 			one.Netns = ""
 		}
-		errs = append(errs, del(ctx, &one, p))
-		if context.Cause(ctx) != nil {
-			break // it is tried again
+		err, cause := del(ctx, &one, p), context.Cause(ctx)
+		errs = append(errs, cmp.Or(err, cause))
+		if cause != nil {
+			break // who was not told would take those that are left for undone, and never try again
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -284,6 +284,42 @@ func TestSeveral(t *testing.T) {
 	}
 }
 
+// ending is a context that ends when something has happened, and interrupts nobody.
+type ending struct {
+	context.Context
+	over func() bool
+}
+
+func (e ending) Err() error {
+	if e.over() {
+		return context.Canceled
+	}
+	return nil
+}
+
+// Who gives up after one network of several is told so: the others are undone later.
+func TestDeleteGivesUp(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.check(proctest.WriteProgram(h.path("plugins/second"), []byte(fake), 0o755))
+	h.write("net.d/30-side.conflist", `{"cniVersion": "1.0.0", "name": "side", "plugins": [{"type": "second"}]}`)
+	recorded, err := h.addAll([]string{"side", "lab"})
+	h.check(err)
+	made := recorded[len(recorded)-1]
+	h.calls()
+	ctx := ending{context.Background(), func() bool { return strings.Contains(h.read("calls"), "DEL make") }}
+	if err := Delete(ctx, made, h.policy); !errors.Is(err, context.Canceled) || !h.pinned() {
+		t.Errorf("%v, namespace %v", err, h.pinned())
+	}
+	if got := h.calls(); got != "DEL ports, DEL make" {
+		t.Errorf("called %s", got)
+	}
+	h.check(Delete(t.Context(), made, h.policy))
+	if got := h.calls(); got != "DEL ports, DEL make, DEL second" || h.pinned() {
+		t.Errorf("called %s, namespace %v", got, h.pinned())
+	}
+}
+
 // A CHECK that finds fault with what was just made keeps nobody from a start.
 func TestCheckFails(t *testing.T) {
 	t.Parallel()
