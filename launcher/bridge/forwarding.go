@@ -7,16 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/actual/crashpoint"
-	"sandboxctl.dev/actual/dirfd"
 	"sandboxctl.dev/launcher/links"
 )
 
@@ -78,20 +74,7 @@ func (k *Keeper) forwarding(rec *actual.Record) error {
 
 func (k *Keeper) readForwarding() (*forwarding, error) {
 	said := &forwarding{Version: version}
-	fd, err := unix.Openat(int(k.store.RootDir().Fd()), ForwardingFile, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return said, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open %s/%s: %w", k.store.Path(), ForwardingFile, err)
-	}
-	f := os.NewFile(uintptr(fd), ForwardingFile)
-	defer f.Close()
-	b, err := dirfd.ReadRegular(f, 0, maxForwarding)
-	if err == nil {
-		err = json.Unmarshal(b, said)
-	}
-	if err != nil {
+	if err := read(k.store.RootDir(), ForwardingFile, maxForwarding, said); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read %s/%s: %w", k.store.Path(), ForwardingFile, err)
 	}
 	return said, nil

@@ -8,16 +8,12 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"os"
 	"reflect"
 	"slices"
-
-	"golang.org/x/sys/unix"
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/atomicfile"
 	"sandboxctl.dev/actual/crashpoint"
-	"sandboxctl.dev/actual/dirfd"
 	"sandboxctl.dev/actual/fsys"
 	"sandboxctl.dev/launcher/firewall"
 	"sandboxctl.dev/launcher/firewall/stricter"
@@ -213,18 +209,9 @@ func (k *Keeper) endAll(rec *actual.Record) error {
 
 func (k *Keeper) readJudged() (*judged, error) {
 	said := &judged{Version: version}
-	fd, err := unix.Openat(int(k.store.RootDir().Fd()), JudgedFile, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	err := read(k.store.RootDir(), JudgedFile, maxJudged, said)
 	if errors.Is(err, fs.ErrNotExist) {
 		return said, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open %s/%s: %w", k.store.Path(), JudgedFile, err)
-	}
-	f := os.NewFile(uintptr(fd), JudgedFile)
-	defer f.Close()
-	b, err := dirfd.ReadRegular(f, 0, maxJudged)
-	if err == nil {
-		err = json.Unmarshal(b, said)
 	}
 	if err == nil && said.Version != version {
 		err = fmt.Errorf("its version is %d, expected %d", said.Version, version)

@@ -234,26 +234,34 @@ func (k *Keeper) readSubnets(name string) (*subnets, error) {
 }
 
 func readSubnets(dir *os.File, name string) (*subnets, error) {
-	fd, err := unix.Openat(int(dir.Fd()), name+".json", unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), name)
-	defer f.Close()
-	b, err := dirfd.ReadRegular(f, 0, maxFile)
-	if err != nil {
-		return nil, err
-	}
 	s := new(subnets)
-	switch err := json.Unmarshal(b, s); {
+	switch err := read(dir, name+".json", maxFile, s); {
 	case err != nil:
-		return nil, fmt.Errorf("decode: %w", err)
+		return nil, err
 	case s.Version != version:
 		return nil, fmt.Errorf("its version is %d, expected %d", s.Version, version)
 	case s.Name != name:
 		return nil, fmt.Errorf("it is of %q", s.Name)
 	}
 	return s, nil
+}
+
+// read reads a file of the state directory, or of one in it.
+func read(dir *os.File, name string, most int64, into any) error {
+	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	b, err := dirfd.ReadRegular(f, 0, most)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, into); err != nil {
+		return fmt.Errorf("decode: %w", err)
+	}
+	return nil
 }
 
 func (k *Keeper) writeSubnets(s *subnets) error {
