@@ -370,12 +370,6 @@ func (k *Keeper) Run(ctx context.Context) error {
 				k.log.Warn("changes of the firewall are noticed late", "err", werr)
 			}
 		}
-		var later <-chan time.Time // an idle daemon does not wake for it
-		if pending := k.closing() || k.keeps; err != nil || pending || used {
-			later = time.After(pace.Wait(err != nil, pending))
-		} else if left := k.left(); left > 0 {
-			later = time.After(left)
-		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -385,7 +379,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 				changed = nil
 			}
 			k.forget()
-		case <-later:
+		case <-k.later(&pace, used, err):
 			if look = pace.Due(); !look {
 				continue
 			}
@@ -394,6 +388,18 @@ func (k *Keeper) Run(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// later is when Run goes on after a round although nobody wakes it: nil, where an idle daemon
+// does not wake.
+func (k *Keeper) later(pace *rounds.Pace, used bool, err error) <-chan time.Time {
+	if pending := k.closing() || k.keeps; err != nil || pending || used {
+		return time.After(pace.Wait(err != nil, pending))
+	}
+	if left, vacant := k.left(); vacant { // also where it is over since the round began
+		return time.After(max(left, 0))
+	}
+	return nil
 }
 
 // round has rules and links be as they are to be, and says whether any sandbox has some.
@@ -409,6 +415,10 @@ func (k *Keeper) round(look bool) (used bool, err error) {
 	}
 	if used = k.used(); !used {
 		if err != nil && look {
+			if k.hasTable() { // which may publish ports of who is gone
+				k.log.Warn("rules of networks that nobody is on not removed, will retry", "err", err)
+				return false, err
+			}
 			// A kernel without nftables, and nobody needs it.
 			k.log.Debug("no rules of an earlier run were removed", "err", err)
 			k.settled()
@@ -450,7 +460,7 @@ func (k *Keeper) everUsed() bool {
 func (k *Keeper) settled() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.installed = &firewall.Ruleset{}
+	k.installed, k.vacant = &firewall.Ruleset{}, time.Time{}
 }
 
 // forget has rules be installed again: somebody has changed the table.

@@ -61,20 +61,29 @@ func (k *Keeper) lingers() time.Duration {
 	return linger - time.Since(k.vacant)
 }
 
-// left is lingers.
-func (k *Keeper) left() time.Duration {
+// left is lingers. vacant says that there is such a table.
+func (k *Keeper) left() (left time.Duration, vacant bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.lingers()
+	return k.lingers(), !k.vacant.IsZero()
+}
+
+// hasTable says whether there is a table, as far as is known: one that this program has made is
+// there also where the kernel can't be asked.
+func (k *Keeper) hasTable() bool {
+	there, err := k.table.There()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	made := k.installed != nil && (!k.vacant.IsZero() || len(k.installed.Sandboxes)+len(k.installed.Closed) > 0)
+	return there || err != nil && made
 }
 
 // leave removes the table that nobody needs: this program ends.
 func (k *Keeper) leave() {
 	k.mu.Lock()
 	k.leaving = true
-	vacant := !k.vacant.IsZero()
 	k.mu.Unlock()
-	if !vacant {
+	if _, vacant := k.left(); !vacant {
 		return
 	}
 	if err := k.rules.Do(); err != nil {
