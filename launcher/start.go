@@ -334,11 +334,10 @@ func (l *Launcher) startApp(ctx context.Context, rec *actual.Record, st *setup.S
 		}
 	}
 	var remote *sentry.RemoteError
-	if err == nil || errors.As(err, &remote) {
-		return err
+	if err == nil || errors.As(err, &remote) || rec.App().Resumption.Pending() {
+		return err // what ends before its onRestore has ended well has not been started
 	}
-	// A short job may be over, and its sentry gone, before the answer was
-	// sent: the exit record tells.
+	// A short job may be over, and its sentry gone, before the answer: the exit record tells.
 	if sentryDied(ctx, rec, time.Second) {
 		// An exit record that can't be read now may be readable later: a job that may
 		// have ended well is not run again for that.
