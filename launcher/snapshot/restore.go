@@ -20,8 +20,13 @@ import (
 // Restore has a sentry that has started nothing go on from the state, and runs the command of the
 // manifest for that. When the sentry can't, that is written into the record.
 func (s *Saved) Restore(ctx context.Context, rec *actual.Record, c *sentry.Control) error {
-	operation.Waits(ctx)
-	if err := crashpoint.Do(crashpoint.Restore, func() error { return c.Restore(ctx, s.State) }); err != nil {
+	// A restore keeps its worker: when a host has been started, as many as there are workers read
+	// and load at once, and each is done in time. More would make each other fail. One that takes
+	// longer than its size explains keeps nobody waiting.
+	stop := operation.WaitsAfter(ctx, time.Minute+s.Image.Timeout())
+	err := crashpoint.Do(crashpoint.Restore, func() error { return c.Restore(ctx, s.State) })
+	stop()
+	if err != nil {
 		// Also when it took too long. The end of the daemon, or of the reason for the start, says
 		// nothing about it.
 		if r := rec.App().Resumption; r != nil && !operation.Shutdown(ctx) && operation.CancelReason(ctx) == "" {
@@ -32,6 +37,7 @@ func (s *Saved) Restore(ctx context.Context, rec *actual.Record, c *sentry.Contr
 	if s.hook == nil {
 		return nil
 	}
+	operation.Waits(ctx) // the author decides how long
 	if err := crashpoint.Do(crashpoint.OnRestore, func() error { return s.runHook(ctx, rec) }); err != nil {
 		return fmt.Errorf("spec.snapshot.onRestore: %w", err)
 	}

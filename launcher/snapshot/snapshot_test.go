@@ -5,12 +5,14 @@ package snapshot
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,12 +21,14 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/hosttest"
+	"sandboxctl.dev/actual/operation"
 	"sandboxctl.dev/actual/resumption"
 	"sandboxctl.dev/actual/room"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/fromsnapshot"
 	"sandboxctl.dev/desired/scalar"
 	"sandboxctl.dev/launcher/checkpoint"
+	"sandboxctl.dev/launcher/sentry"
 	"sandboxctl.dev/launcher/setup"
 )
 
@@ -463,5 +467,57 @@ func TestBeginAfterFailure(t *testing.T) {
 	saved.Close()
 	if (&resumption.Resumption{}).Refuses("") {
 		t.Error("a checkpoint is refused")
+	}
+}
+
+// A restore keeps its worker, so that no more of them run than there are workers, and gives it up
+// for the command of the author.
+func TestRestoreKeepsWorker(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, t.TempDir()+"/s")
+	w.make("ready", "x")
+	img, err := w.Load("ready")
+	must(t, err)
+	defer img.Close()
+	var waits atomic.Int32
+	ctx, cancel := operation.New(t.Context(), func() { waits.Add(1) })
+	defer cancel(nil)
+	dir, err := os.MkdirTemp("", "control") // the path of a socket is short
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, sentry.ControlSocket), Net: "unix"})
+	must(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.AcceptUnix()
+			if err != nil {
+				return
+			}
+			if _, err := conn.Read(make([]byte, 64<<10)); err == nil {
+				if n := waits.Load(); n > 0 {
+					t.Errorf("the worker was given up before the restore")
+				}
+				_, _ = conn.Write([]byte(`{"success":true,"err":"","result":null}`))
+			}
+			conn.Close()
+		}
+	}()
+	d, err := os.Open(dir)
+	must(t, err)
+	defer d.Close()
+	for _, hook := range []*fromsnapshot.OnRestore{nil, {Exec: []string{"x"}, Timeout: new(scalar.Duration(time.Minute))}} {
+		control, err := sentry.Dial(ctx, int(d.Fd()), "web", os.Getpid())
+		must(t, err)
+		saved := &Saved{Image: img, store: w.state, hook: hook}
+		rec := &actual.Record{Containers: []actual.Container{{Resumption: &resumption.Resumption{Unready: hook != nil}}}}
+		err = saved.Restore(ctx, rec, control)
+		_ = control.Close()
+		switch n := waits.Load(); {
+		case hook == nil && (err != nil || n != 0):
+			t.Errorf("without a command: %v, and the worker was given up %d times", err, n)
+		case hook != nil && (err == nil || n != 1 || !rec.App().Resumption.Pending()):
+			t.Errorf("with a command: %v, and the worker was given up %d times", err, n)
+		}
 	}
 }
