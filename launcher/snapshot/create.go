@@ -99,10 +99,10 @@ func (s *Store) Create(ctx context.Context, name string, info *checkpoint.Info, 
 	if err := s.commit(half, name); err != nil {
 		return nil, err
 	}
-	return s.entry(name), nil
+	return entryOf(name, info), nil // it may have been removed already
 }
 
-// commit gives a snapshot that is whole its name.
+// commit gives a snapshot that is whole its name, or leaves it half made.
 func (s *Store) commit(half, name string) error {
 	err := crashpoint.Do(crashpoint.SnapshotCommit, func() error {
 		return unix.Renameat2(int(s.dir.Fd()), half, int(s.dir.Fd()), name, unix.RENAME_NOREPLACE)
@@ -111,12 +111,16 @@ func (s *Store) commit(half, name string) error {
 		return ErrExists
 	}
 	if err == nil {
-		err = s.dir.Sync()
+		if err = s.sync(); err == nil {
+			return nil
+		}
+		// What is reported as not made must not be there: no start may begin from it.
+		back := unix.Renameat2(int(s.dir.Fd()), name, int(s.dir.Fd()), half, unix.RENAME_NOREPLACE)
+		if back != nil && !errors.Is(back, unix.ENOENT) { // somebody has removed it
+			err = fmt.Errorf("%w; it has its name, and keeps it: %w", err, back)
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("name snapshot: %w", err)
-	}
-	return nil
+	return fmt.Errorf("name snapshot: %w", err)
 }
 
 // writer writes a state as long as there is room for it.

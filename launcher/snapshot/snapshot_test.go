@@ -470,6 +470,32 @@ func TestBeginAfterFailure(t *testing.T) {
 	}
 }
 
+// Who makes a snapshot gets to know what was made, however soon it is removed again. One whose
+// name may not be on the disk is not there.
+func TestCommit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, t.TempDir()+"/s")
+	w.sync = func() error { return w.open().Remove("ready", func() error { return nil }) }
+	e, err := w.Create(t.Context(), "ready", sampleInfo(), writes("0123456789"), Limits{Sum: 1 << 30})
+	must(t, err)
+	if e == nil || e.Name != "ready" || e.Sandbox != "web" || e.Bytes != 10 || e.GVisor != "v1" || e.Created.IsZero() {
+		t.Errorf("%+v", e)
+	}
+	w.holds()
+	w.sync = func() error { return unix.EIO }
+	if _, err := w.Create(t.Context(), "ready", sampleInfo(), writes("x"), Limits{Sum: 1 << 30}); !errors.Is(err, unix.EIO) {
+		t.Error(err)
+	}
+	w.holds()
+	w.sync = func() error { return errors.Join(unix.EIO, w.open().Remove("ready", func() error { return nil })) }
+	if _, err := w.Create(t.Context(), "ready", sampleInfo(), writes("x"), Limits{Sum: 1 << 30}); !errors.Is(err, unix.EIO) {
+		t.Error(err)
+	}
+	w.holds()
+	w.make("ready", "x")
+	w.holds("ready")
+}
+
 // A restore keeps its worker, so that no more of them run than there are workers, and gives it up
 // for the command of the author.
 func TestRestoreKeepsWorker(t *testing.T) {

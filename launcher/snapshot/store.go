@@ -41,7 +41,10 @@ var (
 )
 
 // Store is the snapshots of a state directory. Several processes may use it at a time.
-type Store struct{ state, dir *os.File }
+type Store struct {
+	state, dir *os.File
+	sync       func() error // of dir
+}
 
 // Open opens the snapshots of a state directory, and makes the directory of them if there is
 // none. state stays the caller's.
@@ -65,7 +68,7 @@ func Look(state *os.File) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the directory of snapshots: %w", err)
 	}
-	return &Store{state, dir}, nil
+	return &Store{state, dir, dir.Sync}, nil
 }
 
 // Close closes the store. What was opened stays usable.
@@ -201,9 +204,11 @@ func (s *Store) entry(name string) *Entry {
 		return &Entry{Name: name, Bytes: s.size(name), Problem: err.Error()}
 	}
 	defer img.Close()
-	return &Entry{
-		Name: name, Sandbox: img.Info.Name, Created: img.Info.TakenAt, Bytes: img.Info.StateBytes, Compressed: img.Info.Compressed, GVisor: img.Info.GVisor,
-	}
+	return entryOf(name, &img.Info)
+}
+
+func entryOf(name string, i *checkpoint.Info) *Entry {
+	return &Entry{Name: name, Sandbox: i.Name, Created: i.TakenAt, Bytes: i.StateBytes, Compressed: i.Compressed, GVisor: i.GVisor}
 }
 
 // size is how much a snapshot takes, whatever is known of it.
@@ -273,7 +278,7 @@ func (s *Store) Remove(name string, check func() error) error {
 		return fmt.Errorf("%w: %s", ErrNotFound, name) // somebody else was faster
 	}
 	if err == nil {
-		err = s.dir.Sync()
+		err = s.sync()
 	}
 	if err != nil {
 		return fmt.Errorf("remove snapshot %s: %w", name, err)
