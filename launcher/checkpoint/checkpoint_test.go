@@ -76,6 +76,10 @@ func TestObstacles(t *testing.T) {
 		"there was no mount at /x": func(st *setup.Setup, _ *Info) {
 			st.App().Spec.Mounts = append(st.App().Spec.Mounts, specs.Mount{Destination: "/x"})
 		},
+		"process.args was [\"xx": func(st *setup.Setup, c *Info) {
+			// They differ after what a message shows of them.
+			st.App().Spec.Process.Args, c.Spec.Process.Args = []string{strings.Repeat("x", 300) + "1"}, []string{strings.Repeat("x", 300) + "2"}
+		},
 		"the mount at /proc was": func(st *setup.Setup, _ *Info) { st.App().Spec.Mounts[0].Options = nil },
 	} {
 		info, st := sampleInfo(sampleSetup()), sampleSetup()
@@ -84,8 +88,22 @@ func TestObstacles(t *testing.T) {
 			t.Errorf("expected %q, got %q", want, got)
 		}
 	}
-	// All at once.
+	// Of a snapshot no value is shown, which would be that of another sandbox.
 	info, st := sampleInfo(sampleSetup()), sampleSetup()
+	info.Checksum, info.GVisor, info.Network, info.OverlaySize, info.Image = "sha256:aa", "v0", "secret", 4711, "sha256:secret"
+	p := info.Spec.Process
+	p.Args, p.Cwd, p.User.Username, p.Rlimits = []string{"--password=secret"}, "/secret", "secret", []specs.POSIXRlimit{{Type: "secret", Hard: 4711}}
+	info.Spec.Mounts[0].Options, info.Spec.Mounts[0].Source = []string{"secret"}, "/secret"
+	info.Spec.Linux = &specs.Linux{MaskedPaths: []string{"/secret"}, ReadonlyPaths: []string{"/secret"}}
+	switch got := strings.Join(info.obstacles(st, "v1", features), "; "); {
+	case strings.Contains(got, "secret") || strings.Contains(got, "4711"):
+		t.Errorf("values are shown: %q", got)
+	case got != `the sentry's gVisor version was "v0" and is "v1"; the network differs; overlaySize differs; the image differs; the mount at /proc differs; `+
+		"process.args differs; process.cwd differs; process.user differs; process.rlimits differs; linux.maskedPaths differs; linux.readonlyPaths differs":
+		t.Errorf("%q", got)
+	}
+	// All at once.
+	info, st = sampleInfo(sampleSetup()), sampleSetup()
 	info.GVisor, st.App().Spec.Process.Cwd, st.App().Overlay = "v0", "/x", "none"
 	if got := info.obstacles(st, "v1", features); len(got) != 3 {
 		t.Errorf("%q", got)

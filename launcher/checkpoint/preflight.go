@@ -98,13 +98,21 @@ func (c *Info) obstacles(st *setup.Setup, version string, features []string) []s
 		return []string{fmt.Sprintf("it is a checkpoint of version %d, this program knows %d", c.Version, layoutVersion)}
 	}
 	var out []string
-	differ := func(what string, then, now any) {
+	told := func(what string, then, now any) {
 		if !same(then, now) {
 			out = append(out, fmt.Sprintf("%s was %s and is %s", what, text(then), text(now)))
 		}
 	}
-	differ("the sentry's gVisor version", c.GVisor, version)
-	differ("the architecture", c.Arch, runtime.GOARCH)
+	told("the sentry's gVisor version", c.GVisor, version)
+	told("the architecture", c.Arch, runtime.GOARCH)
+	differ := told
+	if c.secret() {
+		differ = func(what string, then, now any) {
+			if !same(then, now) {
+				out = append(out, what+" differs")
+			}
+		}
+	}
 	var missing []string
 	for _, f := range c.CPUFeatures {
 		if !slices.Contains(features, f) {
@@ -124,7 +132,7 @@ func (c *Info) obstacles(st *setup.Setup, version string, features []string) []s
 	// What gVisor compares too, after it has started everything.
 	then, now := c.Spec, st.App().Spec
 	differ("root.readonly", then.Root.Readonly, now.Root.Readonly)
-	out = append(out, mountObstacles(then.Mounts, now.Mounts)...)
+	out = append(out, mountObstacles(then.Mounts, now.Mounts, c.secret())...)
 	p, q := then.Process, now.Process
 	differ("process.terminal", p.Terminal, q.Terminal)
 	differ("process.args", p.Args, q.Args)
@@ -138,6 +146,11 @@ func (c *Info) obstacles(st *setup.Setup, version string, features []string) []s
 	differ("linux.readonlyPaths", linux(then).ReadonlyPaths, linux(now).ReadonlyPaths)
 	return out
 }
+
+// secret says whether values of the description are shown to nobody. A snapshot is used by the
+// manifests of others, whose authors read the warnings: its arguments and paths are not theirs.
+// A checkpoint is used by who has its directory.
+func (c *Info) secret() bool { return c.Checksum != "" }
 
 // KeepDiskSizes gives a set-up the sizes that are in the state, where its manifest says none.
 func (c *Info) KeepDiskSizes(st *setup.Setup) {
@@ -170,8 +183,9 @@ func digestOf(st *setup.Setup) string {
 	return ""
 }
 
-// mountObstacles compares mounts by destination: their order does not matter.
-func mountObstacles(then, now []specs.Mount) (out []string) {
+// mountObstacles compares mounts by destination: their order does not matter. Of secret ones
+// nothing else is named.
+func mountObstacles(then, now []specs.Mount, secret bool) (out []string) {
 	find := func(in []specs.Mount, dest string) *specs.Mount {
 		for i := range in {
 			if in[i].Destination == dest {
@@ -184,7 +198,10 @@ func mountObstacles(then, now []specs.Mount) (out []string) {
 		switch m := find(now, then[i].Destination); {
 		case m == nil:
 			out = append(out, "there was a mount at "+then[i].Destination)
-		case m.Type != then[i].Type || !same(m.Options, then[i].Options):
+		case m.Type == then[i].Type && same(m.Options, then[i].Options):
+		case secret:
+			out = append(out, fmt.Sprintf("the mount at %s differs", m.Destination))
+		default:
 			out = append(out, fmt.Sprintf("the mount at %s was %s and is %s", m.Destination, text(then[i]), text(*m)))
 		}
 	}
@@ -205,13 +222,16 @@ func linux(s *specs.Spec) *specs.Linux {
 
 // same compares as JSON does: an empty list and none are one.
 func same(a, b any) bool {
-	return reflect.DeepEqual(a, b) || text(a) == text(b)
+	return reflect.DeepEqual(a, b) || encode(a) == encode(b)
 }
 
-func text(v any) string {
+func encode(v any) string {
 	b, err := json.Marshal(v)
 	if err != nil || string(b) == "null" || string(b) == "[]" || string(b) == "{}" {
 		return "none"
 	}
-	return untrusted.Line(string(b), 200)
+	return string(b)
 }
+
+// text is for messages: what is longer than a line is cut.
+func text(v any) string { return untrusted.Line(encode(v), 200) }
