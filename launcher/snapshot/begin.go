@@ -29,7 +29,15 @@ type Chooser struct {
 	Version func(ctx context.Context) (string, error)
 
 	mu       sync.Mutex
-	verified map[fileID]error
+	verified map[fileID]*verification
+	// compare is verify, but in tests.
+	compare func(ctx context.Context, img *checkpoint.Image) error
+}
+
+// verification is what somebody finds, or has found, of a file.
+type verification struct {
+	done chan struct{}
+	err  error // when done: nil, ErrDamaged, or why it was given up
 }
 
 // fileID is the content of a file, as far as the kernel tells: a write changes its times.
@@ -169,36 +177,68 @@ func (c *Chooser) fits(ctx context.Context, img *checkpoint.Image, st *setup.Set
 	if img.Info.Checksum == "" {
 		return nil // a checkpoint has none
 	}
+	// A file that is large for its disk must leave a fresh start enough time.
+	if end, ok := ctx.Deadline(); ok {
+		half := time.Until(end) / 2
+		limited, cancel := context.WithTimeoutCause(ctx, half, fmt.Errorf("its file was not read in %s, half of the time that was left of maxStartTime", half.Round(time.Millisecond)))
+		defer cancel()
+		ctx = limited
+	}
 	return c.verify(ctx, img)
 }
 
 // verify compares a state with its checksum, once as long as nobody writes to it: of one that
-// many sandboxes begin from it is not read before each of them.
+// many sandboxes begin from it is not read before each of them, nor by several at a time.
 func (c *Chooser) verify(ctx context.Context, img *checkpoint.Image) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(img.State.Fd()), &st); err != nil {
 		return fmt.Errorf("look at state: %w", err)
 	}
 	id := fileID{st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim, img.Info.Checksum}
-	c.mu.Lock()
-	err, known := c.verified[id]
-	c.mu.Unlock()
-	if known {
-		return err
+	defer operation.WaitsAfter(ctx, time.Second)() // a large one takes a while
+	for {
+		c.mu.Lock()
+		v, known := c.verified[id]
+		if !known {
+			if c.verified == nil || len(c.verified) >= mostVerified {
+				c.verified = map[fileID]*verification{}
+			}
+			v = &verification{done: make(chan struct{})}
+			c.verified[id] = v
+		}
+		c.mu.Unlock()
+		if !known {
+			return c.find(ctx, img, id, v)
+		}
+		select {
+		case <-v.done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if v.err == nil || errors.Is(v.err, ErrDamaged) {
+			return v.err
+		}
+		// The start that read it has ended, which says nothing about this one.
 	}
-	stop := operation.WaitsAfter(ctx, time.Second) // a large one takes a while
-	err = verify(ctx, img)
-	stop()
-	if err != nil && !errors.Is(err, ErrDamaged) {
-		return err
+}
+
+// find reads all of a state for those who wait for v.
+func (c *Chooser) find(ctx context.Context, img *checkpoint.Image, id fileID, v *verification) error {
+	v.err = errors.New("the comparison has ended early") // by a panic
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if v.err != nil && !errors.Is(v.err, ErrDamaged) && c.verified[id] == v {
+			delete(c.verified, id) // before others look for it again
+		}
+		close(v.done)
+	}()
+	compare := c.compare
+	if compare == nil {
+		compare = verify
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.verified == nil || len(c.verified) >= mostVerified {
-		c.verified = map[fileID]error{}
-	}
-	c.verified[id] = err
-	return err
+	v.err = compare(ctx, img)
+	return v.err
 }
 
 // reasonOf is the reason of the warning that a start is a fresh one.

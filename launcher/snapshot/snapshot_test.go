@@ -470,6 +470,80 @@ func TestBeginAfterFailure(t *testing.T) {
 	}
 }
 
+// One whose file is too slow to be compared leaves a fresh start half of the time.
+func TestBeginSlowly(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, t.TempDir()+"/s")
+	w.make("ready", "x")
+	c := &Chooser{Store: w.state, Version: func(context.Context) (string, error) { return "v1", nil }}
+	c.compare = func(ctx context.Context, _ *checkpoint.Image) error {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	rec, sb := &actual.Record{Containers: []actual.Container{{}}}, &desired.Sandbox{}
+	sb.Spec.Snapshot = &fromsnapshot.Snapshot{From: "ready"}
+	for range 2 { // nothing is remembered of it
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		begun := time.Now()
+		rec.Warnings = nil
+		saved, err := c.Begin(ctx, rec, sb, nil, sampleSetup())
+		if took := time.Since(begun); err != nil || saved != nil || took < 900*time.Millisecond || ctx.Err() != nil {
+			t.Errorf("after %s: %v %v", took, saved, err)
+		}
+		cancel()
+		if len(rec.Warnings) != 1 || rec.Warnings[0].Reason != actual.WarningSnapshotUnfit || !strings.Contains(rec.Warnings[0].Message, "half of the time that was left") {
+			t.Errorf("%+v", rec.Warnings)
+		}
+	}
+}
+
+// Starts from one snapshot read it once between them, also when the one that reads gives up.
+func TestCompareOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, t.TempDir()+"/s")
+	w.make("ready", "x")
+	c := &Chooser{Store: w.state}
+	reads, goes := make(chan struct{}, 100), make(chan struct{})
+	c.compare = func(ctx context.Context, _ *checkpoint.Image) error {
+		reads <- struct{}{}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-goes:
+			return nil
+		}
+	}
+	img, err := w.Load("ready")
+	must(t, err)
+	defer img.Close()
+	first, end := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := c.verify(first, img); !errors.Is(err, context.Canceled) {
+			t.Errorf("the first one: %v", err)
+		}
+	})
+	<-reads
+	for range 5 {
+		wg.Go(func() {
+			if err := c.verify(t.Context(), img); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	time.Sleep(50 * time.Millisecond)
+	if len(reads) > 0 {
+		t.Errorf("%d more read it at the same time", len(reads))
+	}
+	end()
+	<-reads
+	close(goes)
+	wg.Wait()
+	if len(reads) > 0 {
+		t.Errorf("%d more have read it", len(reads))
+	}
+}
+
 // Who makes a snapshot gets to know what was made, however soon it is removed again. One whose
 // name may not be on the disk is not there.
 func TestCommit(t *testing.T) {
