@@ -187,6 +187,8 @@ const (
 	WarningSnapshotDamaged = "SnapshotDamaged"
 	// It was started afresh: its snapshot could not be restored at the start before.
 	WarningSnapshotFailed = "SnapshotFailed"
+	// Its application goes on with the environment that is in its snapshot or checkpoint. That of the manifest differs, or can't be compared because values come from files.
+	WarningSnapshotEnvironment = "SnapshotEnvironment"
 	// On records of earlier versions: it was started without its network. It is started again when there is one.
 	WarningNetworkUnconfigured = "NetworkUnconfigured"
 )

@@ -27,8 +27,8 @@ type Snapshot struct {
 
 // OnRestore is a command in the sandbox.
 type OnRestore struct {
-	// The program and its arguments, run as the application was: its user, environment and
-	// working directory. Another exit code than 0 is a failed start.
+	// The program and its arguments, run as the application was: its user and working directory,
+	// and the environment of the manifest. Another exit code than 0 is a failed start.
 	Exec []string `json:"exec"`
 	// How long it may take, at most `10m`. Longer is a failed start.
 	Timeout *scalar.Duration `json:"timeout,omitempty"`

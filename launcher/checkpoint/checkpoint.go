@@ -67,6 +67,8 @@ type Info struct {
 	Image string `json:"image,omitempty"`
 	// Init is that of the record.
 	Init string `json:"init,omitempty"`
+	// PrivateEnv says that the application had variables that are not in Spec.
+	PrivateEnv bool `json:"privateEnv,omitempty"`
 	// Spec is what the sentry was told.
 	Spec *specs.Spec `json:"spec"`
 	// StateBytes is the size of the state file.
@@ -246,7 +248,7 @@ func describe(rec *actual.Record, st *setup.Setup) (*Info, error) {
 	return &Info{
 		Version: layoutVersion, Name: rec.Name, TakenAt: time.Now().UTC(), GVisor: rec.GVisor, Arch: runtime.GOARCH,
 		CPUFeatures: features, Network: st.Network(), Overlay: st.App().Overlay, Mounts: st.MountConfs(), Image: digestOf(st), Init: rec.App().Init,
-		OverlaySize: st.App().OverlaySize, DefaultDisk: st.DefaultDisk,
+		OverlaySize: st.App().OverlaySize, DefaultDisk: st.DefaultDisk, PrivateEnv: st.App().PrivateEnv,
 		Spec: cmp.Or(st.App().Described, st.App().Spec),
 	}, nil
 }

@@ -110,6 +110,29 @@ func TestObstacles(t *testing.T) {
 	}
 }
 
+// An environment that the application does not get is noticed, also one that nobody can compare.
+func TestOtherEnvironment(t *testing.T) {
+	t.Parallel()
+	for what, c := range map[string]struct {
+		change func(st *setup.Setup, c *Info)
+		want   bool
+	}{
+		"the same":             {func(*setup.Setup, *Info) {}, false},
+		"none and an empty":    {func(st *setup.Setup, c *Info) { st.App().Spec.Process.Env, c.Spec.Process.Env = nil, []string{} }, false},
+		"another value":        {func(st *setup.Setup, _ *Info) { st.App().Spec.Process.Env = []string{"A=c"} }, true},
+		"one more":             {func(st *setup.Setup, _ *Info) { st.App().Spec.Process.Env = []string{"A=b", "B=c"} }, true},
+		"none":                 {func(st *setup.Setup, _ *Info) { st.App().Spec.Process.Env = nil }, true},
+		"private now":          {func(st *setup.Setup, _ *Info) { st.App().PrivateEnv = true }, true},
+		"private in the state": {func(_ *setup.Setup, c *Info) { c.PrivateEnv = true }, true},
+	} {
+		info, st := sampleInfo(sampleSetup()), sampleSetup()
+		c.change(st, info)
+		if got := info.OtherEnvironment(st); got != c.want {
+			t.Errorf("%s: %v", what, got)
+		}
+	}
+}
+
 // The sizes that the state has are kept where the manifest says none, and are not more than
 // the policy allows, also where their sum is too large for a number.
 func TestDiskSizesKept(t *testing.T) {

@@ -152,6 +152,13 @@ func (c *Info) obstacles(st *setup.Setup, version string, features []string) []s
 // A checkpoint is used by who has its directory.
 func (c *Info) secret() bool { return c.Checksum != "" }
 
+// OtherEnvironment says whether the application, which goes on with the environment in the state,
+// may lack what the set-up says. Private variables are in no description, and can't be compared.
+// Who has called Preflight may ask.
+func (c *Info) OtherEnvironment(st *setup.Setup) bool {
+	return c.PrivateEnv || st.App().PrivateEnv || !same(c.Spec.Process.Env, st.App().Spec.Process.Env)
+}
+
 // KeepDiskSizes gives a set-up the sizes that are in the state, where its manifest says none.
 func (c *Info) KeepDiskSizes(st *setup.Setup) {
 	st.DefaultDisk = cmp.Or(c.DefaultDisk, st.DefaultDisk)

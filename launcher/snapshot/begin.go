@@ -128,6 +128,13 @@ func (c *Chooser) Begin(ctx context.Context, rec *actual.Record, sb *desired.San
 		}
 		saved.Image = img
 	}
+	if saved.Info.OtherEnvironment(st) {
+		// Without values: those in the state are another sandbox's.
+		rec.Warnings = append(rec.Warnings, actual.Warning{
+			Reason:  actual.WarningSnapshotEnvironment,
+			Message: "spec.env: the application goes on with the environment in the state that it began from; that of the manifest is for what onRestore and exec run",
+		})
+	}
 	saved.Info.KeepDiskSizes(st)
 	// What is in it has an init process or not, whatever the manifest says now.
 	st.App().Init, st.App().Restores = saved.Info.Init, true

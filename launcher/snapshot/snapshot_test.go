@@ -419,8 +419,11 @@ func TestBegin(t *testing.T) {
 		t.Errorf("%q %v", b[:n], err)
 	}
 	// Any number at a time.
-	again, err := w.beginning(c, rec, nil)
+	again, err := w.beginning(c, rec, func(_ *desired.Sandbox, st *setup.Setup) { st.App().Spec.Process.Env = []string{"TOKEN=another"} })
 	must(t, err)
+	if len(rec.Warnings) != 1 || rec.Warnings[0].Reason != actual.WarningSnapshotEnvironment || strings.Contains(rec.Warnings[0].Message, "another") {
+		t.Errorf("another environment: %+v", rec.Warnings)
+	}
 	if again == nil || rec.App().Resumption.Pending() {
 		t.Fatalf("%+v", rec)
 	}
