@@ -10,6 +10,7 @@ import (
 	"maps"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sandboxctl.dev/actual"
@@ -54,6 +55,9 @@ type run struct {
 	uid    uint32
 	cancel context.CancelCauseFunc
 	gone   chan struct{}
+	// seen is what was made, nil before it is ready. The name alone says nothing: it is taken before
+	// anybody has looked whether there is a sandbox of somebody else.
+	seen atomic.Pointer[oneoff.Incarnation]
 }
 
 // Options are what a Server is made of.
@@ -71,7 +75,7 @@ func New(o Options) *Server {
 	host := *o.Host
 	host.Stdin, host.Stdout, host.Stderr = strings.NewReader(""), warnings{o.Log}, warnings{o.Log}
 	b := &sandboxes{
-		host: &host, store: o.Store, log: o.Log, self: o.Self, waits: newWaits(),
+		host: &host, store: o.Store, log: o.Log, self: o.Self, waits: newWaits(o.Self),
 		turns: make(chan struct{}, atOnce), runs: map[string]*run{},
 	}
 	return newServer(o.Path, o.Policy, b, o.Log)
@@ -153,12 +157,12 @@ func (b *sandboxes) list(ctx context.Context, p *peer, name string) ([]protocol.
 		if err != nil {
 			return nil, err
 		}
-		all = statusesOf(w)
+		all = sightingsOf(w, b.self)
 	}
 	var out []protocol.Status
 	for _, s := range all {
-		if (name == "" || s.Name == name) && (p.root() || own[s.Name] != nil) {
-			out = append(out, s)
+		if (name == "" || s.Name == name) && (p.root() || own[s.Name] != nil && s.madeFor(p.uid)) {
+			out = append(out, s.Status)
 		}
 	}
 	return out, nil
@@ -185,8 +189,12 @@ func (b *sandboxes) command(ctx, life context.Context, p *peer, r *protocol.Requ
 	defer cancel(nil)
 	e := &execution{name: r.Name, request: r, began: time.Now(), cancel: cancel}
 	if r.Op == protocol.OpExec {
-		if !p.root() && b.of(p)[r.Name] == nil {
-			return noSuch(r.Name)
+		if !p.root() {
+			own := b.of(p)[r.Name]
+			if own == nil || own.seen.Load() == nil {
+				return noSuch(r.Name)
+			}
+			e.seen = own.seen.Load()
 		}
 		return explain(ctx, b.execute(ctx, e, a))
 	}
@@ -196,7 +204,6 @@ func (b *sandboxes) command(ctx, life context.Context, p *peer, r *protocol.Requ
 		return err
 	}
 	ready := &oneoff.Run{Name: e.name, Caller: b.self}
-	e.seen = &ready.Seen
 	w := b.waits.begin(e.name, sinceSeen(ready.Ready))
 	defer b.waits.end(w)
 	made, err := b.make(ctx, e.name, p, r)
@@ -204,6 +211,8 @@ func (b *sandboxes) command(ctx, life context.Context, p *peer, r *protocol.Requ
 		err = b.started(ctx, e, w)
 	}
 	if err == nil {
+		e.seen = &ready.Seen
+		mine.seen.Store(e.seen)
 		err = b.execute(ctx, e, a)
 	}
 	if err = explain(ctx, err); err != nil {

@@ -6,8 +6,10 @@ import (
 	"context"
 	"sync"
 
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/client/protocol"
 	"sandboxctl.dev/cmd/sandboxctl/await"
+	"sandboxctl.dev/cmd/sandboxctl/oneoff"
 	"sandboxctl.dev/cmd/sandboxctl/world"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
@@ -16,13 +18,23 @@ import (
 // waits are those who wait until a sandbox is as they want. They look at what each pass of the
 // daemon has seen: nobody polls, however many wait.
 type waits struct {
+	self process.Identity // the daemon, for which sandboxes of clients are made
+
 	mu   sync.Mutex
 	all  map[*wait]struct{}
 	runs int // sandboxes of clients
 	// last are the sandboxes that the last pass has seen while there was one of clients. It is made
 	// in the pass: what a pass has seen is not for others to read later.
-	last []protocol.Status
+	last []sighting
 }
+
+// sighting is what a pass has seen of a sandbox, and for which user of the socket it was made then.
+type sighting struct {
+	protocol.Status
+	client *oneoff.Client // nil for one of somebody else, whatever its name is
+}
+
+func (s *sighting) madeFor(uid uint32) bool { return s.client != nil && s.client.UID == uid }
 
 // count counts the sandboxes of clients.
 func (s *waits) count(more int) {
@@ -32,7 +44,7 @@ func (s *waits) count(more int) {
 }
 
 // seen are the sandboxes that the last pass has seen, if there was one of clients.
-func (s *waits) seen() []protocol.Status {
+func (s *waits) seen() []sighting {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.last
@@ -44,7 +56,9 @@ type wait struct {
 	done chan error // has room for the one result
 }
 
-func newWaits() *waits { return &waits{all: map[*wait]struct{}{}} }
+func newWaits(self process.Identity) *waits {
+	return &waits{self: self, all: map[*wait]struct{}{}}
+}
 
 // begin begins to wait. What is seen from now on counts.
 func (s *waits) begin(name string, goal await.Goal) *wait {
@@ -81,7 +95,7 @@ func (s *waits) saw(in *reconcile.Input, plan *reconcile.Plan) {
 	}
 	now := &world.World{In: *in, Plan: *plan, Statuses: reconcile.Statuses(*in, *plan), Alive: true}
 	if s.runs > 0 {
-		s.last = statusesOf(now)
+		s.last = sightingsOf(now, s.self)
 	}
 	for w := range s.all {
 		done, err := w.goal(now, w.name, now.Status(w.name))
@@ -105,14 +119,14 @@ func sinceSeen(goal await.Goal) await.Goal {
 	}
 }
 
-// statusesOf is what clients may be told of sandboxes.
-func statusesOf(w *world.World) []protocol.Status {
-	out := make([]protocol.Status, len(w.Statuses))
+// sightingsOf is what clients may be told of sandboxes, and who of them.
+func sightingsOf(w *world.World, self process.Identity) []sighting {
+	out := make([]sighting, len(w.Statuses))
 	for i := range w.Statuses {
 		s := &w.Statuses[i]
-		out[i] = protocol.Status{Name: s.Name, Phase: s.Phase, Message: world.Headline(s)}
+		out[i].Status = protocol.Status{Name: s.Name, Phase: s.Phase, Message: world.Headline(s)}
 		if e := w.Entry(s.Name); e != nil {
-			out[i].Labels = e.Sandbox.Metadata.Labels
+			out[i].Labels, out[i].client = e.Sandbox.Metadata.Labels, oneoff.ClientOf(e, self)
 		}
 	}
 	return out

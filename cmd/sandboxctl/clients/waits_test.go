@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/cmd/sandboxctl/world"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/reconcile"
@@ -32,7 +33,7 @@ func pass(t *testing.T, names ...string) (*reconcile.Input, *reconcile.Plan) {
 // before there was anything to see.
 func TestWaits(t *testing.T) {
 	t.Parallel()
-	s := newWaits()
+	s := newWaits(process.Identity{})
 	s.saw(pass(t, "web")) // nobody waits
 	if s.seen() != nil {
 		t.Error("passes are kept for nobody")

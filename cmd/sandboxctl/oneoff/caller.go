@@ -82,6 +82,14 @@ func For(e *desired.Entry, caller process.Identity) bool {
 	return id != nil && *id == caller
 }
 
+// ClientOf is whom a daemon has made a sandbox for, nil if it was not made by this one.
+func ClientOf(e *desired.Entry, daemon process.Identity) *Client {
+	if !For(e, daemon) {
+		return nil
+	}
+	return annotationOf(e).Client
+}
+
 // Text says whom a sandbox is for, "" if it is for itself.
 func Text(e *desired.Entry) string {
 	if e == nil {
