@@ -122,6 +122,7 @@ func TestClientMember(t *testing.T) {
 		"the network":     {programs.Options{Command: []string{"true"}, Network: "host"}, 54321, "code 0, denied false, refused true: network: the host's network is for root"},
 		"a name":          {programs.Options{Command: []string{"true"}, Name: "web"}, 54321, "code 0, denied false, refused true: name: expected one that begins"},
 		"a taken name":    {programs.Options{Command: []string{"true"}, Name: "run-other"}, 54321, "code 0, denied false, refused true: there is a sandbox run-other already"},
+		"an image":        {programs.Options{Command: []string{"true"}, Image: "localhost.invalid/no/such:1"}, 54321, "code 0, denied false, refused false: the sandbox is not started: ImageNotFound: the store has no image localhost.invalid/no/such:1, and pullPolicy is Never: `sandboxctl image pull` or `import` it; for clients only images that clients.images"},
 		"too much memory": {programs.Options{Command: []string{"true"}, Memory: "900Ti"}, 54321, "code 0, denied false, refused true: spec.resources.memory: the host policy"},
 	} {
 		text, err := json.Marshal(c.options)

@@ -244,8 +244,11 @@ func registries(list []string) string {
 }
 
 // ImageAllowed says whether images of a name in a registry may be fetched.
-func (p *Policy) ImageAllowed(r imageref.Reference) bool {
-	return slices.ContainsFunc(p.Root.Images, func(allowed string) bool {
+func (p *Policy) ImageAllowed(r imageref.Reference) bool { return namesImage(p.Root.Images, r) }
+
+// namesImage says whether a list as root.images names an image of a registry.
+func namesImage(list []string, r imageref.Reference) bool {
+	return slices.ContainsFunc(list, func(allowed string) bool {
 		if allowed == AnyImage {
 			return publicName(r.Registry)
 		}

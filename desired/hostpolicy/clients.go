@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/imageref"
 	"sandboxctl.dev/desired/networks"
 	"sandboxctl.dev/desired/scalar"
 	"sandboxctl.dev/desired/yamldoc"
@@ -38,6 +39,10 @@ type ClientsPolicy struct {
 	Networks []string `json:"networks,omitempty"`
 	// Named volumes that users of the group may mount, to read and to write. Default: none.
 	Volumes []string `json:"volumes,omitempty"`
+	// Images of registries that are fetched for users of the group where the store lacks them, as in
+	// `root.images`, which must allow them too. Others must be in the store. What was fetched stays
+	// there until `sandboxctl image prune`. Default: none.
+	Images []string `json:"images,omitempty"`
 }
 
 func (c *ClientsPolicy) fill() {
@@ -56,6 +61,12 @@ func (c *ClientsPolicy) Time() time.Duration {
 // Runs is how many requests one user may have under way.
 func (c *ClientsPolicy) Runs() int { return cmp.Or(c.MaxRuns, DefaultClientRuns) }
 
+// MayFetch says whether an image is fetched for a user of the group if the store lacks it.
+func (c *ClientsPolicy) MayFetch(ref string) bool {
+	r, err := imageref.Parse(ref)
+	return err == nil && (r.Kind != imageref.Registry || namesImage(c.Images, r))
+}
+
 // clients checks what a policy says of clients.
 func (v *validator) clients(c *ClientsPolicy) {
 	if strings.ContainsAny(c.Group, ": \t\n,") || len(c.Group) > 255 {
@@ -72,6 +83,9 @@ func (v *validator) clients(c *ClientsPolicy) {
 		if !desired.ValidName(n) || n == networks.None || n == networks.Host {
 			v.Add(fmt.Sprintf("clients.networks[%d]", i), "expected the name of a network of sandboxes, got %q", yamldoc.Clip(n))
 		}
+	}
+	for i, n := range c.Images {
+		v.imageName(fmt.Sprintf("clients.images[%d]", i), n)
 	}
 	for i, n := range c.Volumes {
 		if !desired.ValidName(n) {

@@ -211,6 +211,7 @@ func TestDecodePolicy(t *testing.T) {
 		policyHead + "clients: {maxTime: 10ms}\n":                                                    "p:3:11: clients.maxTime: expected at least 1s, got 10ms",
 		policyHead + "clients: {networks: [host]}\n":                                                 `p:3:22: clients.networks[0]: expected the name of a network of sandboxes, got "host"`,
 		policyHead + "clients: {volumes: [/srv]}\n":                                                  `p:3:21: clients.volumes[0]: expected the name of a volume, got "/srv"`,
+		policyHead + "clients: {images: ['https://ghcr.io']}\n":                                      `p:3:20: clients.images[0]: expected a registry such as ghcr.io, or the beginning of a name such as docker.io/library, got "https://ghcr.io"`,
 		policyHead + "clients: {members: [a]}\n":                                                     `p:3:11: clients.members: unknown field "members"`,
 		policyHead + "hostPaths: [{path: a, access: readOnly}]\n":                                    `p:3:14: hostPaths[0].path: expected an absolute path, got "a"`,
 		policyHead + "hostPaths: [{path: /a, access: readOnly, changeOwner: true}]\n":                "p:3:42: hostPaths[0].changeOwner: is for hostPaths with access: readWrite",

@@ -11,6 +11,7 @@ import (
 	"sandboxctl.dev/client/protocol"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/desired/imageref"
 	"sandboxctl.dev/desired/networks"
 )
 
@@ -113,6 +114,10 @@ func (p *peer) judge(r *protocol.Request, policy *hostpolicy.ClientsPolicy) erro
 	}
 	if r.Name != "" && !strings.HasPrefix(r.Name, userPrefix) {
 		return refusef("name: expected one that begins with %q, got %q: others are for root", userPrefix, r.Name)
+	}
+	if r.Sandbox.Image != "" && !policy.MayFetch(r.Sandbox.Image) {
+		// What is fetched stays: one image after the other would fill the store.
+		p.pull = imageref.PullNever
 	}
 	return judgeSandbox(r.Sandbox, policy)
 }

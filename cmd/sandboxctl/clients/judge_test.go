@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sandboxctl.dev/client/protocol"
+	"sandboxctl.dev/desired/imageref"
 )
 
 // What a user of the group may ask for beside what a manifest may: nothing of the host, and of
@@ -61,6 +62,21 @@ func TestJudge(t *testing.T) {
 		if err := (&peer{}).judge(c.r, policy); err != nil {
 			t.Errorf("%s, for root: %v", what, err)
 		}
+	}
+	// What is not in the store is fetched for those whom the policy names it for.
+	policy.Images = []string{"docker.io/library", "ghcr.io"}
+	for image, want := range map[string]imageref.PullPolicy{
+		"alpine:3": "", "docker.io/library/alpine": "", "ghcr.io/a/b:1": "", "local:box": "", "": "",
+		"docker.io/library2/alpine": imageref.PullNever, "somebody/alpine": imageref.PullNever, "quay.io/a@sha256:" + strings.Repeat("a", 64): imageref.PullNever,
+	} {
+		user, root := &peer{uid: 4000}, &peer{}
+		r := run(protocol.Sandbox{Image: image})
+		if err := errors.Join(user.judge(r, policy), root.judge(r, policy)); err != nil || user.pull != want || root.pull != "" {
+			t.Errorf("%s: %q for a user, %q for root (%v)", image, user.pull, root.pull, err)
+		}
+	}
+	if user := (&peer{uid: 4000}); user.judge(run(protocol.Sandbox{Image: "alpine:3"}), &policyWith(t, "group: '4242'").Clients) != nil || user.pull != imageref.PullNever {
+		t.Errorf("without images in the policy: %q", user.pull)
 	}
 	// No time is the longest one for a user, and none for root.
 	users, roots := timed(0), timed(0)

@@ -17,6 +17,7 @@ import (
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/client/protocol"
 	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/desired/imageref"
 )
 
 // peer is the process that has connected, as the kernel says: with the user and the groups that it
@@ -28,6 +29,8 @@ type peer struct {
 	// id identifies the process, nil if the kernel can't tell: then only the end of the
 	// connection is the end of the client.
 	id *process.Identity
+	// pull is when the image of its sandbox may be fetched, "" for as a manifest says.
+	pull imageref.PullPolicy
 }
 
 func (p *peer) root() bool { return p.uid == 0 }

@@ -6,8 +6,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,10 +18,12 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/client/protocol"
+	"sandboxctl.dev/cmd/sandboxctl/await"
 	"sandboxctl.dev/cmd/sandboxctl/manifests"
 	"sandboxctl.dev/cmd/sandboxctl/oneoff"
 	"sandboxctl.dev/cmd/sandboxctl/world"
 	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/desired/imageref"
 	"sandboxctl.dev/reconcile"
 )
 
@@ -204,7 +208,7 @@ func (b *sandboxes) command(ctx, life context.Context, p *peer, r *protocol.Requ
 		return err
 	}
 	ready := &oneoff.Run{Name: e.name, Caller: b.self}
-	w := b.waits.begin(e.name, sinceSeen(ready.Ready))
+	w := b.waits.begin(e.name, sinceSeen(p.orImage(ready.Ready)))
 	defer b.waits.end(w)
 	made, err := b.make(ctx, e.name, p, r)
 	if err == nil {
@@ -238,7 +242,7 @@ func explain(ctx context.Context, err error) error {
 func (b *sandboxes) make(ctx context.Context, name string, p *peer, r *protocol.Request) (made bool, err error) {
 	s := r.Sandbox
 	o := &oneoff.Options{
-		Name: name, Image: s.Image, Root: s.RootDir, Memory: s.Memory, CPU: s.CPU, Timeout: r.Timeout,
+		Name: name, Image: s.Image, PullPolicy: p.pull, Root: s.RootDir, Memory: s.Memory, CPU: s.CPU, Timeout: r.Timeout,
 		Volumes: s.Volumes, Network: s.Network, Egress: s.Egress, Labels: s.Labels,
 	}
 	text, err := o.ManifestFor(b.self, &oneoff.Client{PID: p.pid, UID: p.uid})
@@ -273,6 +277,19 @@ func (b *sandboxes) started(ctx context.Context, e *execution, w *wait) error {
 		return err
 	}
 	return protocol.Failf(protocol.KindStart, "the sandbox is not started: %v", err)
+}
+
+// orImage is a goal that says what to do where the store has no image and this user has none fetched.
+func (p *peer) orImage(goal await.Goal) await.Goal {
+	return func(w *world.World, name string, s *reconcile.Status) (bool, error) {
+		done, err := goal(w, name, s)
+		if err != nil && p.pull == imageref.PullNever && slices.ContainsFunc(w.Plan.Delayed, func(d reconcile.Delayed) bool {
+			return d.Name == name && d.Reason == actual.ReasonImageNotFound
+		}) {
+			err = fmt.Errorf("%w; for clients only images that clients.images of the host policy names are fetched: have the administrator pull it, or add it there", err)
+		}
+		return done, err
+	}
 }
 
 // clean removes a sandbox. It returns when that is gone or can't be removed yet; then it is tried

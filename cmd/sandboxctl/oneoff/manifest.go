@@ -18,6 +18,7 @@ import (
 	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/cmd/sandboxctl/exit"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/imageref"
 	"sandboxctl.dev/launcher/pidone"
 )
 
@@ -30,6 +31,7 @@ type Options struct {
 	Name        string
 	From        string // a pool
 	Image, Root string
+	PullPolicy  imageref.PullPolicy // of the image, "" for the default
 	Memory, CPU string
 	Timeout     time.Duration
 	Volumes     []string
@@ -150,7 +152,11 @@ func (o *Options) root() (map[string]any, error) {
 	case o.Image != "" && o.Root != "":
 		return nil, exit.Usagef("image and root are both the root; give one of them")
 	case o.Image != "":
-		return map[string]any{"image": map[string]string{"ref": o.Image}}, nil
+		image := map[string]any{"ref": o.Image}
+		if o.PullPolicy != "" {
+			image["pullPolicy"] = o.PullPolicy
+		}
+		return map[string]any{"image": image}, nil
 	case o.Root != "":
 		dir, err := filepath.Abs(o.Root)
 		return map[string]any{"dir": dir}, err

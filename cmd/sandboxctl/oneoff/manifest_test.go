@@ -43,11 +43,11 @@ func TestManifest(t *testing.T) {
 		t.Errorf("two sandboxes have the name %s", other.Metadata.Name)
 	}
 	sb = decode(t, &Options{
-		Name: "mine", Image: "local:box", Memory: "64Mi", CPU: "500m", Timeout: time.Minute,
+		Name: "mine", Image: "local:box", PullPolicy: "Never", Memory: "64Mi", CPU: "500m", Timeout: time.Minute,
 		Volumes: []string{"/srv/a:/a", "data:/b:ro", "./c:/c"}, Network: "front", Egress: []string{"example.org:443"},
 	})
 	s := sb.Spec
-	if sb.Metadata.Name != "mine" || s.Root.Image == nil || s.Root.Image.Ref != "local:box" || s.Resources.Memory != 64<<20 || s.Resources.CPU != 500 ||
+	if sb.Metadata.Name != "mine" || s.Root.Image == nil || s.Root.Image.Ref != "local:box" || s.Root.Image.PullPolicy != "Never" || s.Resources.Memory != 64<<20 || s.Resources.CPU != 500 ||
 		time.Duration(*s.ActiveDeadline) != time.Minute+beyond {
 		t.Errorf("%+v", sb)
 	}
