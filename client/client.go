@@ -6,7 +6,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -97,6 +99,9 @@ func (c *Client) Run(ctx context.Context, o Options) (code int, err error) {
 		}
 		s.Volumes = append(s.Volumes, v)
 	}
+	if err := checkText([]string{s.Image, s.RootDir, s.Memory, s.CPU, s.Network}, s.Volumes, s.Egress, slices.Collect(maps.Keys(s.Labels)), slices.Collect(maps.Values(s.Labels))); err != nil {
+		return 0, err
+	}
 	r := &protocol.Request{Op: protocol.OpRun, Name: o.Name, Sandbox: s, Timeout: o.Timeout}
 	return c.command(ctx, r, &ExecOptions{Command: o.Command, Env: o.Env, Dir: o.Dir, Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr})
 }
@@ -169,7 +174,7 @@ func checkText(texts ...[]string) error {
 	for _, list := range texts {
 		for _, s := range list {
 			if !utf8.ValidString(s) {
-				return fromDaemon(&protocol.Error{Kind: protocol.KindRefused, Message: fmt.Sprintf("%q is not UTF-8; pass it by Stdin", s)})
+				return fromDaemon(&protocol.Error{Kind: protocol.KindRefused, Message: fmt.Sprintf("%q is not UTF-8, and a request is; only Stdin may be anything", s)})
 			}
 		}
 	}

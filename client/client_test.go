@@ -366,8 +366,24 @@ func TestRequests(t *testing.T) {
 		}
 		d.send(&protocol.Response{Done: true, Sandboxes: []protocol.Status{{Name: "run-a", Phase: "Running", Labels: map[string]string{"a": "b"}}}})
 	})
+	x := []string{"x"}
 	for _, o := range []Options{
-		{Command: []string{"echo", "\xff"}}, {Command: []string{"x"}, Env: []string{"A=\xff"}}, {Command: []string{"x", strings.Repeat("x", protocol.MaxRequest)}},
+		{Command: []string{"echo", "\xff"}},
+		{Command: x, Env: []string{"A=\xff"}},
+		{Command: x, Dir: "/\xff"},
+		{Command: x, Name: "\xff"},
+		// Another directory of the host could have the name that would arrive.
+		{Command: x, RootDir: "/\xff"},
+		{Command: x, Volumes: []string{"/\xff:/a"}},
+		{Command: x, Volumes: []string{"a:/\xff"}},
+		{Command: x, Image: "local:\xff"},
+		{Command: x, Memory: "\xff"},
+		{Command: x, CPU: "\xff"},
+		{Command: x, Network: "\xff"},
+		{Command: x, Egress: []string{"\xff"}},
+		{Command: x, Labels: map[string]string{"a": "\xff"}},
+		{Command: x, Labels: map[string]string{"\xff": "a"}},
+		{Command: []string{"x", strings.Repeat("x", protocol.MaxRequest)}},
 	} {
 		if _, err := c.Run(t.Context(), o); !errors.Is(err, ErrRefused) {
 			t.Errorf("%v", err)
