@@ -61,6 +61,7 @@ type Server struct {
 	mu     sync.Mutex
 	socket *socket
 	group  int // -1 for none
+	warned string
 }
 
 // Path is where it listens.
@@ -109,9 +110,14 @@ func (s *Server) apply(p *hostpolicy.Policy) {
 	if s.socket != nil {
 		err = errors.Join(err, s.socket.allow(gid))
 	}
+	text := ""
 	if err != nil {
+		text = err.Error()
+	}
+	if text != "" && text != s.warned { // each pass comes here
 		s.log.Warn("only root can use the socket of clients", "err", err)
 	}
+	s.warned = text
 }
 
 func (s *Server) accept(ctx context.Context, l *socket) error {

@@ -4,6 +4,7 @@ package clients
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -402,6 +403,23 @@ func TestPeers(t *testing.T) {
 		}
 		if conn, err := connectAs(t, s.path, 4000, 4242); !errors.Is(err, unix.EACCES) {
 			t.Errorf("%q: %v %v", clients, conn, err)
+		}
+	}
+}
+
+// What is wrong with the group is in the log once, however many passes find it, and once more after it
+// was right.
+func TestGroupIsWarnedOfOnce(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	s := newServer("/no/such", nil, &idle{}, slog.New(slog.NewTextHandler(&log, nil)))
+	for i, c := range []struct {
+		group string
+		lines int
+	}{{"no-such-group-here", 1}, {"no-such-group-here", 1}, {"nor-this-one", 2}, {"'4242'", 2}, {"nor-this-one", 3}} {
+		s.apply(policyWith(t, "group: "+c.group))
+		if n := strings.Count(log.String(), "\n"); n != c.lines {
+			t.Errorf("pass %d: %d lines, expected %d:\n%s", i, n, c.lines, log.String())
 		}
 	}
 }

@@ -426,22 +426,30 @@ func (d *daemon) watch(ctx context.Context, more map[string]func(context.Context
 	}
 	maps.Copy(all, more)
 	for name, run := range all {
-		wg.Go(func() {
-			for ctx.Err() == nil {
-				err := run(ctx)
-				if err == nil {
-					return
-				}
-				// Meanwhile the loop looks at everything now and then.
-				d.log.Error(name+" failed, will retry", "err", err)
-				select {
-				case <-ctx.Done():
-				case <-time.After(watchRetry):
-				}
-			}
-		})
+		wg.Go(func() { keep(ctx, d.log, name, run, watchRetry) })
 	}
 	return func() { stop(); wg.Wait() }
+}
+
+// keep runs something until it returns without an error, or ctx ends. Meanwhile the loop looks at
+// everything now and then. What fails each time with the same words, as where somebody else has the
+// path of a socket, is in the log once, and again after it has run for longer.
+func keep(ctx context.Context, log *slog.Logger, name string, run func(context.Context) error, pause time.Duration) {
+	for told := ""; ctx.Err() == nil; {
+		began := time.Now()
+		err := run(ctx)
+		if err == nil {
+			return
+		}
+		if text := err.Error(); text != told || time.Since(began) > 10*pause {
+			told = text
+			log.Error(name+" failed, will retry", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
 }
 
 func why(s *reconcile.Summary) string {

@@ -3,9 +3,13 @@
 package daemon
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,5 +45,34 @@ func TestRememberAgain(t *testing.T) {
 		if len(removals) > 0 && !info.Removals[0].Equal(removals[0]) {
 			t.Errorf("%d: removals of %v, expected %v", i, info.Removals, removals)
 		}
+	}
+}
+
+// What fails again and again with the same words is in the log once: it would fill the disk of a host
+// on which nobody looks. Other words are told, and so is what has run for a while.
+func TestKeepTellsOnce(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	const pause = 20 * time.Millisecond
+	calls := 0
+	keep(t.Context(), slog.New(slog.NewTextHandler(&log, nil)), "serve", func(context.Context) error {
+		calls++
+		want := map[int]int{1: 0, 2: 1, 3: 1, 4: 2, 5: 2, 6: 3}[calls]
+		if n := strings.Count(log.String(), "serve failed, will retry"); n != want {
+			t.Errorf("call %d: told %d times, expected %d:\n%s", calls, n, want, log.String())
+		}
+		switch calls {
+		case 1, 2:
+			return errors.New("the path is taken")
+		case 3, 4:
+			return errors.New("permission denied")
+		case 5:
+			time.Sleep(11 * pause)
+			return errors.New("permission denied")
+		}
+		return nil
+	}, pause)
+	if calls != 6 {
+		t.Errorf("%d calls", calls)
 	}
 }
