@@ -199,6 +199,7 @@ func TestClientService(t *testing.T) {
 		{"sh", "grep -c : /proc/net/dev; test ! -e /etc/shadow && echo hidden", "", 200, 0, "1\nhidden\n", ""},
 		{"python", "x = bytearray(500_000_000); print(len(x))", "", 200, 0, "", "out of memory"},
 		{"cobol", "", "", 400, 0, "", ""},
+		{"sh", "echo \x00", "", 500, 0, "", "the code could not be run"}, // the daemon refuses it
 	} {
 		status, a := post(c.language, c.code, c.stdin)
 		if status != c.status || a.ExitCode != c.exit || a.Stdout != c.stdout || !strings.HasPrefix(a.Error, c.failed) || (a.Error == "") != (c.failed == "") {
@@ -207,6 +208,9 @@ func TestClientService(t *testing.T) {
 	}
 	if status, a := post("sh", "yes", ""); status != 200 || a.Error != "pass output on: the code wrote too much" || len(a.Stdout) != 64<<10 {
 		t.Errorf("%d, %d bytes, %q", status, len(a.Stdout), a.Error)
+	}
+	if b, err := os.ReadFile(log); err != nil || strings.Count(string(b), "run: command: there is a NUL") != 1 {
+		t.Errorf("what was refused is not told to who keeps the service: %v\n%s", err, b)
 	}
 	// A client that goes takes its code with it.
 	ctx, cancel := context.WithCancel(t.Context())

@@ -93,11 +93,11 @@ func (s *service) run(w http.ResponseWriter, r *http.Request) {
 	status := http.StatusOK
 	switch {
 	case err == nil:
-	case errors.Is(err, client.ErrTimeout), errors.Is(err, client.ErrOutOfMemory), errors.Is(err, errTooMuch), errors.Is(err, client.ErrCommand), errors.Is(err, client.ErrRefused):
+	case errors.Is(err, client.ErrTimeout), errors.Is(err, client.ErrOutOfMemory), errors.Is(err, errTooMuch), errors.Is(err, client.ErrCommand):
 		a.Error = err.Error() // the stranger's
 	case errors.Is(err, client.ErrBusy), errors.Is(err, client.ErrDaemonGone):
 		status, a.Error = http.StatusServiceUnavailable, "try again"
-	default:
+	default: // as ErrRefused: what the host allows is not for strangers to read
 		fmt.Fprintln(os.Stderr, "run:", err)
 		status, a.Error = http.StatusInternalServerError, "the code could not be run"
 	}
