@@ -18,7 +18,7 @@ import (
 // listed is a snapshot as it is shown.
 type listed struct {
 	snapshot.Entry
-	// UsedBy are the sandboxes whose manifests name it.
+	// UsedBy are the sandboxes and pools whose manifests name it.
 	UsedBy []string `json:"usedBy,omitempty"`
 }
 
@@ -28,7 +28,7 @@ func (v verbs) lsCommand() *cobra.Command {
 		Use:     "ls",
 		Aliases: []string{"list"},
 		Short:   "List snapshots",
-		Long:    "List the snapshots, how large they are, and the sandboxes whose manifests name them.",
+		Long:    "List the snapshots, how large they are, and the sandboxes and pools whose manifests name them.",
 		Example: `  sandboxctl snapshot ls
   sandboxctl snapshot ls -o json`,
 		Args:              exit.NoArgs,

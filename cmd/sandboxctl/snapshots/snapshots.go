@@ -103,7 +103,7 @@ func (v verbs) complete(_ *cobra.Command, args []string, _ string) ([]string, co
 	return out, cobra.ShellCompDirectiveNoFileComp
 }
 
-// users are the sandboxes whose manifests name a snapshot, by the name of the snapshot. unknown
+// users are the sandboxes and pools whose manifests name a snapshot, by the name of the snapshot. unknown
 // says why there may be more of them, nil if there are not.
 func (v verbs) users(ctx context.Context) (by map[string][]string, unknown, err error) {
 	w, err := v.OnceUnjudged(ctx)
@@ -115,6 +115,12 @@ func (v verbs) users(ctx context.Context) (by map[string][]string, unknown, err 
 		sb := w.In.Desired.Entries[i].Sandbox
 		if sb.Spec.Snapshot != nil {
 			by[sb.Spec.Snapshot.From] = append(by[sb.Spec.Snapshot.From], sb.Metadata.Name)
+		}
+	}
+	for i := range w.In.Desired.Objects { // its next claim is to begin from it
+		if o := &w.In.Desired.Objects[i]; o.Pool != nil && o.Pool.Template.Snapshot != nil {
+			from := o.Pool.Template.Snapshot.From
+			by[from] = append(by[from], o.Name())
 		}
 	}
 	if !w.Summary.Complete {
