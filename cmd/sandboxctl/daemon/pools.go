@@ -21,6 +21,10 @@ func (d *daemon) tellPools(want *desired.Snapshot) {
 
 // poolsOf is what the pools of a snapshot are to have ready, by name.
 func poolsOf(want *desired.Snapshot) (out map[string]reserved.Pool) {
+	policy := ""
+	if want.Policy != nil {
+		policy = want.Policy.Digest()
+	}
 	for i := range want.Objects {
 		p := want.Objects[i].Pool
 		if p == nil {
@@ -30,7 +34,7 @@ func poolsOf(want *desired.Snapshot) (out map[string]reserved.Pool) {
 			out = map[string]reserved.Pool{}
 		}
 		_, name, _ := objects.Split(want.Objects[i].Name())
-		out[name] = reserved.Pool{Size: *p.Size, Template: pulling.Template(p), Recreate: p.UpdateStrategy == desired.UpdateRecreate}
+		out[name] = reserved.Pool{Size: *p.Size, Template: pulling.Template(p), Policy: policy, Recreate: p.UpdateStrategy == desired.UpdateRecreate}
 	}
 	return out
 }

@@ -14,8 +14,9 @@ import (
 // Pool is what a pool keeps ready.
 type Pool struct {
 	Size int
-	// Template identifies its template.
-	Template string
+	// Template identifies its template, and Policy the host policy, which has a part in what a
+	// sandbox of it needs.
+	Template, Policy string
 	// Recreate says that what waits for another template is to be made again.
 	Recreate bool
 }
@@ -47,6 +48,8 @@ func (b *Book) Want(pools map[string]Pool) {
 				b.spent += b.held[name]
 				delete(b.held, name)
 			}
+		case now.Policy != old.Policy:
+			delete(b.unfit, name)
 		}
 	}
 	b.pools = maps.Clone(pools)
@@ -127,7 +130,7 @@ func (b *Book) For(pool string, waiting int) int {
 }
 
 // Unfit says that no process that waits is fit for the template of a pool, and why: none is kept for
-// it until that is another one.
+// it until that, or the host policy, is another one.
 func (b *Book) Unfit(pool, why string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

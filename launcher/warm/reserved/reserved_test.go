@@ -78,6 +78,17 @@ func TestWant(t *testing.T) {
 	if n := h.Total(64); n != 2 || !h.take("") {
 		t.Errorf("%d are kept, although none is fit for b", n)
 	}
+	// The host policy may give it a limit that is fit.
+	mended := map[string]Pool{"a": {Size: 2, Template: "2"}, "b": {Size: 2, Template: "2", Policy: "p", Recreate: true}}
+	h.Want(mended)
+	if n := h.Total(64); n != 4 || h.Spent() != 0 {
+		t.Errorf("%d are kept after the host policy has changed", n)
+	}
+	h.Unfit("b", "its network")
+	h.Want(mended)
+	if n := h.Total(64); n != 2 {
+		t.Errorf("%d are kept, although nothing has changed", n)
+	}
 	h.Want(map[string]Pool{"b": {Size: 2, Template: "3", Recreate: true}})
 	if n := h.Total(1); n != 1 {
 		t.Errorf("%d are kept, of 1 that the host allows", n)
