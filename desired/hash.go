@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"sandboxctl.dev/actual/ownjson"
+	"sandboxctl.dev/desired/ownnotes"
 )
 
 // hashV1 prefixes the hashes of the first scheme. A later scheme gets another
@@ -22,7 +23,7 @@ const hashV1 = "v1:"
 // Hash is the versioned hash of everything in a defaulted manifest whose change
 // needs a new sandbox: the spec without its Lifecycle, its pull policy, and the rules of its
 // network. Names of files,
-// labels and annotations do not count.
+// labels and annotations do not count, but for what identifies a claim.
 //
 // New fields of Spec must be omitted from its JSON at their default value, or
 // every hash changes; a golden test holds this.
@@ -48,7 +49,9 @@ func sumV1(s *Sandbox) string {
 	if err != nil {
 		return hashV1 + "invalid: " + err.Error()
 	}
-	sum := sha256.Sum256(b)
+	// Another claim gets another sandbox, also of an equal spec: or its record would stay that of
+	// the claim before, which keeps it from nothing that becomes of the template.
+	sum := sha256.Sum256(append(b, s.Metadata.Annotations[ownnotes.Claim]...))
 	return hashV1 + hex.EncodeToString(sum[:])
 }
 

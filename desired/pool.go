@@ -46,13 +46,6 @@ const (
 	UpdateRecreate    = "Recreate"    // they are made again
 )
 
-// Annotations of a sandbox that a claim stands for: its pool, and what identifies the claim that it
-// was made for.
-const (
-	PoolAnnotation  = "sandboxctl.dev/pool"
-	ClaimAnnotation = "sandboxctl.dev/claim"
-)
-
 // MaxPlaces is how many places a pool may keep ready.
 const MaxPlaces = 64
 
@@ -88,6 +81,8 @@ type ClaimSpec struct {
 // Claim is what an entry is made of that a claim stands for.
 type Claim struct {
 	ClaimSpec
+	// From is the pool of what is on record, "" if that is of none.
+	From string
 	// Max is that of the pool. Reason and Why are set if nothing of the claim may be started now.
 	Max         int
 	Reason, Why string
@@ -144,11 +139,6 @@ func readClaim(d *yamldoc.Doc, policy Policy, doc *Document) {
 	}
 	v := new(Validator)
 	v.Name("spec.pool", cd.Spec.Pool)
-	for _, a := range []string{PoolAnnotation, ClaimAnnotation} {
-		if _, given := cd.Metadata.Annotations[a]; given {
-			v.Add(yamldoc.Join("metadata.annotations", a), "is what sandboxctl says of a claim; remove it")
-		}
-	}
 	report(d, v.Errors(), "")
 	// What only the template can tell is judged with it.
 	s := &own.Spec

@@ -40,6 +40,10 @@ func TestPoolProblems(t *testing.T) {
 		claimHead + "  pool: p\n  activeDeadline: 1h\n":                            "f.yaml:6:3: spec.activeDeadline: activeDeadline has another name here; use ttl: 1h",
 		strings.Replace(claimHead, "{name: job}", "{name: job, annotations: {sandboxctl.dev/pool: x}}", 1) + "  pool: p\n": "sandboxctl.dev/pool",
 		strings.Replace(claimHead, "{name: job}", "{name: Job}", 1) + "  pool: p\n":                                        "f.yaml:3:12: metadata.name: expected a DNS label",
+		// What a sandbox was made of is on record, and nobody else's to say.
+		strings.Replace(poolHead, "{name: python}", "{name: python, annotations: {sandboxctl.dev/claim: x}}", 1) + template:  "f.yaml:3:40: metadata.annotations[\"sandboxctl.dev/claim\"]: is what sandboxctl says of the sandbox of a claim; remove it",
+		strings.Replace(minimal, "{name: web}", "{name: web, annotations: {sandboxctl.dev/pool: python}}", 1):                "metadata.annotations[\"sandboxctl.dev/pool\"]: is what sandboxctl says of the sandbox of a claim; remove it",
+		strings.Replace(minimal, "{name: web}", "{name: web, annotations: {sandboxctl.dev/template-deadline: 1s}, x: y}", 1): "sandboxctl.dev/template-deadline\"]: is what",
 		// A claim has the name of its sandbox.
 		claimHead + "  pool: p\n---\n" + strings.Replace(minimal, "web", "job", 1): "metadata.name: sandbox \"job\" is also defined at",
 	} {

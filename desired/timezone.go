@@ -5,6 +5,8 @@ package desired
 import (
 	"fmt"
 
+	"sandboxctl.dev/desired/ownnotes"
+	"sandboxctl.dev/desired/yamldoc"
 	"sandboxctl.dev/desired/zone"
 )
 
@@ -39,15 +41,18 @@ func (v *Validator) timezone(s *Spec) {
 	}
 }
 
-// Lacks returns what a manifest names that this host does not have. It is no part of
-// Validate: the manifest of a sandbox that runs is read from its record by that, and stays
-// what it was started by when an update of the host takes a zone away.
+// Lacks returns what a manifest names that this host does not have, or that only a record has. It
+// is no part of Validate: the manifest of a sandbox that runs is read from its record by that, and
+// stays what it was started by when an update of the host takes a zone away.
 func Lacks(s *Sandbox) []FieldError {
 	v := &Validator{}
 	if tz := s.Spec.Timezone; tz != "" && zone.CheckName(tz) == nil {
 		if err := zone.Check(tz); err != nil {
 			v.Add("spec.timezone", "%v", err)
 		}
+	}
+	for _, name := range ownnotes.Among(s.Metadata.Annotations) {
+		v.Add(yamldoc.Join("metadata.annotations", name), "is what sandboxctl says of the sandbox of a claim; remove it")
 	}
 	return v.Errors()
 }

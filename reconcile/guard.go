@@ -8,9 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"sandboxctl.dev/reconcile/places"
-
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/reconcile/places"
 )
 
 // Guard is a removal that is too large to be carried out unasked.

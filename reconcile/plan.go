@@ -166,15 +166,14 @@ func tooMany(in *Input, more int) bool {
 	return places.HostFull(in.Actual, maps.Keys(in.Operations), more, in.Desired.Bounds().MaxSandboxes)
 }
 
-// needsPlace delays the start of a claim whose pool is missing, or has no place for it. What runs is
-// not stopped before for a start that can't come.
+// needsPlace delays the start of a claim whose pool is missing or full, and the stop for such a start.
 func (c *computation) needsPlace(a *Action) bool {
 	e := c.starts(a)
 	if e == nil || e.Claim == nil {
 		return false
 	}
 	if c.pools == nil {
-		c.pools = places.Of(c.in.Desired, c.in.LastGood, c.in.Actual, func(name string) bool { return c.in.Operations[name].Op == OpCreate })
+		c.pools = places.Of(c.in.Desired, c.in.LastGood, c.in.Actual, c.in.Starts)
 	}
 	reason, why := c.pools.Waits(e)
 	if why != "" {
@@ -211,6 +210,7 @@ func (c *computation) add(a Action) {
 		if c.holders != nil && a.Op == OpCreate {
 			c.holders.Add(a.Entry)
 		}
+		c.pools.Take(c.starts(&a))
 	}
 }
 

@@ -12,8 +12,10 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/ownnotes"
 	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/expand"
+	"sandboxctl.dev/reconcile/needs"
 	"sandboxctl.dev/reconcile/pulling"
 	"sandboxctl.dev/reconcile/view"
 )
@@ -125,6 +127,72 @@ func TestPoolClaims(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Claims that are given another pool, and sandboxes of their own that become claims, never have more
+// than its max in a pool.
+func TestPoolMoves(t *testing.T) {
+	t.Parallel()
+	const text = "apiVersion: sandboxctl.dev/v1alpha1\nkind: SandboxPool\nmetadata: {name: NAME}\nspec:\n  max: 1\n  size: 1\n  template: {root: {host: {}}, command: [x]}\n"
+	const sandbox = "---\napiVersion: sandboxctl.dev/v1alpha1\nkind: Sandbox\nmetadata: {name: NAME}\nspec: {root: {host: {}}, command: [x], restartPolicy: Never, minReadySeconds: 0, ttlAfterFinished: 0s}\n"
+	const claim = "---\napiVersion: sandboxctl.dev/v1alpha1\nkind: SandboxClaim\nmetadata: {name: NAME}\nspec: {pool: POOL}\n"
+	rapid.Check(t, func(rt *rapid.T) {
+		w := &poolWorld{}
+		of := map[string]string{} // the pool that each is to be of, "own" for none
+		for range rapid.IntRange(1, 12).Draw(rt, "steps") {
+			of[rapid.SampledFrom([]string{"a", "b", "c"}).Draw(rt, "name")] = rapid.SampledFrom([]string{"", "own", "p", "q"}).Draw(rt, "pool")
+			w.pool = strings.Replace(text, "NAME", "p", 1) + "---\n" + strings.Replace(text, "NAME", "q", 1)
+			for _, name := range []string{"a", "b", "c"} {
+				switch pool := of[name]; pool {
+				case "":
+				case "own":
+					w.pool += strings.Replace(sandbox, "NAME", name, 1)
+				default:
+					w.pool += strings.NewReplacer("NAME", name, "POOL", pool).Replace(claim)
+				}
+			}
+			for range 4 {
+				w.carryOut(reconcile.Compute(w.input(rt)))
+				live := map[string]int{}
+				for i := range w.have {
+					e, err := desired.FromCanonical(w.have[i].Record.Spec, "")
+					if err != nil {
+						rt.Fatal(err)
+					}
+					live[e.Sandbox.Metadata.Annotations[ownnotes.Pool]]++
+				}
+				if live["p"] > 1 || live["q"] > 1 {
+					rt.Fatalf("%v have a sandbox: %v", live, of)
+				}
+			}
+			for i := range w.have {
+				if name := w.have[i].Record.Name; of[name] == "" {
+					rt.Fatalf("%s is still there", name)
+				}
+			}
+			for name, pool := range of {
+				there := slices.ContainsFunc(w.have, func(o actual.Observed) bool { return o.Record.Name == name })
+				if pool == "own" && !there {
+					rt.Fatalf("%s has no sandbox", name)
+				}
+			}
+		}
+	})
+}
+
+// A claim that can't start for another reason takes no place: those behind it get that.
+func TestPoolStarved(t *testing.T) {
+	t.Parallel()
+	w := &poolWorld{want: map[string]bool{"c": true}, pool: strings.NewReplacer("ROOT", "{host: {}}", "COMMAND", "x", "max: 2", "max: 1").Replace(poolText)}
+	for _, spec := range []string{"env: [{name: A, valueFrom: {config: {name: nosuch, key: k}}}]", "env: [{name: B, valueFrom: {config: {name: other, key: k}}}]"} {
+		w.pool += "---\napiVersion: sandboxctl.dev/v1alpha1\nkind: SandboxClaim\nmetadata: {name: " + string(rune('a'+strings.Count(w.pool, "SandboxClaim"))) + "}\nspec: {pool: p, " + spec + "}\n"
+	}
+	in := w.input(t)
+	in.Files = needs.AddObjects(nil, in.Desired, nil, nil)
+	p := reconcile.Compute(in)
+	if len(p.Actions) != 1 || p.Actions[0].Name != "c" || len(p.Delayed) != 2 || p.Delayed[0].Reason != actual.ReasonInputMissing || p.Delayed[1].Reason != actual.ReasonInputMissing {
+		t.Errorf("%+v %+v", p.Actions, p.Delayed)
+	}
 }
 
 // A claim that waits says for what, and a claim that runs says what keeps it from the next start.

@@ -54,6 +54,11 @@ func (p *Progress) busy(name string) bool {
 	return busy
 }
 
+// Starts says whether an operation on a name makes a sandbox, or ends one for which another is made.
+func (p *Progress) Starts(name string) bool {
+	return p.Operations[name].Op == OpCreate || p.Operations[name].Op == OpDestroy
+}
+
 // Operation is what the planner is told of an action under way.
 func (a *Action) Operation() Operation {
 	op := Operation{Op: a.Op, Restart: a.Request.ID(), Grace: a.Ending.Grace, Removes: a.Reason == actual.ReasonManifestRemoved}

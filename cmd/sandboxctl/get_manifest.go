@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,9 +13,11 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"sandboxctl.dev/actual/untrusted"
+	"sandboxctl.dev/cmd/sandboxctl/manifests"
 	"sandboxctl.dev/cmd/sandboxctl/show"
 	"sandboxctl.dev/cmd/sandboxctl/world"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/ownnotes"
 	"sandboxctl.dev/reconcile"
 )
 
@@ -34,7 +37,7 @@ func (a *app) printManifests(w *world.World, statuses []reconcile.Status) error 
 			fmt.Fprintf(a.Stderr, "warning: %s\n", show.Clean(err.Error()))
 			continue
 		}
-		if err := printManifest(a.Stdout, e.Sandbox, printed > 0); err != nil {
+		if err := printManifest(a.Stdout, document(e), printed > 0); err != nil {
 			return err
 		}
 		printed++
@@ -42,13 +45,24 @@ func (a *app) printManifests(w *world.World, statuses []reconcile.Status) error 
 	return nil
 }
 
+// document is what a manifest says that `apply` takes: what sandboxctl notes of the sandbox of a
+// claim is no part of it.
+func document(e *desired.Entry) any {
+	if e.Claim != nil {
+		return manifests.ClaimDocument(e)
+	}
+	sb := *e.Sandbox
+	sb.Metadata.Annotations = ownnotes.Without(sb.Metadata.Annotations)
+	return &sb
+}
+
 // printManifest prints one manifest. It uses the encoder of the library that
 // manifests are read with: another one leaves words unquoted that this reader
 // refuses, such as <<.
-func printManifest(out io.Writer, sb *desired.Sandbox, separate bool) error {
-	b, err := desired.Canonical(sb)
+func printManifest(out io.Writer, manifest any, separate bool) error {
+	b, err := json.Marshal(manifest)
 	if err != nil {
-		return err
+		return fmt.Errorf("encode manifest: %w", err)
 	}
 	var doc yaml.Node
 	if err := yaml.Unmarshal(show.Escaped(b), &doc); err != nil { // JSON is YAML, but for control characters

@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/ownnotes"
 )
 
 // roundTrip prints a manifest and reads it as apply does.
@@ -62,6 +63,28 @@ func TestManifestRoundTrip(t *testing.T) {
 			check(t, v)
 		}
 	})
+}
+
+// A claim is printed as a claim, and what is on record of one without what only a record may say.
+func TestManifestOfClaim(t *testing.T) {
+	t.Parallel()
+	sb := manifestWith("a")
+	sb.Metadata.Annotations = map[string]string{ownnotes.Pool: "p", ownnotes.Claim: "v2:x", ownnotes.Deadline: "1s", "b": "c"}
+	e := &desired.Entry{Sandbox: sb}
+	for kind, claim := range map[string]*desired.Claim{desired.Kind: nil, desired.ClaimKind: {ClaimSpec: desired.ClaimSpec{Pool: "p"}}} {
+		e.Claim = claim
+		var b bytes.Buffer
+		if err := printManifest(&b, document(e), false); err != nil {
+			t.Fatal(err)
+		}
+		docs, problems := desired.Decode("out.yaml", b.Bytes())
+		if len(problems) > 0 || len(docs) != 1 || docs[0].Name != "web" || (docs[0].Claim != nil) != (claim != nil) || docs[0].Sandbox.Metadata.Annotations["b"] != "c" {
+			t.Errorf("%s: %v\n%s", kind, problems, b.String())
+		}
+	}
+	if len(sb.Metadata.Annotations) != 4 {
+		t.Error("the entry was changed")
+	}
 }
 
 // Every example comes back with the hash it had: to apply it restarts nothing.

@@ -9,6 +9,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/desired/ownnotes"
 	"sandboxctl.dev/launcher/pair"
 	"sandboxctl.dev/launcher/setup"
 	"sandboxctl.dev/launcher/warm/reserved"
@@ -54,7 +55,7 @@ func (p *Pool) drained(name, of, why string, st *setup.Setup) {
 // poolOf is the SandboxPool that a start takes a place of, "" if that is none: of a claim the first
 // start.
 func poolOf(rec *actual.Record) string {
-	if rec.App().Restarts > 0 || !bytes.Contains(rec.Spec, []byte(desired.PoolAnnotation)) {
+	if rec.App().Restarts > 0 || !bytes.Contains(rec.Spec, []byte(ownnotes.Pool)) {
 		return ""
 	}
 	var of struct {
@@ -63,7 +64,7 @@ func poolOf(rec *actual.Record) string {
 	if err := json.Unmarshal(rec.Spec, &of); err != nil {
 		return "" // it is started as any other
 	}
-	return of.Metadata.Annotations[desired.PoolAnnotation]
+	return of.Metadata.Annotations[ownnotes.Pool]
 }
 
 // Reserve says what pools are to have ready. What is missing is made when nothing starts.

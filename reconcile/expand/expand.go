@@ -5,8 +5,8 @@
 // It is a function of the manifests and the records.
 //
 // A claim that has a sandbox keeps what that was made of, whatever becomes of the pool: the record
-// says what it was, and for which claim. Only its lifetime and whether it is suspended follow the
-// claim at once.
+// says what it was, and for which claim. Only its lifetime, whether it is suspended, and the sizes
+// and sharing of its volumes follow the claim at once.
 package expand
 
 import (
@@ -15,13 +15,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/objects"
+	"sandboxctl.dev/desired/ownnotes"
+	"sandboxctl.dev/desired/scalar"
 	"sandboxctl.dev/reconcile/needs"
 )
 
@@ -62,6 +64,9 @@ func (x *Expander) Claims(want *desired.Snapshot, have *actual.Snapshot) *desire
 			kept[name], on = r, r.sb
 		}
 		*e = entry(e, want, on)
+		if _, there := kept[name]; there && on == nil {
+			e.Claim.From = e.Claim.Pool // what it is of can't be told: it keeps its place
+		}
 	}
 	x.recorded = kept
 	return &out
@@ -87,11 +92,20 @@ func entry(e *desired.Entry, want *desired.Snapshot, on *desired.Sandbox) desire
 	c := &desired.Claim{ClaimSpec: e.Claim.ClaimSpec}
 	id := identify(&c.ClaimSpec)
 	pool, missing := poolOf(want, c.Pool)
-	bound := on != nil && on.Metadata.Annotations[desired.ClaimAnnotation] == id
+	var was map[string]string // what the record says of the claim before
+	if on != nil {
+		was = on.Metadata.Annotations
+		c.From = was[ownnotes.Pool]
+	}
+	bound, deadline := on != nil && was[ownnotes.Claim] == id, was[ownnotes.Deadline]
+	if !bound && pool != nil {
+		deadline = text(pool.Template.ActiveDeadline)
+	}
 	sb, err := (*desired.Sandbox)(nil), error(nil)
 	switch {
 	case bound:
 		sb = &desired.Sandbox{APIVersion: on.APIVersion, Kind: on.Kind, Spec: on.Spec}
+		sb.Spec.Volumes = follow(on.Spec.Volumes, c.Volumes)
 	case pool == nil:
 		c.Reason, c.Why = actual.ReasonInputMissing, "spec.pool: "+missing
 	default:
@@ -99,23 +113,26 @@ func entry(e *desired.Entry, want *desired.Snapshot, on *desired.Sandbox) desire
 			c.Reason, c.Why = actual.ReasonManifestInvalid, "with the template of "+desired.Described(objects.Name(objects.Pool, c.Pool))+": "+err.Error()
 		}
 	}
-	if sb == nil { // nothing is started of it; what there is stays as it is
+	if sb == nil { // nothing is started of it; what there is stays as it is, and of the claim before
+		id, deadline = was[ownnotes.Claim], was[ownnotes.Deadline]
 		sb = &desired.Sandbox{APIVersion: e.Sandbox.APIVersion, Kind: e.Sandbox.Kind, Spec: e.Sandbox.Spec}
 		sb.Spec.Root = desired.Root{}
 		if on != nil {
 			sb.Spec = on.Spec
 		}
+		if on != nil && id == "" {
+			deadline = text(on.Spec.ActiveDeadline)
+		}
 	}
 	if pool != nil {
 		c.Max = pool.Max
 	}
-	sb.Metadata = metadata(e.Sandbox.Metadata, c.Pool, id)
-	sb.Spec.Suspend = c.Suspend
-	switch {
-	case c.TTL != nil:
-		sb.Spec.ActiveDeadline = c.TTL
-	case pool != nil:
-		sb.Spec.ActiveDeadline = pool.Template.ActiveDeadline
+	sb.Metadata = e.Sandbox.Metadata
+	sb.Metadata.Annotations = note(e.Sandbox.Metadata.Annotations, map[string]string{ownnotes.Pool: c.Pool, ownnotes.Claim: id, ownnotes.Deadline: deadline})
+	sb.Spec.Suspend, sb.Spec.ActiveDeadline = c.Suspend, c.TTL
+	// That of the template is the one of its binding: another one would end what lives.
+	if d, err := time.ParseDuration(deadline); err == nil && c.TTL == nil {
+		sb.Spec.ActiveDeadline = new(scalar.Duration(d))
 	}
 	if want.Policy != nil && c.Why == "" {
 		if errs := want.Policy.Check(sb); len(errs) > 0 {
@@ -138,27 +155,58 @@ func poolOf(want *desired.Snapshot, name string) (pool *desired.PoolSpec, missin
 	return nil, f.Lacks
 }
 
-// metadata is that of a claim, with what the sandbox was made of.
-func metadata(m desired.Metadata, pool, id string) desired.Metadata {
-	m.Annotations = maps.Clone(m.Annotations)
-	if m.Annotations == nil {
-		m.Annotations = map[string]string{}
+// text is a deadline, "" if there is none.
+func text(d *scalar.Duration) string {
+	if d == nil {
+		return ""
 	}
-	m.Annotations[desired.PoolAnnotation], m.Annotations[desired.ClaimAnnotation] = pool, id
-	return m
+	return time.Duration(*d).String()
+}
+
+// note adds what the sandbox was made of to the annotations of a claim.
+func note(annotations, own map[string]string) map[string]string {
+	out := ownnotes.Without(annotations)
+	if out == nil {
+		out = map[string]string{}
+	}
+	for name, value := range own {
+		if value != "" {
+			out[name] = value
+		}
+	}
+	return out
+}
+
+// follow gives volumes what their claim says of them and needs no start.
+func follow(volumes, claim []desired.Volume) []desired.Volume {
+	volumes = slices.Clone(volumes)
+	for i := range volumes {
+		for j := range claim {
+			if v := &claim[j]; v.Name == volumes[i].Name || v.Name == "" && v.Volume != nil && v.Volume.Name == volumes[i].Name {
+				volumes[i].Shared, volumes[i].Volume = v.Shared, v.Volume
+			}
+		}
+	}
+	return volumes
 }
 
 // identify is what a change of makes another sandbox: all of a claim but what takes effect without
 // a start.
 func identify(c *desired.ClaimSpec) string {
 	of := *c
-	of.TTL, of.Suspend = nil, false
+	of.TTL, of.Suspend, of.Volumes = nil, false, slices.Clone(c.Volumes)
+	for i := range of.Volumes {
+		v := &of.Volumes[i]
+		if v.Shared = false; v.Volume != nil {
+			v.Volume = &desired.NamedVolume{Name: v.Volume.Name}
+		}
+	}
 	b, err := json.Marshal(of)
 	if err != nil {
 		return "" // only types of desired are in it, none of which can fail
 	}
 	sum := sha256.Sum256(b)
-	return "v1:" + hex.EncodeToString(sum[:])
+	return "v2:" + hex.EncodeToString(sum[:])
 }
 
 // fill is the template with what a claim adds, with defaults and checked.

@@ -11,6 +11,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/ownnotes"
 )
 
 const head = "apiVersion: sandboxctl.dev/v1alpha1\n"
@@ -74,7 +75,7 @@ func TestClaim(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 	m := e.Sandbox.Metadata
-	if m.Name != "job" || m.Labels["app"] != "x" || m.Annotations[desired.PoolAnnotation] != "p" || m.Annotations[desired.ClaimAnnotation] == "" {
+	if m.Name != "job" || m.Labels["app"] != "x" || m.Annotations[ownnotes.Pool] != "p" || m.Annotations[ownnotes.Claim] == "" {
 		t.Errorf("%+v", m)
 	}
 	if errs := desired.Validate(e.Sandbox); len(errs) > 0 || e.Hash != desired.Hash(e.Sandbox) {
@@ -119,15 +120,84 @@ func TestBound(t *testing.T) {
 	if e.Hash == first.Hash || e.Sandbox.Spec.Command[0] != "other" || e.Claim.Why != "" {
 		t.Errorf("%+v", e)
 	}
+	if e.Claim.From != "p" {
+		t.Errorf("its sandbox is of %q", e.Claim.From)
+	}
 	// A record of a sandbox of that name that no claim has made.
-	plain := recordOf(t, &desired.Entry{Sandbox: &desired.Sandbox{Metadata: desired.Metadata{Name: "job"}, Spec: first.Sandbox.Spec}})
-	if e := only(t, x.Claims(snapshot(t, other, claim), plain)); e.Sandbox.Spec.Command[0] != "other" {
+	plain := recordOf(t, &desired.Entry{Sandbox: &desired.Sandbox{APIVersion: desired.APIVersion, Kind: desired.Kind, Metadata: desired.Metadata{Name: "job"}, Spec: first.Sandbox.Spec}})
+	if e := only(t, x.Claims(snapshot(t, other, claim), plain)); e.Sandbox.Spec.Command[0] != "other" || e.Claim.From != "" {
 		t.Errorf("%+v", e)
+	}
+	plain.Sandboxes[0].Record.Spec = nil
+	if e := only(t, new(Expander).Claims(snapshot(t, other, claim), plain)); e.Claim.From != "p" {
+		t.Errorf("%+v", e.Claim)
 	}
 	// What can't be made of it leaves what runs as it is.
 	e = only(t, x.Claims(snapshot(t, strings.Replace(claim, "pool: p", "pool: q", 1)), have))
-	if e.Hash != first.Hash || e.Claim.Reason != actual.ReasonInputMissing {
+	if e.Claim.From != "p" || e.Hash != first.Hash || e.Claim.Reason != actual.ReasonInputMissing {
 		t.Errorf("%+v", e)
+	}
+}
+
+// The deadline of the template is the one at the binding, also when the claim had its own meanwhile.
+func TestBoundDeadline(t *testing.T) {
+	t.Parallel()
+	x := new(Expander)
+	short := strings.Replace(pool, "activeDeadline: 1h", "activeDeadline: 1s", 1)
+	none := strings.Replace(pool, "    activeDeadline: 1h\n", "", 1)
+	without := strings.Replace(claim, "  ttl: 1m\n", "", 1)
+	for name, c := range map[string]struct {
+		first, claim string
+		want         time.Duration
+	}{"its own": {pool, claim, time.Hour}, "that of the template": {pool, without, time.Hour}, "neither": {none, without, 0}, "its own alone": {none, claim, 0}} {
+		have := recordOf(t, only(t, x.Claims(snapshot(t, c.first, c.claim), &actual.Snapshot{})))
+		have = recordOf(t, only(t, x.Claims(snapshot(t, short, claim), have))) // it was started again
+		for _, now := range [][]string{{short, without}, {none, without}, {without}} {
+			var got time.Duration
+			if d := only(t, x.Claims(snapshot(t, now...), have)).Sandbox.Spec.ActiveDeadline; d != nil {
+				got = time.Duration(*d)
+			}
+			if got != c.want {
+				t.Errorf("%s: %s, expected %s", name, got, c.want)
+			}
+		}
+	}
+	// One that does not fit leaves that of what lives.
+	have := recordOf(t, only(t, x.Claims(snapshot(t, pool, without), &actual.Snapshot{})))
+	e := only(t, x.Claims(snapshot(t, short, strings.Replace(without, "/data", "/tmp", 1)), have))
+	if e.Claim.Why == "" || time.Duration(*e.Sandbox.Spec.ActiveDeadline) != time.Hour {
+		t.Errorf("%+v", e)
+	}
+}
+
+// A claim that changes is another one, also where what it makes is equal: the record is of the claim
+// of now, or it would not keep what lives from the next template. What takes effect beside what runs
+// changes neither.
+func TestChangedClaim(t *testing.T) {
+	t.Parallel()
+	x := new(Expander)
+	named := strings.Replace(claim, "{name: data, mountPath: /data, tmpfs: {}}", "{mountPath: /data, volume: {name: data, size: 1Mi}}", 1)
+	first := only(t, x.Claims(snapshot(t, pool, named), &actual.Snapshot{}))
+	have := recordOf(t, first)
+	grown := strings.Replace(named, "size: 1Mi}", "size: 2Mi}, shared: true", 1)
+	e := only(t, x.Claims(snapshot(t, strings.Replace(pool, "server", "other", 1), grown), have))
+	if v := e.Sandbox.Spec.Volumes; e.Hash != first.Hash || len(v) != 2 || v[1].Volume.Size != 2<<20 || !v[1].Shared || v[0].Tmpfs == nil {
+		t.Errorf("%+v", e)
+	}
+	for name, texts := range map[string][]string{
+		"the environment of the template":     {pool, strings.Replace(named, "{name: B, value: c}", "{name: B, value: c}, {name: A, value: a}", 1)},
+		"the command of the template":         {pool, strings.Replace(named, "args: [c]", "command: [server, a]\n  args: [c]", 1)},
+		"another pool with the same template": {strings.Replace(pool, "name: p", "name: q", 1), strings.Replace(named, "pool: p", "pool: q", 1)},
+	} {
+		e := only(t, x.Claims(snapshot(t, texts...), have))
+		if e.Hash == first.Hash || e.Claim.From != "p" {
+			t.Errorf("%s: %+v", name, e)
+		}
+		// Once it is made again it is bound.
+		again := only(t, x.Claims(snapshot(t, strings.Replace(texts[0], "server", "other", 1), texts[1]), recordOf(t, e)))
+		if again.Hash != e.Hash || again.Sandbox.Spec.Command[0] != "server" {
+			t.Errorf("%s: %+v", name, again)
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/ownnotes"
 )
 
 // HostFull says whether there is no room for one more sandbox beside those that are there, those
@@ -52,56 +53,70 @@ func recordOf(a *actual.Snapshot, name string) *actual.Record {
 // Pools counts the claims of each pool that have a place: a sandbox that has not finished, or one
 // that is being made.
 type Pools struct {
-	holds map[string]bool // by the name of the sandbox
-	taken map[string]int  // by the name of the pool
+	holds map[place]bool
+	taken map[string]int // by the name of the pool
 }
 
+// place is that of a sandbox in a pool.
+type place struct{ sandbox, pool string }
+
 // Of is what claims have by the manifests, those on record whose manifests the snapshot does not
-// have, and the operations that create.
-func Of(want *desired.Snapshot, lastGood map[string]*desired.Entry, have *actual.Snapshot, creates func(name string) bool) *Pools {
-	p := &Pools{holds: map[string]bool{}, taken: map[string]int{}}
-	add := func(e *desired.Entry) {
-		if e == nil || PoolOf(e.Sandbox) == "" {
-			return
-		}
-		name := e.Sandbox.Metadata.Name
+// have, and the operations that start, also those that end what is there before.
+func Of(want *desired.Snapshot, lastGood map[string]*desired.Entry, have *actual.Snapshot, starts func(name string) bool) *Pools {
+	p := &Pools{holds: map[place]bool{}, taken: map[string]int{}}
+	lives := func(name string) bool {
 		rec := recordOf(have, name)
-		// Of one whose record can't be acted on it is not known whether it lives.
-		if rec != nil && !rec.App().Completed || Quarantined(have, name) || creates(name) {
-			p.add(e)
-		}
+		return rec != nil && !rec.App().Completed
 	}
 	for i := range want.Entries {
-		add(&want.Entries[i])
+		c, name := want.Entries[i].Claim, want.Entries[i].Sandbox.Metadata.Name
+		if c == nil {
+			continue
+		}
+		if lives(name) { // in the pool that it is of, whatever its claim says now
+			p.add(place{name, c.From})
+		}
+		// Of one whose record can't be acted on it is not known whether it lives.
+		if starts(name) || Quarantined(have, name) {
+			p.add(place{name, c.Pool})
+		}
 	}
-	for _, e := range lastGood {
-		add(e)
+	for name, e := range lastGood {
+		if e != nil && lives(name) {
+			p.add(place{name, PoolOf(e.Sandbox)})
+		}
 	}
 	return p
 }
 
-func (p *Pools) add(e *desired.Entry) {
-	p.holds[e.Sandbox.Metadata.Name] = true
-	p.taken[PoolOf(e.Sandbox)]++
+func (p *Pools) add(at place) {
+	if at.pool != "" && !p.holds[at] {
+		p.holds[at] = true
+		p.taken[at.pool]++
+	}
 }
 
-// Waits gives the start of a claim a place, unless it has one. It says why it must wait, "" if it
-// need not.
+// Waits says why the start of a claim must wait, "" if it need not.
 func (p *Pools) Waits(e *desired.Entry) (reason, why string) {
 	switch c := e.Claim; {
 	case c.Why != "":
 		return c.Reason, c.Why + "; it starts when that has changed"
-	case p.holds[e.Sandbox.Metadata.Name]:
-	case c.Max > 0 && p.taken[c.Pool] >= c.Max:
+	case c.Max > 0 && p.taken[c.Pool] >= c.Max && !p.holds[place{e.Sandbox.Metadata.Name, c.Pool}]:
 		return actual.ReasonPoolFull, fmt.Sprintf("SandboxPool %q allows %d claims at a time, and that many have a sandbox; it starts when one of them has finished or is gone", c.Pool, c.Max)
-	default:
-		p.add(e)
 	}
 	return "", ""
+}
+
+// Take gives the start of a claim a place: one that nothing else keeps waiting, or others would wait
+// for what it does not use. e may be nil or no claim's.
+func (p *Pools) Take(e *desired.Entry) {
+	if p != nil && e != nil && e.Claim != nil {
+		p.add(place{e.Sandbox.Metadata.Name, e.Claim.Pool})
+	}
 }
 
 // Taken is how many places of a pool are taken.
 func (p *Pools) Taken(pool string) int { return p.taken[pool] }
 
 // PoolOf is the pool that a sandbox was made of, "" if it was made of none.
-func PoolOf(sb *desired.Sandbox) string { return sb.Metadata.Annotations[desired.PoolAnnotation] }
+func PoolOf(sb *desired.Sandbox) string { return sb.Metadata.Annotations[ownnotes.Pool] }

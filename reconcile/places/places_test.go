@@ -9,13 +9,14 @@ import (
 
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
+	"sandboxctl.dev/desired/ownnotes"
 )
 
 // claim is the entry of a claim of a pool that allows two.
 func claim(name, pool string) desired.Entry {
 	return desired.Entry{
-		Sandbox: &desired.Sandbox{Metadata: desired.Metadata{Name: name, Annotations: map[string]string{desired.PoolAnnotation: pool}}},
-		Claim:   &desired.Claim{ClaimSpec: desired.ClaimSpec{Pool: pool}, Max: 2},
+		Sandbox: &desired.Sandbox{Metadata: desired.Metadata{Name: name, Annotations: map[string]string{ownnotes.Pool: pool}}},
+		Claim:   &desired.Claim{ClaimSpec: desired.ClaimSpec{Pool: pool}, From: pool, Max: 2},
 	}
 }
 
@@ -33,17 +34,24 @@ func TestPools(t *testing.T) {
 	have := &actual.Snapshot{Sandboxes: []actual.Observed{record("b", false)}}
 	p := Of(want, nil, have, none)
 	for i, why := range []string{"", "", actual.ReasonPoolFull, ""} {
-		if reason, text := p.Waits(&want.Entries[i]); reason != why || (text != "") != (why != "") {
+		reason, text := p.Waits(&want.Entries[i])
+		if reason != why || (text != "") != (why != "") {
 			t.Errorf("%s: %q %s", want.Entries[i].Sandbox.Metadata.Name, reason, text)
+		}
+		if why == "" {
+			p.Take(&want.Entries[i])
 		}
 	}
 	if p.Taken("p") != 2 || p.Taken("q") != 1 {
 		t.Errorf("%d %d", p.Taken("p"), p.Taken("q"))
 	}
 	// Twice is once.
+	p.Take(&want.Entries[0])
 	if reason, _ := p.Waits(&want.Entries[0]); reason != "" || p.Taken("p") != 2 {
 		t.Errorf("%s %d", reason, p.Taken("p"))
 	}
+	p.Take(nil)
+	(*Pools)(nil).Take(&want.Entries[0])
 	have = &actual.Snapshot{Sandboxes: []actual.Observed{record("a", true), record("b", false), record("z", false)}}
 	gone := claim("z", "p")
 	if n := Of(want, map[string]*desired.Entry{"z": &gone, "y": nil}, have, none).Taken("p"); n != 2 {
@@ -60,6 +68,30 @@ func TestPools(t *testing.T) {
 	missing.Claim.Reason, missing.Claim.Why = actual.ReasonInputMissing, "it is not there"
 	if reason, why := Of(want, nil, &actual.Snapshot{}, none).Waits(&missing); reason != actual.ReasonInputMissing || !strings.HasPrefix(why, "it is not there") {
 		t.Errorf("%s %s", reason, why)
+	}
+}
+
+// What lives has its place in the pool that it is of: not in the one that its claim says now, where
+// it takes one, if there is one, when it is stopped to be made again. What is of no claim has none.
+func TestMoved(t *testing.T) {
+	t.Parallel()
+	moved, plain, note := claim("c", "p"), claim("d", "p"), claim("e", "p")
+	moved.Claim.From, plain.Claim.From, note.Claim = "q", "", nil
+	want := &desired.Snapshot{Entries: []desired.Entry{claim("a", "p"), claim("b", "p"), moved, plain, note}}
+	have := &actual.Snapshot{Sandboxes: []actual.Observed{record("a", false), record("b", false), record("c", false), record("d", false), record("e", false)}}
+	p := Of(want, nil, have, none)
+	if p.Taken("p") != 2 || p.Taken("q") != 1 {
+		t.Errorf("%d of p and %d of q are taken", p.Taken("p"), p.Taken("q"))
+	}
+	for i, why := range []string{"", "", actual.ReasonPoolFull, actual.ReasonPoolFull} {
+		if reason, _ := p.Waits(&want.Entries[i]); reason != why {
+			t.Errorf("%s: %q", want.Entries[i].Sandbox.Metadata.Name, reason)
+		}
+	}
+	have.Sandboxes[0] = record("a", true)
+	p = Of(want, nil, have, func(name string) bool { return name == "c" })
+	if p.Taken("p") != 2 || p.Taken("q") != 1 {
+		t.Errorf("%d of p and %d of q are taken while c is stopped", p.Taken("p"), p.Taken("q"))
 	}
 }
 

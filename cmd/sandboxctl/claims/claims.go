@@ -25,7 +25,6 @@ import (
 	"sandboxctl.dev/cmd/sandboxctl/world"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/objects"
-	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/expand"
 	"sandboxctl.dev/reconcile/places"
 )
@@ -178,7 +177,7 @@ func Check(ctx context.Context, h *world.Host, text []byte, full bool) error {
 	if !full {
 		return nil
 	}
-	taken := places.Of(w.In.Desired, w.In.LastGood, w.In.Actual, func(name string) bool { return w.In.Operations[name].Op == reconcile.OpCreate })
+	taken := places.Of(w.In.Desired, w.In.LastGood, w.In.Actual, w.In.Starts)
 	if _, why := taken.Waits(&e); why != "" {
 		return errors.New(show.Clean(why))
 	}

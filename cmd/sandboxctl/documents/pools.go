@@ -14,7 +14,6 @@ import (
 	"sandboxctl.dev/cmd/sandboxctl/world"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/objects"
-	"sandboxctl.dev/reconcile"
 	"sandboxctl.dev/reconcile/places"
 )
 
@@ -32,7 +31,7 @@ type poolStatus struct {
 
 func poolStatusOf(w *world.World, o *desired.Object) *poolStatus {
 	_, name, _ := objects.Split(o.Name())
-	taken := places.Of(w.In.Desired, w.In.LastGood, w.In.Actual, func(name string) bool { return w.In.Operations[name].Op == reconcile.OpCreate })
+	taken := places.Of(w.In.Desired, w.In.LastGood, w.In.Actual, w.In.Starts)
 	s := &poolStatus{Claimed: taken.Taken(name)}
 	for _, p := range w.Plan.Pins {
 		if p.Name == o.Name() {

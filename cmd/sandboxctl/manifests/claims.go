@@ -13,6 +13,7 @@ import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/objects"
+	"sandboxctl.dev/desired/ownnotes"
 	expansion "sandboxctl.dev/reconcile/expand"
 )
 
@@ -81,20 +82,16 @@ func (v verbs) checkClaims(in *desired.Snapshot, ms []manifest) error {
 	return nil
 }
 
+// ClaimDocument is what the document of a claim says.
+func ClaimDocument(e *desired.Entry) *desired.ClaimDocument {
+	m := e.Sandbox.Metadata
+	m.Annotations = ownnotes.Without(m.Annotations)
+	return &desired.ClaimDocument{APIVersion: desired.APIVersion, Kind: desired.ClaimKind, Metadata: m, Spec: e.Claim.ClaimSpec}
+}
+
 // claimYAML is a claim for those who compare two: what its sandbox is made of is the pool's.
 func claimYAML(e *desired.Entry) ([]byte, error) {
-	m := e.Sandbox.Metadata
-	shown := desired.ClaimDocument{APIVersion: desired.APIVersion, Kind: desired.ClaimKind, Metadata: desired.Metadata{Name: m.Name, Labels: m.Labels}, Spec: e.Claim.ClaimSpec}
-	for k, value := range m.Annotations {
-		if k == desired.PoolAnnotation || k == desired.ClaimAnnotation {
-			continue
-		}
-		if shown.Metadata.Annotations == nil {
-			shown.Metadata.Annotations = map[string]string{}
-		}
-		shown.Metadata.Annotations[k] = value
-	}
-	b, err := yaml.Marshal(shown)
+	b, err := yaml.Marshal(ClaimDocument(e))
 	if err != nil {
 		return nil, fmt.Errorf("encode claim: %w", err)
 	}
