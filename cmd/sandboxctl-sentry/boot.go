@@ -106,7 +106,7 @@ func bootSandbox(conf *config.Config, b *bootFlags, pre *prepared, w *warm, read
 	read(args.Spec)
 	specutils.LogSpecDebug(args.Spec, conf.OCISeccomp)
 	timer.Reached("spec read")
-	if err := pre.leaveHost(conf); err != nil {
+	if err := errors.Join(pre.takeTerminal(args.Spec, args.StdioFDs), pre.leaveHost(conf)); err != nil {
 		return 0, err
 	}
 	timer.Reached("host left")

@@ -27,8 +27,8 @@ import (
 )
 
 // waitingPlatform is the platform of a process that waits. The kind of such a process is
-// fixed by what it can't take back: it is nobody in a user namespace of its own, in an empty
-// network namespace, without a capability.
+// fixed by what it can't take back: it is nobody in a user namespace of its own, in a network
+// namespace of its own, without a capability.
 const waitingPlatform = "systrap"
 
 // prepared is what a sentry has done that needs nothing of its sandbox.
@@ -110,6 +110,19 @@ func (p *prepared) fits(opts *options, conf *config.Config) error {
 		return errors.New("a process that waited can't become a sandbox with the network of the host, direct file access or another platform")
 	}
 	return p.accept()
+}
+
+// takeTerminal makes the terminal of the application that of this session, as that of one is
+// which is started for its sandbox. It leads a session without one. The kernel tells nobody of
+// the end of a terminal but the leader of its session.
+func (p *prepared) takeTerminal(spec *specs.Spec, stdio []int) error {
+	if !p.waited || !spec.Process.Terminal || len(stdio) == 0 {
+		return nil
+	}
+	if err := unix.IoctlSetInt(stdio[0], unix.TIOCSCTTY, 0); err != nil {
+		return fmt.Errorf("take the terminal of the application: %w", err)
+	}
+	return nil
 }
 
 // dropCapabilities keeps no capability but those that the kind of sandbox cannot do

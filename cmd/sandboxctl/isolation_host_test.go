@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,6 +30,10 @@ func (w *isolation) outside(t *testing.T, name string, rec *actual.Record) {
 		t.Errorf("the sentry has no stubs")
 	}
 	w.process(t, name, "sentry", pids[0], rec)
+	// Without a controlling terminal it is not told when that is gone.
+	if has, wants := hasTerminal(t, pids[0]), strings.Contains(w.kinds[name].spec, "terminal: true"); has != wants {
+		t.Errorf("the sentry has a controlling terminal: %v, expected %v", has, wants)
+	}
 	for _, pid := range pids[1:] {
 		w.process(t, name, "stub", pid, rec)
 	}
@@ -37,6 +42,16 @@ func (w *isolation) outside(t *testing.T, name string, rec *actual.Record) {
 		t.Errorf("the gofer has started something: %v", gofer)
 	}
 	w.process(t, name, "gofer", gofer[0], rec)
+}
+
+// hasTerminal says whether a process has a controlling terminal.
+func hasTerminal(t *testing.T, pid int) bool {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	must(t, err)
+	// The name of the program, in parentheses, may have spaces. tty_nr is the fifth after it.
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	return fields[4] != "0"
 }
 
 func (w *isolation) process(t *testing.T, name, who string, pid int, rec *actual.Record) {
