@@ -421,12 +421,15 @@ func (p *Pair) giveWarm(la *Launch, w *Warm, fds *sentryFDs, d *proc.Donation) e
 	return nil
 }
 
-// Start starts the application, once the gates are open.
+// Start starts the application, once the gates are open. It is done once.
 func (p *Pair) Start(ctx context.Context, c *sentry.Control) error {
 	if p == nil || p.app == nil {
 		return crashpoint.Do(crashpoint.StartRoot, func() error { return c.App().StartRoot(ctx) })
 	}
-	return crashpoint.Do(crashpoint.WarmStart, func() error { return c.App().StartBeside(ctx, &p.app.start) })
+	err := crashpoint.Do(crashpoint.WarmStart, func() error { return c.App().StartBeside(ctx, &p.app.start) })
+	// The sentry has its own. Whoever reads the output, or serves files, would see no end as long as
+	// these are open.
+	return errors.Join(err, p.app.files.Close())
 }
 
 // Warm says whether the sentry had a kernel before it had a sandbox.
