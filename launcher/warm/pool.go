@@ -240,17 +240,11 @@ func (p *Pool) Run(ctx context.Context) (err error) {
 	}
 }
 
-// busy says whether a start is under way, whose end wakes.
-func (p *Pool) busy() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.starting > 0
-}
-
-// keep ends what is not wanted, and makes what is missing. It returns when it is to be called
-// again, 0 if only a wake is a reason to.
+// keep ends what is not wanted, also while a start is under way, which may take long and need the
+// memory, and makes what is missing. It returns when it is to be called again, 0 if only a wake is
+// a reason to.
 func (p *Pool) keep(ctx context.Context) time.Duration {
-	for ctx.Err() == nil && !p.busy() {
+	for ctx.Err() == nil {
 		sentry, gofer, key, want, err := p.wanted(ctx)
 		p.unusable = p.complain(p.unusable, err)
 		most, keep, lack := maxKept, maxKept, ""
@@ -378,14 +372,20 @@ func (p *Pool) missing(want count) (wait time.Duration, now, warm bool) {
 }
 
 // note writes down which processes wait, with more of them. The record has each before it is
-// offered.
+// offered, and as long as a start may have it that is not on record yet.
 func (p *Pool) note(more *pair.Waiting) error {
 	var ids []process.Identity
 	p.mu.Lock()
 	for _, s := range p.slots {
 		ids = append(ids, s.Identities()...)
 	}
+	starting := p.starting > 0
 	p.mu.Unlock()
+	for _, id := range p.noted {
+		if is, _ := process.LivenessOf(&id); starting && is == process.Alive && !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
 	if more != nil {
 		ids = append(ids, more.Identities()...)
 	}

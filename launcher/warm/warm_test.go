@@ -190,6 +190,9 @@ func TestPool(t *testing.T) {
 	if n := w.count(); n != 0 {
 		t.Errorf("%d were made while a start is under way", n)
 	}
+	if now := w.recorded(); !slices.Equal(now, ids) {
+		t.Errorf("what a start has taken is not on record until it has ended: %v", now)
+	}
 	ended()
 	w.until("two wait again", func() bool { return w.count() == 2 })
 	if now := w.recorded(); alive(now...) != 4 || now[0] == ids[0] {
@@ -280,6 +283,7 @@ func TestPoolKeys(t *testing.T) {
 			t.Errorf("%s: %d of before live", what, n)
 		}
 	}
+	defer w.Starting()() // one that never ends keeps nothing of another policy
 	w.mu.Lock()
 	w.policy = policyOf(t, "warm: 0")
 	w.mu.Unlock()
@@ -533,6 +537,16 @@ func TestPoolMemory(t *testing.T) {
 	if lack := lackOf(w); lack == "" {
 		t.Error("it is not said why none waits")
 	}
+	set(64 << 30)
+	w.until("two wait again", func() bool { return w.count() == 2 })
+	// Also while a start is under way, which may have a hook of minutes: none is made then, and none
+	// stays for which there is no memory.
+	ended := w.Starting()
+	set(roomToKeep)
+	w.until("one leaves during a start", func() bool { return w.count() == 1 })
+	set(roomToKeep - 1)
+	w.until("none waits during a start", func() bool { return w.count() == 0 && w.recorded() == nil })
+	ended()
 	set(64 << 30)
 	w.until("two wait again", func() bool { return w.count() == 2 })
 	if lack := lackOf(w); lack != "" {
