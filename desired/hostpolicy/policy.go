@@ -100,7 +100,8 @@ type Policy struct {
 	Clients ClientsPolicy `json:"clients,omitzero"`
 	// 0 to 64: sentries that have booted a kernel already, with gofers, that the daemon keeps
 	// waiting beside those of `warm`. A sandbox that can take one starts sooner still. Each
-	// takes about 8 MiB. 0 keeps none.
+	// takes about 8 MiB. 0 keeps none. There is none where no sandbox could take one: where sandboxes
+	// have a limit of `cpu`, or one of `memory` below 1 GiB, by `defaultResources` or `maxResources`.
 	WarmKernels *int `json:"warmKernels,omitempty"`
 
 	from      string // the file, "" for none

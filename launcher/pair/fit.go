@@ -4,6 +4,7 @@ package pair
 
 import (
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/setup"
 )
 
@@ -41,6 +42,18 @@ func UnfitForWarm(st *setup.Setup) string {
 		return "its environment has more than 16 KiB"
 	case len(st.OnDisk()) > 0:
 		return "it writes to files on the disk of the state directory"
+	}
+	return ""
+}
+
+// NoneFitForWarm says why no sandbox can have a warm sentry where those that ask for none have these
+// limits, "" if some can. One that asks for more can't have one either.
+func NoneFitForWarm(defaults cgroup.Limits) string {
+	switch {
+	case defaults.CPU > 0:
+		return "by default the processors of sandboxes are limited"
+	case defaults.Memory > 0 && defaults.Memory < leastWaitedMemory:
+		return "by default the limit of memory of sandboxes is less than 1 GiB"
 	}
 	return ""
 }

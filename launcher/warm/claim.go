@@ -26,23 +26,23 @@ type Claim struct {
 func (p *Pool) Claim(rec *actual.Record, sentry, gofer *os.File, policy *hostpolicy.Policy, st *setup.Setup) *Claim {
 	c := &Claim{pool: p}
 	facts, of := &Facts{Setup: st}, poolOf(rec)
-	if want := p.wantedBy(policy); want != (count{}) {
+	if asked := p.askedBy(policy); asked != (count{}) {
 		var err error
 		if c.key, err = KeyOf(sentry, gofer, policy); err == nil {
 			facts = p.facts(&c.key, of, policy, st)
 		} else {
-			facts.Wanted, facts.WantedWarm, facts.Lack = want.pairs, want.warm, err.Error()
+			facts.Wanted, facts.WantedWarm, facts.Lack, facts.LackWarm = asked.pairs, asked.warm, err.Error(), err.Error()
 		}
 	}
 	for c.choice = Choose(facts); c.choice.Way != actual.WayCold && c.Waiting == nil; c.choice = Choose(facts) {
 		if c.Waiting = p.takeFor(of, c.key, c.choice.Way == actual.WayWarm); c.Waiting != nil {
 			break
 		}
-		// Another start has taken it meanwhile.
-		if facts.Lack = "another start took the last ones that waited"; c.choice.Way == actual.WayWarm {
-			facts.Warm = 0
+		const gone = "the last ones that waited were taken by another start, or ended, at that moment"
+		if c.choice.Way == actual.WayWarm {
+			facts.Warm, facts.LackWarm = 0, gone
 		} else {
-			facts.Waiting = 0
+			facts.Waiting, facts.Lack = 0, gone
 		}
 	}
 	if of != "" && c.Waiting == nil {
@@ -55,8 +55,8 @@ func (p *Pool) Claim(rec *actual.Record, sentry, gofer *os.File, policy *hostpol
 // more. of is the SandboxPool that it takes a place of, "" if it takes none. Without a key all count.
 func (p *Pool) facts(key *Key, of string, policy *hostpolicy.Policy, st *setup.Setup) *Facts {
 	f := p.kept(key)
-	want := p.wantedBy(policy)
-	f.Setup, f.Wanted, f.WantedWarm = st, want.pairs, want.warm
+	asked := p.askedBy(policy)
+	f.Setup, f.Wanted, f.WantedWarm = st, asked.pairs, asked.warm
 	if n := f.Waiting; key != nil {
 		if f.Waiting = p.reserved.For(of, n); f.Waiting == 0 && n > 0 {
 			f.Lack = "those that were waiting are kept for claims of pools"
@@ -79,7 +79,7 @@ func (p *Pool) kept(key *Key) *Facts {
 			f.Waiting++
 		}
 	}
-	f.Lack = p.lack
+	f.Lack, f.LackWarm = p.lacking.pairs, p.lacking.warm
 	return f
 }
 

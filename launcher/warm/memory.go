@@ -62,20 +62,6 @@ func (p *Pool) watchMemory(ctx context.Context) {
 	}
 }
 
-// lacks notes why none is made, if there is a reason.
-func (p *Pool) lacks(room bool, lack string) {
-	switch {
-	case room:
-	case p.tries[0].failures > 0 || p.tries[1].failures > 0:
-		lack = "none could be made to wait; the log of the daemon says why"
-	default:
-		lack = ""
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.lack = lack
-}
-
 // complain logs an error that keeps processes from waiting, unless it was the one said last. It
 // returns what was said last then.
 func (p *Pool) complain(said string, err error) string {

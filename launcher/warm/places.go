@@ -15,13 +15,20 @@ import (
 	"sandboxctl.dev/launcher/warm/reserved"
 )
 
-// wantedBy is how many are to wait: those of the policy, and the pairs that SandboxPools keep.
-func (p *Pool) wantedBy(policy *hostpolicy.Policy) count {
+// askedBy is how many are asked for: by the policy, and by SandboxPools, which keep pairs.
+func (p *Pool) askedBy(policy *hostpolicy.Policy) count {
 	if p == nil {
 		return count{}
 	}
-	want := wantedBy(policy)
-	want.pairs += p.reserved.Total(policy.PoolPlaces())
+	return count{policy.Waiting() + p.reserved.Total(policy.PoolPlaces()), policy.WarmSentries()}
+}
+
+// wantedBy is how many of them are to wait.
+func (p *Pool) wantedBy(policy *hostpolicy.Policy) count {
+	want := p.askedBy(policy)
+	if NoKernels(policy) != "" {
+		want.warm = 0
+	}
 	return want
 }
 

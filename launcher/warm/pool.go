@@ -97,7 +97,7 @@ type Pool struct {
 	slots    []slot
 	starting int       // starts under way
 	ended    time.Time // when there was one last
-	lack     string    // why none is made, "" if there is no reason
+	lacking  lacks     // why none is made
 }
 
 // New returns a pool, which is empty until Run fills it.
@@ -140,7 +140,7 @@ func (p *Pool) Starting() (ended func()) {
 // there are some, the kernel is told to get ready for the move of them. Nothing is done for
 // any other start.
 func (p *Pool) Expect(policy *hostpolicy.Policy, st *setup.Setup) {
-	if p.wantedBy(policy) == (count{}) {
+	if p.askedBy(policy) == (count{}) {
 		return
 	}
 	if Choose(p.facts(nil, "", policy, st)).Way != actual.WayCold {
@@ -255,8 +255,9 @@ func (p *Pool) keep(ctx context.Context) time.Duration {
 			p.shed(key, count{max(p.kept(&key).Waiting-spent, 0), want.warm}.within(keep)) // what is missing then is made again
 		}
 		p.shed(key, want.within(keep))
-		wait, more, warm := p.missing(want.within(most))
-		p.lacks(want != (count{}) && most == 0, lack)
+		room := want.within(most)
+		wait, more, warm := p.missing(room)
+		p.lacks(want, room, lack)
 		if more {
 			p.tell(ctx, warm, p.add(ctx, sentry, gofer, key, warm))
 		}
@@ -436,11 +437,7 @@ func (p *Pool) warmUp(ctx context.Context, w *pair.Waiting) error {
 	if err != nil {
 		return err
 	}
-	r := &policy.DefaultResources
-	err = w.WarmUp(ctx, &pair.WarmLaunch{
-		Root: p.opts.Store.RootDir(), State: p.opts.Store.Marker(),
-		Defaults: cgroup.Limits{CPU: int64(r.CPU), Memory: int64(r.Memory), PIDs: r.PIDs},
-	})
+	err = w.WarmUp(ctx, &pair.WarmLaunch{Root: p.opts.Store.RootDir(), State: p.opts.Store.Marker(), Defaults: defaults(policy)})
 	if err != nil {
 		return fmt.Errorf("boot a kernel ahead: %w", err)
 	}

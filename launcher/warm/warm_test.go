@@ -570,5 +570,5 @@ func TestRoom(t *testing.T) {
 func lackOf(w *world) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.lack
+	return w.lacking.pairs
 }

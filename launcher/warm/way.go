@@ -5,6 +5,7 @@ package warm
 import (
 	"sandboxctl.dev/actual"
 	"sandboxctl.dev/desired/hostpolicy"
+	"sandboxctl.dev/launcher/cgroup"
 	"sandboxctl.dev/launcher/pair"
 	"sandboxctl.dev/launcher/setup"
 )
@@ -12,8 +13,20 @@ import (
 // count is how many are kept: pairs of processes that wait, and those with a warm sentry.
 type count struct{ pairs, warm int }
 
-// wantedBy is how many a policy wants.
-func wantedBy(policy *hostpolicy.Policy) count { return count{policy.Waiting(), policy.WarmSentries()} }
+// NoKernels says why no sentry boots a kernel under a policy that wants some, "" if they do: where no
+// sandbox could ever take one, they would only take memory.
+func NoKernels(policy *hostpolicy.Policy) string {
+	if policy.WarmSentries() == 0 {
+		return ""
+	}
+	return pair.NoneFitForWarm(defaults(policy))
+}
+
+// defaults are the limits of sandboxes that ask for none.
+func defaults(policy *hostpolicy.Policy) cgroup.Limits {
+	r := &policy.DefaultResources
+	return cgroup.Limits{CPU: int64(r.CPU), Memory: int64(r.Memory), PIDs: r.PIDs}
+}
 
 // within is as many of them as n allows, first those without a kernel.
 func (c count) within(n int) count {
@@ -30,8 +43,9 @@ type Facts struct {
 	Wanted, Waiting int
 	// WantedWarm and Warm are the same of those with a warm sentry.
 	WantedWarm, Warm int
-	// Lack says why none waits, "" if that is not known.
-	Lack string
+	// Lack and LackWarm say why none waits, without a warm sentry and with one, "" if that is not
+	// known.
+	Lack, LackWarm string
 }
 
 // Choice is the way that a start gets its processes.
@@ -48,11 +62,11 @@ func Choose(f *Facts) Choice {
 	if f.Wanted == 0 && f.WantedWarm == 0 {
 		return Choice{actual.WayCold, "the host policy has no processes wait"}
 	}
-	notWarm := f.against(pair.UnfitForWarm(f.Setup), f.WantedWarm, f.Warm)
+	notWarm := against(pair.UnfitForWarm(f.Setup), f.WantedWarm, f.Warm, f.LackWarm)
 	if notWarm == "" {
 		return Choice{Way: actual.WayWarm}
 	}
-	notWaiting := f.against(pair.Unfit(f.Setup), f.Wanted, f.Waiting)
+	notWaiting := against(pair.Unfit(f.Setup), f.Wanted, f.Waiting, f.Lack)
 	switch {
 	case notWaiting == "" && f.WantedWarm == 0:
 		return Choice{Way: actual.WayWaiting}
@@ -63,18 +77,21 @@ func Choose(f *Facts) Choice {
 	case f.WantedWarm == 0 || notWarm == notWaiting:
 		return Choice{actual.WayCold, notWaiting}
 	}
+	if pair.UnfitForWarm(f.Setup) == "" {
+		return Choice{actual.WayCold, notWarm + ", and " + notWaiting}
+	}
 	return Choice{actual.WayCold, notWarm + ", which no warm sentry takes, and " + notWaiting}
 }
 
 // against is what speaks against one way, "" if nothing does.
-func (f *Facts) against(unfit string, wanted, there int) string {
+func against(unfit string, wanted, there int, lack string) string {
 	switch {
 	case unfit != "":
 		return unfit
 	case wanted > 0 && there > 0:
 		return ""
-	case f.Lack != "":
-		return f.Lack
+	case lack != "":
+		return lack
 	}
 	return "no processes were waiting at that moment"
 }

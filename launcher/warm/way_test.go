@@ -37,6 +37,9 @@ func TestChoose(t *testing.T) {
 		"unfit for warm":                 {Facts{Setup: rlimits, Wanted: 1, Waiting: 1, WantedWarm: 1, Warm: 1}, actual.WayWaiting, "it has rlimits"},
 		"unfit for warm, and none waits": {Facts{Setup: rlimits, Wanted: 1, WantedWarm: 1, Warm: 1}, actual.WayCold, "it has rlimits, which no warm sentry takes, and no processes were waiting"},
 		"unfit for warm, and no others":  {Facts{Setup: rlimits, WantedWarm: 1, Warm: 1}, actual.WayCold, "it has rlimits"},
+		"each lacks for another reason":  {Facts{Setup: plain(), Wanted: 1, WantedWarm: 1, Lack: "pairs failed", LackWarm: "kernels failed"}, actual.WayCold, "kernels failed, and pairs failed"},
+		"only kernels are lacking":       {Facts{Setup: plain(), Wanted: 1, Waiting: 1, WantedWarm: 1, LackWarm: "kernels failed"}, actual.WayWaiting, "kernels failed"},
+		"others than kernels":            {Facts{Setup: rlimits, Wanted: 1, WantedWarm: 1, LackWarm: "kernels failed"}, actual.WayCold, "takes, and no processes were waiting"},
 		"unfit for both":                 {Facts{Setup: direct, Wanted: 1, Waiting: 1, WantedWarm: 1, Warm: 1}, actual.WayCold, "spec.fileAccess is direct"},
 		"warm is fit, and only unfit":    {Facts{Setup: rlimits, Wanted: 1, Waiting: 1}, actual.WayWaiting, ""},
 		"waits":                          {Facts{Setup: plain(), Wanted: 2, Waiting: 1}, actual.WayWaiting, ""},
@@ -54,6 +57,65 @@ func TestChoose(t *testing.T) {
 		}
 		if (got.Why == "") != (c.why == "") || !strings.Contains(got.Why, c.why) {
 			t.Errorf("%s: %q, expected %q", what, got.Why, c.why)
+		}
+	}
+}
+
+// A kernel that no sandbox could take is not booted: where all have limits that warm sentries have not.
+func TestWantedKernels(t *testing.T) {
+	t.Parallel()
+	const most = "maxResources: {memory: 8Gi}\n"
+	for text, want := range map[string]count{
+		"defaultResources: {memory: 1Gi}":                   {1, 2},
+		"defaultResources: {memory: 1023Mi}":                {1, 0},
+		"defaultResources: {memory: 2Gi, cpu: 500m}":        {1, 0},
+		"defaultResources: {memory: 2Gi, pids: 99}":         {1, 2},
+		"defaultResources: {memory: 1023Mi}\nwarm: 0":       {0, 0},
+		"defaultResources: {memory: 2Gi, pids: 99, cpu: 1}": {1, 0},
+	} {
+		policy := policyOf(t, most+"warmKernels: 2\n"+text)
+		p := &Pool{}
+		if got := p.wantedBy(policy); got != want {
+			t.Errorf("%s: %+v, expected %+v", text, got, want)
+		}
+		if why := NoKernels(policy); (why == "") != (want.warm > 0) {
+			t.Errorf("%s: %q", text, why)
+		}
+		// A start says that it is limited, and not that the policy asked for none.
+		st := &setup.Setup{Containers: []setup.Container{{Spec: &specs.Spec{Process: &specs.Process{}}}}, Defaults: defaults(policy)}
+		if c := Choose(p.facts(nil, "", policy, st)); want.warm == 0 && !strings.Contains(c.Why, "limit") {
+			t.Errorf("%s: %+v", text, c)
+		}
+	}
+	if why := NoKernels(policyOf(t, "defaultResources: {cpu: 1}")); why != "" {
+		t.Errorf("none is asked for: %s", why)
+	}
+}
+
+// What is said to be lacking is so of the kind that a start wanted.
+func TestLacks(t *testing.T) {
+	t.Parallel()
+	failed := tries{failures: 1}
+	for what, c := range map[string]struct {
+		want, room  count
+		tries       [2]tries
+		pairs, warm string
+	}{
+		"nothing":                      {count{1, 1}, count{1, 1}, [2]tries{}, "", ""},
+		"no room":                      {count{1, 1}, count{}, [2]tries{}, "memory", "memory"},
+		"room for one":                 {count{1, 1}, count{1, 0}, [2]tries{}, "", "memory"},
+		"kernels fail":                 {count{1, 1}, count{1, 1}, [2]tries{{}, failed}, "", "no kernel"},
+		"pairs fail":                   {count{1, 1}, count{1, 1}, [2]tries{failed, {}}, "none could", ""},
+		"failed, and not wanted now":   {count{0, 1}, count{0, 1}, [2]tries{failed, {}}, "", ""},
+		"failed, and there is no room": {count{1, 0}, count{}, [2]tries{failed, {}}, "memory", ""},
+	} {
+		p := &Pool{tries: c.tries}
+		p.lacks(c.want, c.room, "memory")
+		f := p.kept(nil)
+		for _, is := range [][2]string{{f.Lack, c.pairs}, {f.LackWarm, c.warm}} {
+			if (is[0] == "") != (is[1] == "") || !strings.HasPrefix(is[0], is[1]) {
+				t.Errorf("%s: %q, expected %q", what, is[0], is[1])
+			}
 		}
 	}
 }
