@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"sandboxctl.dev/actual"
+	"sandboxctl.dev/actual/process"
 	"sandboxctl.dev/desired"
 	"sandboxctl.dev/desired/ownnotes"
 	"sandboxctl.dev/reconcile"
@@ -68,6 +69,13 @@ func (w *poolWorld) carryOut(p reconcile.Plan) {
 			w.drop(a.Name)
 			w.have = append(w.have, running(a.Entry))
 		case reconcile.OpDestroy, reconcile.OpForget:
+			i := slices.IndexFunc(w.have, func(o actual.Observed) bool { return o.Record.Name == a.Name })
+			if o := w.have[i]; a.Ending.Replace { // its record stays for the next start
+				rec := *o.Record
+				rec.Phase, rec.Sentry, rec.Gofer, rec.Ending = actual.PhaseStopped, nil, nil, &a.Ending
+				w.have[i] = actual.Observed{Record: &rec, Sentry: process.None, Gofer: process.None}
+				continue
+			}
 			w.drop(a.Name)
 		}
 	}
@@ -155,6 +163,9 @@ func TestPoolMoves(t *testing.T) {
 				w.carryOut(reconcile.Compute(w.input(rt)))
 				live := map[string]int{}
 				for i := range w.have {
+					if w.have[i].Record.Phase != actual.PhaseRunning {
+						continue
+					}
 					e, err := desired.FromCanonical(w.have[i].Record.Spec, "")
 					if err != nil {
 						rt.Fatal(err)
