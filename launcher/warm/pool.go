@@ -30,6 +30,9 @@ const (
 	// quiet is how long there must have been no start before a process is made that waits:
 	// starts come in bursts, and each has the whole machine.
 	quiet = 500 * time.Millisecond
+	// settling is how long after its own start a daemon makes none: the host may be booting,
+	// sandboxes are to be started, and a daemon with `--once` ends sooner.
+	settling = 2 * time.Second
 	// retry is how long it takes until that is tried again after an error, and twice as long
 	// after each one more in a row, up to maxRetry.
 	retry    = time.Minute
@@ -78,6 +81,7 @@ type Pool struct {
 	OnCold func(sandbox, pool, why string)
 
 	opts   Options
+	began  time.Time
 	wakes  chan struct{}
 	hasten func()        // see cgroup.Host.Hasten
 	group  *cgroup.Group // of processes that wait; of the goroutine of Run
@@ -102,7 +106,7 @@ type Pool struct {
 
 // New returns a pool, which is empty until Run fills it.
 func New(opts Options) *Pool {
-	return &Pool{opts: opts, wakes: make(chan struct{}, 1), hasten: opts.Cgroups.Hasten, available: hostmem.Available}
+	return &Pool{opts: opts, began: time.Now(), wakes: make(chan struct{}, 1), hasten: opts.Cgroups.Hasten, available: hostmem.Available}
 }
 
 // Wake has the pool look whether its processes are still those that are wanted. It returns
@@ -361,7 +365,7 @@ func (p *Pool) missing(want count) (wait time.Duration, now, warm bool) {
 			continue
 		}
 		t := p.triesOf(kind.warm)
-		left := max(0, time.Until(p.ended.Add(quiet)), time.Until(t.failed.Add(backoff(t.failures))))
+		left := max(0, time.Until(p.began.Add(settling)), time.Until(p.ended.Add(quiet)), time.Until(t.failed.Add(backoff(t.failures))))
 		if left == 0 {
 			return 0, true, kind.warm
 		}

@@ -97,6 +97,7 @@ func newWorld(t *testing.T) *world {
 		Gofer:  &companion.Program{Name: companion.GoferName, Path: filepath.Join(dir, companion.GoferName)},
 		Policy: func() (*hostpolicy.Policy, error) { w.mu.Lock(); defer w.mu.Unlock(); return w.policy, nil },
 	})
+	w.began = time.Time{} // it has been there for long
 	w.available = func() (uint64, error) { w.mu.Lock(); defer w.mu.Unlock(); return w.free, nil }
 	return w
 }
