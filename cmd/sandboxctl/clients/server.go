@@ -90,8 +90,11 @@ func (s *Server) Run(ctx context.Context) error {
 	cancel(errStopping)
 	s.mu.Lock()
 	s.socket = nil
-	l.close()
+	cerr := l.close()
 	s.mu.Unlock()
+	if cerr != nil {
+		s.log.Warn("the socket of clients is left; the next daemon removes it", "err", cerr)
+	}
 	s.begun.Wait()
 	s.work.settle()
 	if ctx.Err() != nil {

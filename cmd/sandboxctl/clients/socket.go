@@ -100,7 +100,7 @@ func (s *socket) at(name string) string {
 
 func (s *socket) unlink(name string) error {
 	if err := unix.Unlinkat(int(s.dir.Fd()), name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("remove the socket of the last daemon: %w", err)
+		return fmt.Errorf("remove the socket %s: %w", name, err)
 	}
 	return nil
 }
@@ -163,8 +163,7 @@ func (s *socket) give(name string, gid int) error {
 }
 
 // close ends listening, and removes the socket: a client is told at once that nobody is there.
-func (s *socket) close() {
-	_ = s.UnixListener.Close()
-	_ = unix.Unlinkat(int(s.dir.Fd()), s.name, 0)
-	s.dir.Close()
+func (s *socket) close() error {
+	_ = s.UnixListener.Close() // a second time, perhaps
+	return errors.Join(s.unlink(s.name), s.dir.Close())
 }
