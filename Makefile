@@ -17,6 +17,9 @@ PACKAGES := ./...
 # Those whose tests drive the programs of bin/. The race detector does not see programs that a
 # test starts, and slows the test.
 DRIVEN   := ./cmd/sandboxctl ./cmd/sandboxctl/chaos
+# Of these, the scripts and the crashes: tests that run beside each other. The others take
+# turns, and wait for programs most of the time.
+SCRIPTS  := ^(TestScript|TestCrash.*)$$
 # Those that read the tree: nothing in them can race.
 RULES    := .
 # The tests of cmd/sandboxctl that run code of the programs themselves: with the race detector too.
@@ -53,7 +56,7 @@ run: build ## converge the examples in a scratch directory and show them
 .PHONY: test
 test: setup build ## everything: build, lint, unit tests and real sandboxes, race detector on
 	@.ci/step lint  make --no-print-directory lint
-	@.ci/beside '.ci/vm-image $(BIN)/vm || :; .ci/fuzz compile; .ci/validate $(BIN) compile' .ci/step tests make --no-print-directory -j 2 driven race
+	@.ci/beside '.ci/vm-image $(BIN)/vm || :; .ci/fuzz compile; .ci/validate $(BIN) compile' .ci/step tests make --no-print-directory -j 3 scripts driven race
 	@.ci/step sim   $(GO) test -count=1 ./reconcile/simulator
 	@.ci/beside 'make --no-print-directory fuzz FUZZTIME=10000x' .ci/step validate .ci/validate $(BIN)
 	@.ci/step budget make --no-print-directory budget
@@ -65,9 +68,15 @@ race: build ## the tests with the race detector, but for those that `driven` has
 	@$(RACE) -p 2 -timeout 40m -skip '$(NOT_RACED)' $(filter-out sandboxctl.dev $(DRIVEN:./%=sandboxctl.dev/%),$(shell $(GO) list $(PACKAGES)))
 	@$(RACE) -timeout 40m -run '$(INSIDE)' ./cmd/sandboxctl
 
+DRIVE := $(TESTENV) $(GO) test -vet=off -shuffle=on -count=1 -timeout 40m
+
+.PHONY: scripts
+scripts: build ## scripts and crashes, on real sandboxes as root
+	@$(DRIVE) -run '$(SCRIPTS)' ./cmd/sandboxctl
+
 .PHONY: driven
-driven: build ## the tests that drive the programs: scripts, crashes, faults, chaos, on real sandboxes as root, and the rules of the tree
-	@$(TESTENV) $(GO) test -vet=off -shuffle=on -count=1 -p 2 -parallel 4 -timeout 40m -skip '$(COSTLY)' $(DRIVEN) $(RULES)
+driven: build ## the other tests that drive the programs: attacks, faults, chaos, other runtimes' clients; and the rules of the tree
+	@$(DRIVE) -p 2 -skip '$(SCRIPTS)|$(COSTLY)' $(DRIVEN) $(RULES)
 
 .PHONY: e2e
 e2e: build ## the scripts on real sandboxes only (SCRIPT=name for one)
