@@ -37,7 +37,7 @@ type connection struct {
 	files []*os.File // received and not yet taken
 }
 
-// connect connects with the daemon. Whoever else listens there is told nothing: it would see the
+// connect connects with the daemon. Any other program that listens there is told nothing: it would see the
 // code, the input and the environment.
 func (c *Client) connect(ctx context.Context) (*connection, error) {
 	path := c.path

@@ -14,7 +14,7 @@ import (
 // SnapshotPolicy says which snapshots there may be, and who may begin from them.
 type SnapshotPolicy struct {
 	// Snapshots that `spec.snapshot` may name; a name that ends with `*` is any that begins so.
-	// Whoever may write manifests can read all that is in the memory of such a snapshot.
+	// Anyone who may write manifests can read all that is in the memory of such a snapshot.
 	// Default: none.
 	Names []string `json:"names,omitempty"`
 	// How much all snapshots may take together on the disk of the state directory. What is there

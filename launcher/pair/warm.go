@@ -427,7 +427,7 @@ func (p *Pair) Start(ctx context.Context, c *sentry.Control) error {
 		return crashpoint.Do(crashpoint.StartRoot, func() error { return c.App().StartRoot(ctx) })
 	}
 	err := crashpoint.Do(crashpoint.WarmStart, func() error { return c.App().StartBeside(ctx, &p.app.start) })
-	// The sentry has its own. Whoever reads the output, or serves files, would see no end as long as
+	// The sentry has its own. A reader of the output, or a server of files, would see no end as long as
 	// these are open.
 	return errors.Join(err, p.app.files.Close())
 }

@@ -23,7 +23,7 @@ func refusef(format string, args ...any) error {
 	return protocol.Failf(protocol.KindRefused, format, args...)
 }
 
-// check refuses a request that makes no sense, whoever it is from. What its sandbox may be is
+// check refuses a request that makes no sense, from anyone. What its sandbox may be is
 // checked with its manifest.
 func check(r *protocol.Request) error {
 	switch r.Op {

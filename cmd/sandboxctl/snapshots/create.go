@@ -29,7 +29,7 @@ It is not compressed: a start from it takes about half the time, and four times 
 The host policy says how much all snapshots may take together, and a tenth of the disk, at
 most 1 GiB, stays free.
 
-Whoever begins from it has the memory of this sandbox, with every secret, and shares the
+Anyone who begins from it has the memory of this sandbox, with every secret, and shares the
 state of its random number generators with all others that do.`,
 		Example: `  sandboxctl snapshot create web web-ready
   sandboxctl snapshot create --compress web web-ready`,
