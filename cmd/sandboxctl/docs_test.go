@@ -61,7 +61,7 @@ func TestDocsBlocks(t *testing.T) {
 	dir := t.TempDir()
 	for page, blocks := range docsBlocks(t) {
 		var script, files strings.Builder
-		script.WriteString("exec bash prepare\ndaemon --allow-mass-delete\n")
+		script.WriteString("exec bash prepare\ndaemon --allow-mass-delete\nexec bash ready\n")
 		for i, b := range blocks {
 			fmt.Fprintf(&script, "exec bash run block%d\n", i+1)
 			fmt.Fprintf(&files, "-- block%d --\n%s", i+1, b)
@@ -69,6 +69,10 @@ func TestDocsBlocks(t *testing.T) {
 		fmt.Fprintf(&files, "-- prepare --\nset -eu\nmkdir -p srv backups\ncp -r %s examples\n", examples)
 		files.WriteString(`for f in $(find examples -type f) block*; do sed -i "s,/srv/sandboxctl,$WORK/srv,g; s,/var/backups,$WORK/backups,g" "$f"; done
 cp examples/policy.yaml policy.yaml
+-- ready --
+for i in $(seq 1200); do test -S "$S/client.sock" && exit; sleep 0.05; done
+echo "there is no $S/client.sock" >&2
+exit 1
 -- run --
 echo exit | script -qec "bash -euo pipefail $1" /dev/null
 `)

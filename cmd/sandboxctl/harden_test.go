@@ -323,6 +323,11 @@ func TestHardened(t *testing.T) {
 			}
 			must(t, err)
 			for line := range bytes.Lines(b) {
+				// A connected pair without a name leads to a process that waits for a sandbox, and
+				// to nobody else.
+				if f := strings.Fields(string(line)); table == "unix" && len(f) == 7 && f[5] == "03" {
+					continue
+				}
 				for f := range strings.FieldsSeq(string(line)) {
 					if own[f] && (table != "unix" || !bytes.Contains(line, []byte("/client.sock"))) {
 						t.Errorf("the daemon has a socket in %s: %s", table, line)
