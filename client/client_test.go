@@ -356,7 +356,7 @@ func TestDaemonGone(t *testing.T) {
 // What can't be sent as it is, is refused here. Paths are those of this process.
 func TestRequests(t *testing.T) {
 	t.Parallel()
-	asked := make(chan *protocol.Request, 10)
+	asked := make(chan *protocol.Request, 50)
 	c := dial(t, func(d *daemon, r *protocol.Request) {
 		asked <- r
 		if r.Command != nil {
